@@ -1,0 +1,41 @@
+"""Every distributed statistic is a sum: a frozen dataclass with `__add__`, finalised once."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Iterable
+from typing import Protocol, Self, TypeVar
+
+
+class Additive(Protocol):
+    """A statistic that can be summed, in any order and from any partition."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+A = TypeVar("A", bound=Additive)
+
+
+def total(items: Iterable[A], zero: A) -> A:
+    """Sums items, starting from `zero`, which is also the total of none."""
+    return functools.reduce(operator.add, items, zero)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Named integer counts. A name that is absent counts 0.
+
+    Attributes:
+      counts: Count by name; never shared with a caller who might change it.
+    """
+
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        merged = dict(self.counts)
+        for name, count in other.counts.items():
+            merged[name] = merged.get(name, 0) + count
+        return Tally(merged)
+
+    def __getitem__(self, name: str) -> int:
+        return self.counts.get(name, 0)

@@ -1,0 +1,77 @@
+"""The nouns that all rooms share."""
+
+import dataclasses
+import enum
+from typing import Any
+
+
+class Reason(enum.StrEnum):
+    """Why an input row was rejected. The values are written to `rejected/`; their order ranks them nowhere."""
+
+    NULL_TEXT = "null_text"
+    EMPTY_TEXT = "empty_text"
+    NOT_A_STRING = "not_a_string"
+    MALFORMED_JSON = "malformed_json"
+    INVALID_UTF8 = "invalid_utf8"
+    SCHEMA_MISMATCH = "schema_mismatch"
+    TOO_SHORT = "too_short"
+    NULL_ID = "null_id"
+    DUPLICATE_ID = "duplicate_id"
+    BAD_TOKENS = "bad_tokens"
+    NOT_FINITE = "not_finite"
+    BAD_FILE = "bad_file"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Split:
+    """The unit of work: a whole shard, or a run of row groups of a large Parquet shard.
+
+    Attributes:
+      shard: Path of the shard relative to the input root; part of every example id.
+      first_group: First row group (Parquet), else 0.
+      num_groups: Number of row groups (Parquet); 0 for JSONL, which is read whole.
+      first_row: Row of the shard at which the split starts; 0 for JSONL.
+      num_rows: Rows of the split; -1 where unknown until it is read (JSONL).
+      path: Where the shard lies.
+      size_bytes: Size of the shard's part in bytes, compressed.
+      version: Size and generation or modification time of the shard: changes when its content does.
+    """
+
+    shard: str
+    first_group: int
+    num_groups: int
+    first_row: int
+    num_rows: int
+    path: str
+    size_bytes: int
+    version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryGroup:
+    """A named set of query files.
+
+    Attributes:
+      name: The group's name; `query` where there is but one.
+      paths: Its files, sorted.
+      weight: Relative weight of the group's (standardised) influence, > 0.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    weight: float = 1.0
+
+
+def as_json(record: Any) -> Any:
+    """Turns dataclasses, tuples and NumPy scalars into what `json.dumps` takes, recursively."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: as_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): as_json(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [as_json(value) for value in record]
+    if hasattr(record, "item") and getattr(record, "ndim", 0) == 0:
+        return record.item()
+    if hasattr(record, "tolist"):
+        return record.tolist()
+    return record

@@ -1,0 +1,62 @@
+"""Draws that are hashes: the same on retry, in any order, on any number of workers.
+
+Every example has a 64-bit `key`, the BLAKE2b hash of its id, computed once. A draw for a purpose is the key mixed
+with (seed, purpose) by the finaliser of SplitMix64, which is vectorised over whole columns.
+
+References:
+  Steele, Lea & Flood, Fast Splittable Pseudorandom Number Generators, 2014 (the finaliser).
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
+
+
+def digest(*parts: object) -> str:
+    """Hashes parts, by their text, to 32 hexadecimal digits; the separator keeps ("ab", "c") from ("a", "bc")."""
+    text = "\x1f".join(str(part) for part in parts)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def keys(example_ids: Iterable[str]) -> np.ndarray:
+    """Hashes example ids to keys, uint64 [n]."""
+    blake2b = hashlib.blake2b
+    raw = b"".join(blake2b(i.encode("utf-8"), digest_size=8).digest() for i in example_ids)
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64)
+
+
+def mix(seed: int, purpose: str, example_keys: np.ndarray) -> np.ndarray:
+    """Draws one 64-bit hash for each key.
+
+    Args:
+      seed: The run's seed.
+      purpose: What the draw is for; draws for two purposes are independent.
+      example_keys: uint64 [n].
+
+    Returns:
+      Hashes, uint64 [n].
+    """
+    offset = np.uint64(int(digest(seed, purpose)[:16], 16))
+    z = np.asarray(example_keys, dtype=np.uint64) ^ offset
+    z = (z ^ (z >> np.uint64(30))) * _MULTIPLIER_1
+    z = (z ^ (z >> np.uint64(27))) * _MULTIPLIER_2
+    return z ^ (z >> np.uint64(31))
+
+
+def uniform(seed: int, purpose: str, example_keys: np.ndarray) -> np.ndarray:
+    """Draws one number in [0, 1) for each key, float64 [n], from the upper 53 bits of `mix`."""
+    return (mix(seed, purpose, example_keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integer(seed: int, *parts: object) -> int:
+    """Draws one integer in [0, 2**32), for libraries that take a seed of their own."""
+    return int(digest(seed, *parts)[:8], 16)
+
+
+def generator(seed: int, *parts: object) -> np.random.Generator:
+    """Makes a NumPy generator from a hash, for pure code that needs many numbers."""
+    return np.random.default_rng(int(digest(seed, *parts), 16))

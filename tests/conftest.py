@@ -1,0 +1,30 @@
+"""Tolerances and fixtures that all tests share."""
+
+import os
+
+import pytest
+import torch
+
+# One place for every tolerance: EXACT compares float64 against float64 of another order of summation, CLOSE a
+# float32 computation against a float64 one.
+EXACT = {"rtol": 1e-9, "atol": 1e-12}
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+            ],
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
