@@ -1,11 +1,11 @@
 """What `beam_quad` refuses, as a tree.
 
-    BeamQuadError
-    ├── UsageError          a command that cannot be carried out as given; exit code 2, nothing written
-    │   ├── DeviceError     the device that was asked for is not there
-    │   └── LockedError     another run owns the output directory
-    ├── BadFileError        an input file turned out unreadable after it was planned
-    └── IntegrityError      the run's own checks do not hold; the result must not be trusted
+BeamQuadError
+├── UsageError          a command that cannot be carried out as given; exit code 2, nothing written
+│   ├── DeviceError     the device that was asked for is not there
+│   └── LockedError     another run owns the output directory
+├── BadFileError        an input file turned out unreadable after it was planned
+└── IntegrityError      the run's own checks do not hold; the result must not be trusted
 """
 
 

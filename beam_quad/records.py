@@ -47,21 +47,6 @@ class Split:
     version: str
 
 
-@dataclasses.dataclass(frozen=True)
-class QueryGroup:
-    """A named set of query files.
-
-    Attributes:
-      name: The group's name; `query` where there is but one.
-      paths: Its files, sorted.
-      weight: Relative weight of the group's (standardised) influence, > 0.
-    """
-
-    name: str
-    paths: tuple[str, ...]
-    weight: float = 1.0
-
-
 def as_json(record: Any) -> Any:
     """Turns dataclasses, tuples and NumPy scalars into what `json.dumps` takes, recursively."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):

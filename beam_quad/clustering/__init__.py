@@ -1,0 +1,17 @@
+"""Clusters of unit vectors: fit centers on a sample, assign the corpus, sum it up, name what was found."""
+
+from beam_quad.clustering.assign import assign
+from beam_quad.clustering.centers import Centers, FitReport
+from beam_quad.clustering.kmeans import default_num_clusters, fit_centers
+from beam_quad.clustering.sums import ClusterSums
+from beam_quad.clustering.terms import distinctive_terms
+
+__all__ = [
+    "Centers",
+    "ClusterSums",
+    "FitReport",
+    "assign",
+    "default_num_clusters",
+    "distinctive_terms",
+    "fit_centers",
+]

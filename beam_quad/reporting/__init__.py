@@ -1,0 +1,33 @@
+"""Manifest in, report and cost plan out: nothing here knows Beam, a model or a file."""
+
+from beam_quad.reporting.data import (
+    Arm,
+    Cluster,
+    Example,
+    Funnel,
+    Notice,
+    QueryGroup,
+    ReportData,
+    Round,
+    ScoredSample,
+    Scores,
+    Source,
+    StageTiming,
+)
+from beam_quad.reporting.report import render
+
+__all__ = [
+    "Arm",
+    "Cluster",
+    "Example",
+    "Funnel",
+    "Notice",
+    "QueryGroup",
+    "ReportData",
+    "Round",
+    "ScoredSample",
+    "Scores",
+    "Source",
+    "StageTiming",
+    "render",
+]

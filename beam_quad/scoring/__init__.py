@@ -1,0 +1,30 @@
+"""From texts to numbers: influence on a query set, and the baselines it is compared with."""
+
+from beam_quad.scoring.curvature import BlockCurvature, Curvature, IdentityCurvature, Preconditioner
+from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, count_ngrams, sampling_priority
+from beam_quad.scoring.eigenvalues import EigenvalueSum, eigenvalue_sums
+from beam_quad.scoring.factors import CovarianceSum, Eigenbasis, covariance_sums, eigenbasis
+from beam_quad.scoring.influence import InfluenceScorer
+from beam_quad.scoring.perplexity import PerplexityScorer
+from beam_quad.scoring.query import GradientSum, query_gradient
+
+__all__ = [
+    "BlockCurvature",
+    "CovarianceSum",
+    "Curvature",
+    "DSIRScorer",
+    "Eigenbasis",
+    "EigenvalueSum",
+    "GradientSum",
+    "IdentityCurvature",
+    "InfluenceScorer",
+    "NgramCounts",
+    "PerplexityScorer",
+    "Preconditioner",
+    "count_ngrams",
+    "covariance_sums",
+    "eigenbasis",
+    "eigenvalue_sums",
+    "query_gradient",
+    "sampling_priority",
+]

@@ -1,0 +1,192 @@
+"""What the pulls of a round found, and what is known of every arm after them, exactly."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PullScores:
+    """The scores of one pull.
+
+    Attributes:
+      cluster_id: The arm.
+      block: The block that was pulled.
+      keys: Keys of the scored examples, uint64 [samples].
+      tokens: Their tokens, all positive, int64 [samples].
+      influence: Their influence, float64 [samples]; nan where an example could not be scored.
+    """
+
+    cluster_id: int
+    block: int
+    keys: Array
+    tokens: Array
+    influence: Array
+
+    def __post_init__(self) -> None:
+        if not len(self.keys) == len(self.tokens) == len(self.influence):
+            raise ValueError(
+                f"the pull of block {self.block} of cluster {self.cluster_id} has {len(self.keys)} keys, "
+                f"{len(self.tokens)} token counts and {len(self.influence)} influences; "
+                "it must have one of each for every example"
+            )
+
+
+RoundScores = tuple[PullScores, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PullTable:
+    """The pulls of a round as columns, in the order of (cluster, block, key), without the unscorable examples.
+
+    Attributes:
+      cluster_id: int64 [pulls].
+      block: int64 [pulls].
+      starts: Where the examples of each pull begin, and the end; int64 [pulls + 1].
+      keys: uint64 [examples].
+      tokens: int64 [examples].
+      influence: Finite, float64 [examples].
+    """
+
+    cluster_id: Array
+    block: Array
+    starts: Array
+    keys: Array
+    tokens: Array
+    influence: Array
+
+    @classmethod
+    def of(cls, scores: Sequence[PullScores]) -> "PullTable":
+        """Sorts the scores of a round, so that nothing computed from them depends on the order they came in.
+
+        Raises:
+          ValueError: If an influence is infinite, or an example has no tokens.
+        """
+        scores = sorted(scores, key=lambda pull: (pull.cluster_id, pull.block))
+        sizes = _column([len(pull.keys) for pull in scores], np.int64)
+        keys = _joined([pull.keys for pull in scores], np.uint64)
+        tokens = _joined([pull.tokens for pull in scores], np.int64)
+        influence = _joined([pull.influence for pull in scores], np.float64)
+        pull = np.repeat(np.arange(len(scores)), sizes)
+        _check_values(keys, tokens, influence)
+        order = np.lexsort((keys, pull))
+        order = order[~np.isnan(influence[order])]
+        return cls(
+            cluster_id=_column([pull.cluster_id for pull in scores], np.int64),
+            block=_column([pull.block for pull in scores], np.int64),
+            starts=np.searchsorted(pull[order], np.arange(len(scores) + 1)),
+            keys=keys[order],
+            tokens=tokens[order],
+            influence=influence[order],
+        )
+
+    @property
+    def num_pulls(self) -> int:
+        """Number of pulls, those without a scorable example included."""
+        return int(self.cluster_id.size)
+
+    @functools.cached_property
+    def pull(self) -> Array:
+        """Pull of each example, int64 [examples]."""
+        return np.repeat(np.arange(self.num_pulls), np.diff(self.starts))
+
+    @functools.cached_property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Where the examples of each pull begin and end."""
+        return list(itertools.pairwise(self.starts.tolist()))
+
+    @functools.cached_property
+    def weighted(self) -> list[float]:
+        """Influence times tokens of each example."""
+        return list((self.tokens * self.influence).tolist())
+
+    @functools.cached_property
+    def means(self) -> Array:
+        """Token-weighted mean influence of each pull, float64 [pulls]; nan where it has no scorable example."""
+        weighted, tokens = self.weighted, self.tokens_per_pull.tolist()
+        return _column(
+            [
+                math.fsum(weighted[start:end]) / count if count else math.nan
+                for (start, end), count in zip(self.bounds, tokens, strict=True)
+            ],
+            np.float64,
+        )
+
+    def mean(self) -> float:
+        """Averages the round over its tokens; nan without a scorable example."""
+        count = int(self.tokens.sum())
+        return math.fsum(self.weighted) / count if count else math.nan
+
+    @functools.cached_property
+    def tokens_per_pull(self) -> Array:
+        """Tokens of each pull's scorable examples, int64 [pulls]."""
+        return np.diff(np.concatenate([[0], np.cumsum(self.tokens)])[self.starts])
+
+    def pooled_deviation(self) -> float:
+        """Pools the standard deviation of influence within pulls, one degree of freedom lost for each.
+
+        Returns:
+          sqrt(Σ_i Σ_j (x_ij - mean_i)² / Σ_i (n_i - 1)), examples unweighted; 0 where no pull has two examples.
+        """
+        values = self.influence.tolist()
+        squares: list[float] = []
+        for start, end in self.bounds:
+            if end > start:
+                mean = math.fsum(values[start:end]) / (end - start)
+                squares += [(value - mean) ** 2 for value in values[start:end]]
+        freedom = len(squares) - int(np.count_nonzero(np.diff(self.starts)))
+        return math.sqrt(math.fsum(squares) / freedom) if freedom else 0.0
+
+
+class ArmSums:
+    """What is known of every arm: its mean influence and the number of pulls it rests on.
+
+    A sum goes over all values of an arm at once: sums of parts, each rounded, would not merge exactly.
+
+    Attributes:
+      means: Token-weighted mean influence of the examples scored so far, float64 [num_clusters]; nan before the first.
+      pulls: Pulls with at least one scorable example, int64 [num_clusters].
+    """
+
+    def __init__(self, num_clusters: int) -> None:
+        self.means: Array = np.full(num_clusters, np.nan)
+        self.pulls: Array = np.zeros(num_clusters, dtype=np.int64)
+        self._weighted: list[list[float]] = [[] for _ in range(num_clusters)]
+        self._tokens = [0] * num_clusters
+
+    def add(self, table: PullTable) -> None:
+        """Adds the pulls of a round; one without a scorable example changes nothing."""
+        weighted, tokens = table.weighted, table.tokens_per_pull.tolist()
+        for arm, (start, end), count in zip(
+            table.cluster_id.tolist(), table.bounds, tokens, strict=True
+        ):
+            if count:
+                self._weighted[arm] += weighted[start:end]
+                self._tokens[arm] += count
+                self.means[arm] = math.fsum(self._weighted[arm]) / self._tokens[arm]
+                self.pulls[arm] += 1
+
+
+def _check_values(keys: Array, tokens: Array, influence: Array) -> None:
+    bad = np.isinf(influence) | (tokens <= 0)
+    if np.any(bad):
+        at = int(np.argmax(bad))
+        raise ValueError(
+            f"example with key {keys[at]} has influence {influence[at]} and {tokens[at]} tokens; "
+            "a scorer gives nan for what it cannot score, and every example has tokens"
+        )
+
+
+def _column(values: list[Any], dtype: Any) -> Array:
+    return np.asarray(values, dtype=dtype)
+
+
+def _joined(columns: list[Array], dtype: Any) -> Array:
+    return np.concatenate([np.zeros(0, dtype=dtype), *columns], dtype=dtype)

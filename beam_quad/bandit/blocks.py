@@ -1,0 +1,263 @@
+"""Blocks: what a pull draws from and what an accepted pull gives.
+
+The examples of a cluster are put in a seeded random order and cut into a power of two of blocks, so that the blocks of
+another budget or another reserve nest in, or join, the old ones.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+MAX_INSTANCE_BLOCKS = 2**20
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def default_samples_per_pull(num_examples: int, num_clusters: int) -> int:
+    """Sizes a pull so that the pilot scores about 1/32 of the corpus, between 4 and 10 examples."""
+    return min(max(num_examples // (32 * num_clusters), 4), 10)
+
+
+def num_blocks(
+    examples: Array, reserve: Array, samples_per_pull: int, blocks_per_cluster: int = 16
+) -> Array:
+    """Decides into how many blocks each cluster is cut, for `block` acceptance.
+
+    Fewer than `blocks_per_cluster` where a block would hold, in expectation, fewer than `samples_per_pull` examples of
+    the reserve or fewer than twice that of all.
+
+    Args:
+      examples: Examples of each cluster, int64 [num_clusters].
+      reserve: How many of them have their text in the reserve, int64 [num_clusters].
+      samples_per_pull: Examples that a pull scores, >= 1.
+      blocks_per_cluster: The most blocks of a cluster, a power of two.
+
+    Returns:
+      Powers of two, at least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
+
+    Raises:
+      ValueError: If `blocks_per_cluster` is not a power of two, or `samples_per_pull` is not positive.
+    """
+    _check_samples(samples_per_pull)
+    if blocks_per_cluster < 1 or blocks_per_cluster & (blocks_per_cluster - 1):
+        raise ValueError(
+            f"blocks_per_cluster must be a power of two, so that blocks nest, got {blocks_per_cluster}"
+        )
+    most = np.minimum(np.asarray(reserve) // samples_per_pull, examples // (2 * samples_per_pull))
+    return _where_nonempty(examples, _floor_power_of_two(np.minimum(most, blocks_per_cluster)))
+
+
+def num_instance_blocks(
+    examples: Array,
+    reserve: Array,
+    samples_per_pull: int = 32,
+    max_blocks: int = MAX_INSTANCE_BLOCKS,
+) -> Array:
+    """Decides into how many blocks each cluster is cut, for `instance` acceptance, where a block is scored whole.
+
+    Args:
+      examples: Examples of each cluster, int64 [num_clusters].
+      reserve: How many of them have their text in the reserve, int64 [num_clusters].
+      samples_per_pull: Examples of the reserve in a block, to within a factor of the square root of 2.
+      max_blocks: The most blocks in all; the largest clusters get fewer, larger blocks where it would be exceeded.
+
+    Returns:
+      Powers of two, at least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
+
+    Raises:
+      ValueError: If `samples_per_pull` is not positive, or there are more nonempty clusters than `max_blocks`.
+    """
+    _check_samples(samples_per_pull)
+    if np.count_nonzero(examples) > max_blocks:
+        raise ValueError(
+            f"{np.count_nonzero(examples)} clusters need a block each but at most {max_blocks} are allowed; "
+            "lower --num_clusters"
+        )
+    # floor(sqrt(2) x) to a power of two is x to the nearest power of two on a logarithmic scale.
+    nearest = np.floor(np.sqrt(2.0) * np.asarray(reserve, dtype=np.float64) / samples_per_pull)
+    counts = _where_nonempty(examples, _floor_power_of_two(nearest))
+    cap = max(int(counts.max(initial=1)), 1)
+    while int(np.minimum(counts, cap).sum(dtype=np.int64)) > max_blocks:
+        cap //= 2
+    return np.minimum(counts, np.int32(cap))
+
+
+def block_of(cluster_id: Array, uniform: Array, num_blocks: Array) -> Array:
+    """Finds the block of each example.
+
+    Args:
+      cluster_id: Integer [n].
+      uniform: One draw u in [0, 1) for each example, float64 [n].
+      num_blocks: Blocks of each cluster, int32 [num_clusters].
+
+    Returns:
+      floor(u · num_blocks[cluster]), int32 [n]; with twice the blocks an example is in block 2b or 2b + 1.
+    """
+    return np.asarray(np.floor(uniform * num_blocks[cluster_id]), dtype=np.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """What every block of every cluster holds: an additive statistic.
+
+    The blocks of all clusters lie in one row, cluster after cluster: block b of cluster c is at `offsets[c] + b`.
+
+    Attributes:
+      num_blocks: Blocks of each cluster, int32 [num_clusters]. Summands must agree on it.
+      examples: Examples in each block, int64 [total].
+      tokens: Tokens in each block, int64 [total].
+      candidates: Examples of each block that lie in the reserve and so can be scored, int64 [total].
+    """
+
+    num_blocks: Array
+    examples: Array
+    tokens: Array
+    candidates: Array
+
+    @classmethod
+    def zero(cls, num_blocks: Array) -> "Blocks":
+        """Makes the statistic of no examples."""
+        total = int(num_blocks.sum(dtype=np.int64))
+        examples, tokens, candidates = np.zeros((3, total), dtype=np.int64)
+        return cls(np.asarray(num_blocks, dtype=np.int32), examples, tokens, candidates)
+
+    @classmethod
+    def of(
+        cls, num_blocks: Array, cluster_id: Array, block: Array, tokens: Array, in_reserve: Array
+    ) -> "Blocks":
+        """Counts examples.
+
+        Args:
+          num_blocks: Blocks of each cluster, int32 [num_clusters].
+          cluster_id: Integer [n].
+          block: Integer [n], below `num_blocks[cluster_id]`.
+          tokens: Tokens of each example, integer [n].
+          in_reserve: Whether its text is in the reserve, bool [n].
+
+        Raises:
+          ValueError: If a block is not one of its cluster's.
+        """
+        zero = cls.zero(num_blocks)
+        outside = (block < 0) | (block >= zero.num_blocks[cluster_id])
+        if np.any(outside):
+            at = int(np.argmax(outside))
+            raise ValueError(
+                f"block {block[at]} of cluster {cluster_id[at]}, which has "
+                f"{zero.num_blocks[cluster_id[at]]} blocks; were they cut with other options?"
+            )
+        index = zero.offsets[cluster_id] + block
+        size = zero.examples.size
+        # bincount sums in float64, which is exact for integers below 2**53.
+        return cls(
+            zero.num_blocks,
+            np.bincount(index, minlength=size).astype(np.int64),
+            np.bincount(index, weights=tokens, minlength=size).astype(np.int64),
+            np.bincount(index[np.asarray(in_reserve, dtype=bool)], minlength=size).astype(np.int64),
+        )
+
+    def __add__(self, other: "Blocks") -> "Blocks":
+        if not np.array_equal(self.num_blocks, other.num_blocks):
+            raise ValueError(
+                f"blocks of {self.num_blocks.size} clusters ({self.examples.size} blocks) and of "
+                f"{other.num_blocks.size} ({other.examples.size} blocks) do not add up; "
+                "were they cut with other options?"
+            )
+        return Blocks(
+            self.num_blocks,
+            self.examples + other.examples,
+            self.tokens + other.tokens,
+            self.candidates + other.candidates,
+        )
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters, empty ones included."""
+        return int(self.num_blocks.size)
+
+    @functools.cached_property
+    def offsets(self) -> Array:
+        """Where each cluster's blocks begin in the row, and its end; int64 [num_clusters + 1]."""
+        return _starts(self.num_blocks)
+
+    @functools.cached_property
+    def cluster_id(self) -> Array:
+        """Cluster of each block of the row, int64 [total]."""
+        return np.repeat(np.arange(self.num_clusters), self.num_blocks)
+
+    @functools.cached_property
+    def block(self) -> Array:
+        """Number of each block of the row within its cluster, int64 [total]."""
+        return np.arange(self.examples.size) - self.offsets[self.cluster_id]
+
+    @functools.cached_property
+    def pullable(self) -> Array:
+        """Positions in the row of the blocks that have candidates, ascending; int64."""
+        return np.flatnonzero(self.candidates > 0)
+
+    @functools.cached_property
+    def pullable_starts(self) -> Array:
+        """Where each cluster's blocks begin in `pullable`, and its end; int64 [num_clusters + 1]."""
+        return np.searchsorted(self.pullable, self.offsets)
+
+    @property
+    def is_unreachable(self) -> Array:
+        """Whether a block has examples but no candidate, and so can never be pulled; bool [total]."""
+        return np.asarray((self.examples > 0) & (self.candidates == 0))
+
+    @property
+    def candidate_tokens(self) -> Array:
+        """Estimates the tokens of each block's candidates by their share of its examples, int64 [total]."""
+        share = self.candidates / np.maximum(self.examples, 1)
+        return np.floor(self.tokens * share).astype(np.int64)
+
+    def per_cluster(self, values: Array) -> Array:
+        """Sums an integer [total] over the blocks of each cluster, int64 [num_clusters]."""
+        return np.diff(_starts(values)[self.offsets])
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yields (cluster_id, block, examples, tokens, candidates) of each nonempty block."""
+        nonempty = np.flatnonzero(self.examples)
+        columns = (self.cluster_id, self.block, self.examples, self.tokens, self.candidates)
+        yield from zip(*(column[nonempty].tolist() for column in columns), strict=True)
+
+    def to_bytes(self) -> bytes:
+        """Writes the statistic as npz without pickles; equal statistics give equal bytes."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            num_blocks=self.num_blocks,
+            examples=self.examples,
+            tokens=self.tokens,
+            candidates=self.candidates,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Blocks":
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+
+
+def _check_samples(samples_per_pull: int) -> None:
+    if samples_per_pull < 1:
+        raise ValueError(f"samples_per_pull must be at least 1, got {samples_per_pull}")
+
+
+def _where_nonempty(examples: Array, counts: Array) -> Array:
+    return np.where(np.asarray(examples) > 0, counts, 0).astype(np.int32)
+
+
+def _floor_power_of_two(values: Array) -> Array:
+    """Rounds down to a power of two, and up to 1."""
+    _, exponent = np.frexp(np.maximum(values, 1).astype(np.float64))
+    return np.left_shift(1, exponent.astype(np.int64) - 1)
+
+
+def _starts(counts: Array) -> Array:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

@@ -1,0 +1,334 @@
+"""The Quad bandit: a policy, and its replay from the scores of all rounds so far."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from beam_quad.bandit import rules
+from beam_quad.bandit.acceptance import take_blocks, take_examples
+from beam_quad.bandit.arms import ArmSums, PullTable, RoundScores
+from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.state import (
+    AcceptedBlock,
+    AcceptedExamples,
+    ArmTable,
+    BanditState,
+    RoundRecord,
+    StopReason,
+)
+from beam_quad.errors import IntegrityError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MAX_ROUNDS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class QuadPolicy:
+    """Quad's bandit over clusters: UCB on mean influence, a threshold, and a token budget.
+
+    Round 0, the pilot, pulls every arm once; it is not counted in `num_rounds`.
+
+    Args:
+      budget_tokens: Tokens to select.
+      samples_per_pull: Examples that a pull scores; sets the unit of `alpha`.
+      num_rounds: Rounds after the pilot, at most 50.
+      arms_per_round: A fixed number of arms in each round after the pilot; None pulls as many as the budget asks for.
+      alpha: Weight of the confidence term, in units of the error of one pull: the standard deviation of influence
+        within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
+      tau: A fixed threshold, in units of influence; None takes the water level before every round.
+      acceptance: `block` takes a block whole if its scored examples reach tau on average; `instance` scores blocks whole
+        and takes just the examples that reach tau.
+      max_share_per_cluster: The most that one cluster may give, as a share of the budget, in (0, 1].
+      seed: Decides between equals.
+
+    References:
+      Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025
+      (arms, upper bound, threshold). The water level and the sizes of rounds are ours.
+    """
+
+    budget_tokens: int
+    samples_per_pull: int
+    num_rounds: int = 16
+    arms_per_round: int | None = None
+    alpha: float = 0.5
+    tau: float | None = None
+    acceptance: Literal["block", "instance"] = "block"
+    max_share_per_cluster: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget_tokens < 1:
+            raise ValueError(
+                f"budget_tokens must be at least 1, got {self.budget_tokens}; it is how much to select"
+            )
+        if self.samples_per_pull < 1:
+            raise ValueError(
+                f"samples_per_pull must be at least 1, got {self.samples_per_pull}; 4 to 10 serve well"
+            )
+        if not 1 <= self.num_rounds <= MAX_ROUNDS:
+            raise ValueError(
+                f"num_rounds must lie between 1 and {MAX_ROUNDS}, got {self.num_rounds}; "
+                "to go on after that, start a new output with --base"
+            )
+        if self.arms_per_round is not None and self.arms_per_round < 1:
+            raise ValueError(
+                f"arms_per_round must be at least 1, got {self.arms_per_round}; "
+                "leave it out to pull as many as the budget asks for"
+            )
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise ValueError(f"alpha must be finite and >= 0, got {self.alpha}; 0 is greedy")
+        if self.tau is not None and not math.isfinite(self.tau):
+            raise ValueError(
+                f"tau must be finite, got {self.tau}; leave it out for the water level"
+            )
+        if self.acceptance not in ("block", "instance"):
+            raise ValueError(f"acceptance must be 'block' or 'instance', got {self.acceptance!r}")
+        if not 0 < self.max_share_per_cluster <= 1:
+            raise ValueError(
+                f"max_share_per_cluster must lie in (0, 1], got {self.max_share_per_cluster}; "
+                "1 lets a single cluster fill the budget"
+            )
+
+    @property
+    def cluster_cap_tokens(self) -> int:
+        """The most tokens that one cluster may give, at least 1."""
+        return max(math.floor(self.max_share_per_cluster * self.budget_tokens), 1)
+
+
+def replay(policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores]) -> BanditState:
+    """Plays the rounds that were scored again, and decides what comes next.
+
+    Nothing is carried from round to round but the scores, so a state can be had at any time and on any worker. It does
+    not depend on the order of the pulls in a round nor of the examples in a pull.
+
+    Args:
+      policy: What to select, and how.
+      blocks: What the blocks of the corpus hold.
+      rounds: The scores of rounds 0, 1, ...: one entry for each of the pulls that the state before it asks for. Empty
+        rounds after the bandit has stopped are allowed and change nothing.
+
+    Raises:
+      IntegrityError: If the scores of a round are not those of the pulls that the policy makes.
+      ValueError: If an influence is infinite or an example has no tokens.
+    """
+    game = _Game(policy, blocks)
+    for scores in rounds:
+        game.play(PullTable.of(scores))
+    return game.state()
+
+
+class _Game:
+    """The bandit between two rounds: `pulls`, positions in the row of blocks, are what it asks for next."""
+
+    def __init__(self, policy: QuadPolicy, blocks: Blocks) -> None:
+        self.policy = policy
+        self.blocks = blocks
+        self.is_instance = policy.acceptance == "instance"
+        self.ties = rules.tie_breakers(policy.seed, blocks.num_clusters)
+        self.arms = ArmSums(blocks.num_clusters)
+        self.num_pulled = np.zeros(blocks.num_clusters, dtype=np.int64)
+        self.room = np.full(blocks.num_clusters, policy.cluster_cap_tokens, dtype=np.int64)
+        self.left = policy.budget_tokens
+        self.worth = blocks.candidate_tokens if self.is_instance else blocks.tokens
+        self.worth_before = np.concatenate([[0], np.cumsum(self.worth[blocks.pullable])])
+        self.residuals = rules.WHOLE_BLOCKS
+        self.deviation = 0.0
+        self.tau = math.nan if policy.tau is None else policy.tau
+        self.accepted: list[AcceptedBlock] = []
+        self.examples = [AcceptedExamples.empty()]
+        self.scored = 0
+        self.log: list[RoundRecord] = []
+        self.round = 0
+        self.pulls = blocks.pullable[self._next()[self._has_next()]]
+        self.stop_reason: StopReason | None = None if self.pulls.size else "no_arm_above_tau"
+
+    def play(self, table: PullTable) -> None:
+        self._check(table)
+        if self.stop_reason is not None:
+            return
+        self.arms.add(table)
+        if self.round == 0:
+            self._set_units(table)
+            self.tau = self._threshold()
+        np.add.at(self.num_pulled, table.cluster_id, 1)
+        num_accepted = self._take_examples(table) if self.is_instance else self._take_blocks(table)
+        self._record(table, num_accepted)
+        self.round += 1
+        self._choose()
+
+    def state(self) -> BanditState:
+        unreachable = self.blocks.is_unreachable
+        pulled_nothing = self.round == 0 and self.policy.tau is None
+        return BanditState(
+            round=self.round,
+            tau=None if pulled_nothing else self.tau,
+            pulls=_pairs(self.blocks.cluster_id[self.pulls], self.blocks.block[self.pulls]),
+            stop_reason=self.stop_reason,
+            accepted=tuple(self.accepted),
+            accepted_examples=AcceptedExamples.joined(self.examples),
+            accepted_tokens=self.policy.budget_tokens - self.left,
+            deviation=self.deviation,
+            log=tuple(self.log),
+            arms=self._arm_table(),
+            unreachable_blocks=int(np.count_nonzero(unreachable)),
+            unreachable_tokens=int(self.blocks.tokens[unreachable].sum()),
+        )
+
+    def _check(self, table: PullTable) -> None:
+        expected = np.sort(self.pulls)
+        is_same = np.array_equal(table.cluster_id, self.blocks.cluster_id[expected])
+        if not (is_same and np.array_equal(table.block, self.blocks.block[expected])):
+            raise IntegrityError(
+                f"round {self.round} has scores of {table.num_pulls} pulls, which are not the {expected.size} that the "
+                "policy makes; were they scored under another policy, or for other blocks?"
+            )
+
+    def _set_units(self, table: PullTable) -> None:
+        self.deviation = table.pooled_deviation()
+        if self.is_instance and table.influence.size:
+            means = self.arms.means[table.cluster_id[table.pull]]
+            self.residuals = np.sort(table.influence - means)
+
+    def _next(self) -> Array:
+        """Where each arm's next block is in `blocks.pullable`; beyond its own where none is left."""
+        return self.blocks.pullable_starts[:-1] + self.num_pulled
+
+    def _has_next(self) -> Array:
+        return np.asarray(self._next() < self.blocks.pullable_starts[1:])
+
+    def _threshold(self) -> float:
+        """Takes the fixed threshold, or the water level of what is unpulled."""
+        if self.policy.tau is not None:
+            return self.policy.tau
+        unpulled = (
+            self.worth_before[self.blocks.pullable_starts[1:]] - self.worth_before[self._next()]
+        )
+        supply = np.minimum(unpulled, self.room)
+        wanted = rules.WATER_MARGIN * self.left
+        return rules.water_level(self.arms.means, supply, wanted, self.residuals)
+
+    def _take_blocks(self, table: PullTable) -> int:
+        means = table.means
+        tokens = self.blocks.tokens[self.blocks.offsets[table.cluster_id] + table.block]
+        room, ties = self.room[table.cluster_id], self.ties[table.cluster_id]
+        order, taken = take_blocks(means, tokens, room, ties, self.tau, self.left)
+        self.room[table.cluster_id[order]] -= taken
+        self.left -= int(taken.sum())
+        columns = (table.cluster_id[order], table.block[order], means[order], tokens[order], taken)
+        for cluster_id, block, influence, size, take in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            self.accepted.append(
+                AcceptedBlock(cluster_id, block, self.round, influence, size, take)
+            )
+        self._stop_if(self.left == 0)
+        return int(order.size)
+
+    def _take_examples(self, table: PullTable) -> int:
+        cluster_id = table.cluster_id[table.pull]
+        order, full_clusters, is_full = take_examples(
+            table.influence, table.tokens, cluster_id, table.keys, self.room, self.tau, self.left
+        )
+        np.subtract.at(self.room, cluster_id[order], table.tokens[order])
+        self.room[full_clusters] = 0
+        self.left -= int(table.tokens[order].sum())
+        self.examples.append(
+            AcceptedExamples(
+                keys=table.keys[order],
+                tokens=table.tokens[order],
+                influence=table.influence[order],
+                cluster_id=cluster_id[order],
+                block=table.block[table.pull][order],
+                round=np.full(order.size, self.round),
+            )
+        )
+        self._stop_if(is_full)
+        return int(np.unique(table.pull[order]).size)
+
+    def _stop_if(self, budget_is_met: bool) -> None:
+        if budget_is_met:
+            self.stop_reason = "budget_met"
+
+    def _record(self, table: PullTable, num_accepted: int) -> None:
+        self.scored += int(table.keys.size)
+        self.log.append(
+            RoundRecord(
+                round=self.round,
+                tau=self.tau,
+                num_pulls=table.num_pulls,
+                num_accepted=num_accepted,
+                accepted_tokens=self.policy.budget_tokens - self.left,
+                mean_influence=table.mean(),
+                scored_examples=self.scored,
+            )
+        )
+
+    def _choose(self) -> None:
+        """Chooses the next round's pulls, or says why there are none."""
+        self.pulls = self.pulls[:0]
+        if self.stop_reason is not None:
+            return
+        tau = self._threshold()
+        bounds = self._upper_bounds()
+        order = rules.ranking(bounds, self.ties)
+        can_give = self._has_next() & (self.room > 0) & (bounds >= tau)
+        order = order[can_give[order]]
+        if order.size == 0:
+            self.stop_reason = "no_arm_above_tau"
+        elif self.round > self.policy.num_rounds:
+            self.stop_reason = "rounds_exhausted"
+        else:
+            self.tau = tau
+            self.pulls = self._pulls_of(order)
+
+    def _pulls_of(self, order: Array) -> Array:
+        """Takes blocks of arms, given in order of score, until they hold the round's share of the budget."""
+        if self.policy.arms_per_round is not None:
+            return self.blocks.pullable[self._next()[order[: self.policy.arms_per_round]]]
+        rounds_left = self.policy.num_rounds - self.round + 1
+        wanted = rules.ROUND_MARGIN * self.left / rounds_left
+        places, gives = rules.blocks_in_order(
+            first=self._next()[order],
+            end=self.blocks.pullable_starts[1:][order],
+            worth=self.worth[self.blocks.pullable],
+            share=self._expected_share(order),
+            room=self.room[order],
+            wanted_tokens=wanted if self.is_instance else 0.0,
+        )
+        count = rules.first_until(gives, wanted, rules.MIN_ARMS_PER_ROUND)
+        return self.blocks.pullable[places[:count]]
+
+    def _expected_share(self, order: Array) -> Array:
+        """The share of a block's tokens that a pull is counted for: of whole blocks, all."""
+        if not self.is_instance:
+            return np.ones(order.size)
+        return rules.expected_share(self.tau, self.arms.means[order], self.residuals)
+
+    def _upper_bounds(self) -> Array:
+        pull_error = self.deviation / math.sqrt(self.policy.samples_per_pull)
+        return rules.upper_bounds(self.arms.means, self.arms.pulls, self.policy.alpha * pull_error)
+
+    def _arm_table(self) -> ArmTable:
+        num_clusters = self.blocks.num_clusters
+        clusters = np.array([block.cluster_id for block in self.accepted], dtype=np.int64)
+        taken = np.zeros(num_clusters, dtype=np.int64)
+        np.add.at(taken, clusters, [block.take_tokens for block in self.accepted])
+        examples = AcceptedExamples.joined(self.examples)
+        np.add.at(taken, examples.cluster_id, examples.tokens)
+        return ArmTable(
+            cluster_id=np.arange(num_clusters),
+            pulls=self.arms.pulls,
+            mean_influence=self.arms.means,
+            upper_bound=self._upper_bounds(),
+            accepted_blocks=np.bincount(clusters, minlength=num_clusters),
+            accepted_tokens=taken,
+            tokens=self.blocks.per_cluster(self.blocks.tokens),
+        )
+
+
+def _pairs(cluster_id: Array, block: Array) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(cluster_id.tolist(), block.tolist(), strict=True))

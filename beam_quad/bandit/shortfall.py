@@ -1,0 +1,67 @@
+"""What to tell a user whose budget was not met."""
+
+import numpy as np
+
+from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.policy import MAX_ROUNDS, QuadPolicy
+from beam_quad.bandit.state import BanditState
+
+
+def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) -> str | None:
+    """Says in one line how many tokens are missing, why, and which option mends it.
+
+    Returns:
+      The line; None while the bandit still runs, and where the budget was met.
+    """
+    missing = policy.budget_tokens - state.accepted_tokens
+    if state.stop_reason in (None, "budget_met"):
+        return None
+    return (
+        f"{missing:,} of {policy.budget_tokens:,} tokens are missing ({missing / policy.budget_tokens:.1%}): "
+        + _reason_and_remedy(policy, blocks, state)
+    )
+
+
+def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -> str:
+    obtainable = blocks.candidate_tokens if policy.acceptance == "instance" else blocks.tokens
+    reachable = np.where(blocks.candidates > 0, obtainable, 0)
+    per_cluster = blocks.per_cluster(reachable)
+    in_reach, cap = int(per_cluster.sum()), policy.cluster_cap_tokens
+    if in_reach < policy.budget_tokens:
+        return (
+            f"the blocks that can be scored hold only {in_reach:,} tokens, and blocks without a candidate "
+            f"{state.unreachable_tokens:,}; give a larger corpus or lower --budget_tokens"
+        )
+    if int(np.minimum(per_cluster, cap).sum()) < policy.budget_tokens:
+        return (
+            f"no cluster may give more than {cap:,} tokens (--max_share_per_cluster {policy.max_share_per_cluster:g}); "
+            "raise --max_share_per_cluster"
+        )
+    if state.stop_reason == "rounds_exhausted":
+        return _out_of_rounds(policy)
+    if policy.tau is not None:
+        return (
+            f"no cluster with blocks left can be expected to reach --tau {policy.tau:g}; "
+            "lower --tau, or leave it out for a threshold that follows the budget"
+        )
+    return (
+        "every block that could have been accepted was pulled, and those that fell short were left; "
+        "give a larger corpus or lower --budget_tokens"
+        + (", or raise --max_share_per_cluster" if policy.max_share_per_cluster < 1 else "")
+    )
+
+
+def _out_of_rounds(policy: QuadPolicy) -> str:
+    if policy.arms_per_round is not None:
+        return (
+            f"{policy.num_rounds} rounds of {policy.arms_per_round} arms were too few; "
+            "raise --num_rounds or --arms_per_round, or leave the latter out"
+        )
+    if policy.num_rounds < MAX_ROUNDS:
+        remedy = f"raise --num_rounds (at most {MAX_ROUNDS})"
+        return f"{policy.num_rounds} rounds were too few; {remedy}" + (
+            ", or lower --tau" if policy.tau is not None else ""
+        )
+    return f"{policy.num_rounds} rounds, the most there can be, were too few; " + (
+        "lower --tau" if policy.tau is not None else "go on in a new output with --base"
+    )

@@ -1,0 +1,75 @@
+"""Centers on the unit sphere, and how their fit went."""
+
+import dataclasses
+
+import numpy as np
+
+from beam_quad.clustering import npz
+
+
+@dataclasses.dataclass(frozen=True)
+class Centers:
+    """Directions that attract the points nearest to them.
+
+    A center whose cluster is too large and cannot be split by direction is split into hash parts. Cluster ids are
+    consecutive: part p of center c is cluster `offsets[c] + p`.
+
+    Attributes:
+      vectors: Unit rows, float32 [num_centers, dim].
+      parts: Hash parts of each center, usually 1, int32 [num_centers].
+    """
+
+    vectors: np.ndarray
+    parts: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.parts.shape != self.vectors.shape[:1]:
+            raise ValueError(
+                f"centers need vectors [num_centers, dim] and parts [num_centers], got "
+                f"{self.vectors.shape} and {self.parts.shape}"
+            )
+        if not len(self.parts) or self.parts.min() < 1:
+            raise ValueError("centers need at least one center, and every center at least one part")
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters, hash parts counted one by one."""
+        return int(self.parts.sum())
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """First cluster id of each center, int32 [num_centers]."""
+        offsets: np.ndarray = np.cumsum(self.parts) - self.parts
+        return offsets.astype(np.int32)
+
+    def to_bytes(self) -> bytes:
+        """Writes the centers as an npz file."""
+        return npz.dump({"vectors": self.vectors, "parts": self.parts})
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Centers":
+        """Reads what `to_bytes` wrote."""
+        return cls(**npz.load(raw))
+
+
+@dataclasses.dataclass(frozen=True)
+class FitReport:
+    """How a fit went, for people.
+
+    Attributes:
+      requested: Clusters asked for.
+      num_points: Points of the sample.
+      num_distinct: Distinct ones among them; no more centers than that are fitted.
+      empty_dropped: Centers that no point of the sample was nearest to.
+      resplit: Clusters above the largest share allowed that were split again by k-means.
+      hash_split: Centers that were still above it and are split by hash.
+      inertia: Sum over the sample of the squared distance to the nearest center, 2 - 2 cos.
+    """
+
+    requested: int
+    num_points: int
+    num_distinct: int
+    empty_dropped: int
+    resplit: int
+    hash_split: int
+    inertia: float

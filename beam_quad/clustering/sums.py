@@ -1,0 +1,115 @@
+"""What an assigned corpus amounts to, cluster by cluster."""
+
+import dataclasses
+
+import numpy as np
+
+from beam_quad.clustering import npz
+
+_FIXED_POINT = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterSums:
+    """Sums over the examples of each cluster; all integers, so that any order of adding gives the same.
+
+    Attributes:
+      examples: Number of examples, int64 [num_clusters].
+      tokens: Their tokens, int64 [num_clusters].
+      reserve: Number of those whose text is in the reserve, int64 [num_clusters].
+      similarity: Sum of their similarities to the center in units of 2**-20, each rounded, int64 [num_clusters].
+    """
+
+    examples: np.ndarray
+    tokens: np.ndarray
+    reserve: np.ndarray
+    similarity: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            array = getattr(self, field.name)
+            if array.dtype != np.int64 or array.shape != (len(self.examples),):
+                raise ValueError(
+                    f"{field.name} must be int64 [{len(self.examples)}], got {array.dtype} {array.shape}"
+                )
+
+    def __add__(self, other: "ClusterSums") -> "ClusterSums":
+        if self.num_clusters != other.num_clusters:
+            raise ValueError(
+                f"cannot add sums over {self.num_clusters} and {other.num_clusters} clusters; "
+                "were they assigned to different centers?"
+            )
+        return ClusterSums(
+            self.examples + other.examples,
+            self.tokens + other.tokens,
+            self.reserve + other.reserve,
+            self.similarity + other.similarity,
+        )
+
+    @classmethod
+    def zero(cls, num_clusters: int) -> "ClusterSums":
+        """Sums over no examples."""
+        return cls(*(np.zeros(num_clusters, np.int64) for _ in dataclasses.fields(cls)))
+
+    @classmethod
+    def of(
+        cls,
+        cluster_id: np.ndarray,
+        tokens: np.ndarray,
+        in_reserve: np.ndarray,
+        similarity: np.ndarray,
+        valid: np.ndarray,
+        num_clusters: int,
+    ) -> "ClusterSums":
+        """Sums over rows.
+
+        Args:
+          cluster_id: Clusters, int [num_rows]; anything where not valid.
+          tokens: Tokens, int [num_rows].
+          in_reserve: Whether the row's text is in the reserve, bool [num_rows].
+          similarity: Similarity to the center, float [num_rows].
+          valid: Whether the row counts at all, bool [num_rows].
+          num_clusters: Number of clusters.
+
+        Raises:
+          ValueError: If a valid row's cluster is out of range.
+        """
+        chosen = np.asarray(cluster_id)[valid]
+        if len(chosen) and not (chosen.min() >= 0 and chosen.max() < num_clusters):
+            raise ValueError(
+                f"cluster ids {chosen.min()} to {chosen.max()} are not all in [0, {num_clusters})"
+            )
+        fixed = np.rint(np.asarray(similarity, np.float64)[valid] * _FIXED_POINT)
+        columns = (np.ones(len(chosen)), tokens[valid], in_reserve[valid], fixed)
+        # bincount adds in float64, which is exact for integers below 2**53.
+        return cls(
+            *(
+                np.bincount(chosen, weights=column, minlength=num_clusters).astype(np.int64)
+                for column in columns
+            )
+        )
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters."""
+        return len(self.examples)
+
+    @property
+    def cohesion(self) -> np.ndarray:
+        """Mean similarity to the center, float64 [num_clusters]; nan where a cluster has no examples."""
+        means = np.full(self.num_clusters, np.nan)
+        np.divide(
+            self.similarity, self.examples * float(_FIXED_POINT), out=means, where=self.examples > 0
+        )
+        return means
+
+    def to_bytes(self) -> bytes:
+        """Writes the sums as an npz file."""
+        return npz.dump(
+            {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        )
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "ClusterSums":
+        """Reads what `to_bytes` wrote."""
+        return cls(**npz.load(raw))

@@ -1,0 +1,47 @@
+"""Hashed words: an embedding without a model."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.feature_extraction.text import HashingVectorizer
+
+DEFAULT_DIM = 512
+VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
+
+# Han and kana are written without spaces, so each of their characters is a word; otherwise a sentence would be one.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+
+
+class HashingEmbedder:
+    """Embeds a text as its hashed words: log(1 + count) per bucket, unsigned, of norm 1.
+
+    Unsigned logarithmic counts keep clusters far purer than signed plain ones (METHODS D: .81-.86 against .63). A
+    text without any word is embedded by its characters, and a blank one by a bucket of its own.
+
+    Args:
+      dim: Number of buckets.
+      max_words: Words after that many are ignored; None ignores none.
+    """
+
+    def __init__(self, dim: int = DEFAULT_DIM, max_words: int | None = None) -> None:
+        self.dim = dim
+        self._max_words = max_words
+        self._vectorizer = HashingVectorizer(
+            n_features=dim, alternate_sign=False, norm=None, dtype=np.float32, analyzer=self._words
+        )
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeds texts, float32 [num_texts, dim], unit rows; see `Embedder.embed`."""
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        counts = self._vectorizer.transform(texts)
+        np.log1p(counts.data, out=counts.data)
+        vectors: np.ndarray = counts.toarray()
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+    def _words(self, text: str) -> list[str]:
+        words = _WORD.findall(text.lower())[: self._max_words]
+        return words or list("".join(text.split())) or [""]

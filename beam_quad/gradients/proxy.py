@@ -1,0 +1,187 @@
+"""The proxy model: the causal language model whose gradients are used, fixed during a run."""
+
+import dataclasses
+import os
+import pathlib
+import threading
+from typing import Any
+
+import torch
+import transformers
+
+from beam_quad import errors
+from beam_quad.gradients.checkpoints import content_fingerprint, first_line, load_tokenizer
+
+__all__ = ["Proxy", "ProxySpec", "content_fingerprint", "load_proxy", "load_tokenizer"]
+
+# Influence hardly gains from a longer context, and attention's cost grows with its square.
+_DEFAULT_CONTEXT = 1024
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxySpec:
+    """Which model to load, and how to run it. Everything here may change a score.
+
+    Args:
+      path: Local folder with config, tokenizer and safetensors weights, or a hub id.
+      revision: Branch, tag or commit of a hub id.
+      device: "cpu", "cuda" or "cuda:N". There is no fallback.
+      dtype: "float32" or "bfloat16"; sums are accumulated in float32 either way.
+      num_threads: CPU threads of a pass; None leaves torch's own choice, which differs between machines.
+      context_length: Tokens of a window; None takes the model's positions, at most 1024.
+      max_windows: Windows of a document that are looked at.
+      max_batch_tokens: Padded tokens of one micro-batch.
+    """
+
+    path: str
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    num_threads: int | None = None
+    context_length: int | None = None
+    max_windows: int = 4
+    max_batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise errors.UsageError(f"dtype must be one of {sorted(_DTYPES)}, got {self.dtype!r}")
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise errors.UsageError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
+        for name in ("num_threads", "max_windows", "max_batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise errors.UsageError(f"{name} must be at least 1, got {value}")
+
+
+@dataclasses.dataclass(eq=False)
+class Proxy:
+    """A model in evaluation mode with frozen parameters, and how texts are cut for it.
+
+    Passes put hooks on the shared model, so they hold `lock`: one pass at a time per process.
+
+    Attributes:
+      model: A causal language model whose call gives `logits`.
+      tokenizer: Its fast tokenizer.
+      context_length: Tokens of a window, at least 2.
+      max_windows: Windows of a document that are looked at.
+      max_batch_tokens: Padded tokens of one micro-batch.
+      num_halvings: How often memory ran out so far, and `max_batch_tokens` was halved for one call.
+      lock: Held during a pass.
+    """
+
+    model: Any
+    tokenizer: Any
+    context_length: int
+    max_windows: int = 4
+    max_batch_tokens: int = 8192
+    num_halvings: int = dataclasses.field(default=0, init=False)
+    lock: threading.RLock = dataclasses.field(
+        default_factory=threading.RLock, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.context_length < 2:
+            raise errors.UsageError(
+                f"context_length must be at least 2, got {self.context_length}: "
+                "the first token of a window is never predicted"
+            )
+        self.model.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs go."""
+        device: torch.device = next(iter(self.model.parameters())).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the model's parameters."""
+        dtype: torch.dtype = next(iter(self.model.parameters())).dtype
+        return dtype
+
+    @property
+    def sum_dtype(self) -> torch.dtype:
+        """Dtype of sums: float32, or float64 for a model of float64."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+
+def load_proxy(spec: ProxySpec) -> Proxy:
+    """Loads a proxy, and sets torch to the spec's threads and to deterministic kernels.
+
+    Args:
+      spec: What to load.
+
+    Returns:
+      The proxy, on its device.
+
+    Raises:
+      DeviceError: If the device is not there.
+      UsageError: If the path, its safetensors weights or its tokenizer are missing, or if the context
+        is longer than the model's positions.
+    """
+    require_device(spec.device)
+    _set_up_torch(spec)
+    tokenizer = load_tokenizer(spec.path, spec.revision)
+    model = _load_model(spec)
+    return Proxy(
+        model=model,
+        tokenizer=tokenizer,
+        context_length=_context_length(model.config, spec),
+        max_windows=spec.max_windows,
+        max_batch_tokens=spec.max_batch_tokens,
+    )
+
+
+def require_device(device: str) -> None:
+    """Raises DeviceError where a device ("cpu", "cuda", "cuda:N") is not there."""
+    if not device.startswith("cuda"):
+        return
+    index = int(device.split(":")[1]) if ":" in device else 0
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        raise errors.DeviceError(
+            f"{device} is not there ({torch.cuda.device_count()} CUDA devices found); "
+            "pass --device=cpu, or run where it is"
+        )
+
+
+def _set_up_torch(spec: ProxySpec) -> None:
+    # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    if spec.num_threads is not None:
+        torch.set_num_threads(spec.num_threads)
+
+
+def _load_model(spec: ProxySpec) -> Any:
+    folder = pathlib.Path(spec.path)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise errors.UsageError(
+            f"{spec.path!r} has no *.safetensors; only safetensors weights are loaded: "
+            "convert the model with save_pretrained"
+        )
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            revision=spec.revision,
+            dtype=_DTYPES[spec.dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.UsageError(
+            f"no causal language model in {spec.path!r} ({first_line(error)}); "
+            "pass a local folder with config.json and safetensors, or a hub id"
+        ) from error
+    return model.to(spec.device)
+
+
+def _context_length(config: Any, spec: ProxySpec) -> int:
+    positions = getattr(config, "max_position_embeddings", None)
+    if spec.context_length is None:
+        return min(positions or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+    if positions is not None and spec.context_length > positions:
+        raise errors.UsageError(
+            f"context_length is {spec.context_length} but {spec.path!r} has {positions} positions"
+        )
+    return spec.context_length

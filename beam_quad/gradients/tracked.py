@@ -1,0 +1,235 @@
+"""Which linear layers of a model are tracked, and how fused ones are cut into blocks."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from beam_quad import errors
+
+_ATTENTION_PARENTS = frozenset({"attn", "self_attn", "attention", "self_attention"})
+_MLP_PARENTS = frozenset({"mlp", "feed_forward", "ffn"})
+# Projections that hold q, k and v together, in one of many layouts.
+_FUSED_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "wqkv", "in_proj"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One weight matrix W of y = W a: a tracked module, or a cut of a fused one.
+
+    The module's outputs, seen as `chunks` equal chunks, belong to the block from `start` to `stop` of each.
+
+    Attributes:
+      name: The module's name, with ".q", ".k", ".v", ".gate" or ".up" for a cut.
+      module: The module's name in the model.
+      in_features: Inputs, without the 1 that stands for a bias.
+      out_features: Outputs of the block.
+      has_bias: Whether the module has a bias; its gradient is then the block's last column.
+      chunks: Chunks of the module's outputs: 1, or the heads where q, k and v are interleaved by head.
+      start: First output of the block in a chunk.
+      stop: End of its outputs in a chunk.
+    """
+
+    name: str
+    module: str
+    in_features: int
+    out_features: int
+    has_bias: bool
+    chunks: int
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the block's gradient: outputs, inputs (and 1 for a bias)."""
+        return self.out_features, self.in_features + int(self.has_bias)
+
+    def select(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Takes the block's part of the module's outputs, [..., module's outputs] to [..., out_features]."""
+        chunked = outputs.reshape(*outputs.shape[:-1], self.chunks, -1)
+        return chunked[..., self.start : self.stop].flatten(-2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    suffix: str
+    chunks: int
+    start: int
+    stop: int
+
+
+def _equal_cuts(config: Any, out_features: int) -> list[_Cut]:
+    width = out_features // 3
+    return [_Cut(name, 1, i * width, (i + 1) * width) for i, name in enumerate("qkv")]
+
+
+def _interleaved_cuts(config: Any, out_features: int) -> list[_Cut]:
+    heads = config.num_attention_heads
+    width = out_features // (3 * heads)
+    return [_Cut(name, heads, i * width, (i + 1) * width) for i, name in enumerate("qkv")]
+
+
+def _grouped_query_cuts(config: Any, out_features: int) -> list[_Cut]:
+    head = out_features // (config.num_attention_heads + 2 * config.num_key_value_heads)
+    q_end = head * config.num_attention_heads
+    k_end = q_end + head * config.num_key_value_heads
+    return [_Cut("q", 1, 0, q_end), _Cut("k", 1, q_end, k_end), _Cut("v", 1, k_end, out_features)]
+
+
+def _gated_cuts(config: Any, out_features: int) -> list[_Cut]:
+    width = out_features // 2
+    return [_Cut("gate", 1, 0, width), _Cut("up", 1, width, out_features)]
+
+
+# (model type, last part of the module's name) -> how its outputs are laid out.
+_CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
+    ("gpt2", "c_attn"): _equal_cuts,
+    ("gpt_neox", "query_key_value"): _interleaved_cuts,
+    ("phi3", "qkv_proj"): _grouped_query_cuts,
+    ("phi3", "gate_up_proj"): _gated_cuts,
+}
+
+
+def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -> tuple[Block, ...]:
+    """Finds the blocks to track, in the model's order.
+
+    Never the embeddings, the norms or the output layer.
+
+    Args:
+      model: A causal language model of `transformers`.
+      layers: "attention" (q, k, v and output projections), "mlp", "all" (both), "last:N" (attention of the last
+        N layers) or "regex:R" (linear layers in whose name the pattern is found).
+      cut_fused: Whether fused projections become one block each for q, k and v (gate and up), so that fused and
+        split models score alike; False keeps the module whole, to compare with other programs.
+
+    Returns:
+      At least one block.
+
+    Raises:
+      UsageError: If nothing matches, if the MLPs are mixtures whose experts are not linear layers, or if a fused
+        projection's layout is not known.
+    """
+    linear = _linear_layers(model)
+    names = _matching(model, linear, layers)
+    if not names:
+        raise errors.UsageError(
+            f"the model has no layers for {layers!r}; its linear layers are "
+            f"{_summary(linear)}; choose some with --layers regex:..."
+        )
+    return tuple(
+        block
+        for name in names
+        for block in _blocks(model.config, name, linear[name], cut_fused, layers)
+    )
+
+
+def by_module(blocks: Iterable[Block]) -> dict[str, tuple[Block, ...]]:
+    """Groups blocks by their module, in order."""
+    grouped: dict[str, tuple[Block, ...]] = {}
+    for block in blocks:
+        grouped[block.module] = (*grouped.get(block.module, ()), block)
+    return grouped
+
+
+def _linear_layers(model: Any) -> dict[str, nn.Module]:
+    output_layer = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output_layer
+    }
+
+
+def _matching(model: Any, linear: dict[str, nn.Module], layers: str) -> list[str]:
+    kind, _, argument = layers.partition(":")
+    if kind == "regex" and argument:
+        pattern = _compile(argument)
+        return [name for name in linear if pattern.search(name)]
+    if kind == "last" and argument.isdigit():
+        return _last(_under(linear, _ATTENTION_PARENTS), int(argument))
+    if layers == "attention":
+        return _under(linear, _ATTENTION_PARENTS)
+    if layers in ("mlp", "all"):
+        _refuse_mixtures(model, layers)
+        parents = _MLP_PARENTS if layers == "mlp" else _MLP_PARENTS | _ATTENTION_PARENTS
+        return _under(linear, parents)
+    raise errors.UsageError(
+        f"--layers must be attention, mlp, all, last:N or regex:R, got {layers!r}"
+    )
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise errors.UsageError(
+            f"--layers regex:{pattern} is not a regular expression: {error}"
+        ) from error
+
+
+def _under(linear: dict[str, nn.Module], parents: frozenset[str]) -> list[str]:
+    return [name for name in linear if parents.intersection(name.split(".")[:-1])]
+
+
+def _last(names: list[str], num_layers: int) -> list[str]:
+    numbers = {name: _layer_number(name) for name in names}
+    present = sorted(set(numbers.values()))
+    if not 1 <= num_layers <= len(present):
+        raise errors.UsageError(
+            f"--layers last:{num_layers} asks for {num_layers} layers, "
+            f"but the model has {len(present)} with attention projections"
+        )
+    return [name for name in names if numbers[name] in present[-num_layers:]]
+
+
+def _layer_number(name: str) -> int:
+    return next((int(part) for part in name.split(".") if part.isdigit()), -1)
+
+
+def _refuse_mixtures(model: Any, layers: str) -> None:
+    experts = [name for name, parameter in model.named_parameters() if parameter.ndim == 3]
+    if experts:
+        raise errors.UsageError(
+            f"--layers {layers} needs linear layers, but this mixture keeps its experts as 3-D parameters "
+            f"({_summary(experts)}); use --layers attention"
+        )
+
+
+def _blocks(config: Any, name: str, module: Any, cut_fused: bool, layers: str) -> list[Block]:
+    # Conv1D keeps its weight as [in, out].
+    shape = tuple(module.weight.shape)
+    in_features, out_features = shape if isinstance(module, Conv1D) else shape[::-1]
+    leaf = name.rpartition(".")[2]
+    cutter = _CUTS.get((config.model_type, leaf))
+    if cutter is None and cut_fused and leaf in _FUSED_NAMES and not layers.startswith("regex:"):
+        raise errors.UsageError(
+            f"the layout of {name} is not known for models of type {config.model_type!r}; "
+            f"track it as one block with --layers regex:{leaf}"
+        )
+    if cutter is None or not cut_fused:
+        cuts = [_Cut("", 1, 0, out_features)]
+    else:
+        cuts = cutter(config, out_features)
+    return [
+        Block(
+            name=f"{name}.{cut.suffix}" if cut.suffix else name,
+            module=name,
+            in_features=in_features,
+            out_features=cut.chunks * (cut.stop - cut.start),
+            has_bias=module.bias is not None,
+            chunks=cut.chunks,
+            start=cut.start,
+            stop=cut.stop,
+        )
+        for cut in cuts
+    ]
+
+
+def _summary(names: Iterable[str]) -> str:
+    """Lists names with their layer numbers as *, each pattern once."""
+    patterns = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names)
+    return ", ".join(patterns) or "none"

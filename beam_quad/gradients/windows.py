@@ -1,0 +1,162 @@
+"""From texts to micro-batches: tokens, windows of the proxy's context, and a fixed ladder of lengths."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+# Four lengths per octave from 32 on: padding adds less than a quarter, and a GPU sees few shapes.
+_SHORTEST_STEP = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A piece of a document that fits the context.
+
+    Attributes:
+      document: Position of the document among the texts of one call.
+      index: Position of the window among those of its document that are looked at.
+      tokens: Token ids, at least 2.
+    """
+
+    document: int
+    index: int
+    tokens: Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroBatch:
+    """Windows padded on the right to one length.
+
+    Attributes:
+      tokens: Token ids, int64 [batch, length]; padding is 0.
+      lengths: Tokens of each window, int64 [batch].
+      documents: Document of each window, int64 [batch].
+      indices: Index of each window in its document, int64 [batch].
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    documents: torch.Tensor
+    indices: torch.Tensor
+
+    @property
+    def token_mask(self) -> torch.Tensor:
+        """Positions that are not padding, bool [batch, length]."""
+        return torch.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+    @property
+    def loss_mask(self) -> torch.Tensor:
+        """Positions whose prediction, of the next token, is in the loss, bool [batch, length]."""
+        return torch.arange(self.tokens.shape[1]) < self.lengths[:, None] - 1
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The token after each position, int64 [batch, length]; meaningless outside `loss_mask`."""
+        return self.tokens.roll(-1, dims=1)
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenizes whole texts with the tokenizer's default special tokens.
+
+    Args:
+      tokenizer: A fast tokenizer of `transformers`.
+      texts: The texts, of any length.
+
+    Returns:
+      Token ids of each text, not cut.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), padding=False, truncation=False, verbose=False)
+    return [list(ids) for ids in encoded["input_ids"]]
+
+
+def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Sequence[int]]:
+    """Cuts a document into windows of the context's length that do not overlap.
+
+    Where there are more than `max_windows`, evenly spaced ones are taken, the first and the last among
+    them. A last window of a single token predicts nothing and is dropped.
+
+    Args:
+      tokens: Token ids of the document.
+      context_length: Tokens of a window, at least 2.
+      max_windows: The most windows to take, at least 1.
+
+    Returns:
+      The windows in order; none for a document with fewer than 2 tokens.
+    """
+    starts = [s for s in range(0, len(tokens), context_length) if len(tokens) - s >= 2]
+    if len(starts) > max_windows:
+        spaces = max(max_windows - 1, 1)
+        starts = [starts[i * (len(starts) - 1) // spaces] for i in range(max_windows)]
+    return [tokens[s : s + context_length] for s in starts]
+
+
+def windows_of(
+    documents: Sequence[Sequence[int]], context_length: int, max_windows: int
+) -> list[Window]:
+    """Cuts every document; one with fewer than 2 tokens gives no window."""
+    return [
+        Window(document, index, tokens)
+        for document, ids in enumerate(documents)
+        for index, tokens in enumerate(cut(ids, context_length, max_windows))
+    ]
+
+
+def count_loss_tokens(windows: Sequence[Window], num_documents: int) -> np.ndarray:
+    """Counts the tokens of each document that its windows predict, int64 [num_documents]."""
+    counts = np.zeros(num_documents, dtype=np.int64)
+    for window in windows:
+        counts[window.document] += len(window.tokens) - 1
+    return counts
+
+
+def padded_length(length: int, context_length: int) -> int:
+    """Rounds a length up to the ladder 8, 16, ..., 64, 80, 96, 112, 128, 160, ..., `context_length`."""
+    step = max(_SHORTEST_STEP, 1 << max((length - 1).bit_length() - 3, 0))
+    return min(-(-length // step) * step, context_length)
+
+
+def micro_batches(
+    windows: Sequence[Window], context_length: int, max_batch_tokens: int
+) -> Iterator[MicroBatch]:
+    """Groups windows of like length; what a micro-batch holds depends on the windows alone.
+
+    Windows go from long to short, so that memory runs out at once if at all. A micro-batch is closed
+    when it is full, and before a window of less than half its length.
+
+    Args:
+      windows: The windows of one call.
+      context_length: Tokens of the longest window.
+      max_batch_tokens: Padded tokens of a micro-batch; one window alone may hold more.
+
+    Yields:
+      Micro-batches that hold every window once.
+    """
+    open_windows: list[Window] = []
+    length = 0
+    for window in sorted(windows, key=lambda w: (-len(w.tokens), w.document, w.index)):
+        is_full = (len(open_windows) + 1) * length > max_batch_tokens
+        if open_windows and (is_full or 2 * len(window.tokens) < length):
+            yield _pad(open_windows, length)
+            open_windows = []
+        if not open_windows:
+            length = padded_length(len(window.tokens), context_length)
+        open_windows.append(window)
+    if open_windows:
+        yield _pad(open_windows, length)
+
+
+def _pad(windows: Sequence[Window], length: int) -> MicroBatch:
+    tokens = torch.zeros(len(windows), length, dtype=torch.int64)
+    for row, window in enumerate(windows):
+        tokens[row, : len(window.tokens)] = torch.tensor(window.tokens)
+    return MicroBatch(
+        tokens=tokens,
+        lengths=torch.tensor([len(w.tokens) for w in windows]),
+        documents=torch.tensor([w.document for w in windows]),
+        indices=torch.tensor([w.index for w in windows]),
+    )

@@ -1,0 +1,258 @@
+"""Files wherever Beam's FileSystems reaches: found by one listing, read as they are, written once and whole.
+
+A file is written under a temporary name beside its own and renamed when complete, so nothing half-written is ever
+visible under a final name. A finished file is not replaced: files are named by content, so a second attempt would
+write the same bytes. On local disks that holds between racing writers too (a hard link fails where the name exists);
+on object stores the check and the rename are two requests.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+_TEMPORARY_PREFIX = ".tmp-"
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class FileInfo:
+    """What a listing says about a file.
+
+    Attributes:
+      path: Where it lies; absolute where local.
+      size_bytes: Its size, as stored.
+      version: Size and modification time; changes when the content does.
+    """
+
+    path: str
+    size_bytes: int
+    version: str
+
+
+class HashedFile(io.RawIOBase):
+    """A binary file that is being written, with what went through it.
+
+    Attributes:
+      size_bytes: Bytes written so far.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+        self.size_bytes = 0
+
+    def writable(self) -> bool:
+        """Tells that this file is for writing."""
+        return True
+
+    def tell(self) -> int:
+        """Gives the position, which is always the end."""
+        return self.size_bytes
+
+    def write(self, data: Any) -> int:
+        """Writes all of `data`, bytes or a buffer, and returns its size."""
+        view = memoryview(data).cast("B")
+        self._raw.write(view)
+        self._sha256.update(view)
+        self.size_bytes += view.nbytes
+        return view.nbytes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written so far, 64 hexadecimal digits."""
+        return self._sha256.hexdigest()
+
+
+def is_local(path: str) -> bool:
+    """Tells whether a path is one of this machine's file system."""
+    return "://" not in path
+
+
+def has_glob(path: str) -> bool:
+    """Tells whether a path holds one of `*`, `?` and `[`."""
+    return _GLOB.search(path) is not None
+
+
+def absolute(path: str) -> str:
+    """Makes a local path absolute and normal; leaves a URL as it is, without a slash at the end."""
+    return os.path.abspath(path) if is_local(path) else path.rstrip("/")
+
+
+def join(root: str, *parts: str) -> str:
+    """Joins a root and relative parts in the manner of the root's file system."""
+    return str(FileSystems.join(root, *parts)) if parts else root
+
+
+def find(pattern_or_prefix: str) -> list[FileInfo]:
+    """Lists the files of a glob, or all files under a folder, by one listing.
+
+    Args:
+      pattern_or_prefix: A glob (`*` stays within a folder, `**` does not), a file, or a folder, which is listed
+        with all its folders.
+
+    Returns:
+      Files sorted by path, without temporary ones; none where nothing matches.
+    """
+    path = absolute(pattern_or_prefix)
+    if has_glob(path) and not exists(path):
+        return _match(path)
+    if is_local(path) and os.path.isdir(path):
+        return sorted(_walk(path))
+    info = stat(path)
+    if info:
+        return [info]
+    return [] if is_local(path) else _match(_quoted(path) + "/**")
+
+
+def _match(pattern: str) -> list[FileInfo]:
+    metadata = FileSystems.match([pattern])[0].metadata_list
+    return sorted(_info(item) for item in metadata if not _is_temporary(item.path))
+
+
+def _walk(folder: str, is_temporary: bool = False) -> Iterator[FileInfo]:
+    # Not through Beam, which takes brackets in the name of a local folder for a glob, however written.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(_TEMPORARY_PREFIX) == is_temporary:
+                info = stat(os.path.join(parent, name))
+                # Gone since it was listed: a writer has finished.
+                if info:
+                    yield info
+
+
+def _quoted(path: str) -> str:
+    return _GLOB.sub(lambda match: f"[{match.group()}]", path)
+
+
+def _is_temporary(path: str) -> bool:
+    return path.rsplit("/", 1)[-1].startswith(_TEMPORARY_PREFIX)
+
+
+def _info(metadata: Any) -> FileInfo:
+    version = f"{metadata.size_in_bytes}-{metadata.last_updated_in_seconds:.6f}"
+    return FileInfo(metadata.path, metadata.size_in_bytes, version)
+
+
+def stat(path: str) -> FileInfo | None:
+    """Describes one file by one request; None where there is none."""
+    if _is_bucket(path):
+        return None
+    try:
+        return _info(FileSystems.get_filesystem(path).metadata(path))
+    except BeamIOError:
+        if exists(path):
+            raise
+        return None
+
+
+def exists(path: str) -> bool:
+    """Tells whether there is a file of this name; a bucket is none."""
+    return not _is_bucket(path) and bool(FileSystems.exists(path))
+
+
+def _is_bucket(path: str) -> bool:
+    return not is_local(path) and "/" not in path.partition("://")[2].rstrip("/")
+
+
+def open_read(path: str) -> BinaryIO:
+    """Opens a file for reading as it is stored; seekable, never decompressed by its name."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read_bytes(path: str) -> bytes:
+    """Reads a whole, small file."""
+    with open_read(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
+    """Gives a file to write that appears under its name when the block ends, whole or, after an error, not at all.
+
+    Args:
+      path: The final name; local folders are made.
+      replace: Whether to replace a finished file; without it, what is there stays and the new file is dropped.
+
+    Yields:
+      The file; its `sha256` and `size_bytes` stay readable after the block.
+    """
+    folder, _, name = absolute(path).rpartition("/")
+    temporary = f"{folder}/{_TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"
+    raw = FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+    try:
+        try:
+            file = HashedFile(raw)
+            yield file
+            _flush(raw, temporary)
+        finally:
+            raw.close()
+        _publish(temporary, absolute(path), replace)
+    except BaseException:
+        delete([temporary])
+        raise
+
+
+def write_once(path: str, data: bytes, replace: bool = False) -> str:
+    """Writes a small file at once, as `writing` does, and returns the SHA-256 of `data`."""
+    with writing(path, replace) as file:
+        file.write(data)
+    return file.sha256
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Deletes files by their exact names; one that is not there is no error."""
+    for path in paths:
+        if is_local(path):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+        elif FileSystems.exists(path):
+            FileSystems.delete([_quoted(path)])
+
+
+def delete_temporaries(root: str) -> None:
+    """Deletes what killed writers left under a folder; only for its sole owner."""
+    path = absolute(root)
+    if is_local(path):
+        delete(info.path for info in _walk(path, is_temporary=True))
+        return
+    metadata = FileSystems.match([_quoted(path) + "/**"])[0].metadata_list
+    delete(item.path for item in metadata if _is_temporary(item.path))
+
+
+def _flush(raw: BinaryIO, path: str) -> None:
+    # A rename may reach the disk before the data does; after a power cut the finished name would hold nothing.
+    if is_local(path):
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+def _publish(temporary: str, path: str, replace: bool) -> None:
+    if replace:
+        FileSystems.rename([temporary], [path])
+        return
+    if is_local(path) and _link(temporary, path):
+        delete([temporary])
+        return
+    if FileSystems.exists(path):
+        delete([temporary])
+    else:
+        FileSystems.rename([temporary], [path])
+
+
+def _link(temporary: str, path: str) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError:  # A file system without hard links.
+        return False
+    return True

@@ -1,0 +1,61 @@
+"""The input formats, by extension."""
+
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.errors import UsageError
+from beam_quad.io import jsonl, parquet, txt
+from beam_quad.io.batches import Columns, RowBatch
+from beam_quad.io.files import FileInfo
+from beam_quad.io.summaries import ShardSummary
+from beam_quad.records import Split
+
+
+class Format(Protocol):
+    """What the module of a format offers."""
+
+    EXTENSIONS: re.Pattern[str]
+
+    def summarise(self, info: FileInfo, columns: Columns) -> ShardSummary:
+        """Learns what planning needs, from the header, the footer or the first rows."""
+
+    def rows(
+        self, split: Split, schema: pa.Schema, columns: Columns, batch_rows: int
+    ) -> Iterator[RowBatch]:
+        """Reads and checks all rows of a split."""
+
+    def selected(
+        self, split: Split, schema: pa.Schema, row_numbers: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Reads chosen rows of a split with all columns."""
+
+
+_CORPUS: tuple[ModuleType, ...] = (parquet, jsonl)
+_QUERY: tuple[ModuleType, ...] = (*_CORPUS, txt)
+
+
+def format_of(path: str, is_query: bool = True) -> Format:
+    """Picks a format by a file's extension.
+
+    Args:
+      path: The file.
+      is_query: Whether plain text, one text a file, is a format too.
+
+    Raises:
+      UsageError: If the extension names no format.
+    """
+    for module in _QUERY if is_query else _CORPUS:
+        if module.EXTENSIONS.search(path):
+            return cast(Format, module)
+    known = ".parquet, or .jsonl, .json, .ndjson and these with .gz, .zst, .bz2, .xz"
+    raise UsageError(f"{path}: unknown extension; known are {known}{', .txt' * is_query}")
+
+
+def is_jsonl(path: str) -> bool:
+    """Tells whether a shard's rows are lines of JSON."""
+    return jsonl.EXTENSIONS.search(path) is not None

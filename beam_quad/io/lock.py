@@ -1,0 +1,188 @@
+"""One run at a time on one output.
+
+On a local disk the lock is one file that is read and written under `flock`, which is atomic between processes. On an object
+store it is a folder of claims: each run writes its own, lists them all, and the lowest name wins; two runs that start
+within the same second or so may both lose, and clocks that disagree can let both win, which finished files, being never
+replaced, survive.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from beam_quad.errors import LockedError
+from beam_quad.io import files
+from beam_quad.io.owners import Owner, process_start
+
+MayTake = Callable[[Owner], bool]
+
+
+class OutputLock:
+    """The right to write to an output, from `acquire` to `release`; also a context manager.
+
+    Args:
+      output: The output directory.
+      is_job_done: Tells of a job that holds the lock whether it has ended; None: never known.
+    """
+
+    def __init__(self, output: str, is_job_done: Callable[[str], bool] | None = None) -> None:
+        self._output = files.absolute(output)
+        self._store = _store_of(self._output)
+        self._is_job_done = is_job_done
+        self._owner: Owner | None = None
+
+    def acquire(self, take_over: bool = False) -> None:
+        """Takes the lock; from a dead process of this host, or a job that has ended, without further ado.
+
+        Args:
+          take_over: Whether to take it from a live owner, or one on another host, too.
+
+        Raises:
+          LockedError: If another run holds it.
+        """
+        owner = Owner.here()
+        other = self._store.take(owner, lambda other: take_over or self._is_dead(other))
+        if other:
+            raise LockedError(
+                f"{self._output} is being written by {other}; wait for it, "
+                "or, if it is dead, pass --take_over"
+            )
+        self._owner = owner
+
+    def hand_over(self, job: str) -> None:
+        """Leaves the lock to a job, which outlives the process that started it."""
+        if self._owner is None:
+            raise ValueError("a lock must be acquired before it is handed over")
+        self._owner = dataclasses.replace(self._owner, job=job)
+        self._store.rewrite(self._owner)
+        self._owner = None
+
+    def release(self) -> None:
+        """Gives the lock back, unless it was taken over or handed over; safe to call twice."""
+        if self._owner is not None:
+            self._store.drop(self._owner)
+            self._owner = None
+
+    def __enter__(self) -> Self:
+        if self._owner is None:
+            self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def _is_dead(self, owner: Owner) -> bool:
+        if owner.job:
+            return self._is_job_done is not None and self._is_job_done(owner.job)
+        is_here = owner.host == socket.gethostname()
+        return is_here and process_start(owner.pid) != owner.process_start
+
+
+def _store_of(output: str) -> "_LockFile | _Claims":
+    path = files.join(output, "_run", "lock")
+    return _LockFile(path) if files.is_local(path) else _Claims(path)
+
+
+class _LockFile:
+    """A lock on a local disk."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def take(self, owner: Owner, may_take: MayTake) -> Owner | None:
+        """Writes the owner, unless the lock has one from whom it may not be taken, which is returned."""
+        with self._exclusive() as descriptor:
+            other = Owner.parse(_read(descriptor))
+            if other and not may_take(other):
+                return other
+            _overwrite(descriptor, owner)
+        return None
+
+    def rewrite(self, owner: Owner) -> None:
+        """Replaces what the lock says of its owner."""
+        with self._exclusive() as descriptor:
+            _overwrite(descriptor, owner)
+
+    def drop(self, owner: Owner) -> None:
+        """Removes the lock, if it is still the owner's."""
+        if not os.path.exists(self._path):
+            return
+        with self._exclusive() as descriptor:
+            other = Owner.parse(_read(descriptor))
+            if other is None or other.token == owner.token:
+                os.unlink(self._path)
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[int]:
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # The file may have been removed, and another made, while this one waited.
+                if _is_same_file(descriptor, self._path):
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
+
+
+def _is_same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read(descriptor: int) -> bytes:
+    return os.pread(descriptor, 1 << 16, 0)
+
+
+def _overwrite(descriptor: int, owner: Owner) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, owner.dump(), 0)
+    os.fsync(descriptor)
+
+
+class _Claims:
+    """A lock on an object store, which has neither `flock` nor files that only one can make."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def take(self, owner: Owner, may_take: MayTake) -> Owner | None:
+        """Claims the lock, unless another claim stands that may not be taken, whose owner is returned."""
+        other = self._owner_before(owner, may_take)
+        if other:
+            return other
+        self.rewrite(owner)
+        other = self._owner_before(owner, may_take)
+        if other:
+            self.drop(owner)
+        return other
+
+    def rewrite(self, owner: Owner) -> None:
+        """Writes the owner's claim, or replaces what it says."""
+        files.write_once(self._claim(owner), owner.dump(), replace=True)
+
+    def drop(self, owner: Owner) -> None:
+        """Removes the owner's claim, if it is still there."""
+        files.delete([self._claim(owner)])
+
+    def _claim(self, owner: Owner) -> str:
+        return files.join(self._folder, f"{owner.started}-{owner.token}.json")
+
+    def _owner_before(self, owner: Owner, may_take: MayTake) -> Owner | None:
+        """Finds the claim that stands before the owner's, or any where it has none; clears those it may."""
+        for info in files.find(self._folder):
+            other = Owner.parse(files.read_bytes(info.path))
+            if other and other.token == owner.token:
+                return None
+            if other and not may_take(other):
+                return other
+            files.delete([info.path])
+        return None

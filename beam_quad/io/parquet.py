@@ -1,0 +1,181 @@
+"""Parquet: read row group by row group, never a whole one at once."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_quad.errors import BadFileError, UsageError
+from beam_quad.io import damage, files
+from beam_quad.io.batches import Columns, Fault, RowBatch, make_batch
+from beam_quad.io.summaries import RowGroup, ShardSummary
+from beam_quad.records import Reason, Split
+
+EXTENSIONS = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+
+_SELECTED_ROWS = 1024
+# Column chunks are streamed by pieces of this size: memory does not grow with the row group.
+_BUFFER_BYTES = 8 << 20
+
+
+def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
+    """Reads the footer of a file.
+
+    Raises:
+      UsageError: If it has none that can be read, or two columns of one name.
+    """
+    try:
+        with damage.naming(info.path), _opened(info.path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+            groups = tuple(map(_row_group, map(metadata.row_group, range(metadata.num_row_groups))))
+    except BadFileError as error:
+        raise UsageError(f"{info.path}: not a readable Parquet file: {error.detail}") from error
+    twice = next((n for n in schema.names if schema.names.count(n) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{info.path}: has two columns named {twice!r}; rename one")
+    return ShardSummary(schema.remove_metadata(), metadata.num_rows, is_exact=True, groups=groups)
+
+
+def _row_group(group: pq.RowGroupMetaData) -> RowGroup:
+    sizes = (group.column(i).total_compressed_size for i in range(group.num_columns))
+    return RowGroup(group.num_rows, sum(sizes))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[pq.ParquetFile]:
+    with files.open_read(path) as raw:
+        file = pq.ParquetFile(
+            raw, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        )
+        with file:
+            yield file
+
+
+def rows(split: Split, schema: pa.Schema, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
+    """Reads and checks all rows of a split; see `beam_quad.io.rows.read_rows`."""
+    row = split.first_row
+    with damage.naming(split.path), _opened(split.path) as file:
+        for group in _groups(split):
+            stored = file.iter_batches(
+                batch_rows, row_groups=[group], columns=columns.names, use_threads=False
+            )
+            for table in _aligned(stored, batch_rows):
+                yield _batch(split.shard, row, table, columns)
+                row += table.num_rows
+    if row != split.first_row + split.num_rows:
+        raise BadFileError(split.path, f"has other rows than planned: {row}")
+
+
+def _groups(split: Split) -> range:
+    return range(split.first_group, split.first_group + split.num_groups)
+
+
+def _aligned(batches: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
+    # Arrow ends a batch early where a column's chunk ends; what goes through a model together must not depend on that.
+    pending: list[pa.RecordBatch] = []
+    for batch in batches:
+        pending.append(batch)
+        while sum(b.num_rows for b in pending) >= batch_rows:
+            table = pa.Table.from_batches(pending)
+            yield table.slice(0, batch_rows)
+            pending = table.slice(batch_rows).to_batches()
+    if any(b.num_rows for b in pending):
+        yield pa.Table.from_batches(pending)
+
+
+def _batch(shard: str, first_row: int, table: pa.Table, columns: Columns) -> RowBatch:
+    values: dict[str, list[Any]] = {}
+    broken: dict[int, Fault] = {}
+    for name in columns.names:
+        values[name], faults = _values(table.column(name))
+        broken.update(faults)
+    return make_batch(shard, first_row, values, columns, broken, {})
+
+
+def _values(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
+    try:
+        return column.to_pylist(), {}
+    except UnicodeDecodeError:
+        return _decoded(column)
+
+
+def _decoded(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
+    values: list[Any] = []
+    faults: dict[int, Fault] = {}
+    for i, raw in enumerate(as_bytes(column).to_pylist()):
+        try:
+            values.append(None if raw is None else raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            faults[i] = Reason.INVALID_UTF8, f"{error.reason} at byte {error.start}"
+            values.append(None)
+    return values, faults
+
+
+def as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Gives the bytes of a string column without looking whether they are UTF-8."""
+    return column.cast(pa.large_binary())
+
+
+def selected(
+    split: Split, schema: pa.Schema, row_numbers: np.ndarray
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """Reads chosen rows with all columns; see `beam_quad.io.rows.read_selected`."""
+    row = split.first_row
+    with damage.naming(split.path), _opened(split.path) as file:
+        for group in _groups(split):
+            end = row + file.metadata.row_group(group).num_rows
+            low, high = np.searchsorted(row_numbers, [row, end])
+            if low < high:
+                stored = file.iter_batches(_SELECTED_ROWS, row_groups=[group], use_threads=False)
+                yield from _chosen(stored, row, row_numbers[low:high], schema)
+            row = end
+    if len(row_numbers) and row_numbers[-1] >= row:
+        raise BadFileError(split.path, f"has no row {row_numbers[-1]}")
+
+
+def _chosen(
+    batches: Iterator[pa.RecordBatch], row: int, row_numbers: np.ndarray, schema: pa.Schema
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    for batch in batches:
+        low, high = np.searchsorted(row_numbers, [row, row + batch.num_rows])
+        if low < high:
+            numbers = row_numbers[low:high]
+            yield numbers, _conformed(_taken(batch, numbers - row), schema)
+        row += batch.num_rows
+
+
+def _taken(batch: pa.RecordBatch, positions: np.ndarray) -> pa.RecordBatch:
+    try:
+        return batch.take(pa.array(positions))
+    except pa.ArrowNotImplementedError:
+        # Arrow cannot take from string views, nor from what holds them, but it can join slices.
+        columns = [
+            pa.concat_arrays([column.slice(i, 1) for i in positions.tolist()])
+            for column in batch.columns
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for field in schema:
+        index = batch.schema.get_field_index(field.name)
+        if index < 0:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+        else:
+            arrays.append(_cast(batch.column(index), field))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _cast(array: pa.Array, field: pa.Field) -> pa.Array:
+    if array.type == field.type:
+        return array
+    try:
+        return array.cast(field.type)
+    except pa.ArrowInvalid as error:
+        message = f"column {field.name!r} as {field.type}, its type in other files: {error}"
+        raise pa.ArrowInvalid(message) from error

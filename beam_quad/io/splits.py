@@ -1,0 +1,206 @@
+"""Plans the input: finds it, opens every file once, fixes one schema and cuts the splits."""
+
+import concurrent.futures
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.errors import UsageError
+from beam_quad.io import files, formats, schemas
+from beam_quad.io.batches import Columns
+from beam_quad.io.summaries import ShardSummary
+from beam_quad.records import Split
+
+SPLIT_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPlan:
+    """The input as it was when the run was planned.
+
+    Attributes:
+      splits: Units of work, sorted by shard and first row.
+      schema: Schema of the whole corpus, every column nullable.
+      root: Folder that shards are named relative to; empty where the inputs have none in common.
+      num_rows: Rows of the corpus.
+      num_rows_exact: Whether `num_rows` was counted, not in part estimated (JSON Lines).
+      num_shards: Files.
+      size_bytes: Their size as stored.
+      snapshot: Fingerprint of the names and versions of all shards.
+    """
+
+    splits: tuple[Split, ...]
+    schema: pa.Schema
+    root: str
+    num_rows: int
+    num_rows_exact: bool
+    num_shards: int
+    size_bytes: int
+    snapshot: str
+
+
+def plan_input(
+    patterns: Sequence[str],
+    *,
+    input_root: str | None = None,
+    text_column: str = "text",
+    id_column: str | None = None,
+    tokens_column: str | None = None,
+    split_bytes: int = SPLIT_BYTES,
+    num_threads: int = 16,
+    is_query: bool = False,
+) -> InputPlan:
+    """Plans the input and refuses what cannot be one corpus, before anything is written or started.
+
+    Args:
+      patterns: Globs, files and folders, each perhaps several with commas between. Under a glob or a folder, files
+        and folders whose names start with `_` or `.` are left out, as Spark and Arrow do.
+      input_root: Folder that shards are named relative to; None: the longest that all inputs have in common.
+      text_column: Column of the text.
+      id_column: Column of the example id, or None.
+      tokens_column: Column of the token count, or None.
+      split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
+      num_threads: Files opened at once.
+      is_query: Whether `.txt` files, one text each, are inputs too.
+
+    Raises:
+      UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
+        footer or schema that is wrong, a column that is missing, schemas that do not go together, two shards of one
+        name.
+    """
+    columns = Columns(text_column, id_column, tokens_column)
+    infos = _find_all(patterns)
+    root = files.absolute(input_root) if input_root else _common_folder(infos)
+    shards = _name_shards(infos, root)
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        summaries = _summarise_all(pool, shards, columns, is_query)
+    schema = _schema_of_all(shards, summaries, columns)
+    splits = [
+        split
+        for (shard, info), summary in zip(shards.items(), summaries, strict=True)
+        for split in _cut(shard, info, summary, split_bytes)
+    ]
+    return InputPlan(
+        splits=tuple(splits),
+        schema=schema,
+        root=root,
+        num_rows=sum(summary.num_rows for summary in summaries),
+        num_rows_exact=all(summary.is_exact for summary in summaries),
+        num_shards=len(shards),
+        size_bytes=sum(info.size_bytes for info in infos),
+        snapshot=seeding.digest(*((shard, info.version) for shard, info in shards.items())),
+    )
+
+
+def _find_all(patterns: Sequence[str]) -> list[files.FileInfo]:
+    singles = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
+    if not singles:
+        raise UsageError("no input; pass --input with a glob, a file or a folder")
+    found: set[files.FileInfo] = set()
+    for single in singles:
+        matches = [info for info in files.find(single) if not _is_hidden(info.path, single)]
+        if not matches:
+            raise UsageError(f"{single} matches no file; check the path")
+        found.update(matches)
+    return sorted(found)
+
+
+def _is_hidden(path: str, pattern: str) -> bool:
+    fixed = files.absolute(pattern)
+    if path == fixed:
+        return False
+    if files.has_glob(fixed):
+        fixed = fixed[: min(fixed.index(c) for c in "*?[" if c in fixed)].rpartition("/")[0]
+    return any(part.startswith(("_", ".")) for part in path[len(fixed) :].split("/"))
+
+
+def _common_folder(infos: Iterable[files.FileInfo]) -> str:
+    common = []
+    for parts in zip(*(info.path.split("/")[:-1] for info in infos), strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    has_scheme = bool(common) and common[0].endswith(":")
+    # A scheme is followed by an empty part and the bucket: with less there is nothing in common.
+    return "" if has_scheme and len(common) < 3 else "/".join(common)
+
+
+def _name_shards(infos: Iterable[files.FileInfo], root: str) -> dict[str, files.FileInfo]:
+    shards: dict[str, files.FileInfo] = {}
+    for info in infos:
+        if not info.path.startswith(f"{root}/") and root:
+            raise UsageError(
+                f"{info.path} lies outside --input_root {root}; pass a root that holds both"
+            )
+        # Without a root, the path without its scheme: `bucket/folder/file`.
+        shard = info.path[len(root) :].partition("://")[2] or info.path[len(root) :]
+        other = shards.setdefault(shard.lstrip("/"), info)
+        if other is not info:
+            raise UsageError(
+                f"{other.path} and {info.path} would both be shard {shard!r}; rename one"
+            )
+    return dict(sorted(shards.items()))
+
+
+def _summarise_all(
+    pool: concurrent.futures.Executor,
+    shards: dict[str, files.FileInfo],
+    columns: Columns,
+    is_query: bool,
+) -> list[ShardSummary]:
+    # Unknown extensions first: no file is opened for a command that is wrong anyway.
+    for info in shards.values():
+        formats.format_of(info.path, is_query)
+    summarise = functools.partial(_summarise, columns=columns)
+    try:
+        return list(pool.map(summarise, shards.values()))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
+    summary = formats.format_of(info.path).summarise(info, columns)
+    if summary.schema is not None:
+        schemas.check_has_columns(info.path, summary.schema, columns)
+    return summary
+
+
+def _schema_of_all(
+    shards: dict[str, files.FileInfo], summaries: Iterable[ShardSummary], columns: Columns
+) -> pa.Schema:
+    pairs = zip(shards.values(), summaries, strict=True)
+    known = [(info.path, summary.schema) for info, summary in pairs if summary.schema is not None]
+    if not known:
+        raise UsageError(f"no input file has a row with a column {columns.text!r}; check --input")
+    schema = schemas.unify(known)
+    schemas.check_types(schema, columns)
+    return schema
+
+
+def _cut(
+    shard: str, info: files.FileInfo, summary: ShardSummary, split_bytes: int
+) -> Iterator[Split]:
+    if not summary.groups or info.size_bytes <= split_bytes:
+        num_rows = summary.num_rows if summary.groups or not formats.is_jsonl(info.path) else -1
+        yield Split(
+            shard, 0, len(summary.groups), 0, num_rows, info.path, info.size_bytes, info.version
+        )
+        return
+    first_group = first_row = num_rows = size_bytes = 0
+    for i, group in enumerate(summary.groups):
+        if num_rows and size_bytes + group.size_bytes > split_bytes:
+            yield Split(
+                shard, first_group, i - first_group, first_row, num_rows,
+                info.path, size_bytes, info.version,
+            )  # fmt: skip
+            first_group, first_row, num_rows, size_bytes = i, first_row + num_rows, 0, 0
+        num_rows += group.num_rows
+        size_bytes += group.size_bytes
+    yield Split(
+        shard, first_group, len(summary.groups) - first_group, first_row, num_rows,
+        info.path, size_bytes, info.version,
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""What planning learns from a shard's header or footer."""
+
+import dataclasses
+
+import pyarrow as pa
+
+
+@dataclasses.dataclass(frozen=True)
+class RowGroup:
+    """A row group of a Parquet file.
+
+    Attributes:
+      num_rows: Its rows.
+      size_bytes: Its size as stored, compressed.
+    """
+
+    num_rows: int
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSummary:
+    """A shard, before it is read.
+
+    Attributes:
+      schema: Its columns; None where nothing was found that could tell.
+      num_rows: Its rows.
+      is_exact: Whether `num_rows` was counted, not estimated.
+      groups: Its row groups; none where the shard cannot be entered in the middle.
+    """
+
+    schema: pa.Schema | None
+    num_rows: int
+    is_exact: bool
+    groups: tuple[RowGroup, ...] = ()

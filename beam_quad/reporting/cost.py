@@ -1,0 +1,308 @@
+"""What a run would cost, from counts alone: the table that `--plan` prints before anything is started.
+
+Rough by design: floating-point operations by the usual rules, divided by a throughput that is named in the output, and
+never below the time that reading the input takes.
+
+    forward pass              2 P              per token, P parameters without the embedding
+    exact influence           2.7 x forward    (measured 2.65-3.1: forward, activation gradients, one extra product)
+    factors and query         3 x forward      a pass of forward and backward; EK-FAC makes two over the sample
+    k-means, assignment       2 D              per example and center, D the dimension of an embedding
+
+References:
+  Kaplan et al., Scaling Laws for Neural Language Models, 2020, section 2.1 (2 P forward, 4 P backward).
+"""
+
+import dataclasses
+import math
+
+from beam_quad.reporting.formatting import compact, duration, size
+
+_INFLUENCE_OVER_FORWARD = 2.7
+_KMEANS_POINTS_PER_CLUSTER = 256
+_KMEANS_PASSES = 10
+_ROW_ARTIFACT_BYTES = 24  # cluster, similarity, block and tokens of one example, before compression
+_SCORE_BYTES = 64  # id, score and tokens of a scored example
+_TEXT_BYTES_PER_TOKEN = 4  # English under a vocabulary of 32,000 to 128,000
+# One core tokenises 1.5 MB of text a second (tokenizers 0.22, byte-level BPE, measured); decompression is faster.
+_TEXT_BYTES_PER_CORE_S = 1.5e6
+# Reading, filtering and writing again, in compressed bytes; an assumption.
+_COPIED_BYTES_PER_CORE_S = 50e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A throughput assumption.
+
+    Attributes:
+      name: How it is named in the plan.
+      flops_per_s: Sustained floating-point operations per second, of all devices together.
+      count: Number of devices (of a CPU: of cores).
+    """
+
+    name: str
+    flops_per_s: float
+    count: int = 1
+
+    @classmethod
+    def hopper(cls, count: int = 1) -> "Device":
+        """Assumes 40 % of the 989 dense bf16 TFLOP/s of an H100 or H200."""
+        return cls(f"{count} x H100/H200 at 40 % of 989 TFLOP/s bf16", count * 0.4 * 989e12, count)
+
+    @classmethod
+    def cpu(cls, cores: int) -> "Device":
+        """Assumes 50 GFLOP/s per core, float32."""
+        return cls(f"{cores} CPU cores at 50 GFLOP/s", cores * 50e9, cores)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What the plan is computed from.
+
+    Attributes:
+      documents: Examples of the corpus, estimated where they are not counted.
+      tokens: Their tokens, estimated.
+      input_bytes: Size of the input files, compressed.
+      budget_tokens: Tokens to select.
+      num_clusters: Clusters, that is arms.
+      num_rounds: Rounds after the pilot.
+      samples_per_pull: Examples scored in a pull.
+      blocks_per_cluster: Blocks of a cluster.
+      proxy_parameters: Parameters of the proxy model that take part in every token (no embedding).
+      max_scored_tokens: Tokens scored of one example at most: context length times windows.
+      embedding_dim: Dimension of an embedding.
+      embedder_parameters: Parameters of the encoder; 0 for hashing.
+      embedder_max_tokens: Tokens that the encoder reads of one example at most.
+      curvature_examples: Examples that the factors are fitted on.
+      query_tokens: Tokens of the query set.
+      cores: CPU cores of all workers.
+    """
+
+    documents: int
+    tokens: int
+    input_bytes: int
+    budget_tokens: int
+    num_clusters: int
+    num_rounds: int
+    samples_per_pull: int
+    blocks_per_cluster: int
+    proxy_parameters: int
+    max_scored_tokens: int
+    embedding_dim: int
+    embedder_parameters: int
+    embedder_max_tokens: int
+    curvature_examples: int
+    query_tokens: int
+    cores: int
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens of an example."""
+        return self.tokens / max(self.documents, 1)
+
+    @property
+    def pulls(self) -> int:
+        """Expected pulls after the pilot: blocks worth 1.2 times the budget, at least 8 a round (METHODS A.4)."""
+        blocks = self.num_clusters * self.blocks_per_cluster
+        wanted = math.ceil(1.2 * self.budget_tokens / max(self.tokens, 1) * blocks)
+        return min(max(wanted, 8 * self.num_rounds), blocks - self.num_clusters)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """One line of the plan.
+
+    Attributes:
+      name: The stage.
+      documents: Examples that it touches.
+      flops: Floating-point operations.
+      hours: Estimated hours from its start to its end.
+      is_model: Whether it runs a model, on the plan's model device.
+      bytes_read: Compressed input that it reads.
+      bytes_shuffled: What crosses between workers.
+      bytes_stored: What it leaves in the artifacts or the output.
+    """
+
+    name: str
+    documents: int
+    flops: float
+    hours: float
+    is_model: bool = False
+    bytes_read: float = 0.0
+    bytes_shuffled: float = 0.0
+    bytes_stored: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CostPlan:
+    """The plan of a run.
+
+    Attributes:
+      stages: Its stages, in order.
+      workload: What it was computed from.
+      model_device: Where models run.
+      cpu: Where everything else runs.
+    """
+
+    stages: tuple[StageCost, ...]
+    workload: Workload
+    model_device: Device
+    cpu: Device
+
+    @property
+    def hours(self) -> float:
+        """Estimated hours of all stages, one after the other."""
+        return math.fsum(stage.hours for stage in self.stages)
+
+    @property
+    def device_hours(self) -> float:
+        """Estimated hours of the stages that run a model, times the number of devices."""
+        return self.model_device.count * math.fsum(s.hours for s in self.stages if s.is_model)
+
+
+def plan_cost(workload: Workload, model_device: Device) -> CostPlan:
+    """Estimates a Quad run, stage by stage.
+
+    Args:
+      workload: Counts and sizes.
+      model_device: Where the proxy and the encoder run.
+
+    Returns:
+      The plan. Each stage takes the longer of its computing and its reading.
+    """
+    w, cpu = workload, Device.cpu(workload.cores)
+    pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
+    stages = (
+        _embed(w, model_device),
+        _fit_centers(w),
+        _assign(w, cpu),
+        _candidates(w, pilot + later),
+        _curvature(w, model_device),
+        _score("pilot", pilot, w, model_device),
+        _score(f"{w.num_rounds} rounds", later, w, model_device),
+        _write(w),
+    )
+    return CostPlan(stages, w, model_device, cpu)
+
+
+def _hours(flops: float, device: Device, least_s: float = 0.0) -> float:
+    return max(flops / device.flops_per_s, least_s) / 3600
+
+
+def _embed(w: Workload, device: Device) -> StageCost:
+    read_tokens = min(w.mean_tokens, w.embedder_max_tokens)
+    flops = 2.0 * w.embedder_parameters * w.documents * read_tokens
+    # This stage also counts the tokens of the whole corpus, which a fast encoder has to wait for.
+    least_s = w.tokens * _TEXT_BYTES_PER_TOKEN / (_TEXT_BYTES_PER_CORE_S * w.cores)
+    return StageCost(
+        "embed",
+        w.documents,
+        flops,
+        _hours(flops, device, least_s),
+        is_model=w.embedder_parameters > 0,
+        bytes_read=w.input_bytes,
+        bytes_stored=4.0 * w.documents * w.embedding_dim,
+    )
+
+
+def _fit_centers(w: Workload) -> StageCost:
+    points = min(w.documents, _KMEANS_POINTS_PER_CLUSTER * w.num_clusters)
+    flops = 2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim
+    return StageCost(
+        "fit centers",
+        points,
+        flops,
+        _hours(flops, Device.cpu(1)),  # in one process
+        bytes_shuffled=4.0 * points * w.embedding_dim,
+        bytes_stored=4.0 * w.num_clusters * w.embedding_dim,
+    )
+
+
+def _assign(w: Workload, cpu: Device) -> StageCost:
+    flops = 2.0 * w.documents * w.num_clusters * w.embedding_dim
+    stored = float(w.documents * _ROW_ARTIFACT_BYTES)
+    return StageCost("assign", w.documents, flops, _hours(flops, cpu), bytes_stored=stored)
+
+
+def _candidates(w: Workload, documents: int) -> StageCost:
+    text_bytes = documents * w.mean_tokens * _TEXT_BYTES_PER_TOKEN
+    return StageCost(
+        "candidates", documents, 0.0, 0.0, bytes_shuffled=text_bytes, bytes_stored=text_bytes
+    )
+
+
+def _curvature(w: Workload, device: Device) -> StageCost:
+    scored = min(w.mean_tokens, w.max_scored_tokens)
+    flops = 3.0 * _forward(w) * (2 * w.curvature_examples * scored + w.query_tokens)
+    return StageCost("curvature", w.curvature_examples, flops, _hours(flops, device), is_model=True)
+
+
+def _score(name: str, documents: int, w: Workload, device: Device) -> StageCost:
+    scored = min(w.mean_tokens, w.max_scored_tokens)
+    flops = _INFLUENCE_OVER_FORWARD * _forward(w) * documents * scored
+    shuffled = float(documents * _SCORE_BYTES)
+    return StageCost(name, documents, flops, _hours(flops, device), True, bytes_shuffled=shuffled)
+
+
+def _forward(w: Workload) -> float:
+    return 2.0 * w.proxy_parameters
+
+
+def _write(w: Workload) -> StageCost:
+    share = min(w.budget_tokens / max(w.tokens, 1), 1.0)
+    seconds = w.input_bytes / (_COPIED_BYTES_PER_CORE_S * w.cores)
+    return StageCost(
+        "write",
+        w.documents,
+        0.0,
+        seconds / 3600,
+        bytes_read=w.input_bytes,
+        bytes_stored=w.input_bytes * share,
+    )
+
+
+def format_plan(plan: CostPlan) -> str:
+    """Formats a plan as a table for the terminal, with its assumptions below."""
+    w = plan.workload
+    rows: list[tuple[str, ...]] = [
+        ("stage", "examples", "FLOPs", "time", "read", "shuffled", "stored")
+    ]
+    rows += [_row(stage) for stage in plan.stages]
+    rows.append(_row(_total(plan)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(n) if i == 0 else c.rjust(n) for i, (c, n) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]  # fmt: skip
+    lines.insert(1, "-" * len(lines[0]))
+    lines += [
+        "",
+        f"corpus: {compact(w.documents)} examples, {compact(w.tokens)} tokens, {size(w.input_bytes)}; "
+        f"budget: {compact(w.budget_tokens)} tokens; {w.num_clusters:,} clusters, {w.num_rounds} rounds",
+        f"models: {plan.model_device.name}, {plan.device_hours:,.2g} device-hours; the rest: {plan.cpu.name}, "
+        f"each tokenising {_TEXT_BYTES_PER_CORE_S / 1e6:g} MB of text a second",
+    ]
+    return "\n".join(lines)
+
+
+def _total(plan: CostPlan) -> StageCost:
+    return StageCost(
+        "total",
+        plan.workload.documents,
+        math.fsum(s.flops for s in plan.stages),
+        plan.hours,
+        False,
+        math.fsum(s.bytes_read for s in plan.stages),
+        math.fsum(s.bytes_shuffled for s in plan.stages),
+        math.fsum(s.bytes_stored for s in plan.stages),
+    )
+
+
+def _row(stage: StageCost) -> tuple[str, ...]:
+    sizes = (stage.bytes_read, stage.bytes_shuffled, stage.bytes_stored)
+    return (
+        stage.name,
+        compact(stage.documents),
+        f"{stage.flops:.1e}" if stage.flops else "",
+        duration(stage.hours * 3600) if stage.hours else "",
+        *(size(n) if n else "" for n in sizes),
+    )

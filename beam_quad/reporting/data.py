@@ -1,0 +1,283 @@
+"""What the report is made from: plain numbers and texts, gathered by whoever ran the selection.
+
+Everything but `title`, `policy` and `funnel` may be absent (None or empty): its section is then left out. A random
+baseline, which scores nothing, fills the funnel, the clusters and the sources, and still gets a page.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Funnel:
+    """Rows and tokens from the input to the selection.
+
+    Attributes:
+      read: Rows read; `selected + not_selected + sum(rejected.values())`.
+      rejected: Rows rejected, by reason.
+      not_selected: Usable rows that were not taken.
+      selected: Rows taken.
+      tokens_read: Tokens of the usable rows.
+      tokens_selected: Tokens of the rows taken.
+      tokens_budget: Tokens asked for; None where the run has no budget.
+      scored: Examples whose score was computed; None for a policy that scores nothing.
+      bad_files: Input files left out as unreadable (`--on_bad_file=reject`).
+    """
+
+    read: int
+    rejected: Mapping[str, int]
+    not_selected: int
+    selected: int
+    tokens_read: int
+    tokens_selected: int
+    tokens_budget: int | None
+    scored: int | None = None
+    bad_files: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """One cluster of the corpus and what the selection took of it.
+
+    Attributes:
+      cluster_id: Its number.
+      documents: Its usable examples.
+      tokens: Their tokens.
+      selected_documents: Those selected.
+      selected_tokens: Their tokens.
+      cohesion: Mean cosine similarity of its examples to its center, in [-1, 1].
+      mean_influence: Token-weighted mean over its scored examples; None where none was scored.
+      words: Its most typical words, best first.
+      texts: Its most typical texts, best first; a few, of any length (they are cut and escaped).
+    """
+
+    cluster_id: int
+    documents: int
+    tokens: int
+    selected_documents: int
+    selected_tokens: int
+    cohesion: float | None = None
+    mean_influence: float | None = None
+    words: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One arm at the end of the bandit.
+
+    Attributes:
+      cluster_id: The cluster it draws from.
+      num_blocks: Blocks it had at the start.
+      pulls: Blocks pulled, the pilot's included.
+      accepted: Blocks accepted, of those pulled.
+      mean_influence: Token-weighted mean over its scored examples.
+      tokens: Tokens of the whole cluster.
+    """
+
+    cluster_id: int
+    num_blocks: int
+    pulls: int
+    accepted: int
+    mean_influence: float
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One round of the bandit; number 0 is the pilot.
+
+    Attributes:
+      number: 0, 1, ...
+      tau: Acceptance threshold, in units of influence; None (or not finite) where everything passed.
+      pulls: Blocks pulled in this round.
+      accepted: Blocks accepted in this round.
+      scored: Examples scored in this round.
+      accepted_tokens: Tokens accepted by the end of this round, all rounds together.
+      seconds: How long it took; None where unknown.
+    """
+
+    number: int
+    tau: float | None
+    pulls: int
+    accepted: int
+    scored: int
+    accepted_tokens: int
+    seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredSample:
+    """Scored examples as columns of one length n. Rows whose score is not finite are ignored.
+
+    Attributes:
+      influence: Scores, float64 [n]; higher is better.
+      tokens: Tokens of each example, int64 [n].
+      cluster_id: Cluster of each example, int64 [n]; all 0 where the policy has no clusters.
+    """
+
+    influence: np.ndarray
+    tokens: np.ndarray
+    cluster_id: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.influence), len(self.tokens), len(self.cluster_id)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"influence, tokens and cluster_id must have one length, got {sorted(lengths)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """All scores of the run.
+
+    Attributes:
+      scored: Every scored example, the pilot's included.
+      selected: The scored examples that stand for the selection: those of accepted blocks, or, where
+        `is_census`, exactly the selected ones.
+      pilot: The examples of round 0, drawn evenly from every cluster; None where there was no pilot. Weighted by
+        the clusters' tokens they stand for a random draw.
+      is_census: Whether every selected example was itself scored (instance acceptance, influence top-k).
+    """
+
+    scored: ScoredSample
+    selected: ScoredSample
+    pilot: ScoredSample | None = None
+    is_census: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One scored example to look at.
+
+    Attributes:
+      example_id: Its id.
+      text: Its text, of any length; it is cut and escaped.
+      influence: Its score.
+      tokens: Its tokens.
+      cluster_id: Its cluster; None where there are none.
+      is_selected: Whether it was selected; None where unknown.
+    """
+
+    example_id: str
+    text: str
+    influence: float
+    tokens: int
+    cluster_id: int | None = None
+    is_selected: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryGroup:
+    """One query group, with the scores that the pilot's examples have for it alone.
+
+    Attributes:
+      name: The group's name.
+      documents: Its query texts.
+      tokens: Their tokens.
+      weight: Its weight in the combined influence.
+      pilot: Influence of the pilot's examples on this group, float64 [n], row-aligned with `Scores.pilot` and
+        between groups; None where it was not computed.
+    """
+
+    name: str
+    documents: int
+    tokens: int
+    weight: float = 1.0
+    pilot: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A part of the input: a top-level folder, or a file's stem where there are no folders.
+
+    Attributes:
+      name: Its name.
+      documents: Its usable examples.
+      tokens: Their tokens.
+      selected_documents: Those selected.
+      selected_tokens: Their tokens.
+      rejected: Its rejected rows.
+    """
+
+    name: str
+    documents: int
+    tokens: int
+    selected_documents: int
+    selected_tokens: int
+    rejected: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTiming:
+    """How long one stage of the job took.
+
+    Attributes:
+      name: The stage.
+      seconds: From its first piece's start to its last one's end.
+      pieces: Pieces of work.
+      reused: Those read from an earlier run instead of made.
+    """
+
+    name: str
+    seconds: float
+    pieces: int
+    reused: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """Something that the reader must know.
+
+    Attributes:
+      message: One or two sentences, with the option that mends it.
+      level: "warning" where the result differs from what was asked for, "note" otherwise.
+    """
+
+    message: str
+    level: Literal["warning", "note"] = "warning"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """Everything that the page shows.
+
+    Attributes:
+      title: What was run, for the page's head, such as "Quad selection".
+      policy: The policy in words, such as "quad: bandit over clusters, block acceptance".
+      funnel: Rows and tokens.
+      subtitle: One more line: the output directory, the date.
+      notices: Warnings and notes, most important first.
+      clusters: All clusters, in any order; several thousand are fine.
+      arms: All arms of the bandit.
+      rounds: All rounds, the pilot first.
+      scores: All scores.
+      best: The highest-scored examples, best first.
+      worst: The lowest-scored examples, worst first.
+      query_groups: The query groups; their section is shown where there are two or more.
+      sources: Parts of the input.
+      timings: Stages, in the order of the job.
+      configuration: Options and their values, shown as text.
+      versions: Packages, models and fingerprints, shown as text.
+    """
+
+    title: str
+    policy: str
+    funnel: Funnel
+    subtitle: str = ""
+    notices: tuple[Notice, ...] = ()
+    clusters: tuple[Cluster, ...] | None = None
+    arms: tuple[Arm, ...] | None = None
+    rounds: tuple[Round, ...] | None = None
+    scores: Scores | None = None
+    best: tuple[Example, ...] | None = None
+    worst: tuple[Example, ...] | None = None
+    query_groups: tuple[QueryGroup, ...] | None = None
+    sources: tuple[Source, ...] | None = None
+    timings: tuple[StageTiming, ...] | None = None
+    configuration: Mapping[str, object] | None = None
+    versions: Mapping[str, object] | None = None

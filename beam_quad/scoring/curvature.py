@@ -1,0 +1,146 @@
+"""The damped inverse curvature, applied to gradients."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from beam_quad.scoring.eigenvalues import EigenvalueSum
+from beam_quad.scoring.factors import Eigenbasis
+
+_DAMPING_RATIO = 0.1
+
+
+class Preconditioner(Protocol):
+    """Applies an inverse curvature to gradients."""
+
+    def precondition(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Applies it to the gradient of each block, [out, in (+ 1)]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentityCurvature:
+    """No curvature: influence becomes the dot product of gradients."""
+
+    def precondition(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Returns the gradients as they are."""
+        return dict(gradients)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockCurvature:
+    """Curvature of one block in its Kronecker eigenbasis.
+
+    Attributes:
+      gradient_vectors: U_G, [out, out].
+      activation_vectors: U_A, [in (+ 1), in (+ 1)].
+      eigenvalues: Lam, at least 0, of the sum loss per sequence, [out, in (+ 1)].
+      damping: lambda, in the units of `eigenvalues`.
+    """
+
+    gradient_vectors: torch.Tensor
+    activation_vectors: torch.Tensor
+    eigenvalues: torch.Tensor
+    damping: float
+
+    def precondition(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Computes U_G [ (U_Gᵀ V U_A) / (Lam + lambda) ] U_Aᵀ.
+
+        Args:
+          gradient: V, [out, in (+ 1)].
+
+        Returns:
+          Same shape, the dtype of the eigenvectors. 0 where the curvature is 0 throughout: such a block gets no
+          gradient from the corpus, and no example can have influence through it.
+        """
+        u_g, u_a = self.gradient_vectors, self.activation_vectors
+        if self.damping == 0:
+            return torch.zeros_like(self.eigenvalues)
+        rotated = u_g.T @ gradient.to(u_g) @ u_a
+        return u_g @ (rotated / (self.eigenvalues + self.damping)) @ u_a.T
+
+
+@dataclasses.dataclass(frozen=True)
+class Curvature:
+    """Block-diagonal curvature of all tracked blocks.
+
+    Attributes:
+      blocks: Curvature by block.
+    """
+
+    blocks: dict[str, BlockCurvature]
+
+    @classmethod
+    def from_parts(
+        cls,
+        bases: Mapping[str, Eigenbasis],
+        eigenvalue_sums: Mapping[str, EigenvalueSum] | None = None,
+        damping_ratio: float = _DAMPING_RATIO,
+    ) -> "Curvature":
+        """Puts the fitted parts together; some modules' parts make those modules' curvature.
+
+        Args:
+          bases: Eigenbasis by module.
+          eigenvalue_sums: Complete sums by module for EK-FAC; None for K-FAC, whose eigenvalues are T s_G s_Aᵀ.
+          damping_ratio: Damping over the mean eigenvalue of each block, > 0.
+
+        Returns:
+          The curvature.
+
+        Raises:
+          ValueError: If the ratio is not positive, or a sum is missing or over no sequences.
+        """
+        if damping_ratio <= 0:
+            raise ValueError(f"damping_ratio must be positive, got {damping_ratio}")
+        blocks = {}
+        for module, basis in bases.items():
+            if eigenvalue_sums is None:
+                eigenvalues = _kronecker_eigenvalues(basis)
+            else:
+                eigenvalues = _mean_squares(module, eigenvalue_sums)
+            for name, values in eigenvalues.items():
+                blocks[name] = BlockCurvature(
+                    gradient_vectors=basis.gradient_vectors[name],
+                    activation_vectors=basis.activation_vectors,
+                    eigenvalues=values,
+                    damping=damping_ratio * values.double().mean().item(),
+                )
+        return cls(blocks)
+
+    def precondition(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Multiplies the gradient of each block by its damped inverse curvature.
+
+        Args:
+          gradients: Gradient by block, [out, in (+ 1)].
+
+        Returns:
+          The same blocks and shapes.
+
+        Raises:
+          ValueError: If a block has no curvature.
+
+        References:
+          Grosse et al., Studying Large Language Model Generalization with Influence Functions, 2023, eq. 20-22.
+        """
+        missing = sorted(gradients.keys() - self.blocks.keys())
+        if missing:
+            raise ValueError(f"no curvature for {missing}; was it fitted with other --layers?")
+        return {name: self.blocks[name].precondition(v) for name, v in gradients.items()}
+
+
+def _kronecker_eigenvalues(basis: Eigenbasis) -> dict[str, torch.Tensor]:
+    return {
+        name: basis.tokens_per_sequence * torch.outer(values, basis.activation_values)
+        for name, values in basis.gradient_values.items()
+    }
+
+
+def _mean_squares(
+    module: str, eigenvalue_sums: Mapping[str, EigenvalueSum]
+) -> dict[str, torch.Tensor]:
+    total = eigenvalue_sums.get(module)
+    if total is None or total.num_sequences == 0:
+        raise ValueError(f"no eigenvalues for {module}; they are sums over no sequences or missing")
+    return {name: squares / total.num_sequences for name, squares in total.squares.items()}

@@ -1,0 +1,151 @@
+"""DSIR: importance weights from hashed n-grams, and sampling by them. A baseline; it needs no model.
+
+References:
+  Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from beam_quad import seeding
+
+NUM_BUCKETS = 10_000
+# The paper cuts the Pile into examples of 128 words before it weighs them.
+CHUNK_WORDS = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class NgramCounts:
+    """Counts of hashed word uni- and bigrams of a set of texts.
+
+    Attributes:
+      counts: Occurrences per bucket, int64 [num_buckets].
+    """
+
+    counts: np.ndarray
+
+    def __add__(self, other: "NgramCounts") -> "NgramCounts":
+        if self.counts.shape != other.counts.shape:
+            raise ValueError(
+                f"cannot add counts of {len(self.counts)} and {len(other.counts)} buckets"
+            )
+        return NgramCounts(self.counts + other.counts)
+
+    @classmethod
+    def zero(cls, num_buckets: int = NUM_BUCKETS) -> "NgramCounts":
+        """Counts of no texts."""
+        return cls(np.zeros(num_buckets, np.int64))
+
+    @classmethod
+    def of(cls, texts: Sequence[str], num_buckets: int = NUM_BUCKETS) -> "NgramCounts":
+        """Counts the n-grams of texts."""
+        ngrams = count_ngrams(texts, num_buckets)
+        return cls(np.asarray(ngrams.sum(axis=0), np.int64).reshape(num_buckets))
+
+    def to_bytes(self) -> bytes:
+        """Writes the counts as an npz file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, counts=self.counts)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "NgramCounts":
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+            return cls(archive["counts"])
+
+
+class DSIRScorer:
+    """Scores a text by its log importance weight, log p_query(text) - log p_corpus(text).
+
+    Both p are bags of hashed n-grams, so the weight is the sum over a text's uni- and bigrams of
+    log p_query - log p_corpus of their buckets. Higher: more like the query set.
+
+    A sum grows with the length of the text. The paper cuts the corpus into examples of 128 words beforehand, so
+    that its sums can be compared; whole documents are selected here, so a document longer than `chunk_words` gets
+    the mean weight of a chunk of that length, and a shorter one its plain sum. Words are runs of word characters
+    or of punctuation, lower-cased, as in the paper.
+
+    Args:
+      query: Counts of the query set.
+      corpus: Counts of the corpus, or of a uniform sample of it.
+      smoothing: Added to every bucket's count, > 0. (The published code adds 1e-8 to every probability instead, so
+        that one n-gram which a small query set happens to lack outweighs many that it has.)
+      chunk_words: Length to which longer texts are reduced; None for the plain sum at any length.
+
+    Raises:
+      ValueError: If the counts do not fit together, the query set has none, or `smoothing` is not positive.
+    """
+
+    def __init__(
+        self,
+        query: NgramCounts,
+        corpus: NgramCounts,
+        smoothing: float = 1.0,
+        chunk_words: int | None = CHUNK_WORDS,
+    ) -> None:
+        if query.counts.shape != corpus.counts.shape:
+            raise ValueError(
+                f"the query set has {len(query.counts)} buckets, the corpus {len(corpus.counts)}"
+            )
+        if smoothing <= 0:
+            raise ValueError(f"smoothing must be positive, got {smoothing}")
+        if not query.counts.sum():
+            raise ValueError("the query set has no words, so nothing is more like it")
+        self._log_ratio = _log_probability(query, smoothing) - _log_probability(corpus, smoothing)
+        self._chunk_words = chunk_words
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """Scores texts, float64 [num_texts, 1]; a text without words gets 0."""
+        ngrams = count_ngrams(texts, len(self._log_ratio))
+        log_weights = np.asarray(ngrams @ self._log_ratio)
+        if self._chunk_words is not None:
+            # w words have w unigrams and w - 1 bigrams.
+            words = (np.asarray(ngrams.sum(axis=1)).reshape(-1) + 1) / 2
+            log_weights = log_weights * np.minimum(1, self._chunk_words / words)
+        return log_weights.reshape(-1, 1)
+
+
+def sampling_priority(log_weights: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
+    """Adds Gumbel noise: the k highest are a sample without replacement, drawn in proportion to the weights.
+
+    Args:
+      log_weights: Log importance weights, float64 [n].
+      keys: Keys of the examples (`seeding.keys`), uint64 [n]; they draw the noise.
+      seed: The run's seed.
+
+    Returns:
+      Priorities, float64 [n].
+
+    References:
+      Kim, Sabharwal & Ermon, Exact Sampling with Gumbel-top-k, 2016.
+    """
+    uniform = np.maximum(seeding.uniform(seed, "dsir", keys), 2.0**-54)
+    priority: np.ndarray = log_weights - np.log(-np.log(uniform))
+    return priority
+
+
+def count_ngrams(texts: Sequence[str], num_buckets: int = NUM_BUCKETS) -> scipy.sparse.csr_matrix:
+    """Counts the hashed uni- and bigrams of each text, int64 [num_texts, num_buckets], sparse."""
+    vectorizer = HashingVectorizer(
+        n_features=num_buckets,
+        ngram_range=(1, 2),
+        token_pattern=r"\w+|[^\w\s]+",
+        alternate_sign=False,
+        norm=None,
+        dtype=np.int64,
+    )
+    if not texts:
+        return scipy.sparse.csr_matrix((0, num_buckets), dtype=np.int64)
+    return vectorizer.transform(texts)
+
+
+def _log_probability(ngrams: NgramCounts, smoothing: float) -> np.ndarray:
+    smoothed = ngrams.counts + smoothing
+    log_probability: np.ndarray = np.log(smoothed / smoothed.sum())
+    return log_probability

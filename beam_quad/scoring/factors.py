@@ -1,0 +1,215 @@
+"""Kronecker factors: covariances of a layer's inputs and of its output gradients."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from beam_quad import errors
+from beam_quad.gradients import passes, tracked
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
+from beam_quad.scoring import products, tensors
+from beam_quad.scoring.fitting import Labels, SumLossPasses
+
+
+@dataclasses.dataclass(frozen=True)
+class CovarianceSum:
+    """Sums over tokens of a aᵀ and g gᵀ, for one tracked module.
+
+    Both run over all tokens of a window that are not padding, as in kronfluence with an attention mask. The last
+    token is one of them: its a is in A, and its g, always 0 since no prediction in the loss depends on it, counts in
+    the mean G. T, the mean tokens per sequence, counts it too, so that T G (x) A is per sequence.
+
+    Attributes:
+      activation: Sum of a aᵀ, the bias's 1 included, float32 or float64 [in (+ 1), in (+ 1)].
+      gradients: Sum of g gᵀ by block, same dtype [out, out].
+      num_tokens: Tokens in the sums.
+      num_sequences: Windows in the sums.
+    """
+
+    activation: torch.Tensor
+    gradients: dict[str, torch.Tensor]
+    num_tokens: int
+    num_sequences: int
+
+    def __add__(self, other: "CovarianceSum") -> "CovarianceSum":
+        return CovarianceSum(
+            self.activation + other.activation,
+            tensors.add(self.gradients, other.gradients),
+            self.num_tokens + other.num_tokens,
+            self.num_sequences + other.num_sequences,
+        )
+
+    def save(self) -> bytes:
+        """Writes the sum as safetensors."""
+        counts = torch.tensor([self.num_tokens, self.num_sequences])
+        named = tensors.prefixed("gradient", self.gradients)
+        return tensors.dump({"activation": self.activation, "counts": counts, **named})
+
+    @classmethod
+    def load(cls, data: bytes) -> "CovarianceSum":
+        """Reads what `save` wrote."""
+        named = tensors.parse(data)
+        num_tokens, num_sequences = named["counts"].tolist()
+        gradients = tensors.with_prefix("gradient", named)
+        return cls(named["activation"], gradients, num_tokens, num_sequences)
+
+
+@dataclasses.dataclass(frozen=True)
+class Eigenbasis:
+    """Eigenvectors and eigenvalues of one module's factors A and G.
+
+    Attributes:
+      activation_values: Eigenvalues s_A of A, at least 0, [in (+ 1)].
+      activation_vectors: U_A, eigenvectors in columns, [in (+ 1), in (+ 1)].
+      gradient_values: s_G of each block's G, [out].
+      gradient_vectors: U_G of each block, [out, out].
+      tokens_per_sequence: T, mean tokens of a window.
+    """
+
+    activation_values: torch.Tensor
+    activation_vectors: torch.Tensor
+    gradient_values: dict[str, torch.Tensor]
+    gradient_vectors: dict[str, torch.Tensor]
+    tokens_per_sequence: float
+
+    def save(self) -> bytes:
+        """Writes the basis as safetensors."""
+        return tensors.dump(
+            {
+                "activation_values": self.activation_values,
+                "activation_vectors": self.activation_vectors,
+                "tokens_per_sequence": torch.tensor(
+                    [self.tokens_per_sequence], dtype=torch.float64
+                ),
+                **tensors.prefixed("gradient_values", self.gradient_values),
+                **tensors.prefixed("gradient_vectors", self.gradient_vectors),
+            }
+        )
+
+    @classmethod
+    def load(cls, data: bytes) -> "Eigenbasis":
+        """Reads what `save` wrote."""
+        named = tensors.parse(data)
+        return cls(
+            named["activation_values"],
+            named["activation_vectors"],
+            tensors.with_prefix("gradient_values", named),
+            tensors.with_prefix("gradient_vectors", named),
+            named["tokens_per_sequence"].item(),
+        )
+
+
+def covariance_sums(
+    proxy: Proxy,
+    blocks: Sequence[Block],
+    ids: Sequence[str],
+    texts: Sequence[str],
+    seed: int,
+    labels: Labels = "sampled",
+) -> dict[str, CovarianceSum]:
+    """Sums the covariances of every tracked module over a group of examples.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+      ids: Example ids; labels are drawn from (seed, id, window, position).
+      texts: Their texts.
+      seed: The run's seed.
+      labels: "sampled" from the model (the true Fisher), or the text's own ("empirical").
+
+    Returns:
+      One sum per module, on the proxy's device, float32 (float64 for a float64 model).
+
+    References:
+      Grosse et al., Studying Large Language Model Generalization with Influence Functions, 2023.
+    """
+    sample = SumLossPasses(proxy, ids, texts, seed, labels)
+    modules = tracked.by_module(blocks)
+
+    def compute(max_batch_tokens: int) -> dict[str, CovarianceSum]:
+        accumulator = _Covariances(proxy, modules)
+        for batch in sample.batches(max_batch_tokens):
+            accumulator.token_mask = batch.token_mask.to(proxy.device)
+            sample.run(list(modules), batch, accumulator.record)
+        return accumulator.sums(sample.num_tokens, len(sample.windows))
+
+    return passes.with_halving(proxy, compute)
+
+
+class _Covariances:
+    def __init__(self, proxy: Proxy, modules: dict[str, tuple[Block, ...]]) -> None:
+        self._modules = modules
+        self._dtype = proxy.sum_dtype
+        self._activation = {name: _square(b[0].shape[1], proxy) for name, b in modules.items()}
+        self._gradient = {
+            b.name: _square(b.shape[0], proxy) for group in modules.values() for b in group
+        }
+        self.token_mask = torch.empty(0)
+
+    def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        group = self._modules[module]
+        inputs = products.with_bias(a.to(self._dtype), group[0].has_bias)
+        _add_outer(self._activation[module], inputs * self.token_mask[..., None])
+        for block in group:
+            _add_outer(self._gradient[block.name], block.select(g).to(self._dtype))
+
+    def sums(self, num_tokens: int, num_sequences: int) -> dict[str, CovarianceSum]:
+        return {
+            name: CovarianceSum(
+                self._activation[name],
+                {block.name: self._gradient[block.name] for block in group},
+                num_tokens,
+                num_sequences,
+            )
+            for name, group in self._modules.items()
+        }
+
+
+def _square(size: int, proxy: Proxy) -> torch.Tensor:
+    return torch.zeros(size, size, dtype=proxy.sum_dtype, device=proxy.device)
+
+
+def _add_outer(total: torch.Tensor, vectors: torch.Tensor) -> None:
+    rows = vectors.flatten(0, 1)
+    total.addmm_(rows.T, rows)
+
+
+def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:
+    """Decomposes one module's factors in float64.
+
+    Args:
+      covariance: The complete sum.
+
+    Returns:
+      The basis, in the dtype and on the device of the sum. Eigenvalues below 0, which rounding makes, are 0.
+
+    Raises:
+      ValueError: If the sum is over no tokens.
+      IntegrityError: If it is not finite.
+    """
+    if covariance.num_tokens == 0:
+        raise ValueError("the covariances are sums over no tokens; the sample holds no usable text")
+    activation_values, activation_vectors = _decompose(covariance.activation, covariance.num_tokens)
+    decomposed = {
+        name: _decompose(total, covariance.num_tokens)
+        for name, total in covariance.gradients.items()
+    }
+    return Eigenbasis(
+        activation_values,
+        activation_vectors,
+        {name: values for name, (values, _) in decomposed.items()},
+        {name: vectors for name, (_, vectors) in decomposed.items()},
+        covariance.num_tokens / covariance.num_sequences,
+    )
+
+
+def _decompose(total: torch.Tensor, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = total.double() / num_tokens
+    if not torch.isfinite(mean).all():
+        raise errors.IntegrityError(
+            "a covariance is not finite: the proxy model overflows on this corpus; try another dtype"
+        )
+    values, vectors = torch.linalg.eigh((mean + mean.T) / 2)
+    return values.clamp_min(0).to(total.dtype), vectors.to(total.dtype)

@@ -1,0 +1,170 @@
+"""Exact influence of texts on query groups."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from beam_quad.gradients import passes, tracked, windows
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
+from beam_quad.gradients.windows import MicroBatch, Window
+from beam_quad.scoring import products, query
+
+
+class InfluenceScorer:
+    """Scores texts by + < v , grad L(text) > for each query group's vector v = (F + lambda I)⁻¹ grad L(query).
+
+    Higher is better: training on the text lowers the group's loss. L is the mean loss over the tokens that the
+    text's windows predict, which is the token-weighted mean over its windows. One forward and one backward for
+    activations serve all groups; no gradient of a parameter is formed.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+      vectors: The vector of each query group, by group and block, [out, in (+ 1)].
+      normalize: Divide by ||grad L(text)|| over the tracked blocks.
+
+    Raises:
+      ValueError: If there is no group, or a vector does not fit its block.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        blocks: Sequence[Block],
+        vectors: Mapping[str, Mapping[str, torch.Tensor]],
+        normalize: bool = False,
+    ) -> None:
+        _check(blocks, vectors)
+        self.groups: tuple[str, ...] = tuple(vectors)
+        self.blocks: tuple[Block, ...] = tuple(blocks)
+        self._proxy = proxy
+        self._normalize = normalize
+        self._modules = tracked.by_module(blocks)
+        self._vectors = {
+            block.name: [
+                by_block[block.name].to(dtype=proxy.dtype, device=proxy.device)
+                for by_block in vectors.values()
+            ]
+            for block in blocks
+        }
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """Scores texts; one call is one batch, and a score depends on nothing outside it.
+
+        Args:
+          texts: The documents.
+
+        Returns:
+          Influence, float64 [num_texts, num_groups]; nan for a text with fewer than 2 tokens, or whose score is not
+          finite.
+        """
+        totals: np.ndarray = self.score_blocks(texts).sum(axis=2)
+        return np.where(np.isfinite(totals), totals, np.nan)
+
+    def score_blocks(self, texts: Sequence[str]) -> np.ndarray:
+        """Scores texts block by block, float64 [num_texts, num_groups, num_blocks]; the sum is the score."""
+        proxy = self._proxy
+        documents = windows.tokenize(proxy.tokenizer, texts)
+        pieces = windows.windows_of(documents, proxy.context_length, proxy.max_windows)
+        counts = torch.from_numpy(windows.count_loss_tokens(pieces, len(texts))).double()
+        influence, squared_norms = self._score_windows(pieces, counts)
+        influence[counts == 0] = torch.nan
+        if self._normalize:
+            self._join_norms(pieces, counts, squared_norms)
+            influence /= squared_norms.sqrt()[:, None, None]
+        blocks: np.ndarray = influence.numpy()
+        return blocks
+
+    def _score_windows(
+        self, pieces: Sequence[Window], counts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds up each document's windows: influence by group and block, and their own squared norms."""
+        proxy = self._proxy
+        shape = (len(counts), len(self.groups), len(self.blocks))
+
+        def compute(max_batch_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+            influence = torch.zeros(shape, dtype=torch.float64)
+            squared_norms = torch.zeros(len(counts), dtype=torch.float64)
+            for batch in windows.micro_batches(pieces, proxy.context_length, max_batch_tokens):
+                weights = passes.token_weights(batch, 1 / counts, proxy)
+                partial = _Partial(proxy, batch, self._modules, self._vectors, self._normalize)
+                passes.backward(proxy, self._modules, batch, weights, partial.record)
+                influence.index_add_(0, batch.documents, partial.influence.double().cpu())
+                squared_norms.index_add_(0, batch.documents, partial.squared_norms.double().cpu())
+            return influence, squared_norms
+
+        return passes.with_halving(proxy, compute)
+
+    def _join_norms(
+        self, pieces: Sequence[Window], counts: torch.Tensor, squared_norms: torch.Tensor
+    ) -> None:
+        """Replaces the squared norm of each document of several windows by that of its summed gradient.
+
+        The products between windows need both at once, so such documents' gradients are formed, one at a time.
+        """
+        by_document = collections.defaultdict(list)
+        for window in pieces:
+            by_document[window.document].append(dataclasses.replace(window, document=0))
+        for document, own in by_document.items():
+            if len(own) > 1:
+                weight = 1 / counts[document : document + 1]
+                gradient = query.weighted_gradient(self._proxy, self.blocks, own, weight)
+                squares = [block.double().square().sum() for block in gradient.values()]
+                squared_norms[document] = torch.stack(squares).sum().cpu()
+
+
+class _Partial:
+    """What the blocks contribute to the windows of one micro-batch.
+
+    Attributes:
+      influence: float32 or float64 [batch, num_groups, num_blocks].
+      squared_norms: Same dtype, [batch].
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        batch: MicroBatch,
+        modules: Mapping[str, Sequence[Block]],
+        vectors: Mapping[str, Sequence[torch.Tensor]],
+        normalize: bool,
+    ) -> None:
+        self._modules = modules
+        self._vectors = vectors
+        self._normalize = normalize
+        self._columns = {name: column for column, name in enumerate(vectors)}
+        num_windows, num_groups = len(batch.lengths), len(next(iter(vectors.values())))
+        self.influence = torch.zeros(
+            num_windows, num_groups, len(vectors), dtype=proxy.sum_dtype, device=proxy.device
+        )
+        self.squared_norms = torch.zeros(num_windows, dtype=proxy.sum_dtype, device=proxy.device)
+
+    def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        for block in self._modules[module]:
+            outputs = block.select(g)
+            column = self._columns[block.name]
+            for group, v in enumerate(self._vectors[block.name]):
+                self.influence[:, group, column] += products.inner_products(a, outputs, v)
+            if self._normalize:
+                dtype = self.squared_norms.dtype
+                inputs = products.with_bias(a.to(dtype), block.has_bias)
+                self.squared_norms += products.squared_norms(inputs, outputs.to(dtype))
+
+
+def _check(blocks: Sequence[Block], vectors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    if not blocks or not vectors:
+        raise ValueError("influence needs at least one tracked block and one query group")
+    for group, by_block in vectors.items():
+        for block in blocks:
+            if block.name not in by_block:
+                raise ValueError(f"query group {group!r} has no vector for block {block.name}")
+            shape = tuple(by_block[block.name].shape)
+            if shape != block.shape:
+                raise ValueError(
+                    f"the vector of query group {group!r} for {block.name} has shape {shape} "
+                    f"but the block has {block.shape}; was it made with another model?"
+                )

@@ -1,0 +1,116 @@
+"""The gradient of the query set."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from beam_quad import errors
+from beam_quad.gradients import passes, tracked, windows
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
+from beam_quad.gradients.windows import Window
+from beam_quad.scoring import products, tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientSum:
+    """Sum over documents of the gradients of their mean losses.
+
+    Attributes:
+      gradients: The sum by block, float32 or float64 [out, in (+ 1)].
+      num_examples: Documents in the sum; those with fewer than 2 tokens are not.
+    """
+
+    gradients: dict[str, torch.Tensor]
+    num_examples: int
+
+    def __add__(self, other: "GradientSum") -> "GradientSum":
+        return GradientSum(
+            tensors.add(self.gradients, other.gradients), self.num_examples + other.num_examples
+        )
+
+    def mean(self) -> dict[str, torch.Tensor]:
+        """Divides by the number of documents.
+
+        Returns:
+          Gradient by block.
+
+        Raises:
+          UsageError: If there is no document.
+          IntegrityError: If the gradient is not finite.
+        """
+        if self.num_examples == 0:
+            raise errors.UsageError("no query text has at least 2 tokens; pass other query files")
+        if not all(torch.isfinite(total).all() for total in self.gradients.values()):
+            raise errors.IntegrityError(
+                "the query gradient is not finite: the proxy overflows on it"
+            )
+        return {name: total / self.num_examples for name, total in self.gradients.items()}
+
+    def save(self) -> bytes:
+        """Writes the sum as safetensors."""
+        counts = torch.tensor([self.num_examples])
+        return tensors.dump({"counts": counts, **tensors.prefixed("gradient", self.gradients)})
+
+    @classmethod
+    def load(cls, data: bytes) -> "GradientSum":
+        """Reads what `save` wrote."""
+        named = tensors.parse(data)
+        return cls(tensors.with_prefix("gradient", named), int(named["counts"].item()))
+
+
+def query_gradient(proxy: Proxy, blocks: Sequence[Block], texts: Sequence[str]) -> GradientSum:
+    """Sums the gradients of the mean losses of query documents.
+
+    A document's loss is the mean over the tokens that its windows predict.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+      texts: The documents.
+
+    Returns:
+      The sum, on the proxy's device; additive over any partition of the documents.
+    """
+    documents = windows.tokenize(proxy.tokenizer, texts)
+    pieces = windows.windows_of(documents, proxy.context_length, proxy.max_windows)
+    counts = torch.from_numpy(windows.count_loss_tokens(pieces, len(texts)))
+    gradients = weighted_gradient(proxy, blocks, pieces, 1 / counts.double())
+    return GradientSum(gradients, int((counts > 0).sum()))
+
+
+def weighted_gradient(
+    proxy: Proxy, blocks: Sequence[Block], pieces: Sequence[Window], per_document: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Computes the gradient of a weighted sum of token losses.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+      pieces: The windows.
+      per_document: Weight of each token's loss, by document, float64 [num_documents].
+
+    Returns:
+      Gradient by block, float32 (float64 for a float64 model) [out, in (+ 1)], on the proxy's device.
+    """
+    modules = tracked.by_module(blocks)
+
+    def compute(max_batch_tokens: int) -> dict[str, torch.Tensor]:
+        totals = {
+            block.name: torch.zeros(block.shape, dtype=proxy.sum_dtype, device=proxy.device)
+            for block in blocks
+        }
+
+        def record(module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+            inputs = products.with_bias(a.to(proxy.sum_dtype), modules[module][0].has_bias)
+            for block in modules[module]:
+                outputs = block.select(g).to(proxy.sum_dtype)
+                totals[block.name] += products.summed_gradient(inputs, outputs)
+
+        for batch in windows.micro_batches(pieces, proxy.context_length, max_batch_tokens):
+            weights = passes.token_weights(batch, per_document, proxy)
+            passes.backward(proxy, modules, batch, weights, record)
+        return totals
+
+    return passes.with_halving(proxy, compute)

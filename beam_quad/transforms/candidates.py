@@ -1,0 +1,322 @@
+"""Stages 5 and 6: the blocks of every cluster, and the few texts of each block that may be scored."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.pvalue import PCollection
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.bandit import (
+    Blocks,
+    block_of,
+    default_samples_per_pull,
+    num_blocks,
+    num_instance_blocks,
+)
+from beam_quad.io import aligned, files
+from beam_quad.records import Split
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
+from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.stage import Finished, Sentinel, Task
+
+# One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
+_CANDIDATES_PER_GROUP = 2048
+_MAX_GROUPS = 256
+
+CANDIDATES_SCHEMA = pa.schema(
+    [
+        pa.field("cluster", pa.int32()),
+        pa.field("block", pa.int32()),
+        pa.field("draw", pa.uint64()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("similarity", pa.float32()),
+        pa.field("example_id", pa.string()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+
+
+@dataclasses.dataclass
+class CountBlocks(Task):
+    """Cuts every cluster into blocks and counts what each holds.
+
+    Takes splits and gives `Blocks`. Blocks are ranges of a hash, so that nothing is sorted and nothing is written by
+    example.
+
+    Args:
+      corpus: The corpus, embedded.
+      assignments_dir: Folder of `AssignClusters`.
+      folder: Where `blocks.npz` and `blocks.json` go.
+      samples_per_pull: Examples scored in a pull, or None for the default of the corpus's size.
+      blocks_per_cluster: The most blocks of a cluster, a power of two.
+      whole_blocks: Whether a pull scores its whole block (`--acceptance instance`).
+    """
+
+    corpus: Corpus
+    assignments_dir: str
+    folder: str
+    samples_per_pull: int | None
+    blocks_per_cluster: int
+    whole_blocks: bool
+
+    @property
+    def name(self) -> str:
+        return "CountBlocks"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "blocks.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def do(self, piece: Split, model: Any) -> Blocks:
+        return count_blocks(self.corpus, self.assignments_dir, self._num_blocks(), piece)
+
+    def finish(self, total: Blocks) -> None:
+        files.write_once(files.join(self.folder, "blocks.npz"), total.to_bytes())
+        write_json(
+            self.artifact,
+            {"samples_per_pull": self._samples(), "whole_blocks": self.whole_blocks},
+        )
+
+    def _num_blocks(self) -> np.ndarray:
+        sums = load_cluster_sums(self.assignments_dir)
+        if self.whole_blocks:
+            return num_instance_blocks(sums.examples, sums.reserve, self._samples())
+        return num_blocks(sums.examples, sums.reserve, self._samples(), self.blocks_per_cluster)
+
+    def _samples(self) -> int:
+        if self.samples_per_pull is not None:
+            return self.samples_per_pull
+        if self.whole_blocks:
+            return 32
+        sums = load_cluster_sums(self.assignments_dir)
+        return default_samples_per_pull(int(sums.examples.sum()), len(sums.examples))
+
+
+@dataclasses.dataclass
+class GatherCandidates(Task):
+    """Brings the candidates of every block together: its examples in the reserve with the lowest second hash.
+
+    Takes splits; what crosses the shuffle are the texts of the candidates, about twice as many as are kept, packed
+    by split and group of arms. Writes one file per group, a row group per cluster, and an index by pull.
+
+    Args:
+      corpus: The corpus, embedded.
+      assignments_dir: Folder of `AssignClusters`.
+      folder: Folder of `CountBlocks`; the candidates go there too.
+    """
+
+    corpus: Corpus
+    assignments_dir: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "GatherCandidates"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "candidates.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def do(self, piece: Split, model: Any) -> Any:
+        raise TypeError("GatherCandidates works in two steps; see expand")
+
+    def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
+        task = dataclasses.replace(self)
+        return (
+            pieces
+            | "Draw" >> beam.FlatMap(_draw, task)
+            | "ByGroup" >> beam.GroupByKey()
+            | "Keep" >> beam.Map(_keep, task)
+        )
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, {"candidates": total["candidates"] if total else 0})
+
+
+def load_blocks(folder: str) -> Blocks:
+    """Loads what `CountBlocks` counted, once per process."""
+    path = files.join(folder, "blocks.npz")
+    return cached(("blocks", path), lambda: Blocks.from_bytes(files.read_bytes(path)))
+
+
+def load_samples_per_pull(folder: str) -> tuple[int, bool]:
+    """Loads how many examples a pull scores, and whether it scores whole blocks."""
+    path = files.join(folder, "blocks.json")
+    values = cached(("blocks.json", path), lambda: read_json(path))
+    return values["samples_per_pull"], values["whole_blocks"]
+
+
+def count_blocks(corpus: Corpus, assignments_dir: str, num: np.ndarray, split: Split) -> Blocks:
+    """Counts the examples, tokens and candidates that a split adds to each block."""
+    rows = corpus.rows(split)
+    clusters, _ = read_assignment(assignments_dir, split)
+    kept = np.flatnonzero(clusters >= 0)
+    return Blocks.of(
+        num,
+        clusters[kept],
+        example_blocks(corpus.seed, rows.keys[kept], clusters[kept], num),
+        rows.tokens[kept],
+        corpus.in_reserve(rows)[kept],
+    )
+
+
+def example_blocks(
+    seed: int, keys: np.ndarray, clusters: np.ndarray, num: np.ndarray
+) -> np.ndarray:
+    """Finds the block of each example by its first hash, int32 [n]."""
+    return block_of(clusters, seeding.uniform(seed, "block", keys), num)
+
+
+def num_groups(blocks: Blocks, samples_per_pull: int) -> int:
+    """How many files the candidates are kept in; an arm's group is its id modulo this."""
+    expected = int(np.minimum(blocks.candidates, samples_per_pull).sum())
+    return min(max(expected // _CANDIDATES_PER_GROUP, 1), _MAX_GROUPS)
+
+
+def group_path(folder: str, group: int) -> str:
+    """Where the candidates of a group of arms lie."""
+    return files.join(folder, "candidates", f"group-{group:05d}.parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidateIndex:
+    """Which row group holds a cluster, and the name of each of its pulls.
+
+    Attributes:
+      row_group: Row group by cluster id.
+      pull_keys: Name of a pull by (cluster id, block): a hash of the ordered ids of its candidates, so that equal
+        pulls of two runs share their scores.
+    """
+
+    row_group: dict[int, int]
+    pull_keys: dict[tuple[int, int], str]
+
+
+def read_index(folder: str, group: int) -> CandidateIndex:
+    """Reads the index of a group from the footer of its file, once per process."""
+
+    def read() -> CandidateIndex:
+        metadata = aligned.read_metadata(group_path(folder, group))
+        clusters = metadata["clusters"]
+        pulls = {(c, b): key for c, b, key in metadata["pulls"]}
+        return CandidateIndex({c: i for i, c in enumerate(clusters)}, pulls)
+
+    return cached(("index", folder, group), read)
+
+
+def read_cluster(folder: str, group: int, cluster: int, columns: list[str]) -> pa.Table:
+    """Reads candidates of one cluster, sorted by (block, draw)."""
+    with files.open_read(group_path(folder, group)) as file:
+        row_group = read_index(folder, group).row_group[cluster]
+        return pq.ParquetFile(file).read_row_group(row_group, columns=columns)
+
+
+def _draw(element: Any, task: GatherCandidates) -> Iterator[tuple[int, bytes]]:
+    if isinstance(element, (Sentinel, Finished)):
+        yield -1, b""
+        return
+    split: Split = element
+    corpus = task.corpus
+    blocks = load_blocks(task.folder)
+    samples, whole = load_samples_per_pull(task.folder)
+    groups = num_groups(blocks, samples)
+    rows = corpus.rows(split)
+    clusters, similarity = read_assignment(task.assignments_dir, split)
+    threshold = _draw_threshold(blocks.candidates, samples, whole)
+    with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
+        parquet = pq.ParquetFile(file)
+        for i in range(parquet.num_row_groups):
+            table = parquet.read_row_group(i)
+            at = table.column("row").to_numpy()
+            # A row of the reserve may have been rejected since, as a duplicate.
+            kept = np.flatnonzero(clusters[at] >= 0)
+            at = at[kept]
+            cluster = clusters[at]
+            block = example_blocks(corpus.seed, rows.keys[at], cluster, blocks.num_blocks)
+            draw = seeding.mix(corpus.seed, "candidate", rows.keys[at])
+            low = draw <= threshold[blocks.offsets[cluster] + block]
+            columns = {
+                "cluster": cluster[low],
+                "block": block[low],
+                "draw": draw[low],
+                "key": rows.keys[at][low],
+                "tokens": rows.tokens[at][low],
+                "similarity": similarity[at][low],
+                "example_id": table.column("example_id").take(kept[low]).combine_chunks(),
+                "text": table.column("text").take(kept[low]).combine_chunks(),
+            }
+            batch = pa.RecordBatch.from_pydict(columns, schema=CANDIDATES_SCHEMA)
+            yield from _by_group(batch, groups)
+
+
+def _draw_threshold(candidates: np.ndarray, samples: int, whole: bool) -> np.ndarray:
+    """Draws above this hash need not cross the shuffle: s + 4 sqrt(s) + 4 are expected below it, s are wanted."""
+    if whole:
+        return np.full(len(candidates), np.iinfo(np.uint64).max, np.uint64)
+    wanted = samples + 4 * np.sqrt(samples) + 4
+    share = np.minimum(1.0, wanted / np.maximum(candidates, 1))
+    # The largest float64 below 2**64, since 2**64 itself does not fit the integer.
+    return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
+
+
+def _by_group(batch: pa.RecordBatch, groups: int) -> Iterator[tuple[int, bytes]]:
+    group = batch.column("cluster").to_numpy() % groups
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    for value in np.unique(group):
+        part = batch.take(pa.array(np.flatnonzero(group == value)))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, CANDIDATES_SCHEMA, options=options) as writer:
+            writer.write_batch(part)
+        yield int(value), sink.getvalue().to_pybytes()
+
+
+def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally | None:
+    group, parts = element
+    if group < 0:
+        return None
+    samples, whole = load_samples_per_pull(task.folder)
+    tables = [pa.ipc.open_stream(part).read_all() for part in parts]
+    table = pa.concat_tables(tables)
+    cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
+    order = np.lexsort((key, draw, block, cluster))
+    if not whole:
+        order = order[_rank_in_block(cluster[order], block[order]) < samples]
+    cluster, block, key = cluster[order], block[order], key[order]
+    starts = np.flatnonzero(np.r_[True, cluster[1:] != cluster[:-1]])
+    pulls = np.flatnonzero(np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])])
+    metadata = {
+        "clusters": cluster[starts].tolist(),
+        "pulls": [
+            (int(cluster[a]), int(block[a]), seeding.digest(*key[a:b].tolist()))
+            for a, b in zip(pulls, np.r_[pulls[1:], len(order)], strict=True)
+        ],
+    }
+    path = group_path(task.folder, group)
+    with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
+        for a, b in zip(starts, np.r_[starts[1:], len(order)], strict=True):
+            rows = table.take(pa.array(order[a:b])).combine_chunks()
+            writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
+            writer.flush()
+        writer.close(metadata)
+    return Tally({"candidates": len(order)})
+
+
+def _rank_in_block(cluster: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Numbers the rows of each run of equal (cluster, block) from 0."""
+    new = np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])]
+    starts = np.flatnonzero(new)
+    return np.arange(len(new)) - np.repeat(starts, np.diff(np.r_[starts, len(new)]))

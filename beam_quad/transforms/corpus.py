@@ -1,0 +1,128 @@
+"""Where the artifacts of a corpus lie, and what every stage reads of them."""
+
+import dataclasses
+import json
+import posixpath
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.io import aligned, files
+from beam_quad.io.batches import Columns
+from beam_quad.io.plan import read_plan
+from beam_quad.io.splits import InputPlan
+from beam_quad.records import Reason, Split
+from beam_quad.transforms.cache import cached
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The corpus of a run, by reference.
+
+    Args:
+      plan_path: The plan: splits and schema.
+      totals_path: Counts over the corpus, the artifact of the first stage.
+      rows_dir: Folder of the rows artifacts (keys, tokens, reasons).
+      embeddings_dir: Folder of the embeddings, or None where no stage needs them.
+      reserve_dir: Folder of the texts set aside for scoring.
+      reserve_rate: Share of the examples whose text is set aside, in (0, 1].
+      duplicates_dir: Folder of the duplicate rows by id, or None without an id column.
+      text_column: Column of the text.
+      id_column: Column of the id, or None: `shard#row`.
+      tokens_column: Column of the token counts, or None: counted by the proxy's tokenizer.
+      seed: The run's seed.
+    """
+
+    plan_path: str
+    totals_path: str
+    rows_dir: str
+    embeddings_dir: str | None
+    reserve_dir: str
+    reserve_rate: float
+    duplicates_dir: str | None
+    text_column: str
+    id_column: str | None
+    tokens_column: str | None
+    seed: int
+
+    def plan(self) -> InputPlan:
+        """The plan, read once per process."""
+        return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
+
+    def splits(self) -> tuple[Split, ...]:
+        """All splits, by (shard, first row)."""
+        return self.plan().splits
+
+    def columns(self) -> Columns:
+        """The columns that are read from every row."""
+        return Columns(text=self.text_column, id=self.id_column, tokens=self.tokens_column)
+
+    def totals(self) -> dict[str, int]:
+        """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `bad_files` and `rejected/REASON`."""
+        return cached(("totals", self.totals_path), lambda: read_json(self.totals_path))
+
+    def rows(self, split: Split) -> aligned.Rows:
+        """What is known of every row of the split; duplicates by id and rows of bad shards are rejected."""
+        rows = aligned.read_rows_file(piece_path(self.rows_dir, split))
+        reasons = rows.reasons
+        bad = {shard for shard in self.bad_shards() if shard == split.shard}
+        if bad:
+            reasons = np.full_like(reasons, aligned.reason_code(Reason.BAD_FILE))
+        duplicates = self._duplicates(split)
+        if len(duplicates):
+            reasons = reasons.copy()
+            fresh = duplicates[reasons[duplicates] == aligned.USABLE]
+            reasons[fresh] = aligned.reason_code(Reason.DUPLICATE_ID)
+        return dataclasses.replace(rows, reasons=reasons)
+
+    def bad_shards(self) -> frozenset[str]:
+        """Shards that turned out unreadable and were left out (`--on_bad_file=reject`)."""
+        return frozenset(
+            name.removeprefix("bad_file/") for name in self.totals() if name.startswith("bad_file/")
+        )
+
+    def in_reserve(self, rows: aligned.Rows) -> np.ndarray:
+        """Which rows have their text set aside, bool [n]."""
+        draws = seeding.uniform(self.seed, "reserve", rows.keys)
+        return rows.usable & (draws < self.reserve_rate)
+
+    def _duplicates(self, split: Split) -> np.ndarray:
+        folder = self.duplicates_dir
+        if folder is None:
+            return np.zeros(0, np.int64)
+        listed = cached(
+            ("duplicates", folder),
+            lambda: set(read_json(files.join(folder, "done.json"))["pieces"]),
+        )
+        if piece_name(split) not in listed:
+            return np.zeros(0, np.int64)
+        path = piece_path(folder, split)
+        return np.asarray(aligned.read_columns(path, ["row"])["row"])
+
+
+def piece_name(split: Split) -> str:
+    """Names the artifacts of a split by its content: shard, version and row groups."""
+    stem = posixpath.basename(split.shard).split(".")[0][:40]
+    where = seeding.digest(split.shard, split.version, split.first_group, split.num_groups)
+    return f"{stem}-{where[:20]}"
+
+
+def piece_path(folder: str, split: Split) -> str:
+    """Where a row-aligned artifact of the split lies in its folder."""
+    return files.join(folder, f"{piece_name(split)}.parquet")
+
+
+def read_json(path: str) -> dict:
+    """Reads a small JSON artifact."""
+    return dict(json.loads(files.read_bytes(path)))
+
+
+def write_json(path: str, value: object) -> None:
+    """Writes a small JSON artifact once, with sorted keys."""
+    files.write_once(path, json.dumps(value, sort_keys=True, indent=1).encode())
+
+
+def hash_sample(seed: int, purpose: str, rows: aligned.Rows, rate: float) -> np.ndarray:
+    """Draws a share of the usable rows by hash: sorted row numbers, int64 [m]."""
+    draws = seeding.uniform(seed, purpose, rows.keys)
+    return np.flatnonzero(rows.usable & (draws < rate))

@@ -1,0 +1,111 @@
+"""Stage 2, with an id column only: finds rows whose id was seen before, by a shuffle of hashes."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.pvalue import PCollection
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.errors import IntegrityError
+from beam_quad.io import aligned, files
+from beam_quad.records import Split
+from beam_quad.transforms.corpus import Corpus, piece_name, piece_path, write_json
+from beam_quad.transforms.stage import Finished, Sentinel, Task
+
+# An element is the hashes of one split in one bucket: 256 buckets hold 10^9 hashes in 16 GB, 64 MB each.
+_NUM_BUCKETS = 256
+_KEYS = np.dtype([("key", "<u8"), ("split", "<u4"), ("row", "<u8")])
+_DUPLICATES = pa.schema([pa.field("row", pa.int64())])
+
+
+@dataclasses.dataclass
+class FindDuplicateIds(Task):
+    """Writes, for each split that has any, the rows whose id stands at an earlier (shard, row).
+
+    Takes splits; what crosses the shuffle are 64-bit keys, packed by split and bucket. Two ids are held to be one if
+    their keys agree, which in a corpus of 10^9 ids happens by chance with probability 0.03; no row is lost
+    unsaid: each is rejected with its reason.
+
+    Args:
+      corpus: Where to read and write; its `duplicates_dir` must be set.
+    """
+
+    corpus: Corpus
+
+    @property
+    def name(self) -> str:
+        return "FindDuplicateIds"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self._folder, "done.json")
+
+    @property
+    def _folder(self) -> str:
+        if self.corpus.duplicates_dir is None:
+            raise IntegrityError("duplicates are looked for only with an id column")
+        return self.corpus.duplicates_dir
+
+    def pieces(self) -> Iterable[Any]:
+        return enumerate(self.corpus.splits())
+
+    def do(self, piece: Any, model: Any) -> Any:
+        raise TypeError("FindDuplicateIds works in two steps; see expand")
+
+    def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
+        task = dataclasses.replace(self)
+        return (
+            pieces
+            | "Hash" >> beam.FlatMap(_hash_split, task)
+            | "ByBucket" >> beam.GroupByKey()
+            | "Compare" >> beam.FlatMap(_compare)
+            | "BySplit" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write, task)
+        )
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, {"pieces": sorted(total.counts if total else {})})
+
+
+def _hash_split(element: Any, task: FindDuplicateIds) -> Iterator[tuple[int, bytes]]:
+    if isinstance(element, (Sentinel, Finished)):
+        yield -1, b""
+        return
+    index, split = element
+    rows = aligned.read_rows_file(piece_path(task.corpus.rows_dir, split))
+    kept = np.flatnonzero(rows.usable)
+    packed = np.empty(len(kept), _KEYS)
+    packed["key"], packed["split"], packed["row"] = rows.keys[kept], index, kept
+    bucket = seeding.mix(0, "duplicates", packed["key"]) % np.uint64(_NUM_BUCKETS)
+    for value in np.unique(bucket):
+        yield int(value), packed[bucket == value].tobytes()
+
+
+def _compare(element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
+    bucket, parts = element
+    if bucket < 0:
+        yield -1, b""
+        return
+    packed = np.concatenate([np.frombuffer(part, _KEYS) for part in parts])
+    # Splits are numbered in (shard, first row) order, so that the first of equal keys is the one that stays.
+    packed = np.sort(packed, order=("key", "split", "row"))
+    again = packed[1:][packed["key"][1:] == packed["key"][:-1]]
+    for split in np.unique(again["split"]):
+        yield int(split), again["row"][again["split"] == split].astype("<i8").tobytes()
+
+
+def _write(element: tuple[int, Iterable[bytes]], task: FindDuplicateIds) -> Tally | None:
+    index, parts = element
+    if index < 0:
+        return None
+    split: Split = task.corpus.splits()[index]
+    rows = np.sort(np.concatenate([np.frombuffer(part, "<i8") for part in parts]))
+    aligned.write_table(
+        piece_path(task.corpus.duplicates_dir or "", split), _DUPLICATES, {"row": rows}
+    )
+    return Tally({piece_name(split): len(rows)})

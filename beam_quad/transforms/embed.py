@@ -1,0 +1,236 @@
+"""Stage 1: every text is read once; its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
+
+import contextlib
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.embedding import Embedder, EmbedderSpec, load_embedder
+from beam_quad.errors import BadFileError
+from beam_quad.gradients.proxy import load_tokenizer, require_device
+from beam_quad.gradients.windows import tokenize
+from beam_quad.io import aligned, files
+from beam_quad.io.batches import RowBatch
+from beam_quad.io.rows import read_rows
+from beam_quad.records import Reason, Split
+from beam_quad.transforms.corpus import Corpus, piece_path, write_json
+from beam_quad.transforms.stage import ModelTask
+
+# Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
+# corpus was split.
+BATCH_ROWS = 256
+
+RESERVE_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("example_id", pa.string()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+
+
+class _Model(NamedTuple):
+    embedder: Embedder | None
+    tokenizer: Any | None
+
+
+@dataclasses.dataclass
+class EmbedExamples(ModelTask):
+    """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
+
+    Writes the rows (key, tokens, reason of rejection), the embeddings, and the texts of the reserve. Only references
+    and counts leave the worker.
+
+    Args:
+      corpus: Where to read and write.
+      embedder: What embeds, or None where only tokens are counted.
+      tokenizer: Path or hub id of the proxy's tokenizer; None with a column of token counts.
+      tokenizer_revision: Its revision on the hub.
+      reject_bad_files: Whether a file that turns out unreadable is left out instead of failing the run.
+    """
+
+    corpus: Corpus
+    embedder: EmbedderSpec | None
+    tokenizer: str | None
+    tokenizer_revision: str | None
+    reject_bad_files: bool
+
+    @property
+    def name(self) -> str:
+        return "EmbedExamples"
+
+    @property
+    def artifact(self) -> str:
+        return self.corpus.totals_path
+
+    @property
+    def model_key(self) -> str:
+        return repr((self.embedder, self.tokenizer, self.tokenizer_revision))
+
+    def check_device(self) -> None:
+        require_device(self.embedder.device if self.embedder else "cpu")
+
+    def load(self) -> _Model:
+        embedder = load_embedder(self.embedder) if self.embedder else None
+        tokenizer = None
+        if self.tokenizer is not None:
+            tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
+        return _Model(embedder, tokenizer)
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        folders = (self.corpus.rows_dir, self.corpus.embeddings_dir, self.corpus.reserve_dir)
+        return tuple(folder for folder in folders if folder is not None)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return tuple(piece_path(folder, piece) for folder in self.prefixes())
+
+    def read(self, piece: Split) -> Tally:
+        return Tally(aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))["counts"])
+
+    def do(self, piece: Split, model: _Model) -> Tally:
+        try:
+            return self._embed(piece, model)
+        except BadFileError as error:
+            if not self.reject_bad_files:
+                raise
+            return self._write_bad(piece, error)
+
+    def finish(self, total: Tally) -> None:
+        write_json(self.artifact, total.counts)
+
+    def _embed(self, split: Split, model: _Model) -> Tally:
+        embedder = model.embedder
+        embeddings_path = None
+        if embedder is not None and self.corpus.embeddings_dir is not None:
+            # Another tokenizer or reserve finds the embeddings made: they are the dear part.
+            path = piece_path(self.corpus.embeddings_dir, split)
+            embeddings_path = None if files.exists(path) else path
+        total = Tally()
+        with contextlib.ExitStack() as stack:
+            rows = stack.enter_context(
+                aligned.table_writer(
+                    piece_path(self.corpus.rows_dir, split), aligned.ROWS_SCHEMA, 1 << 20
+                )
+            )
+            reserve = stack.enter_context(
+                aligned.table_writer(
+                    piece_path(self.corpus.reserve_dir, split), RESERVE_SCHEMA, 1024
+                )
+            )
+            embeddings = None
+            if embedder is not None and embeddings_path is not None:
+                embeddings = stack.enter_context(
+                    aligned.table_writer(
+                        embeddings_path, aligned.embeddings_schema(embedder.dim), 8192
+                    )
+                )
+            batches = read_rows(
+                split, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
+            )
+            for batch in batches:
+                if embedder is not None and embeddings is not None:
+                    embeddings.write({"embedding": _embedding_column(embedder, batch)})
+                columns = self._row_columns(batch, model.tokenizer)
+                rows.write(columns)
+                kept = self._write_reserve(
+                    reserve, batch, batch.first_row - split.first_row, columns
+                )
+                total = total + _counts(columns, kept)
+            rows.close({"counts": total.counts})
+        return total
+
+    def _row_columns(self, batch: RowBatch, tokenizer: Any | None) -> dict[str, Any]:
+        reasons, details = list(batch.reasons), list(batch.details)
+        good = [i for i, text in enumerate(batch.texts) if text is not None]
+        tokens = np.zeros(len(reasons), np.int64)
+        if batch.tokens is not None:
+            tokens[good] = batch.tokens[good]
+        else:
+            texts = [text for text in batch.texts if text is not None]
+            tokens[good] = [len(ids) for ids in tokenize(tokenizer, texts)]
+        for i in good:
+            if tokens[i] < 2:
+                reasons[i] = Reason.TOO_SHORT
+                details[i] = f"{tokens[i]} tokens; a loss needs at least 2"
+        codes = np.array([aligned.reason_code(reason) for reason in reasons], np.uint8)
+        usable = codes == aligned.USABLE
+        keys = seeding.keys(batch.ids)
+        return {
+            "key": np.where(usable, keys, np.uint64(0)),
+            "tokens": np.where(usable, tokens, 0),
+            "reason": codes,
+            "detail": [detail or None for detail in details],
+            "example_id": batch.ids if self.corpus.id_column else pa.nulls(len(codes), pa.string()),
+        }
+
+    def _write_reserve(
+        self,
+        writer: aligned.TableWriter,
+        batch: RowBatch,
+        first_row: int,
+        columns: dict[str, Any],
+    ) -> np.ndarray:
+        rows = aligned.Rows(columns["key"], columns["tokens"], columns["reason"], ())
+        kept = np.flatnonzero(self.corpus.in_reserve(rows))
+        writer.write(
+            {
+                "row": first_row + kept,
+                "key": rows.keys[kept],
+                "tokens": rows.tokens[kept],
+                "example_id": [batch.ids[i] for i in kept],
+                "text": [batch.texts[i] for i in kept],
+            }
+        )
+        return kept
+
+    def _write_bad(self, split: Split, error: BadFileError) -> Tally:
+        counts = {f"bad_file/{split.shard}": 1}
+        for path in self.paths(split):
+            if files.exists(path):
+                continue
+            schema = {
+                self.corpus.rows_dir: aligned.ROWS_SCHEMA,
+                self.corpus.reserve_dir: RESERVE_SCHEMA,
+            }.get(path.rpartition("/")[0], aligned.embeddings_schema(1))
+            with aligned.table_writer(path, schema) as writer:
+                writer.close({"counts": counts, "detail": error.detail})
+        return Tally(counts)
+
+
+def bad_file_detail(corpus: Corpus, split: Split) -> str:
+    """What was wrong with the file of a split, or an empty string."""
+    metadata = aligned.read_metadata(piece_path(corpus.rows_dir, split))
+    return str(metadata.get("detail", ""))
+
+
+def _embedding_column(embedder: Embedder, batch: RowBatch) -> pa.Array:
+    vectors = np.zeros((len(batch.texts), embedder.dim), np.float32)
+    good = [i for i, text in enumerate(batch.texts) if text is not None]
+    if good:
+        vectors[good] = embedder.embed([batch.texts[i] for i in good])  # type: ignore[misc]
+    return aligned.embedding_column(vectors)
+
+
+def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:
+    codes, occurrences = np.unique(columns["reason"], return_counts=True)
+    counts = {
+        "read": len(columns["key"]),
+        "usable": int(np.count_nonzero(columns["reason"] == aligned.USABLE)),
+        "tokens": int(columns["tokens"].sum()),
+        "reserve": len(kept),
+        "reserve_tokens": int(columns["tokens"][kept].sum()),
+    }
+    for code, count in zip(codes, occurrences, strict=True):
+        reason = aligned.reason_of(int(code))
+        if reason is not None:
+            counts[f"rejected/{reason.value}"] = int(count)
+    return Tally(counts)

@@ -1,0 +1,59 @@
+"""Counts of hashed n-grams over the corpus and the query set, for DSIR."""
+
+import dataclasses
+from typing import Any
+
+from beam_quad.additive import total
+from beam_quad.io import files
+from beam_quad.io.rows import read_rows
+from beam_quad.records import Split
+from beam_quad.scoring.dsir import NgramCounts
+from beam_quad.transforms.corpus import Corpus
+from beam_quad.transforms.embed import BATCH_ROWS
+from beam_quad.transforms.stage import Task
+from beam_quad.transforms.texts import Query
+
+
+@dataclasses.dataclass
+class CountNgrams(Task):
+    """Counts the n-grams of every usable text: splits in, `NgramCounts` out.
+
+    Args:
+      corpus: The corpus.
+      query: The query set; its groups are counted together.
+      folder: Where `corpus.npz` and `query.npz` go.
+    """
+
+    corpus: Corpus
+    query: tuple[Query, ...]
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "CountNgrams"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "corpus.npz")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def do(self, piece: Split, model: Any) -> NgramCounts:
+        usable = self.corpus.rows(piece).usable
+        schema, columns = self.corpus.plan().schema, self.corpus.columns()
+        counts = NgramCounts.zero()
+        if not usable.any():
+            return counts
+        first = 0
+        for batch in read_rows(piece, schema, columns, batch_rows=BATCH_ROWS):
+            kept = usable[first : first + len(batch)]
+            texts = [text or "" for text, keep in zip(batch.texts, kept, strict=True) if keep]
+            counts = counts + NgramCounts.of(texts)
+            first += len(batch)
+        return counts
+
+    def finish(self, counts: NgramCounts) -> None:
+        query = total((NgramCounts.of(group.texts()) for group in self.query), NgramCounts.zero())
+        files.write_once(files.join(self.folder, "query.npz"), query.to_bytes())
+        files.write_once(self.artifact, counts.to_bytes())

@@ -1,0 +1,304 @@
+"""The bandit's rounds: one stage each, unrolled into the chain."""
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.bandit import BanditState, PullScores, QuadPolicy, RoundScores, replay
+from beam_quad.errors import IntegrityError
+from beam_quad.gradients.proxy import require_device
+from beam_quad.io import aligned, files
+from beam_quad.scoring.vectors import combine_vectors, load_vectors, save_vectors
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.candidates import (
+    load_blocks,
+    load_samples_per_pull,
+    num_groups,
+    read_cluster,
+    read_index,
+)
+from beam_quad.transforms.score import InfluenceScoring, Scorer, Scoring
+from beam_quad.transforms.stage import ModelTask
+
+_SCORES = pa.schema(
+    [
+        pa.field("pull_key", pa.string()),
+        pa.field("example_id", pa.string()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("scores", pa.list_(pa.float64())),
+    ]
+)
+
+ROUND_SCHEMA = pa.schema(
+    [
+        pa.field("cluster", pa.int32()),
+        pa.field("block", pa.int32()),
+        pa.field("example_id", pa.string()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("influence", pa.float64()),
+        pa.field("group_influence", pa.list_(pa.float64())),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandit:
+    """The bandit of a run, by reference: its policy, and where its arms and rounds lie.
+
+    Args:
+      policy: Its rules; `samples_per_pull` is read from the blocks.
+      blocks_dir: Folder of `CountBlocks` and `GatherCandidates`.
+      folder: Where the rounds go.
+    """
+
+    policy: QuadPolicy
+    blocks_dir: str
+    folder: str
+
+    def round_path(self, number: int) -> str:
+        """Where the scores of a round lie."""
+        return files.join(self.folder, f"round-{number:02d}.parquet")
+
+    def state(self, num_rounds: int) -> BanditState:
+        """Replays the first rounds; everything is recomputed from their scores, exactly."""
+        samples, _ = load_samples_per_pull(self.blocks_dir)
+        policy = dataclasses.replace(self.policy, samples_per_pull=samples)
+        scores = [self._scores(number) for number in range(num_rounds)]
+        return replay(policy, load_blocks(self.blocks_dir), scores)
+
+    def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
+        """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys."""
+        names = ["cluster", "block", "example_id", "key", "tokens", "influence"]
+        rounds = [self._columns(number, names) for number in range(num_rounds)]
+        table = {name: np.concatenate([r[name] for r in rounds]) for name in names}
+        table["round"] = np.repeat(np.arange(num_rounds), [len(r["key"]) for r in rounds])
+        order = np.argsort(table["key"], kind="stable")
+        return {name: column[order] for name, column in table.items()}
+
+    def _columns(self, number: int, names: list[str]) -> dict[str, np.ndarray]:
+        path = self.round_path(number)
+        return cached(("round", path), lambda: aligned.read_columns(path, names))
+
+    def _scores(self, number: int) -> RoundScores:
+        table = self._columns(
+            number, ["cluster", "block", "example_id", "key", "tokens", "influence"]
+        )
+        cluster, block = table["cluster"], table["block"]
+        if not len(cluster):
+            return ()
+        starts = np.flatnonzero(
+            np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])]
+        )
+        return tuple(
+            PullScores(
+                int(cluster[a]),
+                int(block[a]),
+                table["key"][a:b],
+                table["tokens"][a:b],
+                table["influence"][a:b],
+            )
+            for a, b in zip(starts, np.r_[starts[1:], len(cluster)], strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pulls:
+    """The pulls of one group of arms in one round: one piece of work, scored by one worker.
+
+    Attributes:
+      group: The group, that is, the file of candidates.
+      arms: (cluster, block, pull key) of each.
+    """
+
+    group: int
+    arms: tuple[tuple[int, int, str], ...]
+
+
+@dataclasses.dataclass
+class RunRound(ModelTask):
+    """Chooses the arms of a round, scores what was not scored before, and writes the round.
+
+    Takes `Pulls`, writes one file of scores each, and gives counts. A pull is one batch for the scorer, so that its
+    scores depend on nothing but its own examples, and are reused by whole pulls only.
+
+    Args:
+      bandit: The bandit.
+      round: Number of the round; 0 is the pilot, which pulls every arm once.
+      scoring: What scores the pulls of this round.
+      scores_dir: Where score files are shared by all runs with this scoring.
+      weights: Weight of each query group.
+      combined_path: Where the pilot writes the vector of the groups combined; None with one group.
+    """
+
+    bandit: Bandit
+    round: int
+    scoring: Scoring
+    scores_dir: str
+    weights: tuple[float, ...]
+    combined_path: str | None
+
+    @property
+    def name(self) -> str:
+        return f"Round{self.round}" if self.round else "Pilot"
+
+    @property
+    def artifact(self) -> str:
+        return self.bandit.round_path(self.round)
+
+    @property
+    def model_key(self) -> str:
+        return self.scoring.key
+
+    def check_device(self) -> None:
+        require_device(self.scoring.device)
+
+    def load(self) -> Scorer:
+        return self.scoring.load()
+
+    def pieces(self) -> list[Pulls]:
+        store = score_store(self.scores_dir)
+        missing: dict[int, list[tuple[int, int, str]]] = {}
+        for cluster, block, key, group in self._pulls():
+            if key not in store:
+                missing.setdefault(group, []).append((cluster, block, key))
+        return [Pulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
+
+    def do(self, piece: Pulls, model: Scorer) -> Tally:
+        path = files.join(
+            self.scores_dir, f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet"
+        )
+        num_scored = 0
+        with aligned.table_writer(path, _SCORES) as writer:
+            for cluster, block, key in piece.arms:
+                table = read_cluster(
+                    self.bandit.blocks_dir,
+                    piece.group,
+                    cluster,
+                    ["block", "key", "tokens", "example_id", "text"],
+                )
+                table = table.filter(pc.equal(table.column("block"), block))
+                scores = model.score(table.column("text").to_pylist())
+                writer.write(
+                    {
+                        "pull_key": [key] * table.num_rows,
+                        "example_id": table.column("example_id").to_pylist(),
+                        "key": table.column("key").to_numpy(),
+                        "tokens": table.column("tokens").to_numpy(),
+                        "scores": list(scores),
+                    }
+                )
+                num_scored += table.num_rows
+        return Tally({"scored": num_scored, "pulls": len(piece.arms)})
+
+    def finish(self, total: Tally | None) -> None:
+        store = score_store(self.scores_dir)
+        tables = []
+        for cluster, block, key, _ in sorted(self._pulls()):
+            if key not in store:
+                raise IntegrityError(
+                    f"no scores of block {block} of cluster {cluster} in {self.scores_dir}; "
+                    "were its files deleted while the job ran?"
+                )
+            tables.append(_with_arm(store[key], cluster, block))
+        table = pa.concat_tables(tables) if tables else _EMPTY
+        groups = _matrix(table.column("scores"), len(self.weights) if self.round == 0 else 1)
+        weights = np.ones(1)
+        if self.combined_path is not None and self.round == 0:
+            weights = self._standardised_weights(groups)
+            self._write_combined(weights)
+        columns = {name: table.column(name).combine_chunks() for name in _SCORES.names[1:4]}
+        columns["cluster"] = table.column("cluster").combine_chunks()
+        columns["block"] = table.column("block").combine_chunks()
+        columns["influence"] = _finite_or_nan(groups @ weights)
+        columns["group_influence"] = list(groups)
+        aligned.write_table(self.artifact, ROUND_SCHEMA, columns)
+
+    def _pulls(self) -> list[tuple[int, int, str, int]]:
+        samples, _ = load_samples_per_pull(self.bandit.blocks_dir)
+        groups = num_groups(load_blocks(self.bandit.blocks_dir), samples)
+        pulls = []
+        for cluster, block in self.bandit.state(self.round).pulls:
+            group = cluster % groups
+            key = read_index(self.bandit.blocks_dir, group).pull_keys[cluster, block]
+            pulls.append((cluster, block, key, group))
+        return pulls
+
+    def _standardised_weights(self, groups: np.ndarray) -> np.ndarray:
+        """Divides each group's weight by the standard deviation of its pilot scores (METHODS A.1)."""
+        finite = groups[np.isfinite(groups).all(axis=1)]
+        deviation = finite.std(axis=0) if len(finite) > 1 else np.ones(groups.shape[1])
+        return np.asarray(self.weights) / np.where(deviation > 0, deviation, 1.0)
+
+    def _write_combined(self, weights: np.ndarray) -> None:
+        if self.combined_path is None or not isinstance(self.scoring, InfluenceScoring):
+            return
+        vectors = load_vectors(files.read_bytes(self.scoring.vectors_path))
+        combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
+        files.write_once(self.combined_path, save_vectors({"combined": combined}))
+
+
+class ScoreStore:
+    """All scores under a folder by pull key, read once and looked for anew when asked for."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._read: set[str] = set()
+        self._tables: dict[str, pa.Table] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self) -> "ScoreStore":
+        """Reads the files that have come since."""
+        with self._lock:
+            new = sorted({info.path for info in files.find(self._folder)} - self._read)
+            with ThreadPoolExecutor(16) as pool:
+                for table in pool.map(aligned.read_table, new):
+                    self._add(table)
+            self._read.update(new)
+        return self
+
+    def __contains__(self, pull_key: str) -> bool:
+        return pull_key in self._tables
+
+    def __getitem__(self, pull_key: str) -> pa.Table:
+        return self._tables[pull_key]
+
+    def _add(self, table: pa.Table) -> None:
+        if not table.num_rows:
+            return
+        keys = table.column("pull_key").to_numpy(zero_copy_only=False)
+        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+        for a, b in zip(starts, np.r_[starts[1:], len(keys)], strict=True):
+            self._tables[keys[a]] = table.slice(int(a), int(b - a))
+
+
+def score_store(folder: str) -> ScoreStore:
+    """The process's view of a folder of scores, up to date."""
+    return cached(("scores", folder), lambda: ScoreStore(folder)).refresh()
+
+
+_EMPTY = pa.schema(
+    [*_SCORES, ROUND_SCHEMA.field("cluster"), ROUND_SCHEMA.field("block")]
+).empty_table()
+
+
+def _with_arm(table: pa.Table, cluster: int, block: int) -> pa.Table:
+    for name, value in (("cluster", cluster), ("block", block)):
+        table = table.append_column(name, pa.array([value] * table.num_rows, pa.int32()))
+    return table
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    values = np.array(column.to_pylist(), np.float64)
+    return values.reshape(len(column), -1) if len(column) else np.zeros((0, width))
+
+
+def _finite_or_nan(scores: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(scores), scores, np.nan)

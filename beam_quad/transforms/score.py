@@ -1,0 +1,321 @@
+"""How examples are scored, as small configurations, and the stage that scores every example of a corpus."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.gradients.proxy import ProxySpec, load_proxy, require_device
+from beam_quad.gradients.tracked import find_blocks
+from beam_quad.io import aligned, files
+from beam_quad.io.rows import read_rows
+from beam_quad.records import Split
+from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
+from beam_quad.scoring.influence import InfluenceScorer
+from beam_quad.scoring.perplexity import PerplexityScorer
+from beam_quad.scoring.vectors import load_vectors
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.embed import BATCH_ROWS
+from beam_quad.transforms.stage import ModelTask
+
+
+class Scorer(Protocol):
+    """Scores the texts of one batch, whatever else is scored before or after it."""
+
+    def score(self, texts: list[str]) -> np.ndarray:
+        """Returns float64 [num_texts, num_scores]; nan where a text cannot be scored."""
+
+
+class Scoring(Protocol):
+    """The configuration of a scorer: a frozen dataclass, picklable, named by its content."""
+
+    @property
+    def device(self) -> str:
+        """The device that it needs."""
+
+    @property
+    def key(self) -> str:
+        """Names everything that the scores depend on besides the text."""
+
+    def load(self) -> Scorer:
+        """Loads the scorer, on a worker."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InfluenceScoring:
+    """Influence on the query set: one score for each query vector, higher where training lowers the query loss.
+
+    Args:
+      proxy: The proxy model.
+      proxy_fingerprint: Content of the proxy model.
+      layers: Tracked layers.
+      vectors_path: Preconditioned query vectors, one set a group.
+      normalize: Whether a score is divided by the norm of the example's gradient.
+    """
+
+    proxy: ProxySpec
+    proxy_fingerprint: str
+    layers: str
+    vectors_path: str
+    normalize: bool
+
+    @property
+    def device(self) -> str:
+        return self.proxy.device
+
+    @property
+    def key(self) -> str:
+        spec = dataclasses.replace(self.proxy, path="", revision=None)
+        return seeding.digest(
+            "influence",
+            1,
+            self.proxy_fingerprint,
+            spec,
+            self.layers,
+            self.vectors_path,
+            self.normalize,
+        )
+
+    def load(self) -> Scorer:
+        proxy = cached(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+        vectors = load_vectors(files.read_bytes(self.vectors_path))
+        blocks = find_blocks(proxy.model, self.layers)
+        return InfluenceScorer(proxy, blocks, vectors, self.normalize)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerplexityScoring:
+    """Mean loss of the proxy model in nats per token; lower is likelier.
+
+    Args:
+      proxy: The proxy model.
+      proxy_fingerprint: Content of the proxy model.
+    """
+
+    proxy: ProxySpec
+    proxy_fingerprint: str
+
+    @property
+    def device(self) -> str:
+        return self.proxy.device
+
+    @property
+    def key(self) -> str:
+        spec = dataclasses.replace(self.proxy, path="", revision=None)
+        return seeding.digest("perplexity", 1, self.proxy_fingerprint, spec)
+
+    def load(self) -> Scorer:
+        proxy = cached(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+        return PerplexityScorer(proxy)
+
+
+@dataclasses.dataclass(frozen=True)
+class DSIRScoring:
+    """Log importance weight of hashed n-grams, query set against corpus (Xie et al. 2023).
+
+    Args:
+      counts_dir: Folder of `CountNgrams`.
+    """
+
+    counts_dir: str
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def key(self) -> str:
+        return seeding.digest("dsir", 1, self.counts_dir)
+
+    def load(self) -> Scorer:
+        query, corpus = (
+            NgramCounts.from_bytes(files.read_bytes(files.join(self.counts_dir, name)))
+            for name in ("query.npz", "corpus.npz")
+        )
+        return DSIRScorer(query, corpus)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreSample:
+    """Scores of a hash sample of the examples, for what is relative to the corpus. An additive statistic.
+
+    Attributes:
+      values: Float64 [n], in any order.
+      scored: How many examples have a score in all.
+      unscorable: How many could not be scored.
+    """
+
+    values: np.ndarray
+    scored: int
+    unscorable: int
+
+    def __add__(self, other: "ScoreSample") -> "ScoreSample":
+        return ScoreSample(
+            np.concatenate([self.values, other.values]),
+            self.scored + other.scored,
+            self.unscorable + other.unscorable,
+        )
+
+
+# The error of a median of 20,000 values is below 1 % of their spread.
+_SAMPLED_SCORES = 20_000
+_SCORES = pa.schema([pa.field("score", pa.float64())])
+
+
+@dataclasses.dataclass
+class ScoreExamples(ModelTask):
+    """Scores every example of the corpus, for the baselines that know no clusters.
+
+    Takes splits, writes one row-aligned score file each (nan for a rejected row), and gives a `ScoreSample`.
+
+    Args:
+      corpus: The corpus.
+      scoring: What scores; its first score is used.
+      folder: Where the scores by split and `scores.json` go.
+    """
+
+    corpus: Corpus
+    scoring: Scoring
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "ScoreExamples"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "scores.json")
+
+    @property
+    def model_key(self) -> str:
+        return self.scoring.key
+
+    def check_device(self) -> None:
+        require_device(self.scoring.device)
+
+    def load(self) -> Scorer:
+        return self.scoring.load()
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "rows"),)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (piece_path(self.prefixes()[0], piece),)
+
+    def read(self, piece: Split) -> ScoreSample:
+        return self._sample(self.corpus.rows(piece), read_scores(self.folder, piece))
+
+    def do(self, piece: Split, model: Scorer) -> ScoreSample:
+        rows = self.corpus.rows(piece)
+        scores = np.full(len(rows.keys), np.nan)
+        if rows.usable.any():
+            # The reserve would do for a small corpus, but not for a large one, of which it is a part.
+            batches = read_rows(
+                piece, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
+            )
+            first = 0
+            for batch in batches:
+                at = first + np.flatnonzero(rows.usable[first : first + len(batch.texts)])
+                if len(at):
+                    texts = [batch.texts[i - first] or "" for i in at]
+                    scores[at] = model.score(texts)[:, 0]
+                first += len(batch.texts)
+        aligned.write_table(self.paths(piece)[0], _SCORES, {"score": scores})
+        return self._sample(rows, scores)
+
+    def finish(self, total: ScoreSample | None) -> None:
+        median = float(np.median(total.values)) if total and len(total.values) else 0.0
+        counts = {"scored": total.scored, "unscorable": total.unscorable} if total else {}
+        write_json(self.artifact, {"median": median, **counts})
+
+    def _sample(self, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
+        rate = _SAMPLED_SCORES / max(1, self.corpus.totals()["usable"])
+        draws = seeding.uniform(self.corpus.seed, "scores", rows.keys)
+        finite = rows.usable & np.isfinite(scores)
+        unscorable = int(np.count_nonzero(rows.usable & ~finite))
+        return ScoreSample(scores[finite & (draws < rate)], int(finite.sum()), unscorable)
+
+
+def read_scores(folder: str, split: Split) -> np.ndarray:
+    """Reads the row-aligned scores of a split, float64 [n]."""
+    return aligned.read_columns(piece_path(files.join(folder, "rows"), split))["score"]
+
+
+class Preference(Protocol):
+    """Ranks the examples of a split for a baseline: higher is taken first, nan never, ties by hash."""
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns float64 [n]."""
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        """Returns the influence of each row, float64 [n], or None where it was not computed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """A uniform draw by hash: all examples tie."""
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return np.zeros(len(rows.keys))
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class HighestScore:
+    """The highest scores first: influence without clusters, which is what Quad argues against.
+
+    Args:
+      folder: Folder of `ScoreExamples`.
+    """
+
+    folder: str
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return read_scores(self.folder, split)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return read_scores(self.folder, split)
+
+
+@dataclasses.dataclass(frozen=True)
+class MiddleScore:
+    """The scores nearest to the corpus's median first: the middle band of perplexity.
+
+    Args:
+      folder: Folder of `ScoreExamples`.
+    """
+
+    folder: str
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        path = files.join(self.folder, "scores.json")
+        median = cached(("scores.json", path), lambda: read_json(path))["median"]
+        return -np.abs(read_scores(self.folder, split) - median)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Resampled:
+    """Importance resampling without replacement: log weight plus Gumbel noise, highest first.
+
+    Args:
+      folder: Folder of `ScoreExamples` with `DSIRScoring`.
+    """
+
+    folder: str
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return sampling_priority(read_scores(self.folder, split), rows.keys, corpus.seed)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None

@@ -1,0 +1,367 @@
+"""Which rows of a split are selected: of the bandit's blocks, or by a baseline's ranking; the budget is cut here."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.bandit.budget import MAX_DRAW, CutExamples, TokenHistogram, in_bucket, priorities
+from beam_quad.io import aligned, files
+from beam_quad.records import Split
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.candidates import example_blocks, load_blocks
+from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
+from beam_quad.transforms.corpus import Corpus, read_json, write_json
+from beam_quad.transforms.rounds import Bandit
+from beam_quad.transforms.score import Preference
+from beam_quad.transforms.stage import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The rows of a split that are selected, and why. All columns are [m], by ascending row.
+
+    Attributes:
+      rows: Row numbers, int64.
+      cluster: int64, -1 where there is none.
+      block: int64, -1 where there is none.
+      round: Round in which it was accepted, int64, -1 where there is none.
+      influence: float64, nan where the example itself was not scored.
+      block_influence: Mean influence of its block's scored examples, float64, nan where there is none.
+      unscorable: Row numbers that have no finite score, and are rejected for it, int64.
+    """
+
+    rows: np.ndarray
+    cluster: np.ndarray
+    block: np.ndarray
+    round: np.ndarray
+    influence: np.ndarray
+    block_influence: np.ndarray
+    unscorable: np.ndarray
+
+
+class Selection(Protocol):
+    """Says which rows of a split are selected; everything that it needs is read by path."""
+
+    def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
+        """Selects rows of one split."""
+
+
+_SELECTION = pa.schema(
+    [
+        pa.field("cluster", pa.int64()),
+        pa.field("block", pa.int64()),
+        pa.field("round", pa.int64()),
+        pa.field("block_influence", pa.float64()),
+        pa.field("highest_draw", pa.uint64()),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSelection:
+    """The blocks (or, with `instance` acceptance, the examples) that the bandit accepted.
+
+    Args:
+      bandit: The bandit.
+      num_rounds: Rounds that were run, the pilot included.
+      assignments_dir: Folder of `AssignClusters`.
+      path: Artifact of `CutBlocks`.
+    """
+
+    bandit: Bandit
+    num_rounds: int
+    assignments_dir: str
+    path: str
+
+    def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
+        table = cached(("selection", self.path), lambda: aligned.read_columns(self.path))
+        scored = cached(("scored", self.bandit.folder), lambda: self.bandit.scored(self.num_rounds))
+        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        clusters, _ = read_assignment(self.assignments_dir, split)
+        blocks = np.full(len(clusters), -1, np.int64)
+        usable = np.flatnonzero(clusters >= 0)
+        blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
+        accepted = _find(_arm_code(table["cluster"], table["block"]), _arm_code(clusters, blocks))
+        scored_at = _find(scored["key"], rows.keys)
+        influence = np.full(len(clusters), np.nan)
+        has_score = (scored_at >= 0) & (clusters >= 0)
+        influence[has_score] = scored["influence"][scored_at[has_score]]
+        unscorable = has_score & np.isnan(influence)
+        taken = (accepted >= 0) & (clusters >= 0) & ~unscorable
+        if len(table["cluster"]):
+            taken &= _cut_draws(corpus, rows.keys) <= table["highest_draw"][accepted]
+        if self.bandit.policy.acceptance == "instance":
+            taken &= _find(self._accepted_keys(), rows.keys) >= 0
+        at = np.flatnonzero(taken)
+        why = accepted[at]
+        return Kept(
+            at,
+            clusters[at].astype(np.int64),
+            blocks[at],
+            table["round"][why],
+            influence[at],
+            table["block_influence"][why],
+            np.flatnonzero(unscorable),
+        )
+
+    def _accepted_keys(self) -> np.ndarray:
+        def read() -> np.ndarray:
+            return np.sort(self.bandit.state(self.num_rounds).accepted_examples.keys)
+
+        return cached(("accepted", self.bandit.folder), read)
+
+
+@dataclasses.dataclass
+class CutBlocks(Task):
+    """Cuts the accepted blocks in which the budget (or a cluster's share of it) ends.
+
+    Takes splits, gives the draws and tokens of the examples in those few blocks, and writes the accepted blocks with
+    the highest draw that is taken from each.
+
+    Args:
+      corpus: The corpus.
+      bandit: The bandit.
+      num_rounds: Rounds that were run, the pilot included.
+      assignments_dir: Folder of `AssignClusters`.
+      path: Where the selection goes.
+    """
+
+    corpus: Corpus
+    bandit: Bandit
+    num_rounds: int
+    assignments_dir: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        return "CutBlocks"
+
+    @property
+    def artifact(self) -> str:
+        return self.path
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits() if self._cuts() else ()
+
+    def do(self, piece: Split, model: Any) -> CutExamples:
+        codes = np.array([_arm_code(c, b) for c, b in sorted(self._cuts())], np.int64)
+        rows = self.corpus.rows(piece)
+        clusters, _ = read_assignment(self.assignments_dir, piece)
+        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        at = np.flatnonzero(clusters >= 0)
+        blocks = example_blocks(self.corpus.seed, rows.keys[at], clusters[at], num)
+        found = _find(codes, _arm_code(clusters[at], blocks))
+        at, found = at[found >= 0], found[found >= 0]
+        draws = _cut_draws(self.corpus, rows.keys[at])
+        return CutExamples(found, draws, rows.tokens[at])
+
+    def finish(self, total: CutExamples | None) -> None:
+        cuts = self._cuts()
+        order = {arm: number for number, arm in enumerate(sorted(cuts))}
+        columns: dict[str, list[Any]] = {name: [] for name in _SELECTION.names}
+        for cluster, block, number, influence in sorted(self._accepted()):
+            arm = (cluster, block)
+            draw = MAX_DRAW
+            if arm in cuts and total is not None:
+                draw = total.threshold(order[arm], cuts[arm])
+            for name, value in zip(
+                _SELECTION.names, (cluster, block, number, influence, draw), strict=True
+            ):
+                columns[name].append(value)
+        aligned.write_table(self.path, _SELECTION, columns)
+
+    def _cuts(self) -> dict[tuple[int, int], int]:
+        state = self.bandit.state(self.num_rounds)
+        return {(b.cluster_id, b.block): b.take_tokens for b in state.accepted if b.is_cut}
+
+    def _accepted(self) -> set[tuple[int, int, int, float]]:
+        state = self.bandit.state(self.num_rounds)
+        if self.bandit.policy.acceptance == "block":
+            return {(b.cluster_id, b.block, b.round, b.influence) for b in state.accepted}
+        scored = self.bandit.scored(self.num_rounds)
+        means = _block_means(scored)
+        examples = state.accepted_examples
+        arms = zip(
+            examples.cluster_id.tolist(),
+            examples.block.tolist(),
+            examples.round.tolist(),
+            strict=True,
+        )
+        return {(c, b, r, means[c, b]) for c, b, r in arms}
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedSelection:
+    """The examples that a baseline ranks highest.
+
+    Args:
+      preference: The ranking.
+      path: Artifact of the last `CutRanking`.
+      assignments_dir: Folder of `AssignClusters`, or None where nothing was clustered.
+    """
+
+    preference: Preference
+    path: str
+    assignments_dir: str | None
+
+    def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
+        lowest = np.uint64(cached(("cut", self.path), lambda: read_json(self.path))["lowest"])
+        packed, unscorable = ranking(self.preference, corpus, split, rows)
+        at = np.flatnonzero((packed >= lowest) & (packed > 0))
+        none = np.full(len(at), -1, np.int64)
+        clusters = none
+        if self.assignments_dir is not None:
+            clusters = read_assignment(self.assignments_dir, split)[0][at].astype(np.int64)
+        influence = self.preference.influence(split)
+        values = np.full(len(at), np.nan) if influence is None else influence[at]
+        return Kept(
+            at, clusters, none, none, values, np.full(len(at), np.nan), np.flatnonzero(unscorable)
+        )
+
+
+@dataclasses.dataclass
+class CutRanking(Task):
+    """Finds, 16 bits at a time, the lowest priority that the budget reaches: a radix selection by sums.
+
+    Takes splits. Levels 0 and 1 give a `TokenHistogram`; the last level has so few examples left that they are gathered
+    and cut exactly.
+
+    Args:
+      corpus: The corpus.
+      preference: The ranking.
+      budget_tokens: Tokens to select.
+      folder: Where the levels' decisions go.
+      level: 0, 1 or 2.
+    """
+
+    corpus: Corpus
+    preference: Preference
+    budget_tokens: int
+    folder: str
+    level: int
+
+    @property
+    def name(self) -> str:
+        return f"CutRanking{self.level}"
+
+    @property
+    def artifact(self) -> str:
+        return cut_path(self.folder, self.level)
+
+    def pieces(self) -> tuple[Split, ...]:
+        return () if self._before()["is_decided"] else self.corpus.splits()
+
+    def do(self, piece: Split, model: Any) -> TokenHistogram | CutExamples:
+        rows = self.corpus.rows(piece)
+        packed, _ = ranking(self.preference, self.corpus, piece, rows)
+        prefix = self._before()["prefix"]
+        if self.level < LAST_LEVEL:
+            return TokenHistogram.of(packed, rows.tokens, self.level, prefix)
+        at = np.flatnonzero(in_bucket(packed, self.level, prefix))
+        # Ascending draws are descending priorities.
+        return CutExamples(np.zeros(len(at), np.int64), ~packed[at], rows.tokens[at])
+
+    def finish(self, total: TokenHistogram | CutExamples | None) -> None:
+        before = self._before()
+        if before["is_decided"] or total is None:
+            write_json(self.artifact, {**before, "is_decided": True})
+            return
+        left = self.budget_tokens - before["taken"]
+        if isinstance(total, CutExamples):
+            lowest = int(~total.threshold(0, left))
+            write_json(self.artifact, {**before, "is_decided": True, "lowest": lowest})
+            return
+        bucket, taken = total.cut(left)
+        write_json(
+            self.artifact,
+            {
+                "is_decided": bucket < 0,
+                "prefix": (before["prefix"] << 16) + max(bucket, 0),
+                "taken": before["taken"] + taken,
+                "lowest": 1,
+            },
+        )
+
+    def _before(self) -> dict:
+        if self.level == 0:
+            return {"is_decided": False, "prefix": 0, "taken": 0, "lowest": 1}
+        path = cut_path(self.folder, self.level - 1)
+        return cached(("cut", path), lambda: read_json(path))
+
+
+LAST_LEVEL = 2
+
+
+def cut_path(folder: str, level: int) -> str:
+    """Where a level of `CutRanking` writes."""
+    return files.join(folder, f"cut-{level}.json")
+
+
+def ranking(
+    preference: Preference, corpus: Corpus, split: Split, rows: aligned.Rows
+) -> tuple[np.ndarray, np.ndarray]:
+    """Packs a baseline's ranking of a split.
+
+    Returns:
+      Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
+    """
+    ranks = preference.rank(corpus, split, rows)
+    unscorable = rows.usable & ~np.isfinite(ranks)
+    packed = priorities(np.where(unscorable, np.nan, ranks), _cut_draws(corpus, rows.keys))
+    return np.where(rows.usable, packed, np.uint64(0)), unscorable
+
+
+@dataclasses.dataclass(frozen=True)
+class EqualClusters:
+    """The same tokens from every cluster, as far as it has them: diversity alone.
+
+    An example at u in [0, 1) of a cluster of n tokens stands at about token u n of its cluster, so that taking the
+    examples with the smallest u n fills all clusters evenly.
+
+    Args:
+      assignments_dir: Folder of `AssignClusters`.
+    """
+
+    assignments_dir: str
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        clusters, _ = read_assignment(self.assignments_dir, split)
+        tokens = load_cluster_sums(self.assignments_dir).tokens
+        place = seeding.uniform(corpus.seed, "cluster_uniform", rows.keys) * tokens[clusters]
+        return np.where(clusters >= 0, -place, np.nan)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None
+
+
+def _cut_draws(corpus: Corpus, keys: np.ndarray) -> np.ndarray:
+    return seeding.mix(corpus.seed, "cut", keys)
+
+
+def _arm_code(cluster: Any, block: Any) -> Any:
+    return np.asarray(cluster, np.int64) * (1 << 32) + np.asarray(block, np.int64)
+
+
+def _find(sorted_values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Finds values in an ascending array: their index, or -1; int64 [n]."""
+    if not len(sorted_values):
+        return np.full(len(wanted), -1, np.int64)
+    at = np.minimum(np.searchsorted(sorted_values, wanted), len(sorted_values) - 1)
+    return np.where(sorted_values[at] == wanted, at, -1)
+
+
+def _block_means(scored: dict[str, np.ndarray]) -> dict[tuple[int, int], float]:
+    finite = np.isfinite(scored["influence"])
+    codes = _arm_code(scored["cluster"], scored["block"])[finite]
+    unique, at = np.unique(codes, return_inverse=True)
+    tokens = scored["tokens"][finite]
+    # Sums of (influence x tokens) of at most a few dozen examples, in the order of their keys.
+    weighted = np.bincount(at, weights=scored["influence"][finite] * tokens)
+    means = weighted / np.bincount(at, weights=tokens)
+    return {
+        (int(code >> 32), int(code & 0xFFFFFFFF)): float(mean)
+        for code, mean in zip(unique, means, strict=True)
+    }

@@ -1,0 +1,159 @@
+"""A hash sample of the corpus's texts, in fixed groups: what curvature and n-grams are fitted on."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.pvalue import PCollection
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.io import aligned, files
+from beam_quad.io.batches import Columns
+from beam_quad.io.plan import read_plan
+from beam_quad.io.rows import read_rows
+from beam_quad.io.splits import InputPlan
+from beam_quad.records import Split
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.corpus import Corpus, piece_path, write_json
+from beam_quad.transforms.embed import BATCH_ROWS, RESERVE_SCHEMA
+from beam_quad.transforms.stage import Finished, Sentinel, Task
+
+# Few groups, made by hash: a sum over them in order is the same however many workers there are.
+NUM_GROUPS = 8
+
+
+@dataclasses.dataclass
+class SampleTexts(Task):
+    """Draws about `num_examples` texts from the reserve by hash, and puts them in `NUM_GROUPS` files, sorted by key.
+
+    Takes splits; the drawn texts cross the shuffle, packed by split and group.
+
+    Args:
+      corpus: The corpus.
+      folder: Where the groups and `sample.json` go.
+      num_examples: How many texts are wanted.
+    """
+
+    corpus: Corpus
+    folder: str
+    num_examples: int
+
+    @property
+    def name(self) -> str:
+        return "SampleTexts"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "sample.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def do(self, piece: Any, model: Any) -> Any:
+        raise TypeError("SampleTexts works in two steps; see expand")
+
+    def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
+        task = dataclasses.replace(self)
+        return (
+            pieces
+            | "Draw" >> beam.FlatMap(_draw, task)
+            | "ByGroup" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write, task)
+        )
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, total.counts if total else {})
+
+
+def read_group(folder: str, group: int) -> tuple[list[str], list[str]]:
+    """Reads the ids and texts of a group; none where no text fell into it."""
+    path = _group_path(folder, group)
+    if not files.exists(path):
+        return [], []
+    table = aligned.read_table(path)
+    return table.column("example_id").to_pylist(), table.column("text").to_pylist()
+
+
+def _group_path(folder: str, group: int) -> str:
+    return files.join(folder, f"group-{group:02d}.parquet")
+
+
+def _draw(element: Any, task: SampleTexts) -> Iterator[tuple[int, bytes]]:
+    if isinstance(element, (Sentinel, Finished)):
+        yield -1, b""
+        return
+    corpus = task.corpus
+    rows = corpus.rows(element)
+    rate = task.num_examples / max(1, corpus.totals()["reserve"])
+    with files.open_read(piece_path(corpus.reserve_dir, element)) as file:
+        parquet = pq.ParquetFile(file)
+        for i in range(parquet.num_row_groups):
+            # Keys first: most row groups of a large corpus hold no drawn text, and are not read further.
+            head = parquet.read_row_group(i, columns=["row", "key"])
+            keys = head.column("key").to_numpy()
+            usable = rows.usable[head.column("row").to_numpy()]
+            drawn = np.flatnonzero((seeding.uniform(corpus.seed, "sample", keys) < rate) & usable)
+            if not len(drawn):
+                continue
+            table = parquet.read_row_group(i).take(pa.array(drawn))
+            groups = seeding.mix(corpus.seed, "sample_group", keys[drawn]) % np.uint64(NUM_GROUPS)
+            for group in np.unique(groups):
+                part = table.take(pa.array(np.flatnonzero(groups == group)))
+                yield int(group), _packed(part)
+
+
+def _packed(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _write(element: tuple[int, Iterable[bytes]], task: SampleTexts) -> Tally | None:
+    group, parts = element
+    if group < 0:
+        return None
+    table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
+    table = table.sort_by("key").combine_chunks()
+    columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
+    aligned.write_table(_group_path(task.folder, group), RESERVE_SCHEMA, columns)
+    return Tally({"examples": table.num_rows})
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A group of the query set, by reference.
+
+    Args:
+      name: The group's name.
+      weight: Relative weight of its (standardised) influence, > 0.
+      plan_path: The plan of its files.
+      text_column: Column of the text.
+    """
+
+    name: str
+    weight: float
+    plan_path: str
+    text_column: str
+
+    def plan(self) -> InputPlan:
+        """The plan, read once per process."""
+        return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
+
+    def texts(self, part: int = 0, num_parts: int = 1) -> list[str]:
+        """Reads the usable texts of every `num_parts`-th split from `part` on."""
+        plan = self.plan()
+        columns = Columns(text=self.text_column)
+        return [
+            text
+            for split in plan.splits[part::num_parts]
+            for batch in read_rows(split, plan.schema, columns, batch_rows=BATCH_ROWS)
+            for text in batch.texts
+            if text is not None
+        ]

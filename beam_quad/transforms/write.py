@@ -1,0 +1,293 @@
+"""The last stage: every split is filtered against the selection, then manifest, report and COMPLETE."""
+
+import dataclasses
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from beam_quad.additive import Tally, total
+from beam_quad.errors import IntegrityError
+from beam_quad.io import aligned, files
+from beam_quad.io.batches import default_id
+from beam_quad.io.output import (
+    Rejected,
+    Selected,
+    WrittenPart,
+    part_name,
+    provenance,
+    write_rejected,
+    write_selected,
+)
+from beam_quad.records import Reason, Split
+from beam_quad.transforms.corpus import Corpus, read_json, write_json
+from beam_quad.transforms.embed import bad_file_detail
+from beam_quad.transforms.select import Kept, Selection
+from beam_quad.transforms.stage import Task
+from beam_quad.transforms.summary import Summary
+
+# Trainers like files of some 100 MB; a part is not gathered from more splits than keep its worker busy a few minutes.
+_PART_BYTES = 128 << 20
+_MAX_SPLITS_PER_PART = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One file of the output: a run of splits.
+
+    Attributes:
+      number: Its number.
+      num_parts: How many there are.
+      first: Index of its first split.
+      last: Index after its last split.
+    """
+
+    number: int
+    num_parts: int
+    first: int
+    last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PartSums:
+    """What parts hold. An additive statistic.
+
+    Attributes:
+      files: The files written.
+      counts: `read`, `selected`, `not_selected`, `rejected`, `tokens_selected` ..., and the same by source and cluster.
+    """
+
+    files: tuple[WrittenPart, ...]
+    counts: Tally
+
+    def __add__(self, other: "PartSums") -> "PartSums":
+        return PartSums(self.files + other.files, self.counts + other.counts)
+
+
+@dataclasses.dataclass
+class WriteSelection(Task):
+    """Writes the selected and the rejected rows of every run of splits, then what a reader needs to trust them.
+
+    Takes `Part`s and gives `PartSums`. Text goes from the input to the output on one worker; it is never shuffled.
+
+    Args:
+      corpus: The corpus.
+      selection: Says which rows are selected.
+      output: The output directory.
+      output_format: Format of the selected parts.
+      budget_tokens: Tokens asked for, which with the corpus's tell how large the parts will be.
+      summary: Makes the manifest and the report.
+    """
+
+    corpus: Corpus
+    selection: Selection
+    output: str
+    output_format: str
+    budget_tokens: int
+    summary: Summary
+
+    @property
+    def name(self) -> str:
+        return "WriteSelection"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.output, "COMPLETE")
+
+    def pieces(self) -> list[Part]:
+        tokens = max(1, self.corpus.totals().get("tokens", 0))
+        runs = part_runs(self.corpus.splits(), min(1.0, self.budget_tokens / tokens))
+        return [Part(i, len(runs), first, last) for i, (first, last) in enumerate(runs)]
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.output, "_run", "parts"),)
+
+    def paths(self, piece: Part) -> tuple[str, ...]:
+        return (files.join(self.prefixes()[0], part_name(piece.number, piece.num_parts, "json")),)
+
+    def read(self, piece: Part) -> PartSums:
+        record = read_json(self.paths(piece)[0])
+        parts = tuple(
+            WrittenPart(files.join(self.output, path), sha256, num_rows, size)
+            for path, sha256, num_rows, size in record["files"]
+        )
+        return PartSums(parts, Tally(record["counts"]))
+
+    def do(self, piece: Part, model: Any) -> PartSums:
+        counts: list[Tally] = []
+        rejected: list[Rejected] = []
+        selected_name = part_name(piece.number, piece.num_parts, self.output_format)
+        selected = write_selected(
+            files.join(self.output, "selected", selected_name),
+            self._select(piece, counts, rejected),
+            self.corpus.plan().schema,
+        )
+        rejected_name = part_name(piece.number, piece.num_parts)
+        refused = write_rejected(files.join(self.output, "rejected", rejected_name), rejected)
+        sums = PartSums((selected, refused), total(counts, Tally()))
+        if selected.num_rows != sums.counts["selected"]:
+            raise IntegrityError(
+                f"{selected.path} holds {selected.num_rows} rows where {sums.counts['selected']} were "
+                "selected; was the input changed while the job ran?"
+            )
+        record = {
+            "files": [
+                (
+                    posixpath.join(folder, posixpath.basename(f.path)),
+                    f.sha256,
+                    f.num_rows,
+                    f.size_bytes,
+                )
+                for folder, f in (("selected", selected), ("rejected", refused))
+            ],
+            "counts": sums.counts.counts,
+        }
+        write_json(self.paths(piece)[0], record)
+        return sums
+
+    def finish(self, sums: PartSums) -> None:
+        counts = sums.counts
+        accounted = counts["selected"] + counts["not_selected"] + counts["rejected"]
+        if counts["read"] != accounted:
+            raise IntegrityError(
+                f"{counts['read']} rows were read, but {counts['selected']} selected, "
+                f"{counts['not_selected']} not selected and {counts['rejected']} rejected make {accounted}"
+            )
+        parts = [
+            {
+                "path": posixpath.join(*part.path.replace("\\", "/").split("/")[-2:]),
+                "sha256": part.sha256,
+                "rows": part.num_rows,
+                "bytes": part.size_bytes,
+            }
+            for part in sums.files
+        ]
+        manifest = self.summary.manifest(counts, sorted(parts, key=lambda part: part["path"]))
+        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        files.write_once(files.join(self.output, "manifest.json"), text.encode(), replace=True)
+        page = self.summary.report(manifest, counts)
+        files.write_once(files.join(self.output, "report.html"), page.encode(), replace=True)
+        files.write_once(self.artifact, b"")
+
+    def _select(
+        self, part: Part, counts: list[Tally], rejected: list[Rejected]
+    ) -> Iterator[Selected]:
+        for split in self.corpus.splits()[part.first : part.last]:
+            rows = self.corpus.rows(split)
+            if split.shard in self.corpus.bad_shards():
+                rejected.extend(self._bad_file(split))
+                counts.append(Tally({"bad_files": int(split.first_row == 0)}))
+                continue
+            kept = self.selection.keep(self.corpus, split, rows)
+            rejected.extend(_rejected(split, rows, kept))
+            counts.append(_counts(split, rows, kept))
+            if len(kept.rows):
+                yield Selected(split, split.first_row + kept.rows, _provenance(split, rows, kept))
+
+    def _bad_file(self, split: Split) -> Iterator[Rejected]:
+        # One line a file, however many splits it has.
+        if split.first_row == 0:
+            details = [
+                bad_file_detail(self.corpus, other)
+                for other in self.corpus.splits()
+                if other.shard == split.shard
+            ]
+            detail = next((text for text in details if text), "unreadable")
+            yield Rejected(split.shard, None, Reason.BAD_FILE, detail)
+
+
+def part_runs(splits: tuple[Split, ...], share: float) -> list[tuple[int, int]]:
+    """Cuts the splits into runs whose selected part is expected to be about `_PART_BYTES`.
+
+    Args:
+      splits: All splits.
+      share: Share of the corpus that is selected, in [0, 1].
+
+    Returns:
+      (first, last) of each run, `last` excluded.
+    """
+    runs, first, size = [], 0, 0.0
+    for index, split in enumerate(splits):
+        size += share * split.size_bytes
+        if size >= _PART_BYTES or index + 1 - first == _MAX_SPLITS_PER_PART:
+            runs.append((first, index + 1))
+            first, size = index + 1, 0.0
+    if first < len(splits):
+        runs.append((first, len(splits)))
+    return runs
+
+
+def source_of(shard: str) -> str:
+    """Names the part of the input that a shard belongs to: its top folder, or its stem without its number."""
+    if "/" in shard:
+        return shard.split("/", 1)[0]
+    stem = shard.split(".", 1)[0]
+    return re.sub(r"[-_]?\d[\d_-]*(of[-_]?\d+)?$", "", stem) or stem
+
+
+def _provenance(split: Split, rows: aligned.Rows, kept: Kept) -> Any:
+    ids = [
+        rows.ids[row] or default_id(split.shard, split.first_row + row)
+        for row in kept.rows.tolist()
+    ]
+    return provenance(
+        ids,
+        tokens=rows.tokens[kept.rows],
+        cluster=_or_null(kept.cluster),
+        block=_or_null(kept.block),
+        round=_or_null(kept.round),
+        influence=kept.influence,
+        block_influence=kept.block_influence,
+    )
+
+
+def _or_null(column: np.ndarray) -> Any:
+    return np.ma.masked_less(column, 0) if (column < 0).any() else column
+
+
+def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected]:
+    unscorable = set(kept.unscorable.tolist())
+    for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist())):
+        number = split.first_row + row
+        if row in unscorable:
+            yield Rejected(split.shard, number, Reason.NOT_FINITE, "its score is not finite")
+            continue
+        reason = aligned.reason_of(int(rows.reasons[row]))
+        detail = rows.details[row] or ""
+        if reason is Reason.DUPLICATE_ID:
+            detail = f"id {rows.ids[row]!r} stands at an earlier row"
+        yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
+
+
+def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
+    num_read, num_rejected = len(rows.keys), int((~rows.usable).sum()) + len(kept.unscorable)
+    num_selected = len(kept.rows)
+    tokens = rows.tokens[kept.rows]
+    source = f"source/{source_of(split.shard)}"
+    usable_tokens = int(rows.tokens[rows.usable].sum())
+    counts = {
+        "read": num_read,
+        "rejected": num_rejected,
+        "selected": num_selected,
+        "not_selected": num_read - num_rejected - num_selected,
+        "tokens_read": usable_tokens,
+        "tokens_selected": int(tokens.sum()),
+        f"{source}/documents": num_read - num_rejected,
+        f"{source}/tokens": usable_tokens,
+        f"{source}/rejected": num_rejected,
+        f"{source}/selected_documents": num_selected,
+        f"{source}/selected_tokens": int(tokens.sum()),
+    }
+    codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
+    for code, count in zip(codes, occurrences, strict=True):
+        counts[f"rejected/{aligned.reason_of(int(code))}"] = int(count)
+    if len(kept.unscorable):
+        counts[f"rejected/{Reason.NOT_FINITE}"] = len(kept.unscorable)
+    clusters = kept.cluster[kept.cluster >= 0]
+    for cluster, count in zip(*np.unique(clusters, return_counts=True), strict=True):
+        counts[f"cluster/{cluster}/documents"] = int(count)
+        counts[f"cluster/{cluster}/tokens"] = int(tokens[kept.cluster == cluster].sum())
+    return Tally(counts)

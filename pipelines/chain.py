@@ -1,0 +1,441 @@
+"""Flags to objects: the plan of a run, the folders of its artifacts, and the chain of its stages."""
+
+import dataclasses
+import math
+from typing import Any
+
+from beam_quad import seeding
+from beam_quad.bandit import QuadPolicy
+from beam_quad.clustering import default_num_clusters
+from beam_quad.embedding import EmbedderSpec, embedder_fingerprint
+from beam_quad.errors import UsageError
+from beam_quad.gradients.proxy import ProxySpec, content_fingerprint
+from beam_quad.io import files
+from beam_quad.io.plan import write_plan
+from beam_quad.io.splits import InputPlan, plan_input
+from beam_quad.transforms import candidates, cluster, curvature, score, select
+from beam_quad.transforms.corpus import Corpus
+from beam_quad.transforms.deduplicate import FindDuplicateIds
+from beam_quad.transforms.embed import EmbedExamples
+from beam_quad.transforms.ngrams import CountNgrams
+from beam_quad.transforms.rounds import Bandit, RunRound
+from beam_quad.transforms.stage import Task
+from beam_quad.transforms.summary import Summary
+from beam_quad.transforms.texts import Query, SampleTexts
+from beam_quad.transforms.write import WriteSelection
+from pipelines.options import QuadOptions, needs_clusters, needs_proxy, needs_query
+
+# Bumped when a stage's files change their meaning, so that files of an older version are not read.
+_VERSIONS = {
+    "rows": 1,
+    "embeddings": 1,
+    "reserve": 1,
+    "clusters": 1,
+    "blocks": 1,
+    "curvature": 1,
+    "query": 1,
+    "rounds": 1,
+    "scores": 1,
+}
+_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What the launcher has looked at and found good, before anything is written.
+
+    Attributes:
+      corpus: The plan of the corpus.
+      query: The plan of each query group's files.
+      proxy: The proxy model, or None.
+      proxy_fingerprint: Its content.
+      embedder: The embedder, or None where nothing is embedded.
+      embedder_fingerprint: Its content.
+    """
+
+    corpus: InputPlan
+    query: dict[str, InputPlan]
+    proxy: ProxySpec | None
+    proxy_fingerprint: str
+    embedder: EmbedderSpec | None
+    embedder_fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A run, ready to be wired.
+
+    Attributes:
+      tasks: The stages in order.
+      plan_path: Where the plan lies.
+      config: The options that the result depends on.
+      fingerprint: Names the configuration and the input; an output belongs to one of them.
+      plans: Plans to write before the job starts, by path.
+    """
+
+    tasks: tuple[Task, ...]
+    plan_path: str
+    config: dict[str, Any]
+    fingerprint: str
+    plans: dict[str, InputPlan]
+
+    def write_plans(self) -> None:
+        """Writes the plans, once."""
+        for path, plan in self.plans.items():
+            write_plan(path, plan)
+
+
+def look(options: QuadOptions) -> Inputs:
+    """Looks at the input, the query set and the models.
+
+    Raises:
+      UsageError: One line, if anything is missing or cannot be used.
+    """
+    corpus = plan_input(
+        options.input,
+        input_root=options.input_root,
+        text_column=options.text_column,
+        id_column=options.id_column,
+        tokens_column=options.tokens_column,
+        split_bytes=options.split_mb << 20,
+    )
+    if corpus.num_rows_exact and corpus.num_rows == 0:
+        raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
+    query: dict[str, InputPlan] = {}
+    if needs_query(options.policy):
+        text_column = options.query_text_column or options.text_column
+        for name, globs in options.query.items():
+            plan = plan_input(globs, text_column=text_column, is_query=True)
+            if plan.num_rows == 0 and plan.num_rows_exact:
+                raise UsageError(f"the query group {name} has no rows; check {', '.join(globs)}")
+            query[name] = plan
+    proxy, proxy_fingerprint = None, ""
+    if options.proxy_model is not None:
+        proxy = ProxySpec(
+            path=options.proxy_model,
+            revision=options.proxy_revision,
+            device=options.device,
+            dtype=options.dtype,
+            num_threads=options.threads,
+            context_length=options.context_length,
+            max_windows=options.max_windows,
+            max_batch_tokens=options.max_batch_tokens,
+        )
+        proxy_fingerprint = content_fingerprint(options.proxy_model, options.proxy_revision)
+    embedder, embedder_print = None, ""
+    if needs_clusters(options.policy):
+        embedder = EmbedderSpec(
+            name=options.embedder,
+            revision=options.embedder_revision,
+            device=options.device,
+            num_threads=options.threads,
+            dim=options.embedder_dim,
+            max_tokens=options.embedder_max_tokens,
+        )
+        embedder_print = embedder_fingerprint(embedder)
+    return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
+
+
+def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = None) -> Chain:
+    """Builds the chain of stages.
+
+    Args:
+      options: The flags.
+      inputs: What `look` found.
+      scoring: What scores the pulls, in place of influence; then no curvature is fitted.
+
+    Returns:
+      The chain; nothing is written yet.
+    """
+    return _Builder(options, inputs, scoring).build()
+
+
+def reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
+    """Decides the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
+
+    Eight candidates are wanted for each that a pull may score, so that blocks of other budgets and options find theirs.
+    """
+    if options.acceptance == "instance":
+        return 1.0
+    num_clusters = options.num_clusters or default_num_clusters(max(1, plan.num_rows))
+    samples = options.samples_per_pull or 10
+    wanted = max(options.reserve_examples, 8 * num_clusters * options.blocks_per_cluster * samples)
+    share = min(1.0, wanted / max(1, plan.num_rows))
+    return float(2.0 ** math.ceil(math.log2(share)))
+
+
+class _Builder:
+    """Names every folder by what its files depend on, and links the stages that a policy needs."""
+
+    def __init__(self, options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None) -> None:
+        self.options = options
+        self.inputs = inputs
+        self.scoring = scoring
+        self.output = files.absolute(options.output)
+        root = options.artifacts or files.join(self.output, "_run")
+        self.artifacts = files.absolute(root)
+        self.tasks: list[Task] = []
+        self.plans: dict[str, InputPlan] = {}
+        self.corpus_id = ""
+        self.corpus = self._corpus()
+        self.query = self._query()
+        self.folders: dict[str, str] = {}
+
+    def build(self) -> Chain:
+        options = self.options
+        self._embed()
+        if needs_clusters(options.policy):
+            self._cluster()
+        selection = self._quad() if options.policy == "quad" else self._baseline()
+        config = self._config()
+        self.tasks.append(
+            WriteSelection(
+                self.corpus,
+                selection,
+                self.output,
+                options.output_format,
+                options.budget_tokens,
+                self._summary(config, selection),
+            )
+        )
+        fingerprint = seeding.digest(
+            self.corpus_id, self.inputs.proxy_fingerprint, self.inputs.embedder_fingerprint,
+            *(plan.snapshot for plan in self.inputs.query.values()), sorted(config.items()),
+        )  # fmt: skip
+        return Chain(tuple(self.tasks), self.corpus.plan_path, config, fingerprint, self.plans)
+
+    def _folder(self, kind: str, *parts: object) -> str:
+        version = _VERSIONS.get(kind, 1)
+        return files.join(self.artifacts, kind, seeding.digest(kind, version, *parts)[:20])
+
+    def _corpus(self) -> Corpus:
+        options, inputs = self.options, self.inputs
+        columns = (options.text_column, options.id_column, options.tokens_column)
+        read = seeding.digest(*columns, inputs.corpus.schema.to_string())
+        tokenizer = None if options.tokens_column else inputs.proxy_fingerprint
+        rate = reserve_rate(options, inputs.corpus)
+        rows_dir = self._folder("rows", read, tokenizer)
+        embeddings_dir = None
+        if inputs.embedder is not None:
+            spec = dataclasses.replace(inputs.embedder, name="", revision=None)
+            embeddings_dir = self._folder("embeddings", read, inputs.embedder_fingerprint, spec)
+        reserve_dir = self._folder("reserve", rows_dir, options.seed, rate)
+        layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in inputs.corpus.splits]
+        folder = self._folder(
+            "corpus", rows_dir, embeddings_dir, reserve_dir, options.on_bad_file, layout
+        )
+        self.corpus_id = folder.rsplit("/", 1)[-1]
+        plan_path = files.join(folder, "plan.json.gz")
+        self.plans[plan_path] = inputs.corpus
+        return Corpus(
+            plan_path=plan_path,
+            totals_path=files.join(folder, "totals.json"),
+            rows_dir=rows_dir,
+            embeddings_dir=embeddings_dir,
+            reserve_dir=reserve_dir,
+            reserve_rate=rate,
+            duplicates_dir=files.join(folder, "duplicates") if options.id_column else None,
+            text_column=options.text_column,
+            id_column=options.id_column,
+            tokens_column=options.tokens_column,
+            seed=options.seed,
+        )
+
+    def _query(self) -> tuple[Query, ...]:
+        groups = []
+        for name, plan in self.inputs.query.items():
+            path = files.join(self._folder("query_plan", plan.snapshot, plan.root), "plan.json.gz")
+            self.plans[path] = plan
+            column = self.options.query_text_column or self.options.text_column
+            groups.append(Query(name, self.options.query_weights[name], path, column))
+        return tuple(groups)
+
+    def _embed(self) -> None:
+        options = self.options
+        self.tasks.append(
+            EmbedExamples(
+                self.corpus,
+                self.inputs.embedder,
+                None if options.tokens_column else options.proxy_model,
+                options.proxy_revision,
+                options.on_bad_file == "reject",
+            )
+        )
+        if self.corpus.duplicates_dir is not None:
+            self.tasks.append(FindDuplicateIds(self.corpus))
+
+    def _cluster(self) -> None:
+        options = self.options
+        folder = self._folder(
+            "clusters",
+            self.corpus_id,
+            options.num_clusters,
+            options.max_cluster_share,
+            options.seed,
+        )
+        self.folders["clusters"] = folder
+        self.folders["assignments"] = files.join(folder, "assignments")
+        self.tasks += [
+            cluster.FitCenters(
+                self.corpus, folder, options.num_clusters, options.max_cluster_share
+            ),
+            cluster.AssignClusters(self.corpus, folder, self.folders["assignments"]),
+        ]
+
+    def _quad(self) -> select.BlockSelection:
+        options = self.options
+        whole = options.acceptance == "instance"
+        blocks = self._folder(
+            "blocks", self.folders["clusters"], options.samples_per_pull, options.blocks_per_cluster, whole
+        )  # fmt: skip
+        assignments = self.folders["assignments"]
+        self.tasks += [
+            candidates.CountBlocks(
+                self.corpus, assignments, blocks, options.samples_per_pull, options.blocks_per_cluster, whole
+            ),
+            candidates.GatherCandidates(self.corpus, assignments, blocks),
+        ]  # fmt: skip
+        scoring = self.scoring or self._influence()
+        weights = tuple(group.weight for group in self.query) or (1.0,)
+        policy = self._policy()
+        folder = self._folder("rounds", blocks, scoring.key, policy, weights)
+        bandit = Bandit(policy, blocks, folder)
+        combined = files.join(folder, "combined.safetensors") if len(weights) > 1 else None
+        for number in range(policy.num_rounds + 1):
+            if number == 1 and combined is not None and isinstance(scoring, score.InfluenceScoring):
+                scoring = dataclasses.replace(scoring, vectors_path=combined)
+            scores = self._folder("scores", scoring.key)
+            self.tasks.append(RunRound(bandit, number, scoring, scores, weights, combined))
+        path = files.join(folder, "selection.parquet")
+        num_rounds = policy.num_rounds + 1
+        self.tasks.append(select.CutBlocks(self.corpus, bandit, num_rounds, assignments, path))
+        return select.BlockSelection(bandit, num_rounds, assignments, path)
+
+    def _policy(self) -> QuadPolicy:
+        options = self.options
+        try:
+            return QuadPolicy(
+                budget_tokens=options.budget_tokens,
+                # The real number is known on the workers, once the corpus is counted.
+                samples_per_pull=options.samples_per_pull or 1,
+                num_rounds=options.num_rounds,
+                arms_per_round=options.arms_per_round,
+                alpha=options.alpha,
+                tau=options.tau,
+                acceptance=options.acceptance,
+                max_share_per_cluster=options.max_share_per_cluster,
+                seed=options.seed,
+            )
+        except ValueError as error:
+            raise UsageError(f"--{error}") from error
+
+    def _influence(self) -> score.InfluenceScoring:
+        options, proxy = self.options, self._proxy()
+        sample = self._folder("sample", self.corpus_id, options.curvature_examples, options.seed)
+        spec = dataclasses.replace(proxy, path="", revision=None)
+        model = (self.inputs.proxy_fingerprint, spec, options.layers)
+        fitted = self._folder("curvature", sample, *model, options.curvature_labels)
+        fit = curvature.Fit(
+            proxy, self.inputs.proxy_fingerprint, options.layers, options.curvature_labels, sample, options.seed
+        )  # fmt: skip
+        kind = options.curvature
+        if kind != "identity":
+            self.tasks += [
+                SampleTexts(self.corpus, sample, options.curvature_examples),
+                curvature.SumCovariances(fit, fitted),
+                curvature.Eigendecompose(fitted),
+            ]
+        if kind == "ekfac":
+            self.tasks.append(curvature.SumEigenvalues(fit, fitted))
+        basis = (fitted, options.damping) if kind != "identity" else ()
+        query = [
+            (q.name, plan.snapshot, q.text_column)
+            for q, plan in zip(self.query, self.inputs.query.values(), strict=True)
+        ]
+        folder = self._folder("query", kind, *model, *basis, query)
+        self.folders["query"] = folder
+        self.tasks.append(
+            curvature.FitQueryVectors(fit, self.query, kind, options.damping, fitted, folder)
+        )
+        return score.InfluenceScoring(
+            proxy,
+            self.inputs.proxy_fingerprint,
+            options.layers,
+            curvature.vectors_path(folder),
+            options.normalize,
+        )
+
+    def _baseline(self) -> select.RankedSelection:
+        preference = self._preference()
+        folder = self._folder("ranking", self.corpus_id, preference, self.options.budget_tokens)
+        for level in range(select.LAST_LEVEL + 1):
+            self.tasks.append(
+                select.CutRanking(
+                    self.corpus, preference, self.options.budget_tokens, folder, level
+                )
+            )
+        path = select.cut_path(folder, select.LAST_LEVEL)
+        return select.RankedSelection(preference, path, self.folders.get("assignments"))
+
+    def _preference(self) -> score.Preference:
+        policy = self.options.policy
+        if policy == "random":
+            return score.Random()
+        if policy == "cluster_uniform":
+            return select.EqualClusters(self.folders["assignments"])
+        if policy == "perplexity":
+            return score.MiddleScore(
+                self._score(score.PerplexityScoring(self._proxy(), self.inputs.proxy_fingerprint))
+            )
+        if policy == "dsir":
+            snapshots = [plan.snapshot for plan in self.inputs.query.values()]
+            counts = self._folder("ngrams", self.corpus_id, snapshots)
+            self.tasks.append(CountNgrams(self.corpus, self.query, counts))
+            return score.Resampled(self._score(score.DSIRScoring(counts)))
+        if len(self.query) > 1:
+            raise UsageError(
+                "--policy=influence_top_k ranks by one query group; pass --query, or --policy=quad"
+            )
+        return score.HighestScore(self._score(self.scoring or self._influence()))
+
+    def _score(self, scoring: score.Scoring) -> str:
+        folder = self._folder("corpus_scores", self.corpus_id, scoring.key)
+        self.folders["scores"] = folder
+        self.tasks.append(score.ScoreExamples(self.corpus, scoring, folder))
+        return folder
+
+    def _proxy(self) -> ProxySpec:
+        if self.inputs.proxy is None or not needs_proxy(self.options.policy):
+            raise UsageError(f"--policy={self.options.policy} needs --proxy_model")
+        return self.inputs.proxy
+
+    def _config(self) -> dict[str, Any]:
+        config = dataclasses.asdict(self.options)
+        for name in _WHERE_NOT_WHAT:
+            config.pop(name)
+        config["query"] = {name: list(globs) for name, globs in self.options.query.items()}
+        config["input"] = list(self.options.input)
+        return config
+
+    def _summary(
+        self, config: dict[str, Any], selection: select.BlockSelection | select.RankedSelection
+    ) -> Summary:
+        blocks = selection if isinstance(selection, select.BlockSelection) else None
+        return Summary(
+            config=config,
+            fingerprints={
+                "proxy": self.inputs.proxy_fingerprint,
+                "embedder": self.inputs.embedder_fingerprint,
+                "query": {name: plan.snapshot for name, plan in self.inputs.query.items()},
+            },
+            corpus=self.corpus,
+            output=self.output,
+            stages=tuple((task.name, task.artifact) for task in self.tasks),
+            query=self.query if "query" in self.folders else (),
+            query_dir=self.folders.get("query"),
+            clusters_dir=self.folders.get("clusters"),
+            assignments_dir=self.folders.get("assignments"),
+            bandit=blocks.bandit if blocks else None,
+            num_rounds=blocks.num_rounds if blocks else 0,
+            scores_dir=self.folders.get("scores"),
+        )

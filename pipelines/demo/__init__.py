@@ -1,0 +1,1 @@
+"""`python -m pipelines.demo`: the whole way on a small corpus of real texts, with nothing downloaded."""

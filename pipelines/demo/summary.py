@@ -1,0 +1,78 @@
+"""The short table that the demo ends with."""
+
+import collections
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.demo import noise
+from pipelines.demo.evaluation import HeldOutLoss
+
+
+def read_selection(output: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the selected rows: the input's columns, and the struct `beam_quad`."""
+    shards = sorted((output / "selected").glob("part-*.parquet"))
+    return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+
+
+def read_manifest(output: pathlib.Path) -> dict[str, Any]:
+    """Reads the manifest of a finished selection."""
+    manifest: dict[str, Any] = json.loads((output / "manifest.json").read_text())
+    return manifest
+
+
+def render(
+    corpus_sources: Sequence[str],
+    selected_sources: Sequence[str],
+    manifest: dict[str, Any],
+    losses: HeldOutLoss,
+) -> str:
+    """Makes the table.
+
+    Args:
+      corpus_sources: Domain of every usable document of the corpus.
+      selected_sources: Domain of every selected one.
+      manifest: Of the selection.
+      losses: Of the proxy trained on.
+    """
+    lines = [*_origins(corpus_sources, selected_sources), "", *_effects(manifest, losses)]
+    return "\n".join(lines)
+
+
+def _origins(corpus: Sequence[str], selected: Sequence[str]) -> list[str]:
+    whole, chosen = collections.Counter(corpus), collections.Counter(selected)
+    lines = [f"  {'where documents come from':<28}{'corpus':>10}{'selection':>12}"]
+    ordered = sorted(whole, key=lambda source: (-chosen[source] / len(selected), source))
+    for source in (s for s in ordered if not noise.is_noise(s)):
+        lines.append(_share_line(source, whole[source], chosen[source], corpus, selected))
+    noisy, kept = (sum(count[s] for s in noise.NOISE) for count in (whole, chosen))
+    lines.append(_share_line(f"noise, {len(noise.NOISE)} kinds", noisy, kept, corpus, selected))
+    return lines
+
+
+def _share_line(
+    name: str, whole: int, chosen: int, corpus: Sequence[str], selected: Sequence[str]
+) -> str:
+    return f"  {name:<28}{whole / len(corpus):>10.1%}{chosen / len(selected):>12.1%}"
+
+
+def _effects(manifest: dict[str, Any], losses: HeldOutLoss) -> list[str]:
+    influence, counts, tokens = manifest["influence"], manifest["counts"], manifest["tokens"]
+    return [
+        f"  {'':<28}{'random':>16}{'selection':>16}",
+        f"  {'mean influence':<28}{influence['random_mean']:>16.4f}{influence['selected_mean']:>16.4f}",
+        f"  {'held-out query loss':<28}{_spread(losses.random):>16}{_spread(losses.selection):>16}"
+        f"   (before: {losses.before:.3f} nats a token)",
+        "",
+        f"  scored {counts['scored']:,} of {counts['read']:,} documents, selected {counts['selected']:,} "
+        f"({tokens['selected']:,} of {tokens['budget']:,} tokens), rejected {counts['rejected']:,}",
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {spread:.3f}"

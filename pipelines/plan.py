@@ -1,0 +1,120 @@
+"""`--plan`: what a run would read, do, shuffle and store, printed before anything is started."""
+
+import itertools
+import os
+
+import torch
+import transformers
+
+from beam_quad.bandit import default_samples_per_pull
+from beam_quad.clustering import default_num_clusters
+from beam_quad.embedding import EmbedderSpec, load_embedder
+from beam_quad.gradients.proxy import ProxySpec, load_tokenizer
+from beam_quad.gradients.windows import tokenize
+from beam_quad.io.batches import Columns, RowBatch
+from beam_quad.io.rows import read_rows
+from beam_quad.io.splits import InputPlan
+from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
+from pipelines.chain import Chain, Inputs
+from pipelines.options import QuadOptions
+
+_SAMPLED_SPLITS = 8
+_SAMPLED_ROWS = 128
+_DEFAULT_CONTEXT = 1024
+
+
+def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
+    """Puts the plan of a run in words and a table.
+
+    Args:
+      options: The flags.
+      inputs: What was found.
+      chain: The stages.
+    """
+    plan = inputs.corpus
+    exact = "" if plan.num_rows_exact else "about "
+    stages = ", ".join(task.name for task in chain.tasks)
+    lines = [
+        f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
+        *(
+            f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
+            for name, p in inputs.query.items()
+        ),
+        f"policy    {options.policy}, {options.budget_tokens:,} tokens",
+        f"stages    {stages}",
+    ]
+    if options.policy == "quad" and inputs.proxy is not None and inputs.embedder is not None:
+        device = Device.cpu(options.threads) if options.device == "cpu" else Device.hopper()
+        cost = plan_cost(_workload(options, inputs, inputs.proxy, inputs.embedder), device)
+        lines += ["", format_plan(cost)]
+    return "\n".join(lines)
+
+
+def _workload(
+    options: QuadOptions, inputs: Inputs, proxy: ProxySpec, embedder: EmbedderSpec
+) -> Workload:
+    documents = max(1, inputs.corpus.num_rows)
+    num_clusters = options.num_clusters or default_num_clusters(documents)
+    samples = options.samples_per_pull or default_samples_per_pull(documents, num_clusters)
+    columns = Columns(options.text_column, None, options.tokens_column)
+    tokenizer = load_tokenizer(proxy.path, proxy.revision)
+    query_columns = Columns(options.query_text_column or options.text_column)
+    query_tokens = sum(
+        plan.num_rows * _mean_tokens(plan, query_columns, tokenizer)
+        for plan in inputs.query.values()
+    )
+    parameters, positions = _model_size(proxy)
+    encoder_parameters, dim, read_tokens = _embedder_size(embedder)
+    return Workload(
+        documents=documents,
+        tokens=int(documents * _mean_tokens(inputs.corpus, columns, tokenizer)),
+        input_bytes=inputs.corpus.size_bytes,
+        budget_tokens=options.budget_tokens,
+        num_clusters=num_clusters,
+        num_rounds=options.num_rounds,
+        samples_per_pull=samples,
+        blocks_per_cluster=options.blocks_per_cluster,
+        proxy_parameters=parameters,
+        max_scored_tokens=(options.context_length or positions) * options.max_windows,
+        embedding_dim=dim,
+        embedder_parameters=encoder_parameters,
+        embedder_max_tokens=read_tokens,
+        curvature_examples=0 if options.curvature == "identity" else options.curvature_examples,
+        query_tokens=int(query_tokens),
+        cores=os.cpu_count() or 1,
+    )
+
+
+def _mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
+    step = max(1, len(plan.splits) // _SAMPLED_SPLITS)
+    counts: list[int] = []
+    for split in plan.splits[::step][:_SAMPLED_SPLITS]:
+        for batch in itertools.islice(read_rows(split, plan.schema, columns, _SAMPLED_ROWS), 1):
+            counts += _counts(batch, tokenizer)
+    return sum(counts) / max(1, len(counts))
+
+
+def _counts(batch: RowBatch, tokenizer: object) -> list[int]:
+    if batch.tokens is not None:
+        return [int(count) for count in batch.tokens if count >= 0]
+    texts = [text for text in batch.texts if text is not None]
+    return [len(ids) for ids in tokenize(tokenizer, texts)]
+
+
+def _model_size(spec: ProxySpec) -> tuple[int, int]:
+    """Counts the parameters that take part in every token, and the positions of a window."""
+    config = transformers.AutoConfig.from_pretrained(
+        spec.path, revision=spec.revision, trust_remote_code=False
+    )
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    positions = getattr(config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    return total - model.get_input_embeddings().weight.numel(), min(positions, _DEFAULT_CONTEXT)
+
+
+def _embedder_size(spec: EmbedderSpec) -> tuple[int, int, int]:
+    """Loads the embedder: its parameters, its dimension and the tokens that it reads of a text at most."""
+    embedder = load_embedder(spec)
+    parameters = getattr(embedder, "num_parameters", 0)
+    return parameters, embedder.dim, spec.max_tokens or getattr(embedder, "max_tokens", 0) or 512

@@ -1,0 +1,41 @@
+import re
+
+import numpy as np
+import pytest
+
+from beam_quad.bandit import QuadPolicy, replay, shortfall_message
+
+SIZES = [8] * 20
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"budget_tokens": 10**6}, "hold only .* larger corpus or lower --budget_tokens"),
+        (
+            {"max_share_per_cluster": 0.01},
+            "no cluster may give more .* raise --max_share_per_cluster",
+        ),
+        ({"tau": 50.0}, "reach --tau 50; lower --tau"),
+        ({"num_rounds": 1, "arms_per_round": 1}, "raise --num_rounds or --arms_per_round"),
+        ({"num_rounds": 1, "tau": 1.0}, "1 rounds were too few; raise --num_rounds .*lower --tau"),
+    ],
+)
+def test_a_shortfall_is_said_with_the_option_that_mends_it(option, message, draw_corpus, play):
+    corpus = draw_corpus(np.random.default_rng(1), SIZES, 2000)
+    budget = int(0.3 * corpus.tokens.sum())
+    policy = QuadPolicy(**{"budget_tokens": budget, "samples_per_pull": 4, **option})
+    state, _ = play(policy, corpus)
+    line = shortfall_message(policy, corpus.blocks, state)
+    missing = policy.budget_tokens - state.accepted_tokens
+    assert line.startswith(f"{missing:,} of {policy.budget_tokens:,} tokens are missing")
+    assert "\n" not in line
+    assert re.search(message, line), line
+
+
+def test_nothing_is_said_while_it_runs_and_where_the_budget_is_met(draw_corpus, play):
+    corpus = draw_corpus(np.random.default_rng(1), SIZES, 2000)
+    policy = QuadPolicy(budget_tokens=500, samples_per_pull=4)
+    state, _ = play(policy, corpus)
+    assert shortfall_message(policy, corpus.blocks, state) is None
+    assert shortfall_message(policy, corpus.blocks, replay(policy, corpus.blocks, [])) is None

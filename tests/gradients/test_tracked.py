@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from beam_quad import errors
+from beam_quad.gradients import find_blocks, tracked
+from tests.gradients import tiny
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_attention_is_q_k_v_and_the_output_projection_of_every_layer(family):
+    blocks = find_blocks(tiny.model(family), "attention")
+    assert len(blocks) == 2 * 4
+    assert len({block.name for block in blocks}) == len(blocks)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_all_is_attention_and_mlp_and_nothing_else(family):
+    model = tiny.model(family)
+    parts = [find_blocks(model, layers) for layers in ("attention", "mlp", "all")]
+    assert set(parts[0]) | set(parts[1]) == set(parts[2])
+    covered = sum(block.shape[0] * block.shape[1] for block in parts[2])
+    left_out = ("embed", "wte", "wpe", "norm", "ln_", "lm_head")
+    expected = [
+        p.numel() for name, p in model.named_parameters() if not any(w in name for w in left_out)
+    ]
+    assert covered == sum(expected)
+
+
+def test_gqa_keys_are_narrower_than_queries():
+    shapes = {b.name.split(".")[-1]: b.shape for b in find_blocks(tiny.model("phi3"), "last:1")}
+    assert shapes == {"q": (16, 16), "k": (8, 16), "v": (8, 16), "o_proj": (16, 16)}
+
+
+def test_last_takes_the_last_layers():
+    model = tiny.model("gpt2")
+    assert {b.module.split(".")[2] for b in find_blocks(model, "last:1")} == {"1"}
+    assert find_blocks(model, "last:2") == find_blocks(model, "attention")
+
+
+def test_interleaved_heads_are_gathered():
+    block = next(b for b in find_blocks(tiny.model("gpt_neox")) if b.name.endswith(".k"))
+    # Four heads of width 4, each [q, k, v].
+    expected = [head * 12 + 4 + i for head in range(4) for i in range(4)]
+    assert block.select(torch.arange(48)).tolist() == expected
+
+
+def test_a_fused_module_can_be_kept_whole():
+    (block,) = find_blocks(tiny.model("gpt2"), r"regex:h\.0\.attn\.c_attn", cut_fused=False)
+    assert block.shape == (48, 17)
+
+
+def test_modules_keep_their_blocks_together():
+    grouped = tracked.by_module(find_blocks(tiny.model("gpt2"), "last:1"))
+    assert [len(blocks) for blocks in grouped.values()] == [3, 1]
+
+
+def test_a_mixture_has_attention_only():
+    model = tiny.model("mixtral")
+    assert len(find_blocks(model, "attention")) == 8
+    for layers in ("mlp", "all"):
+        with pytest.raises(
+            errors.UsageError, match=r"experts as 3-D parameters.*--layers attention"
+        ):
+            find_blocks(model, layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("regex:query", r"model\.layers\.\*\.self_attn\.q_proj, .*--layers regex:"),
+        ("regex:(", "not a regular expression"),
+        ("regex:lm_head", "no layers"),
+        ("last:3", "model has 2"),
+        ("last:0", "model has 2"),
+        ("attn", "must be attention, mlp, all, last:N or regex:R"),
+    ],
+)
+def test_refuses_what_it_cannot_find(layers, message):
+    with pytest.raises(errors.UsageError, match=message):
+        find_blocks(tiny.model(), layers)
+
+
+def test_refuses_an_unknown_fused_layout_but_takes_it_whole():
+    model = tiny.model("gpt_neox")
+    model.config.model_type = "another"
+    with pytest.raises(errors.UsageError, match=r"layout of .*query_key_value is not known"):
+        find_blocks(model, "attention")
+    assert len(find_blocks(model, "regex:query_key_value")) == 2

@@ -1,0 +1,74 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_quad.gradients import windows
+from tests.gradients import tiny
+
+
+def test_tokens_are_the_tokenizers_and_are_not_cut():
+    assert windows.tokenize(tiny.tokenizer(), ["3 1 4", "", "5 " * 2000])[:2] == [[3, 1, 4], []]
+    assert len(windows.tokenize(tiny.tokenizer(), ["5 " * 2000])[0]) == 2000
+    assert windows.tokenize(tiny.tokenizer(), []) == []
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "starts"),
+    [
+        (0, []),
+        (1, []),
+        (2, [0]),
+        (10, [0]),
+        (11, [0]),  # a last window of one token predicts nothing
+        (12, [0, 10]),
+        (30, [0, 10, 20]),
+        (70, [0, 30, 60]),
+        (80, [0, 30, 70]),
+    ],
+)
+def test_windows_are_evenly_spaced(num_tokens, starts):
+    cut = windows.cut(range(num_tokens), context_length=10, max_windows=3)
+    assert [window[0] for window in cut] == starts
+    assert all(len(window) == 10 for window in cut[:-1])
+
+
+def test_one_window_is_the_first():
+    assert [w[0] for w in windows.cut(range(100), context_length=10, max_windows=1)] == [0]
+
+
+def test_counts_what_windows_predict():
+    pieces = windows.windows_of([range(25), range(1), range(7)], 10, 4)
+    assert windows.count_loss_tokens(pieces, 3).tolist() == [9 + 9 + 4, 0, 6]
+
+
+@given(length=st.integers(1, 5000))
+def test_padding_adds_less_than_a_quarter_or_8_tokens(length):
+    padded = windows.padded_length(length, 10_000)
+    assert length <= padded < length + max(8, length / 4)
+    assert windows.padded_length(length, length) == length
+
+
+@given(
+    lengths=st.lists(st.integers(2, 64), min_size=1, max_size=30),
+    max_batch_tokens=st.integers(8, 300),
+)
+def test_micro_batches_hold_every_window_once(lengths, max_batch_tokens):
+    pieces = windows.windows_of([list(range(n)) for n in lengths], 64, 1)
+    found = []
+    for batch in windows.micro_batches(pieces, 64, max_batch_tokens):
+        assert batch.tokens.numel() <= max_batch_tokens or len(batch.tokens) == 1
+        assert batch.token_mask.sum(1).tolist() == batch.lengths.tolist()
+        assert batch.loss_mask.sum(1).tolist() == (batch.lengths - 1).tolist()
+        for row, document in zip(
+            batch.tokens[batch.loss_mask].split((batch.lengths - 1).tolist()),
+            batch.documents.tolist(),
+            strict=True,
+        ):
+            found.append(document)
+            assert row.tolist() == list(range(lengths[document] - 1))
+    assert sorted(found) == list(range(len(lengths)))
+
+
+def test_labels_are_the_next_tokens():
+    (batch,) = windows.micro_batches(windows.windows_of([[5, 6, 7]], 64, 1), 64, 100)
+    assert batch.labels[batch.loss_mask].tolist() == [6, 7]

@@ -1,0 +1,218 @@
+"""Every kind of bad file is refused when planning, or named when read."""
+
+import bz2
+import gzip
+import lzma
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from beam_quad.errors import BadFileError, UsageError
+from beam_quad.io import files, rows, splits
+from beam_quad.io.batches import Columns
+
+LINE = b'{"text": "a"}\n'
+
+
+def parquet_bytes(columns: dict, **options) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, **options)
+    return sink.getvalue().to_pybytes()
+
+
+GOOD_PARQUET = parquet_bytes({"text": ["a"]})
+
+# Name and content of a file, and what the refusal says.
+REFUSED = {
+    "unknown extension": ("a.csv", b"text\na\n", "unknown extension"),
+    "no extension": ("a", LINE, "unknown extension"),
+    "text in a corpus": ("a.txt", b"a", "unknown extension"),
+    "empty Parquet": ("a.parquet", b"", "not a readable Parquet"),
+    "Parquet of garbage": ("a.parquet", b"garbage" * 99, "not a readable Parquet"),
+    "Parquet without footer": ("a.parquet", GOOD_PARQUET[:-9], "not a readable Parquet"),
+    "Parquet with broken footer": (
+        "a.parquet",
+        GOOD_PARQUET[:-40] + b"\xff" * 32 + GOOD_PARQUET[-8:],
+        "not a readable Parquet",
+    ),
+    "JSON called Parquet": ("a.parquet", LINE * 20, "not a readable Parquet"),
+    "Parquet called JSON": ("a.jsonl", GOOD_PARQUET, "is Parquet"),
+    "gzip called plain": ("a.jsonl", gzip.compress(LINE), "is gz by its first bytes"),
+    "plain called gzip": ("a.jsonl.gz", LINE, "not compressed by its first bytes"),
+    "zstd called gzip": ("a.json.gz", pa.compress(LINE, "zstd", asbytes=True), "is zst"),
+    "gzip called zstd": ("a.jsonl.zst", gzip.compress(LINE), "is gz"),
+    "empty called gzip": ("a.jsonl.gz", b"", "is empty"),
+    "garbage after the gzip magic": ("a.jsonl.gz", b"\x1f\x8b" + b"\xff" * 99, "zlib"),
+    "UTF-16": ("a.jsonl", LINE.decode().encode("utf-16"), "UTF-16"),
+    "JSON array": ("a.json", b'[\n{"text": "a"},\n{"text": "b"}\n]\n', "JSON array"),
+    "no text column in JSON": ("a.jsonl", b'{"body": "a", "url": "b"}\n', "one of: body, url"),
+    "no text column in Parquet": ("a.parquet", parquet_bytes({"body": ["a"]}), "one of: body"),
+    "text of integers": ("a.parquet", parquet_bytes({"text": [1]}), "'text' is int64, not string"),
+    "text of bytes": ("a.parquet", parquet_bytes({"text": [b"a"]}), "not string"),
+    "text of lists": ("a.parquet", parquet_bytes({"text": [["a"]]}), "not string"),
+    "a column of the output": (
+        "a.jsonl",
+        b'{"text": "a", "beam_quad": 1}\n',
+        "column 'beam_quad'",
+    ),
+    "only broken rows": ("a.jsonl", b"oops\n", "no input file has a row"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "match"), REFUSED.values(), ids=list(REFUSED))
+def test_bad_file_is_refused_when_planning(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=match) as refusal:
+        splits.plan_input([str(tmp_path / name)])
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["text", "x", "x"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="two columns named 'x'"):
+        splits.plan_input([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("option", "column", "match"),
+    [
+        ("id_column", "f", "the id column 'f' is double"),
+        ("tokens_column", "s", "the tokens column 's' is string"),
+        ("id_column", "none", "has no column 'none'; pass --id_column"),
+        ("tokens_column", "none", "has no column 'none'; pass --tokens_column"),
+    ],
+)
+def test_unfit_column_is_refused(write_table, option, column, match):
+    path = write_table({"text": ["a"], "f": [0.5], "s": ["x"]})
+    with pytest.raises(UsageError, match=match):
+        splits.plan_input([str(path)], **{option: column})
+
+
+@pytest.mark.parametrize("pattern", ["none/*.jsonl", "none", "none.jsonl", "", ","])
+def test_pattern_without_a_match_is_refused(tmp_path, pattern):
+    with pytest.raises(UsageError, match=r"matches no file|no input"):
+        splits.plan_input([str(tmp_path / pattern) if "n" in pattern else pattern])
+
+
+def test_incompatible_schemas_name_both_files_and_the_column(write_lines):
+    one = write_lines(b'{"text": "a", "x": 1}', name="in/1.jsonl")
+    two = write_lines(b'{"text": "a", "x": "s"}', name="in/2.jsonl")
+    with pytest.raises(UsageError) as refusal:
+        splits.plan_input([str(one.parent)])
+    for part in ("'x'", "int64", "string", str(one), str(two)):
+        assert part in str(refusal.value)
+
+
+def test_file_outside_the_root_is_refused(write_lines, tmp_path):
+    path = write_lines(LINE, name="in/1.jsonl")
+    with pytest.raises(UsageError, match="outside --input_root"):
+        splits.plan_input([str(path)], input_root=str(tmp_path / "other"))
+
+
+CODECS = {
+    "gz": gzip.compress,
+    "zst": lambda raw: pa.compress(raw, "zstd", asbytes=True),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+def random_lines(num_lines: int) -> bytes:
+    return b"".join(b'{"text": "%s"}\n' % os.urandom(20).hex().encode() for _ in range(num_lines))
+
+
+def read_everything(path) -> list[str | None]:
+    plan = splits.plan_input([str(path)])
+    (split,) = plan.splits
+    return [text for b in rows.read_rows(split, plan.schema, Columns(), 100) for text in b.texts]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_all_members_of_a_compressed_file_are_read(tmp_path, codec):
+    path = tmp_path / f"a.jsonl.{codec}"
+    members = [random_lines(50) for _ in range(3)]
+    path.write_bytes(b"".join(map(CODECS[codec], members)))
+    expected = [line[10:-2].decode() for line in b"".join(members).splitlines()]
+    assert read_everything(path) == expected
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("num_lost", [1, 9, 5000])
+def test_truncated_compressed_file_is_named(tmp_path, codec, num_lost):
+    path = tmp_path / f"a.jsonl.{codec}"
+    (tmp_path / "good.jsonl").write_bytes(LINE)
+    path.write_bytes(CODECS[codec](random_lines(3000))[:-num_lost])
+    plan = splits.plan_input([str(tmp_path)])
+    with pytest.raises(BadFileError, match=r"a\.jsonl") as refusal:
+        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))
+    assert refusal.value.path == str(path)
+
+
+# Without zstd: pyarrow writes its frames without checksums.
+@pytest.mark.parametrize("codec", ["gz", "bz2", "xz"])
+def test_flipped_byte_in_a_compressed_file_is_named(tmp_path, codec):
+    path = tmp_path / f"a.jsonl.{codec}"
+    raw = bytearray(CODECS[codec](random_lines(40_000)))
+    raw[len(raw) * 3 // 4] ^= 0xFF
+    path.write_bytes(raw)
+    plan = splits.plan_input([str(path)])
+    with pytest.raises(BadFileError):
+        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
+def test_corrupt_parquet_page_is_named(tmp_path, compression):
+    path = tmp_path / "a.parquet"
+    table = {"text": [os.urandom(100).hex() for _ in range(2000)]}
+    raw = bytearray(parquet_bytes(table, compression=compression, write_page_checksum=True))
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw)
+    plan = splits.plan_input([str(path)])
+    with pytest.raises(BadFileError, match=r"a\.parquet"):
+        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))
+    with pytest.raises(BadFileError, match=r"a\.parquet"):
+        list(rows.read_selected(plan.splits[0], plan.schema, [1, 1999]))
+
+
+@pytest.mark.parametrize("change", ["rewrite", "remove"])
+def test_file_that_changed_since_planning_is_named(write_lines, change):
+    path = write_lines(b'{"text": "a"}')
+    plan = splits.plan_input([str(path)])
+    path.unlink()
+    if change == "rewrite":
+        path.write_bytes(LINE * 2)
+    with pytest.raises(BadFileError, match="since it was planned"):
+        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))
+    with pytest.raises(BadFileError, match="since it was planned"):
+        list(rows.read_lines(plan.splits[0], [0]))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), OSError(5, "I/O error")])
+def test_failing_network_or_disk_is_not_a_bad_file(write_table, monkeypatch, error):
+    class Failing:
+        closed = False
+
+        def read(self, *_):
+            raise error
+
+        seek = tell = size = read
+
+        def readable(self):
+            return True
+
+        def close(self):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    plan = splits.plan_input([str(write_table({"text": ["a"]}))])
+    monkeypatch.setattr(files, "open_read", lambda path: Failing())
+    with pytest.raises(type(error)):
+        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))

@@ -1,0 +1,103 @@
+import concurrent.futures
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from beam_quad.errors import LockedError
+from beam_quad.io import files, lock
+from beam_quad.io.lock import OutputLock
+from beam_quad.io.owners import Owner
+
+
+@pytest.fixture(params=[lock._LockFile, lock._Claims], ids=["file", "claims"])
+def output(request, tmp_path, monkeypatch) -> str:
+    """An output on a local disk; with `claims`, locked as on an object store."""
+    store = request.param
+    monkeypatch.setattr(lock, "_store_of", lambda output: store(f"{output}/_run/lock"))
+    return str(tmp_path / "out")
+
+
+def leave_lock(output: str, **changes) -> None:
+    owner = dataclasses.replace(Owner.here(), **changes)
+    assert lock._store_of(output).take(owner, lambda other: False) is None
+
+
+def test_second_run_is_refused_with_the_name_of_the_first(output):
+    OutputLock(output).acquire()
+    with pytest.raises(LockedError) as refusal:
+        OutputLock(output).acquire()
+    here = Owner.here()
+    for part in (str(here.pid), here.host, here.started[:10], "--take_over"):
+        assert part in str(refusal.value)
+
+
+def test_released_lock_can_be_taken(output):
+    with OutputLock(output):
+        pass
+    with OutputLock(output) as again:
+        again.release()
+    assert files.find(output) == []
+
+
+def test_lock_of_a_dead_process_is_taken_over(output):
+    code = "from beam_quad.io.owners import Owner; print(Owner.here().dump().decode())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    leave_lock(output, **dataclasses.asdict(Owner.parse(ended.stdout)))
+    OutputLock(output).acquire()
+    with pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        OutputLock(output).acquire()
+
+
+def test_lock_of_a_pid_that_was_given_again_is_taken_over(output):
+    leave_lock(output, process_start="another boot:1", token="0")
+    OutputLock(output).acquire()
+
+
+def test_lock_of_another_host_is_taken_over_only_when_asked(output):
+    leave_lock(output, host="elsewhere", token="0", started="2000-01-01T00:00:00+00:00")
+    with pytest.raises(LockedError, match="elsewhere"):
+        OutputLock(output).acquire()
+    OutputLock(output).acquire(take_over=True)
+    with pytest.raises(LockedError, match=Owner.here().host):
+        OutputLock(output).acquire()
+
+
+def test_lock_that_was_taken_over_is_not_released_by_its_old_owner(output):
+    first, second = OutputLock(output), OutputLock(output)
+    first.acquire()
+    second.acquire(take_over=True)
+    first.release()
+    with pytest.raises(LockedError):
+        OutputLock(output).acquire()
+
+
+def test_lock_of_a_job_outlives_its_launcher_until_the_job_ends(output):
+    launcher = OutputLock(output)
+    launcher.acquire()
+    launcher.hand_over("job-7")
+    launcher.release()
+    with pytest.raises(LockedError, match="job-7"):
+        OutputLock(output).acquire()
+    with pytest.raises(LockedError):
+        OutputLock(output, is_job_done=lambda job: False).acquire()
+    OutputLock(output, is_job_done=lambda job: job == "job-7").acquire()
+
+
+def test_half_written_lock_is_nobodys(tmp_path):
+    files.write_once(f"{tmp_path}/_run/lock", b'{"host": "a", "pi')
+    OutputLock(str(tmp_path)).acquire()
+
+
+def test_of_many_at_once_one_gets_the_lock(tmp_path):
+    def try_to_acquire(_: int) -> bool:
+        try:
+            OutputLock(str(tmp_path)).acquire()
+        except LockedError:
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(try_to_acquire, range(64))) == 1

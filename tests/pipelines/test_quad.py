@@ -1,0 +1,307 @@
+"""The whole pipeline on the local runner."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import quad
+from tests.pipelines import memory
+from tests.pipelines.world import (
+    World,
+    manifest_of,
+    output_bytes,
+    selected,
+    selected_ids,
+    text_of,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
+
+
+def test_the_pipeline_selects_what_the_same_steps_select_in_memory(world, finished):
+    ids, influence = memory.select(
+        world.corpus, world.query, world.proxy, 3000, 10, 4, 48, max_cluster_share=0.5
+    )
+    assert selected_ids(finished) == ids
+    scored = {row["example_id"]: row["influence"] for row in selected(finished)}
+    for example_id, value in scored.items():
+        if value is not None:
+            assert value == pytest.approx(influence[example_id], rel=1e-3, abs=1e-7)
+
+
+def test_every_row_is_accounted_for_and_the_budget_is_met_to_within_one_example(finished):
+    manifest = manifest_of(finished)
+    counts, tokens = manifest["counts"], manifest["tokens"]
+    assert counts["read"] == 612
+    assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"]
+    assert manifest["rejected"] == {
+        "empty_text": 2, "invalid_utf8": 2, "malformed_json": 2, "not_a_string": 2, "null_text": 2,
+        "not_an_object": 2,
+    } or sum(manifest["rejected"].values()) == 12  # fmt: skip
+    rows = selected(finished)
+    assert len(rows) == counts["selected"] == len({row["example_id"] for row in rows})
+    assert sum(row["tokens"] for row in rows) == tokens["selected"]
+    assert tokens["budget"] <= tokens["selected"] < tokens["budget"] + 40
+
+
+def test_the_selection_prefers_the_kind_of_the_query(finished):
+    tables = [pq.read_table(p) for p in (finished / "selected").glob("*.parquet")]
+    kinds = [kind for table in tables for kind in table.column("kind").to_pylist()]
+    assert np.mean(np.array(kinds) == "biology") > 0.6
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["order", "split_size", "two_processes", "bundles_twice"],
+)
+def test_the_selected_ids_do_not_depend_on_how_it_is_run(world, finished, tmp_path, change):
+    names = sorted(os.listdir(world.corpus))
+    beam, flags = {
+        "order": ([], {"input": [f"{world.corpus}/{name}" for name in reversed(names)]}),
+        "split_size": ([], {"input": _with_large_row_groups(world, tmp_path), "split_mb": 1}),
+        "two_processes": (
+            ["--runner=DirectRunner", "--direct_running_mode=multi_processing",
+             "--direct_num_workers=2"],
+            {},
+        ),
+        "bundles_twice": (["--direct_runner_bundle_repeat=1"], {}),
+    }[change]  # fmt: skip
+    if change == "split_size":
+        whole = tmp_path / "whole"
+        world.run(whole, **(flags | {"split_mb": 256}))
+        expected = selected_ids(whole)
+    else:
+        expected = selected_ids(finished)
+    world.run(tmp_path / "out", *beam, **flags)
+    assert selected_ids(tmp_path / "out") == expected
+
+
+def test_two_runs_of_one_configuration_write_the_same_bytes(world, finished, tmp_path):
+    world.run(tmp_path / "out")
+    assert output_bytes(tmp_path / "out") == output_bytes(finished)
+
+
+def test_another_budget_on_the_same_artifacts_scores_only_what_is_new(world, tmp_path):
+    artifacts = tmp_path / "artifacts"
+    world.run(tmp_path / "a", artifacts=artifacts)
+    before = _files(artifacts)
+    manifest = world.run(tmp_path / "b", artifacts=artifacts, budget_tokens=6000)
+    made = {path.split("/")[0] for path in _files(artifacts) - before}
+    assert made <= {"rounds", "scores"}
+    rescored = [
+        table.num_rows
+        for path in _files(artifacts) - before
+        if path.startswith("scores/")
+        for table in [pq.read_table(artifacts / path)]
+    ]
+    assert sum(rescored) < manifest["counts"]["scored"]
+    fresh = world.run(tmp_path / "c", budget_tokens=6000)
+    assert manifest == fresh
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", ["embeddings", "curvature", "rounds", "selected"])
+def test_a_killed_run_goes_on_where_it_stopped(world, finished, tmp_path, stage):
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "pipelines.quad", *world.arguments(output)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    folder = output / stage if stage == "selected" else output / "_run" / stage
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(path.is_file() for path in folder.rglob("*")):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    process.wait()
+    assert not (output / "COMPLETE").exists()
+    embedded = {p: p.stat().st_mtime_ns for p in output.glob("_run/embeddings/*/*.parquet")}
+    world.run(output)
+    assert output_bytes(output) == output_bytes(finished)
+    assert all(path.stat().st_mtime_ns == made for path, made in embedded.items())
+
+
+@pytest.mark.parametrize(
+    "policy", ["random", "perplexity", "influence_top_k", "cluster_uniform", "dsir"]
+)
+def test_a_baseline_meets_the_budget(world, tmp_path, policy):
+    manifest = world.run(tmp_path / "out", policy=policy)
+    tokens = manifest["tokens"]
+    assert tokens["budget"] <= tokens["selected"] < tokens["budget"] + 40
+    tables = [pq.read_table(p) for p in (tmp_path / "out" / "selected").glob("*.parquet")]
+    kinds = np.array([kind for table in tables for kind in table.column("kind").to_pylist()])
+    share = np.mean(kinds == "biology")
+    if policy in ("influence_top_k", "dsir"):
+        assert share > 0.6
+    if policy in ("random", "cluster_uniform"):
+        assert share < 0.4
+
+
+def test_instance_acceptance_takes_only_what_it_scored(world, tmp_path):
+    manifest = world.run(tmp_path / "out", acceptance="instance")
+    rows = selected(tmp_path / "out")
+    assert all(row["influence"] is not None for row in rows)
+    assert manifest["tokens"]["selected"] == sum(row["tokens"] for row in rows)
+    assert manifest["influence"]["selected_mean"] > manifest["influence"]["random_mean"]
+
+
+def test_several_query_groups_are_weighed_by_their_spread(world, tmp_path):
+    rng = np.random.default_rng(1)
+    law = tmp_path / "law.jsonl"
+    law.write_text("\n".join(json.dumps({"text": text_of(rng, "law")}) for _ in range(16)))
+    world.run(
+        tmp_path / "out",
+        query=None,
+        query_group=[f"biology={world.query}", f"law={law}"],
+        query_weight=["law=2"],
+    )
+    tables = [pq.read_table(p) for p in (tmp_path / "out" / "selected").glob("*.parquet")]
+    kinds = np.array([kind for table in tables for kind in table.column("kind").to_pylist()])
+    assert np.mean(np.isin(kinds, ["biology", "law"])) > 0.6
+    assert "law" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_repeated_or_missing_id_is_rejected_and_the_first_stays(world, tmp_path):
+    rng = np.random.default_rng(2)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for shard in range(2):
+        rows = [{"text": text_of(rng, "law"), "id": f"id-{i}"} for i in range(120)]
+        rows[7]["id"] = "id-3"
+        rows[9]["id"] = None
+        (folder / f"{shard}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    manifest = world.run(tmp_path / "out", input=folder, id_column="id", policy="random")
+    assert manifest["rejected"] == {"duplicate_id": 120, "null_id": 2}
+    table = pq.read_table(tmp_path / "out" / "rejected").to_pylist()
+    duplicates = {(r["shard"], r["row"]) for r in table if r["reason"] == "duplicate_id"}
+    assert ("0.jsonl", 7) in duplicates
+    assert ("0.jsonl", 3) not in duplicates
+    assert all(row["example_id"].startswith("id-") for row in selected(tmp_path / "out"))
+
+
+def test_a_truncated_file_fails_the_run_or_is_left_out_whole(world, tmp_path, capsys):
+    import gzip
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    lines = [json.dumps({"text": text_of(rng, "law")}) for _ in range(3000)]
+    packed = gzip.compress("\n".join(lines).encode())
+    (folder / "bad.jsonl.gz").write_bytes(packed[: len(packed) - 400])
+    (folder / "good.jsonl").write_text("\n".join(lines[:300]))
+    flags = {"input": folder, "policy": "random"}
+    assert quad.main(world.arguments(tmp_path / "a", **flags)) == 1
+    assert "bad.jsonl.gz" in capsys.readouterr().err
+    manifest = world.run(tmp_path / "b", **flags, on_bad_file="reject")
+    assert manifest["counts"]["read"] == 300
+    assert manifest["counts"]["bad_files"] == 1
+    (row,) = pq.read_table(tmp_path / "b" / "rejected").to_pylist()
+    assert (row["shard"], row["row"], row["reason"]) == ("bad.jsonl.gz", None, "bad_file")
+
+
+def test_jsonl_output_carries_the_rows_as_they_were(world, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    lines = [f'{{"text": "{text_of(rng, "law")}",  "x": 1.50, "i": {i}}}' for i in range(200)]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    world.run(tmp_path / "out", input=folder, policy="random", output_format="jsonl")
+    (part,) = (tmp_path / "out" / "selected").glob("*.jsonl")
+    for line in part.read_text().splitlines():
+        number = json.loads(line)["i"]
+        assert line.startswith(lines[number][:-1])
+        assert json.loads(line)["beam_quad"]["example_id"] == f"a.jsonl#{number}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"input": "/nowhere/*.parquet"}, "nowhere"),
+        ({"query": None}, "--query"),
+        ({"budget_tokens": 0}, "budget_tokens"),
+        ({"proxy_model": "/nowhere/model"}, "nowhere"),
+        ({"no_such_flag": 1}, "--no_such_flag"),
+        ({"text_column": "body"}, "body"),
+        ({"device": "cuda:7"}, "cuda:7"),
+        ({"embedder": "/nowhere/encoder"}, "nowhere"),
+        ({"layers": "regex:nothing_like_it"}, "nothing_like_it"),
+        ({"num_rounds": 51}, "num_rounds"),
+        ({"query_weight": ["other=1"]}, "other"),
+        ({"policy": "best"}, "policy"),
+    ],
+)
+def test_a_command_that_cannot_be_carried_out_is_one_line_and_writes_nothing(
+    world, tmp_path, capsys, flags, words
+):
+    assert quad.main(world.arguments(tmp_path / "out", **flags)) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    assert words in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_of_another_configuration_is_refused(world, finished, capsys):
+    before = output_bytes(finished)
+    assert quad.main(world.arguments(finished, budget_tokens=4000)) == 2
+    assert "another configuration" in capsys.readouterr().err
+    assert output_bytes(finished) == before
+
+
+def test_a_complete_output_is_left_as_it_is(world, finished, capsys):
+    made = (finished / "report.html").stat().st_mtime_ns
+    assert quad.main(world.arguments(finished)) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert (finished / "report.html").stat().st_mtime_ns == made
+
+
+def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, capsys):
+    assert quad.main(world.arguments(tmp_path / "out", plan=True)) == 0
+    text = capsys.readouterr().out
+    assert "612 rows" in text
+    assert "Pilot" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_stage_branches_so_that_the_job_is_a_chain(world, tmp_path):
+    import apache_beam as beam
+
+    from pipelines import chain, options
+
+    parsed, _ = options.parse(world.arguments(tmp_path / "out"))
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    quad.wire(pipeline, chain.build(parsed, chain.look(parsed)))
+    graph = pipeline.to_runner_api()
+    consumers: dict[str, int] = {}
+    for transform in graph.components.transforms.values():
+        if not transform.subtransforms:
+            for pcollection in transform.inputs.values():
+                consumers[pcollection] = consumers.get(pcollection, 0) + 1
+    assert max(consumers.values()) == 1
+
+
+def _files(folder: pathlib.Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".started", ".ended")
+    }
+
+
+def _with_large_row_groups(world: World, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Copies a Parquet shard of the world with a column of noise, so that 1 MB splits cut it into several."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    table = pq.read_table(f"{world.corpus}/part-0.parquet")
+    rng = np.random.default_rng(5)
+    noise = [rng.bytes(20_000) for _ in range(table.num_rows)]
+    pq.write_table(table.append_column("noise", [noise]), folder / "a.parquet", row_group_size=40)
+    return folder

@@ -1,0 +1,153 @@
+"""A small world: texts of five planted kinds, a tiny random proxy, and how the pipeline is run on them."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tokenizers
+import torch
+import transformers
+from tokenizers import models, pre_tokenizers
+
+from pipelines import quad
+
+KINDS = ("biology", "law", "news", "code", "noise")
+_WORDS_PER_KIND = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Where the corpus, the query and the proxy lie."""
+
+    root: pathlib.Path
+
+    @property
+    def corpus(self) -> str:
+        return str(self.root / "corpus")
+
+    @property
+    def query(self) -> str:
+        return str(self.root / "query")
+
+    @property
+    def proxy(self) -> str:
+        return str(self.root / "proxy")
+
+    def arguments(self, output: pathlib.Path, **flags: Any) -> list[str]:
+        """Builds a command line; a flag of None is left out, a list is repeated, True has no value."""
+        defaults = {
+            "input": self.corpus,
+            "query": self.query,
+            "output": output,
+            "proxy_model": self.proxy,
+            "budget_tokens": 3000,
+            "embedder": "hashing",
+            "num_clusters": 10,
+            "num_rounds": 4,
+            "curvature_examples": 48,
+            "threads": 1,
+            "max_cluster_share": 0.5,
+        }
+        built = []
+        for name, value in (defaults | flags).items():
+            if value is True:
+                built.append(f"--{name}")
+            elif value is not None:
+                values = value if isinstance(value, list) else [value]
+                built += [f"--{name}={item}" for item in values]
+        return built
+
+    def run(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
+        """Runs the pipeline and returns its manifest."""
+        assert quad.main([*self.arguments(output, **flags), *beam]) == 0
+        return manifest_of(output)
+
+
+def manifest_of(output: pathlib.Path) -> dict[str, Any]:
+    return json.loads((output / "manifest.json").read_text())
+
+
+def selected(output: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads why each row was selected, in order."""
+    tables = [pq.read_table(p) for p in sorted((output / "selected").glob("*.parquet"))]
+    return [row for table in tables for row in table.column("beam_quad").to_pylist()]
+
+
+def selected_ids(output: pathlib.Path) -> list[str]:
+    return sorted(row["example_id"] for row in selected(output))
+
+
+def output_bytes(output: pathlib.Path) -> dict[str, bytes]:
+    """Reads everything of an output that must be the same on every run."""
+    paths = [*output.glob("selected/*"), *output.glob("rejected/*"), output / "manifest.json"]
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths}
+
+
+def make_world(root: pathlib.Path, num_documents: int = 600) -> World:
+    """Writes the world: two Parquet and two JSON Lines shards, twelve broken rows, a query and a proxy."""
+    rng = np.random.default_rng(0)
+    documents = [
+        {"text": text_of(rng, KINDS[i % len(KINDS)]), "kind": KINDS[i % len(KINDS)], "n": i}
+        for i in range(num_documents)
+    ]
+    corpus = root / "corpus"
+    corpus.mkdir(parents=True)
+    for shard in range(2):
+        rows = documents[shard::4]
+        pq.write_table(pa.Table.from_pylist(rows), corpus / f"part-{shard}.parquet", row_group_size=40)
+    broken = [
+        b'{"text": "cut off',
+        b'["no", "object"]',
+        b'{"text": null, "kind": "law", "n": 1}',
+        b'{"text": "", "kind": "law", "n": 1}',
+        b'{"text": 17, "kind": "law", "n": 1}',
+        b'{"text": "bad \xff byte", "kind": "law", "n": 1}',
+    ]
+    for shard in range(2, 4):
+        lines = [json.dumps(row).encode() for row in documents[shard::4]]
+        for at, line in enumerate(broken):
+            lines.insert(10 * at + shard, line)
+        (corpus / f"part-{shard}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    query = root / "query"
+    query.mkdir()
+    texts = [json.dumps({"text": text_of(rng, "biology")}) for _ in range(24)]
+    (query / "query.jsonl").write_text("\n".join(texts))
+    (query / "note.txt").write_text(text_of(rng, "biology"))
+    _make_proxy(root / "proxy")
+    return World(root)
+
+
+def text_of(rng: np.random.Generator, kind: str) -> str:
+    """Makes a text of 12 to 40 words, two thirds of them its kind's own."""
+    words = np.where(
+        rng.random(rng.integers(12, 40)) < 0.66,
+        f"{kind}",
+        "common",
+    )
+    return " ".join(f"{word}{rng.integers(_WORDS_PER_KIND)}" for word in words)
+
+
+def _make_proxy(folder: pathlib.Path) -> None:
+    words = [f"{kind}{i}" for kind in (*KINDS, "common") for i in range(_WORDS_PER_KIND)]
+    vocabulary = {word: i for i, word in enumerate(["<unk>", *words])}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        intermediate_size=32,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)

@@ -1,0 +1,167 @@
+import dataclasses
+
+import pytest
+import torch
+
+from beam_quad import errors, seeding
+from beam_quad.gradients import find_blocks, losses, tracked, windows
+from beam_quad.scoring import (
+    CovarianceSum,
+    Eigenbasis,
+    covariance_sums,
+    eigenbasis,
+    eigenvalue_sums,
+)
+from tests.gradients import tiny
+from tests.gradients.tiny import EXACT
+from tests.scoring import reference
+
+TEXTS = tiny.texts([5, 12, 16, 1, 40, 2])
+IDS = [f"shard#{row}" for row in range(len(TEXTS))]
+
+
+def drawn_labels(proxy, document, index, tokens, seed):
+    """Draws one window's labels alone, in a batch of its own."""
+    window = windows.Window(document, index, tokens)
+    (batch,) = windows.micro_batches([window], proxy.context_length, 64)
+    uniforms = losses.label_uniforms(seed, seeding.keys(IDS), batch)[0, : len(tokens) - 1]
+    logits = proxy.model(input_ids=torch.tensor([tokens])).logits[0, :-1]
+    return losses.sample_labels(logits.softmax(1), uniforms)
+
+
+def sum_losses(proxy, labels, seed):
+    """Yields the sum loss of every window, one at a time."""
+    for document, text in enumerate(TEXTS):
+        for index, tokens in enumerate(reference.document_windows(proxy, text)):
+            target = None
+            if labels == "sampled":
+                target = drawn_labels(proxy, document, index, tokens, seed)
+            yield reference.token_losses(proxy, tokens, target).sum()
+
+
+def looped_covariances(proxy, block, labels, seed):
+    """Sums outer products token by token."""
+    seen = {}
+
+    def hook(module, inputs, output):
+        seen["a"], seen["y"] = inputs[0][0].detach(), output
+
+    a_sum, g_sum, num_tokens = 0.0, 0.0, 0
+    proxy.model.requires_grad_(True)
+    handle = proxy.model.get_submodule(block.module).register_forward_hook(hook)
+    for loss in sum_losses(proxy, labels, seed):
+        (g,) = torch.autograd.grad(loss, seen["y"])
+        for a_t, g_t in zip(seen["a"], block.select(g[0]), strict=True):
+            a_t = torch.cat([a_t, torch.ones(int(block.has_bias), dtype=a_t.dtype)])
+            a_sum, g_sum = a_sum + torch.outer(a_t, a_t), g_sum + torch.outer(g_t, g_t)
+            num_tokens += 1
+    handle.remove()
+    proxy.model.requires_grad_(False)
+    return a_sum, g_sum, num_tokens
+
+
+@pytest.mark.parametrize("labels", ["sampled", "empirical"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_covariances_are_the_loops(family, labels):
+    proxy = tiny.proxy(family)
+    block = find_blocks(proxy.model, "last:1")[1]
+    (total,) = covariance_sums(proxy, [block], IDS, TEXTS, 3, labels).values()
+    a_sum, g_sum, num_tokens = looped_covariances(proxy, block, labels, 3)
+    torch.testing.assert_close(total.activation, a_sum, **EXACT)
+    torch.testing.assert_close(total.gradients[block.name], g_sum, **EXACT)
+    assert (total.num_tokens, total.num_sequences) == (num_tokens, 7)
+
+
+@pytest.mark.parametrize("labels", ["sampled", "empirical"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_eigenvalues_are_mean_squares_of_rotated_sequence_gradients(family, labels):
+    proxy = tiny.proxy(family)
+    blocks = find_blocks(proxy.model, "last:1")
+    sums = covariance_sums(proxy, blocks, IDS, TEXTS, 3, labels)
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
+    found = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 3, labels)
+    proxy.model.requires_grad_(True)
+    expected = dict.fromkeys([b.name for b in blocks], 0.0)
+    for loss in sum_losses(proxy, labels, 3):
+        gradients = reference.gradient(proxy, blocks, loss)
+        for b in blocks:
+            basis = bases[b.module]
+            rotated = (
+                basis.gradient_vectors[b.name].T @ gradients[b.name] @ basis.activation_vectors
+            )
+            expected[b.name] = expected[b.name] + rotated**2
+    for b in blocks:
+        torch.testing.assert_close(found[b.module].squares[b.name], expected[b.name], **EXACT)
+        assert found[b.module].num_sequences == 7
+
+
+def test_sums_do_not_depend_on_the_partition_or_the_batches():
+    blocks = find_blocks(tiny.model("gpt2"), "attention")
+    whole = covariance_sums(tiny.proxy("gpt2"), blocks, IDS, TEXTS, 0)
+    small = tiny.proxy("gpt2", max_batch_tokens=16)
+    order = [4, 0, 5, 1, 3, 2]
+    parts = [
+        covariance_sums(small, blocks, [IDS[i] for i in part], [TEXTS[i] for i in part], 0)
+        for part in (order[:2], order[2:])
+    ]
+    for module in tracked.by_module(blocks):
+        total = parts[0][module] + parts[1][module]
+        torch.testing.assert_close(
+            dataclasses.asdict(total), dataclasses.asdict(whole[module]), **EXACT
+        )
+
+
+def test_sampled_labels_depend_on_the_seed():
+    proxy = tiny.proxy()
+    blocks = find_blocks(proxy.model, "regex:layers.0.self_attn.v_proj")
+    sums = [covariance_sums(proxy, blocks, IDS, TEXTS, seed) for seed in (0, 1)]
+    first, second = (next(iter(total.values())) for total in sums)
+    torch.testing.assert_close(first.activation, second.activation, **EXACT)
+    name = blocks[0].name
+    assert not torch.allclose(first.gradients[name], second.gradients[name])
+
+
+def test_sums_and_bases_survive_bytes():
+    proxy = tiny.proxy("gpt2")
+    blocks = find_blocks(proxy.model, "last:1")[:3]
+    (total,) = covariance_sums(proxy, blocks, IDS, TEXTS, 0).values()
+    loaded = CovarianceSum.load(total.save())
+    torch.testing.assert_close(
+        dataclasses.asdict(loaded), dataclasses.asdict(total), rtol=0, atol=0
+    )
+    basis = eigenbasis(total)
+    loaded_basis = Eigenbasis.load(basis.save())
+    torch.testing.assert_close(
+        dataclasses.asdict(loaded_basis), dataclasses.asdict(basis), rtol=0, atol=0
+    )
+    assert total.save() == loaded.save()
+
+
+def test_a_basis_diagonalises_the_means_and_clamps_at_0():
+    torch.manual_seed(0)
+    a = torch.randn(3, 5, dtype=torch.float64)
+    total = CovarianceSum(a.T @ a, {"b": torch.eye(2, dtype=torch.float64)}, 3, 1)
+    basis = eigenbasis(total)
+    u = basis.activation_vectors
+    assert basis.activation_values.min() >= 0
+    torch.testing.assert_close(u @ basis.activation_values.diag() @ u.T, a.T @ a / 3, **EXACT)
+    assert basis.tokens_per_sequence == 3
+
+
+def test_float32_sums_are_decomposed_in_float64():
+    # In float32 the small eigenvalue drowns in the rounding error of the large one.
+    total = CovarianceSum(torch.diag(torch.tensor([1e8, 1.0])), {}, 1, 1)
+    basis = eigenbasis(total)
+    assert basis.activation_values.dtype == torch.float32
+    torch.testing.assert_close(basis.activation_values, torch.tensor([1.0, 1e8]))
+
+
+def test_refuses_what_is_not_a_covariance():
+    with pytest.raises(ValueError, match="no tokens"):
+        eigenbasis(CovarianceSum(torch.eye(2), {}, 0, 0))
+    with pytest.raises(errors.IntegrityError, match="not finite"):
+        eigenbasis(CovarianceSum(torch.full((2, 2), torch.nan), {}, 1, 1))
+    with pytest.raises(ValueError, match="sampled or empirical"):
+        covariance_sums(tiny.proxy(), [], IDS, TEXTS, 0, "true")
+    with pytest.raises(ValueError, match="1 ids but 6 texts"):
+        covariance_sums(tiny.proxy(), [], IDS[:1], TEXTS, 0)
