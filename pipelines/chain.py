@@ -9,9 +9,12 @@ from beam_quad.bandit import QuadPolicy
 from beam_quad.clustering import default_num_clusters
 from beam_quad.embedding import EmbedderSpec, embedder_fingerprint
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import ProxySpec, content_fingerprint
+from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
+from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
+from beam_quad.io.batches import Columns
 from beam_quad.io.plan import write_plan
+from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
 from beam_quad.transforms import candidates, cluster, curvature, score, select
 from beam_quad.transforms.corpus import Corpus
@@ -105,10 +108,9 @@ def look(options: QuadOptions) -> Inputs:
     if needs_query(options.policy):
         text_column = options.query_text_column or options.text_column
         for name, globs in options.query.items():
-            plan = plan_input(globs, text_column=text_column, is_query=True)
-            if plan.num_rows == 0 and plan.num_rows_exact:
-                raise UsageError(f"the query group {name} has no rows; check {', '.join(globs)}")
-            query[name] = plan
+            query[name] = plan_input(globs, text_column=text_column, is_query=True)
+            if not _has_text(query[name], text_column):
+                raise UsageError(f"no usable text in the query {', '.join(globs)}; check its rows")
     proxy, proxy_fingerprint = None, ""
     if options.proxy_model is not None:
         proxy = ProxySpec(
@@ -122,6 +124,10 @@ def look(options: QuadOptions) -> Inputs:
             max_batch_tokens=options.max_batch_tokens,
         )
         proxy_fingerprint = content_fingerprint(options.proxy_model, options.proxy_revision)
+        if needs_proxy(options.policy):
+            model = load_skeleton(proxy)
+            if needs_query(options.policy):
+                find_blocks(model, options.layers)
     embedder, embedder_print = None, ""
     if needs_clusters(options.policy):
         embedder = EmbedderSpec(
@@ -134,6 +140,15 @@ def look(options: QuadOptions) -> Inputs:
         )
         embedder_print = embedder_fingerprint(embedder)
     return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
+
+
+def _has_text(plan: InputPlan, text_column: str) -> bool:
+    return any(
+        text is not None
+        for split in plan.splits
+        for batch in read_rows(split, plan.schema, Columns(text_column), batch_rows=64)
+        for text in batch.texts
+    )
 
 
 def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = None) -> Chain:
@@ -205,8 +220,10 @@ class _Builder:
         return Chain(tuple(self.tasks), self.corpus.plan_path, config, fingerprint, self.plans)
 
     def _folder(self, kind: str, *parts: object) -> str:
+        # Parts that are folders of ours count by their names, so that the artifacts can be moved.
+        names = [str(part).replace(self.artifacts + "/", "") for part in parts]
         version = _VERSIONS.get(kind, 1)
-        return files.join(self.artifacts, kind, seeding.digest(kind, version, *parts)[:20])
+        return files.join(self.artifacts, kind, seeding.digest(kind, version, *names)[:20])
 
     def _corpus(self) -> Corpus:
         options, inputs = self.options, self.inputs

@@ -3,13 +3,10 @@
 import itertools
 import os
 
-import torch
-import transformers
-
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.embedding import EmbedderSpec, load_embedder
-from beam_quad.gradients.proxy import ProxySpec, load_tokenizer
+from beam_quad.gradients.proxy import ProxySpec, load_skeleton, load_tokenizer
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io.batches import Columns, RowBatch
 from beam_quad.io.rows import read_rows
@@ -103,13 +100,9 @@ def _counts(batch: RowBatch, tokenizer: object) -> list[int]:
 
 def _model_size(spec: ProxySpec) -> tuple[int, int]:
     """Counts the parameters that take part in every token, and the positions of a window."""
-    config = transformers.AutoConfig.from_pretrained(
-        spec.path, revision=spec.revision, trust_remote_code=False
-    )
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = load_skeleton(spec)
     total = sum(parameter.numel() for parameter in model.parameters())
-    positions = getattr(config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    positions = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     return total - model.get_input_embeddings().weight.numel(), min(positions, _DEFAULT_CONTEXT)
 
 

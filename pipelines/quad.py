@@ -4,6 +4,7 @@ References:
   Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -19,6 +20,7 @@ from beam_quad.io.lock import OutputLock
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import chain as chains
 from pipelines import options as flags
+from pipelines import progress
 from pipelines.plan import describe
 
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
@@ -71,10 +73,15 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     lock.acquire(take_over=options.take_over)
     try:
         files.write_once(_configuration_path(output), chain.fingerprint.encode())
+        files.delete_temporaries(output)
         chain.write_plans()
         pipeline = beam.Pipeline(options=beam_options)
         wire(pipeline, chain)
-        result = _run(pipeline)
+        watching = (
+            progress.told(chain.tasks) if runner in _LOCAL_RUNNERS else contextlib.nullcontext()
+        )
+        with watching:
+            result = _run(pipeline)
         if runner in _SUBMITTING_RUNNERS:
             lock.hand_over(str(result.job_id()))
             print(f"submitted as {result.job_id()}; {output}/COMPLETE appears when it is done")
@@ -88,10 +95,15 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
 
 def wire(pipeline: beam.Pipeline, chain: chains.Chain) -> beam.PCollection[Token]:
     """Adds the chain of stages to a pipeline."""
-    tokens = pipeline | "Start" >> beam.Create([Token("Plan", chain.plan_path)], reshuffle=False)
+    first = Token("Plan", chain.plan_path)
+    tokens = pipeline | beam.Impulse() | "Start" >> beam.Map(_replace, first)
     for task in chain.tasks:
         tokens = tokens | task.name >> Stage(task)
     return tokens
+
+
+def _replace(_: bytes, token: Token) -> Token:
+    return token
 
 
 def _beam_options(arguments: Sequence[str]) -> PipelineOptions:

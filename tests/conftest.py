@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis  # noqa: F401  Imported by its plugin at the very end otherwise, which CPython 3.11 can fail at.
 import pytest
 import torch
 

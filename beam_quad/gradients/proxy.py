@@ -1,9 +1,11 @@
 """The proxy model: the causal language model whose gradients are used, fixed during a run."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +14,14 @@ import transformers
 from beam_quad import errors
 from beam_quad.gradients.checkpoints import content_fingerprint, first_line, load_tokenizer
 
-__all__ = ["Proxy", "ProxySpec", "content_fingerprint", "load_proxy", "load_tokenizer"]
+__all__ = [
+    "Proxy",
+    "ProxySpec",
+    "content_fingerprint",
+    "load_proxy",
+    "load_skeleton",
+    "load_tokenizer",
+]
 
 # Influence hardly gains from a longer context, and attention's cost grows with its square.
 _DEFAULT_CONTEXT = 1024
@@ -133,6 +142,29 @@ def load_proxy(spec: ProxySpec) -> Proxy:
     )
 
 
+def load_skeleton(spec: ProxySpec) -> Any:
+    """Makes the proxy's model without its weights: what a launcher needs to check flags and count parameters.
+
+    Args:
+      spec: What to load.
+
+    Returns:
+      The model, on torch's `meta` device.
+
+    Raises:
+      UsageError: As `load_proxy`, as far as it can be told without the weights.
+    """
+    with _refusing(spec):
+        _require_safetensors(spec)
+        config = transformers.AutoConfig.from_pretrained(
+            spec.path, revision=spec.revision, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    _context_length(model.config, spec)
+    return model
+
+
 def require_device(device: str) -> None:
     """Raises DeviceError where a device ("cpu", "cuda", "cuda:N") is not there."""
     if not device.startswith("cuda"):
@@ -149,18 +181,16 @@ def _set_up_torch(spec: ProxySpec) -> None:
     # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    transformers.utils.logging.disable_progress_bar()
+    # Filling every new tensor finds bugs in kernels; ours never read what they have not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if spec.num_threads is not None:
         torch.set_num_threads(spec.num_threads)
 
 
 def _load_model(spec: ProxySpec) -> Any:
-    folder = pathlib.Path(spec.path)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise errors.UsageError(
-            f"{spec.path!r} has no *.safetensors; only safetensors weights are loaded: "
-            "convert the model with save_pretrained"
-        )
-    try:
+    with _refusing(spec):
+        _require_safetensors(spec)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             spec.path,
             revision=spec.revision,
@@ -168,12 +198,27 @@ def _load_model(spec: ProxySpec) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
         )
+    return model.to(spec.device)
+
+
+def _require_safetensors(spec: ProxySpec) -> None:
+    folder = pathlib.Path(spec.path)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise errors.UsageError(
+            f"{spec.path!r} has no *.safetensors; only safetensors weights are loaded: "
+            "convert the model with save_pretrained"
+        )
+
+
+@contextlib.contextmanager
+def _refusing(spec: ProxySpec) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
         raise errors.UsageError(
             f"no causal language model in {spec.path!r} ({first_line(error)}); "
             "pass a local folder with config.json and safetensors, or a hub id"
         ) from error
-    return model.to(spec.device)
 
 
 def _context_length(config: Any, spec: ProxySpec) -> int:

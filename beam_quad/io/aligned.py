@@ -84,6 +84,15 @@ class TableWriter:
             self._writer.write_table(table, row_group_size=max(1, table.num_rows))
         self._pending, self._num_pending = [], 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether more can be written."""
+        return bool(self._writer.is_open)
+
+    def abandon(self) -> None:
+        """Forgets the file, which will never appear; without this, Arrow would write its footer when collected."""
+        self._writer.is_open = False
+
     def close(self, metadata: dict[str, Any] | None = None) -> None:
         """Writes what is pending and the footer."""
         self.flush()
@@ -101,8 +110,12 @@ def table_writer(path: str, schema: pa.Schema, group_rows: int = 16_384) -> Iter
     """
     with files.writing(path) as out:
         writer = TableWriter(out, schema, group_rows)
-        yield writer
-        if writer._writer.is_open:
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
+        if writer.is_open:
             writer.close()
 
 
@@ -126,6 +139,12 @@ def read_columns(path: str, names: Sequence[str] | None = None) -> dict[str, np.
         name: table.column(name).to_numpy(zero_copy_only=False)  # nulls of a float become NaN
         for name in table.column_names
     }
+
+
+def num_rows(path: str) -> int:
+    """Reads from the footer of a Parquet file how many rows it has."""
+    with files.open_read(path) as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def read_metadata(path: str) -> dict[str, Any]:
@@ -187,7 +206,7 @@ def embedding_column(vectors: np.ndarray) -> pa.Array:
 
 
 def read_embeddings(path: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the embeddings of a split by row group: (first row, float32 [rows, dim])."""
+    """Yields the embeddings of a split by row group, as stored: (first row, float16 [rows, dim])."""
     with files.open_read(path) as file:
         parquet = pq.ParquetFile(file)
         first = 0
@@ -198,5 +217,5 @@ def read_embeddings(path: str) -> Iterator[tuple[int, np.ndarray]]:
                 start = chunk.offset * width
                 raw = memoryview(chunk.buffers()[1])[start : start + len(chunk) * width]
                 vectors = np.frombuffer(raw, dtype=np.float16).reshape(len(chunk), width // 2)
-                yield first, vectors.astype(np.float32)
+                yield first, vectors
                 first += len(chunk)

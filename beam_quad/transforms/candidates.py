@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -29,6 +30,8 @@ from beam_quad.transforms.stage import Finished, Sentinel, Task
 # One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
 _CANDIDATES_PER_GROUP = 2048
 _MAX_GROUPS = 256
+# Texts cross the shuffle in packs of one group of arms, cut from about this much of a split.
+_PACKED_BYTES = 64 << 20
 
 CANDIDATES_SCHEMA = pa.schema(
     [
@@ -192,36 +195,35 @@ def group_path(folder: str, group: int) -> str:
     return files.join(folder, "candidates", f"group-{group:05d}.parquet")
 
 
-@dataclasses.dataclass(frozen=True)
-class CandidateIndex:
-    """Which row group holds a cluster, and the name of each of its pulls.
+def read_row_groups(folder: str, group: int) -> dict[int, int]:
+    """Reads which row group of a group's file holds each cluster, by cluster id, once per process."""
 
-    Attributes:
-      row_group: Row group by cluster id.
-      pull_keys: Name of a pull by (cluster id, block): a hash of the ordered ids of its candidates, so that equal
-        pulls of two runs share their scores.
+    def read() -> dict[int, int]:
+        clusters = aligned.read_metadata(group_path(folder, group))["clusters"]
+        return {cluster: i for i, cluster in enumerate(clusters)}
+
+    return cached(("row groups", folder, group), read)
+
+
+def read_pull_keys(folder: str) -> dict[tuple[int, int], str]:
+    """Reads the name of every pull of all groups, by (cluster id, block), once per process.
+
+    A name is a hash of the ordered ids of the pull's candidates, so that equal pulls of two runs share their scores.
     """
 
-    row_group: dict[int, int]
-    pull_keys: dict[tuple[int, int], str]
+    def read() -> dict[tuple[int, int], str]:
+        paths = [info.path for info in files.find(files.join(folder, "candidates"))]
+        with ThreadPoolExecutor(16) as pool:
+            footers = list(pool.map(aligned.read_metadata, paths))
+        return {(c, b): key for footer in footers for c, b, key in footer["pulls"]}
 
-
-def read_index(folder: str, group: int) -> CandidateIndex:
-    """Reads the index of a group from the footer of its file, once per process."""
-
-    def read() -> CandidateIndex:
-        metadata = aligned.read_metadata(group_path(folder, group))
-        clusters = metadata["clusters"]
-        pulls = {(c, b): key for c, b, key in metadata["pulls"]}
-        return CandidateIndex({c: i for i, c in enumerate(clusters)}, pulls)
-
-    return cached(("index", folder, group), read)
+    return cached(("pull keys", folder), read)
 
 
 def read_cluster(folder: str, group: int, cluster: int, columns: list[str]) -> pa.Table:
     """Reads candidates of one cluster, sorted by (block, draw)."""
     with files.open_read(group_path(folder, group)) as file:
-        row_group = read_index(folder, group).row_group[cluster]
+        row_group = read_row_groups(folder, group)[cluster]
         return pq.ParquetFile(file).read_row_group(row_group, columns=columns)
 
 
@@ -229,11 +231,16 @@ def _draw(element: Any, task: GatherCandidates) -> Iterator[tuple[int, bytes]]:
     if isinstance(element, (Sentinel, Finished)):
         yield -1, b""
         return
-    split: Split = element
+    samples, _ = load_samples_per_pull(task.folder)
+    groups = num_groups(load_blocks(task.folder), samples)
+    for table in _joined(_drawn(task, element)):
+        yield from _by_group(table, groups)
+
+
+def _drawn(task: GatherCandidates, split: Split) -> Iterator[pa.RecordBatch]:
     corpus = task.corpus
     blocks = load_blocks(task.folder)
     samples, whole = load_samples_per_pull(task.folder)
-    groups = num_groups(blocks, samples)
     rows = corpus.rows(split)
     clusters, similarity = read_assignment(task.assignments_dir, split)
     threshold = _draw_threshold(blocks.candidates, samples, whole)
@@ -259,8 +266,19 @@ def _draw(element: Any, task: GatherCandidates) -> Iterator[tuple[int, bytes]]:
                 "example_id": table.column("example_id").take(kept[low]).combine_chunks(),
                 "text": table.column("text").take(kept[low]).combine_chunks(),
             }
-            batch = pa.RecordBatch.from_pydict(columns, schema=CANDIDATES_SCHEMA)
-            yield from _by_group(batch, groups)
+            yield pa.RecordBatch.from_pydict(columns, schema=CANDIDATES_SCHEMA)
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    # A pack costs a schema and a codec's start: row group by row group they would be 50,000 for 10^6 examples.
+    pending: list[pa.RecordBatch] = []
+    for batch in batches:
+        pending.append(batch)
+        if sum(b.nbytes for b in pending) >= _PACKED_BYTES:
+            yield pa.Table.from_batches(pending).combine_chunks()
+            pending = []
+    if pending:
+        yield pa.Table.from_batches(pending).combine_chunks()
 
 
 def _draw_threshold(candidates: np.ndarray, samples: int, whole: bool) -> np.ndarray:
@@ -273,14 +291,14 @@ def _draw_threshold(candidates: np.ndarray, samples: int, whole: bool) -> np.nda
     return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
 
 
-def _by_group(batch: pa.RecordBatch, groups: int) -> Iterator[tuple[int, bytes]]:
-    group = batch.column("cluster").to_numpy() % groups
+def _by_group(table: pa.Table, groups: int) -> Iterator[tuple[int, bytes]]:
+    group = table.column("cluster").to_numpy() % groups
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     for value in np.unique(group):
-        part = batch.take(pa.array(np.flatnonzero(group == value)))
+        part = table.take(pa.array(np.flatnonzero(group == value)))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, CANDIDATES_SCHEMA, options=options) as writer:
-            writer.write_batch(part)
+            writer.write_table(part)
         yield int(value), sink.getvalue().to_pybytes()
 
 
@@ -289,12 +307,12 @@ def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally
     if group < 0:
         return None
     samples, whole = load_samples_per_pull(task.folder)
-    tables = [pa.ipc.open_stream(part).read_all() for part in parts]
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
     cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
     order = np.lexsort((key, draw, block, cluster))
     if not whole:
         order = order[_rank_in_block(cluster[order], block[order]) < samples]
+    table = table.take(pa.array(order)).combine_chunks()
     cluster, block, key = cluster[order], block[order], key[order]
     starts = np.flatnonzero(np.r_[True, cluster[1:] != cluster[:-1]])
     pulls = np.flatnonzero(np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])])
@@ -308,7 +326,7 @@ def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally
     path = group_path(task.folder, group)
     with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
         for a, b in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-            rows = table.take(pa.array(order[a:b])).combine_chunks()
+            rows = table.slice(int(a), int(b - a))
             writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
             writer.flush()
         writer.close(metadata)

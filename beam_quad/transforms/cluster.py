@@ -1,6 +1,7 @@
 """Stages 3 and 4: centers from a hash sample of the embeddings, then the cluster of every example."""
 
 import dataclasses
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +26,7 @@ class FitCenters(Task):
     """Draws points by hash from every split, and fits the centers to them.
 
     Takes splits; writes one sample file each, then `centers.npz` and `fit.json`. The result does not depend on how
-    the corpus is split: the sample is sorted by key.
+    the corpus is split: `fit_centers` does not look at the order of its points.
 
     Args:
       corpus: The corpus, embedded.
@@ -57,7 +58,7 @@ class FitCenters(Task):
         return (piece_path(files.join(self.folder, "sample"), piece),)
 
     def read(self, piece: Split) -> Tally:
-        return Tally()
+        return Tally({"points": aligned.num_rows(self.paths(piece)[0])})
 
     def do(self, piece: Split, model: Any) -> Tally:
         # Drawn a little above the rate, so that the sample is not a few points short by chance.
@@ -66,27 +67,16 @@ class FitCenters(Task):
         rows = self.corpus.rows(piece)
         drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
         vectors = _take_embeddings(self.corpus, piece, drawn)
-        schema = pa.schema(
-            [pa.field("key", pa.uint64()), *aligned.embeddings_schema(vectors.shape[1])]
-        )
-        aligned.write_table(
-            self.paths(piece)[0],
-            schema,
-            {"key": rows.keys[drawn], "embedding": aligned.embedding_column(vectors)},
-        )
-        return Tally()
+        schema = aligned.embeddings_schema(vectors.shape[1])
+        columns = {"embedding": aligned.embedding_column(vectors)}
+        aligned.write_table(self.paths(piece)[0], schema, columns)
+        return Tally({"points": len(drawn)})
 
     def finish(self, total: Tally) -> None:
-        paths = [self.paths(split)[0] for split in self.corpus.splits()]
-        with ThreadPoolExecutor(16) as pool:
-            samples = [sample for sample in pool.map(_read_sample, paths) if len(sample[0])]
-        if not samples:
+        if not total["points"]:
             raise UsageError("no usable example in the corpus: nothing to cluster; see rejected/")
-        keys = np.concatenate([sample[0] for sample in samples])
-        points = np.concatenate([sample[1] for sample in samples])
-        del samples
-        order = np.argsort(keys, kind="stable")
-        points = points[order]
+        paths = [self.paths(split)[0] for split in self.corpus.splits()]
+        points = _read_points(paths, total["points"])
         centers, report = fit_centers(
             points, min(self._requested(), len(points)), self.corpus.seed, self.max_cluster_share
         )
@@ -132,8 +122,7 @@ class AssignClusters(Task):
         return (piece_path(self.prefixes()[0], piece),)
 
     def read(self, piece: Split) -> ClusterSums:
-        assignment = read_assignment(self.folder, piece)
-        return self._sums(piece, *assignment)
+        return self._sums(self.corpus.rows(piece), *read_assignment(self.folder, piece))
 
     def do(self, piece: Split, model: Any) -> ClusterSums:
         rows = self.corpus.rows(piece)
@@ -145,19 +134,20 @@ class AssignClusters(Task):
             for first, vectors in aligned.read_embeddings(embeddings):
                 run = slice(first, first + len(vectors))
                 clusters[run], similarity[run] = assign(
-                    vectors, rows.keys[run], centers, self.corpus.seed
+                    vectors.astype(np.float32), rows.keys[run], centers, self.corpus.seed
                 )
         clusters[~rows.usable] = -1
         aligned.write_table(
             self.paths(piece)[0], _ASSIGNMENT, {"cluster": clusters, "similarity": similarity}
         )
-        return self._sums(piece, clusters, similarity)
+        return self._sums(rows, clusters, similarity)
 
     def finish(self, total: ClusterSums) -> None:
         files.write_once(self.artifact, total.to_bytes())
 
-    def _sums(self, split: Split, clusters: np.ndarray, similarity: np.ndarray) -> ClusterSums:
-        rows = self.corpus.rows(split)
+    def _sums(
+        self, rows: aligned.Rows, clusters: np.ndarray, similarity: np.ndarray
+    ) -> ClusterSums:
         return ClusterSums.of(
             clusters,
             rows.tokens,
@@ -200,7 +190,7 @@ def read_fit(folder: str) -> dict:
 
 
 def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarray:
-    taken = [np.zeros((0, 1), np.float32)]
+    taken = [np.zeros((0, 1), np.float16)]
     if len(rows):
         taken = []
         for first, vectors in aligned.read_embeddings(
@@ -211,7 +201,17 @@ def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarr
     return np.concatenate(taken)
 
 
-def _read_sample(path: str) -> tuple[np.ndarray, np.ndarray]:
-    keys = aligned.read_columns(path, ["key"])["key"]
-    vectors = [run for _, run in aligned.read_embeddings(path)]
-    return keys, np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
+def _read_points(paths: list[str], num_points: int) -> np.ndarray:
+    """Reads the samples into one array, which is the largest of a run: 5.5 GB for 10,000 clusters in 512 dimensions."""
+    points, done = np.zeros((0, 1), np.float32), 0
+    with ThreadPoolExecutor(16) as pool:
+        for vectors in itertools.chain.from_iterable(pool.map(_read_sample, paths)):
+            if not done:
+                points = np.empty((num_points, vectors.shape[1]), np.float32)
+            points[done : done + len(vectors)] = vectors
+            done += len(vectors)
+    return points[:done]
+
+
+def _read_sample(path: str) -> list[np.ndarray]:
+    return [vectors for _, vectors in aligned.read_embeddings(path)]

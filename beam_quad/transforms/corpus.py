@@ -112,6 +112,11 @@ def piece_path(folder: str, split: Split) -> str:
     return files.join(folder, f"{piece_name(split)}.parquet")
 
 
+def content_name(path: str) -> str:
+    """Names an artifact by its folder and file, which tell its content, and not by where the artifacts lie."""
+    return "/".join(path.split("/")[-2:])
+
+
 def read_json(path: str) -> dict:
     """Reads a small JSON artifact."""
     return dict(json.loads(files.read_bytes(path)))

@@ -21,7 +21,7 @@ from beam_quad.transforms.candidates import (
     load_samples_per_pull,
     num_groups,
     read_cluster,
-    read_index,
+    read_pull_keys,
 )
 from beam_quad.transforms.score import InfluenceScoring, Scorer, Scoring
 from beam_quad.transforms.stage import ModelTask
@@ -68,11 +68,15 @@ class Bandit:
         return files.join(self.folder, f"round-{number:02d}.parquet")
 
     def state(self, num_rounds: int) -> BanditState:
-        """Replays the first rounds; everything is recomputed from their scores, exactly."""
-        samples, _ = load_samples_per_pull(self.blocks_dir)
-        policy = dataclasses.replace(self.policy, samples_per_pull=samples)
-        scores = [self._scores(number) for number in range(num_rounds)]
-        return replay(policy, load_blocks(self.blocks_dir), scores)
+        """Replays the first rounds, once per process; everything is recomputed from their scores, exactly."""
+
+        def play() -> BanditState:
+            samples, _ = load_samples_per_pull(self.blocks_dir)
+            policy = dataclasses.replace(self.policy, samples_per_pull=samples)
+            scores = [self._scores(number) for number in range(num_rounds)]
+            return replay(policy, load_blocks(self.blocks_dir), scores)
+
+        return cached(("state", self.folder, num_rounds), play)
 
     def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys."""
@@ -224,11 +228,10 @@ class RunRound(ModelTask):
     def _pulls(self) -> list[tuple[int, int, str, int]]:
         samples, _ = load_samples_per_pull(self.bandit.blocks_dir)
         groups = num_groups(load_blocks(self.bandit.blocks_dir), samples)
+        keys = read_pull_keys(self.bandit.blocks_dir)
         pulls = []
         for cluster, block in self.bandit.state(self.round).pulls:
-            group = cluster % groups
-            key = read_index(self.bandit.blocks_dir, group).pull_keys[cluster, block]
-            pulls.append((cluster, block, key, group))
+            pulls.append((cluster, block, keys[cluster, block], cluster % groups))
         return pulls
 
     def _standardised_weights(self, groups: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached
-from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.corpus import Corpus, content_name, piece_path, read_json, write_json
 from beam_quad.transforms.embed import BATCH_ROWS
 from beam_quad.transforms.stage import ModelTask
 
@@ -75,7 +75,7 @@ class InfluenceScoring:
             self.proxy_fingerprint,
             spec,
             self.layers,
-            self.vectors_path,
+            content_name(self.vectors_path),
             self.normalize,
         )
 
@@ -128,7 +128,7 @@ class DSIRScoring:
 
     @property
     def key(self) -> str:
-        return seeding.digest("dsir", 1, self.counts_dir)
+        return seeding.digest("dsir", 1, content_name(self.counts_dir))
 
     def load(self) -> Scorer:
         query, corpus = (

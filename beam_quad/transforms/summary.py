@@ -21,7 +21,7 @@ from beam_quad.transforms.candidates import (
     load_samples_per_pull,
     num_groups,
     read_cluster,
-    read_index,
+    read_row_groups,
 )
 from beam_quad.transforms.cluster import load_cluster_sums, read_fit
 from beam_quad.transforms.corpus import Corpus, read_json
@@ -293,7 +293,7 @@ class Summary:
             == load_blocks(folder).pullable_starts[cluster]
         ):
             return None
-        if cluster not in read_index(folder, group).row_group:
+        if cluster not in read_row_groups(folder, group):
             return None
         return read_cluster(folder, group, cluster, columns)
 

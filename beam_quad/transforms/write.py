@@ -286,8 +286,10 @@ def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
         counts[f"rejected/{aligned.reason_of(int(code))}"] = int(count)
     if len(kept.unscorable):
         counts[f"rejected/{Reason.NOT_FINITE}"] = len(kept.unscorable)
-    clusters = kept.cluster[kept.cluster >= 0]
-    for cluster, count in zip(*np.unique(clusters, return_counts=True), strict=True):
+    clustered = kept.cluster >= 0
+    clusters, at = np.unique(kept.cluster[clustered], return_inverse=True)
+    documents, sums = np.bincount(at), np.bincount(at, weights=tokens[clustered])
+    for cluster, count, weight in zip(clusters, documents, sums, strict=True):
         counts[f"cluster/{cluster}/documents"] = int(count)
-        counts[f"cluster/{cluster}/tokens"] = int(tokens[kept.cluster == cluster].sum())
+        counts[f"cluster/{cluster}/tokens"] = int(weight)
     return Tally(counts)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+import transformers
 
 from beam_quad import errors
 from pipelines import quad
@@ -233,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     torch.set_num_threads(os.cpu_count() or 1)
+    transformers.utils.logging.disable_progress_bar()  # it would say that shards are loaded, and no more
     size = QUICK if options.quick else FULL
     demo = Demo(
         output=pathlib.Path(options.output).absolute(),

@@ -179,5 +179,4 @@ PROSE: dict[str, Reader] = {
 QUERIES: dict[str, Reader] = {
     "medicine": _read(json_texts, "MedQA/test.jsonl", ("question",)),
     "python": language_reference,
-    "legal": _read(json_texts, "Legal-Support/test.jsonl", ("case",)),
 }

@@ -17,16 +17,17 @@ _TITLES = {
     "bases": "curvature: eigenvectors",
     "eigenvalues": "curvature: eigenvalues",
     "vectors": "gradient of the query set",
-    "round-000": "round 0: every cluster once",
+    "sample": "curvature: a sample of the corpus",
     "selection": "choosing documents",
 }
+_RESULTS = {".parquet", ".safetensors", ".npz", ".json"}
 _POLL_S = 1.0
 _HEARTBEAT_S = 20.0
 
 
 @contextlib.contextmanager
 def watched(artifacts: pathlib.Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Tells of each stage that starts in a folder of artifacts, and counts embedded shards, until the block ends."""
+    """Tells of each stage that starts in a folder of artifacts, and counts finished files now and then, until the block ends."""
     done = threading.Event()
     thread = threading.Thread(target=_watch, args=(artifacts, progress, done), daemon=True)
     thread.start()
@@ -48,9 +49,12 @@ def _watch(artifacts: pathlib.Path, progress: Callable[[str], None], done: threa
                 progress(_TITLES.get(name, name.replace("-", " ")))
                 last = time.monotonic()
         if time.monotonic() - last > _HEARTBEAT_S:
-            embedded = len(list(artifacts.glob("embeddings/*/*")))
-            progress(f"... {embedded} shards embedded")
+            progress(f"... {_num_files(artifacts)} files of results so far")
             last = time.monotonic()
+
+
+def _num_files(artifacts: pathlib.Path) -> int:
+    return sum(path.suffix in _RESULTS for path in artifacts.rglob("*"))
 
 
 def _started(artifacts: pathlib.Path) -> list[pathlib.Path]:

@@ -24,8 +24,16 @@ from beam_quad.scoring import (
 
 
 def select(
-    corpus: str, query: str, proxy_path: str, budget: int, num_clusters: int, num_rounds: int,
-    curvature_examples: int, max_cluster_share: float, seed: int = 0,
+    corpus: str,
+    query: str,
+    proxy_path: str,
+    budget: int,
+    num_clusters: int,
+    num_rounds: int,
+    blocks_per_cluster: int,
+    curvature_examples: int,
+    max_cluster_share: float,
+    seed: int = 0,
 ) -> tuple[list[str], dict[str, float]]:
     """Selects with Quad's defaults; returns the sorted ids and the influence of every scored example by id."""
     proxy = load_proxy(ProxySpec(proxy_path, num_threads=1))
@@ -40,7 +48,7 @@ def select(
 
     counts = np.bincount(cluster, minlength=centers.num_clusters)
     samples = samples_of(len(texts), centers.num_clusters)
-    num = num_blocks(counts, counts, samples)
+    num = num_blocks(counts, counts, samples, blocks_per_cluster)
     block = block_of(cluster, seeding.uniform(seed, "block", keys), num)
     blocks = Blocks.of(num, cluster, block, tokens, np.ones(len(texts), bool))
     candidates = defaultdict(list)

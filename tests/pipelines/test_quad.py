@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
 def test_the_pipeline_selects_what_the_same_steps_select_in_memory(world, finished):
     ids, influence = memory.select(
-        world.corpus, world.query, world.proxy, 3000, 10, 4, 48, max_cluster_share=0.5
+        world.corpus, world.query, world.proxy, 3000, 12, 4, 4, 48, max_cluster_share=0.5
     )
     assert selected_ids(finished) == ids
     scored = {row["example_id"]: row["influence"] for row in selected(finished)}
@@ -40,12 +40,11 @@ def test_the_pipeline_selects_what_the_same_steps_select_in_memory(world, finish
 def test_every_row_is_accounted_for_and_the_budget_is_met_to_within_one_example(finished):
     manifest = manifest_of(finished)
     counts, tokens = manifest["counts"], manifest["tokens"]
-    assert counts["read"] == 612
+    assert counts["read"] == 912
     assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"]
     assert manifest["rejected"] == {
-        "empty_text": 2, "invalid_utf8": 2, "malformed_json": 2, "not_a_string": 2, "null_text": 2,
-        "not_an_object": 2,
-    } or sum(manifest["rejected"].values()) == 12  # fmt: skip
+        "empty_text": 2, "invalid_utf8": 2, "malformed_json": 4, "not_a_string": 2, "null_text": 2
+    }  # fmt: skip
     rows = selected(finished)
     assert len(rows) == counts["selected"] == len({row["example_id"] for row in rows})
     assert sum(row["tokens"] for row in rows) == tokens["selected"]
@@ -55,7 +54,7 @@ def test_every_row_is_accounted_for_and_the_budget_is_met_to_within_one_example(
 def test_the_selection_prefers_the_kind_of_the_query(finished):
     tables = [pq.read_table(p) for p in (finished / "selected").glob("*.parquet")]
     kinds = [kind for table in tables for kind in table.column("kind").to_pylist()]
-    assert np.mean(np.array(kinds) == "biology") > 0.6
+    assert np.mean(np.array(kinds) == "biology") > 0.4  # a fifth of the corpus is
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def test_a_baseline_meets_the_budget(world, tmp_path, policy):
     kinds = np.array([kind for table in tables for kind in table.column("kind").to_pylist()])
     share = np.mean(kinds == "biology")
     if policy in ("influence_top_k", "dsir"):
-        assert share > 0.6
+        assert share > 0.5
     if policy in ("random", "cluster_uniform"):
         assert share < 0.4
 
@@ -266,7 +265,7 @@ def test_a_complete_output_is_left_as_it_is(world, finished, capsys):
 def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, capsys):
     assert quad.main(world.arguments(tmp_path / "out", plan=True)) == 0
     text = capsys.readouterr().out
-    assert "612 rows" in text
+    assert "912 rows" in text
     assert "Pilot" in text
     assert not (tmp_path / "out").exists()
 

@@ -46,8 +46,9 @@ class World:
             "proxy_model": self.proxy,
             "budget_tokens": 3000,
             "embedder": "hashing",
-            "num_clusters": 10,
+            "num_clusters": 12,
             "num_rounds": 4,
+            "blocks_per_cluster": 4,
             "curvature_examples": 48,
             "threads": 1,
             "max_cluster_share": 0.5,
@@ -87,7 +88,7 @@ def output_bytes(output: pathlib.Path) -> dict[str, bytes]:
     return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
-def make_world(root: pathlib.Path, num_documents: int = 600) -> World:
+def make_world(root: pathlib.Path, num_documents: int = 900) -> World:
     """Writes the world: two Parquet and two JSON Lines shards, twelve broken rows, a query and a proxy."""
     rng = np.random.default_rng(0)
     documents = [
@@ -98,7 +99,9 @@ def make_world(root: pathlib.Path, num_documents: int = 600) -> World:
     corpus.mkdir(parents=True)
     for shard in range(2):
         rows = documents[shard::4]
-        pq.write_table(pa.Table.from_pylist(rows), corpus / f"part-{shard}.parquet", row_group_size=40)
+        pq.write_table(
+            pa.Table.from_pylist(rows), corpus / f"part-{shard}.parquet", row_group_size=40
+        )
     broken = [
         b'{"text": "cut off',
         b'["no", "object"]',
@@ -117,7 +120,7 @@ def make_world(root: pathlib.Path, num_documents: int = 600) -> World:
     texts = [json.dumps({"text": text_of(rng, "biology")}) for _ in range(24)]
     (query / "query.jsonl").write_text("\n".join(texts))
     (query / "note.txt").write_text(text_of(rng, "biology"))
-    _make_proxy(root / "proxy")
+    _make_proxy(root / "proxy", [row["text"] for row in documents[: num_documents // 3]])
     return World(root)
 
 
@@ -131,14 +134,15 @@ def text_of(rng: np.random.Generator, kind: str) -> str:
     return " ".join(f"{word}{rng.integers(_WORDS_PER_KIND)}" for word in words)
 
 
-def _make_proxy(folder: pathlib.Path) -> None:
+def _make_proxy(folder: pathlib.Path, texts: list[str]) -> None:
     words = [f"{kind}{i}" for kind in (*KINDS, "common") for i in range(_WORDS_PER_KIND)]
     vocabulary = {word: i for i, word in enumerate(["<unk>", *words])}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    transformers.PreTrainedTokenizerFast(
+    fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<unk>"
-    ).save_pretrained(folder)
+    )
+    fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=len(vocabulary),
@@ -148,6 +152,16 @@ def _make_proxy(folder: pathlib.Path) -> None:
         num_attention_heads=4,
         max_position_embeddings=64,
         tie_word_embeddings=True,
-        initializer_range=0.2,
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    model = transformers.LlamaForCausalLM(config)
+    _train(model, fast(texts, padding=True, return_tensors="pt"))
+    model.save_pretrained(folder)
+
+
+def _train(model: Any, batch: Any) -> None:
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(40):
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()

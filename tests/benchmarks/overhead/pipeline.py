@@ -1,0 +1,45 @@
+"""The pipeline in one process: `python -m tests.benchmarks.overhead.pipeline INPUT OUTPUT BUDGET_TOKENS`."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+
+import apache_beam as beam
+
+from pipelines import chain, options, quad
+from tests.benchmarks.overhead.scoring import LengthScoring
+
+
+def select(corpus: pathlib.Path, output: pathlib.Path, budget_tokens: int) -> None:
+    """Runs the whole chain of stages on the local runner."""
+    parsed, _ = options.parse(
+        [
+            f"--input={corpus}",
+            f"--output={output}",
+            f"--budget_tokens={budget_tokens}",
+            "--embedder=hashing",
+            "--tokens_column=tokens",
+            "--policy=random",
+        ]
+    )
+    # The command line asks for a query set and a proxy with this policy, and a scoring of one's own needs neither.
+    parsed = dataclasses.replace(parsed, policy="quad")
+    built = chain.build(parsed, chain.look(parsed), LengthScoring())
+    built.write_plans()
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        quad.wire(pipeline, built)
+
+
+def main() -> None:
+    corpus, output, budget = sys.argv[1:]
+    began = time.perf_counter()
+    select(pathlib.Path(corpus), pathlib.Path(output), int(budget))
+    seconds = time.perf_counter() - began
+    manifest = json.loads((pathlib.Path(output) / "manifest.json").read_text())
+    print(json.dumps({"seconds": seconds, "documents": manifest["counts"]["selected"]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+from pipelines import quad
+from pipelines.demo import command, evaluation, noise, summary
+
+
+@pytest.mark.slow
+def test_the_quick_demo_selects_and_a_second_run_goes_on_where_it_stopped(tmp_path, capsys):
+    assert command.main(["--quick", "--prepare_only", f"--output={tmp_path}"]) == 0
+    prepared = capsys.readouterr().out
+    assert "python -m pipelines.quad" in prepared
+    model = (tmp_path / "proxy" / "model.safetensors").stat()
+    assert command.main(["--quick", f"--output={tmp_path}"]) == 0
+    table = capsys.readouterr().out
+    assert "held-out query loss" in table
+    assert (tmp_path / "selection-scratch-8000" / "report.html").exists()
+    assert (tmp_path / "proxy" / "model.safetensors").stat() == model
+
+
+def test_another_seed_in_the_same_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corpus.json").write_text(json.dumps({"settings": {}}))
+    assert command.main(["--quick", f"--output={tmp_path}"]) == 2
+    assert "pass another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [command.FULL, command.QUICK])
+def test_the_arguments_are_ones_that_quad_takes(size, tmp_path):
+    demo = command.Demo(tmp_path, size, 1000, "medicine", "scratch", 0, command.Clock())
+    options, rest = quad.flags.parse(demo.quad_arguments())
+    assert (options.budget_tokens, rest) == (1000, [])
+
+
+def test_the_table_shows_shares_and_losses():
+    sources = ["news"] * 60 + ["law"] * 30 + [next(iter(noise.NOISE))] * 10
+    manifest = {
+        "influence": {"random_mean": 0.01, "selected_mean": 0.2},
+        "counts": {"read": 105, "scored": 20, "selected": 10, "rejected": 5},
+        "tokens": {"selected": 999, "budget": 1000},
+    }
+    losses = evaluation.HeldOutLoss(before=5.0, selection=(4.0, 4.2), random=(4.6, 4.8))
+    lines = summary.render(sources, ["law"] * 9 + ["news"], manifest, losses).splitlines()
+    assert lines[1].split() == ["law", "30.0%", "90.0%"]
+    assert lines[3].split()[-2:] == ["10.0%", "0.0%"]
+    assert any("4.700 ± 0.141" in line and "4.100 ± 0.141" in line for line in lines)
