@@ -13,6 +13,7 @@ from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skele
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
 from beam_quad.io.batches import Columns
+from beam_quad.io.formats import is_jsonl
 from beam_quad.io.plan import write_plan
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
@@ -30,17 +31,24 @@ from pipelines.options import QuadOptions, needs_clusters, needs_proxy, needs_qu
 
 # Bumped when a stage's files change their meaning, so that files of an older version are not read.
 _VERSIONS = {
-    "rows": 1,
-    "embeddings": 1,
-    "reserve": 1,
-    "clusters": 1,
     "blocks": 1,
+    "clusters": 1,
+    "combined": 1,
+    "corpus": 1,
+    "corpus_scores": 1,
     "curvature": 1,
+    "embeddings": 1,
+    "ngrams": 1,
     "query": 1,
+    "query_plan": 1,
+    "ranking": 1,
+    "reserve": 1,
     "rounds": 1,
+    "rows": 1,
+    "sample": 1,
     "scores": 1,
 }
-_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over")
+_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +187,21 @@ def reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
     return float(2.0 ** math.ceil(math.log2(share)))
 
 
+def _read_fields(plan: InputPlan, columns: tuple[str | None, ...]) -> list[str]:
+    """Describes the part of the schema that decides what is read of a row and whether it is rejected.
+
+    Of Parquet that is the types of the columns read, so that a new column of a new shard changes nothing. A row of
+    JSON Lines is rejected where it does not fit the whole schema.
+    """
+    is_json = any(is_jsonl(split.path) for split in plan.splits)
+    fields = (field for field in plan.schema if is_json or field.name in columns)
+    return sorted(f"{field.name}: {field.type}" for field in fields)
+
+
+def _kind(device: str) -> str:
+    return device.split(":")[0]
+
+
 class _Builder:
     """Names every folder by what its files depend on, and links the stages that a policy needs."""
 
@@ -203,6 +226,10 @@ class _Builder:
             self._cluster()
         selection = self._quad() if options.policy == "quad" else self._baseline()
         config = self._config()
+        fingerprint = seeding.digest(
+            self.corpus_id, self.inputs.proxy_fingerprint, self.inputs.embedder_fingerprint,
+            *(plan.snapshot for plan in self.inputs.query.values()), sorted(config.items()),
+        )  # fmt: skip
         self.tasks.append(
             WriteSelection(
                 self.corpus,
@@ -210,31 +237,33 @@ class _Builder:
                 self.output,
                 options.output_format,
                 options.budget_tokens,
-                self._summary(config, selection),
+                self._summary(config, fingerprint, selection),
             )
         )
-        fingerprint = seeding.digest(
-            self.corpus_id, self.inputs.proxy_fingerprint, self.inputs.embedder_fingerprint,
-            *(plan.snapshot for plan in self.inputs.query.values()), sorted(config.items()),
-        )  # fmt: skip
         return Chain(tuple(self.tasks), self.corpus.plan_path, config, fingerprint, self.plans)
 
     def _folder(self, kind: str, *parts: object) -> str:
         # Parts that are folders of ours count by their names, so that the artifacts can be moved.
         names = [str(part).replace(self.artifacts + "/", "") for part in parts]
-        version = _VERSIONS.get(kind, 1)
-        return files.join(self.artifacts, kind, seeding.digest(kind, version, *names)[:20])
+        name = seeding.digest(kind, _VERSIONS[kind], *names)[:20]
+        return files.join(self.artifacts, kind, name)
 
     def _corpus(self) -> Corpus:
         options, inputs = self.options, self.inputs
         columns = (options.text_column, options.id_column, options.tokens_column)
-        read = seeding.digest(*columns, inputs.corpus.schema.to_string())
+        read = seeding.digest(*columns, *_read_fields(inputs.corpus, columns))
         tokenizer = None if options.tokens_column else inputs.proxy_fingerprint
         rate = reserve_rate(options, inputs.corpus)
         rows_dir = self._folder("rows", read, tokenizer)
         embeddings_dir = None
         if inputs.embedder is not None:
-            spec = dataclasses.replace(inputs.embedder, name="", revision=None)
+            spec = dataclasses.replace(
+                inputs.embedder,
+                name="",
+                revision=None,
+                num_threads=None,
+                device=_kind(options.device),
+            )
             embeddings_dir = self._folder("embeddings", read, inputs.embedder_fingerprint, spec)
         reserve_dir = self._folder("reserve", rows_dir, options.seed, rate)
         layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in inputs.corpus.splits]
@@ -242,7 +271,9 @@ class _Builder:
             "corpus", rows_dir, embeddings_dir, reserve_dir, options.on_bad_file, layout
         )
         self.corpus_id = folder.rsplit("/", 1)[-1]
-        plan_path = files.join(folder, "plan.json.gz")
+        # The splits' places are no part of their content: a corpus that has moved has another plan, and all else.
+        places = seeding.digest(*(split.path for split in inputs.corpus.splits))
+        plan_path = files.join(folder, f"plan-{places[:20]}.json.gz")
         self.plans[plan_path] = inputs.corpus
         return Corpus(
             plan_path=plan_path,
@@ -261,9 +292,10 @@ class _Builder:
     def _query(self) -> tuple[Query, ...]:
         groups = []
         for name, plan in self.inputs.query.items():
-            path = files.join(self._folder("query_plan", plan.snapshot, plan.root), "plan.json.gz")
-            self.plans[path] = plan
             column = self.options.query_text_column or self.options.text_column
+            folder = self._folder("query_plan", plan.snapshot, plan.root, column)
+            path = files.join(folder, "plan.json.gz")
+            self.plans[path] = plan
             groups.append(Query(name, self.options.query_weights[name], path, column))
         return tuple(groups)
 
@@ -317,7 +349,11 @@ class _Builder:
         policy = self._policy()
         folder = self._folder("rounds", blocks, scoring.key, policy, weights)
         bandit = Bandit(policy, blocks, folder)
-        combined = files.join(folder, "combined.safetensors") if len(weights) > 1 else None
+        combined = None
+        if len(weights) > 1:
+            # Named by the pilot alone, which no budget changes.
+            pilot = self._folder("combined", blocks, scoring.key, weights)
+            combined = files.join(pilot, "combined.safetensors")
         for number in range(policy.num_rounds + 1):
             if number == 1 and combined is not None and isinstance(scoring, score.InfluenceScoring):
                 scoring = dataclasses.replace(scoring, vectors_path=combined)
@@ -349,7 +385,7 @@ class _Builder:
     def _influence(self) -> score.InfluenceScoring:
         options, proxy = self.options, self._proxy()
         sample = self._folder("sample", self.corpus_id, options.curvature_examples, options.seed)
-        spec = dataclasses.replace(proxy, path="", revision=None)
+        spec = score.content_spec(proxy)
         model = (self.inputs.proxy_fingerprint, spec, options.layers)
         fitted = self._folder("curvature", sample, *model, options.curvature_labels)
         fit = curvature.Fit(
@@ -405,7 +441,10 @@ class _Builder:
                 self._score(score.PerplexityScoring(self._proxy(), self.inputs.proxy_fingerprint))
             )
         if policy == "dsir":
-            snapshots = [plan.snapshot for plan in self.inputs.query.values()]
+            snapshots = [
+                (plan.snapshot, q.text_column)
+                for q, plan in zip(self.query, self.inputs.query.values(), strict=True)
+            ]
             counts = self._folder("ngrams", self.corpus_id, snapshots)
             self.tasks.append(CountNgrams(self.corpus, self.query, counts))
             return score.Resampled(self._score(score.DSIRScoring(counts)))
@@ -435,11 +474,15 @@ class _Builder:
         return config
 
     def _summary(
-        self, config: dict[str, Any], selection: select.BlockSelection | select.RankedSelection
+        self,
+        config: dict[str, Any],
+        fingerprint: str,
+        selection: select.BlockSelection | select.RankedSelection,
     ) -> Summary:
         blocks = selection if isinstance(selection, select.BlockSelection) else None
         return Summary(
             config=config,
+            configuration=fingerprint,
             fingerprints={
                 "proxy": self.inputs.proxy_fingerprint,
                 "embedder": self.inputs.embedder_fingerprint,
@@ -447,7 +490,7 @@ class _Builder:
             },
             corpus=self.corpus,
             output=self.output,
-            stages=tuple((task.name, task.artifact) for task in self.tasks),
+            stages=tuple((task.name, task.clock) for task in self.tasks),
             query=self.query if "query" in self.folders else (),
             query_dir=self.folders.get("query"),
             clusters_dir=self.folders.get("clusters"),

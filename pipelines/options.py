@@ -10,12 +10,12 @@ from typing import Any, Literal, NoReturn
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_quad.errors import UsageError
+from beam_quad.io.output import OUTPUT_FORMATS
 from beam_quad.transforms.curvature import Kind
 
 POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
 ACCEPTANCES = ("block", "instance")
 CURVATURES = ("ekfac", "kfac", "identity")
-OUTPUT_FORMATS = ("parquet", "jsonl", "jsonl.zst")
 
 # Options that Beam's Flink job server knows and the Python SDK passes on without knowing.
 _JOB_SERVER_FLAGS = frozenset(
@@ -223,6 +223,8 @@ def refuse_unknown(arguments: Sequence[str]) -> None:
         name = argument.split("=", 1)[0]
         if argument.startswith("--") and name not in _JOB_SERVER_FLAGS:
             raise UsageError(f"unknown flag {name}: neither ours nor Beam's; see --help")
+        if argument.startswith("-") and not argument.startswith("--"):
+            raise UsageError(f"unknown flag {name}; flags are written --name=value, see --help")
         if not argument.startswith("-") and not any(a in _JOB_SERVER_FLAGS for a in arguments):
             raise UsageError(f"unexpected argument {argument!r}; flags are written --name=value")
 
@@ -325,6 +327,10 @@ def _check(options: QuadOptions) -> None:
         raise UsageError(f"--max_cluster_share must lie in (0, 1], got {options.max_cluster_share}")
     if not 0 < options.damping < float("inf"):
         raise UsageError(f"--damping must be positive, got {options.damping}")
+    if options.context_length is not None and options.context_length < 2:
+        raise UsageError(
+            f"--context_length must be at least 2, got {options.context_length}: the first token is never predicted"
+        )
     blocks = options.blocks_per_cluster
     if blocks < 1 or blocks & (blocks - 1):
         raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")

@@ -39,7 +39,7 @@ def _watch(tasks: Sequence[Task], over: threading.Event) -> None:
         task, now = tasks[current], time.monotonic()
         is_new = current != shown
         if (is_new or now - last > _HEARTBEAT_S) and files.exists(
-            timing_path(task.artifact, "started")
+            timing_path(task.clock, "started")
         ):
             pieces = "" if is_new else _pieces(task)
             _say(f"[{now - start:5.0f} s] stage {current + 1}/{len(tasks)} {task.name}{pieces}")

@@ -72,8 +72,13 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     lock = OutputLock(output)
     lock.acquire(take_over=options.take_over)
     try:
+        # Another run may have come and gone since.
+        if _check_output(output, chain.fingerprint):
+            _print_summary(output)
+            return 0
         files.write_once(_configuration_path(output), chain.fingerprint.encode())
-        files.delete_temporaries(output)
+        for folder in {output, files.absolute(options.artifacts or output)}:
+            files.delete_temporaries(folder)
         chain.write_plans()
         pipeline = beam.Pipeline(options=beam_options)
         wire(pipeline, chain)
@@ -81,12 +86,11 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
             progress.told(chain.tasks) if runner in _LOCAL_RUNNERS else contextlib.nullcontext()
         )
         with watching:
-            result = _run(pipeline)
+            result = _run(pipeline, wait=runner not in _SUBMITTING_RUNNERS)
         if runner in _SUBMITTING_RUNNERS:
             lock.hand_over(str(result.job_id()))
             print(f"submitted as {result.job_id()}; {output}/COMPLETE appears when it is done")
             return 0
-        result.wait_until_finish()
     finally:
         lock.release()
     _print_summary(output)
@@ -116,9 +120,12 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _run(pipeline: beam.Pipeline) -> beam.runners.runner.PipelineResult:
+def _run(pipeline: beam.Pipeline, wait: bool) -> beam.runners.runner.PipelineResult:
     try:
-        return pipeline.run()
+        result = pipeline.run()
+        if wait:
+            result.wait_until_finish()
+        return result
     except BeamQuadError:
         raise
     except Exception as error:
@@ -142,15 +149,20 @@ def _configuration_path(output: str) -> str:
 
 def _check_output(output: str, fingerprint: str) -> bool:
     """Says whether the output is complete; refuses one that belongs to another configuration or to someone else."""
-    path = _configuration_path(output)
-    if not files.exists(path):
+    path, manifest = _configuration_path(output), files.join(output, "manifest.json")
+    if files.exists(manifest):
+        # Its run may have been deleted from _run/, which is allowed.
+        found = json.loads(files.read_bytes(manifest))["configuration"]
+    elif files.exists(path):
+        found = files.read_bytes(path).decode()
+    else:
         strangers = [f.path for f in files.find(output) if not _is_ours(output, f.path)]
         if strangers:
             raise UsageError(
                 f"{output} holds other files, such as {strangers[0]}; pass a new --output"
             )
         return False
-    if files.read_bytes(path).decode() != fingerprint:
+    if found != fingerprint:
         raise UsageError(
             f"{output} belongs to another configuration or input; pass a new --output "
             f"(and --artifacts={output}/_run to reuse what fits), or delete it"

@@ -121,3 +121,7 @@ class CutExamples:
         filled = np.cumsum(self.tokens[inside][order])
         at = int(np.searchsorted(filled, budget_tokens))
         return MAX_DRAW if at >= len(order) else np.uint64(self.draw[inside][order][at])
+
+    def tokens_up_to(self, bucket: int, draw: np.uint64) -> int:
+        """Sums the tokens of a bucket's examples whose draw is at most `draw`."""
+        return int(self.tokens[(self.bucket == bucket) & (self.draw <= draw)].sum())

@@ -72,7 +72,7 @@ class QuadPolicy:
         if not 1 <= self.num_rounds <= MAX_ROUNDS:
             raise ValueError(
                 f"num_rounds must lie between 1 and {MAX_ROUNDS}, got {self.num_rounds}; "
-                "to go on after that, start a new output with --base"
+                "more would not fit one job's graph"
             )
         if self.arms_per_round is not None and self.arms_per_round < 1:
             raise ValueError(
@@ -117,6 +117,7 @@ def replay(policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores]) ->
     """
     game = _Game(policy, blocks)
     for scores in rounds:
+        game.leave_out_unscorable(scores)
         game.play(PullTable.of(scores))
     return game.state()
 
@@ -127,6 +128,7 @@ class _Game:
     def __init__(self, policy: QuadPolicy, blocks: Blocks) -> None:
         self.policy = policy
         self.blocks = blocks
+        self.tokens = blocks.tokens.copy()
         self.is_instance = policy.acceptance == "instance"
         self.ties = rules.tie_breakers(policy.seed, blocks.num_clusters)
         self.arms = ArmSums(blocks.num_clusters)
@@ -145,6 +147,13 @@ class _Game:
         self.round = 0
         self.pulls = blocks.pullable[self._next()[self._has_next()]]
         self.stop_reason: StopReason | None = None if self.pulls.size else "no_arm_above_tau"
+
+    def leave_out_unscorable(self, scores: RoundScores) -> None:
+        """Takes off a block the tokens of examples that could not be scored: they are rejected, never taken."""
+        for pull in scores:
+            lost = int(pull.tokens[np.isnan(pull.influence)].sum())
+            if lost and pull.block < self.blocks.num_blocks[pull.cluster_id]:
+                self.tokens[self.blocks.offsets[pull.cluster_id] + pull.block] -= lost
 
     def play(self, table: PullTable) -> None:
         self._check(table)
@@ -213,7 +222,7 @@ class _Game:
 
     def _take_blocks(self, table: PullTable) -> int:
         means = table.means
-        tokens = self.blocks.tokens[self.blocks.offsets[table.cluster_id] + table.block]
+        tokens = self.tokens[self.blocks.offsets[table.cluster_id] + table.block]
         room, ties = self.room[table.cluster_id], self.ties[table.cluster_id]
         order, taken = take_blocks(means, tokens, room, ties, self.tau, self.left)
         self.room[table.cluster_id[order]] -= taken

@@ -63,5 +63,5 @@ def _out_of_rounds(policy: QuadPolicy) -> str:
             ", or lower --tau" if policy.tau is not None else ""
         )
     return f"{policy.num_rounds} rounds, the most there can be, were too few; " + (
-        "lower --tau" if policy.tau is not None else "go on in a new output with --base"
+        "lower --tau" if policy.tau is not None else "raise --num_clusters or lower --budget_tokens"
     )

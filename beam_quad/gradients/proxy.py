@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
 
 # Influence hardly gains from a longer context, and attention's cost grows with its square.
 _DEFAULT_CONTEXT = 1024
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -55,7 +57,7 @@ class ProxySpec:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise errors.UsageError(f"dtype must be one of {sorted(_DTYPES)}, got {self.dtype!r}")
-        if self.device.split(":")[0] not in ("cpu", "cuda"):
+        if not _DEVICE.fullmatch(self.device):
             raise errors.UsageError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
         for name in ("num_threads", "max_windows", "max_batch_tokens"):
             value = getattr(self, name)
@@ -166,10 +168,20 @@ def load_skeleton(spec: ProxySpec) -> Any:
 
 
 def require_device(device: str) -> None:
-    """Raises DeviceError where a device ("cpu", "cuda", "cuda:N") is not there."""
-    if not device.startswith("cuda"):
+    """Checks that a device is there.
+
+    Args:
+      device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+      UsageError: If it is none of these.
+      DeviceError: If it is not there.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise errors.UsageError(f"device must be cpu, cuda or cuda:N, got {device!r}")
+    if device == "cpu":
         return
-    index = int(device.split(":")[1]) if ":" in device else 0
+    index = int(device.partition(":")[2] or 0)
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         raise errors.DeviceError(
             f"{device} is not there ({torch.cuda.device_count()} CUDA devices found); "

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,15 +37,20 @@ class Rows:
       keys: Hash of the example id, uint64 [n]; 0 where the row is rejected.
       tokens: Tokens of the text, int64 [n]; 0 where the row is rejected.
       reasons: `reason_code` of each row, uint8 [n].
-      details: For each row what was wrong in words, or None.
-      ids: The example ids where the input has them, else None for each row.
+      details: For each row what was wrong in words, or None; empty where it was not read.
+      ids: The example ids where the input has them, else None for each row; empty where they were not read.
     """
 
     keys: np.ndarray
     tokens: np.ndarray
     reasons: np.ndarray
-    details: Sequence[str | None]
+    details: Sequence[str | None] = ()
     ids: Sequence[str | None] = ()
+
+    @classmethod
+    def none(cls) -> "Rows":
+        """Makes the record of no row."""
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
 
     @property
     def usable(self) -> np.ndarray:
@@ -147,6 +152,20 @@ def num_rows(path: str) -> int:
         return int(pq.read_metadata(file).num_rows)
 
 
+def pack(table: pa.Table) -> bytes:
+    """Packs a table for a shuffle, compressed."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def unpack(parts: Iterable[bytes]) -> pa.Table:
+    """Puts packed tables of one schema together, at least one."""
+    return pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
+
+
 def read_metadata(path: str) -> dict[str, Any]:
     """Reads the JSON metadata of a file written by `TableWriter.close`."""
     with files.open_read(path) as file:
@@ -165,13 +184,13 @@ ROWS_SCHEMA = pa.schema(
 )
 
 
-def read_rows_file(path: str) -> Rows:
-    """Reads the rows artifact of a split."""
+def read_rows_file(path: str, with_strings: bool = False) -> Rows:
+    """Reads the rows artifact of a split; its details and ids only where they are asked for."""
+    names = ROWS_SCHEMA.names if with_strings else ROWS_SCHEMA.names[:3]
     with files.open_read(path) as file:
-        table = pq.read_table(file)
-    keys, tokens, reasons = (table.column(i).to_numpy() for i in range(3))
-    details, ids = _Strings(table.column("detail")), _Strings(table.column("example_id"))
-    return Rows(keys, tokens, reasons, details, ids)
+        table = pq.read_table(file, columns=names)
+    strings = (_Strings(table.column(name)) for name in names[3:])
+    return Rows(*(table.column(name).to_numpy() for name in names[:3]), *strings)
 
 
 class _Strings(Sequence[str | None]):

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -218,14 +219,15 @@ def delete(paths: Iterable[str]) -> None:
             FileSystems.delete([_quoted(path)])
 
 
-def delete_temporaries(root: str) -> None:
-    """Deletes what killed writers left under a folder; only for its sole owner."""
-    path = absolute(root)
+def delete_temporaries(root: str, older_than_s: float = 86_400) -> None:
+    """Deletes what killed writers left under a folder; another run may still be writing what is younger."""
+    path, before = absolute(root), time.time() - older_than_s
     if is_local(path):
-        delete(info.path for info in _walk(path, is_temporary=True))
-        return
-    metadata = FileSystems.match([_quoted(path) + "/**"])[0].metadata_list
-    delete(item.path for item in metadata if _is_temporary(item.path))
+        found = _walk(path, is_temporary=True)
+    else:
+        metadata = FileSystems.match([_quoted(path) + "/**"])[0].metadata_list
+        found = (_info(item) for item in metadata if _is_temporary(item.path))
+    delete(info.path for info in found if float(info.version.rsplit("-", 1)[1]) < before)
 
 
 def _flush(raw: BinaryIO, path: str) -> None:
@@ -253,6 +255,8 @@ def _link(temporary: str, path: str) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return True
+    except FileNotFoundError:
+        raise
     except OSError:  # A file system without hard links.
         return False
     return True

@@ -15,6 +15,7 @@ References:
 import dataclasses
 import math
 
+from beam_quad.bandit.rules import ROUND_MARGIN
 from beam_quad.reporting.formatting import compact, duration, size
 
 _INFLUENCE_OVER_FORWARD = 2.7
@@ -101,9 +102,9 @@ class Workload:
 
     @property
     def pulls(self) -> int:
-        """Expected pulls after the pilot: blocks worth 1.2 times the budget, at least 8 a round (METHODS A.4)."""
+        """Expected pulls after the pilot: blocks worth twice the budget, at least 8 a round."""
         blocks = self.num_clusters * self.blocks_per_cluster
-        wanted = math.ceil(1.2 * self.budget_tokens / max(self.tokens, 1) * blocks)
+        wanted = math.ceil(ROUND_MARGIN * self.budget_tokens / max(self.tokens, 1) * blocks)
         return min(max(wanted, 8 * self.num_rounds), blocks - self.num_clusters)
 
 
@@ -200,7 +201,7 @@ def _embed(w: Workload, device: Device) -> StageCost:
         _hours(flops, device, least_s),
         is_model=w.embedder_parameters > 0,
         bytes_read=w.input_bytes,
-        bytes_stored=4.0 * w.documents * w.embedding_dim,
+        bytes_stored=2.0 * w.documents * w.embedding_dim,
     )
 
 

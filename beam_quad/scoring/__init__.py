@@ -1,6 +1,6 @@
 """From texts to numbers: influence on a query set, and the baselines it is compared with."""
 
-from beam_quad.scoring.curvature import BlockCurvature, Curvature, IdentityCurvature, Preconditioner
+from beam_quad.scoring.curvature import BlockCurvature, Curvature
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, count_ngrams, sampling_priority
 from beam_quad.scoring.eigenvalues import EigenvalueSum, eigenvalue_sums
 from beam_quad.scoring.factors import CovarianceSum, Eigenbasis, covariance_sums, eigenbasis
@@ -16,11 +16,9 @@ __all__ = [
     "Eigenbasis",
     "EigenvalueSum",
     "GradientSum",
-    "IdentityCurvature",
     "InfluenceScorer",
     "NgramCounts",
     "PerplexityScorer",
-    "Preconditioner",
     "count_ngrams",
     "covariance_sums",
     "eigenbasis",

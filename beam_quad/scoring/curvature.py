@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 
@@ -10,23 +9,6 @@ from beam_quad.scoring.eigenvalues import EigenvalueSum
 from beam_quad.scoring.factors import Eigenbasis
 
 _DAMPING_RATIO = 0.1
-
-
-class Preconditioner(Protocol):
-    """Applies an inverse curvature to gradients."""
-
-    def precondition(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Applies it to the gradient of each block, [out, in (+ 1)]."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class IdentityCurvature:
-    """No curvature: influence becomes the dot product of gradients."""
-
-    def precondition(self, gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Returns the gradients as they are."""
-        return dict(gradients)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,28 +11,45 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_values: "collections.OrderedDict[Hashable, Any]" = collections.OrderedDict()
-_locks: dict[Hashable, threading.RLock] = collections.defaultdict(threading.RLock)
-_guard = threading.Lock()
 
-# Small artifacts come and go with the rounds; models and centers are few and used all the time.
-_MAX_VALUES = 64
+class _Cache:
+    """Values by name, each made once; the least recently used is dropped above a number of them."""
+
+    def __init__(self, max_values: int) -> None:
+        self._max_values = max_values
+        self._values: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+        self._locks: dict[Hashable, threading.RLock] = {}
+        self._guard = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.RLock())
+        with lock:
+            with self._guard:
+                if key in self._values:
+                    self._values.move_to_end(key)
+                    return self._values[key]
+            # Outside the guard: making one value may ask for another.
+            value = make()
+            with self._guard:
+                self._values[key] = value
+                while len(self._values) > self._max_values:
+                    dropped, _ = self._values.popitem(last=False)
+                    self._locks.pop(dropped, None)
+            return value
+
+
+# Small artifacts come and go with the rounds and the groups of arms, of which there are at most 50 and 256. They must
+# not drive a model out: a second copy of it may not fit its device.
+_artifacts = _Cache(512)
+_models = _Cache(8)
 
 
 def cached(key: Hashable, make: Callable[[], T]) -> T:
-    """Returns the process's value for `key`, made by the first caller while the others wait.
+    """Returns the process's value for `key`, a small artifact, made by the first caller while the others wait."""
+    return _artifacts.get(key, make)
 
-    The least recently used value is dropped above 64 of them.
-    """
-    with _guard:
-        lock = _locks[key]
-    with lock:
-        if key not in _values:
-            value = make()
-            with _guard:
-                _values[key] = value
-                while len(_values) > _MAX_VALUES:
-                    _values.popitem(last=False)
-        with _guard:
-            _values.move_to_end(key)
-            return _values[key]
+
+def cached_model(key: Hashable, make: Callable[[], T]) -> T:
+    """Returns the process's model for `key`, made by the first caller while the others wait."""
+    return _models.get(key, make)

@@ -1,6 +1,7 @@
 """Stages 5 and 6: the blocks of every cluster, and the few texts of each block that may be scored."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -110,7 +111,7 @@ class CountBlocks(Task):
 class GatherCandidates(Task):
     """Brings the candidates of every block together: its examples in the reserve with the lowest second hash.
 
-    Takes splits; what crosses the shuffle are the texts of the candidates, about twice as many as are kept, packed
+    Takes splits; what crosses the shuffle are the texts of the candidates, two to four times as many as are kept, packed
     by split and group of arms. Writes one file per group, a row group per cluster, and an index by pull.
 
     Args:
@@ -242,6 +243,8 @@ def _drawn(task: GatherCandidates, split: Split) -> Iterator[pa.RecordBatch]:
     blocks = load_blocks(task.folder)
     samples, whole = load_samples_per_pull(task.folder)
     rows = corpus.rows(split)
+    if not rows.usable.any():
+        return
     clusters, similarity = read_assignment(task.assignments_dir, split)
     threshold = _draw_threshold(blocks.candidates, samples, whole)
     with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
@@ -293,13 +296,9 @@ def _draw_threshold(candidates: np.ndarray, samples: int, whole: bool) -> np.nda
 
 def _by_group(table: pa.Table, groups: int) -> Iterator[tuple[int, bytes]]:
     group = table.column("cluster").to_numpy() % groups
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
     for value in np.unique(group):
         part = table.take(pa.array(np.flatnonzero(group == value)))
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, CANDIDATES_SCHEMA, options=options) as writer:
-            writer.write_table(part)
-        yield int(value), sink.getvalue().to_pybytes()
+        yield int(value), aligned.pack(part)
 
 
 def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally | None:
@@ -307,7 +306,7 @@ def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally
     if group < 0:
         return None
     samples, whole = load_samples_per_pull(task.folder)
-    table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
+    table = aligned.unpack(parts)
     cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
     order = np.lexsort((key, draw, block, cluster))
     if not whole:
@@ -319,18 +318,28 @@ def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally
     metadata = {
         "clusters": cluster[starts].tolist(),
         "pulls": [
-            (int(cluster[a]), int(block[a]), seeding.digest(*key[a:b].tolist()))
-            for a, b in zip(pulls, np.r_[pulls[1:], len(order)], strict=True)
+            (int(cluster[a]), int(block[a]), _pull_key(table.slice(a, b - a)))
+            for a, b in _runs(pulls, len(order))
         ],
     }
     path = group_path(task.folder, group)
     with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
-        for a, b in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-            rows = table.slice(int(a), int(b - a))
+        for a, b in _runs(starts, len(order)):
+            rows = table.slice(a, b - a)
             writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
             writer.flush()
         writer.close(metadata)
     return Tally({"candidates": len(order)})
+
+
+def _runs(starts: np.ndarray, end: int) -> list[tuple[int, int]]:
+    return list(itertools.pairwise([*starts.tolist(), end]))
+
+
+def _pull_key(pull: pa.Table) -> str:
+    # The ids alone would not do: a shard may be edited in place, and its rows keep theirs.
+    texts = (seeding.digest(text) for text in pull.column("text").to_pylist())
+    return seeding.digest(*pull.column("key").to_pylist(), *texts)
 
 
 def _rank_in_block(cluster: np.ndarray, block: np.ndarray) -> np.ndarray:

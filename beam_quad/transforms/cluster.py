@@ -62,8 +62,7 @@ class FitCenters(Task):
 
     def do(self, piece: Split, model: Any) -> Tally:
         # Drawn a little above the rate, so that the sample is not a few points short by chance.
-        usable = self.corpus.totals()["usable"]
-        rate = 1.05 * _POINTS_PER_CLUSTER * self._requested() / max(1, usable)
+        rate = 1.05 * _POINTS_PER_CLUSTER * self._requested() / self.corpus.num_usable()
         rows = self.corpus.rows(piece)
         drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
         vectors = _take_embeddings(self.corpus, piece, drawn)
@@ -84,7 +83,7 @@ class FitCenters(Task):
         files.write_once(self.artifact, centers.to_bytes())
 
     def _requested(self) -> int:
-        return self.num_clusters or default_num_clusters(self.corpus.totals()["usable"])
+        return self.num_clusters or default_num_clusters(self.corpus.num_usable())
 
 
 @dataclasses.dataclass

@@ -58,16 +58,24 @@ class Corpus:
         return Columns(text=self.text_column, id=self.id_column, tokens=self.tokens_column)
 
     def totals(self) -> dict[str, int]:
-        """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `bad_files` and `rejected/REASON`."""
+        """Counts over the corpus, duplicates included: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`."""
         return cached(("totals", self.totals_path), lambda: read_json(self.totals_path))
 
-    def rows(self, split: Split) -> aligned.Rows:
-        """What is known of every row of the split; duplicates by id and rows of bad shards are rejected."""
-        rows = aligned.read_rows_file(piece_path(self.rows_dir, split))
+    def num_usable(self) -> int:
+        """Examples that can be selected, duplicates by id left out; at least 1, to divide by."""
+        duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
+        return max(1, self.totals().get("usable", 0) - duplicates)
+
+    def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
+        """What is known of every row of the split, duplicates by id included; none of a bad shard."""
+        if split.shard in self.bad_shards():
+            return aligned.Rows.none()
+        return aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
+
+    def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
+        """What is known of every row of the split; duplicates by id are rejected."""
+        rows = self.all_rows(split, with_strings)
         reasons = rows.reasons
-        bad = {shard for shard in self.bad_shards() if shard == split.shard}
-        if bad:
-            reasons = np.full_like(reasons, aligned.reason_code(Reason.BAD_FILE))
         duplicates = self._duplicates(split)
         if len(duplicates):
             reasons = reasons.copy()
@@ -88,16 +96,18 @@ class Corpus:
 
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir
-        if folder is None:
-            return np.zeros(0, np.int64)
-        listed = cached(
-            ("duplicates", folder),
-            lambda: set(read_json(files.join(folder, "done.json"))["pieces"]),
-        )
-        if piece_name(split) not in listed:
+        if folder is None or piece_name(split) not in self._duplicate_counts()["pieces"]:
             return np.zeros(0, np.int64)
         path = piece_path(folder, split)
         return np.asarray(aligned.read_columns(path, ["row"])["row"])
+
+    def _duplicate_counts(self) -> dict:
+        path = files.join(self.duplicates_dir or "", "done.json")
+        return cached(("duplicates", path), lambda: read_json(path))
+
+    def bad_path(self, split: Split) -> str:
+        """Where it is noted that the split's file is unreadable: with this snapshot, so that it is tried again."""
+        return files.join(posixpath.dirname(self.totals_path), "bad", f"{piece_name(split)}.json")
 
 
 def piece_name(split: Split) -> str:

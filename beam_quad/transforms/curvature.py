@@ -24,7 +24,7 @@ from beam_quad.scoring import (
     query_gradient,
 )
 from beam_quad.scoring.vectors import Vectors, save_vectors
-from beam_quad.transforms.cache import cached
+from beam_quad.transforms.cache import cached_model
 from beam_quad.transforms.corpus import read_json, write_json
 from beam_quad.transforms.stage import ModelTask, Task
 from beam_quad.transforms.texts import NUM_GROUPS, Query, read_group
@@ -54,7 +54,7 @@ class Fit:
 
     def load(self) -> Proxy:
         """Loads the proxy, once per process."""
-        return cached(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+        return cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
 
     @property
     def key(self) -> str:

@@ -17,7 +17,7 @@ from beam_quad.io import aligned, files
 from beam_quad.io.batches import RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split
-from beam_quad.transforms.corpus import Corpus, piece_path, write_json
+from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
 from beam_quad.transforms.stage import ModelTask
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
@@ -179,7 +179,7 @@ class EmbedExamples(ModelTask):
         first_row: int,
         columns: dict[str, Any],
     ) -> np.ndarray:
-        rows = aligned.Rows(columns["key"], columns["tokens"], columns["reason"], ())
+        rows = aligned.Rows(columns["key"], columns["tokens"], columns["reason"])
         kept = np.flatnonzero(self.corpus.in_reserve(rows))
         writer.write(
             {
@@ -193,23 +193,14 @@ class EmbedExamples(ModelTask):
         return kept
 
     def _write_bad(self, split: Split, error: BadFileError) -> Tally:
-        counts = {f"bad_file/{split.shard}": 1}
-        for path in self.paths(split):
-            if files.exists(path):
-                continue
-            schema = {
-                self.corpus.rows_dir: aligned.ROWS_SCHEMA,
-                self.corpus.reserve_dir: RESERVE_SCHEMA,
-            }.get(path.rpartition("/")[0], aligned.embeddings_schema(1))
-            with aligned.table_writer(path, schema) as writer:
-                writer.close({"counts": counts, "detail": error.detail})
-        return Tally(counts)
+        write_json(self.corpus.bad_path(split), {"detail": error.detail})
+        return Tally({f"bad_file/{split.shard}": 1})
 
 
 def bad_file_detail(corpus: Corpus, split: Split) -> str:
     """What was wrong with the file of a split, or an empty string."""
-    metadata = aligned.read_metadata(piece_path(corpus.rows_dir, split))
-    return str(metadata.get("detail", ""))
+    path = corpus.bad_path(split)
+    return str(read_json(path)["detail"]) if files.exists(path) else ""
 
 
 def _embedding_column(embedder: Embedder, batch: RowBatch) -> pa.Array:

@@ -1,7 +1,9 @@
 """The bandit's rounds: one stage each, unrolled into the chain."""
 
 import dataclasses
+import itertools
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -170,7 +172,7 @@ class RunRound(ModelTask):
     def pieces(self) -> list[Pulls]:
         store = score_store(self.scores_dir)
         missing: dict[int, list[tuple[int, int, str]]] = {}
-        for cluster, block, key, group in self._pulls():
+        for cluster, block, key, group in sorted(self._pulls()):
             if key not in store:
                 missing.setdefault(group, []).append((cluster, block, key))
         return [Pulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
@@ -181,14 +183,7 @@ class RunRound(ModelTask):
         )
         num_scored = 0
         with aligned.table_writer(path, _SCORES) as writer:
-            for cluster, block, key in piece.arms:
-                table = read_cluster(
-                    self.bandit.blocks_dir,
-                    piece.group,
-                    cluster,
-                    ["block", "key", "tokens", "example_id", "text"],
-                )
-                table = table.filter(pc.equal(table.column("block"), block))
+            for key, table in self._candidates(piece):
                 scores = model.score(table.column("text").to_pylist())
                 writer.write(
                     {
@@ -224,6 +219,14 @@ class RunRound(ModelTask):
         columns["influence"] = _finite_or_nan(groups @ weights)
         columns["group_influence"] = list(groups)
         aligned.write_table(self.artifact, ROUND_SCHEMA, columns)
+
+    def _candidates(self, piece: Pulls) -> Iterator[tuple[str, pa.Table]]:
+        columns = ["block", "key", "tokens", "example_id", "text"]
+        # The arms come by cluster, and a cluster is read once for all of its blocks.
+        for cluster, arms in itertools.groupby(piece.arms, key=lambda arm: arm[0]):
+            table = read_cluster(self.bandit.blocks_dir, piece.group, cluster, columns)
+            for _, block, key in arms:
+                yield key, table.filter(pc.equal(table.column("block"), block))
 
     def _pulls(self) -> list[tuple[int, int, str, int]]:
         samples, _ = load_samples_per_pull(self.bandit.blocks_dir)
@@ -279,7 +282,8 @@ class ScoreStore:
         keys = table.column("pull_key").to_numpy(zero_copy_only=False)
         starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
         for a, b in zip(starts, np.r_[starts[1:], len(keys)], strict=True):
-            self._tables[keys[a]] = table.slice(int(a), int(b - a))
+            # Two runs at once may both have scored a pull; the first file by name speaks for it.
+            self._tables.setdefault(keys[a], table.slice(int(a), int(b - a)))
 
 
 def score_store(folder: str) -> ScoreStore:

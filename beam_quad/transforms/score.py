@@ -16,7 +16,7 @@ from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.vectors import load_vectors
-from beam_quad.transforms.cache import cached
+from beam_quad.transforms.cache import cached, cached_model
 from beam_quad.transforms.corpus import Corpus, content_name, piece_path, read_json, write_json
 from beam_quad.transforms.embed import BATCH_ROWS
 from beam_quad.transforms.stage import ModelTask
@@ -44,6 +44,16 @@ class Scoring(Protocol):
         """Loads the scorer, on a worker."""
 
 
+def content_spec(proxy: ProxySpec) -> ProxySpec:
+    """Leaves out of a spec what says where a model lies and runs: its content has a fingerprint.
+
+    The kind of the device stays. The number of threads changes last bits only, and a run must go on on a machine with
+    another number of cores.
+    """
+    device = proxy.device.split(":")[0]
+    return dataclasses.replace(proxy, path="", revision=None, num_threads=None, device=device)
+
+
 @dataclasses.dataclass(frozen=True)
 class InfluenceScoring:
     """Influence on the query set: one score for each query vector, higher where training lowers the query loss.
@@ -68,19 +78,18 @@ class InfluenceScoring:
 
     @property
     def key(self) -> str:
-        spec = dataclasses.replace(self.proxy, path="", revision=None)
         return seeding.digest(
             "influence",
             1,
             self.proxy_fingerprint,
-            spec,
+            content_spec(self.proxy),
             self.layers,
             content_name(self.vectors_path),
             self.normalize,
         )
 
     def load(self) -> Scorer:
-        proxy = cached(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+        proxy = cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
         vectors = load_vectors(files.read_bytes(self.vectors_path))
         blocks = find_blocks(proxy.model, self.layers)
         return InfluenceScorer(proxy, blocks, vectors, self.normalize)
@@ -104,11 +113,10 @@ class PerplexityScoring:
 
     @property
     def key(self) -> str:
-        spec = dataclasses.replace(self.proxy, path="", revision=None)
-        return seeding.digest("perplexity", 1, self.proxy_fingerprint, spec)
+        return seeding.digest("perplexity", 1, self.proxy_fingerprint, content_spec(self.proxy))
 
     def load(self) -> Scorer:
-        proxy = cached(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+        proxy = cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
         return PerplexityScorer(proxy)
 
 
@@ -235,7 +243,7 @@ class ScoreExamples(ModelTask):
         write_json(self.artifact, {"median": median, **counts})
 
     def _sample(self, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
-        rate = _SAMPLED_SCORES / max(1, self.corpus.totals()["usable"])
+        rate = _SAMPLED_SCORES / self.corpus.num_usable()
         draws = seeding.uniform(self.corpus.seed, "scores", rows.keys)
         finite = rows.usable & np.isfinite(scores)
         unscorable = int(np.count_nonzero(rows.usable & ~finite))

@@ -154,24 +154,46 @@ class CutBlocks(Task):
         at = np.flatnonzero(clusters >= 0)
         blocks = example_blocks(self.corpus.seed, rows.keys[at], clusters[at], num)
         found = _find(codes, _arm_code(clusters[at], blocks))
-        at, found = at[found >= 0], found[found >= 0]
+        scored = self.bandit.scored(self.num_rounds)
+        unscorable = np.isin(rows.keys[at], scored["key"][np.isnan(scored["influence"])])
+        kept = (found >= 0) & ~unscorable
+        at, found = at[kept], found[kept]
         draws = _cut_draws(self.corpus, rows.keys[at])
         return CutExamples(found, draws, rows.tokens[at])
 
     def finish(self, total: CutExamples | None) -> None:
-        cuts = self._cuts()
-        order = {arm: number for number, arm in enumerate(sorted(cuts))}
+        draws = self._highest_draws(total)
         columns: dict[str, list[Any]] = {name: [] for name in _SELECTION.names}
         for cluster, block, number, influence in sorted(self._accepted()):
-            arm = (cluster, block)
-            draw = MAX_DRAW
-            if arm in cuts and total is not None:
-                draw = total.threshold(order[arm], cuts[arm])
+            draw = draws.get((cluster, block), MAX_DRAW)
+            if draw is None:
+                continue
             for name, value in zip(
                 _SELECTION.names, (cluster, block, number, influence, draw), strict=True
             ):
                 columns[name].append(value)
         aligned.write_table(self.path, _SELECTION, columns)
+
+    def _highest_draws(self, total: CutExamples | None) -> dict[tuple[int, int], Any]:
+        """Cuts block after block; what one gives too much, by at most an example, the next gives less.
+
+        Returns:
+          The highest draw that is taken from each cut block; None where nothing is.
+        """
+        if total is None:
+            return {}
+        cuts = self._cuts()
+        order = {arm: number for number, arm in enumerate(sorted(cuts))}
+        draws: dict[tuple[int, int], Any] = {}
+        surplus = 0
+        for arm, take_tokens in cuts.items():
+            wanted = take_tokens - surplus
+            if wanted <= 0:
+                draws[arm], surplus = None, -wanted
+                continue
+            draws[arm] = total.threshold(order[arm], wanted)
+            surplus = total.tokens_up_to(order[arm], draws[arm]) - wanted
+        return draws
 
     def _cuts(self) -> dict[tuple[int, int], int]:
         state = self.bandit.state(self.num_rounds)
@@ -226,15 +248,16 @@ class RankedSelection:
 class CutRanking(Task):
     """Finds, 16 bits at a time, the lowest priority that the budget reaches: a radix selection by sums.
 
-    Takes splits. Levels 0 and 1 give a `TokenHistogram`; the last level has so few examples left that they are gathered
-    and cut exactly.
+    Takes splits. The first levels give a `TokenHistogram` each: two over the bits of the rank, one over those of the
+    hash that decides between equals. At the last level only some 2**-16 of any tie is left, which is gathered and cut
+    exactly.
 
     Args:
       corpus: The corpus.
       preference: The ranking.
       budget_tokens: Tokens to select.
       folder: Where the levels' decisions go.
-      level: 0, 1 or 2.
+      level: 0 to `LAST_LEVEL`.
     """
 
     corpus: Corpus
@@ -292,7 +315,7 @@ class CutRanking(Task):
         return cached(("cut", path), lambda: read_json(path))
 
 
-LAST_LEVEL = 2
+LAST_LEVEL = 3
 
 
 def cut_path(folder: str, level: int) -> str:

@@ -19,7 +19,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.pvalue import PCollection
 
 from beam_quad.io import files
-from beam_quad.transforms.cache import cached
+from beam_quad.transforms.cache import cached_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Task(beam.PTransform, abc.ABC):
     @abc.abstractmethod
     def artifact(self) -> str:
         """Path that exists if and only if the stage is finished."""
+
+    @property
+    def clock(self) -> str:
+        """Where the wall-clock times of the stage are kept; no result depends on them."""
+        return self.artifact
 
     @abc.abstractmethod
     def pieces(self) -> Iterable[Any]:
@@ -107,7 +112,7 @@ class ModelTask(Task):
 
     def model(self) -> Any:
         """The process's model."""
-        return cached(("model", self.model_key), self.load)
+        return cached_model(("model", self.model_key), self.load)
 
     def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
         task = dataclasses.replace(self)
@@ -239,9 +244,9 @@ class Stage(beam.PTransform):
         )
 
 
-def timing_path(artifact: str, edge: str) -> str:
-    """Where the wall-clock time of a stage's start or end is kept; no result depends on it."""
-    return f"{artifact}.{edge}"
+def timing_path(clock: str, edge: str) -> str:
+    """Where the time of a stage's start or end is kept, by its `clock`."""
+    return f"{clock}.{edge}"
 
 
 def _list_work(token: Token, task: Task) -> Iterator[Any]:
@@ -268,5 +273,5 @@ def _finish(total: Any, task: Task) -> Token:
 
 
 def _write_clock(task: Task, edge: str) -> None:
-    path = timing_path(task.artifact, edge)
+    path = timing_path(task.clock, edge)
     files.write_once(path, str(time.time()).encode(), replace=True)

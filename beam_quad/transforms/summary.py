@@ -44,10 +44,11 @@ class Summary:
 
     Args:
       config: The run's options, without those that say where it runs or writes.
+      configuration: Fingerprint of the configuration and the input: an output belongs to one.
       fingerprints: Content of the models and of the input, by name.
       corpus: The corpus.
       output: The output directory.
-      stages: Name and artifact of every stage, in order.
+      stages: Name and clock of every stage, in order.
       query: The query groups.
       query_dir: Folder of `FitQueryVectors`, or None.
       clusters_dir: Folder of `FitCenters`, or None.
@@ -58,6 +59,7 @@ class Summary:
     """
 
     config: dict[str, Any]
+    configuration: str
     fingerprints: dict[str, Any]
     corpus: Corpus
     output: str
@@ -75,6 +77,7 @@ class Summary:
         plan = self.corpus.plan()
         result: dict[str, Any] = {
             "config": self.config,
+            "configuration": self.configuration,
             "versions": {"python": platform.python_version(), **_versions()},
             "fingerprints": self.fingerprints,
             "input": {
@@ -125,11 +128,10 @@ class Summary:
         if counts["tokens_selected"] >= budget:
             return None
         if self.bandit is not None:
-            message = shortfall_message(
+            # None where the bandit met its budget: `instance` acceptance does so from below, by less than an example.
+            return shortfall_message(
                 self._policy(), load_blocks(self.bandit.blocks_dir), self._state()
             )
-            if message is not None:
-                return message
         missing = budget - counts["tokens_selected"]
         return (
             f"{missing:,} of {budget:,} tokens are missing: the corpus has {counts['tokens_read']:,} usable "
@@ -394,10 +396,10 @@ class Summary:
 
     def _timings(self) -> list[page.StageTiming]:
         timings = []
-        for name, artifact in self.stages:
+        for name, clock in self.stages:
             try:
                 started, ended = (
-                    float(files.read_bytes(timing_path(artifact, edge)))
+                    float(files.read_bytes(timing_path(clock, edge)))
                     for edge in ("started", "ended")
                 )
             except OSError:

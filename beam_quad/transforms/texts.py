@@ -1,4 +1,4 @@
-"""A hash sample of the corpus's texts, in fixed groups: what curvature and n-grams are fitted on."""
+"""A hash sample of the corpus's texts, in fixed groups: what the curvature is fitted on."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -89,7 +89,9 @@ def _draw(element: Any, task: SampleTexts) -> Iterator[tuple[int, bytes]]:
         return
     corpus = task.corpus
     rows = corpus.rows(element)
-    rate = task.num_examples / max(1, corpus.totals()["reserve"])
+    if not rows.usable.any():
+        return
+    rate = task.num_examples / max(1.0, corpus.num_usable() * corpus.reserve_rate)
     with files.open_read(piece_path(corpus.reserve_dir, element)) as file:
         parquet = pq.ParquetFile(file)
         for i in range(parquet.num_row_groups):
@@ -104,23 +106,14 @@ def _draw(element: Any, task: SampleTexts) -> Iterator[tuple[int, bytes]]:
             groups = seeding.mix(corpus.seed, "sample_group", keys[drawn]) % np.uint64(NUM_GROUPS)
             for group in np.unique(groups):
                 part = table.take(pa.array(np.flatnonzero(groups == group)))
-                yield int(group), _packed(part)
-
-
-def _packed(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+                yield int(group), aligned.pack(part)
 
 
 def _write(element: tuple[int, Iterable[bytes]], task: SampleTexts) -> Tally | None:
     group, parts = element
     if group < 0:
         return None
-    table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
-    table = table.sort_by("key").combine_chunks()
+    table = aligned.unpack(parts).sort_by("key").combine_chunks()
     columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
     aligned.write_table(_group_path(task.folder, group), RESERVE_SCHEMA, columns)
     return Tally({"examples": table.num_rows})

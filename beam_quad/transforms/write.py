@@ -97,6 +97,10 @@ class WriteSelection(Task):
     def artifact(self) -> str:
         return files.join(self.output, "COMPLETE")
 
+    @property
+    def clock(self) -> str:
+        return files.join(self.output, "_run", "write")
+
     def pieces(self) -> list[Part]:
         tokens = max(1, self.corpus.totals().get("tokens", 0))
         runs = part_runs(self.corpus.splits(), min(1.0, self.budget_tokens / tokens))
@@ -128,11 +132,8 @@ class WriteSelection(Task):
         rejected_name = part_name(piece.number, piece.num_parts)
         refused = write_rejected(files.join(self.output, "rejected", rejected_name), rejected)
         sums = PartSums((selected, refused), total(counts, Tally()))
-        if selected.num_rows != sums.counts["selected"]:
-            raise IntegrityError(
-                f"{selected.path} holds {selected.num_rows} rows where {sums.counts['selected']} were "
-                "selected; was the input changed while the job ran?"
-            )
+        _check_rows(selected, sums.counts["selected"])
+        _check_rows(refused, sums.counts["rejected"] + sums.counts["bad_files"])
         record = {
             "files": [
                 (
@@ -156,6 +157,7 @@ class WriteSelection(Task):
                 f"{counts['read']} rows were read, but {counts['selected']} selected, "
                 f"{counts['not_selected']} not selected and {counts['rejected']} rejected make {accounted}"
             )
+        self._check_read(counts["read"])
         parts = [
             {
                 "path": posixpath.join(*part.path.replace("\\", "/").split("/")[-2:]),
@@ -172,11 +174,18 @@ class WriteSelection(Task):
         files.write_once(files.join(self.output, "report.html"), page.encode(), replace=True)
         files.write_once(self.artifact, b"")
 
+    def _check_read(self, num_read: int) -> None:
+        plan = self.corpus.plan()
+        if plan.num_rows_exact and not self.corpus.bad_shards() and num_read != plan.num_rows:
+            raise IntegrityError(
+                f"{num_read} rows were read of {plan.num_rows} that the input has by its footers"
+            )
+
     def _select(
         self, part: Part, counts: list[Tally], rejected: list[Rejected]
     ) -> Iterator[Selected]:
         for split in self.corpus.splits()[part.first : part.last]:
-            rows = self.corpus.rows(split)
+            rows = self.corpus.rows(split, with_strings=True)
             if split.shard in self.corpus.bad_shards():
                 rejected.extend(self._bad_file(split))
                 counts.append(Tally({"bad_files": int(split.first_row == 0)}))
@@ -228,6 +237,14 @@ def source_of(shard: str) -> str:
     return re.sub(r"[-_]?\d[\d_-]*(of[-_]?\d+)?$", "", stem) or stem
 
 
+def _check_rows(part: WrittenPart, expected: int) -> None:
+    if part.num_rows != expected:
+        raise IntegrityError(
+            f"{part.path} holds {part.num_rows} rows where {expected} were due; was the input changed "
+            "while the job ran?"
+        )
+
+
 def _provenance(split: Split, rows: aligned.Rows, kept: Kept) -> Any:
     ids = [
         rows.ids[row] or default_id(split.shard, split.first_row + row)
@@ -263,7 +280,11 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
 
 
 def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
-    num_read, num_rejected = len(rows.keys), int((~rows.usable).sum()) + len(kept.unscorable)
+    left = rows.usable.copy()
+    left[kept.unscorable] = False
+    num_read, num_rejected = len(rows.keys), int((~left).sum())
+    # Counted from what is neither taken nor rejected, so that a row that is both, or none, shows in the sum.
+    left[kept.rows] = False
     num_selected = len(kept.rows)
     tokens = rows.tokens[kept.rows]
     source = f"source/{source_of(split.shard)}"
@@ -272,7 +293,7 @@ def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
         "read": num_read,
         "rejected": num_rejected,
         "selected": num_selected,
-        "not_selected": num_read - num_rejected - num_selected,
+        "not_selected": int(left.sum()),
         "tokens_read": usable_tokens,
         "tokens_selected": int(tokens.sum()),
         f"{source}/documents": num_read - num_rejected,

@@ -16,7 +16,7 @@ import transformers
 
 from beam_quad import errors
 from pipelines import quad
-from pipelines.demo import corpus, evaluation, proxy, smollm2, summary, texts, watching
+from pipelines.demo import corpus, evaluation, proxy, smollm2, summary, texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,8 @@ class Demo:
 
     def quad_arguments(self) -> list[str]:
         """The arguments of `python -m pipelines.quad`."""
-        model = self.small_model if self.proxy == "scratch" else self.output / self.proxy
+        is_small = self.proxy == "scratch"
+        model = self.small_model if is_small else self.output / self.proxy
         return [
             f"--input={self.corpus.shards}",
             f"--query={self.corpus.query_file}",
@@ -140,6 +141,8 @@ class Demo:
             f"--proxy_model={model}",
             f"--seed={self.seed}",
             *self.size.quad,
+            # A hundred times the parameters: a few examples must do for the curvature (the last flag counts).
+            *([] if is_small else ["--curvature_examples=64"]),
         ]
 
     def prepare(self) -> list[texts.Document]:
@@ -177,8 +180,7 @@ class Demo:
     def select(self) -> int:
         """Runs `pipelines.quad`; returns its exit code."""
         self.say(f"selection of {self.budget_tokens:,} tokens: {self.command()}")
-        with watching.watched(self.artifacts, self.say):
-            return quad.main(self.quad_arguments())
+        return quad.main(self.quad_arguments())
 
     def command(self) -> str:
         """The command line of the selection."""
@@ -263,7 +265,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", default="demo_run", help="folder for everything")
     add("--budget_tokens", type=int, help="tokens to select; default 100000")
     add("--query", choices=sorted(texts.QUERIES), default="medicine", help="what to get good at")
-    add("--proxy", choices=("scratch", "smollm2"), default="scratch", help="whose gradients count")
+    add(
+        "--proxy",
+        choices=("scratch", "smollm2"),
+        default="scratch",
+        help="whose gradients count; smollm2 (135 M) takes about half an hour on 2 cores",
+    )
     add("--seed", type=int, default=0, help="of every draw")
     add("--quick", action="store_true", help="tiny and meaningless: a test of the installation")
     add("--prepare_only", action="store_true", help="corpus and models only; prints the command")

@@ -19,7 +19,7 @@ def test_the_radix_selection_takes_what_sorting_would_take(ranks, budget_tokens,
     packed = budget.priorities(np.array(ranks, np.float64), draws)
 
     prefix, taken, is_decided = 0, 0, False
-    for level in range(2):
+    for level in range(3):
         parts = [
             budget.TokenHistogram.of(packed[half::2], tokens[half::2], level, prefix)
             for half in range(2)
@@ -29,7 +29,7 @@ def test_the_radix_selection_takes_what_sorting_would_take(ranks, budget_tokens,
             is_decided, prefix, taken = bucket < 0, (prefix << 16) + max(bucket, 0), taken + more
     lowest = np.uint64(1)
     if not is_decided:
-        at = np.flatnonzero(budget.in_bucket(packed, 2, prefix))
+        at = np.flatnonzero(budget.in_bucket(packed, 3, prefix))
         rest = budget.CutExamples(np.zeros(len(at), np.int64), ~packed[at], tokens[at])
         lowest = ~rest.threshold(0, budget_tokens - taken)
     chosen = set(np.flatnonzero((packed >= lowest) & (packed > 0)).tolist())

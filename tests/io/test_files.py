@@ -114,7 +114,7 @@ def test_leftovers_of_killed_writers_can_be_deleted(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / ".tmp-0-a.bin").write_bytes(b"half")
     files.write_once(f"{tmp_path}/x/a.bin", b"whole")
-    files.delete_temporaries(str(tmp_path))
+    files.delete_temporaries(str(tmp_path), older_than_s=-60)
     assert names(tmp_path) == ["a.bin", "x"]
 
 

@@ -24,9 +24,9 @@ def test_scoring_costs_2_7_forward_passes_of_2_flops_a_parameter_and_token():
     assert pilot.hours == pytest.approx(pilot.flops / 1e12 / 3600)
 
 
-def test_the_rounds_pull_blocks_worth_1_2_budgets():
+def test_the_rounds_pull_blocks_worth_two_budgets():
     # r = 5 % of 1,000 clusters with 16 blocks each
-    assert WORKLOAD.pulls == round(1.2 * 0.05 * 16_000)
+    assert WORKLOAD.pulls == round(2 * 0.05 * 16_000)
     assert dataclasses.replace(WORKLOAD, budget_tokens=1).pulls == 8 * 16
     assert dataclasses.replace(WORKLOAD, budget_tokens=10**12).pulls == 15_000
 

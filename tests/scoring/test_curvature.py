@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum, IdentityCurvature
+from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum
 from tests.gradients.tiny import EXACT
 
 OUT, IN, TOKENS = 3, 4, 7.5
@@ -65,10 +65,6 @@ def test_eigenvalue_sums_add_and_survive_bytes():
     assert loaded.squares["b"].tolist() == [[2, 2], [2, 2]]
     with pytest.raises(ValueError, match="cannot add"):
         total + EigenvalueSum({"c": torch.ones(2, 2)}, 1)
-
-
-def test_identity_changes_nothing(gradient):
-    assert IdentityCurvature().precondition({"block": gradient})["block"] is gradient
 
 
 def test_a_block_without_curvature_has_no_influence(basis, gradient):

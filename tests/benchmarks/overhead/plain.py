@@ -112,10 +112,10 @@ def _read(shard: pathlib.Path, columns: list[str] | None) -> Iterator[pa.Table]:
 
 def main() -> None:
     corpus, output, budget = sys.argv[1:]
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     documents = select(pathlib.Path(corpus), pathlib.Path(output), int(budget))
-    seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "documents": documents}))
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "selected": documents}))
 
 
 if __name__ == "__main__":
