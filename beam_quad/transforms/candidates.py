@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.pvalue import PCollection
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
@@ -26,7 +24,7 @@ from beam_quad.records import Split
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
-from beam_quad.transforms.stage import Finished, Sentinel, Task
+from beam_quad.transforms.stage import GroupedTask, Task
 
 # One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
 _CANDIDATES_PER_GROUP = 2048
@@ -108,7 +106,7 @@ class CountBlocks(Task):
 
 
 @dataclasses.dataclass
-class GatherCandidates(Task):
+class GatherCandidates(GroupedTask):
     """Brings the candidates of every block together: its examples in the reserve with the lowest second hash.
 
     Takes splits; what crosses the shuffle are the texts of the candidates, two to four times as many as are kept, packed
@@ -135,17 +133,40 @@ class GatherCandidates(Task):
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()
 
-    def do(self, piece: Split, model: Any) -> Any:
-        raise TypeError("GatherCandidates works in two steps; see expand")
+    def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
+        samples, _ = load_samples_per_pull(self.folder)
+        groups = num_groups(load_blocks(self.folder), samples)
+        for table in _joined(_drawn(self, piece)):
+            yield from _by_group(table, groups)
 
-    def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
-        task = dataclasses.replace(self)
-        return (
-            pieces
-            | "Draw" >> beam.FlatMap(_draw, task)
-            | "ByGroup" >> beam.GroupByKey()
-            | "Keep" >> beam.Map(_keep, task)
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        samples, whole = load_samples_per_pull(self.folder)
+        table = aligned.unpack(parts)
+        cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
+        order = np.lexsort((key, draw, block, cluster))
+        if not whole:
+            order = order[_rank_in_block(cluster[order], block[order]) < samples]
+        table = table.take(pa.array(order)).combine_chunks()
+        cluster, block, key = cluster[order], block[order], key[order]
+        starts = np.flatnonzero(np.r_[True, cluster[1:] != cluster[:-1]])
+        pulls = np.flatnonzero(
+            np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])]
         )
+        metadata = {
+            "clusters": cluster[starts].tolist(),
+            "pulls": [
+                (int(cluster[a]), int(block[a]), _pull_key(table.slice(a, b - a)))
+                for a, b in _runs(pulls, len(order))
+            ],
+        }
+        path = group_path(self.folder, group)
+        with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
+            for a, b in _runs(starts, len(order)):
+                rows = table.slice(a, b - a)
+                writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
+                writer.flush()
+            writer.close(metadata)
+        return Tally({"candidates": len(order)})
 
     def finish(self, total: Tally | None) -> None:
         write_json(self.artifact, {"candidates": total["candidates"] if total else 0})
@@ -228,16 +249,6 @@ def read_cluster(folder: str, group: int, cluster: int, columns: list[str]) -> p
         return pq.ParquetFile(file).read_row_group(row_group, columns=columns)
 
 
-def _draw(element: Any, task: GatherCandidates) -> Iterator[tuple[int, bytes]]:
-    if isinstance(element, (Sentinel, Finished)):
-        yield -1, b""
-        return
-    samples, _ = load_samples_per_pull(task.folder)
-    groups = num_groups(load_blocks(task.folder), samples)
-    for table in _joined(_drawn(task, element)):
-        yield from _by_group(table, groups)
-
-
 def _drawn(task: GatherCandidates, split: Split) -> Iterator[pa.RecordBatch]:
     corpus = task.corpus
     blocks = load_blocks(task.folder)
@@ -299,37 +310,6 @@ def _by_group(table: pa.Table, groups: int) -> Iterator[tuple[int, bytes]]:
     for value in np.unique(group):
         part = table.take(pa.array(np.flatnonzero(group == value)))
         yield int(value), aligned.pack(part)
-
-
-def _keep(element: tuple[int, Iterable[bytes]], task: GatherCandidates) -> Tally | None:
-    group, parts = element
-    if group < 0:
-        return None
-    samples, whole = load_samples_per_pull(task.folder)
-    table = aligned.unpack(parts)
-    cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
-    order = np.lexsort((key, draw, block, cluster))
-    if not whole:
-        order = order[_rank_in_block(cluster[order], block[order]) < samples]
-    table = table.take(pa.array(order)).combine_chunks()
-    cluster, block, key = cluster[order], block[order], key[order]
-    starts = np.flatnonzero(np.r_[True, cluster[1:] != cluster[:-1]])
-    pulls = np.flatnonzero(np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])])
-    metadata = {
-        "clusters": cluster[starts].tolist(),
-        "pulls": [
-            (int(cluster[a]), int(block[a]), _pull_key(table.slice(a, b - a)))
-            for a, b in _runs(pulls, len(order))
-        ],
-    }
-    path = group_path(task.folder, group)
-    with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
-        for a, b in _runs(starts, len(order)):
-            rows = table.slice(a, b - a)
-            writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
-            writer.flush()
-        writer.close(metadata)
-    return Tally({"candidates": len(order)})
 
 
 def _runs(starts: np.ndarray, end: int) -> list[tuple[int, int]]:

@@ -14,7 +14,6 @@ from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.bandit import BanditState, PullScores, QuadPolicy, RoundScores, replay
 from beam_quad.errors import IntegrityError
-from beam_quad.gradients.proxy import require_device
 from beam_quad.io import aligned, files
 from beam_quad.scoring.vectors import combine_vectors, load_vectors, save_vectors
 from beam_quad.transforms.cache import cached
@@ -25,8 +24,7 @@ from beam_quad.transforms.candidates import (
     read_cluster,
     read_pull_keys,
 )
-from beam_quad.transforms.score import InfluenceScoring, Scorer, Scoring
-from beam_quad.transforms.stage import ModelTask
+from beam_quad.transforms.score import InfluenceScoring, Scorer, Scoring, ScoringTask
 
 _SCORES = pa.schema(
     [
@@ -129,7 +127,7 @@ class Pulls:
 
 
 @dataclasses.dataclass
-class RunRound(ModelTask):
+class RunRound(ScoringTask):
     """Chooses the arms of a round, scores what was not scored before, and writes the round.
 
     Takes `Pulls`, writes one file of scores each, and gives counts. A pull is one batch for the scorer, so that its
@@ -158,16 +156,6 @@ class RunRound(ModelTask):
     @property
     def artifact(self) -> str:
         return self.bandit.round_path(self.round)
-
-    @property
-    def model_key(self) -> str:
-        return self.scoring.key
-
-    def check_device(self) -> None:
-        require_device(self.scoring.device)
-
-    def load(self) -> Scorer:
-        return self.scoring.load()
 
     def pieces(self) -> list[Pulls]:
         store = score_store(self.scores_dir)

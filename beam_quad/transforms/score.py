@@ -146,6 +146,22 @@ class DSIRScoring:
         return DSIRScorer(query, corpus)
 
 
+class ScoringTask(ModelTask):
+    """A task whose model is a scorer."""
+
+    scoring: Scoring
+
+    @property
+    def model_key(self) -> str:
+        return self.scoring.key
+
+    def check_device(self) -> None:
+        require_device(self.scoring.device)
+
+    def load(self) -> Scorer:
+        return self.scoring.load()
+
+
 @dataclasses.dataclass(frozen=True)
 class ScoreSample:
     """Scores of a hash sample of the examples, for what is relative to the corpus. An additive statistic.
@@ -174,7 +190,7 @@ _SCORES = pa.schema([pa.field("score", pa.float64())])
 
 
 @dataclasses.dataclass
-class ScoreExamples(ModelTask):
+class ScoreExamples(ScoringTask):
     """Scores every example of the corpus, for the baselines that know no clusters.
 
     Takes splits, writes one row-aligned score file each (nan for a rejected row), and gives a `ScoreSample`.
@@ -196,16 +212,6 @@ class ScoreExamples(ModelTask):
     @property
     def artifact(self) -> str:
         return files.join(self.folder, "scores.json")
-
-    @property
-    def model_key(self) -> str:
-        return self.scoring.key
-
-    def check_device(self) -> None:
-        require_device(self.scoring.device)
-
-    def load(self) -> Scorer:
-        return self.scoring.load()
 
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()

@@ -121,6 +121,45 @@ class ModelTask(Task):
         )
 
 
+class GroupedTask(Task):
+    """A task in two steps: what is drawn from each piece crosses a shuffle, packed, and is put together by group."""
+
+    @abc.abstractmethod
+    def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
+        """Yields packed parts of a piece with the number of their group, >= 0."""
+
+    @abc.abstractmethod
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Any:
+        """Writes the file of a group from its parts, which come in any order, and returns its statistic."""
+
+    def do(self, piece: Any, model: Any) -> Any:
+        raise TypeError(f"{self.name} works in two steps: draw and put_together")
+
+    def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
+        task = dataclasses.replace(self)
+        return (
+            pieces
+            | "Draw" >> beam.FlatMap(_draw, task)
+            | "ByGroup" >> beam.GroupByKey()
+            | "PutTogether" >> beam.Map(_put_together, task)
+        )
+
+
+_NO_GROUP = -1
+
+
+def _draw(element: Any, task: GroupedTask) -> Iterator[tuple[int, bytes]]:
+    if isinstance(element, Sentinel):
+        yield _NO_GROUP, b""
+    else:
+        yield from task.draw(element)
+
+
+def _put_together(element: tuple[int, Iterable[bytes]], task: GroupedTask) -> Any:
+    group, parts = element
+    return None if group == _NO_GROUP else task.put_together(group, parts)
+
+
 class SumCombineFn(beam.CombineFn):
     """Sums statistics that know how to add themselves (see `beam_quad.additive`).
 

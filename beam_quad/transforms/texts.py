@@ -2,13 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.pvalue import PCollection
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
@@ -21,14 +18,14 @@ from beam_quad.records import Split
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, write_json
 from beam_quad.transforms.embed import BATCH_ROWS, RESERVE_SCHEMA
-from beam_quad.transforms.stage import Finished, Sentinel, Task
+from beam_quad.transforms.stage import GroupedTask
 
 # Few groups, made by hash: a sum over them in order is the same however many workers there are.
 NUM_GROUPS = 8
 
 
 @dataclasses.dataclass
-class SampleTexts(Task):
+class SampleTexts(GroupedTask):
     """Draws about `num_examples` texts from the reserve by hash, and puts them in `NUM_GROUPS` files, sorted by key.
 
     Takes splits; the drawn texts cross the shuffle, packed by split and group.
@@ -54,17 +51,37 @@ class SampleTexts(Task):
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()
 
-    def do(self, piece: Any, model: Any) -> Any:
-        raise TypeError("SampleTexts works in two steps; see expand")
+    def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
+        corpus = self.corpus
+        rows = corpus.rows(piece)
+        if not rows.usable.any():
+            return
+        rate = self.num_examples / max(1.0, corpus.num_usable() * corpus.reserve_rate)
+        with files.open_read(piece_path(corpus.reserve_dir, piece)) as file:
+            parquet = pq.ParquetFile(file)
+            for i in range(parquet.num_row_groups):
+                # Keys first: most row groups of a large corpus hold no drawn text, and are not read further.
+                head = parquet.read_row_group(i, columns=["row", "key"])
+                keys = head.column("key").to_numpy()
+                usable = rows.usable[head.column("row").to_numpy()]
+                drawn = np.flatnonzero(
+                    (seeding.uniform(corpus.seed, "sample", keys) < rate) & usable
+                )
+                if not len(drawn):
+                    continue
+                table = parquet.read_row_group(i).take(pa.array(drawn))
+                groups = seeding.mix(corpus.seed, "sample_group", keys[drawn]) % np.uint64(
+                    NUM_GROUPS
+                )
+                for group in np.unique(groups):
+                    part = table.take(pa.array(np.flatnonzero(groups == group)))
+                    yield int(group), aligned.pack(part)
 
-    def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
-        task = dataclasses.replace(self)
-        return (
-            pieces
-            | "Draw" >> beam.FlatMap(_draw, task)
-            | "ByGroup" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write, task)
-        )
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        table = aligned.unpack(parts).sort_by("key").combine_chunks()
+        columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
+        aligned.write_table(_group_path(self.folder, group), RESERVE_SCHEMA, columns)
+        return Tally({"examples": table.num_rows})
 
     def finish(self, total: Tally | None) -> None:
         write_json(self.artifact, total.counts if total else {})
@@ -81,42 +98,6 @@ def read_group(folder: str, group: int) -> tuple[list[str], list[str]]:
 
 def _group_path(folder: str, group: int) -> str:
     return files.join(folder, f"group-{group:02d}.parquet")
-
-
-def _draw(element: Any, task: SampleTexts) -> Iterator[tuple[int, bytes]]:
-    if isinstance(element, (Sentinel, Finished)):
-        yield -1, b""
-        return
-    corpus = task.corpus
-    rows = corpus.rows(element)
-    if not rows.usable.any():
-        return
-    rate = task.num_examples / max(1.0, corpus.num_usable() * corpus.reserve_rate)
-    with files.open_read(piece_path(corpus.reserve_dir, element)) as file:
-        parquet = pq.ParquetFile(file)
-        for i in range(parquet.num_row_groups):
-            # Keys first: most row groups of a large corpus hold no drawn text, and are not read further.
-            head = parquet.read_row_group(i, columns=["row", "key"])
-            keys = head.column("key").to_numpy()
-            usable = rows.usable[head.column("row").to_numpy()]
-            drawn = np.flatnonzero((seeding.uniform(corpus.seed, "sample", keys) < rate) & usable)
-            if not len(drawn):
-                continue
-            table = parquet.read_row_group(i).take(pa.array(drawn))
-            groups = seeding.mix(corpus.seed, "sample_group", keys[drawn]) % np.uint64(NUM_GROUPS)
-            for group in np.unique(groups):
-                part = table.take(pa.array(np.flatnonzero(groups == group)))
-                yield int(group), aligned.pack(part)
-
-
-def _write(element: tuple[int, Iterable[bytes]], task: SampleTexts) -> Tally | None:
-    group, parts = element
-    if group < 0:
-        return None
-    table = aligned.unpack(parts).sort_by("key").combine_chunks()
-    columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
-    aligned.write_table(_group_path(task.folder, group), RESERVE_SCHEMA, columns)
-    return Tally({"examples": table.num_rows})
 
 
 @dataclasses.dataclass(frozen=True)
