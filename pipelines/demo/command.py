@@ -45,14 +45,14 @@ class Size:
 
 
 FULL = Size(
-    num_documents=6000,
+    num_documents=4500,
     num_shards=12,
     num_query=200,
     training=proxy.Recipe(),
     evaluation=proxy.Recipe(num_tokens=100_000, learning_rate=5e-4),
     num_seeds=3,
     budget_tokens=100_000,
-    quad=("--embedder=minilm", "--embedder_max_tokens=128", "--curvature_examples=400"),
+    quad=("--embedder=minilm", "--embedder_max_tokens=128", "--curvature_examples=300"),
 )
 QUICK = Size(
     num_documents=300,
