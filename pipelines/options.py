@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_quad.errors import UsageError
 from beam_quad.io.output import OUTPUT_FORMATS
-from beam_quad.transforms.curvature import Kind
 
 POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
 ACCEPTANCES = ("block", "instance")
@@ -66,7 +66,7 @@ class QuadOptions:
     tau: float | None
     alpha: float
     max_share_per_cluster: float
-    curvature: Kind
+    curvature: Literal["ekfac", "kfac", "identity"]
     curvature_examples: int
     curvature_labels: Literal["sampled", "empirical"]
     damping: float
@@ -222,7 +222,9 @@ def refuse_unknown(arguments: Sequence[str]) -> None:
     for argument in unknown:
         name = argument.split("=", 1)[0]
         if argument.startswith("--") and name not in _JOB_SERVER_FLAGS:
-            raise UsageError(f"unknown flag {name}: neither ours nor Beam's; see --help")
+            close = difflib.get_close_matches(name, parser()._option_string_actions, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see --help"
+            raise UsageError(f"unknown flag {name}: neither ours nor Beam's; {hint}")
         if argument.startswith("-") and not argument.startswith("--"):
             raise UsageError(f"unknown flag {name}; flags are written --name=value, see --help")
         if not argument.startswith("-") and not any(a in _JOB_SERVER_FLAGS for a in arguments):

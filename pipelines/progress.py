@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from beam_quad.io import files
-from beam_quad.transforms.stage import Task, timing_path
+from beam_quad.transforms.stage import Task
 
 _POLL_S = 1.0
 _HEARTBEAT_S = 30.0
@@ -28,32 +28,37 @@ def told(tasks: Sequence[Task]) -> Iterator[None]:
 
 def _watch(tasks: Sequence[Task], over: threading.Event) -> None:
     start = last = time.monotonic()
-    current = 0
-    shown = -1
+    current = _num_finished(tasks, 0)
+    done = f", {current} of them done by an earlier run" if current else ""
+    _say(start, f"a chain of {len(tasks)} stages{done}")
+    shown = current - 1
     while not over.wait(_POLL_S):
-        # The job is a chain: a stage is over when the next has started, and what an earlier run left has no line.
-        while current < len(tasks) and files.exists(tasks[current].artifact):
-            current += 1
-        if current == len(tasks):
-            return
-        task, now = tasks[current], time.monotonic()
-        is_new = current != shown
-        if (is_new or now - last > _HEARTBEAT_S) and files.exists(
-            timing_path(task.clock, "started")
-        ):
-            pieces = "" if is_new else _pieces(task)
-            _say(f"[{now - start:5.0f} s] stage {current + 1}/{len(tasks)} {task.name}{pieces}")
-            shown, last = current, now
+        # The job is a chain: what is finished came before what is not.
+        current = _num_finished(tasks, current)
+        for number in range(shown + 1, min(current + 1, len(tasks))):
+            _say(start, f"stage {number + 1}/{len(tasks)} {tasks[number].name}")
+            shown, last = number, time.monotonic()
+        if current < len(tasks) and time.monotonic() - last > _HEARTBEAT_S:
+            task = tasks[current]
+            _say(start, f"stage {current + 1}/{len(tasks)} {task.name}{_pieces(task)}")
+            last = time.monotonic()
+
+
+def _num_finished(tasks: Sequence[Task], at_least: int) -> int:
+    while at_least < len(tasks) and files.exists(tasks[at_least].artifact):
+        at_least += 1
+    return at_least
 
 
 def _pieces(task: Task) -> str:
-    prefixes = task.prefixes()
-    if not prefixes:
+    if not task.prefixes():
         return ""
-    done = min(len(files.find(prefix)) for prefix in prefixes)
-    return f": {done:,} pieces done"
+    there = {info.path for prefix in task.prefixes() for info in files.find(prefix)}
+    pieces = list(task.pieces())
+    done = sum(there.issuperset(task.paths(piece)) for piece in pieces)
+    return f": {done:,} of {len(pieces):,} pieces done"
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+def _say(start: float, line: str) -> None:
+    sys.stderr.write(f"[{time.monotonic() - start:5.0f} s] {line}\n")
     sys.stderr.flush()

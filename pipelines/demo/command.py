@@ -62,7 +62,7 @@ QUICK = Size(
     evaluation=proxy.Recipe(num_tokens=4_000, window=128, learning_rate=5e-4),
     num_seeds=1,
     budget_tokens=8_000,
-    quad=("--embedder=hashing", "--curvature_examples=48", "--num_rounds=4"),
+    quad=("--embedder=hashing", "--curvature_examples=48", "--num_rounds=4", "--threads=1"),
 )
 
 

@@ -273,11 +273,11 @@ def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, cap
 def test_no_stage_branches_so_that_the_job_is_a_chain(world, tmp_path):
     import apache_beam as beam
 
-    from pipelines import chain, options
+    from pipelines import chain, launch, options
 
     parsed, _ = options.parse(world.arguments(tmp_path / "out"))
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    quad.wire(pipeline, chain.build(parsed, chain.look(parsed)))
+    launch.wire(pipeline, chain.build(parsed, chain.look(parsed)))
     graph = pipeline.to_runner_api()
     consumers: dict[str, int] = {}
     for transform in graph.components.transforms.values():

@@ -8,7 +8,7 @@ import time
 
 import apache_beam as beam
 
-from pipelines import chain, options, quad
+from pipelines import chain, launch, options
 from tests.benchmarks.overhead.scoring import LengthScoring
 
 
@@ -29,7 +29,7 @@ def select(corpus: pathlib.Path, output: pathlib.Path, budget_tokens: int) -> No
     built = chain.build(parsed, chain.look(parsed), LengthScoring())
     built.write_plans()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        quad.wire(pipeline, built)
+        launch.wire(pipeline, built)
 
 
 def main() -> None:

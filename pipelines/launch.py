@@ -1,0 +1,167 @@
+"""Launches a run: checks everything, builds the chain of stages, runs it, and says how it ended."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from beam_quad.errors import BeamQuadError, UsageError
+from beam_quad.gradients.proxy import require_device
+from beam_quad.io import files
+from beam_quad.io.lock import OutputLock
+from beam_quad.transforms.stage import Stage, Token
+from pipelines import chain as chains
+from pipelines import options as flags
+from pipelines import progress
+from pipelines.plan import describe
+
+# Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
+_SUBMITTING_RUNNERS = ("DataflowRunner",)
+_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+
+
+def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
+    """Checks everything, then builds the chain and runs it.
+
+    Raises:
+      BeamQuadError: With one line that says what to do.
+    """
+    beam_options = _beam_options(beam_arguments)
+    runner = beam_options.view_as(StandardOptions).runner or ""
+    if runner in _LOCAL_RUNNERS:
+        require_device(options.device)
+    inputs = chains.look(options)
+    chain = chains.build(options, inputs)
+    output = files.absolute(options.output)
+    is_complete = _check_output(output, chain.fingerprint)
+    if options.plan:
+        print(describe(options, inputs, chain))
+        return 0
+    if is_complete:
+        print(f"{output} is complete already: the same configuration and the same input")
+        _print_summary(output)
+        return 0
+    lock = OutputLock(output)
+    lock.acquire(take_over=options.take_over)
+    try:
+        # Another run may have come and gone since.
+        if _check_output(output, chain.fingerprint):
+            _print_summary(output)
+            return 0
+        files.write_once(_configuration_path(output), chain.fingerprint.encode())
+        for folder in {output, files.absolute(options.artifacts or output)}:
+            files.delete_temporaries(folder)
+        chain.write_plans()
+        pipeline = beam.Pipeline(options=beam_options)
+        wire(pipeline, chain)
+        watching = (
+            progress.told(chain.tasks) if runner in _LOCAL_RUNNERS else contextlib.nullcontext()
+        )
+        with watching:
+            result = _run(pipeline, wait=runner not in _SUBMITTING_RUNNERS)
+        if runner in _SUBMITTING_RUNNERS:
+            lock.hand_over(str(result.job_id()))
+            print(f"submitted as {result.job_id()}; {output}/COMPLETE appears when it is done")
+            return 0
+    finally:
+        lock.release()
+    _print_summary(output)
+    return 0
+
+
+def wire(pipeline: beam.Pipeline, chain: chains.Chain) -> beam.PCollection[Token]:
+    """Adds the chain of stages to a pipeline."""
+    first = Token("Plan", chain.plan_path)
+    tokens = pipeline | beam.Impulse() | "Start" >> beam.Map(_replace, first)
+    for task in chain.tasks:
+        tokens = tokens | task.name >> Stage(task)
+    return tokens
+
+
+def _replace(_: bytes, token: Token) -> Token:
+    return token
+
+
+def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    options = PipelineOptions(list(arguments))
+    standard = options.view_as(StandardOptions)
+    modes = [a for a in arguments if a.startswith("--direct_running_mode")]
+    if standard.runner in (None, "DirectRunner") and not modes:
+        # DirectRunner would look for Prism first, and download it.
+        standard.runner = "FnApiRunner"
+    return options
+
+
+def _run(pipeline: beam.Pipeline, wait: bool) -> beam.runners.runner.PipelineResult:
+    try:
+        result = pipeline.run()
+        if wait:
+            result.wait_until_finish()
+        return result
+    except BeamQuadError:
+        raise
+    except Exception as error:
+        known = _known_cause(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _known_cause(error: BaseException | None) -> BeamQuadError | None:
+    while error is not None:
+        if isinstance(error, BeamQuadError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _configuration_path(output: str) -> str:
+    return files.join(output, "_run", "configuration")
+
+
+def _check_output(output: str, fingerprint: str) -> bool:
+    """Says whether the output is complete; refuses one that belongs to another configuration or to someone else."""
+    path, manifest = _configuration_path(output), files.join(output, "manifest.json")
+    if files.exists(manifest):
+        # Its run may have been deleted from _run/, which is allowed.
+        found = json.loads(files.read_bytes(manifest))["configuration"]
+    elif files.exists(path):
+        found = files.read_bytes(path).decode()
+    else:
+        strangers = [f.path for f in files.find(output) if not _is_ours(output, f.path)]
+        if strangers:
+            raise UsageError(
+                f"{output} holds other files, such as {strangers[0]}; pass a new --output"
+            )
+        return False
+    if found != fingerprint:
+        raise UsageError(
+            f"{output} belongs to another configuration or input; pass a new --output "
+            f"(and --artifacts={output}/_run to reuse what fits), or delete it"
+        )
+    return files.exists(files.join(output, "COMPLETE"))
+
+
+def _is_ours(output: str, path: str) -> bool:
+    return path.startswith(files.join(output, "_run") + "/")
+
+
+def _print_summary(output: str) -> None:
+    manifest = json.loads(files.read_bytes(files.join(output, "manifest.json")))
+    counts, tokens = manifest["counts"], manifest["tokens"]
+    print(
+        f"selected {counts['selected']:,} of {counts['read']:,} documents, "
+        f"{tokens['selected']:,} of {tokens['budget']:,} tokens; "
+        f"{counts['scored']:,} scored, {counts['rejected']:,} rejected"
+    )
+    influence = manifest.get("influence")
+    if influence and influence["selected_mean"] is not None:
+        print(
+            f"mean influence {influence['selected_mean']:.4g}, "
+            f"of a random draw {influence['random_mean']:.4g}"
+        )
+    if manifest["shortfall"]:
+        print(f"warning: {manifest['shortfall']}")
+    print(f"report: {files.join(output, 'report.html')}")
