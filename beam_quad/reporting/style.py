@@ -45,9 +45,9 @@ footer { padding-top: 6px; padding-bottom: 40px; font-size: .85rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(205px, 1fr)); gap: 12px; margin: 0 0 14px; }
 .tile { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px 13px; }
 .tile h3 { margin: 0; font-size: .8rem; font-weight: 600; color: var(--muted); }
-.tile strong { display: block; font-size: 1.55rem; line-height: 1.3; font-weight: 640; letter-spacing: -.01em;
+.tile strong { display: block; font-size: 1.38rem; line-height: 1.3; font-weight: 640; letter-spacing: -.01em;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
-.tile strong small { font-size: .95rem; font-weight: 500; letter-spacing: 0; }
+.tile strong small { font-size: .86rem; font-weight: 500; letter-spacing: 0; }
 .tile p { margin: 0; font-size: .84rem; line-height: 1.4; color: var(--muted); }
 .tile .bar { margin: 5px 0 6px; }
 ul.notices { list-style: none; padding: 0; margin: 0 0 26px; display: grid; gap: 6px; }
