@@ -7,16 +7,12 @@ from typing import Any
 from beam_quad import seeding
 from beam_quad.bandit import QuadPolicy
 from beam_quad.clustering import default_num_clusters
-from beam_quad.embedding import EmbedderSpec, embedder_fingerprint
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
-from beam_quad.gradients.tracked import find_blocks
+from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.io import files
-from beam_quad.io.batches import Columns
 from beam_quad.io.formats import is_jsonl
 from beam_quad.io.plan import write_plan
-from beam_quad.io.rows import read_rows
-from beam_quad.io.splits import InputPlan, plan_input
+from beam_quad.io.splits import InputPlan
 from beam_quad.transforms import candidates, cluster, curvature, score, select
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.deduplicate import FindDuplicateIds
@@ -27,7 +23,8 @@ from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.texts import Query, SampleTexts
 from beam_quad.transforms.write import WriteSelection
-from pipelines.options import QuadOptions, needs_clusters, needs_proxy, needs_query
+from pipelines.inputs import Inputs
+from pipelines.options import QuadOptions, needs_clusters, needs_proxy
 
 # Bumped when a stage's files change their meaning, so that files of an older version are not read.
 _VERSIONS = {
@@ -52,27 +49,6 @@ _WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What the launcher has looked at and found good, before anything is written.
-
-    Attributes:
-      corpus: The plan of the corpus.
-      query: The plan of each query group's files.
-      proxy: The proxy model, or None.
-      proxy_fingerprint: Its content.
-      embedder: The embedder, or None where nothing is embedded.
-      embedder_fingerprint: Its content.
-    """
-
-    corpus: InputPlan
-    query: dict[str, InputPlan]
-    proxy: ProxySpec | None
-    proxy_fingerprint: str
-    embedder: EmbedderSpec | None
-    embedder_fingerprint: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Chain:
     """A run, ready to be wired.
 
@@ -94,69 +70,6 @@ class Chain:
         """Writes the plans, once."""
         for path, plan in self.plans.items():
             write_plan(path, plan)
-
-
-def look(options: QuadOptions) -> Inputs:
-    """Looks at the input, the query set and the models.
-
-    Raises:
-      UsageError: One line, if anything is missing or cannot be used.
-    """
-    corpus = plan_input(
-        options.input,
-        input_root=options.input_root,
-        text_column=options.text_column,
-        id_column=options.id_column,
-        tokens_column=options.tokens_column,
-        split_bytes=options.split_mb << 20,
-    )
-    if corpus.num_rows_exact and corpus.num_rows == 0:
-        raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
-    query: dict[str, InputPlan] = {}
-    if needs_query(options.policy):
-        text_column = options.query_text_column or options.text_column
-        for name, globs in options.query.items():
-            query[name] = plan_input(globs, text_column=text_column, is_query=True)
-            if not _has_text(query[name], text_column):
-                raise UsageError(f"no usable text in the query {', '.join(globs)}; check its rows")
-    proxy, proxy_fingerprint = None, ""
-    if options.proxy_model is not None:
-        proxy = ProxySpec(
-            path=options.proxy_model,
-            revision=options.proxy_revision,
-            device=options.device,
-            dtype=options.dtype,
-            num_threads=options.threads,
-            context_length=options.context_length,
-            max_windows=options.max_windows,
-            max_batch_tokens=options.max_batch_tokens,
-        )
-        proxy_fingerprint = content_fingerprint(options.proxy_model, options.proxy_revision)
-        if needs_proxy(options.policy):
-            model = load_skeleton(proxy)
-            if needs_query(options.policy):
-                find_blocks(model, options.layers)
-    embedder, embedder_print = None, ""
-    if needs_clusters(options.policy):
-        embedder = EmbedderSpec(
-            name=options.embedder,
-            revision=options.embedder_revision,
-            device=options.device,
-            num_threads=options.threads,
-            dim=options.embedder_dim,
-            max_tokens=options.embedder_max_tokens,
-        )
-        embedder_print = embedder_fingerprint(embedder)
-    return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
-
-
-def _has_text(plan: InputPlan, text_column: str) -> bool:
-    return any(
-        text is not None
-        for split in plan.splits
-        for batch in read_rows(split, plan.schema, Columns(text_column), batch_rows=64)
-        for text in batch.texts
-    )
 
 
 def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = None) -> Chain:

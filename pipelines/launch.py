@@ -15,6 +15,7 @@ from beam_quad.transforms.stage import Stage, Token
 from pipelines import chain as chains
 from pipelines import options as flags
 from pipelines import progress
+from pipelines.inputs import look
 from pipelines.plan import describe
 
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
@@ -32,7 +33,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     runner = beam_options.view_as(StandardOptions).runner or ""
     if runner in _LOCAL_RUNNERS:
         require_device(options.device)
-    inputs = chains.look(options)
+    inputs = look(options)
     chain = chains.build(options, inputs)
     output = files.absolute(options.output)
     is_complete = _check_output(output, chain.fingerprint)

@@ -12,7 +12,8 @@ from beam_quad.io.batches import Columns, RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan
 from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
-from pipelines.chain import Chain, Inputs
+from pipelines.chain import Chain
+from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions
 
 _SAMPLED_SPLITS = 8

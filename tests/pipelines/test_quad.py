@@ -274,10 +274,11 @@ def test_no_stage_branches_so_that_the_job_is_a_chain(world, tmp_path):
     import apache_beam as beam
 
     from pipelines import chain, launch, options
+    from pipelines.inputs import look
 
     parsed, _ = options.parse(world.arguments(tmp_path / "out"))
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    launch.wire(pipeline, chain.build(parsed, chain.look(parsed)))
+    launch.wire(pipeline, chain.build(parsed, look(parsed)))
     graph = pipeline.to_runner_api()
     consumers: dict[str, int] = {}
     for transform in graph.components.transforms.values():

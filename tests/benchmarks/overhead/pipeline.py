@@ -9,6 +9,7 @@ import time
 import apache_beam as beam
 
 from pipelines import chain, launch, options
+from pipelines.inputs import look
 from tests.benchmarks.overhead.scoring import LengthScoring
 
 
@@ -26,7 +27,7 @@ def select(corpus: pathlib.Path, output: pathlib.Path, budget_tokens: int) -> No
     )
     # The command line asks for a query set and a proxy with this policy, and a scoring of one's own needs neither.
     parsed = dataclasses.replace(parsed, policy="quad")
-    built = chain.build(parsed, chain.look(parsed), LengthScoring())
+    built = chain.build(parsed, look(parsed), LengthScoring())
     built.write_plans()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         launch.wire(pipeline, built)

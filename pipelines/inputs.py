@@ -1,0 +1,96 @@
+"""What a launcher looks at before anything is written: the corpus, the query set and the models."""
+
+import dataclasses
+
+from beam_quad.embedding import EmbedderSpec, embedder_fingerprint
+from beam_quad.errors import UsageError
+from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
+from beam_quad.gradients.tracked import find_blocks
+from beam_quad.io.batches import Columns
+from beam_quad.io.rows import read_rows
+from beam_quad.io.splits import InputPlan, plan_input
+from pipelines.options import QuadOptions, needs_clusters, needs_proxy, needs_query
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What the launcher has looked at and found good, before anything is written.
+
+    Attributes:
+      corpus: The plan of the corpus.
+      query: The plan of each query group's files.
+      proxy: The proxy model, or None.
+      proxy_fingerprint: Its content.
+      embedder: The embedder, or None where nothing is embedded.
+      embedder_fingerprint: Its content.
+    """
+
+    corpus: InputPlan
+    query: dict[str, InputPlan]
+    proxy: ProxySpec | None
+    proxy_fingerprint: str
+    embedder: EmbedderSpec | None
+    embedder_fingerprint: str
+
+
+def look(options: QuadOptions) -> Inputs:
+    """Looks at the input, the query set and the models.
+
+    Raises:
+      UsageError: One line, if anything is missing or cannot be used.
+    """
+    corpus = plan_input(
+        options.input,
+        input_root=options.input_root,
+        text_column=options.text_column,
+        id_column=options.id_column,
+        tokens_column=options.tokens_column,
+        split_bytes=options.split_mb << 20,
+    )
+    if corpus.num_rows_exact and corpus.num_rows == 0:
+        raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
+    query: dict[str, InputPlan] = {}
+    if needs_query(options.policy):
+        text_column = options.query_text_column or options.text_column
+        for name, globs in options.query.items():
+            query[name] = plan_input(globs, text_column=text_column, is_query=True)
+            if not _has_text(query[name], text_column):
+                raise UsageError(f"no usable text in the query {', '.join(globs)}; check its rows")
+    proxy, proxy_fingerprint = None, ""
+    if options.proxy_model is not None:
+        proxy = ProxySpec(
+            path=options.proxy_model,
+            revision=options.proxy_revision,
+            device=options.device,
+            dtype=options.dtype,
+            num_threads=options.threads,
+            context_length=options.context_length,
+            max_windows=options.max_windows,
+            max_batch_tokens=options.max_batch_tokens,
+        )
+        proxy_fingerprint = content_fingerprint(options.proxy_model, options.proxy_revision)
+        if needs_proxy(options.policy):
+            model = load_skeleton(proxy)
+            if needs_query(options.policy):
+                find_blocks(model, options.layers)
+    embedder, embedder_print = None, ""
+    if needs_clusters(options.policy):
+        embedder = EmbedderSpec(
+            name=options.embedder,
+            revision=options.embedder_revision,
+            device=options.device,
+            num_threads=options.threads,
+            dim=options.embedder_dim,
+            max_tokens=options.embedder_max_tokens,
+        )
+        embedder_print = embedder_fingerprint(embedder)
+    return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
+
+
+def _has_text(plan: InputPlan, text_column: str) -> bool:
+    return any(
+        text is not None
+        for split in plan.splits
+        for batch in read_rows(split, plan.schema, Columns(text_column), batch_rows=64)
+        for text in batch.texts
+    )
