@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -54,6 +55,9 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
         files.write_once(_configuration_path(output), chain.fingerprint.encode())
         for folder in {output, files.absolute(options.artifacts or output)}:
             files.delete_temporaries(folder)
+        for folder in ("selected", "rejected"):
+            # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
+            files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
         chain.write_plans()
         pipeline = beam.Pipeline(options=beam_options)
         wire(pipeline, chain)
