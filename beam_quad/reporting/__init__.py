@@ -11,6 +11,7 @@ from beam_quad.reporting.data import (
     Round,
     ScoredSample,
     Scores,
+    Scoring,
     Source,
     StageTiming,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Round",
     "ScoredSample",
     "Scores",
+    "Scoring",
     "Source",
     "StageTiming",
     "render",

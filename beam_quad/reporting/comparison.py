@@ -56,7 +56,8 @@ class Comparison:
       by_clusters: The selection's mean, from all scored examples of the clusters it draws from, accepted or not,
         weighted by what each cluster gave; None for a census. Blocks are random cuts of a cluster, so luck in one
         block does not count: the cautious figure.
-      percentile: Share of the corpus's tokens with less influence than the selection's (cautious) mean.
+      percentile: Share (0 to 1) of the pilot's scores below the selection's (cautious) mean, weighted by the clusters'
+        tokens as for `random`: of the corpus's tokens, so many have less influence.
     """
 
     random: Estimate

@@ -161,6 +161,8 @@ class Example:
       tokens: Its tokens.
       cluster_id: Its cluster; None where there are none.
       is_selected: Whether it was selected; None where unknown.
+      percentile: Share of the pilot's scores below its own, each counted once, in [0, 100]; None: the page counts them
+        itself where it has the pilot.
     """
 
     example_id: str
@@ -169,6 +171,7 @@ class Example:
     tokens: int
     cluster_id: int | None = None
     is_selected: bool | None = None
+    percentile: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +185,8 @@ class QueryGroup:
       weight: Its weight in the combined influence.
       pilot: Influence of the pilot's examples on this group, float64 [n], row-aligned with `Scores.pilot` and
         between groups; None where it was not computed.
+      halves_agreement: Spearman's rank correlation, in [-1, 1], of the pilot's scores under the two halves of the
+        group's texts; None where a half has no text.
     """
 
     name: str
@@ -189,6 +194,31 @@ class QueryGroup:
     tokens: int
     weight: float = 1.0
     pilot: np.ndarray | None = None
+    halves_agreement: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How the scores were computed.
+
+    Attributes:
+      way: "exact" (a forward and a backward pass) or "two forwards" (a difference of two losses).
+      relative_step: Step of the two forwards, its norm over that of the tracked weights; None where they were not tried.
+      rank_correlation: Spearman's, of the two forwards' scores with the exact ones; None where they were not tried.
+      relative_error: Root mean square of the differences over the standard deviation of the exact scores; None
+        likewise.
+      num_examples: Examples of the pilot on which they were compared.
+      reason: One sentence, why this way was taken.
+      num_halvings: How often memory ran out and the micro-batch was halved.
+    """
+
+    way: str
+    relative_step: float | None
+    rank_correlation: float | None
+    relative_error: float | None
+    num_examples: int
+    reason: str
+    num_halvings: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +288,9 @@ class ReportData:
       scores: All scores.
       best: The highest-scored examples, best first.
       worst: The lowest-scored examples, worst first.
-      query_groups: The query groups; their section is shown where there are two or more.
+      query_groups: The query groups; their section is shown where there are two or more, or where the
+        agreement of their halves is known.
+      scoring: How the scores were computed.
       sources: Parts of the input.
       timings: Stages, in the order of the job.
       configuration: Options and their values, shown as text.
@@ -277,6 +309,7 @@ class ReportData:
     best: tuple[Example, ...] | None = None
     worst: tuple[Example, ...] | None = None
     query_groups: tuple[QueryGroup, ...] | None = None
+    scoring: Scoring | None = None
     sources: tuple[Source, ...] | None = None
     timings: tuple[StageTiming, ...] | None = None
     configuration: Mapping[str, object] | None = None

@@ -53,6 +53,16 @@ def percent(share: float | None) -> str:
     return f"{value:.{digits}f} %".replace("-", "−")
 
 
+def correlation(value: float | None, digits: int = 2) -> str:
+    """Formats a correlation with fixed decimals: 0.93, −0.12, > 0.99; never rounds up to 1."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    # What a matrix product leaves of an exact 1 is 1.
+    if value < 1 - 1e-9 and round(value, digits) >= 1:
+        return f"> {1 - 10**-digits:.{digits}f}"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
 def duration(seconds: float | None) -> str:
     """Formats a duration: 0.8 s, 42 s, 3 min 20 s, 5 h 02 min, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):

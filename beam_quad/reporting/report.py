@@ -3,7 +3,7 @@
 from beam_quad.reporting.comparison import compare
 from beam_quad.reporting.data import ReportData
 from beam_quad.reporting.markup import Html, clean, join, tag
-from beam_quad.reporting.sections import bandit, clusters, overview, provenance, scores
+from beam_quad.reporting.sections import bandit, clusters, overview, provenance, query, scores
 from beam_quad.reporting.style import STYLE
 
 # Nothing may be loaded or run, whatever a text from the corpus contains.
@@ -29,7 +29,8 @@ def render(data: ReportData) -> str:
             bandit.arms(data),
             bandit.rounds(data),
             scores.examples(data),
-            scores.query_groups(data),
+            query.query_groups(data),
+            scores.scoring(data),
             provenance.sources(data),
             provenance.timings(data),
             provenance.configuration(data),

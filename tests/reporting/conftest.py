@@ -102,8 +102,8 @@ def _examples(sign: int) -> tuple[reporting.Example, ...]:
 def _query_groups(pilot: reporting.ScoredSample) -> tuple[reporting.QueryGroup, ...]:
     other = 0.4 * pilot.influence[::-1] - 0.2 * pilot.influence
     return (
-        reporting.QueryGroup("biomedicine", 60, 21_400, 1.0, pilot.influence),
-        reporting.QueryGroup("code <b>", 40, 12_900, 2.0, other),
+        reporting.QueryGroup("biomedicine", 60, 21_400, 1.0, pilot.influence, 0.93),
+        reporting.QueryGroup("code <b>", 40, 12_900, 2.0, other, 0.31),
     )
 
 
@@ -156,6 +156,9 @@ def make_report() -> Callable[[int], reporting.ReportData]:
             best=_examples(1),
             worst=_examples(-1),
             query_groups=_query_groups(pilot),
+            scoring=reporting.Scoring(
+                "two forwards", 3e-4, 0.99993, 0.002, 64, "The device has float32, and there is one query vector.", 1
+            ),
             sources=_sources(),
             timings=(
                 reporting.StageTiming("EmbedExamples", 512.3, 18, 4),

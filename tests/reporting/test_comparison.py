@@ -46,6 +46,14 @@ def test_scores_that_are_not_finite_and_clusters_without_tokens_do_not_count():
     assert comparison.stratified_mean(drawn, {5: 10}) is None
 
 
+def test_the_percentile_weighs_clusters_by_their_tokens_and_halves_ties():
+    pilot = sample([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1])
+    assert comparison.percentile(pilot, np.full(4, 0.25), 2.5) == 0.5
+    weights = comparison.sampling_weights(pilot, {0: 90, 1: 10})
+    assert comparison.percentile(pilot, weights, 2.5) == pytest.approx(0.9)
+    assert comparison.percentile(pilot, weights, 3.0) == pytest.approx(0.9 + 0.5 * 0.05)
+
+
 def test_luck_in_a_block_does_not_count_for_the_cautious_figure(data):
     """All clusters alike: what the accepted blocks' own scores promise is mere luck."""
     rng = np.random.default_rng(3)

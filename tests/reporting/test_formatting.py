@@ -23,6 +23,15 @@ def test_percentages_do_not_round_to_all_or_nothing(share, text):
 
 
 @pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.934, 2, "0.93"), (-0.12, 2, "−0.12"), (0.99993, 4, "0.9999"), (0.99997, 4, "> 0.9999"),
+     (1 - 1e-15, 2, "1.00"), (math.nan, 2, "–"), (None, 2, "–")],
+)  # fmt: skip
+def test_correlations_do_not_round_to_one(value, digits, text):
+    assert formatting.correlation(value, digits) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.84, "0.8 s"), (59.4, "59 s"), (59.7, "1 min 00 s"), (3599.9, "1 h 00 min"), (200_000, "2 d 8 h")],
 )  # fmt: skip

@@ -1,11 +1,13 @@
 import dataclasses
 import html.parser
+import math
 import re
 
 import numpy as np
 import pytest
 
 from beam_quad import reporting
+from beam_quad.reporting.sections import query
 
 _VOID = {"meta", "br", "hr"}
 
@@ -47,8 +49,8 @@ def sections(text):
 def test_the_page_is_well_formed_and_has_every_section(page):
     parsed = _Page(page)
     assert sections(page) == {
-        "funnel", "scores", "clusters", "arms", "rounds", "examples", "groups", "sources", "timing",
-        "configuration",
+        "funnel", "scores", "clusters", "arms", "rounds", "examples", "groups", "scoring", "sources",
+        "timing", "configuration",
     }  # fmt: skip
     assert len(parsed.ids) == len(set(parsed.ids))
 
@@ -87,9 +89,76 @@ def test_a_policy_that_scores_nothing_gets_a_page_without_those_sections(data):
     assert sections(listed) == {"funnel", "clusters", "sources"}
 
 
-def test_a_single_query_group_needs_no_section(data):
-    text = reporting.render(dataclasses.replace(data, query_groups=data.query_groups[:1]))
-    assert "groups" not in sections(text)
+def with_agreement(data, *agreements):
+    """The report of as many query groups, as the agreements of their halves."""
+    groups = tuple(
+        dataclasses.replace(group, name=name, halves_agreement=agreement)
+        for name, group, agreement in zip("ab", data.query_groups, agreements, strict=False)
+    )
+    return reporting.render(dataclasses.replace(data, query_groups=groups, notices=()))
+
+
+def test_a_single_query_group_needs_no_section_unless_its_halves_are_known(data):
+    assert "groups" not in sections(with_agreement(data, None))
+    text = with_agreement(data, 0.9)
+    assert "groups" in sections(text)
+    assert "Std. deviation" not in text
+
+
+def test_a_query_group_whose_halves_disagree_gives_a_warning(data):
+    text = with_agreement(data, 0.93, 0.31)
+    assert "The halves of query group b rank the pilot differently (rank correlation 0.31)" in text
+    assert "halves of query group a" not in text
+    for agreements in ((0.93, 0.5), (None, math.nan)):
+        assert "rank the pilot differently" not in with_agreement(data, *agreements)
+
+
+@pytest.mark.parametrize(("halves", "whole"), [(1, 1), (0.5, 2 / 3), (0, 0), (-0.2, 0), (-1, 0)])
+def test_the_whole_query_set_is_more_reliable_than_its_halves(halves, whole):
+    assert query.reliability(halves) == pytest.approx(whole)
+
+
+def test_the_reliability_is_the_agreement_of_two_whole_sets():
+    rng = np.random.default_rng(0)
+    quarters = rng.normal(size=100_000) + rng.normal(size=(4, 100_000))
+    halves = np.corrcoef(quarters)[0, 1]
+    whole = np.corrcoef(quarters[:2].sum(axis=0), quarters[2:].sum(axis=0))[0, 1]
+    assert query.reliability(halves) == pytest.approx(whole, abs=0.01)
+
+
+def test_the_way_of_scoring_and_its_check_are_shown(data, page):
+    assert (
+        "Two forwards, step 3.0×10⁻⁴ of the weights, checked on 64 pilot examples: "
+        "rank correlation 0.9999, error 0.20 % of the spread." in page
+    )
+    assert "Memory ran out once" in page
+    exact = reporting.Scoring("exact", None, None, None, 0, "The proxy runs in bfloat16.")
+    text = reporting.render(dataclasses.replace(data, scoring=exact))
+    assert "Exact, by a forward and a backward pass. The proxy runs in bfloat16." in text
+    assert "Memory ran out" not in text
+
+
+def test_a_run_that_knows_neither_halves_nor_scoring_keeps_its_other_sections(data, page):
+    groups = tuple(dataclasses.replace(g, halves_agreement=None) for g in data.query_groups)
+    text = reporting.render(dataclasses.replace(data, query_groups=groups, scoring=None))
+    assert sections(page) - sections(text) == {"scoring"}
+    assert "Is the query set good enough?" not in text
+
+
+def test_an_example_shows_the_share_of_the_pilot_below_it(data):
+    pilot = reporting.ScoredSample(
+        np.array([0.1, 0.2, 0.3, np.nan, 0.9]), np.ones(5, np.int64), np.zeros(5, np.int64)
+    )
+    example = reporting.Example("x", "text", 0.3, 10)
+    for given, claim in ((None, "above 50.0 % of the pilot"), (97.0, "above 97.0 % of the pilot")):
+        best = (dataclasses.replace(example, percentile=given),)
+        scores = dataclasses.replace(data.scores, pilot=pilot)
+        changed = dataclasses.replace(data, scores=scores, best=best, worst=None)
+        assert claim in reporting.render(changed)
+
+
+def test_the_unit_of_influence_is_said_once(page):
+    assert page.count("in nats per token") == 1
 
 
 def test_ten_thousand_clusters_stay_small(make_report):

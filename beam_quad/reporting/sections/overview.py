@@ -12,6 +12,7 @@ from beam_quad.reporting.formatting import (
     signed,
 )
 from beam_quad.reporting.markup import Html, Section, bar, join, tag
+from beam_quad.reporting.sections.query import poor_agreements
 
 
 def head(data: ReportData, comparison: Comparison | None) -> Html:
@@ -107,7 +108,7 @@ def _random(comparison: Comparison | None) -> Html | None:
         "Influence above random",
         join([signed(gain.mean), tag("small", f" ± {decimal(gain.half_width, 2)}")]),
         tag("p", f"{decimal(comparison.cautious.mean)} against {decimal(comparison.random.mean)}"),
-        tag("p", f"higher than {percent(comparison.percentile)} of the corpus"),
+        tag("p", f"above {percent(comparison.percentile)} of the pilot (clusters by their tokens)"),
     )
 
 
@@ -138,6 +139,8 @@ def _notices(data: ReportData) -> Html:
     notices = data.notices
     if not any(notice.level == "warning" for notice in notices):
         notices = (*_plain_warnings(data.funnel), *notices)
+    notices = (*notices, *poor_agreements(data.query_groups or ()))
+    notices = tuple(sorted(notices, key=lambda notice: notice.level != "warning"))
     items = [
         tag("li", tag("b", notice.level.capitalize()), notice.message, class_=notice.level)
         for notice in notices

@@ -1,7 +1,6 @@
-"""What the scores say: against a random draw, their distributions, query groups, the best and the worst examples."""
+"""What the scores say: against a random draw, their distributions, the best and the worst examples, how they were made."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,12 +9,11 @@ from beam_quad.reporting.comparison import (
     Comparison,
     Estimate,
     finite,
-    percentile,
     sampling_weights,
     token_shares,
 )
-from beam_quad.reporting.data import Example, QueryGroup, ReportData, ScoredSample
-from beam_quad.reporting.formatting import compact, count, decimal, percent, signed
+from beam_quad.reporting.data import Example, ReportData, Scoring
+from beam_quad.reporting.formatting import correlation, count, decimal, percent, signed
 from beam_quad.reporting.markup import Column, Html, Section, join, table, tag
 from beam_quad.reporting.sections.common import ImageKey, figure
 from beam_quad.reporting.svg import RANDOM, SCORED, SELECTED
@@ -30,12 +28,15 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
     if comparison is not None:
         parts.insert(0, _intervals(comparison))
         text = _comparison_table(comparison)
-    lead = (
-        "Influence is how much training on an example lowers the loss on the query set, to first order: "
-        "higher is better, and only differences and ratios carry meaning."
-    )
     title = "Against a random draw" if comparison is not None else "Scores"
-    return Section("scores", title, join([tag("div", *parts, class_="plots"), text]), lead)
+    return Section("scores", title, join([tag("div", *parts, class_="plots"), text]), _unit(data))
+
+
+def _unit(data: ReportData) -> str:
+    unit = "decrease of the query loss, in nats per token, per unit of a curvature-preconditioned step on the document"
+    if len(data.query_groups or ()) > 1:
+        unit = f"for each query group the {unit}; the groups are put on one scale and added"
+    return f"Influence: {unit}. Higher is better, below 0 harms; numbers of another proxy or query set do not compare."
 
 
 def _named_estimates(comparison: Comparison) -> list[tuple[str, Estimate, str]]:
@@ -109,96 +110,40 @@ def _histogram(data: ReportData) -> Html:
     )
 
 
-def query_groups(data: ReportData) -> Section | None:
-    """Shows what each query group thinks of the pilot's examples; None with fewer than two groups."""
-    groups = data.query_groups
-    if not groups or len(groups) < 2:
-        return None
-    corpus, _ = token_shares(data.clusters)
-    pilot = data.scores.pilot if data.scores is not None else None
-    columns = [
-        Column("Query group", "text"), Column("Texts"), Column("Tokens"), Column("Weight"),
-        Column("Pilot mean"), Column("Std. deviation"), Column("5 %"), Column("Median"), Column("95 %"),
-    ]  # fmt: skip
-    rows = (_group_row(group, pilot, corpus) for group in groups)
-    body = [table(columns, rows), _correlations(groups)]
-    lead = (
-        "Each group's scores are divided by their standard deviation in the pilot and added with the weights. "
-        "Groups that correlate weakly or negatively compete for the budget."
-    )
-    return Section("groups", "Query groups", join(body), lead)
-
-
-def _group_row(
-    group: QueryGroup, pilot: ScoredSample | None, corpus: dict[int, int] | None
-) -> tuple[object, ...]:
-    known = (group.name, count(group.documents), compact(group.tokens), f"{group.weight:g}")
-    if group.pilot is None or not np.isfinite(group.pilot).any():
-        return (*known, *[decimal(None)] * 5)
-    values = group.pilot[np.isfinite(group.pilot)]
-    mean = float(values.mean())
-    if pilot is not None and len(pilot.influence) == len(group.pilot):
-        weighted = finite(dataclasses.replace(pilot, influence=group.pilot))
-        mean = float(sampling_weights(weighted, corpus) @ weighted.influence)
-    quantiles = np.quantile(values, [0.05, 0.5, 0.95])
-    return (
-        *known,
-        decimal(mean),
-        decimal(float(values.std())),
-        *(decimal(float(q)) for q in quantiles),
-    )
-
-
-def _correlations(groups: Sequence[QueryGroup]) -> Html | None:
-    columns = [g.pilot for g in groups if g.pilot is not None]
-    if len(columns) < len(groups) or len({len(c) for c in columns}) > 1 or len(groups) > 12:
-        return None
-    values = np.stack(columns)
-    values = values[:, np.isfinite(values).all(axis=0)]
-    if values.shape[1] < 3 or (values.std(axis=1) == 0).any():
-        return None
-    matrix = np.corrcoef(values)
-    rows = (
-        (g.name, *(f"{x:.2f}".replace("-", "−") for x in row))
-        for g, row in zip(groups, matrix, strict=True)
-    )
-    head = [Column("", "text"), *(Column(g.name) for g in groups)]
-    return join([tag("h3", "Correlation of the groups' scores in the pilot"), table(head, rows)])
-
-
 def examples(data: ReportData) -> Section | None:
     """Shows the best and the worst scored examples side by side; None where there are neither."""
     if not data.best and not data.worst:
         return None
     rank = _ranking(data)
     columns = [
-        tag("div", tag("h3", title), *(_example(e, rank(e.influence)) for e in items))
+        tag("div", tag("h3", title), *(_example(e, rank(e)) for e in items))
         for title, items in (("Highest", data.best), ("Lowest", data.worst))
         if items
     ]
     lead = (
-        "Of all scored examples. Percentiles are of the corpus's tokens, estimated from the pilot."
+        "Of all scored examples, each with the share of the pilot's scores that lie below its own."
     )
+    is_ranked = any(rank(e) is not None for e in (*(data.best or ()), *(data.worst or ())))
     body = tag("div", *columns, class_="columns")
-    return Section("examples", "Best and worst", body, lead if _has_pilot(data) else None)
+    return Section("examples", "Best and worst", body, lead if is_ranked else None)
 
 
-def _has_pilot(data: ReportData) -> bool:
-    return data.scores is not None and data.scores.pilot is not None
+def _ranking(data: ReportData) -> Callable[[Example], float | None]:
+    pilot = data.scores.pilot if data.scores is not None else None
+    values = finite(pilot).influence if pilot is not None else np.zeros(0)
 
+    def rank(example: Example) -> float | None:
+        if example.percentile is not None:
+            return example.percentile / 100
+        return float((values < example.influence).mean()) if len(values) else None
 
-def _ranking(data: ReportData) -> Callable[[float], float | None]:
-    if data.scores is None or data.scores.pilot is None:
-        return lambda _: None
-    pilot = finite(data.scores.pilot)
-    weights = sampling_weights(pilot, token_shares(data.clusters)[0])
-    return lambda value: percentile(pilot, weights, value)
+    return rank
 
 
 def _example(example: Example, rank: float | None) -> Html:
     facts = [
         tag("strong", signed(example.influence)),
-        tag("span", f"percentile {_percentile(rank)}") if rank is not None else None,
+        tag("span", f"above {percent(rank)} of the pilot") if rank is not None else None,
         tag("span", f"cluster {example.cluster_id}") if example.cluster_id is not None else None,
         tag("span", f"{count(example.tokens)} tokens"),
         tag("span", "selected", class_="badge selected") if example.is_selected else None,
@@ -211,5 +156,27 @@ def _example(example: Example, rank: float | None) -> Html:
     )
 
 
-def _percentile(rank: float) -> str:
-    return percent(rank).removesuffix(" %")
+def scoring(data: ReportData) -> Section | None:
+    """Shows which way the scores were computed, and how it was checked; None where it is not known."""
+    how = data.scoring
+    if how is None:
+        return None
+    step = f", step {decimal(how.relative_step, 2)} of the weights" if how.relative_step else ""
+    if how.way == "exact":
+        line = "Exact, by a forward and a backward pass"
+        checked = f"; two forwards{step}, tried" if how.num_examples else ""
+    else:
+        line = f"{how.way.capitalize()}{step}"
+        checked = ", checked" if how.num_examples else ""
+    if checked:
+        checked += f" on {count(how.num_examples)} pilot examples: {_closeness(how)}"
+    sentences = [f"{line}{checked}.", how.reason]
+    if how.num_halvings:
+        times = "once" if how.num_halvings == 1 else f"{count(how.num_halvings)} times"
+        sentences.append(f"Memory ran out {times}, and the micro-batch was halved.")
+    return Section("scoring", "How it was scored", tag("p", join(sentences, " ")))
+
+
+def _closeness(how: Scoring) -> str:
+    error = percent(how.relative_error)
+    return f"rank correlation {correlation(how.rank_correlation, 4)}, error {error} of the spread"
