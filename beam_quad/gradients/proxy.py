@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import transformers
 
 from beam_quad import errors
 from beam_quad.gradients.checkpoints import content_fingerprint, first_line, load_tokenizer
+from beam_quad.gradients.windows import Documents
 
 __all__ = [
     "Proxy",
@@ -115,6 +116,19 @@ class Proxy:
     def sum_dtype(self) -> torch.dtype:
         """Dtype of sums: float32, or float64 for a model of float64."""
         return torch.promote_types(self.dtype, torch.float32)
+
+    def read(self, texts: Sequence[str] | Documents) -> Documents:
+        """Tokenises texts and cuts them into windows; needs neither the device nor the lock.
+
+        Args:
+          texts: The texts, or what an earlier call made of them.
+
+        Returns:
+          The documents, ready for a pass.
+        """
+        if isinstance(texts, Documents):
+            return texts
+        return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
 
 
 def load_proxy(spec: ProxySpec) -> Proxy:

@@ -135,6 +135,33 @@ def by_module(blocks: Iterable[Block]) -> dict[str, tuple[Block, ...]]:
     return grouped
 
 
+def layers_below(model: Any, blocks: Iterable[Block]) -> tuple[nn.Module, ...]:
+    """Lists the layers of the stack that lie below the lowest tracked block, in order.
+
+    Args:
+      model: A causal language model of `transformers`.
+      blocks: What is tracked.
+
+    Returns:
+      The layers; none where a block lies outside the model's one stack of layers, or in its first layer.
+    """
+    places = {_place_in_stack(model, block.module) for block in blocks}
+    stacks = {stack for stack, _ in places}
+    if len(stacks) != 1 or None in stacks:
+        return ()
+    stack = model.get_submodule(stacks.pop())
+    return tuple(stack[: min(index for _, index in places)])
+
+
+def _place_in_stack(model: Any, module: str) -> tuple[str | None, int]:
+    parts = module.split(".")
+    for depth, part in enumerate(parts):
+        stack = ".".join(parts[:depth])
+        if part.isdigit() and isinstance(model.get_submodule(stack), nn.ModuleList):
+            return stack, int(part)
+    return None, 0
+
+
 def _linear_layers(model: Any) -> dict[str, nn.Module]:
     output_layer = model.get_output_embeddings()
     return {

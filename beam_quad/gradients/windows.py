@@ -27,6 +27,27 @@ class Window:
 
 
 @dataclasses.dataclass(frozen=True)
+class Documents:
+    """The texts of one call, as windows: all that a pass needs of them, made without the model.
+
+    Attributes:
+      windows: All windows of all documents.
+      loss_tokens: Tokens of each document that its windows predict, int64 [num_documents]; 0 where it has none.
+    """
+
+    windows: list[Window]
+    loss_tokens: np.ndarray
+
+    @classmethod
+    def of(
+        cls, texts: Sequence[str], tokenizer: Any, context_length: int, max_windows: int
+    ) -> "Documents":
+        """Tokenises and cuts texts."""
+        pieces = windows_of(tokenize(tokenizer, texts), context_length, max_windows)
+        return cls(pieces, count_loss_tokens(pieces, len(texts)))
+
+
+@dataclasses.dataclass(frozen=True)
 class MicroBatch:
     """Windows padded on the right to one length.
 

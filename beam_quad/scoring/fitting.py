@@ -36,9 +36,7 @@ class SumLossPasses:
         if len(ids) != len(texts):
             raise ValueError(f"got {len(ids)} ids but {len(texts)} texts")
         self.proxy = proxy
-        self.windows: list[Window] = windows.windows_of(
-            windows.tokenize(proxy.tokenizer, texts), proxy.context_length, proxy.max_windows
-        )
+        self.windows: list[Window] = proxy.read(texts).windows
         self._keys: np.ndarray = seeding.keys(ids)
         self._seed = seed
         self._is_sampled = labels == "sampled"

@@ -10,7 +10,7 @@ import torch
 from beam_quad.gradients import passes, tracked, windows
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
-from beam_quad.gradients.windows import MicroBatch, Window
+from beam_quad.gradients.windows import Documents, MicroBatch, Window
 from beam_quad.scoring import products, query
 
 
@@ -38,7 +38,7 @@ class InfluenceScorer:
         vectors: Mapping[str, Mapping[str, torch.Tensor]],
         normalize: bool = False,
     ) -> None:
-        _check(blocks, vectors)
+        check_vectors(blocks, vectors)
         self.groups: tuple[str, ...] = tuple(vectors)
         self.blocks: tuple[Block, ...] = tuple(blocks)
         self._proxy = proxy
@@ -52,11 +52,15 @@ class InfluenceScorer:
             for block in blocks
         }
 
-    def score(self, texts: Sequence[str]) -> np.ndarray:
+    def prepare(self, texts: Sequence[str]) -> Documents:
+        """Tokenises texts for `score`; may run in another thread, ahead of the device."""
+        return self._proxy.read(texts)
+
+    def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts; one call is one batch, and a score depends on nothing outside it.
 
         Args:
-          texts: The documents.
+          texts: The documents, as texts or prepared.
 
         Returns:
           Influence, float64 [num_texts, num_groups]; nan for a text with fewer than 2 tokens, or whose score is not
@@ -65,12 +69,11 @@ class InfluenceScorer:
         totals: np.ndarray = self.score_blocks(texts).sum(axis=2)
         return np.where(np.isfinite(totals), totals, np.nan)
 
-    def score_blocks(self, texts: Sequence[str]) -> np.ndarray:
+    def score_blocks(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts block by block, float64 [num_texts, num_groups, num_blocks]; the sum is the score."""
-        proxy = self._proxy
-        documents = windows.tokenize(proxy.tokenizer, texts)
-        pieces = windows.windows_of(documents, proxy.context_length, proxy.max_windows)
-        counts = torch.from_numpy(windows.count_loss_tokens(pieces, len(texts))).double()
+        documents = self._proxy.read(texts)
+        pieces = documents.windows
+        counts = torch.from_numpy(documents.loss_tokens).double()
         influence, squared_norms = self._score_windows(pieces, counts)
         influence[counts == 0] = torch.nan
         if self._normalize:
@@ -155,7 +158,14 @@ class _Partial:
                 self.squared_norms += products.squared_norms(inputs, outputs.to(dtype))
 
 
-def _check(blocks: Sequence[Block], vectors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+def check_vectors(
+    blocks: Sequence[Block], vectors: Mapping[str, Mapping[str, torch.Tensor]]
+) -> None:
+    """Checks that there is a vector for every block, of its shape.
+
+    Raises:
+      ValueError: Naming the first that is missing or does not fit.
+    """
     if not blocks or not vectors:
         raise ValueError("influence needs at least one tracked block and one query group")
     for group, by_block in vectors.items():

@@ -7,6 +7,7 @@ import torch
 
 from beam_quad.gradients import passes, windows
 from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.windows import Documents
 
 
 class PerplexityScorer:
@@ -19,24 +20,29 @@ class PerplexityScorer:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
-    def score(self, texts: Sequence[str]) -> np.ndarray:
+    def prepare(self, texts: Sequence[str]) -> Documents:
+        """Tokenises texts for `score`; may run in another thread, ahead of the device."""
+        return self._proxy.read(texts)
+
+    def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts, forward only; one call is one batch.
 
         Args:
-          texts: The documents.
+          texts: The documents, as texts or prepared.
 
         Returns:
           Mean loss over the tokens that a text's windows predict, in nats, float64 [num_texts, 1]; nan for a text
           with fewer than 2 tokens, or whose loss is not finite.
         """
         proxy = self._proxy
-        documents = windows.tokenize(proxy.tokenizer, texts)
-        pieces = windows.windows_of(documents, proxy.context_length, proxy.max_windows)
-        counts = torch.from_numpy(windows.count_loss_tokens(pieces, len(texts))).double()
+        documents = proxy.read(texts)
+        counts = torch.from_numpy(documents.loss_tokens).double()
 
         def compute(max_batch_tokens: int) -> torch.Tensor:
-            totals = torch.zeros(len(texts), dtype=torch.float64)
-            for batch in windows.micro_batches(pieces, proxy.context_length, max_batch_tokens):
+            totals = torch.zeros(len(counts), dtype=torch.float64)
+            for batch in windows.micro_batches(
+                documents.windows, proxy.context_length, max_batch_tokens
+            ):
                 weights = passes.token_weights(batch, torch.ones_like(counts), proxy)
                 sums = passes.window_losses(proxy, batch, weights)
                 totals.index_add_(0, batch.documents, sums.double().cpu())

@@ -73,10 +73,9 @@ def query_gradient(proxy: Proxy, blocks: Sequence[Block], texts: Sequence[str]) 
     Returns:
       The sum, on the proxy's device; additive over any partition of the documents.
     """
-    documents = windows.tokenize(proxy.tokenizer, texts)
-    pieces = windows.windows_of(documents, proxy.context_length, proxy.max_windows)
-    counts = torch.from_numpy(windows.count_loss_tokens(pieces, len(texts)))
-    gradients = weighted_gradient(proxy, blocks, pieces, 1 / counts.double())
+    documents = proxy.read(texts)
+    counts = torch.from_numpy(documents.loss_tokens)
+    gradients = weighted_gradient(proxy, blocks, documents.windows, 1 / counts.double())
     return GradientSum(gradients, int((counts > 0).sum()))
 
 

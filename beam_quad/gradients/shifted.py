@@ -1,0 +1,178 @@
+"""The model moved along a direction, one way and the other: two forward passes, no backward."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from beam_quad.gradients import losses, passes, tracked
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
+from beam_quad.gradients.windows import MicroBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """Tracked weights at theta + e v and at theta - e v.
+
+    Attributes:
+      up: Parameters at theta + e v, by their names in the model.
+      down: The same at theta - e v.
+      distance: 2 e, what a difference of losses is divided by.
+    """
+
+    up: dict[str, torch.Tensor]
+    down: dict[str, torch.Tensor]
+    distance: float
+
+    @classmethod
+    def of(
+        cls,
+        proxy: Proxy,
+        blocks: Sequence[Block],
+        direction: Mapping[str, torch.Tensor],
+        relative_step: float,
+    ) -> "Shift":
+        """Moves the tracked weights.
+
+        Args:
+          proxy: The model; it is not changed.
+          blocks: What is tracked.
+          direction: v, by block [out, in (+ 1)].
+          relative_step: ||e v|| over the norm of the tracked weights, > 0.
+
+        Returns:
+          The shift; 0 in all of v makes its distance infinite and every derivative 0.
+        """
+        moves = _parameter_directions(proxy, blocks, direction)
+        weights = {name: proxy.model.get_parameter(name) for name in moves}
+        length = _norm(moves)
+        e = relative_step * _norm(weights) / length if length else math.inf
+        steps = {name: e * move if length else move for name, move in moves.items()}
+        return cls(
+            {name: weights[name] + step.to(weights[name]) for name, step in steps.items()},
+            {name: weights[name] - step.to(weights[name]) for name, step in steps.items()},
+            2 * e,
+        )
+
+
+def loss_differences(
+    proxy: Proxy, blocks: Sequence[Block], shift: Shift, batch: MicroBatch
+) -> torch.Tensor:
+    """Subtracts each token's loss at theta - e v from that at theta + e v.
+
+    What lies below the lowest tracked layer is the same in both, and is run once.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+      shift: The weights.
+      batch: The windows.
+
+    Returns:
+      Nats, float64 [batch, length]; 0 where a position is in no loss. Subtracted token by token, since two sums of
+      losses differ by less than they are rounded to.
+    """
+    labels, mask = (part.to(proxy.device) for part in (batch.labels, batch.loss_mask))
+    with proxy.lock, torch.no_grad():
+        with _Lower.below(proxy.model, blocks) as lower:
+            with lower.recorded():
+                up = losses.token_losses(_logits(proxy, shift.up, batch), labels)
+            with lower.replayed():
+                down = losses.token_losses(_logits(proxy, shift.down, batch), labels)
+        return torch.where(mask, up.double() - down.double(), 0)
+
+
+def _logits(proxy: Proxy, weights: dict[str, torch.Tensor], batch: MicroBatch) -> torch.Tensor:
+    with _swapped(proxy.model, weights):
+        return passes.logits(proxy, batch)
+
+
+@contextlib.contextmanager
+def _swapped(model: Any, weights: dict[str, torch.Tensor]) -> Iterator[None]:
+    own = {name: model.get_parameter(name).data for name in weights}
+    try:
+        for name, moved in weights.items():
+            model.get_parameter(name).data = moved
+        yield
+    finally:
+        for name, data in own.items():
+            model.get_parameter(name).data = data
+
+
+class _Lower:
+    """The layers below the lowest tracked one: what they give is recorded in one pass and given back in the next."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self._layers = layers
+        self._output: Any = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def below(cls, model: Any, blocks: Sequence[Block]) -> Iterator["_Lower"]:
+        lower = cls(tracked.layers_below(model, blocks))
+        try:
+            yield lower
+        finally:
+            lower._output = None
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        if not self._layers:
+            yield
+            return
+        handle = self._layers[-1].register_forward_hook(self._record)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextlib.contextmanager
+    def replayed(self) -> Iterator[None]:
+        # All of them give what the last one gave; each hands it on to the next, which does not look at it.
+        for layer in self._layers:
+            layer.forward = lambda *args, **kwargs: self._output
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                del layer.forward
+
+    def _record(self, layer: nn.Module, inputs: Any, output: Any) -> None:
+        self._output = output
+
+
+def _parameter_directions(
+    proxy: Proxy, blocks: Sequence[Block], direction: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Puts the blocks' directions together as weights and biases, in the layout of their modules."""
+    moves = {}
+    for name, group in tracked.by_module(blocks).items():
+        module = proxy.model.get_submodule(name)
+        whole = _whole(module, group, direction).to(device=proxy.device)
+        weight = whole[:, : group[0].in_features]
+        moves[f"{name}.weight"] = weight.T if isinstance(module, Conv1D) else weight
+        if group[0].has_bias:
+            moves[f"{name}.bias"] = whole[:, -1]
+    return moves
+
+
+def _whole(
+    module: Any, group: Sequence[Block], direction: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    num_outputs = module.weight.shape[1 if isinstance(module, Conv1D) else 0]
+    rows = torch.arange(num_outputs)
+    # A cut that is not tracked does not move.
+    whole = torch.zeros(num_outputs, group[0].shape[1], dtype=direction[group[0].name].dtype)
+    for block in group:
+        whole[block.select(rows)] = direction[block.name].to(whole)
+    return whole
+
+
+def _norm(tensors: Mapping[str, torch.Tensor]) -> float:
+    return math.sqrt(sum(t.double().square().sum().item() for t in tensors.values()))
