@@ -7,11 +7,14 @@ from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.embedding import EmbedderSpec, load_embedder
 from beam_quad.gradients.proxy import ProxySpec, load_skeleton, load_tokenizer
+from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io.batches import Columns, RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan
 from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
+from beam_quad.scoring.costs import ScoringCosts
+from beam_quad.transforms.texts import NUM_GROUPS
 from pipelines.chain import Chain
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions
@@ -61,7 +64,9 @@ def _workload(
         plan.num_rows * _mean_tokens(plan, query_columns, tokenizer)
         for plan in inputs.query.values()
     )
-    parameters, positions = _model_size(proxy)
+    model = load_skeleton(proxy)
+    scoring = ScoringCosts.of(model, find_blocks(model, options.layers))
+    positions = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     encoder_parameters, dim, read_tokens = _embedder_size(embedder)
     return Workload(
         documents=documents,
@@ -72,15 +77,36 @@ def _workload(
         num_rounds=options.num_rounds,
         samples_per_pull=samples,
         blocks_per_cluster=options.blocks_per_cluster,
-        proxy_parameters=parameters,
-        max_scored_tokens=(options.context_length or positions) * options.max_windows,
+        scoring=scoring,
+        context_length=options.context_length or min(positions, _DEFAULT_CONTEXT),
+        max_windows=options.max_windows,
+        normalize=options.normalize,
+        curvature=options.curvature,
         embedding_dim=dim,
         embedder_parameters=encoder_parameters,
         embedder_max_tokens=read_tokens,
-        curvature_examples=0 if options.curvature == "identity" else options.curvature_examples,
+        curvature_examples=min(options.curvature_examples, documents),
+        factor_bytes=_factor_bytes(options.curvature, scoring),
         query_tokens=int(query_tokens),
+        num_query_vectors=len(inputs.query),
+        vector_bytes=_vector_bytes(inputs, scoring),
         cores=os.cpu_count() or 1,
     )
+
+
+def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
+    """Adds up the factors that stay in files: every partial sum is as large as the whole."""
+    if kind == "identity":
+        return 0
+    sums = scoring.covariance_bytes + (scoring.eigenvalue_bytes if kind == "ekfac" else 0)
+    return NUM_GROUPS * sums + scoring.eigenbasis_bytes
+
+
+def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
+    """Adds up the partial gradients and the vector of each query group, and their combination."""
+    gradients = sum(min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
+    vectors = len(inputs.query) + (1 if len(inputs.query) > 1 else 0)
+    return (gradients + vectors) * scoring.vector_bytes
 
 
 def _mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
@@ -97,14 +123,6 @@ def _counts(batch: RowBatch, tokenizer: object) -> list[int]:
         return [int(count) for count in batch.tokens if count >= 0]
     texts = [text for text in batch.texts if text is not None]
     return [len(ids) for ids in tokenize(tokenizer, texts)]
-
-
-def _model_size(spec: ProxySpec) -> tuple[int, int]:
-    """Counts the parameters that take part in every token, and the positions of a window."""
-    model = load_skeleton(spec)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    positions = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
-    return total - model.get_input_embeddings().weight.numel(), min(positions, _DEFAULT_CONTEXT)
 
 
 def _embedder_size(spec: EmbedderSpec) -> tuple[int, int, int]:

@@ -3,22 +3,19 @@
 Rough by design: floating-point operations by the usual rules, divided by a throughput that is named in the output, and
 never below the time that reading the input takes.
 
-    forward pass              2 P              per token, P parameters without the embedding
-    exact influence           2.7 x forward    (measured 2.65-3.1: forward, activation gradients, one extra product)
-    factors and query         3 x forward      a pass of forward and backward; EK-FAC makes two over the sample
+    proxy model               `ScoringCosts`   its shapes, tracked layers and the windows' mean length
+    encoder                   2 P              per token, P its parameters
     k-means, assignment       2 D              per example and center, D the dimension of an embedding
-
-References:
-  Kaplan et al., Scaling Laws for Neural Language Models, 2020, section 2.1 (2 P forward, 4 P backward).
 """
 
 import dataclasses
 import math
+from typing import Literal
 
 from beam_quad.bandit.rules import ROUND_MARGIN
 from beam_quad.reporting.formatting import compact, duration, size
+from beam_quad.scoring.costs import ScoringCosts
 
-_INFLUENCE_OVER_FORWARD = 2.7
 _KMEANS_POINTS_PER_CLUSTER = 256
 _KMEANS_PASSES = 10
 _ROW_ARTIFACT_BYTES = 24  # cluster, similarity, block and tokens of one example, before compression
@@ -68,13 +65,19 @@ class Workload:
       num_rounds: Rounds after the pilot.
       samples_per_pull: Examples scored in a pull.
       blocks_per_cluster: Blocks of a cluster.
-      proxy_parameters: Parameters of the proxy model that take part in every token (no embedding).
-      max_scored_tokens: Tokens scored of one example at most: context length times windows.
+      scoring: Costs of the proxy model and its tracked layers.
+      context_length: Tokens of a window.
+      max_windows: Windows of an example that are scored at most.
+      normalize: Whether scores are divided by the gradient's norm.
+      curvature: "ekfac", "kfac", or "identity" (none).
       embedding_dim: Dimension of an embedding.
       embedder_parameters: Parameters of the encoder; 0 for hashing.
       embedder_max_tokens: Tokens that the encoder reads of one example at most.
       curvature_examples: Examples that the factors are fitted on.
+      factor_bytes: Factors, eigenvectors and eigenvalues that the run stores.
       query_tokens: Tokens of the query set.
+      num_query_vectors: Query vectors, one a group.
+      vector_bytes: Query gradients and vectors that the run stores.
       cores: CPU cores of all workers.
     """
 
@@ -86,19 +89,35 @@ class Workload:
     num_rounds: int
     samples_per_pull: int
     blocks_per_cluster: int
-    proxy_parameters: int
-    max_scored_tokens: int
+    scoring: ScoringCosts
+    context_length: int
+    max_windows: int
+    normalize: bool
+    curvature: Literal["ekfac", "kfac", "identity"]
     embedding_dim: int
     embedder_parameters: int
     embedder_max_tokens: int
     curvature_examples: int
+    factor_bytes: int
     query_tokens: int
+    num_query_vectors: int
+    vector_bytes: int
     cores: int
 
     @property
     def mean_tokens(self) -> float:
         """Mean tokens of an example."""
         return self.tokens / max(self.documents, 1)
+
+    @property
+    def scored_tokens(self) -> float:
+        """Tokens of a mean example that are scored."""
+        return min(self.mean_tokens, self.context_length * self.max_windows)
+
+    @property
+    def window_tokens(self) -> float:
+        """Tokens of such an example's windows."""
+        return min(self.mean_tokens, self.context_length)
 
     @property
     def pulls(self) -> int:
@@ -178,8 +197,9 @@ def plan_cost(workload: Workload, model_device: Device) -> CostPlan:
         _assign(w, cpu),
         _candidates(w, pilot + later),
         _curvature(w, model_device),
-        _score("pilot", pilot, w, model_device),
-        _score(f"{w.num_rounds} rounds", later, w, model_device),
+        _score("pilot", pilot, w.num_query_vectors, w, model_device),
+        # After the pilot the groups' vectors are one.
+        _score(f"{w.num_rounds} rounds", later, 1, w, model_device),
         _write(w),
     )
     return CostPlan(stages, w, model_device, cpu)
@@ -232,20 +252,21 @@ def _candidates(w: Workload, documents: int) -> StageCost:
 
 
 def _curvature(w: Workload, device: Device) -> StageCost:
-    scored = min(w.mean_tokens, w.max_scored_tokens)
-    flops = 3.0 * _forward(w) * (2 * w.curvature_examples * scored + w.query_tokens)
-    return StageCost("curvature", w.curvature_examples, flops, _hours(flops, device), is_model=True)
+    examples = 0 if w.curvature == "identity" else w.curvature_examples
+    per_token = w.scoring.covariance_flops(w.window_tokens)
+    if w.curvature == "ekfac":
+        per_token += w.scoring.eigenvalue_flops(w.window_tokens)
+    flops = per_token * examples * w.scored_tokens
+    flops += w.scoring.query_flops(w.window_tokens) * w.query_tokens
+    stored = float(w.factor_bytes + w.vector_bytes)
+    return StageCost("curvature", examples, flops, _hours(flops, device), True, bytes_stored=stored)
 
 
-def _score(name: str, documents: int, w: Workload, device: Device) -> StageCost:
-    scored = min(w.mean_tokens, w.max_scored_tokens)
-    flops = _INFLUENCE_OVER_FORWARD * _forward(w) * documents * scored
+def _score(name: str, documents: int, num_vectors: int, w: Workload, device: Device) -> StageCost:
+    per_token = w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
+    flops = per_token * documents * w.scored_tokens
     shuffled = float(documents * _SCORE_BYTES)
     return StageCost(name, documents, flops, _hours(flops, device), True, bytes_shuffled=shuffled)
-
-
-def _forward(w: Workload) -> float:
-    return 2.0 * w.proxy_parameters
 
 
 def _write(w: Workload) -> StageCost:
@@ -279,10 +300,20 @@ def format_plan(plan: CostPlan) -> str:
         "",
         f"corpus: {compact(w.documents)} examples, {compact(w.tokens)} tokens, {size(w.input_bytes)}; "
         f"budget: {compact(w.budget_tokens)} tokens; {w.num_clusters:,} clusters, {w.num_rounds} rounds",
+        _proxy_line(w),
         f"models: {plan.model_device.name}, {plan.device_hours:,.2g} device-hours; the rest: {plan.cpu.name}, "
         f"each tokenising {_TEXT_BYTES_PER_CORE_S / 1e6:g} MB of text a second",
     ]
     return "\n".join(lines)
+
+
+def _proxy_line(w: Workload) -> str:
+    forward = w.scoring.forward_flops(w.window_tokens)
+    exact = w.scoring.exact_flops(w.window_tokens, normalize=w.normalize)
+    return (
+        f"proxy: {compact(exact)} FLOPs a scored token, {exact / forward:.2f} x a forward pass; stored: "
+        f"{size(w.factor_bytes)} of factors, {size(w.vector_bytes)} of query gradients and vectors"
+    )
 
 
 def _total(plan: CostPlan) -> StageCost:

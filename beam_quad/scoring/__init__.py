@@ -1,5 +1,7 @@
 """From texts to numbers: influence on a query set, and the baselines it is compared with."""
 
+from beam_quad.scoring.calibration import Calibration, calibrate
+from beam_quad.scoring.costs import ScoringCosts
 from beam_quad.scoring.curvature import BlockCurvature, Curvature
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, count_ngrams, sampling_priority
 from beam_quad.scoring.eigenvalues import EigenvalueSum, eigenvalue_sums
@@ -7,9 +9,11 @@ from beam_quad.scoring.factors import CovarianceSum, Eigenbasis, covariance_sums
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.query import GradientSum, query_gradient
+from beam_quad.scoring.two_forwards import TwoForwardsScorer
 
 __all__ = [
     "BlockCurvature",
+    "Calibration",
     "CovarianceSum",
     "Curvature",
     "DSIRScorer",
@@ -19,6 +23,9 @@ __all__ = [
     "InfluenceScorer",
     "NgramCounts",
     "PerplexityScorer",
+    "ScoringCosts",
+    "TwoForwardsScorer",
+    "calibrate",
     "count_ngrams",
     "covariance_sums",
     "eigenbasis",

@@ -2,14 +2,22 @@ import dataclasses
 
 import pytest
 
+from beam_quad.gradients.tracked import Block
 from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
+from beam_quad.scoring.costs import ScoringCosts, TokenWork
 
+BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, stop=1000)
+# 50 M multiply-adds forward and 10 k for every token of the window, 40 M and 10 k backward.
+SCORING = ScoringCosts(
+    (BLOCK,), 32_000, TokenWork(50_000_000, 10_000), TokenWork(), TokenWork(40_000_000, 10_000)
+)
 WORKLOAD = Workload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget_tokens=25_000_000,
     num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16,
-    proxy_parameters=100_000_000, max_scored_tokens=4096, embedding_dim=384,
-    embedder_parameters=20_000_000, embedder_max_tokens=256, curvature_examples=4000,
-    query_tokens=50_000, cores=16,
+    scoring=SCORING, context_length=1024, max_windows=4, normalize=False, curvature="ekfac",
+    embedding_dim=384, embedder_parameters=20_000_000, embedder_max_tokens=256,
+    curvature_examples=4000, factor_bytes=2**30, query_tokens=50_000, num_query_vectors=2,
+    vector_bytes=2**20, cores=16,
 )  # fmt: skip
 
 
@@ -17,11 +25,32 @@ def stages(workload, device=Device("unit", 1e12)):  # noqa: B008 (frozen)
     return {stage.name: stage for stage in plan_cost(workload, device).stages}
 
 
-def test_scoring_costs_2_7_forward_passes_of_2_flops_a_parameter_and_token():
-    pilot = stages(WORKLOAD)["pilot"]
+def test_scoring_costs_its_passes_and_a_product_for_each_query_vector():
+    plan = stages(WORKLOAD)
+    pilot, later = plan["pilot"], plan["16 rounds"]
+    passes = 2 * (90e6 + 20e3 * 500)
     assert pilot.documents == 10_000
-    assert pilot.flops == pytest.approx(10_000 * 500 * 2.7 * 2 * 1e8)
+    assert pilot.flops == pytest.approx(10_000 * 500 * (passes + 2 * 2 * 1000 * 1001))
     assert pilot.hours == pytest.approx(pilot.flops / 1e12 / 3600)
+    assert later.flops == pytest.approx(later.documents * 500 * (passes + 2 * 1000 * 1001))
+
+
+def test_long_examples_are_scored_by_window():
+    long = dataclasses.replace(WORKLOAD, tokens=10_000_000_000)
+    assert (long.window_tokens, long.scored_tokens) == (1024, 4096)
+    expected = 10_000 * 4096 * SCORING.exact_flops(1024, num_vectors=2)
+    assert stages(long)["pilot"].flops == pytest.approx(expected)
+
+
+def test_every_curvature_has_its_passes():
+    query = 50_000 * SCORING.query_flops(500)
+    covariances = 4000 * 500 * SCORING.covariance_flops(500)
+    eigenvalues = 4000 * 500 * SCORING.eigenvalue_flops(500)
+    passes = {"identity": 0, "kfac": covariances, "ekfac": covariances + eigenvalues}
+    for curvature, fitting in passes.items():
+        stage = stages(dataclasses.replace(WORKLOAD, curvature=curvature))["curvature"]
+        assert stage.flops == pytest.approx(query + fitting)
+        assert stage.bytes_stored == 2**30 + 2**20
 
 
 def test_the_rounds_pull_blocks_worth_two_budgets():
@@ -48,6 +77,7 @@ def test_device_hours_count_every_device_and_only_model_stages():
 def test_the_table_names_its_assumptions():
     text = format_plan(plan_cost(WORKLOAD, Device.hopper(2)))
     assert "2 x H100/H200 at 40 % of 989 TFLOP/s bf16" in text
+    assert "stored: 1 GiB of factors, 1 MiB of query gradients and vectors" in text
     assert {line.split("  ")[0] for line in text.splitlines()} >= {"embed", "curvature", "total"}
 
 

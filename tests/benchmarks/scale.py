@@ -1,0 +1,125 @@
+"""What do larger proxies cost? Bytes of curvature and query vectors, FLOPs of a scored token, hours of a GPU.
+
+    python -m tests.benchmarks.scale [--length 1000] [--utilisation 0.4]
+
+From shapes alone, by `beam_quad.scoring.ScoringCosts`, whose formulas `tests/scoring/test_costs.py` holds against what the
+code computes and writes. Nothing is downloaded and no model is run. Hours are those of one H100 SXM at its dense bf16
+rate times an assumed utilisation; two forwards need float32 and get none.
+"""
+
+import argparse
+import dataclasses
+import json
+
+import torch
+import transformers
+
+from beam_quad.gradients import find_blocks
+from beam_quad.scoring import ScoringCosts
+
+# NVIDIA, H100 Tensor Core GPU data sheet: SXM, bf16, without sparsity.
+H100_FLOPS_PER_S = 989e12
+NUM_DOCUMENTS = 1_000_000
+# The shapes of SmolLM2-135M, Sheared-LLaMA-1.3B and Llama-2-7B.
+MODELS = {
+    "135M": transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
+    ),
+    "1.3B": transformers.LlamaConfig(
+        vocab_size=32000, hidden_size=2048, intermediate_size=5504, num_hidden_layers=24,
+        num_attention_heads=16,
+    ),
+    "7B": transformers.LlamaConfig(
+        vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+        num_attention_heads=32,
+    ),
+}  # fmt: skip
+COLUMNS = (
+    "proxy", "layers", "factors", "eigenvectors", "eigenvalues", "query vector",
+    "forward", "exact", "two forwards", "H100-hours",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One choice of layers; bytes, FLOPs per token, and GPU-hours of exact scoring per million documents."""
+
+    factor_bytes: int
+    eigenvector_bytes: int
+    eigenvalue_bytes: int
+    vector_bytes: int
+    forward_flops: float
+    exact_flops: float
+    two_forwards_flops: float
+    gpu_hours: float
+
+    def cells(self) -> list[str]:
+        forward = self.forward_flops
+        sizes = (
+            self.factor_bytes,
+            self.eigenvector_bytes,
+            self.eigenvalue_bytes,
+            self.vector_bytes,
+        )
+        return [
+            *(gigabytes(size) for size in sizes),
+            f"{forward / 1e9:.3g}",
+            f"{self.exact_flops / 1e9:.3g} ({self.exact_flops / forward:.2f}x)",
+            f"{self.two_forwards_flops / 1e9:.3g} ({self.two_forwards_flops / forward:.2f}x)",
+            f"{self.gpu_hours:.2g}",
+        ]
+
+
+def gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.3g} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.3g} MB"
+
+
+def cost(model: transformers.PreTrainedModel, layers: str, length: int, flops_per_s: float) -> Row:
+    costs = ScoringCosts.of(model, find_blocks(model, layers))
+    exact = costs.exact_flops(length)
+    return Row(
+        costs.covariance_bytes,
+        costs.eigenbasis_bytes,
+        costs.eigenvalue_bytes,
+        costs.vector_bytes,
+        costs.forward_flops(length),
+        exact,
+        costs.two_forwards_flops(length),
+        exact * length * NUM_DOCUMENTS / flops_per_s / 3600,
+    )
+
+
+def table(length: int, flops_per_s: float) -> dict[str, dict[str, Row]]:
+    rows: dict[str, dict[str, Row]] = {}
+    for name, config in MODELS.items():
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        half = f"last:{config.num_hidden_layers // 2}"
+        rows[name] = {
+            layers: cost(model, layers, length, flops_per_s) for layers in ("attention", half, "all")
+        }  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--length", type=int, default=1000, help="tokens of a document, one window")
+    parser.add_argument("--utilisation", type=float, default=0.4, help="assumed share of the rate")
+    parser.add_argument("--quick", action="store_true", help="changes nothing: no model is run")
+    options = parser.parse_args()
+    rows = table(options.length, options.utilisation * H100_FLOPS_PER_S)
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * 2}{'--:|' * (len(COLUMNS) - 2)}")
+    for name, by_layers in rows.items():
+        for layers, row in by_layers.items():
+            print(f"| {' | '.join([name, f'`{layers}`', *row.cells()])} |")
+    print(
+        f"\nforward, exact, two forwards: GFLOPs a token at {options.length:,} tokens, over forward; H100-hours: exact, "
+        f"a million documents, {options.utilisation:.0%} of {H100_FLOPS_PER_S / 1e12:g} TFLOP/s bf16 (an assumption)"
+    )
+    print(json.dumps({n: {k: dataclasses.asdict(r) for k, r in v.items()} for n, v in rows.items()}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
