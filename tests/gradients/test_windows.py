@@ -1,3 +1,6 @@
+from itertools import combinations
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,9 +45,9 @@ def test_counts_what_windows_predict():
 
 
 @given(length=st.integers(1, 5000))
-def test_padding_adds_less_than_a_quarter_or_8_tokens(length):
+def test_padding_adds_less_than_an_eighth_or_8_tokens(length):
     padded = windows.padded_length(length, 10_000)
-    assert length <= padded < length + max(8, length / 4)
+    assert length <= padded < length + max(8, length / 8)
     assert windows.padded_length(length, length) == length
 
 
@@ -72,3 +75,23 @@ def test_micro_batches_hold_every_window_once(lengths, max_batch_tokens):
 def test_labels_are_the_next_tokens():
     (batch,) = windows.micro_batches(windows.windows_of([[5, 6, 7]], 64, 1), 64, 100)
     assert batch.labels[batch.loss_mask].tolist() == [6, 7]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=9),
+    max_batch_tokens=st.integers(8, 300),
+)
+def test_no_other_cut_pads_less(lengths, max_batch_tokens):
+    padded = sorted((64 * length for length in lengths), reverse=True)
+
+    def cost(ends):
+        starts = [0, *ends[:-1]]
+        sizes = [(b - a, padded[a]) for a, b in zip(starts, ends, strict=True)]
+        if any(n > 1 and n * length > max_batch_tokens for n, length in sizes):
+            return np.inf
+        return sum(n * length + windows._MICRO_BATCH_TOKENS for n, length in sizes)
+
+    inner = range(1, len(padded))
+    cuts = [[*c, len(padded)] for n in range(len(padded)) for c in combinations(inner, n)]
+    found = list(windows._best_cuts(padded, max_batch_tokens))
+    assert cost(found) == min(cost(ends) for ends in cuts)
