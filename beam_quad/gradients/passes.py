@@ -1,15 +1,19 @@
 """Forward and backward passes in which only activations get gradients."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 from beam_quad import errors
-from beam_quad.gradients import losses
+from beam_quad.gradients import losses, tracked
 from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import MicroBatch
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out].
 Record = Callable[[str, torch.Tensor, torch.Tensor], None]
@@ -24,9 +28,16 @@ def logits(proxy: Proxy, batch: MicroBatch) -> torch.Tensor:
     reaches a token; without a mask the fast attention kernels can be used.
     """
     output: torch.Tensor = proxy.model(
-        input_ids=batch.tokens.to(proxy.device), use_cache=False
+        input_ids=_to_device(batch.tokens, proxy), use_cache=False
     ).logits
     return output
+
+
+def _to_device(tensor: torch.Tensor, proxy: Proxy) -> torch.Tensor:
+    """Moves a tensor; from pinned memory the copy does not hold the CPU up."""
+    if proxy.device.type != "cuda":
+        return tensor.to(proxy.device)
+    return tensor.pin_memory().to(proxy.device, non_blocking=True)
 
 
 def token_weights(batch: MicroBatch, per_document: torch.Tensor, proxy: Proxy) -> torch.Tensor:
@@ -47,7 +58,7 @@ def token_weights(batch: MicroBatch, per_document: torch.Tensor, proxy: Proxy) -
 def window_losses(proxy: Proxy, batch: MicroBatch, weights: torch.Tensor) -> torch.Tensor:
     """Computes the weighted loss of each window, forward only, in nats, [batch]."""
     with proxy.lock, torch.no_grad():
-        labels = batch.labels.to(proxy.device)
+        labels = _to_device(batch.labels, proxy)
         return losses.weighted_losses(logits(proxy, batch), labels, weights)
 
 
@@ -71,32 +82,107 @@ def backward(
       weights: Weight of each position's loss, [batch, length].
       record: Called once for each use of a module, in the order of the backward pass.
       uniforms: Where given, labels are drawn from the model with these, float64 [batch, length].
+
+    Raises:
+      UsageError: If the model never calls a module, or calls it with something else than its tokens.
     """
+
+    def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
+        a = _by_token(name, inputs.detach(), batch.tokens)
+        if not output.requires_grad:
+            output.requires_grad_()
+        output.register_hook(  # type: ignore[no-untyped-call]
+            lambda g: record(name, a, _by_token(name, g, batch.tokens))
+        )
+
     with proxy.lock:
-        handles = [
-            proxy.model.get_submodule(name).register_forward_hook(_watch(name, record))
-            for name in modules
-        ]
-        try:
-            with torch.enable_grad():
-                outputs = logits(proxy, batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-        draws = None if uniforms is None else uniforms.to(proxy.device)
-        labels = batch.labels.to(proxy.device)
+        with _watching(proxy, modules, use), torch.enable_grad():
+            outputs = logits(proxy, batch)
+        draws = None if uniforms is None else _to_device(uniforms, proxy)
+        labels = _to_device(batch.labels, proxy)
         gradient = losses.loss_gradient(outputs, labels, weights, draws)
         torch.autograd.backward(outputs, gradient)
 
 
-def _watch(name: str, record: Record) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], None]:
-    def hook(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        a = inputs[0].detach()
-        if not output.requires_grad:
-            output.requires_grad_()
-        output.register_hook(lambda g: record(name, a, g))  # type: ignore[no-untyped-call]
+def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block, ...]]:
+    """Groups blocks by what their modules are given: q, k and v of most models see one tensor, and so do gate and up.
 
-    return hook
+    A forward of two tokens tells; which modules share depends on the architecture alone. Blocks with and without a bias
+    are not grouped, since the bias's 1 is part of the input.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+
+    Returns:
+      Blocks by the name of their group's first module, each in the order of `blocks`.
+
+    Raises:
+      UsageError: If the model never calls a module, or calls it with something else than its tokens.
+    """
+    modules = tracked.by_module(blocks)
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=proxy.device)
+    uses: dict[str, list[Hashable]] = {name: [] for name in modules}
+    alive = []  # memory that is not freed holds no other tensor
+
+    def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
+        a = _by_token(name, inputs, tokens)
+        alive.append(a)
+        uses[name].append((a.data_ptr(), a._version, a.shape, a.stride()))
+
+    with proxy.lock, _watching(proxy, modules, use), torch.no_grad():
+        proxy.model(input_ids=tokens, use_cache=False)
+    groups: dict[Hashable, list[str]] = {}
+    for name, own in modules.items():
+        groups.setdefault((*uses[name], own[0].has_bias), []).append(name)
+    return {
+        names[0]: tuple(block for name in names for block in modules[name])
+        for names in groups.values()
+    }
+
+
+@contextlib.contextmanager
+def _watching(
+    proxy: Proxy,
+    modules: Iterable[str],
+    use: Callable[[str, torch.Tensor, torch.Tensor], None],
+) -> Iterator[None]:
+    """Shows `use` the name, the input and the output at every call of a module; each has to be called."""
+    unused = dict.fromkeys(modules)
+
+    def hook(name: str) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], None]:
+        def call(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            unused.pop(name, None)
+            use(name, inputs[0], output)
+
+        return call
+
+    handles = [proxy.model.get_submodule(name).register_forward_hook(hook(name)) for name in unused]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if unused:
+        raise errors.UsageError(
+            f"{next(iter(unused))} is tracked, but texts do not pass through it or only its weights are used; "
+            "choose other layers with --layers regex:..."
+        )
+
+
+def _by_token(name: str, values: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Brings what a module takes or gives into the shape [batch, length, features].
+
+    DeepSeek's kv_b_proj is given [batch, 1, length, rank], and OPT's fc1 [batch length, hidden].
+    """
+    batch, length = tokens.shape
+    starts_with_batch = values.shape[0] in (batch, batch * length)
+    if not starts_with_batch or values[..., 0].numel() != batch * length:
+        raise errors.UsageError(
+            f"{name} is tracked, but is called with {tuple(values.shape)} for {batch} x {length} tokens, not "
+            "once for each; choose other layers with --layers regex:..."
+        )
+    return values.reshape(batch, length, -1)
 
 
 def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
@@ -127,5 +213,8 @@ def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
                 ) from error
         max_batch_tokens //= 2
         proxy.num_halvings += 1
+        _log.warning(
+            "out of memory on %s; trying %d tokens at once", proxy.device, max_batch_tokens
+        )
         if proxy.device.type == "cuda":
             torch.cuda.empty_cache()

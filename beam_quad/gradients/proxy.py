@@ -91,6 +91,9 @@ class Proxy:
     lock: threading.RLock = dataclasses.field(
         default_factory=threading.RLock, init=False, repr=False
     )
+    _reading: threading.Lock = dataclasses.field(
+        default_factory=threading.Lock, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.context_length < 2:
@@ -128,7 +131,9 @@ class Proxy:
         """
         if isinstance(texts, Documents):
             return texts
-        return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
+        # Fast tokenizers refuse two callers at once.
+        with self._reading:
+            return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
 
 
 def load_proxy(spec: ProxySpec) -> Proxy:

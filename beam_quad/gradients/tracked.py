@@ -13,7 +13,10 @@ from beam_quad import errors
 
 _ATTENTION_PARENTS = frozenset({"attn", "self_attn", "attention", "self_attention"})
 _MLP_PARENTS = frozenset({"mlp", "feed_forward", "ffn"})
-# Projections that hold q, k and v together, in one of many layouts.
+# OPT, XGLM and BioGPT keep their MLP's layers next to the attention.
+_BARE_MLP = frozenset({"fc1", "fc2"})
+_EXPERT_PARENTS = _MLP_PARENTS | {"experts"}
+# Projections that hold q, k and v together, in one of many layouts; in lower case.
 _FUSED_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "wqkv", "in_proj"})
 
 
@@ -89,8 +92,11 @@ def _gated_cuts(config: Any, out_features: int) -> list[_Cut]:
 _CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
     ("gpt2", "c_attn"): _equal_cuts,
     ("gpt_neox", "query_key_value"): _interleaved_cuts,
+    ("mpt", "Wqkv"): _equal_cuts,
     ("phi3", "qkv_proj"): _grouped_query_cuts,
     ("phi3", "gate_up_proj"): _gated_cuts,
+    ("glm", "gate_up_proj"): _gated_cuts,
+    ("glm4", "gate_up_proj"): _gated_cuts,
 }
 
 
@@ -110,16 +116,11 @@ def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -
       At least one block.
 
     Raises:
-      UsageError: If nothing matches, if the MLPs are mixtures whose experts are not linear layers, or if a fused
-        projection's layout is not known.
+      UsageError: If nothing matches, or for "all" no attention or no MLP; if the MLPs are mixtures whose experts are
+        not linear layers, or if a fused projection's layout is not known.
     """
     linear = _linear_layers(model)
     names = _matching(model, linear, layers)
-    if not names:
-        raise errors.UsageError(
-            f"the model has no layers for {layers!r}; its linear layers are "
-            f"{_summary(linear)}; choose some with --layers regex:..."
-        )
     return tuple(
         block
         for name in names
@@ -175,18 +176,38 @@ def _matching(model: Any, linear: dict[str, nn.Module], layers: str) -> list[str
     kind, _, argument = layers.partition(":")
     if kind == "regex" and argument:
         pattern = _compile(argument)
-        return [name for name in linear if pattern.search(name)]
+        return _some([name for name in linear if pattern.search(name)], layers, linear)
     if kind == "last" and argument.isdigit():
-        return _last(_under(linear, _ATTENTION_PARENTS), int(argument))
+        return _last(_attention(linear), int(argument))
     if layers == "attention":
-        return _under(linear, _ATTENTION_PARENTS)
+        return _attention(linear)
     if layers in ("mlp", "all"):
         _refuse_mixtures(model, layers)
-        parents = _MLP_PARENTS if layers == "mlp" else _MLP_PARENTS | _ATTENTION_PARENTS
-        return _under(linear, parents)
+        mlp = _mlp(linear)
+        chosen = {*mlp, *(_attention(linear) if layers == "all" else ())}
+        return [name for name in linear if name in chosen]
     raise errors.UsageError(
         f"--layers must be attention, mlp, all, last:N or regex:R, got {layers!r}"
     )
+
+
+def _attention(linear: dict[str, nn.Module]) -> list[str]:
+    return _some(_under(linear, _ATTENTION_PARENTS), "attention", linear)
+
+
+def _mlp(linear: dict[str, nn.Module]) -> list[str]:
+    with_attention = {_parent(_parent(name)) for name in _under(linear, _ATTENTION_PARENTS)}
+    bare = [n for n in linear if _leaf(n) in _BARE_MLP and _parent(n) in with_attention]
+    return _some(_under(linear, _MLP_PARENTS) + bare, "mlp", linear)
+
+
+def _some(names: list[str], layers: str, linear: dict[str, nn.Module]) -> list[str]:
+    if not names:
+        raise errors.UsageError(
+            f"the model has no layers for {layers!r}; its linear layers are "
+            f"{_summary(linear)}; choose some with --layers regex:..."
+        )
+    return names
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -196,6 +217,14 @@ def _compile(pattern: str) -> re.Pattern[str]:
         raise errors.UsageError(
             f"--layers regex:{pattern} is not a regular expression: {error}"
         ) from error
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _under(linear: dict[str, nn.Module], parents: frozenset[str]) -> list[str]:
@@ -218,7 +247,14 @@ def _layer_number(name: str) -> int:
 
 
 def _refuse_mixtures(model: Any, layers: str) -> None:
-    experts = [name for name, parameter in model.named_parameters() if parameter.ndim == 3]
+    # Convolutions, which stand elsewhere, and RWKV's scales [1, 1, hidden] have three dimensions too.
+    experts = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 3
+        and min(parameter.shape) > 1
+        and not _EXPERT_PARENTS.isdisjoint(name.split("."))
+    ]
     if experts:
         raise errors.UsageError(
             f"--layers {layers} needs linear layers, but this mixture keeps its experts as 3-D parameters "
@@ -230,9 +266,14 @@ def _blocks(config: Any, name: str, module: Any, cut_fused: bool, layers: str) -
     # Conv1D keeps its weight as [in, out].
     shape = tuple(module.weight.shape)
     in_features, out_features = shape if isinstance(module, Conv1D) else shape[::-1]
-    leaf = name.rpartition(".")[2]
+    leaf = _leaf(name)
     cutter = _CUTS.get((config.model_type, leaf))
-    if cutter is None and cut_fused and leaf in _FUSED_NAMES and not layers.startswith("regex:"):
+    if (
+        cutter is None
+        and cut_fused
+        and leaf.lower() in _FUSED_NAMES
+        and not layers.startswith("regex:")
+    ):
         raise errors.UsageError(
             f"the layout of {name} is not known for models of type {config.model_type!r}; "
             f"track it as one block with --layers regex:{leaf}"

@@ -9,8 +9,11 @@ token, in a window of T tokens, with m the entries of a matrix and w the width o
                     attention layer whose q, k or v does, 10 w T where a fused kernel computes its scores again
     exact           forward, backward, and out (in + 1) multiply-adds every tracked block and vector: V a, then gᵀ V a
     two forwards    two forwards, of which the layers below the lowest tracked one are run once
-    covariances     forward, backward, a aᵀ every tracked module and g gᵀ every block
-    eigenvalues     forward, backward, U_Aᵀ a every tracked module, U_Gᵀ g and g aᵀ every block
+    covariances     forward, backward, a aᵀ every input of tracked modules and g gᵀ every block
+    eigenvalues     forward, backward, U_Aᵀ a every input, U_Gᵀ g and g aᵀ every block
+
+Modules that read one tensor are one input: here those that stand at one place of a layer and are equally wide, as q, k
+and v do. Where attention and MLP read the same tensor too, as in Phi, there is a little less to do.
 
 Attention counts as if every token looked at every token of its window, which is the convention of
 `torch.utils.flop_counter` and of published utilisations. Kernels that skip what a causal or sliding mask hides do up to
@@ -24,7 +27,6 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from beam_quad.gradients import tracked
 from beam_quad.gradients.tracked import Block
 from beam_quad.scoring.fitting import Labels
 
@@ -140,14 +142,13 @@ class ScoringCosts:
 
     @property
     def covariance_bytes(self) -> int:
-        """Bytes of one set of Kronecker factors: A of every module, which its blocks share, and G of every block."""
-        return _FLOAT32_BYTES * self._factor_entries
+        """Bytes of one set of Kronecker factors: the upper triangles of A of every input and of G of every block."""
+        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes)) // 2
 
     @property
     def eigenbasis_bytes(self) -> int:
         """Bytes of the factors' eigenvectors and eigenvalues."""
-        sizes = sum(self._input_sizes) + sum(block.out_features for block in self.blocks)
-        return _FLOAT32_BYTES * (self._factor_entries + sizes)
+        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes))
 
     @property
     def eigenvalue_bytes(self) -> int:
@@ -160,14 +161,13 @@ class ScoringCosts:
         return _FLOAT32_BYTES * self._gradient_entries
 
     @property
-    def _input_sizes(self) -> list[int]:
-        return [group[0].shape[1] for group in tracked.by_module(self.blocks).values()]
+    def _factor_sizes(self) -> list[int]:
+        inputs = {(_place(b.module), b.has_bias, b.in_features): b.shape[1] for b in self.blocks}
+        return [*inputs.values(), *(block.out_features for block in self.blocks)]
 
     @property
     def _factor_entries(self) -> int:
-        return sum(size**2 for size in self._input_sizes) + sum(
-            block.out_features**2 for block in self.blocks
-        )
+        return sum(size**2 for size in self._factor_sizes)
 
     @property
     def _gradient_entries(self) -> int:

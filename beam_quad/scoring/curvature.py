@@ -61,11 +61,11 @@ class Curvature:
         eigenvalue_sums: Mapping[str, EigenvalueSum] | None = None,
         damping_ratio: float = _DAMPING_RATIO,
     ) -> "Curvature":
-        """Puts the fitted parts together; some modules' parts make those modules' curvature.
+        """Puts the fitted parts together; some inputs' parts make the curvature of those inputs' blocks.
 
         Args:
-          bases: Eigenbasis by module.
-          eigenvalue_sums: Complete sums by module for EK-FAC; None for K-FAC, whose eigenvalues are T s_G s_Aᵀ.
+          bases: Eigenbasis by input.
+          eigenvalue_sums: Complete sums by input for EK-FAC; None for K-FAC, whose eigenvalues are T s_G s_Aᵀ.
           damping_ratio: Damping over the mean eigenvalue of each block, > 0.
 
         Returns:
@@ -77,11 +77,11 @@ class Curvature:
         if damping_ratio <= 0:
             raise ValueError(f"damping_ratio must be positive, got {damping_ratio}")
         blocks = {}
-        for module, basis in bases.items():
+        for group, basis in bases.items():
             if eigenvalue_sums is None:
                 eigenvalues = _kronecker_eigenvalues(basis)
             else:
-                eigenvalues = _mean_squares(module, eigenvalue_sums)
+                eigenvalues = _mean_squares(group, eigenvalue_sums)
             for name, values in eigenvalues.items():
                 blocks[name] = BlockCurvature(
                     gradient_vectors=basis.gradient_vectors[name],
@@ -120,9 +120,9 @@ def _kronecker_eigenvalues(basis: Eigenbasis) -> dict[str, torch.Tensor]:
 
 
 def _mean_squares(
-    module: str, eigenvalue_sums: Mapping[str, EigenvalueSum]
+    group: str, eigenvalue_sums: Mapping[str, EigenvalueSum]
 ) -> dict[str, torch.Tensor]:
-    total = eigenvalue_sums.get(module)
+    total = eigenvalue_sums.get(group)
     if total is None or total.num_sequences == 0:
-        raise ValueError(f"no eigenvalues for {module}; they are sums over no sequences or missing")
+        raise ValueError(f"no eigenvalues for {group}; they are sums over no sequences or missing")
     return {name: squares / total.num_sequences for name, squares in total.squares.items()}

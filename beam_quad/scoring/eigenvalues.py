@@ -15,7 +15,7 @@ from beam_quad.scoring.fitting import Labels, SumLossPasses
 
 @dataclasses.dataclass(frozen=True)
 class EigenvalueSum:
-    """Sums over sequences of (U_Gᵀ D U_A)², for one tracked module.
+    """Sums over sequences of (U_Gᵀ D U_A)², for one input of tracked modules.
 
     Attributes:
       squares: The sum by block, float32 or float64 [out, in (+ 1)].
@@ -56,21 +56,24 @@ def eigenvalue_sums(
     Args:
       proxy: The model.
       blocks: What is tracked.
-      bases: Eigenbasis of every tracked module.
+      bases: Eigenbases by input, as `eigenbasis` makes them of what `covariance_sums` gives.
       ids: Example ids; labels are drawn from (seed, id, window, position), the same as for the covariances.
       texts: Their texts.
       seed: The run's seed.
       labels: As for the covariances.
 
     Returns:
-      One sum per module, on the proxy's device, float32 (float64 for a float64 model).
+      One sum per input, by its first module, on the proxy's device, float32 (float64 for a float64 model).
+
+    Raises:
+      ValueError: If a block has no basis.
 
     References:
       George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis, 2018.
     """
     sample = SumLossPasses(proxy, ids, texts, seed, labels)
     modules = tracked.by_module(blocks)
-    rotations = {name: _Rotation(proxy, bases[name]) for name in modules}
+    rotation = _Rotation(proxy, blocks, bases)
 
     def compute(max_batch_tokens: int) -> dict[str, EigenvalueSum]:
         squares = {
@@ -79,34 +82,65 @@ def eigenvalue_sums(
         }
 
         def record(module: str, a: torch.Tensor, g: torch.Tensor) -> None:
-            for block, rotated in rotations[module].rotate(modules[module], a, g):
+            for block in modules[module]:
+                rotated = rotation.inputs(block, a), rotation.outputs(block, g)
                 for gradients in products.sequence_gradients(*rotated):
                     squares[block.name] += gradients.square_().sum(0)
 
         for batch in sample.batches(max_batch_tokens):
+            rotation.forget_inputs()
             sample.run(list(modules), batch, record)
         return {
-            name: EigenvalueSum({b.name: squares[b.name] for b in group}, len(sample.windows))
-            for name, group in modules.items()
+            name: EigenvalueSum({b: squares[b] for b in group}, len(sample.windows))
+            for name, group in rotation.groups.items()
         }
 
     return passes.with_halving(proxy, compute)
 
 
 class _Rotation:
-    """Rotates tokens rather than gradients: U_Gᵀ (sum g aᵀ) U_A = sum (U_Gᵀ g) (U_Aᵀ a)ᵀ."""
+    """Rotates tokens rather than gradients: U_Gᵀ (sum g aᵀ) U_A = sum (U_Gᵀ g) (U_Aᵀ a)ᵀ.
 
-    def __init__(self, proxy: Proxy, basis: Eigenbasis) -> None:
+    Modules that are given the same tensor follow each other in a backward pass, so that keeping the last inputs is
+    enough to rotate them once.
+
+    Attributes:
+      groups: Names of the blocks of every input.
+    """
+
+    def __init__(
+        self, proxy: Proxy, blocks: Sequence[Block], bases: Mapping[str, Eigenbasis]
+    ) -> None:
         place = torch.empty(0, dtype=proxy.sum_dtype, device=proxy.device)
-        self._activation = basis.activation_vectors.to(place)
-        self._gradients = {name: u.to(place) for name, u in basis.gradient_vectors.items()}
+        self._input = {
+            block: name for name, basis in bases.items() for block in basis.gradient_vectors
+        }
+        self.groups: dict[str, list[str]] = {}
+        for block in blocks:
+            if block.name not in self._input:
+                raise ValueError(
+                    f"no eigenbasis for {block.name}; was it fitted with other --layers?"
+                )
+            self.groups.setdefault(self._input[block.name], []).append(block.name)
+        self._activation = {name: bases[name].activation_vectors.to(place) for name in self.groups}
+        self._gradients = {
+            block.name: bases[self._input[block.name]].gradient_vectors[block.name].to(place)
+            for block in blocks
+        }
+        self._last: tuple[str, torch.Tensor, torch.Tensor] | None = None
 
-    def rotate(
-        self, group: Sequence[Block], a: torch.Tensor, g: torch.Tensor
-    ) -> list[tuple[Block, tuple[torch.Tensor, torch.Tensor]]]:
-        dtype = self._activation.dtype
-        rotated = products.with_bias(a.to(dtype), group[0].has_bias) @ self._activation
-        return [
-            (block, (rotated, block.select(g).to(dtype) @ self._gradients[block.name]))
-            for block in group
-        ]
+    def inputs(self, block: Block, a: torch.Tensor) -> torch.Tensor:
+        name = self._input[block.name]
+        # What is kept is not freed, so that no other tensor lies there.
+        if self._last is None or self._last[0] != name or self._last[1].data_ptr() != a.data_ptr():
+            self._last = None
+            u = self._activation[name]
+            self._last = name, a, products.with_bias(a.to(u.dtype), block.has_bias) @ u
+        return self._last[2]
+
+    def forget_inputs(self) -> None:
+        self._last = None
+
+    def outputs(self, block: Block, g: torch.Tensor) -> torch.Tensor:
+        u = self._gradients[block.name]
+        return block.select(g).to(u.dtype) @ u

@@ -1,7 +1,11 @@
-"""Kronecker factors: covariances of a layer's inputs and of its output gradients."""
+"""Kronecker factors: covariances of layers' inputs and of their output gradients.
+
+Modules that are given the same tensor, as q, k and v mostly are, share one A. Whatever is kept by input goes by the name
+of the first module that is given it.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -15,15 +19,15 @@ from beam_quad.scoring.fitting import Labels, SumLossPasses
 
 @dataclasses.dataclass(frozen=True)
 class CovarianceSum:
-    """Sums over tokens of a aᵀ and g gᵀ, for one tracked module.
+    """Sums over tokens of a aᵀ and g gᵀ, for one input of tracked modules.
 
     Both run over all tokens of a window that are not padding, as in kronfluence with an attention mask. The last
     token is one of them: its a is in A, and its g, always 0 since no prediction in the loss depends on it, counts in
     the mean G. T, the mean tokens per sequence, counts it too, so that T G (x) A is per sequence.
 
     Attributes:
-      activation: Sum of a aᵀ, the bias's 1 included, float32 or float64 [in (+ 1), in (+ 1)].
-      gradients: Sum of g gᵀ by block, same dtype [out, out].
+      activation: Sum of a aᵀ, the bias's 1 included, symmetric, float32 or float64 [in (+ 1), in (+ 1)].
+      gradients: Sum of g gᵀ by block, symmetric, same dtype [out, out].
       num_tokens: Tokens in the sums.
       num_sequences: Windows in the sums.
     """
@@ -42,23 +46,30 @@ class CovarianceSum:
         )
 
     def save(self) -> bytes:
-        """Writes the sum as safetensors."""
+        """Writes the sum as safetensors, of each matrix the upper triangle."""
         counts = torch.tensor([self.num_tokens, self.num_sequences])
-        named = tensors.prefixed("gradient", self.gradients)
-        return tensors.dump({"activation": self.activation, "counts": counts, **named})
+        triangles = {
+            name: tensors.upper_triangle(matrix)
+            for name, matrix in tensors.prefixed("gradient", self.gradients).items()
+        }
+        activation = tensors.upper_triangle(self.activation)
+        return tensors.dump({"activation": activation, "counts": counts, **triangles})
 
     @classmethod
     def load(cls, data: bytes) -> "CovarianceSum":
         """Reads what `save` wrote."""
         named = tensors.parse(data)
         num_tokens, num_sequences = named["counts"].tolist()
-        gradients = tensors.with_prefix("gradient", named)
-        return cls(named["activation"], gradients, num_tokens, num_sequences)
+        gradients = {
+            name: tensors.symmetric(triangle)
+            for name, triangle in tensors.with_prefix("gradient", named).items()
+        }
+        return cls(tensors.symmetric(named["activation"]), gradients, num_tokens, num_sequences)
 
 
 @dataclasses.dataclass(frozen=True)
 class Eigenbasis:
-    """Eigenvectors and eigenvalues of one module's factors A and G.
+    """Eigenvectors and eigenvalues of one input's factor A and of its blocks' factors G.
 
     Attributes:
       activation_values: Eigenvalues s_A of A, at least 0, [in (+ 1)].
@@ -109,7 +120,7 @@ def covariance_sums(
     seed: int,
     labels: Labels = "sampled",
 ) -> dict[str, CovarianceSum]:
-    """Sums the covariances of every tracked module over a group of examples.
+    """Sums the covariances of every input of tracked modules over a group of examples.
 
     Args:
       proxy: The model.
@@ -120,16 +131,20 @@ def covariance_sums(
       labels: "sampled" from the model (the true Fisher), or the text's own ("empirical").
 
     Returns:
-      One sum per module, on the proxy's device, float32 (float64 for a float64 model).
+      One sum per input, by its first module, on the proxy's device, float32 (float64 for a float64 model).
+
+    Raises:
+      UsageError: If texts do not pass through a tracked module, token by token.
 
     References:
       Grosse et al., Studying Large Language Model Generalization with Influence Functions, 2023.
     """
     sample = SumLossPasses(proxy, ids, texts, seed, labels)
     modules = tracked.by_module(blocks)
+    groups = passes.input_groups(proxy, blocks)
 
     def compute(max_batch_tokens: int) -> dict[str, CovarianceSum]:
-        accumulator = _Covariances(proxy, modules)
+        accumulator = _Covariances(proxy, modules, groups)
         for batch in sample.batches(max_batch_tokens):
             accumulator.token_mask = batch.token_mask.to(proxy.device)
             sample.run(list(modules), batch, accumulator.record)
@@ -139,31 +154,38 @@ def covariance_sums(
 
 
 class _Covariances:
-    def __init__(self, proxy: Proxy, modules: dict[str, tuple[Block, ...]]) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        modules: Mapping[str, Sequence[Block]],
+        groups: Mapping[str, Sequence[Block]],
+    ) -> None:
         self._modules = modules
+        self._groups = groups
         self._dtype = proxy.sum_dtype
-        self._activation = {name: _square(b[0].shape[1], proxy) for name, b in modules.items()}
+        self._activation = {name: _square(b[0].shape[1], proxy) for name, b in groups.items()}
         self._gradient = {
-            b.name: _square(b.shape[0], proxy) for group in modules.values() for b in group
+            b.name: _square(b.shape[0], proxy) for group in groups.values() for b in group
         }
         self.token_mask = torch.empty(0)
 
     def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
-        group = self._modules[module]
-        inputs = products.with_bias(a.to(self._dtype), group[0].has_bias)
-        _add_outer(self._activation[module], inputs * self.token_mask[..., None])
-        for block in group:
+        own = self._modules[module]
+        if module in self._activation:  # the others of its group are given the same
+            inputs = products.with_bias(a.to(self._dtype), own[0].has_bias)
+            _add_outer(self._activation[module], inputs * self.token_mask[..., None])
+        for block in own:
             _add_outer(self._gradient[block.name], block.select(g).to(self._dtype))
 
     def sums(self, num_tokens: int, num_sequences: int) -> dict[str, CovarianceSum]:
         return {
             name: CovarianceSum(
-                self._activation[name],
-                {block.name: self._gradient[block.name] for block in group},
+                _symmetrized(self._activation[name]),
+                {block.name: _symmetrized(self._gradient[block.name]) for block in group},
                 num_tokens,
                 num_sequences,
             )
-            for name, group in self._modules.items()
+            for name, group in self._groups.items()
         }
 
 
@@ -176,8 +198,13 @@ def _add_outer(total: torch.Tensor, vectors: torch.Tensor) -> None:
     total.addmm_(rows.T, rows)
 
 
+def _symmetrized(total: torch.Tensor) -> torch.Tensor:
+    """Replaces the lower triangle, which a product may round otherwise, by the upper."""
+    return total.triu() + total.triu(1).T
+
+
 def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:
-    """Decomposes one module's factors in float64.
+    """Decomposes one input's factors in float64.
 
     Args:
       covariance: The complete sum.
@@ -211,5 +238,5 @@ def _decompose(total: torch.Tensor, num_tokens: int) -> tuple[torch.Tensor, torc
         raise errors.IntegrityError(
             "a covariance is not finite: the proxy model overflows on this corpus; try another dtype"
         )
-    values, vectors = torch.linalg.eigh((mean + mean.T) / 2)
+    values, vectors = torch.linalg.eigh(mean)
     return values.clamp_min(0).to(total.dtype), vectors.to(total.dtype)

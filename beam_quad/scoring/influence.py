@@ -52,6 +52,11 @@ class InfluenceScorer:
             for block in blocks
         }
 
+    @property
+    def num_halvings(self) -> int:
+        """How often memory ran out so far, and a micro-batch was halved."""
+        return self._proxy.num_halvings
+
     def prepare(self, texts: Sequence[str]) -> Documents:
         """Tokenises texts for `score`; may run in another thread, ahead of the device."""
         return self._proxy.read(texts)
@@ -66,7 +71,8 @@ class InfluenceScorer:
           Influence, float64 [num_texts, num_groups]; nan for a text with fewer than 2 tokens, or whose score is not
           finite.
         """
-        totals: np.ndarray = self.score_blocks(texts).sum(axis=2)
+        with np.errstate(over="ignore", invalid="ignore"):  # blocks of opposite infinities
+            totals: np.ndarray = self.score_blocks(texts).sum(axis=2)
         return np.where(np.isfinite(totals), totals, np.nan)
 
     def score_blocks(self, texts: Sequence[str] | Documents) -> np.ndarray:
@@ -78,7 +84,10 @@ class InfluenceScorer:
         influence[counts == 0] = torch.nan
         if self._normalize:
             self._join_norms(pieces, counts, squared_norms)
-            influence /= squared_norms.sqrt()[:, None, None]
+            # A square that overflowed would make the score 0.
+            is_norm = torch.isfinite(squared_norms) & (squared_norms > 0)
+            norms = squared_norms.sqrt().where(is_norm, torch.nan)
+            influence /= norms[:, None, None]
         blocks: np.ndarray = influence.numpy()
         return blocks
 

@@ -20,6 +20,11 @@ class PerplexityScorer:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
+    @property
+    def num_halvings(self) -> int:
+        """How often memory ran out so far, and a micro-batch was halved."""
+        return self._proxy.num_halvings
+
     def prepare(self, texts: Sequence[str]) -> Documents:
         """Tokenises texts for `score`; may run in another thread, ahead of the device."""
         return self._proxy.read(texts)

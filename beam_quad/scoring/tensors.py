@@ -1,5 +1,6 @@
 """Tensors to bytes and back, as safetensors."""
 
+import math
 from collections.abc import Mapping
 
 import safetensors.torch
@@ -29,6 +30,20 @@ def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, t
     """Takes the tensors whose name starts with "prefix/", and the prefix off."""
     start = f"{prefix}/"
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+
+
+def upper_triangle(matrix: torch.Tensor) -> torch.Tensor:
+    """Takes the upper triangle of a symmetric matrix, row by row: [n, n] to [n (n + 1) / 2]."""
+    return torch.cat([row[index:] for index, row in enumerate(matrix)])
+
+
+def symmetric(triangle: torch.Tensor) -> torch.Tensor:
+    """Makes the symmetric matrix that `upper_triangle` was taken of."""
+    size = math.isqrt(2 * len(triangle))
+    matrix = triangle.new_empty(size, size)
+    for index, row in enumerate(torch.split(triangle, list(range(size, 0, -1)))):
+        matrix[index, index:] = matrix[index:, index] = row
+    return matrix
 
 
 def add(

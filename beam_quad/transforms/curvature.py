@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import operator
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy, require_device
-from beam_quad.gradients.tracked import by_module, find_blocks
+from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io import files
 from beam_quad.scoring import (
@@ -30,6 +31,7 @@ from beam_quad.transforms.stage import ModelTask, Task
 from beam_quad.transforms.texts import NUM_GROUPS, Query, read_group
 
 Kind = Literal["ekfac", "kfac", "identity"]
+HALVES = (0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +82,10 @@ class _FitTask(ModelTask):
 
 @dataclasses.dataclass
 class SumCovariances(_FitTask):
-    """Sums the Kronecker factors over each group of texts; one file per module and group.
+    """Sums the Kronecker factors over each group of texts; one file per input of tracked modules and group.
 
-    Takes group numbers and gives counts. Too large to be elements, the sums rest in files and are added by reference.
+    Takes group numbers and gives counts. Too large to be elements, the sums rest in files and are added by reference. An
+    input goes by the name of the first module that is given it.
 
     Args:
       fit: What to fit with.
@@ -116,24 +119,24 @@ class SumCovariances(_FitTask):
         ids, texts = read_group(self.fit.sample_dir, piece)
         blocks = find_blocks(model.model, self.fit.layers)
         sums = covariance_sums(model, blocks, ids, texts, self.fit.seed, self.fit.labels)
-        for module, part in sums.items():
-            files.write_once(_part_path(self.folder, "covariances", module, piece), part.save())
-        counts = {f"module/{module}": 1 for module in sums} | {"examples": len(texts)}
+        for name, part in sums.items():
+            files.write_once(_part_path(self.folder, "covariances", name, piece), part.save())
+        counts = {f"input/{name}": 1 for name in sums} | {"examples": len(texts)}
         write_json(self.paths(piece)[0], counts)
         return Tally(counts)
 
     def finish(self, total: Tally) -> None:
         if not total["examples"]:
             raise UsageError("no usable text in the corpus to fit the curvature on; see rejected/")
-        modules = sorted(n.removeprefix("module/") for n in total.counts if n.startswith("module/"))
-        write_json(self.artifact, {"examples": total["examples"], "modules": modules})
+        inputs = sorted(n.removeprefix("input/") for n in total.counts if n.startswith("input/"))
+        write_json(self.artifact, {"examples": total["examples"], "inputs": inputs})
 
 
 @dataclasses.dataclass
 class Eigendecompose(Task):
-    """Adds the Kronecker factors of each module over the groups, and takes their eigenbases.
+    """Adds the Kronecker factors of each input over the groups, and takes their eigenbases.
 
-    Takes module names and gives counts.
+    Takes the inputs' names and gives counts.
 
     Args:
       folder: Folder of `SumCovariances`; the bases go there too.
@@ -150,7 +153,7 @@ class Eigendecompose(Task):
         return files.join(self.folder, "bases.json")
 
     def pieces(self) -> list[str]:
-        return list(read_json(files.join(self.folder, "covariances.json"))["modules"])
+        return _inputs(self.folder)
 
     def prefixes(self) -> tuple[str, ...]:
         return (files.join(self.folder, "bases"),)
@@ -159,7 +162,7 @@ class Eigendecompose(Task):
         return (_basis_path(self.folder, piece),)
 
     def read(self, piece: str) -> Tally:
-        return Tally({"modules": 1})
+        return Tally({"inputs": 1})
 
     def do(self, piece: str, model: Any) -> Tally:
         parts = (
@@ -168,7 +171,7 @@ class Eigendecompose(Task):
         )
         basis = eigenbasis(functools.reduce(operator.add, parts))
         files.write_once(self.paths(piece)[0], basis.save())
-        return Tally({"modules": 1})
+        return Tally({"inputs": 1})
 
     def finish(self, total: Tally) -> None:
         write_json(self.artifact, total.counts)
@@ -176,7 +179,7 @@ class Eigendecompose(Task):
 
 @dataclasses.dataclass
 class SumEigenvalues(_FitTask):
-    """Sums EK-FAC's corrected eigenvalues over each group of texts; one file per module and group.
+    """Sums EK-FAC's corrected eigenvalues over each group of texts; one file per input and group.
 
     Args:
       fit: What to fit with, as for `SumCovariances`.
@@ -209,10 +212,10 @@ class SumEigenvalues(_FitTask):
     def do(self, piece: int, model: Proxy) -> Tally:
         ids, texts = read_group(self.fit.sample_dir, piece)
         blocks = find_blocks(model.model, self.fit.layers)
-        bases = {module: load_basis(self.folder, module) for module in by_module(blocks)}
+        bases = {name: load_basis(self.folder, name) for name in _inputs(self.folder)}
         sums = eigenvalue_sums(model, blocks, bases, ids, texts, self.fit.seed, self.fit.labels)
-        for module, part in sums.items():
-            files.write_once(_part_path(self.folder, "eigenvalues", module, piece), part.save())
+        for name, part in sums.items():
+            files.write_once(_part_path(self.folder, "eigenvalues", name, piece), part.save())
         write_json(self.paths(piece)[0], {"examples": len(texts)})
         return Tally({"examples": len(texts)})
 
@@ -224,7 +227,8 @@ class SumEigenvalues(_FitTask):
 class FitQueryVectors(_FitTask):
     """Sums the query gradients by file, and preconditions each group's mean: the query vectors.
 
-    Takes (group number, splits) and gives counts; the gradients rest in files.
+    Takes (group number, part of its files) and gives counts; the gradients rest in files, one for each half of the
+    texts. The halves' vectors show how much the scores owe to which texts happen to be in the query set.
 
     Args:
       fit: What to fit with.
@@ -263,62 +267,75 @@ class FitQueryVectors(_FitTask):
     def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
         group, part = piece
         stem = files.join(self.folder, "gradients", f"{group:03d}-{part:02d}")
-        return (f"{stem}.safetensors", f"{stem}.json")
+        return (f"{stem}.json", *(f"{stem}-{half}.safetensors" for half in HALVES))
 
     def read(self, piece: tuple[int, int]) -> Tally:
-        return Tally(read_json(self.paths(piece)[1]))
+        return Tally(read_json(self.paths(piece)[0]))
 
     def do(self, piece: tuple[int, int], model: Proxy) -> Tally:
         group, part = piece
         texts = self.query[group].texts(part, NUM_GROUPS)
         blocks = find_blocks(model.model, self.fit.layers)
-        gradients = query_gradient(model, blocks, texts)
+        documents = 0
+        for half, own in enumerate(_halves(texts)):
+            gradients = query_gradient(model, blocks, own)
+            files.write_once(self.paths(piece)[1 + half], gradients.save())
+            documents += gradients.num_examples
         tokens = sum(len(ids) for ids in tokenize(model.tokenizer, texts))
-        counts = {f"documents/{group}": gradients.num_examples, f"tokens/{group}": tokens}
-        files.write_once(self.paths(piece)[0], gradients.save())
-        write_json(self.paths(piece)[1], counts)
+        counts = {f"documents/{group}": documents, f"tokens/{group}": tokens}
+        write_json(self.paths(piece)[0], counts)
         return Tally(counts)
 
     def finish(self, total: Tally) -> None:
-        means = {}
+        means: Vectors = {}
+        halves: Vectors = {}
         for number, group in enumerate(self.query):
-            parts = (
-                GradientSum.load(files.read_bytes(self.paths(piece)[0]))
-                for piece in self.pieces()
-                if piece[0] == number
-            )
-            means[group.name] = functools.reduce(operator.add, parts).mean()
+            sums = [self._sum(number, half) for half in HALVES]
+            means[group.name] = functools.reduce(operator.add, sums).mean()
+            if all(each.num_examples for each in sums):
+                for half, each in zip(HALVES, sums, strict=True):
+                    halves[half_name(group.name, half)] = each.mean()
         groups = {
             group.name: {kind: total[f"{kind}/{number}"] for kind in ("documents", "tokens")}
             for number, group in enumerate(self.query)
         }
         write_json(files.join(self.folder, "query.json"), groups)
-        files.write_once(self.artifact, save_vectors(self._precondition(means)))
+        vectors = self._precondition(means | halves)
+        for path, names in ((halves_path(self.folder), halves), (self.artifact, means)):
+            files.write_once(path, save_vectors({name: vectors[name] for name in names}))
+
+    def _sum(self, group: int, half: int) -> GradientSum:
+        parts = (
+            GradientSum.load(files.read_bytes(self.paths(piece)[1 + half]))
+            for piece in self.pieces()
+            if piece[0] == group
+        )
+        return functools.reduce(operator.add, parts)
 
     def _precondition(self, means: Vectors) -> Vectors:
         if self.kind == "identity":
             return means
         vectors: Vectors = {name: {} for name in means}
-        # One module's eigenvectors at a time: those of all modules would not fit a small worker.
-        for module in read_json(files.join(self.curvature_dir, "covariances.json"))["modules"]:
-            curvature = self._curvature(module)
+        # One input's eigenvectors at a time: those of all would not fit a small worker.
+        for source in _inputs(self.curvature_dir):
+            curvature = self._curvature(source)
             for name, gradients in means.items():
                 part = {block: gradients[block] for block in curvature.blocks}
                 vectors[name] |= curvature.precondition(part)
         return vectors
 
-    def _curvature(self, module: str) -> Curvature:
+    def _curvature(self, source: str) -> Curvature:
         sums = None
         if self.kind == "ekfac":
             parts = (
                 EigenvalueSum.load(
-                    files.read_bytes(_part_path(self.curvature_dir, "eigenvalues", module, g))
+                    files.read_bytes(_part_path(self.curvature_dir, "eigenvalues", source, g))
                 )
                 for g in range(NUM_GROUPS)
             )
-            sums = {module: functools.reduce(operator.add, parts)}
-        basis = load_basis(self.curvature_dir, module)
-        return Curvature.from_parts({module: basis}, sums, self.damping_ratio)
+            sums = {source: functools.reduce(operator.add, parts)}
+        basis = load_basis(self.curvature_dir, source)
+        return Curvature.from_parts({source: basis}, sums, self.damping_ratio)
 
 
 def vectors_path(folder: str) -> str:
@@ -326,14 +343,37 @@ def vectors_path(folder: str) -> str:
     return files.join(folder, "vectors.safetensors")
 
 
-def load_basis(folder: str, module: str) -> Eigenbasis:
-    """Loads the eigenbasis of a module."""
-    return Eigenbasis.load(files.read_bytes(_basis_path(folder, module)))
+def halves_path(folder: str) -> str:
+    """Where `FitQueryVectors` writes the vectors of each group's halves; a group that fills only one has none."""
+    return files.join(folder, "halves.safetensors")
 
 
-def _basis_path(folder: str, module: str) -> str:
-    return files.join(folder, "bases", f"{module}.safetensors")
+def half_name(group: str, half: int) -> str:
+    """Names a half of a query group; no group's name holds a colon."""
+    return f"{group}:{half}"
 
 
-def _part_path(folder: str, kind: str, module: str, group: int) -> str:
-    return files.join(folder, kind, f"{module}-{group:02d}.safetensors")
+def _halves(texts: Sequence[str]) -> list[list[str]]:
+    """Splits texts in two by a hash of their own, so that neither half depends on files or on the run's seed."""
+    draws = seeding.uniform(0, "query half", seeding.keys(texts))
+    is_second = (draws >= 0.5).tolist()
+    return [
+        [t for t, second in zip(texts, is_second, strict=True) if second == half] for half in HALVES
+    ]
+
+
+def load_basis(folder: str, name: str) -> Eigenbasis:
+    """Loads the eigenbasis of an input."""
+    return Eigenbasis.load(files.read_bytes(_basis_path(folder, name)))
+
+
+def _inputs(folder: str) -> list[str]:
+    return list(read_json(files.join(folder, "covariances.json"))["inputs"])
+
+
+def _basis_path(folder: str, name: str) -> str:
+    return files.join(folder, "bases", f"{name}.safetensors")
+
+
+def _part_path(folder: str, kind: str, name: str, group: int) -> str:
+    return files.join(folder, kind, f"{name}-{group:02d}.safetensors")

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from beam_quad import errors
-from beam_quad.gradients import passes, windows
+from beam_quad.gradients import find_blocks, passes, windows
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
 
@@ -35,6 +36,63 @@ def test_nothing_below_the_lowest_tracked_layer_is_differentiated():
     _record_pass(proxy, ["model.layers.0.self_attn.q_proj"], [1, 2, 3], 16)
     assert graphs == [False, True]
     assert all(p.grad is None for p in proxy.model.parameters())
+
+
+def _groups(proxy, layers="regex:layers.1"):
+    groups = passes.input_groups(proxy, find_blocks(proxy.model, layers))
+    assert all(group[0].module == name for name, group in groups.items())
+    return [[block.name.rpartition(".")[2] for block in group] for group in groups.values()]
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("llama", "q_proj k_proj v_proj, o_proj, gate_proj up_proj, down_proj"),
+        ("qwen2", "q_proj k_proj v_proj, o_proj, gate_proj up_proj, down_proj"),
+        ("phi3", "o_proj, q k v, gate up, down_proj"),
+        ("cohere", "q_proj k_proj v_proj gate_proj up_proj, o_proj, down_proj"),
+    ],
+)
+def test_modules_that_are_given_the_same_tensor_are_one_group(family, expected):
+    assert _groups(tiny.proxy(family)) == [group.split() for group in expected.split(", ")]
+
+
+def test_a_bias_or_a_change_in_place_is_another_input():
+    proxy = tiny.proxy()
+    attention = proxy.model.model.layers[1].self_attn
+    attention.v_proj = nn.Linear(16, 8, dtype=torch.float64)
+    assert _groups(proxy, "last:1") == [["q_proj", "k_proj"], ["v_proj"], ["o_proj"]]
+
+    def double(module, inputs):
+        inputs[0].mul_(2)
+
+    attention.k_proj.register_forward_pre_hook(double)
+    assert _groups(proxy, "last:1") == [["q_proj"], ["k_proj"], ["v_proj"], ["o_proj"]]
+
+
+@pytest.mark.parametrize(
+    ("is_called", "reason"),
+    [
+        (False, "texts do not pass through it"),
+        (True, r"is called with \(1, 1, 16\) for 1 x 2 tokens"),
+    ],
+)
+def test_a_module_that_does_not_see_every_token_is_refused(is_called, reason):
+    proxy = tiny.proxy()
+    attention = proxy.model.model.layers[1].self_attn
+    attention.spare_proj = nn.Linear(16, 16, dtype=torch.float64)
+
+    def call(module, inputs):
+        attention.spare_proj(inputs[0][:, 1:])
+
+    if is_called:
+        attention.o_proj.register_forward_pre_hook(call)
+    blocks = find_blocks(proxy.model, "last:1")
+    message = rf"spare_proj is tracked, but {reason}.*; choose other layers with --layers regex:"
+    with pytest.raises(errors.UsageError, match=message):
+        passes.input_groups(proxy, blocks)
+    with pytest.raises(errors.UsageError, match="spare_proj is tracked"):
+        _record_pass(proxy, [block.module for block in blocks], [1, 2, 3], 16)
 
 
 def test_hooks_are_removed_even_after_an_error():

@@ -26,6 +26,12 @@ def test_all_is_attention_and_mlp_and_nothing_else(family):
     assert covered == sum(expected)
 
 
+@pytest.mark.parametrize("family", ["phi3", "glm4"])
+def test_gate_and_up_are_cut(family):
+    names = {b.name.split(".")[-1]: b.shape for b in find_blocks(tiny.model(family), "mlp")}
+    assert names == {"gate": (24, 16), "up": (24, 16), "down_proj": (16, 24)}
+
+
 def test_gqa_keys_are_narrower_than_queries():
     shapes = {b.name.split(".")[-1]: b.shape for b in find_blocks(tiny.model("phi3"), "last:1")}
     assert shapes == {"q": (16, 16), "k": (8, 16), "v": (8, 16), "o_proj": (16, 16)}
@@ -54,14 +60,36 @@ def test_modules_keep_their_blocks_together():
     assert [len(blocks) for blocks in grouped.values()] == [3, 1]
 
 
-def test_a_mixture_has_attention_only():
-    model = tiny.model("mixtral")
+@pytest.mark.parametrize("family", tiny.MIXTURES)
+def test_a_mixture_has_attention_only(family):
+    model = tiny.model(family)
     assert len(find_blocks(model, "attention")) == 8
     for layers in ("mlp", "all"):
         with pytest.raises(
             errors.UsageError, match=r"experts as 3-D parameters.*--layers attention"
         ):
             find_blocks(model, layers)
+
+
+def test_a_convolution_is_no_mixture():
+    model = tiny.model()
+    expected = find_blocks(model, "all")
+    model.model.layers[0].self_attn.conv = torch.nn.Conv1d(16, 16, 3)
+    assert find_blocks(model, "all") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("self_attn", "attention"), ("self_attn", "last:1"), ("self_attn", "all"), ("mlp", "all")],
+)
+def test_layers_of_another_name_are_listed_and_can_be_named(name, layers):
+    model = tiny.model()
+    for layer in model.model.layers:
+        layer.add_module("mixer", layer._modules.pop(name))
+    listed = r"linear layers are .*layers\.\*\.mixer\..*; choose some with --layers regex:"
+    with pytest.raises(errors.UsageError, match=listed):
+        find_blocks(model, layers)
+    assert all(".mixer." in block.name for block in find_blocks(model, r"regex:\.mixer\."))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +108,10 @@ def test_refuses_what_it_cannot_find(layers, message):
         find_blocks(tiny.model(), layers)
 
 
-def test_refuses_an_unknown_fused_layout_but_takes_it_whole():
-    model = tiny.model("gpt_neox")
+@pytest.mark.parametrize(("family", "fused"), [("gpt_neox", "query_key_value"), ("mpt", "Wqkv")])
+def test_refuses_an_unknown_fused_layout_but_takes_it_whole(family, fused):
+    model = tiny.model(family)
     model.config.model_type = "another"
-    with pytest.raises(errors.UsageError, match=r"layout of .*query_key_value is not known"):
+    with pytest.raises(errors.UsageError, match=rf"layout of .*{fused} is not known"):
         find_blocks(model, "attention")
-    assert len(find_blocks(model, "regex:query_key_value")) == 2
+    assert len(find_blocks(model, f"regex:{fused}")) == 2

@@ -26,6 +26,8 @@ _SIZES = {
     "pad_token_id": 0,
 }
 _GROUPED = {**_SIZES, "num_key_value_heads": 2}
+# Windows of attention shorter than the texts, so that they show.
+_SLIDING = {**_GROUPED, "sliding_window": 8}
 _CONFIGS = {
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCABULARY,
@@ -38,16 +40,53 @@ _CONFIGS = {
     ),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**_SIZES),
     "llama": lambda: transformers.LlamaConfig(**_GROUPED),
-    "mistral": lambda: transformers.MistralConfig(**_GROUPED),
+    "mistral": lambda: transformers.MistralConfig(**_SLIDING),
     "qwen2": lambda: transformers.Qwen2Config(**_GROUPED),
     "qwen3": lambda: transformers.Qwen3Config(**_GROUPED, head_dim=4),
-    "gemma2": lambda: transformers.Gemma2Config(**_GROUPED, head_dim=4),
-    "gemma3": lambda: transformers.Gemma3TextConfig(**_GROUPED, head_dim=4),
+    "gemma2": lambda: transformers.Gemma2Config(**_SLIDING, head_dim=4),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**_SLIDING, head_dim=4),
     "phi3": lambda: transformers.Phi3Config(**_GROUPED, rms_norm_eps=1e-6),
     "olmo2": lambda: transformers.Olmo2Config(**_GROUPED),
+    "smollm3": lambda: transformers.SmolLM3Config(**_GROUPED),
+    # 2-D inputs of fc1, next to the attention.
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=24,
+        max_position_embeddings=64,
+        word_embed_proj_dim=16,
+        activation_function="gelu",  # not ReLU, whose kinks spoil finite differences
+    ),
+    "mpt": lambda: transformers.MptConfig(
+        vocab_size=VOCABULARY, d_model=16, n_layers=2, n_heads=4, max_seq_len=64, expansion_ratio=2
+    ),
+    "glm4": lambda: transformers.Glm4Config(**_GROUPED, head_dim=4),
+    # Attention and MLP read the same tensor.
+    "cohere": lambda: transformers.CohereConfig(**_GROUPED),
     "mixtral": lambda: transformers.MixtralConfig(**_GROUPED, num_local_experts=4),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **_GROUPED, head_dim=4, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8
+    ),
+    "olmoe": lambda: transformers.OlmoeConfig(**_GROUPED, num_experts=4, num_experts_per_tok=2),
+    # 4-D inputs of kv_b_proj.
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(
+        **_SIZES,
+        moe_intermediate_size=8,
+        n_routed_experts=4,
+        n_group=2,
+        topk_group=1,
+        num_experts_per_tok=2,
+        kv_lora_rank=8,
+        q_lora_rank=None,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=4,
+        first_k_dense_replace=0,
+    ),
 }
-MIXTURES = ("mixtral",)
+MIXTURES = ("mixtral", "qwen3_moe", "olmoe", "deepseek_v3")
 FAMILIES = tuple(name for name in _CONFIGS if name not in MIXTURES)
 
 

@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from beam_quad.gradients import find_blocks
+from beam_quad.gradients import find_blocks, passes
 from beam_quad.scoring import (
     InfluenceScorer,
     PerplexityScorer,
@@ -110,10 +110,11 @@ def test_fitting_flops_are_those_counted(family, labels):
     proxy = tiny.proxy(family)
     blocks = find_blocks(proxy.model, "all")
     costs = costs_of(family, "all")
-    counted = flops_per_token(lambda: covariance_sums(proxy, blocks, IDS, TEXTS, 0, labels))
-    assert costs.covariance_flops(LENGTH, labels) == counted
+    counted = count(lambda: covariance_sums(proxy, blocks, IDS, TEXTS, 0, labels))
+    probe = count(lambda: passes.input_groups(proxy, blocks))
+    assert costs.covariance_flops(LENGTH, labels) == (counted - probe) / (len(TEXTS) * LENGTH)
     sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0, labels)
-    bases = {module: eigenbasis(total) for module, total in sums.items()}
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
     counted = flops_per_token(lambda: eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 0, labels))
     assert costs.eigenvalue_flops(LENGTH, labels) == counted
 
@@ -136,7 +137,7 @@ def test_bytes_are_those_written(family):
     costs = costs_of(family, "all")
     sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0)
     assert costs.covariance_bytes == tensor_bytes(total.save() for total in sums.values())
-    bases = {module: eigenbasis(total) for module, total in sums.items()}
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
     assert costs.eigenbasis_bytes == tensor_bytes(basis.save() for basis in bases.values())
     eigenvalues = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 0)
     assert costs.eigenvalue_bytes == tensor_bytes(part.save() for part in eigenvalues.values())

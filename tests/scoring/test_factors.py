@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from beam_quad import errors, seeding
-from beam_quad.gradients import find_blocks, losses, tracked, windows
+from beam_quad.gradients import find_blocks, losses, passes, tracked, windows
 from beam_quad.scoring import (
     CovarianceSum,
+    Curvature,
     Eigenbasis,
     covariance_sums,
     eigenbasis,
@@ -64,35 +65,59 @@ def looped_covariances(proxy, block, labels, seed):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_covariances_are_the_loops(family, labels):
     proxy = tiny.proxy(family)
-    block = find_blocks(proxy.model, "last:1")[1]
-    (total,) = covariance_sums(proxy, [block], IDS, TEXTS, 3, labels).values()
-    a_sum, g_sum, num_tokens = looped_covariances(proxy, block, labels, 3)
-    torch.testing.assert_close(total.activation, a_sum, **EXACT)
-    torch.testing.assert_close(total.gradients[block.name], g_sum, **EXACT)
-    assert (total.num_tokens, total.num_sequences) == (num_tokens, 7)
+    blocks = find_blocks(proxy.model, "last:1")
+    sums = covariance_sums(proxy, blocks, IDS, TEXTS, 3, labels)
+    assert [len(total.gradients) for total in sums.values()] == [3, 1]
+    for block in blocks:
+        (total,) = (total for total in sums.values() if block.name in total.gradients)
+        a_sum, g_sum, num_tokens = looped_covariances(proxy, block, labels, 3)
+        torch.testing.assert_close(total.activation, a_sum, **EXACT)
+        torch.testing.assert_close(total.gradients[block.name], g_sum, **EXACT)
+        assert (total.num_tokens, total.num_sequences) == (num_tokens, 7)
 
 
 @pytest.mark.parametrize("labels", ["sampled", "empirical"])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "cohere"])
 def test_eigenvalues_are_mean_squares_of_rotated_sequence_gradients(family, labels):
     proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, "last:1")
+    blocks = find_blocks(proxy.model, r"regex:\.1\..*(attn|mlp)")
     sums = covariance_sums(proxy, blocks, IDS, TEXTS, 3, labels)
     bases = {name: eigenbasis(total) for name, total in sums.items()}
+    basis_of = {block: basis for basis in bases.values() for block in basis.gradient_vectors}
     found = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 3, labels)
     proxy.model.requires_grad_(True)
     expected = dict.fromkeys([b.name for b in blocks], 0.0)
     for loss in sum_losses(proxy, labels, 3):
         gradients = reference.gradient(proxy, blocks, loss)
         for b in blocks:
-            basis = bases[b.module]
+            basis = basis_of[b.name]
             rotated = (
                 basis.gradient_vectors[b.name].T @ gradients[b.name] @ basis.activation_vectors
             )
             expected[b.name] = expected[b.name] + rotated**2
-    for b in blocks:
-        torch.testing.assert_close(found[b.module].squares[b.name], expected[b.name], **EXACT)
-        assert found[b.module].num_sequences == 7
+    squares = {name: square for part in found.values() for name, square in part.squares.items()}
+    torch.testing.assert_close(squares, expected, **EXACT)
+    assert {part.num_sequences for part in found.values()} == {7}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "cohere"])
+def test_sharing_the_inputs_changes_no_preconditioned_vector(family, monkeypatch):
+    proxy = tiny.proxy(family)
+    blocks = find_blocks(proxy.model, "all")
+    gradients = reference.random_vectors(blocks)
+
+    def precondition():
+        sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0)
+        bases = {name: eigenbasis(total) for name, total in sums.items()}
+        squares = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 0)
+        vectors = Curvature.from_parts(bases, squares).precondition(gradients)
+        return len(sums), {block.name: vectors[block.name] for block in blocks}
+
+    num_inputs, found = precondition()
+    monkeypatch.setattr(passes, "input_groups", lambda _, blocks: tracked.by_module(blocks))
+    num_modules, expected = precondition()
+    assert num_inputs < num_modules == len(blocks)
+    torch.testing.assert_close(found, expected, **EXACT)
 
 
 def test_sums_do_not_depend_on_the_partition_or_the_batches():
@@ -104,11 +129,9 @@ def test_sums_do_not_depend_on_the_partition_or_the_batches():
         covariance_sums(small, blocks, [IDS[i] for i in part], [TEXTS[i] for i in part], 0)
         for part in (order[:2], order[2:])
     ]
-    for module in tracked.by_module(blocks):
-        total = parts[0][module] + parts[1][module]
-        torch.testing.assert_close(
-            dataclasses.asdict(total), dataclasses.asdict(whole[module]), **EXACT
-        )
+    for name, expected in whole.items():
+        total = parts[0][name] + parts[1][name]
+        torch.testing.assert_close(dataclasses.asdict(total), dataclasses.asdict(expected), **EXACT)
 
 
 def test_sampled_labels_depend_on_the_seed():
@@ -122,7 +145,7 @@ def test_sampled_labels_depend_on_the_seed():
 
 
 def test_sums_and_bases_survive_bytes():
-    proxy = tiny.proxy("gpt2")
+    proxy = tiny.proxy("gpt2", torch.float32)
     blocks = find_blocks(proxy.model, "last:1")[:3]
     (total,) = covariance_sums(proxy, blocks, IDS, TEXTS, 0).values()
     loaded = CovarianceSum.load(total.save())
@@ -135,6 +158,17 @@ def test_sums_and_bases_survive_bytes():
         dataclasses.asdict(loaded_basis), dataclasses.asdict(basis), rtol=0, atol=0
     )
     assert total.save() == loaded.save()
+
+
+def test_only_half_of_a_symmetric_matrix_is_written():
+    sums = [torch.rand(size, size) for size in (1, 2, 200)]
+    total = CovarianceSum(sums[2] + sums[2].T, {"b": sums[1] + sums[1].T, "c": sums[0]}, 1, 1)
+    data = total.save()
+    loaded = CovarianceSum.load(data)
+    torch.testing.assert_close(
+        dataclasses.asdict(loaded), dataclasses.asdict(total), rtol=0, atol=0
+    )
+    assert len(data) < 4 * 200 * 202 / 2 + 500
 
 
 def test_a_basis_diagonalises_the_means_and_clamps_at_0():
@@ -165,3 +199,5 @@ def test_refuses_what_is_not_a_covariance():
         covariance_sums(tiny.proxy(), [], IDS, TEXTS, 0, "true")
     with pytest.raises(ValueError, match="1 ids but 6 texts"):
         covariance_sums(tiny.proxy(), [], IDS[:1], TEXTS, 0)
+    with pytest.raises(ValueError, match=r"no eigenbasis for .*q_proj"):
+        eigenvalue_sums(tiny.proxy(), find_blocks(tiny.model()), {}, IDS, TEXTS, 0)

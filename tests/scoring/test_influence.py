@@ -49,8 +49,9 @@ def test_scores_are_products_with_gradients_from_backward(family):
     assert np.isnan(found[2])
 
 
-def test_scores_of_a_mixtures_attention():
-    proxy = tiny.proxy("mixtral", torch.float32)  # torch multiplies experts in at most float32
+@pytest.mark.parametrize("family", tiny.MIXTURES)
+def test_scores_of_a_mixtures_attention(family):
+    proxy = tiny.proxy(family, torch.float32)  # torch multiplies experts in at most float32
     blocks = find_blocks(proxy.model, "attention")
     v = reference.random_vectors(blocks)
     expected = [
@@ -114,6 +115,47 @@ def test_scores_do_not_depend_on_order_company_or_batch_size():
     small = score(tiny.proxy(max_batch_tokens=1), blocks, v)
     for found in (backwards, alone, small):
         np.testing.assert_allclose(found, expected, **EXACT)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES + tiny.MIXTURES)
+def test_scores_do_not_depend_on_the_amount_of_padding(family):
+    dtype = torch.float32 if family in tiny.MIXTURES else torch.float64
+    proxy = tiny.proxy(family, dtype, context_length=64, max_batch_tokens=128)
+    blocks = find_blocks(proxy.model)
+    v = reference.random_vectors(blocks)
+    short, long = tiny.texts([33, 64])  # padded to 40 alone, and to 64 together
+    (alone,), (_, together) = (score(proxy, blocks, v, t) for t in ([short], [long, short]))
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_scores_do_not_depend_on_how_the_tokenizer_pads_and_truncates(side):
+    proxy = tiny.proxy()
+    blocks = find_blocks(proxy.model)
+    v = reference.random_vectors(blocks)
+    expected = score(proxy, blocks, v)
+    proxy.tokenizer.pad_token = "7"
+    proxy.tokenizer.padding_side = proxy.tokenizer.truncation_side = side
+    proxy.tokenizer.model_max_length = 4
+    proxy.tokenizer.backend_tokenizer.enable_padding(direction=side, pad_id=7, pad_token="7")
+    proxy.tokenizer.backend_tokenizer.enable_truncation(4, direction=side)
+    np.testing.assert_array_equal(score(proxy, blocks, v), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_gpu_scores_like_the_cpu(family):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    on_device = {}
+    for device in ("cpu", "cuda"):
+        proxy = tiny.proxy(family, torch.float32)
+        proxy.model.to(device)
+        blocks = find_blocks(proxy.model, "all")
+        v = preconditioned_query(proxy, blocks, TEXTS[:2], TEXTS)
+        on_device[device] = score(proxy, blocks, v)
+    scale = np.nanmax(np.abs(on_device["cpu"]))
+    np.testing.assert_allclose(on_device["cuda"], on_device["cpu"], rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_the_same_call_gives_the_same_bits():
@@ -198,13 +240,70 @@ def test_bfloat16_ranks_like_float64():
     assert np.corrcoef(exact, rounded)[0, 1] > 0.999
 
 
-def test_a_score_that_is_not_finite_is_nan():
+def test_documents_of_no_token_and_of_one_are_nan_and_of_two_are_scored():
     proxy = tiny.proxy()
     blocks = find_blocks(proxy.model)
+    v = reference.random_vectors(blocks)
+    found = score(proxy, blocks, v, ["", "5", "5 9"])
+    expected = reference.inner(v, reference.document_gradient(proxy, blocks, "5 9"))
+    np.testing.assert_allclose(found, [np.nan, np.nan, expected], rtol=1e-7)
+    assert np.isnan(score(proxy, blocks, v, ["", "5"])).all()
+    assert score(proxy, blocks, v, []).shape == (0,)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_last_window_of_one_token_counts_for_nothing(normalize):
+    proxy = tiny.proxy(context_length=16)
+    blocks = find_blocks(proxy.model)
+    v = reference.random_vectors(blocks)
+    (longer,) = tiny.texts([33])
+    found = score(proxy, blocks, v, [longer, longer.rsplit(" ", 1)[0]], normalize)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], found[1], **EXACT)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_score_that_is_not_finite_is_nan_and_spoils_no_other(dtype, normalize):
+    proxy = tiny.proxy(dtype=dtype)
+    blocks = find_blocks(proxy.model)
+    v = reference.random_vectors(blocks)
     proxy.model.get_input_embeddings().weight[7] = torch.inf
-    found = score(proxy, blocks, reference.random_vectors(blocks), ["1 2 3", "1 7 3"])
-    assert np.isfinite(found).tolist() == [True, False]
-    assert np.isnan(found[1])
+    found = score(proxy, blocks, v, ["1 2 3", "1 7 3"], normalize)
+    (alone,) = score(proxy, blocks, v, ["1 2 3"], normalize)
+    np.testing.assert_allclose(found, [alone, np.nan], rtol=1e-5)
+    assert np.isfinite(alone)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_overflows_scores_nan(dtype, normalize):
+    proxy = tiny.proxy(dtype=dtype)
+    for layer in proxy.model.model.layers:
+        layer.mlp.gate_proj.weight *= 1e38
+        layer.mlp.up_proj.weight *= 1e38
+    blocks = find_blocks(proxy.model)
+    assert np.isnan(
+        score(proxy, blocks, reference.random_vectors(blocks), normalize=normalize)
+    ).all()
+
+
+def test_a_norm_that_overflows_is_no_norm():
+    proxy = tiny.proxy(dtype=torch.float32)
+    proxy.model.lm_head.weight.mul_(1e30)
+    blocks = find_blocks(proxy.model)
+    v = reference.random_vectors(blocks)
+    assert np.isfinite(score(proxy, blocks, v, ["3 4 5 6"])).all()
+    assert np.isnan(score(proxy, blocks, v, ["3 4 5 6"], normalize=True)).all()
+
+
+def test_blocks_of_opposite_infinities_score_nan_without_a_warning(monkeypatch):
+    proxy = tiny.proxy()
+    blocks = find_blocks(proxy.model)
+    scorer = InfluenceScorer(proxy, blocks, {"query": reference.random_vectors(blocks)})
+    by_block = np.array([[[np.inf, -np.inf]], [[1.0, 2.0]]])
+    monkeypatch.setattr(scorer, "score_blocks", lambda texts: by_block)
+    np.testing.assert_array_equal(scorer.score(["3 4", "5 6"]), [[np.nan], [3]])
 
 
 def counting(start, step, length=14):
