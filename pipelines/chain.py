@@ -14,6 +14,7 @@ from beam_quad.io.formats import is_jsonl
 from beam_quad.io.plan import write_plan
 from beam_quad.io.splits import InputPlan
 from beam_quad.transforms import candidates, cluster, curvature, score, select
+from beam_quad.transforms.calibrate import CalibrateScoring, calibration_path
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.deduplicate import FindDuplicateIds
 from beam_quad.transforms.embed import EmbedExamples
@@ -24,19 +25,20 @@ from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.texts import Query, SampleTexts
 from beam_quad.transforms.write import WriteSelection
 from pipelines.inputs import Inputs
-from pipelines.options import QuadOptions, needs_clusters, needs_proxy
+from pipelines.options import QuadOptions, needs_clusters, needs_proxy, why_exact
 
 # Bumped when a stage's files change their meaning, so that files of an older version are not read.
 _VERSIONS = {
     "blocks": 1,
+    "calibration": 1,
     "clusters": 1,
     "combined": 1,
     "corpus": 1,
     "corpus_scores": 1,
-    "curvature": 1,
+    "curvature": 2,
     "embeddings": 1,
     "ngrams": 1,
-    "query": 1,
+    "query": 2,
     "query_plan": 1,
     "ranking": 1,
     "reserve": 1,
@@ -45,7 +47,7 @@ _VERSIONS = {
     "sample": 1,
     "scores": 1,
 }
-_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads")
+_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads", "accelerator")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,14 +270,43 @@ class _Builder:
             pilot = self._folder("combined", blocks, scoring.key, weights)
             combined = files.join(pilot, "combined.safetensors")
         for number in range(policy.num_rounds + 1):
-            if number == 1 and combined is not None and isinstance(scoring, score.InfluenceScoring):
-                scoring = dataclasses.replace(scoring, vectors_path=combined)
+            if number == 1 and isinstance(scoring, score.InfluenceScoring):
+                scoring = self._calibrated(scoring, bandit, combined)
             scores = self._folder("scores", scoring.key)
             self.tasks.append(RunRound(bandit, number, scoring, scores, weights, combined))
         path = files.join(folder, "selection.parquet")
         num_rounds = policy.num_rounds + 1
         self.tasks.append(select.CutBlocks(self.corpus, bandit, num_rounds, assignments, path))
         return select.BlockSelection(bandit, num_rounds, assignments, path)
+
+    def _calibrated(
+        self, scoring: score.InfluenceScoring, bandit: Bandit, combined: str | None
+    ) -> score.InfluenceScoring:
+        """Adds the stage after the pilot, and returns how the rounds that follow score."""
+        options = self.options
+        weights = [group.weight for group in self.query]
+        # Named by the pilot alone, which no budget changes.
+        folder = self._folder(
+            "calibration", bandit.blocks_dir, scoring.key, weights, options.scoring
+        )
+        self.folders["calibration"] = folder
+        if combined is not None:
+            scoring = dataclasses.replace(scoring, vectors_path=combined)
+        reason = why_exact(options)
+        self.tasks.append(
+            CalibrateScoring(
+                scoring,
+                bandit,
+                tuple(group.name for group in self.query),
+                curvature.halves_path(self.folders["query"]),
+                reason,
+                options.scoring == "two_forwards",
+                folder,
+            )
+        )
+        if reason is not None:
+            return scoring
+        return dataclasses.replace(scoring, calibration_path=calibration_path(folder))
 
     def _policy(self) -> QuadPolicy:
         options = self.options
@@ -411,4 +442,5 @@ class _Builder:
             bandit=blocks.bandit if blocks else None,
             num_rounds=blocks.num_rounds if blocks else 0,
             scores_dir=self.folders.get("scores"),
+            calibration_dir=self.folders.get("calibration"),
         )

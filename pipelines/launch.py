@@ -3,15 +3,23 @@
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    TestOptions,
+)
 
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
 from beam_quad.io import files
 from beam_quad.io.lock import OutputLock
+from beam_quad.reporting.sections.query import LEAST_AGREEMENT
+from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import chain as chains
 from pipelines import options as flags
@@ -30,6 +38,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     Raises:
       BeamQuadError: With one line that says what to do.
     """
+    _check_accelerator(options, beam_arguments)
     beam_options = _beam_options(beam_arguments)
     runner = beam_options.view_as(StandardOptions).runner or ""
     if runner in _LOCAL_RUNNERS:
@@ -60,15 +69,14 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
             files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
         chain.write_plans()
         pipeline = beam.Pipeline(options=beam_options)
-        wire(pipeline, chain)
+        wire(pipeline, chain, options.accelerator)
         watching = (
             progress.told(chain.tasks) if runner in _LOCAL_RUNNERS else contextlib.nullcontext()
         )
         with watching:
             result = _run(pipeline, wait=runner not in _SUBMITTING_RUNNERS)
         if runner in _SUBMITTING_RUNNERS:
-            lock.hand_over(str(result.job_id()))
-            print(f"submitted as {result.job_id()}; {output}/COMPLETE appears when it is done")
+            _hand_over(lock, result, beam_options, output)
             return 0
     finally:
         lock.release()
@@ -76,13 +84,33 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     return 0
 
 
-def wire(pipeline: beam.Pipeline, chain: chains.Chain) -> beam.PCollection[Token]:
-    """Adds the chain of stages to a pipeline."""
+def wire(
+    pipeline: beam.Pipeline, chain: chains.Chain, accelerator: str | None = None
+) -> beam.PCollection[Token]:
+    """Adds the chain of stages to a pipeline; the steps with a model carry the accelerator as a resource hint."""
     first = Token("Plan", chain.plan_path)
     tokens = pipeline | beam.Impulse() | "Start" >> beam.Map(_replace, first)
     for task in chain.tasks:
-        tokens = tokens | task.name >> Stage(task)
+        tokens = tokens | task.name >> Stage(task, accelerator)
     return tokens
+
+
+def _hand_over(lock: OutputLock, result: Any, options: PipelineOptions, output: str) -> None:
+    """Leaves the lock to the job that was submitted; a dry run submits none."""
+    if options.view_as(TestOptions).dry_run:
+        print("dry run: the graph was built, and nothing was started")
+        return
+    # A Flex Template's launcher only stages the graph: the job has a name there, and no id yet.
+    job = result.job_id() if result.has_job else options.view_as(GoogleCloudOptions).job_name
+    lock.hand_over(str(job))
+    print(f"submitted as {job}; {output}/COMPLETE appears when it is done")
+
+
+def _check_accelerator(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> None:
+    if options.accelerator and any("accelerator=" in argument for argument in beam_arguments):
+        raise UsageError(
+            "pass --accelerator for the stages with a model, or Beam's accelerator for all, not both"
+        )
 
 
 def _replace(_: bytes, token: Token) -> Token:
@@ -167,6 +195,20 @@ def _print_summary(output: str) -> None:
             f"mean influence {influence['selected_mean']:.4g}, "
             f"of a random draw {influence['random_mean']:.4g}"
         )
+    for line in _about_scoring(manifest.get("scoring") or {}):
+        print(line)
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")
     print(f"report: {files.join(output, 'report.html')}")
+
+
+def _about_scoring(scoring: dict[str, Any]) -> Iterator[str]:
+    if scoring.get("num_examples"):
+        way = "by two forward passes" if scoring["way"] == TWO_FORWARDS else "exactly"
+        yield f"rounds scored {way}: {scoring['reason']}"
+    for group, agreement in scoring.get("halves", {}).items():
+        if agreement is not None and agreement < LEAST_AGREEMENT:
+            yield (
+                f"warning: the two halves of query group {group} rank the pilot differently "
+                f"(rank correlation {agreement:.2f}); pass more query texts"
+            )

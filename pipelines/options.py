@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import datetime
 import difflib
 import os
 import re
@@ -16,6 +17,7 @@ from beam_quad.io.output import OUTPUT_FORMATS
 POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
 ACCEPTANCES = ("block", "instance")
 CURVATURES = ("ekfac", "kfac", "identity")
+SCORINGS = ("auto", "exact", "two_forwards")
 
 # Options that Beam's Flink job server knows and the Python SDK passes on without knowing.
 _JOB_SERVER_FLAGS = frozenset(
@@ -32,6 +34,16 @@ _JOB_SERVER_FLAGS = frozenset(
     }
 )
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+# `--flag`, and `--flag=true`: the parameters of a Flex Template are a map of strings.
+_SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "type": _switch, "default": False}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +84,7 @@ class QuadOptions:
     damping: float
     layers: str
     normalize: bool
+    scoring: Literal["auto", "exact", "two_forwards"]
     context_length: int | None
     max_windows: int
     max_batch_tokens: int
@@ -90,6 +103,7 @@ class QuadOptions:
     on_bad_file: str
     plan: bool
     take_over: bool
+    accelerator: str | None
 
 
 def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
@@ -110,6 +124,8 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
     groups = _query_groups(values.pop("query"), values.pop("query_group"))
     weights = _query_weights(values.pop("query_weight"), groups)
     values["input"] = tuple(values["input"])
+    today = datetime.datetime.now(datetime.UTC).date()
+    values["output"] = values["output"].replace("{date}", today.isoformat())
     options = QuadOptions(query=groups, query_weights=weights, **values)
     _check(options)
     return options, rest
@@ -133,11 +149,20 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_data(group: Any) -> None:
     add = group.add_argument
-    add("--input", action="append", required=True, help="glob of the corpus; may be repeated")
+    add(
+        "--input",
+        action="append",
+        required=True,
+        help="glob of the corpus; may be repeated, or a list with commas",
+    )
     add("--query", action="append", default=[], help="glob of the texts to become good at")
     add("--query_group", action="append", default=[], help="NAME=GLOB: a named part of the query")
     add("--query_weight", action="append", default=[], help="NAME=W: its relative weight")
-    add("--output", required=True, help="directory of the selection; new, or of the same run")
+    add(
+        "--output",
+        required=True,
+        help="directory of the selection; new, or of the same run; {date} is today, for schedulers",
+    )
     add("--artifacts", help="directory of what is reused; default OUTPUT/_run")
     add("--text_column", default="text", help="column of the text")
     add("--query_text_column", help="column of the text in query files; default as the corpus")
@@ -174,7 +199,13 @@ def _add_models(group: Any) -> None:
         help="labels of the Fisher: from the model, or the text's own",
     )
     add("--damping", type=float, default=0.1, help="over the mean eigenvalue of each block")
-    add("--normalize", action="store_true", help="divide influence by the gradient's norm")
+    add("--normalize", **_SWITCH, help="divide influence by the gradient's norm")
+    add(
+        "--scoring",
+        choices=SCORINGS,
+        default="auto",
+        help="influence by one forward and backward, by two forwards (float32), or what is cheaper",
+    )
     add("--context_length", type=int, help="tokens of a window; default the proxy's, at most 1024")
     add("--max_windows", type=int, default=4, help="windows of a text that are scored")
     add("--max_batch_tokens", type=int, default=8192, help="padded tokens of a micro-batch")
@@ -205,8 +236,11 @@ def _add_selection(group: Any) -> None:
 
 def _add_running(group: Any) -> None:
     add = group.add_argument
-    add("--plan", action="store_true", help="check everything, print the plan, start nothing")
-    add("--take_over", action="store_true", help="take the lock of a run on another host")
+    add("--plan", **_SWITCH, help="check everything, print the plan, start nothing")
+    add("--take_over", **_SWITCH, help="take the lock of a run on another host")
+    add(
+        "--accelerator", help="resource hint of stages with a model, such as type:nvidia-l4;count:1"
+    )
 
 
 def refuse_unknown(arguments: Sequence[str]) -> None:
@@ -253,9 +287,15 @@ def _subclasses(base: type) -> list[Any]:
     return direct + [deeper for child in direct for deeper in _subclasses(child)]
 
 
+def _split_named(texts: list[str]) -> list[str]:
+    """Splits NAME=A,B,OTHER=C before every name: one parameter of a template holds what flags repeat."""
+    before_name = re.compile(rf",(?={_GROUP_NAME.pattern}=)")
+    return [part for text in texts for part in before_name.split(text)]
+
+
 def _query_groups(plain: list[str], named: list[str]) -> dict[str, tuple[str, ...]]:
     groups: dict[str, list[str]] = {"query": list(plain)} if plain else {}
-    for text in named:
+    for text in _split_named(named):
         name, separator, glob = text.partition("=")
         if not separator or not glob or not _GROUP_NAME.fullmatch(name):
             raise UsageError(
@@ -267,7 +307,7 @@ def _query_groups(plain: list[str], named: list[str]) -> dict[str, tuple[str, ..
 
 def _query_weights(texts: list[str], groups: dict[str, tuple[str, ...]]) -> dict[str, float]:
     weights = dict.fromkeys(groups, 1.0)
-    for text in texts:
+    for text in _split_named(texts):
         name, _, value = text.partition("=")
         if name not in groups:
             raise UsageError(f"--query_weight={text}: no query group {name}; pass --query_group")
@@ -293,6 +333,19 @@ def needs_proxy(policy: str) -> bool:
 def needs_clusters(policy: str) -> bool:
     """Whether a policy looks at clusters."""
     return policy in ("quad", "cluster_uniform")
+
+
+def why_exact(options: QuadOptions) -> str | None:
+    """Says in a sentence why two forwards are out of the question; None where they are not."""
+    if options.scoring == "exact":
+        return "Exact scores were asked for."
+    if options.policy != "quad":
+        return "Without a pilot there is nothing to calibrate two forwards on."
+    if options.normalize:
+        return "Normalised scores need the gradient's norm, which two forwards do not give."
+    if options.dtype != "float32":
+        return f"In {options.dtype} the difference of two losses is rounding."
+    return None
 
 
 def _check(options: QuadOptions) -> None:
@@ -333,6 +386,10 @@ def _check(options: QuadOptions) -> None:
         raise UsageError(
             f"--context_length must be at least 2, got {options.context_length}: the first token is never predicted"
         )
+    if options.accelerator is not None and options.device == "cpu":
+        raise UsageError("--accelerator is for models on a GPU; pass --device=cuda with it")
+    if options.scoring == "two_forwards" and (why := why_exact(options)):
+        raise UsageError(f"--scoring=two_forwards cannot be: {why} Pass --scoring=auto.")
     blocks = options.blocks_per_cluster
     if blocks < 1 or blocks & (blocks - 1):
         raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")

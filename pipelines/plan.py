@@ -14,10 +14,11 @@ from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan
 from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
 from beam_quad.scoring.costs import ScoringCosts
+from beam_quad.transforms.calibrate import WORTHWHILE_PILOT
 from beam_quad.transforms.texts import NUM_GROUPS
 from pipelines.chain import Chain
 from pipelines.inputs import Inputs
-from pipelines.options import QuadOptions
+from pipelines.options import QuadOptions, why_exact
 
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
@@ -81,6 +82,8 @@ def _workload(
         context_length=options.context_length or min(positions, _DEFAULT_CONTEXT),
         max_windows=options.max_windows,
         normalize=options.normalize,
+        is_two_forwards=why_exact(options) is None
+        and (options.scoring == "two_forwards" or num_clusters * samples >= WORTHWHILE_PILOT),
         curvature=options.curvature,
         embedding_dim=dim,
         embedder_parameters=encoder_parameters,
@@ -103,9 +106,9 @@ def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
 
 
 def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
-    """Adds up the partial gradients and the vector of each query group, and their combination."""
-    gradients = sum(min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
-    vectors = len(inputs.query) + (1 if len(inputs.query) > 1 else 0)
+    """Adds up the partial gradients of each query group, its vector, those of its halves, and their combination."""
+    gradients = sum(2 * min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
+    vectors = 3 * len(inputs.query) + (1 if len(inputs.query) > 1 else 0)
     return (gradients + vectors) * scoring.vector_bytes
 
 

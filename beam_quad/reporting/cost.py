@@ -69,6 +69,7 @@ class Workload:
       context_length: Tokens of a window.
       max_windows: Windows of an example that are scored at most.
       normalize: Whether scores are divided by the gradient's norm.
+      is_two_forwards: Whether the rounds after the pilot are scored by two forwards.
       curvature: "ekfac", "kfac", or "identity" (none).
       embedding_dim: Dimension of an embedding.
       embedder_parameters: Parameters of the encoder; 0 for hashing.
@@ -93,6 +94,7 @@ class Workload:
     context_length: int
     max_windows: int
     normalize: bool
+    is_two_forwards: bool
     curvature: Literal["ekfac", "kfac", "identity"]
     embedding_dim: int
     embedder_parameters: int
@@ -263,7 +265,10 @@ def _curvature(w: Workload, device: Device) -> StageCost:
 
 
 def _score(name: str, documents: int, num_vectors: int, w: Workload, device: Device) -> StageCost:
-    per_token = w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
+    if w.is_two_forwards and name != "pilot":
+        per_token = w.scoring.two_forwards_flops(w.window_tokens, num_vectors)
+    else:
+        per_token = w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
     flops = per_token * documents * w.scored_tokens
     shuffled = float(documents * _SCORE_BYTES)
     return StageCost(name, documents, flops, _hours(flops, device), True, bytes_shuffled=shuffled)

@@ -1,5 +1,6 @@
 """Beam wiring: every stage of a selection as a transform of its own, and `Stage`, which links them into a chain."""
 
+from beam_quad.transforms.calibrate import CalibrateScoring
 from beam_quad.transforms.candidates import CountBlocks, GatherCandidates
 from beam_quad.transforms.cluster import AssignClusters, FitCenters
 from beam_quad.transforms.corpus import Corpus
@@ -22,6 +23,7 @@ from beam_quad.transforms.write import WriteSelection
 __all__ = [
     "AssignClusters",
     "Bandit",
+    "CalibrateScoring",
     "Corpus",
     "CountBlocks",
     "CountNgrams",

@@ -5,6 +5,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,9 @@ from beam_quad.transforms.candidates import (
     read_cluster,
     read_pull_keys,
 )
+from beam_quad.transforms.prefetch import prefetched
 from beam_quad.transforms.score import InfluenceScoring, Scorer, Scoring, ScoringTask
+from beam_quad.transforms.stage import timing_path
 
 _SCORES = pa.schema(
     [
@@ -170,9 +173,10 @@ class RunRound(ScoringTask):
             self.scores_dir, f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet"
         )
         num_scored = 0
+        halvings_before = _num_halvings(model)
         with aligned.table_writer(path, _SCORES) as writer:
-            for key, table in self._candidates(piece):
-                scores = model.score(table.column("text").to_pylist())
+            for key, table, prepared in prefetched(self._prepared(piece, model)):
+                scores = model.score(prepared)
                 writer.write(
                     {
                         "pull_key": [key] * table.num_rows,
@@ -183,7 +187,8 @@ class RunRound(ScoringTask):
                     }
                 )
                 num_scored += table.num_rows
-        return Tally({"scored": num_scored, "pulls": len(piece.arms)})
+        halvings = _num_halvings(model) - halvings_before
+        return Tally({"scored": num_scored, "pulls": len(piece.arms), "halvings": halvings})
 
     def finish(self, total: Tally | None) -> None:
         store = score_store(self.scores_dir)
@@ -207,6 +212,12 @@ class RunRound(ScoringTask):
         columns["influence"] = _finite_or_nan(groups @ weights)
         columns["group_influence"] = list(groups)
         aligned.write_table(self.artifact, ROUND_SCHEMA, columns)
+        halvings = total["halvings"] if total else 0
+        files.write_once(timing_path(self.clock, "halvings"), str(halvings).encode(), replace=True)
+
+    def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[str, pa.Table, Any]]:
+        for key, table in self._candidates(piece):
+            yield key, table, model.prepare(table.column("text").to_pylist())
 
     def _candidates(self, piece: Pulls) -> Iterator[tuple[str, pa.Table]]:
         columns = ["block", "key", "tokens", "example_id", "text"]
@@ -293,6 +304,11 @@ def _with_arm(table: pa.Table, cluster: int, block: int) -> pa.Table:
 def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
     values = np.array(column.to_pylist(), np.float64)
     return values.reshape(len(column), -1) if len(column) else np.zeros((0, width))
+
+
+def _num_halvings(model: Scorer) -> int:
+    # Of a scorer with a proxy; what runs without a model cannot run out of its memory.
+    return int(getattr(model, "num_halvings", 0))
 
 
 def _finite_or_nan(scores: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """How examples are scored, as small configurations, and the stage that scores every example of a corpus."""
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
-from beam_quad.gradients.proxy import ProxySpec, load_proxy, require_device
+from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy, require_device
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import aligned, files
 from beam_quad.io.rows import read_rows
@@ -15,18 +16,27 @@ from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
+from beam_quad.scoring.two_forwards import TwoForwardsScorer
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached, cached_model
 from beam_quad.transforms.corpus import Corpus, content_name, piece_path, read_json, write_json
 from beam_quad.transforms.embed import BATCH_ROWS
+from beam_quad.transforms.prefetch import prefetched
 from beam_quad.transforms.stage import ModelTask
+
+# The two ways to score, as `CalibrateScoring` names them.
+EXACT = "exact"
+TWO_FORWARDS = "two forwards"
 
 
 class Scorer(Protocol):
     """Scores the texts of one batch, whatever else is scored before or after it."""
 
-    def score(self, texts: list[str]) -> np.ndarray:
-        """Returns float64 [num_texts, num_scores]; nan where a text cannot be scored."""
+    def prepare(self, texts: list[str]) -> Any:
+        """Does what needs no device, such as tokenising; runs in another thread, ahead of `score`."""
+
+    def score(self, prepared: Any) -> np.ndarray:
+        """Returns float64 [num_texts, num_scores] of prepared texts; nan where a text cannot be scored."""
 
 
 class Scoring(Protocol):
@@ -64,6 +74,7 @@ class InfluenceScoring:
       layers: Tracked layers.
       vectors_path: Preconditioned query vectors, one set a group.
       normalize: Whether a score is divided by the norm of the example's gradient.
+      calibration_path: Artifact of `CalibrateScoring`, which says by which way to score; None scores exactly.
     """
 
     proxy: ProxySpec
@@ -71,6 +82,7 @@ class InfluenceScoring:
     layers: str
     vectors_path: str
     normalize: bool
+    calibration_path: str | None = None
 
     @property
     def device(self) -> str:
@@ -86,12 +98,20 @@ class InfluenceScoring:
             self.layers,
             content_name(self.vectors_path),
             self.normalize,
+            *([content_name(self.calibration_path)] if self.calibration_path else []),
         )
 
+    def load_proxy(self) -> Proxy:
+        """Loads the proxy, once per process."""
+        return cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+
     def load(self) -> Scorer:
-        proxy = cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
+        proxy = self.load_proxy()
         vectors = load_vectors(files.read_bytes(self.vectors_path))
         blocks = find_blocks(proxy.model, self.layers)
+        way = read_json(self.calibration_path) if self.calibration_path else {}
+        if way.get("way") == TWO_FORWARDS:
+            return TwoForwardsScorer(proxy, blocks, vectors, way["relative_step"])
         return InfluenceScorer(proxy, blocks, vectors, self.normalize)
 
 
@@ -229,17 +249,8 @@ class ScoreExamples(ScoringTask):
         rows = self.corpus.rows(piece)
         scores = np.full(len(rows.keys), np.nan)
         if rows.usable.any():
-            # The reserve would do for a small corpus, but not for a large one, of which it is a part.
-            batches = read_rows(
-                piece, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
-            )
-            first = 0
-            for batch in batches:
-                at = first + np.flatnonzero(rows.usable[first : first + len(batch.texts)])
-                if len(at):
-                    texts = [batch.texts[i - first] or "" for i in at]
-                    scores[at] = model.score(texts)[:, 0]
-                first += len(batch.texts)
+            for at, prepared in prefetched(self._batches(piece, rows.usable, model)):
+                scores[at] = model.score(prepared)[:, 0]
         aligned.write_table(self.paths(piece)[0], _SCORES, {"score": scores})
         return self._sample(rows, scores)
 
@@ -247,6 +258,21 @@ class ScoreExamples(ScoringTask):
         median = float(np.median(total.values)) if total and len(total.values) else 0.0
         counts = {"scored": total.scored, "unscorable": total.unscorable} if total else {}
         write_json(self.artifact, {"median": median, **counts})
+
+    def _batches(
+        self, piece: Split, usable: np.ndarray, model: Scorer
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yields the rows of each batch that holds usable ones, and their prepared texts."""
+        # The reserve would do for a small corpus, but not for a large one, of which it is a part.
+        batches = read_rows(
+            piece, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
+        )
+        first = 0
+        for batch in batches:
+            at = first + np.flatnonzero(usable[first : first + len(batch.texts)])
+            if len(at):
+                yield at, model.prepare([batch.texts[i - first] or "" for i in at])
+            first += len(batch.texts)
 
     def _sample(self, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
         rate = _SAMPLED_SCORES / self.corpus.num_usable()

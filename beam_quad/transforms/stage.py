@@ -116,8 +116,9 @@ class ModelTask(Task):
 
     def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
         task = dataclasses.replace(self)
+        handler = PieceHandler(task, has_accelerator=bool(self.get_resource_hints()))
         return pieces | "Infer" >> RunInference(
-            PieceHandler(task), model_identifier=f"{task.name}/{task.model_key}"
+            handler, model_identifier=f"{task.name}/{task.model_key}"
         )
 
 
@@ -215,19 +216,28 @@ class LazyModel:
             return do_element(self._task, element, self._task.model())
 
 
+# One has the model, which takes one piece at a time, while another reads what it will need.
+_BUNDLES_PER_ACCELERATOR = "2"
+
+
 class PieceHandler(ModelHandler[Any, Any, LazyModel]):
     """Runs a `ModelTask` inside RunInference: one element is one piece, and one batch is one element.
 
     Pieces are formed by the data and not by the clock, so that the result does not depend on how a runner batches.
     The model is shared through the process-wide cache, by `ModelTask.model_key`.
 
+    Args:
+      task: What is done.
+      has_accelerator: Whether the step asks for an accelerator, which the pieces of a worker then share.
+
     Raises:
       DeviceError: In `load_model`, where the device is not there. There is no fallback to another one.
     """
 
-    def __init__(self, task: ModelTask) -> None:
+    def __init__(self, task: ModelTask, has_accelerator: bool = False) -> None:
         super().__init__()
         self._task = task
+        self._has_accelerator = has_accelerator
 
     def load_model(self) -> LazyModel:
         """Checks the device; the model itself waits for the first piece."""
@@ -248,6 +258,12 @@ class PieceHandler(ModelHandler[Any, Any, LazyModel]):
         """Counts elements: they are references, whose bytes say nothing."""
         return len(batch)
 
+    def get_resource_hints(self) -> dict[str, str]:
+        """Hints of the step that has the model, and of that step alone: Beam adds this one up over nested steps."""
+        if not self._has_accelerator:
+            return {}
+        return {"max_active_bundles_per_worker": _BUNDLES_PER_ACCELERATOR}
+
     def get_metrics_namespace(self) -> str:
         """The namespace of RunInference's own counters."""
         return "beam_quad"
@@ -266,9 +282,12 @@ class Stage(beam.PTransform):
 
     Args:
       task: What the stage does.
+      accelerator: Resource hint of the step with the model, where the task has one, such as
+        `type:nvidia-l4;count:1;install-nvidia-driver`; the other steps run on plain machines.
     """
 
     task: Task
+    accelerator: str | None = None
 
     def expand(self, tokens: PCollection[Token]) -> PCollection[Token]:
         task = dataclasses.replace(self.task)
@@ -277,10 +296,17 @@ class Stage(beam.PTransform):
             | "List" >> beam.FlatMap(_list_work, task)
             # The list is one element's output: without a shuffle its pieces would all run on the worker that made it.
             | "Spread" >> beam.Reshuffle()
-            | "Do" >> self.task
+            | "Do" >> self._hinted()
             | "Sum" >> beam.CombineGlobally(SumCombineFn()).without_defaults()
             | "Finish" >> beam.Map(_finish, task)
         )
+
+    def _hinted(self) -> Task:
+        # A copy: hints stay on the transform that they are given to.
+        task = dataclasses.replace(self.task)
+        if self.accelerator is None or not isinstance(task, ModelTask):
+            return task
+        return task.with_resource_hints(accelerator=self.accelerator)
 
 
 def timing_path(clock: str, edge: str) -> str:

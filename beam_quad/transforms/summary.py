@@ -16,6 +16,7 @@ from beam_quad.bandit import BanditState, QuadPolicy, shortfall_message
 from beam_quad.clustering import distinctive_terms
 from beam_quad.io import aligned, files
 from beam_quad.reporting import data as page
+from beam_quad.transforms.calibrate import calibration_path
 from beam_quad.transforms.candidates import (
     load_blocks,
     load_samples_per_pull,
@@ -56,6 +57,7 @@ class Summary:
       bandit: The bandit, or None for a baseline.
       num_rounds: Rounds that were run, the pilot included.
       scores_dir: Folder of `ScoreExamples`, or None.
+      calibration_dir: Folder of `CalibrateScoring`, or None.
     """
 
     config: dict[str, Any]
@@ -71,6 +73,7 @@ class Summary:
     bandit: Bandit | None = None
     num_rounds: int = 0
     scores_dir: str | None = None
+    calibration_dir: str | None = None
 
     def manifest(self, counts: Tally, parts: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests."""
@@ -105,6 +108,8 @@ class Summary:
         result["shortfall"] = self._shortfall(counts)
         if self.bandit is not None:
             result |= self._bandit_manifest()
+        if self.calibration_dir is not None:
+            result["scoring"] = self._calibration()
         return result
 
     def report(self, manifest: dict[str, Any], counts: Tally) -> str:
@@ -122,6 +127,25 @@ class Summary:
         if self.scores_dir is not None:
             return int(read_json(files.join(self.scores_dir, "scores.json")).get("scored", 0))
         return 0
+
+    def _calibration(self) -> dict[str, Any]:
+        return read_json(calibration_path(self.calibration_dir)) if self.calibration_dir else {}
+
+    def _scoring(self) -> page.Scoring | None:
+        found = self._calibration()
+        if not found or self.bandit is None:
+            return None
+        rounds = [self.bandit.round_path(number) for number in range(self.num_rounds)]
+        halvings = [timing_path(path, "halvings") for path in rounds]
+        return page.Scoring(
+            way=found["way"],
+            relative_step=found.get("relative_step"),
+            rank_correlation=found.get("rank_correlation"),
+            relative_error=found.get("relative_error"),
+            num_examples=found.get("num_examples", 0),
+            reason=found["reason"],
+            num_halvings=sum(int(files.read_bytes(p)) for p in halvings if files.exists(p)),
+        )
 
     def _shortfall(self, counts: Tally) -> str | None:
         budget = self.config["budget_tokens"]
@@ -210,6 +234,7 @@ class Summary:
             arms=self._arms() if is_quad else None,
             rounds=self._rounds() if is_quad else None,
             scores=self._scores() if is_quad else None,
+            scoring=self._scoring(),
             best=best,
             worst=worst,
             query_groups=self._query_groups(),
@@ -377,6 +402,7 @@ class Summary:
         if self.query_dir is None:
             return None
         counts = read_json(files.join(self.query_dir, "query.json"))
+        halves = self._calibration().get("halves", {})
         pilot: list[np.ndarray] = []
         if self.bandit is not None:
             table = aligned.read_table(self.bandit.round_path(0))
@@ -390,6 +416,7 @@ class Summary:
                 tokens=counts[group.name]["tokens"],
                 weight=group.weight,
                 pilot=pilot[number] if number < len(pilot) else None,
+                halves_agreement=halves.get(group.name),
             )
             for number, group in enumerate(self.query)
         )

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.scoring import calibration
 from pipelines import quad
 from tests.pipelines import memory
 from tests.pipelines.world import (
@@ -128,6 +129,34 @@ def test_a_killed_run_goes_on_where_it_stopped(world, finished, tmp_path, stage)
     assert all(path.stat().st_mtime_ns == made for path, made in embedded.items())
 
 
+def test_two_forwards_select_like_the_exact_scores(world, finished, tmp_path):
+    manifest = world.run(tmp_path / "out", scoring="two_forwards")
+    scoring = manifest["scoring"]
+    assert scoring["way"] == "two forwards"
+    assert scoring["rank_correlation"] > 0.999
+    exact, found = (
+        {row["example_id"]: row["influence"] for row in selected(output)}
+        for output in (finished, tmp_path / "out")
+    )
+    common = [i for i in exact.keys() & found.keys() if exact[i] is not None]
+    assert len(exact.keys() & found.keys()) > 0.9 * len(exact)
+    np.testing.assert_allclose([found[i] for i in common], [exact[i] for i in common], rtol=0.02)
+
+
+def test_where_two_forwards_disagree_the_exact_way_is_taken(
+    world, finished, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(calibration, "_LEAST_CORRELATION", 1.1)
+    manifest = world.run(tmp_path / "out", scoring="two_forwards")
+    assert manifest["scoring"]["way"] == "exact"
+    assert "do not reproduce" in caplog.text
+    assert selected_ids(tmp_path / "out") == selected_ids(finished)
+
+
+def test_the_halves_of_a_good_query_set_agree(finished):
+    assert manifest_of(finished)["scoring"]["halves"]["query"] > 0.5
+
+
 @pytest.mark.parametrize(
     "policy", ["random", "perplexity", "influence_top_k", "cluster_uniform", "dsir"]
 )
@@ -235,6 +264,7 @@ def test_jsonl_output_carries_the_rows_as_they_were(world, tmp_path):
         ({"num_rounds": 51}, "num_rounds"),
         ({"query_weight": ["other=1"]}, "other"),
         ({"policy": "best"}, "policy"),
+        ({"scoring": "two_forwards", "normalize": True}, "--scoring"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_is_one_line_and_writes_nothing(

@@ -14,7 +14,7 @@ SCORING = ScoringCosts(
 WORKLOAD = Workload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget_tokens=25_000_000,
     num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16,
-    scoring=SCORING, context_length=1024, max_windows=4, normalize=False, curvature="ekfac",
+    scoring=SCORING, context_length=1024, max_windows=4, normalize=False, is_two_forwards=False, curvature="ekfac",
     embedding_dim=384, embedder_parameters=20_000_000, embedder_max_tokens=256,
     curvature_examples=4000, factor_bytes=2**30, query_tokens=50_000, num_query_vectors=2,
     vector_bytes=2**20, cores=16,

@@ -14,7 +14,7 @@ from beam_quad.reporting.markup import Column, Html, Section, join, table, tag
 # Of what a half's scores tell apart, the share that another half would confirm is their correlation r. Below 0.5 a
 # half says more about which texts are in it than about what they have in common, and the whole set (2r / (1 + r)
 # below 2/3) leaves over a third to that chance.
-_LEAST_AGREEMENT = 0.5
+LEAST_AGREEMENT = 0.5
 # From here on the whole set's reliability is at least 0.89: its ranking is nearly that of endless query texts.
 _GOOD_AGREEMENT = 0.8
 
@@ -53,7 +53,7 @@ def poor_agreements(groups: Sequence[QueryGroup]) -> list[Notice]:
     warnings = []
     for group in groups:
         agreement = _agreement(group)
-        if agreement is not None and agreement < _LEAST_AGREEMENT:
+        if agreement is not None and agreement < LEAST_AGREEMENT:
             part = "mostly" if reliability(agreement) < 0.5 else "in good part"
             warnings.append(
                 Notice(
@@ -100,7 +100,7 @@ def _halves(groups: Sequence[QueryGroup]) -> Html:
 def _in_words(agreement: float | None) -> str:
     if agreement is None:
         return "not known: a half has no text"
-    if agreement < _LEAST_AGREEMENT:
+    if agreement < LEAST_AGREEMENT:
         return "the two halves of the query set rank the pilot differently"
     degree = "alike" if agreement >= _GOOD_AGREEMENT else "roughly alike"
     return f"the two halves of the query set rank the pilot {degree}"

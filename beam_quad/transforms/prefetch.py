@@ -1,0 +1,62 @@
+"""Reads and tokenises ahead, so that a device never waits for what needs no device."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+# Two are enough: one is in use, one is ready. Each holds the texts of one pull.
+_DEPTH = 2
+
+
+class _End:
+    """Comes after the last item, with the error that ended the items, if one did."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+def prefetched(items: Iterable[T]) -> Iterator[T]:
+    """Yields items that another thread makes ahead of time, in their order.
+
+    Args:
+      items: Their making must not need what the consumer holds meanwhile.
+
+    Yields:
+      The items. An error of theirs is raised where its item would have come; a consumer that stops early stops the
+      thread.
+    """
+    ready: queue.Queue[T | _End] = queue.Queue(_DEPTH)
+    is_stopped = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, ready, is_stopped), daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        is_stopped.set()
+        thread.join()
+
+
+def _fill(items: Iterable[T], ready: "queue.Queue[T | _End]", is_stopped: threading.Event) -> None:
+    end = _End()
+    try:
+        for item in items:
+            _put(ready, item, is_stopped)
+            if is_stopped.is_set():
+                return
+    except BaseException as error:
+        end = _End(error)
+    _put(ready, end, is_stopped)
+
+
+def _put(ready: "queue.Queue[T | _End]", item: T | _End, is_stopped: threading.Event) -> None:
+    while not is_stopped.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue
+        return
