@@ -1,0 +1,100 @@
+"""Writes the parameters of the Flex Template from the flags of the pipeline: what the console shows and Dataflow checks.
+
+    python -m templates.dataflow.metadata > templates/dataflow/quad.json
+
+References:
+  https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from pipelines import options
+
+_URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
+_URLS = rf"{_URL}(,{_URL})*"
+_NAMED_URLS = rf"[A-Za-z0-9_.-]+={_URLS}"
+_NUMBER = r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+
+# What a flag takes where its type does not say it. On Dataflow all data lie in object storage.
+_PATTERNS = {
+    "accelerator": r"type:[a-z0-9-]+;count:[0-9]+(;[a-z0-9:_-]+)*",
+    "artifacts": _URL,
+    "device": r"cpu|cuda(:[0-9]+)?",
+    "input": _URLS,
+    "input_root": _URL,
+    "layers": r"attention|mlp|all|last:[0-9]+|regex:.+",
+    "output": _URL,
+    "query": _URLS,
+    "query_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
+    "query_weight": rf"[A-Za-z0-9_.-]+={_NUMBER}(,[A-Za-z0-9_.-]+={_NUMBER})*",
+    "seed": r"-?[0-9]+",
+    "tau": rf"-?{_NUMBER}",
+}
+_PATTERNS_BY_TYPE = {int: r"[0-9]+", float: _NUMBER}
+# Defaults that are looked up where the pipeline is launched, and are no part of a template.
+_OF_THE_MACHINE = ("threads",)
+
+
+def template_metadata() -> dict[str, Any]:
+    """Describes the template as `google.dataflow.v1beta3.TemplateMetadata`, in JSON's names."""
+    parser = options.parser()
+    return {
+        "name": "Quad",
+        "description": parser.description,
+        "streaming": False,
+        "parameters": [
+            _parameter(action, str(group.title))
+            for group in parser._action_groups
+            for action in group._group_actions
+            if action.dest != "help"
+        ],
+    }
+
+
+def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
+    pattern = _pattern(action)
+    parameter = {
+        "name": action.dest,
+        "label": action.dest.replace("_", " ").capitalize(),
+        "helpText": action.help,
+        "isOptional": not action.required,
+        "groupName": group.capitalize(),
+        "paramType": _param_type(action),
+        "regexes": [f"^({pattern})$"] if pattern else [],
+    }
+    if action.choices:
+        parameter["enumOptions"] = [{"value": choice} for choice in action.choices]
+    if action.default not in (None, []) and action.dest not in _OF_THE_MACHINE:
+        parameter["defaultValue"] = _text(action.default)
+    return parameter
+
+
+def _is_switch(action: argparse.Action) -> bool:
+    return action.const is True
+
+
+def _param_type(action: argparse.Action) -> str:
+    if action.choices:
+        return "ENUM"
+    if _is_switch(action):
+        return "BOOLEAN"
+    return "NUMBER" if action.type in (int, float) else "TEXT"
+
+
+def _pattern(action: argparse.Action) -> str | None:
+    if action.choices:
+        return "|".join(action.choices)
+    if _is_switch(action):
+        return "[Tt]rue|[Ff]alse"
+    return _PATTERNS.get(action.dest) or _PATTERNS_BY_TYPE.get(action.type)  # type: ignore[call-overload]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(template_metadata(), indent=2) + "\n")
