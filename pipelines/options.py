@@ -198,7 +198,7 @@ def _add_models(group: Any) -> None:
         default="sampled",
         help="labels of the Fisher: from the model, or the text's own",
     )
-    add("--damping", type=float, default=0.1, help="over the mean eigenvalue of each block")
+    add("--damping", type=float, default=1.0, help="over the mean eigenvalue of each block")
     add("--normalize", **_SWITCH, help="divide influence by the gradient's norm")
     add(
         "--scoring",

@@ -8,7 +8,10 @@ import torch
 from beam_quad.scoring.eigenvalues import EigenvalueSum
 from beam_quad.scoring.factors import Eigenbasis
 
-_DAMPING_RATIO = 0.1
+# Over the mean eigenvalue. `tests.benchmarks.counterfactual`, two seeds: against 0.1 the scores predict 20 steps of AdamW
+# better (rank correlation +.08 [.04, .11]) and single out the query's domain as well (AUC .960 against .962); 10 predicts
+# better still (+.15), but starts to lose the domain (.951).
+_DAMPING_RATIO = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,12 @@ try:
     from airflow.dag_processing.dagbag import DagBag
 except ImportError:  # before Airflow 3.2
     from airflow.models.dagbag import DagBag
-bag = DagBag(dag_folder=sys.argv[1], include_examples=False)
+bag = DagBag(dag_folder=sys.argv[1])
 assert not bag.import_errors, bag.import_errors
 dag, = bag.dags.values()
 task, = dag.tasks
 assert dag.max_active_runs == 1 and not dag.catchup and task.deferrable
-assert str(dag.timetable.summary) == "0 3 1 * *", dag.timetable.summary
+assert dag.schedule == "0 3 1 * *", dag.schedule
 print("PARSED " + json.dumps({"body": task.body, "params": dag.params.dump()}))
 """
 
