@@ -262,7 +262,9 @@ class _Builder:
         scoring = self.scoring or self._influence()
         weights = tuple(group.weight for group in self.query) or (1.0,)
         policy = self._policy()
-        folder = self._folder("rounds", blocks, scoring.key, policy, weights)
+        # The pilot is scored one way, the rounds after it maybe another.
+        ways = (scoring.key, options.scoring)
+        folder = self._folder("rounds", blocks, *ways, policy, weights)
         bandit = Bandit(policy, blocks, folder)
         combined = None
         if len(weights) > 1:

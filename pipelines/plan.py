@@ -46,10 +46,14 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
         f"stages    {stages}",
     ]
     if options.policy == "quad" and inputs.proxy is not None and inputs.embedder is not None:
-        device = Device.cpu(options.threads) if options.device == "cpu" else Device.hopper()
-        cost = plan_cost(_workload(options, inputs, inputs.proxy, inputs.embedder), device)
+        workload = _workload(options, inputs, inputs.proxy, inputs.embedder)
+        cost = plan_cost(workload, _device(options, options.dtype), _device(options, "float32"))
         lines += ["", format_plan(cost)]
     return "\n".join(lines)
+
+
+def _device(options: QuadOptions, dtype: str) -> Device:
+    return Device.cpu(options.threads) if options.device == "cpu" else Device.hopper(dtype)
 
 
 def _workload(

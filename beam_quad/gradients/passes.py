@@ -28,12 +28,12 @@ def logits(proxy: Proxy, batch: MicroBatch) -> torch.Tensor:
     reaches a token; without a mask the fast attention kernels can be used.
     """
     output: torch.Tensor = proxy.model(
-        input_ids=_to_device(batch.tokens, proxy), use_cache=False
+        input_ids=to_device(batch.tokens, proxy), use_cache=False
     ).logits
     return output
 
 
-def _to_device(tensor: torch.Tensor, proxy: Proxy) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, proxy: Proxy) -> torch.Tensor:
     """Moves a tensor; from pinned memory the copy does not hold the CPU up."""
     if proxy.device.type != "cuda":
         return tensor.to(proxy.device)
@@ -58,7 +58,7 @@ def token_weights(batch: MicroBatch, per_document: torch.Tensor, proxy: Proxy) -
 def window_losses(proxy: Proxy, batch: MicroBatch, weights: torch.Tensor) -> torch.Tensor:
     """Computes the weighted loss of each window, forward only, in nats, [batch]."""
     with proxy.lock, torch.no_grad():
-        labels = _to_device(batch.labels, proxy)
+        labels = to_device(batch.labels, proxy)
         return losses.weighted_losses(logits(proxy, batch), labels, weights)
 
 
@@ -98,8 +98,8 @@ def backward(
     with proxy.lock:
         with _watching(proxy, modules, use), torch.enable_grad():
             outputs = logits(proxy, batch)
-        draws = None if uniforms is None else _to_device(uniforms, proxy)
-        labels = _to_device(batch.labels, proxy)
+        draws = None if uniforms is None else to_device(uniforms, proxy)
+        labels = to_device(batch.labels, proxy)
         gradient = losses.loss_gradient(outputs, labels, weights, draws)
         torch.autograd.backward(outputs, gradient)
 
@@ -188,8 +188,8 @@ def _by_token(name: str, values: torch.Tensor, tokens: torch.Tensor) -> torch.Te
 def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
     """Computes with the proxy's `max_batch_tokens`, and all over again with half of it where memory runs out.
 
-    Starting over keeps half-added sums out of the result. It costs little, since the longest windows, which need the
-    most memory, come first. The smaller size is not remembered: a result never depends on other calls.
+    Starting over keeps half-added sums out of the result. It costs little, since the largest micro-batches come first. The smaller size
+    is not remembered: a result never depends on other calls.
 
     Args:
       proxy: Its `num_halvings` is counted up.

@@ -50,15 +50,31 @@ class Shift:
           The shift; 0 in all of v makes its distance infinite and every derivative 0.
         """
         moves = _parameter_directions(proxy, blocks, direction)
-        weights = {name: proxy.model.get_parameter(name) for name in moves}
-        length = _norm(moves)
-        e = relative_step * _norm(weights) / length if length else math.inf
-        steps = {name: e * move if length else move for name, move in moves.items()}
-        return cls(
-            {name: weights[name] + step.to(weights[name]) for name, step in steps.items()},
-            {name: weights[name] - step.to(weights[name]) for name, step in steps.items()},
-            2 * e,
+        up, down = {}, {}
+        # Another thread may have the weights moved while it scores.
+        with proxy.lock:
+            weights = {name: proxy.model.get_parameter(name).data for name in moves}
+            length = _norm(moves)
+            e = relative_step * _norm(weights) / length if length else math.inf
+            for name, weight in weights.items():
+                step = (e * moves[name]).to(weight) if length else torch.zeros_like(weight)
+                up[name], down[name] = weight + step, weight - step
+        return cls(up, down, 2 * e)
+
+
+def why_not(model: Any, blocks: Sequence[Block]) -> str | None:
+    """Says in a sentence why a model cannot be moved along a direction; None where it can."""
+    low = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
+    if low:
+        return (
+            f"Two forwards need float32: in {low.pop()} the difference of two losses is rounding."
         )
+    if tracked.has_experts(model):
+        return "The loss of a mixture of experts jumps where a token changes its experts."
+    modules = [model.get_submodule(name) for name in tracked.by_module(blocks)]
+    if len({id(module.weight) for module in modules}) < len(modules):
+        return "Tracked layers that share a weight cannot be moved one by one."
+    return None
 
 
 def loss_differences(
@@ -78,7 +94,7 @@ def loss_differences(
       Nats, float64 [batch, length]; 0 where a position is in no loss. Subtracted token by token, since two sums of
       losses differ by less than they are rounded to.
     """
-    labels, mask = (part.to(proxy.device) for part in (batch.labels, batch.loss_mask))
+    labels, mask = (passes.to_device(part, proxy) for part in (batch.labels, batch.loss_mask))
     with proxy.lock, torch.no_grad():
         with _Lower.below(proxy.model, blocks) as lower:
             with lower.recorded():
@@ -135,13 +151,16 @@ class _Lower:
     @contextlib.contextmanager
     def replayed(self) -> Iterator[None]:
         # All of them give what the last one gave; each hands it on to the next, which does not look at it.
+        patched = [vars(layer).get("forward") for layer in self._layers]
         for layer in self._layers:
             layer.forward = lambda *args, **kwargs: self._output
         try:
             yield
         finally:
-            for layer in self._layers:
+            for layer, own in zip(self._layers, patched, strict=True):
                 del layer.forward
+                if own is not None:
+                    layer.forward = own
 
     def _record(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         self._output = output
@@ -154,7 +173,7 @@ def _parameter_directions(
     moves = {}
     for name, group in tracked.by_module(blocks).items():
         module = proxy.model.get_submodule(name)
-        whole = _whole(module, group, direction).to(device=proxy.device)
+        whole = _whole(module, group, direction)
         weight = whole[:, : group[0].in_features]
         moves[f"{name}.weight"] = weight.T if isinstance(module, Conv1D) else weight
         if group[0].has_bias:

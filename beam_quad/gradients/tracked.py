@@ -146,6 +146,9 @@ def layers_below(model: Any, blocks: Iterable[Block]) -> tuple[nn.Module, ...]:
     Returns:
       The layers; none where a block lies outside the model's one stack of layers, or in its first layer.
     """
+    # Where upper layers read the keys and values of lower ones, these cannot be left out.
+    if getattr(model.config, "num_kv_shared_layers", None):
+        return ()
     places = {_place_in_stack(model, block.module) for block in blocks}
     stacks = {stack for stack, _ in places}
     if len(stacks) != 1 or None in stacks:
@@ -161,6 +164,11 @@ def _place_in_stack(model: Any, module: str) -> tuple[str | None, int]:
         if part.isdigit() and isinstance(model.get_submodule(stack), nn.ModuleList):
             return stack, int(part)
     return None, 0
+
+
+def has_experts(model: Any) -> bool:
+    """Whether the model is a mixture of experts, which sends each token to a few of them."""
+    return any("experts" in name.split(".") for name, _ in model.named_modules())
 
 
 def _linear_layers(model: Any) -> dict[str, nn.Module]:

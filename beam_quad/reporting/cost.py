@@ -25,6 +25,11 @@ _TEXT_BYTES_PER_TOKEN = 4  # English under a vocabulary of 32,000 to 128,000
 _TEXT_BYTES_PER_CORE_S = 1.5e6
 # Reading, filtering and writing again, in compressed bytes; an assumption.
 _COPIED_BYTES_PER_CORE_S = 50e6
+# Peaks of an H100 SXM or H200: the tensor cores, dense; in float32 the CUDA cores, as torch leaves TF32 off.
+_HOPPER_PEAKS = {
+    "bfloat16": (989e12, "989 TFLOP/s bfloat16"),
+    "float32": (67e12, "67 TFLOP/s float32 without TF32"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +47,20 @@ class Device:
     count: int = 1
 
     @classmethod
-    def hopper(cls, count: int = 1) -> "Device":
-        """Assumes 40 % of the 989 dense bf16 TFLOP/s of an H100 or H200."""
-        return cls(f"{count} x H100/H200 at 40 % of 989 TFLOP/s bf16", count * 0.4 * 989e12, count)
+    def hopper(cls, dtype: str, count: int = 1) -> "Device":
+        """Assumes 40 % of what an H100 SXM or H200 does in a dtype at best.
+
+        Args:
+          dtype: "bfloat16" or "float32".
+          count: Number of devices.
+
+        Raises:
+          ValueError: If the dtype is another one.
+        """
+        if dtype not in _HOPPER_PEAKS:
+            raise ValueError(f"dtype must be one of {sorted(_HOPPER_PEAKS)}, got {dtype!r}")
+        peak, words = _HOPPER_PEAKS[dtype]
+        return cls(f"{count} x H100/H200 at 40 % of {words}", count * 0.4 * peak, count)
 
     @classmethod
     def cpu(cls, cores: int) -> "Device":
@@ -138,7 +154,7 @@ class StageCost:
       documents: Examples that it touches.
       flops: Floating-point operations.
       hours: Estimated hours from its start to its end.
-      is_model: Whether it runs a model, on the plan's model device.
+      is_model: Whether it runs a model, on one of the plan's model devices.
       bytes_read: Compressed input that it reads.
       bytes_shuffled: What crosses between workers.
       bytes_stored: What it leaves in the artifacts or the output.
@@ -161,13 +177,15 @@ class CostPlan:
     Attributes:
       stages: Its stages, in order.
       workload: What it was computed from.
-      model_device: Where models run.
+      proxy_device: Where the proxy runs, at the rate of its dtype.
+      float32_device: The same at the rate of float32, in which the encoder and two forwards run.
       cpu: Where everything else runs.
     """
 
     stages: tuple[StageCost, ...]
     workload: Workload
-    model_device: Device
+    proxy_device: Device
+    float32_device: Device
     cpu: Device
 
     @property
@@ -178,33 +196,41 @@ class CostPlan:
     @property
     def device_hours(self) -> float:
         """Estimated hours of the stages that run a model, times the number of devices."""
-        return self.model_device.count * math.fsum(s.hours for s in self.stages if s.is_model)
+        return self.proxy_device.count * math.fsum(s.hours for s in self.stages if s.is_model)
 
 
-def plan_cost(workload: Workload, model_device: Device) -> CostPlan:
+def plan_cost(workload: Workload, proxy_device: Device, float32_device: Device) -> CostPlan:
     """Estimates a Quad run, stage by stage.
 
     Args:
       workload: Counts and sizes.
-      model_device: Where the proxy and the encoder run.
+      proxy_device: Where the proxy runs, at the rate of its dtype.
+      float32_device: The same at the rate of float32, in which the encoder and two forwards run whatever the proxy's
+        dtype is.
 
     Returns:
       The plan. Each stage takes the longer of its computing and its reading.
+
+    Raises:
+      ValueError: If the two are not as many devices.
     """
+    if proxy_device.count != float32_device.count:
+        raise ValueError(f"got {proxy_device.count} and {float32_device.count} of the same devices")
     w, cpu = workload, Device.cpu(workload.cores)
+    rounds_device = float32_device if w.is_two_forwards else proxy_device
     pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
     stages = (
-        _embed(w, model_device),
+        _embed(w, float32_device),
         _fit_centers(w),
         _assign(w, cpu),
         _candidates(w, pilot + later),
-        _curvature(w, model_device),
-        _score("pilot", pilot, w.num_query_vectors, w, model_device),
+        _curvature(w, proxy_device),
+        _score("pilot", pilot, w.num_query_vectors, w, proxy_device),
         # After the pilot the groups' vectors are one.
-        _score(f"{w.num_rounds} rounds", later, 1, w, model_device),
+        _score(f"{w.num_rounds} rounds", later, 1, w, rounds_device),
         _write(w),
     )
-    return CostPlan(stages, w, model_device, cpu)
+    return CostPlan(stages, w, proxy_device, float32_device, cpu)
 
 
 def _hours(flops: float, device: Device, least_s: float = 0.0) -> float:
@@ -306,10 +332,19 @@ def format_plan(plan: CostPlan) -> str:
         f"corpus: {compact(w.documents)} examples, {compact(w.tokens)} tokens, {size(w.input_bytes)}; "
         f"budget: {compact(w.budget_tokens)} tokens; {w.num_clusters:,} clusters, {w.num_rounds} rounds",
         _proxy_line(w),
-        f"models: {plan.model_device.name}, {plan.device_hours:,.2g} device-hours; the rest: {plan.cpu.name}, "
+        f"models: {_model_devices(plan)}, {plan.device_hours:,.2g} device-hours; the rest: {plan.cpu.name}, "
         f"each tokenising {_TEXT_BYTES_PER_CORE_S / 1e6:g} MB of text a second",
     ]
     return "\n".join(lines)
+
+
+def _model_devices(plan: CostPlan) -> str:
+    w, proxy, float32 = plan.workload, plan.proxy_device.name, plan.float32_device.name
+    uses = {"encoder": w.embedder_parameters > 0, "two forwards": w.is_two_forwards}
+    in_float32 = " and ".join(name for name, is_used in uses.items() if is_used)
+    if proxy == float32 or not in_float32:
+        return proxy
+    return f"proxy on {proxy}, {in_float32} on {float32}"
 
 
 def _proxy_line(w: Workload) -> str:

@@ -199,7 +199,7 @@ class QueryGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """How the scores were computed.
+    """How the scores of the rounds after the pilot were computed.
 
     Attributes:
       way: "exact" (a forward and a backward pass) or "two forwards" (a difference of two losses).

@@ -26,24 +26,29 @@ class Calibration:
     """How well the two forwards reproduce the exact scores.
 
     Attributes:
-      relative_step: The best step; see `TwoForwardsScorer`.
+      relative_step: The best step; see `TwoForwardsScorer`. None where no step gave a number.
       rank_correlation: Spearman's, of their scores with the exact ones; nan where there are fewer than 2.
       relative_error: Root mean square of the differences over the standard deviation of the exact scores.
       num_examples: Examples that both scored.
     """
 
-    relative_step: float
+    relative_step: float | None
     rank_correlation: float
     relative_error: float
     num_examples: int
 
     @property
+    def is_enough(self) -> bool:
+        """Whether there was enough to compare: some examples, whose scores differ."""
+        return self.num_examples >= _NUM_COMPARED and not math.isnan(self.relative_error)
+
+    @property
     def is_close(self) -> bool:
         """Whether the two forwards may stand in for the exact scores."""
         return (
-            self.rank_correlation >= _LEAST_CORRELATION
+            self.is_enough
+            and self.rank_correlation >= _LEAST_CORRELATION
             and self.relative_error <= _MOST_ERROR
-            and self.num_examples >= _NUM_COMPARED
         )
 
 
@@ -73,7 +78,10 @@ def calibrate(
         step: relative_error(_score(proxy, blocks, vector, step, few), exact[: len(few)])
         for step in STEPS
     }
-    best = min(errors, key=lambda step: (math.isnan(errors[step]), errors[step]))
+    finite = {step: error for step, error in errors.items() if not math.isnan(error)}
+    if not finite:
+        return Calibration(None, math.nan, math.nan, len(documents))
+    best = min(finite, key=lambda step: finite[step])
     found = _score(proxy, blocks, vector, best, documents)
     return Calibration(
         best, rank_correlation(found, exact), relative_error(found, exact), len(documents)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from beam_quad import seeding
-from beam_quad.gradients import losses, passes, windows
+from beam_quad.gradients import losses, passes
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import MicroBatch, Window
 
@@ -48,9 +48,7 @@ class SumLossPasses:
 
     def batches(self, max_batch_tokens: int) -> list[MicroBatch]:
         """Cuts the windows into micro-batches."""
-        return list(
-            windows.micro_batches(self.windows, self.proxy.context_length, max_batch_tokens)
-        )
+        return list(self.proxy.micro_batches(self.windows, max_batch_tokens))
 
     def run(self, modules: Sequence[str], batch: MicroBatch, record: passes.Record) -> None:
         """Runs one micro-batch and shows `record` the inputs and output gradients of each module."""

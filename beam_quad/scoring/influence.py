@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from beam_quad.gradients import passes, tracked, windows
+from beam_quad.gradients import passes, tracked
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents, MicroBatch, Window
@@ -101,7 +101,7 @@ class InfluenceScorer:
         def compute(max_batch_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
             influence = torch.zeros(shape, dtype=torch.float64)
             squared_norms = torch.zeros(len(counts), dtype=torch.float64)
-            for batch in windows.micro_batches(pieces, proxy.context_length, max_batch_tokens):
+            for batch in proxy.micro_batches(pieces, max_batch_tokens):
                 weights = passes.token_weights(batch, 1 / counts, proxy)
                 partial = _Partial(proxy, batch, self._modules, self._vectors, self._normalize)
                 passes.backward(proxy, self._modules, batch, weights, partial.record)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from beam_quad.gradients import passes, windows
+from beam_quad.gradients import passes
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import Documents
 
@@ -45,9 +45,7 @@ class PerplexityScorer:
 
         def compute(max_batch_tokens: int) -> torch.Tensor:
             totals = torch.zeros(len(counts), dtype=torch.float64)
-            for batch in windows.micro_batches(
-                documents.windows, proxy.context_length, max_batch_tokens
-            ):
+            for batch in proxy.micro_batches(documents.windows, max_batch_tokens):
                 weights = passes.token_weights(batch, torch.ones_like(counts), proxy)
                 sums = passes.window_losses(proxy, batch, weights)
                 totals.index_add_(0, batch.documents, sums.double().cpu())

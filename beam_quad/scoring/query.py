@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from beam_quad import errors
-from beam_quad.gradients import passes, tracked, windows
+from beam_quad.gradients import passes, tracked
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Window
@@ -107,7 +107,7 @@ def weighted_gradient(
                 outputs = block.select(g).to(proxy.sum_dtype)
                 totals[block.name] += products.summed_gradient(inputs, outputs)
 
-        for batch in windows.micro_batches(pieces, proxy.context_length, max_batch_tokens):
+        for batch in proxy.micro_batches(pieces, max_batch_tokens):
             weights = passes.token_weights(batch, per_document, proxy)
             passes.backward(proxy, modules, batch, weights, record)
         return totals

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from beam_quad.gradients import passes, shifted, windows
+from beam_quad.gradients import passes, shifted
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents
@@ -27,8 +27,8 @@ class TwoForwardsScorer:
       relative_step: ||e v|| over the norm of the tracked weights.
 
     Raises:
-      ValueError: If there is no group, a vector does not fit its block, the step is not positive, or the model's
-        precision is lower than float32: the difference would be rounding.
+      ValueError: If there is no group, a vector does not fit its block, the step is not positive, or the model does
+        not suit: in lower precision, a mixture of experts, or with tracked layers that share a weight.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class TwoForwardsScorer:
         check_vectors(blocks, vectors)
         if not relative_step > 0:
             raise ValueError(f"relative_step must be positive, got {relative_step}")
-        if proxy.dtype != proxy.sum_dtype:
-            raise ValueError(f"two forwards need a float32 model, got {proxy.dtype}")
+        if why := shifted.why_not(proxy.model, blocks):
+            raise ValueError(f"{why} Score exactly.")
         self.groups: tuple[str, ...] = tuple(vectors)
         self.blocks: tuple[Block, ...] = tuple(blocks)
         self._proxy = proxy
@@ -82,9 +82,7 @@ class TwoForwardsScorer:
         """Adds up the derivatives of the documents' sum losses, float64 [num_texts, num_groups]."""
         proxy = self._proxy
         totals = torch.zeros(len(documents.loss_tokens), len(self.groups), dtype=torch.float64)
-        for batch in windows.micro_batches(
-            documents.windows, proxy.context_length, max_batch_tokens
-        ):
+        for batch in proxy.micro_batches(documents.windows, max_batch_tokens):
             for group, shift in enumerate(self._shifts):
                 differences = shifted.loss_differences(proxy, self.blocks, shift, batch)
                 sums = differences.sum(1).cpu() / shift.distance

@@ -3,16 +3,20 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from beam_quad import seeding
-from beam_quad.gradients.tracked import find_blocks
+from beam_quad.gradients import shifted
+from beam_quad.gradients.proxy import Proxy, require_device
+from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.io import files
-from beam_quad.scoring import InfluenceScorer, calibrate
+from beam_quad.scoring import InfluenceScorer, ScoringCosts, calibrate
 from beam_quad.scoring.calibration import rank_correlation
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.candidates import (
@@ -24,20 +28,21 @@ from beam_quad.transforms.candidates import (
 from beam_quad.transforms.corpus import write_json
 from beam_quad.transforms.curvature import HALVES, half_name
 from beam_quad.transforms.rounds import Bandit
-from beam_quad.transforms.score import EXACT, TWO_FORWARDS, InfluenceScoring, ScoringTask
+from beam_quad.transforms.score import EXACT, TWO_FORWARDS, InfluenceScoring
+from beam_quad.transforms.stage import ModelTask
 
 _log = logging.getLogger(__name__)
 # Rank correlations of 64 examples are known to within about (1 - r²) / 8.
-_MOST_EXAMPLES = 64
-_LEAST_EXAMPLES = 16
-# Of the pilot: what is looked at again costs a few percent of it.
-_SHARE = 1 / 8
+_NUM_EXAMPLES = 64
 # Comparing the steps takes about 250 forward passes, and two forwards save about half of one an example.
 WORTHWHILE_PILOT = 1024
+# Two forwards of all layers save a quarter to a third; of a few upper layers, little or nothing.
+_LEAST_SAVING = 0.1
+_TYPICAL_LENGTH = 512
 
 
 @dataclasses.dataclass
-class CalibrateScoring(ScoringTask):
+class CalibrateScoring(ModelTask):
     """Scores a few of the pilot's examples again, by the two forwards and under halves of the query set.
 
     Takes one piece, gives what it found, and writes `calibration.json`:
@@ -74,16 +79,38 @@ class CalibrateScoring(ScoringTask):
     def pieces(self) -> range:
         return range(1)
 
-    def do(self, piece: int, model: InfluenceScorer) -> dict[str, Any]:
+    @property
+    def model_key(self) -> str:
+        return seeding.digest("proxy", self.scoring.proxy, self.scoring.proxy_fingerprint)
+
+    def check_device(self) -> None:
+        require_device(self.scoring.device)
+
+    def load(self) -> Proxy:
+        return self.scoring.load_proxy()
+
+    def do(self, piece: int, model: Proxy) -> dict[str, Any]:
+        blocks = find_blocks(model.model, self.scoring.layers)
         sample = self._sample()
-        found: dict[str, Any] = {"halves": self._agreement(sample)}
-        reason = self.reason
-        num_pilot = len(self.bandit.scored(1)["key"])
-        if reason is None and num_pilot < WORTHWHILE_PILOT and not self.is_asked_for:
-            reason = f"A pilot of {num_pilot:,} examples is too small for two forwards to pay."
+        found: dict[str, Any] = {"halves": self._agreement(model, blocks, sample)}
+        reason = self.reason or self._why_exact(model, blocks)
         if reason is None:
-            return found | self._compare(sample)
+            return found | self._compare(model, blocks, sample)
         return found | {"way": EXACT, "reason": reason}
+
+    def _why_exact(self, proxy: Proxy, blocks: Sequence[Block]) -> str | None:
+        if why := shifted.why_not(proxy.model, blocks):
+            return why
+        if self.is_asked_for:
+            return None
+        num_pilot = len(self.bandit.scored(1)["key"])
+        if num_pilot < WORTHWHILE_PILOT:
+            return f"A pilot of {num_pilot:,} examples is too small for two forwards to pay."
+        costs = ScoringCosts.of(proxy.model, blocks)
+        exact, two = costs.exact_flops(_TYPICAL_LENGTH), costs.two_forwards_flops(_TYPICAL_LENGTH)
+        if two > (1 - _LEAST_SAVING) * exact:
+            return "For these layers two forwards would save less than a tenth."
+        return None
 
     def finish(self, total: dict[str, Any]) -> None:
         write_json(self.artifact, total)
@@ -92,9 +119,8 @@ class CalibrateScoring(ScoringTask):
         """Draws some of the pilot's examples, with their influence and texts, in the order of the draw."""
         scored = self.bandit.scored(1)
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
-        size = int(np.clip(_SHARE * len(usable), _LEAST_EXAMPLES, _MOST_EXAMPLES))
         draws = seeding.mix(self.bandit.policy.seed, "calibration", scored["key"][usable])
-        at = usable[np.argsort(draws, kind="stable")[:size]]
+        at = usable[np.argsort(draws, kind="stable")[:_NUM_EXAMPLES]]
         with ThreadPoolExecutor(16) as pool:
             texts = list(pool.map(self._text, scored["cluster"][at], scored["key"][at]))
         return pa.table(
@@ -109,27 +135,40 @@ class CalibrateScoring(ScoringTask):
         row = np.flatnonzero(table.column("key").to_numpy() == key)[0]
         return str(table.column("text")[int(row)].as_py())
 
-    def _agreement(self, sample: pa.Table) -> dict[str, float | None]:
+    def _agreement(
+        self, proxy: Proxy, blocks: Sequence[Block], sample: pa.Table
+    ) -> dict[str, float | None]:
+        """Compares the scores under the halves of each group's texts; one group's vectors at a time on the device."""
         vectors = load_vectors(files.read_bytes(self.halves_path))
-        if not vectors or not sample.num_rows:
-            return dict.fromkeys(self.groups)
-        proxy = self.scoring.load_proxy()
-        blocks = find_blocks(proxy.model, self.scoring.layers)
-        scorer = InfluenceScorer(proxy, blocks, vectors, self.scoring.normalize)
-        scores = scorer.score(sample.column("text").to_pylist())
-        columns = dict(zip(vectors, scores[np.isfinite(scores).all(axis=1)].T, strict=True))
-        return {group: _agreement(columns, group) for group in self.groups}
+        documents = proxy.read(sample.column("text").to_pylist())
+        found: dict[str, float | None] = {}
+        for group in self.groups:
+            halves = {n: vectors[n] for half in HALVES if (n := half_name(group, half)) in vectors}
+            found[group] = None
+            if len(halves) == len(HALVES):
+                scorer = InfluenceScorer(proxy, blocks, halves, self.scoring.normalize)
+                scores = scorer.score(documents)
+                found[group] = _finite(rank_correlation(*scores[np.isfinite(scores).all(axis=1)].T))
+        return found
 
-    def _compare(self, sample: pa.Table) -> dict[str, Any]:
-        proxy = self.scoring.load_proxy()
-        blocks = find_blocks(proxy.model, self.scoring.layers)
+    def _compare(self, proxy: Proxy, blocks: Sequence[Block], sample: pa.Table) -> dict[str, Any]:
         (vector,) = load_vectors(files.read_bytes(self.scoring.vectors_path)).values()
         exact = sample.column("influence").to_numpy()
-        found = calibrate(proxy, blocks, vector, sample.column("text").to_pylist(), exact)
+        try:
+            found = calibrate(proxy, blocks, vector, sample.column("text").to_pylist(), exact)
+        except torch.OutOfMemoryError:
+            reason = f"Twice the tracked weights do not fit into the memory of {proxy.device} beside the model."
+            _log.warning("%s Scoring exactly.", reason)
+            return {"way": EXACT, "reason": reason}
         if found.is_close:
             reason = "Two forward passes give the exact scores for less."
-        else:
+        elif found.is_enough:
             reason = "Two forward passes do not reproduce the exact scores of the pilot."
+        else:
+            reason = (
+                "The pilot has too few examples of different influence to compare two forwards on."
+            )
+        if not found.is_close:
             _log.warning("%s Scoring exactly; the rounds take longer.", reason)
         return {
             "way": TWO_FORWARDS if found.is_close else EXACT,
@@ -144,14 +183,6 @@ class CalibrateScoring(ScoringTask):
 def calibration_path(folder: str) -> str:
     """Where `CalibrateScoring` writes."""
     return files.join(folder, "calibration.json")
-
-
-def _agreement(columns: dict[str, np.ndarray], group: str) -> float | None:
-    names = [half_name(group, half) for half in HALVES]
-    if not all(name in columns for name in names):
-        return None
-    left, right = (columns[name] for name in names)
-    return _finite(rank_correlation(left, right))
 
 
 def _finite(value: float) -> float | None:

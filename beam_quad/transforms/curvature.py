@@ -6,6 +6,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.errors import UsageError
@@ -24,7 +26,7 @@ from beam_quad.scoring import (
     eigenvalue_sums,
     query_gradient,
 )
-from beam_quad.scoring.vectors import Vectors, save_vectors
+from beam_quad.scoring.vectors import Vectors, combine_vectors, save_vectors
 from beam_quad.transforms.cache import cached_model
 from beam_quad.transforms.corpus import read_json, write_json
 from beam_quad.transforms.stage import ModelTask, Task
@@ -277,7 +279,7 @@ class FitQueryVectors(_FitTask):
         texts = self.query[group].texts(part, NUM_GROUPS)
         blocks = find_blocks(model.model, self.fit.layers)
         documents = 0
-        for half, own in enumerate(_halves(texts)):
+        for half, own in enumerate(_halves(texts, part)):
             gradients = query_gradient(model, blocks, own)
             files.write_once(self.paths(piece)[1 + half], gradients.save())
             documents += gradients.num_examples
@@ -287,22 +289,27 @@ class FitQueryVectors(_FitTask):
         return Tally(counts)
 
     def finish(self, total: Tally) -> None:
-        means: Vectors = {}
         halves: Vectors = {}
+        shares: dict[str, dict[str, float]] = {}
         for number, group in enumerate(self.query):
-            sums = [self._sum(number, half) for half in HALVES]
-            means[group.name] = functools.reduce(operator.add, sums).mean()
-            if all(each.num_examples for each in sums):
-                for half, each in zip(HALVES, sums, strict=True):
-                    halves[half_name(group.name, half)] = each.mean()
+            sums = {half_name(group.name, half): self._sum(number, half) for half in HALVES}
+            num_examples = sum(each.num_examples for each in sums.values())
+            filled = {name: each for name, each in sums.items() if each.num_examples} or sums
+            halves |= {name: each.mean() for name, each in filled.items()}
+            shares[group.name] = {n: each.num_examples / num_examples for n, each in filled.items()}
+        self._precondition(halves)
         groups = {
             group.name: {kind: total[f"{kind}/{number}"] for kind in ("documents", "tokens")}
             for number, group in enumerate(self.query)
         }
         write_json(files.join(self.folder, "query.json"), groups)
-        vectors = self._precondition(means | halves)
-        for path, names in ((halves_path(self.folder), halves), (self.artifact, means)):
-            files.write_once(path, save_vectors({name: vectors[name] for name in names}))
+        files.write_once(halves_path(self.folder), save_vectors(halves))
+        # Preconditioning is linear, so that the vector of the whole group is made of those of its halves.
+        whole = {
+            group: combine_vectors({name: halves[name] for name in own}, own)
+            for group, own in shares.items()
+        }
+        files.write_once(self.artifact, save_vectors(whole))
 
     def _sum(self, group: int, half: int) -> GradientSum:
         parts = (
@@ -312,17 +319,15 @@ class FitQueryVectors(_FitTask):
         )
         return functools.reduce(operator.add, parts)
 
-    def _precondition(self, means: Vectors) -> Vectors:
+    def _precondition(self, gradients: Vectors) -> None:
+        """Puts vectors in the gradients' place."""
         if self.kind == "identity":
-            return means
-        vectors: Vectors = {name: {} for name in means}
+            return
         # One input's eigenvectors at a time: those of all would not fit a small worker.
         for source in _inputs(self.curvature_dir):
             curvature = self._curvature(source)
-            for name, gradients in means.items():
-                part = {block: gradients[block] for block in curvature.blocks}
-                vectors[name] |= curvature.precondition(part)
-        return vectors
+            for own in gradients.values():
+                own |= curvature.precondition({block: own[block] for block in curvature.blocks})
 
     def _curvature(self, source: str) -> Curvature:
         sums = None
@@ -353,13 +358,11 @@ def half_name(group: str, half: int) -> str:
     return f"{group}:{half}"
 
 
-def _halves(texts: Sequence[str]) -> list[list[str]]:
-    """Splits texts in two by a hash of their own, so that neither half depends on files or on the run's seed."""
-    draws = seeding.uniform(0, "query half", seeding.keys(texts))
-    is_second = (draws >= 0.5).tolist()
-    return [
-        [t for t, second in zip(texts, is_second, strict=True) if second == half] for half in HALVES
-    ]
+def _halves(texts: Sequence[str], part: int) -> list[list[str]]:
+    """Deals texts out in the order of a hash of their own; parts of a single text take turns too."""
+    order = np.argsort(seeding.mix(0, "query half", seeding.keys(texts)), kind="stable")
+    dealt = [[texts[int(i)] for i in order[half::2]] for half in HALVES]
+    return dealt if part % 2 == 0 else dealt[::-1]
 
 
 def load_basis(folder: str, name: str) -> Eigenbasis:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-# Two are enough: one is in use, one is ready. Each holds the texts of one pull.
-_DEPTH = 2
+# One is in use, one is ready and one is being made.
+_DEPTH = 1
 
 
 class _End:

@@ -133,7 +133,7 @@ class PerplexityScoring:
 
     @property
     def key(self) -> str:
-        return seeding.digest("perplexity", 1, self.proxy_fingerprint, content_spec(self.proxy))
+        return seeding.digest("perplexity", 2, self.proxy_fingerprint, content_spec(self.proxy))
 
     def load(self) -> Scorer:
         proxy = cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))

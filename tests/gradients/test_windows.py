@@ -89,9 +89,9 @@ def test_no_other_cut_pads_less(lengths, max_batch_tokens):
         sizes = [(b - a, padded[a]) for a, b in zip(starts, ends, strict=True)]
         if any(n > 1 and n * length > max_batch_tokens for n, length in sizes):
             return np.inf
-        return sum(n * length + windows._MICRO_BATCH_TOKENS for n, length in sizes)
+        return sum(n * length + 128 for n, length in sizes)
 
     inner = range(1, len(padded))
     cuts = [[*c, len(padded)] for n in range(len(padded)) for c in combinations(inner, n)]
-    found = list(windows._best_cuts(padded, max_batch_tokens))
+    found = list(windows._best_cuts(padded, max_batch_tokens, 128))
     assert cost(found) == min(cost(ends) for ends in cuts)

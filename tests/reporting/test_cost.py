@@ -22,7 +22,7 @@ WORKLOAD = Workload(
 
 
 def stages(workload, device=Device("unit", 1e12)):  # noqa: B008 (frozen)
-    return {stage.name: stage for stage in plan_cost(workload, device).stages}
+    return {stage.name: stage for stage in plan_cost(workload, device, device).stages}
 
 
 def test_scoring_costs_its_passes_and_a_product_for_each_query_vector():
@@ -67,18 +67,44 @@ def test_embedding_never_takes_less_than_tokenising_the_corpus():
     assert not by_hashing.is_model
 
 
+@pytest.mark.parametrize("is_two_forwards", [False, True])
+def test_the_encoder_and_two_forwards_are_priced_at_the_rate_of_float32(is_two_forwards):
+    workload = dataclasses.replace(WORKLOAD, is_two_forwards=is_two_forwards, cores=1024)
+    plan = plan_cost(workload, Device.hopper("bfloat16"), Device.hopper("float32"))
+    rates = {s.name: s.flops / s.hours / 3600 for s in plan.stages if s.is_model}
+    bfloat16, float32 = 0.4 * 989e12, 0.4 * 67e12
+    assert rates == pytest.approx({
+        "embed": float32, "curvature": bfloat16, "pilot": bfloat16,
+        "16 rounds": float32 if is_two_forwards else bfloat16,
+    })  # fmt: skip
+
+
+def test_a_dtype_without_a_rate_is_refused():
+    with pytest.raises(ValueError, match="float16"):
+        Device.hopper("float16")
+
+
 def test_device_hours_count_every_device_and_only_model_stages():
-    plan = plan_cost(WORKLOAD, Device.hopper(8))
+    plan = plan_cost(WORKLOAD, Device.hopper("bfloat16", 8), Device.hopper("float32", 8))
     model_hours = sum(s.hours for s in plan.stages if s.is_model)
     assert plan.device_hours == pytest.approx(8 * model_hours)
     assert plan.hours > model_hours
 
 
 def test_the_table_names_its_assumptions():
-    text = format_plan(plan_cost(WORKLOAD, Device.hopper(2)))
-    assert "2 x H100/H200 at 40 % of 989 TFLOP/s bf16" in text
+    bfloat16, float32 = (Device.hopper(dtype, 2) for dtype in ("bfloat16", "float32"))
+    text = format_plan(plan_cost(WORKLOAD, bfloat16, float32))
+    assert "proxy on 2 x H100/H200 at 40 % of 989 TFLOP/s bfloat16, encoder on 2 x" in text
     assert "stored: 1 GiB of factors, 1 MiB of query gradients and vectors" in text
     assert {line.split("  ")[0] for line in text.splitlines()} >= {"embed", "curvature", "total"}
+
+
+def test_a_device_is_named_once_where_nothing_else_runs_in_float32():
+    bfloat16, float32 = Device.hopper("bfloat16"), Device.hopper("float32")
+    hashing = dataclasses.replace(WORKLOAD, embedder_parameters=0)
+    for plan in (plan_cost(WORKLOAD, float32, float32), plan_cost(hashing, bfloat16, float32)):
+        assert f"models: {plan.proxy_device.name}, " in format_plan(plan)
+    assert float32.name == "1 x H100/H200 at 40 % of 67 TFLOP/s float32 without TF32"
 
 
 def test_an_empty_corpus_has_a_plan():

@@ -128,13 +128,13 @@ def test_the_reliability_is_the_agreement_of_two_whole_sets():
 
 def test_the_way_of_scoring_and_its_check_are_shown(data, page):
     assert (
-        "Two forwards, step 3.0×10⁻⁴ of the weights, checked on 64 pilot examples: "
-        "rank correlation 0.9999, error 0.20 % of the spread." in page
+        "Pilot: exact, by a forward and a backward pass. Rounds: two forwards, step 3.0×10⁻⁴ of the weights, "
+        "checked on 64 pilot examples: rank correlation 0.9999, error 0.20 % of the spread." in page
     )
     assert "Memory ran out once" in page
     exact = reporting.Scoring("exact", None, None, None, 0, "The proxy runs in bfloat16.")
     text = reporting.render(dataclasses.replace(data, scoring=exact))
-    assert "Exact, by a forward and a backward pass. The proxy runs in bfloat16." in text
+    assert "a backward pass. Rounds: exact too. The proxy runs in bfloat16." in text
     assert "Memory ran out" not in text
 
 
@@ -159,6 +159,26 @@ def test_an_example_shows_the_share_of_the_pilot_below_it(data):
 
 def test_the_unit_of_influence_is_said_once(page):
     assert page.count("in nats per token") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "claim"),
+    [
+        ({"curvature": "ekfac"}, "per unit of a curvature-preconditioned step on the document;"),
+        ({"curvature": "identity"}, "per unit of a gradient step on the document;"),
+        (
+            {"curvature": "kfac", "normalize": True},
+            "per unit of a curvature-preconditioned step on the document, its gradient first scaled to length 1;",
+        ),
+        (
+            {"curvature": "identity", "normalize": True},
+            "per gradient step of length 1 on the document;",
+        ),
+    ],
+)
+def test_the_unit_of_influence_is_that_of_the_options(data, options, claim):
+    options = {"normalize": False, **options}
+    assert claim in reporting.render(dataclasses.replace(data, configuration=options))
 
 
 def test_ten_thousand_clusters_stay_small(make_report):

@@ -120,6 +120,25 @@ def test_sharing_the_inputs_changes_no_preconditioned_vector(family, monkeypatch
     torch.testing.assert_close(found, expected, **EXACT)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_in_its_basis_the_explicit_fisher_block_has_the_corrected_eigenvalues(family):
+    proxy = tiny.proxy(family)
+    (block,) = find_blocks(proxy.model, "last:1")[:1]
+    sums = covariance_sums(proxy, [block], IDS, TEXTS, 3)
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
+    found = eigenvalue_sums(proxy, [block], bases, IDS, TEXTS, 3)[block.module]
+    proxy.model.requires_grad_(True)
+    rows = [
+        reference.gradient(proxy, [block], loss)[block.name].flatten()
+        for loss in sum_losses(proxy, "sampled", 3)
+    ]
+    fisher = torch.stack(rows).T @ torch.stack(rows) / len(rows)
+    basis = bases[block.module]
+    u = torch.kron(basis.gradient_vectors[block.name], basis.activation_vectors)
+    expected = (u.T @ fisher @ u).diagonal().view(block.shape)
+    torch.testing.assert_close(found.squares[block.name] / len(rows), expected, **EXACT)
+
+
 def test_sums_do_not_depend_on_the_partition_or_the_batches():
     blocks = find_blocks(tiny.model("gpt2"), "attention")
     whole = covariance_sums(tiny.proxy("gpt2"), blocks, IDS, TEXTS, 0)

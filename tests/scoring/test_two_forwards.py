@@ -37,6 +37,15 @@ def test_lower_layers_are_run_once():
     assert runs == [0, 1, 1]
 
 
+def test_a_forward_that_was_replaced_stays_replaced():
+    proxy = tiny.proxy()
+    layer = proxy.model.model.layers[0]
+    own = layer.forward = layer.forward
+    blocks = find_blocks(proxy.model, "last:1")
+    TwoForwardsScorer(proxy, blocks, {"q": reference.random_vectors(blocks)}, 1e-3).score(["1 2 3"])
+    assert vars(layer)["forward"] is own
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama"])
 def test_the_model_is_left_as_it_was_even_after_an_error(family):
     proxy = tiny.proxy(family)
@@ -72,11 +81,18 @@ def test_a_vector_of_zeros_scores_zero():
     assert TwoForwardsScorer(proxy, blocks, {"q": zeros}, 1e-3).score(["1 2 3"]) == 0
 
 
-def test_refuses_what_would_only_be_rounding():
+def test_refuses_models_that_do_not_suit():
     blocks = find_blocks(tiny.model())
     vectors = {"query": reference.random_vectors(blocks)}
     with pytest.raises(ValueError, match="float32"):
         TwoForwardsScorer(tiny.proxy(dtype=torch.bfloat16), blocks, vectors, 1e-3)
+    with pytest.raises(ValueError, match="mixture of experts"):
+        TwoForwardsScorer(tiny.proxy("mixtral"), blocks, vectors, 1e-3)
+    shared = tiny.proxy()
+    first, second = (layer.self_attn for layer in shared.model.model.layers)
+    second.q_proj.weight = first.q_proj.weight
+    with pytest.raises(ValueError, match="share a weight"):
+        TwoForwardsScorer(shared, blocks, vectors, 1e-3)
     with pytest.raises(ValueError, match="relative_step must be positive"):
         TwoForwardsScorer(tiny.proxy(), blocks, vectors, 0.0)
 

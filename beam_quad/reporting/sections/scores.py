@@ -1,6 +1,6 @@
 """What the scores say: against a random draw, their distributions, the best and the worst examples, how they were made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -33,10 +33,21 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
 
 
 def _unit(data: ReportData) -> str:
-    unit = "decrease of the query loss, in nats per token, per unit of a curvature-preconditioned step on the document"
+    unit = f"decrease of the query loss, in nats per token, per {_step(data.configuration or {})}"
     if len(data.query_groups or ()) > 1:
         unit = f"for each query group the {unit}; the groups are put on one scale and added"
     return f"Influence: {unit}. Higher is better, below 0 harms; numbers of another proxy or query set do not compare."
+
+
+def _step(options: Mapping[str, object]) -> str:
+    """Says for which step on a document the query loss decreases by the influence."""
+    is_plain, is_normalized = options.get("curvature") == "identity", options.get("normalize")
+    if is_plain and is_normalized:
+        return "gradient step of length 1 on the document"
+    if is_plain:
+        return "unit of a gradient step on the document"
+    step = "unit of a curvature-preconditioned step on the document"
+    return f"{step}, its gradient first scaled to length 1" if is_normalized else step
 
 
 def _named_estimates(comparison: Comparison) -> list[tuple[str, Estimate, str]]:
@@ -157,20 +168,25 @@ def _example(example: Example, rank: float | None) -> Html:
 
 
 def scoring(data: ReportData) -> Section | None:
-    """Shows which way the scores were computed, and how it was checked; None where it is not known."""
+    """Shows which way the scores were computed, and how it was checked; None where it is not known.
+
+    The pilot is what two forwards are checked against, so it is always scored exactly: the way is that of the rounds
+    after it.
+    """
     how = data.scoring
     if how is None:
         return None
     step = f", step {decimal(how.relative_step, 2)} of the weights" if how.relative_step else ""
     if how.way == "exact":
-        line = "Exact, by a forward and a backward pass"
+        line = "exact too"
         checked = f"; two forwards{step}, tried" if how.num_examples else ""
     else:
-        line = f"{how.way.capitalize()}{step}"
+        line = f"{how.way}{step}"
         checked = ", checked" if how.num_examples else ""
     if checked:
         checked += f" on {count(how.num_examples)} pilot examples: {_closeness(how)}"
-    sentences = [f"{line}{checked}.", how.reason]
+    pilot = "Pilot: exact, by a forward and a backward pass."
+    sentences = [pilot, f"Rounds: {line}{checked}.", how.reason]
     if how.num_halvings:
         times = "once" if how.num_halvings == 1 else f"{count(how.num_halvings)} times"
         sentences.append(f"Memory ran out {times}, and the micro-batch was halved.")
