@@ -157,8 +157,9 @@ def test_where_two_forwards_disagree_the_exact_way_is_taken(
     assert selected_ids(tmp_path / "out") == selected_ids(finished)
 
 
-def test_the_halves_of_a_good_query_set_agree(finished):
-    assert manifest_of(finished)["scoring"]["halves"]["query"] > 0.5
+def test_the_halves_of_the_query_set_agree(finished):
+    # Four of the five kinds have nothing to do with the query, and the order among them is chance.
+    assert 0.1 < manifest_of(finished)["scoring"]["halves"]["query"] < 1
 
 
 @pytest.mark.parametrize(

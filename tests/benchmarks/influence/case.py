@@ -103,7 +103,7 @@ class Bench:
         length, tokenizer = proxy.context_length, proxy.tokenizer
         proxy.max_batch_tokens = min(rules.micro_batches)
         sample = material.long_texts(tokenizer, texts.documents, length, plan.num_sample)
-        query = material.long_texts(tokenizer, texts.query, length, ours.NUM_GROUPS)
+        query = material.long_texts(tokenizer, texts.query, length, ours.NUM_QUERY)
         say(f"{plan.name}: fitting EK-FAC to {len(sample)} documents of {length} tokens")
         fitted = ours.fit(proxy, sample, query)
         say(f"{plan.name}: {len(fitted.bases)} eigenbases took {_show(fitted.eigendecomposition)}")

@@ -26,6 +26,9 @@ from tests.benchmarks.influence.clocks import Cost
 from tests.benchmarks.influence.methods import Function
 
 NUM_GROUPS = 8
+NUM_QUERY = 4 * NUM_GROUPS
+# kronfluence's, where it is given none.
+_DAMPING_RATIO = 0.1
 Vector = Mapping[str, torch.Tensor]
 
 
@@ -74,10 +77,12 @@ def fit(proxy: Proxy, sample: Sequence[str], query: Sequence[str]) -> Fitted:
         lambda: {name: eigenbasis(total) for name, total in sums.items()}, proxy.device
     )
     squares = eigenvalue_sums(proxy, blocks, bases, ids, sample, 0, "empirical")
-    curvature = Curvature.from_parts(bases, squares)
+    curvature = Curvature.from_parts(bases, squares, _DAMPING_RATIO)
     groups = {
-        f"group {i}": curvature.precondition(query_gradient(proxy, blocks, [text]).mean())
-        for i, text in enumerate(query)
+        f"group {i}": curvature.precondition(
+            query_gradient(proxy, blocks, query[i::NUM_GROUPS]).mean()
+        )
+        for i in range(NUM_GROUPS)
     }
     vector = {
         block.name: torch.stack([by_block[block.name] for by_block in groups.values()]).mean(0)
