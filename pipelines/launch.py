@@ -210,5 +210,6 @@ def _about_scoring(scoring: dict[str, Any]) -> Iterator[str]:
         if agreement is not None and agreement < LEAST_AGREEMENT:
             yield (
                 f"warning: the two halves of query group {group} rank the pilot differently "
-                f"(rank correlation {agreement:.2f}); pass more query texts"
+                f"(rank correlation {agreement:.2f}); pass more query texts, or split "
+                "unlike ones into groups (--query_group)"
             )

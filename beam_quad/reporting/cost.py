@@ -226,8 +226,10 @@ def plan_cost(workload: Workload, proxy_device: Device, float32_device: Device) 
         _candidates(w, pilot + later),
         _curvature(w, proxy_device),
         _score("pilot", pilot, w.num_query_vectors, w, proxy_device),
+        # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
+        _score("calibrate", min(pilot, 64), 2 * w.num_query_vectors, w, proxy_device),
         # After the pilot the groups' vectors are one.
-        _score(f"{w.num_rounds} rounds", later, 1, w, rounds_device),
+        _score(f"{w.num_rounds} rounds, at most", later, 1, w, rounds_device),
         _write(w),
     )
     return CostPlan(stages, w, proxy_device, float32_device, cpu)
@@ -291,7 +293,7 @@ def _curvature(w: Workload, device: Device) -> StageCost:
 
 
 def _score(name: str, documents: int, num_vectors: int, w: Workload, device: Device) -> StageCost:
-    if w.is_two_forwards and name != "pilot":
+    if w.is_two_forwards and "rounds" in name:
         per_token = w.scoring.two_forwards_flops(w.window_tokens, num_vectors)
     else:
         per_token = w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)

@@ -249,14 +249,10 @@ class StageTiming:
     Attributes:
       name: The stage.
       seconds: From its first piece's start to its last one's end.
-      pieces: Pieces of work.
-      reused: Those read from an earlier run instead of made.
     """
 
     name: str
     seconds: float
-    pieces: int
-    reused: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

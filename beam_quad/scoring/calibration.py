@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
@@ -90,6 +89,9 @@ def calibrate(
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
     """Computes Spearman's rank correlation of two columns, ties at their mean rank; nan where one does not vary."""
+    # Importing it takes seconds, and a launcher never calls it.
+    from scipy import stats
+
     if len(left) < 2 or not (np.ptp(left) > 0 and np.ptp(right) > 0):
         return math.nan
     return float(stats.spearmanr(left, right).statistic)

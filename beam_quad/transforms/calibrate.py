@@ -161,7 +161,7 @@ class CalibrateScoring(ModelTask):
             _log.warning("%s Scoring exactly.", reason)
             return {"way": EXACT, "reason": reason}
         if found.is_close:
-            reason = "Two forward passes give the exact scores for less."
+            reason = "Two forward passes reproduce the exact scores."
         elif found.is_enough:
             reason = "Two forward passes do not reproduce the exact scores of the pilot."
         else:

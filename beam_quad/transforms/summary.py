@@ -16,6 +16,7 @@ from beam_quad.bandit import BanditState, QuadPolicy, shortfall_message
 from beam_quad.clustering import distinctive_terms
 from beam_quad.io import aligned, files
 from beam_quad.reporting import data as page
+from beam_quad.reporting.comparison import stratified_mean
 from beam_quad.transforms.calibrate import calibration_path
 from beam_quad.transforms.candidates import (
     load_blocks,
@@ -107,7 +108,7 @@ class Summary:
         }
         result["shortfall"] = self._shortfall(counts)
         if self.bandit is not None:
-            result |= self._bandit_manifest()
+            result |= self._bandit_manifest(counts)
         if self.calibration_dir is not None:
             result["scoring"] = self._calibration()
         return result
@@ -168,15 +169,18 @@ class Summary:
         samples, _ = load_samples_per_pull(self.bandit.blocks_dir)
         return dataclasses.replace(self.bandit.policy, samples_per_pull=samples)
 
-    def _bandit_manifest(self) -> dict[str, Any]:
+    def _bandit_manifest(self, counts: Tally) -> dict[str, Any]:
         state, scores = self._state(), self._scores()
+        tokens = {c: counts[f"cluster/{c}/tokens"] for c in range(len(self._cluster_tokens()))}
+        # As the report's headline: the accepted blocks' own scores are what had them accepted.
+        cautious = stratified_mean(scores.scored, tokens) if not scores.is_census else None
         pilot = _cluster_weighted_mean(scores.pilot, self._cluster_tokens())
         return {
             "stop_reason": state.stop_reason,
             "rounds": len(state.log),
             "clusters": int(load_blocks(self.bandit.blocks_dir).num_clusters),  # type: ignore[union-attr]
             "influence": {
-                "selected_mean": _weighted_mean(scores.selected),
+                "selected_mean": cautious.mean if cautious else _weighted_mean(scores.selected),
                 "random_mean": pilot,
                 "scored_mean": _weighted_mean(scores.scored),
                 "within_cluster_deviation": state.deviation,
@@ -431,7 +435,7 @@ class Summary:
                 )
             except OSError:
                 continue
-            timings.append(page.StageTiming(name, max(0.0, ended - started), pieces=0))
+            timings.append(page.StageTiming(name, max(0.0, ended - started)))
         return timings
 
 

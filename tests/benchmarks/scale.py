@@ -103,7 +103,9 @@ def table(length: int, flops_per_s: float) -> dict[str, dict[str, Row]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.scale", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--length", type=int, default=1000, help="tokens of a document, one window")
     parser.add_argument("--utilisation", type=float, default=0.4, help="assumed share of the rate")
     parser.add_argument("--quick", action="store_true", help="changes nothing: no model is run")

@@ -27,7 +27,7 @@ def stages(workload, device=Device("unit", 1e12)):  # noqa: B008 (frozen)
 
 def test_scoring_costs_its_passes_and_a_product_for_each_query_vector():
     plan = stages(WORKLOAD)
-    pilot, later = plan["pilot"], plan["16 rounds"]
+    pilot, later = plan["pilot"], plan["16 rounds, at most"]
     passes = 2 * (90e6 + 20e3 * 500)
     assert pilot.documents == 10_000
     assert pilot.flops == pytest.approx(10_000 * 500 * (passes + 2 * 2 * 1000 * 1001))
@@ -74,8 +74,8 @@ def test_the_encoder_and_two_forwards_are_priced_at_the_rate_of_float32(is_two_f
     rates = {s.name: s.flops / s.hours / 3600 for s in plan.stages if s.is_model}
     bfloat16, float32 = 0.4 * 989e12, 0.4 * 67e12
     assert rates == pytest.approx({
-        "embed": float32, "curvature": bfloat16, "pilot": bfloat16,
-        "16 rounds": float32 if is_two_forwards else bfloat16,
+        "embed": float32, "curvature": bfloat16, "pilot": bfloat16, "calibrate": bfloat16,
+        "16 rounds, at most": float32 if is_two_forwards else bfloat16,
     })  # fmt: skip
 
 

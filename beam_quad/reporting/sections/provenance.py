@@ -60,20 +60,9 @@ def timings(data: ReportData) -> Section | None:
     if not data.timings:
         return None
     longest = max(t.seconds for t in data.timings) or 1.0
-    columns = [
-        Column("Stage", "text"), Column("Time"), Column("", "bars"), Column("Pieces"), Column("Reused"),
-    ]  # fmt: skip
-    rows = (
-        (
-            t.name,
-            duration(t.seconds),
-            bar(t.seconds / longest, "scored"),
-            count(t.pieces),
-            count(t.reused),
-        )
-        for t in data.timings
-    )
-    lead = "From the start of a stage's first piece to the end of its last; reused pieces were read from an earlier run."
+    columns = [Column("Stage", "text"), Column("Time"), Column("", "bars")]
+    rows = ((t.name, duration(t.seconds), bar(t.seconds / longest, "scored")) for t in data.timings)
+    lead = "From the start of a stage's first piece to the end of its last, in the run that did it: an earlier one, maybe."
     return Section("timing", "Time", table(columns, rows), lead)
 
 

@@ -59,7 +59,7 @@ def poor_agreements(groups: Sequence[QueryGroup]) -> list[Notice]:
                 Notice(
                     f"The halves of query group {group.name} rank the pilot differently (rank correlation "
                     f"{correlation(agreement)}): scores are {part} chance of which texts are in it; pass more query "
-                    "texts, or texts that are more alike."
+                    "texts, or split unlike ones into groups (--query_group)."
                 )
             )
     return warnings

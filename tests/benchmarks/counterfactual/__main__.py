@@ -46,7 +46,9 @@ def run(proxy_name: str, is_quick: bool, models: pathlib.Path) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.counterfactual", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--quick", action="store_true", help="few groups and one seed")
     parser.add_argument("--proxy", choices=("scratch", "smollm2"), default="scratch")
     parser.add_argument("--models", type=pathlib.Path, default=_CACHE, help="keeps what is made")

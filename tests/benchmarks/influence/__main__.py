@@ -98,7 +98,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.influence", description=__doc__.splitlines()[0]
+    )
     add = parser.add_argument
     add("--quick", action="store_true", help="the demo's proxy only, hardly trained, few documents")
     add("--models", default="~/.cache/beam_quad/influence", help="where models and texts are kept")
