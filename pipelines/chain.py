@@ -18,6 +18,7 @@ from beam_quad.transforms.calibrate import CalibrateScoring, calibration_path
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.deduplicate import FindDuplicateIds
 from beam_quad.transforms.embed import EmbedExamples
+from beam_quad.transforms.finished import FinishedBandit
 from beam_quad.transforms.ngrams import CountNgrams
 from beam_quad.transforms.rounds import Bandit, RunRound
 from beam_quad.transforms.stage import Task
@@ -425,7 +426,11 @@ class _Builder:
         fingerprint: str,
         selection: select.BlockSelection | select.RankedSelection,
     ) -> Summary:
-        blocks = selection if isinstance(selection, select.BlockSelection) else None
+        finished = None
+        if isinstance(selection, select.BlockSelection):
+            finished = FinishedBandit(
+                selection.bandit, selection.num_rounds, self.folders["assignments"]
+            )
         return Summary(
             config=config,
             configuration=fingerprint,
@@ -441,8 +446,7 @@ class _Builder:
             query_dir=self.folders.get("query"),
             clusters_dir=self.folders.get("clusters"),
             assignments_dir=self.folders.get("assignments"),
-            bandit=blocks.bandit if blocks else None,
-            num_rounds=blocks.num_rounds if blocks else 0,
+            bandit=finished,
             scores_dir=self.folders.get("scores"),
             calibration_dir=self.folders.get("calibration"),
         )

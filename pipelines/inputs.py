@@ -78,7 +78,7 @@ def look(options: QuadOptions) -> Inputs:
         embedder = EmbedderSpec(
             name=options.embedder,
             revision=options.embedder_revision,
-            device=options.device,
+            device="cpu" if options.embedder == "hashing" else options.device,
             num_threads=options.threads,
             dim=options.embedder_dim,
             max_tokens=options.embedder_max_tokens,

@@ -18,7 +18,7 @@ from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
 from beam_quad.io import files
 from beam_quad.io.lock import OutputLock
-from beam_quad.reporting.sections.query import LEAST_AGREEMENT
+from beam_quad.reporting.sections.query import poor_agreement
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import chain as chains
@@ -207,9 +207,5 @@ def _about_scoring(scoring: dict[str, Any]) -> Iterator[str]:
         way = "by two forward passes" if scoring["way"] == TWO_FORWARDS else "exactly"
         yield f"rounds scored {way}: {scoring['reason']}"
     for group, agreement in scoring.get("halves", {}).items():
-        if agreement is not None and agreement < LEAST_AGREEMENT:
-            yield (
-                f"warning: the two halves of query group {group} rank the pilot differently "
-                f"(rank correlation {agreement:.2f}); pass more query texts, or split "
-                "unlike ones into groups (--query_group)"
-            )
+        if words := poor_agreement(group, agreement):
+            yield f"warning: {words}"

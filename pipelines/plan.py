@@ -13,8 +13,8 @@ from beam_quad.io.batches import Columns, RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan
 from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
-from beam_quad.scoring.costs import ScoringCosts
-from beam_quad.transforms.calibrate import WORTHWHILE_PILOT
+from beam_quad.scoring import ScoringCosts
+from beam_quad.scoring.calibration import why_not_two_forwards
 from beam_quad.transforms.texts import NUM_GROUPS
 from pipelines.chain import Chain
 from pipelines.inputs import Inputs
@@ -70,7 +70,9 @@ def _workload(
         for plan in inputs.query.values()
     )
     model = load_skeleton(proxy)
-    scoring = ScoringCosts.of(model, find_blocks(model, options.layers))
+    blocks = find_blocks(model, options.layers)
+    scoring = ScoringCosts.of(model, blocks)
+    num_pilot = None if options.scoring == "two_forwards" else num_clusters * samples
     positions = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     encoder_parameters, dim, read_tokens = _embedder_size(embedder)
     return Workload(
@@ -86,8 +88,7 @@ def _workload(
         context_length=options.context_length or min(positions, _DEFAULT_CONTEXT),
         max_windows=options.max_windows,
         normalize=options.normalize,
-        is_two_forwards=why_exact(options) is None
-        and (options.scoring == "two_forwards" or num_clusters * samples >= WORTHWHILE_PILOT),
+        is_two_forwards=not (why_exact(options) or why_not_two_forwards(model, blocks, num_pilot)),
         curvature=options.curvature,
         embedding_dim=dim,
         embedder_parameters=encoder_parameters,

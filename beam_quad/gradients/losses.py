@@ -155,7 +155,7 @@ def loss_gradient(
 
 def _pieces(logits: torch.Tensor) -> Iterator[slice]:
     num_rows = logits.shape[0] * logits.shape[1]
-    step = max(1, _PIECE_ENTRIES.get(logits.device.type, 1 << 25) // logits.shape[2])
+    step = max(1, _PIECE_ENTRIES[logits.device.type] // logits.shape[2])
     return (slice(start, start + step) for start in range(0, num_rows, step))
 
 

@@ -188,8 +188,8 @@ def _by_token(name: str, values: torch.Tensor, tokens: torch.Tensor) -> torch.Te
 def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
     """Computes with the proxy's `max_batch_tokens`, and all over again with half of it where memory runs out.
 
-    Starting over keeps half-added sums out of the result. It costs little, since the largest micro-batches come first. The smaller size
-    is not remembered: a result never depends on other calls.
+    Starting over keeps half-added sums out of the result. It costs little, since the largest micro-batches come first.
+    The smaller size is not remembered: a result never depends on other calls.
 
     Args:
       proxy: Its `num_halvings` is counted up.

@@ -29,7 +29,7 @@ __all__ = [
 _DEFAULT_CONTEXT = 1024
 # What starting a micro-batch costs in tokens, on a CPU (measured) and on CUDA, where a pass of a few hundred launches
 # takes as long as some thousand tokens of a model of 100 M parameters (estimated).
-_START_TOKENS = (128, 1024)
+_START_TOKENS = {"cpu": 128, "cuda": 1024}
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -142,7 +142,7 @@ class Proxy:
         self, windows: Sequence[Window], max_batch_tokens: int
     ) -> Iterator[MicroBatch]:
         """Cuts windows into micro-batches for the device; see `windows.micro_batches`."""
-        start_tokens = _START_TOKENS[self.device.type == "cuda"]
+        start_tokens = _START_TOKENS[self.device.type]
         return micro_batches(windows, self.context_length, max_batch_tokens, start_tokens)
 
 
@@ -191,7 +191,9 @@ def load_skeleton(spec: ProxySpec) -> Any:
             spec.path, revision=spec.revision, trust_remote_code=False
         )
         with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = transformers.AutoModelForCausalLM.from_config(
+                config, dtype=_DTYPES[spec.dtype], trust_remote_code=False
+            )
     _context_length(model.config, spec)
     return model
 

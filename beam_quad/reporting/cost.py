@@ -217,7 +217,6 @@ def plan_cost(workload: Workload, proxy_device: Device, float32_device: Device) 
     if proxy_device.count != float32_device.count:
         raise ValueError(f"got {proxy_device.count} and {float32_device.count} of the same devices")
     w, cpu = workload, Device.cpu(workload.cores)
-    rounds_device = float32_device if w.is_two_forwards else proxy_device
     pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
     stages = (
         _embed(w, float32_device),
@@ -225,11 +224,12 @@ def plan_cost(workload: Workload, proxy_device: Device, float32_device: Device) 
         _assign(w, cpu),
         _candidates(w, pilot + later),
         _curvature(w, proxy_device),
-        _score("pilot", pilot, w.num_query_vectors, w, proxy_device),
+        _score("pilot", pilot, _exact_flops(w, w.num_query_vectors), w, proxy_device),
         # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
-        _score("calibrate", min(pilot, 64), 2 * w.num_query_vectors, w, proxy_device),
-        # After the pilot the groups' vectors are one.
-        _score(f"{w.num_rounds} rounds, at most", later, 1, w, rounds_device),
+        _score(
+            "calibrate", min(pilot, 64), _exact_flops(w, 2 * w.num_query_vectors), w, proxy_device
+        ),
+        _rounds(w, later, proxy_device, float32_device),
         _write(w),
     )
     return CostPlan(stages, w, proxy_device, float32_device, cpu)
@@ -292,11 +292,20 @@ def _curvature(w: Workload, device: Device) -> StageCost:
     return StageCost("curvature", examples, flops, _hours(flops, device), True, bytes_stored=stored)
 
 
-def _score(name: str, documents: int, num_vectors: int, w: Workload, device: Device) -> StageCost:
-    if w.is_two_forwards and "rounds" in name:
-        per_token = w.scoring.two_forwards_flops(w.window_tokens, num_vectors)
-    else:
-        per_token = w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
+def _exact_flops(w: Workload, num_vectors: int) -> float:
+    return w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
+
+
+def _rounds(w: Workload, documents: int, proxy_device: Device, float32_device: Device) -> StageCost:
+    """Prices the rounds after the pilot, in which the groups' vectors are one."""
+    name = f"{w.num_rounds} rounds, at most"
+    if w.is_two_forwards:
+        per_token = w.scoring.two_forwards_flops(w.window_tokens, 1)
+        return _score(name, documents, per_token, w, float32_device)
+    return _score(name, documents, _exact_flops(w, 1), w, proxy_device)
+
+
+def _score(name: str, documents: int, per_token: float, w: Workload, device: Device) -> StageCost:
     flops = per_token * documents * w.scored_tokens
     shuffled = float(documents * _SCORE_BYTES)
     return StageCost(name, documents, flops, _hours(flops, device), True, bytes_shuffled=shuffled)

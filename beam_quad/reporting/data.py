@@ -161,8 +161,6 @@ class Example:
       tokens: Its tokens.
       cluster_id: Its cluster; None where there are none.
       is_selected: Whether it was selected; None where unknown.
-      percentile: Share of the pilot's scores below its own, each counted once, in [0, 100]; None: the page counts them
-        itself where it has the pilot.
     """
 
     example_id: str
@@ -171,7 +169,6 @@ class Example:
     tokens: int
     cluster_id: int | None = None
     is_selected: bool | None = None
-    percentile: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

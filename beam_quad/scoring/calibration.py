@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from beam_quad.gradients import shifted
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
+from beam_quad.scoring.costs import ScoringCosts
 from beam_quad.scoring.two_forwards import TwoForwardsScorer
 
-# Steps of half a decade, relative to the weights. Models of 1 M to 135 M parameters did best between 1e-4 and 1e-3.
+# Steps of half a decade, relative to the weights. Models of 1 M and 135 M parameters did best at 1e-2 and 3e-4.
 STEPS = tuple(float(10 ** (-exponent / 2)) for exponent in range(3, 11))
 # The steps are compared on so few examples; the best one is judged on all.
 _NUM_COMPARED = 8
 _LEAST_CORRELATION = 0.999
 # Of the spread of the scores: far below the error of a pull, which scores ten documents at most.
 _MOST_ERROR = 0.03
+# Comparing the steps takes about 250 forward passes, and two forwards save about half of one an example.
+_WORTHWHILE_PILOT = 1024
+# Two forwards of the attention layers save about a fifth, of all layers a third; of a few upper ones, next to nothing.
+_LEAST_SAVING = 0.1
+_TYPICAL_LENGTH = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +92,29 @@ def calibrate(
     return Calibration(
         best, rank_correlation(found, exact), relative_error(found, exact), len(documents)
     )
+
+
+def why_not_two_forwards(
+    model: torch.nn.Module, blocks: Sequence[Block], num_pilot: int | None
+) -> str | None:
+    """Says in a sentence why scoring by two forwards is impossible or would not pay; None where it is worth a try.
+
+    Args:
+      model: The model, whose weights are not read.
+      blocks: What is tracked.
+      num_pilot: Examples of the pilot; None where two forwards are asked for, whatever they save.
+    """
+    if why := shifted.why_not(model, blocks):
+        return why
+    if num_pilot is None:
+        return None
+    if num_pilot < _WORTHWHILE_PILOT:
+        return f"A pilot of {num_pilot:,} examples is too small for two forwards to pay."
+    costs = ScoringCosts.of(model, blocks)
+    exact, two = costs.exact_flops(_TYPICAL_LENGTH), costs.two_forwards_flops(_TYPICAL_LENGTH)
+    if two > (1 - _LEAST_SAVING) * exact:
+        return "For these layers two forwards would save less than a tenth."
+    return None
 
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:

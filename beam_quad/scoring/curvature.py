@@ -11,7 +11,7 @@ from beam_quad.scoring.factors import Eigenbasis
 # Over the mean eigenvalue. `tests.benchmarks.counterfactual`, two seeds: against 0.1 the scores predict 20 steps of AdamW
 # better (rank correlation +.08 [.04, .11]) and single out the query's domain as well (AUC .960 against .962); 10 predicts
 # better still (+.15), but starts to lose the domain (.951).
-_DAMPING_RATIO = 1.0
+DAMPING_RATIO = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Curvature:
         cls,
         bases: Mapping[str, Eigenbasis],
         eigenvalue_sums: Mapping[str, EigenvalueSum] | None = None,
-        damping_ratio: float = _DAMPING_RATIO,
+        damping_ratio: float = DAMPING_RATIO,
     ) -> "Curvature":
         """Puts the fitted parts together; some inputs' parts make the curvature of those inputs' blocks.
 

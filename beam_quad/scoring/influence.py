@@ -12,9 +12,10 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents, MicroBatch, Window
 from beam_quad.scoring import products, query
+from beam_quad.scoring.scorer import ProxyScorer
 
 
-class InfluenceScorer:
+class InfluenceScorer(ProxyScorer):
     """Scores texts by + < v , grad L(text) > for each query group's vector v = (F + lambda I)⁻¹ grad L(query).
 
     Higher is better: training on the text lowers the group's loss. L is the mean loss over the tokens that the
@@ -41,7 +42,7 @@ class InfluenceScorer:
         check_vectors(blocks, vectors)
         self.groups: tuple[str, ...] = tuple(vectors)
         self.blocks: tuple[Block, ...] = tuple(blocks)
-        self._proxy = proxy
+        super().__init__(proxy)
         self._normalize = normalize
         self._modules = tracked.by_module(blocks)
         self._vectors = {
@@ -51,15 +52,6 @@ class InfluenceScorer:
             ]
             for block in blocks
         }
-
-    @property
-    def num_halvings(self) -> int:
-        """How often memory ran out so far, and a micro-batch was halved."""
-        return self._proxy.num_halvings
-
-    def prepare(self, texts: Sequence[str]) -> Documents:
-        """Tokenises texts for `score`; may run in another thread, ahead of the device."""
-        return self._proxy.read(texts)
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts; one call is one batch, and a score depends on nothing outside it.

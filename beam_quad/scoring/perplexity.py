@@ -6,28 +6,16 @@ import numpy as np
 import torch
 
 from beam_quad.gradients import passes
-from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import Documents
+from beam_quad.scoring.scorer import ProxyScorer
 
 
-class PerplexityScorer:
+class PerplexityScorer(ProxyScorer):
     """Scores texts by their mean loss in nats per token: lower is likelier.
 
     Args:
       proxy: The model.
     """
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-
-    @property
-    def num_halvings(self) -> int:
-        """How often memory ran out so far, and a micro-batch was halved."""
-        return self._proxy.num_halvings
-
-    def prepare(self, texts: Sequence[str]) -> Documents:
-        """Tokenises texts for `score`; may run in another thread, ahead of the device."""
-        return self._proxy.read(texts)
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts, forward only; one call is one batch.

@@ -10,9 +10,10 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents
 from beam_quad.scoring.influence import check_vectors
+from beam_quad.scoring.scorer import ProxyScorer
 
 
-class TwoForwardsScorer:
+class TwoForwardsScorer(ProxyScorer):
     """Scores texts by [ L(theta + e v) - L(theta - e v) ] / 2e, which tends to < v , grad L(text) >.
 
     The other way to what `InfluenceScorer` gives, and the cheaper one for one query group. It stores no activations
@@ -45,19 +46,10 @@ class TwoForwardsScorer:
             raise ValueError(f"{why} Score exactly.")
         self.groups: tuple[str, ...] = tuple(vectors)
         self.blocks: tuple[Block, ...] = tuple(blocks)
-        self._proxy = proxy
+        super().__init__(proxy)
         self._shifts = [
             shifted.Shift.of(proxy, blocks, vector, relative_step) for vector in vectors.values()
         ]
-
-    @property
-    def num_halvings(self) -> int:
-        """How often memory ran out so far, and a micro-batch was halved."""
-        return self._proxy.num_halvings
-
-    def prepare(self, texts: Sequence[str]) -> Documents:
-        """Tokenises texts for `score`; may run in another thread, ahead of the device."""
-        return self._proxy.read(texts)
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts; one call is one batch, and a score depends on nothing outside it.

@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from beam_quad import seeding
+from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy
+
 T = TypeVar("T")
 
 
@@ -53,3 +56,13 @@ def cached(key: Hashable, make: Callable[[], T]) -> T:
 def cached_model(key: Hashable, make: Callable[[], T]) -> T:
     """Returns the process's model for `key`, made by the first caller while the others wait."""
     return _models.get(key, make)
+
+
+def cached_proxy(spec: ProxySpec) -> Proxy:
+    """Loads a proxy, once per process."""
+    return cached_model(("proxy", spec), lambda: load_proxy(spec))
+
+
+def proxy_key(spec: ProxySpec, fingerprint: str) -> str:
+    """Names a proxy, by where it lies and runs and by its content."""
+    return seeding.digest("proxy", spec, fingerprint)

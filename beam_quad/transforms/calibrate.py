@@ -1,6 +1,7 @@
 """After the pilot: by which way the rounds score, and whether the query set is good enough."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -12,19 +13,14 @@ import pyarrow as pa
 import torch
 
 from beam_quad import seeding
-from beam_quad.gradients import shifted
-from beam_quad.gradients.proxy import Proxy, require_device
+from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.io import files
-from beam_quad.scoring import InfluenceScorer, ScoringCosts, calibrate
-from beam_quad.scoring.calibration import rank_correlation
+from beam_quad.scoring import InfluenceScorer, calibrate
+from beam_quad.scoring.calibration import rank_correlation, why_not_two_forwards
 from beam_quad.scoring.vectors import load_vectors
-from beam_quad.transforms.candidates import (
-    load_blocks,
-    load_samples_per_pull,
-    num_groups,
-    read_cluster,
-)
+from beam_quad.transforms.cache import cached_proxy, proxy_key
+from beam_quad.transforms.candidates import read_text
 from beam_quad.transforms.corpus import write_json
 from beam_quad.transforms.curvature import HALVES, half_name
 from beam_quad.transforms.rounds import Bandit
@@ -34,11 +30,6 @@ from beam_quad.transforms.stage import ModelTask
 _log = logging.getLogger(__name__)
 # Rank correlations of 64 examples are known to within about (1 - r²) / 8.
 _NUM_EXAMPLES = 64
-# Comparing the steps takes about 250 forward passes, and two forwards save about half of one an example.
-WORTHWHILE_PILOT = 1024
-# Two forwards of all layers save a quarter to a third; of a few upper layers, little or nothing.
-_LEAST_SAVING = 0.1
-_TYPICAL_LENGTH = 512
 
 
 @dataclasses.dataclass
@@ -81,36 +72,24 @@ class CalibrateScoring(ModelTask):
 
     @property
     def model_key(self) -> str:
-        return seeding.digest("proxy", self.scoring.proxy, self.scoring.proxy_fingerprint)
+        return proxy_key(self.scoring.proxy, self.scoring.proxy_fingerprint)
 
-    def check_device(self) -> None:
-        require_device(self.scoring.device)
+    @property
+    def device(self) -> str:
+        return self.scoring.device
 
     def load(self) -> Proxy:
-        return self.scoring.load_proxy()
+        return cached_proxy(self.scoring.proxy)
 
     def do(self, piece: int, model: Proxy) -> dict[str, Any]:
         blocks = find_blocks(model.model, self.scoring.layers)
         sample = self._sample()
         found: dict[str, Any] = {"halves": self._agreement(model, blocks, sample)}
-        reason = self.reason or self._why_exact(model, blocks)
+        num_pilot = None if self.is_asked_for else len(self.bandit.scored(1)["key"])
+        reason = self.reason or why_not_two_forwards(model.model, blocks, num_pilot)
         if reason is None:
             return found | self._compare(model, blocks, sample)
         return found | {"way": EXACT, "reason": reason}
-
-    def _why_exact(self, proxy: Proxy, blocks: Sequence[Block]) -> str | None:
-        if why := shifted.why_not(proxy.model, blocks):
-            return why
-        if self.is_asked_for:
-            return None
-        num_pilot = len(self.bandit.scored(1)["key"])
-        if num_pilot < WORTHWHILE_PILOT:
-            return f"A pilot of {num_pilot:,} examples is too small for two forwards to pay."
-        costs = ScoringCosts.of(proxy.model, blocks)
-        exact, two = costs.exact_flops(_TYPICAL_LENGTH), costs.two_forwards_flops(_TYPICAL_LENGTH)
-        if two > (1 - _LEAST_SAVING) * exact:
-            return "For these layers two forwards would save less than a tenth."
-        return None
 
     def finish(self, total: dict[str, Any]) -> None:
         write_json(self.artifact, total)
@@ -122,18 +101,12 @@ class CalibrateScoring(ModelTask):
         draws = seeding.mix(self.bandit.policy.seed, "calibration", scored["key"][usable])
         at = usable[np.argsort(draws, kind="stable")[:_NUM_EXAMPLES]]
         with ThreadPoolExecutor(16) as pool:
-            texts = list(pool.map(self._text, scored["cluster"][at], scored["key"][at]))
+            read = functools.partial(read_text, self.bandit.blocks_dir)
+            arms, keys = (scored[name][at].tolist() for name in ("cluster", "key"))
+            texts = list(pool.map(read, arms, keys))
         return pa.table(
             {"influence": scored["influence"][at], "text": pa.array(texts, pa.string())}
         )
-
-    def _text(self, cluster: int, key: int) -> str:
-        folder = self.bandit.blocks_dir
-        samples, _ = load_samples_per_pull(folder)
-        group = int(cluster) % num_groups(load_blocks(folder), samples)
-        table = read_cluster(folder, group, int(cluster), ["key", "text"])
-        row = np.flatnonzero(table.column("key").to_numpy() == key)[0]
-        return str(table.column("text")[int(row)].as_py())
 
     def _agreement(
         self, proxy: Proxy, blocks: Sequence[Block], sample: pa.Table

@@ -134,8 +134,7 @@ class GatherCandidates(GroupedTask):
         return self.corpus.splits()
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
-        samples, _ = load_samples_per_pull(self.folder)
-        groups = num_groups(load_blocks(self.folder), samples)
+        groups = _num_groups(self.folder)
         for table in _joined(_drawn(self, piece)):
             yield from _by_group(table, groups)
 
@@ -206,10 +205,9 @@ def example_blocks(
     return block_of(clusters, seeding.uniform(seed, "block", keys), num)
 
 
-def num_groups(blocks: Blocks, samples_per_pull: int) -> int:
-    """How many files the candidates are kept in; an arm's group is its id modulo this."""
-    expected = int(np.minimum(blocks.candidates, samples_per_pull).sum())
-    return min(max(expected // _CANDIDATES_PER_GROUP, 1), _MAX_GROUPS)
+def group_of(folder: str, cluster: int) -> int:
+    """Finds the group of a cluster's arm, that is, the number of the file that holds its candidates."""
+    return cluster % _num_groups(folder)
 
 
 def group_path(folder: str, group: int) -> str:
@@ -217,7 +215,7 @@ def group_path(folder: str, group: int) -> str:
     return files.join(folder, "candidates", f"group-{group:05d}.parquet")
 
 
-def read_row_groups(folder: str, group: int) -> dict[int, int]:
+def _row_groups(folder: str, group: int) -> dict[int, int]:
     """Reads which row group of a group's file holds each cluster, by cluster id, once per process."""
 
     def read() -> dict[int, int]:
@@ -242,11 +240,36 @@ def read_pull_keys(folder: str) -> dict[tuple[int, int], str]:
     return cached(("pull keys", folder), read)
 
 
-def read_cluster(folder: str, group: int, cluster: int, columns: list[str]) -> pa.Table:
-    """Reads candidates of one cluster, sorted by (block, draw)."""
+def has_candidates(folder: str, cluster: int) -> bool:
+    """Says whether a cluster has an example in the reserve."""
+    starts = load_blocks(folder).pullable_starts
+    return bool(starts[cluster + 1] > starts[cluster])
+
+
+def read_cluster(folder: str, cluster: int, columns: list[str]) -> pa.Table:
+    """Reads the candidates of one cluster that has some, sorted by (block, draw)."""
+    group = group_of(folder, cluster)
     with files.open_read(group_path(folder, group)) as file:
-        row_group = read_row_groups(folder, group)[cluster]
+        row_group = _row_groups(folder, group)[cluster]
         return pq.ParquetFile(file).read_row_group(row_group, columns=columns)
+
+
+def read_text(folder: str, cluster: int, key: int) -> str:
+    """Reads the text of one candidate."""
+    table = read_cluster(folder, cluster, ["key", "text"])
+    row = np.flatnonzero(table.column("key").to_numpy() == np.uint64(key))[0]
+    return str(table.column("text")[int(row)].as_py())
+
+
+def _num_groups(folder: str) -> int:
+    """Counts the files that the candidates are kept in, once per process."""
+
+    def count() -> int:
+        samples, _ = load_samples_per_pull(folder)
+        expected = int(np.minimum(load_blocks(folder).candidates, samples).sum())
+        return min(max(expected // _CANDIDATES_PER_GROUP, 1), _MAX_GROUPS)
+
+    return cached(("groups", folder), count)
 
 
 def _drawn(task: GatherCandidates, split: Split) -> Iterator[pa.RecordBatch]:

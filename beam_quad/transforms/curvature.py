@@ -11,7 +11,7 @@ import numpy as np
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy, require_device
+from beam_quad.gradients.proxy import Proxy, ProxySpec
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io import files
@@ -27,7 +27,7 @@ from beam_quad.scoring import (
     query_gradient,
 )
 from beam_quad.scoring.vectors import Vectors, combine_vectors, save_vectors
-from beam_quad.transforms.cache import cached_model
+from beam_quad.transforms.cache import cached_proxy, proxy_key
 from beam_quad.transforms.corpus import read_json, write_json
 from beam_quad.transforms.stage import ModelTask, Task
 from beam_quad.transforms.texts import NUM_GROUPS, Query, read_group
@@ -56,15 +56,6 @@ class Fit:
     sample_dir: str
     seed: int
 
-    def load(self) -> Proxy:
-        """Loads the proxy, once per process."""
-        return cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
-
-    @property
-    def key(self) -> str:
-        """Names the proxy."""
-        return seeding.digest("proxy", self.proxy, self.proxy_fingerprint)
-
 
 class _FitTask(ModelTask):
     """A task that passes examples through the proxy."""
@@ -73,13 +64,14 @@ class _FitTask(ModelTask):
 
     @property
     def model_key(self) -> str:
-        return self.fit.key
+        return proxy_key(self.fit.proxy, self.fit.proxy_fingerprint)
 
-    def check_device(self) -> None:
-        require_device(self.fit.proxy.device)
+    @property
+    def device(self) -> str:
+        return self.fit.proxy.device
 
     def load(self) -> Proxy:
-        return self.fit.load()
+        return cached_proxy(self.fit.proxy)
 
 
 @dataclasses.dataclass

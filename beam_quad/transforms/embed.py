@@ -11,7 +11,7 @@ from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.embedding import Embedder, EmbedderSpec, load_embedder
 from beam_quad.errors import BadFileError
-from beam_quad.gradients.proxy import load_tokenizer, require_device
+from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io import aligned, files
 from beam_quad.io.batches import RowBatch
@@ -73,8 +73,9 @@ class EmbedExamples(ModelTask):
     def model_key(self) -> str:
         return repr((self.embedder, self.tokenizer, self.tokenizer_revision))
 
-    def check_device(self) -> None:
-        require_device(self.embedder.device if self.embedder else "cpu")
+    @property
+    def device(self) -> str:
+        return self.embedder.device if self.embedder else "cpu"
 
     def load(self) -> _Model:
         embedder = load_embedder(self.embedder) if self.embedder else None

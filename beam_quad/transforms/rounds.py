@@ -19,9 +19,9 @@ from beam_quad.io import aligned, files
 from beam_quad.scoring.vectors import combine_vectors, load_vectors, save_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import (
+    group_of,
     load_blocks,
     load_samples_per_pull,
-    num_groups,
     read_cluster,
     read_pull_keys,
 )
@@ -223,18 +223,17 @@ class RunRound(ScoringTask):
         columns = ["block", "key", "tokens", "example_id", "text"]
         # The arms come by cluster, and a cluster is read once for all of its blocks.
         for cluster, arms in itertools.groupby(piece.arms, key=lambda arm: arm[0]):
-            table = read_cluster(self.bandit.blocks_dir, piece.group, cluster, columns)
+            table = read_cluster(self.bandit.blocks_dir, cluster, columns)
             for _, block, key in arms:
                 yield key, table.filter(pc.equal(table.column("block"), block))
 
     def _pulls(self) -> list[tuple[int, int, str, int]]:
-        samples, _ = load_samples_per_pull(self.bandit.blocks_dir)
-        groups = num_groups(load_blocks(self.bandit.blocks_dir), samples)
-        keys = read_pull_keys(self.bandit.blocks_dir)
-        pulls = []
-        for cluster, block in self.bandit.state(self.round).pulls:
-            pulls.append((cluster, block, keys[cluster, block], cluster % groups))
-        return pulls
+        folder = self.bandit.blocks_dir
+        keys = read_pull_keys(folder)
+        return [
+            (cluster, block, keys[cluster, block], group_of(folder, cluster))
+            for cluster, block in self.bandit.state(self.round).pulls
+        ]
 
     def _standardised_weights(self, groups: np.ndarray) -> np.ndarray:
         """Divides each group's weight by the standard deviation of its pilot scores (METHODS A.1)."""

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
-from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy, require_device
+from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import aligned, files
 from beam_quad.io.rows import read_rows
@@ -18,7 +18,7 @@ from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.two_forwards import TwoForwardsScorer
 from beam_quad.scoring.vectors import load_vectors
-from beam_quad.transforms.cache import cached, cached_model
+from beam_quad.transforms.cache import cached, cached_proxy
 from beam_quad.transforms.corpus import Corpus, content_name, piece_path, read_json, write_json
 from beam_quad.transforms.embed import BATCH_ROWS
 from beam_quad.transforms.prefetch import prefetched
@@ -101,12 +101,8 @@ class InfluenceScoring:
             *([content_name(self.calibration_path)] if self.calibration_path else []),
         )
 
-    def load_proxy(self) -> Proxy:
-        """Loads the proxy, once per process."""
-        return cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
-
     def load(self) -> Scorer:
-        proxy = self.load_proxy()
+        proxy = cached_proxy(self.proxy)
         vectors = load_vectors(files.read_bytes(self.vectors_path))
         blocks = find_blocks(proxy.model, self.layers)
         way = read_json(self.calibration_path) if self.calibration_path else {}
@@ -136,8 +132,7 @@ class PerplexityScoring:
         return seeding.digest("perplexity", 2, self.proxy_fingerprint, content_spec(self.proxy))
 
     def load(self) -> Scorer:
-        proxy = cached_model(("proxy", self.proxy), lambda: load_proxy(self.proxy))
-        return PerplexityScorer(proxy)
+        return PerplexityScorer(cached_proxy(self.proxy))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +170,9 @@ class ScoringTask(ModelTask):
     def model_key(self) -> str:
         return self.scoring.key
 
-    def check_device(self) -> None:
-        require_device(self.scoring.device)
+    @property
+    def device(self) -> str:
+        return self.scoring.device
 
     def load(self) -> Scorer:
         return self.scoring.load()

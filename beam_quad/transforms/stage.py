@@ -18,6 +18,7 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.pvalue import PCollection
 
+from beam_quad.gradients.proxy import require_device
 from beam_quad.io import files
 from beam_quad.transforms.cache import cached_model
 
@@ -102,9 +103,10 @@ class ModelTask(Task):
     def model_key(self) -> str:
         """Names the model: two tasks with one key share it."""
 
+    @property
     @abc.abstractmethod
-    def check_device(self) -> None:
-        """Raises DeviceError where the device that was asked for is not there."""
+    def device(self) -> str:
+        """Torch device of the model: "cpu", "cuda" or "cuda:N"."""
 
     @abc.abstractmethod
     def load(self) -> Any:
@@ -241,7 +243,7 @@ class PieceHandler(ModelHandler[Any, Any, LazyModel]):
 
     def load_model(self) -> LazyModel:
         """Checks the device; the model itself waits for the first piece."""
-        self._task.check_device()
+        require_device(self._task.device)
         return LazyModel(self._task)
 
     def run_inference(
@@ -282,7 +284,7 @@ class Stage(beam.PTransform):
 
     Args:
       task: What the stage does.
-      accelerator: Resource hint of the step with the model, where the task has one, such as
+      accelerator: Resource hint of the step with the model, where the task has one that is not for the CPU, such as
         `type:nvidia-l4;count:1;install-nvidia-driver`; the other steps run on plain machines.
     """
 
@@ -304,7 +306,7 @@ class Stage(beam.PTransform):
     def _hinted(self) -> Task:
         # A copy: hints stay on the transform that they are given to.
         task = dataclasses.replace(self.task)
-        if self.accelerator is None or not isinstance(task, ModelTask):
+        if self.accelerator is None or not isinstance(task, ModelTask) or task.device == "cpu":
             return task
         return task.with_resource_hints(accelerator=self.accelerator)
 

@@ -10,7 +10,6 @@ import pytest
 from apache_beam.testing import util as testing
 
 from beam_quad.additive import Tally
-from beam_quad.errors import DeviceError
 from beam_quad.transforms.stage import ModelTask, Stage, Task, Token
 
 
@@ -103,13 +102,14 @@ class NeedsDevice(ModelTask, CountLetters):
     def model_key(self) -> str:
         return "model"
 
-    def check_device(self) -> None:
-        raise DeviceError("cuda is not there")
+    @property
+    def device(self) -> str:
+        return "cuda:99"
 
     def load(self) -> None:
         raise AssertionError("a missing device is found before the model is loaded")
 
 
 def test_a_device_that_is_not_there_fails_the_job(tmp_path):
-    with pytest.raises(Exception, match="cuda is not there"):
+    with pytest.raises(Exception, match="cuda:99"):
         _run(NeedsDevice(str(tmp_path), ("alpha",)))

@@ -14,7 +14,7 @@ from beam_quad.reporting.markup import Column, Html, Section, join, table, tag
 # Of what a half's scores tell apart, the share that another half would confirm is their correlation r. Below 0.5 a
 # half says more about which texts are in it than about what they have in common, and the whole set (2r / (1 + r)
 # below 2/3) leaves over a third to that chance.
-LEAST_AGREEMENT = 0.5
+_LEAST_AGREEMENT = 0.5
 # From here on the whole set's reliability is at least 0.89: its ranking is nearly that of endless query texts.
 _GOOD_AGREEMENT = 0.8
 
@@ -48,21 +48,27 @@ def reliability(agreement: float) -> float:
     return max(0.0, 2 * agreement / (1 + agreement)) if agreement > -1 else 0.0
 
 
+def poor_agreement(name: str, agreement: float | None) -> str | None:
+    """Says what to do about a group whose halves rank the pilot differently; None where they do not.
+
+    Args:
+      name: The group's name.
+      agreement: Rank correlation of the pilot's scores under its halves; None where it is not known.
+    """
+    if agreement is None or not agreement < _LEAST_AGREEMENT:
+        return None
+    part = "mostly" if reliability(agreement) < 0.5 else "in good part"
+    return (
+        f"The halves of query group {name} rank the pilot differently (rank correlation {correlation(agreement)}): "
+        f"scores are {part} chance of which texts are in it; pass more query texts, or split unlike ones into groups "
+        "(--query_group)."
+    )
+
+
 def poor_agreements(groups: Sequence[QueryGroup]) -> list[Notice]:
     """Warns of each group whose halves rank the pilot differently."""
-    warnings = []
-    for group in groups:
-        agreement = _agreement(group)
-        if agreement is not None and agreement < LEAST_AGREEMENT:
-            part = "mostly" if reliability(agreement) < 0.5 else "in good part"
-            warnings.append(
-                Notice(
-                    f"The halves of query group {group.name} rank the pilot differently (rank correlation "
-                    f"{correlation(agreement)}): scores are {part} chance of which texts are in it; pass more query "
-                    "texts, or split unlike ones into groups (--query_group)."
-                )
-            )
-    return warnings
+    words = (poor_agreement(group.name, group.halves_agreement) for group in groups)
+    return [Notice(each) for each in words if each is not None]
 
 
 def _agreement(group: QueryGroup) -> float | None:
@@ -100,7 +106,7 @@ def _halves(groups: Sequence[QueryGroup]) -> Html:
 def _in_words(agreement: float | None) -> str:
     if agreement is None:
         return "not known: a half has no text"
-    if agreement < LEAST_AGREEMENT:
+    if agreement < _LEAST_AGREEMENT:
         return "the two halves of the query set rank the pilot differently"
     degree = "alike" if agreement >= _GOOD_AGREEMENT else "roughly alike"
     return f"the two halves of the query set rank the pilot {degree}"

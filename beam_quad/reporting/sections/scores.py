@@ -144,8 +144,6 @@ def _ranking(data: ReportData) -> Callable[[Example], float | None]:
     values = finite(pilot).influence if pilot is not None else np.zeros(0)
 
     def rank(example: Example) -> float | None:
-        if example.percentile is not None:
-            return example.percentile / 100
         return float((values < example.influence).mean()) if len(values) else None
 
     return rank

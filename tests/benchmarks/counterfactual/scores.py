@@ -8,6 +8,7 @@ import torch
 
 from beam_quad import scoring
 from beam_quad.gradients import Block, Proxy, find_blocks
+from beam_quad.scoring.curvature import DAMPING_RATIO
 from beam_quad.scoring.fitting import Labels
 from tests.benchmarks.counterfactual.draws import Draw
 from tests.benchmarks.counterfactual.sizes import Size
@@ -147,7 +148,7 @@ def default(size: Size, curvature: str = "ekfac") -> Setting:
     """Returns the setting with the package's defaults, the sample's size apart."""
     if curvature == "dot":
         return Setting("dot", 0.0, size.layers[0], 0)
-    return Setting(curvature, 0.1, size.layers[0], size.factor_samples[-1])
+    return Setting(curvature, DAMPING_RATIO, size.layers[0], size.factor_samples[-1])
 
 
 def settings(size: Size) -> list[Setting]:

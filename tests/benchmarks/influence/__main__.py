@@ -32,15 +32,25 @@ from tests.benchmarks.influence.material import Plan
 from tests.benchmarks.influence.race import Rules
 
 LENGTHS = (256, 1024)
-QUICK = (Plan("demo", "proxy", 2048, (2048,), {256: 16, 1024: 8}, 8, 8),)
+QUICK = (Plan("demo", "proxy", 2048, (2048,), {256: 16, 1024: 8}, 8, 8, (64, 64)),)
 FULL = (
-    Plan("demo", "proxy", 4096, (1024, 4096), {256: 128, 1024: 64}, None, 256),
-    Plan("smollm2", "smollm2", 1024, (1024,), {256: 64, 1024: 24}, 8, 16, prepared_length=128),
+    Plan("demo", "proxy", 4096, (1024, 4096), {256: 128, 1024: 64}, None, 256, (400, 300)),
+    Plan(
+        "smollm2",
+        "smollm2",
+        1024,
+        (1024,),
+        {256: 64, 1024: 24},
+        8,
+        16,
+        (48, 64),
+        prepared_length=128,
+    ),
 )
 # A GPU is filled by more tokens at a time, and wants more work in a round.
 CUDA = (
-    Plan("demo", "proxy", 262144, (65536, 262144), {256: 512, 1024: 256}, None, 256),
-    Plan("smollm2", "smollm2", 131072, (16384, 65536), {256: 512, 1024: 256}, 64, 64),
+    Plan("demo", "proxy", 262144, (65536, 262144), {256: 512, 1024: 256}, None, 256, (400, 300)),
+    Plan("smollm2", "smollm2", 131072, (16384, 65536), {256: 512, 1024: 256}, 64, 64, (400, 300)),
 )
 
 

@@ -10,7 +10,7 @@ import torch
 from beam_quad.gradients import Proxy
 from beam_quad.gradients.windows import Documents
 from beam_quad.scoring import Calibration
-from tests.benchmarks.influence import clocks, material, ours, peers, report
+from tests.benchmarks.influence import clocks, material, ours, peers, ranking, report
 from tests.benchmarks.influence.material import Plan, Texts
 from tests.benchmarks.influence.methods import Method
 from tests.benchmarks.influence.ours import Fitted
@@ -30,7 +30,7 @@ VMAP = "per-example gradients, vmap(grad)"
 DATTRI = "dattri, hooks, not projected"
 KRON = "kronfluence, pairwise scores"
 
-_COMPARED = (TWO, TWO_UPPER)
+_COMPARED = (TWO, VMAP, DATTRI, KRON)
 _SLOW_PEERS = (VMAP, DATTRI, KRON)
 _NUM_CALIBRATED = 8
 _RATIOS = {
@@ -58,7 +58,6 @@ _MEMORY_RATIOS = {
 }
 _CORRELATIONS = {
     "two_forwards_rank_correlation": TWO,
-    "upper_half_rank_correlation": TWO_UPPER,
     "kronfluence_rank_correlation": KRON,
 }
 
@@ -74,6 +73,7 @@ class Bench:
       proxy: The model.
       fitted: Its vectors.
       steps: Calibrated steps of the two forwards, by row; empty where the precision is too low for them.
+      upper_half: Rank correlation of the upper half of the layers with all of them.
       kronfluence: With factors of its own; None where it is not installed.
       rules: How methods are timed.
       say: Takes progress.
@@ -85,6 +85,7 @@ class Bench:
     proxy: Proxy
     fitted: Fitted
     steps: dict[str, Calibration]
+    upper_half: float
     kronfluence: Method | None
     rules: Rules
     say: Callable[[str], None]
@@ -111,8 +112,10 @@ class Bench:
         for name, tracked in ((TWO, fitted.attention), (TWO_UPPER, fitted.upper)):
             steps[name] = ours.calibrated(proxy, tracked, sample[:_NUM_CALIBRATED])
             say(f"{plan.name}: {name}: {steps[name]}")
+        upper = ranking.upper_half(proxy, texts, *plan.num_ranking)
+        say(f"{plan.name}: the upper half ranks as all attention layers: Spearman {upper:.3f}")
         kronfluence = _kronfluence(proxy, fitted, sample, query, scratch, say)
-        return cls(plan.name, plan, texts, proxy, fitted, steps, kronfluence, rules, say)
+        return cls(plan.name, plan, texts, proxy, fitted, steps, upper, kronfluence, rules, say)
 
     def in_bfloat16(self) -> "Bench":
         """The same with the model in bfloat16, without what needs float32."""
@@ -135,7 +138,8 @@ class Bench:
         agreements = self._agreements(methods, documents, outcomes, num_round)
         title = f"\n{self.label}, {length} tokens, {num_round} documents a round"
         print(report.table(title, in_round, outcomes, FORWARD, agreements) + "\n", flush=True)
-        return _summary(outcomes, agreements)
+        ranks = {"upper_half_rank_correlation": report.rounded(self.upper_half)}
+        return _summary(outcomes, agreements) | ranks
 
     def _methods(self, proxy: Proxy, texts: list[str]) -> list[Method]:
         fitted = self.fitted
@@ -175,7 +179,7 @@ class Bench:
         fewer = self.plan.num_peer_documents
         agreements = {}
         for name, method in by_name.items():
-            if name not in (*_COMPARED, *_SLOW_PEERS):
+            if name not in _COMPARED:
                 continue
             cut = name in _SLOW_PEERS and fewer is not None
             own = material.first(documents, max(fewer or 0, num_round)) if cut else documents

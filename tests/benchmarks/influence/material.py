@@ -29,6 +29,7 @@ class Plan:
       num_documents: Documents over which scores are compared, by length.
       num_peer_documents: The same for the slow peers; None for all of them.
       num_sample: Documents that the curvature is fitted on.
+      num_ranking: Whole documents that `ranking.upper_half` fits on, and that it ranks.
       prepared_length: Tokens of these, of the query's documents and of those that calibrate the step.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     num_documents: dict[int, int]
     num_peer_documents: int | None
     num_sample: int
+    num_ranking: tuple[int, int]
     prepared_length: int = 256
 
 

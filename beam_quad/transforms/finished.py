@@ -1,0 +1,214 @@
+"""What a finished bandit has to say, for the manifest and the report."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.additive import Tally
+from beam_quad.bandit import BanditState, shortfall_message
+from beam_quad.io import aligned
+from beam_quad.reporting import data as page
+from beam_quad.reporting.comparison import stratified_mean
+from beam_quad.transforms.candidates import (
+    has_candidates,
+    load_blocks,
+    load_samples_per_pull,
+    read_cluster,
+    read_text,
+)
+from beam_quad.transforms.cluster import load_cluster_sums
+from beam_quad.transforms.rounds import Bandit
+
+_SHOWN_EXAMPLES = 8
+_SHOWN_CHARACTERS = 2000
+_TYPICAL_TEXTS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedBandit:
+    """A bandit that has played, by reference.
+
+    Args:
+      bandit: The bandit.
+      num_rounds: Rounds that were run, the pilot included.
+      assignments_dir: Folder of `AssignClusters`.
+    """
+
+    bandit: Bandit
+    num_rounds: int
+    assignments_dir: str
+
+    @property
+    def state(self) -> BanditState:
+        """Where it ended."""
+        return self.bandit.state(self.num_rounds)
+
+    def round_paths(self) -> list[str]:
+        """Where the scores of its rounds lie."""
+        return [self.bandit.round_path(number) for number in range(self.num_rounds)]
+
+    def num_scored(self) -> int:
+        """How many examples it scored."""
+        return len(self.bandit.scored(self.num_rounds)["key"])
+
+    def shortfall(self) -> str | None:
+        """Says what is missing to the budget, and which option mends it; None where the budget is met.
+
+        `instance` acceptance meets it from below, by less than an example.
+        """
+        folder = self.bandit.blocks_dir
+        samples, _ = load_samples_per_pull(folder)
+        policy = dataclasses.replace(self.bandit.policy, samples_per_pull=samples)
+        return shortfall_message(policy, load_blocks(folder), self.state)
+
+    def manifest(self, counts: Tally) -> dict[str, Any]:
+        """Makes its part of the manifest.
+
+        Args:
+          counts: What was written, by name; of it, the selected tokens of each cluster.
+        """
+        state, scores = self.state, self.scores()
+        corpus_tokens = load_cluster_sums(self.assignments_dir).tokens
+        selected = {c: counts[f"cluster/{c}/tokens"] for c in range(len(corpus_tokens))}
+        # As the report's headline: the accepted blocks' own scores are what had them accepted.
+        cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
+        return {
+            "stop_reason": state.stop_reason,
+            "rounds": len(state.log),
+            "clusters": int(load_blocks(self.bandit.blocks_dir).num_clusters),
+            "influence": {
+                "selected_mean": cautious.mean if cautious else _weighted_mean(scores.selected),
+                "random_mean": _cluster_weighted_mean(scores.pilot, corpus_tokens),
+                "scored_mean": _weighted_mean(scores.scored),
+                "within_cluster_deviation": state.deviation,
+                "tau": state.tau if state.tau is not None and math.isfinite(state.tau) else None,
+            },
+        }
+
+    def scores(self) -> page.Scores:
+        """Reads all scores, and which of them are in the selection and in the pilot."""
+        scored = self.bandit.scored(self.num_rounds)
+        return page.Scores(
+            scored=_sample(scored, np.ones(len(scored["key"]), bool)),
+            selected=_sample(scored, self._is_selected(scored)),
+            pilot=_sample(scored, scored["round"] == 0),
+            is_census=self.bandit.policy.acceptance == "instance",
+        )
+
+    def arms(self) -> tuple[page.Arm, ...]:
+        """Tells of every arm that was pulled."""
+        arms = self.state.arms
+        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        return tuple(
+            page.Arm(
+                cluster_id=int(c),
+                num_blocks=int(num[c]),
+                pulls=int(arms.pulls[c]),
+                accepted=int(arms.accepted_blocks[c]),
+                mean_influence=float(arms.mean_influence[c]),
+                tokens=int(arms.tokens[c]),
+            )
+            for c in arms.cluster_id
+            if arms.pulls[c]
+        )
+
+    def rounds(self, seconds: Mapping[str, float]) -> tuple[page.Round, ...]:
+        """Tells of every round.
+
+        Args:
+          seconds: How long each stage took, by name.
+        """
+        records, before = [], 0
+        for record in self.state.log:
+            records.append(
+                page.Round(
+                    number=record.round,
+                    tau=record.tau,
+                    pulls=record.num_pulls,
+                    accepted=record.num_accepted,
+                    scored=record.scored_examples - before,
+                    accepted_tokens=record.accepted_tokens,
+                    seconds=seconds.get(f"Round{record.round}" if record.round else "Pilot"),
+                )
+            )
+            before = record.scored_examples
+        return tuple(records)
+
+    def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
+        """Reads the examples of the highest and of the lowest influence."""
+        scored = self.bandit.scored(self.num_rounds)
+        finite = np.flatnonzero(np.isfinite(scored["influence"]))
+        order = finite[np.argsort(scored["influence"][finite], kind="stable")]
+        is_selected = self._is_selected(scored)
+
+        def example(at: int) -> page.Example:
+            cluster = int(scored["cluster"][at])
+            text = read_text(self.bandit.blocks_dir, cluster, int(scored["key"][at]))
+            return page.Example(
+                example_id=str(scored["example_id"][at]),
+                text=text[:_SHOWN_CHARACTERS],
+                influence=float(scored["influence"][at]),
+                tokens=int(scored["tokens"][at]),
+                cluster_id=cluster,
+                is_selected=bool(is_selected[at]),
+            )
+
+        best = tuple(example(int(at)) for at in order[::-1][:_SHOWN_EXAMPLES])
+        return best, tuple(example(int(at)) for at in order[:_SHOWN_EXAMPLES])
+
+    def typical_texts(self, cluster: int) -> list[str]:
+        """Reads the candidates that are nearest to a cluster's center."""
+        if not has_candidates(self.bandit.blocks_dir, cluster):
+            return []
+        table = read_cluster(self.bandit.blocks_dir, cluster, ["similarity", "text"])
+        order = np.argsort(-table.column("similarity").to_numpy(), kind="stable")[:_TYPICAL_TEXTS]
+        texts = table.column("text").take(pa.array(order)).to_pylist()
+        return [text[:_SHOWN_CHARACTERS] for text in texts]
+
+    def group_influence(self) -> list[np.ndarray]:
+        """Reads the pilot's scores under each query group, float64 [n] in the order of the examples' keys."""
+        table = aligned.read_table(self.bandit.round_path(0))
+        if not table.num_rows:
+            return []
+        order = np.argsort(table.column("key").to_numpy(), kind="stable")
+        values = np.array(table.column("group_influence").to_pylist(), np.float64)
+        return list(values.reshape(table.num_rows, -1)[order].T)
+
+    def _is_selected(self, scored: dict[str, np.ndarray]) -> np.ndarray:
+        state = self.state
+        if self.bandit.policy.acceptance == "instance":
+            return np.isin(scored["key"], state.accepted_examples.keys)
+        accepted = {(block.cluster_id, block.block) for block in state.accepted}
+        arms = zip(scored["cluster"].tolist(), scored["block"].tolist(), strict=True)
+        return np.fromiter((arm in accepted for arm in arms), bool, len(scored["key"]))
+
+
+def _sample(scored: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSample:
+    kept = kept & np.isfinite(scored["influence"])
+    return page.ScoredSample(
+        scored["influence"][kept], scored["tokens"][kept], scored["cluster"][kept].astype(np.int64)
+    )
+
+
+def _weighted_mean(sample: page.ScoredSample) -> float | None:
+    total = int(sample.tokens.sum())
+    weighted = (sample.influence * sample.tokens).tolist()
+    return math.fsum(weighted) / total if total else None
+
+
+def _cluster_weighted_mean(
+    sample: page.ScoredSample | None, cluster_tokens: np.ndarray
+) -> float | None:
+    """Weighs the pilot by the tokens of the clusters: what a random draw would have on average."""
+    if sample is None or not len(sample.influence):
+        return None
+    size = len(cluster_tokens)
+    tokens = np.bincount(sample.cluster_id, weights=sample.tokens, minlength=size)
+    sums = np.bincount(sample.cluster_id, weights=sample.influence * sample.tokens, minlength=size)
+    seen = tokens > 0
+    means = sums[seen] / tokens[seen]
+    return float((means * cluster_tokens[seen]).sum() / cluster_tokens[seen].sum())
