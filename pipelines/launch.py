@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -54,7 +54,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
         print(f"{output} is complete already: the same configuration and the same input")
         _print_summary(output)
         return 0
-    lock = OutputLock(output)
+    lock = OutputLock(output, _is_job_done(beam_options))
     lock.acquire(take_over=options.take_over)
     try:
         # Another run may have come and gone since.
@@ -104,6 +104,15 @@ def _hand_over(lock: OutputLock, result: Any, options: PipelineOptions, output: 
     job = result.job_id() if result.has_job else options.view_as(GoogleCloudOptions).job_name
     lock.hand_over(str(job))
     print(f"submitted as {job}; {output}/COMPLETE appears when it is done")
+
+
+def _is_job_done(options: PipelineOptions) -> Callable[[str], bool] | None:
+    if options.view_as(StandardOptions).runner != "DataflowRunner":
+        return None
+    # Importing the service's client takes seconds, and only a job on it needs one.
+    from pipelines import jobs
+
+    return jobs.is_done(options)
 
 
 def _check_accelerator(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> None:

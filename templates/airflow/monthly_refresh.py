@@ -49,8 +49,6 @@ with DAG(
                     "accelerator": (
                         "type:nvidia-l4;count:1;machine_type:g2-standard-8;install-nvidia-driver"
                     ),
-                    # A job that failed cannot give its lock back.
-                    "take_over": "{{ 'true' if ti.try_number > 1 else 'false' }}",
                 },
                 "environment": {
                     "sdkContainerImage": "{{ params.image }}",

@@ -52,19 +52,16 @@ def test_the_monthly_refresh_parses_and_launches(
     assert parsed.returncode == 0, parsed.stderr
     line = next(x for x in parsed.stdout.splitlines() if x.startswith("PARSED "))
     found = json.loads(line.removeprefix("PARSED "))
-    for attempt, takes_over in ((1, "false"), (2, "true")):
-        body = render(found["body"], found["params"], attempt)
-        assert_launchable(body)
-        parameters = body["launchParameter"]["parameters"]
-        assert parameters["output"] == "gs://BUCKET/selections/2025-02-01"
-        assert parameters["take_over"] == takes_over
+    body = render(found["body"], found["params"])
+    assert_launchable(body)
+    assert body["launchParameter"]["parameters"]["output"] == "gs://BUCKET/selections/2025-02-01"
 
 
-def render(body: object, params: dict[str, object], attempt: int) -> dict:
+def render(body: object, params: dict[str, object]) -> dict:
     """Fills the templates of a body in as Airflow does for the run of January 2025."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     environment.filters["ds"] = lambda day: day
     environment.filters["ds_nodash"] = lambda day: day.replace("-", "")
     template = environment.from_string(json.dumps(body))
-    context = {"params": params, "data_interval_end": "2025-02-01", "ti": {"try_number": attempt}}
+    context = {"params": params, "data_interval_end": "2025-02-01"}
     return json.loads(template.render(context))
