@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
     TestOptions,
 )
+from apache_beam.runners.runner import PipelineResult
 
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
-from beam_quad.io import files
+from beam_quad.io import files, traffic
 from beam_quad.io.lock import OutputLock
+from beam_quad.reporting.formatting import size
 from beam_quad.reporting.sections.query import poor_agreement
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
@@ -40,6 +43,8 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     """
     _check_accelerator(options, beam_arguments)
     beam_options = _beam_options(beam_arguments)
+    # Beam does so when a pipeline is made; the input is looked at before.
+    FileSystems.set_options(beam_options)
     runner = beam_options.view_as(StandardOptions).runner or ""
     if runner in _LOCAL_RUNNERS:
         require_device(options.device)
@@ -81,6 +86,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     finally:
         lock.release()
     _print_summary(output)
+    print(_traffic(result))
     return 0
 
 
@@ -136,7 +142,7 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _run(pipeline: beam.Pipeline, wait: bool) -> beam.runners.runner.PipelineResult:
+def _run(pipeline: beam.Pipeline, wait: bool) -> PipelineResult:
     try:
         result = pipeline.run()
         if wait:
@@ -209,6 +215,12 @@ def _print_summary(output: str) -> None:
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")
     print(f"report: {files.join(output, 'report.html')}")
+
+
+def _traffic(result: PipelineResult) -> str:
+    kinds: tuple[traffic.Kind, ...] = ("bytes_read", "bytes_shuffled", "bytes_stored")
+    read, shuffled, stored = (size(traffic.total(result, kind)) for kind in kinds)
+    return f"this run read {read} of input, shuffled {shuffled} and stored {stored}"
 
 
 def _about_scoring(scoring: dict[str, Any]) -> Iterator[str]:

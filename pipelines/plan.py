@@ -16,7 +16,7 @@ from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.scoring.calibration import why_not_two_forwards
 from beam_quad.transforms.texts import NUM_GROUPS
-from pipelines.chain import Chain
+from pipelines.chain import Chain, reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact
 
@@ -84,6 +84,7 @@ def _workload(
         num_rounds=options.num_rounds,
         samples_per_pull=samples,
         blocks_per_cluster=options.blocks_per_cluster,
+        reserve_examples=round(reserve_rate(options, inputs.corpus) * documents),
         scoring=scoring,
         context_length=options.context_length or min(positions, _DEFAULT_CONTEXT),
         max_windows=options.max_windows,

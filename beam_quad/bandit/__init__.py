@@ -6,6 +6,7 @@ from beam_quad.bandit.blocks import Blocks as Blocks
 from beam_quad.bandit.blocks import block_of as block_of
 from beam_quad.bandit.blocks import default_samples_per_pull as default_samples_per_pull
 from beam_quad.bandit.blocks import num_blocks as num_blocks
+from beam_quad.bandit.blocks import num_drawn as num_drawn
 from beam_quad.bandit.blocks import num_instance_blocks as num_instance_blocks
 from beam_quad.bandit.policy import QuadPolicy as QuadPolicy
 from beam_quad.bandit.policy import replay as replay

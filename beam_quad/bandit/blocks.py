@@ -7,6 +7,7 @@ another budget or another reserve nest in, or join, the old ones.
 import dataclasses
 import functools
 import io
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def default_samples_per_pull(num_examples: int, num_clusters: int) -> int:
     """Sizes a pull so that the pilot scores about 1/32 of the corpus, between 4 and 10 examples."""
     return min(max(num_examples // (32 * num_clusters), 4), 10)
+
+
+def num_drawn(samples_per_pull: int) -> float:
+    """How many candidates of a block are expected to be drawn so that it hardly ever lacks one of those it keeps."""
+    return samples_per_pull + 4 * math.sqrt(samples_per_pull) + 4
 
 
 def num_blocks(

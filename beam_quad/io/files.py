@@ -17,11 +17,16 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
+
+from beam_quad.io import traffic
+from beam_quad.io.stores import Stat, check_scheme, store_of
 
 _TEMPORARY_PREFIX = ".tmp-"
 _GLOB = re.compile(r"[*?\[]")
+# What is fetched from an object store at least: the footer of a small file, or a few candidates, should not cost 16 MB.
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -90,7 +95,10 @@ def absolute(path: str) -> str:
 
 def join(root: str, *parts: str) -> str:
     """Joins a root and relative parts in the manner of the root's file system."""
-    return str(FileSystems.join(root, *parts)) if parts else root
+    if not parts:
+        return root
+    check_scheme(root)
+    return str(FileSystems.join(root, *parts))
 
 
 def find(pattern_or_prefix: str) -> list[FileInfo]:
@@ -111,12 +119,33 @@ def find(pattern_or_prefix: str) -> list[FileInfo]:
     info = stat(path)
     if info:
         return [info]
-    return [] if is_local(path) else _match(_quoted(path) + "/**")
+    if is_local(path):
+        return []
+    return sorted(info for info in _under(path) if not _is_temporary(info.path))
 
 
 def _match(pattern: str) -> list[FileInfo]:
-    metadata = FileSystems.match([pattern])[0].metadata_list
-    return sorted(_info(item) for item in metadata if not _is_temporary(item.path))
+    return sorted(info for info in _matching(pattern) if not _is_temporary(info.path))
+
+
+def _matching(pattern: str) -> Iterator[FileInfo]:
+    store = store_of(pattern)
+    if store is None:
+        yield from map(_info, FileSystems.match([pattern])[0].metadata_list)
+        return
+    matches = re.compile(FileSystem.translate_pattern(pattern)).match
+    for path, stat in store.list(_GLOB.split(pattern, maxsplit=1)[0]):
+        if matches(path):
+            yield _file_info(path, stat)
+
+
+def _under(folder: str) -> Iterator[FileInfo]:
+    """Lists a folder that is not local with all its folders, temporary files included."""
+    store = store_of(folder)
+    if store is None:
+        yield from _matching(_quoted(folder) + "/**")
+    else:
+        yield from (_file_info(path, stat) for path, stat in store.list(folder + "/"))
 
 
 def _walk(folder: str, is_temporary: bool = False) -> Iterator[FileInfo]:
@@ -139,14 +168,22 @@ def _is_temporary(path: str) -> bool:
 
 
 def _info(metadata: Any) -> FileInfo:
-    version = f"{metadata.size_in_bytes}-{metadata.last_updated_in_seconds:.6f}"
-    return FileInfo(metadata.path, metadata.size_in_bytes, version)
+    return _file_info(metadata.path, (metadata.size_in_bytes, metadata.last_updated_in_seconds))
+
+
+def _file_info(path: str, stat: Stat) -> FileInfo:
+    size_bytes, modified_s = stat
+    return FileInfo(path, size_bytes, f"{size_bytes}-{modified_s:.6f}")
 
 
 def stat(path: str) -> FileInfo | None:
     """Describes one file by one request; None where there is none."""
     if _is_bucket(path):
         return None
+    store = store_of(path)
+    if store is not None:
+        found = store.stat(path)
+        return None if found is None else _file_info(path, found)
     try:
         return _info(FileSystems.get_filesystem(path).metadata(path))
     except BeamIOError:
@@ -157,16 +194,27 @@ def stat(path: str) -> FileInfo | None:
 
 def exists(path: str) -> bool:
     """Tells whether there is a file of this name; a bucket is none."""
-    return not _is_bucket(path) and bool(FileSystems.exists(path))
+    if _is_bucket(path):
+        return False
+    store = store_of(path)
+    return bool(FileSystems.exists(path)) if store is None else store.stat(path) is not None
 
 
 def _is_bucket(path: str) -> bool:
     return not is_local(path) and "/" not in path.partition("://")[2].rstrip("/")
 
 
-def open_read(path: str) -> BinaryIO:
-    """Opens a file for reading as it is stored; seekable, never decompressed by its name."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+def open_read(path: str, buffer_bytes: int = _BUFFER_BYTES) -> BinaryIO:
+    """Opens a file for reading as it is stored; seekable, never decompressed by its name.
+
+    Args:
+      path: The file.
+      buffer_bytes: What is fetched from an object store at least; more where a file is read from end to end.
+    """
+    store = store_of(path)
+    if store is None:
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return store.open_read(path, buffer_bytes)
 
 
 def read_bytes(path: str) -> bytes:
@@ -188,18 +236,32 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
     """
     folder, _, name = absolute(path).rpartition("/")
     temporary = f"{folder}/{_TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"
-    raw = FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+    raw = _create(temporary)
     try:
         try:
             file = HashedFile(raw)
             yield file
             _flush(raw, temporary)
         finally:
-            raw.close()
+            _close(raw, temporary)
         _publish(temporary, absolute(path), replace)
+        traffic.count("bytes_stored", file.size_bytes)
     except BaseException:
         delete([temporary])
         raise
+
+
+def _create(path: str) -> BinaryIO:
+    store = store_of(path)
+    if store is None:
+        return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return store.create(path)
+
+
+def _close(raw: BinaryIO, path: str) -> None:
+    store = store_of(path)
+    with store.writing(path) if store is not None else contextlib.nullcontext():
+        raw.close()
 
 
 def write_once(path: str, data: bytes, replace: bool = False) -> str:
@@ -215,6 +277,8 @@ def delete(paths: Iterable[str]) -> None:
         if is_local(path):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
+        elif (store := store_of(path)) is not None:
+            store.delete(path)
         elif FileSystems.exists(path):
             FileSystems.delete([_quoted(path)])
 
@@ -225,8 +289,7 @@ def delete_temporaries(root: str, older_than_s: float = 86_400) -> None:
     if is_local(path):
         found = _walk(path, is_temporary=True)
     else:
-        metadata = FileSystems.match([_quoted(path) + "/**"])[0].metadata_list
-        found = (_info(item) for item in metadata if _is_temporary(item.path))
+        found = (info for info in _under(path) if _is_temporary(info.path))
     delete(info.path for info in found if float(info.version.rsplit("-", 1)[1]) < before)
 
 
@@ -238,16 +301,18 @@ def _flush(raw: BinaryIO, path: str) -> None:
 
 
 def _publish(temporary: str, path: str, replace: bool) -> None:
-    if replace:
+    if not replace:
+        if is_local(path) and _link(temporary, path):
+            delete([temporary])
+            return
+        if exists(path):
+            delete([temporary])
+            return
+    store = store_of(path)
+    if store is None:
         FileSystems.rename([temporary], [path])
-        return
-    if is_local(path) and _link(temporary, path):
-        delete([temporary])
-        return
-    if FileSystems.exists(path):
-        delete([temporary])
     else:
-        FileSystems.rename([temporary], [path])
+        store.rename(temporary, path)
 
 
 def _link(temporary: str, path: str) -> bool:

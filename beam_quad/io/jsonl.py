@@ -19,6 +19,8 @@ EXTENSIONS = re.compile(r"\.(jsonl|json|ndjson)(\.(gz|zst|bz2|xz))?$", re.IGNORE
 
 SCHEMA_ROWS = 1000
 _READ_BYTES = 1 << 20
+# A shard is read from end to end: few requests, whatever is asked for at a time.
+_BUFFER_BYTES = 16 << 20
 # Small reads while planning: what a truncated stream still holds is seen, and little is fetched for its first rows.
 _SAMPLE_BYTES = 1 << 12
 _SELECTED_ROWS = 1024
@@ -144,7 +146,7 @@ def lines_of(split: Split) -> Iterator[bytes]:
     codec = compression.codec_of(split.path)
     with (
         damage.naming(split.path),
-        files.open_read(split.path) as raw,
+        files.open_read(split.path, _BUFFER_BYTES) as raw,
         compression.decompressing(raw, codec) as stream,
     ):
         yield from _rows_of(_split_lines(_chunks(stream, _READ_BYTES)))

@@ -1,9 +1,10 @@
 """One run at a time on one output.
 
 On a local disk the lock is one file that is read and written under `flock`, which is atomic between processes. On an object
-store it is a folder of claims: each run writes its own, lists them all, and the lowest name wins; two runs that start
-within the same second or so may both lose, and clocks that disagree can let both win, which finished files, being never
-replaced, survive.
+store it is a folder of claims: each run writes its own, then lists them all, and has the lock if there is no other. Where a
+listing shows what was written before it, as on Cloud Storage and S3, of two runs at least the one that lists last sees the
+other: never do both have the lock. Of runs that start at once the earliest waits for the later ones, which see it, to
+withdraw; where they take too long, none gets the lock.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import dataclasses
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Self
 
@@ -148,22 +150,31 @@ def _overwrite(descriptor: int, owner: Owner) -> None:
     os.fsync(descriptor)
 
 
+# How often, and how long in all, a run waits for claims to be withdrawn that were written after its own.
+_WAIT_S = 0.5
+_WAITS = 10
+
+
 class _Claims:
-    """A lock on an object store, which has neither `flock` nor files that only one can make."""
+    """A lock on an object store, which has no `flock`."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
     def take(self, owner: Owner, may_take: MayTake) -> Owner | None:
         """Claims the lock, unless another claim stands that may not be taken, whose owner is returned."""
-        other = self._owner_before(owner, may_take)
-        if other:
-            return other
-        self.rewrite(owner)
-        other = self._owner_before(owner, may_take)
-        if other:
-            self.drop(owner)
-        return other
+        others = self._others(owner, may_take)
+        if not others:
+            self.rewrite(owner)
+            others = self._others(owner, may_take)
+            for _ in range(_WAITS):
+                if not others or self._claim(others[0]) < self._claim(owner):
+                    break
+                time.sleep(_WAIT_S)
+                others = self._others(owner, may_take)
+            if others:
+                self.drop(owner)
+        return others[0] if others else None
 
     def rewrite(self, owner: Owner) -> None:
         """Writes the owner's claim, or replaces what it says."""
@@ -176,13 +187,20 @@ class _Claims:
     def _claim(self, owner: Owner) -> str:
         return files.join(self._folder, f"{owner.started}-{owner.token}.json")
 
-    def _owner_before(self, owner: Owner, may_take: MayTake) -> Owner | None:
-        """Finds the claim that stands before the owner's, or any where it has none; clears those it may."""
+    def _others(self, owner: Owner, may_take: MayTake) -> list[Owner]:
+        """Lists who else claims the lock, the earliest first; clears the claims that may be taken."""
+        found = []
         for info in files.find(self._folder):
-            other = Owner.parse(files.read_bytes(info.path))
+            try:
+                other = Owner.parse(files.read_bytes(info.path))
+            except Exception:
+                if files.exists(info.path):
+                    raise
+                continue  # Withdrawn since it was listed.
             if other and other.token == owner.token:
-                return None
+                continue
             if other and not may_take(other):
-                return other
-            files.delete([info.path])
-        return None
+                found.append(other)
+            else:
+                files.delete([info.path])
+        return found

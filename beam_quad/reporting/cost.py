@@ -12,6 +12,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from beam_quad.bandit import num_drawn
 from beam_quad.bandit.rules import ROUND_MARGIN
 from beam_quad.reporting.formatting import compact, duration, size
 from beam_quad.scoring.costs import ScoringCosts
@@ -19,7 +20,7 @@ from beam_quad.scoring.costs import ScoringCosts
 _KMEANS_POINTS_PER_CLUSTER = 256
 _KMEANS_PASSES = 10
 _ROW_ARTIFACT_BYTES = 24  # cluster, similarity, block and tokens of one example, before compression
-_SCORE_BYTES = 64  # id, score and tokens of a scored example
+_SCORE_BYTES = 128  # id, score and tokens of a scored example, in the file of its pulls and in that of its round
 _TEXT_BYTES_PER_TOKEN = 4  # English under a vocabulary of 32,000 to 128,000
 # One core tokenises 1.5 MB of text a second (tokenizers 0.22, byte-level BPE, measured); decompression is faster.
 _TEXT_BYTES_PER_CORE_S = 1.5e6
@@ -81,6 +82,7 @@ class Workload:
       num_rounds: Rounds after the pilot.
       samples_per_pull: Examples scored in a pull.
       blocks_per_cluster: Blocks of a cluster.
+      reserve_examples: Examples whose texts are set aside.
       scoring: Costs of the proxy model and its tracked layers.
       context_length: Tokens of a window.
       max_windows: Windows of an example that are scored at most.
@@ -106,6 +108,7 @@ class Workload:
     num_rounds: int
     samples_per_pull: int
     blocks_per_cluster: int
+    reserve_examples: int
     scoring: ScoringCosts
     context_length: int
     max_windows: int
@@ -138,6 +141,11 @@ class Workload:
         return min(self.mean_tokens, self.context_length)
 
     @property
+    def example_bytes(self) -> float:
+        """A mean example, compressed as the input is, and as its text is in artifacts and shuffles."""
+        return self.input_bytes / max(self.documents, 1)
+
+    @property
     def pulls(self) -> int:
         """Expected pulls after the pilot: blocks worth twice the budget, at least 8 a round."""
         blocks = self.num_clusters * self.blocks_per_cluster
@@ -155,7 +163,7 @@ class StageCost:
       flops: Floating-point operations.
       hours: Estimated hours from its start to its end.
       is_model: Whether it runs a model, on one of the plan's model devices.
-      bytes_read: Compressed input that it reads.
+      bytes_read: Compressed input that it reads; not its own artifacts.
       bytes_shuffled: What crosses between workers.
       bytes_stored: What it leaves in the artifacts or the output.
     """
@@ -222,7 +230,7 @@ def plan_cost(workload: Workload, proxy_device: Device, float32_device: Device) 
         _embed(w, float32_device),
         _fit_centers(w),
         _assign(w, cpu),
-        _candidates(w, pilot + later),
+        _candidates(w),
         _curvature(w, proxy_device),
         _score("pilot", pilot, _exact_flops(w, w.num_query_vectors), w, proxy_device),
         # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
@@ -251,7 +259,7 @@ def _embed(w: Workload, device: Device) -> StageCost:
         _hours(flops, device, least_s),
         is_model=w.embedder_parameters > 0,
         bytes_read=w.input_bytes,
-        bytes_stored=2.0 * w.documents * w.embedding_dim,
+        bytes_stored=2.0 * w.documents * w.embedding_dim + w.reserve_examples * w.example_bytes,
     )
 
 
@@ -263,8 +271,7 @@ def _fit_centers(w: Workload) -> StageCost:
         points,
         flops,
         _hours(flops, Device.cpu(1)),  # in one process
-        bytes_shuffled=4.0 * points * w.embedding_dim,
-        bytes_stored=4.0 * w.num_clusters * w.embedding_dim,
+        bytes_stored=2.0 * points * w.embedding_dim + 4.0 * w.num_clusters * w.embedding_dim,
     )
 
 
@@ -274,10 +281,17 @@ def _assign(w: Workload, cpu: Device) -> StageCost:
     return StageCost("assign", w.documents, flops, _hours(flops, cpu), bytes_stored=stored)
 
 
-def _candidates(w: Workload, documents: int) -> StageCost:
-    text_bytes = documents * w.mean_tokens * _TEXT_BYTES_PER_TOKEN
+def _candidates(w: Workload) -> StageCost:
+    blocks = w.num_clusters * w.blocks_per_cluster
+    drawn = min(blocks * num_drawn(w.samples_per_pull), w.reserve_examples)
+    kept = min(blocks * w.samples_per_pull, w.reserve_examples)
     return StageCost(
-        "candidates", documents, 0.0, 0.0, bytes_shuffled=text_bytes, bytes_stored=text_bytes
+        "candidates",
+        kept,
+        0.0,
+        0.0,
+        bytes_shuffled=drawn * w.example_bytes,
+        bytes_stored=kept * w.example_bytes,
     )
 
 
@@ -288,8 +302,16 @@ def _curvature(w: Workload, device: Device) -> StageCost:
         per_token += w.scoring.eigenvalue_flops(w.window_tokens)
     flops = per_token * examples * w.scored_tokens
     flops += w.scoring.query_flops(w.window_tokens) * w.query_tokens
-    stored = float(w.factor_bytes + w.vector_bytes)
-    return StageCost("curvature", examples, flops, _hours(flops, device), True, bytes_stored=stored)
+    texts = examples * w.example_bytes
+    return StageCost(
+        "curvature",
+        examples,
+        flops,
+        _hours(flops, device),
+        is_model=True,
+        bytes_shuffled=texts,
+        bytes_stored=texts + w.factor_bytes + w.vector_bytes,
+    )
 
 
 def _exact_flops(w: Workload, num_vectors: int) -> float:
@@ -307,8 +329,8 @@ def _rounds(w: Workload, documents: int, proxy_device: Device, float32_device: D
 
 def _score(name: str, documents: int, per_token: float, w: Workload, device: Device) -> StageCost:
     flops = per_token * documents * w.scored_tokens
-    shuffled = float(documents * _SCORE_BYTES)
-    return StageCost(name, documents, flops, _hours(flops, device), True, bytes_shuffled=shuffled)
+    stored = float(documents * _SCORE_BYTES)
+    return StageCost(name, documents, flops, _hours(flops, device), True, bytes_stored=stored)
 
 
 def _write(w: Workload) -> StageCost:

@@ -17,6 +17,7 @@ from beam_quad.bandit import (
     block_of,
     default_samples_per_pull,
     num_blocks,
+    num_drawn,
     num_instance_blocks,
 )
 from beam_quad.io import aligned, files
@@ -319,11 +320,10 @@ def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _draw_threshold(candidates: np.ndarray, samples: int, whole: bool) -> np.ndarray:
-    """Draws above this hash need not cross the shuffle: s + 4 sqrt(s) + 4 are expected below it, s are wanted."""
+    """Draws above this hash need not cross the shuffle; `num_drawn` are expected below it."""
     if whole:
         return np.full(len(candidates), np.iinfo(np.uint64).max, np.uint64)
-    wanted = samples + 4 * np.sqrt(samples) + 4
-    share = np.minimum(1.0, wanted / np.maximum(candidates, 1))
+    share = np.minimum(1.0, num_drawn(samples) / np.maximum(candidates, 1))
     # The largest float64 below 2**64, since 2**64 itself does not fit the integer.
     return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
 

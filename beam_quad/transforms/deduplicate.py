@@ -12,7 +12,7 @@ from apache_beam.pvalue import PCollection
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.errors import IntegrityError
-from beam_quad.io import aligned, files
+from beam_quad.io import aligned, files, traffic
 from beam_quad.records import Split
 from beam_quad.transforms.corpus import Corpus, piece_name, piece_path, write_json
 from beam_quad.transforms.stage import Finished, Sentinel, Task
@@ -90,6 +90,7 @@ def _hash_split(element: Any, task: FindDuplicateIds) -> Iterator[tuple[int, byt
     packed["high"], packed["low"] = hashes.T
     packed["split"], packed["row"] = index, kept
     bucket = packed["high"] % np.uint64(_NUM_BUCKETS)
+    traffic.count("bytes_shuffled", packed.nbytes)
     for value in np.unique(bucket):
         yield int(value), packed[bucket == value].tobytes()
 

@@ -13,7 +13,7 @@ from beam_quad.embedding import Embedder, EmbedderSpec, load_embedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
-from beam_quad.io import aligned, files
+from beam_quad.io import aligned, files, traffic
 from beam_quad.io.batches import RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split
@@ -134,6 +134,7 @@ class EmbedExamples(ModelTask):
                         embeddings_path, aligned.embeddings_schema(embedder.dim), 8192
                     )
                 )
+            traffic.count("bytes_read", split.size_bytes)
             batches = read_rows(
                 split, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
             )

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from beam_quad.additive import total
-from beam_quad.io import files
+from beam_quad.io import files, traffic
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import NgramCounts
@@ -45,6 +45,7 @@ class CountNgrams(Task):
         counts = NgramCounts.zero()
         if not usable.any():
             return counts
+        traffic.count("bytes_read", piece.size_bytes)
         first = 0
         for batch in read_rows(piece, schema, columns, batch_rows=BATCH_ROWS):
             kept = usable[first : first + len(batch)]

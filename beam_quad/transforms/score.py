@@ -10,7 +10,7 @@ import pyarrow as pa
 from beam_quad import seeding
 from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.io import aligned, files
+from beam_quad.io import aligned, files, traffic
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
@@ -245,6 +245,7 @@ class ScoreExamples(ScoringTask):
         rows = self.corpus.rows(piece)
         scores = np.full(len(rows.keys), np.nan)
         if rows.usable.any():
+            traffic.count("bytes_read", piece.size_bytes)
             for at, prepared in prefetched(self._batches(piece, rows.usable, model)):
                 scores[at] = model.score(prepared)[:, 0]
         aligned.write_table(self.paths(piece)[0], _SCORES, {"score": scores})

@@ -19,7 +19,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.pvalue import PCollection
 
 from beam_quad.gradients.proxy import require_device
-from beam_quad.io import files
+from beam_quad.io import files, traffic
 from beam_quad.transforms.cache import cached_model
 
 
@@ -154,8 +154,10 @@ _NO_GROUP = -1
 def _draw(element: Any, task: GroupedTask) -> Iterator[tuple[int, bytes]]:
     if isinstance(element, Sentinel):
         yield _NO_GROUP, b""
-    else:
-        yield from task.draw(element)
+        return
+    for group, part in task.draw(element):
+        traffic.count("bytes_shuffled", len(part))
+        yield group, part
 
 
 def _put_together(element: tuple[int, Iterable[bytes]], task: GroupedTask) -> Any:

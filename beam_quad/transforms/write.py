@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_quad.additive import Tally, total
 from beam_quad.errors import IntegrityError
-from beam_quad.io import aligned, files
+from beam_quad.io import aligned, files, traffic
 from beam_quad.io.batches import default_id
 from beam_quad.io.output import (
     Rejected,
@@ -194,6 +194,7 @@ class WriteSelection(Task):
             rejected.extend(_rejected(split, rows, kept))
             counts.append(_counts(split, rows, kept))
             if len(kept.rows):
+                traffic.count("bytes_read", split.size_bytes)
                 yield Selected(split, split.first_row + kept.rows, _provenance(split, rows, kept))
 
     def _bad_file(self, split: Split) -> Iterator[Rejected]:

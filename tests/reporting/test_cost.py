@@ -13,7 +13,7 @@ SCORING = ScoringCosts(
 )
 WORKLOAD = Workload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget_tokens=25_000_000,
-    num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16,
+    num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16, reserve_examples=500_000,
     scoring=SCORING, context_length=1024, max_windows=4, normalize=False, is_two_forwards=False, curvature="ekfac",
     embedding_dim=384, embedder_parameters=20_000_000, embedder_max_tokens=256,
     curvature_examples=4000, factor_bytes=2**30, query_tokens=50_000, num_query_vectors=2,
@@ -50,7 +50,8 @@ def test_every_curvature_has_its_passes():
     for curvature, fitting in passes.items():
         stage = stages(dataclasses.replace(WORKLOAD, curvature=curvature))["curvature"]
         assert stage.flops == pytest.approx(query + fitting)
-        assert stage.bytes_stored == 2**30 + 2**20
+        texts = 4000 * 1000 if fitting else 0
+        assert stage.bytes_stored == texts + 2**30 + 2**20
 
 
 def test_the_rounds_pull_blocks_worth_two_budgets():
@@ -58,6 +59,14 @@ def test_the_rounds_pull_blocks_worth_two_budgets():
     assert WORKLOAD.pulls == round(2 * 0.05 * 16_000)
     assert dataclasses.replace(WORKLOAD, budget_tokens=1).pulls == 8 * 16
     assert dataclasses.replace(WORKLOAD, budget_tokens=10**12).pulls == 15_000
+
+
+def test_more_candidates_cross_the_shuffle_than_are_kept_and_no_more_than_there_are():
+    stage = stages(WORKLOAD)["candidates"]
+    assert (stage.bytes_stored, stage.documents) == (160_000 * 1000, 160_000)
+    assert stage.bytes_shuffled == pytest.approx(16_000 * (14 + 4 * 10**0.5) * 1000)
+    few = stages(dataclasses.replace(WORKLOAD, reserve_examples=1000))["candidates"]
+    assert (few.bytes_stored, few.bytes_shuffled) == (1e6, 1e6)
 
 
 def test_embedding_never_takes_less_than_tokenising_the_corpus():

@@ -1,0 +1,78 @@
+"""Files and locks on object stores, against servers that speak their protocols."""
+
+import concurrent.futures
+
+import pytest
+
+from beam_quad.errors import LockedError
+from beam_quad.io import files
+from beam_quad.io.lock import OutputLock
+
+
+def test_a_file_appears_whole_is_not_replaced_unless_asked_and_is_read_from_any_place(root):
+    path = f"{root}/a.gz"
+    with files.writing(path) as file:
+        file.write(b"0123456789" * 700_000)
+        assert files.find(root) == []
+    files.write_once(path, b"other")
+    with files.open_read(path) as file:
+        file.seek(-5, 2)
+        assert file.read() == b"56789"
+        file.seek(13)
+        assert file.read(4) == b"3456"
+    files.write_once(path, b"other", replace=True)
+    assert files.read_bytes(path) == b"other"
+
+
+def test_a_file_without_a_byte_can_be_written(root):
+    files.write_once(f"{root}/empty", b"")
+    assert files.read_bytes(f"{root}/empty") == b""
+
+
+def test_an_exception_leaves_nothing(root):
+    def fail() -> None:
+        with files.writing(f"{root}/a") as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(files._under(root)) == []
+
+
+def test_a_listing_and_a_request_for_one_file_tell_the_same_version(root):
+    for name in ("b/c/2", "a/1", "b/1", "[0]"):
+        files.write_once(f"{root}/{name}", b"x")
+    found = files.find(root)
+    assert [info.path[len(root) :] for info in found] == ["/[0]", "/a/1", "/b/1", "/b/c/2"]
+    assert found == [files.stat(info.path) for info in found]
+    assert [info.path[len(root) :] for info in files.find(f"{root}/*/1")] == ["/a/1", "/b/1"]
+    assert files.find(f"{root}/b/") == found[2:]
+    assert files.find(f"{root}/none") == []
+
+
+def test_a_folder_of_many_files_is_listed_by_as_many_requests_as_one_of_few(server, root):
+    counts = []
+    for num_files in (2, 20):
+        for i in range(num_files):
+            files.write_once(f"{root}/{num_files}/{i}", b"x")
+        before = len(server.requests())
+        assert len(files.find(f"{root}/{num_files}")) == num_files
+        counts.append(len(server.requests()) - before)
+    assert counts[0] == counts[1] <= 3
+
+
+def test_of_runs_that_start_at_once_never_two_have_the_lock(root):
+    def acquire(_: int) -> bool:
+        try:
+            OutputLock(root).acquire()
+        except LockedError:
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(acquire, range(6))) <= 1
+    OutputLock(root).acquire(take_over=True)
+    with pytest.raises(LockedError, match="take_over"):
+        OutputLock(root).acquire()
+    assert len(files.find(f"{root}/_run/lock")) == 1
