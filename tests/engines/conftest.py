@@ -1,0 +1,73 @@
+"""Engines to run on: each fixture gives the flags that a user would add to the command."""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from templates.flink import local_cluster
+from tests.pipelines.world import World, make_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A finished run in this process."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    world.run(output)
+    return output
+
+
+@pytest.fixture
+def two_processes() -> list[str]:
+    return [
+        "--runner=DirectRunner",
+        "--direct_running_mode=multi_processing",
+        "--direct_num_workers=2",
+    ]
+
+
+@pytest.fixture
+def prism(lacking: Callable[[str], None]) -> list[str]:
+    path = os.environ.get("BEAM_QUAD_PRISM", "")
+    if not os.path.isfile(path):
+        lacking(
+            "BEAM_QUAD_PRISM names no Prism; make one with "
+            "`go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0`"
+        )
+    return ["--runner=PrismRunner", f"--prism_location={path}"]
+
+
+@pytest.fixture(scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    parts = pathlib.Path(os.environ["BEAM_QUAD_FLINK"])
+    cluster = local_cluster.Cluster(tmp_path_factory.mktemp("flink"), parts)
+    try:
+        cluster.up(local_cluster.Ports(*local_cluster.free_ports(3)))
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def cluster(lacking: Callable[[str], None], request: pytest.FixtureRequest) -> Any:
+    """A Flink cluster that is up."""
+    parts = os.environ.get("BEAM_QUAD_FLINK", "")
+    if not os.path.isdir(parts) or shutil.which("java") is None:
+        lacking(
+            "BEAM_QUAD_FLINK names no folder with Flink, or there is no Java; make it with "
+            "`python templates/flink/local_cluster.py fetch FOLDER`"
+        )
+    return request.getfixturevalue("_cluster")
+
+
+@pytest.fixture
+def flink(cluster: Any) -> list[str]:
+    return [*cluster.flags, "--parallelism=2"]

@@ -1,0 +1,25 @@
+"""What of an output decides its selection, and so must be the same on every engine."""
+
+from beam_quad.io import files
+
+# Clocks, attempts, and where the input lay: no result depends on them.
+_NOT_DECIDING = (".started", ".ended", "/configuration")
+_PLACES = ("/corpus/", "/query_plan/")
+
+
+def deciding(output: str) -> dict[str, bytes]:
+    """Reads the selection, the manifest and all artifacts under `_run` that decide them, by name within the output.
+
+    Names hold fingerprints of the input's version, so compare names between runs on the very same files only, and
+    contents (the values) between copies of them.
+    """
+    root = files.absolute(output) + "/"
+    found = {info.path.removeprefix(root): info.path for info in files.find(output)}
+    return {name: files.read_bytes(path) for name, path in found.items() if _decides(name)}
+
+
+def _decides(name: str) -> bool:
+    if name.startswith("_run/"):
+        is_plan = any(place in name for place in _PLACES) and name.endswith(".json.gz")
+        return not name.endswith(_NOT_DECIDING) and not is_plan
+    return name.startswith(("selected/", "rejected/")) or name == "manifest.json"

@@ -1,0 +1,109 @@
+"""The whole pipeline on engines of other makers, by the command that a user types."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from templates.flink import local_cluster
+from tests.engines.deciding import deciding
+from tests.pipelines.world import output_bytes, selected_ids
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("engine", ["two_processes", "prism", "flink"])
+def test_every_engine_decides_the_same_by_the_same_artifacts(
+    world, finished, tmp_path, request, engine
+):
+    output = tmp_path / "out"
+    flags = request.getfixturevalue(engine)
+    subprocess.run(_command(world, output, *flags), check=True, capture_output=True)
+    assert selected_ids(output) == selected_ids(finished)
+    assert deciding(str(output)) == deciding(str(finished))
+
+
+@pytest.mark.flink
+@pytest.mark.timeout(900)
+def test_after_a_killed_worker_and_a_killed_task_manager_the_output_is_the_same(
+    world, finished, tmp_path, cluster, flink
+):
+    output = tmp_path / "out"
+    command = _command(world, output, *flink)
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _watch(process, output, finished, lambda: _num_rounds(output) >= 2)
+            _kill_workers(cluster)
+            _watch(process, output, finished, lambda: _num_rounds(output) >= 3)
+            os.kill(cluster.pid("task_manager"), signal.SIGKILL)
+            cluster.up(cluster.ports)
+            _watch(process, output, finished, lambda: False)
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        assert "failed" in (tmp_path / "log").read_text()
+        subprocess.run(command, check=True, capture_output=True)
+    assert output_bytes(output) == output_bytes(finished)
+    assert deciding(str(output)) == deciding(str(finished))
+
+
+@pytest.mark.flink
+@pytest.mark.timeout(300)
+def test_a_cluster_comes_up_and_goes_down_twice_and_leaves_no_process(cluster, tmp_path):
+    ports = local_cluster.Ports(*local_cluster.free_ports(3))
+    other = local_cluster.Cluster(tmp_path / "other", cluster.parts)
+    try:
+        other.up(ports)
+        parts = {name: other.pid(name) for name in ("job_manager", "task_manager", "worker_pool")}
+        other.up(ports)
+        assert parts == {name: other.pid(name) for name in parts}
+    finally:
+        other.down()
+    other.down()
+    assert not any(_group(pid) for pid in parts.values())
+
+
+def _command(world: Any, output: pathlib.Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines.quad", *world.arguments(output), *flags]
+
+
+def _num_rounds(output: pathlib.Path) -> int:
+    return len(list(output.glob("_run/rounds/*/round-*.parquet")))
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    output: pathlib.Path,
+    finished: pathlib.Path,
+    is_over: Callable[[], bool],
+) -> None:
+    """Waits for a moment of a run; all that is visible under its output until then is whole."""
+    expected = output_bytes(finished)
+    while process.poll() is None and not is_over():
+        for path in [*output.glob("selected/part-*"), *output.glob("rejected/part-*")]:
+            assert path.read_bytes() == expected[str(path.relative_to(output))]
+        if (output / "COMPLETE").exists():
+            assert output_bytes(output) == expected
+        time.sleep(0.01)
+
+
+def _kill_workers(cluster: Any) -> None:
+    """Kills the Python workers that the pool has started, and leaves the pool."""
+    pool = cluster.pid("worker_pool")
+    for pid in _group(pool) - {pool}:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _group(leader: int) -> set[int]:
+    ps = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)  # fmt: skip
+    rows = [line.split() for line in ps.stdout.splitlines()]
+    return {int(pid) for pid, group, state in rows if int(group) == leader and state[0] != "Z"}

@@ -1,0 +1,44 @@
+"""What is handed to users of Flink holds together."""
+
+import pathlib
+import re
+
+import yaml
+
+from pipelines import options as flags
+from templates.flink import local_cluster
+
+_FLINK = pathlib.Path(local_cluster.__file__).parent
+
+
+def test_the_manifest_has_the_settings_that_the_local_cluster_runs_with():
+    settings = yaml.safe_load((_FLINK / "config.yaml").read_text())
+    spec = yaml.safe_load((_FLINK / "cluster.yaml").read_text())["spec"]
+    configured = spec["flinkConfiguration"]
+    assert all(isinstance(value, str) for value in configured.values())
+    assert {name: str(value) for name, value in settings.items()}.items() <= configured.items()
+    version = local_cluster.FLINK_VERSION
+    assert spec["image"].startswith(f"flink:{version}-")
+    assert spec["flinkVersion"] == "v" + version.replace(".", "_")
+
+
+def test_the_pool_of_the_manifest_is_where_the_launch_command_looks_for_it():
+    spec = yaml.safe_load((_FLINK / "cluster.yaml").read_text())["spec"]
+    pod = spec["taskManager"]["podTemplate"]["spec"]
+    (pool,) = pod["containers"]
+    (port,) = pool["ports"]
+    assert f"--service_port={port['containerPort']}" in pool["command"]
+    assert pool["readinessProbe"]["tcpSocket"]["port"] == port["name"]
+    assert {mount["name"] for mount in pool["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    assert f"--environment_config=localhost:{port['containerPort']}" in _launch_flags()
+
+
+def test_every_flag_of_the_readme_is_one():
+    flags.refuse_unknown([flag for flag in _launch_flags() if "environment_config" not in flag])
+
+
+def _launch_flags() -> list[str]:
+    """Beam's flags in the README's command for a cluster."""
+    readme = (_FLINK / "README.md").read_text()
+    (command,) = re.findall(r"--runner=FlinkRunner.*?```", readme, re.DOTALL)
+    return [word for word in command.split() if word.startswith("--")]
