@@ -3,7 +3,8 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -25,8 +26,9 @@ from beam_quad.reporting.sections.query import poor_agreement
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import chain as chains
+from pipelines import jobs, progress
 from pipelines import options as flags
-from pipelines import progress
+from pipelines.failures import known_cause
 from pipelines.inputs import look
 from pipelines.plan import describe
 
@@ -59,7 +61,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
         print(f"{output} is complete already: the same configuration and the same input")
         _print_summary(output)
         return 0
-    lock = OutputLock(output, _is_job_done(beam_options))
+    lock = OutputLock(output, jobs.is_done(beam_options))
     lock.acquire(take_over=options.take_over)
     try:
         # Another run may have come and gone since.
@@ -73,6 +75,9 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
             # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
             files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
         chain.write_plans()
+        if runner == "FlinkRunner":
+            # A job on a cluster goes on where its launcher dies, and is found by its name.
+            lock.name_job(_job_name(beam_options))
         pipeline = beam.Pipeline(options=beam_options)
         wire(pipeline, chain, options.accelerator)
         watching = (
@@ -101,6 +106,13 @@ def wire(
     return tokens
 
 
+def _job_name(options: PipelineOptions) -> str:
+    cloud = options.view_as(GoogleCloudOptions)
+    if cloud.job_name is None:
+        cloud.job_name = f"quad-{uuid.uuid4().hex[:12]}"
+    return str(cloud.job_name)
+
+
 def _hand_over(lock: OutputLock, result: Any, options: PipelineOptions, output: str) -> None:
     """Leaves the lock to the job that was submitted; a dry run submits none."""
     if options.view_as(TestOptions).dry_run:
@@ -110,15 +122,6 @@ def _hand_over(lock: OutputLock, result: Any, options: PipelineOptions, output: 
     job = result.job_id() if result.has_job else options.view_as(GoogleCloudOptions).job_name
     lock.hand_over(str(job))
     print(f"submitted as {job}; {output}/COMPLETE appears when it is done")
-
-
-def _is_job_done(options: PipelineOptions) -> Callable[[str], bool] | None:
-    if options.view_as(StandardOptions).runner != "DataflowRunner":
-        return None
-    # Importing the service's client takes seconds, and only a job on it needs one.
-    from pipelines import jobs
-
-    return jobs.is_done(options)
 
 
 def _check_accelerator(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> None:
@@ -151,18 +154,10 @@ def _run(pipeline: beam.Pipeline, wait: bool) -> PipelineResult:
     except BeamQuadError:
         raise
     except Exception as error:
-        known = _known_cause(error)
+        known = known_cause(error)
         if known is None:
             raise
         raise known from error
-
-
-def _known_cause(error: BaseException | None) -> BeamQuadError | None:
-    while error is not None:
-        if isinstance(error, BeamQuadError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _configuration_path(output: str) -> str:

@@ -6,6 +6,7 @@ References:
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -43,4 +44,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     # Beam logs the traceback of every failure on top of raising it; what fails is said once, by `main` or by Python.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    # What a job server says goes through no logger of Beam's, but through the root itself.
+    logging.getLogger().addFilter(lambda record: False)
+    # A launcher that is told to stop takes its job server with it, as it does at the end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

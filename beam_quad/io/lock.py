@@ -55,12 +55,19 @@ class OutputLock:
             )
         self._owner = owner
 
-    def hand_over(self, job: str) -> None:
-        """Leaves the lock to a job, which outlives the process that started it."""
+    def name_job(self, job: str) -> None:
+        """Says which job this process is about to start: should the process die, the job still holds the lock."""
         if self._owner is None:
-            raise ValueError("a lock must be acquired before it is handed over")
+            raise ValueError("a lock must be acquired before a job holds it")
         self._owner = dataclasses.replace(self._owner, job=job)
         self._store.rewrite(self._owner)
+
+    def hand_over(self, job: str) -> None:
+        """Leaves the lock to a job, which outlives the process that started it."""
+        if self._owner is not None:
+            # No process has an empty start: from now on the job alone counts.
+            self._owner = dataclasses.replace(self._owner, process_start="")
+        self.name_job(job)
         self._owner = None
 
     def release(self) -> None:
@@ -78,10 +85,13 @@ class OutputLock:
         self.release()
 
     def _is_dead(self, owner: Owner) -> bool:
-        if owner.job:
-            return self._is_job_done is not None and self._is_job_done(owner.job)
         is_here = owner.host == socket.gethostname()
-        return is_here and process_start(owner.pid) != owner.process_start
+        has_ended = is_here and process_start(owner.pid) != owner.process_start
+        if not owner.job:
+            return has_ended
+        if self._is_job_done is None or (is_here and not has_ended):
+            return False  # A process that lives may be about to start its job.
+        return self._is_job_done(owner.job)
 
 
 def _store_of(output: str) -> "_LockFile | _Claims":

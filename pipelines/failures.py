@@ -1,0 +1,25 @@
+"""The one line in what a runner says of a failed run."""
+
+import re
+
+from beam_quad.errors import BeamQuadError, UsageError
+
+# A runner of its own process raises the error; one on a cluster raises a text with the worker's traceback in it.
+_IN_TRACEBACK = re.compile(
+    r"^(?:RuntimeError: )?beam_quad\.errors\.(\w+): (.*?)(?: \[while running '.*'\])?$",
+    re.MULTILINE,
+)
+
+
+def known_cause(error: BaseException | None) -> BeamQuadError | None:
+    """Finds the error of this package behind what a runner raised; None where something else has failed."""
+    text = str(error)
+    while error is not None:
+        if isinstance(error, BeamQuadError):
+            return error
+        error = error.__cause__ or error.__context__
+    found = _IN_TRACEBACK.findall(text)
+    if not found:
+        return None
+    name, message = found[-1]
+    return UsageError(message) if name == UsageError.__name__ else BeamQuadError(message)
