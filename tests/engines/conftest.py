@@ -9,20 +9,6 @@ from typing import Any
 import pytest
 
 from templates.flink import local_cluster
-from tests.pipelines.world import World, make_world
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A finished run in this process."""
-    output = tmp_path_factory.mktemp("finished") / "out"
-    world.run(output)
-    return output
 
 
 @pytest.fixture

@@ -60,18 +60,13 @@ def test_the_selection_prefers_the_kind_of_the_query(finished):
 
 @pytest.mark.parametrize(
     "change",
-    ["order", "split_size", "two_processes", "bundles_twice"],
+    ["order", "split_size", "bundles_twice"],
 )
 def test_the_selected_ids_do_not_depend_on_how_it_is_run(world, finished, tmp_path, change):
     names = sorted(os.listdir(world.corpus))
     beam, flags = {
         "order": ([], {"input": [f"{world.corpus}/{name}" for name in reversed(names)]}),
         "split_size": ([], {"input": _with_large_row_groups(world, tmp_path), "split_mb": 1}),
-        "two_processes": (
-            ["--runner=DirectRunner", "--direct_running_mode=multi_processing",
-             "--direct_num_workers=2"],
-            {},
-        ),
         "bundles_twice": (["--direct_runner_bundle_repeat=1"], {}),
     }[change]  # fmt: skip
     if change == "split_size":

@@ -1,14 +1,13 @@
 """Object stores to run on."""
 
 import contextlib
-import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
 from beam_quad.io import files
-from tests.pipelines.world import World, make_world
+from tests.pipelines.world import World
 from tests.storage.servers import Server, lacks, serving
 
 Start = Callable[[str], Server]
@@ -54,19 +53,6 @@ def server(request, reach: Start) -> Server:
 def root(server: Server, request) -> str:
     """A folder of the store for one test."""
     return f"{server.bucket}/{request.node.originalname}"
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A finished run on the local disk."""
-    output = tmp_path_factory.mktemp("finished") / "out"
-    world.run(output)
-    return output
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pipelines import launch, quad
 from pipelines import options as flags
 from pipelines.inputs import look
 from templates.dataflow.metadata import template_metadata
-from tests.pipelines.world import World, make_world
+from tests.pipelines.world import World
 from tests.templates.launchable import assert_launchable
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,11 +32,6 @@ DATAFLOW = (
     "--job_name=quad", "--temp_location=gs://bucket/temporary", "--sdk_container_image=registry/quad:1",
 )  # fmt: skip
 REQUIRED = ["--input=gs://b/c", "--output=gs://b/o", "--budget_tokens=1", "--policy=random"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"), num_documents=60)
 
 
 @pytest.fixture(scope="module")
