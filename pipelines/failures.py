@@ -2,6 +2,7 @@
 
 import re
 
+from beam_quad import errors
 from beam_quad.errors import BeamQuadError, UsageError
 
 # A runner of its own process raises the error; one on a cluster raises a text with the worker's traceback in it.
@@ -22,4 +23,5 @@ def known_cause(error: BaseException | None) -> BeamQuadError | None:
     if not found:
         return None
     name, message = found[-1]
-    return UsageError(message) if name == UsageError.__name__ else BeamQuadError(message)
+    is_usage = issubclass(getattr(errors, name, BeamQuadError), UsageError)
+    return UsageError(message) if is_usage else BeamQuadError(message)

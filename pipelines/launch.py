@@ -3,19 +3,16 @@
 import contextlib
 import json
 import math
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
-    GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
-    TestOptions,
 )
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
@@ -34,7 +31,13 @@ from pipelines.plan import describe
 
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
-_LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+_RUNNERS = (
+    *jobs.LOCAL_RUNNERS,
+    *_SUBMITTING_RUNNERS,
+    "FlinkRunner",
+    "PortableRunner",
+    "SparkRunner",
+)
 
 
 def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
@@ -48,7 +51,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     # Beam does so when a pipeline is made; the input is looked at before.
     FileSystems.set_options(beam_options)
     runner = beam_options.view_as(StandardOptions).runner or ""
-    if runner in _LOCAL_RUNNERS:
+    if runner in jobs.LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)
     chain = chains.build(options, inputs)
@@ -75,18 +78,18 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
             # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
             files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
         chain.write_plans()
-        if runner == "FlinkRunner":
+        if job := jobs.name(beam_options):
             # A job on a cluster goes on where its launcher dies, and is found by its name.
-            lock.name_job(_job_name(beam_options))
+            lock.name_job(job)
         pipeline = beam.Pipeline(options=beam_options)
         wire(pipeline, chain, options.accelerator)
         watching = (
-            progress.told(chain.tasks) if runner in _LOCAL_RUNNERS else contextlib.nullcontext()
+            progress.told(chain.tasks) if runner in jobs.LOCAL_RUNNERS else contextlib.nullcontext()
         )
         with watching:
-            result = _run(pipeline, wait=runner not in _SUBMITTING_RUNNERS)
+            result = _run(pipeline, lock, wait=runner not in _SUBMITTING_RUNNERS)
         if runner in _SUBMITTING_RUNNERS:
-            _hand_over(lock, result, beam_options, output)
+            print(_submitted(job, output))
             return 0
     finally:
         lock.release()
@@ -106,22 +109,10 @@ def wire(
     return tokens
 
 
-def _job_name(options: PipelineOptions) -> str:
-    cloud = options.view_as(GoogleCloudOptions)
-    if cloud.job_name is None:
-        cloud.job_name = f"quad-{uuid.uuid4().hex[:12]}"
-    return str(cloud.job_name)
-
-
-def _hand_over(lock: OutputLock, result: Any, options: PipelineOptions, output: str) -> None:
-    """Leaves the lock to the job that was submitted; a dry run submits none."""
-    if options.view_as(TestOptions).dry_run:
-        print("dry run: the graph was built, and nothing was started")
-        return
-    # A Flex Template's launcher only stages the graph: the job has a name there, and no id yet.
-    job = result.job_id() if result.has_job else options.view_as(GoogleCloudOptions).job_name
-    lock.hand_over(str(job))
-    print(f"submitted as {job}; {output}/COMPLETE appears when it is done")
+def _submitted(job: str, output: str) -> str:
+    if not job:
+        return "dry run: the graph was built, and nothing was started"
+    return f"submitted as {job}; {output}/COMPLETE appears when it is done"
 
 
 def _check_accelerator(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> None:
@@ -138,6 +129,10 @@ def _replace(_: bytes, token: Token) -> Token:
 def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
+    # Beam takes any case, and names without their end.
+    known = {name.lower().removesuffix("runner"): name for name in _RUNNERS if name}
+    asked = (standard.runner or "").lower().removesuffix("runner")
+    standard.runner = known.get(asked, standard.runner)
     modes = [a for a in arguments if a.startswith("--direct_running_mode")]
     if standard.runner in (None, "DirectRunner") and not modes:
         # DirectRunner would look for Prism first, and download it.
@@ -145,19 +140,31 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _run(pipeline: beam.Pipeline, wait: bool) -> PipelineResult:
+def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResult:
+    """Runs the job, and takes its name from the lock once it has ended."""
+    result = None
     try:
         result = pipeline.run()
         if wait:
             result.wait_until_finish()
+            lock.name_job("")
         return result
     except BeamQuadError:
         raise
     except Exception as error:
+        if result is not None and _has_ended(result):
+            lock.name_job("")
         known = known_cause(error)
         if known is None:
             raise
         raise known from error
+
+
+def _has_ended(result: PipelineResult) -> bool:
+    try:
+        return bool(PipelineState.is_terminal(result.state))
+    except Exception:  # What tells of the job may be what has failed.
+        return False
 
 
 def _configuration_path(output: str) -> str:

@@ -1,8 +1,9 @@
 """What all tests share."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 # Set before torch is imported: threads that spin while they wait starve the other processes of a test.
@@ -15,6 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.pipelines.world import World
+    from tests.storage.servers import Server
 
 
 @pytest.fixture
@@ -44,3 +46,56 @@ def finished(world: "World", tmp_path_factory: pytest.TempPathFactory) -> pathli
     output = tmp_path_factory.mktemp("finished") / "out"
     world.run(output)
     return output
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], "Server"]]:
+    """Starts the server of an object store's scheme, each once; all are stopped at the end."""
+    from tests.storage.servers import serving
+
+    running: dict[str, Server] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(scheme: str) -> "Server":
+            if scheme not in running:
+                folder = tmp_path_factory.mktemp(scheme)
+                running[scheme] = stack.enter_context(serving(scheme, folder))
+            return running[scheme]
+
+        yield start
+
+
+@pytest.fixture
+def reach(
+    start: Callable[[str], "Server"],
+    lacking: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], "Server"]:
+    """Gives the server of a scheme, and points the clients of this process and its children at it."""
+    from apache_beam.io.filesystems import FileSystems
+
+    from tests.storage.servers import lacks
+
+    def reach(scheme: str) -> "Server":
+        if reason := lacks(scheme):
+            lacking(reason)
+        server = start(scheme)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+        return server
+
+    return reach
+
+
+@pytest.fixture
+def upload(world: "World") -> Callable[[str], None]:
+    """Copies corpus and query of the world to a folder of a store."""
+    from beam_quad.io import files
+
+    def upload(target: str) -> None:
+        for path in world.root.glob("*/*"):
+            if path.parent.name != "proxy":
+                files.write_once(f"{target}/{path.relative_to(world.root)}", path.read_bytes())
+
+    return upload

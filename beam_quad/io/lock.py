@@ -28,10 +28,10 @@ class OutputLock:
 
     Args:
       output: The output directory.
-      is_job_done: Tells of a job that holds the lock whether it has ended; None: never known.
+      is_job_done: Tells of an owner whether the job that it names has ended; None: never known.
     """
 
-    def __init__(self, output: str, is_job_done: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, output: str, is_job_done: Callable[[Owner], bool] | None = None) -> None:
         self._output = files.absolute(output)
         self._store = _store_of(self._output)
         self._is_job_done = is_job_done
@@ -56,25 +56,34 @@ class OutputLock:
         self._owner = owner
 
     def name_job(self, job: str) -> None:
-        """Says which job this process is about to start: should the process die, the job still holds the lock."""
+        """Says which job this process is about to start: from then on the lock is that job's, whatever becomes of this.
+
+        Args:
+          job: Its name, with its service; empty once it has ended, or was not started.
+
+        Raises:
+          LockedError: If the lock was taken over meanwhile.
+        """
         if self._owner is None:
             raise ValueError("a lock must be acquired before a job holds it")
-        self._owner = dataclasses.replace(self._owner, job=job)
-        self._store.rewrite(self._owner)
-
-    def hand_over(self, job: str) -> None:
-        """Leaves the lock to a job, which outlives the process that started it."""
-        if self._owner is not None:
-            # No process has an empty start: from now on the job alone counts.
-            self._owner = dataclasses.replace(self._owner, process_start="")
-        self.name_job(job)
-        self._owner = None
+        if job == self._owner.job:
+            return
+        owner = dataclasses.replace(self._owner, job=job)
+        if not self._store.rewrite(owner):
+            self._owner = None
+            raise LockedError(f"the lock of {self._output} was taken over by another run")
+        self._owner = owner
 
     def release(self) -> None:
-        """Gives the lock back, unless it was taken over or handed over; safe to call twice."""
-        if self._owner is not None:
-            self._store.drop(self._owner)
-            self._owner = None
+        """Gives the lock back, or leaves it to the job that was named; safe to call twice, or after it was taken over."""
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        if owner.job:
+            # No process has an empty start: from now on the job alone counts.
+            self._store.rewrite(dataclasses.replace(owner, process_start=""))
+        else:
+            self._store.drop(owner)
 
     def __enter__(self) -> Self:
         if self._owner is None:
@@ -91,7 +100,7 @@ class OutputLock:
             return has_ended
         if self._is_job_done is None or (is_here and not has_ended):
             return False  # A process that lives may be about to start its job.
-        return self._is_job_done(owner.job)
+        return self._is_job_done(owner)
 
 
 def _store_of(output: str) -> "_LockFile | _Claims":
@@ -114,10 +123,14 @@ class _LockFile:
             _overwrite(descriptor, owner)
         return None
 
-    def rewrite(self, owner: Owner) -> None:
-        """Replaces what the lock says of its owner."""
+    def rewrite(self, owner: Owner) -> bool:
+        """Replaces what the lock says of its owner; False where it is no longer the owner's."""
         with self._exclusive() as descriptor:
-            _overwrite(descriptor, owner)
+            other = Owner.parse(_read(descriptor))
+            is_own = other is not None and other.token == owner.token
+            if is_own:
+                _overwrite(descriptor, owner)
+            return is_own
 
     def drop(self, owner: Owner) -> None:
         """Removes the lock, if it is still the owner's."""
@@ -173,44 +186,51 @@ class _Claims:
 
     def take(self, owner: Owner, may_take: MayTake) -> Owner | None:
         """Claims the lock, unless another claim stands that may not be taken, whose owner is returned."""
-        others = self._others(owner, may_take)
-        if not others:
-            self.rewrite(owner)
-            others = self._others(owner, may_take)
-            for _ in range(_WAITS):
-                if not others or self._claim(others[0]) < self._claim(owner):
-                    break
-                time.sleep(_WAIT_S)
-                others = self._others(owner, may_take)
-            if others:
-                self.drop(owner)
-        return others[0] if others else None
+        before = self._read()
+        standing = [other for other in before.values() if other and not may_take(other)]
+        if standing:
+            return standing[0]
+        self._write(owner)
+        # Only what stood there before: a claim that has come since is another run's, which may take over too.
+        files.delete(before)
+        for attempt in range(_WAITS + 1):
+            claims = self._read()
+            others = [o for o in claims.values() if o and o.token != owner.token]
+            if self._claim(owner) not in claims:
+                return others[0] if others else owner
+            if not others:
+                return None
+            if self._claim(others[0]) < self._claim(owner) or attempt == _WAITS:
+                break
+            time.sleep(_WAIT_S)
+        self.drop(owner)
+        return others[0]
 
-    def rewrite(self, owner: Owner) -> None:
-        """Writes the owner's claim, or replaces what it says."""
-        files.write_once(self._claim(owner), owner.dump(), replace=True)
+    def rewrite(self, owner: Owner) -> bool:
+        """Replaces what the owner's claim says; False where it was taken away."""
+        is_own = files.exists(self._claim(owner))
+        if is_own:
+            self._write(owner)
+        return is_own
 
     def drop(self, owner: Owner) -> None:
         """Removes the owner's claim, if it is still there."""
         files.delete([self._claim(owner)])
 
+    def _write(self, owner: Owner) -> None:
+        files.write_once(self._claim(owner), owner.dump(), replace=True)
+
     def _claim(self, owner: Owner) -> str:
         return files.join(self._folder, f"{owner.started}-{owner.token}.json")
 
-    def _others(self, owner: Owner, may_take: MayTake) -> list[Owner]:
-        """Lists who else claims the lock, the earliest first; clears the claims that may be taken."""
-        found = []
+    def _read(self) -> dict[str, Owner | None]:
+        """Reads all claims by path, the earliest first."""
+        claims = {}
         for info in files.find(self._folder):
             try:
-                other = Owner.parse(files.read_bytes(info.path))
+                claims[info.path] = Owner.parse(files.read_bytes(info.path))
             except Exception:
                 if files.exists(info.path):
                     raise
-                continue  # Withdrawn since it was listed.
-            if other and other.token == owner.token:
-                continue
-            if other and not may_take(other):
-                found.append(other)
-            else:
-                files.delete([info.path])
-        return found
+                # Withdrawn since it was listed.
+        return claims

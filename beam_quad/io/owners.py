@@ -20,7 +20,7 @@ class Owner:
       process_start: When that process started, as the machine tells it; another process may get the same pid.
       started: When the lock was taken, ISO 8601.
       token: Random name of this very lock.
-      job: The job on a cluster that holds the lock in place of the process that started it, or empty.
+      job: The job on a cluster that holds the lock in place of the process that started it, with its service; or empty.
     """
 
     host: str
@@ -40,14 +40,21 @@ class Owner:
     @classmethod
     def parse(cls, data: bytes) -> "Owner | None":
         """Reads an owner; None where the writer died over it."""
+        names = {field.name for field in dataclasses.fields(cls)}
         try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError):
+            # Another version may say more of itself.
+            return cls(**{name: value for name, value in json.loads(data).items() if name in names})
+        except (ValueError, TypeError, AttributeError):
             return None
 
     def dump(self) -> bytes:
         """Writes an owner as JSON."""
         return json.dumps(dataclasses.asdict(self)).encode()
+
+    def age_s(self) -> float:
+        """Seconds since the lock was taken, by this machine's clock."""
+        started = datetime.datetime.fromisoformat(self.started)
+        return (datetime.datetime.now(datetime.UTC) - started).total_seconds()
 
     def __str__(self) -> str:
         job = f"job {self.job}, started by " if self.job else ""

@@ -198,7 +198,8 @@ class _S3:
         # Beam takes a bucket that is not there for one that holds nothing.
         with self.writing(path):
             try:
-                self._client.client.head_bucket(Bucket=s3io.parse_s3_path(path, True)[0])
+                bucket, key = s3io.parse_s3_path(path, object_optional=True)
+                self._client.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
             except Exception as error:
                 raise S3ClientError(str(error), boto3_client.get_http_error_code(error)) from error
 

@@ -5,7 +5,6 @@ import functools
 import logging
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -100,10 +99,9 @@ class CalibrateScoring(ModelTask):
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
         draws = seeding.mix(self.bandit.policy.seed, "calibration", scored["key"][usable])
         at = usable[np.argsort(draws, kind="stable")[:_NUM_EXAMPLES]]
-        with ThreadPoolExecutor(16) as pool:
-            read = functools.partial(read_text, self.bandit.blocks_dir)
-            arms, keys = (scored[name][at].tolist() for name in ("cluster", "key"))
-            texts = list(pool.map(read, arms, keys))
+        read = functools.partial(read_text, self.bandit.blocks_dir)
+        arms, keys = (scored[name][at].tolist() for name in ("cluster", "key"))
+        texts = list(files.in_parallel(read, arms, keys))
         return pa.table(
             {"influence": scored["influence"][at], "text": pa.array(texts, pa.string())}
         )

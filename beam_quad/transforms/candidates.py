@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -234,8 +233,7 @@ def read_pull_keys(folder: str) -> dict[tuple[int, int], str]:
 
     def read() -> dict[tuple[int, int], str]:
         paths = [info.path for info in files.find(files.join(folder, "candidates"))]
-        with ThreadPoolExecutor(16) as pool:
-            footers = list(pool.map(aligned.read_metadata, paths))
+        footers = list(files.in_parallel(aligned.read_metadata, paths))
         return {(c, b): key for footer in footers for c, b, key in footer["pulls"]}
 
     return cached(("pull keys", folder), read)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -203,12 +202,11 @@ def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarr
 def _read_points(paths: list[str], num_points: int) -> np.ndarray:
     """Reads the samples into one array, which is the largest of a run: 5.5 GB for 10,000 clusters in 512 dimensions."""
     points, done = np.zeros((0, 1), np.float32), 0
-    with ThreadPoolExecutor(16) as pool:
-        for vectors in itertools.chain.from_iterable(pool.map(_read_sample, paths)):
-            if not done:
-                points = np.empty((num_points, vectors.shape[1]), np.float32)
-            points[done : done + len(vectors)] = vectors
-            done += len(vectors)
+    for vectors in itertools.chain.from_iterable(files.in_parallel(_read_sample, paths)):
+        if not done:
+            points = np.empty((num_points, vectors.shape[1]), np.float32)
+        points[done : done + len(vectors)] = vectors
+        done += len(vectors)
     return points[:done]
 
 

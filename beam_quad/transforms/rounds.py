@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -262,9 +261,8 @@ class ScoreStore:
         """Reads the files that have come since."""
         with self._lock:
             new = sorted({info.path for info in files.find(self._folder)} - self._read)
-            with ThreadPoolExecutor(16) as pool:
-                for table in pool.map(aligned.read_table, new):
-                    self._add(table)
+            for table in files.in_parallel(aligned.read_table, new):
+                self._add(table)
             self._read.update(new)
         return self
 

@@ -55,8 +55,6 @@ _TASK_MANAGER_MEMORY = {
     "taskmanager.memory.task.off-heap.size": "128m",
     "taskmanager.memory.framework.heap.size": "128m",
     "taskmanager.memory.framework.off-heap.size": "128m",
-    "taskmanager.memory.network.min": "512m",
-    "taskmanager.memory.network.max": "512m",
     "taskmanager.memory.managed.size": "256m",
     "taskmanager.memory.jvm-metaspace.size": "256m",
     "taskmanager.memory.jvm-overhead.min": "192m",
@@ -120,14 +118,16 @@ class Cluster:
         if not self._ports_path.exists():
             self._ports_path.write_text(json.dumps(dataclasses.asdict(ports)))
         self._write_configuration(num_slots)
-        self._start("job_manager", self._java(_JOB_MANAGER, ["-Xmx512m", "-Xss64m"], {}))
+        self._start(
+            "job_manager", self._java(_JOB_MANAGER, ["-Xmx512m", "-Xss64m"], {}), self.ports.rest
+        )
         self._wait("job_manager", lambda: self._num_slots() is not None)
         heap = ["-Xmx896m", "-XX:MaxDirectMemorySize=768m", "-XX:MaxMetaspaceSize=256m"]
         self._start("task_manager", self._java(_TASK_MANAGER, heap, _TASK_MANAGER_MEMORY))
         self._wait("task_manager", lambda: (self._num_slots() or 0) >= num_slots)
         pool = self.ports.worker_pool
         module = "apache_beam.runners.worker.worker_pool_main"
-        self._start("worker_pool", [sys.executable, "-m", module, f"--service_port={pool}"])
+        self._start("worker_pool", [sys.executable, "-m", module, f"--service_port={pool}"], pool)
         self._wait("worker_pool", lambda: _answers(pool))
 
     def down(self) -> None:
@@ -191,10 +191,12 @@ class Cluster:
             command += ["-D", f"{name}={value}"]
         return command
 
-    def _start(self, name: str, command: Sequence[str]) -> None:
+    def _start(self, name: str, command: Sequence[str], port: int | None = None) -> None:
         path = self._folder / f"{name}.pid"
         if _is_running(path):
             return
+        if port is not None and _answers(port):
+            raise ClusterError(f"another program listens on port {port}; give another one, or 0")
         # What it started may have outlived it.
         _stop(path)
         with open(self._folder / "log" / f"{name}.log", "ab") as log:
@@ -206,8 +208,10 @@ class Cluster:
 
     def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY_S
-        while not is_ready():
-            if not _is_running(self._folder / f"{name}.pid") or time.monotonic() > deadline:
+        path = self._folder / f"{name}.pid"
+        # Another program may answer where this one should.
+        while not (is_ready() and _is_running(path)):
+            if not _is_running(path) or time.monotonic() > deadline:
                 log = self._folder / "log" / f"{name}.log"
                 raise ClusterError(f"the {name} did not start; its log: {log}")
             time.sleep(0.2)

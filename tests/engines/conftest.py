@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from templates.flink import local_cluster
+from tests.storage.servers import Server
 
 
 @pytest.fixture
@@ -31,15 +32,21 @@ def prism(lacking: Callable[[str], None]) -> list[str]:
     return ["--runner=PrismRunner", f"--prism_location={path}"]
 
 
-@pytest.fixture(scope="session")
-def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def _cluster(
+    tmp_path_factory: pytest.TempPathFactory, start: Callable[[str], Server]
+) -> Iterator[Any]:
     parts = pathlib.Path(os.environ["BEAM_QUAD_FLINK"])
+    # The workers are not told the launcher's flags: what leads them to a store is in their pool's environment.
+    os.environ.update(start("s3").environment)
     cluster = local_cluster.Cluster(tmp_path_factory.mktemp("flink"), parts)
     try:
         cluster.up(local_cluster.Ports(*local_cluster.free_ports(3)))
         yield cluster
     finally:
         cluster.down()
+        for name in start("s3").environment:
+            os.environ.pop(name, None)
 
 
 @pytest.fixture

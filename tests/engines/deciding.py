@@ -1,5 +1,7 @@
 """What of an output decides its selection, and so must be the same on every engine."""
 
+import json
+
 from beam_quad.io import files
 
 # Clocks, attempts, and where the input lay: no result depends on them.
@@ -16,6 +18,19 @@ def deciding(output: str) -> dict[str, bytes]:
     root = files.absolute(output) + "/"
     found = {info.path.removeprefix(root): info.path for info in files.find(output)}
     return {name: files.read_bytes(path) for name, path in found.items() if _decides(name)}
+
+
+def contents(output: str) -> list[bytes]:
+    """Reads the same without the names, and of the manifest without the places: what copies of an input have alike."""
+    found = deciding(output)
+    manifest = json.loads(found.pop("manifest.json"))
+    for name in ("input", "query"):
+        manifest["config"].pop(name)
+    for name in ("root", "snapshot"):
+        manifest["input"].pop(name)
+    manifest["fingerprints"].pop("query")
+    manifest.pop("configuration")
+    return sorted([*found.values(), json.dumps(manifest, sort_keys=True).encode()])
 
 
 def _decides(name: str) -> bool:

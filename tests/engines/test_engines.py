@@ -12,22 +12,31 @@ from typing import Any
 import pytest
 
 from templates.flink import local_cluster
-from tests.engines.deciding import deciding
-from tests.pipelines.world import output_bytes, selected_ids
+from tests.engines.deciding import contents, deciding
+from tests.pipelines.world import output_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("engine", ["two_processes", "prism", "flink"])
-def test_every_engine_decides_the_same_by_the_same_artifacts(
-    world, finished, tmp_path, request, engine
+@pytest.mark.parametrize(
+    ("engine", "scheme"), [("two_processes", None), ("prism", "gs"), ("flink", "s3")]
+)
+def test_every_engine_on_every_store_decides_the_same_by_the_same_artifacts(
+    world, finished, tmp_path, request, reach, upload, engine, scheme
 ):
-    output = tmp_path / "out"
     flags = request.getfixturevalue(engine)
-    subprocess.run(_command(world, output, *flags), check=True, capture_output=True)
-    assert selected_ids(output) == selected_ids(finished)
-    assert deciding(str(output)) == deciding(str(finished))
+    root = str(tmp_path)
+    where = {}
+    if scheme is not None:
+        root = f"{reach(scheme).bucket}/{engine}"
+        upload(root)
+        where = {"input": f"{root}/corpus", "query": f"{root}/query"}
+    output = f"{root}/out"
+    subprocess.run(_command(world, output, *flags, **where), check=True, capture_output=True)
+    if scheme is None:
+        assert deciding(output) == deciding(str(finished))
+    assert contents(output) == contents(str(finished))
 
 
 @pytest.mark.flink
@@ -41,8 +50,10 @@ def test_after_a_killed_worker_and_a_killed_task_manager_the_output_is_the_same(
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             _watch(process, output, finished, lambda: _num_rounds(output) >= 2)
+            assert process.poll() is None
             _kill_workers(cluster)
             _watch(process, output, finished, lambda: _num_rounds(output) >= 3)
+            assert process.poll() is None
             os.kill(cluster.pid("task_manager"), signal.SIGKILL)
             cluster.up(cluster.ports)
             _watch(process, output, finished, lambda: False)
@@ -72,8 +83,8 @@ def test_a_cluster_comes_up_and_goes_down_twice_and_leaves_no_process(cluster, t
     assert not any(_group(pid) for pid in parts.values())
 
 
-def _command(world: Any, output: pathlib.Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "pipelines.quad", *world.arguments(output), *flags]
+def _command(world: Any, output: Any, *flags: str, **where: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines.quad", *world.arguments(output, **where), *flags]
 
 
 def _num_rounds(output: pathlib.Path) -> int:
@@ -99,7 +110,9 @@ def _watch(
 def _kill_workers(cluster: Any) -> None:
     """Kills the Python workers that the pool has started, and leaves the pool."""
     pool = cluster.pid("worker_pool")
-    for pid in _group(pool) - {pool}:
+    workers = _group(pool) - {pool}
+    assert workers
+    for pid in workers:
         os.kill(pid, signal.SIGKILL)
 
 

@@ -77,13 +77,33 @@ def test_lock_that_was_taken_over_is_not_released_by_its_old_owner(output):
 def test_lock_of_a_job_outlives_its_launcher_until_the_job_ends(output):
     launcher = OutputLock(output)
     launcher.acquire()
-    launcher.hand_over("job-7")
+    launcher.name_job("job-7")
     launcher.release()
     with pytest.raises(LockedError, match="job-7"):
         OutputLock(output).acquire()
     with pytest.raises(LockedError):
-        OutputLock(output, is_job_done=lambda job: False).acquire()
-    OutputLock(output, is_job_done=lambda job: job == "job-7").acquire()
+        OutputLock(output, is_job_done=lambda owner: False).acquire()
+    OutputLock(output, is_job_done=lambda owner: owner.job == "job-7").acquire()
+
+
+def test_a_job_that_has_ended_before_its_launcher_leaves_no_lock(output):
+    launcher = OutputLock(output)
+    launcher.acquire()
+    launcher.name_job("job-7")
+    launcher.name_job("")
+    launcher.release()
+    OutputLock(output).acquire()
+
+
+def test_a_run_whose_lock_was_taken_over_starts_no_job(output):
+    first, second = OutputLock(output), OutputLock(output)
+    first.acquire()
+    second.acquire(take_over=True)
+    with pytest.raises(LockedError, match="taken over"):
+        first.name_job("job-7")
+    first.release()
+    with pytest.raises(LockedError):
+        OutputLock(output).acquire()
 
 
 def test_half_written_lock_is_nobodys(tmp_path):

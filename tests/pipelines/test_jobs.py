@@ -1,5 +1,6 @@
 """What is asked of Dataflow and of Flink, over HTTP, before a lock is taken over."""
 
+import dataclasses
 import http.server
 import json
 import subprocess
@@ -19,27 +20,34 @@ from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
 
 from beam_quad.errors import LockedError
 from beam_quad.io.lock import OutputLock
+from beam_quad.io.owners import Owner
 from pipelines import jobs
 
-DATAFLOW = ["--runner=DataflowRunner", "--project=project", "--region=r", "--job_name=mine"]
+DATAFLOW = ["--runner=DataflowRunner", "--project=project", "--region=r"]
 PATH = "/v1b3/projects/project/locations/r/jobs"
+LONG_AGO = "2026-01-01T00:00:00+00:00"
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Lists Dataflow's active jobs, one a page, and all jobs of a Flink cluster."""
+    """Lists the jobs of one name of Dataflow, one a page, and all jobs of a Flink cluster."""
 
-    active = ("2026-01-01-id", "2026-01-02-id")
-    on_flink = (("quad-a", "FAILED"), ("quad-a", "RUNNING"), ("quad-b", "CANCELED"))
+    jobs = (("a", "FAILED"), ("a", "RUNNING"), ("b", "CANCELLED"), ("b", "FAILED"))
 
     def do_GET(self) -> None:
         url = urllib.parse.urlsplit(self.path)
         query = urllib.parse.parse_qs(url.query)
         if url.path == "/jobs/overview":
-            self._answer({"jobs": [{"name": n, "state": s, "jid": "0"} for n, s in self.on_flink]})
-        elif url.path == PATH and query["filter"] in (["3"], ["ACTIVE"]):
+            states = [(name, state.replace("CANCELLED", "CANCELED")) for name, state in self.jobs]
+            self._answer({"jobs": [{"name": n, "state": s, "jid": "0"} for n, s in states]})
+        elif url.path == PATH and query["filter"] in (["1"], ["ALL"]):
             page = int(query.get("pageToken", ["0"])[0])
-            body: dict[str, Any] = {"jobs": [{"id": self.active[page], "name": f"job-{page}"}]}
-            if page + 1 < len(self.active):
+            own = [(n, s) for n, s in self.jobs if [n] == query["name"]]
+            body: dict[str, Any] = {
+                "jobs": [
+                    {"name": n, "currentState": f"JOB_STATE_{s}"} for n, s in own[page : page + 1]
+                ]
+            }
+            if page + 1 < len(own):
                 body["nextPageToken"] = str(page + 1)
             self._answer(body)
         else:
@@ -65,48 +73,81 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("job", "is_done"),
-    [("2026-01-02-id", False), ("job-1", False), ("failed-long-ago", True), ("mine", True)],
-)
-def test_a_job_on_dataflow_has_ended_unless_it_is_among_the_active_ones(address, job, is_done):
+@pytest.mark.parametrize(("job", "ended"), [("a", [True, False]), ("b", [True, True]), ("c", [])])
+def test_dataflow_tells_of_all_jobs_of_a_name(address, job, ended):
     transport = JobsV1Beta3RestTransport(
         host=address, url_scheme="http", credentials=AnonymousCredentials()
     )
     client = dataflow.JobsV1Beta3Client(transport=transport)
-    assert jobs._ask_dataflow(PipelineOptions(DATAFLOW), job, client) is is_done
+    assert jobs._ended_on_dataflow(PipelineOptions(DATAFLOW), job, client) == ended
 
 
-@pytest.mark.parametrize(("job", "is_done"), [("quad-a", False), ("quad-b", True), ("c", True)])
-def test_a_job_on_flink_has_ended_unless_one_of_its_name_goes_on(address, job, is_done):
+def test_a_template_s_own_job_is_not_taken_for_the_one_before_it(address):
+    options = PipelineOptions([*DATAFLOW, "--job_name=a", "--template_location=gs://b/graph"])
+    assert jobs._ended_on_dataflow(options, "a") == [True]
+
+
+@pytest.mark.parametrize(
+    ("job", "started", "is_done"),
+    [
+        ("a", LONG_AGO, False),
+        ("b", LONG_AGO, True),
+        ("not-there-yet", None, False),
+        ("never-came", LONG_AGO, True),
+    ],
+)
+def test_a_job_on_flink_has_ended_unless_one_of_its_name_goes_on_or_may_come(
+    address, job, started, is_done
+):
     options = PipelineOptions(["--runner=FlinkRunner", f"--flink_master={address}"])
-    assert jobs.is_done(options)(job) is is_done
+    owner = dataclasses.replace(Owner.here(), job=f"flink:{address}/{job}")
+    owner = dataclasses.replace(owner, started=started or owner.started)
+    assert jobs.is_done(options)(owner) is is_done
+
+
+def test_only_the_service_of_a_job_is_asked(address):
+    options = PipelineOptions(["--runner=FlinkRunner", f"--flink_master={address}"])
+    owner = dataclasses.replace(Owner.here(), started=LONG_AGO)
+    for service in ("dataflow:project/r", "flink:elsewhere:8081", "SparkRunner"):
+        assert not jobs.is_done(options)(dataclasses.replace(owner, job=f"{service}/b"))
 
 
 def test_a_job_of_which_nobody_tells_has_not_ended(address, caplog):
-    options = PipelineOptions(["--runner=FlinkRunner", f"--flink_master={address}/elsewhere"])
-    assert not jobs.is_done(options)("quad-b")
+    master = f"{address}/elsewhere"
+    options = PipelineOptions(["--runner=FlinkRunner", f"--flink_master={master}"])
+    owner = dataclasses.replace(Owner.here(), started=LONG_AGO, job=f"flink:{master}/b")
+    assert not jobs.is_done(options)(owner)
     assert "it is not known" in caplog.text
 
 
-def test_a_job_that_goes_on_holds_the_lock_of_the_launcher_that_died_or_left(tmp_path):
-    active = {"died", "left"}
-    for job, leave in (("died", "name_job"), ("left", "hand_over")):
-        output = str(tmp_path / job)
-        launcher = (
-            "from beam_quad.io.lock import OutputLock; "
-            f"lock = OutputLock({output!r}); lock.acquire(); lock.{leave}({job!r})"
-        )
-        subprocess.run([sys.executable, "-c", launcher], check=True)
-        with pytest.raises(LockedError, match=f"job {job}"):
-            OutputLock(output, lambda name: name not in active).acquire()
-        active.remove(job)
-        OutputLock(output, lambda name: name not in active).acquire()
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([*DATAFLOW, "--job_name=q"], "dataflow:project/r/q"),
+        (["--runner=FlinkRunner", "--flink_master=http://h:1/", "--job_name=q"], "flink:h:1/q"),
+        (["--runner=FlinkRunner"], ""),
+        (["--runner=PrismRunner"], ""),
+    ],
+)
+def test_a_job_is_named_with_its_service_where_it_outlives_its_launcher(flags, name):
+    assert jobs.name(PipelineOptions(flags)) == name
+
+
+@pytest.mark.parametrize("end", ["", "; lock.release()"])
+def test_a_job_that_goes_on_holds_the_lock_of_the_launcher_that_died_or_left(tmp_path, end):
+    launcher = (
+        "from beam_quad.io.lock import OutputLock; "
+        f"lock = OutputLock({str(tmp_path)!r}); lock.acquire(); lock.name_job('flink:h/a'){end}"
+    )
+    subprocess.run([sys.executable, "-c", launcher], check=True)
+    with pytest.raises(LockedError, match="job flink:h/a"):
+        OutputLock(str(tmp_path), lambda owner: False).acquire()
+    OutputLock(str(tmp_path), lambda owner: owner.job == "flink:h/a").acquire()
 
 
 def test_a_launcher_that_lives_holds_the_lock_before_its_job_is_there(tmp_path):
     lock = OutputLock(str(tmp_path))
     lock.acquire()
-    lock.name_job("about-to-start")
+    lock.name_job("flink:h/a")
     with pytest.raises(LockedError):
-        OutputLock(str(tmp_path), lambda name: True).acquire()
+        OutputLock(str(tmp_path), lambda owner: True).acquire()

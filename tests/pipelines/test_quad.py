@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -79,9 +80,26 @@ def test_the_selected_ids_do_not_depend_on_how_it_is_run(world, finished, tmp_pa
     assert selected_ids(tmp_path / "out") == expected
 
 
-def test_two_runs_of_one_configuration_write_the_same_bytes(world, finished, tmp_path):
-    world.run(tmp_path / "out")
-    assert output_bytes(tmp_path / "out") == output_bytes(finished)
+def test_two_runs_of_one_configuration_write_the_same_bytes(world, finished, tmp_path, capsys):
+    output = tmp_path / "out"
+    world.run(output)
+    assert output_bytes(output) == output_bytes(finished)
+    (counted,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("this run read")]
+    read, shuffled, stored = _sizes(counted)
+    corpus = sum(path.stat().st_size for path in pathlib.Path(world.corpus).iterdir())
+    assert read == pytest.approx(2 * corpus, rel=0.01)  # to embed and to write
+    written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    assert stored == pytest.approx(written, rel=0.05)  # the launcher's few files are not counted
+    assert quad.main([*world.arguments(tmp_path / "other"), "--plan"]) == 0
+    (planned,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("total")]
+    assert _sizes(planned)[0] == read
+    for plan, count in zip(_sizes(planned)[1:], (shuffled, stored), strict=True):
+        assert count / 4 < plan < 4 * count
+
+
+def _sizes(line: str) -> list[float]:
+    units = {"KiB": 2**10, "MiB": 2**20}
+    return [float(n) * units[unit] for n, unit in re.findall(r"([0-9.]+) ([KM]iB)", line)]
 
 
 def test_another_budget_on_the_same_artifacts_scores_only_what_is_new(world, tmp_path):

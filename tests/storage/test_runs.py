@@ -1,7 +1,6 @@
 """The whole pipeline on object stores, by the command that a user types."""
 
 import http.server
-import json
 import os
 import pathlib
 import subprocess
@@ -16,8 +15,7 @@ import pytest
 
 from beam_quad.io import files
 from pipelines import quad
-from tests.engines.deciding import deciding
-from tests.pipelines.world import output_bytes
+from tests.engines.deciding import contents
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
@@ -36,7 +34,7 @@ def test_a_run_told_of_s3_by_flags_alone_writes_what_a_local_run_writes(
     flags = [f"--s3_endpoint_url={server.endpoint}", *(f"--{flag}" for flag in _S3_FLAGS)]
     command = [*_command(world, root), *flags]
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    _assert_same(f"{root}/out", finished)
+    assert contents(f"{root}/out") == contents(str(finished))
 
 
 @pytest.mark.slow
@@ -56,7 +54,7 @@ def test_a_run_on_gs_that_is_killed_in_its_rounds_ends_in_what_a_local_run_write
         if info.path.endswith((".parquet", ".safetensors"))
     }
     subprocess.run(_command(world, root), check=True, capture_output=True)
-    _assert_same(output, finished)
+    assert contents(output) == contents(str(finished))
     assert {path: files.stat(path).version for path in made} == made
     assert not [info for info in files._under(output) if "/.tmp-" in info.path and "_run" not in info.path]  # fmt: skip
 
@@ -187,35 +185,3 @@ def _assert_whole(output: str) -> None:
         if info.path.endswith(".parquet"):
             with files.open_read(info.path) as file:
                 pq.read_table(file)
-
-
-def _assert_same(output: str, finished: pathlib.Path) -> None:
-    expected = output_bytes(finished)
-    names = [path for folder in ("selected", "rejected") for path in _names(output, folder)]
-    found = {name: files.read_bytes(f"{output}/{name}") for name in [*names, "manifest.json"]}
-    manifest, of_local_run = (
-        _without_places(json.loads(bytes_of.pop("manifest.json"))) for bytes_of in (found, expected)
-    )
-    assert found == expected
-    assert manifest == of_local_run
-    assert _artifacts(output) == _artifacts(str(finished))
-
-
-def _artifacts(output: str) -> list[bytes]:
-    """Reads all artifacts that decide the selection; their names hold the version of the input's files."""
-    return sorted(data for name, data in deciding(output).items() if name.startswith("_run/"))
-
-
-def _names(output: str, folder: str) -> list[str]:
-    return [info.path[len(output) + 1 :] for info in files.find(f"{output}/{folder}")]
-
-
-def _without_places(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what names the place of a file or its modification time."""
-    for name in ("input", "query"):
-        manifest["config"].pop(name)
-    for name in ("root", "snapshot"):
-        manifest["input"].pop(name)
-    manifest["fingerprints"].pop("query")
-    manifest.pop("configuration")
-    return manifest

@@ -62,16 +62,28 @@ def test_a_folder_of_many_files_is_listed_by_as_many_requests_as_one_of_few(serv
     assert counts[0] == counts[1] <= 3
 
 
-def test_of_runs_that_start_at_once_never_two_have_the_lock(root):
-    def acquire(_: int) -> bool:
+@pytest.mark.parametrize("take_over", [False, True])
+def test_of_runs_that_start_at_once_never_two_have_the_lock(root, take_over):
+    root = f"{root}/{take_over}"
+    if take_over:
+        OutputLock(root).acquire()
+
+    def acquire(_: int) -> OutputLock | None:
+        lock = OutputLock(root)
         try:
-            OutputLock(root).acquire()
+            lock.acquire(take_over)
+        except LockedError:
+            return None
+        return lock
+
+    def still_has(lock: OutputLock | None) -> bool:
+        try:
+            return lock is not None and lock.name_job("flink:h/a") is None
         except LockedError:
             return False
-        return True
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        assert sum(pool.map(acquire, range(6))) <= 1
+        assert sum(map(still_has, list(pool.map(acquire, range(6))))) <= 1
     OutputLock(root).acquire(take_over=True)
     with pytest.raises(LockedError, match="take_over"):
         OutputLock(root).acquire()

@@ -4,7 +4,6 @@ import json
 import pathlib
 import re
 import tomllib
-import types
 from typing import Any
 
 import apache_beam as beam
@@ -17,7 +16,7 @@ from packaging.requirements import Requirement
 from beam_quad.errors import LockedError, UsageError
 from beam_quad.io.lock import OutputLock
 from pipelines import chain as chains
-from pipelines import launch, quad
+from pipelines import jobs, launch, quad
 from pipelines import options as flags
 from pipelines.inputs import look
 from templates.dataflow.metadata import template_metadata
@@ -185,13 +184,15 @@ def test_a_dry_run_builds_the_job_and_leaves_no_lock(world, tmp_path, capsys):
 
 
 def test_a_template_s_launcher_leaves_the_lock_to_the_job_by_its_name(tmp_path):
+    launched = [flag for flag in DATAFLOW if "dry_run" not in flag]
     lock = OutputLock(str(tmp_path))
     lock.acquire()
-    # What DataflowRunner returns where --template_location is set: the graph is staged, and no job was made yet.
-    staged = types.SimpleNamespace(has_job=False)
-    launch._hand_over(lock, staged, PipelineOptions(["--job_name=quad-1"]), str(tmp_path))
-    with pytest.raises(LockedError, match="quad-1"):
+    lock.name_job(jobs.name(PipelineOptions(launched)))
+    lock.release()
+    with pytest.raises(LockedError, match="dataflow:project/us-central1/quad"):
         OutputLock(str(tmp_path)).acquire()
+    again = PipelineOptions([*launched, "--template_location=gs://bucket/graph"])
+    OutputLock(str(tmp_path), jobs.is_done(again)).acquire()
 
 
 def test_an_accelerator_is_asked_for_in_one_way_only():
