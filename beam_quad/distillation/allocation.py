@@ -1,0 +1,254 @@
+"""Several targets share one budget: round-robin, each taking its best example that none has taken.
+
+In each round every target, in a seeded random order, takes its best example not yet taken. What has been taken at any moment is
+therefore, for each target, everything down to the last example that it took: a selection is one *cut* for each target, and a worker
+that knows the cuts knows which of its rows are in. Finding them takes three sums over the corpus, and no worker ever
+holds more than its own rows and a bounded sample:
+
+1. `BudgetSearch` bounds every target's cut from below: what lies above a cut is all taken, so it holds no more than the budget.
+   Two passes of counts bound it closely. Examples below every bound cannot be taken; the others are the contenders.
+2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `RoundRobin` plays all rounds on
+   them and notes at which step each target's cut came to which priority. The step of any example is then the first step at which a
+   target's cut comes to it, found from its own scores alone.
+3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus.
+
+Where there are at most `limit` contenders the result is round-robin to the example. Beyond that (50 B tokens are 50 M examples
+or more, of which a shortlist for each target would be gigabytes, and rounds played one by one are as many passes) the sample plays
+for the corpus: every target's share is right to about 1 / sqrt(examples it took in the sample), at worst 3 % of it for ten
+targets and the default limit. Still exact are the order within each target, the budget, and that nothing depends on order or workers.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.distillation.checks import refuse_other_lengths
+from beam_quad.distillation.ranking import NUM_LEVELS, BudgetSearch, pack, priorities
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# With ten targets 11 MB, and half a second to play.
+NUM_CONTENDERS = 1 << 17
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contenders:
+    """The contenders with the lowest draws. An additive statistic, bounded.
+
+    Attributes:
+      keys: Keys of the examples, in order of draw, uint64 [m], m <= limit.
+      priorities: Their priorities, uint64 [m, num_targets].
+      num_seen: How many there were to draw from; the draw is all of them where that is at most `limit`.
+      seed: The run's seed.
+      limit: How many are kept.
+    """
+
+    keys: Array
+    priorities: Array
+    num_seen: int
+    seed: int
+    limit: int = NUM_CONTENDERS
+
+    @classmethod
+    def of(
+        cls, keys: Array, packed: Array, floors: Array, seed: int, limit: int = NUM_CONTENDERS
+    ) -> "Contenders":
+        """Draws from rows.
+
+        Args:
+          keys: Keys of the examples (`seeding.keys`), uint64 [n].
+          packed: Their priorities, uint64 [n, num_targets].
+          floors: `BudgetSearch.floors`, uint64 [num_targets].
+          seed: The run's seed.
+          limit: How many are kept.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        refuse_other_lengths(len(packed), keys=keys)
+        contends = (packed >= floors).any(axis=1)
+        return cls(keys[contends], packed[contends], int(contends.sum()), seed, limit)._cut()
+
+    def __add__(self, other: "Contenders") -> "Contenders":
+        mine, theirs = (self.seed, self.limit), (other.seed, other.limit)
+        if mine != theirs:
+            raise ValueError(
+                f"cannot add contenders of different (seed, limit), {mine} and {theirs}"
+            )
+        keys = np.concatenate([self.keys, other.keys])
+        packed = np.concatenate([self.priorities, other.priorities])
+        return Contenders(keys, packed, self.num_seen + other.num_seen, *mine)._cut()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all contenders are here, so that the result is round-robin to the example."""
+        return self.num_seen == len(self.keys)
+
+    def _cut(self) -> "Contenders":
+        kept = np.argsort(seeding.mix(self.seed, "contender", self.keys))[: self.limit]
+        return dataclasses.replace(self, keys=self.keys[kept], priorities=self.priorities[kept])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RoundRobin:
+    """Rounds that were played: the steps at which each target's cut came to which priority.
+
+    Attributes:
+      cuts: What each target took, best first, one target after the other, uint64 [num_steps].
+      steps: The steps at which it took them, int64 [num_steps], ascending within a target.
+      starts: Where each target's part begins, and the end, int64 [num_targets + 1].
+      seed: The run's seed.
+    """
+
+    cuts: Array
+    steps: Array
+    starts: Array
+    seed: int
+
+    @classmethod
+    def play(cls, contenders: Contenders, targets: Sequence[str]) -> "RoundRobin":
+        """Plays rounds until all contenders are taken.
+
+        Args:
+          contenders: Of the whole corpus.
+          targets: Names of the targets, in the order of the columns. The order in which a round visits them is drawn by name.
+        """
+        num_targets = contenders.priorities.shape[1]
+        if len(targets) != num_targets or len(set(targets)) != num_targets:
+            raise ValueError(f"{num_targets} targets need as many different names, got {targets}")
+        # Equal priorities, one in 2**32 of equal scores, go by key.
+        rankings = [
+            np.lexsort((contenders.keys, ~column)).tolist() for column in contenders.priorities.T
+        ]
+        takes = _play(rankings, _visits(targets, len(contenders.keys), contenders.seed))
+        cuts = [contenders.priorities[[row for _, row in own], j] for j, own in enumerate(takes)]
+        steps = [np.array([step for step, _ in own], np.int64) for own in takes]
+        starts = np.cumsum([0] + [len(own) for own in takes])
+        return cls(np.concatenate(cuts), np.concatenate(steps), starts, contenders.seed)
+
+    def arrivals(self, packed: Array) -> Array:
+        """Finds the step at which each target's cut comes to each example.
+
+        Args:
+          packed: Priorities, uint64 [n, num_targets].
+
+        Returns:
+          int64 [n, num_targets]: of an example, the target with the least takes it. The number of steps where a cut never comes.
+        """
+        refuse_other_lengths(len(self.starts) - 1, targets=packed.T)
+        arrivals = np.empty(packed.shape, np.int64)
+        for target, (start, end) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
+            upwards = self.cuts[start:end][::-1]
+            higher = len(upwards) - np.searchsorted(upwards, packed[:, target], side="right")
+            steps = np.append(self.steps[start:end], len(self.steps))
+            arrivals[:, target] = steps[higher]
+        return arrivals
+
+    def ranking(self, packed: Array, keys: Array) -> Array:
+        """Ranks examples for the whole budget, whatever it is: higher is taken first.
+
+        Args:
+          packed: Priorities, uint64 [n, num_targets].
+          keys: Keys of the examples, uint64 [n].
+
+        Returns:
+          uint64 [n, 1], for a `BudgetSearch`: by step, then by hash. A single target's is its own priority.
+        """
+        if packed.shape[1] == 1:
+            return packed
+        left = len(self.steps) - self.arrivals(packed).min(axis=1, initial=len(self.steps))
+        return pack(left, seeding.mix(self.seed, "step", keys))[:, None]
+
+    def takers(self, packed: Array, keys: Array) -> Array:
+        """Finds the target that takes each example, if the budget lasts until then: int64 [n].
+
+        Where no cut ever comes to an example, the sample ended before the corpus did, and a hash decides.
+        """
+        arrivals = self.arrivals(packed)
+        drawn = seeding.mix(self.seed, "taker", keys) % np.uint64(packed.shape[1])
+        never = arrivals.min(axis=1) == len(self.steps)
+        return np.where(never, drawn.astype(np.int64), arrivals.argmin(axis=1))
+
+    def to_bytes(self) -> bytes:
+        """Writes the rounds as an npz file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **dataclasses.asdict(self))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "RoundRobin":
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+            return cls(archive["cuts"], archive["steps"], archive["starts"], int(archive["seed"]))
+
+
+def allocate(
+    influence: Array,
+    keys: Array,
+    amounts: Array,
+    budget: int,
+    targets: Sequence[str],
+    seed: int,
+    limit: int = NUM_CONTENDERS,
+) -> Array:
+    """Allocates a budget over a corpus held in memory, as the distributed sums do.
+
+    Args:
+      influence: Float32 or float64 [n, num_targets], finite.
+      keys: Keys of the examples (`seeding.keys`), uint64 [n].
+      amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+      budget: In the same unit. The example in which it ends is taken.
+      targets: Names of the targets.
+      seed: The run's seed.
+      limit: How many contenders are kept.
+
+    Returns:
+      The target that takes each example, -1 where none does, int64 [n].
+    """
+    packed = priorities(influence, tie_draws(keys, seed))
+    bounds = BudgetSearch.start(len(targets), budget)
+    for _ in range(NUM_LEVELS // 2):
+        bounds = bounds.narrowed(bounds.count(packed, amounts))
+    contenders = Contenders.of(keys, packed, bounds.floors, seed, limit)
+    rounds = RoundRobin.play(contenders, targets)
+    ranking = rounds.ranking(packed, keys)
+    search = BudgetSearch.start(1, budget)
+    for _ in range(NUM_LEVELS):
+        search = search.narrowed(search.count(ranking, amounts))
+    is_taken = ranking[:, 0] >= search.floors[0]
+    return np.where(is_taken, rounds.takers(packed, keys), -1)
+
+
+def tie_draws(keys: Array, seed: int) -> Array:
+    """Draws the hashes that decide between equal scores, uint64 [n]."""
+    return seeding.mix(seed, "tie", keys)
+
+
+def _visits(targets: Sequence[str], num_visits: int, seed: int) -> list[int]:
+    """Which target is visited at each step: all of them in every round, in an order of the round's own."""
+    rounds = np.arange(-(-num_visits // len(targets)), dtype=np.uint64)
+    drawn = seeding.mix(seed, "round", rounds)[:, None] ^ seeding.keys(targets)
+    orders = np.argsort(seeding.mix(seed, "visit", drawn), axis=1)
+    visits: list[int] = orders.reshape(-1)[:num_visits].tolist()
+    return visits
+
+
+def _play(rankings: list[list[int]], visits: list[int]) -> list[list[tuple[int, int]]]:
+    """Takes rows in turn; gives (step, row) of each target's takes."""
+    is_taken = bytearray(len(visits))
+    nexts = [0] * len(rankings)
+    takes: list[list[tuple[int, int]]] = [[] for _ in rankings]
+    for step, target in enumerate(visits):
+        ranking, at = rankings[target], nexts[target]
+        while is_taken[ranking[at]]:
+            at += 1
+        is_taken[ranking[at]] = True
+        nexts[target] = at + 1
+        takes[target].append((step, ranking[at]))
+    return takes

@@ -1,0 +1,39 @@
+"""What the room refuses: numbers that are none, named by their rows."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_NAMED = 5
+
+
+def refuse_not_finite(values: Array, what: str, keys: Array | None = None) -> None:
+    """Refuses nan and infinity.
+
+    Args:
+      values: Float [n] or [n, m].
+      what: What they are, for the message.
+      keys: Keys of the rows (`seeding.keys`), uint64 [n], to name them by; None names positions.
+
+    Raises:
+      ValueError: If one is not finite; names the first rows.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+    shown = [str(i) if keys is None else f"{i} (key {int(keys[i]):#018x})" for i in bad[:_NAMED]]
+    more = f" and {bad.size - _NAMED} more" if bad.size > _NAMED else ""
+    raise ValueError(
+        f"{what} must be finite, but those of rows {', '.join(shown)}{more} are not; "
+        "an example without a loss token must be rejected before it gets here"
+    )
+
+
+def refuse_other_lengths(expected: int, **arrays: Array) -> None:
+    """Refuses arrays that do not have `expected` rows, by name."""
+    for name, array in arrays.items():
+        if len(array) != expected:
+            raise ValueError(f"{name} must have {expected} rows, got {len(array)}")

@@ -1,0 +1,85 @@
+"""Landmarks: the few examples whose influence is computed exactly.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+"""
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+
+from beam_quad import seeding
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NUM_LANDMARKS = 4096
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LandmarkDraw:
+    """The lowest draws among the examples seen so far: a uniform sample. An additive statistic.
+
+    A split proposes its own lowest draws, and the lowest of all proposals are the corpus's landmarks: an example among the
+    lowest of the corpus is among the lowest of its split. A draw is a bijection of the 64-bit key, so that two examples
+    have equal draws only if they have equal keys, and then they count once: a piece that is added twice changes nothing.
+
+    Attributes:
+      keys: Keys of the examples, in order of draw, uint64 [at most num_landmarks].
+      seed: The run's seed.
+      num_landmarks: How many are kept.
+    """
+
+    keys: Array
+    seed: int
+    num_landmarks: int = NUM_LANDMARKS
+
+    def __post_init__(self) -> None:
+        if self.num_landmarks < 1:
+            raise ValueError(f"num_landmarks must be at least 1, got {self.num_landmarks}")
+
+    @classmethod
+    def of(cls, keys: Array, seed: int, num_landmarks: int = NUM_LANDMARKS) -> "LandmarkDraw":
+        """Draws from examples.
+
+        Args:
+          keys: Keys of the examples that may be landmarks, those with a loss token (`seeding.keys`), uint64 [n].
+          seed: The run's seed.
+          num_landmarks: How many to draw.
+
+        Returns:
+          The draw; all of the examples where they are fewer.
+        """
+        return cls(_lowest(np.asarray(keys, np.uint64), seed, num_landmarks), seed, num_landmarks)
+
+    def __add__(self, other: "LandmarkDraw") -> "LandmarkDraw":
+        mine, theirs = (self.seed, self.num_landmarks), (other.seed, other.num_landmarks)
+        if mine != theirs:
+            raise ValueError(
+                f"cannot add draws of different (seed, num_landmarks), {mine} and {theirs}"
+            )
+        return LandmarkDraw.of(np.concatenate([self.keys, other.keys]), *mine)
+
+    def contains(self, keys: Array) -> Array:
+        """Which examples are landmarks, bool [n]."""
+        return np.isin(np.asarray(keys, np.uint64), self.keys)
+
+    def to_bytes(self) -> bytes:
+        """Writes the draw as an npz file."""
+        buffer = io.BytesIO()
+        parameters = np.array([self.seed, self.num_landmarks], np.int64)
+        np.savez(buffer, allow_pickle=False, keys=self.keys, parameters=parameters)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "LandmarkDraw":
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+            seed, num_landmarks = (int(x) for x in archive["parameters"])
+            return cls(archive["keys"], seed, num_landmarks)
+
+
+def _lowest(keys: Array, seed: int, count: int) -> Array:
+    _, first = np.unique(seeding.mix(seed, "landmark", keys), return_index=True)
+    return keys[first[:count]]

@@ -1,0 +1,222 @@
+"""Kernel ridge regression: what the landmarks are worth says what every other example is worth.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from beam_quad import seeding
+from beam_quad.distillation.checks import refuse_not_finite, refuse_other_lengths
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+RIDGE = 0.01
+_BANDWIDTH_LANDMARKS = 1000
+# Kernel entries held at a time: 32 MiB of float64.
+_CHUNK_ENTRIES = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelRidge:
+    """Predicts the targets of examples from those of landmarks near them.
+
+    With K the Gaussian kernel of the landmarks, exp(-d² / 2h²), and t̄ the mean of their targets t,
+
+        prediction(x) = t̄ + k(x)ᵀ (K + ridge·I)⁻¹ (t - t̄).
+
+    Without the mean, an example far from every landmark would be pulled to 0. All targets share one Cholesky factor,
+    which only `fit` and `coefficients` need; what predicts is one matrix of duals, [num_landmarks, num_targets].
+
+    Attributes:
+      keys: Keys of the landmarks, uint64 [num_landmarks].
+      embeddings: Their embeddings, float [num_landmarks, dim], in the dtype they came in.
+      targets: Their exact values, float64 [num_landmarks, num_targets].
+      duals: (K + ridge·I)⁻¹ (t - t̄), float64 [num_landmarks, num_targets].
+      bandwidth: h > 0, in the unit of the embeddings.
+      ridge: Added to the diagonal of K, whose entries are 1.
+    """
+
+    keys: Array
+    embeddings: Array
+    targets: Array
+    duals: Array
+    bandwidth: float
+    ridge: float
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: Array,
+        targets: Array,
+        keys: Array,
+        *,
+        seed: int = 0,
+        ridge: float = RIDGE,
+        bandwidth: float | None = None,
+    ) -> "KernelRidge":
+        """Fits to landmarks. Their order does not matter.
+
+        Args:
+          embeddings: Float [num_landmarks, dim].
+          targets: Exact values, float [num_landmarks, num_targets].
+          keys: Keys of the landmarks (`seeding.keys`), uint64 [num_landmarks], distinct.
+          seed: Draws the landmarks that set the bandwidth.
+          ridge: At least 0.
+          bandwidth: h; None for `median_distance` of the landmarks.
+
+        Raises:
+          ValueError: If there are no landmarks, a key comes twice, a number is not finite (says of which landmark), shapes do
+            not fit, or the kernel is singular in float64, which takes a ridge near 0.
+        """
+        keys = np.asarray(keys, np.uint64)
+        _check_landmarks(embeddings, targets, keys, ridge, bandwidth)
+        order = np.argsort(keys)
+        keys, embeddings = keys[order], np.ascontiguousarray(np.asarray(embeddings)[order])
+        values = np.asarray(targets, np.float64)[order]
+        if bandwidth is None:
+            bandwidth = median_distance(embeddings, keys, seed)
+        factor = _factor(embeddings, bandwidth, ridge)
+        duals = scipy.linalg.cho_solve(factor, values - values.mean(axis=0))
+        return cls(keys, embeddings, values, duals, float(bandwidth), float(ridge))
+
+    def predict(self, embeddings: Array, keys: Array | None = None) -> Array:
+        """Predicts the targets of examples, a chunk of rows at a time.
+
+        The last bits may depend on which rows come together, as in any matrix product: let the data decide, not a bundle.
+
+        Args:
+          embeddings: Float [n, dim], from the embedder that embedded the landmarks.
+          keys: Keys of the examples, uint64 [n]: those that are landmarks get their exact targets back. None predicts
+            for all, landmarks included.
+
+        Returns:
+          Float64 [n, num_targets].
+
+        Raises:
+          ValueError: If the embeddings have another dimension, or one is not finite (says which).
+        """
+        predicted = np.empty((len(embeddings), self.targets.shape[1]))
+        for rows, kernel in self._kernels(embeddings, keys):
+            predicted[rows] = kernel @ self.duals
+        predicted += self.targets.mean(axis=0)
+        if keys is not None:
+            at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            is_landmark = self.keys[at] == keys
+            predicted[is_landmark] = self.targets[at[is_landmark]]
+        return predicted
+
+    def coefficients(self, embeddings: Array) -> Array:
+        """Writes predictions as averages of the landmarks: `predict` is C @ targets, with rows of C that sum to 1.
+
+        For matrices over pairs of examples, which propagate as C Q_L Cᵀ. Give it a shortlist: C is n × num_landmarks.
+
+        Returns:
+          C, float64 [n, num_landmarks], its columns in the order of `keys` of this object.
+        """
+        factor = _factor(self.embeddings, self.bandwidth, self.ridge)
+        weights = np.empty((len(embeddings), len(self.keys)))
+        for rows, kernel in self._kernels(embeddings, None):
+            weights[rows] = scipy.linalg.cho_solve(factor, kernel.T).T
+        # The mean that is added back is an average of the landmarks too.
+        weights += (1 - weights.sum(axis=1, keepdims=True)) / len(self.keys)
+        return weights
+
+    def to_bytes(self) -> bytes:
+        """Writes the regression as an npz file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **dataclasses.asdict(self))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "KernelRidge":
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        bandwidth, ridge = float(arrays.pop("bandwidth")), float(arrays.pop("ridge"))
+        return cls(**arrays, bandwidth=bandwidth, ridge=ridge)
+
+    def _kernels(self, embeddings: Array, keys: Array | None) -> Iterator[tuple[slice, Array]]:
+        if np.ndim(embeddings) != 2 or embeddings.shape[1] != self.embeddings.shape[1]:
+            raise ValueError(
+                f"embeddings have shape {np.shape(embeddings)} but the landmarks' dimension is "
+                f"{self.embeddings.shape[1]}; were they made by another embedder?"
+            )
+        refuse_not_finite(embeddings, "embeddings", keys)
+        landmarks = self.embeddings.astype(np.float64)
+        step = max(1, _CHUNK_ENTRIES // len(landmarks))
+        for start in range(0, len(embeddings), step):
+            rows = slice(start, min(start + step, len(embeddings)))
+            yield rows, _kernel(embeddings[rows].astype(np.float64), landmarks, self.bandwidth)
+
+
+def median_distance(embeddings: Array, keys: Array, seed: int) -> float:
+    """Finds the median distance between the distinct ones of at most 1,000 examples, drawn by hash.
+
+    Pairs at distance 0 are left out: in a corpus with many duplicates they would make the bandwidth 0. Where no two
+    examples differ it is 1, and the regression, centred as it is, predicts the mean whatever the bandwidth.
+    """
+    drawn = np.argsort(seeding.mix(seed, "bandwidth", keys))[:_BANDWIDTH_LANDMARKS]
+    points = np.asarray(embeddings)[drawn].astype(np.float64)
+    squared = _squared_distances(points, points)[np.triu_indices(len(points), k=1)]
+    # ||x||² + ||y||² - 2xy of equal points is rounding, not 0.
+    noise = 1e-12 * np.einsum("nd,nd->n", points, points).max()
+    distinct = squared[squared > noise]
+    return float(np.sqrt(np.median(distinct))) if distinct.size else 1.0
+
+
+def _squared_distances(a: Array, b: Array) -> Array:
+    squared: Array = a @ b.T
+    squared *= -2
+    squared += np.einsum("nd,nd->n", a, a)[:, None]
+    squared += np.einsum("md,md->m", b, b)
+    np.maximum(squared, 0, out=squared)
+    return squared
+
+
+def _kernel(a: Array, b: Array, bandwidth: float) -> Array:
+    squared = _squared_distances(a, b)
+    squared *= -0.5 / bandwidth**2
+    kernel: Array = np.exp(squared, out=squared)
+    return kernel
+
+
+def _factor(embeddings: Array, bandwidth: float, ridge: float) -> tuple[Array, bool]:
+    points = embeddings.astype(np.float64)
+    kernel = _kernel(points, points, bandwidth)
+    np.fill_diagonal(kernel, 1 + ridge)
+    try:
+        factor: tuple[Array, bool] = scipy.linalg.cho_factor(kernel, lower=True, overwrite_a=True)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"the kernel of {len(points)} landmarks is singular with ridge {ridge}: some are duplicates or nearly so; "
+            "use a larger ridge"
+        ) from error
+    return factor
+
+
+def _check_landmarks(
+    embeddings: Array, targets: Array, keys: Array, ridge: float, bandwidth: float | None
+) -> None:
+    if np.ndim(embeddings) != 2 or np.ndim(targets) != 2:
+        raise ValueError(
+            "embeddings and targets must be [num_landmarks, dim] and [num_landmarks, num_targets], got shapes "
+            f"{np.shape(embeddings)} and {np.shape(targets)}"
+        )
+    if not len(keys):
+        raise ValueError("there are no landmarks to predict from")
+    refuse_other_lengths(len(keys), embeddings=embeddings, targets=targets)
+    if len(np.unique(keys)) != len(keys):
+        raise ValueError("a landmark comes twice: keys must be distinct")
+    if ridge < 0 or (bandwidth is not None and bandwidth <= 0):
+        raise ValueError(
+            f"ridge must be at least 0 and bandwidth positive, got {ridge} and {bandwidth}"
+        )
+    refuse_not_finite(embeddings, "embeddings of landmarks", keys)
+    refuse_not_finite(targets, "targets of landmarks", keys)
