@@ -8,10 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import (
-    PipelineOptions,
-    StandardOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from beam_quad.errors import BeamQuadError, UsageError
@@ -152,7 +149,8 @@ def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResul
     except BeamQuadError:
         raise
     except Exception as error:
-        if result is not None and _has_ended(result):
+        # What could not be submitted is no job; of one that was lost sight of, its service will tell.
+        if result is None or _has_ended(result):
             lock.name_job("")
         known = known_cause(error)
         if known is None:
