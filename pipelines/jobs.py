@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     GoogleCloudOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
     TestOptions,
 )
@@ -69,7 +70,9 @@ def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
 
 def _service(options: PipelineOptions) -> str:
     runner = options.view_as(StandardOptions).runner or ""
-    if runner in LOCAL_RUNNERS or options.view_as(TestOptions).dry_run:
+    # Workers of LOOPBACK are this process, without which the job fails.
+    is_loopback = options.view_as(PortableOptions).environment_type == "LOOPBACK"
+    if runner in LOCAL_RUNNERS or is_loopback or options.view_as(TestOptions).dry_run:
         return ""
     if runner == "DataflowRunner":
         cloud = options.view_as(GoogleCloudOptions)

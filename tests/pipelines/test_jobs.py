@@ -126,6 +126,8 @@ def test_a_job_of_which_nobody_tells_has_not_ended(address, caplog):
         ([*DATAFLOW, "--job_name=q"], "dataflow:project/r/q"),
         (["--runner=FlinkRunner", "--flink_master=http://h:1/", "--job_name=q"], "flink:h:1/q"),
         (["--runner=FlinkRunner"], ""),
+        (["--runner=FlinkRunner", "--flink_master=h:1", "--environment_type=LOOPBACK"], ""),
+        (["--runner=PortableRunner", "--job_endpoint=h:1", "--job_name=q"], "PortableRunner/q"),
         (["--runner=PrismRunner"], ""),
     ],
 )
