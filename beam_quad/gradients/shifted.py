@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from beam_quad.gradients import losses, passes, tracked
+from beam_quad.gradients import losses, parameters, passes, tracked
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import MicroBatch
@@ -49,7 +48,7 @@ class Shift:
         Returns:
           The shift; 0 in all of v makes its distance infinite and every derivative 0.
         """
-        moves = _parameter_directions(proxy, blocks, direction)
+        moves = parameters.to_parameters(proxy.model, blocks, direction)
         up, down = {}, {}
         # Another thread may have the weights moved while it scores.
         with proxy.lock:
@@ -164,33 +163,6 @@ class _Lower:
 
     def _record(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         self._output = output
-
-
-def _parameter_directions(
-    proxy: Proxy, blocks: Sequence[Block], direction: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Puts the blocks' directions together as weights and biases, in the layout of their modules."""
-    moves = {}
-    for name, group in tracked.by_module(blocks).items():
-        module = proxy.model.get_submodule(name)
-        whole = _whole(module, group, direction)
-        weight = whole[:, : group[0].in_features]
-        moves[f"{name}.weight"] = weight.T if isinstance(module, Conv1D) else weight
-        if group[0].has_bias:
-            moves[f"{name}.bias"] = whole[:, -1]
-    return moves
-
-
-def _whole(
-    module: Any, group: Sequence[Block], direction: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
-    num_outputs = module.weight.shape[1 if isinstance(module, Conv1D) else 0]
-    rows = torch.arange(num_outputs)
-    # A cut that is not tracked does not move.
-    whole = torch.zeros(num_outputs, group[0].shape[1], dtype=direction[group[0].name].dtype)
-    for block in group:
-        whole[block.select(rows)] = direction[block.name].to(whole)
-    return whole
 
 
 def _norm(tensors: Mapping[str, torch.Tensor]) -> float:

@@ -1,0 +1,113 @@
+"""Jacobian-vector products of a proxy's first blocks as an embedding of texts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from beam_quad.errors import IntegrityError
+from beam_quad.gradients import passes
+from beam_quad.gradients.hadamard import random_signs
+from beam_quad.gradients.jvp import LowerBlocks
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.windows import Window
+
+DEFAULT_DIM = 4096
+DEFAULT_BLOCKS = 4
+DEFAULT_TANGENTS = 2
+# Characters per token beyond which a text is cut before it is tokenised, as the sentence encoders do.
+_CHARACTERS_PER_TOKEN = 32
+VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
+
+
+class JvpEmbedder:
+    """Embeds a text by what fixed Gaussian steps of the first blocks' parameters do to its last hidden state.
+
+    Read after the final norm at the last token of the text, or of its first `context_length` tokens, one product for
+    each tangent; the products are concatenated (their average would be the product with the average tangent), projected
+    with Rademacher signs where they have more than `dim` components, and divided by their norm. Texts of fewer
+    than 2 tokens, which are never selected, are embedded as the tokenizer's end of text.
+
+    A micro-batch's composition changes the last bits only.
+
+    Args:
+      proxy: The model.
+      num_blocks: Transformer blocks that are passed; all where the model has fewer.
+      num_tangents: Tangents, shared by all texts.
+      dim: Dimension of the vectors, where the products have more components.
+      seed: Decides tangents and signs.
+
+    Attributes:
+      dim: Dimension of the vectors.
+
+    Raises:
+      UsageError: If the model has no one stack of blocks, or no forward derivative.
+
+    References:
+      Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        num_blocks: int = DEFAULT_BLOCKS,
+        num_tangents: int = DEFAULT_TANGENTS,
+        dim: int = DEFAULT_DIM,
+        seed: int = 0,
+    ) -> None:
+        if min(num_blocks, num_tangents, dim) < 1:
+            raise ValueError(
+                "num_blocks, num_tangents and dim must be at least 1, "
+                f"got {num_blocks}, {num_tangents} and {dim}"
+            )
+        self._proxy = proxy
+        self._lower = LowerBlocks.of(proxy, num_blocks, num_tangents, seed)
+        width = num_tangents * self._lower.hidden_size
+        self.dim = min(dim, width)
+        self._signs: torch.Tensor | None = None
+        if self.dim < width:
+            signs = random_signs(seed, "rademacher projection", width * self.dim)
+            self._signs = signs.view(width, self.dim).to(proxy.device, proxy.sum_dtype)
+
+    @property
+    def num_halvings(self) -> int:
+        """How often memory ran out so far, and a micro-batch was halved."""
+        return self._proxy.num_halvings
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeds texts, float32 [num_texts, dim], unit rows; see `Embedder.embed`.
+
+        Raises:
+          IntegrityError: If the products of a text are all zero or not finite.
+        """
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        windows = self._windows(texts)
+        vectors = passes.with_halving(self._proxy, lambda tokens: self._embed(windows, tokens))
+        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        is_bad = ~(torch.isfinite(norms) & (norms > 0)).flatten()
+        if is_bad.any():
+            text = texts[int(is_bad.nonzero()[0])]
+            raise IntegrityError(f"no finite, non-zero product for {text[:80]!r}")
+        unit: np.ndarray = (vectors / norms).float().cpu().numpy()
+        return unit
+
+    def _windows(self, texts: Sequence[str]) -> list[Window]:
+        """Takes the first window of each text."""
+        longest = self._proxy.context_length * _CHARACTERS_PER_TOKEN
+        documents = self._proxy.read([text[:longest] for text in texts])
+        first = {w.document: w for w in documents.windows if w.index == 0}
+        end = [self._proxy.tokenizer.eos_token_id or 0]
+        return [first.get(row) or Window(row, 0, end) for row in range(len(texts))]
+
+    def _embed(self, windows: Sequence[Window], max_batch_tokens: int) -> torch.Tensor:
+        proxy = self._proxy
+        longest = max(len(window.tokens) for window in windows)
+        fitting = self._lower.batch_tokens(longest, max_batch_tokens)
+        vectors = torch.empty(len(windows), self.dim, dtype=proxy.sum_dtype, device=proxy.device)
+        for batch in proxy.micro_batches(windows, fitting):
+            products = self._lower.products(proxy, batch).flatten(1).to(vectors)
+            if self._signs is not None:
+                products = products @ self._signs
+            vectors[batch.documents.to(proxy.device)] = products
+        return vectors

@@ -1,0 +1,96 @@
+"""Which entries of the tracked blocks' gradients are kept, where all would be too many."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from beam_quad import seeding
+from beam_quad.gradients.tracked import Block
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entries:
+    """A seeded index set of entries, with the scales that keep inner products in expectation.
+
+    All entries of all blocks, in order, are cut into as many runs of almost equal length as entries are kept; of each
+    run the hash of its number takes one entry, and scales it by the root of the run's length.
+
+    Attributes:
+      shapes: Shape of each block, [out, in (+ 1)], in the order of the blocks.
+      positions: Entries kept of each block, as positions in the flattened block, int64, ascending.
+      scales: What each is multiplied by, float32; 1 where all are kept.
+    """
+
+    shapes: dict[str, tuple[int, int]]
+    positions: dict[str, torch.Tensor]
+    scales: dict[str, torch.Tensor]
+
+    @classmethod
+    def draw(cls, blocks: Sequence[Block], max_entries: int, seed: int) -> "Entries":
+        """Draws at most `max_entries` entries; all of them where there are no more.
+
+        Raises:
+          ValueError: If there is no block, or `max_entries` is not positive.
+        """
+        if not blocks or max_entries < 1:
+            raise ValueError(
+                f"no entries to keep of {len(blocks)} blocks with max_entries={max_entries}"
+            )
+        ends = np.cumsum([block.shape[0] * block.shape[1] for block in blocks])
+        num_kept = min(int(ends[-1]), max_entries)
+        edges = np.arange(num_kept + 1, dtype=np.int64) * ends[-1] // num_kept
+        lengths = np.diff(edges)
+        draws = seeding.uniform(seed, "gradient entries", np.arange(num_kept, dtype=np.uint64))
+        kept = edges[:-1] + (draws * lengths).astype(np.int64)
+        # Where each block's entries begin, among all and among the kept ones.
+        starts = [0, *ends.tolist()]
+        cuts = [0, *np.searchsorted(kept, ends).tolist()]
+        positions, scales = {}, {}
+        for block, start, low, high in zip(blocks, starts, cuts, cuts[1:], strict=False):
+            positions[block.name] = torch.from_numpy(kept[low:high] - start)
+            roots = np.sqrt(lengths[low:high]).astype(np.float32)
+            scales[block.name] = torch.from_numpy(roots)
+        return cls({block.name: block.shape for block in blocks}, positions, scales)
+
+    @property
+    def num_kept(self) -> int:
+        """How many entries are kept."""
+        return sum(len(own) for own in self.positions.values())
+
+    def to(self, device: torch.device) -> "Entries":
+        """Moves the index set."""
+        return Entries(
+            self.shapes,
+            {name: own.to(device) for name, own in self.positions.items()},
+            {name: own.to(device) for name, own in self.scales.items()},
+        )
+
+    def keep(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Takes and scales the kept entries: by block [out, in (+ 1)] to [num_kept], on the vectors' device."""
+        return torch.cat(
+            [
+                vectors[name].flatten()[own.to(vectors[name].device)]
+                * self.scales[name].to(vectors[name])
+                for name, own in self.positions.items()
+            ]
+        )
+
+    def restore(self, kept: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Puts kept entries, scaled again, back into blocks of zeros: the adjoint of `keep`.
+
+        Args:
+          kept: [num_kept].
+
+        Returns:
+          By block [out, in (+ 1)], of the same dtype and device.
+        """
+        blocks = {}
+        parts = torch.split(kept, [len(own) for own in self.positions.values()])
+        for (name, own), part in zip(self.positions.items(), parts, strict=True):
+            rows, columns = self.shapes[name]
+            block = kept.new_zeros(rows * columns)
+            block[own.to(kept.device)] = part * self.scales[name].to(kept)
+            blocks[name] = block.view(rows, columns)
+        return blocks

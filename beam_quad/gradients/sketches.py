@@ -1,0 +1,230 @@
+"""Exact gradients of single examples, normalised and compressed: what landmarks and targets are compared by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from beam_quad import errors
+from beam_quad.gradients import passes, tracked
+from beam_quad.gradients.entries import Entries
+from beam_quad.gradients.hadamard import HadamardTransform
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
+from beam_quad.gradients.windows import Documents, Window
+
+DEFAULT_DIM = 131_072
+DEFAULT_ENTRIES = 1 << 22
+# Entries of the gradients of one block that are formed at a time, and of kept entries that are held at a time: 256 MB
+# and 512 MB of float32.
+_GRADIENT_ENTRIES = 1 << 26
+_HELD_ENTRIES = 1 << 27
+
+
+class GradientSketcher:
+    """Compares the gradients of examples with one another and with those of targets.
+
+    An example's gradient is that of its mean loss over the tokens that its windows predict. A seeded index set of its
+    entries is kept (`Entries`), multiplied by Adam's multiplier where there is one, divided by its norm, which is that
+    of what is kept and has been multiplied, and compressed (`HadamardTransform`): inner products of sketches are
+    cosines.
+
+    Each block's gradient is formed whole, a few windows at a time, and only then cut down to its kept entries: that is
+    at most the product that a full backward makes of it, and entries drawn one by one stand for the gradient far better
+    than whole rows do, of which few carry most of the norm.
+
+    Args:
+      proxy: The model.
+      blocks: What is tracked.
+      dim: Length of a sketch; shorter where fewer entries are kept, which then are not compressed.
+      max_entries: Entries of a gradient that are kept.
+      seed: Decides the entries, and the transform's signs and rows.
+      multipliers: Adam's multiplier a by block, [out, in (+ 1)]; see `optimizer.AdamTerms`.
+
+    Attributes:
+      dim: Length of a sketch.
+      entries: The index set.
+
+    Raises:
+      ValueError: If there is no block, a number is not positive, or a multiplier is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        blocks: Sequence[Block],
+        dim: int = DEFAULT_DIM,
+        max_entries: int = DEFAULT_ENTRIES,
+        seed: int = 0,
+        multipliers: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        if dim < 1:
+            raise ValueError(f"dim must be positive, got {dim}")
+        self._proxy = proxy
+        self._modules = tracked.by_module(blocks)
+        self.entries = Entries.draw(blocks, max_entries, seed).to(proxy.device)
+        num_kept = self.entries.num_kept
+        self.dim = min(dim, num_kept)
+        self._compress = HadamardTransform(num_kept, dim, seed) if dim < num_kept else None
+        self._factors = self._multiplied_scales(multipliers)
+        sizes = [len(own) for own in self.entries.positions.values()]
+        ends = np.cumsum(sizes).tolist()
+        self._columns = {
+            name: slice(end - size, end)
+            for name, size, end in zip(self.entries.positions, sizes, ends, strict=True)
+        }
+
+    def sketch(self, texts: Sequence[str] | Documents) -> np.ndarray:
+        """Sketches the gradients of examples.
+
+        Args:
+          texts: The examples, as texts or prepared.
+
+        Returns:
+          float32 [num_texts, dim], on the CPU; of norm 1 before they are compressed.
+
+        Raises:
+          ValueError: If an example predicts no token.
+          IntegrityError: If a gradient is 0 or not finite.
+        """
+        documents = self._proxy.read(texts)
+        sketches = np.empty((len(documents.loss_tokens), self.dim), np.float32)
+        start = 0
+        for kept in self._kept_pieces(documents):
+            sketches[start : start + len(kept)] = self.compress(kept).float().cpu().numpy()
+            start += len(kept)
+        return sketches
+
+    def kept_gradients(self, texts: Sequence[str] | Documents) -> torch.Tensor:
+        """Computes the normalised gradients of examples at the kept entries.
+
+        `entries.restore` makes of each a vector for `hessian.curvature_products`.
+
+        Args:
+          texts: The examples, as texts or prepared.
+
+        Returns:
+          The proxy's `sum_dtype` [num_texts, num_kept], unit rows, on its device.
+
+        Raises:
+          ValueError: If an example predicts no token.
+          IntegrityError: If a gradient is 0 or not finite.
+        """
+        pieces = list(self._kept_pieces(self._proxy.read(texts)))
+        if not pieces:
+            return torch.zeros(
+                0, self.entries.num_kept, dtype=self._proxy.sum_dtype, device=self._proxy.device
+            )
+        return torch.cat(pieces)
+
+    def sketch_vector(self, vector: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, float]:
+        """Sketches a vector of all tracked entries: a target's mean gradient, or its product with a curvature.
+
+        Adam's multiplier belongs to the examples alone.
+
+        Args:
+          vector: By block, [out, in (+ 1)].
+
+        Returns:
+          The sketch, float32 [dim], of norm 1 before it is compressed, and the norm that it was divided by, which is
+          that of the kept entries.
+
+        Raises:
+          IntegrityError: If the vector is 0 or not finite.
+        """
+        kept = self.entries.keep(vector)[None]
+        norms = _checked_norms(kept, "the vector")
+        sketch: np.ndarray = self.compress(kept / norms)[0].float().cpu().numpy()
+        return sketch, float(norms)
+
+    def compress(self, kept: torch.Tensor) -> torch.Tensor:
+        """Compresses kept entries, [n, num_kept] to [n, dim], in their dtype; linear."""
+        return kept if self._compress is None else self._compress(kept)
+
+    def _multiplied_scales(
+        self, multipliers: Mapping[str, torch.Tensor] | None
+    ) -> dict[str, torch.Tensor]:
+        proxy, entries = self._proxy, self.entries
+        scales = {name: own.to(proxy.sum_dtype) for name, own in entries.scales.items()}
+        if multipliers is None:
+            return scales
+        for name, shape in entries.shapes.items():
+            found = tuple(multipliers[name].shape) if name in multipliers else None
+            if found != shape:
+                raise ValueError(f"the multiplier of {name} has shape {found}, not {shape}")
+        return {
+            name: own * multipliers[name].to(own).flatten()[entries.positions[name]]
+            for name, own in scales.items()
+        }
+
+    def _kept_pieces(self, documents: Documents) -> Iterator[torch.Tensor]:
+        """Yields normalised gradients of so many documents at a time as may be held."""
+        counts = documents.loss_tokens
+        if not counts.all():
+            raise ValueError(
+                f"text {int(np.argmin(counts))} of the call predicts no token; "
+                "reject such texts before landmarks are drawn"
+            )
+        step = max(1, _HELD_ENTRIES // self.entries.num_kept)
+        for start in range(0, len(counts), step):
+            stop = min(start + step, len(counts))
+            pieces = [w for w in documents.windows if start <= w.document < stop]
+            per_document = torch.from_numpy(1 / counts.astype(np.float64))
+            kept = self._sum_windows(pieces, per_document, start, stop)
+            kept /= _checked_norms(kept, "the gradient of an example")
+            yield kept
+
+    def _sum_windows(
+        self, pieces: Sequence[Window], per_document: torch.Tensor, start: int, stop: int
+    ) -> torch.Tensor:
+        """Adds up the kept entries of the documents' windows, [stop - start, num_kept]."""
+        proxy = self._proxy
+
+        def compute(max_batch_tokens: int) -> torch.Tensor:
+            shape = (stop - start, self.entries.num_kept)
+            totals = torch.zeros(shape, dtype=proxy.sum_dtype, device=proxy.device)
+            for batch in proxy.micro_batches(pieces, max_batch_tokens):
+                weights = passes.token_weights(batch, per_document, proxy)
+                rows = (batch.documents - start).to(proxy.device)
+
+                def record(
+                    module: str, a: torch.Tensor, g: torch.Tensor, rows: torch.Tensor = rows
+                ) -> None:
+                    self._add(totals, rows, module, a, g)
+
+                passes.backward(proxy, self._modules, batch, weights, record)
+            return totals
+
+        return passes.with_halving(proxy, compute)
+
+    def _add(
+        self,
+        totals: torch.Tensor,
+        rows: torch.Tensor,
+        module: str,
+        a: torch.Tensor,
+        g: torch.Tensor,
+    ) -> None:
+        """Adds what one use of a module contributes to the kept entries of its blocks."""
+        has_bias = self._modules[module][0].has_bias
+        inputs = functional.pad(a.to(totals.dtype), (0, int(has_bias)), value=1.0)
+        for block in self._modules[module]:
+            positions = self.entries.positions[block.name]
+            outputs = block.select(g).to(totals.dtype)
+            step = max(1, _GRADIENT_ENTRIES // (block.shape[0] * block.shape[1]))
+            for start in range(0, len(rows), step):
+                some = slice(start, start + step)
+                gradients = torch.bmm(outputs[some].mT, inputs[some]).flatten(1)
+                kept = gradients[:, positions] * self._factors[block.name]
+                totals[:, self._columns[block.name]].index_add_(0, rows[some], kept)
+
+
+def _checked_norms(kept: torch.Tensor, what: str) -> torch.Tensor:
+    """Norms of rows, [n, 1]."""
+    norms: torch.Tensor = torch.linalg.vector_norm(kept, dim=1, keepdim=True)
+    if not (torch.isfinite(norms) & (norms > 0)).all():
+        raise errors.IntegrityError(
+            f"{what} is 0 or not finite at the kept entries: the proxy overflows on it, or too few are kept"
+        )
+    return norms
