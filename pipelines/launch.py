@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -78,6 +79,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
         if job := jobs.name(beam_options):
             # A job on a cluster goes on where its launcher dies, and is found by its name.
             lock.name_job(job)
+            print(f"starting {job}, which goes on if this process is stopped", file=sys.stderr)
         pipeline = beam.Pipeline(options=beam_options)
         wire(pipeline, chain, options.accelerator)
         watching = (

@@ -49,10 +49,10 @@ class OutputLock:
         owner = Owner.here()
         other = self._store.take(owner, lambda other: take_over or self._is_dead(other))
         if other:
-            raise LockedError(
-                f"{self._output} is being written by {other}; wait for it, "
-                "or, if it is dead, pass --take_over"
-            )
+            remedy = "wait for it, or, if it is dead, pass --take_over"
+            if other.job:
+                remedy = "wait for it, or stop it where it runs, which --take_over does not do"
+            raise LockedError(f"{self._output} is being written by {other}; {remedy}")
         self._owner = owner
 
     def name_job(self, job: str) -> None:
