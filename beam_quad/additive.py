@@ -6,6 +6,8 @@ import operator
 from collections.abc import Iterable
 from typing import Protocol, Self, TypeVar
 
+import numpy as np
+
 
 class Additive(Protocol):
     """A statistic that can be summed, in any order and from any partition."""
@@ -39,3 +41,13 @@ class Tally:
 
     def __getitem__(self, name: str) -> int:
         return self.counts.get(name, 0)
+
+
+def add_by_bucket(
+    left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds two sparse histograms, each its buckets and their amounts, int64 [m]; the sum's buckets ascend."""
+    buckets, at = np.unique(np.concatenate([left[0], right[0]]), return_inverse=True)
+    amounts = np.zeros(len(buckets), np.int64)
+    np.add.at(amounts, at, np.concatenate([left[1], right[1]]))
+    return buckets, amounts

@@ -66,3 +66,17 @@ def integer(seed: int, *parts: object) -> int:
 def generator(seed: int, *parts: object) -> np.random.Generator:
     """Makes a NumPy generator from a hash, for pure code that needs many numbers."""
     return np.random.default_rng(int(digest(seed, *parts), 16))
+
+
+def ordered_bits(ranks: np.ndarray) -> np.ndarray:
+    """Turns single-precision numbers into integers in the same order: float32 to uint32; -0.0 and 0.0 are one."""
+    raw = (np.asarray(ranks, np.float32) + np.float32(0)).view(np.uint32)
+    sign = np.uint32(1 << 31)
+    ordered: np.ndarray = np.where(raw & sign, ~raw, raw | sign)
+    return ordered
+
+
+def pack(ranks: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Packs uint32 ranks, higher first, above the upper half of the inverted uint64 draws, lower first: uint64."""
+    packed: np.ndarray = (ranks.astype(np.uint64) << np.uint64(32)) | (~draws >> np.uint64(32))
+    return packed

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from beam_quad import seeding
+from beam_quad.additive import add_by_bucket
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_DRAW = np.uint64(np.iinfo(np.uint64).max)
@@ -22,11 +25,7 @@ def priorities(ranks: Array, draws: Array) -> Array:
       uint64 [n]: the rank's bits in the upper half, ordered as integers, and the inverted hash in the lower; 0 for nan.
     """
     bits = np.asarray(ranks, dtype=np.float32)
-    # -0.0 and 0.0 are one rank.
-    raw = (bits + np.float32(0)).view(np.uint32)
-    sign = np.uint32(1 << 31)
-    ordered = np.where(raw & sign, ~raw, raw | sign).astype(np.uint64)
-    packed = (ordered << np.uint64(32)) | (~np.asarray(draws, np.uint64) >> np.uint64(32))
+    packed = seeding.pack(seeding.ordered_bits(bits), np.asarray(draws, np.uint64))
     return np.where(np.isnan(bits), np.uint64(0), packed)
 
 
@@ -60,10 +59,8 @@ class TokenHistogram:
         return cls(filled, counts[filled].astype(np.int64))
 
     def __add__(self, other: "TokenHistogram") -> "TokenHistogram":
-        buckets, at = np.unique(np.concatenate([self.buckets, other.buckets]), return_inverse=True)
-        tokens = np.zeros(len(buckets), np.int64)
-        np.add.at(tokens, at, np.concatenate([self.tokens, other.tokens]))
-        return TokenHistogram(buckets, tokens)
+        own, others = (self.buckets, self.tokens), (other.buckets, other.tokens)
+        return TokenHistogram(*add_by_bucket(own, others))
 
     def cut(self, budget_tokens: int) -> tuple[int, int]:
         """Finds the bucket in which the budget ends, taking buckets from the highest.

@@ -30,7 +30,7 @@ import numpy as np
 
 from beam_quad import seeding
 from beam_quad.distillation.checks import refuse_other_lengths
-from beam_quad.distillation.ranking import NUM_LEVELS, BudgetSearch, pack, priorities
+from beam_quad.distillation.ranking import NUM_LEVELS, BudgetSearch, priorities
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -163,7 +163,7 @@ class RoundRobin:
         if packed.shape[1] == 1:
             return packed
         left = len(self.steps) - self.arrivals(packed).min(axis=1, initial=len(self.steps))
-        return pack(left, seeding.mix(self.seed, "step", keys))[:, None]
+        return seeding.pack(left, seeding.mix(self.seed, "step", keys))[:, None]
 
     def takers(self, packed: Array, keys: Array) -> Array:
         """Finds the target that takes each example, if the budget lasts until then: int64 [n].

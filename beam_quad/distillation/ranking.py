@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from beam_quad import seeding
+from beam_quad.additive import add_by_bucket
 from beam_quad.distillation.checks import refuse_not_finite, refuse_other_lengths
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -33,17 +35,7 @@ def priorities(influence: Array, draws: Array) -> Array:
     refuse_other_lengths(len(influence), draws=draws)
     single = influence.astype(np.float32)
     refuse_not_finite(single, "influence")
-    # -0.0 and 0.0 are one rank.
-    raw = (single + np.float32(0)).view(np.uint32)
-    sign = np.uint32(1 << 31)
-    ordered = np.where(raw & sign, ~raw, raw | sign)
-    return pack(ordered, np.asarray(draws, np.uint64)[:, None])
-
-
-def pack(ranks: Array, draws: Array) -> Array:
-    """Packs uint32 ranks, higher first, above the upper half of the inverted uint64 draws: uint64."""
-    packed: Array = (ranks.astype(np.uint64) << np.uint64(32)) | (~draws >> np.uint64(32))
-    return packed
+    return seeding.pack(seeding.ordered_bits(single), np.asarray(draws, np.uint64)[:, None])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,10 +56,8 @@ class BucketAmounts:
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def __add__(self, other: "BucketAmounts") -> "BucketAmounts":
-        buckets, at = np.unique(np.concatenate([self.buckets, other.buckets]), return_inverse=True)
-        amounts = np.zeros(len(buckets), np.int64)
-        np.add.at(amounts, at, np.concatenate([self.amounts, other.amounts]))
-        return BucketAmounts(buckets, amounts)
+        own, others = (self.buckets, self.amounts), (other.buckets, other.amounts)
+        return BucketAmounts(*add_by_bucket(own, others))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
