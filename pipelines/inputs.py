@@ -9,7 +9,7 @@ from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io.batches import Columns
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
-from pipelines.options import QuadOptions, needs_clusters, needs_proxy, needs_query
+from pipelines.run_options import RunOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Inputs:
     embedder_fingerprint: str
 
 
-def look(options: QuadOptions) -> Inputs:
+def look(options: RunOptions) -> Inputs:
     """Looks at the input, the query set and the models.
 
     Raises:
@@ -50,7 +50,7 @@ def look(options: QuadOptions) -> Inputs:
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
     query: dict[str, InputPlan] = {}
-    if needs_query(options.policy):
+    if options.needs_query:
         text_column = options.query_text_column or options.text_column
         for name, globs in options.query.items():
             query[name] = plan_input(globs, text_column=text_column, is_query=True)
@@ -69,12 +69,12 @@ def look(options: QuadOptions) -> Inputs:
             max_batch_tokens=options.max_batch_tokens,
         )
         proxy_fingerprint = content_fingerprint(options.proxy_model, options.proxy_revision)
-        if needs_proxy(options.policy):
+        if options.needs_proxy:
             model = load_skeleton(proxy)
-            if needs_query(options.policy):
+            if options.needs_query:
                 find_blocks(model, options.layers)
     embedder, embedder_print = None, ""
-    if needs_clusters(options.policy):
+    if options.needs_embeddings:
         embedder = EmbedderSpec(
             name=options.embedder,
             revision=options.embedder_revision,

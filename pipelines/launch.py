@@ -1,11 +1,12 @@
 """Launches a run: checks everything, builds the chain of stages, runs it, and says how it ended."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -20,12 +21,11 @@ from beam_quad.reporting.formatting import size
 from beam_quad.reporting.sections.query import poor_agreement
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
-from pipelines import chain as chains
 from pipelines import jobs, progress
-from pipelines import options as flags
+from pipelines.builder import Chain
 from pipelines.failures import known_cause
-from pipelines.inputs import look
-from pipelines.plan import describe
+from pipelines.inputs import Inputs, look
+from pipelines.run_options import RunOptions
 
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
@@ -37,8 +37,23 @@ _RUNNERS = (
     "SparkRunner",
 )
 
+Options = TypeVar("Options", bound=RunOptions)
 
-def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
+
+@dataclasses.dataclass(frozen=True)
+class Wiring(Generic[Options]):
+    """What makes a pipeline of its flags.
+
+    Attributes:
+      build: Makes the chain of its stages.
+      describe: Puts its plan in words, for `--plan`.
+    """
+
+    build: Callable[[Options, Inputs], Chain]
+    describe: Callable[[Options, Inputs, Chain], str]
+
+
+def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]) -> int:
     """Checks everything, then builds the chain and runs it.
 
     Raises:
@@ -52,11 +67,11 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
     if runner in jobs.LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)
-    chain = chains.build(options, inputs)
+    chain = wiring.build(options, inputs)
     output = files.absolute(options.output)
     is_complete = _check_output(output, chain.fingerprint)
     if options.plan:
-        print(describe(options, inputs, chain))
+        print(wiring.describe(options, inputs, chain))
         return 0
     if is_complete:
         print(f"{output} is complete already: the same configuration and the same input")
@@ -98,7 +113,7 @@ def run(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> int:
 
 
 def wire(
-    pipeline: beam.Pipeline, chain: chains.Chain, accelerator: str | None = None
+    pipeline: beam.Pipeline, chain: Chain, accelerator: str | None = None
 ) -> beam.PCollection[Token]:
     """Adds the chain of stages to a pipeline; the steps with a model carry the accelerator as a resource hint."""
     first = Token("Plan", chain.plan_path)
@@ -114,7 +129,7 @@ def _submitted(job: str, output: str) -> str:
     return f"submitted as {job}; {output}/COMPLETE appears when it is done"
 
 
-def _check_accelerator(options: flags.QuadOptions, beam_arguments: Sequence[str]) -> None:
+def _check_accelerator(options: RunOptions, beam_arguments: Sequence[str]) -> None:
     if options.accelerator and any("accelerator=" in argument for argument in beam_arguments):
         raise UsageError(
             "pass --accelerator for the stages with a model, or Beam's accelerator for all, not both"

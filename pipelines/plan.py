@@ -16,7 +16,8 @@ from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.scoring.calibration import why_not_two_forwards
 from beam_quad.transforms.texts import NUM_GROUPS
-from pipelines.chain import Chain, reserve_rate
+from pipelines.builder import Chain
+from pipelines.chain import reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact
 

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from beam_quad.errors import LockedError, UsageError
 from beam_quad.io.lock import OutputLock
 from pipelines import chain as chains
-from pipelines import jobs, launch, quad
+from pipelines import jobs, launch, plan, quad
 from pipelines import options as flags
 from pipelines.inputs import look
 from templates.dataflow.metadata import template_metadata
@@ -202,7 +202,11 @@ def test_an_accelerator_is_asked_for_in_one_way_only():
         [*REQUIRED, "--tokens_column=n", "--device=cuda", f"--accelerator={ACCELERATOR}"]
     )
     with pytest.raises(UsageError, match="not both"):
-        launch.run(options, [f"--dataflow_service_options=worker_accelerator={ACCELERATOR}"])
+        launch.run(
+            options,
+            [f"--dataflow_service_options=worker_accelerator={ACCELERATOR}"],
+            launch.Wiring(chains.build, plan.describe),
+        )
 
 
 def test_the_image_holds_a_pin_for_all_that_the_package_needs():

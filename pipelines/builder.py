@@ -1,0 +1,262 @@
+"""What the chains of all pipelines have in common: the names of folders, the corpus, the query set and its vectors."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from beam_quad import seeding
+from beam_quad.errors import UsageError
+from beam_quad.gradients.proxy import ProxySpec
+from beam_quad.io import files
+from beam_quad.io.formats import is_jsonl
+from beam_quad.io.plan import write_plan
+from beam_quad.io.splits import InputPlan
+from beam_quad.transforms import curvature, score
+from beam_quad.transforms.corpus import Corpus
+from beam_quad.transforms.deduplicate import FindDuplicateIds
+from beam_quad.transforms.embed import EmbedExamples
+from beam_quad.transforms.stage import Task
+from beam_quad.transforms.texts import Query, SampleTexts
+from pipelines.inputs import Inputs
+from pipelines.run_options import RunOptions
+
+# Bumped when a stage's files change their meaning, so that files of an older version are not read.
+_VERSIONS = {
+    "blocks": 1,
+    "calibration": 1,
+    "clusters": 1,
+    "combined": 1,
+    "corpus": 1,
+    "corpus_scores": 1,
+    "curvature": 2,
+    "embeddings": 1,
+    "ngrams": 1,
+    "query": 2,
+    "query_plan": 1,
+    "ranking": 1,
+    "reserve": 1,
+    "rounds": 1,
+    "rows": 1,
+    "sample": 1,
+    "scores": 1,
+}
+_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads", "accelerator")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A run, ready to be wired.
+
+    Attributes:
+      tasks: The stages in order.
+      plan_path: Where the plan lies.
+      config: The options that the result depends on.
+      fingerprint: Names the configuration and the input; an output belongs to one of them.
+      plans: Plans to write before the job starts, by path.
+    """
+
+    tasks: tuple[Task, ...]
+    plan_path: str
+    config: dict[str, Any]
+    fingerprint: str
+    plans: dict[str, InputPlan]
+
+    def write_plans(self) -> None:
+        """Writes the plans, once."""
+        for path, plan in self.plans.items():
+            write_plan(path, plan)
+
+
+class Builder:
+    """Names every folder by what its files depend on, and links the stages that any selection needs.
+
+    Args:
+      options: The flags.
+      inputs: What `look` found.
+      reserve_rate: Share of texts to set aside, in (0, 1].
+      weights: Weight of each query group.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        inputs: Inputs,
+        reserve_rate: float,
+        weights: Mapping[str, float],
+    ) -> None:
+        self._options = options
+        self.inputs = inputs
+        self.output = files.absolute(options.output)
+        root = options.artifacts or files.join(self.output, "_run")
+        self.artifacts = files.absolute(root)
+        self.tasks: list[Task] = []
+        self.plans: dict[str, InputPlan] = {}
+        self.corpus_id = ""
+        self.corpus = self._corpus(reserve_rate)
+        self.query = self._query(weights)
+        self.folders: dict[str, str] = {}
+
+    def folder(self, kind: str, *parts: object) -> str:
+        """Names a folder of artifacts by what its files depend on."""
+        # Parts that are folders of ours count by their names, so that the artifacts can be moved.
+        names = [str(part).replace(self.artifacts + "/", "") for part in parts]
+        name = seeding.digest(kind, _VERSIONS[kind], *names)[:20]
+        return files.join(self.artifacts, kind, name)
+
+    def _corpus(self, rate: float) -> Corpus:
+        options, inputs = self._options, self.inputs
+        columns = (options.text_column, options.id_column, options.tokens_column)
+        read = seeding.digest(*columns, *_read_fields(inputs.corpus, columns))
+        tokenizer = None if options.tokens_column else inputs.proxy_fingerprint
+        rows_dir = self.folder("rows", read, tokenizer)
+        embeddings_dir = None
+        if inputs.embedder is not None:
+            spec = dataclasses.replace(
+                inputs.embedder,
+                name="",
+                revision=None,
+                num_threads=None,
+                device=_kind(options.device),
+            )
+            embeddings_dir = self.folder("embeddings", read, inputs.embedder_fingerprint, spec)
+        reserve_dir = self.folder("reserve", rows_dir, options.seed, rate)
+        layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in inputs.corpus.splits]
+        folder = self.folder(
+            "corpus", rows_dir, embeddings_dir, reserve_dir, options.on_bad_file, layout
+        )
+        self.corpus_id = folder.rsplit("/", 1)[-1]
+        # The splits' places are no part of their content: a corpus that has moved has another plan, and all else.
+        places = seeding.digest(*(split.path for split in inputs.corpus.splits))
+        plan_path = files.join(folder, f"plan-{places[:20]}.json.gz")
+        self.plans[plan_path] = inputs.corpus
+        return Corpus(
+            plan_path=plan_path,
+            totals_path=files.join(folder, "totals.json"),
+            rows_dir=rows_dir,
+            embeddings_dir=embeddings_dir,
+            reserve_dir=reserve_dir,
+            reserve_rate=rate,
+            duplicates_dir=files.join(folder, "duplicates") if options.id_column else None,
+            text_column=options.text_column,
+            id_column=options.id_column,
+            tokens_column=options.tokens_column,
+            seed=options.seed,
+        )
+
+    def _query(self, weights: Mapping[str, float]) -> tuple[Query, ...]:
+        groups = []
+        for name, plan in self.inputs.query.items():
+            column = self._options.query_text_column or self._options.text_column
+            folder = self.folder("query_plan", plan.snapshot, plan.root, column)
+            path = files.join(folder, "plan.json.gz")
+            self.plans[path] = plan
+            groups.append(Query(name, weights[name], path, column))
+        return tuple(groups)
+
+    def embed(self) -> None:
+        """Adds the stages that read the corpus."""
+        options = self._options
+        self.tasks.append(
+            EmbedExamples(
+                self.corpus,
+                self.inputs.embedder,
+                None if options.tokens_column else options.proxy_model,
+                options.proxy_revision,
+                options.on_bad_file == "reject",
+            )
+        )
+        if self.corpus.duplicates_dir is not None:
+            self.tasks.append(FindDuplicateIds(self.corpus))
+
+    def fit_query(self) -> str:
+        """Adds the stages that fit the curvature and the query vectors; returns the path of the vectors."""
+        options, proxy = self._options, self.proxy()
+        sample = self.folder("sample", self.corpus_id, options.curvature_examples, options.seed)
+        spec = score.content_spec(proxy)
+        model = (self.inputs.proxy_fingerprint, spec, options.layers)
+        fitted = self.folder("curvature", sample, *model, options.curvature_labels)
+        fit = curvature.Fit(
+            proxy, self.inputs.proxy_fingerprint, options.layers, options.curvature_labels, sample, options.seed
+        )  # fmt: skip
+        kind = options.curvature
+        if kind != "identity":
+            self.tasks += [
+                SampleTexts(self.corpus, sample, options.curvature_examples),
+                curvature.SumCovariances(fit, fitted),
+                curvature.Eigendecompose(fitted),
+            ]
+        if kind == "ekfac":
+            self.tasks.append(curvature.SumEigenvalues(fit, fitted))
+        basis = (fitted, options.damping) if kind != "identity" else ()
+        query = [
+            (q.name, plan.snapshot, q.text_column)
+            for q, plan in zip(self.query, self.inputs.query.values(), strict=True)
+        ]
+        folder = self.folder("query", kind, *model, *basis, query)
+        self.folders["query"] = folder
+        self.tasks.append(
+            curvature.FitQueryVectors(fit, self.query, kind, options.damping, fitted, folder)
+        )
+        return curvature.vectors_path(folder)
+
+    def proxy(self) -> ProxySpec:
+        """The proxy model, which a stage needs.
+
+        Raises:
+          UsageError: If there is none.
+        """
+        if self.inputs.proxy is None or not self._options.needs_proxy:
+            raise UsageError("this selection needs --proxy_model: a folder or hub id")
+        return self.inputs.proxy
+
+    def config(self) -> dict[str, Any]:
+        """The options that the result depends on."""
+        config = dataclasses.asdict(self._options)
+        for name in _WHERE_NOT_WHAT:
+            config.pop(name)
+        config["query"] = {name: list(globs) for name, globs in self._options.query.items()}
+        config["input"] = list(self._options.input)
+        return config
+
+    def fingerprint(self) -> str:
+        """Names the configuration, the input and the models."""
+        return seeding.digest(
+            self.corpus_id, self.inputs.proxy_fingerprint, self.inputs.embedder_fingerprint,
+            *(plan.snapshot for plan in self.inputs.query.values()), sorted(self.config().items()),
+        )  # fmt: skip
+
+    def fingerprints(self) -> dict[str, Any]:
+        """The content of the models and of the query set, for the manifest."""
+        return {
+            "proxy": self.inputs.proxy_fingerprint,
+            "embedder": self.inputs.embedder_fingerprint,
+            "query": {name: plan.snapshot for name, plan in self.inputs.query.items()},
+        }
+
+    def chain(self) -> Chain:
+        """Finishes the chain."""
+        return Chain(
+            tuple(self.tasks), self.corpus.plan_path, self.config(), self.fingerprint(), self.plans
+        )
+
+
+def power_of_half(wanted: int, plan: InputPlan) -> float:
+    """Rounds the share of the corpus that holds `wanted` examples up to a power of 1/2, so that runs share reserves."""
+    share = min(1.0, wanted / max(1, plan.num_rows))
+    return float(2.0 ** math.ceil(math.log2(share)))
+
+
+def _read_fields(plan: InputPlan, columns: tuple[str | None, ...]) -> list[str]:
+    """Describes the part of the schema that decides what is read of a row and whether it is rejected.
+
+    Of Parquet that is the types of the columns read, so that a new column of a new shard changes nothing. A row of
+    JSON Lines is rejected where it does not fit the whole schema.
+    """
+    is_json = any(is_jsonl(split.path) for split in plan.splits)
+    fields = (field for field in plan.schema if is_json or field.name in columns)
+    return sorted(f"{field.name}: {field.type}" for field in fields)
+
+
+def _kind(device: str) -> str:
+    return device.split(":")[0]

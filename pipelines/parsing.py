@@ -1,0 +1,151 @@
+"""Strict parsing: our flags here, Beam's by Beam, and everything else is refused."""
+
+import argparse
+import datetime
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_quad.errors import UsageError
+
+# Options that Beam's Flink job server knows and the Python SDK passes on without knowing.
+_JOB_SERVER_FLAGS = frozenset(
+    {
+        "--parallelism",
+        "--max_parallelism",
+        "--checkpointing_interval",
+        "--checkpointing_mode",
+        "--state_backend",
+        "--state_backend_storage_path",
+        "--object_reuse",
+        "--execution_mode_for_batch",
+        "--number_of_execution_retries",
+    }
+)
+_GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+# `--flag`, and `--flag=true`: the parameters of a Flex Template are a map of strings.
+SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "type": _switch, "default": False}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `UsageError` where argparse would exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message."""
+        raise UsageError(f"{message}; see --help")
+
+
+def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Parses a command line whose flags are those of `run_options`, and more.
+
+    Args:
+      ours: Our parser.
+      argv: Arguments without the program's name.
+
+    Returns:
+      The values of our flags by name, `query` as globs by group, and the arguments for Beam.
+
+    Raises:
+      UsageError: If a flag is unknown or lacks its value.
+    """
+    namespace, rest = ours.parse_known_args(list(argv))
+    refuse_unknown(rest, ours)
+    values = vars(namespace)
+    values["query"] = _query_groups(values["query"], values.pop("query_group"))
+    values["input"] = tuple(values["input"])
+    today = datetime.datetime.now(datetime.UTC).date()
+    values["output"] = values["output"].replace("{date}", today.isoformat())
+    return values, rest
+
+
+def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> None:
+    """Refuses arguments that neither Beam nor its job server knows.
+
+    Args:
+      arguments: What our parser left.
+      ours: Our parser, whose flags are suggested.
+
+    Raises:
+      UsageError: Naming the first of them.
+    """
+    beam = Parser(add_help=False, allow_abbrev=False)
+    for options in [PipelineOptions, *_subclasses(PipelineOptions)]:
+        options._add_argparse_args(_Tolerant(beam))
+    _, unknown = beam.parse_known_args(list(arguments))
+    for argument in unknown:
+        name = argument.split("=", 1)[0]
+        if argument.startswith("--") and name not in _JOB_SERVER_FLAGS:
+            close = difflib.get_close_matches(name, ours._option_string_actions, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see --help"
+            raise UsageError(f"unknown flag {name}: neither ours nor Beam's; {hint}")
+        if argument.startswith("-") and not argument.startswith("--"):
+            raise UsageError(f"unknown flag {name}; flags are written --name=value, see --help")
+        if not argument.startswith("-") and not any(a in _JOB_SERVER_FLAGS for a in arguments):
+            raise UsageError(f"unexpected argument {argument!r}; flags are written --name=value")
+
+
+class _Tolerant:
+    """Lets the option classes of Beam be added to one parser, though some share a flag."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def add_argument(self, *names: str, **settings: Any) -> None:
+        known = self._parser._option_string_actions
+        fresh = [name for name in names if name not in known]
+        if fresh:
+            settings.pop("required", None)
+            self._parser.add_argument(*fresh, **settings)
+
+    def add_mutually_exclusive_group(self, **_: Any) -> "_Tolerant":
+        return self
+
+
+def _subclasses(base: type) -> list[Any]:
+    direct: list[Any] = base.__subclasses__()
+    return direct + [deeper for child in direct for deeper in _subclasses(child)]
+
+
+def _split_named(texts: list[str]) -> list[str]:
+    """Splits NAME=A,B,OTHER=C before every name: one parameter of a template holds what flags repeat."""
+    before_name = re.compile(rf",(?={_GROUP_NAME.pattern}=)")
+    return [part for text in texts for part in before_name.split(text)]
+
+
+def _query_groups(plain: list[str], named: list[str]) -> dict[str, tuple[str, ...]]:
+    groups: dict[str, list[str]] = {"query": list(plain)} if plain else {}
+    for text in _split_named(named):
+        name, separator, glob = text.partition("=")
+        if not separator or not glob or not _GROUP_NAME.fullmatch(name):
+            raise UsageError(
+                f"--query_group={text} must be NAME=GLOB, NAME of letters, digits, _.-"
+            )
+        groups.setdefault(name, []).append(glob)
+    return {name: tuple(globs) for name, globs in groups.items()}
+
+
+def query_weights(texts: list[str], groups: dict[str, tuple[str, ...]]) -> dict[str, float]:
+    """Reads `--query_weight`: a weight for every group, 1 where none is given."""
+    weights = dict.fromkeys(groups, 1.0)
+    for text in _split_named(texts):
+        name, _, value = text.partition("=")
+        if name not in groups:
+            raise UsageError(f"--query_weight={text}: no query group {name}; pass --query_group")
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--query_weight={text} must be NAME=W, W a number") from None
+        if not 0 < weights[name] < float("inf"):
+            raise UsageError(f"--query_weight={text}: the weight must be positive")
+    return weights

@@ -1,0 +1,197 @@
+"""The flags that all pipelines share: what is read, which models, where it runs."""
+
+import argparse
+import dataclasses
+import os
+from typing import Any, Literal
+
+from beam_quad.errors import UsageError
+from beam_quad.io.output import OUTPUT_FORMATS
+from pipelines.parsing import SWITCH
+
+CURVATURES = ("ekfac", "kfac", "identity")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The shared flags, checked one by one; see the functions below for what each means."""
+
+    input: tuple[str, ...]
+    query: dict[str, tuple[str, ...]]
+    output: str
+    proxy_model: str | None
+    proxy_revision: str | None
+    embedder: str
+    embedder_revision: str | None
+    embedder_dim: int | None
+    embedder_max_tokens: int | None
+    jvp_blocks: int
+    jvp_tangents: int
+    artifacts: str | None
+    curvature: Literal["ekfac", "kfac", "identity"]
+    curvature_examples: int
+    curvature_labels: Literal["sampled", "empirical"]
+    damping: float
+    layers: str
+    context_length: int | None
+    max_windows: int
+    max_batch_tokens: int
+    device: str
+    dtype: str
+    threads: int
+    seed: int
+    text_column: str
+    query_text_column: str | None
+    id_column: str | None
+    tokens_column: str | None
+    input_root: str | None
+    split_mb: int
+    reserve_examples: int
+    output_format: str
+    weighted: bool
+    on_bad_file: str
+    plan: bool
+    take_over: bool
+    accelerator: str | None
+
+    @property
+    def needs_query(self) -> bool:
+        """Whether the run looks at the query set."""
+        return True
+
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether it passes texts through the proxy model."""
+        return True
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether it embeds texts."""
+        return True
+
+    def check(self) -> None:
+        """Refuses what cannot be.
+
+        Raises:
+          UsageError: Naming the flag, and what to do.
+        """
+        if self.proxy_model is None and self.tokens_column is None:
+            raise UsageError(
+                "tokens are counted with --proxy_model's tokenizer; or --tokens_column"
+            )
+        for name in _AT_LEAST_ONE:
+            self.check_at_least_one(name)
+        if not 0 < self.damping < float("inf"):
+            raise UsageError(f"--damping must be positive, got {self.damping}")
+        if self.context_length is not None and self.context_length < 2:
+            raise UsageError(
+                f"--context_length must be at least 2, got {self.context_length}: the first token is never predicted"
+            )
+        if self.accelerator is not None and self.device == "cpu":
+            raise UsageError("--accelerator is for models on a GPU; pass --device=cuda with it")
+
+    def check_at_least_one(self, name: str) -> None:
+        """Refuses a number below 1; None, for a default that the corpus decides, is fine."""
+        value = getattr(self, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+
+
+_AT_LEAST_ONE = (
+    "curvature_examples", "split_mb", "reserve_examples", "threads", "max_windows", "max_batch_tokens",
+    "embedder_dim", "embedder_max_tokens", "jvp_blocks", "jvp_tangents",
+)  # fmt: skip
+
+
+def add_data(result: argparse.ArgumentParser) -> Any:
+    """Adds what is read and written; returns the group."""
+    group: Any = result.add_argument_group("data")
+    add = group.add_argument
+    add(
+        "--input",
+        action="append",
+        required=True,
+        help="glob of the corpus; may be repeated, or a list with commas",
+    )
+    add("--query", action="append", default=[], help="glob of the texts to become good at")
+    add("--query_group", action="append", default=[], help="NAME=GLOB: a named part of the query")
+    add(
+        "--output",
+        required=True,
+        help="directory of the selection; new, or of the same run; {date} is today, for schedulers",
+    )
+    add("--artifacts", help="directory of what is reused; default OUTPUT/_run")
+    add("--text_column", default="text", help="column of the text")
+    add("--query_text_column", help="column of the text in query files; default as the corpus")
+    add("--id_column", help="column of the id; default <shard>#<row>")
+    add(
+        "--tokens_column", help="column of token counts; default counted with the proxy's tokenizer"
+    )
+    add("--input_root", help="folder that shards are named relative to; default their common one")
+    add("--split_mb", type=int, default=256, help="Parquet files above this are cut into splits")
+    add("--output_format", choices=OUTPUT_FORMATS, default="parquet", help="of the selection")
+    add(
+        "--weighted",
+        **SWITCH,
+        help="add a column weight to the selection: first-order optimal weights of its examples",
+    )
+    add(
+        "--on_bad_file",
+        choices=("fail", "reject"),
+        default="fail",
+        help="what a truncated file does",
+    )
+    return group
+
+
+def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -> Any:
+    """Adds the models and how influence is computed, with the defaults of a pipeline; returns the group."""
+    group: Any = result.add_argument_group("models")
+    add = group.add_argument
+    add("--proxy_model", help="causal language model whose gradients count: folder or hub id")
+    add("--proxy_revision", help="its revision on the hub")
+    add(
+        "--embedder",
+        default=embedder,
+        help="minilm, hashing, jvp (of the proxy's first blocks), a folder or a hub id",
+    )
+    add("--embedder_revision", help="its revision on the hub")
+    add("--embedder_dim", type=int, help="dimension to keep; hashing: buckets (512)")
+    add("--embedder_max_tokens", type=int, help="tokens of a text to embed; default the encoder's")
+    add("--jvp_blocks", type=int, default=4, help="of --embedder=jvp: blocks of the proxy passed")
+    add("--jvp_tangents", type=int, default=2, help="of --embedder=jvp: products, concatenated")
+    add("--layers", default="attention", help="attention, mlp, all, last:N or regex:R")
+    add("--curvature", choices=CURVATURES, default=curvature, help="approximation of the Fisher")
+    add("--curvature_examples", type=int, default=1024, help="corpus texts it is fitted on")
+    add(
+        "--curvature_labels",
+        choices=("sampled", "empirical"),
+        default="sampled",
+        help="labels of the Fisher: from the model, or the text's own",
+    )
+    add("--damping", type=float, default=1.0, help="over the mean eigenvalue of each block")
+    add("--context_length", type=int, help="tokens of a window; default the proxy's, at most 1024")
+    add("--max_windows", type=int, default=4, help="windows of a text that are scored")
+    add("--max_batch_tokens", type=int, default=8192, help="padded tokens of a micro-batch")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N; there is no fallback")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the proxy")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a model")
+    return group
+
+
+def add_reserve(group: Any) -> None:
+    """Adds what every draw and every selection needs."""
+    group.add_argument(
+        "--reserve_examples", type=int, default=1_000_000, help="least texts set aside for scoring"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of every draw")
+
+
+def add_running(result: argparse.ArgumentParser) -> None:
+    """Adds how the run is started."""
+    add = result.add_argument_group("running").add_argument
+    add("--plan", **SWITCH, help="check everything, print the plan, start nothing")
+    add("--take_over", **SWITCH, help="take the lock of a run on another host")
+    add(
+        "--accelerator", help="resource hint of stages with a model, such as type:nvidia-l4;count:1"
+    )
