@@ -2,7 +2,9 @@
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 
 class Reason(enum.StrEnum):
@@ -45,6 +47,27 @@ class Split:
     path: str
     size_bytes: int
     version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is selected.
+
+    Attributes:
+      amount: Tokens or examples, at least 1.
+      unit: Which of them.
+    """
+
+    amount: int
+    unit: Literal["tokens", "examples"] = "tokens"
+
+    def amounts(self, tokens: np.ndarray) -> np.ndarray:
+        """What each of the examples with these tokens takes from the budget, int64 [n]."""
+        return tokens if self.unit == "tokens" else np.ones(len(tokens), np.int64)
+
+    def share(self, examples: int, tokens: int) -> float:
+        """The share of a corpus that the budget holds, in [0, 1]."""
+        return min(1.0, self.amount / max(1, tokens if self.unit == "tokens" else examples))
 
 
 def as_json(record: Any) -> Any:

@@ -12,17 +12,23 @@ from beam_quad.io import files
 from beam_quad.io.formats import is_jsonl
 from beam_quad.io.plan import write_plan
 from beam_quad.io.splits import InputPlan
+from beam_quad.records import Budget
 from beam_quad.transforms import curvature, score
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.deduplicate import FindDuplicateIds
 from beam_quad.transforms.embed import EmbedExamples
+from beam_quad.transforms.select import Selection
 from beam_quad.transforms.stage import Task
+from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.texts import Query, SampleTexts
+from beam_quad.transforms.weigh import FindBestLeft, SumTaken, Weighable, Weights
+from beam_quad.transforms.write import WriteSelection
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
 
 # Bumped when a stage's files change their meaning, so that files of an older version are not read.
 _VERSIONS = {
+    "allocation": 1,
     "blocks": 1,
     "calibration": 1,
     "clusters": 1,
@@ -31,7 +37,10 @@ _VERSIONS = {
     "corpus_scores": 1,
     "curvature": 2,
     "embeddings": 1,
+    "landmarks": 1,
     "ngrams": 1,
+    "propagated": 1,
+    "propagation": 1,
     "query": 2,
     "query_plan": 1,
     "ranking": 1,
@@ -40,6 +49,8 @@ _VERSIONS = {
     "rows": 1,
     "sample": 1,
     "scores": 1,
+    "sketches": 1,
+    "weights": 1,
 }
 _WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads", "accelerator")
 
@@ -112,13 +123,7 @@ class Builder:
         rows_dir = self.folder("rows", read, tokenizer)
         embeddings_dir = None
         if inputs.embedder is not None:
-            spec = dataclasses.replace(
-                inputs.embedder,
-                name="",
-                revision=None,
-                num_threads=None,
-                device=_kind(options.device),
-            )
+            spec = inputs.embedder.content_spec(_kind(options.device))
             embeddings_dir = self.folder("embeddings", read, inputs.embedder_fingerprint, spec)
         reserve_dir = self.folder("reserve", rows_dir, options.seed, rate)
         layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in inputs.corpus.splits]
@@ -234,8 +239,36 @@ class Builder:
             "query": {name: plan.snapshot for name, plan in self.inputs.query.items()},
         }
 
-    def chain(self) -> Chain:
-        """Finishes the chain."""
+    def finish(self, selection: Selection, budget: Budget, summary: Summary) -> Chain:
+        """Adds the stages that weigh and write a selection, and makes the chain.
+
+        Args:
+          selection: Says which rows are selected; with `--weighted` it must be `Weighable`.
+          budget: What was asked for.
+          summary: Makes the manifest and the report; its stages are filled in.
+        """
+        weights = None
+        if self._options.weighted:
+            if not isinstance(selection, Weighable):
+                raise UsageError("--weighted needs a selection by influence, which this is not")
+            weights = Weights(selection, self.folder("weights", self.fingerprint()))
+            self.tasks += [
+                SumTaken(self.corpus, selection, weights.folder),
+                FindBestLeft(self.corpus, selection, weights.folder),
+            ]
+        stages = tuple((task.name, task.clock) for task in self.tasks)
+        summary = dataclasses.replace(summary, stages=stages)
+        self.tasks.append(
+            WriteSelection(
+                self.corpus,
+                selection,
+                self.output,
+                self._options.output_format,
+                budget,
+                summary,
+                weights,
+            )
+        )
         return Chain(
             tuple(self.tasks), self.corpus.plan_path, self.config(), self.fingerprint(), self.plans
         )

@@ -7,13 +7,13 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.errors import UsageError
 from beam_quad.io import files
 from beam_quad.io.splits import InputPlan
-from beam_quad.transforms import candidates, cluster, curvature, score, select
+from beam_quad.records import Budget
+from beam_quad.transforms import candidates, cluster, curvature, score, select, within_clusters
 from beam_quad.transforms.calibrate import CalibrateScoring, calibration_path
 from beam_quad.transforms.finished import FinishedBandit
 from beam_quad.transforms.ngrams import CountNgrams
 from beam_quad.transforms.rounds import Bandit, RunRound
 from beam_quad.transforms.summary import Summary
-from beam_quad.transforms.write import WriteSelection
 from pipelines.builder import Builder, Chain, power_of_half
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact
@@ -61,17 +61,7 @@ class _QuadBuilder(Builder):
         if options.needs_embeddings:
             self._cluster()
         selection = self._quad() if options.policy == "quad" else self._baseline()
-        self.tasks.append(
-            WriteSelection(
-                self.corpus,
-                selection,
-                self.output,
-                options.output_format,
-                options.budget_tokens,
-                self._summary(selection),
-            )
-        )
-        return self.chain()
+        return self.finish(selection, Budget(options.budget_tokens), self._summary(selection))
 
     def _cluster(self) -> None:
         options = self.options
@@ -91,7 +81,7 @@ class _QuadBuilder(Builder):
             cluster.AssignClusters(self.corpus, folder, self.folders["assignments"]),
         ]
 
-    def _quad(self) -> select.BlockSelection:
+    def _quad(self) -> select.BlockSelection | within_clusters.PropagatedSelection:
         options = self.options
         whole = options.acceptance == "instance"
         blocks = self.folder(
@@ -121,10 +111,34 @@ class _QuadBuilder(Builder):
                 scoring = self._calibrated(scoring, bandit, combined)
             scores = self.folder("scores", scoring.key)
             self.tasks.append(RunRound(bandit, number, scoring, scores, weights, combined))
-        path = files.join(folder, "selection.parquet")
         num_rounds = policy.num_rounds + 1
+        if options.acceptance == "propagate":
+            return self._propagated(within_clusters.Pulled(bandit, num_rounds, assignments))
+        path = files.join(folder, "selection.parquet")
         self.tasks.append(select.CutBlocks(self.corpus, bandit, num_rounds, assignments, path))
         return select.BlockSelection(bandit, num_rounds, assignments, path)
+
+    def _propagated(self, pulled: within_clusters.Pulled) -> within_clusters.PropagatedSelection:
+        """Adds the stages that predict, from the scored examples, which others of the pulled blocks to take."""
+        fit, predictions, cut = (
+            files.join(pulled.bandit.folder, name) for name in ("regressions", "predictions", "cut")
+        )
+        self.tasks += [
+            within_clusters.FitWithinClusters(self.corpus, pulled, fit),
+            within_clusters.PredictWithinClusters(self.corpus, pulled, fit, predictions),
+        ]
+        preference = within_clusters.PredictedInfluence(predictions, self.options.tau)
+        path = self._cut(preference, cut)
+        return within_clusters.PropagatedSelection(pulled, preference, path, fit)
+
+    def _cut(self, preference: score.Preference, folder: str) -> str:
+        """Adds the stages that cut the budget over a ranking; returns where the last one writes."""
+        budget = self.options.budget_tokens
+        self.tasks += [
+            select.CutRanking(self.corpus, preference, budget, folder, level)
+            for level in range(select.LAST_LEVEL + 1)
+        ]
+        return select.cut_path(folder, select.LAST_LEVEL)
 
     def _calibrated(
         self, scoring: score.InfluenceScoring, bandit: Bandit, combined: str | None
@@ -185,13 +199,7 @@ class _QuadBuilder(Builder):
     def _baseline(self) -> select.RankedSelection:
         preference = self._preference()
         folder = self.folder("ranking", self.corpus_id, preference, self.options.budget_tokens)
-        for level in range(select.LAST_LEVEL + 1):
-            self.tasks.append(
-                select.CutRanking(
-                    self.corpus, preference, self.options.budget_tokens, folder, level
-                )
-            )
-        path = select.cut_path(folder, select.LAST_LEVEL)
+        path = self._cut(preference, folder)
         return select.RankedSelection(preference, path, self.folders.get("assignments"))
 
     def _preference(self) -> score.Preference:
@@ -224,19 +232,33 @@ class _QuadBuilder(Builder):
         self.tasks.append(score.ScoreExamples(self.corpus, scoring, folder))
         return folder
 
-    def _summary(self, selection: select.BlockSelection | select.RankedSelection) -> Summary:
-        finished = None
+    def _finished(self, selection: select.Selection) -> FinishedBandit | None:
+        if isinstance(selection, within_clusters.PropagatedSelection):
+            pulled = selection.pulled
+            return FinishedBandit(
+                pulled.bandit, pulled.num_rounds, pulled.assignments_dir, selection
+            )
         if isinstance(selection, select.BlockSelection):
-            finished = FinishedBandit(
+            return FinishedBandit(
                 selection.bandit, selection.num_rounds, self.folders["assignments"]
             )
+        return None
+
+    def _summary(self, selection: select.Selection) -> Summary:
+        finished, policy = self._finished(selection), self.options.policy
+        title = f"Baseline selection: {policy}"
+        if finished is not None:
+            title = "Quad selection"
+            policy = f"quad: bandit over clusters, {self.options.acceptance} acceptance"
         return Summary(
             config=self.config(),
             configuration=self.fingerprint(),
             fingerprints=self.fingerprints(),
             corpus=self.corpus,
             output=self.output,
-            stages=tuple((task.name, task.clock) for task in self.tasks),
+            budget=Budget(self.options.budget_tokens),
+            title=title,
+            policy=policy,
             query=self.query if "query" in self.folders else (),
             query_dir=self.folders.get("query"),
             clusters_dir=self.folders.get("clusters"),

@@ -1,8 +1,11 @@
 """What a launcher looks at before anything is written: the corpus, the query set and the models."""
 
 import dataclasses
+from typing import Any
 
-from beam_quad.embedding import EmbedderSpec, embedder_fingerprint
+from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, embedder_fingerprint
+from beam_quad.embedding.jvp_costs import first_blocks
+from beam_quad.embedding.spec import JVP_DIM
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
 from beam_quad.gradients.tracked import find_blocks
@@ -10,6 +13,12 @@ from beam_quad.io.batches import Columns
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
 from pipelines.run_options import RunOptions
+
+# Of --embedder=jvp the proxy's own flags say these.
+_PROXY_FLAGS = {
+    "embedder_max_tokens": "context_length",
+    "embedder_revision": "proxy_revision",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Inputs:
     query: dict[str, InputPlan]
     proxy: ProxySpec | None
     proxy_fingerprint: str
-    embedder: EmbedderSpec | None
+    embedder: AnyEmbedderSpec | None
     embedder_fingerprint: str
 
 
@@ -56,35 +65,67 @@ def look(options: RunOptions) -> Inputs:
             query[name] = plan_input(globs, text_column=text_column, is_query=True)
             if not _has_text(query[name], text_column):
                 raise UsageError(f"no usable text in the query {', '.join(globs)}; check its rows")
-    proxy, proxy_fingerprint = None, ""
-    if options.proxy_model is not None:
-        proxy = ProxySpec(
-            path=options.proxy_model,
-            revision=options.proxy_revision,
-            device=options.device,
-            dtype=options.dtype,
-            num_threads=options.threads,
-            context_length=options.context_length,
-            max_windows=options.max_windows,
-            max_batch_tokens=options.max_batch_tokens,
-        )
-        proxy_fingerprint = content_fingerprint(options.proxy_model, options.proxy_revision)
-        if options.needs_proxy:
-            model = load_skeleton(proxy)
-            if options.needs_query:
-                find_blocks(model, options.layers)
+    proxy, proxy_fingerprint = _proxy(options), ""
+    skeleton = None
+    if proxy is not None:
+        proxy_fingerprint = content_fingerprint(proxy.path, proxy.revision)
+        if options.needs_proxy or (options.needs_embeddings and options.embedder == "jvp"):
+            skeleton = load_skeleton(proxy)
+        if options.needs_proxy and options.needs_query:
+            find_blocks(skeleton, options.layers)
     embedder, embedder_print = None, ""
     if options.needs_embeddings:
-        embedder = EmbedderSpec(
-            name=options.embedder,
-            revision=options.embedder_revision,
-            device="cpu" if options.embedder == "hashing" else options.device,
-            num_threads=options.threads,
-            dim=options.embedder_dim,
-            max_tokens=options.embedder_max_tokens,
-        )
-        embedder_print = embedder_fingerprint(embedder)
+        is_jvp = options.embedder == "jvp"
+        embedder = _jvp(options, proxy, skeleton) if is_jvp else _encoder(options)
+        embedder_print = embedder_fingerprint(embedder, proxy_fingerprint)
     return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
+
+
+def _proxy(options: RunOptions) -> ProxySpec | None:
+    if options.proxy_model is None:
+        return None
+    return ProxySpec(
+        path=options.proxy_model,
+        revision=options.proxy_revision,
+        device=options.device,
+        dtype=options.dtype,
+        num_threads=options.threads,
+        context_length=options.context_length,
+        max_windows=options.max_windows,
+        max_batch_tokens=options.max_batch_tokens,
+    )
+
+
+def _encoder(options: RunOptions) -> EmbedderSpec:
+    return EmbedderSpec(
+        name=options.embedder,
+        revision=options.embedder_revision,
+        device="cpu" if options.embedder == "hashing" else options.device,
+        num_threads=options.threads,
+        dim=options.embedder_dim,
+        max_tokens=options.embedder_max_tokens,
+    )
+
+
+def _jvp(options: RunOptions, proxy: ProxySpec | None, skeleton: Any) -> JvpSpec:
+    if proxy is None:
+        raise UsageError(
+            "--embedder=jvp passes texts through the proxy's first blocks: "
+            "pass --proxy_model, a folder or hub id, or take another --embedder"
+        )
+    for flag, instead in _PROXY_FLAGS.items():
+        if getattr(options, flag) is not None:
+            raise UsageError(
+                f"--{flag} is not for --embedder=jvp, which reads one window with the proxy: pass --{instead}"
+            )
+    first_blocks(skeleton, options.jvp_blocks)
+    return JvpSpec(
+        proxy,
+        num_blocks=options.jvp_blocks,
+        num_tangents=options.jvp_tangents,
+        dim=options.embedder_dim or JVP_DIM,
+        seed=options.seed,
+    )
 
 
 def _has_text(plan: InputPlan, text_column: str) -> bool:

@@ -215,10 +215,10 @@ def _is_ours(output: str, path: str) -> bool:
 
 def _print_summary(output: str) -> None:
     manifest = json.loads(files.read_bytes(files.join(output, "manifest.json")))
-    counts, tokens = manifest["counts"], manifest["tokens"]
+    counts, tokens, budget = manifest["counts"], manifest["tokens"], manifest["budget"]
     print(
         f"selected {counts['selected']:,} of {counts['read']:,} documents, "
-        f"{tokens['selected']:,} of {tokens['budget']:,} tokens; "
+        f"{tokens['selected']:,} tokens, of a budget of {budget['amount']:,} {budget['unit']}; "
         f"{counts['scored']:,} scored, {counts['rejected']:,} rejected"
     )
     influence = manifest.get("influence")
@@ -227,11 +227,23 @@ def _print_summary(output: str) -> None:
             f"mean influence {influence['selected_mean']:.4g}, "
             f"of a random draw {influence['random_mean']:.4g}"
         )
+    for name, target in manifest.get("targets", {}).items():
+        print(_about_target(name, target))
     for line in _about_scoring(manifest.get("scoring") or {}):
         print(line)
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")
     print(f"report: {files.join(output, 'report.html')}")
+
+
+def _about_target(name: str, target: dict[str, Any]) -> str:
+    influence = target["influence"]
+    means = [influence[kind] for kind in ("selected_mean", "random_mean")]
+    selected, random = ("unknown" if mean is None else f"{mean:.4g}" for mean in means)
+    return (
+        f"target {name}: {target['documents']:,} documents, {target['tokens']:,} tokens, "
+        f"mean influence {selected}, of a random draw {random}"
+    )
 
 
 def _traffic(result: PipelineResult) -> str:

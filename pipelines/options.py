@@ -11,7 +11,7 @@ from pipelines.parsing import SWITCH
 from pipelines.run_options import RunOptions
 
 POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
-ACCEPTANCES = ("block", "instance")
+ACCEPTANCES = ("block", "instance", "propagate")
 SCORINGS = ("auto", "exact", "two_forwards")
 
 
@@ -28,7 +28,7 @@ class QuadOptions(RunOptions):
     arms_per_round: int | None
     samples_per_pull: int | None
     blocks_per_cluster: int
-    acceptance: Literal["block", "instance"]
+    acceptance: Literal["block", "instance", "propagate"]
     tau: float | None
     alpha: float
     max_share_per_cluster: float

@@ -5,7 +5,8 @@ import os
 
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
-from beam_quad.embedding import EmbedderSpec, load_embedder
+from beam_quad.embedding import AnyEmbedderSpec, EmbedderCosts, JvpSpec, embedder_costs
+from beam_quad.embedding.jvp_costs import jvp_costs
 from beam_quad.gradients.proxy import ProxySpec, load_skeleton, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
@@ -26,6 +27,28 @@ _SAMPLED_ROWS = 128
 _DEFAULT_CONTEXT = 1024
 
 
+def embedding_costs(spec: AnyEmbedderSpec, skeleton: object, context_length: int) -> EmbedderCosts:
+    """Reads what embedding costs off the proxy's skeleton and its windows' length, or off an encoder, which is loaded."""
+    if isinstance(spec, JvpSpec):
+        return jvp_costs(skeleton, spec, context_length)
+    return embedder_costs(spec)
+
+
+def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
+    """Says in a few lines what would be read, by which policy, in which stages."""
+    plan = inputs.corpus
+    exact = "" if plan.num_rows_exact else "about "
+    return [
+        f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
+        *(
+            f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
+            for name, p in inputs.query.items()
+        ),
+        f"policy    {policy}",
+        f"stages    {', '.join(task.name for task in chain.tasks)}",
+    ]
+
+
 def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
     """Puts the plan of a run in words and a table.
 
@@ -34,18 +57,8 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
       inputs: What was found.
       chain: The stages.
     """
-    plan = inputs.corpus
-    exact = "" if plan.num_rows_exact else "about "
-    stages = ", ".join(task.name for task in chain.tasks)
-    lines = [
-        f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
-        *(
-            f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
-            for name, p in inputs.query.items()
-        ),
-        f"policy    {options.policy}, {options.budget_tokens:,} tokens",
-        f"stages    {stages}",
-    ]
+    policy = f"{options.policy}, {options.budget_tokens:,} tokens"
+    lines = describe_input(inputs, chain, policy)
     if options.policy == "quad" and inputs.proxy is not None and inputs.embedder is not None:
         workload = _workload(options, inputs, inputs.proxy, inputs.embedder)
         cost = plan_cost(workload, _device(options, options.dtype), _device(options, "float32"))
@@ -58,7 +71,7 @@ def _device(options: QuadOptions, dtype: str) -> Device:
 
 
 def _workload(
-    options: QuadOptions, inputs: Inputs, proxy: ProxySpec, embedder: EmbedderSpec
+    options: QuadOptions, inputs: Inputs, proxy: ProxySpec, embedder: AnyEmbedderSpec
 ) -> Workload:
     documents = max(1, inputs.corpus.num_rows)
     num_clusters = options.num_clusters or default_num_clusters(documents)
@@ -75,10 +88,12 @@ def _workload(
     scoring = ScoringCosts.of(model, blocks)
     num_pilot = None if options.scoring == "two_forwards" else num_clusters * samples
     positions = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
-    encoder_parameters, dim, read_tokens = _embedder_size(embedder)
+    context_length = options.context_length or min(positions, _DEFAULT_CONTEXT)
+    mean_tokens = _mean_tokens(inputs.corpus, columns, tokenizer)
+    embedding = embedding_costs(embedder, model, context_length)
     return Workload(
         documents=documents,
-        tokens=int(documents * _mean_tokens(inputs.corpus, columns, tokenizer)),
+        tokens=int(documents * mean_tokens),
         input_bytes=inputs.corpus.size_bytes,
         budget_tokens=options.budget_tokens,
         num_clusters=num_clusters,
@@ -87,14 +102,14 @@ def _workload(
         blocks_per_cluster=options.blocks_per_cluster,
         reserve_examples=round(reserve_rate(options, inputs.corpus) * documents),
         scoring=scoring,
-        context_length=options.context_length or min(positions, _DEFAULT_CONTEXT),
+        context_length=context_length,
         max_windows=options.max_windows,
         normalize=options.normalize,
         is_two_forwards=not (why_exact(options) or why_not_two_forwards(model, blocks, num_pilot)),
         curvature=options.curvature,
-        embedding_dim=dim,
-        embedder_parameters=encoder_parameters,
-        embedder_max_tokens=read_tokens,
+        embedding_dim=embedding.dim,
+        embedder_flops=embedding.flops(mean_tokens),
+        embeds_with_proxy=isinstance(embedder, JvpSpec),
         curvature_examples=min(options.curvature_examples, documents),
         factor_bytes=_factor_bytes(options.curvature, scoring),
         query_tokens=int(query_tokens),
@@ -133,10 +148,3 @@ def _counts(batch: RowBatch, tokenizer: object) -> list[int]:
         return [int(count) for count in batch.tokens if count >= 0]
     texts = [text for text in batch.texts if text is not None]
     return [len(ids) for ids in tokenize(tokenizer, texts)]
-
-
-def _embedder_size(spec: EmbedderSpec) -> tuple[int, int, int]:
-    """Loads the embedder: its parameters, its dimension and the tokens that it reads of a text at most."""
-    embedder = load_embedder(spec)
-    parameters = getattr(embedder, "num_parameters", 0)
-    return parameters, embedder.dim, spec.max_tokens or getattr(embedder, "max_tokens", 0) or 512

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,11 +20,16 @@ from beam_quad.bandit.state import (
     RoundRecord,
     StopReason,
 )
+from beam_quad.bandit.yields import ScoredExamples, total
 from beam_quad.errors import IntegrityError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_ROUNDS = 50
+# `propagate` pulls until its blocks are expected to give so many times the budget.
+YIELD_MARGIN = 1.0
+
+Acceptance = Literal["block", "instance", "propagate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,9 @@ class QuadPolicy:
         within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
       tau: A fixed threshold, in units of influence; None takes the water level before every round.
       acceptance: `block` takes a block whole if its scored examples reach tau on average; `instance` scores blocks whole
-        and takes just the examples that reach tau.
+        and takes just the examples that reach tau; `propagate` takes, of all pulled blocks, the examples whose influence
+        is known or predicted to be highest, once the rounds are over: until then a block counts with the share of its
+        tokens that is expected to reach tau.
       max_share_per_cluster: The most that one cluster may give, as a share of the budget, in (0, 1].
       seed: Decides between equals.
 
@@ -56,7 +64,7 @@ class QuadPolicy:
     arms_per_round: int | None = None
     alpha: float = 0.5
     tau: float | None = None
-    acceptance: Literal["block", "instance"] = "block"
+    acceptance: Acceptance = "block"
     max_share_per_cluster: float = 1.0
     seed: int = 0
 
@@ -85,12 +93,19 @@ class QuadPolicy:
             raise ValueError(
                 f"tau must be finite, got {self.tau}; leave it out for the water level"
             )
-        if self.acceptance not in ("block", "instance"):
-            raise ValueError(f"acceptance must be 'block' or 'instance', got {self.acceptance!r}")
+        if self.acceptance not in typing.get_args(Acceptance):
+            raise ValueError(
+                f"acceptance must be one of {typing.get_args(Acceptance)}, got {self.acceptance!r}"
+            )
         if not 0 < self.max_share_per_cluster <= 1:
             raise ValueError(
                 f"max_share_per_cluster must lie in (0, 1], got {self.max_share_per_cluster}; "
                 "1 lets a single cluster fill the budget"
+            )
+        if self.acceptance == "propagate" and self.max_share_per_cluster < 1:
+            raise ValueError(
+                f"max_share_per_cluster must be 1 with acceptance 'propagate', got {self.max_share_per_cluster}: its "
+                "budget is cut over all clusters at once; use acceptance 'block' to cap what one cluster gives"
             )
 
     @property
@@ -130,6 +145,7 @@ class _Game:
         self.blocks = blocks
         self.tokens = blocks.tokens.copy()
         self.is_instance = policy.acceptance == "instance"
+        self.is_propagate = policy.acceptance == "propagate"
         self.ties = rules.tie_breakers(policy.seed, blocks.num_clusters)
         self.arms = ArmSums(blocks.num_clusters)
         self.num_pulled = np.zeros(blocks.num_clusters, dtype=np.int64)
@@ -142,6 +158,9 @@ class _Game:
         self.tau = math.nan if policy.tau is None else policy.tau
         self.accepted: list[AcceptedBlock] = []
         self.examples = [AcceptedExamples.empty()]
+        self.tables: list[PullTable] = []
+        self.pulled_tokens = np.zeros(blocks.num_clusters, dtype=np.int64)
+        self.num_promising = np.zeros(blocks.num_clusters, dtype=np.int64)
         self.scored = 0
         self.log: list[RoundRecord] = []
         self.round = 0
@@ -160,12 +179,12 @@ class _Game:
         if self.stop_reason is not None:
             return
         self.arms.add(table)
+        self.tables.append(table)
         if self.round == 0:
             self._set_units(table)
             self.tau = self._threshold()
         np.add.at(self.num_pulled, table.cluster_id, 1)
-        num_accepted = self._take_examples(table) if self.is_instance else self._take_blocks(table)
-        self._record(table, num_accepted)
+        self._record(table, self._take(table))
         self.round += 1
         self._choose()
 
@@ -198,7 +217,7 @@ class _Game:
 
     def _set_units(self, table: PullTable) -> None:
         self.deviation = table.pooled_deviation()
-        if self.is_instance and table.influence.size:
+        if self.policy.acceptance != "block" and table.influence.size:
             means = self.arms.means[table.cluster_id[table.pull]]
             self.residuals = np.sort(table.influence - means)
 
@@ -216,9 +235,38 @@ class _Game:
         unpulled = (
             self.worth_before[self.blocks.pullable_starts[1:]] - self.worth_before[self._next()]
         )
+        if self.is_propagate:
+            wanted = YIELD_MARGIN * self.policy.budget_tokens
+            return self._all_scored().water_level(
+                unpulled, self.pulled_tokens, wanted, rules.WATER_MARGIN
+            )
         supply = np.minimum(unpulled, self.room)
         wanted = rules.WATER_MARGIN * self.left
         return rules.water_level(self.arms.means, supply, wanted, self.residuals)
+
+    def _take(self, table: PullTable) -> int:
+        """Takes what the pulls of a round give; returns of how many there is something to take."""
+        if self.is_propagate:
+            return self._expect(table)
+        return self._take_examples(table) if self.is_instance else self._take_blocks(table)
+
+    def _expect(self, table: PullTable) -> int:
+        """Counts what the pulled blocks are expected to give; which examples that are is predicted after the rounds."""
+        place = self.blocks.offsets[table.cluster_id] + table.block
+        np.add.at(self.pulled_tokens, table.cluster_id, self.tokens[place])
+        self.left = self._missing(self.tau)
+        self._stop_if(self.left == 0)
+        promising = np.unique(table.pull[table.influence >= self.tau])
+        np.add.at(self.num_promising, table.cluster_id[promising], 1)
+        return int(promising.size)
+
+    def _missing(self, tau: float) -> int:
+        """Tokens of the budget that pulled blocks are not expected to fill with examples that reach a threshold."""
+        expected = total(self._all_scored().yields(tau, self.pulled_tokens)) / YIELD_MARGIN
+        return max(self.policy.budget_tokens - math.floor(expected), 0)
+
+    def _all_scored(self) -> ScoredExamples:
+        return ScoredExamples.of(self.tables, self.arms.means, self.residuals)
 
     def _take_blocks(self, table: PullTable) -> int:
         means = table.means
@@ -292,6 +340,8 @@ class _Game:
             self.stop_reason = "rounds_exhausted"
         else:
             self.tau = tau
+            if self.is_propagate:
+                self.left = self._missing(tau)
             self.pulls = self._pulls_of(order)
 
     def _pulls_of(self, order: Array) -> Array:
@@ -313,6 +363,8 @@ class _Game:
 
     def _expected_share(self, order: Array) -> Array:
         """The share of a block's tokens that a pull is counted for: of whole blocks, all."""
+        if self.is_propagate:
+            return self._all_scored().shares(self.tau)[order]
         if not self.is_instance:
             return np.ones(order.size)
         return rules.expected_share(self.tau, self.arms.means[order], self.residuals)
@@ -328,12 +380,18 @@ class _Game:
         np.add.at(taken, clusters, [block.take_tokens for block in self.accepted])
         examples = AcceptedExamples.joined(self.examples)
         np.add.at(taken, examples.cluster_id, examples.tokens)
+        num_accepted = np.bincount(clusters, minlength=num_clusters)
+        if self.is_propagate:
+            taken = np.floor(self._all_scored().yields(self.tau, self.pulled_tokens)).astype(
+                np.int64
+            )
+            num_accepted = self.num_promising
         return ArmTable(
             cluster_id=np.arange(num_clusters),
             pulls=self.arms.pulls,
             mean_influence=self.arms.means,
             upper_bound=self._upper_bounds(),
-            accepted_blocks=np.bincount(clusters, minlength=num_clusters),
+            accepted_blocks=num_accepted,
             accepted_tokens=taken,
             tokens=self.blocks.per_cluster(self.blocks.tokens),
         )

@@ -14,7 +14,12 @@ def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) ->
       The line; None while the bandit still runs, and where the budget was met.
     """
     missing = policy.budget_tokens - state.accepted_tokens
-    if state.stop_reason in (None, "budget_met"):
+    is_expected = policy.acceptance == "propagate"  # what is taken is known only after the rounds
+    if (
+        state.stop_reason is None
+        or missing <= 0
+        or (state.stop_reason == "budget_met" and not is_expected)
+    ):
         return None
     return (
         f"{missing:,} of {policy.budget_tokens:,} tokens are missing ({missing / policy.budget_tokens:.1%}): "
@@ -39,6 +44,11 @@ def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -
         )
     if state.stop_reason == "rounds_exhausted":
         return _out_of_rounds(policy)
+    if state.stop_reason == "budget_met":
+        return (
+            f"fewer examples are predicted to reach --tau {policy.tau:g} than the scores of their clusters promised; "
+            "lower --tau, or leave it out for a threshold that follows the budget"
+        )
     if policy.tau is not None:
         return (
             f"no cluster with blocks left can be expected to reach --tau {policy.tau:g}; "

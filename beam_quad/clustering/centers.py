@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from beam_quad.clustering import npz
+from beam_quad import archives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Centers:
 
     def to_bytes(self) -> bytes:
         """Writes the centers as an npz file."""
-        return npz.dump({"vectors": self.vectors, "parts": self.parts})
+        return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Centers":
         """Reads what `to_bytes` wrote."""
-        return cls(**npz.load(raw))
+        return cls(**archives.parse(raw))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from beam_quad.clustering import npz
+from beam_quad import archives
 
 _FIXED_POINT = 1 << 20
 
@@ -105,11 +105,9 @@ class ClusterSums:
 
     def to_bytes(self) -> bytes:
         """Writes the sums as an npz file."""
-        return npz.dump(
-            {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        )
+        return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "ClusterSums":
         """Reads what `to_bytes` wrote."""
-        return cls(**npz.load(raw))
+        return cls(**archives.parse(raw))

@@ -1,9 +1,15 @@
 """Influence Distillation: exact influence for a few landmarks, propagated to all, weighed and allocated. NumPy and SciPy only."""
 
-from beam_quad.distillation.allocation import Contenders, RoundRobin, allocate, tie_draws
-from beam_quad.distillation.landmarks import LandmarkDraw
+from beam_quad.distillation.allocation import (
+    Contenders,
+    RoundRobin,
+    allocate,
+    num_contenders,
+    tie_draws,
+)
+from beam_quad.distillation.landmarks import NUM_LANDMARKS, LandmarkDraw, default_num_landmarks
 from beam_quad.distillation.propagation import KernelRidge
-from beam_quad.distillation.ranking import BucketAmounts, BudgetSearch, priorities
+from beam_quad.distillation.ranking import NUM_LEVELS, BucketAmounts, BudgetSearch, priorities
 from beam_quad.distillation.second_order import (
     Interactions,
     SecondOrderWeights,
@@ -20,6 +26,8 @@ from beam_quad.distillation.weights import (
 )
 
 __all__ = [
+    "NUM_LANDMARKS",
+    "NUM_LEVELS",
     "BestLeft",
     "BucketAmounts",
     "BudgetSearch",
@@ -32,6 +40,8 @@ __all__ = [
     "SelectionWeights",
     "TakenSums",
     "allocate",
+    "default_num_landmarks",
+    "num_contenders",
     "priorities",
     "project",
     "regularization",

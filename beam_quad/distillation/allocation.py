@@ -22,20 +22,24 @@ References:
 """
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from beam_quad import seeding
+from beam_quad import archives, seeding
 from beam_quad.distillation.checks import refuse_other_lengths
 from beam_quad.distillation.ranking import NUM_LEVELS, BudgetSearch, priorities
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# With ten targets 11 MB, and half a second to play.
 NUM_CONTENDERS = 1 << 17
+_CONTENDER_BYTES = 8 << 20
+
+
+def num_contenders(num_targets: int) -> int:
+    """Decides how many contenders are kept: 131,072, fewer where their 8 bytes for each target would be above 8 MB."""
+    return max(1, min(NUM_CONTENDERS, _CONTENDER_BYTES // (8 * (num_targets + 1))))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,15 +181,13 @@ class RoundRobin:
 
     def to_bytes(self) -> bytes:
         """Writes the rounds as an npz file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **dataclasses.asdict(self))
-        return buffer.getvalue()
+        return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "RoundRobin":
         """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-            return cls(archive["cuts"], archive["steps"], archive["starts"], int(archive["seed"]))
+        found = archives.parse(raw)
+        return cls(found["cuts"], found["steps"], found["starts"], int(found["seed"]))
 
 
 def allocate(

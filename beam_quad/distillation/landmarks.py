@@ -5,16 +5,22 @@ References:
 """
 
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
 
-from beam_quad import seeding
+from beam_quad import archives, seeding
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_LANDMARKS = 4096
+_LEAST_LANDMARKS = 512
+_EXAMPLES_PER_LANDMARK = 8
+
+
+def default_num_landmarks(num_examples: int) -> int:
+    """Decides how many landmarks to draw: the paper's 4,096, and of a small corpus an eighth, but not below 512."""
+    return min(NUM_LANDMARKS, max(_LEAST_LANDMARKS, num_examples // _EXAMPLES_PER_LANDMARK))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,17 +73,13 @@ class LandmarkDraw:
 
     def to_bytes(self) -> bytes:
         """Writes the draw as an npz file."""
-        buffer = io.BytesIO()
-        parameters = np.array([self.seed, self.num_landmarks], np.int64)
-        np.savez(buffer, allow_pickle=False, keys=self.keys, parameters=parameters)
-        return buffer.getvalue()
+        return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "LandmarkDraw":
         """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-            seed, num_landmarks = (int(x) for x in archive["parameters"])
-            return cls(archive["keys"], seed, num_landmarks)
+        found = archives.parse(raw)
+        return cls(found["keys"], int(found["seed"]), int(found["num_landmarks"]))
 
 
 def _lowest(keys: Array, seed: int, count: int) -> Array:

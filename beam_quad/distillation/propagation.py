@@ -5,14 +5,13 @@ References:
 """
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-from beam_quad import seeding
+from beam_quad import archives, seeding
 from beam_quad.distillation.checks import refuse_not_finite, refuse_other_lengths
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -112,6 +111,22 @@ class KernelRidge:
             predicted[is_landmark] = self.targets[at[is_landmark]]
         return predicted
 
+    def leave_one_out(self) -> Array:
+        """Predicts each landmark from all others, without fitting again: what predictions are worth on new examples.
+
+        The mean of the targets and the bandwidth stay those of all landmarks.
+
+        Returns:
+          Float64 [num_landmarks, num_targets], in the order of `keys`.
+
+        References:
+          Rifkin & Lippert, Notes on Regularized Least Squares, 2007, section 4.
+        """
+        factor = _factor(self.embeddings, self.bandwidth, self.ridge)
+        diagonal = np.diag(scipy.linalg.cho_solve(factor, np.eye(len(self.keys))))
+        left: Array = self.targets - self.duals / diagonal[:, None]
+        return left
+
     def coefficients(self, embeddings: Array) -> Array:
         """Writes predictions as averages of the landmarks: `predict` is C @ targets, with rows of C that sum to 1.
 
@@ -130,15 +145,12 @@ class KernelRidge:
 
     def to_bytes(self) -> bytes:
         """Writes the regression as an npz file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **dataclasses.asdict(self))
-        return buffer.getvalue()
+        return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "KernelRidge":
         """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = archives.parse(raw)
         bandwidth, ridge = float(arrays.pop("bandwidth")), float(arrays.pop("ridge"))
         return cls(**arrays, bandwidth=bandwidth, ridge=ridge)
 

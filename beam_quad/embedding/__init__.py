@@ -1,6 +1,16 @@
-"""Text to unit vectors: sentence encoders and hashed words, behind one protocol."""
+"""Text to unit vectors: sentence encoders, hashed words and a proxy's first blocks, behind one protocol."""
 
-from beam_quad.embedding.loading import embedder_fingerprint, load_embedder
-from beam_quad.embedding.spec import Embedder, EmbedderSpec
+from beam_quad.embedding.costs import EmbedderCosts
+from beam_quad.embedding.loading import embedder_costs, embedder_fingerprint, load_embedder
+from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, JvpSpec
 
-__all__ = ["Embedder", "EmbedderSpec", "embedder_fingerprint", "load_embedder"]
+__all__ = [
+    "AnyEmbedderSpec",
+    "Embedder",
+    "EmbedderCosts",
+    "EmbedderSpec",
+    "JvpSpec",
+    "embedder_costs",
+    "embedder_fingerprint",
+    "load_embedder",
+]

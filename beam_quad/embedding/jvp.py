@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from beam_quad.embedding.spec import JVP_BLOCKS, JVP_DIM, JVP_TANGENTS
 from beam_quad.errors import IntegrityError
 from beam_quad.gradients import passes
 from beam_quad.gradients.hadamard import random_signs
@@ -12,9 +13,6 @@ from beam_quad.gradients.jvp import LowerBlocks
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import Window
 
-DEFAULT_DIM = 4096
-DEFAULT_BLOCKS = 4
-DEFAULT_TANGENTS = 2
 # Characters per token beyond which a text is cut before it is tokenised, as the sentence encoders do.
 _CHARACTERS_PER_TOKEN = 32
 VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
@@ -50,9 +48,9 @@ class JvpEmbedder:
     def __init__(
         self,
         proxy: Proxy,
-        num_blocks: int = DEFAULT_BLOCKS,
-        num_tangents: int = DEFAULT_TANGENTS,
-        dim: int = DEFAULT_DIM,
+        num_blocks: int = JVP_BLOCKS,
+        num_tangents: int = JVP_TANGENTS,
+        dim: int = JVP_DIM,
         seed: int = 0,
     ) -> None:
         if min(num_blocks, num_tangents, dim) < 1:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import nn
 
+from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.spec import EmbedderSpec
 from beam_quad.errors import DeviceError, IntegrityError, UsageError
 
@@ -47,6 +49,13 @@ class SentenceEmbedder:
         self.dim = spec.dim or full_dim
         if self.dim > full_dim:
             raise UsageError(f"{spec.name} has {full_dim} dimensions, fewer than {self.dim}")
+
+    @property
+    def costs(self) -> EmbedderCosts:
+        """Twice the encoder's parameters for each token, its tables of embeddings aside; attention is left out."""
+        modules = [m for m in self._model.modules() if not isinstance(m, nn.Embedding)]
+        entries = sum(p.numel() for m in modules for p in m.parameters(recurse=False))
+        return EmbedderCosts(self.dim, self._model.max_seq_length, token_flops=2.0 * entries)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embeds texts, float32 [num_texts, dim], unit rows; see `Embedder.embed`.

@@ -2,11 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from beam_quad.errors import UsageError
+
+if TYPE_CHECKING:
+    # It imports torch and transformers, which hashing needs not wait for.
+    from beam_quad.gradients.proxy import ProxySpec
+
+JVP_DIM = 4096
+JVP_BLOCKS = 4
+JVP_TANGENTS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +48,64 @@ class EmbedderSpec:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise UsageError(f"the embedder's {field} must be at least 1, got {value}")
+
+    def content_spec(self, device_kind: str) -> "EmbedderSpec":
+        """Leaves out what says where the embedder lies and runs: its content has a fingerprint.
+
+        Args:
+          device_kind: "cpu" or "cuda", which decides last bits.
+        """
+        return dataclasses.replace(
+            self, name="", revision=None, num_threads=None, device=device_kind
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class JvpSpec:
+    """Names an embedder by Jacobian-vector products; small, picklable, and all that a worker needs to load it.
+
+    Attributes:
+      proxy: The model. Its `context_length` is what is read of a text.
+      num_blocks: Transformer blocks that are passed; all where the model has fewer.
+      num_tangents: Tangents, shared by all texts.
+      dim: Dimension of the vectors, where the products have more components.
+      seed: Decides tangents and projection.
+
+    Raises:
+      UsageError: If a number is not positive.
+    """
+
+    proxy: "ProxySpec"
+    num_blocks: int = JVP_BLOCKS
+    num_tangents: int = JVP_TANGENTS
+    dim: int = JVP_DIM
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("num_blocks", "num_tangents", "dim"):
+            value = getattr(self, field)
+            if value < 1:
+                raise UsageError(f"the embedder's {field} must be at least 1, got {value}")
+
+    @property
+    def device(self) -> str:
+        """Torch device of the proxy."""
+        return self.proxy.device
+
+    def content_spec(self, device_kind: str) -> "JvpSpec":
+        """Leaves out what says where the proxy lies and runs, and the windows after the first; see `EmbedderSpec`."""
+        proxy = dataclasses.replace(
+            self.proxy,
+            path="",
+            revision=None,
+            num_threads=None,
+            max_windows=1,
+            device=device_kind,
+        )
+        return dataclasses.replace(self, proxy=proxy)
+
+
+AnyEmbedderSpec = EmbedderSpec | JvpSpec
 
 
 class Embedder(Protocol):

@@ -46,6 +46,16 @@ class Documents:
         pieces = windows_of(tokenize(tokenizer, texts), context_length, max_windows)
         return cls(pieces, count_loss_tokens(pieces, len(texts)))
 
+    def take(self, positions: Sequence[int]) -> "Documents":
+        """Takes some of the documents, in the order of their positions."""
+        places = {int(position): place for place, position in enumerate(positions)}
+        windows = [
+            dataclasses.replace(window, document=places[window.document])
+            for window in self.windows
+            if window.document in places
+        ]
+        return Documents(windows, self.loss_tokens[list(places)])
+
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:

@@ -13,6 +13,8 @@ import hashlib
 import io
 import os
 import re
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -285,6 +287,19 @@ def write_once(path: str, data: bytes, replace: bool = False) -> str:
     with writing(path, replace) as file:
         file.write(data)
     return file.sha256
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """Gives a local file with the content of one anywhere, for libraries that read nothing else."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile() as copy:
+        with open_read(path) as file:
+            shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield copy.name
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -26,8 +26,11 @@ PROVENANCE_TYPE = pa.struct(
         pa.field("tokens", pa.int64()),
         pa.field("influence", pa.float64()),
         pa.field("block_influence", pa.float64()),
+        pa.field("predicted_influence", pa.float64()),
+        pa.field("target", pa.string()),
     ]
 )
+WEIGHT = "weight"
 REJECTED_SCHEMA = pa.schema(
     [("shard", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]
 )
@@ -61,11 +64,13 @@ class Selected:
       split: The split.
       row_numbers: Rows of the shard, ascending, int64 [n].
       provenance: Why each was chosen, `PROVENANCE_TYPE` [n]; see `provenance`.
+      weights: Weight of each in training, float64 [n], or None in a selection without weights.
     """
 
     split: Split
     row_numbers: np.ndarray
     provenance: pa.StructArray
+    weights: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +92,8 @@ def provenance(
     round: Any = None,
     influence: Any = None,
     block_influence: Any = None,
+    predicted_influence: Any = None,
+    target: Any = None,
 ) -> pa.StructArray:
     """Makes the column that says why rows were chosen.
 
@@ -98,8 +105,12 @@ def provenance(
       round: Rounds in which the blocks were pulled.
       influence: Influences of the examples themselves; nan where not scored.
       block_influence: Influences of the blocks.
+      predicted_influence: Influences of examples that were not scored themselves, predicted from others; nan where not.
+      target: Names of the query groups for which they were taken.
     """
-    values = (list(example_ids), cluster, block, round, tokens, influence, block_influence)
+    values = (
+        list(example_ids), cluster, block, round, tokens, influence, block_influence, predicted_influence, target
+    )  # fmt: skip
     arrays = [
         pa.nulls(len(example_ids), field.type)
         if column is None
@@ -114,24 +125,30 @@ def part_name(index: int, num_parts: int, output_format: str = "parquet") -> str
     return f"part-{index:05d}-of-{num_parts:05d}.{output_format}"
 
 
-def output_schema(schema: pa.Schema) -> pa.Schema:
-    """Adds the column of provenance to the schema of the input."""
-    return schema.append(pa.field(PROVENANCE, PROVENANCE_TYPE))
+def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
+    """Adds the column of provenance, and that of weights where there are any, to the schema of the input."""
+    added = schema.append(pa.field(PROVENANCE, PROVENANCE_TYPE))
+    return added.append(pa.field(WEIGHT, pa.float64())) if weighted else added
 
 
 def write_selected(
-    path: str, selections: Iterable[Selected], schema: pa.Schema, replace: bool = False
+    path: str,
+    selections: Iterable[Selected],
+    schema: pa.Schema,
+    replace: bool = False,
+    weighted: bool = False,
 ) -> WrittenPart:
     """Writes one part of the selection, in the format that its name ends with.
 
     Parquet carries the input's columns with their types; JSON Lines carries rows of JSON Lines as they were, with the
-    key `beam_quad` added, and dumps those of Parquet.
+    key `beam_quad` (and `weight`) added, and dumps those of Parquet.
 
     Args:
       path: The part, ending with one of `OUTPUT_FORMATS`.
       selections: Chosen rows, in the order in which they are written.
       schema: Schema of the corpus.
       replace: Whether to replace a finished part.
+      weighted: Whether the selections have weights.
 
     Raises:
       BadFileError: As `read_selected`; then nothing is written.
@@ -139,7 +156,7 @@ def write_selected(
     """
     if path.endswith(".parquet"):
         batches = (batch for selection in selections for batch in _batches(selection, schema))
-        return write_parquet(path, output_schema(schema), batches, replace)
+        return write_parquet(path, output_schema(schema, weighted), batches, replace)
     if path.endswith((".jsonl", ".jsonl.zst")):
         lines = (line for selection in selections for line in _lines(selection, schema))
         return write_jsonl(path, lines, replace)
@@ -149,10 +166,13 @@ def write_selected(
 def _batches(selection: Selected, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     done = 0
     for _, batch in rows.read_selected(selection.split, schema, selection.row_numbers):
-        column = selection.provenance.slice(done, batch.num_rows)
-        arrays = [*batch.columns, column]
-        yield pa.RecordBatch.from_arrays(arrays, schema=output_schema(schema))
-        done += batch.num_rows
+        end = done + batch.num_rows
+        arrays = [*batch.columns, selection.provenance.slice(done, batch.num_rows)]
+        if selection.weights is not None:
+            arrays.append(pa.array(selection.weights[done:end]))
+        weighted = selection.weights is not None
+        yield pa.RecordBatch.from_arrays(arrays, schema=output_schema(schema, weighted))
+        done = end
 
 
 def _lines(selection: Selected, schema: pa.Schema) -> Iterator[bytes]:
@@ -162,9 +182,15 @@ def _lines(selection: Selected, schema: pa.Schema) -> Iterator[bytes]:
         )
         return
     lines = rows.read_lines(selection.split, selection.row_numbers)
-    for (row, line), why in zip(lines, selection.provenance, strict=True):
+    weights = (
+        [None] * len(selection.row_numbers)
+        if selection.weights is None
+        else selection.weights.tolist()
+    )
+    for (row, line), why, weight in zip(lines, selection.provenance, weights, strict=True):
         try:
-            yield json_rows.splice(line, PROVENANCE, why.as_py())
+            spliced = json_rows.splice(line, PROVENANCE, why.as_py())
+            yield spliced if weight is None else json_rows.splice(spliced, WEIGHT, weight)
         except ValueError as error:
             raise BadFileError(selection.split.path, f"row {row}: {error}") from error
 

@@ -14,6 +14,7 @@ from beam_quad.reporting.data import (
     Scoring,
     Source,
     StageTiming,
+    Target,
 )
 from beam_quad.reporting.report import render
 
@@ -31,5 +32,6 @@ __all__ = [
     "Scoring",
     "Source",
     "StageTiming",
+    "Target",
     "render",
 ]

@@ -7,7 +7,7 @@ what a random draw of the corpus has; with every cluster weighted by its tokens 
     variance = sum_c W_c^2 v_c,    v_c = n_c / (n_c - 1) sum_i (t_i / sum t)^2 (x_i - m_c)^2
 
 with W_c the cluster's share of the tokens and t_i the tokens of an example. A cluster with a single scored example
-borrows the pooled variance of the others.
+borrows the pooled variance of the others. Landmarks are a plain sample: a single stratum.
 
 References:
   Cochran, Sampling Techniques, 3rd ed. 1977, chapters 5 (stratified means) and 6 (ratio estimators).
@@ -19,8 +19,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from beam_quad.reporting.data import Cluster, ReportData, ScoredSample
+from beam_quad.reporting.data import Cluster, ReportData, ScoredSample, Target
 
+# So few landmarks give no mean worth showing: their own spread, which the interval rests on, is too uncertain.
+LEAST_LANDMARKS = 10
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
@@ -44,39 +46,50 @@ class Estimate:
         return _Z95 * self.standard_error
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What the scores say about the selection.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A selection's mean influence next to that of a random draw.
 
     Attributes:
-      random: Mean influence per token of a random draw, from the pilot.
+      random: Mean influence per token of a random draw.
       spread: Standard deviation of influence in that draw, between tokens' examples.
+      selection: Mean influence per token of the selection.
+      percentile: Share (0 to 1) of the corpus's tokens, as far as the draw tells, whose influence is below the
+        selection's mean.
+    """
+
+    random: Estimate
+    spread: float
+    selection: Estimate
+    percentile: float
+
+    @property
+    def gain(self) -> Estimate:
+        """Selection minus random. What both are estimated from is counted as independent, which widens it."""
+        a, b = self.selection, self.random
+        error = math.hypot(a.standard_error, b.standard_error)
+        return Estimate(a.mean - b.mean, error, a.num_examples)
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the selection's mean is above that of a random draw by more than chance explains."""
+        return self.gain.mean > self.gain.half_width
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison(Contrast):
+    """What the pilot and the scores of blocks say about the selection; its mean is the cautious one of the two.
+
+    Attributes:
       by_blocks: The selection's mean, from the scored examples of the accepted blocks; too high, since these very
         scores decided which blocks were accepted (exact where every selected example was scored).
       by_clusters: The selection's mean, from all scored examples of the clusters it draws from, accepted or not,
         weighted by what each cluster gave; None for a census. Blocks are random cuts of a cluster, so luck in one
         block does not count: the cautious figure.
-      percentile: Share (0 to 1) of the pilot's scores below the selection's (cautious) mean, weighted by the clusters'
-        tokens as for `random`: of the corpus's tokens, so many have less influence.
     """
 
-    random: Estimate
-    spread: float
     by_blocks: Estimate
     by_clusters: Estimate | None
-    percentile: float
-
-    @property
-    def cautious(self) -> Estimate:
-        """The estimate that the headline uses."""
-        return self.by_clusters or self.by_blocks
-
-    @property
-    def gain(self) -> Estimate:
-        """Selection minus random. The shared pilot examples are counted as independent, which widens it."""
-        a, b = self.cautious, self.random
-        error = math.hypot(a.standard_error, b.standard_error)
-        return Estimate(a.mean - b.mean, error, a.num_examples)
 
 
 def finite(sample: ScoredSample) -> ScoredSample:
@@ -167,7 +180,64 @@ def compare(data: ReportData) -> Comparison | None:
     by_clusters = None
     if selection is not None and not scores.is_census:
         by_clusters = stratified_mean(scores.scored, selection)
+    selected = by_clusters or by_blocks
     weights = sampling_weights(pilot, corpus)
-    spread = math.sqrt(float(weights @ (pilot.influence - random.mean) ** 2))
-    mean = (by_clusters or by_blocks).mean
-    return Comparison(random, spread, by_blocks, by_clusters, percentile(pilot, weights, mean))
+    return Comparison(
+        random=random,
+        spread=_spread(pilot, weights),
+        selection=selected,
+        percentile=percentile(pilot, weights, selected.mean),
+        by_blocks=by_blocks,
+        by_clusters=by_clusters,
+    )
+
+
+def landmarks(target: Target) -> ScoredSample:
+    """Gives the landmarks with their exact influence on a target: a uniform sample, in one stratum."""
+    return ScoredSample(target.influence, target.tokens, np.zeros(len(target.tokens), np.int64))
+
+
+def taken_landmarks(target: Target) -> ScoredSample:
+    """Gives the landmarks that stand for what was taken for a target; see `Target.would_take`."""
+    own, kept = landmarks(target), target.would_take
+    return finite(ScoredSample(own.influence[kept], own.tokens[kept], own.cluster_id[kept]))
+
+
+def compare_target(target: Target) -> Contrast | None:
+    """Compares what was taken for a target with a random draw; None where too few landmarks stand for it."""
+    drawn, taken = finite(landmarks(target)), taken_landmarks(target)
+    random, selection = stratified_mean(drawn, None), stratified_mean(taken, None)
+    if random is None or selection is None or selection.num_examples < LEAST_LANDMARKS:
+        return None
+    weights = sampling_weights(drawn, None)
+    return Contrast(
+        random=random,
+        spread=_spread(drawn, weights),
+        selection=selection,
+        percentile=percentile(drawn, weights, selection.mean),
+    )
+
+
+def share_of_exact_gain(target: Target) -> float | None:
+    """Computes how much of the gain over a random draw is left by predicting.
+
+    Returns:
+      The gain of the landmarks that the target would take over that of as many tokens of the landmarks with the highest
+      exact influence, at most 1; None as for `compare_target`, and where no gain can be made.
+    """
+    contrast = compare_target(target)
+    if contrast is None:
+        return None
+    drawn, taken = finite(landmarks(target)), taken_landmarks(target)
+    order = np.argsort(-drawn.influence, kind="stable")
+    tokens = np.maximum(drawn.tokens[order].astype(np.float64), 1.0)
+    left = np.maximum(taken.tokens, 1).sum() - (np.cumsum(tokens) - tokens)
+    weights = np.clip(left, 0.0, tokens)
+    best = float(weights @ drawn.influence[order] / weights.sum())
+    possible = best - contrast.random.mean
+    return contrast.gain.mean / possible if possible > 0 else None
+
+
+def _spread(sample: ScoredSample, weights: np.ndarray) -> float:
+    mean = weights @ sample.influence
+    return math.sqrt(float(weights @ (sample.influence - mean) ** 2))

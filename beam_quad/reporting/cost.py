@@ -4,7 +4,7 @@ Rough by design: floating-point operations by the usual rules, divided by a thro
 never below the time that reading the input takes.
 
     proxy model               `ScoringCosts`   its shapes, tracked layers and the windows' mean length
-    encoder                   2 P              per token, P its parameters
+    embedder                  2 P              per token, P an encoder's parameters; `jvp_costs` of the proxy's blocks
     k-means, assignment       2 D              per example and center, D the dimension of an embedding
 """
 
@@ -90,8 +90,8 @@ class Workload:
       is_two_forwards: Whether the rounds after the pilot are scored by two forwards.
       curvature: "ekfac", "kfac", or "identity" (none).
       embedding_dim: Dimension of an embedding.
-      embedder_parameters: Parameters of the encoder; 0 for hashing.
-      embedder_max_tokens: Tokens that the encoder reads of one example at most.
+      embedder_flops: Floating-point operations of embedding a mean example; 0 for hashing.
+      embeds_with_proxy: Whether the proxy embeds, at the rate of its dtype, and not an encoder in float32.
       curvature_examples: Examples that the factors are fitted on.
       factor_bytes: Factors, eigenvectors and eigenvalues that the run stores.
       query_tokens: Tokens of the query set.
@@ -116,8 +116,8 @@ class Workload:
     is_two_forwards: bool
     curvature: Literal["ekfac", "kfac", "identity"]
     embedding_dim: int
-    embedder_parameters: int
-    embedder_max_tokens: int
+    embedder_flops: float
+    embeds_with_proxy: bool
     curvature_examples: int
     factor_bytes: int
     query_tokens: int
@@ -227,7 +227,7 @@ def plan_cost(workload: Workload, proxy_device: Device, float32_device: Device) 
     w, cpu = workload, Device.cpu(workload.cores)
     pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
     stages = (
-        _embed(w, float32_device),
+        _embed(w, proxy_device if w.embeds_with_proxy else float32_device),
         _fit_centers(w),
         _assign(w, cpu),
         _candidates(w),
@@ -248,8 +248,7 @@ def _hours(flops: float, device: Device, least_s: float = 0.0) -> float:
 
 
 def _embed(w: Workload, device: Device) -> StageCost:
-    read_tokens = min(w.mean_tokens, w.embedder_max_tokens)
-    flops = 2.0 * w.embedder_parameters * w.documents * read_tokens
+    flops = w.embedder_flops * w.documents
     # This stage also counts the tokens of the whole corpus, which a fast encoder has to wait for.
     least_s = w.tokens * _TEXT_BYTES_PER_TOKEN / (_TEXT_BYTES_PER_CORE_S * w.cores)
     return StageCost(
@@ -257,7 +256,7 @@ def _embed(w: Workload, device: Device) -> StageCost:
         w.documents,
         flops,
         _hours(flops, device, least_s),
-        is_model=w.embedder_parameters > 0,
+        is_model=w.embedder_flops > 0,
         bytes_read=w.input_bytes,
         bytes_stored=2.0 * w.documents * w.embedding_dim + w.reserve_examples * w.example_bytes,
     )
@@ -373,7 +372,8 @@ def format_plan(plan: CostPlan) -> str:
 
 def _model_devices(plan: CostPlan) -> str:
     w, proxy, float32 = plan.workload, plan.proxy_device.name, plan.float32_device.name
-    uses = {"encoder": w.embedder_parameters > 0, "two forwards": w.is_two_forwards}
+    has_encoder = w.embedder_flops > 0 and not w.embeds_with_proxy
+    uses = {"encoder": has_encoder, "two forwards": w.is_two_forwards}
     in_float32 = " and ".join(name for name, is_used in uses.items() if is_used)
     if proxy == float32 or not in_float32:
         return proxy

@@ -266,6 +266,41 @@ class Notice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """One target of Influence Distillation: a query group, for which a part of the budget was taken.
+
+    Influence here is exact for the landmarks, a uniform sample of the corpus, and predicted from them for all else.
+
+    Attributes:
+      name: The group's name.
+      selected_documents: Examples that were taken for it.
+      selected_tokens: Their tokens.
+      influence: Exact influence of each landmark on it, float64 [n].
+      tokens: Tokens of each landmark, int64 [n].
+      held_out: What the other landmarks predict for each, float64 [n].
+      would_take: Which landmarks the target would take by `held_out`, as it takes examples that are no landmarks,
+        bool [n]: their exact influence is that of the selection, without the luck that scores which select bring with them.
+      agreement: Spearman's rank correlation of `held_out` with `influence`; None where one does not vary.
+    """
+
+    name: str
+    selected_documents: int
+    selected_tokens: int
+    influence: np.ndarray
+    tokens: np.ndarray
+    held_out: np.ndarray
+    would_take: np.ndarray
+    agreement: float | None = None
+
+    def __post_init__(self) -> None:
+        columns = (self.influence, self.tokens, self.held_out, self.would_take)
+        if len(lengths := {len(column) for column in columns}) > 1:
+            raise ValueError(
+                f"influence, tokens, held_out and would_take must have one length, got {sorted(lengths)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -281,6 +316,7 @@ class ReportData:
       scores: All scores.
       best: The highest-scored examples, best first.
       worst: The lowest-scored examples, worst first.
+      targets: The targets of Influence Distillation.
       query_groups: The query groups; their section is shown where there are two or more, or where the
         agreement of their halves is known.
       scoring: How the scores were computed.
@@ -301,6 +337,7 @@ class ReportData:
     scores: Scores | None = None
     best: tuple[Example, ...] | None = None
     worst: tuple[Example, ...] | None = None
+    targets: tuple[Target, ...] | None = None
     query_groups: tuple[QueryGroup, ...] | None = None
     scoring: Scoring | None = None
     sources: tuple[Source, ...] | None = None

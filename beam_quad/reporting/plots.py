@@ -189,16 +189,23 @@ def histograms(
     return figure
 
 
-def estimates(items: Sequence[tuple[str, Estimate, str]]) -> Figure:
-    """Plots means with their 95 % intervals, one line each: (label, estimate, colour)."""
-    figure, axes = _figure((_SIZE[0], 0.9 + 0.5 * len(items)))
-    for row, (_, estimate, color) in enumerate(items):
-        axes.errorbar(
-            estimate.mean, row, xerr=estimate.half_width, fmt="o", color=color, capsize=4,
-            linewidth=2, markersize=7,
-        )  # fmt: skip
-    axes.set_yticks(range(len(items)), [label for label, _, _ in items], color=INK)
-    axes.set(ylim=(len(items) - 0.5, -0.5))
+def estimates(lines: Sequence[tuple[str, Sequence[tuple[Estimate, str]]]]) -> Figure:
+    """Plots means with their 95 % intervals.
+
+    Args:
+      lines: A label each, with the (estimate, colour) pairs that share its line. Labels are taken as they are, without
+        mathematics.
+    """
+    figure, axes = _figure((_SIZE[0], 0.9 + 0.5 * len(lines)))
+    for row, (_, pairs) in enumerate(lines):
+        for place, (estimate, color) in enumerate(pairs):
+            axes.errorbar(
+                estimate.mean, row + 0.22 * (place - (len(pairs) - 1) / 2), xerr=estimate.half_width,
+                fmt="o", color=color, capsize=4, linewidth=2, markersize=7,
+            )  # fmt: skip
+    labels = [label for label, _ in lines]
+    axes.set_yticks(range(len(lines)), labels, color=INK, parse_math=False)
+    axes.set(ylim=(len(lines) - 0.5, -0.5))
     axes.margins(x=0.12)
     axes.set_xlabel("mean influence per token")
     _ticks(axes.xaxis, _tick)

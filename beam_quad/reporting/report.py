@@ -3,7 +3,15 @@
 from beam_quad.reporting.comparison import compare
 from beam_quad.reporting.data import ReportData
 from beam_quad.reporting.markup import Html, clean, join, tag
-from beam_quad.reporting.sections import bandit, clusters, overview, provenance, query, scores
+from beam_quad.reporting.sections import (
+    bandit,
+    clusters,
+    overview,
+    provenance,
+    query,
+    scores,
+    targets,
+)
 from beam_quad.reporting.style import STYLE
 
 # Nothing may be loaded or run, whatever a text from the corpus contains.
@@ -24,6 +32,7 @@ def render(data: ReportData) -> str:
         section
         for section in (
             overview.funnel(data),
+            targets.targets(data),
             scores.scores(data, comparison),
             clusters.clusters(data),
             bandit.arms(data),

@@ -5,14 +5,13 @@ References:
 """
 
 import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from beam_quad import seeding
+from beam_quad import archives, seeding
 
 NUM_BUCKETS = 10_000
 # The paper cuts the Pile into examples of 128 words before it weighs them.
@@ -49,15 +48,12 @@ class NgramCounts:
 
     def to_bytes(self) -> bytes:
         """Writes the counts as an npz file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, counts=self.counts)
-        return buffer.getvalue()
+        return archives.dump(counts=self.counts)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "NgramCounts":
         """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-            return cls(archive["counts"])
+        return cls(**archives.parse(raw))
 
 
 class DSIRScorer:

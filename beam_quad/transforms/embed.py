@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
-from beam_quad.embedding import Embedder, EmbedderSpec, load_embedder
+from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
@@ -17,6 +17,7 @@ from beam_quad.io import aligned, files, traffic
 from beam_quad.io.batches import RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split
+from beam_quad.transforms.cache import cached_proxy
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
 from beam_quad.transforms.stage import ModelTask
 
@@ -56,7 +57,7 @@ class EmbedExamples(ModelTask):
     """
 
     corpus: Corpus
-    embedder: EmbedderSpec | None
+    embedder: AnyEmbedderSpec | None
     tokenizer: str | None
     tokenizer_revision: str | None
     reject_bad_files: bool
@@ -78,7 +79,7 @@ class EmbedExamples(ModelTask):
         return self.embedder.device if self.embedder else "cpu"
 
     def load(self) -> _Model:
-        embedder = load_embedder(self.embedder) if self.embedder else None
+        embedder = load_embedder(self.embedder, cached_proxy) if self.embedder else None
         tokenizer = None
         if self.tokenizer is not None:
             tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)

@@ -22,6 +22,7 @@ from beam_quad.transforms.candidates import (
 )
 from beam_quad.transforms.cluster import load_cluster_sums
 from beam_quad.transforms.rounds import Bandit
+from beam_quad.transforms.within_clusters import PropagatedSelection
 
 _SHOWN_EXAMPLES = 8
 _SHOWN_CHARACTERS = 2000
@@ -36,11 +37,13 @@ class FinishedBandit:
       bandit: The bandit.
       num_rounds: Rounds that were run, the pilot included.
       assignments_dir: Folder of `AssignClusters`.
+      propagated: What was taken of the pulled blocks, with `propagate` acceptance.
     """
 
     bandit: Bandit
     num_rounds: int
     assignments_dir: str
+    propagated: PropagatedSelection | None = None
 
     @property
     def state(self) -> BanditState:
@@ -63,7 +66,12 @@ class FinishedBandit:
         folder = self.bandit.blocks_dir
         samples, _ = load_samples_per_pull(folder)
         policy = dataclasses.replace(self.bandit.policy, samples_per_pull=samples)
-        return shortfall_message(policy, load_blocks(folder), self.state)
+        state = self.state
+        if self.propagated is not None:
+            # During the rounds `propagate` only expects what its blocks give.
+            missing = self.propagated.missing_tokens(policy.budget_tokens)
+            state = dataclasses.replace(state, accepted_tokens=policy.budget_tokens - missing)
+        return shortfall_message(policy, load_blocks(folder), state)
 
     def manifest(self, counts: Tally) -> dict[str, Any]:
         """Makes its part of the manifest.
@@ -82,6 +90,7 @@ class FinishedBandit:
             "clusters": int(load_blocks(self.bandit.blocks_dir).num_clusters),
             "influence": {
                 "selected_mean": cautious.mean if cautious else _weighted_mean(scores.selected),
+                **self._held_out_mean(selected),
                 "random_mean": _cluster_weighted_mean(scores.pilot, corpus_tokens),
                 "scored_mean": _weighted_mean(scores.scored),
                 "within_cluster_deviation": state.deviation,
@@ -94,7 +103,7 @@ class FinishedBandit:
         scored = self.bandit.scored(self.num_rounds)
         return page.Scores(
             scored=_sample(scored, np.ones(len(scored["key"]), bool)),
-            selected=_sample(scored, self._is_selected(scored)),
+            selected=_sample(scored, self._stands_for_selection(scored)),
             pilot=_sample(scored, scored["round"] == 0),
             is_census=self.bandit.policy.acceptance == "instance",
         )
@@ -178,7 +187,27 @@ class FinishedBandit:
         values = np.array(table.column("group_influence").to_pylist(), np.float64)
         return list(values.reshape(table.num_rows, -1)[order].T)
 
+    def _held_out_mean(self, selected: dict[int, int]) -> dict[str, float]:
+        """Estimates the selection's mean without bias where the choice within clusters is by prediction."""
+        if self.propagated is None:
+            return {}
+        estimate = stratified_mean(self.scores().selected, selected)
+        return {"selected_mean_held_out": estimate.mean} if estimate else {}
+
+    def _stands_for_selection(self, scored: dict[str, np.ndarray]) -> np.ndarray:
+        """Which scored examples stand for the selection.
+
+        An example that was scored and then taken for its own score says nothing of the many that were not scored. The
+        scored ones are drawn at random from the pulled blocks, so that those of them stand for the others which would
+        be taken by what the rest of their cluster says of them.
+        """
+        if self.propagated is not None:
+            return self.propagated.takes(scored["key"], self.propagated.held_out())
+        return self._is_selected(scored)
+
     def _is_selected(self, scored: dict[str, np.ndarray]) -> np.ndarray:
+        if self.propagated is not None:
+            return self.propagated.takes(scored["key"], scored["influence"])
         state = self.state
         if self.bandit.policy.acceptance == "instance":
             return np.isin(scored["key"], state.accepted_examples.keys)

@@ -1,6 +1,7 @@
 """Which rows of a split are selected: of the bandit's blocks, or by a baseline's ranking; the budget is cut here."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ class Kept:
       influence: float64, nan where the example itself was not scored.
       block_influence: Mean influence of its block's scored examples, float64, nan where there is none.
       unscorable: Row numbers that have no finite score, and are rejected for it, int64.
+      predicted: Influence predicted from other examples, float64, nan where there is none; None where none has one.
+      target: Names of the query groups for which they were taken, or None.
     """
 
     rows: np.ndarray
@@ -40,6 +43,8 @@ class Kept:
     influence: np.ndarray
     block_influence: np.ndarray
     unscorable: np.ndarray
+    predicted: np.ndarray | None = None
+    target: Sequence[str] | None = None
 
 
 class Selection(Protocol):
@@ -84,17 +89,19 @@ class BlockSelection:
         blocks = np.full(len(clusters), -1, np.int64)
         usable = np.flatnonzero(clusters >= 0)
         blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
-        accepted = _find(_arm_code(table["cluster"], table["block"]), _arm_code(clusters, blocks))
-        scored_at = _find(scored["key"], rows.keys)
+        accepted = find_sorted(
+            arm_code(table["cluster"], table["block"]), arm_code(clusters, blocks)
+        )
+        scored_at = find_sorted(scored["key"], rows.keys)
         influence = np.full(len(clusters), np.nan)
         has_score = (scored_at >= 0) & (clusters >= 0)
         influence[has_score] = scored["influence"][scored_at[has_score]]
         unscorable = has_score & np.isnan(influence)
         taken = (accepted >= 0) & (clusters >= 0) & ~unscorable
         if len(table["cluster"]):
-            taken &= _cut_draws(corpus, rows.keys) <= table["highest_draw"][accepted]
+            taken &= cut_draws(corpus.seed, rows.keys) <= table["highest_draw"][accepted]
         if self.bandit.policy.acceptance == "instance":
-            taken &= _find(self._accepted_keys(), rows.keys) >= 0
+            taken &= find_sorted(self._accepted_keys(), rows.keys) >= 0
         at = np.flatnonzero(taken)
         why = accepted[at]
         return Kept(
@@ -147,18 +154,18 @@ class CutBlocks(Task):
         return self.corpus.splits() if self._cuts() else ()
 
     def do(self, piece: Split, model: Any) -> CutExamples:
-        codes = np.array([_arm_code(c, b) for c, b in sorted(self._cuts())], np.int64)
+        codes = np.array([arm_code(c, b) for c, b in sorted(self._cuts())], np.int64)
         rows = self.corpus.rows(piece)
         clusters, _ = read_assignment(self.assignments_dir, piece)
         num = load_blocks(self.bandit.blocks_dir).num_blocks
         at = np.flatnonzero(clusters >= 0)
         blocks = example_blocks(self.corpus.seed, rows.keys[at], clusters[at], num)
-        found = _find(codes, _arm_code(clusters[at], blocks))
+        found = find_sorted(codes, arm_code(clusters[at], blocks))
         scored = self.bandit.scored(self.num_rounds)
         unscorable = np.isin(rows.keys[at], scored["key"][np.isnan(scored["influence"])])
         kept = (found >= 0) & ~unscorable
         at, found = at[kept], found[kept]
-        draws = _cut_draws(self.corpus, rows.keys[at])
+        draws = cut_draws(self.corpus.seed, rows.keys[at])
         return CutExamples(found, draws, rows.tokens[at])
 
     def finish(self, total: CutExamples | None) -> None:
@@ -204,7 +211,7 @@ class CutBlocks(Task):
         if self.bandit.policy.acceptance == "block":
             return {(b.cluster_id, b.block, b.round, b.influence) for b in state.accepted}
         scored = self.bandit.scored(self.num_rounds)
-        means = _block_means(scored)
+        means = block_means(scored)
         examples = state.accepted_examples
         arms = zip(
             examples.cluster_id.tolist(),
@@ -333,7 +340,7 @@ def ranking(
     """
     ranks = preference.rank(corpus, split, rows)
     unscorable = rows.usable & ~np.isfinite(ranks)
-    packed = priorities(np.where(unscorable, np.nan, ranks), _cut_draws(corpus, rows.keys))
+    packed = priorities(np.where(unscorable, np.nan, ranks), cut_draws(corpus.seed, rows.keys))
     return np.where(rows.usable, packed, np.uint64(0)), unscorable
 
 
@@ -360,15 +367,17 @@ class EqualClusters:
         return None
 
 
-def _cut_draws(corpus: Corpus, keys: np.ndarray) -> np.ndarray:
-    return seeding.mix(corpus.seed, "cut", keys)
+def cut_draws(seed: int, keys: np.ndarray) -> np.ndarray:
+    """Draws what decides between equal ranks, and the order in which a block is cut, uint64 [n]; the lowest first."""
+    return seeding.mix(seed, "cut", keys)
 
 
-def _arm_code(cluster: Any, block: Any) -> Any:
+def arm_code(cluster: Any, block: Any) -> Any:
+    """Packs a cluster and a block into one integer that sorts like the pair."""
     return np.asarray(cluster, np.int64) * (1 << 32) + np.asarray(block, np.int64)
 
 
-def _find(sorted_values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def find_sorted(sorted_values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Finds values in an ascending array: their index, or -1; int64 [n]."""
     if not len(sorted_values):
         return np.full(len(wanted), -1, np.int64)
@@ -376,9 +385,10 @@ def _find(sorted_values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(sorted_values[at] == wanted, at, -1)
 
 
-def _block_means(scored: dict[str, np.ndarray]) -> dict[tuple[int, int], float]:
+def block_means(scored: dict[str, np.ndarray]) -> dict[tuple[int, int], float]:
+    """Averages the scored examples (`Bandit.scored`) of each block over their tokens."""
     finite = np.isfinite(scored["influence"])
-    codes = _arm_code(scored["cluster"], scored["block"])[finite]
+    codes = arm_code(scored["cluster"], scored["block"])[finite]
     unique, at = np.unique(codes, return_inverse=True)
     tokens = scored["tokens"][finite]
     # Sums of (influence x tokens) of at most a few dozen examples, in the order of their keys.

@@ -13,10 +13,12 @@ from beam_quad import reporting
 from beam_quad.additive import Tally
 from beam_quad.clustering import distinctive_terms
 from beam_quad.io import files
+from beam_quad.records import Budget
 from beam_quad.reporting import data as page
 from beam_quad.transforms.calibrate import calibration_path
 from beam_quad.transforms.cluster import load_cluster_sums, read_fit
 from beam_quad.transforms.corpus import Corpus, read_json
+from beam_quad.transforms.distilled import FinishedDistillation
 from beam_quad.transforms.finished import FinishedBandit
 from beam_quad.transforms.stage import timing_path
 from beam_quad.transforms.texts import Query
@@ -39,6 +41,9 @@ class Summary:
       fingerprints: Content of the models and of the input, by name.
       corpus: The corpus.
       output: The output directory.
+      budget: What was asked for.
+      title: What was run, for the report's head.
+      policy: The policy in words.
       stages: Name and clock of every stage, in order.
       query: The query groups.
       query_dir: Folder of `FitQueryVectors`, or None.
@@ -47,6 +52,7 @@ class Summary:
       bandit: The bandit that has played, or None for a baseline.
       scores_dir: Folder of `ScoreExamples`, or None.
       calibration_dir: Folder of `CalibrateScoring`, or None.
+      distillation: Influence Distillation that is done, or None.
     """
 
     config: dict[str, Any]
@@ -54,7 +60,10 @@ class Summary:
     fingerprints: dict[str, Any]
     corpus: Corpus
     output: str
-    stages: tuple[tuple[str, str], ...]
+    budget: Budget
+    title: str
+    policy: str
+    stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
     query_dir: str | None = None
     clusters_dir: str | None = None
@@ -62,6 +71,7 @@ class Summary:
     bandit: FinishedBandit | None = None
     scores_dir: str | None = None
     calibration_dir: str | None = None
+    distillation: FinishedDistillation | None = None
 
     def manifest(self, counts: Tally, parts: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests."""
@@ -89,13 +99,16 @@ class Summary:
             "tokens": {
                 "read": counts["tokens_read"],
                 "selected": counts["tokens_selected"],
-                "budget": self.config["budget_tokens"],
+                "budget": self._budget_tokens(),
             },
+            "budget": dataclasses.asdict(self.budget),
             "files": parts,
         }
         result["shortfall"] = self._shortfall(counts)
         if self.bandit is not None:
             result |= self.bandit.manifest(counts)
+        if self.distillation is not None:
+            result |= self.distillation.manifest(counts)
         if self.calibration_dir is not None:
             result["scoring"] = self._calibration()
         return result
@@ -107,6 +120,8 @@ class Summary:
     def _num_scored(self) -> int:
         if self.bandit is not None:
             return self.bandit.num_scored()
+        if self.distillation is not None:
+            return self.distillation.num_scored()
         if self.scores_dir is not None:
             return int(read_json(files.join(self.scores_dir, "scores.json")).get("scored", 0))
         return 0
@@ -129,29 +144,29 @@ class Summary:
             num_halvings=sum(int(files.read_bytes(p)) for p in halvings if files.exists(p)),
         )
 
+    def _budget_tokens(self) -> int | None:
+        return self.budget.amount if self.budget.unit == "tokens" else None
+
     def _shortfall(self, counts: Tally) -> str | None:
-        budget = self.config["budget_tokens"]
-        if counts["tokens_selected"] >= budget:
+        amount, unit = self.budget.amount, self.budget.unit
+        selected = counts["tokens_selected" if unit == "tokens" else "selected"]
+        if selected >= amount:
             return None
         if self.bandit is not None:
             return self.bandit.shortfall()
-        missing = budget - counts["tokens_selected"]
+        usable = counts["tokens_read"] if unit == "tokens" else counts["read"] - counts["rejected"]
         return (
-            f"{missing:,} of {budget:,} tokens are missing: the corpus has {counts['tokens_read']:,} usable "
-            "tokens; give a larger corpus or lower --budget_tokens"
+            f"{amount - selected:,} of {amount:,} {unit} are missing: the corpus has {usable:,} usable "
+            f"{unit}; give a larger corpus or lower --budget_{unit}"
         )
 
     def _report_data(self, manifest: dict[str, Any], counts: Tally) -> page.ReportData:
-        config = self.config
-        title, description = f"Baseline selection: {config['policy']}", config["policy"]
-        if self.bandit is not None:
-            title = "Quad selection"
-            description = f"quad: bandit over clusters, {config['acceptance']} acceptance"
         numbers, timings = manifest["counts"], self._timings()
-        best, worst = self.bandit.extremes() if self.bandit else (None, None)
+        scored = self.bandit or self.distillation
+        best, worst = scored.extremes() if scored else (None, None)
         return page.ReportData(
-            title=title,
-            policy=description,
+            title=self.title,
+            policy=self.policy,
             subtitle=f"{self.output}, finished {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
             funnel=page.Funnel(
                 read=numbers["read"],
@@ -160,7 +175,7 @@ class Summary:
                 selected=numbers["selected"],
                 tokens_read=manifest["tokens"]["read"],
                 tokens_selected=manifest["tokens"]["selected"],
-                tokens_budget=config["budget_tokens"],
+                tokens_budget=self._budget_tokens(),
                 scored=numbers["scored"] or None,
                 bad_files=numbers["bad_files"],
             ),
@@ -171,13 +186,14 @@ class Summary:
             if self.bandit
             else None,
             scores=self.bandit.scores() if self.bandit else None,
+            targets=self.distillation.targets(counts) if self.distillation else None,
             scoring=self._scoring(),
             best=best,
             worst=worst,
             query_groups=self._query_groups(),
             sources=_sources(counts),
             timings=timings,
-            configuration=config,
+            configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},
         )
 
@@ -247,6 +263,8 @@ class Summary:
             return None
         counts = read_json(files.join(self.query_dir, "query.json"))
         halves = self._calibration().get("halves", {})
+        if self.distillation is not None:
+            halves = self.distillation.halves()
         pilot = self.bandit.group_influence() if self.bandit is not None else []
         return tuple(
             page.QueryGroup(

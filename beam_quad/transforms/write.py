@@ -22,12 +22,13 @@ from beam_quad.io.output import (
     write_rejected,
     write_selected,
 )
-from beam_quad.records import Reason, Split
+from beam_quad.records import Budget, Reason, Split
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.embed import bad_file_detail
 from beam_quad.transforms.select import Kept, Selection
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
+from beam_quad.transforms.weigh import Weights
 
 # Trainers like files of some 100 MB; a part is not gathered from more splits than keep its worker busy a few minutes.
 _PART_BYTES = 128 << 20
@@ -78,16 +79,18 @@ class WriteSelection(Task):
       selection: Says which rows are selected.
       output: The output directory.
       output_format: Format of the selected parts.
-      budget_tokens: Tokens asked for, which with the corpus's tell how large the parts will be.
+      budget: What is asked for, which with the corpus's size tells how large the parts will be.
       summary: Makes the manifest and the report.
+      weights: Weighs what is selected, or None for a selection without weights.
     """
 
     corpus: Corpus
     selection: Selection
     output: str
     output_format: str
-    budget_tokens: int
+    budget: Budget
     summary: Summary
+    weights: Weights | None = None
 
     @property
     def name(self) -> str:
@@ -102,8 +105,9 @@ class WriteSelection(Task):
         return files.join(self.output, "_run", "write")
 
     def pieces(self) -> list[Part]:
-        tokens = max(1, self.corpus.totals().get("tokens", 0))
-        runs = part_runs(self.corpus.splits(), min(1.0, self.budget_tokens / tokens))
+        tokens = self.corpus.totals().get("tokens", 0)
+        share = self.budget.share(self.corpus.num_usable(), tokens)
+        runs = part_runs(self.corpus.splits(), share)
         return [Part(i, len(runs), first, last) for i, (first, last) in enumerate(runs)]
 
     def prefixes(self) -> tuple[str, ...]:
@@ -128,6 +132,7 @@ class WriteSelection(Task):
             files.join(self.output, "selected", selected_name),
             self._select(piece, counts, rejected),
             self.corpus.plan().schema,
+            weighted=self.weights is not None,
         )
         rejected_name = part_name(piece.number, piece.num_parts)
         refused = write_rejected(files.join(self.output, "rejected", rejected_name), rejected)
@@ -195,7 +200,11 @@ class WriteSelection(Task):
             counts.append(_counts(split, rows, kept))
             if len(kept.rows):
                 traffic.count("bytes_read", split.size_bytes)
-                yield Selected(split, split.first_row + kept.rows, _provenance(split, rows, kept))
+                weights = None
+                if self.weights is not None:
+                    weights = self.weights.of(self.corpus, split, rows)[kept.rows]
+                why = _provenance(split, rows, kept)
+                yield Selected(split, split.first_row + kept.rows, why, weights)
 
     def _bad_file(self, split: Split) -> Iterator[Rejected]:
         # One line a file, however many splits it has.
@@ -259,6 +268,8 @@ def _provenance(split: Split, rows: aligned.Rows, kept: Kept) -> Any:
         round=_or_null(kept.round),
         influence=kept.influence,
         block_influence=kept.block_influence,
+        predicted_influence=kept.predicted,
+        target=kept.target,
     )
 
 
@@ -308,6 +319,10 @@ def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
         counts[f"rejected/{aligned.reason_of(int(code))}"] = int(count)
     if len(kept.unscorable):
         counts[f"rejected/{Reason.NOT_FINITE}"] = len(kept.unscorable)
+    for target in sorted(set(kept.target or ())):
+        own = np.array([name == target for name in kept.target or ()])
+        counts[f"target/{target}/documents"] = int(own.sum())
+        counts[f"target/{target}/tokens"] = int(tokens[own].sum())
     clustered = kept.cluster >= 0
     clusters, at = np.unique(kept.cluster[clustered], return_inverse=True)
     documents, sums = np.bincount(at), np.bincount(at, weights=tokens[clustered])

@@ -1,11 +1,16 @@
 """How much of what an oracle would select does the bandit find, and does it meet its budget?
 
-    python -m tests.benchmarks.bandit [--quick]
+    python -m tests.benchmarks.bandit [--quick] [--acceptance propagate]
 
 Simulated corpora: 18 domains of equal size, one of them the query's, with means and spreads as METHODS.md (section D)
 measured them; clusters of purity about .85, so that most of the spread within a cluster is what strayed into it. Every
 document is simulated, and blocks, pulls, thresholds and acceptance are the package's own. A selection's mean influence is
 put on a scale from 0, random selection, to 1, taking the clusters in order of their true means.
+
+With `--acceptance propagate` every document has an embedding of 8 dimensions besides, one of which tells a part of how far
+its influence lies from its cluster's mean. That part, the R² within clusters, is what a regression on endlessly many
+scored documents would explain; `found` is what the regressions on the scored ones do. Next to it stands `block`
+acceptance with pulls so large that it scores as many documents. A choice within clusters can pass the oracle's 1.
 """
 
 import argparse
@@ -29,6 +34,10 @@ from beam_quad.bandit import (
     replay,
     rules,
 )
+from beam_quad.transforms.within_clusters import ClusterRegression
+
+DIM = 8
+R_SQUARED = (0.0, 0.3, 0.6, 0.9)
 
 # The query's domain, ten others and seven of noise: on average .017, as measured for a random selection.
 DOMAIN_MEANS = np.array(
@@ -58,6 +67,7 @@ class Outcome:
     share_of_oracle: float
     budget_met: float
     documents_scored: int
+    found: float = 0.0
 
 
 class Corpus:
@@ -76,6 +86,7 @@ class Corpus:
         order = np.lexsort((keys, block, cluster_id))
         self.keys, cluster_id, block = keys[order], cluster_id[order], block[order]
         self.influence = _influence(rng, cluster_id, num_clusters)
+        self.cluster_id, self.noise = cluster_id, rng.normal(size=(cluster_id.size, DIM + 1))
         self.tokens = np.ceil(rng.lognormal(5.9, 0.8, cluster_id.size)).astype(np.int64) + 1
         in_reserve = np.ones(cluster_id.size, dtype=bool)
         self.blocks = Blocks.of(counts, cluster_id, block, self.tokens, in_reserve)
@@ -93,10 +104,20 @@ class Corpus:
         totals = np.bincount(self.blocks.cluster_id, self.block_totals, self.blocks.num_clusters)
         return totals / np.maximum(tokens, 1)
 
-    def score(self, cluster_id: int, block: int) -> PullScores:
+    def embeddings(self, r_squared: float) -> np.ndarray:
+        """Embeddings that tell so much of the variance of influence within clusters, float64 [documents, DIM]."""
+        sizes = np.maximum(np.bincount(self.cluster_id), 1)
+        means = np.bincount(self.cluster_id, self.influence) / sizes
+        deviations = self.influence - means[self.cluster_id]
+        told = r_squared**0.5 * deviations / deviations.std()
+        told += (1 - r_squared) ** 0.5 * self.noise[:, DIM]
+        return np.column_stack([told, self.noise[:, 1:DIM]])
+
+    def score(self, cluster_id: int, block: int, samples_per_pull: int | None = None) -> PullScores:
         place = self.blocks.offsets[cluster_id] + block
         start = self.starts[place]
-        at = slice(start, min(start + self.samples_per_pull, self.starts[place + 1]))
+        samples = samples_per_pull or self.samples_per_pull
+        at = slice(start, min(start + samples, self.starts[place + 1]))
         return PullScores(cluster_id, block, self.keys[at], self.tokens[at], self.influence[at])
 
     def best_threshold(self, means: np.ndarray, share: float) -> float:
@@ -107,14 +128,18 @@ class Corpus:
     def outcome(self, places: np.ndarray, taken: np.ndarray, budget: int, scored: int) -> Outcome:
         """Values a selection of `taken` tokens of the blocks at `places`."""
         means = self.block_totals[places] / self.blocks.tokens[places]
-        mean = float(means @ taken) / max(int(taken.sum()), 1)
+        return self.valued(float(means @ taken), int(taken.sum()), budget, scored)
+
+    def valued(self, total: float, taken: int, budget: int, scored: int) -> Outcome:
+        """Puts the influence of a selection of `taken` tokens, summed over them, on the scale."""
+        mean = total / max(taken, 1)
         random = float(self.block_totals.sum()) / self.num_tokens
         best = np.argsort(-self.true_means)
         supply = self.blocks.per_cluster(self.blocks.tokens)[best]
         # The oracle selects as much: where the budget is missed, it need not go down as far either.
-        given = np.clip(int(taken.sum()) - (np.cumsum(supply) - supply), 0, supply)
-        oracle = float(self.true_means[best] @ given) / max(int(taken.sum()), 1)
-        return Outcome((mean - random) / (oracle - random), int(taken.sum()) / budget, scored)
+        given = np.clip(taken - (np.cumsum(supply) - supply), 0, supply)
+        oracle = float(self.true_means[best] @ given) / max(taken, 1)
+        return Outcome((mean - random) / (oracle - random), taken / budget, scored)
 
 
 def _influence(rng: np.random.Generator, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
@@ -130,12 +155,18 @@ def _influence(rng: np.random.Generator, cluster_id: np.ndarray, num_clusters: i
 
 def play(corpus: Corpus, policy: QuadPolicy) -> Outcome:
     """Runs rounds, each decided by a replay of all before it, as the pipeline does."""
+    return _outcome_of(corpus, policy, play_rounds(corpus, policy)[0])
+
+
+def play_rounds(corpus: Corpus, policy: QuadPolicy) -> tuple[BanditState, list[PullScores]]:
+    """Runs rounds until the bandit stops; returns all pulls, too."""
     rounds: list[tuple[PullScores, ...]] = []
     state = replay(policy, corpus.blocks, rounds)
     while not state.is_done:
-        rounds.append(tuple(corpus.score(*pull) for pull in state.pulls))
+        pulls = state.pulls
+        rounds.append(tuple(corpus.score(*pull, policy.samples_per_pull) for pull in pulls))
         state = replay(policy, corpus.blocks, rounds)
-    return _outcome_of(corpus, policy, state)
+    return state, [pull for scores in rounds for pull in scores]
 
 
 def _outcome_of(corpus: Corpus, policy: QuadPolicy, state: BanditState) -> Outcome:
@@ -143,6 +174,61 @@ def _outcome_of(corpus: Corpus, policy: QuadPolicy, state: BanditState) -> Outco
     taken = np.array([b.take_tokens for b in state.accepted], dtype=np.int64)
     scored = state.log[-1].scored_examples
     return corpus.outcome(np.array(places, dtype=np.int64), taken, policy.budget_tokens, scored)
+
+
+def propagate(corpus: Corpus, budget: int, seed: int) -> list[Outcome]:
+    """Runs rounds of `propagate`, which no embedding changes, and values what is taken at every R²."""
+    policy = QuadPolicy(budget, corpus.samples_per_pull, seed=seed, acceptance="propagate")
+    state, pulls = play_rounds(corpus, policy)
+    scored = state.log[-1].scored_examples
+    return [best_predicted(corpus, policy, pulls, scored, r_squared) for r_squared in R_SQUARED]
+
+
+def best_predicted(
+    corpus: Corpus, policy: QuadPolicy, pulls: list[PullScores], scored: int, r_squared: float
+) -> Outcome:
+    """Takes, of all pulled blocks, the documents that are known or predicted to be best."""
+    embeddings = corpus.embeddings(r_squared)
+    ranks, unscored = np.full(corpus.keys.size, np.nan), np.zeros(corpus.keys.size, bool)
+    by_cluster: dict[int, list[np.ndarray]] = {}
+    for pull in pulls:
+        place = corpus.blocks.offsets[pull.cluster_id] + pull.block
+        documents = np.arange(corpus.starts[place], corpus.starts[place + 1])
+        by_cluster.setdefault(pull.cluster_id, []).append(documents)
+        unscored[documents[policy.samples_per_pull :]] = True
+    for blocks in by_cluster.values():
+        known = np.concatenate([documents[: policy.samples_per_pull] for documents in blocks])
+        others = np.concatenate([documents[policy.samples_per_pull :] for documents in blocks])
+        fitted = ClusterRegression.fit(
+            embeddings[known], corpus.influence[known], corpus.tokens[known], corpus.keys[known], 0
+        )
+        ranks[known], ranks[others] = corpus.influence[known], fitted.predict(embeddings[others])
+    found = _explained(ranks[unscored], corpus.influence[unscored], corpus.cluster_id[unscored])
+    order = np.argsort(-ranks)[: np.count_nonzero(~np.isnan(ranks))]
+    tokens = corpus.tokens[order]
+    taken = np.clip(policy.budget_tokens - (np.cumsum(tokens) - tokens), 0, tokens)
+    total = float(corpus.influence[order] @ taken)
+    outcome = corpus.valued(total, int(taken.sum()), policy.budget_tokens, scored)
+    return dataclasses.replace(outcome, found=found)
+
+
+def _explained(predicted: np.ndarray, influence: np.ndarray, cluster_id: np.ndarray) -> float:
+    """The squared correlation of predictions with influence, both about the means of their clusters."""
+
+    def centred(values: np.ndarray) -> np.ndarray:
+        means = np.bincount(cluster_id, values) / np.maximum(np.bincount(cluster_id), 1)
+        return values - means[cluster_id]
+
+    return float(np.corrcoef(centred(predicted), centred(influence))[0, 1] ** 2)
+
+
+def as_many_scored(corpus: Corpus, budget: int, seed: int, scored: int) -> Outcome:
+    """`block` acceptance with pulls of the size at which it scores about as many documents."""
+    samples = corpus.samples_per_pull
+    for _ in range(3):
+        outcome = play(corpus, QuadPolicy(budget, samples, seed=seed))
+        samples = max(round(samples * scored / outcome.documents_scored), 1)
+    return outcome
 
 
 def water_level(corpus: Corpus, budget: int, seed: int) -> Outcome:
@@ -242,6 +328,22 @@ def run(case: Case, is_quick: bool) -> dict[str, list[Outcome]]:
     return outcomes
 
 
+def run_propagate(case: Case, is_quick: bool) -> dict[str, list[Outcome]]:
+    """`propagate` at every R², and `block` with as many documents scored."""
+    names = ("block", "block, as many", *(f"propagate, R² {r:g}" for r in R_SQUARED))
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+    for seed in range(max(num_seeds(case, is_quick) // 3, 1)):
+        corpus = Corpus(case.num_clusters, case.cluster_size, case.is_skewed, seed)
+        budget = int(case.share * corpus.num_tokens)
+        found = propagate(corpus, budget, seed)
+        as_many = as_many_scored(corpus, budget, seed, found[0].documents_scored)
+        for name, outcome in zip(
+            names, (water_level(corpus, budget, seed), as_many, *found), strict=True
+        ):
+            outcomes[name].append(outcome)
+    return outcomes
+
+
 def _range(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.2f}-{max(values):.2f})"
 
@@ -249,25 +351,26 @@ def _range(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer seeds and cases")
-    is_quick = parser.parse_args().quick
-    result: dict[str, dict[str, float]] = {
-        "share_of_oracle": {},
-        "budget_met": {},
-        "documents_scored": {},
-    }
-    print(f"{'case':<20}{'rule':<20}{'share of oracle':<22}{'budget met':<22}scored")
+    parser.add_argument("--acceptance", choices=("block", "propagate"), default="block")
+    flags = parser.parse_args()
+    is_propagate = flags.acceptance == "propagate"
+    columns = [field.name for field in dataclasses.fields(Outcome)]
+    result: dict[str, dict[str, float]] = {key: {} for key in columns}
+    print(f"{'case':<20}{'rule':<20}{'share of oracle':<22}{'budget met':<22}scored  found")
     for case in CASES:
-        if is_quick and case.is_skewed and case.num_clusters >= 10_000:
+        if case.num_clusters >= 10_000 and (is_propagate or (flags.quick and case.is_skewed)):
             continue
         began = time.perf_counter()
-        for name, outcomes in run(case, is_quick).items():
-            columns = {key: [getattr(o, key) for o in outcomes] for key in result}
-            shares, met = columns["share_of_oracle"], columns["budget_met"]
-            scored = float(np.mean(columns["documents_scored"]))
-            print(f"{case.name:<20}{name:<20}{_range(shares):<22}{_range(met):<22}{scored:,.0f}")
-            if name == "water level":
-                for key in result:
-                    result[key][case.name] = round(float(np.mean(columns[key])), 4)
+        ran = run_propagate(case, flags.quick) if is_propagate else run(case, flags.quick)
+        for name, outcomes in ran.items():
+            values = {key: [getattr(o, key) for o in outcomes] for key in columns}
+            shares, met = _range(values["share_of_oracle"]), _range(values["budget_met"])
+            scored, found = (float(np.mean(values[key])) for key in columns[2:])
+            print(f"{case.name:<20}{name:<20}{shares:<22}{met:<22}{scored:<8,.0f}{found:.2f}")
+            if is_propagate or name == "water level":
+                row = f"{case.name}, {name}" if is_propagate else case.name
+                for key in columns:
+                    result[key][row] = round(float(np.mean(values[key])), 4)
         print(f"{'':<20}{len(outcomes)} seeds, {time.perf_counter() - began:.1f} s")
     print(json.dumps(result))
 

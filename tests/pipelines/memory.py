@@ -38,7 +38,7 @@ def select(
     """Selects with Quad's defaults; returns the sorted ids and the influence of every scored example by id."""
     proxy = load_proxy(ProxySpec(proxy_path, num_threads=1))
     embedder = load_embedder(EmbedderSpec("hashing"))
-    texts, ids = _read(corpus)
+    texts, ids = read(corpus)
     tokens = np.array([len(t) for t in tokenize(proxy.tokenizer, texts)], np.int64)
     keys = seeding.keys(ids)
     points = embedder.embed(texts).astype(np.float16).astype(np.float32)
@@ -60,7 +60,7 @@ def select(
     sample = ([ids[i] for i in fit], [texts[i] for i in fit], seed)
     bases = {m: eigenbasis(s) for m, s in covariance_sums(proxy, tracked, *sample).items()}
     curvature = Curvature.from_parts(bases, eigenvalue_sums(proxy, tracked, bases, *sample))
-    gradient = query_gradient(proxy, tracked, _read(query, is_query=True)[0]).mean()
+    gradient = query_gradient(proxy, tracked, read(query, is_query=True)[0]).mean()
     scorer = InfluenceScorer(proxy, tracked, {"query": curvature.precondition(gradient)})
 
     policy = QuadPolicy(budget_tokens=budget, samples_per_pull=samples, num_rounds=num_rounds)
@@ -85,7 +85,8 @@ def select(
     return sorted(chosen), influence
 
 
-def _read(folder: str, is_query: bool = False) -> tuple[list[str], list[str]]:
+def read(folder: str, is_query: bool = False) -> tuple[list[str], list[str]]:
+    """Reads the usable texts of a folder and their ids."""
     plan = plan_input([folder], is_query=is_query)
     texts, ids = [], []
     for split in plan.splits:

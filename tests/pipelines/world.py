@@ -13,7 +13,7 @@ import torch
 import transformers
 from tokenizers import models, pre_tokenizers
 
-from pipelines import quad
+from pipelines import influence_distillation, quad
 
 KINDS = ("biology", "law", "news", "code", "noise")
 _WORDS_PER_KIND = 40
@@ -62,6 +62,29 @@ class World:
                 built += [f"--{name}={item}" for item in values]
         return built
 
+    def distillation_arguments(self, output: pathlib.Path, **flags: Any) -> list[str]:
+        """Builds a command line of Influence Distillation."""
+        quads_own = dict.fromkeys(
+            ("num_clusters", "num_rounds", "blocks_per_cluster", "max_cluster_share")
+        )
+        return self.arguments(output, **(quads_own | {"num_landmarks": 200} | flags))
+
+    def distill(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
+        """Runs Influence Distillation and returns its manifest."""
+        arguments = [*self.distillation_arguments(output, **flags), *beam]
+        assert influence_distillation.main(arguments) == 0
+        return manifest_of(output)
+
+    def query_of(self, kind: str) -> str:
+        """Writes, once, a query set of one kind; returns its folder."""
+        folder = self.root / "queries" / kind
+        if not folder.exists():
+            rng = np.random.default_rng(KINDS.index(kind) + 100)
+            folder.mkdir(parents=True)
+            lines = [json.dumps({"text": text_of(rng, kind)}) for _ in range(24)]
+            (folder / "query.jsonl").write_text("\n".join(lines))
+        return str(folder)
+
     def run(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
         """Runs the pipeline and returns its manifest."""
         assert quad.main([*self.arguments(output, **flags), *beam]) == 0
@@ -74,8 +97,13 @@ def manifest_of(output: pathlib.Path) -> dict[str, Any]:
 
 def selected(output: pathlib.Path) -> list[dict[str, Any]]:
     """Reads why each row was selected, in order."""
+    return [row["beam_quad"] for row in selected_rows(output)]
+
+
+def selected_rows(output: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the selected rows, in order."""
     tables = [pq.read_table(p) for p in sorted((output / "selected").glob("*.parquet"))]
-    return [row for table in tables for row in table.column("beam_quad").to_pylist()]
+    return [row for table in tables for row in table.to_pylist()]
 
 
 def selected_ids(output: pathlib.Path) -> list[str]:

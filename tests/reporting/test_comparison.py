@@ -72,7 +72,7 @@ def test_a_census_has_no_interval_of_its_own(data):
     scores = dataclasses.replace(data.scores, is_census=True)
     result = comparison.compare(dataclasses.replace(data, scores=scores))
     assert result.by_clusters is None
-    assert result.cautious.standard_error == 0
+    assert result.selection.standard_error == 0
 
 
 def test_columns_of_different_lengths_are_refused():

@@ -15,7 +15,7 @@ WORKLOAD = Workload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget_tokens=25_000_000,
     num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16, reserve_examples=500_000,
     scoring=SCORING, context_length=1024, max_windows=4, normalize=False, is_two_forwards=False, curvature="ekfac",
-    embedding_dim=384, embedder_parameters=20_000_000, embedder_max_tokens=256,
+    embedding_dim=384, embedder_flops=1e10, embeds_with_proxy=False,
     curvature_examples=4000, factor_bytes=2**30, query_tokens=50_000, num_query_vectors=2,
     vector_bytes=2**20, cores=16,
 )  # fmt: skip
@@ -70,7 +70,7 @@ def test_more_candidates_cross_the_shuffle_than_are_kept_and_no_more_than_there_
 
 
 def test_embedding_never_takes_less_than_tokenising_the_corpus():
-    by_hashing = stages(dataclasses.replace(WORKLOAD, embedder_parameters=0))["embed"]
+    by_hashing = stages(dataclasses.replace(WORKLOAD, embedder_flops=0))["embed"]
     assert by_hashing.flops == 0
     assert by_hashing.hours * 3600 == pytest.approx(500e6 * 4 / (1.5e6 * 16))
     assert not by_hashing.is_model
@@ -86,6 +86,15 @@ def test_the_encoder_and_two_forwards_are_priced_at_the_rate_of_float32(is_two_f
         "embed": float32, "curvature": bfloat16, "pilot": bfloat16, "calibrate": bfloat16,
         "16 rounds, at most": float32 if is_two_forwards else bfloat16,
     })  # fmt: skip
+
+
+def test_products_of_the_proxys_blocks_are_priced_at_the_rate_of_its_dtype():
+    workload = dataclasses.replace(WORKLOAD, embeds_with_proxy=True, embedder_flops=1e11)
+    plan = plan_cost(workload, Device.hopper("bfloat16"), Device.hopper("float32"))
+    embed = plan.stages[0]
+    assert embed.flops == 1e6 * 1e11
+    assert embed.flops / embed.hours / 3600 == pytest.approx(0.4 * 989e12)
+    assert "encoder" not in format_plan(plan)
 
 
 def test_a_dtype_without_a_rate_is_refused():
@@ -110,7 +119,7 @@ def test_the_table_names_its_assumptions():
 
 def test_a_device_is_named_once_where_nothing_else_runs_in_float32():
     bfloat16, float32 = Device.hopper("bfloat16"), Device.hopper("float32")
-    hashing = dataclasses.replace(WORKLOAD, embedder_parameters=0)
+    hashing = dataclasses.replace(WORKLOAD, embedder_flops=0)
     for plan in (plan_cost(WORKLOAD, float32, float32), plan_cost(hashing, bfloat16, float32)):
         assert f"models: {plan.proxy_device.name}, " in format_plan(plan)
     assert float32.name == "1 x H100/H200 at 40 % of 67 TFLOP/s float32 without TF32"

@@ -1,5 +1,4 @@
 import dataclasses
-import html.parser
 import math
 import re
 
@@ -8,38 +7,7 @@ import pytest
 
 from beam_quad import reporting
 from beam_quad.reporting.sections import query
-
-_VOID = {"meta", "br", "hr"}
-
-
-class _Page(html.parser.HTMLParser):
-    """Checks that every tag is closed in order, and keeps what there is."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.links, self.ids, self.text = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [value for key, value in attrs if key == "id"]
-        self.links += [
-            v for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "action", "data")
-        ]
-        assert not any(key.startswith("on") for key, _ in attrs)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        self.text.append(text)
+from tests.reporting.parsed import Page
 
 
 def sections(text):
@@ -47,7 +15,7 @@ def sections(text):
 
 
 def test_the_page_is_well_formed_and_has_every_section(page):
-    parsed = _Page(page)
+    parsed = Page(page)
     assert sections(page) == {
         "funnel", "scores", "clusters", "arms", "rounds", "examples", "groups", "scoring", "sources",
         "timing", "configuration",
@@ -56,14 +24,14 @@ def test_the_page_is_well_formed_and_has_every_section(page):
 
 
 def test_texts_of_the_corpus_are_shown_and_never_run(page):
-    parsed = _Page(page)
+    parsed = Page(page)
     assert "<script>alert('stolen')</script>" in "".join(parsed.text)
     assert not {"script", "img", "iframe", "object", "link"} & set(parsed.tags)
     assert page.count("</body>") == 1
 
 
 def test_nothing_is_fetched(page):
-    parsed = _Page(page)
+    parsed = Page(page)
     assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
     assert "@import" not in page
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
@@ -80,7 +48,7 @@ def test_the_page_can_be_written(page):
 def test_a_policy_that_scores_nothing_gets_a_page_without_those_sections(data):
     bare = reporting.ReportData("Random", "random", dataclasses.replace(data.funnel, scored=None))
     text = reporting.render(bare)
-    _Page(text)
+    Page(text)
     assert sections(text) == {"funnel"}
     assert "random draw" not in text
     listed = reporting.render(
@@ -218,7 +186,7 @@ def test_degenerate_data_still_gives_a_page(data):
     one = reporting.ScoredSample(np.ones(1), np.ones(1, np.int64), np.zeros(1, np.int64))
     empty = reporting.Cluster(0, 0, 0, 0, 0)
     for scores in (reporting.Scores(none, none, none), reporting.Scores(one, one, one)):
-        _Page(
+        Page(
             reporting.render(
                 dataclasses.replace(
                     data,

@@ -1,7 +1,9 @@
 """The first screen: what was selected, how good against random, was the budget met, what to know."""
 
-from beam_quad.reporting.comparison import Comparison
-from beam_quad.reporting.data import Funnel, Notice, ReportData
+from collections.abc import Sequence
+
+from beam_quad.reporting.comparison import Comparison, Contrast, compare_target
+from beam_quad.reporting.data import Funnel, Notice, ReportData, Target
 from beam_quad.reporting.formatting import (
     compact,
     count,
@@ -11,26 +13,37 @@ from beam_quad.reporting.formatting import (
     ratio,
     signed,
 )
-from beam_quad.reporting.markup import Html, Section, bar, join, tag
+from beam_quad.reporting.markup import Html, Section, bar, clean, join, tag
 from beam_quad.reporting.sections.query import poor_agreements
+from beam_quad.reporting.sections.targets import in_deviations, poor_propagations
+
+_MAX_NAMES = 4
+_NAME_CHARACTERS = 20
 
 
 def head(data: ReportData, comparison: Comparison | None) -> Html:
     """Makes the page's head: title, verdict, tiles and notices."""
     subtitle = join([x for x in (data.policy, data.subtitle) if x], " · ")
-    tiles = (_selected(data), _budget(data.funnel), _random(comparison), _scored(data), _time(data))
+    tiles = (
+        _selected(data),
+        _budget(data.funnel),
+        _random(comparison) if comparison is not None else _random_by_target(data.targets or ()),
+        _scored(data),
+        _time(data),
+    )
     return tag(
         "header",
         tag("h1", data.title),
         tag("p", subtitle, class_="muted"),
-        tag("p", _verdict(data.funnel, comparison), class_="verdict"),
+        tag("p", _verdict(data, comparison), class_="verdict"),
         tag("div", *tiles, class_="tiles"),
         _notices(data),
         id="summary",
     )
 
 
-def _verdict(funnel: Funnel, comparison: Comparison | None) -> Html:
+def _verdict(data: ReportData, comparison: Comparison | None) -> Html:
+    funnel = data.funnel
     parts = [
         f"{count(funnel.selected)} of {count(funnel.read)} examples were selected, "
         f"{compact(funnel.tokens_selected)} tokens"
@@ -43,6 +56,8 @@ def _verdict(funnel: Funnel, comparison: Comparison | None) -> Html:
         parts.append(". ")
     if comparison is not None:
         parts.append(_against_random(comparison))
+    elif data.targets:
+        parts.append(_targets_against_random(data.targets))
     return join(parts)
 
 
@@ -54,7 +69,7 @@ def budget_met(funnel: Funnel) -> bool:
     return funnel.tokens_selected + example >= funnel.tokens_budget
 
 
-def _against_random(comparison: Comparison) -> str:
+def _against_random(comparison: Contrast) -> str:
     gain, spread = comparison.gain, comparison.spread
     if abs(gain.mean) <= gain.half_width:
         return "Their mean influence cannot be told apart from that of a random draw."
@@ -62,8 +77,39 @@ def _against_random(comparison: Comparison) -> str:
     in_spreads = f" by {decimal(abs(gain.mean) / spread, 2)} standard deviations" if spread else ""
     return (
         f"Their mean influence is {direction} than that of a random draw{in_spreads} "
-        f"({decimal(comparison.cautious.mean)} against {decimal(comparison.random.mean)})."
+        f"({decimal(comparison.selection.mean)} against {decimal(comparison.random.mean)})."
     )
+
+
+def _targets_against_random(targets: Sequence[Target]) -> str:
+    contrasts = [compare_target(target) for target in targets]
+    if len(targets) == 1:
+        if contrasts[0] is not None:
+            return _against_random(contrasts[0])
+        return (
+            "Too few landmarks stand for them to tell their influence from that of a random draw."
+        )
+    named = list(zip(targets, contrasts, strict=True))
+    above = [c for _, c in named if c is not None and c.is_above]
+    if not above:
+        return (
+            f"For none of the {count(len(targets))} targets is the mean influence of what was taken for it shown to be "
+            "above that of a random draw."
+        )
+    others = [clean(t.name, _NAME_CHARACTERS) for t, c in named if c is None or not c.is_above]
+    number = count(len(above)) if others else "each"
+    gains = sorted(in_deviations(c) or 0.0 for c in above)
+    between = " to ".join(dict.fromkeys(decimal(g, 2) for g in (gains[0], gains[-1])))
+    not_for = f" (not for {_listed(others)})" if others else ""
+    return (
+        f"For {number} of the {count(len(targets))} targets{not_for}, the mean influence of what was taken for it is higher than "
+        f"that of a random draw, by {between} standard deviations."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {count(more)} more" if more > 0 else "")
 
 
 def _tile(title: str, value: object, *lines: object) -> Html:
@@ -87,7 +133,7 @@ def _budget(funnel: Funnel) -> Html:
         return _tile(
             "Selected tokens",
             compact(funnel.tokens_selected),
-            tag("p", f"of {compact(funnel.tokens_read)} read; no budget was set"),
+            tag("p", f"of {compact(funnel.tokens_read)} read; no budget of tokens was set"),
         )
     met = budget_met(funnel)
     missing = (funnel.tokens_budget or 0) - funnel.tokens_selected
@@ -100,16 +146,37 @@ def _budget(funnel: Funnel) -> Html:
     )
 
 
-def _random(comparison: Comparison | None) -> Html | None:
-    if comparison is None:
-        return None
+def _random(comparison: Contrast, sample: str = "the pilot (clusters by their tokens)") -> Html:
     gain = comparison.gain
     return _tile(
         "Influence above random",
         join([signed(gain.mean), tag("small", f" ± {decimal(gain.half_width, 2)}")]),
-        tag("p", f"{decimal(comparison.cautious.mean)} against {decimal(comparison.random.mean)}"),
-        tag("p", f"above {percent(comparison.percentile)} of the pilot (clusters by their tokens)"),
+        tag("p", f"{decimal(comparison.selection.mean)} against {decimal(comparison.random.mean)}"),
+        tag("p", f"above {percent(comparison.percentile)} of {sample}"),
     )
+
+
+def _random_by_target(targets: Sequence[Target]) -> Html | None:
+    contrasts = [compare_target(target) for target in targets]
+    if not any(contrasts):
+        return None
+    if len(targets) == 1 and contrasts[0] is not None:
+        return _random(contrasts[0], "the landmarks (by their tokens)")
+    above = sum(c is not None and c.is_above for c in contrasts)
+    value = join([f"{count(above)} of {count(len(targets))}", tag("small", " targets")])
+    lines = [
+        tag("p", f"{clean(target.name, _NAME_CHARACTERS)}: {_gain(contrast)}")
+        for target, contrast in zip(targets[:_MAX_NAMES], contrasts, strict=False)
+    ]
+    if len(targets) > _MAX_NAMES:
+        lines.append(tag("p", f"and {count(len(targets) - _MAX_NAMES)} more"))
+    return _tile("Influence above random", value, *lines)
+
+
+def _gain(contrast: Contrast | None) -> str:
+    if contrast is None:
+        return "too few landmarks"
+    return f"{signed(contrast.gain.mean)} ± {decimal(contrast.gain.half_width, 2)}"
 
 
 def _scored(data: ReportData) -> Html | None:
@@ -117,6 +184,8 @@ def _scored(data: ReportData) -> Html | None:
     if scored is None:
         return None
     lines = [tag("p", f"{percent(ratio(scored, data.funnel.read))} of the examples read")]
+    if data.targets:
+        lines.append(tag("p", "landmarks; the others are predicted"))
     if data.rounds:
         pulls = sum(r.pulls for r in data.rounds)
         lines.append(tag("p", f"{count(pulls)} pulls in {count(len(data.rounds))} rounds"))
@@ -139,7 +208,7 @@ def _notices(data: ReportData) -> Html:
     notices = data.notices
     if not any(notice.level == "warning" for notice in notices):
         notices = (*_plain_warnings(data.funnel), *notices)
-    notices = (*notices, *poor_agreements(data.query_groups or ()))
+    notices = (*notices, *poor_propagations(data.targets or ()), *poor_agreements(data))
     notices = tuple(sorted(notices, key=lambda notice: notice.level != "warning"))
     items = [
         tag("li", tag("b", notice.level.capitalize()), notice.message, class_=notice.level)

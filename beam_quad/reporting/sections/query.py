@@ -1,4 +1,4 @@
-"""The query set: is it large enough, and what does each of its groups think of the pilot's examples?"""
+"""The query set: is it large enough, and what does each of its groups think of the examples that were scored first?"""
 
 import dataclasses
 import math
@@ -23,17 +23,24 @@ def query_groups(data: ReportData) -> Section | None:
     """Shows the groups, and whether the halves of each agree; None for one group of which that is not known."""
     groups = data.query_groups or ()
     several = len(groups) > 1
-    body = [_groups_table(data), _correlations(groups)] if several else []
+    body = [_groups_table(data), _correlations(data)] if several else []
     if any(_agreement(group) is not None for group in groups):
-        body.append(_halves(groups))
+        body.append(_halves(groups, compared_on(data)))
     if not body:
         return None
     lead = (
         "Each group's scores are divided by their standard deviation in the pilot and added with the weights. "
         "Groups that correlate weakly or negatively compete for the budget."
     )
+    if data.targets:
+        lead = "Each group is a target, and they take turns. Groups that correlate strongly want the same examples."
     title = "Query groups" if several else "Query set"
     return Section("groups", title, join(body), lead if several else None)
+
+
+def compared_on(data: ReportData) -> str:
+    """Names the examples on which query groups and their halves are compared."""
+    return "landmarks" if data.targets else "pilot"
 
 
 def reliability(agreement: float) -> float:
@@ -48,26 +55,29 @@ def reliability(agreement: float) -> float:
     return max(0.0, 2 * agreement / (1 + agreement)) if agreement > -1 else 0.0
 
 
-def poor_agreement(name: str, agreement: float | None) -> str | None:
-    """Says what to do about a group whose halves rank the pilot differently; None where they do not.
+def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") -> str | None:
+    """Says what to do about a group whose halves rank examples differently; None where they do not.
 
     Args:
       name: The group's name.
-      agreement: Rank correlation of the pilot's scores under its halves; None where it is not known.
+      agreement: Rank correlation of the scores under its halves; None where it is not known.
+      sample: What was scored under both, "pilot" or "landmarks".
     """
     if agreement is None or not agreement < _LEAST_AGREEMENT:
         return None
     part = "mostly" if reliability(agreement) < 0.5 else "in good part"
     return (
-        f"The halves of query group {name} rank the pilot differently (rank correlation {correlation(agreement)}): "
+        f"The halves of query group {name} rank the {sample} differently (rank correlation {correlation(agreement)}): "
         f"scores are {part} chance of which texts are in it; pass more query texts, or split unlike ones into groups "
         "(--query_group)."
     )
 
 
-def poor_agreements(groups: Sequence[QueryGroup]) -> list[Notice]:
-    """Warns of each group whose halves rank the pilot differently."""
-    words = (poor_agreement(group.name, group.halves_agreement) for group in groups)
+def poor_agreements(data: ReportData) -> list[Notice]:
+    """Warns of each group whose halves rank examples differently."""
+    sample = compared_on(data)
+    groups = data.query_groups or ()
+    words = (poor_agreement(group.name, group.halves_agreement, sample) for group in groups)
     return [Notice(each) for each in words if each is not None]
 
 
@@ -76,11 +86,11 @@ def _agreement(group: QueryGroup) -> float | None:
     return agreement if agreement is not None and math.isfinite(agreement) else None
 
 
-def _halves(groups: Sequence[QueryGroup]) -> Html:
+def _halves(groups: Sequence[QueryGroup], sample: str) -> Html:
     columns = (
         Column("Query group", "name"),
         Column("Texts"),
-        Column("Halves, r", hint="rank correlation of the pilot's scores under the two halves"),
+        Column("Halves, r", hint="rank correlation of the scores under the two halves"),
         Column("Whole set", hint="2r / (1 + r): its agreement with another set of its size"),
         Column("", "wide"),
     )
@@ -90,12 +100,12 @@ def _halves(groups: Sequence[QueryGroup]) -> Html:
             count(group.documents),
             correlation(_agreement(group)),
             correlation(reliability(r) if (r := _agreement(group)) is not None else None),
-            _in_words(_agreement(group)),
+            _in_words(_agreement(group), sample),
         )
         for group in groups
     ]
     explanation = (
-        "The texts were split in halves, and the pilot was scored under each: r is the rank correlation of the two "
+        f"The texts were split in halves, and each half scored the {sample}: r is the rank correlation of the two "
         "scores. The whole set, by Spearman and Brown's 2r / (1 + r), would agree so well with another set of its "
         "size. A high value says that there are texts enough, not that they are the right ones."
     )
@@ -103,13 +113,13 @@ def _halves(groups: Sequence[QueryGroup]) -> Html:
     return join([heading, tag("p", explanation, class_="lead"), table(columns, rows)])
 
 
-def _in_words(agreement: float | None) -> str:
+def _in_words(agreement: float | None, sample: str) -> str:
     if agreement is None:
         return "not known: a half has no text"
     if agreement < _LEAST_AGREEMENT:
-        return "the two halves of the query set rank the pilot differently"
+        return f"the two halves of the query set rank the {sample} differently"
     degree = "alike" if agreement >= _GOOD_AGREEMENT else "roughly alike"
-    return f"the two halves of the query set rank the pilot {degree}"
+    return f"the two halves of the query set rank the {sample} {degree}"
 
 
 def _groups_table(data: ReportData) -> Html:
@@ -119,7 +129,11 @@ def _groups_table(data: ReportData) -> Html:
         Column("Query group", "text"), Column("Texts"), Column("Tokens"), Column("Weight"),
         Column("Pilot mean"), Column("Std. deviation"), Column("5 %"), Column("Median"), Column("95 %"),
     ]  # fmt: skip
-    return table(columns, (_group_row(group, pilot, corpus) for group in data.query_groups or ()))
+    rows = [_group_row(group, pilot, corpus) for group in data.query_groups or ()]
+    if data.targets:
+        # Targets have no weights, and what the landmarks say of each has a section of its own.
+        columns, rows = columns[:3], [row[:3] for row in rows]
+    return table(columns, rows)
 
 
 def _group_row(
@@ -142,8 +156,11 @@ def _group_row(
     )
 
 
-def _correlations(groups: Sequence[QueryGroup]) -> Html | None:
-    columns = [g.pilot for g in groups if g.pilot is not None]
+def _correlations(data: ReportData) -> Html | None:
+    groups = data.query_groups or ()
+    by_target = {target.name: target.influence for target in data.targets or ()}
+    scores = (by_target.get(g.name, g.pilot) for g in groups)
+    columns = [c for c in scores if c is not None]
     if len(columns) < len(groups) or len({len(c) for c in columns}) > 1 or len(groups) > 12:
         return None
     values = np.stack(columns)
@@ -156,4 +173,5 @@ def _correlations(groups: Sequence[QueryGroup]) -> Html | None:
         for g, row in zip(groups, matrix, strict=True)
     )
     head = [Column("", "text"), *(Column(g.name) for g in groups)]
-    return join([tag("h3", "Correlation of the groups' scores in the pilot"), table(head, rows)])
+    heading = f"Correlation of the groups' scores in the {compared_on(data)}"
+    return join([tag("h3", heading), table(head, rows)])

@@ -67,7 +67,10 @@ def _intervals(comparison: Comparison) -> Html:
             " By blocks: the scored examples of the accepted blocks, the very scores that had them accepted, so too "
             "high. By clusters: all scored examples of the clusters drawn from, weighted by what each gave."
         )
-    drawing = plots.estimates(_named_estimates(comparison))
+    lines = [
+        (label, [(estimate, color)]) for label, estimate, color in _named_estimates(comparison)
+    ]
+    drawing = plots.estimates(lines)
     return figure(drawing, "estimates", "Mean influence per token", (), note)
 
 
@@ -134,25 +137,35 @@ def examples(data: ReportData) -> Section | None:
     lead = (
         "Of all scored examples, each with the share of the pilot's scores that lie below its own."
     )
+    if data.targets:
+        lead = "Of all landmarks, each with the share of them whose influence lies below its own."
+        if len(data.targets) > 1:
+            lead += " Influence is that on the target for which it is highest."
     is_ranked = any(rank(e) is not None for e in (*(data.best or ()), *(data.worst or ())))
     body = tag("div", *columns, class_="columns")
     return Section("examples", "Best and worst", body, lead if is_ranked else None)
 
 
-def _ranking(data: ReportData) -> Callable[[Example], float | None]:
-    pilot = data.scores.pilot if data.scores is not None else None
-    values = finite(pilot).influence if pilot is not None else np.zeros(0)
+def _ranking(data: ReportData) -> Callable[[Example], str | None]:
+    """Says of an example how much of the pilot, or of the landmarks, it is above; None without either."""
+    values, sample = np.zeros(0), "pilot"
+    if data.targets:
+        values, sample = np.max([t.influence for t in data.targets], axis=0), "landmarks"
+    elif data.scores is not None and data.scores.pilot is not None:
+        values = finite(data.scores.pilot).influence
 
-    def rank(example: Example) -> float | None:
-        return float((values < example.influence).mean()) if len(values) else None
+    def rank(example: Example) -> str | None:
+        if not len(values):
+            return None
+        return f"above {percent(float((values < example.influence).mean()))} of the {sample}"
 
     return rank
 
 
-def _example(example: Example, rank: float | None) -> Html:
+def _example(example: Example, rank: str | None) -> Html:
     facts = [
         tag("strong", signed(example.influence)),
-        tag("span", f"above {percent(rank)} of the pilot") if rank is not None else None,
+        tag("span", rank) if rank is not None else None,
         tag("span", f"cluster {example.cluster_id}") if example.cluster_id is not None else None,
         tag("span", f"{count(example.tokens)} tokens"),
         tag("span", "selected", class_="badge selected") if example.is_selected else None,

@@ -1,0 +1,132 @@
+"""What a finished Influence Distillation has to say, for the manifest and the report."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from beam_quad.additive import Tally
+from beam_quad.io import files
+from beam_quad.reporting import data as page
+from beam_quad.reporting.comparison import Estimate, stratified_mean
+from beam_quad.transforms.allocate import DistilledSelection
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.corpus import Corpus, read_json
+from beam_quad.transforms.landmarks import read_landmarks
+from beam_quad.transforms.propagate import (
+    FitPropagation,
+    ScoredLandmarks,
+    read_propagation,
+    read_scored_landmarks,
+)
+
+_SHOWN_EXAMPLES = 8
+_SHOWN_CHARACTERS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedDistillation:
+    """Influence Distillation that is done, by reference.
+
+    Args:
+      corpus: The corpus.
+      selection: What the targets took.
+      propagation: How influence was propagated.
+    """
+
+    corpus: Corpus
+    selection: DistilledSelection
+    propagation: FitPropagation
+
+    def num_scored(self) -> int:
+        """How many examples were scored themselves: the landmarks."""
+        return len(self._landmarks().keys)
+
+    def manifest(self, counts: Tally) -> dict[str, Any]:
+        """Makes its part of the manifest.
+
+        Args:
+          counts: What was written, by name; of it, what each target took.
+        """
+        found = read_propagation(self.propagation.folder)
+        sketched = read_json(files.join(self.propagation.sketches_dir, "sketches.json"))
+        return {
+            "landmarks": {
+                "scored": found["landmarks"],
+                "unscorable": sketched["unscorable"],
+                "bandwidth": found["bandwidth"],
+            },
+            "targets": {t.name: self._in_manifest(t) for t in self.targets(counts)},
+        }
+
+    def targets(self, counts: Tally) -> tuple[page.Target, ...]:
+        """Tells of every target what it took, and what the landmarks say that it is worth."""
+        landmarks = self._landmarks()
+        agreement = read_propagation(self.propagation.folder)["held_out_rank_correlation"]
+        takers = self.selection.would_take(landmarks.held_out, landmarks.keys, self.corpus.seed)
+        return tuple(
+            page.Target(
+                name=name,
+                selected_documents=counts[f"target/{name}/documents"],
+                selected_tokens=counts[f"target/{name}/tokens"],
+                influence=landmarks.influence[:, number],
+                tokens=landmarks.tokens,
+                held_out=landmarks.held_out[:, number],
+                would_take=takers == number,
+                agreement=agreement[name],
+            )
+            for number, name in enumerate(self.selection.allocated.ranking.targets)
+        )
+
+    def halves(self) -> dict[str, float | None]:
+        """How well the landmarks' influence on the two halves of each target's texts agrees."""
+        return dict(read_propagation(self.propagation.folder)["halves"])
+
+    def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
+        """Reads the landmarks of the highest and of the lowest influence on the target that gains most from each."""
+        landmarks = self._landmarks()
+        influence = landmarks.influence.max(axis=1)
+        takers = self.selection.would_take(landmarks.influence, landmarks.keys, self.corpus.seed)
+        order = np.argsort(influence, kind="stable")
+
+        def example(at: int) -> page.Example:
+            return page.Example(
+                example_id=landmarks.example_ids[at],
+                text=self._text(int(landmarks.groups[at]), landmarks.keys[at])[:_SHOWN_CHARACTERS],
+                influence=float(influence[at]),
+                tokens=int(landmarks.tokens[at]),
+                is_selected=bool(takers[at] >= 0),
+            )
+
+        best = tuple(example(int(at)) for at in order[::-1][:_SHOWN_EXAMPLES])
+        return best, tuple(example(int(at)) for at in order[:_SHOWN_EXAMPLES])
+
+    def _landmarks(self) -> ScoredLandmarks:
+        folder = self.propagation.folder
+        return cached(("scored landmarks", folder), lambda: read_scored_landmarks(folder))
+
+    def _text(self, group: int, key: Any) -> str:
+        table = read_landmarks(self.propagation.landmarks_dir, group, ["key", "text"])
+        row = np.flatnonzero(table.column("key").to_numpy() == key)[0]
+        return str(table.column("text")[int(row)].as_py())
+
+    def _in_manifest(self, target: page.Target) -> dict[str, Any]:
+        none = np.zeros(len(target.tokens), np.int64)
+        everything = page.ScoredSample(target.influence, target.tokens, none)
+        taken = target.would_take
+        own = page.ScoredSample(target.influence[taken], target.tokens[taken], none[taken])
+        return {
+            "documents": target.selected_documents,
+            "tokens": target.selected_tokens,
+            "held_out_rank_correlation": target.agreement,
+            "influence": {
+                "random_mean": _mean(stratified_mean(everything, None)),
+                "selected_mean": _mean(stratified_mean(own, None)),
+                "selected_landmarks": int(taken.sum()),
+            },
+        }
+
+
+def _mean(estimate: Estimate | None) -> float | None:
+    return estimate.mean if estimate is not None and math.isfinite(estimate.mean) else None

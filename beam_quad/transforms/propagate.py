@@ -1,0 +1,294 @@
+"""From landmarks to the whole corpus: exact influence of a few, a kernel ridge regression, and its prediction for all."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.distillation import KernelRidge
+from beam_quad.errors import UsageError
+from beam_quad.io import aligned, files
+from beam_quad.records import Split
+from beam_quad.scoring.calibration import rank_correlation
+from beam_quad.scoring.vectors import load_vectors
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.curvature import HALVES, half_name
+from beam_quad.transforms.landmarks import (
+    Sketcher,
+    Sketching,
+    SketchingTask,
+    landmark_groups,
+    read_landmarks,
+    read_sketches,
+)
+from beam_quad.transforms.stage import Task
+
+# Single precision: half would tie thousands of a large corpus.
+INFLUENCE_DTYPE = np.dtype(np.float32)
+_SAMPLED_EXAMPLES = 20_000
+
+
+@dataclasses.dataclass
+class FitPropagation(SketchingTask):
+    """Compares the landmarks' gradients with every target's, and fits the regression that propagates the cosines.
+
+    Takes one piece and gives counts. Writes `ridge.npz`, the landmarks with their exact influence and with what the
+    others predict for them (`landmarks.parquet`), and how well that agrees (`propagation.json`).
+
+    Args:
+      sketching: How the landmarks were sketched.
+      landmarks_dir: Folder of `GatherLandmarks`.
+      sketches_dir: Folder of `SketchLandmarks`.
+      vectors_path: Artifact of `FitQueryVectors`: a vector for each target.
+      halves_path: Vectors of the halves of each target's texts.
+      ridge: Added to the diagonal of the kernel, whose entries are 1.
+      folder: Where all goes.
+    """
+
+    sketching: Sketching
+    landmarks_dir: str
+    sketches_dir: str
+    vectors_path: str
+    halves_path: str
+    ridge: float
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "FitPropagation"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "propagation.json")
+
+    def pieces(self) -> range:
+        return range(1)
+
+    def do(self, piece: int, model: Sketcher) -> dict[str, Any]:
+        targets = load_vectors(files.read_bytes(self.vectors_path))
+        halves = load_vectors(files.read_bytes(self.halves_path))
+        vectors = [model.gradients.sketch_vector(v)[0] for v in (targets | halves).values()]
+        groups = landmark_groups(self.landmarks_dir)
+        parts = [self._compare(group, np.stack(vectors, dtype=np.float64)) for group in groups]
+        if not sum(len(part.column("key")) for part in parts):
+            raise UsageError(
+                "no landmark has a token to predict, so that nothing can be propagated; see rejected/"
+            )
+        landmarks = pa.concat_tables(parts).sort_by("key").combine_chunks()
+        cosines = _matrix(landmarks.column("cosines"))
+        ridge = KernelRidge.fit(
+            aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
+            cosines[:, : len(targets)],
+            landmarks.column("key").to_numpy(),
+            seed=self.sketching.seed,
+            ridge=self.ridge,
+        )
+        files.write_once(files.join(self.folder, "ridge.npz"), ridge.to_bytes())
+        held_out = ridge.leave_one_out()
+        self._write_landmarks(landmarks.drop(["embedding", "cosines"]), ridge.targets, held_out)
+        under = dict(zip([*targets, *halves], cosines.T, strict=True))
+        return {
+            "landmarks": landmarks.num_rows,
+            "bandwidth": ridge.bandwidth,
+            "held_out_rank_correlation": {
+                name: _agreement(exact, predicted)
+                for name, exact, predicted in zip(targets, ridge.targets.T, held_out.T, strict=True)
+            },
+            "halves": {name: _agreement(*_under_halves(under, name)) for name in targets},
+        }
+
+    def finish(self, total: dict[str, Any]) -> None:
+        write_json(self.artifact, total)
+
+    def _compare(self, group: int, vectors: np.ndarray) -> pa.Table:
+        """Reads a group of landmarks that have sketches, and adds their cosines with vectors."""
+        keys, sketches = read_sketches(self.sketches_dir, group)
+        columns = ["key", "tokens", "example_id", "embedding"]
+        table = read_landmarks(self.landmarks_dir, group, columns)
+        table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), keys)))
+        # In double precision, whatever the number of threads: these decide the ranking of the corpus.
+        cosines = sketches.astype(np.float64) @ vectors.T
+        table = table.append_column("cosines", _column(cosines))
+        return table.append_column("group", pa.array([group] * table.num_rows, pa.int32()))
+
+    def _write_landmarks(
+        self, landmarks: pa.Table, influence: np.ndarray, held_out: np.ndarray
+    ) -> None:
+        table = landmarks.append_column("influence", _column(influence))
+        table = table.append_column("held_out", _column(held_out))
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        aligned.write_table(files.join(self.folder, "landmarks.parquet"), table.schema, columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredLandmarks:
+    """The landmarks and what they are worth, in the order of their keys.
+
+    Attributes:
+      keys: Their keys, uint64 [n].
+      tokens: Their tokens, int64 [n].
+      example_ids: Their ids.
+      groups: The group of each, int32 [n].
+      influence: Exact, float64 [n, num_targets].
+      held_out: What the other landmarks predict for each, float64 [n, num_targets].
+    """
+
+    keys: np.ndarray
+    tokens: np.ndarray
+    example_ids: list[str]
+    groups: np.ndarray
+    influence: np.ndarray
+    held_out: np.ndarray
+
+
+def read_scored_landmarks(folder: str) -> ScoredLandmarks:
+    """Reads what `FitPropagation` wrote of the landmarks."""
+    table = aligned.read_table(files.join(folder, "landmarks.parquet"))
+    return ScoredLandmarks(
+        table.column("key").to_numpy(),
+        table.column("tokens").to_numpy(),
+        table.column("example_id").to_pylist(),
+        table.column("group").to_numpy(),
+        _matrix(table.column("influence")),
+        _matrix(table.column("held_out")),
+    )
+
+
+def load_ridge(folder: str) -> KernelRidge:
+    """Loads the regression, once per process."""
+    path = files.join(folder, "ridge.npz")
+    return cached(("ridge", path), lambda: KernelRidge.from_bytes(files.read_bytes(path)))
+
+
+@dataclasses.dataclass
+class Propagate(Task):
+    """Predicts the influence of every example on every target; landmarks keep their exact one.
+
+    Takes splits, writes one row-aligned file of influence each (meaningless for a rejected row), and gives a sample.
+    Predictions are made by row groups of the embeddings, which the data decide.
+
+    Args:
+      corpus: The corpus, embedded.
+      propagation_dir: Folder of `FitPropagation`.
+      folder: Where the influence by split and `sample.parquet` go.
+    """
+
+    corpus: Corpus
+    propagation_dir: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "Propagate"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "sample.parquet")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "rows"),)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (piece_path(self.prefixes()[0], piece),)
+
+    def read(self, piece: Split) -> "InfluenceSample":
+        return self._sample(piece, read_influence(self.folder, piece))
+
+    def do(self, piece: Split, model: Any) -> "InfluenceSample":
+        ridge = load_ridge(self.propagation_dir)
+        rows = self.corpus.rows(piece)
+        influence = np.zeros((len(rows.keys), ridge.targets.shape[1]), INFLUENCE_DTYPE)
+        if rows.usable.any():
+            path = piece_path(self.corpus.embeddings_dir or "", piece)
+            for first, vectors in aligned.read_embeddings(path):
+                at = slice(first, first + len(vectors))
+                influence[at] = ridge.predict(vectors, rows.keys[at])
+        column = aligned.vector_column(influence, INFLUENCE_DTYPE)
+        schema = pa.schema([pa.field("influence", column.type)])
+        aligned.write_table(self.paths(piece)[0], schema, {"influence": column})
+        return self._sample(piece, influence)
+
+    def finish(self, total: "InfluenceSample | None") -> None:
+        num_targets = load_ridge(self.propagation_dir).targets.shape[1]
+        sample = total or InfluenceSample.none(num_targets)
+        order = np.argsort(sample.keys)
+        influence = aligned.vector_column(sample.influence[order], INFLUENCE_DTYPE)
+        columns = {
+            "key": sample.keys[order],
+            "tokens": sample.tokens[order],
+            "influence": influence,
+        }
+        types = (pa.uint64(), pa.int64(), influence.type)
+        schema = pa.schema(list(zip(columns, types, strict=True)))
+        aligned.write_table(self.artifact, schema, columns)
+
+    def _sample(self, piece: Split, influence: np.ndarray) -> "InfluenceSample":
+        rows = self.corpus.rows(piece)
+        rate = _SAMPLED_EXAMPLES / self.corpus.num_usable()
+        draws = seeding.uniform(self.corpus.seed, "propagated", rows.keys)
+        at = np.flatnonzero(rows.usable & (draws < rate))
+        return InfluenceSample(rows.keys[at], rows.tokens[at], influence[at])
+
+
+@dataclasses.dataclass(frozen=True)
+class InfluenceSample:
+    """A hash sample of the corpus with its propagated influence. An additive statistic.
+
+    Attributes:
+      keys: uint64 [n], in any order.
+      tokens: int64 [n].
+      influence: float32 [n, num_targets].
+    """
+
+    keys: np.ndarray
+    tokens: np.ndarray
+    influence: np.ndarray
+
+    @classmethod
+    def none(cls, num_targets: int) -> "InfluenceSample":
+        """The sample of nothing."""
+        empty = np.zeros((0, num_targets), INFLUENCE_DTYPE)
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.int64), empty)
+
+    def __add__(self, other: "InfluenceSample") -> "InfluenceSample":
+        return InfluenceSample(
+            np.concatenate([self.keys, other.keys]),
+            np.concatenate([self.tokens, other.tokens]),
+            np.concatenate([self.influence, other.influence]),
+        )
+
+
+def read_influence(folder: str, split: Split) -> np.ndarray:
+    """Reads the row-aligned influence of a split, float32 [n, num_targets]."""
+    table = aligned.read_table(piece_path(files.join(folder, "rows"), split))
+    return aligned.unpack_vectors(table.column("influence"), INFLUENCE_DTYPE)
+
+
+def read_propagation(folder: str) -> dict[str, Any]:
+    """Reads what `FitPropagation` says of itself."""
+    return read_json(files.join(folder, "propagation.json"))
+
+
+def _column(matrix: np.ndarray) -> pa.Array:
+    return pa.array(list(matrix), pa.list_(pa.float64()))
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array(column.to_pylist(), np.float64)
+
+
+def _under_halves(cosines: dict[str, np.ndarray], target: str) -> list[np.ndarray]:
+    """The cosines with the vectors of a target's halves; none where a half has no text."""
+    names = [half_name(target, half) for half in HALVES]
+    return [cosines[name] if name in cosines else np.zeros(0) for name in names]
+
+
+def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:
+    value = rank_correlation(left, right) if len(left) == len(right) else np.nan
+    return float(value) if np.isfinite(value) else None

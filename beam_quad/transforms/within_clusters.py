@@ -1,0 +1,442 @@
+"""`propagate` acceptance: what was scored of a cluster says what the rest of its pulled blocks is worth.
+
+After the rounds, the scored examples of every cluster are the landmarks of a kernel ridge regression of its own, which
+predicts the influence of all examples in the cluster's pulled blocks; the budget is then cut over those predictions.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_quad.additive import Tally
+from beam_quad.bandit.budget import priorities
+from beam_quad.distillation import KernelRidge
+from beam_quad.io import aligned, files
+from beam_quad.records import Split
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.candidates import example_blocks, group_of, load_blocks
+from beam_quad.transforms.cluster import read_assignment
+from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.rounds import Bandit
+from beam_quad.transforms.select import Kept, arm_code, block_means, cut_draws, find_sorted, ranking
+from beam_quad.transforms.stage import GroupedTask, Task
+
+# With fewer scored examples a regression in hundreds of dimensions says nothing that their mean does not.
+MIN_LANDMARKS = 8
+
+_REGRESSIONS = pa.schema(
+    [
+        pa.field("cluster", pa.int32()),
+        pa.field("mean", pa.float64()),
+        pa.field("regression", pa.large_binary()),
+        pa.field("keys", pa.list_(pa.uint64())),
+        pa.field("held_out", pa.list_(pa.float64())),
+    ]
+)
+_PREDICTIONS = pa.schema([pa.field("predicted", pa.float32())])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClusterRegression:
+    """Predicts the influence of a cluster's examples from those of it that were scored.
+
+    Attributes:
+      mean: Token-weighted mean influence of the scored examples.
+      regression: Kernel ridge regression on their embeddings; None where there are too few of them.
+    """
+
+    mean: float
+    regression: KernelRidge | None
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: np.ndarray,
+        influence: np.ndarray,
+        tokens: np.ndarray,
+        keys: np.ndarray,
+        seed: int,
+    ) -> "ClusterRegression":
+        """Fits to at least one scored example; their order does not matter.
+
+        Args:
+          embeddings: Float [n, dim].
+          influence: Finite, float64 [n].
+          tokens: int64 [n].
+          keys: uint64 [n], distinct.
+          seed: Draws the landmarks that set the bandwidth.
+        """
+        order = np.argsort(keys)
+        weighted = (influence * tokens)[order].tolist()
+        regression = None
+        if len(keys) >= MIN_LANDMARKS:
+            regression = KernelRidge.fit(embeddings, influence[:, None], keys, seed=seed)
+        return cls(math.fsum(weighted) / int(tokens.sum()), regression)
+
+    def predict(self, embeddings: np.ndarray) -> np.ndarray:
+        """Predicts influence, float64 [n], each example by itself.
+
+        The last bits of a product of matrices depend on how many rows it has, and how many examples of a cluster come
+        together depends on how the corpus is split; a single row is always the same product.
+        """
+        if self.regression is None:
+            return np.full(len(embeddings), self.mean)
+        rows = [
+            self.regression.predict(embeddings[i : i + 1])[0, 0] for i in range(len(embeddings))
+        ]
+        return np.array(rows, np.float64)
+
+    def held_out(self, influence: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Predicts each scored example from the others: what would have been thought of it, had it not been scored.
+
+        Args:
+          influence: Of the scored examples by ascending key, float64 [n].
+          tokens: Their tokens, int64 [n].
+
+        Returns:
+          Float64 [n]; nan for an only one.
+        """
+        if self.regression is not None:
+            return self.regression.leave_one_out()[:, 0]
+        others = int(tokens.sum()) - tokens
+        rest = self.mean * int(tokens.sum()) - influence * tokens
+        return np.where(others > 0, rest / np.maximum(others, 1), np.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pulled:
+    """The pulled blocks of a bandit that has played, by reference.
+
+    Args:
+      bandit: The bandit.
+      num_rounds: Rounds that were run, the pilot included.
+      assignments_dir: Folder of `AssignClusters`.
+    """
+
+    bandit: Bandit
+    num_rounds: int
+    assignments_dir: str
+
+    def scored(self) -> dict[str, np.ndarray]:
+        """All scored examples, as `Bandit.scored`; read once per process."""
+        return cached(("scored", self.bandit.folder), lambda: self.bandit.scored(self.num_rounds))
+
+    def blocks(self) -> dict[str, np.ndarray]:
+        """The pulled blocks: `code` (`arm_code`), ascending, `round` and mean `influence`, nan where none is finite."""
+
+        def read() -> dict[str, np.ndarray]:
+            scored = self.scored()
+            codes = arm_code(scored["cluster"], scored["block"])
+            unique, at = np.unique(codes, return_index=True)
+            means = block_means(scored)
+            influence = [means.get((int(c) >> 32, int(c) & 0xFFFFFFFF), math.nan) for c in unique]
+            return {"code": unique, "round": scored["round"][at], "influence": np.array(influence)}
+
+        return cached(("pulled", self.bandit.folder), read)
+
+    def places(
+        self, corpus: Corpus, split: Split, rows: aligned.Rows
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Finds the cluster, the block and the place in `blocks` of each row; -1 where there is none, int64 [n]."""
+        clusters = read_assignment(self.assignments_dir, split)[0].astype(np.int64)
+        blocks, places = np.full((2, len(clusters)), -1, np.int64)
+        usable = np.flatnonzero(clusters >= 0)
+        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
+        codes = arm_code(clusters[usable], blocks[usable])
+        places[usable] = find_sorted(self.blocks()["code"], codes)
+        return clusters, blocks, places
+
+
+@dataclasses.dataclass
+class FitWithinClusters(GroupedTask):
+    """Fits a regression for every cluster to the embeddings of its scored examples.
+
+    Takes splits; what crosses the shuffle are the embeddings of the scored examples, packed by split and group of arms.
+    Writes one file per group.
+
+    Args:
+      corpus: The corpus, embedded.
+      pulled: The bandit's pulls.
+      folder: Where the regressions go.
+    """
+
+    corpus: Corpus
+    pulled: Pulled
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "FitWithinClusters"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "fit.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
+        scored, rows = self.pulled.scored(), self.corpus.rows(piece)
+        place = find_sorted(scored["key"], rows.keys)
+        at = np.flatnonzero(rows.usable & (place >= 0))
+        at = at[np.isfinite(scored["influence"][place[at]])]
+        if not len(at):
+            return
+        path = piece_path(self.corpus.embeddings_dir or "", piece)
+        table = pa.table(
+            {
+                **{n: scored[n][place[at]] for n in ("cluster", "key", "tokens", "influence")},
+                "embedding": aligned.embedding_column(aligned.read_some_embeddings(path, at)),
+            }
+        )
+        clusters = scored["cluster"][place[at]].tolist()
+        groups = np.array([group_of(self.pulled.bandit.blocks_dir, c) for c in clusters])
+        for group in np.unique(groups).tolist():
+            yield group, aligned.pack(table.take(pa.array(np.flatnonzero(groups == group))))
+
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        table = aligned.unpack(parts)
+        vectors = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
+        cluster, key, tokens, influence = (table.column(i).to_numpy() for i in range(4))
+        order = np.lexsort((key, cluster))
+        starts = np.flatnonzero(np.r_[True, np.diff(cluster[order]) > 0])
+        columns: dict[str, list[Any]] = {name: [] for name in _REGRESSIONS.names}
+        for a, b in itertools.pairwise([*starts.tolist(), len(order)]):
+            own = order[a:b]
+            fitted = ClusterRegression.fit(
+                vectors[own], influence[own], tokens[own], key[own], self.corpus.seed
+            )
+            columns["cluster"].append(int(cluster[own[0]]))
+            columns["mean"].append(fitted.mean)
+            columns["regression"].append(fitted.regression and fitted.regression.to_bytes())
+            columns["keys"].append(key[own])
+            columns["held_out"].append(fitted.held_out(influence[own], tokens[own]))
+        aligned.write_table(_group_path(self.folder, group), _REGRESSIONS, columns)
+        fits = sum(regression is not None for regression in columns["regression"])
+        return Tally({"landmarks": len(order), "clusters": len(starts), "regressions": fits})
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, total.counts if total else {})
+
+
+@dataclasses.dataclass
+class PredictWithinClusters(Task):
+    """Predicts the influence of every example of a pulled block.
+
+    Takes splits; writes one row-aligned file each: the exact influence where it was scored, the prediction of its
+    cluster's regression elsewhere in a pulled block, nan in all other rows. Gives counts.
+
+    Args:
+      corpus: The corpus, embedded.
+      pulled: The bandit's pulls.
+      fit_dir: Folder of `FitWithinClusters`.
+      folder: Where the predictions go.
+    """
+
+    corpus: Corpus
+    pulled: Pulled
+    fit_dir: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "PredictWithinClusters"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "predictions.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "rows"),)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (piece_path(self.prefixes()[0], piece),)
+
+    def read(self, piece: Split) -> Tally:
+        return _count(read_predictions(self.folder, piece))
+
+    def do(self, piece: Split, model: Any) -> Tally:
+        rows = self.corpus.rows(piece)
+        clusters, _, places = self.pulled.places(self.corpus, piece, rows)
+        predicted = np.full(len(rows.keys), np.nan)
+        at = np.flatnonzero(places >= 0)
+        if len(at):
+            path = piece_path(self.corpus.embeddings_dir or "", piece)
+            predicted[at] = self._predict(clusters[at], aligned.read_some_embeddings(path, at))
+        scored = self.pulled.scored()
+        found = find_sorted(scored["key"], rows.keys)
+        exact = (found >= 0) & (places >= 0)
+        predicted[exact] = scored["influence"][found[exact]]
+        predicted = predicted.astype(np.float32)
+        aligned.write_table(self.paths(piece)[0], _PREDICTIONS, {"predicted": predicted})
+        return _count(predicted)
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, total.counts if total else {})
+
+    def _predict(self, clusters: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        predicted = np.full(len(clusters), np.nan)
+        for cluster in np.unique(clusters).tolist():
+            group = group_of(self.pulled.bandit.blocks_dir, cluster)
+            fitted = _load_regressions(self.fit_dir, group).get(cluster)
+            # A cluster may have been pulled without a scorable example: nothing is known of it.
+            if fitted is not None:
+                own = np.flatnonzero(clusters == cluster)
+                predicted[own] = fitted.predict(embeddings[own])
+        return predicted
+
+
+def read_predictions(folder: str, split: Split) -> np.ndarray:
+    """Reads the row-aligned influence of a split, known or predicted, float32 [n]; nan outside of pulled blocks."""
+    path = piece_path(files.join(folder, "rows"), split)
+    return np.asarray(aligned.read_columns(path)["predicted"])
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedInfluence:
+    """The examples of pulled blocks by influence, known or predicted.
+
+    Args:
+      folder: Folder of `PredictWithinClusters`.
+      tau: Examples below this influence are never taken; None takes the best there are.
+    """
+
+    folder: str
+    tau: float | None
+
+    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        predicted = read_predictions(self.folder, split)
+        if self.tau is None:
+            return predicted
+        return np.where(predicted >= self.tau, predicted, np.nan)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class PropagatedSelection:
+    """The examples of pulled blocks whose influence is known or predicted to be highest.
+
+    Args:
+      pulled: The bandit's pulls.
+      preference: The ranking of their examples.
+      path: Artifact of the last `CutRanking`.
+      fit_dir: Folder of `FitWithinClusters`.
+    """
+
+    pulled: Pulled
+    preference: PredictedInfluence
+    path: str
+    fit_dir: str
+
+    def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
+        packed, _ = ranking(self.preference, corpus, split, rows)
+        clusters, blocks, places = self.pulled.places(corpus, split, rows)
+        scored = self.pulled.scored()
+        found = find_sorted(scored["key"], rows.keys)
+        has_score = (found >= 0) & (places >= 0)
+        influence = np.full(len(clusters), np.nan)
+        influence[has_score] = scored["influence"][found[has_score]]
+        predicted = np.where(has_score, np.nan, read_predictions(self.preference.folder, split))
+        at = np.flatnonzero((packed >= self._cut()["lowest"]) & (packed > 0))
+        of_block = self.pulled.blocks()
+        why = places[at]
+        return Kept(
+            at,
+            clusters[at],
+            blocks[at],
+            of_block["round"][why],
+            influence[at],
+            of_block["influence"][why],
+            np.flatnonzero(has_score & np.isnan(influence)),
+            predicted=predicted[at],
+        )
+
+    def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
+        """Says which examples of pulled blocks would be taken with a given influence, bool [n]; nan never."""
+        draws = cut_draws(self.pulled.bandit.policy.seed, keys)
+        floor = -math.inf if self.preference.tau is None else self.preference.tau
+        packed = priorities(np.where(influence >= floor, influence, np.nan), draws)
+        return np.asarray((packed >= self._cut()["lowest"]) & (packed > 0))
+
+    def missing_tokens(self, budget_tokens: int) -> int:
+        """Counts what the ranking holds too little of."""
+        cut = self._cut()
+        # Only where all of it fits does the search end at the bottom, and it then holds what was taken.
+        return max(budget_tokens - cut["taken"], 0) if cut["lowest"] == 1 else 0
+
+    def held_out(self) -> np.ndarray:
+        """Predicts every scored example, in the order of `Bandit.scored`, from the others of its cluster.
+
+        Returns:
+          float64 [n]; nan where it could not be scored, or was the only one.
+        """
+        keys = self.pulled.scored()["key"]
+        table = _read_held_out(self.fit_dir)
+        at = find_sorted(table["key"], keys)
+        return (
+            np.where(at >= 0, table["held_out"][at], np.nan)
+            if len(table["key"])
+            else np.full(len(keys), np.nan)
+        )
+
+    def _cut(self) -> dict[str, Any]:
+        return dict(cached(("cut", self.path), lambda: read_json(self.path)))
+
+
+def _group_path(folder: str, group: int) -> str:
+    return files.join(folder, "groups", f"group-{group:05d}.parquet")
+
+
+def _load_regressions(folder: str, group: int) -> dict[int, ClusterRegression]:
+    """Loads the regressions of a group of arms by cluster, once per process."""
+    path = _group_path(folder, group)
+
+    def load() -> dict[int, ClusterRegression]:
+        if not files.exists(path):
+            return {}
+        with files.open_read(path) as file:
+            table = pq.read_table(file, columns=["cluster", "mean", "regression"])
+        return {
+            row["cluster"]: ClusterRegression(
+                row["mean"], row["regression"] and KernelRidge.from_bytes(row["regression"])
+            )
+            for row in table.to_pylist()
+        }
+
+    return cached(("regressions", path), load)
+
+
+def _read_held_out(folder: str) -> dict[str, np.ndarray]:
+    """Reads what is predicted of each scored example from the others of its cluster: `key`, ascending, `held_out`."""
+
+    def read() -> dict[str, np.ndarray]:
+        paths = [info.path for info in files.find(files.join(folder, "groups"))]
+        keys, values = [np.zeros(0, np.uint64)], [np.zeros(0)]
+        for table in files.in_parallel(_read_held_out_table, paths):
+            keys.append(table.column("keys").combine_chunks().flatten().to_numpy())
+            values.append(table.column("held_out").combine_chunks().flatten().to_numpy())
+        order = np.argsort(np.concatenate(keys))
+        return {"key": np.concatenate(keys)[order], "held_out": np.concatenate(values)[order]}
+
+    return cached(("held out", folder), read)
+
+
+def _read_held_out_table(path: str) -> pa.Table:
+    with files.open_read(path) as file:
+        return pq.read_table(file, columns=["keys", "held_out"])
+
+
+def _count(predicted: np.ndarray) -> Tally:
+    return Tally({"predicted": int(np.isfinite(predicted).sum())})

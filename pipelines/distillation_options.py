@@ -1,0 +1,106 @@
+"""Flags of the Influence Distillation pipeline."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from beam_quad.errors import UsageError
+from beam_quad.records import Budget
+from pipelines import parsing, run_options
+from pipelines.run_options import RunOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationOptions(RunOptions):
+    """The flags of `pipelines.influence_distillation`, checked one by one; see `parser` for what each means."""
+
+    budget_tokens: int | None
+    budget_examples: int | None
+    num_landmarks: int | None
+    sketch_dim: int
+    sketch_entries: int
+    ridge: float
+    optimizer_state: str | None
+
+    @property
+    def budget(self) -> Budget:
+        """How much is selected."""
+        if self.budget_tokens is not None:
+            return Budget(self.budget_tokens)
+        return Budget(self.budget_examples or 0, "examples")
+
+    def check(self) -> None:
+        """Refuses what cannot be; see `RunOptions.check`."""
+        super().check()
+        if (self.budget_tokens is None) == (self.budget_examples is None):
+            raise UsageError(
+                "pass one of --budget_tokens and --budget_examples: how much to select"
+            )
+        for name in (
+            "budget_tokens",
+            "budget_examples",
+            "num_landmarks",
+            "sketch_dim",
+            "sketch_entries",
+        ):
+            self.check_at_least_one(name)
+        if not self.query:
+            raise UsageError("Influence Distillation needs --query: the texts to become good at")
+        if self.proxy_model is None:
+            raise UsageError("Influence Distillation needs --proxy_model: a folder or hub id")
+        if not 0 < self.ridge < float("inf"):
+            raise UsageError(f"--ridge must be positive, got {self.ridge}")
+
+
+def parse(argv: Sequence[str]) -> tuple[DistillationOptions, list[str]]:
+    """Parses a command line.
+
+    Args:
+      argv: Arguments without the program's name.
+
+    Returns:
+      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+
+    Raises:
+      UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
+    """
+    values, rest = parsing.parse(parser(), argv)
+    options = DistillationOptions(**values)
+    options.check()
+    return options, rest
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of `pipelines.influence_distillation`; every default is the recommended one."""
+    result = parsing.Parser(
+        prog="python -m pipelines.influence_distillation",
+        description="Selects pre-training data by influence that is propagated from landmarks (Influence Distillation).",
+        epilog="Any other option goes to Beam, such as --runner; see the README.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    run_options.add_data(result)
+    run_options.add_models(result, embedder="jvp", curvature="ekfac")
+    _add_selection(result)
+    run_options.add_running(result)
+    return result
+
+
+def _add_selection(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("selection")
+    add = group.add_argument
+    add("--budget_tokens", type=int, help="tokens to select")
+    add("--budget_examples", type=int, help="examples to select, in place of tokens")
+    add(
+        "--num_landmarks",
+        type=int,
+        help="examples whose influence is computed exactly; default an eighth of all, 512 to 4096",
+    )
+    add("--sketch_dim", type=int, default=131_072, help="length of a compressed gradient")
+    add("--sketch_entries", type=int, default=1 << 22, help="entries kept of a gradient")
+    add("--ridge", type=float, default=0.01, help="of the regression that propagates influence")
+    add(
+        "--optimizer_state",
+        help="safetensors of Adam's state by parameter name; examples' gradients become its steps",
+    )
+    run_options.add_reserve(group)

@@ -1,0 +1,105 @@
+"""The tables for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.benchmarks.landmarks import clocked, embeddings
+from tests.benchmarks.landmarks.clocked import Cost
+from tests.benchmarks.landmarks.selection import Row
+
+_TITLES = {
+    embeddings.JVP: "JVP",
+    embeddings.MINILM: "MiniLM",
+    embeddings.HASHING: "hashed words",
+    embeddings.RANDOM: "random (the floor)",
+    embeddings.LABELS: "domain labels",
+    clocked.FORWARD: "forward (RDS+)",
+    clocked.EXACT: "exact influence, one target",
+    clocked.SKETCH: "a landmark's gradient",
+    clocked.CURVATURE: "EK-FAC's fit",
+}
+_KINDS = {"plain": "plain gradient", "ekfac": "EK-FAC"}
+
+
+def show_quality(figures: Mapping[str, Any]) -> None:
+    """Prints how good scores are: exact ones, sketches and propagated ones."""
+    _show_domains(figures, figures["targets"])
+    _show_sketches(figures["sketches"])
+    _show_propagation(figures)
+
+
+def _show_domains(figures: Mapping[str, Any], targets: Sequence[str]) -> None:
+    print(
+        "\nHow well do scores single out the target's own domain: area under the curve / share of the domain among the\n"
+        "best scores, as many as it has documents. Propagated: from the most landmarks, on all other documents\n"
+    )
+    print(f"{'target':<16}{'scores':<20}{'mean':>12}" + "".join(f"{t:>13}" for t in targets))
+    for kind, title in _KINDS.items():
+        rows = {"exact": [figures["exact"][field][kind] for field in ("auc", "own_share")]}
+        for name in figures["auc"][kind]:
+            columns = (figures[field][kind][name] for field in ("auc", "own_share"))
+            rows[_TITLES[name]] = [list(by_count.values())[-1] for by_count in columns]
+        for row, (auc, share) in rows.items():
+            each = zip(auc["targets"], share["targets"], strict=True)
+            cells = [f"{auc['mean']:>7.3f}/{share['mean']:.2f}"]
+            cells += [f"{a:>8.3f}/{s:.2f}" for a, s in each]
+            print(f"{title:<16}{row:<20}{''.join(cells)}")
+    print()
+
+
+def _show_sketches(figures: Mapping[str, Any]) -> None:
+    for kind, own in figures.items():
+        print(
+            f"sketches, {_KINDS[kind]}: rank correlation with exact cosines {own['spearman']:.4f} (the worst target's), "
+            f"largest error {own['max_error']:.4f}; the cosines spread by {own['deviation']:.4f}"
+        )
+
+
+def _show_propagation(figures: Mapping[str, Any]) -> None:
+    print(
+        "\nPropagated against exact, on all documents but the landmarks: rank correlation ± deviation over draws, and\n"
+        "share of the true top 5 % in the predicted top 5 %; means over targets\n"
+    )
+    first = next(iter(figures["spearman"]["plain"].values()))
+    print(f"{'target':<16}{'embedding':<20}" + "".join(f"{c + ' landmarks':>18}" for c in first))
+    for kind, by_embedding in figures["spearman"].items():
+        for name, by_count in by_embedding.items():
+            shares = figures["top_share"][kind][name]
+            cells = [
+                f"{own['mean']:>8.3f} ±{own['deviation']:.3f} {shares[count]['mean']:.2f}"
+                for count, own in by_count.items()
+            ]
+            print(f"{_KINDS[kind]:<16}{_TITLES[name]:<20}{''.join(cells)}")
+
+
+def show_costs(costs: Mapping[str, Cost], length: int) -> None:
+    """Prints what one document costs."""
+    forward = costs[clocked.FORWARD]
+    print(f"\nCost of a document of {length} tokens, one thread\n")
+    print(f"{'':<30}{'MFLOPs':>10}{'formula':>9}{'x forward':>11}{'CPU ms':>9}{'x forward':>11}")
+    for name, cost in costs.items():
+        formula = f"{cost.formula / cost.flops:.3f}" if cost.flops else ""
+        print(
+            f"{_TITLES[name]:<30}{cost.flops / 1e6:>10,.0f}{formula:>9}{cost.flops / forward.flops:>11.3f}"
+            f"{1e3 * cost.seconds:>9.1f}{cost.over_forward:>11.3f}"
+        )
+
+
+def show_selections(rows: Sequence[Row]) -> None:
+    """Prints what selections cost over one forward pass, and over exact influence, of every document."""
+    print(
+        "\nCost of a selection for one target, over one forward pass of every document (the paper: 0.29 at best, 3.5x "
+        "cheaper),\nits parts, and over exact influence of every document\n"
+    )
+    head = ("embed", "landmarks", "target", "propagate", "total", "x cheaper", "of exact")
+    print(f"{'proxy':<18}{'documents':>14}{'landmarks':>10}  {'embedding':<14}", end="")
+    print("".join(f"{title:>10}" for title in head))
+    for proxy, num_documents, name, cost in rows:
+        parts = (cost.embedding, cost.landmarks, cost.target, cost.propagation, cost.total)
+        cells = [f"{part / cost.forward:>10.4f}" for part in parts]
+        cells += [f"{1 / cost.over_forward:>10.2f}", f"{cost.over_exact:>10.4f}"]
+        print(
+            f"{proxy:<18}{num_documents:>14,}{cost.num_landmarks:>10,}  {_TITLES[name]:<14}", end=""
+        )
+        print("".join(cells))
+    print()

@@ -1,0 +1,190 @@
+"""Influence Distillation as a pipeline, on the local runner."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from beam_quad.gradients.optimizer import export_optimizer_state
+from beam_quad.transforms import landmarks, propagate
+from pipelines import influence_distillation
+from tests.pipelines.distillation_memory import distill
+from tests.pipelines.world import manifest_of, output_bytes, selected_ids, selected_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
+
+KINDS = ("biology", "law", "code")
+
+
+@pytest.fixture(scope="module")
+def groups(world):
+    return [f"{kind}={world.query_of(kind)}" for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def distilled(world, groups, tmp_path_factory):
+    """One finished run for three targets, weighted, that tests look at and none changes."""
+    output = tmp_path_factory.mktemp("distilled") / "out"
+    world.distill(output, query=None, query_group=groups, weighted=True)
+    return output
+
+
+def test_the_pipeline_selects_and_weighs_what_single_backward_passes_say(world, tmp_path):
+    queries = {kind: world.query_of(kind) for kind in KINDS[:2]}
+    flags = {"query_group": [f"{k}={v}" for k, v in queries.items()], "query": None}
+    world.distill(tmp_path / "out", curvature="identity", weighted=True, **flags)
+    expected = distill(world.corpus, queries, world.proxy, 3000, 200)
+    of = {example_id: i for i, example_id in enumerate(expected.ids)}
+    rows = selected_rows(tmp_path / "out")
+    chosen = {row["beam_quad"]["example_id"] for row in rows}
+    taken = {expected.ids[i] for i in np.flatnonzero(expected.takers >= 0)}
+    # Sketches rest in half precision, so that neighbours in a ranking may change places.
+    assert len(chosen & taken) > 0.98 * len(chosen | taken)
+    for row in rows:
+        why, at = row["beam_quad"], of[row["beam_quad"]["example_id"]]
+        kind = "influence" if expected.is_landmark[at] else "predicted_influence"
+        other = {"influence", "predicted_influence"} - {kind}
+        assert why[kind] == pytest.approx(
+            expected.influence[at, list(queries).index(why["target"])], abs=1e-3
+        )
+        assert why[other.pop()] is None
+    weights = [
+        (row["weight"], expected.weights[of[row["beam_quad"]["example_id"]]]) for row in rows
+    ]
+    assert stats.spearmanr(*zip(*weights, strict=True)).statistic > 0.99
+
+
+def test_every_target_gets_its_share_and_its_own_kind_fills_it(distilled):
+    rows = selected_rows(distilled)
+    for kind in KINDS:
+        own = [row for row in rows if row["beam_quad"]["target"] == kind]
+        assert len(own) == pytest.approx(len(rows) / 3, abs=1)
+        assert np.mean([row["kind"] == kind for row in own]) > 0.7  # a fifth of the corpus is
+    targets = manifest_of(distilled)["targets"]
+    assert {name: t["documents"] for name, t in targets.items()} == {
+        kind: sum(row["beam_quad"]["target"] == kind for row in rows) for kind in KINDS
+    }
+
+
+def test_weights_are_positive_where_selected_and_sum_to_the_examples_of_the_corpus(distilled):
+    weights = [row["weight"] for row in selected_rows(distilled)]
+    counts = manifest_of(distilled)["counts"]
+    assert min(weights) > 0
+    assert sum(weights) == pytest.approx(counts["read"] - counts["rejected"], rel=1e-9)
+
+
+def test_rows_are_accounted_for_and_the_budget_is_met_to_within_one_example(
+    world, distilled, tmp_path
+):
+    manifest = manifest_of(distilled)
+    counts, tokens = manifest["counts"], manifest["tokens"]
+    assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"] == 912
+    assert tokens["budget"] <= tokens["selected"] < tokens["budget"] + 40
+    by_examples = world.distill(tmp_path / "out", budget_tokens=None, budget_examples=77)
+    assert by_examples["counts"]["selected"] == 77
+    everything = world.distill(tmp_path / "all", budget_tokens=1_000_000, weighted=True)
+    assert everything["counts"]["selected"] == 900
+    assert "missing" in everything["shortfall"]
+
+
+@pytest.mark.parametrize("change", ["order", "bundles_twice"])
+def test_the_selection_does_not_depend_on_how_it_is_run(world, groups, distilled, tmp_path, change):
+    shards = sorted(pathlib.Path(world.corpus).iterdir(), reverse=True)
+    beam = ["--direct_runner_bundle_repeat=1"] if change == "bundles_twice" else []
+    flags = {"input": [str(shard) for shard in shards]} if change == "order" else {}
+    world.distill(tmp_path / "out", *beam, query=None, query_group=groups, weighted=True, **flags)
+    assert selected_ids(tmp_path / "out") == selected_ids(distilled)
+
+
+def test_another_seed_draws_other_landmarks(world, groups, distilled, tmp_path):
+    world.distill(tmp_path / "out", query=None, query_group=groups, seed=1)
+    scored = [
+        {r["beam_quad"]["example_id"] for r in selected_rows(o) if r["beam_quad"]["influence"]}
+        for o in (distilled, tmp_path / "out")
+    ]
+    assert len(scored[0] & scored[1]) < 0.5 * len(scored[0])
+
+
+def test_a_run_that_dies_goes_on_with_what_is_finished(
+    world, groups, distilled, tmp_path, monkeypatch
+):
+    flags = {"query": None, "query_group": groups, "weighted": True}
+    with monkeypatch.context() as dying:
+        dying.setattr(propagate.Propagate, "do", _die)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            influence_distillation.main(world.distillation_arguments(tmp_path / "out", **flags))
+    with monkeypatch.context() as finished:
+        finished.setattr(landmarks.SketchLandmarks, "do", _die)
+        world.distill(tmp_path / "out", **flags)
+    assert output_bytes(tmp_path / "out") == output_bytes(distilled)
+
+
+def test_another_query_set_finds_embeddings_and_sketches_made(
+    world, distilled, tmp_path, monkeypatch
+):
+    artifacts = distilled / "_run"
+    before = {path for path in artifacts.rglob("*") if path.is_file()}
+    monkeypatch.setattr(landmarks.SketchLandmarks, "do", _die)
+    try:
+        world.distill(tmp_path / "out", query=world.query_of("news"), artifacts=artifacts)
+        made = {path for path in artifacts.rglob("*") if path.is_file()} - before
+        kinds = {path.relative_to(artifacts).parts[0] for path in made}
+        assert kinds == {"query_plan", "query", "propagation", "propagated", "allocation"}
+    finally:
+        for path in {path for path in artifacts.rglob("*") if path.is_file()} - before:
+            path.unlink()
+
+
+def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path):
+    artifacts = tmp_path / "artifacts"
+    world.run(tmp_path / "quad", artifacts=artifacts)
+    before = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    world.distill(tmp_path / "out", artifacts=artifacts)
+    after = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    assert {name.split("/")[0] for name in after - before} == {
+        "landmarks", "sketches", "propagation", "propagated", "allocation"
+    }  # fmt: skip
+
+
+def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(
+    world, tmp_path, distilled, groups
+):
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(world.proxy)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    export_optimizer_state(model, optimizer, tmp_path / "state.safetensors")
+    flags = {"query": None, "query_group": groups, "weighted": True}
+    world.distill(tmp_path / "out", optimizer_state=tmp_path / "state.safetensors", **flags)
+    assert selected_ids(tmp_path / "out") == selected_ids(distilled)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"budget_examples": 5}, "pass one of --budget_tokens and --budget_examples"),
+        ({"budget_tokens": None}, "pass one of --budget_tokens and --budget_examples"),
+        ({"query": None}, "needs --query"),
+        ({"proxy_model": None}, "--proxy_model"),
+        ({"num_landmarks": 0}, "--num_landmarks must be at least 1"),
+        ({"optimizer_state": "nowhere.safetensors"}, "export_optimizer_state"),
+        ({"num_clusters": 5}, "unknown flag --num_clusters"),
+    ],
+)
+def test_a_command_that_cannot_be_is_one_line(world, tmp_path, capsys, flags, words):
+    arguments = world.distillation_arguments(tmp_path / "out", **flags)
+    assert influence_distillation.main(arguments) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    assert words in message
+    assert not (tmp_path / "out").exists()
+
+
+def _die(*_):
+    raise RuntimeError("pulled the plug")
