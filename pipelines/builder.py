@@ -17,11 +17,11 @@ from beam_quad.transforms import curvature, score
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.deduplicate import FindDuplicateIds
 from beam_quad.transforms.embed import EmbedExamples
-from beam_quad.transforms.select import Selection
+from beam_quad.transforms.select import Selection, Weighable
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.texts import Query, SampleTexts
-from beam_quad.transforms.weigh import FindBestLeft, SumTaken, Weighable, Weights
+from beam_quad.transforms.weigh import FindBestLeft, SumTaken, Weights
 from beam_quad.transforms.write import WriteSelection
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
@@ -37,6 +37,7 @@ _VERSIONS = {
     "corpus_scores": 1,
     "curvature": 2,
     "embeddings": 1,
+    "interactions": 1,
     "landmarks": 1,
     "ngrams": 1,
     "propagated": 1,
@@ -49,6 +50,8 @@ _VERSIONS = {
     "rows": 1,
     "sample": 1,
     "scores": 1,
+    "second_order": 1,
+    "shortlist": 1,
     "sketches": 1,
     "weights": 1,
 }
@@ -239,16 +242,20 @@ class Builder:
             "query": {name: plan.snapshot for name, plan in self.inputs.query.items()},
         }
 
-    def finish(self, selection: Selection, budget: Budget, summary: Summary) -> Chain:
+    def finish(
+        self, selection: Selection, budget: Budget, summary: Summary, weights: Any = None
+    ) -> Chain:
         """Adds the stages that weigh and write a selection, and makes the chain.
 
         Args:
-          selection: Says which rows are selected; with `--weighted` it must be `Weighable`.
+          selection: Says which rows are selected; with `--weighted` it must be `Weighable`, or come with `weights`.
           budget: What was asked for.
           summary: Makes the manifest and the report; its stages are filled in.
+          weights: Weighs the selection with `--weighted`, as `Weights` does; None for weights of the first order.
         """
-        weights = None
-        if self._options.weighted:
+        if not self._options.weighted:
+            weights = None
+        elif weights is None:
             if not isinstance(selection, Weighable):
                 raise UsageError("--weighted needs a selection by influence, which this is not")
             weights = Weights(selection, self.folder("weights", self.fingerprint()))

@@ -3,7 +3,14 @@
 from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.io import files
-from beam_quad.transforms import allocate, curvature, landmarks, propagate
+from beam_quad.transforms import (
+    allocate,
+    curvature,
+    interactions,
+    landmarks,
+    propagate,
+    second_order,
+)
 from beam_quad.transforms.budget import cut_levels
 from beam_quad.transforms.distilled import FinishedDistillation
 from beam_quad.transforms.summary import Summary
@@ -13,6 +20,10 @@ from pipelines.inputs import Inputs
 
 # Two of four levels bound the targets' cuts closely; see `distillation.allocation`.
 _BOUND_LEVELS = 2
+_POLICIES = {
+    1: "influence distillation: propagated from landmarks, targets in turn",
+    2: "influence distillation: propagated from landmarks, targets in turn, weights of the second order",
+}
 
 
 def build(options: DistillationOptions, inputs: Inputs) -> Chain:
@@ -41,9 +52,12 @@ class _DistillationBuilder(Builder):
         propagation = self._propagation()
         ranking = self._propagate(propagation)
         allocated = self._allocate(ranking)
-        cut = self.folder("allocation", ranking.folder, options.budget, "cut")
+        # The rounds of the second order go on for longer, and count their steps otherwise.
+        rounds = () if options.order == 1 else (allocated.rounds_dir,)
+        cut = self.folder("allocation", ranking.folder, options.budget, "cut", *rounds)
         self.tasks += cut_levels(self.corpus, allocated, options.budget, cut, "CutBudget")
         selection = allocate.DistilledSelection(allocated, options.budget, cut, propagation.folder)
+        second = self._second_order(selection, propagation) if options.order == 2 else None
         summary = Summary(
             config=self.config(),
             configuration=self.fingerprint(),
@@ -52,12 +66,12 @@ class _DistillationBuilder(Builder):
             output=self.output,
             budget=options.budget,
             title="Influence Distillation selection",
-            policy="influence distillation: propagated from landmarks, targets in turn",
+            policy=_POLICIES[options.order],
             query=self.query,
             query_dir=self.folders["query"],
-            distillation=FinishedDistillation(self.corpus, selection, propagation),
+            distillation=FinishedDistillation(self.corpus, selection, propagation, second),
         )
-        return self.finish(selection, options.budget, summary)
+        return self.finish(second or selection, options.budget, summary, weights=second)
 
     def _propagation(self) -> propagate.FitPropagation:
         """Adds the stages up to the regression."""
@@ -110,7 +124,8 @@ class _DistillationBuilder(Builder):
         """Adds the stages in which several targets take turns."""
         if len(ranking.targets) == 1:
             return allocate.Allocated(ranking, None)
-        budget = self.options.budget
+        # The second order chooses among more than the budget holds, and never among more than this.
+        budget = self.options.budget if self.options.order == 1 else second_order.SHORTLIST
         bounds = self.folder("allocation", ranking.folder, budget, "bounds")
         rounds = self.folder("allocation", ranking.folder, budget, "rounds")
         self.tasks += cut_levels(
@@ -120,3 +135,35 @@ class _DistillationBuilder(Builder):
             allocate.PlayRounds(self.corpus, ranking, budget, bounds, _BOUND_LEVELS, rounds)
         )
         return allocate.Allocated(ranking, rounds)
+
+    def _second_order(
+        self, first: allocate.DistilledSelection, propagation: propagate.FitPropagation
+    ) -> second_order.SecondOrderSelection:
+        """Adds the stages that compute interactions and solve for the weights of a shortlist."""
+        options = self.options
+        exact = interactions.InteractionLandmarks(
+            propagation.landmarks_dir, propagation.sketches_dir, options.interaction_landmarks
+        )
+        ranking = first.allocated.ranking.folder
+        cut = self.folder("allocation", ranking, second_order.SHORTLIST, "cut")
+        gathered = second_order.GatherShortlist(
+            self.corpus, first, exact, cut,
+            self.folder("shortlist", ranking, cut, first.cut_dir, exact),
+        )  # fmt: skip
+        vectors = next(t for t in self.tasks if isinstance(t, curvature.FitQueryVectors))
+        interact = interactions.InteractLandmarks(
+            propagation.sketching, exact, self.query, vectors, options.interaction_texts,
+            self.folder("interactions", exact, vectors.folder, options.interaction_texts),
+        )  # fmt: skip
+        folder = self.folder(
+            "second_order", gathered.folder, interact.folder, options.eta, options.shortlist
+        )
+        self.tasks += [
+            *cut_levels(self.corpus, first.allocated, second_order.SHORTLIST, cut, "CutShortlist"),
+            gathered,
+            interact,
+            second_order.SolveSecondOrder(
+                gathered, interact, options.eta, options.shortlist, folder
+            ),
+        ]
+        return second_order.SecondOrderSelection(first, folder)

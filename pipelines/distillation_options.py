@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
@@ -21,6 +22,11 @@ class DistillationOptions(RunOptions):
     sketch_entries: int
     ridge: float
     optimizer_state: str | None
+    order: int
+    eta: float
+    interaction_landmarks: int
+    interaction_texts: int
+    shortlist: int
 
     @property
     def budget(self) -> Budget:
@@ -42,6 +48,9 @@ class DistillationOptions(RunOptions):
             "num_landmarks",
             "sketch_dim",
             "sketch_entries",
+            "interaction_landmarks",
+            "interaction_texts",
+            "shortlist",
         ):
             self.check_at_least_one(name)
         if not self.query:
@@ -50,6 +59,21 @@ class DistillationOptions(RunOptions):
             raise UsageError("Influence Distillation needs --proxy_model: a folder or hub id")
         if not 0 < self.ridge < float("inf"):
             raise UsageError(f"--ridge must be positive, got {self.ridge}")
+        if not 0 <= self.eta < float("inf"):
+            raise UsageError(f"--eta must be at least 0, got {self.eta}")
+        if self.order == 2:
+            self._check_second_order()
+
+    def _check_second_order(self) -> None:
+        if self.dtype != "float32":
+            raise UsageError(
+                f"second derivatives drown in {self.dtype}; pass --dtype=float32, or --order=1"
+            )
+        if self.optimizer_state is not None:
+            raise UsageError(
+                "--optimizer_state, Adam's form of influence, is of the first order here; "
+                "leave it out, or pass --order=1"
+            )
 
 
 def parse(argv: Sequence[str]) -> tuple[DistillationOptions, list[str]]:
@@ -103,4 +127,40 @@ def _add_selection(result: argparse.ArgumentParser) -> None:
         "--optimizer_state",
         help="safetensors of Adam's state by parameter name; examples' gradients become its steps",
     )
+    _add_second_order(result.add_argument_group("second order"))
     run_options.add_reserve(group)
+
+
+def _add_second_order(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--order",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2: examples that teach the same are worth less together",
+    )
+    add(
+        "--eta",
+        type=float,
+        default=1.0,
+        help="of --order=2: step for which is weighed, over the best one of the first order",
+    )
+    add(
+        "--interaction_landmarks",
+        type=int,
+        default=256,
+        help="of --order=2: landmarks whose interactions are computed exactly",
+    )
+    add(
+        "--interaction_texts",
+        type=int,
+        default=32,
+        help="of --order=2: texts of each target that make up its curvature",
+    )
+    add(
+        "--shortlist",
+        type=int,
+        default=4,
+        help="of --order=2: examples that are weighed, over what the first order selects",
+    )

@@ -10,6 +10,7 @@ from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io.batches import Columns
+from beam_quad.io.output import WEIGHT
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
 from pipelines.run_options import RunOptions
@@ -58,6 +59,10 @@ def look(options: RunOptions) -> Inputs:
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
+    if options.weighted and WEIGHT in corpus.schema.names:
+        raise UsageError(
+            f"the input has a column {WEIGHT!r}, the name of the one that --weighted adds; rename it"
+        )
     query: dict[str, InputPlan] = {}
     if options.needs_query:
         text_column = options.query_text_column or options.text_column

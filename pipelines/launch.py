@@ -19,6 +19,7 @@ from beam_quad.io import files, traffic
 from beam_quad.io.lock import OutputLock
 from beam_quad.reporting.formatting import size
 from beam_quad.reporting.sections.query import poor_agreement
+from beam_quad.reporting.sections.targets import poor_propagation
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import jobs, progress
@@ -228,7 +229,8 @@ def _print_summary(output: str) -> None:
             f"of a random draw {influence['random_mean']:.4g}"
         )
     for name, target in manifest.get("targets", {}).items():
-        print(_about_target(name, target))
+        for line in _about_target(name, target):
+            print(line)
     for line in _about_scoring(manifest.get("scoring") or {}):
         print(line)
     if manifest["shortfall"]:
@@ -236,14 +238,18 @@ def _print_summary(output: str) -> None:
     print(f"report: {files.join(output, 'report.html')}")
 
 
-def _about_target(name: str, target: dict[str, Any]) -> str:
+def _about_target(name: str, target: dict[str, Any]) -> Iterator[str]:
     influence = target["influence"]
     means = [influence[kind] for kind in ("selected_mean", "random_mean")]
     selected, random = ("unknown" if mean is None else f"{mean:.4g}" for mean in means)
-    return (
+    yield (
         f"target {name}: {target['documents']:,} documents, {target['tokens']:,} tokens, "
         f"mean influence {selected}, of a random draw {random}"
     )
+    if words := poor_propagation(name, target["held_out_rank_correlation"]):
+        yield f"warning: {words}"
+    if words := poor_agreement(name, target["halves"], "landmarks"):
+        yield f"warning: {words}"
 
 
 def _traffic(result: PipelineResult) -> str:

@@ -67,6 +67,10 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--max_cluster_share must lie in (0, 1], got {self.max_cluster_share}"
             )
+        if self.weighted and self.policy not in ("quad", "influence_top_k"):
+            raise UsageError(
+                f"--weighted needs influence, which --policy={self.policy} does not compute"
+            )
         if self.scoring == "two_forwards" and (why := why_exact(self)):
             raise UsageError(f"--scoring=two_forwards cannot be: {why} Pass --scoring=auto.")
         blocks = self.blocks_per_cluster

@@ -28,7 +28,7 @@ _DEFAULT_CONTEXT = 1024
 
 
 def embedding_costs(spec: AnyEmbedderSpec, skeleton: object, context_length: int) -> EmbedderCosts:
-    """Reads what embedding costs off the proxy's skeleton and its windows' length, or off an encoder, which is loaded."""
+    """Reads embedding's costs off the proxy's skeleton and its windows' length, or off an encoder, which is loaded."""
     if isinstance(spec, JvpSpec):
         return jvp_costs(skeleton, spec, context_length)
     return embedder_costs(spec)

@@ -13,6 +13,7 @@ References:
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,47 @@ def solve_for_budget(
         else:
             low = middle
     return found
+
+
+def newton_step(influence: Array, interactions: Interactions, weights: Array) -> float:
+    """Finds the η at which a step along some weights lowers the target's loss the most: pᵀw / wᵀQw.
+
+    Args:
+      influence: p, float [n].
+      interactions: Q over the same examples.
+      weights: w, float [n].
+
+    Returns:
+      η; 0 where the loss does not fall along w at all, or nothing bounds its fall.
+    """
+    slope = float(np.asarray(influence, np.float64) @ weights)
+    curvature = float(weights @ interactions.times(weights))
+    return slope / curvature if slope > 0 and curvature > 0 else 0.0
+
+
+def cut_support(amounts: Sequence[Array], allowances: Sequence[int], budget: int) -> list[int]:
+    """Decides how many examples of its support each target takes, all keeping in step, until a budget is met.
+
+    Args:
+      amounts: For each target what its examples take from the budget, in the order in which it takes them, int64 [n].
+      allowances: What each target may take, positive. Together they hold the budget, but for the example in which it ends.
+      budget: What all may take.
+
+    Returns:
+      How many each takes: of all it is the budget to within one example, and to the example the allowances where these can
+      be had.
+    """
+    if not amounts:
+        return []
+    owner = np.repeat(np.arange(len(amounts)), [len(own) for own in amounts])
+    before = [np.cumsum(own) - own for own in amounts]
+    shares = [own / allowance for own, allowance in zip(before, allowances, strict=True)]
+    order = np.lexsort((owner, np.concatenate(shares)))
+    amount = np.concatenate(amounts)[order]
+    filled = np.cumsum(amount)
+    is_taken = (filled - amount < budget) | (filled <= sum(allowances))
+    counts: list[int] = np.bincount(owner[order][is_taken], minlength=len(amounts)).tolist()
+    return counts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,9 +3,9 @@
 The product of y = W x along a tangent is W dx + dW x, so that k tangents of a matrix cost 2 k times what its forward
 does, which all of them share:
 
-    products        (1 + 2 k) times the forward of the first blocks: 2 m every token and matrix of m entries, 4 w T every
-                    token and attention layer, with w the width of all heads and T the tokens that are read; of the
-                    last block's MLP, one token alone
+    products        (1 + 2 k) times the forward of the first blocks: 2 m every token and matrix of m entries, 4 w T
+                    every token and attention layer, with w the width of all heads and T the tokens that are read; of
+                    the last block's MLP, one token alone
     projection      2 k h D every text, with h the hidden size and D the dimension; nothing where k h <= D
 
 Where the first block's queries, keys and values are given the embeddings as they are, without a norm that has a tangent
@@ -73,7 +73,8 @@ def first_blocks(skeleton: Any, num_blocks: int) -> list[nn.Module]:
     blocks = list(model.get_submodule(stack).children())
     if any(has_experts(block) for block in blocks):
         raise UsageError(
-            "the proxy's first blocks are a mixture of experts, which has no forward derivative; take another --embedder"
+            "the proxy's first blocks are a mixture of experts, which has no forward derivative; "
+            "take another --embedder"
         )
     if getattr(skeleton.config.get_text_config(), "num_attention_heads", None) is None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""From a spec to an embedder, its fingerprint and its costs. A new embedder is a file of its own and a branch in each."""
+"""From a spec to an embedder, its fingerprint and costs. A new embedder is a file of its own and a branch in each."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -19,9 +19,8 @@ from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.propagate import load_ridge, read_influence
-from beam_quad.transforms.select import Kept
+from beam_quad.transforms.select import Kept, Taken
 from beam_quad.transforms.stage import Task
-from beam_quad.transforms.weigh import Taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +150,20 @@ class DistilledSelection:
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         taken = self.taken(corpus, split, rows)
-        at = np.flatnonzero(taken.takers >= 0)
-        target = taken.takers[at]
-        own = taken.influence[at, target].astype(np.float64)
-        is_landmark = np.isin(rows.keys[at], load_ridge(self.propagation_dir).keys)
+        return self.kept(rows.keys, taken.influence, taken.takers)
+
+    def kept(self, keys: np.ndarray, influence: np.ndarray, takers: np.ndarray) -> Kept:
+        """Tells of the rows that targets take why: by influence that is known of landmarks, predicted of the others.
+
+        Args:
+          keys: Keys of the rows, uint64 [n].
+          influence: Influence on each target, float32 [n, num_targets].
+          takers: The target that takes each row, -1 for none, int64 [n].
+        """
+        at = np.flatnonzero(takers >= 0)
+        target = takers[at]
+        own = influence[at, target].astype(np.float64)
+        is_landmark = np.isin(keys[at], load_ridge(self.propagation_dir).keys)
         none, nothing = np.full(len(at), -1, np.int64), np.full(len(at), np.nan)
         return Kept(
             rows=at,
@@ -173,11 +182,15 @@ class DistilledSelection:
         takers = self.would_take(influence, rows.keys, corpus.seed)
         return Taken(influence, np.where(rows.usable, takers, -1), rows.usable)
 
+    def floor(self) -> np.uint64:
+        """The lowest priority that is taken."""
+        lowest: np.uint64 = load_search(self.cut_dir, NUM_LEVELS - 1, self.budget).floors[0]
+        return lowest
+
     def would_take(self, influence: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
         """Finds the target that takes usable examples with some influence, float [n, num_targets]; -1 for none, int64 [n]."""
         packed = self.allocated.ranking.of(influence, keys, seed)
-        floor = load_search(self.cut_dir, NUM_LEVELS - 1, self.budget).floors[0]
-        is_taken = self.allocated.of(packed, keys)[:, 0] >= floor
+        is_taken = self.allocated.of(packed, keys)[:, 0] >= self.floor()
         return np.where(is_taken, self.allocated.takers(packed, keys), -1)
 
 

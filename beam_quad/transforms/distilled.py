@@ -8,8 +8,8 @@ import numpy as np
 
 from beam_quad.additive import Tally
 from beam_quad.io import files
+from beam_quad.reporting import comparison
 from beam_quad.reporting import data as page
-from beam_quad.reporting.comparison import Estimate, stratified_mean
 from beam_quad.transforms.allocate import DistilledSelection
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, read_json
@@ -20,6 +20,7 @@ from beam_quad.transforms.propagate import (
     read_propagation,
     read_scored_landmarks,
 )
+from beam_quad.transforms.second_order import SecondOrderSelection
 
 _SHOWN_EXAMPLES = 8
 _SHOWN_CHARACTERS = 2000
@@ -31,13 +32,15 @@ class FinishedDistillation:
 
     Args:
       corpus: The corpus.
-      selection: What the targets took.
+      selection: What the targets took, in the first order where there is a second.
       propagation: How influence was propagated.
+      second_order: What they took in the second order, or None.
     """
 
     corpus: Corpus
     selection: DistilledSelection
     propagation: FitPropagation
+    second_order: SecondOrderSelection | None = None
 
     def num_scored(self) -> int:
         """How many examples were scored themselves: the landmarks."""
@@ -51,13 +54,18 @@ class FinishedDistillation:
         """
         found = read_propagation(self.propagation.folder)
         sketched = read_json(files.join(self.propagation.sketches_dir, "sketches.json"))
+        second = {"second_order": self.second_order.facts()} if self.second_order else {}
         return {
             "landmarks": {
                 "scored": found["landmarks"],
                 "unscorable": sketched["unscorable"],
                 "bandwidth": found["bandwidth"],
             },
-            "targets": {t.name: self._in_manifest(t) for t in self.targets(counts)},
+            "targets": {
+                target.name: _in_manifest(target) | {"halves": self.halves()[target.name]}
+                for target in self.targets(counts)
+            },
+            **second,
         }
 
     def targets(self, counts: Tally) -> tuple[page.Target, ...]:
@@ -111,22 +119,21 @@ class FinishedDistillation:
         row = np.flatnonzero(table.column("key").to_numpy() == key)[0]
         return str(table.column("text")[int(row)].as_py())
 
-    def _in_manifest(self, target: page.Target) -> dict[str, Any]:
-        none = np.zeros(len(target.tokens), np.int64)
-        everything = page.ScoredSample(target.influence, target.tokens, none)
-        taken = target.would_take
-        own = page.ScoredSample(target.influence[taken], target.tokens[taken], none[taken])
-        return {
-            "documents": target.selected_documents,
-            "tokens": target.selected_tokens,
-            "held_out_rank_correlation": target.agreement,
-            "influence": {
-                "random_mean": _mean(stratified_mean(everything, None)),
-                "selected_mean": _mean(stratified_mean(own, None)),
-                "selected_landmarks": int(taken.sum()),
-            },
-        }
+
+def _in_manifest(target: page.Target) -> dict[str, Any]:
+    return {
+        "documents": target.selected_documents,
+        "tokens": target.selected_tokens,
+        "held_out_rank_correlation": target.agreement,
+        "influence": {
+            "random_mean": _mean(comparison.stratified_mean(comparison.landmarks(target), None)),
+            "selected_mean": _mean(
+                comparison.stratified_mean(comparison.taken_landmarks(target), None)
+            ),
+            "selected_landmarks": int(target.would_take.sum()),
+        },
+    }
 
 
-def _mean(estimate: Estimate | None) -> float | None:
+def _mean(estimate: comparison.Estimate | None) -> float | None:
     return estimate.mean if estimate is not None and math.isfinite(estimate.mean) else None

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,39 @@ class Selection(Protocol):
         """Selects rows of one split."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What a selection makes of the rows of a split.
+
+    Attributes:
+      influence: Influence of each row on each target, known or estimated, float32 [n, num_targets].
+      takers: The target that takes each, -1 for none, int64 [n].
+      is_example: Which rows could have been taken, bool [n]; the rest means nothing in the other rows.
+    """
+
+    influence: np.ndarray
+    takers: np.ndarray
+    is_example: np.ndarray
+
+    @classmethod
+    def by_one_target(cls, influence: np.ndarray, kept: Kept, rows: aligned.Rows) -> "Taken":
+        """Describes a selection for a single target, from the influence of each row, float [n]."""
+        is_example = rows.usable.copy()
+        is_example[kept.unscorable] = False
+        takers = np.full(len(influence), -1, np.int64)
+        takers[kept.rows] = 0
+        single = np.where(is_example, influence, 0.0).astype(np.float32)
+        return cls(single[:, None], takers, is_example)
+
+
+@runtime_checkable
+class Weighable(Selection, Protocol):
+    """A selection that knows, or estimates, the influence of every example."""
+
+    def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
+        """Finds what is taken of a split, and what everything in it is worth."""
+
+
 _SELECTION = pa.schema(
     [
         pa.field("cluster", pa.int64()),
@@ -84,11 +117,7 @@ class BlockSelection:
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         table = cached(("selection", self.path), lambda: aligned.read_columns(self.path))
         scored = cached(("scored", self.bandit.folder), lambda: self.bandit.scored(self.num_rounds))
-        num = load_blocks(self.bandit.blocks_dir).num_blocks
-        clusters, _ = read_assignment(self.assignments_dir, split)
-        blocks = np.full(len(clusters), -1, np.int64)
-        usable = np.flatnonzero(clusters >= 0)
-        blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
+        clusters, blocks = self._arms(corpus, split, rows)
         accepted = find_sorted(
             arm_code(table["cluster"], table["block"]), arm_code(clusters, blocks)
         )
@@ -113,6 +142,41 @@ class BlockSelection:
             table["block_influence"][why],
             np.flatnonzero(unscorable),
         )
+
+    def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
+        """As `Weighable`: an example is worth what its block's scored examples are on average, for which it was accepted.
+
+        In a block that was not pulled that is the average of its cluster; with `instance` acceptance, where examples are
+        accepted one by one, a scored one is worth its own influence.
+        """
+        kept = self.keep(corpus, split, rows)
+        clusters, blocks = self._arms(corpus, split, rows)
+        codes, means, of_cluster = cached(("block means", self.bandit.folder), self._means)
+        pulled = find_sorted(codes, arm_code(clusters, blocks))
+        influence = np.where(pulled >= 0, means[pulled], of_cluster[clusters])
+        if self.bandit.policy.acceptance == "instance":
+            influence[kept.rows] = kept.influence
+        return Taken.by_one_target(influence, kept, rows)
+
+    def _arms(
+        self, corpus: Corpus, split: Split, rows: aligned.Rows
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Finds cluster and block of each row, -1 for those that have none, int [n]."""
+        clusters, _ = read_assignment(self.assignments_dir, split)
+        blocks = np.full(len(clusters), -1, np.int64)
+        usable = np.flatnonzero(clusters >= 0)
+        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
+        return clusters, blocks
+
+    def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean influence of every pulled block, by ascending arm code, and of every cluster (the least where none was scored)."""
+        means = block_means(self.bandit.scored(self.num_rounds))
+        of_block = np.array([means[arm] for arm in sorted(means)])
+        of_cluster = self.bandit.state(self.num_rounds).arms.mean_influence
+        least = np.nanmin(of_cluster) if np.isfinite(of_cluster).any() else 0.0
+        codes = np.array([arm_code(*arm) for arm in sorted(means)], np.int64)
+        return codes, of_block, np.where(np.isfinite(of_cluster), of_cluster, least)
 
     def _accepted_keys(self) -> np.ndarray:
         def read() -> np.ndarray:
@@ -249,6 +313,13 @@ class RankedSelection:
         return Kept(
             at, clusters, none, none, values, np.full(len(at), np.nan), np.flatnonzero(unscorable)
         )
+
+    def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
+        """As `Weighable`, where the ranking is one by influence."""
+        influence = self.preference.influence(split)
+        if influence is None:
+            raise ValueError(f"{self.preference} knows no influence to weigh by")
+        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
 
 
 @dataclasses.dataclass

@@ -1,7 +1,7 @@
 """Optimal weights of a selection (`--weighted`): two sums over the corpus, and every row's weight is its own affair."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -12,31 +12,8 @@ from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus
-from beam_quad.transforms.select import Selection
+from beam_quad.transforms.select import Weighable
 from beam_quad.transforms.stage import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Taken:
-    """What a selection makes of the rows of a split.
-
-    Attributes:
-      influence: Influence of each row on each target, known or estimated, float32 [n, num_targets].
-      takers: The target that takes each, -1 for none, int64 [n].
-      is_example: Which rows could have been taken, bool [n]; the rest means nothing in the other rows.
-    """
-
-    influence: np.ndarray
-    takers: np.ndarray
-    is_example: np.ndarray
-
-
-@runtime_checkable
-class Weighable(Selection, Protocol):
-    """A selection that knows, or estimates, the influence of every example."""
-
-    def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
-        """Finds what is taken of a split, and what everything in it is worth."""
 
 
 @dataclasses.dataclass

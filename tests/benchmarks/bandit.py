@@ -105,11 +105,10 @@ class Corpus:
         return totals / np.maximum(tokens, 1)
 
     def embeddings(self, r_squared: float) -> np.ndarray:
-        """Embeddings that tell so much of the variance of influence within clusters, float64 [documents, DIM]."""
-        sizes = np.maximum(np.bincount(self.cluster_id), 1)
-        means = np.bincount(self.cluster_id, self.influence) / sizes
-        deviations = self.influence - means[self.cluster_id]
-        told = r_squared**0.5 * deviations / deviations.std()
+        """Embeddings that tell so much of the variance of influence in every cluster, float64 [documents, DIM]."""
+        deviations = _centred(self.influence, self.cluster_id)
+        variances = np.bincount(self.cluster_id, deviations**2) / np.bincount(self.cluster_id)
+        told = r_squared**0.5 * deviations / np.sqrt(variances)[self.cluster_id]
         told += (1 - r_squared) ** 0.5 * self.noise[:, DIM]
         return np.column_stack([told, self.noise[:, 1:DIM]])
 
@@ -214,12 +213,13 @@ def best_predicted(
 
 def _explained(predicted: np.ndarray, influence: np.ndarray, cluster_id: np.ndarray) -> float:
     """The squared correlation of predictions with influence, both about the means of their clusters."""
+    values = (_centred(predicted, cluster_id), _centred(influence, cluster_id))
+    return float(np.corrcoef(*values)[0, 1] ** 2)
 
-    def centred(values: np.ndarray) -> np.ndarray:
-        means = np.bincount(cluster_id, values) / np.maximum(np.bincount(cluster_id), 1)
-        return values - means[cluster_id]
 
-    return float(np.corrcoef(centred(predicted), centred(influence))[0, 1] ** 2)
+def _centred(values: np.ndarray, cluster_id: np.ndarray) -> np.ndarray:
+    means = np.bincount(cluster_id, values) / np.maximum(np.bincount(cluster_id), 1)
+    return values - means[cluster_id]
 
 
 def as_many_scored(corpus: Corpus, budget: int, seed: int, scored: int) -> Outcome:

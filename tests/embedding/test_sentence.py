@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from beam_quad.embedding import EmbedderSpec, embedder_fingerprint, load_embedder
+from beam_quad.embedding import (
+    EmbedderSpec,
+    embedder_costs,
+    embedder_fingerprint,
+    load_embedder,
+)
 from beam_quad.errors import DeviceError, IntegrityError, UsageError
 
 TEXTS = [
@@ -56,6 +61,14 @@ def test_a_lower_limit_cuts_and_a_lower_dimension_keeps_the_head(embedder):
         head / np.linalg.norm(head),
         atol=1e-5,
     )
+
+
+def test_the_costs_are_those_of_the_published_shape_without_its_embeddings(embedder):
+    costs = embedder_costs(EmbedderSpec("minilm", max_tokens=100))
+    assert (costs.dim, costs.max_tokens) == (384, 100)
+    # 6 layers of attention and MLP with biases and 2 norms, the norm of the embeddings, and the pooler.
+    layer = 4 * 384 * 385 + 1536 * 385 + 384 * 1537 + 4 * 384
+    assert costs.flops(1000) == 100 * 2 * (6 * layer + 2 * 384 + 384 * 385)
 
 
 def test_a_vector_that_is_not_finite_is_an_error(embedder, monkeypatch):

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -125,6 +126,8 @@ def main() -> None:
     parser.add_argument("--proxy", choices=("demo", "smollm2"), default="demo")
     parser.add_argument("--models", type=pathlib.Path, default=_CACHE, help="keeps what is made")
     arguments = parser.parse_args()
+    # torch's own, of what loads an encoder.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     found = run(arguments.proxy, arguments.quick, arguments.models.expanduser())
     print(json.dumps({arguments.proxy: found}))
 

@@ -22,7 +22,7 @@ from tests.benchmarks.landmarks.sizes import Size
 FORWARD, EXACT, SKETCH, CURVATURE = "forward", "exact", "sketch", "curvature"
 _ENCODERS = (embeddings.JVP, embeddings.MINILM, embeddings.HASHING)
 METHODS = (FORWARD, EXACT, SKETCH, CURVATURE, *_ENCODERS)
-_ROUNDS = 3
+_ROUNDS = 2
 
 Method = Callable[[], object]
 

@@ -96,8 +96,8 @@ def show_selections(rows: Sequence[Row]) -> None:
     print("".join(f"{title:>10}" for title in head))
     for proxy, num_documents, name, cost in rows:
         parts = (cost.embedding, cost.landmarks, cost.target, cost.propagation, cost.total)
-        cells = [f"{part / cost.forward:>10.4f}" for part in parts]
-        cells += [f"{1 / cost.over_forward:>10.2f}", f"{cost.over_exact:>10.4f}"]
+        shares = [part / cost.forward for part in parts]
+        cells = [f"{share:>10.3g}" for share in (*shares, 1 / cost.over_forward, cost.over_exact)]
         print(
             f"{proxy:<18}{num_documents:>14,}{cost.num_landmarks:>10,}  {_TITLES[name]:<14}", end=""
         )

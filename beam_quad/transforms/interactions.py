@@ -1,0 +1,221 @@
+"""How landmarks' gradients interact in a target's loss: exact products with its Gauss-Newton matrix.
+
+What a step on an example's gradient gains depends on which steps are taken with it: two examples that teach the same are
+worth less than twice one.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from beam_quad import archives, seeding
+from beam_quad.additive import Tally
+from beam_quad.distillation import KernelRidge
+from beam_quad.gradients.hessian import curvature_products
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import find_blocks
+from beam_quad.gradients.windows import Documents
+from beam_quad.io import aligned, files
+from beam_quad.scoring import Curvature
+from beam_quad.scoring.vectors import load_vectors
+from beam_quad.transforms.cache import cached
+from beam_quad.transforms.corpus import read_json, write_json
+from beam_quad.transforms.curvature import FitQueryVectors
+from beam_quad.transforms.landmarks import (
+    Sketcher,
+    Sketching,
+    SketchingTask,
+    landmark_groups,
+    read_landmarks,
+    read_sketches,
+)
+from beam_quad.transforms.texts import Query
+
+_LANDMARKS_PER_PIECE = 16
+# Vectors of all tracked entries that are held at a time, and entries in all of them: 1 GB of float32, and some copies.
+_DENSE_VECTORS = 8
+_DENSE_ENTRIES = 1 << 28
+# Kept entries of landmarks' gradients that are held at a time.
+_HELD_ENTRIES = 1 << 25
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractionLandmarks:
+    """The landmarks whose interactions are exact: the first in the order of the draw that have sketches, by reference.
+
+    Args:
+      landmarks_dir: Folder of `GatherLandmarks`.
+      sketches_dir: Folder of `SketchLandmarks`.
+      number: How many; all where there are fewer.
+    """
+
+    landmarks_dir: str
+    sketches_dir: str
+    number: int
+
+    def table(self) -> pa.Table:
+        """Reads `key`, `text` and `embedding`, by ascending key; once per process."""
+        return cached(("interaction landmarks", self), self._read)
+
+    def ridge(self, bandwidth: float, ridge: float) -> KernelRidge:
+        """Makes the regression that propagates from these landmarks alone; it has no targets of its own."""
+        table = self.table()
+        embeddings = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
+        keys, nothing = table.column("key").to_numpy(), np.zeros((table.num_rows, 1))
+        return KernelRidge.fit(embeddings, nothing, keys, ridge=ridge, bandwidth=bandwidth)
+
+    def _read(self) -> pa.Table:
+        tables: list[pa.Table] = []
+        left = self.number
+        for group in landmark_groups(self.landmarks_dir):
+            if left <= 0:
+                break
+            sketched, _ = read_sketches(self.sketches_dir, group)
+            table = read_landmarks(self.landmarks_dir, group, ["key", "text", "embedding"])
+            table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), sketched)))
+            tables.append(table.slice(0, left))
+            left -= tables[-1].num_rows
+        return pa.concat_tables(tables).sort_by("key")
+
+
+@dataclasses.dataclass
+class InteractLandmarks(SketchingTask):
+    """Computes the exact interactions of landmarks in each target's loss, G_L H_T G_Lᵀ, some rows at a time.
+
+    Takes (target, first row) and gives counts. H_T is the Gauss-Newton matrix of some of the target's texts. Where the
+    target's vector has the inverse curvature P applied to it, training is taken to step along P g, and H_T becomes
+    P H_T P; it is divided by the norm that the target's vector is divided by. Inner products are over the kept entries
+    themselves and not over sketches, whose noise is not that of a symmetric matrix.
+
+    Args:
+      sketching: How gradients are cut down.
+      landmarks: The landmarks.
+      query: The targets.
+      vectors: How the targets' vectors were made.
+      num_texts: Texts of each target that make up its curvature, drawn by hash.
+      folder: Where the rows go.
+    """
+
+    sketching: Sketching
+    landmarks: InteractionLandmarks
+    query: tuple[Query, ...]
+    vectors: FitQueryVectors
+    num_texts: int
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "InteractLandmarks"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "interactions.json")
+
+    def pieces(self) -> list[tuple[int, int]]:
+        rows = range(0, self.landmarks.table().num_rows, _LANDMARKS_PER_PIECE)
+        return [(target, first) for target in range(len(self.query)) for first in rows]
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "rows"),)
+
+    def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
+        return (_rows_path(self.folder, *piece),)
+
+    def read(self, piece: tuple[int, int]) -> Tally:
+        found = archives.parse(files.read_bytes(self.paths(piece)[0]))
+        return self._tally(piece, int(found["num_texts"]))
+
+    def do(self, piece: tuple[int, int], model: Sketcher) -> Tally:
+        target, first = piece
+        texts = self.landmarks.table().column("text").to_pylist()
+        documents = self._documents(model.proxy, self.query[target])
+        own = model.gradients.kept_gradients(texts[first : first + _LANDMARKS_PER_PIECE])
+        products = torch.stack(list(self._products(model, documents, own))).double()
+        columns = []
+        step = max(1, _HELD_ENTRIES // own.shape[1])
+        for start in range(0, len(texts), step):
+            for kept in model.gradients.kept_gradients(texts[start : start + step]):
+                columns.append((products @ kept.double()).cpu().numpy())
+        vector = load_vectors(files.read_bytes(self.vectors.artifact))[self.query[target].name]
+        _, norm = model.gradients.sketch_vector(vector)
+        num_texts = len(documents.loss_tokens)
+        rows = np.stack(columns, axis=1) / norm
+        files.write_once(self.paths(piece)[0], archives.dump(rows=rows, num_texts=num_texts))
+        return self._tally(piece, num_texts)
+
+    def finish(self, total: Tally) -> None:
+        texts = {q.name: total[f"texts/{target}"] for target, q in enumerate(self.query)}
+        write_json(self.artifact, {"landmarks": self.landmarks.table().num_rows, "texts": texts})
+
+    def _tally(self, piece: tuple[int, int], num_texts: int) -> Tally:
+        target, first = piece
+        return Tally({f"texts/{target}": num_texts if first == 0 else 0})
+
+    def _documents(self, proxy: Proxy, query: Query) -> Documents:
+        """Draws texts that predict a token."""
+        texts = query.texts()
+        draws = seeding.mix(self.sketching.seed, "interaction text", seeding.keys(texts))
+        documents = proxy.read([texts[int(i)] for i in np.argsort(draws, kind="stable")])
+        drawn = np.flatnonzero(documents.loss_tokens)[: self.num_texts]
+        return documents.take(drawn.tolist())
+
+    def _products(
+        self, model: Sketcher, documents: Documents, own: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        """Multiplies gradients, [n, num_kept], by the target's curvature."""
+        proxy, entries = model.proxy, model.gradients.entries
+        blocks = find_blocks(proxy.model, self.sketching.layers)
+        size = sum(rows * columns for rows, columns in entries.shapes.values())
+        step = min(_DENSE_VECTORS, max(1, _DENSE_ENTRIES // size))
+        for start in range(0, len(own), step):
+            steps = [entries.restore(kept) for kept in own[start : start + step]]
+            self._precondition(steps, proxy.device)
+            curved = curvature_products(proxy, blocks, documents, steps).mean()
+            self._precondition(curved, proxy.device)
+            yield from (entries.keep(vector) for vector in curved)
+
+    def _precondition(self, vectors: list[dict[str, torch.Tensor]], device: torch.device) -> None:
+        """Applies in place the inverse curvature that the targets' vectors have applied to them."""
+        if self.vectors.kind == "identity":
+            return
+        # One input's eigenvectors at a time, as for the targets' vectors.
+        for source in read_json(files.join(self.vectors.curvature_dir, "covariances.json"))[
+            "inputs"
+        ]:
+            curvature = _on(self.vectors._curvature(source), device)
+            for own in vectors:
+                own |= curvature.precondition({block: own[block] for block in curvature.blocks})
+
+
+def read_interactions(task: InteractLandmarks, target: int) -> np.ndarray:
+    """Reads Q_L = (1/l) G_L H_T G_Lᵀ of a target, float64 [l, l], landmarks by ascending key."""
+    rows = [
+        archives.parse(files.read_bytes(task.paths(piece)[0]))["rows"]
+        for piece in task.pieces()
+        if piece[0] == target
+    ]
+    whole = np.concatenate(rows)
+    return whole / len(whole)
+
+
+def _on(curvature: Curvature, device: torch.device) -> Curvature:
+    moved = {
+        name: dataclasses.replace(
+            block,
+            gradient_vectors=block.gradient_vectors.to(device),
+            activation_vectors=block.activation_vectors.to(device),
+            eigenvalues=block.eigenvalues.to(device),
+        )
+        for name, block in curvature.blocks.items()
+    }
+    return Curvature(moved)
+
+
+def _rows_path(folder: str, target: int, first: int) -> str:
+    return files.join(folder, "rows", f"{target:03d}-{first:05d}.npz")

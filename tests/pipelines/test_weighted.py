@@ -1,0 +1,76 @@
+"""`--weighted`: the column of first-order optimal weights."""
+
+import pathlib
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import quad
+from tests.pipelines.world import manifest_of, output_bytes, selected_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
+
+
+def test_weights_of_a_ranking_are_the_excess_over_the_best_left_out_and_sum_to_the_corpus(
+    world, tmp_path
+):
+    manifest = world.run(tmp_path / "out", policy="influence_top_k", weighted=True)
+    rows = selected_rows(tmp_path / "out")
+    influence = np.array([row["beam_quad"]["influence"] for row in rows])
+    weights = np.array([row["weight"] for row in rows])
+    files = (tmp_path / "out" / "_run").glob("corpus_scores/*/rows/*.parquet")
+    scores = np.concatenate([pq.read_table(f).column("score").to_numpy() for f in files])
+    everything = np.sort(scores[np.isfinite(scores)])[::-1]
+    expected = influence - everything[len(rows)]
+    assert weights == pytest.approx(expected * len(everything) / expected.sum(), rel=1e-3)
+    assert manifest["counts"]["read"] - manifest["counts"]["rejected"] == len(everything)
+
+
+@pytest.mark.parametrize("acceptance", ["block", "instance"])
+def test_weights_of_quad_are_positive_and_sum_to_the_corpus(world, tmp_path, acceptance):
+    world.run(tmp_path / "out", weighted=True, acceptance=acceptance, output_format="jsonl")
+    counts = manifest_of(tmp_path / "out")["counts"]
+    weights = [row["weight"] for row in _lines(tmp_path / "out")]
+    assert len(weights) == counts["selected"]
+    assert min(weights) > 0
+    assert sum(weights) == pytest.approx(counts["read"] - counts["rejected"], rel=1e-9)
+
+
+def test_weights_change_nothing_else(world, finished, tmp_path):
+    world.run(tmp_path / "out", weighted=True)
+    rows = selected_rows(tmp_path / "out")
+    by_block = {}
+    for row in rows:
+        why = row["beam_quad"]
+        by_block.setdefault(why["block_influence"], set()).add(row["weight"])
+    assert all(len(weights) == 1 for weights in by_block.values())
+    ordered = [by_block[key].pop() for key in sorted(by_block)]
+    assert ordered == sorted(ordered)
+    assert [{**row, "weight": None} for row in rows] == [
+        {**row, "weight": None} for row in selected_rows(finished)
+    ]
+    rejected = [name for name in output_bytes(finished) if name.startswith("rejected/")]
+    assert all(
+        output_bytes(finished)[name] == output_bytes(tmp_path / "out")[name] for name in rejected
+    )
+
+
+def test_what_cannot_be_weighed_is_refused(world, tmp_path, capsys):
+    assert quad.main(world.arguments(tmp_path / "out", policy="random", weighted=True)) == 2
+    assert "--weighted needs influence" in capsys.readouterr().err
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_text('{"text": "biology1 biology2 law3", "weight": 2}\n')
+    assert quad.main(world.arguments(tmp_path / "out", input=corpus, weighted=True)) == 2
+    assert "rename it" in capsys.readouterr().err
+
+
+def _lines(output: pathlib.Path) -> list[dict]:
+    import json
+
+    return [
+        json.loads(line)
+        for path in sorted(output.glob("selected/*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
