@@ -49,6 +49,22 @@ def finished(world: "World", tmp_path_factory: pytest.TempPathFactory) -> pathli
 
 
 @pytest.fixture(scope="session")
+def targets(world: "World") -> list[str]:
+    """Query groups of three kinds, as values of `--query_group`."""
+    return [f"{kind}={world.query_of(kind)}" for kind in ("biology", "law", "code")]
+
+
+@pytest.fixture(scope="session")
+def distilled(
+    world: "World", targets: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """One finished run of Influence Distillation for three targets, weighted, that many tests look at and none changes."""
+    output = tmp_path_factory.mktemp("distilled") / "out"
+    world.distill(output, query=None, query_group=targets, weighted=True)
+    return output
+
+
+@pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], "Server"]]:
     """Starts the server of an object store's scheme, each once; all are stopped at the end."""
     from tests.storage.servers import serving

@@ -20,7 +20,7 @@ from torch import nn
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.spec import JvpSpec
 from beam_quad.errors import UsageError
-from beam_quad.gradients.jvp import _cut
+from beam_quad.gradients.jvp import cut_model
 from beam_quad.gradients.tracked import has_experts
 
 
@@ -69,7 +69,7 @@ def first_blocks(skeleton: Any, num_blocks: int) -> list[nn.Module]:
     Raises:
       UsageError: If the model has no one stack of blocks, no attention, or experts in its first blocks.
     """
-    model, stack = _cut(skeleton, num_blocks)
+    model, stack = cut_model(skeleton, num_blocks)
     blocks = list(model.get_submodule(stack).children())
     if any(has_experts(block) for block in blocks):
         raise UsageError(

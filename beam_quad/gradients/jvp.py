@@ -50,7 +50,7 @@ class LowerBlocks:
         Raises:
           UsageError: If the model has no one stack of blocks, or these have no forward derivative (mixtures of experts).
         """
-        model, stack = _cut(proxy.model, num_blocks)
+        model, stack = cut_model(proxy.model, num_blocks)
         tangents = {
             name: torch.stack([_normal(seed, k, name, value) for k in range(num_tangents)])
             for name, value in model.named_parameters()
@@ -143,7 +143,7 @@ class LowerBlocks:
             handle.remove()
 
 
-def _cut(model: Any, num_blocks: int) -> tuple[nn.Module, str]:
+def cut_model(model: Any, num_blocks: int) -> tuple[nn.Module, str]:
     """Copies the skeleton of a model with its first blocks only; returns it and the name of the stack."""
     base = model.base_model
     depth = model.config.get_text_config().num_hidden_layers

@@ -161,13 +161,8 @@ class BlockSelection:
     def _arms(
         self, corpus: Corpus, split: Split, rows: aligned.Rows
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Finds cluster and block of each row, -1 for those that have none, int [n]."""
-        clusters, _ = read_assignment(self.assignments_dir, split)
-        blocks = np.full(len(clusters), -1, np.int64)
-        usable = np.flatnonzero(clusters >= 0)
-        num = load_blocks(self.bandit.blocks_dir).num_blocks
-        blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
-        return clusters, blocks
+        blocks_dir = self.bandit.blocks_dir
+        return read_arms(blocks_dir, self.assignments_dir, corpus.seed, split, rows)
 
     def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean influence of every pulled block, by ascending arm code, and of every cluster (the least where none was scored)."""
@@ -441,6 +436,18 @@ class EqualClusters:
 def cut_draws(seed: int, keys: np.ndarray) -> np.ndarray:
     """Draws what decides between equal ranks, and the order in which a block is cut, uint64 [n]; the lowest first."""
     return seeding.mix(seed, "cut", keys)
+
+
+def read_arms(
+    blocks_dir: str, assignments_dir: str, seed: int, split: Split, rows: aligned.Rows
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds cluster and block of each row of a split, -1 for those that have none, int [n]."""
+    clusters, _ = read_assignment(assignments_dir, split)
+    blocks = np.full(len(clusters), -1, np.int64)
+    usable = np.flatnonzero(clusters >= 0)
+    num = load_blocks(blocks_dir).num_blocks
+    blocks[usable] = example_blocks(seed, rows.keys[usable], clusters[usable], num)
+    return clusters, blocks
 
 
 def arm_code(cluster: Any, block: Any) -> Any:

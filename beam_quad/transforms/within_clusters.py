@@ -20,11 +20,19 @@ from beam_quad.distillation import KernelRidge
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.transforms.cache import cached
-from beam_quad.transforms.candidates import example_blocks, group_of, load_blocks
-from beam_quad.transforms.cluster import read_assignment
+from beam_quad.transforms.candidates import group_of
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
 from beam_quad.transforms.rounds import Bandit
-from beam_quad.transforms.select import Kept, arm_code, block_means, cut_draws, find_sorted, ranking
+from beam_quad.transforms.select import (
+    Kept,
+    Taken,
+    arm_code,
+    block_means,
+    cut_draws,
+    find_sorted,
+    ranking,
+    read_arms,
+)
 from beam_quad.transforms.stage import GroupedTask, Task
 
 # With fewer scored examples a regression in hundreds of dimensions says nothing that their mean does not.
@@ -144,14 +152,11 @@ class Pulled:
         self, corpus: Corpus, split: Split, rows: aligned.Rows
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Finds the cluster, the block and the place in `blocks` of each row; -1 where there is none, int64 [n]."""
-        clusters = read_assignment(self.assignments_dir, split)[0].astype(np.int64)
-        blocks, places = np.full((2, len(clusters)), -1, np.int64)
-        usable = np.flatnonzero(clusters >= 0)
-        num = load_blocks(self.bandit.blocks_dir).num_blocks
-        blocks[usable] = example_blocks(corpus.seed, rows.keys[usable], clusters[usable], num)
-        codes = arm_code(clusters[usable], blocks[usable])
-        places[usable] = find_sorted(self.blocks()["code"], codes)
-        return clusters, blocks, places
+        clusters, blocks = read_arms(
+            self.bandit.blocks_dir, self.assignments_dir, corpus.seed, split, rows
+        )
+        places = find_sorted(self.blocks()["code"], arm_code(clusters, blocks))
+        return clusters.astype(np.int64), blocks, np.where(clusters >= 0, places, -1)
 
 
 @dataclasses.dataclass
@@ -363,6 +368,16 @@ class PropagatedSelection:
             predicted=predicted[at],
         )
 
+    def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
+        """As `Weighable`: an example of a block that was not pulled is worth the average of its cluster."""
+        predicted = read_predictions(self.preference.folder, split)
+        clusters, _, _ = self.pulled.places(corpus, split, rows)
+        means = self.pulled.bandit.state(self.pulled.num_rounds).arms.mean_influence
+        least = np.nanmin(means) if np.isfinite(means).any() else 0.0
+        of_cluster = np.where(np.isfinite(means), means, least)[clusters]
+        influence = np.where(np.isfinite(predicted), predicted, of_cluster)
+        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
+
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Says which examples of pulled blocks would be taken with a given influence, bool [n]; nan never."""
         draws = cut_draws(self.pulled.bandit.policy.seed, keys)
@@ -385,11 +400,8 @@ class PropagatedSelection:
         keys = self.pulled.scored()["key"]
         table = _read_held_out(self.fit_dir)
         at = find_sorted(table["key"], keys)
-        return (
-            np.where(at >= 0, table["held_out"][at], np.nan)
-            if len(table["key"])
-            else np.full(len(keys), np.nan)
-        )
+        # Of an index of -1 the last value is read, and left out.
+        return np.where(at >= 0, np.r_[table["held_out"], np.nan][at], np.nan)
 
     def _cut(self) -> dict[str, Any]:
         return dict(cached(("cut", self.path), lambda: read_json(self.path)))

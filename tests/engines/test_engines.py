@@ -39,6 +39,18 @@ def test_every_engine_on_every_store_decides_the_same_by_the_same_artifacts(
     assert contents(output) == contents(str(finished))
 
 
+@pytest.mark.timeout(600)
+def test_influence_distillation_decides_the_same_by_the_same_artifacts(
+    world, targets, distilled, tmp_path, prism
+):
+    output = tmp_path / "out"
+    flags = {"query": None, "query_group": targets, "weighted": True}
+    arguments = world.distillation_arguments(output, **flags)
+    command = [sys.executable, "-m", "pipelines.influence_distillation", *arguments, *prism]
+    subprocess.run(command, check=True, capture_output=True)
+    assert deciding(str(output)) == deciding(str(distilled))
+
+
 @pytest.mark.flink
 @pytest.mark.timeout(900)
 def test_after_a_killed_worker_and_a_killed_task_manager_the_output_is_the_same(

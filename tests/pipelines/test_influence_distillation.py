@@ -18,19 +18,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 KINDS = ("biology", "law", "code")
 
 
-@pytest.fixture(scope="module")
-def groups(world):
-    return [f"{kind}={world.query_of(kind)}" for kind in KINDS]
-
-
-@pytest.fixture(scope="module")
-def distilled(world, groups, tmp_path_factory):
-    """One finished run for three targets, weighted, that tests look at and none changes."""
-    output = tmp_path_factory.mktemp("distilled") / "out"
-    world.distill(output, query=None, query_group=groups, weighted=True)
-    return output
-
-
 def test_the_pipeline_selects_and_weighs_what_single_backward_passes_say(world, tmp_path):
     queries = {kind: world.query_of(kind) for kind in KINDS[:2]}
     flags = {"query_group": [f"{k}={v}" for k, v in queries.items()], "query": None}
@@ -62,8 +49,8 @@ def test_every_target_gets_its_share_and_its_own_kind_fills_it(distilled):
         own = [row for row in rows if row["beam_quad"]["target"] == kind]
         assert len(own) == pytest.approx(len(rows) / 3, abs=1)
         assert np.mean([row["kind"] == kind for row in own]) > 0.7  # a fifth of the corpus is
-    targets = manifest_of(distilled)["targets"]
-    assert {name: t["documents"] for name, t in targets.items()} == {
+    found = manifest_of(distilled)["targets"]
+    assert {name: t["documents"] for name, t in found.items()} == {
         kind: sum(row["beam_quad"]["target"] == kind for row in rows) for kind in KINDS
     }
 
@@ -90,16 +77,18 @@ def test_rows_are_accounted_for_and_the_budget_is_met_to_within_one_example(
 
 
 @pytest.mark.parametrize("change", ["order", "bundles_twice"])
-def test_the_selection_does_not_depend_on_how_it_is_run(world, groups, distilled, tmp_path, change):
+def test_the_selection_does_not_depend_on_how_it_is_run(
+    world, targets, distilled, tmp_path, change
+):
     shards = sorted(pathlib.Path(world.corpus).iterdir(), reverse=True)
     beam = ["--direct_runner_bundle_repeat=1"] if change == "bundles_twice" else []
     flags = {"input": [str(shard) for shard in shards]} if change == "order" else {}
-    world.distill(tmp_path / "out", *beam, query=None, query_group=groups, weighted=True, **flags)
+    world.distill(tmp_path / "out", *beam, query=None, query_group=targets, weighted=True, **flags)
     assert selected_ids(tmp_path / "out") == selected_ids(distilled)
 
 
-def test_another_seed_draws_other_landmarks(world, groups, distilled, tmp_path):
-    world.distill(tmp_path / "out", query=None, query_group=groups, seed=1)
+def test_another_seed_draws_other_landmarks(world, targets, distilled, tmp_path):
+    world.distill(tmp_path / "out", query=None, query_group=targets, seed=1)
     scored = [
         {r["beam_quad"]["example_id"] for r in selected_rows(o) if r["beam_quad"]["influence"]}
         for o in (distilled, tmp_path / "out")
@@ -108,9 +97,9 @@ def test_another_seed_draws_other_landmarks(world, groups, distilled, tmp_path):
 
 
 def test_a_run_that_dies_goes_on_with_what_is_finished(
-    world, groups, distilled, tmp_path, monkeypatch
+    world, targets, distilled, tmp_path, monkeypatch
 ):
-    flags = {"query": None, "query_group": groups, "weighted": True}
+    flags = {"query": None, "query_group": targets, "weighted": True}
     with monkeypatch.context() as dying:
         dying.setattr(propagate.Propagate, "do", _die)
         with pytest.raises(RuntimeError, match="pulled the plug"):
@@ -149,7 +138,7 @@ def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path):
 
 
 def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(
-    world, tmp_path, distilled, groups
+    world, tmp_path, distilled, targets
 ):
     import transformers
 
@@ -159,7 +148,7 @@ def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     export_optimizer_state(model, optimizer, tmp_path / "state.safetensors")
-    flags = {"query": None, "query_group": groups, "weighted": True}
+    flags = {"query": None, "query_group": targets, "weighted": True}
     world.distill(tmp_path / "out", optimizer_state=tmp_path / "state.safetensors", **flags)
     assert selected_ids(tmp_path / "out") == selected_ids(distilled)
 
