@@ -1,6 +1,7 @@
-"""Writes the parameters of the Flex Template from the flags of the pipeline: what the console shows and Dataflow checks.
+"""Writes the parameters of a Flex Template from the flags of its pipeline: what the console shows and Dataflow checks.
 
-    python -m templates.dataflow.metadata > templates/dataflow/quad.json
+    python -m templates.dataflow.metadata quad > templates/dataflow/quad.json
+    python -m templates.dataflow.metadata influence_distillation > templates/dataflow/influence_distillation.json
 
 References:
   https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates
@@ -11,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from pipelines import options
+from pipelines import distillation_options, options
 
 _URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
 _URLS = rf"{_URL}(,{_URL})*"
@@ -25,6 +26,7 @@ _PATTERNS = {
     "device": r"cpu|cuda(:[0-9]+)?",
     "input": _URLS,
     "input_root": _URL,
+    "optimizer_state": _URL,
     "layers": r"attention|mlp|all|last:[0-9]+|regex:.+",
     "output": _URL,
     "query": _URLS,
@@ -38,11 +40,18 @@ _PATTERNS_BY_TYPE = {int: r"[0-9]+", float: _NUMBER}
 _OF_THE_MACHINE = ("threads",)
 
 
-def template_metadata() -> dict[str, Any]:
-    """Describes the template as `google.dataflow.v1beta3.TemplateMetadata`, in JSON's names."""
-    parser = options.parser()
+_PIPELINES = {
+    "quad": ("Quad", options.parser),
+    "influence_distillation": ("Influence Distillation", distillation_options.parser),
+}
+
+
+def template_metadata(pipeline: str) -> dict[str, Any]:
+    """Describes a pipeline's template as `google.dataflow.v1beta3.TemplateMetadata`, in JSON's names."""
+    name, make_parser = _PIPELINES[pipeline]
+    parser = make_parser()
     return {
-        "name": "Quad",
+        "name": name,
         "description": parser.description,
         "streaming": False,
         "parameters": [
@@ -66,7 +75,7 @@ def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
         "regexes": [f"^({pattern})$"] if pattern else [],
     }
     if action.choices:
-        parameter["enumOptions"] = [{"value": choice} for choice in action.choices]
+        parameter["enumOptions"] = [{"value": str(choice)} for choice in action.choices]
     if action.default not in (None, []) and action.dest not in _OF_THE_MACHINE:
         parameter["defaultValue"] = _text(action.default)
     return parameter
@@ -86,7 +95,7 @@ def _param_type(action: argparse.Action) -> str:
 
 def _pattern(action: argparse.Action) -> str | None:
     if action.choices:
-        return "|".join(action.choices)
+        return "|".join(map(str, action.choices))
     if _is_switch(action):
         return "[Tt]rue|[Ff]alse"
     return _PATTERNS.get(action.dest) or _PATTERNS_BY_TYPE.get(action.type)  # type: ignore[call-overload]
@@ -97,4 +106,4 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(template_metadata(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(template_metadata(sys.argv[1]), indent=2) + "\n")

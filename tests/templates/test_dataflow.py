@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from beam_quad.errors import LockedError, UsageError
 from beam_quad.io.lock import OutputLock
 from pipelines import chain as chains
-from pipelines import jobs, launch, plan, quad
+from pipelines import distillation_options, jobs, launch, plan, quad
 from pipelines import options as flags
 from pipelines.inputs import look
 from templates.dataflow.metadata import template_metadata
@@ -35,17 +35,21 @@ REQUIRED = ["--input=gs://b/c", "--output=gs://b/o", "--budget_tokens=1", "--pol
 
 @pytest.fixture(scope="module")
 def metadata() -> Any:
-    return dataflow.TemplateMetadata.from_json((FOLDER / "quad.json").read_text())
+    return _metadata("quad")
 
 
-def test_the_template_names_the_flags_of_the_pipeline_and_nothing_else(metadata):
-    assert json.loads((FOLDER / "quad.json").read_text()) == template_metadata()
-    actions = {a.dest: a for a in flags.parser()._actions if a.dest != "help"}
+@pytest.mark.parametrize(
+    ("pipeline", "own"), [("quad", flags), ("influence_distillation", distillation_options)]
+)
+def test_a_template_names_the_flags_of_its_pipeline_and_nothing_else(pipeline, own):
+    assert json.loads((FOLDER / f"{pipeline}.json").read_text()) == template_metadata(pipeline)
+    metadata = _metadata(pipeline)
+    actions = {a.dest: a for a in own.parser()._actions if a.dest != "help"}
     assert [p.name for p in metadata.parameters] == list(actions)
     for parameter in metadata.parameters:
         action = actions[parameter.name]
         assert parameter.is_optional is not action.required
-        assert [o.value for o in parameter.enum_options] == list(action.choices or [])
+        assert [o.value for o in parameter.enum_options] == [str(choice) for choice in action.choices or []]
         assert parameter.label
         assert parameter.help_text
 
@@ -223,3 +227,7 @@ def test_every_file_that_the_image_copies_is_there():
     for line in (FOLDER / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
             assert all((ROOT / source).exists() for source in line.split()[1:-1]), line
+
+
+def _metadata(pipeline: str) -> Any:
+    return dataflow.TemplateMetadata.from_json((FOLDER / f"{pipeline}.json").read_text())
