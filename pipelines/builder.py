@@ -38,6 +38,7 @@ _VERSIONS = {
     "curvature": 2,
     "embeddings": 1,
     "interactions": 1,
+    "landmark_scores": 1,
     "landmarks": 1,
     "ngrams": 1,
     "propagated": 1,

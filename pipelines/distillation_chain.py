@@ -10,9 +10,11 @@ from beam_quad.transforms import (
     landmarks,
     propagate,
     second_order,
+    sketch,
 )
 from beam_quad.transforms.budget import cut_levels
 from beam_quad.transforms.distilled import FinishedDistillation
+from beam_quad.transforms.score import InfluenceScoring
 from beam_quad.transforms.summary import Summary
 from pipelines.builder import Builder, Chain, power_of_half
 from pipelines.distillation_options import DistillationOptions
@@ -77,23 +79,47 @@ class _DistillationBuilder(Builder):
         """Adds the stages up to the regression."""
         options = self.options
         folder = self.folder("landmarks", self.corpus_id, options.num_landmarks, options.seed)
-        sketching = self._sketching()
-        sketches = self.folder("sketches", folder, sketching.key)
         self.tasks += [
             landmarks.DrawLandmarks(self.corpus, folder, options.num_landmarks),
             landmarks.GatherLandmarks(self.corpus, folder),
-            landmarks.SketchLandmarks(sketching, folder, sketches),
         ]
         vectors = self.fit_query()
-        fitted = self.folder("propagation", sketches, vectors, options.ridge)
         halves = curvature.halves_path(self.folders["query"])
+        by_sketches = options.curvature == "identity"
+        score = self._compare_sketches if by_sketches else self._score_landmarks
+        scores = score(folder, vectors, halves)
+        fitted = self.folder("propagation", scores, options.ridge, options.seed)
         task = propagate.FitPropagation(
-            sketching, folder, sketches, vectors, halves, options.ridge, fitted
+            folder, scores, vectors, halves, options.ridge, options.seed, fitted
         )
         self.tasks.append(task)
         return task
 
-    def _sketching(self) -> landmarks.Sketching:
+    def _score_landmarks(self, folder: str, vectors: str, halves: str) -> str:
+        """Adds the stage that scores landmarks by passes through the proxy; returns the folder of the scores."""
+        options = self.options
+        scorings = [
+            InfluenceScoring(
+                self.proxy(), self.inputs.proxy_fingerprint, options.layers, path, normalize=True
+            )
+            for path in (vectors, halves)
+        ]
+        scores = self.folder("landmark_scores", folder, scorings[0].key)
+        self.tasks.append(landmarks.ScoreLandmarks(*scorings, folder, scores))
+        return scores
+
+    def _compare_sketches(self, folder: str, vectors: str, halves: str) -> str:
+        """Adds the stages that score landmarks by sketches, which another query set finds made."""
+        sketching = self._sketching()
+        sketches = self.folder("sketches", folder, sketching.key)
+        scores = self.folder("landmark_scores", sketches, vectors)
+        self.tasks += [
+            sketch.SketchLandmarks(sketching, folder, sketches),
+            sketch.CompareSketches(sketching, vectors, halves, folder, sketches, scores),
+        ]
+        return scores
+
+    def _sketching(self) -> sketch.Sketching:
         options = self.options
         version = ""
         if options.optimizer_state is not None:
@@ -104,7 +130,7 @@ class _DistillationBuilder(Builder):
                     "beam_quad.gradients.optimizer.export_optimizer_state"
                 )
             version = found.version
-        return landmarks.Sketching(
+        return sketch.Sketching(
             self.proxy(),
             self.inputs.proxy_fingerprint,
             options.layers,
@@ -142,7 +168,7 @@ class _DistillationBuilder(Builder):
         """Adds the stages that compute interactions and solve for the weights of a shortlist."""
         options = self.options
         exact = interactions.InteractionLandmarks(
-            propagation.landmarks_dir, propagation.sketches_dir, options.interaction_landmarks
+            propagation.landmarks_dir, propagation.scores_dir, options.interaction_landmarks
         )
         ranking = first.allocated.ranking.folder
         cut = self.folder("allocation", ranking, second_order.SHORTLIST, "cut")
@@ -152,7 +178,7 @@ class _DistillationBuilder(Builder):
         )  # fmt: skip
         vectors = next(t for t in self.tasks if isinstance(t, curvature.FitQueryVectors))
         interact = interactions.InteractLandmarks(
-            propagation.sketching, exact, self.query, vectors, options.interaction_texts,
+            self._sketching(), exact, self.query, vectors, options.interaction_texts,
             self.folder("interactions", exact, vectors.folder, options.interaction_texts),
         )  # fmt: skip
         folder = self.folder(

@@ -55,6 +55,10 @@ class DistillationOptions(RunOptions):
             self.check_at_least_one(name)
         if not self.query:
             raise UsageError("Influence Distillation needs --query: the texts to become good at")
+        if self.optimizer_state is not None and self.curvature != "identity":
+            raise UsageError(
+                "--optimizer_state takes the place of a curvature; pass --curvature=identity with it"
+            )
         if self.proxy_model is None:
             raise UsageError("Influence Distillation needs --proxy_model: a folder or hub id")
         if not 0 < self.ridge < float("inf"):

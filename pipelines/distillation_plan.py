@@ -1,9 +1,21 @@
 """`--plan` of Influence Distillation."""
 
+from beam_quad.distillation import default_num_landmarks
+from beam_quad.gradients.attention import eager_attention
+from beam_quad.reporting.cost import Workload, format_plan
+from beam_quad.reporting.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
+from beam_quad.scoring import ScoringCosts
+from beam_quad.transforms.allocate import PlayRounds
+from beam_quad.transforms.budget import CutBudget
+from beam_quad.transforms.second_order import SHORTLIST, GatherShortlist
+from beam_quad.transforms.sketch import SketchLandmarks
+from beam_quad.transforms.weigh import FindBestLeft, SumTaken
+from pipelines import plan
 from pipelines.builder import Chain
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
-from pipelines.plan import describe_input
+
+_READERS_OF_INFLUENCE = (CutBudget, PlayRounds, GatherShortlist, SumTaken, FindBestLeft)
 
 
 def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
@@ -15,4 +27,49 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
       chain: The stages.
     """
     policy = f"influence distillation, {options.budget.amount:,} {options.budget.unit}"
-    return "\n".join(describe_input(inputs, chain, policy))
+    lines = plan.describe_input(inputs, chain, policy)
+    models = plan.Models.of(inputs)
+    if models is not None:
+        workload = _workload(options, inputs, chain, models)
+        devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
+        lines += ["", format_plan(plan_cost(workload, *devices))]
+    return "\n".join(lines)
+
+
+def _workload(
+    options: DistillationOptions, inputs: Inputs, chain: Chain, models: plan.Models
+) -> DistillationWorkload:
+    shared = plan.shared_workload(options, inputs, chain, options.budget, models)
+    num_landmarks = options.num_landmarks or default_num_landmarks(shared.documents)
+    num_landmarks = min(num_landmarks, shared.reserve_examples)
+    second_order = None
+    if options.order == 2:
+        second_order = _second_order(options, inputs, models, shared, num_landmarks)
+    return DistillationWorkload(
+        **vars(shared),
+        num_landmarks=num_landmarks,
+        is_sketched=any(isinstance(task, SketchLandmarks) for task in chain.tasks),
+        sketch_dim=options.sketch_dim,
+        sketch_entries=options.sketch_entries,
+        num_passes=sum(isinstance(task, _READERS_OF_INFLUENCE) for task in chain.tasks),
+        second_order=second_order,
+    )
+
+
+def _second_order(
+    options: DistillationOptions,
+    inputs: Inputs,
+    models: plan.Models,
+    shared: Workload,
+    num_landmarks: int,
+) -> SecondOrder:
+    with eager_attention(models.skeleton):
+        scoring = ScoringCosts.of(models.skeleton, shared.scoring.blocks)
+    num_texts = [query.num_rows for query in inputs.query.values()]
+    return SecondOrder(
+        scoring=scoring,
+        num_landmarks=min(options.interaction_landmarks, num_landmarks),
+        num_texts=sum(min(options.interaction_texts, number) for number in num_texts),
+        mean_tokens=shared.query_tokens / max(1, sum(num_texts)),
+        shortlist_examples=min(SHORTLIST.amount, shared.documents),
+    )

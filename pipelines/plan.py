@@ -1,10 +1,10 @@
-"""`--plan`: what a run would read, do, shuffle and store, printed before anything is started."""
+"""`--plan`: what a run would read, do, shuffle and store, printed before anything is started; what pipelines share."""
 
+import dataclasses
 import itertools
 import os
+from typing import Any
 
-from beam_quad.bandit import default_samples_per_pull
-from beam_quad.clustering import default_num_clusters
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderCosts, JvpSpec, embedder_costs
 from beam_quad.embedding.jvp_costs import jvp_costs
 from beam_quad.gradients.proxy import ProxySpec, load_skeleton, load_tokenizer
@@ -13,14 +13,15 @@ from beam_quad.gradients.windows import tokenize
 from beam_quad.io.batches import Columns, RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan
-from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
+from beam_quad.records import Budget
+from beam_quad.reporting.cost import Workload
+from beam_quad.reporting.devices import Device
 from beam_quad.scoring import ScoringCosts
-from beam_quad.scoring.calibration import why_not_two_forwards
+from beam_quad.transforms.embed import EmbedExamples
 from beam_quad.transforms.texts import NUM_GROUPS
 from pipelines.builder import Chain
-from pipelines.chain import reserve_rate
 from pipelines.inputs import Inputs
-from pipelines.options import QuadOptions, why_exact
+from pipelines.run_options import RunOptions
 
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
@@ -49,33 +50,51 @@ def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
     ]
 
 
-def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
-    """Puts the plan of a run in words and a table.
+def device(options: RunOptions, dtype: str) -> Device:
+    """Says what models are assumed to run on, at the rate of a dtype."""
+    return Device.cpu(options.threads) if options.device == "cpu" else Device.hopper(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The models of a run that scores by influence.
+
+    Attributes:
+      proxy: The proxy model.
+      skeleton: It, without its weights.
+      embedder: The embedder.
+    """
+
+    proxy: ProxySpec
+    skeleton: Any
+    embedder: AnyEmbedderSpec
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "Models | None":
+        """Reads the proxy's shapes; None where there is no proxy or nothing is embedded."""
+        if inputs.proxy is None or inputs.embedder is None:
+            return None
+        return cls(inputs.proxy, load_skeleton(inputs.proxy), inputs.embedder)
+
+
+def shared_workload(
+    options: RunOptions,
+    inputs: Inputs,
+    chain: Chain,
+    budget: Budget,
+    models: Models,
+) -> Workload:
+    """Measures what any pipeline's plan is computed from.
 
     Args:
       options: The flags.
       inputs: What was found.
       chain: The stages.
+      budget: How much to select.
+      models: The models.
     """
-    policy = f"{options.policy}, {options.budget_tokens:,} tokens"
-    lines = describe_input(inputs, chain, policy)
-    if options.policy == "quad" and inputs.proxy is not None and inputs.embedder is not None:
-        workload = _workload(options, inputs, inputs.proxy, inputs.embedder)
-        cost = plan_cost(workload, _device(options, options.dtype), _device(options, "float32"))
-        lines += ["", format_plan(cost)]
-    return "\n".join(lines)
-
-
-def _device(options: QuadOptions, dtype: str) -> Device:
-    return Device.cpu(options.threads) if options.device == "cpu" else Device.hopper(dtype)
-
-
-def _workload(
-    options: QuadOptions, inputs: Inputs, proxy: ProxySpec, embedder: AnyEmbedderSpec
-) -> Workload:
+    proxy, embedder, skeleton = models.proxy, models.embedder, models.skeleton
     documents = max(1, inputs.corpus.num_rows)
-    num_clusters = options.num_clusters or default_num_clusters(documents)
-    samples = options.samples_per_pull or default_samples_per_pull(documents, num_clusters)
     columns = Columns(options.text_column, None, options.tokens_column)
     tokenizer = load_tokenizer(proxy.path, proxy.revision)
     query_columns = Columns(options.query_text_column or options.text_column)
@@ -83,29 +102,20 @@ def _workload(
         plan.num_rows * _mean_tokens(plan, query_columns, tokenizer)
         for plan in inputs.query.values()
     )
-    model = load_skeleton(proxy)
-    blocks = find_blocks(model, options.layers)
-    scoring = ScoringCosts.of(model, blocks)
-    num_pilot = None if options.scoring == "two_forwards" else num_clusters * samples
-    positions = getattr(model.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))
+    positions = getattr(skeleton.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     context_length = options.context_length or min(positions, _DEFAULT_CONTEXT)
     mean_tokens = _mean_tokens(inputs.corpus, columns, tokenizer)
-    embedding = embedding_costs(embedder, model, context_length)
+    embedding = embedding_costs(embedder, skeleton, context_length)
     return Workload(
         documents=documents,
         tokens=int(documents * mean_tokens),
         input_bytes=inputs.corpus.size_bytes,
-        budget_tokens=options.budget_tokens,
-        num_clusters=num_clusters,
-        num_rounds=options.num_rounds,
-        samples_per_pull=samples,
-        blocks_per_cluster=options.blocks_per_cluster,
-        reserve_examples=round(reserve_rate(options, inputs.corpus) * documents),
+        budget=budget,
+        reserve_examples=round(_reserve_rate(chain) * documents),
         scoring=scoring,
         context_length=context_length,
         max_windows=options.max_windows,
-        normalize=options.normalize,
-        is_two_forwards=not (why_exact(options) or why_not_two_forwards(model, blocks, num_pilot)),
         curvature=options.curvature,
         embedding_dim=embedding.dim,
         embedder_flops=embedding.flops(mean_tokens),
@@ -119,6 +129,11 @@ def _workload(
     )
 
 
+def _reserve_rate(chain: Chain) -> float:
+    """The share of texts to set aside."""
+    return next(task.corpus.reserve_rate for task in chain.tasks if isinstance(task, EmbedExamples))
+
+
 def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     """Adds up the factors that stay in files: every partial sum is as large as the whole."""
     if kind == "identity":
@@ -128,10 +143,9 @@ def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
 
 
 def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
-    """Adds up the partial gradients of each query group, its vector, those of its halves, and their combination."""
+    """Adds up the partial gradients of each query group, its vector, and those of its halves."""
     gradients = sum(2 * min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
-    vectors = 3 * len(inputs.query) + (1 if len(inputs.query) > 1 else 0)
-    return (gradients + vectors) * scoring.vector_bytes
+    return (gradients + 3 * len(inputs.query)) * scoring.vector_bytes
 
 
 def _mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:

@@ -20,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _wiring() -> "Wiring[flags.QuadOptions]":
-    from pipelines import chain, launch, plan
+    from pipelines import chain, launch, quad_plan
 
-    return launch.Wiring(chain.build, plan.describe)
+    return launch.Wiring(chain.build, quad_plan.describe)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,12 @@ from beam_quad.bandit.state import (
     RoundRecord,
     StopReason,
 )
-from beam_quad.bandit.yields import ScoredExamples, total
+from beam_quad.bandit.yields import PulledBlocks
 from beam_quad.errors import IntegrityError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_ROUNDS = 50
-# `propagate` pulls until its blocks are expected to give so many times the budget.
-YIELD_MARGIN = 1.0
 
 Acceptance = Literal["block", "instance", "propagate"]
 
@@ -158,8 +156,7 @@ class _Game:
         self.tau = math.nan if policy.tau is None else policy.tau
         self.accepted: list[AcceptedBlock] = []
         self.examples = [AcceptedExamples.empty()]
-        self.tables: list[PullTable] = []
-        self.pulled_tokens = np.zeros(blocks.num_clusters, dtype=np.int64)
+        self.pulled = PulledBlocks.none(blocks.num_clusters)
         self.num_promising = np.zeros(blocks.num_clusters, dtype=np.int64)
         self.scored = 0
         self.log: list[RoundRecord] = []
@@ -179,10 +176,10 @@ class _Game:
         if self.stop_reason is not None:
             return
         self.arms.add(table)
-        self.tables.append(table)
         if self.round == 0:
             self._set_units(table)
-            self.tau = self._threshold()
+            # Blocks that are taken whole count as unpulled in the pilot, whose scores set what is asked of them.
+            self.tau = self.tau if self.is_propagate else self._threshold()
         np.add.at(self.num_pulled, table.cluster_id, 1)
         self._record(table, self._take(table))
         self.round += 1
@@ -236,10 +233,8 @@ class _Game:
             self.worth_before[self.blocks.pullable_starts[1:]] - self.worth_before[self._next()]
         )
         if self.is_propagate:
-            wanted = YIELD_MARGIN * self.policy.budget_tokens
-            return self._all_scored().water_level(
-                unpulled, self.pulled_tokens, wanted, rules.WATER_MARGIN
-            )
+            budget = self.policy.budget_tokens
+            return self.pulled.water_level(budget, unpulled, self.arms.means, self.residuals)
         supply = np.minimum(unpulled, self.room)
         wanted = rules.WATER_MARGIN * self.left
         return rules.water_level(self.arms.means, supply, wanted, self.residuals)
@@ -253,20 +248,18 @@ class _Game:
     def _expect(self, table: PullTable) -> int:
         """Counts what the pulled blocks are expected to give; which examples that are is predicted after the rounds."""
         place = self.blocks.offsets[table.cluster_id] + table.block
-        np.add.at(self.pulled_tokens, table.cluster_id, self.tokens[place])
-        self.left = self._missing(self.tau)
+        self.pulled = self.pulled.with_round(table, self.tokens[place])
+        if self.round == 0:
+            self.tau = self._threshold()
+        self.left = self._missing()
         self._stop_if(self.left == 0)
         promising = np.unique(table.pull[table.influence >= self.tau])
         np.add.at(self.num_promising, table.cluster_id[promising], 1)
         return int(promising.size)
 
-    def _missing(self, tau: float) -> int:
-        """Tokens of the budget that pulled blocks are not expected to fill with examples that reach a threshold."""
-        expected = total(self._all_scored().yields(tau, self.pulled_tokens)) / YIELD_MARGIN
-        return max(self.policy.budget_tokens - math.floor(expected), 0)
-
-    def _all_scored(self) -> ScoredExamples:
-        return ScoredExamples.of(self.tables, self.arms.means, self.residuals)
+    def _missing(self) -> int:
+        budget = self.policy.budget_tokens
+        return self.pulled.missing(budget, self.tau, self.arms.means, self.residuals)
 
     def _take_blocks(self, table: PullTable) -> int:
         means = table.means
@@ -341,8 +334,10 @@ class _Game:
         else:
             self.tau = tau
             if self.is_propagate:
-                self.left = self._missing(tau)
-            self.pulls = self._pulls_of(order)
+                # What was pulled may fill the budget at a level that only arms without blocks left reach.
+                self.left = self._missing()
+                self._stop_if(self.left == 0)
+            self.pulls = self._pulls_of(order) if self.left else self.pulls
 
     def _pulls_of(self, order: Array) -> Array:
         """Takes blocks of arms, given in order of score, until they hold the round's share of the budget."""
@@ -364,7 +359,7 @@ class _Game:
     def _expected_share(self, order: Array) -> Array:
         """The share of a block's tokens that a pull is counted for: of whole blocks, all."""
         if self.is_propagate:
-            return self._all_scored().shares(self.tau)[order]
+            return self.pulled.shares(self.tau, self.arms.means, self.residuals)[order]
         if not self.is_instance:
             return np.ones(order.size)
         return rules.expected_share(self.tau, self.arms.means[order], self.residuals)
@@ -382,10 +377,8 @@ class _Game:
         np.add.at(taken, examples.cluster_id, examples.tokens)
         num_accepted = np.bincount(clusters, minlength=num_clusters)
         if self.is_propagate:
-            taken = np.floor(self._all_scored().yields(self.tau, self.pulled_tokens)).astype(
-                np.int64
-            )
-            num_accepted = self.num_promising
+            yields = self.pulled.yields(self.tau, self.arms.means, self.residuals)
+            taken, num_accepted = np.floor(yields).astype(np.int64), self.num_promising
         return ArmTable(
             cluster_id=np.arange(num_clusters),
             pulls=self.arms.pulls,

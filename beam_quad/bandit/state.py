@@ -81,8 +81,10 @@ class RoundRecord:
       round: 0 is the pilot.
       tau: The threshold of the round; -inf where the whole corpus is wanted.
       num_pulls: Blocks that were pulled.
-      num_accepted: Pulls of which something was taken.
-      accepted_tokens: Tokens taken in this and all earlier rounds.
+      num_accepted: Pulls of which something was taken; with `propagate` acceptance, those with a scored example that
+        reaches tau.
+      accepted_tokens: Tokens taken in this and all earlier rounds; with `propagate` acceptance, those that are expected
+        to reach tau.
       mean_influence: Token-weighted mean of the round's scores; nan where nothing could be scored.
       scored_examples: Examples scored in this and all earlier rounds, without the unscorable ones.
     """
@@ -105,8 +107,9 @@ class ArmTable:
       pulls: Pulls with a scorable example, int64.
       mean_influence: Token-weighted mean influence of the scored examples, float64; nan before the first.
       upper_bound: The arm's score in the next round, float64; inf before the first scored example.
-      accepted_blocks: Blocks of which something was taken, int64; 0 with `instance` acceptance.
-      accepted_tokens: Tokens taken, int64.
+      accepted_blocks: Blocks of which something was taken, int64; 0 with `instance` acceptance. With `propagate`
+        acceptance, pulls with a scored example that reached the threshold of their round.
+      accepted_tokens: Tokens taken, int64; with `propagate` acceptance, those expected to reach tau.
       tokens: Tokens of the cluster, int64.
     """
 
@@ -131,7 +134,7 @@ class BanditState:
       stop_reason: Why there is no next round; None while there is.
       accepted: Blocks in the order taken, with `block` acceptance.
       accepted_examples: Examples in the order taken, with `instance` acceptance.
-      accepted_tokens: Tokens taken, never above the budget.
+      accepted_tokens: Tokens taken, never above the budget; with `propagate` acceptance, those expected to reach tau.
       deviation: Standard deviation of influence within clusters, pooled over the pilot; 0 before it.
       log: One record for each finished round.
       arms: One row for each cluster.

@@ -53,12 +53,12 @@ class FinishedDistillation:
           counts: What was written, by name; of it, what each target took.
         """
         found = read_propagation(self.propagation.folder)
-        sketched = read_json(files.join(self.propagation.sketches_dir, "sketches.json"))
+        drawn = read_json(files.join(self.propagation.landmarks_dir, "landmarks.json"))["landmarks"]
         second = {"second_order": self.second_order.facts()} if self.second_order else {}
         return {
             "landmarks": {
                 "scored": found["landmarks"],
-                "unscorable": sketched["unscorable"],
+                "unscorable": drawn - found["landmarks"],
                 "bandwidth": found["bandwidth"],
             },
             "targets": {

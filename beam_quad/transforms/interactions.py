@@ -27,14 +27,8 @@ from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import read_json, write_json
 from beam_quad.transforms.curvature import FitQueryVectors
-from beam_quad.transforms.landmarks import (
-    Sketcher,
-    Sketching,
-    SketchingTask,
-    landmark_groups,
-    read_landmarks,
-    read_sketches,
-)
+from beam_quad.transforms.landmarks import landmark_groups, read_landmarks, scores_path
+from beam_quad.transforms.sketch import Sketcher, Sketching, SketchingTask
 from beam_quad.transforms.texts import Query
 
 _LANDMARKS_PER_PIECE = 16
@@ -47,16 +41,16 @@ _HELD_ENTRIES = 1 << 25
 
 @dataclasses.dataclass(frozen=True)
 class InteractionLandmarks:
-    """The landmarks whose interactions are exact: the first in the order of the draw that have sketches, by reference.
+    """The landmarks whose interactions are exact: the first in the order of the draw that have scores, by reference.
 
     Args:
       landmarks_dir: Folder of `GatherLandmarks`.
-      sketches_dir: Folder of `SketchLandmarks`.
+      scores_dir: Folder of the landmarks' scores.
       number: How many; all where there are fewer.
     """
 
     landmarks_dir: str
-    sketches_dir: str
+    scores_dir: str
     number: int
 
     def table(self) -> pa.Table:
@@ -76,9 +70,9 @@ class InteractionLandmarks:
         for group in landmark_groups(self.landmarks_dir):
             if left <= 0:
                 break
-            sketched, _ = read_sketches(self.sketches_dir, group)
+            scored = aligned.read_columns(scores_path(self.scores_dir, group), ["key"])["key"]
             table = read_landmarks(self.landmarks_dir, group, ["key", "text", "embedding"])
-            table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), sketched)))
+            table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), scored)))
             tables.append(table.slice(0, left))
             left -= tables[-1].num_rows
         return pa.concat_tables(tables).sort_by("key")

@@ -1,4 +1,4 @@
-"""Landmarks of Influence Distillation: drawn by hash, gathered with their texts, and their gradients sketched."""
+"""Landmarks of Influence Distillation: drawn by hash, gathered with their texts, and scored exactly."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -7,26 +7,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.distillation import LandmarkDraw, default_num_landmarks
-from beam_quad.errors import IntegrityError
-from beam_quad.gradients.optimizer import load_adam
-from beam_quad.gradients.proxy import Proxy, ProxySpec
-from beam_quad.gradients.sketches import GradientSketcher
-from beam_quad.gradients.tracked import find_blocks
-from beam_quad.gradients.windows import Documents
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
-from beam_quad.scoring import tensors
-from beam_quad.transforms.cache import cached, cached_proxy
+from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
-from beam_quad.transforms.score import content_spec
+from beam_quad.transforms.score import InfluenceScoring, Scorer
 from beam_quad.transforms.stage import GroupedTask, ModelTask, Task
 
-# A group is a piece of work and a file of sketches: 16 MB of 131,072 numbers each in half precision.
+# A group is a piece of work, and a file of sketches: 16 MB of 131,072 numbers each in half precision.
 _LANDMARKS_PER_GROUP = 64
 
 
@@ -119,10 +111,12 @@ class GatherLandmarks(GroupedTask):
         )
 
     def _landmarks_of(self, split: Split, ranks: dict[int, int]) -> pa.Table:
-        corpus = self.corpus
-        usable = corpus.rows(split).usable
+        corpus, rows = self.corpus, self.corpus.rows(split)
+        usable = rows.usable
         keys = np.array(list(ranks), np.uint64)
-        parts = []
+        parts: list[pa.Table] = []
+        if not np.isin(rows.keys[usable], keys).any():
+            return pa.table({})
         with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
             parquet = pq.ParquetFile(file)
             for i in range(parquet.num_row_groups):
@@ -152,108 +146,44 @@ def landmark_groups(folder: str) -> list[int]:
     return list(read_json(files.join(folder, "landmarks.json"))["groups"])
 
 
-@dataclasses.dataclass(frozen=True)
-class Sketching:
-    """How gradients are sketched, by reference.
-
-    Args:
-      proxy: The proxy model.
-      proxy_fingerprint: Content of the proxy model.
-      layers: Tracked layers.
-      dim: Length of a sketch.
-      max_entries: Entries of a gradient that are kept.
-      seed: The run's seed.
-      optimizer_state: Path of Adam's state, by which examples' gradients are multiplied, or None.
-      optimizer_version: Its size and generation or modification time.
-    """
-
-    proxy: ProxySpec
-    proxy_fingerprint: str
-    layers: str
-    dim: int
-    max_entries: int
-    seed: int
-    optimizer_state: str | None = None
-    optimizer_version: str = ""
-
-    @property
-    def key(self) -> str:
-        """Names everything that a sketch depends on besides the text."""
-        return seeding.digest(
-            "sketch",
-            1,
-            self.proxy_fingerprint,
-            content_spec(self.proxy),
-            self.layers,
-            self.dim,
-            self.max_entries,
-            self.seed,
-            self.optimizer_version,
-        )
-
-    def load(self) -> "Sketcher":
-        """Loads what sketches, on a worker."""
-        proxy = cached_proxy(self.proxy)
-        blocks = find_blocks(proxy.model, self.layers)
-        multipliers = None
-        if self.optimizer_state is not None:
-            with files.local_copy(self.optimizer_state) as path:
-                multipliers = load_adam(path, proxy.model, blocks).multipliers
-        sketcher = GradientSketcher(
-            proxy, blocks, self.dim, self.max_entries, self.seed, multipliers
-        )
-        return Sketcher(proxy, sketcher)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sketcher:
-    """A loaded `GradientSketcher` with its proxy."""
-
-    proxy: Proxy
-    gradients: GradientSketcher
-
-
-class SketchingTask(ModelTask):
-    """A task whose model sketches gradients."""
-
-    sketching: Sketching
-
-    @property
-    def model_key(self) -> str:
-        return self.sketching.key
-
-    @property
-    def device(self) -> str:
-        return self.sketching.proxy.device
-
-    def load(self) -> Sketcher:
-        return self.sketching.load()
-
-
 @dataclasses.dataclass
-class SketchLandmarks(SketchingTask):
-    """Sketches the normalised gradients of the landmarks, a group at a time.
+class ScoreLandmarks(ModelTask):
+    """Scores the landmarks exactly on every target: a forward and a backward pass, and no gradient of a parameter formed.
 
-    Takes group numbers, writes a file of half-precision sketches each, and gives counts. They know nothing of the query
-    set, so that another one finds them made. A landmark that predicts no token, or whose gradient is not finite, is left out.
+    Takes group numbers, writes a file of scores each, and gives counts. A score is the product of the target's vector with the
+    landmark's gradient over the norm of that gradient. A landmark that predicts no token, or whose score is not finite,
+    has none. Those of group 0 are scored under the halves of each target's texts too.
 
     Args:
-      sketching: How.
+      scoring: The targets' vectors, on normalised gradients.
+      halves: The same with the vectors of their halves.
       landmarks_dir: Folder of `GatherLandmarks`.
-      folder: Where the sketches and `sketches.json` go.
+      folder: Where the scores by group and `scores.json` go.
     """
 
-    sketching: Sketching
+    scoring: InfluenceScoring
+    halves: InfluenceScoring
     landmarks_dir: str
     folder: str
 
     @property
     def name(self) -> str:
-        return "SketchLandmarks"
+        return "ScoreLandmarks"
 
     @property
     def artifact(self) -> str:
-        return files.join(self.folder, "sketches.json")
+        return files.join(self.folder, "scores.json")
+
+    @property
+    def model_key(self) -> str:
+        return seeding.digest(self.scoring.key, self.halves.key)
+
+    @property
+    def device(self) -> str:
+        return self.scoring.device
+
+    def load(self) -> tuple[Scorer, Scorer]:
+        return self.scoring.load(), self.halves.load()
 
     def pieces(self) -> list[int]:
         return landmark_groups(self.landmarks_dir)
@@ -262,61 +192,60 @@ class SketchLandmarks(SketchingTask):
         return (files.join(self.folder, "groups"),)
 
     def paths(self, piece: int) -> tuple[str, ...]:
-        return (_sketches_path(self.folder, piece),)
+        return (scores_path(self.folder, piece),)
 
     def read(self, piece: int) -> Tally:
-        keys, _ = read_sketches(self.folder, piece)
-        return self._tally(piece, len(keys))
+        return count_scores(aligned.read_table(self.paths(piece)[0]))
 
-    def do(self, piece: int, model: Sketcher) -> Tally:
-        table = read_landmarks(self.landmarks_dir, piece, ["key", "text"])
-        documents = model.proxy.read(table.column("text").to_pylist())
-        kept, sketches = _sketch(model.gradients, documents)
-        keys = table.column("key").to_numpy()[kept]
-        named = {
-            "keys": torch.from_numpy(keys.view(np.int64)),
-            "sketches": torch.from_numpy(sketches.astype(np.float16)),
-        }
-        files.write_once(self.paths(piece)[0], tensors.dump(named))
-        return self._tally(piece, len(keys))
+    def do(self, piece: int, model: tuple[Scorer, Scorer]) -> Tally:
+        scorer, halves = model
+        landmarks = read_landmarks(self.landmarks_dir, piece, [*LANDMARK_COLUMNS, "text"])
+        texts = scorer.prepare(landmarks.column("text").to_pylist())
+        under_halves = halves.score(texts) if piece == 0 else None
+        table = score_table(landmarks, scorer.score(texts), under_halves)
+        write_scores(self.folder, piece, table)
+        return count_scores(table)
 
     def finish(self, total: Tally | None) -> None:
-        counts = total or Tally()
-        write_json(
-            self.artifact, {"sketched": counts["sketched"], "unscorable": counts["unscorable"]}
-        )
-
-    def _tally(self, piece: int, sketched: int) -> Tally:
-        drawn = read_landmarks(self.landmarks_dir, piece, ["key"]).num_rows
-        return Tally({"sketched": sketched, "unscorable": drawn - sketched})
+        write_json(self.artifact, (total or Tally()).counts)
 
 
-def read_sketches(folder: str, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a group's sketches: keys, uint64 [n], and unit rows, float16 [n, dim]."""
-    named = tensors.parse(files.read_bytes(_sketches_path(folder, group)))
-    return named["keys"].numpy().view(np.uint64), named["sketches"].numpy()
+# What the scores keep of the landmarks.
+LANDMARK_COLUMNS = ["key", "tokens", "example_id"]
+_SCORES = pa.list_(pa.float64())
 
 
-def _sketch(sketcher: GradientSketcher, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
-    """Sketches the documents that can be: their positions, int64 [m], and float32 [m, dim]."""
-    positions = np.flatnonzero(documents.loss_tokens)
-    if not len(positions):
-        return positions, np.zeros((0, sketcher.dim), np.float32)
-    try:
-        return positions, sketcher.sketch(documents.take(positions.tolist()))
-    except IntegrityError:
-        kept = [(i, one) for i in positions.tolist() for one in _sketch_one(sketcher, documents, i)]
-        sketches = [np.zeros((0, sketcher.dim), np.float32), *(one for _, one in kept)]
-        return np.array([i for i, _ in kept], np.int64), np.concatenate(sketches)
+def score_table(
+    landmarks: pa.Table, scores: np.ndarray, under_halves: np.ndarray | None
+) -> pa.Table:
+    """Puts the scores of a group beside its landmarks, without those that have none.
+
+    Args:
+      landmarks: `LANDMARK_COLUMNS` of n landmarks.
+      scores: Float64 [n, num_targets]; nan where there is none.
+      under_halves: The same for the halves' vectors, or None.
+    """
+    finite = np.isfinite(scores).all(axis=1)
+    table = landmarks.select(LANDMARK_COLUMNS)
+    table = table.append_column("scores", pa.array(list(scores), _SCORES))
+    halves = [None] * len(scores) if under_halves is None else list(under_halves)
+    return table.append_column("halves", pa.array(halves, _SCORES)).filter(pa.array(finite))
 
 
-def _sketch_one(
-    sketcher: GradientSketcher, documents: Documents, position: int
-) -> Iterator[np.ndarray]:
-    try:
-        yield sketcher.sketch(documents.take([position]))
-    except IntegrityError:
-        return
+def write_scores(folder: str, group: int, table: pa.Table) -> None:
+    """Writes what `score_table` made."""
+    columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+    aligned.write_table(scores_path(folder, group), table.schema, columns)
+
+
+def scores_path(folder: str, group: int) -> str:
+    """Where the scores of a group of landmarks lie."""
+    return files.join(folder, "groups", f"group-{group:05d}.parquet")
+
+
+def count_scores(table: pa.Table) -> Tally:
+    """Counts the landmarks of a group that have scores."""
+    return Tally({"scored": table.num_rows})
 
 
 def load_draw(folder: str) -> LandmarkDraw:
@@ -338,7 +267,3 @@ def _draw_path(folder: str) -> str:
 
 def _group_path(folder: str, group: int) -> str:
     return files.join(folder, "texts", f"group-{group:05d}.parquet")
-
-
-def _sketches_path(folder: str, group: int) -> str:
-    return files.join(folder, "groups", f"group-{group:05d}.safetensors")

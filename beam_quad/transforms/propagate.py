@@ -1,10 +1,13 @@
 """From landmarks to the whole corpus: exact influence of a few, a kernel ridge regression, and its prediction for all."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from beam_quad import seeding
 from beam_quad.distillation import KernelRidge
@@ -16,14 +19,7 @@ from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
 from beam_quad.transforms.curvature import HALVES, half_name
-from beam_quad.transforms.landmarks import (
-    Sketcher,
-    Sketching,
-    SketchingTask,
-    landmark_groups,
-    read_landmarks,
-    read_sketches,
-)
+from beam_quad.transforms.landmarks import landmark_groups, read_landmarks, scores_path
 from beam_quad.transforms.stage import Task
 
 # Single precision: half would tie thousands of a large corpus.
@@ -32,28 +28,28 @@ _SAMPLED_EXAMPLES = 20_000
 
 
 @dataclasses.dataclass
-class FitPropagation(SketchingTask):
-    """Compares the landmarks' gradients with every target's, and fits the regression that propagates the cosines.
+class FitPropagation(Task):
+    """Turns the landmarks' scores into cosines, and fits the regression that propagates them.
 
-    Takes one piece and gives counts. Writes `ridge.npz`, the landmarks with their exact influence and with what the
+    Takes one piece and gives what it found. Writes `ridge.npz`, the landmarks with their exact influence and with what the
     others predict for them (`landmarks.parquet`), and how well that agrees (`propagation.json`).
 
     Args:
-      sketching: How the landmarks were sketched.
       landmarks_dir: Folder of `GatherLandmarks`.
-      sketches_dir: Folder of `SketchLandmarks`.
-      vectors_path: Artifact of `FitQueryVectors`: a vector for each target.
+      scores_dir: Folder of `ScoreLandmarks`, or of `CompareSketches`.
+      vectors_path: Artifact of `FitQueryVectors`: a vector for each target, whose norms the scores are divided by.
       halves_path: Vectors of the halves of each target's texts.
       ridge: Added to the diagonal of the kernel, whose entries are 1.
+      seed: The run's seed.
       folder: Where all goes.
     """
 
-    sketching: Sketching
     landmarks_dir: str
-    sketches_dir: str
+    scores_dir: str
     vectors_path: str
     halves_path: str
     ridge: float
+    seed: int
     folder: str
 
     @property
@@ -67,60 +63,67 @@ class FitPropagation(SketchingTask):
     def pieces(self) -> range:
         return range(1)
 
-    def do(self, piece: int, model: Sketcher) -> dict[str, Any]:
-        targets = load_vectors(files.read_bytes(self.vectors_path))
-        halves = load_vectors(files.read_bytes(self.halves_path))
-        vectors = [model.gradients.sketch_vector(v)[0] for v in (targets | halves).values()]
+    def do(self, piece: int, model: Any) -> dict[str, Any]:
         groups = landmark_groups(self.landmarks_dir)
-        parts = [self._compare(group, np.stack(vectors, dtype=np.float64)) for group in groups]
-        if not sum(len(part.column("key")) for part in parts):
+        landmarks = pa.concat_tables(list(files.in_parallel(self._read, groups)))
+        if not landmarks.num_rows:
             raise UsageError(
                 "no landmark has a token to predict, so that nothing can be propagated; see rejected/"
             )
-        landmarks = pa.concat_tables(parts).sort_by("key").combine_chunks()
-        cosines = _matrix(landmarks.column("cosines"))
+        vectors = load_vectors(files.read_bytes(self.vectors_path))
+        norms = np.array([_norm(vector) for vector in vectors.values()])
+        landmarks = landmarks.sort_by("key").combine_chunks()
         ridge = KernelRidge.fit(
             aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
-            cosines[:, : len(targets)],
+            _matrix(landmarks.column("scores")) / norms,
             landmarks.column("key").to_numpy(),
-            seed=self.sketching.seed,
+            seed=self.seed,
             ridge=self.ridge,
         )
         files.write_once(files.join(self.folder, "ridge.npz"), ridge.to_bytes())
         held_out = ridge.leave_one_out()
-        self._write_landmarks(landmarks.drop(["embedding", "cosines"]), ridge.targets, held_out)
-        under = dict(zip([*targets, *halves], cosines.T, strict=True))
+        self._write_landmarks(landmarks, ridge.targets, held_out)
         return {
             "landmarks": landmarks.num_rows,
             "bandwidth": ridge.bandwidth,
             "held_out_rank_correlation": {
                 name: _agreement(exact, predicted)
-                for name, exact, predicted in zip(targets, ridge.targets.T, held_out.T, strict=True)
+                for name, exact, predicted in zip(vectors, ridge.targets.T, held_out.T, strict=True)
             },
-            "halves": {name: _agreement(*_under_halves(under, name)) for name in targets},
+            "halves": self._halves(list(vectors), landmarks.column("halves")),
         }
 
     def finish(self, total: dict[str, Any]) -> None:
         write_json(self.artifact, total)
 
-    def _compare(self, group: int, vectors: np.ndarray) -> pa.Table:
-        """Reads a group of landmarks that have sketches, and adds their cosines with vectors."""
-        keys, sketches = read_sketches(self.sketches_dir, group)
-        columns = ["key", "tokens", "example_id", "embedding"]
-        table = read_landmarks(self.landmarks_dir, group, columns)
-        table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), keys)))
-        # In double precision, whatever the number of threads: these decide the ranking of the corpus.
-        cosines = sketches.astype(np.float64) @ vectors.T
-        table = table.append_column("cosines", _column(cosines))
+    def _read(self, group: int) -> pa.Table:
+        """Reads the scores of a group with the embeddings of its landmarks."""
+        table = aligned.read_table(scores_path(self.scores_dir, group))
+        landmarks = read_landmarks(self.landmarks_dir, group, ["key", "embedding"])
+        kept = np.isin(landmarks.column("key").to_numpy(), table.column("key").to_numpy())
+        embeddings = landmarks.filter(pa.array(kept)).column("embedding")
+        table = table.append_column("embedding", embeddings)
         return table.append_column("group", pa.array([group] * table.num_rows, pa.int32()))
 
     def _write_landmarks(
         self, landmarks: pa.Table, influence: np.ndarray, held_out: np.ndarray
     ) -> None:
-        table = landmarks.append_column("influence", _column(influence))
+        table = landmarks.drop(["embedding", "scores", "halves"])
+        table = table.append_column("influence", _column(influence))
         table = table.append_column("held_out", _column(held_out))
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
         aligned.write_table(files.join(self.folder, "landmarks.parquet"), table.schema, columns)
+
+    def _halves(self, targets: list[str], column: pa.ChunkedArray) -> dict[str, float | None]:
+        """Compares the scores under the halves of each target's texts; None where a half has no text."""
+        names = list(load_vectors(files.read_bytes(self.halves_path)))
+        scores = _matrix(column.drop_null()).reshape(-1, len(names))
+        under = dict(zip(names, scores.T, strict=True))
+        pairs = {name: [half_name(name, half) for half in HALVES] for name in targets}
+        return {
+            name: _agreement(*(under[half] for half in pair)) if set(pair) <= set(under) else None
+            for name, pair in pairs.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,12 +286,10 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.to_pylist(), np.float64)
 
 
-def _under_halves(cosines: dict[str, np.ndarray], target: str) -> list[np.ndarray]:
-    """The cosines with the vectors of a target's halves; none where a half has no text."""
-    names = [half_name(target, half) for half in HALVES]
-    return [cosines[name] if name in cosines else np.zeros(0) for name in names]
+def _norm(vector: Mapping[str, torch.Tensor]) -> float:
+    return math.sqrt(math.fsum(float(own.double().square().sum()) for own in vector.values()))
 
 
 def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:
-    value = rank_correlation(left, right) if len(left) == len(right) else np.nan
-    return float(value) if np.isfinite(value) else None
+    value = rank_correlation(left, right)
+    return value if math.isfinite(value) else None

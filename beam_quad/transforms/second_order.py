@@ -34,6 +34,16 @@ from beam_quad.transforms.stage import GroupedTask, Task
 # The shortlists of all targets; 40 MB in all with 256 landmarks, and a second to solve.
 SHORTLIST = Budget(20_000, "examples")
 _COEFFICIENT_DTYPE = np.dtype(np.float64)
+# What the manifest says of a target's solution.
+_FACTS = (
+    "eta",
+    "regularization",
+    "was_raised",
+    "active_sets",
+    "single_changes",
+    "shortlist",
+    "shared_with_first_order",
+)
 
 
 @dataclasses.dataclass
@@ -189,33 +199,38 @@ class SolveSecondOrder(Task):
         solutions = {
             target: archives.parse(files.read_bytes(self._path(target))) for target in self.pieces()
         }
+        self._write_selection(solutions)
+        names = self.shortlist.first.allocated.ranking.targets
+        facts = {
+            names[target]: {name: solution[name].item() for name in _FACTS}
+            for target, solution in solutions.items()
+        }
+        write_json(self.artifact, {**read_json(self.interactions.artifact), "targets": facts})
+
+    def _write_selection(self, solutions: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         numbers = cut_support(
             [own["amount"] for own in solutions.values()],
             [int(own["budget"]) for own in solutions.values()],
             self.shortlist.first.budget.amount,
         )
-        keys, targets, weights = [], [], []
-        for target, number in zip(solutions, numbers, strict=True):
-            own = solutions[target]["weight"][:number]
+        keys, targets, weights = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+        for (target, solution), number in zip(solutions.items(), numbers, strict=True):
+            own = solution["weight"][:number]
             # As in the first order, what the targets give in all is in proportion to how many examples they take.
             share = self.shortlist.corpus.num_usable() * number / sum(numbers)
-            weights.append(own * (share / own.sum()))
-            keys.append(solutions[target]["key"][:number])
+            weights.append(own / own.sum() * share if number else own)
+            keys.append(solution["key"][:number])
             targets.append(np.full(number, target))
-        columns = {
-            "key": np.concatenate([np.zeros(0, np.uint64), *keys]),
-            "target": np.concatenate([np.zeros(0, np.int64), *targets]),
-            "weight": np.concatenate([np.zeros(0), *weights]),
+        whole = {
+            "key": np.concatenate(keys),
+            "target": np.concatenate(targets),
+            "weight": np.concatenate(weights),
         }
-        order = np.argsort(columns["key"])
+        order = np.argsort(whole["key"])
         types = (pa.uint64(), pa.int64(), pa.float64())
-        schema = pa.schema(list(zip(columns, types, strict=True)))
-        path = _selection_path(self.folder)
-        aligned.write_table(path, schema, {name: own[order] for name, own in columns.items()})
-        names = self.shortlist.first.allocated.ranking.targets
-        facts = {names[target]: _facts(solution) for target, solution in solutions.items()}
-        found = read_json(self.interactions.artifact)
-        write_json(self.artifact, {**found, "targets": facts})
+        schema = pa.schema(list(zip(whole, types, strict=True)))
+        columns = {name: own[order] for name, own in whole.items()}
+        aligned.write_table(_selection_path(self.folder), schema, columns)
 
     def _taken(self) -> list[int]:
         """How many examples each target takes in the first order."""
@@ -224,19 +239,6 @@ class SolveSecondOrder(Task):
 
     def _path(self, target: int) -> str:
         return files.join(self.folder, f"target-{target:03d}.npz")
-
-
-def _facts(solution: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    names = (
-        "eta",
-        "regularization",
-        "was_raised",
-        "active_sets",
-        "single_changes",
-        "shortlist",
-        "shared_with_first_order",
-    )
-    return {name: solution[name].item() for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

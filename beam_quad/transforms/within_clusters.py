@@ -1,7 +1,10 @@
-"""`propagate` acceptance: what was scored of a cluster says what the rest of its pulled blocks is worth.
+"""`propagate` acceptance: what was scored of a cluster says what the rest of it is worth.
 
 After the rounds, the scored examples of every cluster are the landmarks of a kernel ridge regression of its own, which
-predicts the influence of all examples in the cluster's pulled blocks; the budget is then cut over those predictions.
+predicts the influence of the cluster's other examples; the budget is then cut over those predictions. Blocks are random
+cuts of a cluster, so that a regression holds for those that were not pulled, too: to choose among pulled blocks alone
+would forgo most of what the pulls have taught. Only where a cluster has too few scored examples for a regression its
+pulled blocks are all that can be taken.
 """
 
 import dataclasses
@@ -233,10 +236,10 @@ class FitWithinClusters(GroupedTask):
 
 @dataclasses.dataclass
 class PredictWithinClusters(Task):
-    """Predicts the influence of every example of a pulled block.
+    """Predicts the influence of every example of a cluster with a regression, and of every other pulled block.
 
     Takes splits; writes one row-aligned file each: the exact influence where it was scored, the prediction of its
-    cluster's regression elsewhere in a pulled block, nan in all other rows. Gives counts.
+    cluster elsewhere, nan where there is none. Gives counts.
 
     Args:
       corpus: The corpus, embedded.
@@ -274,10 +277,11 @@ class PredictWithinClusters(Task):
         rows = self.corpus.rows(piece)
         clusters, _, places = self.pulled.places(self.corpus, piece, rows)
         predicted = np.full(len(rows.keys), np.nan)
-        at = np.flatnonzero(places >= 0)
-        if len(at):
+        if rows.usable.any():
             path = piece_path(self.corpus.embeddings_dir or "", piece)
-            predicted[at] = self._predict(clusters[at], aligned.read_some_embeddings(path, at))
+            for first, vectors in aligned.read_embeddings(path):
+                run = slice(first, first + len(vectors))
+                predicted[run] = self._predict(clusters[run], places[run] >= 0, vectors)
         scored = self.pulled.scored()
         found = find_sorted(scored["key"], rows.keys)
         exact = (found >= 0) & (places >= 0)
@@ -289,27 +293,30 @@ class PredictWithinClusters(Task):
     def finish(self, total: Tally | None) -> None:
         write_json(self.artifact, total.counts if total else {})
 
-    def _predict(self, clusters: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    def _predict(
+        self, clusters: np.ndarray, is_pulled: np.ndarray, embeddings: np.ndarray
+    ) -> np.ndarray:
         predicted = np.full(len(clusters), np.nan)
-        for cluster in np.unique(clusters).tolist():
+        for cluster in np.unique(clusters[clusters >= 0]).tolist():
             group = group_of(self.pulled.bandit.blocks_dir, cluster)
             fitted = _load_regressions(self.fit_dir, group).get(cluster)
-            # A cluster may have been pulled without a scorable example: nothing is known of it.
+            # Of a cluster that was pulled without a scorable example nothing is known.
             if fitted is not None:
-                own = np.flatnonzero(clusters == cluster)
+                is_known = is_pulled if fitted.regression is None else True
+                own = np.flatnonzero((clusters == cluster) & is_known)
                 predicted[own] = fitted.predict(embeddings[own])
         return predicted
 
 
 def read_predictions(folder: str, split: Split) -> np.ndarray:
-    """Reads the row-aligned influence of a split, known or predicted, float32 [n]; nan outside of pulled blocks."""
+    """Reads the row-aligned influence of a split, known or predicted, float32 [n]; nan where nothing is said."""
     path = piece_path(files.join(folder, "rows"), split)
     return np.asarray(aligned.read_columns(path)["predicted"])
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictedInfluence:
-    """The examples of pulled blocks by influence, known or predicted.
+    """All examples by influence, known or predicted.
 
     Args:
       folder: Folder of `PredictWithinClusters`.
@@ -331,11 +338,11 @@ class PredictedInfluence:
 
 @dataclasses.dataclass(frozen=True)
 class PropagatedSelection:
-    """The examples of pulled blocks whose influence is known or predicted to be highest.
+    """The examples whose influence is known or predicted to be highest.
 
     Args:
       pulled: The bandit's pulls.
-      preference: The ranking of their examples.
+      preference: The ranking.
       path: Artifact of the last `CutRanking`.
       fit_dir: Folder of `FitWithinClusters`.
     """
@@ -361,15 +368,15 @@ class PropagatedSelection:
             at,
             clusters[at],
             blocks[at],
-            of_block["round"][why],
+            np.where(why >= 0, of_block["round"][why], -1),
             influence[at],
-            of_block["influence"][why],
+            np.where(why >= 0, of_block["influence"][why], np.nan),
             np.flatnonzero(has_score & np.isnan(influence)),
             predicted=predicted[at],
         )
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
-        """As `Weighable`: an example of a block that was not pulled is worth the average of its cluster."""
+        """As `Weighable`: where nothing is predicted, an example is worth the average of its cluster."""
         predicted = read_predictions(self.preference.folder, split)
         clusters, _, _ = self.pulled.places(corpus, split, rows)
         means = self.pulled.bandit.state(self.pulled.num_rounds).arms.mean_influence
@@ -379,7 +386,7 @@ class PropagatedSelection:
         return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
 
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
-        """Says which examples of pulled blocks would be taken with a given influence, bool [n]; nan never."""
+        """Says which examples would be taken with a given influence, bool [n]; nan never."""
         draws = cut_draws(self.pulled.bandit.policy.seed, keys)
         floor = -math.inf if self.preference.tau is None else self.preference.tau
         packed = priorities(np.where(influence >= floor, influence, np.nan), draws)

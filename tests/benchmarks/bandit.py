@@ -186,23 +186,28 @@ def propagate(corpus: Corpus, budget: int, seed: int) -> list[Outcome]:
 def best_predicted(
     corpus: Corpus, policy: QuadPolicy, pulls: list[PullScores], scored: int, r_squared: float
 ) -> Outcome:
-    """Takes, of all pulled blocks, the documents that are known or predicted to be best."""
+    """Takes the documents that are known or predicted to be best."""
     embeddings = corpus.embeddings(r_squared)
-    ranks, unscored = np.full(corpus.keys.size, np.nan), np.zeros(corpus.keys.size, bool)
-    by_cluster: dict[int, list[np.ndarray]] = {}
+    by_cluster: dict[int, list[PullScores]] = {}
     for pull in pulls:
-        place = corpus.blocks.offsets[pull.cluster_id] + pull.block
-        documents = np.arange(corpus.starts[place], corpus.starts[place + 1])
-        by_cluster.setdefault(pull.cluster_id, []).append(documents)
-        unscored[documents[policy.samples_per_pull :]] = True
-    for blocks in by_cluster.values():
+        by_cluster.setdefault(pull.cluster_id, []).append(pull)
+    ranks, is_predicted = np.full(corpus.keys.size, np.nan), np.zeros(corpus.keys.size, bool)
+    for cluster_id, own in by_cluster.items():
+        places = [corpus.blocks.offsets[cluster_id] + pull.block for pull in own]
+        blocks = [np.arange(corpus.starts[at], corpus.starts[at + 1]) for at in places]
         known = np.concatenate([documents[: policy.samples_per_pull] for documents in blocks])
-        others = np.concatenate([documents[policy.samples_per_pull :] for documents in blocks])
         fitted = ClusterRegression.fit(
             embeddings[known], corpus.influence[known], corpus.tokens[known], corpus.keys[known], 0
         )
-        ranks[known], ranks[others] = corpus.influence[known], fitted.predict(embeddings[others])
-    found = _explained(ranks[unscored], corpus.influence[unscored], corpus.cluster_id[unscored])
+        if fitted.regression is None:
+            ranks[np.concatenate(blocks)] = fitted.mean
+        else:
+            start, end = corpus.starts[corpus.blocks.offsets[cluster_id : cluster_id + 2]]
+            ranks[start:end] = fitted.regression.predict(embeddings[start:end])[:, 0]
+            is_predicted[start:end] = True
+        ranks[known], is_predicted[known] = corpus.influence[known], False
+    documents = np.flatnonzero(is_predicted)
+    found = _explained(ranks[documents], corpus.influence[documents], corpus.cluster_id[documents])
     order = np.argsort(-ranks)[: np.count_nonzero(~np.isnan(ranks))]
     tokens = corpus.tokens[order]
     taken = np.clip(policy.budget_tokens - (np.cumsum(tokens) - tokens), 0, tokens)
@@ -219,7 +224,8 @@ def _explained(predicted: np.ndarray, influence: np.ndarray, cluster_id: np.ndar
 
 def _centred(values: np.ndarray, cluster_id: np.ndarray) -> np.ndarray:
     means = np.bincount(cluster_id, values) / np.maximum(np.bincount(cluster_id), 1)
-    return values - means[cluster_id]
+    centred: np.ndarray = values - means[cluster_id]
+    return centred
 
 
 def as_many_scored(corpus: Corpus, budget: int, seed: int, scored: int) -> Outcome:

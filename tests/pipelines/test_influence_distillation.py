@@ -1,5 +1,6 @@
 """Influence Distillation as a pipeline, on the local runner."""
 
+import collections
 import pathlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from scipy import stats
 
 from beam_quad.gradients.optimizer import export_optimizer_state
-from beam_quad.transforms import landmarks, propagate
+from beam_quad.transforms import landmarks, propagate, sketch
 from pipelines import influence_distillation
 from tests.pipelines.distillation_memory import distill
 from tests.pipelines.world import manifest_of, output_bytes, selected_ids, selected_rows
@@ -105,41 +106,37 @@ def test_a_run_that_dies_goes_on_with_what_is_finished(
         with pytest.raises(RuntimeError, match="pulled the plug"):
             influence_distillation.main(world.distillation_arguments(tmp_path / "out", **flags))
     with monkeypatch.context() as finished:
-        finished.setattr(landmarks.SketchLandmarks, "do", _die)
+        finished.setattr(landmarks.ScoreLandmarks, "do", _die)
         world.distill(tmp_path / "out", **flags)
     assert output_bytes(tmp_path / "out") == output_bytes(distilled)
 
 
-def test_another_query_set_finds_embeddings_and_sketches_made(
-    world, distilled, tmp_path, monkeypatch
-):
-    artifacts = distilled / "_run"
-    before = {path for path in artifacts.rglob("*") if path.is_file()}
-    monkeypatch.setattr(landmarks.SketchLandmarks, "do", _die)
-    try:
-        world.distill(tmp_path / "out", query=world.query_of("news"), artifacts=artifacts)
-        made = {path for path in artifacts.rglob("*") if path.is_file()} - before
-        kinds = {path.relative_to(artifacts).parts[0] for path in made}
-        assert kinds == {"query_plan", "query", "propagation", "propagated", "allocation"}
-    finally:
-        for path in {path for path in artifacts.rglob("*") if path.is_file()} - before:
-            path.unlink()
+def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, monkeypatch):
+    artifacts = tmp_path / "artifacts"
+    world.distill(
+        tmp_path / "law", query=world.query_of("law"), curvature="identity", artifacts=artifacts
+    )
+    before = _kinds(artifacts)
+    monkeypatch.setattr(sketch.SketchLandmarks, "do", _die)
+    world.distill(
+        tmp_path / "news", query=world.query_of("news"), curvature="identity", artifacts=artifacts
+    )
+    assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
+        "query_plan", "query", "landmark_scores", "propagation", "propagated", "allocation"
+    }  # fmt: skip
 
 
 def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path):
     artifacts = tmp_path / "artifacts"
     world.run(tmp_path / "quad", artifacts=artifacts)
-    before = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    before = _kinds(artifacts)
     world.distill(tmp_path / "out", artifacts=artifacts)
-    after = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
-    assert {name.split("/")[0] for name in after - before} == {
-        "landmarks", "sketches", "propagation", "propagated", "allocation"
+    assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
+        "landmarks", "landmark_scores", "propagation", "propagated", "allocation"
     }  # fmt: skip
 
 
-def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(
-    world, tmp_path, distilled, targets
-):
+def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(world, tmp_path, targets):
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(world.proxy)
@@ -148,9 +145,10 @@ def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
     export_optimizer_state(model, optimizer, tmp_path / "state.safetensors")
-    flags = {"query": None, "query_group": targets, "weighted": True}
-    world.distill(tmp_path / "out", optimizer_state=tmp_path / "state.safetensors", **flags)
-    assert selected_ids(tmp_path / "out") == selected_ids(distilled)
+    flags = {"query": None, "query_group": targets, "curvature": "identity"}
+    world.distill(tmp_path / "plain", **flags)
+    world.distill(tmp_path / "adam", optimizer_state=tmp_path / "state.safetensors", **flags)
+    assert selected_ids(tmp_path / "adam") == selected_ids(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +159,8 @@ def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(
         ({"query": None}, "needs --query"),
         ({"proxy_model": None}, "--proxy_model"),
         ({"num_landmarks": 0}, "--num_landmarks must be at least 1"),
-        ({"optimizer_state": "nowhere.safetensors"}, "export_optimizer_state"),
+        ({"optimizer_state": "nowhere", "curvature": "identity"}, "export_optimizer_state"),
+        ({"optimizer_state": "nowhere"}, "pass --curvature=identity"),
         ({"num_clusters": 5}, "unknown flag --num_clusters"),
     ],
 )
@@ -177,3 +176,9 @@ def test_a_command_that_cannot_be_is_one_line(world, tmp_path, capsys, flags, wo
 
 def _die(*_):
     raise RuntimeError("pulled the plug")
+
+
+def _kinds(artifacts: pathlib.Path) -> collections.Counter[str]:
+    """Counts the files in each folder of artifacts."""
+    files = [path for path in artifacts.rglob("*") if path.is_file()]
+    return collections.Counter(path.relative_to(artifacts).parts[0] for path in files)

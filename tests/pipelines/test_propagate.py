@@ -1,57 +1,127 @@
 """`--acceptance propagate` on the local runner."""
 
 import pathlib
-from typing import Any
 
 import numpy as np
 import pytest
 
+from beam_quad import seeding
+from beam_quad.bandit import block_of
 from beam_quad.distillation import KernelRidge
 from beam_quad.io import aligned
+from beam_quad.transforms.candidates import load_blocks
+from beam_quad.transforms.cluster import read_assignment
+from beam_quad.transforms.corpus import piece_path
+from beam_quad.transforms.within_clusters import MIN_LANDMARKS, FitWithinClusters
+from pipelines import chain, options
+from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, selected
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam"),
     pytest.mark.timeout(300),
 ]
-BUDGET = 3000
+FLAGS = {"acceptance": "propagate", "num_clusters": 8, "blocks_per_cluster": 8}
 
 
 @pytest.fixture(scope="module")
-def propagated(world: World, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="module")
+def propagated(
+    world: World, artifacts: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
     output = tmp_path_factory.mktemp("propagated") / "out"
-    world.run(output, acceptance="propagate", budget_tokens=BUDGET, alpha=1.0)
+    world.run(output, artifacts=artifacts, **FLAGS)
     return output
 
 
-def test_the_selection_is_what_the_same_regressions_predict_to_be_best_in_memory(propagated):
-    scored = _scored(propagated)
-    corpus = _corpus(propagated)
-    codes = {(c, b) for c, b in zip(scored["cluster"], scored["block"], strict=True)}
-    predicted: dict[int, float] = {}
-    for cluster in np.unique(scored["cluster"]):
-        own = scored["cluster"] == cluster
-        at = _places(corpus, scored["key"][own])
-        influence, tokens = scored["influence"][own], scored["tokens"][own]
-        pulled = [
-            i for i in np.flatnonzero(corpus["cluster"] == cluster)
-            if (cluster, corpus["block"][i]) in codes
-        ]  # fmt: skip
-        values = np.full(len(pulled), influence @ tokens / tokens.sum())
-        if own.sum() >= 8:
-            fitted = KernelRidge.fit(corpus["embedding"][at], influence[:, None], corpus["key"][at])
-            values = fitted.predict(corpus["embedding"][pulled])[:, 0]
-        predicted |= dict(zip(pulled, values, strict=True)) | dict(zip(at, influence, strict=True))
-    order = sorted(predicted, key=lambda i: -predicted[i])
-    enough = int(np.searchsorted(np.cumsum(corpus["tokens"][order]), BUDGET)) + 1
-    rows = {row["example_id"]: row for row in selected(propagated)}
-    assert sorted(rows) == sorted(corpus["id"][order[:enough]])
-    exact = {corpus["id"][i] for i in _places(corpus, scored["key"])}
-    assert exact & rows.keys()
-    assert rows.keys() - exact
-    for i in order[:enough]:
-        row = rows[corpus["id"][i]]
-        is_exact = row["example_id"] in exact
-        name, other = ("influence", "predicted_influence")[:: 1 if is_exact else -1]
-        assert row[name] == pytest.approx(predicted[i], rel=1e-5)
-        assert row[other] is None
+@pytest.fixture(scope="module")
+def task(world: World, artifacts: pathlib.Path, propagated: pathlib.Path) -> FitWithinClusters:
+    parsed, _ = options.parse(world.arguments(propagated, artifacts=artifacts, **FLAGS))
+    built = chain.build(parsed, look(parsed))
+    return next(task for task in built.tasks if isinstance(task, FitWithinClusters))
+
+
+def test_the_selection_is_what_the_same_regressions_rank_highest_in_memory(propagated, task):
+    known, rows = task.pulled.scored(), read_corpus(task)
+    exact, predicted = dict(zip(known["key"], known["influence"], strict=True)), {}
+    for cluster in np.unique(known["cluster"]):
+        landmarks = np.flatnonzero(
+            (rows["cluster"] == cluster) & np.isin(rows["key"], known["key"])
+        )
+        values = np.array([exact[key] for key in rows["key"][landmarks]])
+        at = np.flatnonzero(rows["cluster"] == cluster)
+        if len(landmarks) < MIN_LANDMARKS:
+            pulled = known["block"][known["cluster"] == cluster]
+            at = at[np.isin(rows["block"][at], pulled)]
+            found = np.full(len(at), np.average(values, weights=rows["tokens"][landmarks]))
+        else:
+            vectors, keys = rows["vector"][landmarks], rows["key"][landmarks]
+            fitted = KernelRidge.fit(vectors, values[:, None], keys)
+            found = fitted.predict(rows["vector"][at])[:, 0]
+        predicted |= dict(zip(at.tolist(), found, strict=True))
+    value = {i: exact.get(rows["key"][i], predicted[i]) for i in predicted}
+    order = sorted(value, key=lambda i: -value[i])
+    order = order[: int(np.searchsorted(np.cumsum(rows["tokens"][order]), 3000)) + 1]
+
+    written = {row["example_id"]: row for row in selected(propagated)}
+    assert sorted(written) == sorted(rows["id"][order])
+    names = ("predicted_influence", "influence")
+    is_exact = [rows["key"][i] in exact for i in order]
+    assert 0 < sum(is_exact) < len(order)
+    for i, known_one in zip(order, is_exact, strict=True):
+        row = written[rows["id"][i]]
+        assert row[names[known_one]] == pytest.approx(value[i], rel=1e-5)
+        assert row[names[not known_one]] is None
+        assert (row["cluster"], row["block"]) == (rows["cluster"][i], rows["block"][i])
+
+
+def test_the_budget_is_met_to_within_one_example(propagated):
+    tokens = manifest_of(propagated)["tokens"]
+    assert tokens["budget"] <= tokens["selected"] < tokens["budget"] + 40
+
+
+def test_the_mean_that_is_told_is_not_that_of_examples_taken_for_their_own_score(propagated):
+    told = manifest_of(propagated)["influence"]
+    exact = [row["influence"] for row in selected(propagated) if row["influence"] is not None]
+    assert told["random_mean"] < told["selected_mean_held_out"] < np.mean(exact)
+
+
+def test_nothing_below_a_fixed_threshold_is_taken_and_the_shortfall_is_said(
+    world, artifacts, tmp_path
+):
+    manifest = world.run(tmp_path / "out", artifacts=artifacts, tau=0.06, **FLAGS)
+    rows = selected(tmp_path / "out")
+    values = [row["influence"] or row["predicted_influence"] for row in rows]
+    assert min(values) >= 0.06
+    missing = 3000 - manifest["tokens"]["selected"]
+    assert manifest["shortfall"].startswith(f"{missing:,} of 3,000 tokens are missing")
+    assert "lower --tau" in manifest["shortfall"]
+
+
+def read_corpus(task: FitWithinClusters) -> dict[str, np.ndarray]:
+    """Reads what is known of every usable row, in columns."""
+    parts = []
+    for split in task.corpus.splits():
+        rows = task.corpus.rows(split)
+        vectors = aligned.read_embeddings(piece_path(task.corpus.embeddings_dir, split))
+        cluster, _ = read_assignment(task.pulled.assignments_dir, split)
+        parts.append(
+            {
+                "id": np.array(
+                    [f"{split.shard}#{split.first_row + i}" for i in range(len(cluster))]
+                ),
+                "key": rows.keys,
+                "tokens": rows.tokens,
+                "cluster": cluster,
+                "vector": np.concatenate([vector for _, vector in vectors]),
+            }
+        )
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    table = {name: column[table["cluster"] >= 0] for name, column in table.items()}
+    num = load_blocks(task.pulled.bandit.blocks_dir).num_blocks
+    draws = seeding.uniform(task.corpus.seed, "block", table["key"])
+    return table | {"block": block_of(table["cluster"], draws, num)}

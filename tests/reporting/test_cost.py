@@ -3,7 +3,10 @@ import dataclasses
 import pytest
 
 from beam_quad.gradients.tracked import Block
-from beam_quad.reporting.cost import Device, Workload, format_plan, plan_cost
+from beam_quad.records import Budget
+from beam_quad.reporting.cost import format_plan
+from beam_quad.reporting.devices import Device
+from beam_quad.reporting.quad_cost import QuadWorkload, plan_cost
 from beam_quad.scoring.costs import ScoringCosts, TokenWork
 
 BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, stop=1000)
@@ -11,8 +14,8 @@ BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, s
 SCORING = ScoringCosts(
     (BLOCK,), 32_000, TokenWork(50_000_000, 10_000), TokenWork(), TokenWork(40_000_000, 10_000)
 )
-WORKLOAD = Workload(
-    documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget_tokens=25_000_000,
+WORKLOAD = QuadWorkload(
+    documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget=Budget(25_000_000),
     num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16, reserve_examples=500_000,
     scoring=SCORING, context_length=1024, max_windows=4, normalize=False, is_two_forwards=False, curvature="ekfac",
     embedding_dim=384, embedder_flops=1e10, embeds_with_proxy=False,
@@ -57,8 +60,8 @@ def test_every_curvature_has_its_passes():
 def test_the_rounds_pull_blocks_worth_two_budgets():
     # r = 5 % of 1,000 clusters with 16 blocks each
     assert WORKLOAD.pulls == round(2 * 0.05 * 16_000)
-    assert dataclasses.replace(WORKLOAD, budget_tokens=1).pulls == 8 * 16
-    assert dataclasses.replace(WORKLOAD, budget_tokens=10**12).pulls == 15_000
+    assert dataclasses.replace(WORKLOAD, budget=Budget(1)).pulls == 8 * 16
+    assert dataclasses.replace(WORKLOAD, budget=Budget(10**12)).pulls == 15_000
 
 
 def test_more_candidates_cross_the_shuffle_than_are_kept_and_no_more_than_there_are():

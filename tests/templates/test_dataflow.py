@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from beam_quad.errors import LockedError, UsageError
 from beam_quad.io.lock import OutputLock
 from pipelines import chain as chains
-from pipelines import distillation_options, jobs, launch, plan, quad
+from pipelines import distillation_options, jobs, launch, quad, quad_plan
 from pipelines import options as flags
 from pipelines.inputs import look
 from templates.dataflow.metadata import template_metadata
@@ -49,7 +49,9 @@ def test_a_template_names_the_flags_of_its_pipeline_and_nothing_else(pipeline, o
     for parameter in metadata.parameters:
         action = actions[parameter.name]
         assert parameter.is_optional is not action.required
-        assert [o.value for o in parameter.enum_options] == [str(choice) for choice in action.choices or []]
+        assert [o.value for o in parameter.enum_options] == [
+            str(choice) for choice in action.choices or []
+        ]
         assert parameter.label
         assert parameter.help_text
 
@@ -209,7 +211,7 @@ def test_an_accelerator_is_asked_for_in_one_way_only():
         launch.run(
             options,
             [f"--dataflow_service_options=worker_accelerator={ACCELERATOR}"],
-            launch.Wiring(chains.build, plan.describe),
+            launch.Wiring(chains.build, quad_plan.describe),
         )
 
 

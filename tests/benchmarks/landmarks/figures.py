@@ -38,28 +38,26 @@ class Spread:
 
 
 def of_propagation(propagated: Propagated) -> dict[str, Any]:
-    """Summarises every field, by field, kind, embedding and number of landmarks."""
+    """Summarises every field, by field, variant, embedding and number of landmarks."""
     return {
         field: {
-            kind: {
+            variant: {
                 name: {
                     str(count): dataclasses.asdict(Spread.of(q, field)) for count, q in by.items()
                 }
                 for name, by in by_embedding.items()
             }
-            for kind, by_embedding in propagated.items()
+            for variant, by_embedding in propagated.items()
         }
         for field in FIELDS
     }
 
 
-def of_exact(qualities: Mapping[str, Quality]) -> dict[str, Any]:
-    """Summarises how exact scores single out the target's domain, by kind."""
+def of_exact(exact: Mapping[str, np.ndarray], is_own: np.ndarray) -> dict[str, Any]:
+    """Summarises how exact scores single out the target's domain, by kind of target."""
+    qualities = {kind: [Quality.of(scores, scores, is_own)] for kind, scores in exact.items()}
     return {
-        field: {
-            kind: dataclasses.asdict(Spread.of([quality], field))
-            for kind, quality in qualities.items()
-        }
+        field: {kind: dataclasses.asdict(Spread.of(own, field)) for kind, own in qualities.items()}
         for field in ("auc", "own_share")
     }
 
@@ -67,7 +65,7 @@ def of_exact(qualities: Mapping[str, Quality]) -> dict[str, Any]:
 def of_sketches(
     exact: Mapping[str, np.ndarray], sketched: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """Holds sketches against exact cosines, by kind: the worst target's rank correlation, the largest error."""
+    """Holds sketches against exact cosines, by kind of target: the worst target's rank correlation, the largest error."""
     return {
         kind: {
             "spearman": round(float(rank_correlation(sketched[kind], own).min()), 5),

@@ -43,7 +43,7 @@ class Quality:
         )
 
 
-# By kind of target, embedding and number of landmarks: the quality of every draw.
+# By variant, embedding and number of landmarks: the quality of every draw.
 Propagated = dict[str, dict[str, dict[int, list[Quality]]]]
 
 
@@ -53,13 +53,13 @@ class Propagator:
 
     Attributes:
       keys: Of the documents, uint64 [n].
-      sketched: What a landmark's scores are taken from, by kind of target, float64 [n, num_targets].
+      given: What the landmarks' scores are taken from, by variant, float64 [n, num_targets].
       exact: What is to be predicted, likewise.
       is_own: Whether a document is of the target's domain, bool [n, num_targets].
     """
 
     keys: np.ndarray
-    sketched: dict[str, np.ndarray]
+    given: dict[str, np.ndarray]
     exact: dict[str, np.ndarray]
     is_own: np.ndarray
 
@@ -67,32 +67,28 @@ class Propagator:
         self, embedded: Mapping[str, np.ndarray], num_landmarks: Sequence[int], num_seeds: int
     ) -> Propagated:
         """Judges the predictions from every embedding, number of landmarks and draw."""
-        found: Propagated = {kind: {name: {} for name in embedded} for kind in self.exact}
+        found: Propagated = {variant: {name: {} for name in embedded} for variant in self.exact}
         for name, vectors in embedded.items():
             for count in num_landmarks:
                 for seed in range(num_seeds):
                     draw = LandmarkDraw.of(self.keys, seed, count)
-                    for kind, quality in self._judged(vectors, draw):
-                        found[kind][name].setdefault(count, []).append(quality)
+                    for variant, quality in self._judged(vectors, draw):
+                        found[variant][name].setdefault(count, []).append(quality)
         return found
 
     def predict(self, vectors: np.ndarray, draw: LandmarkDraw) -> np.ndarray:
-        """Fits to the landmarks and predicts all other documents, float64 [n - num_landmarks, kinds x targets]."""
+        """Fits to the landmarks and predicts all other documents, float64 [n - num_landmarks, variants x targets]."""
         chosen = draw.contains(self.keys)
-        # One factor for all targets of all kinds.
-        scores = np.concatenate(list(self.sketched.values()), axis=1)
+        # One factor for all targets of all variants.
+        scores = np.concatenate(list(self.given.values()), axis=1)
         ridge = KernelRidge.fit(vectors[chosen], scores[chosen], self.keys[chosen], seed=draw.seed)
         return ridge.predict(vectors[~chosen])
-
-    def exact_qualities(self) -> dict[str, Quality]:
-        """Judges the exact scores of all documents."""
-        return {kind: Quality.of(own, own, self.is_own) for kind, own in self.exact.items()}
 
     def _judged(self, vectors: np.ndarray, draw: LandmarkDraw) -> Iterator[tuple[str, Quality]]:
         is_other = ~draw.contains(self.keys)
         predicted = np.split(self.predict(vectors, draw), len(self.exact), axis=1)
-        for kind, own in zip(self.exact, predicted, strict=True):
-            yield kind, Quality.of(own, self.exact[kind][is_other], self.is_own[is_other])
+        for (variant, exact), own in zip(self.exact.items(), predicted, strict=True):
+            yield variant, Quality.of(own, exact[is_other], self.is_own[is_other])
 
 
 def _shared_top(scores: np.ndarray, exact: np.ndarray) -> np.ndarray:

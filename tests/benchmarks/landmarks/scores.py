@@ -9,7 +9,9 @@ from beam_quad import scoring
 from beam_quad.gradients.sketches import GradientSketcher
 from tests.benchmarks.landmarks.material import Material
 
-KINDS = ("plain", "ekfac")
+PLAIN, EKFAC = "plain", "ekfac"
+# What is propagated: exact scores of the landmarks, and those that come of their sketches.
+SKETCHED = "ekfac_sketched"
 # Documents whose sketches are held at a time: 34 MB at the default length.
 _SKETCHED_AT_ONCE = 64
 
@@ -39,8 +41,8 @@ def target_vectors(material: Material, num_factors: int) -> Vectors:
     squares = scoring.eigenvalue_sums(proxy, blocks, bases, ids, texts, 0)
     curvature = scoring.Curvature.from_parts(bases, squares)
     return {
-        "plain": plain,
-        "ekfac": {domain: curvature.precondition(vector) for domain, vector in plain.items()},
+        PLAIN: plain,
+        EKFAC: {domain: curvature.precondition(vector) for domain, vector in plain.items()},
     }
 
 
@@ -56,7 +58,7 @@ def exact_cosines(
     scorer = scoring.InfluenceScorer(material.proxy, material.blocks, groups, normalize=True)
     scores = scorer.score(material.texts)
     say(f"exact influence of {len(scores):,} documents on {len(groups)} vectors")
-    return _by_kind(scores / [_norm(vector) for vector in groups.values()])
+    return _by_kind(vectors, scores / [_norm(vector) for vector in groups.values()])
 
 
 def sketch_cosines(
@@ -82,11 +84,11 @@ def sketch_cosines(
     ]
     kept, total = sketcher.entries.num_kept, sum(b.shape[0] * b.shape[1] for b in material.blocks)
     say(f"sketches of {sketcher.dim:,} numbers, of {kept:,} of {total:,} entries")
-    return _by_kind(np.concatenate(products).astype(np.float64))
+    return _by_kind(vectors, np.concatenate(products).astype(np.float64))
 
 
-def _by_kind(columns: np.ndarray) -> dict[str, np.ndarray]:
-    return dict(zip(KINDS, np.split(columns, len(KINDS), axis=1), strict=True))
+def _by_kind(vectors: Vectors, columns: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(vectors, np.split(columns, len(vectors), axis=1), strict=True))
 
 
 def _norm(vector: Mapping[str, torch.Tensor]) -> float:

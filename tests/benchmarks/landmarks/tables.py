@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.benchmarks.landmarks import clocked, embeddings
 from tests.benchmarks.landmarks.clocked import Cost
+from tests.benchmarks.landmarks.scores import EKFAC, PLAIN, SKETCHED
 from tests.benchmarks.landmarks.selection import Row
 
 _TITLES = {
@@ -18,7 +19,8 @@ _TITLES = {
     clocked.SKETCH: "a landmark's gradient",
     clocked.CURVATURE: "EK-FAC's fit",
 }
-_KINDS = {"plain": "plain gradient", "ekfac": "EK-FAC"}
+_VARIANTS = {PLAIN: "plain gradient", EKFAC: "EK-FAC", SKETCHED: "EK-FAC, sketched"}
+_FIELDS = ("auc", "own_share")
 
 
 def show_quality(figures: Mapping[str, Any]) -> None:
@@ -33,24 +35,26 @@ def _show_domains(figures: Mapping[str, Any], targets: Sequence[str]) -> None:
         "\nHow well do scores single out the target's own domain: area under the curve / share of the domain among the\n"
         "best scores, as many as it has documents. Propagated: from the most landmarks, on all other documents\n"
     )
-    print(f"{'target':<16}{'scores':<20}{'mean':>12}" + "".join(f"{t:>13}" for t in targets))
-    for kind, title in _KINDS.items():
-        rows = {"exact": [figures["exact"][field][kind] for field in ("auc", "own_share")]}
-        for name in figures["auc"][kind]:
-            columns = (figures[field][kind][name] for field in ("auc", "own_share"))
+    print(f"{'target':<18}{'scores':<20}{'mean':>12}" + "".join(f"{t:>13}" for t in targets))
+    for variant, title in _VARIANTS.items():
+        rows = {}
+        if variant in figures["exact"]["auc"]:
+            rows["exact"] = [figures["exact"][field][variant] for field in _FIELDS]
+        for name in figures["auc"][variant]:
+            columns = (figures[field][variant][name] for field in _FIELDS)
             rows[_TITLES[name]] = [list(by_count.values())[-1] for by_count in columns]
         for row, (auc, share) in rows.items():
             each = zip(auc["targets"], share["targets"], strict=True)
             cells = [f"{auc['mean']:>7.3f}/{share['mean']:.2f}"]
             cells += [f"{a:>8.3f}/{s:.2f}" for a, s in each]
-            print(f"{title:<16}{row:<20}{''.join(cells)}")
+            print(f"{title:<18}{row:<20}{''.join(cells)}")
     print()
 
 
 def _show_sketches(figures: Mapping[str, Any]) -> None:
     for kind, own in figures.items():
         print(
-            f"sketches, {_KINDS[kind]}: rank correlation with exact cosines {own['spearman']:.4f} (the worst target's), "
+            f"sketches, {_VARIANTS[kind]}: rank correlation with exact cosines {own['spearman']:.4f} (the worst target's), "
             f"largest error {own['max_error']:.4f}; the cosines spread by {own['deviation']:.4f}"
         )
 
@@ -61,15 +65,15 @@ def _show_propagation(figures: Mapping[str, Any]) -> None:
         "share of the true top 5 % in the predicted top 5 %; means over targets\n"
     )
     first = next(iter(figures["spearman"]["plain"].values()))
-    print(f"{'target':<16}{'embedding':<20}" + "".join(f"{c + ' landmarks':>18}" for c in first))
-    for kind, by_embedding in figures["spearman"].items():
+    print(f"{'target':<18}{'embedding':<20}" + "".join(f"{c + ' landmarks':>18}" for c in first))
+    for variant, by_embedding in figures["spearman"].items():
         for name, by_count in by_embedding.items():
-            shares = figures["top_share"][kind][name]
+            shares = figures["top_share"][variant][name]
             cells = [
                 f"{own['mean']:>8.3f} ±{own['deviation']:.3f} {shares[count]['mean']:.2f}"
                 for count, own in by_count.items()
             ]
-            print(f"{_KINDS[kind]:<16}{_TITLES[name]:<20}{''.join(cells)}")
+            print(f"{_VARIANTS[variant]:<18}{_TITLES[name]:<20}{''.join(cells)}")
 
 
 def show_costs(costs: Mapping[str, Cost], length: int) -> None:

@@ -1,0 +1,56 @@
+"""`--plan` of Quad."""
+
+from beam_quad.bandit import default_samples_per_pull
+from beam_quad.clustering import default_num_clusters
+from beam_quad.records import Budget
+from beam_quad.reporting.cost import format_plan
+from beam_quad.reporting.quad_cost import QuadWorkload, plan_cost
+from beam_quad.scoring.calibration import why_not_two_forwards
+from pipelines import plan
+from pipelines.builder import Chain
+from pipelines.inputs import Inputs
+from pipelines.options import QuadOptions, why_exact
+
+
+def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
+    """Puts the plan of a run in words and a table.
+
+    Args:
+      options: The flags.
+      inputs: What was found.
+      chain: The stages.
+    """
+    policy = f"{options.policy}, {options.budget_tokens:,} tokens"
+    lines = plan.describe_input(inputs, chain, policy)
+    models = plan.Models.of(inputs) if options.policy == "quad" else None
+    if models is not None:
+        workload = _workload(options, inputs, chain, models)
+        devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
+        lines += ["", format_plan(plan_cost(workload, *devices))]
+    return "\n".join(lines)
+
+
+def _workload(
+    options: QuadOptions, inputs: Inputs, chain: Chain, models: plan.Models
+) -> QuadWorkload:
+    shared = vars(
+        plan.shared_workload(options, inputs, chain, Budget(options.budget_tokens), models)
+    )
+    documents, scoring = shared["documents"], shared["scoring"]
+    num_clusters = options.num_clusters or default_num_clusters(documents)
+    samples = options.samples_per_pull or default_samples_per_pull(documents, num_clusters)
+    num_pilot = None if options.scoring == "two_forwards" else num_clusters * samples
+    is_exact = why_exact(options) or why_not_two_forwards(
+        models.skeleton, scoring.blocks, num_pilot
+    )
+    # Several groups' vectors are combined, into one more.
+    combined = scoring.vector_bytes if len(inputs.query) > 1 else 0
+    return QuadWorkload(
+        **shared | {"vector_bytes": shared["vector_bytes"] + combined},
+        num_clusters=num_clusters,
+        num_rounds=options.num_rounds,
+        samples_per_pull=samples,
+        blocks_per_cluster=options.blocks_per_cluster,
+        normalize=options.normalize,
+        is_two_forwards=not is_exact,
+    )

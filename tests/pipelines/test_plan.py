@@ -1,0 +1,59 @@
+"""`--plan` of Influence Distillation, next to what a run counts."""
+
+import re
+
+import pytest
+
+from pipelines import influence_distillation
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
+
+
+def test_a_plan_is_of_the_size_of_what_a_run_counts(world, tmp_path, capsys):
+    flags = {"embedder": "jvp", "curvature": "identity"}
+    world.distill(tmp_path / "out", **flags)
+    (counted,) = _lines(capsys, "this run read")
+    planned = _sizes(_plan(world, tmp_path / "other", capsys, **flags)["total"])
+    assert planned[0] == _sizes(counted)[0]
+    for plan, count in zip(planned[1:], _sizes(counted)[1:], strict=True):
+        assert count / 4 < plan < 4 * count
+
+
+def test_a_plan_for_several_targets_stores_what_is_found_on_disk(
+    world, targets, distilled, tmp_path, capsys
+):
+    flags = {"query": None, "query_group": targets, "weighted": True}
+    planned = _sizes(_plan(world, tmp_path / "out", capsys, **flags)["total"])[2]
+    written = sum(path.stat().st_size for path in distilled.rglob("*") if path.is_file())
+    assert written / 4 < planned < 4 * written
+
+
+@pytest.mark.parametrize(
+    ("order", "also"), [(1, set()), (2, {"interactions"})], ids=["first", "second"]
+)
+def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, capsys, order, also):
+    lines = _plan(world, tmp_path / "out", capsys, order=order)
+    assert "912 rows" in lines["input"]
+    assert "FitPropagation" in lines["stages"]
+    assert "one forward pass of every example" in lines["selection:"]
+    priced = {"embed", "curvature", "landmarks", "fit", "propagate", "allocate", "write"}
+    assert lines.keys() >= priced | also
+    assert "interactions" in also or "interactions" not in lines
+    assert not (tmp_path / "out").exists()
+
+
+def _plan(world, output, capsys, **flags):
+    """Prints a plan, and returns its lines by their first words."""
+    capsys.readouterr()
+    arguments = world.distillation_arguments(output, plan=True, **flags)
+    assert influence_distillation.main(arguments) == 0
+    return {line.split(maxsplit=1)[0]: line for line in _lines(capsys) if line}
+
+
+def _lines(capsys, start=""):
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith(start)]
+
+
+def _sizes(line):
+    units = {"KiB": 2**10, "MiB": 2**20}
+    return [float(n) * units[unit] for n, unit in re.findall(r"([0-9.]+) ([KM]iB)", line)]
