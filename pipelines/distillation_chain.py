@@ -178,7 +178,7 @@ class _DistillationBuilder(Builder):
         )  # fmt: skip
         vectors = next(t for t in self.tasks if isinstance(t, curvature.FitQueryVectors))
         interact = interactions.InteractLandmarks(
-            self._sketching(), exact, self.query, vectors, options.interaction_texts,
+            exact, vectors, options.interaction_texts,
             self.folder("interactions", exact, vectors.folder, options.interaction_texts),
         )  # fmt: skip
         folder = self.folder(

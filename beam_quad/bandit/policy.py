@@ -45,9 +45,9 @@ class QuadPolicy:
         within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
       tau: A fixed threshold, in units of influence; None takes the water level before every round.
       acceptance: `block` takes a block whole if its scored examples reach tau on average; `instance` scores blocks whole
-        and takes just the examples that reach tau; `propagate` takes, of all pulled blocks, the examples whose influence
-        is known or predicted to be highest, once the rounds are over: until then a block counts with the share of its
-        tokens that is expected to reach tau.
+        and takes just the examples that reach tau; `propagate` takes the examples whose influence is known or predicted
+        to be highest, once the rounds are over: until then a pulled block counts with the share of its tokens that is
+        expected to reach tau.
       max_share_per_cluster: The most that one cluster may give, as a share of the budget, in (0, 1].
       seed: Decides between equals.
 

@@ -10,7 +10,8 @@ Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a
                     by one
     propagate       2 l (D + T) every example
     interactions    every text of a target: a forward and a backward that some landmarks share; every landmark two more
-                    backward passes, through the backward itself and through the forward
+                    backward passes, through the backward itself and through the forward; and the gradients of all
+                    landmarks, once for every few of them
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from beam_quad.reporting.devices import Device
 from beam_quad.reporting.formatting import compact, size
 from beam_quad.scoring.costs import ScoringCosts
 
-# Matrix products in double precision run at half the rate of single; the exponentials of the kernel take 15 % more (one
+# Matrix products in double precision run at half the rate of single; the exponentials of the kernel take a fifth more (one
 # core, 4096 landmarks of 1152 dimensions: 81, 37 and 30 GFLOP/s).
 _FLOAT64_RATE = 0.5
 _VECTORS_PER_TARGET = 3  # its own, and those of its halves

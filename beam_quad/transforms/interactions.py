@@ -8,7 +8,8 @@ References:
 """
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,24 +20,22 @@ from beam_quad.additive import Tally
 from beam_quad.distillation import KernelRidge
 from beam_quad.gradients.hessian import curvature_products
 from beam_quad.gradients.proxy import Proxy
-from beam_quad.gradients.tracked import find_blocks
+from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.gradients.windows import Documents
 from beam_quad.io import aligned, files
-from beam_quad.scoring import Curvature
+from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import read_json, write_json
 from beam_quad.transforms.curvature import FitQueryVectors
 from beam_quad.transforms.landmarks import landmark_groups, read_landmarks, scores_path
-from beam_quad.transforms.sketch import Sketcher, Sketching, SketchingTask
+from beam_quad.transforms.stage import ModelTask
 from beam_quad.transforms.texts import Query
 
 _LANDMARKS_PER_PIECE = 16
 # Vectors of all tracked entries that are held at a time, and entries in all of them: 1 GB of float32, and some copies.
 _DENSE_VECTORS = 8
 _DENSE_ENTRIES = 1 << 28
-# Kept entries of landmarks' gradients that are held at a time.
-_HELD_ENTRIES = 1 << 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,26 +78,23 @@ class InteractionLandmarks:
 
 
 @dataclasses.dataclass
-class InteractLandmarks(SketchingTask):
+class InteractLandmarks(ModelTask):
     """Computes the exact interactions of landmarks in each target's loss, G_L H_T G_Lᵀ, some rows at a time.
 
     Takes (target, first row) and gives counts. H_T is the Gauss-Newton matrix of some of the target's texts. Where the
     target's vector has the inverse curvature P applied to it, training is taken to step along P g, and H_T becomes
-    P H_T P; it is divided by the norm that the target's vector is divided by. Inner products are over the kept entries
-    themselves and not over sketches, whose noise is not that of a symmetric matrix.
+    P H_T P; it is divided by the norm that the target's vector is divided by. A row is one product, P H_T P g, and the
+    products of all landmarks' gradients with it, which are had as scores are. Nothing is sketched: the noise of sketches is
+    not that of a symmetric matrix, and P makes much of it.
 
     Args:
-      sketching: How gradients are cut down.
       landmarks: The landmarks.
-      query: The targets.
       vectors: How the targets' vectors were made.
       num_texts: Texts of each target that make up its curvature, drawn by hash.
       folder: Where the rows go.
     """
 
-    sketching: Sketching
     landmarks: InteractionLandmarks
-    query: tuple[Query, ...]
     vectors: FitQueryVectors
     num_texts: int
     folder: str
@@ -111,9 +107,20 @@ class InteractLandmarks(SketchingTask):
     def artifact(self) -> str:
         return files.join(self.folder, "interactions.json")
 
+    @property
+    def model_key(self) -> str:
+        return self.vectors.model_key
+
+    @property
+    def device(self) -> str:
+        return self.vectors.device
+
+    def load(self) -> Proxy:
+        return self.vectors.load()
+
     def pieces(self) -> list[tuple[int, int]]:
         rows = range(0, self.landmarks.table().num_rows, _LANDMARKS_PER_PIECE)
-        return [(target, first) for target in range(len(self.query)) for first in rows]
+        return [(target, first) for target in range(len(self.vectors.query)) for first in rows]
 
     def prefixes(self) -> tuple[str, ...]:
         return (files.join(self.folder, "rows"),)
@@ -125,26 +132,29 @@ class InteractLandmarks(SketchingTask):
         found = archives.parse(files.read_bytes(self.paths(piece)[0]))
         return self._tally(piece, int(found["num_texts"]))
 
-    def do(self, piece: tuple[int, int], model: Sketcher) -> Tally:
+    def do(self, piece: tuple[int, int], model: Proxy) -> Tally:
         target, first = piece
         texts = self.landmarks.table().column("text").to_pylist()
-        documents = self._documents(model.proxy, self.query[target])
-        own = model.gradients.kept_gradients(texts[first : first + _LANDMARKS_PER_PIECE])
-        products = torch.stack(list(self._products(model, documents, own))).double()
-        columns = []
-        step = max(1, _HELD_ENTRIES // own.shape[1])
-        for start in range(0, len(texts), step):
-            for kept in model.gradients.kept_gradients(texts[start : start + step]):
-                columns.append((products @ kept.double()).cpu().numpy())
-        vector = load_vectors(files.read_bytes(self.vectors.artifact))[self.query[target].name]
-        _, norm = model.gradients.sketch_vector(vector)
+        documents = self._documents(model, self.vectors.query[target])
+        blocks = find_blocks(model.model, self.vectors.fit.layers)
+        step = min(
+            _DENSE_VECTORS, max(1, _DENSE_ENTRIES // sum(math.prod(b.shape) for b in blocks))
+        )
+        own = texts[first : first + _LANDMARKS_PER_PIECE]
+        parts = [
+            self._interact(model, blocks, documents, own[start : start + step], texts)
+            for start in range(0, len(own), step)
+        ]
+        rows, norms = (np.concatenate(part) for part in zip(*parts, strict=True))
+        vector = load_vectors(files.read_bytes(self.vectors.artifact))
+        rows /= _norm(vector[self.vectors.query[target].name])
         num_texts = len(documents.loss_tokens)
-        rows = np.stack(columns, axis=1) / norm
-        files.write_once(self.paths(piece)[0], archives.dump(rows=rows, num_texts=num_texts))
+        made = archives.dump(rows=rows, norms=norms, num_texts=num_texts)
+        files.write_once(self.paths(piece)[0], made)
         return self._tally(piece, num_texts)
 
     def finish(self, total: Tally) -> None:
-        texts = {q.name: total[f"texts/{target}"] for target, q in enumerate(self.query)}
+        texts = {q.name: total[f"texts/{target}"] for target, q in enumerate(self.vectors.query)}
         write_json(self.artifact, {"landmarks": self.landmarks.table().num_rows, "texts": texts})
 
     def _tally(self, piece: tuple[int, int], num_texts: int) -> Tally:
@@ -154,25 +164,35 @@ class InteractLandmarks(SketchingTask):
     def _documents(self, proxy: Proxy, query: Query) -> Documents:
         """Draws texts that predict a token."""
         texts = query.texts()
-        draws = seeding.mix(self.sketching.seed, "interaction text", seeding.keys(texts))
+        draws = seeding.mix(self.vectors.fit.seed, "interaction text", seeding.keys(texts))
         documents = proxy.read([texts[int(i)] for i in np.argsort(draws, kind="stable")])
         drawn = np.flatnonzero(documents.loss_tokens)[: self.num_texts]
         return documents.take(drawn.tolist())
 
-    def _products(
-        self, model: Sketcher, documents: Documents, own: torch.Tensor
-    ) -> Iterator[torch.Tensor]:
-        """Multiplies gradients, [n, num_kept], by the target's curvature."""
-        proxy, entries = model.proxy, model.gradients.entries
-        blocks = find_blocks(proxy.model, self.sketching.layers)
-        size = sum(rows * columns for rows, columns in entries.shapes.values())
-        step = min(_DENSE_VECTORS, max(1, _DENSE_ENTRIES // size))
-        for start in range(0, len(own), step):
-            steps = [entries.restore(kept) for kept in own[start : start + step]]
-            self._precondition(steps, proxy.device)
-            curved = curvature_products(proxy, blocks, documents, steps).mean()
-            self._precondition(curved, proxy.device)
-            yield from (entries.keep(vector) for vector in curved)
+    def _interact(
+        self,
+        proxy: Proxy,
+        blocks: Sequence[Block],
+        documents: Documents,
+        own: Sequence[str],
+        texts: Sequence[str],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Computes the rows of some landmarks, whose gradients have norm 1 while those of all texts have not.
+
+        Returns:
+          The rows, float64 [num_own, num_texts], and the norms of the own gradients, float64 [num_own].
+        """
+        gradients = [query_gradient(proxy, blocks, [text]).gradients for text in own]
+        norms = [_norm(gradient) for gradient in gradients]
+        steps = [
+            {name: block / norm for name, block in gradient.items()}
+            for gradient, norm in zip(gradients, norms, strict=True)
+        ]
+        self._precondition(steps, proxy.device)
+        curved = curvature_products(proxy, blocks, documents, steps).mean()
+        self._precondition(curved, proxy.device)
+        vectors = {str(number): vector for number, vector in enumerate(curved)}
+        return InfluenceScorer(proxy, blocks, vectors).score(texts).T, np.array(norms)
 
     def _precondition(self, vectors: list[dict[str, torch.Tensor]], device: torch.device) -> None:
         """Applies in place the inverse curvature that the targets' vectors have applied to them."""
@@ -189,13 +209,17 @@ class InteractLandmarks(SketchingTask):
 
 def read_interactions(task: InteractLandmarks, target: int) -> np.ndarray:
     """Reads Q_L = (1/l) G_L H_T G_Lᵀ of a target, float64 [l, l], landmarks by ascending key."""
-    rows = [
-        archives.parse(files.read_bytes(task.paths(piece)[0]))["rows"]
+    found = [
+        archives.parse(files.read_bytes(task.paths(piece)[0]))
         for piece in task.pieces()
         if piece[0] == target
     ]
-    whole = np.concatenate(rows)
-    return whole / len(whole)
+    rows, norms = (np.concatenate([part[name] for part in found]) for name in ("rows", "norms"))
+    return rows / norms / len(norms)
+
+
+def _norm(vector: Mapping[str, torch.Tensor]) -> float:
+    return math.sqrt(sum(float(block.double().square().sum()) for block in vector.values()))
 
 
 def _on(curvature: Curvature, device: torch.device) -> Curvature:

@@ -235,7 +235,7 @@ class SolveSecondOrder(Task):
     def _taken(self) -> list[int]:
         """How many examples each target takes in the first order."""
         counts = Tally(read_json(self.shortlist.artifact))
-        return [counts[f"taken/{target}"] for target in range(len(self.interactions.query))]
+        return [counts[f"taken/{target}"] for target in range(len(self.interactions.vectors.query))]
 
     def _path(self, target: int) -> str:
         return files.join(self.folder, f"target-{target:03d}.npz")

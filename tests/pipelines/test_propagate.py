@@ -12,7 +12,7 @@ from beam_quad.io import aligned
 from beam_quad.transforms.candidates import load_blocks
 from beam_quad.transforms.cluster import read_assignment
 from beam_quad.transforms.corpus import piece_path
-from beam_quad.transforms.within_clusters import MIN_LANDMARKS, FitWithinClusters
+from beam_quad.transforms.within_clusters import MIN_LANDMARKS, RIDGE, FitWithinClusters
 from pipelines import chain, options
 from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, selected
@@ -60,7 +60,7 @@ def test_the_selection_is_what_the_same_regressions_rank_highest_in_memory(propa
             found = np.full(len(at), np.average(values, weights=rows["tokens"][landmarks]))
         else:
             vectors, keys = rows["vector"][landmarks], rows["key"][landmarks]
-            fitted = KernelRidge.fit(vectors, values[:, None], keys)
+            fitted = KernelRidge.fit(vectors, values[:, None], keys, ridge=RIDGE)
             found = fitted.predict(rows["vector"][at])[:, 0]
         predicted |= dict(zip(at.tolist(), found, strict=True))
     value = {i: exact.get(rows["key"][i], predicted[i]) for i in predicted}

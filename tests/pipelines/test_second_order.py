@@ -95,7 +95,8 @@ def test_what_the_second_order_cannot_do_is_refused_in_one_line(
         return capsys.readouterr().err
 
     assert "pass --dtype=float32, or --order=1" in refused(order=2, dtype="bfloat16")
-    assert "of the first order here" in refused(order=2, optimizer_state="adam.safetensors")
+    adam = {"optimizer_state": "adam.safetensors", "curvature": "identity"}
+    assert "of the first order here" in refused(order=2, **adam)
     assert "--eta must be at least 0" in refused(order=2, eta=-1)
     assert "--shortlist must be at least 1" in refused(order=2, shortlist=0)
     monkeypatch.setattr(second_order, "SHORTLIST", Budget(30, "examples"))

@@ -94,7 +94,7 @@ def test_interactions_of_landmarks_are_those_of_dense_gradients_and_a_dense_gaus
     tasks = distillation_chain.build(options, look(options)).tasks
     task = next(t for t in tasks if isinstance(t, interactions.InteractLandmarks))
 
-    proxy = load_proxy(task.sketching.proxy)
+    proxy = load_proxy(task.vectors.fit.proxy)
     blocks = find_blocks(proxy.model, LAYERS)
     dense = Dense(proxy, blocks)
     table = task.landmarks.table()
