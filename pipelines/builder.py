@@ -21,7 +21,7 @@ from beam_quad.transforms.select import Selection, Weighable
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.texts import Query, SampleTexts
-from beam_quad.transforms.weigh import FindBestLeft, SumTaken, Weights
+from beam_quad.transforms.weigh import FindBestLeft, RowWeights, SumTaken, Weights
 from beam_quad.transforms.write import WriteSelection
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
@@ -244,7 +244,11 @@ class Builder:
         }
 
     def finish(
-        self, selection: Selection, budget: Budget, summary: Summary, weights: Any = None
+        self,
+        selection: Selection,
+        budget: Budget,
+        summary: Summary,
+        weights: RowWeights | None = None,
     ) -> Chain:
         """Adds the stages that weigh and write a selection, and makes the chain.
 

@@ -147,8 +147,8 @@ def _add_second_order(group: Any) -> None:
     add(
         "--eta",
         type=float,
-        default=1.0,
-        help="of --order=2: step for which is weighed, over the best one of the first order",
+        default=0.1,
+        help="of --order=2: step for which is weighed, over the best one of the first order; more spreads wider",
     )
     add(
         "--interaction_landmarks",

@@ -133,7 +133,7 @@ def add_data(result: argparse.ArgumentParser) -> Any:
     add(
         "--weighted",
         **SWITCH,
-        help="add a column weight to the selection: first-order optimal weights of its examples",
+        help="add a column weight to the selection: the optimal weights of its examples",
     )
     add(
         "--on_bad_file",

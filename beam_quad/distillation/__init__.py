@@ -13,6 +13,8 @@ from beam_quad.distillation.ranking import NUM_LEVELS, BucketAmounts, BudgetSear
 from beam_quad.distillation.second_order import (
     Interactions,
     SecondOrderWeights,
+    cut_support,
+    newton_step,
     solve,
     solve_for_budget,
 )
@@ -40,7 +42,9 @@ __all__ = [
     "SelectionWeights",
     "TakenSums",
     "allocate",
+    "cut_support",
     "default_num_landmarks",
+    "newton_step",
     "num_contenders",
     "priorities",
     "project",

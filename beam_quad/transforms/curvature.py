@@ -317,11 +317,12 @@ class FitQueryVectors(_FitTask):
             return
         # One input's eigenvectors at a time: those of all would not fit a small worker.
         for source in _inputs(self.curvature_dir):
-            curvature = self._curvature(source)
+            curvature = self.curvature_of(source)
             for own in gradients.values():
                 own |= curvature.precondition({block: own[block] for block in curvature.blocks})
 
-    def _curvature(self, source: str) -> Curvature:
+    def curvature_of(self, source: str) -> Curvature:
+        """Loads the curvature of the blocks that share an input."""
         sums = None
         if self.kind == "ekfac":
             parts = (

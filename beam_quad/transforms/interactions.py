@@ -202,7 +202,7 @@ class InteractLandmarks(ModelTask):
         for source in read_json(files.join(self.vectors.curvature_dir, "covariances.json"))[
             "inputs"
         ]:
-            curvature = _on(self.vectors._curvature(source), device)
+            curvature = _on(self.vectors.curvature_of(source), device)
             for own in vectors:
                 own |= curvature.precondition({block: own[block] for block in curvature.blocks})
 

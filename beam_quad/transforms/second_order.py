@@ -13,8 +13,15 @@ import pyarrow as pa
 
 from beam_quad import archives
 from beam_quad.additive import Tally
-from beam_quad.distillation import NUM_LEVELS, Interactions, KernelRidge, solve_for_budget, weigh
-from beam_quad.distillation.second_order import cut_support, newton_step
+from beam_quad.distillation import (
+    NUM_LEVELS,
+    Interactions,
+    KernelRidge,
+    cut_support,
+    newton_step,
+    solve_for_budget,
+    weigh,
+)
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split

@@ -1,7 +1,7 @@
 """Optimal weights of a selection (`--weighted`): two sums over the corpus, and every row's weight is its own affair."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,13 @@ from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.select import Weighable
 from beam_quad.transforms.stage import Task
+
+
+class RowWeights(Protocol):
+    """Weighs the rows of a split."""
+
+    def of(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
 
 
 @dataclasses.dataclass

@@ -28,7 +28,7 @@ from beam_quad.transforms.embed import bad_file_detail
 from beam_quad.transforms.select import Kept, Selection
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
-from beam_quad.transforms.weigh import Weights
+from beam_quad.transforms.weigh import RowWeights
 
 # Trainers like files of some 100 MB; a part is not gathered from more splits than keep its worker busy a few minutes.
 _PART_BYTES = 128 << 20
@@ -90,7 +90,7 @@ class WriteSelection(Task):
     output_format: str
     budget: Budget
     summary: Summary
-    weights: Weights | None = None
+    weights: RowWeights | None = None
 
     @property
     def name(self) -> str:

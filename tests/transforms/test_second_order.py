@@ -69,7 +69,7 @@ def inverse_curvature(vectors, blocks):
         return torch.eye(size)
     found = {}
     for source in read_json(files.join(vectors.curvature_dir, "covariances.json"))["inputs"]:
-        found |= vectors._curvature(source).blocks
+        found |= vectors.curvature_of(source).blocks
     parts = []
     for block in blocks:
         own = found[block.name]
