@@ -9,6 +9,7 @@ from beam_quad.io import files
 from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
 from beam_quad.transforms import candidates, cluster, curvature, score, select, within_clusters
+from beam_quad.transforms.budget import cut_levels
 from beam_quad.transforms.calibrate import CalibrateScoring, calibration_path
 from beam_quad.transforms.finished import FinishedBandit
 from beam_quad.transforms.ngrams import CountNgrams
@@ -128,17 +129,15 @@ class _QuadBuilder(Builder):
             within_clusters.PredictWithinClusters(self.corpus, pulled, fit, predictions),
         ]
         preference = within_clusters.PredictedInfluence(predictions, self.options.tau)
-        path = self._cut(preference, cut)
-        return within_clusters.PropagatedSelection(pulled, preference, path, fit)
+        budget = self._cut(preference, cut)
+        return within_clusters.PropagatedSelection(pulled, preference, budget, cut, fit)
 
-    def _cut(self, preference: score.Preference, folder: str) -> str:
-        """Adds the stages that cut the budget over a ranking; returns where the last one writes."""
-        budget = self.options.budget_tokens
-        self.tasks += [
-            select.CutRanking(self.corpus, preference, budget, folder, level)
-            for level in range(select.LAST_LEVEL + 1)
-        ]
-        return select.cut_path(folder, select.LAST_LEVEL)
+    def _cut(self, preference: score.Preference, folder: str) -> Budget:
+        """Adds the stages that cut the budget over a ranking; returns the budget."""
+        budget = Budget(self.options.budget_tokens)
+        ranking = select.Preferred(preference)
+        self.tasks += cut_levels(self.corpus, ranking, budget, folder, "CutRanking")
+        return budget
 
     def _calibrated(
         self, scoring: score.InfluenceScoring, bandit: Bandit, combined: str | None
@@ -199,8 +198,8 @@ class _QuadBuilder(Builder):
     def _baseline(self) -> select.RankedSelection:
         preference = self._preference()
         folder = self.folder("ranking", self.corpus_id, preference, self.options.budget_tokens)
-        path = self._cut(preference, folder)
-        return select.RankedSelection(preference, path, self.folders.get("assignments"))
+        budget = self._cut(preference, folder)
+        return select.RankedSelection(preference, budget, folder, self.folders.get("assignments"))
 
     def _preference(self) -> score.Preference:
         policy = self.options.policy

@@ -296,10 +296,11 @@ class Preference(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """A uniform draw by hash: all examples tie."""
+    """A uniform draw by hash."""
 
     def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return np.zeros(len(rows.keys))
+        # Not one tie: of those only half a hash decides, and at a billion examples some would have equal halves.
+        return seeding.uniform(corpus.seed, "random", rows.keys)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None

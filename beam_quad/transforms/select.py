@@ -8,13 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
-from beam_quad.bandit.budget import MAX_DRAW, CutExamples, TokenHistogram, in_bucket, priorities
-from beam_quad.io import aligned, files
-from beam_quad.records import Split
+from beam_quad.bandit.budget import MAX_DRAW, CutExamples
+from beam_quad.distillation import NUM_LEVELS, priorities
+from beam_quad.io import aligned
+from beam_quad.records import Budget, Split
+from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import example_blocks, load_blocks
 from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
-from beam_quad.transforms.corpus import Corpus, read_json, write_json
+from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.score import Preference
 from beam_quad.transforms.stage import Task
@@ -287,16 +289,18 @@ class RankedSelection:
 
     Args:
       preference: The ranking.
-      path: Artifact of the last `CutRanking`.
+      budget: How much is taken.
+      cut_dir: Folder of the `CutBudget` stages.
       assignments_dir: Folder of `AssignClusters`, or None where nothing was clustered.
     """
 
     preference: Preference
-    path: str
+    budget: Budget
+    cut_dir: str
     assignments_dir: str | None
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
-        lowest = np.uint64(cached(("cut", self.path), lambda: read_json(self.path))["lowest"])
+        lowest = load_search(self.cut_dir, NUM_LEVELS - 1, self.budget).floors[0]
         packed, unscorable = ranking(self.preference, corpus, split, rows)
         at = np.flatnonzero((packed >= lowest) & (packed > 0))
         none = np.full(len(at), -1, np.int64)
@@ -317,83 +321,22 @@ class RankedSelection:
         return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
 
 
-@dataclasses.dataclass
-class CutRanking(Task):
-    """Finds, 16 bits at a time, the lowest priority that the budget reaches: a radix selection by sums.
-
-    Takes splits. The first levels give a `TokenHistogram` each: two over the bits of the rank, one over those of the
-    hash that decides between equals. At the last level only some 2**-16 of any tie is left, which is gathered and cut
-    exactly.
+@dataclasses.dataclass(frozen=True)
+class Preferred:
+    """The corpus ranked by a preference, for `CutBudget`.
 
     Args:
-      corpus: The corpus.
       preference: The ranking.
-      budget_tokens: Tokens to select.
-      folder: Where the levels' decisions go.
-      level: 0 to `LAST_LEVEL`.
     """
 
-    corpus: Corpus
     preference: Preference
-    budget_tokens: int
-    folder: str
-    level: int
 
     @property
-    def name(self) -> str:
-        return f"CutRanking{self.level}"
+    def num_rankings(self) -> int:
+        return 1
 
-    @property
-    def artifact(self) -> str:
-        return cut_path(self.folder, self.level)
-
-    def pieces(self) -> tuple[Split, ...]:
-        return () if self._before()["is_decided"] else self.corpus.splits()
-
-    def do(self, piece: Split, model: Any) -> TokenHistogram | CutExamples:
-        rows = self.corpus.rows(piece)
-        packed, _ = ranking(self.preference, self.corpus, piece, rows)
-        prefix = self._before()["prefix"]
-        if self.level < LAST_LEVEL:
-            return TokenHistogram.of(packed, rows.tokens, self.level, prefix)
-        at = np.flatnonzero(in_bucket(packed, self.level, prefix))
-        # Ascending draws are descending priorities.
-        return CutExamples(np.zeros(len(at), np.int64), ~packed[at], rows.tokens[at])
-
-    def finish(self, total: TokenHistogram | CutExamples | None) -> None:
-        before = self._before()
-        if before["is_decided"] or total is None:
-            write_json(self.artifact, {**before, "is_decided": True})
-            return
-        left = self.budget_tokens - before["taken"]
-        if isinstance(total, CutExamples):
-            lowest = int(~total.threshold(0, left))
-            write_json(self.artifact, {**before, "is_decided": True, "lowest": lowest})
-            return
-        bucket, taken = total.cut(left)
-        write_json(
-            self.artifact,
-            {
-                "is_decided": bucket < 0,
-                "prefix": (before["prefix"] << 16) + max(bucket, 0),
-                "taken": before["taken"] + taken,
-                "lowest": 1,
-            },
-        )
-
-    def _before(self) -> dict:
-        if self.level == 0:
-            return {"is_decided": False, "prefix": 0, "taken": 0, "lowest": 1}
-        path = cut_path(self.folder, self.level - 1)
-        return cached(("cut", path), lambda: read_json(path))
-
-
-LAST_LEVEL = 3
-
-
-def cut_path(folder: str, level: int) -> str:
-    """Where a level of `CutRanking` writes."""
-    return files.join(folder, f"cut-{level}.json")
+    def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return ranking(self.preference, corpus, split, rows)[0][:, None]
 
 
 def ranking(
@@ -406,8 +349,15 @@ def ranking(
     """
     ranks = preference.rank(corpus, split, rows)
     unscorable = rows.usable & ~np.isfinite(ranks)
-    packed = priorities(np.where(unscorable, np.nan, ranks), cut_draws(corpus.seed, rows.keys))
+    packed = pack_ranks(ranks, rows.keys, corpus.seed)
     return np.where(rows.usable, packed, np.uint64(0)), unscorable
+
+
+def pack_ranks(ranks: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
+    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash, what is not finite is 0."""
+    finite = np.isfinite(ranks)
+    packed = priorities(np.where(finite, ranks, 0.0)[:, None], cut_draws(seed, keys))[:, 0]
+    return np.where(finite, packed, np.uint64(0))
 
 
 @dataclasses.dataclass(frozen=True)

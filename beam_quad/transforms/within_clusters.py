@@ -18,21 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
-from beam_quad.bandit.budget import priorities
-from beam_quad.distillation import KernelRidge
+from beam_quad.distillation import NUM_LEVELS, BudgetSearch, KernelRidge
 from beam_quad.io import aligned, files
-from beam_quad.records import Split
+from beam_quad.records import Budget, Split
+from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import group_of
-from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.corpus import Corpus, piece_path, write_json
 from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.select import (
     Kept,
     Taken,
     arm_code,
     block_means,
-    cut_draws,
     find_sorted,
+    pack_ranks,
     ranking,
     read_arms,
 )
@@ -349,13 +349,15 @@ class PropagatedSelection:
     Args:
       pulled: The bandit's pulls.
       preference: The ranking.
-      path: Artifact of the last `CutRanking`.
+      budget: How much is taken.
+      cut_dir: Folder of the `CutBudget` stages.
       fit_dir: Folder of `FitWithinClusters`.
     """
 
     pulled: Pulled
     preference: PredictedInfluence
-    path: str
+    budget: Budget
+    cut_dir: str
     fit_dir: str
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
@@ -367,7 +369,7 @@ class PropagatedSelection:
         influence = np.full(len(clusters), np.nan)
         influence[has_score] = scored["influence"][found[has_score]]
         predicted = np.where(has_score, np.nan, read_predictions(self.preference.folder, split))
-        at = np.flatnonzero((packed >= self._cut()["lowest"]) & (packed > 0))
+        at = np.flatnonzero((packed >= self._cut().floors[0]) & (packed > 0))
         of_block = self.pulled.blocks()
         why = places[at]
         return Kept(
@@ -393,16 +395,16 @@ class PropagatedSelection:
 
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Says which examples would be taken with a given influence, bool [n]; nan never."""
-        draws = cut_draws(self.pulled.bandit.policy.seed, keys)
         floor = -math.inf if self.preference.tau is None else self.preference.tau
-        packed = priorities(np.where(influence >= floor, influence, np.nan), draws)
-        return np.asarray((packed >= self._cut()["lowest"]) & (packed > 0))
+        ranks = np.where(influence >= floor, influence, np.nan)
+        packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
+        return np.asarray((packed >= self._cut().floors[0]) & (packed > 0))
 
     def missing_tokens(self, budget_tokens: int) -> int:
         """Counts what the ranking holds too little of."""
         cut = self._cut()
-        # Only where all of it fits does the search end at the bottom, and it then holds what was taken.
-        return max(budget_tokens - cut["taken"], 0) if cut["lowest"] == 1 else 0
+        # Only where all of it fits does the search end at the bottom, and what is above that is then what was taken.
+        return max(budget_tokens - int(cut.above[0]), 0) if cut.floors[0] == 0 else 0
 
     def held_out(self) -> np.ndarray:
         """Predicts every scored example, in the order of `Bandit.scored`, from the others of its cluster.
@@ -416,8 +418,8 @@ class PropagatedSelection:
         # Of an index of -1 the last value is read, and left out.
         return np.where(at >= 0, np.r_[table["held_out"], np.nan][at], np.nan)
 
-    def _cut(self) -> dict[str, Any]:
-        return dict(cached(("cut", self.path), lambda: read_json(self.path)))
+    def _cut(self) -> BudgetSearch:
+        return load_search(self.cut_dir, NUM_LEVELS - 1, self.budget)
 
 
 def _group_path(folder: str, group: int) -> str:

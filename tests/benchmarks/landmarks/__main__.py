@@ -70,8 +70,8 @@ def run(proxy_name: str, is_quick: bool, models: pathlib.Path) -> dict[str, Any]
     result = {
         "num_documents": len(drawn.pool),
         "targets": list(size.targets),
-        "sketches": figures.of_sketches(exact, sketched),
-        "exact": figures.of_exact(exact, is_own),
+        **figures.of_exact(exact, is_own),
+        **figures.of_sketches(exact, sketched),
         **figures.of_propagation(propagated),
     }
     tables.show_quality(result)

@@ -21,7 +21,6 @@ from tests.benchmarks.landmarks.sizes import Size
 
 FORWARD, EXACT, SKETCH, CURVATURE = "forward", "exact", "sketch", "curvature"
 _ENCODERS = (embeddings.JVP, embeddings.MINILM, embeddings.HASHING)
-METHODS = (FORWARD, EXACT, SKETCH, CURVATURE, *_ENCODERS)
 _ROUNDS = 2
 
 Method = Callable[[], object]
@@ -64,13 +63,7 @@ def measure(material: Material, size: Size) -> tuple[dict[str, Cost], Shapes]:
         }
         for _ in range(_ROUNDS)
     ]
-    formulas = {
-        FORWARD: shapes.forward,
-        EXACT: shapes.exact,
-        SKETCH: shapes.gradient,
-        CURVATURE: shapes.curvature,
-        **{name: shapes.embedding(name) for name in _ENCODERS},
-    }
+    formulas = _formulas(shapes)
     costs = {
         name: Cost(
             flops[name],
@@ -89,6 +82,16 @@ def propagation_seconds(propagator: Propagator, vectors: np.ndarray) -> float:
     draw = LandmarkDraw.of(keys, 0, default_num_landmarks(len(keys)))
     _, cost = clocks.timed(lambda: propagator.predict(vectors, draw), torch.device("cpu"))
     return cost.cpu_seconds
+
+
+def _formulas(shapes: Shapes) -> dict[str, float]:
+    return {
+        FORWARD: shapes.forward,
+        EXACT: shapes.exact,
+        SKETCH: shapes.gradient,
+        CURVATURE: shapes.curvature,
+        **{name: shapes.embedding(name) for name in _ENCODERS},
+    }
 
 
 def _passes(proxy: Proxy, blocks: Sequence[Block], texts: list[str]) -> dict[str, Method]:

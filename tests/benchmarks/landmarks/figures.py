@@ -54,23 +54,28 @@ def of_propagation(propagated: Propagated) -> dict[str, Any]:
 
 
 def of_exact(exact: Mapping[str, np.ndarray], is_own: np.ndarray) -> dict[str, Any]:
-    """Summarises how exact scores single out the target's domain, by kind of target."""
+    """Summarises how exact scores single out the target's domain, by field and kind of target."""
     qualities = {kind: [Quality.of(scores, scores, is_own)] for kind, scores in exact.items()}
     return {
-        field: {kind: dataclasses.asdict(Spread.of(own, field)) for kind, own in qualities.items()}
-        for field in ("auc", "own_share")
+        f"exact_{field}": {
+            kind: dataclasses.asdict(Spread.of(own, field)) for kind, own in qualities.items()
+        }
+        for field in ("domain_auc", "domain_share")
     }
 
 
 def of_sketches(
     exact: Mapping[str, np.ndarray], sketched: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
-    """Holds sketches against exact cosines, by kind of target: the worst target's rank correlation, the largest error."""
+) -> dict[str, dict[str, list[float]]]:
+    """Holds sketches against exact cosines, by figure and kind of target; a number for each target."""
+    errors = {kind: sketched[kind] - own for kind, own in exact.items()}
     return {
-        kind: {
-            "spearman": round(float(rank_correlation(sketched[kind], own).min()), 5),
-            "max_error": round(float(np.abs(sketched[kind] - own).max()), 5),
-            "deviation": round(float(own.std(axis=0).mean()), 5),
-        }
-        for kind, own in exact.items()
+        "sketch_spearman": {k: _rounded(rank_correlation(sketched[k], exact[k])) for k in exact},
+        "sketch_max_error": {k: _rounded(np.abs(errors[k]).max(axis=0)) for k in exact},
+        "sketch_error": {k: _rounded(errors[k].std(axis=0)) for k in exact},
+        "cosine_deviation": {k: _rounded(exact[k].std(axis=0)) for k in exact},
     }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 5) for value in values]

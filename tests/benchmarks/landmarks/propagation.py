@@ -22,14 +22,14 @@ class Quality:
     Attributes:
       spearman: Rank correlation with the exact scores, float64 [num_targets].
       top_share: Share of the exact scores' top 5 % among the scores' own, likewise.
-      auc: How often a document of the target's domain scores above another, likewise.
-      own_share: Share of the target's domain among the best scores, as many as it has documents, likewise.
+      domain_auc: How often a document of the target's domain scores above another, likewise.
+      domain_share: Share of the target's domain among the best scores, as many as it has documents, likewise.
     """
 
     spearman: np.ndarray
     top_share: np.ndarray
-    auc: np.ndarray
-    own_share: np.ndarray
+    domain_auc: np.ndarray
+    domain_share: np.ndarray
 
     @classmethod
     def of(cls, scores: np.ndarray, exact: np.ndarray, is_own: np.ndarray) -> "Quality":

@@ -64,7 +64,7 @@ def in_flops(
     shapes: Shapes, name: str, num_documents: int, num_query: int, num_factors: int
 ) -> Selection:
     """Counts a selection by formulas."""
-    count = default_num_landmarks(num_documents)
+    count = min(num_documents, default_num_landmarks(num_documents))
     scored = num_documents * shapes.propagation(name, count)
     return Selection(
         num_landmarks=count,
@@ -86,7 +86,7 @@ def in_seconds(
     num_factors: int,
 ) -> Selection:
     """Adds up measured CPU seconds; `propagation` is that of the whole pool."""
-    count = default_num_landmarks(num_documents)
+    count = min(num_documents, default_num_landmarks(num_documents))
     gradient = costs[clocked.SKETCH].seconds
     return Selection(
         num_landmarks=count,

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from tests.benchmarks.counterfactual.sizes import QUERY_DOMAINS
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -35,11 +37,11 @@ class Size:
 SIZES = {
     "demo": Size(
         source="scratch",
-        num_documents=3000,
+        num_documents=2000,
         max_characters=600,
-        targets=("biomedicine", "news", "code", "fiction", "law", "finance"),
+        targets=QUERY_DOMAINS,
         num_query=40,
-        num_factors=400,
+        num_factors=300,
         num_landmarks=(64, 128, 256, 512, 1024),
         num_seeds=5,
         num_timed=64,
@@ -59,21 +61,21 @@ SIZES = {
     ),
     "smollm2": Size(
         source="smollm2",
-        num_documents=640,
-        max_characters=320,
-        targets=("biomedicine", "news", "code", "law"),
-        num_query=16,
-        num_factors=64,
-        num_landmarks=(64, 128, 256),
+        num_documents=400,
+        max_characters=240,
+        targets=("biomedicine", "news", "code"),
+        num_query=12,
+        num_factors=32,
+        num_landmarks=(32, 64, 128, 256),
         num_seeds=5,
         num_timed=4,
         timed_tokens=128,
     ),
     "smollm2, quick": Size(
         source="smollm2, quick",
-        num_documents=48,
+        num_documents=40,
         max_characters=120,
-        targets=("biomedicine", "code"),
+        targets=("biomedicine",),
         num_query=4,
         num_factors=8,
         num_landmarks=(8, 16),

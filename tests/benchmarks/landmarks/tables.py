@@ -20,13 +20,13 @@ _TITLES = {
     clocked.CURVATURE: "EK-FAC's fit",
 }
 _VARIANTS = {PLAIN: "plain gradient", EKFAC: "EK-FAC", SKETCHED: "EK-FAC, sketched"}
-_FIELDS = ("auc", "own_share")
+_FIELDS = ("domain_auc", "domain_share")
 
 
 def show_quality(figures: Mapping[str, Any]) -> None:
     """Prints how good scores are: exact ones, sketches and propagated ones."""
     _show_domains(figures, figures["targets"])
-    _show_sketches(figures["sketches"])
+    _show_sketches(figures)
     _show_propagation(figures)
 
 
@@ -38,9 +38,9 @@ def _show_domains(figures: Mapping[str, Any], targets: Sequence[str]) -> None:
     print(f"{'target':<18}{'scores':<20}{'mean':>12}" + "".join(f"{t:>13}" for t in targets))
     for variant, title in _VARIANTS.items():
         rows = {}
-        if variant in figures["exact"]["auc"]:
-            rows["exact"] = [figures["exact"][field][variant] for field in _FIELDS]
-        for name in figures["auc"][variant]:
+        if variant in figures["exact_domain_auc"]:
+            rows["exact"] = [figures[f"exact_{field}"][variant] for field in _FIELDS]
+        for name in figures["domain_auc"][variant]:
             columns = (figures[field][variant][name] for field in _FIELDS)
             rows[_TITLES[name]] = [list(by_count.values())[-1] for by_count in columns]
         for row, (auc, share) in rows.items():
@@ -52,10 +52,18 @@ def _show_domains(figures: Mapping[str, Any], targets: Sequence[str]) -> None:
 
 
 def _show_sketches(figures: Mapping[str, Any]) -> None:
-    for kind, own in figures.items():
+    print(
+        "Sketches against exact cosines, from the best to the worst target: rank correlation, deviation of the errors"
+    )
+    print("and of the cosines themselves, largest error\n")
+    for kind in figures["sketch_spearman"]:
+        spearman, error, spread, largest = (
+            figures[field][kind]
+            for field in ("sketch_spearman", "sketch_error", "cosine_deviation", "sketch_max_error")
+        )
         print(
-            f"sketches, {_VARIANTS[kind]}: rank correlation with exact cosines {own['spearman']:.4f} (the worst target's), "
-            f"largest error {own['max_error']:.4f}; the cosines spread by {own['deviation']:.4f}"
+            f"{_VARIANTS[kind]:<18}{max(spearman):.4f}-{min(spearman):.4f}{max(error):>10.4f} of "
+            f"{min(spread):.4f}-{max(spread):.4f}{max(largest):>10.4f}"
         )
 
 
