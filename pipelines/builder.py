@@ -49,7 +49,7 @@ _VERSIONS = {
     "reserve": 1,
     "rounds": 2,
     "rows": 1,
-    "sample": 1,
+    "sample": 2,
     "scores": 1,
     "second_order": 1,
     "shortlist": 1,
@@ -105,9 +105,11 @@ class Builder:
         self.output = files.absolute(options.output)
         root = options.artifacts or files.join(self.output, "_run")
         self.artifacts = files.absolute(root)
+        # Versions of further files that the result depends on, by name.
+        self.files: dict[str, str] = {}
         self.tasks: list[Task] = []
         self.plans: dict[str, InputPlan] = {}
-        self.corpus_id = ""
+        self.corpus_id = self.texts_id = ""
         self.corpus = self._corpus(reserve_rate)
         self.query = self._query(weights)
         self.folders: dict[str, str] = {}
@@ -135,6 +137,8 @@ class Builder:
             "corpus", rows_dir, embeddings_dir, reserve_dir, options.on_bad_file, layout
         )
         self.corpus_id = folder.rsplit("/", 1)[-1]
+        # What is made of the texts alone does not ask how they were embedded.
+        self.texts_id = seeding.digest(reserve_dir.rsplit("/", 1)[-1], options.on_bad_file, layout)
         # The splits' places are no part of their content: a corpus that has moved has another plan, and all else.
         places = seeding.digest(*(split.path for split in inputs.corpus.splits))
         plan_path = files.join(folder, f"plan-{places[:20]}.json.gz")
@@ -181,7 +185,7 @@ class Builder:
     def fit_query(self) -> str:
         """Adds the stages that fit the curvature and the query vectors; returns the path of the vectors."""
         options, proxy = self._options, self.proxy()
-        sample = self.folder("sample", self.corpus_id, options.curvature_examples, options.seed)
+        sample = self.folder("sample", self.texts_id, options.curvature_examples, options.seed)
         spec = score.content_spec(proxy)
         model = (self.inputs.proxy_fingerprint, spec, options.layers)
         fitted = self.folder("curvature", sample, *model, options.curvature_labels)
@@ -233,6 +237,7 @@ class Builder:
         return seeding.digest(
             self.corpus_id, self.inputs.proxy_fingerprint, self.inputs.embedder_fingerprint,
             *(plan.snapshot for plan in self.inputs.query.values()), sorted(self.config().items()),
+            sorted(self.files.items()),
         )  # fmt: skip
 
     def fingerprints(self) -> dict[str, Any]:
@@ -241,6 +246,7 @@ class Builder:
             "proxy": self.inputs.proxy_fingerprint,
             "embedder": self.inputs.embedder_fingerprint,
             "query": {name: plan.snapshot for name, plan in self.inputs.query.items()},
+            **self.files,
         }
 
     def finish(
@@ -263,7 +269,7 @@ class Builder:
         elif weights is None:
             if not isinstance(selection, Weighable):
                 raise UsageError("--weighted needs a selection by influence, which this is not")
-            weights = Weights(selection, self.folder("weights", self.fingerprint()))
+            weights = Weights(selection, self.folder("weights", self.corpus_id, selection))
             self.tasks += [
                 SumTaken(self.corpus, selection, weights.folder),
                 FindBestLeft(self.corpus, selection, weights.folder),

@@ -120,7 +120,7 @@ class _QuadBuilder(Builder):
         return select.BlockSelection(bandit, num_rounds, assignments, path)
 
     def _propagated(self, pulled: within_clusters.Pulled) -> within_clusters.PropagatedSelection:
-        """Adds the stages that predict, from the scored examples, which others of the pulled blocks to take."""
+        """Adds the stages that predict, from the scored examples, which others to take."""
         fit, predictions, cut = (
             files.join(pulled.bandit.folder, name) for name in ("regressions", "predictions", "cut")
         )

@@ -58,7 +58,7 @@ class _DistillationBuilder(Builder):
         rounds = () if options.order == 1 else (allocated.rounds_dir,)
         cut = self.folder("allocation", ranking.folder, options.budget, "cut", *rounds)
         self.tasks += cut_levels(self.corpus, allocated, options.budget, cut, "CutBudget")
-        selection = allocate.DistilledSelection(allocated, options.budget, cut, propagation.folder)
+        selection = allocate.DistilledSelection(allocated, options.budget, cut)
         second = self._second_order(selection, propagation) if options.order == 2 else None
         summary = Summary(
             config=self.config(),
@@ -129,7 +129,7 @@ class _DistillationBuilder(Builder):
                     f"--optimizer_state={options.optimizer_state} is not there; write it with "
                     "beam_quad.gradients.optimizer.export_optimizer_state"
                 )
-            version = found.version
+            version = self.files["optimizer_state"] = found.version
         return sketch.Sketching(
             self.proxy(),
             self.inputs.proxy_fingerprint,
@@ -144,7 +144,8 @@ class _DistillationBuilder(Builder):
     def _propagate(self, propagation: propagate.FitPropagation) -> allocate.Propagated:
         folder = self.folder("propagated", self.corpus_id, propagation.folder)
         self.tasks.append(propagate.Propagate(self.corpus, propagation.folder, folder))
-        return allocate.Propagated(folder, tuple(group.name for group in self.query))
+        names = tuple(group.name for group in self.query)
+        return allocate.Propagated(folder, propagation.folder, names)
 
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
         """Adds the stages in which several targets take turns."""
@@ -167,6 +168,11 @@ class _DistillationBuilder(Builder):
     ) -> second_order.SecondOrderSelection:
         """Adds the stages that compute interactions and solve for the weights of a shortlist."""
         options = self.options
+        most = second_order.SHORTLIST.amount
+        if options.budget_examples is not None and options.budget_examples > most:
+            raise UsageError(
+                f"--order=2 solves for at most {most:,} examples; lower --budget_examples, or pass --order=1"
+            )
         exact = interactions.InteractionLandmarks(
             propagation.landmarks_dir, propagation.scores_dir, options.interaction_landmarks
         )

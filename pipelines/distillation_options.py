@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     run_options.add_data(result)
-    run_options.add_models(result, embedder="jvp", curvature="ekfac")
+    run_options.add_models(result, embedder="minilm", curvature="ekfac")
     _add_selection(result)
     run_options.add_running(result)
     return result

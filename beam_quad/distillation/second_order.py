@@ -193,6 +193,11 @@ def solve_for_budget(
     # At this λ neither influence nor curvature moves a weight by more than its mean: the support is about everything.
     spread = float(np.ptp(influence)) * len(influence) / total
     spread += eta * interactions.extreme_eigenvalues[1]
+    if not spread:
+        # Nothing tells the examples apart.
+        return SecondOrderWeights(
+            np.full(len(amounts), total / len(amounts)), math.inf, False, 0, 0
+        )
     high = math.log(max(spread, np.finfo(float).tiny)) + 1
     found = attempt(high)
     while not holds(found):

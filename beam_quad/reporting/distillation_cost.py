@@ -30,8 +30,6 @@ _VECTORS_PER_TARGET = 3  # its own, and those of its halves
 _LANDMARKS_UNDER_HALVES = 64  # those of the first group of `transforms.landmarks`
 _SCORE_BYTES = 64  # id, tokens and score of a landmark on a target
 _INFLUENCE_BYTES = 4
-_SAMPLE_BYTES = 16  # key and tokens of an example in the sample of what is propagated
-_SAMPLED_EXAMPLES = 20_000
 # Reading the influence of examples on a target, packing it into priorities and counting these; measured, on one core.
 _PRIORITIES_PER_CORE_S = 4e6
 # As `transforms.interactions` takes them: landmarks that share a forward pass of a target's texts, and those that are
@@ -39,6 +37,7 @@ _PRIORITIES_PER_CORE_S = 4e6
 _LANDMARKS_PER_PASS = 8
 _LANDMARKS_PER_PIECE = 16
 _FLOAT64_BYTES = 8
+_LANDMARK_BYTES = 32  # key, tokens, id and group of a landmark, twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _fit(w: DistillationWorkload) -> StageCost:
     n = w.num_landmarks
     flops = 2 * (2.0 * n**2 * w.embedding_dim + n**3 / 3) + 2.0 * n**3
     # The landmarks with their duals, in one file, and with what is exact and what is predicted of each, in another.
-    stored = n * (2.0 * w.embedding_dim + 4 * _FLOAT64_BYTES * w.num_targets + 2 * _SAMPLE_BYTES)
+    stored = n * (2.0 * w.embedding_dim + 4 * _FLOAT64_BYTES * w.num_targets + _LANDMARK_BYTES)
     seconds = flops / (_FLOAT64_RATE * Device.cpu(1).flops_per_s)  # in one process
     return StageCost("fit", n, flops, seconds / 3600, bytes_stored=stored)
 
@@ -197,13 +196,12 @@ def _fit(w: DistillationWorkload) -> StageCost:
 def _propagate(w: DistillationWorkload) -> StageCost:
     flops = 2.0 * w.documents * w.num_landmarks * (w.embedding_dim + w.num_targets)
     influence_bytes = _INFLUENCE_BYTES * w.num_targets
-    sample = min(w.documents, _SAMPLED_EXAMPLES) * (_SAMPLE_BYTES + influence_bytes)
     return StageCost(
         "propagate",
         w.documents,
         flops,
         Device.cpu(w.cores).hours(flops / _FLOAT64_RATE),
-        bytes_stored=float(w.documents * influence_bytes + sample),
+        bytes_stored=float(w.documents * influence_bytes),
     )
 
 

@@ -17,8 +17,8 @@ from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
-from beam_quad.transforms.corpus import Corpus
-from beam_quad.transforms.propagate import load_ridge, read_influence
+from beam_quad.transforms.corpus import Corpus, read_json, write_json
+from beam_quad.transforms.propagate import load_ridge, load_unscorable, read_influence
 from beam_quad.transforms.select import Kept, Taken
 from beam_quad.transforms.stage import Task
 
@@ -29,10 +29,12 @@ class Propagated:
 
     Args:
       folder: Folder of `Propagate`.
+      propagation_dir: Folder of `FitPropagation`.
       targets: Names of the targets.
     """
 
     folder: str
+    propagation_dir: str
     targets: tuple[str, ...]
 
     @property
@@ -41,7 +43,15 @@ class Propagated:
 
     def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(read_influence(self.folder, split), rows.keys, corpus.seed)
-        return np.where(rows.usable[:, None], packed, np.uint64(0))
+        return np.where(self.is_example(rows)[:, None], packed, np.uint64(0))
+
+    def is_example(self, rows: aligned.Rows) -> np.ndarray:
+        """Which rows can be taken: the usable ones, without landmarks that could not be scored, bool [n]."""
+        return np.asarray(rows.usable & ~self.is_unscorable(rows))
+
+    def is_unscorable(self, rows: aligned.Rows) -> np.ndarray:
+        """Which usable rows are landmarks that could not be scored, bool [n]."""
+        return np.asarray(rows.usable & np.isin(rows.keys, load_unscorable(self.propagation_dir)))
 
     def of(self, influence: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
         """Ranks examples by influence, float [n, num_targets], in whatever way it was found: uint64 [n, num_targets]."""
@@ -83,13 +93,16 @@ class PlayRounds(Task):
 
     def do(self, piece: Split, model: Any) -> Contenders:
         rows = self.corpus.rows(piece)
-        packed = self.ranking.priorities(self.corpus, piece, rows)[rows.usable]
+        is_example = self.ranking.is_example(rows)
+        packed = self.ranking.priorities(self.corpus, piece, rows)[is_example]
         floors = load_search(self.bounds_dir, self.num_levels - 1, self.budget).floors
         limit = num_contenders(self.ranking.num_rankings)
-        return Contenders.of(rows.keys[rows.usable], packed, floors, self.corpus.seed, limit)
+        return Contenders.of(rows.keys[is_example], packed, floors, self.corpus.seed, limit)
 
     def finish(self, total: Contenders) -> None:
         rounds = RoundRobin.play(total, self.ranking.targets)
+        facts = {"contenders": total.num_seen, "is_exact": total.is_exact}
+        write_json(files.join(self.folder, "rounds.json"), facts)
         files.write_once(self.artifact, rounds.to_bytes())
 
 
@@ -111,7 +124,13 @@ class Allocated:
 
     def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.ranking.priorities(corpus, split, rows), rows.keys)
-        return np.where(rows.usable[:, None], packed, np.uint64(0))
+        return np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
+
+    def is_exact(self) -> bool:
+        """Whether the targets took turns on all contenders, and not on a sample of them."""
+        if self.rounds_dir is None:
+            return True
+        return bool(read_json(files.join(self.rounds_dir, "rounds.json"))["is_exact"])
 
     def of(self, packed: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Ranks examples for all targets by their rankings for each: uint64 [n, num_targets] to [n, 1]."""
@@ -140,30 +159,33 @@ class DistilledSelection:
       allocated: The corpus ranked once for all targets.
       budget: The budget.
       cut_dir: Folder of the last `CutBudget`.
-      propagation_dir: Folder of `FitPropagation`.
     """
 
     allocated: Allocated
     budget: Budget
     cut_dir: str
-    propagation_dir: str
+
+    @property
+    def propagation_dir(self) -> str:
+        """Folder of `FitPropagation`."""
+        return self.allocated.ranking.propagation_dir
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         taken = self.taken(corpus, split, rows)
-        return self.kept(rows.keys, taken.influence, taken.takers)
+        return self.kept(rows, taken.influence, taken.takers)
 
-    def kept(self, keys: np.ndarray, influence: np.ndarray, takers: np.ndarray) -> Kept:
+    def kept(self, rows: aligned.Rows, influence: np.ndarray, takers: np.ndarray) -> Kept:
         """Tells of the rows that targets take why: by influence that is known of landmarks, predicted of the others.
 
         Args:
-          keys: Keys of the rows, uint64 [n].
+          rows: The rows, n of them.
           influence: Influence on each target, float32 [n, num_targets].
           takers: The target that takes each row, -1 for none, int64 [n].
         """
         at = np.flatnonzero(takers >= 0)
         target = takers[at]
         own = influence[at, target].astype(np.float64)
-        is_landmark = np.isin(keys[at], load_ridge(self.propagation_dir).keys)
+        is_landmark = np.isin(rows.keys[at], load_ridge(self.propagation_dir).keys)
         none, nothing = np.full(len(at), -1, np.int64), np.full(len(at), np.nan)
         return Kept(
             rows=at,
@@ -172,7 +194,7 @@ class DistilledSelection:
             round=none,
             influence=np.where(is_landmark, own, np.nan),
             block_influence=nothing,
-            unscorable=np.zeros(0, np.int64),
+            unscorable=np.flatnonzero(self.allocated.ranking.is_unscorable(rows)),
             predicted=np.where(is_landmark, np.nan, own),
             target=[self.allocated.ranking.targets[i] for i in target],
         )
@@ -180,7 +202,8 @@ class DistilledSelection:
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
         influence = read_influence(self.allocated.ranking.folder, split)
         takers = self.would_take(influence, rows.keys, corpus.seed)
-        return Taken(influence, np.where(rows.usable, takers, -1), rows.usable)
+        is_example = self.allocated.ranking.is_example(rows)
+        return Taken(influence, np.where(is_example, takers, -1), is_example)
 
     def floor(self) -> np.uint64:
         """The lowest priority that is taken."""

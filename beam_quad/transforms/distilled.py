@@ -59,6 +59,7 @@ class FinishedDistillation:
             "landmarks": {
                 "scored": found["landmarks"],
                 "unscorable": drawn - found["landmarks"],
+                "targets_took_turns_on_all": self.selection.allocated.is_exact(),
                 "bandwidth": found["bandwidth"],
             },
             "targets": {
@@ -73,6 +74,9 @@ class FinishedDistillation:
         landmarks = self._landmarks()
         agreement = read_propagation(self.propagation.folder)["held_out_rank_correlation"]
         takers = self.selection.would_take(landmarks.held_out, landmarks.keys, self.corpus.seed)
+        if self.second_order is not None:
+            # What the second order would do with a landmark of another influence would be another solution.
+            takers = np.full(len(takers), -1)
         return tuple(
             page.Target(
                 name=name,
@@ -95,7 +99,7 @@ class FinishedDistillation:
         """Reads the landmarks of the highest and of the lowest influence on the target that gains most from each."""
         landmarks = self._landmarks()
         influence = landmarks.influence.max(axis=1)
-        takers = self.selection.would_take(landmarks.influence, landmarks.keys, self.corpus.seed)
+        is_selected = self._is_selected(landmarks)
         order = np.argsort(influence, kind="stable")
 
         def example(at: int) -> page.Example:
@@ -104,11 +108,17 @@ class FinishedDistillation:
                 text=self._text(int(landmarks.groups[at]), landmarks.keys[at])[:_SHOWN_CHARACTERS],
                 influence=float(influence[at]),
                 tokens=int(landmarks.tokens[at]),
-                is_selected=bool(takers[at] >= 0),
+                is_selected=bool(is_selected[at]),
             )
 
         best = tuple(example(int(at)) for at in order[::-1][:_SHOWN_EXAMPLES])
         return best, tuple(example(int(at)) for at in order[:_SHOWN_EXAMPLES])
+
+    def _is_selected(self, landmarks: ScoredLandmarks) -> np.ndarray:
+        if self.second_order is not None:
+            return self.second_order.contains(landmarks.keys)
+        seed = self.corpus.seed
+        return self.selection.would_take(landmarks.influence, landmarks.keys, seed) >= 0
 
     def _landmarks(self) -> ScoredLandmarks:
         folder = self.propagation.folder

@@ -37,7 +37,7 @@ class FinishedBandit:
       bandit: The bandit.
       num_rounds: Rounds that were run, the pilot included.
       assignments_dir: Folder of `AssignClusters`.
-      propagated: What was taken of the pulled blocks, with `propagate` acceptance.
+      propagated: What was taken by prediction, with `propagate` acceptance.
     """
 
     bandit: Bandit

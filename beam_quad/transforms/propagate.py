@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from beam_quad import seeding
+from beam_quad.additive import Tally
 from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
@@ -19,12 +19,16 @@ from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
 from beam_quad.transforms.curvature import HALVES, half_name
-from beam_quad.transforms.landmarks import landmark_groups, read_landmarks, scores_path
+from beam_quad.transforms.landmarks import (
+    landmark_groups,
+    load_draw,
+    read_landmarks,
+    scores_path,
+)
 from beam_quad.transforms.stage import Task
 
 # Single precision: half would tie thousands of a large corpus.
 INFLUENCE_DTYPE = np.dtype(np.float32)
-_SAMPLED_EXAMPLES = 20_000
 
 
 @dataclasses.dataclass
@@ -64,12 +68,12 @@ class FitPropagation(Task):
         return range(1)
 
     def do(self, piece: int, model: Any) -> dict[str, Any]:
-        groups = landmark_groups(self.landmarks_dir)
-        landmarks = pa.concat_tables(list(files.in_parallel(self._read, groups)))
-        if not landmarks.num_rows:
+        tables = list(files.in_parallel(self._read, landmark_groups(self.landmarks_dir)))
+        if not sum(table.num_rows for table in tables):
             raise UsageError(
-                "no landmark has a token to predict, so that nothing can be propagated; see rejected/"
+                "no landmark has a token to predict, so that nothing can be propagated; check the corpus's texts"
             )
+        landmarks = pa.concat_tables(tables)
         vectors = load_vectors(files.read_bytes(self.vectors_path))
         norms = np.array([_norm(vector) for vector in vectors.values()])
         landmarks = landmarks.sort_by("key").combine_chunks()
@@ -85,6 +89,9 @@ class FitPropagation(Task):
         self._write_landmarks(landmarks, ridge.targets, held_out)
         return {
             "landmarks": landmarks.num_rows,
+            "unscorable": sorted(
+                set(load_draw(self.landmarks_dir).keys.tolist()).difference(ridge.keys.tolist())
+            ),
             "bandwidth": ridge.bandwidth,
             "held_out_rank_correlation": {
                 name: _agreement(exact, predicted)
@@ -170,13 +177,13 @@ def load_ridge(folder: str) -> KernelRidge:
 class Propagate(Task):
     """Predicts the influence of every example on every target; landmarks keep their exact one.
 
-    Takes splits, writes one row-aligned file of influence each (meaningless for a rejected row), and gives a sample.
+    Takes splits, writes one row-aligned file of influence each (meaningless for a rejected row), and gives counts.
     Predictions are made by row groups of the embeddings, which the data decide.
 
     Args:
       corpus: The corpus, embedded.
       propagation_dir: Folder of `FitPropagation`.
-      folder: Where the influence by split and `sample.parquet` go.
+      folder: Where the influence by split and `propagated.json` go.
     """
 
     corpus: Corpus
@@ -189,7 +196,7 @@ class Propagate(Task):
 
     @property
     def artifact(self) -> str:
-        return files.join(self.folder, "sample.parquet")
+        return files.join(self.folder, "propagated.json")
 
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()
@@ -200,10 +207,10 @@ class Propagate(Task):
     def paths(self, piece: Split) -> tuple[str, ...]:
         return (piece_path(self.prefixes()[0], piece),)
 
-    def read(self, piece: Split) -> "InfluenceSample":
-        return self._sample(piece, read_influence(self.folder, piece))
+    def read(self, piece: Split) -> Tally:
+        return Tally({"splits": 1})
 
-    def do(self, piece: Split, model: Any) -> "InfluenceSample":
+    def do(self, piece: Split, model: Any) -> Tally:
         ridge = load_ridge(self.propagation_dir)
         rows = self.corpus.rows(piece)
         influence = np.zeros((len(rows.keys), ridge.targets.shape[1]), INFLUENCE_DTYPE)
@@ -215,56 +222,10 @@ class Propagate(Task):
         column = aligned.vector_column(influence, INFLUENCE_DTYPE)
         schema = pa.schema([pa.field("influence", column.type)])
         aligned.write_table(self.paths(piece)[0], schema, {"influence": column})
-        return self._sample(piece, influence)
+        return Tally({"splits": 1})
 
-    def finish(self, total: "InfluenceSample | None") -> None:
-        num_targets = load_ridge(self.propagation_dir).targets.shape[1]
-        sample = total or InfluenceSample.none(num_targets)
-        order = np.argsort(sample.keys)
-        influence = aligned.vector_column(sample.influence[order], INFLUENCE_DTYPE)
-        columns = {
-            "key": sample.keys[order],
-            "tokens": sample.tokens[order],
-            "influence": influence,
-        }
-        types = (pa.uint64(), pa.int64(), influence.type)
-        schema = pa.schema(list(zip(columns, types, strict=True)))
-        aligned.write_table(self.artifact, schema, columns)
-
-    def _sample(self, piece: Split, influence: np.ndarray) -> "InfluenceSample":
-        rows = self.corpus.rows(piece)
-        rate = _SAMPLED_EXAMPLES / self.corpus.num_usable()
-        draws = seeding.uniform(self.corpus.seed, "propagated", rows.keys)
-        at = np.flatnonzero(rows.usable & (draws < rate))
-        return InfluenceSample(rows.keys[at], rows.tokens[at], influence[at])
-
-
-@dataclasses.dataclass(frozen=True)
-class InfluenceSample:
-    """A hash sample of the corpus with its propagated influence. An additive statistic.
-
-    Attributes:
-      keys: uint64 [n], in any order.
-      tokens: int64 [n].
-      influence: float32 [n, num_targets].
-    """
-
-    keys: np.ndarray
-    tokens: np.ndarray
-    influence: np.ndarray
-
-    @classmethod
-    def none(cls, num_targets: int) -> "InfluenceSample":
-        """The sample of nothing."""
-        empty = np.zeros((0, num_targets), INFLUENCE_DTYPE)
-        return cls(np.zeros(0, np.uint64), np.zeros(0, np.int64), empty)
-
-    def __add__(self, other: "InfluenceSample") -> "InfluenceSample":
-        return InfluenceSample(
-            np.concatenate([self.keys, other.keys]),
-            np.concatenate([self.tokens, other.tokens]),
-            np.concatenate([self.influence, other.influence]),
-        )
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, total.counts if total else {})
 
 
 def read_influence(folder: str, split: Split) -> np.ndarray:
@@ -276,6 +237,15 @@ def read_influence(folder: str, split: Split) -> np.ndarray:
 def read_propagation(folder: str) -> dict[str, Any]:
     """Reads what `FitPropagation` says of itself."""
     return read_json(files.join(folder, "propagation.json"))
+
+
+def load_unscorable(folder: str) -> np.ndarray:
+    """Loads the keys of the landmarks that have no finite score: no examples to select, uint64 [n]."""
+
+    def read() -> np.ndarray:
+        return np.array(read_propagation(folder)["unscorable"], np.uint64)
+
+    return cached(("unscorable", folder), read)
 
 
 def _column(matrix: np.ndarray) -> pa.Array:

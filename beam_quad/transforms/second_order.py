@@ -34,7 +34,7 @@ from beam_quad.transforms.interactions import (
     InteractLandmarks,
     read_interactions,
 )
-from beam_quad.transforms.propagate import load_ridge, read_influence
+from beam_quad.transforms.propagate import load_ridge, load_unscorable, read_influence
 from beam_quad.transforms.select import Kept, find_sorted
 from beam_quad.transforms.stage import GroupedTask, Task
 
@@ -95,7 +95,8 @@ class GatherShortlist(GroupedTask):
         influence = read_influence(self.first.allocated.ranking.folder, piece)
         packed = self.first.allocated.ranking.of(influence, rows.keys, self.corpus.seed)
         order = self.first.allocated.of(packed, rows.keys)[:, 0]
-        at = np.flatnonzero(rows.usable & (order >= self._floor()))
+        is_example = self.first.allocated.ranking.is_example(rows)
+        at = np.flatnonzero(is_example & (order >= self._floor()))
         if not len(at):
             return
         takers = self.first.allocated.takers(packed[at], rows.keys[at])
@@ -168,6 +169,15 @@ class SolveSecondOrder(Task):
     def pieces(self) -> list[int]:
         return [target for target, taken in enumerate(self._taken()) if taken]
 
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.folder,)
+
+    def paths(self, piece: int) -> tuple[str, ...]:
+        return (self._path(piece),)
+
+    def read(self, piece: int) -> Tally:
+        return Tally({"targets": 1})
+
     def do(self, piece: int, model: Any) -> Tally:
         first = self.shortlist.first
         found = read_shortlist(self.shortlist.folder, piece)
@@ -179,9 +189,9 @@ class SolveSecondOrder(Task):
         interactions = Interactions.propagate(
             found["coefficients"][at],
             read_interactions(self.interactions, piece),
-            self.shortlist.corpus.num_usable(),
+            self._num_examples(),
         )
-        total = self.shortlist.corpus.num_usable() * self._taken()[piece] / sum(self._taken())
+        total = self._num_examples() * self._taken()[piece] / sum(self._taken())
         first_weights = weigh(p[:, None], np.where(is_taken[at], 0, -1)) * (total / len(p))
         eta = self.eta * newton_step(p, interactions, first_weights)
         solved = solve_for_budget(p, interactions, eta, amounts, budget, total)
@@ -224,7 +234,7 @@ class SolveSecondOrder(Task):
         for (target, solution), number in zip(solutions.items(), numbers, strict=True):
             own = solution["weight"][:number]
             # As in the first order, what the targets give in all is in proportion to how many examples they take.
-            share = self.shortlist.corpus.num_usable() * number / sum(numbers)
+            share = self._num_examples() * number / sum(numbers)
             weights.append(own / own.sum() * share if number else own)
             keys.append(solution["key"][:number])
             targets.append(np.full(number, target))
@@ -238,6 +248,11 @@ class SolveSecondOrder(Task):
         schema = pa.schema(list(zip(whole, types, strict=True)))
         columns = {name: own[order] for name, own in whole.items()}
         aligned.write_table(_selection_path(self.folder), schema, columns)
+
+    def _num_examples(self) -> int:
+        """Examples of the corpus that can be selected."""
+        unscorable = load_unscorable(self.shortlist.first.propagation_dir)
+        return self.shortlist.corpus.num_usable() - len(unscorable)
 
     def _taken(self) -> list[int]:
         """How many examples each target takes in the first order."""
@@ -265,7 +280,7 @@ class SecondOrderSelection:
         influence = read_influence(self.first.allocated.ranking.folder, split)
         takers = np.full(len(at), -1, np.int64)
         takers[at >= 0] = solution["target"][at[at >= 0]]
-        return self.first.kept(rows.keys, influence, takers)
+        return self.first.kept(rows, influence, takers)
 
     def of(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Weighs the rows of a split: float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
@@ -274,15 +289,22 @@ class SecondOrderSelection:
         weights[at >= 0] = solution["weight"][at[at >= 0]]
         return weights
 
+    def contains(self, keys: np.ndarray) -> np.ndarray:
+        """Which examples are selected, by key, bool [n]."""
+        return find_sorted(self._solution()["key"], keys) >= 0
+
     def facts(self) -> dict[str, Any]:
         """How the weights were found, for the manifest."""
         return read_json(files.join(self.folder, "second_order.json"))
 
     def _find(self, rows: aligned.Rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The solution, and where in it each row is, -1 for none."""
-        path = _selection_path(self.folder)
-        solution = cached(("second order", path), lambda: aligned.read_columns(path))
+        solution = self._solution()
         return solution, np.where(rows.usable, find_sorted(solution["key"], rows.keys), -1)
+
+    def _solution(self) -> dict[str, np.ndarray]:
+        path = _selection_path(self.folder)
+        return cached(("second order", path), lambda: aligned.read_columns(path))
 
 
 def read_shortlist(folder: str, target: int) -> dict[str, np.ndarray]:

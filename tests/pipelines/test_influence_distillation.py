@@ -126,29 +126,62 @@ def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, m
     }  # fmt: skip
 
 
-def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path):
+@pytest.mark.parametrize(
+    ("embedder", "made"), [("hashing", set()), ("jvp", {"embeddings", "corpus"})]
+)
+def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path, embedder, made):
     artifacts = tmp_path / "artifacts"
-    world.run(tmp_path / "quad", artifacts=artifacts)
+    world.run(tmp_path / "quad", artifacts=artifacts, num_rounds=1)
     before = _kinds(artifacts)
-    world.distill(tmp_path / "out", artifacts=artifacts)
+    world.distill(tmp_path / "out", artifacts=artifacts, embedder=embedder)
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
-        "landmarks", "landmark_scores", "propagation", "propagated", "allocation"
+        "landmarks", "landmark_scores", "propagation", "propagated", "allocation", *made
     }  # fmt: skip
 
 
-def test_an_optimizer_whose_moments_are_all_alike_changes_nothing(world, tmp_path, targets):
+def test_the_moments_of_an_optimizer_count_and_are_part_of_the_configuration(
+    world, tmp_path, targets
+):
+    state = tmp_path / "state.safetensors"
+    flags = {"query": None, "query_group": targets, "curvature": "identity", "weighted": True}
+    world.distill(tmp_path / "plain", **flags)
+    flags |= {"optimizer_state": state, "artifacts": tmp_path / "artifacts"}
+    _export_state(world, state, scale=lambda parameter: torch.ones_like(parameter))
+    world.distill(tmp_path / "even", **flags)
+    assert selected_ids(tmp_path / "even") == selected_ids(tmp_path / "plain")
+    _export_state(world, state, scale=lambda parameter: torch.rand_like(parameter) ** 4)
+    arguments = world.distillation_arguments(tmp_path / "even", **flags)
+    assert (
+        influence_distillation.main(arguments) == 2
+    )  # another configuration, by the file's version
+    manifest = world.distill(tmp_path / "uneven", **flags)
+    assert selected_ids(tmp_path / "uneven") != selected_ids(tmp_path / "plain")
+    weights = [row["weight"] for row in selected_rows(tmp_path / "uneven")]
+    counts = manifest["counts"]
+    assert min(weights) > 0
+    assert sum(weights) == pytest.approx(counts["read"] - counts["rejected"], rel=1e-9)
+
+
+def test_a_corpus_without_a_usable_text_is_said_in_one_line(world, tmp_path, capsys):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.jsonl").write_text('{"text": ""}\n{"text": null}\n{"text": "law1"}\n')
+    arguments = world.distillation_arguments(
+        tmp_path / "out", input=tmp_path / "corpus", curvature="identity"
+    )
+    assert influence_distillation.main(arguments) == 2
+    assert "nothing can be propagated" in capsys.readouterr().err
+
+
+def _export_state(world, path, scale):
     import transformers
 
+    torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_pretrained(world.proxy)
     optimizer = torch.optim.AdamW(model.parameters())
     for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
+        parameter.grad = scale(parameter)
     optimizer.step()
-    export_optimizer_state(model, optimizer, tmp_path / "state.safetensors")
-    flags = {"query": None, "query_group": targets, "curvature": "identity"}
-    world.distill(tmp_path / "plain", **flags)
-    world.distill(tmp_path / "adam", optimizer_state=tmp_path / "state.safetensors", **flags)
-    assert selected_ids(tmp_path / "adam") == selected_ids(tmp_path / "plain")
+    export_optimizer_state(model, optimizer, path)
 
 
 @pytest.mark.parametrize(

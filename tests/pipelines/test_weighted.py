@@ -27,7 +27,7 @@ def test_weights_of_a_ranking_are_the_excess_over_the_best_left_out_and_sum_to_t
     assert manifest["counts"]["read"] - manifest["counts"]["rejected"] == len(everything)
 
 
-@pytest.mark.parametrize("acceptance", ["block", "instance"])
+@pytest.mark.parametrize("acceptance", ["block", "instance", "propagate"])
 def test_weights_of_quad_are_positive_and_sum_to_the_corpus(world, tmp_path, acceptance):
     world.run(tmp_path / "out", weighted=True, acceptance=acceptance, output_format="jsonl")
     counts = manifest_of(tmp_path / "out")["counts"]

@@ -13,7 +13,6 @@ from beam_quad.gradients import Proxy, load_tokenizer
 from tests.benchmarks.landmarks.material import Material
 
 JVP, MINILM, HASHING, RANDOM, LABELS = "jvp", "minilm", "hashing", "random", "labels"
-NAMES = (JVP, MINILM, HASHING, RANDOM, LABELS)
 _RANDOM_DIM = 384
 
 

@@ -54,7 +54,7 @@ def prepare(size: Size, models: pathlib.Path) -> Material:
     """
     name = size.source.partition(",")[0]
     proxy, documents = draws.prepare(name, SOURCES[size.source], models)
-    # A document is at least a token, and a token at least a character: one window holds it.
+    # A token is a character at least, or nearly always: one window holds a document.
     length = min(size.max_characters, proxy.model.config.max_position_embeddings)
     proxy = dataclasses.replace(proxy, context_length=length)
     distinct = list({document.text: document for document in documents}.values())
