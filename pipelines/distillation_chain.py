@@ -2,6 +2,9 @@
 
 from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
+from beam_quad.gradients.optimizer import load_adam
+from beam_quad.gradients.proxy import load_skeleton
+from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
 from beam_quad.transforms import (
     allocate,
@@ -130,6 +133,9 @@ class _DistillationBuilder(Builder):
                     "beam_quad.gradients.optimizer.export_optimizer_state"
                 )
             version = self.files["optimizer_state"] = found.version
+            model = load_skeleton(self.proxy())
+            with files.local_copy(options.optimizer_state) as path:
+                load_adam(path, model, find_blocks(model, options.layers))
         return sketch.Sketching(
             self.proxy(),
             self.inputs.proxy_fingerprint,

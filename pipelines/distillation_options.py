@@ -40,7 +40,7 @@ class DistillationOptions(RunOptions):
         super().check()
         if (self.budget_tokens is None) == (self.budget_examples is None):
             raise UsageError(
-                "pass one of --budget_tokens and --budget_examples: how much to select"
+                "pass one of --budget_tokens and --budget_examples, and not both: how much to select"
             )
         for name in (
             "budget_tokens",
@@ -54,7 +54,9 @@ class DistillationOptions(RunOptions):
         ):
             self.check_at_least_one(name)
         if not self.query:
-            raise UsageError("Influence Distillation needs --query: the texts to become good at")
+            raise UsageError(
+                "Influence Distillation needs --query or --query_group: the texts to become good at"
+            )
         if self.optimizer_state is not None and self.curvature != "identity":
             raise UsageError(
                 "--optimizer_state takes the place of a curvature; pass --curvature=identity with it"
@@ -147,7 +149,7 @@ def _add_second_order(group: Any) -> None:
     add(
         "--eta",
         type=float,
-        default=0.1,
+        default=0.3,
         help="of --order=2: step for which is weighed, over the best one of the first order; more spreads wider",
     )
     add(

@@ -12,12 +12,16 @@ _IN_TRACEBACK = re.compile(
 )
 
 
+# What Beam adds to the message of an error, for which a user has no use.
+_STEP = re.compile(r" \[while running '.*'\]$")
+
+
 def known_cause(error: BaseException | None) -> BeamQuadError | None:
     """Finds the error of this package behind what a runner raised; None where something else has failed."""
     text = str(error)
     while error is not None:
         if isinstance(error, BeamQuadError):
-            return error
+            return without_step(error)
         error = error.__cause__ or error.__context__
     found = _IN_TRACEBACK.findall(text)
     if not found:
@@ -25,3 +29,10 @@ def known_cause(error: BaseException | None) -> BeamQuadError | None:
     name, message = found[-1]
     is_usage = issubclass(getattr(errors, name, BeamQuadError), UsageError)
     return UsageError(message) if is_usage else BeamQuadError(message)
+
+
+def without_step(error: BeamQuadError) -> BeamQuadError:
+    """Takes the name of the step, which Beam adds, off an error's message."""
+    if _STEP.search(str(error)):
+        error.args = (_STEP.sub("", str(error)),)
+    return error

@@ -24,7 +24,7 @@ from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import jobs, progress
 from pipelines.builder import Chain
-from pipelines.failures import known_cause
+from pipelines.failures import known_cause, without_step
 from pipelines.inputs import Inputs, look
 from pipelines.run_options import RunOptions
 
@@ -164,7 +164,8 @@ def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResul
             result.wait_until_finish()
             lock.name_job("")
         return result
-    except BeamQuadError:
+    except BeamQuadError as error:
+        without_step(error)
         raise
     except Exception as error:
         # What could not be submitted is no job; of one that was lost sight of, its service will tell.
@@ -246,7 +247,8 @@ def _about_target(name: str, target: dict[str, Any]) -> Iterator[str]:
         f"target {name}: {target['documents']:,} documents, {target['tokens']:,} tokens, "
         f"mean influence {selected}, of a random draw {random}"
     )
-    if words := poor_propagation(name, target["held_out_rank_correlation"]):
+    words = poor_propagation(name, target["held_out_rank_correlation"])
+    if words and target["predicted"]:
         yield f"warning: {words}"
     if words := poor_agreement(name, target["halves"], "landmarks"):
         yield f"warning: {words}"

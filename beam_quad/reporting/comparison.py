@@ -204,10 +204,13 @@ def taken_landmarks(target: Target) -> ScoredSample:
 
 
 def compare_target(target: Target) -> Contrast | None:
-    """Compares what was taken for a target with a random draw; None where too few landmarks stand for it."""
-    drawn, taken = finite(landmarks(target)), taken_landmarks(target)
-    random, selection = stratified_mean(drawn, None), stratified_mean(taken, None)
-    if random is None or selection is None or selection.num_examples < LEAST_LANDMARKS:
+    """Compares what was taken for a target with a random draw; None where too few landmarks stand for it.
+
+    Landmarks that were taken count with their exact influence; for all else that was taken stand those that would have been.
+    """
+    drawn = finite(landmarks(target))
+    random, selection = stratified_mean(drawn, None), _selection(target)
+    if random is None or selection is None:
         return None
     weights = sampling_weights(drawn, None)
     return Contrast(
@@ -218,6 +221,22 @@ def compare_target(target: Target) -> Contrast | None:
     )
 
 
+def _selection(target: Target) -> Estimate | None:
+    exact = None
+    if target.taken is not None:
+        own, kept = landmarks(target), target.taken
+        known = ScoredSample(own.influence[kept], own.tokens[kept], own.cluster_id[kept])
+        exact = stratified_mean(known, None)
+    if exact is not None and not target.is_predicted:
+        return Estimate(exact.mean, 0.0, exact.num_examples)
+    predicted = stratified_mean(taken_landmarks(target), None)
+    if predicted is None or predicted.num_examples < LEAST_LANDMARKS:
+        return None
+    share = 1 - target.exact_tokens / max(target.selected_tokens, 1) if exact is not None else 1.0
+    mean = share * predicted.mean + (1 - share) * (exact.mean if exact is not None else 0.0)
+    return Estimate(mean, share * predicted.standard_error, predicted.num_examples)
+
+
 def share_of_exact_gain(target: Target) -> float | None:
     """Computes how much of the gain over a random draw is left by predicting.
 
@@ -225,17 +244,17 @@ def share_of_exact_gain(target: Target) -> float | None:
       The gain of the landmarks that the target would take over that of as many tokens of the landmarks with the highest
       exact influence, at most 1; None as for `compare_target`, and where no gain can be made.
     """
-    contrast = compare_target(target)
-    if contrast is None:
-        return None
     drawn, taken = finite(landmarks(target)), taken_landmarks(target)
+    random, predicted = stratified_mean(drawn, None), stratified_mean(taken, None)
+    if random is None or predicted is None or predicted.num_examples < LEAST_LANDMARKS:
+        return None
     order = np.argsort(-drawn.influence, kind="stable")
     tokens = np.maximum(drawn.tokens[order].astype(np.float64), 1.0)
     left = np.maximum(taken.tokens, 1).sum() - (np.cumsum(tokens) - tokens)
     weights = np.clip(left, 0.0, tokens)
     best = float(weights @ drawn.influence[order] / weights.sum())
-    possible = best - contrast.random.mean
-    return contrast.gain.mean / possible if possible > 0 else None
+    possible = best - random.mean
+    return (predicted.mean - random.mean) / possible if possible > 0 else None
 
 
 def _spread(sample: ScoredSample, weights: np.ndarray) -> float:

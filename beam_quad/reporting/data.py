@@ -281,6 +281,7 @@ class Target:
       would_take: Which landmarks the target would take by `held_out`, as it takes examples that are no landmarks,
         bool [n]: their exact influence is that of the selection, without the luck that scores which select bring with them.
       agreement: Spearman's rank correlation of `held_out` with `influence`; None where one does not vary.
+      taken: Which landmarks the target did take, by their exact influence, bool [n]; None where that is not known.
     """
 
     name: str
@@ -291,6 +292,7 @@ class Target:
     held_out: np.ndarray
     would_take: np.ndarray
     agreement: float | None = None
+    taken: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         columns = (self.influence, self.tokens, self.held_out, self.would_take)
@@ -298,6 +300,16 @@ class Target:
             raise ValueError(
                 f"influence, tokens, held_out and would_take must have one length, got {sorted(lengths)}"
             )
+
+    @property
+    def exact_tokens(self) -> int:
+        """Tokens of the landmarks that were taken."""
+        return 0 if self.taken is None else int(self.tokens[self.taken].sum())
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether it took any example by a prediction."""
+        return self.selected_tokens > self.exact_tokens
 
 
 @dataclasses.dataclass(frozen=True)

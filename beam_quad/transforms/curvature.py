@@ -121,7 +121,9 @@ class SumCovariances(_FitTask):
 
     def finish(self, total: Tally) -> None:
         if not total["examples"]:
-            raise UsageError("no usable text in the corpus to fit the curvature on; see rejected/")
+            raise UsageError(
+                "no usable text in the corpus to fit the curvature on; check the texts, and --text_column"
+            )
         inputs = sorted(n.removeprefix("input/") for n in total.counts if n.startswith("input/"))
         write_json(self.artifact, {"examples": total["examples"], "inputs": inputs})
 

@@ -77,6 +77,7 @@ class FinishedDistillation:
         if self.second_order is not None:
             # What the second order would do with a landmark of another influence would be another solution.
             takers = np.full(len(takers), -1)
+        taken = self._takers(landmarks)
         return tuple(
             page.Target(
                 name=name,
@@ -87,6 +88,7 @@ class FinishedDistillation:
                 held_out=landmarks.held_out[:, number],
                 would_take=takers == number,
                 agreement=agreement[name],
+                taken=taken == number,
             )
             for number, name in enumerate(self.selection.allocated.ranking.targets)
         )
@@ -99,7 +101,7 @@ class FinishedDistillation:
         """Reads the landmarks of the highest and of the lowest influence on the target that gains most from each."""
         landmarks = self._landmarks()
         influence = landmarks.influence.max(axis=1)
-        is_selected = self._is_selected(landmarks)
+        is_selected = self._takers(landmarks) >= 0
         order = np.argsort(influence, kind="stable")
 
         def example(at: int) -> page.Example:
@@ -114,11 +116,13 @@ class FinishedDistillation:
         best = tuple(example(int(at)) for at in order[::-1][:_SHOWN_EXAMPLES])
         return best, tuple(example(int(at)) for at in order[:_SHOWN_EXAMPLES])
 
-    def _is_selected(self, landmarks: ScoredLandmarks) -> np.ndarray:
+    def _takers(self, landmarks: ScoredLandmarks) -> np.ndarray:
+        """The target that took each landmark, -1 for none, int64 [n]."""
         if self.second_order is not None:
-            return self.second_order.contains(landmarks.keys)
-        seed = self.corpus.seed
-        return self.selection.would_take(landmarks.influence, landmarks.keys, seed) >= 0
+            return self.second_order.takers(landmarks.keys)
+        # In single precision, as the corpus is ranked.
+        exact = landmarks.influence.astype(np.float32)
+        return self.selection.would_take(exact, landmarks.keys, self.corpus.seed)
 
     def _landmarks(self) -> ScoredLandmarks:
         folder = self.propagation.folder
@@ -131,17 +135,18 @@ class FinishedDistillation:
 
 
 def _in_manifest(target: page.Target) -> dict[str, Any]:
+    contrast = comparison.compare_target(target)
+    num_exact = 0 if target.taken is None else int(target.taken.sum())
     return {
         "documents": target.selected_documents,
         "tokens": target.selected_tokens,
         "held_out_rank_correlation": target.agreement,
         "influence": {
             "random_mean": _mean(comparison.stratified_mean(comparison.landmarks(target), None)),
-            "selected_mean": _mean(
-                comparison.stratified_mean(comparison.taken_landmarks(target), None)
-            ),
-            "selected_landmarks": int(target.would_take.sum()),
+            "selected_mean": contrast.selection.mean if contrast is not None else None,
         },
+        "landmarks": num_exact,
+        "predicted": target.selected_documents - num_exact,
     }
 
 

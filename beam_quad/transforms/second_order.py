@@ -289,9 +289,11 @@ class SecondOrderSelection:
         weights[at >= 0] = solution["weight"][at[at >= 0]]
         return weights
 
-    def contains(self, keys: np.ndarray) -> np.ndarray:
-        """Which examples are selected, by key, bool [n]."""
-        return find_sorted(self._solution()["key"], keys) >= 0
+    def takers(self, keys: np.ndarray) -> np.ndarray:
+        """The target that takes each example, by key, -1 for none, int64 [n]."""
+        solution = self._solution()
+        at = find_sorted(solution["key"], keys)
+        return np.where(at >= 0, np.r_[solution["target"], -1][at], -1)
 
     def facts(self) -> dict[str, Any]:
         """How the weights were found, for the manifest."""

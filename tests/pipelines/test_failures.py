@@ -28,6 +28,11 @@ def test_the_error_of_a_local_runner_is_found_behind_what_it_raises():
     assert known_cause(raised) is raised.__cause__
 
 
+def test_the_name_of_the_step_is_taken_off_a_message():
+    error = UsageError("no usable text; check it [while running 'Fit/Finish']")
+    assert str(known_cause(error)) == "no usable text; check it"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("worker lost"), KeyError("beam_quad.errors")])
 def test_what_is_not_ours_stays_what_it_is(error):
     assert known_cause(error) is None

@@ -194,6 +194,8 @@ def _export_state(world, path, scale):
         ({"num_landmarks": 0}, "--num_landmarks must be at least 1"),
         ({"optimizer_state": "nowhere", "curvature": "identity"}, "export_optimizer_state"),
         ({"optimizer_state": "nowhere"}, "pass --curvature=identity"),
+        ({"optimizer_state": __file__, "curvature": "identity"}, "is no optimizer state"),
+        ({"order": 2, "budget_tokens": None, "budget_examples": 30_000}, "at most 20,000"),
         ({"num_clusters": 5}, "unknown flag --num_clusters"),
     ],
 )

@@ -88,6 +88,23 @@ def test_predictions_without_error_keep_all_of_the_gain_and_chance_keeps_none():
     assert comparison.share_of_exact_gain(chance) == pytest.approx(0.0, abs=0.1)
 
 
+def test_landmarks_that_were_taken_count_with_their_exact_influence(distilled):
+    target = make_target("exact", noise=1e3)
+    taken = target.influence >= np.quantile(target.influence, 0.9)
+    tokens = int(target.tokens[taken].sum())
+    mean = float(target.tokens[taken] @ target.influence[taken]) / tokens
+    all_exact = dataclasses.replace(
+        target, taken=taken, selected_tokens=tokens, would_take=np.zeros(400, bool)
+    )
+    contrast = comparison.compare_target(all_exact)
+    assert contrast.selection.mean == pytest.approx(mean)
+    assert contrast.selection.half_width == 0
+    assert "is predicted poorly" not in reporting.render(distilled(all_exact))
+    half = dataclasses.replace(target, taken=taken, selected_tokens=2 * tokens)
+    without = comparison.compare_target(dataclasses.replace(half, taken=None)).selection.mean
+    assert comparison.compare_target(half).selection.mean == pytest.approx((mean + without) / 2)
+
+
 def test_a_mean_of_few_landmarks_is_not_shown(distilled):
     few = make_target("few", taken=0.02)
     page = reporting.render(distilled(few))

@@ -40,9 +40,8 @@ _LABEL_CHARACTERS = 22
 _NAME_CHARACTERS = 60
 # Sentences, since a text of the page is cut at a paragraph's length.
 _READING = (
-    "Means are per token, ± half their 95 % interval; of what was taken, over the landmarks that the target would take by "
-    "what the other landmarks predict for them, as it takes the rest of the corpus.",
-    "Landmarks taken by their own influence would promise more than predictions keep.",
+    "Means are per token, ± half their 95 % interval. Landmarks that were taken count with their exact influence.",
+    "For what was taken by prediction stand the landmarks that the target would take by what the others predict for them.",
     "Of exact gain: what predictions keep of the gain over a random draw that exact influence of every example would give.",
     "Held-out r: rank correlation of those predictions with exact influence; at 1 the corpus is ranked as exact influence "
     "would rank it, at 0 by chance.",
@@ -86,7 +85,7 @@ def poor_propagation(name: str, agreement: float | None) -> str | None:
 
 def poor_propagations(items: Sequence[Target]) -> list[Notice]:
     """Warns of each target whose influence is predicted poorly."""
-    words = (poor_propagation(target.name, target.agreement) for target in items)
+    words = (poor_propagation(t.name, t.agreement) for t in items if t.is_predicted)
     return [Notice(each) for each in words if each is not None]
 
 
@@ -117,7 +116,10 @@ def _table(items: Sequence[Target], tokens_selected: int) -> Html:
         Column("Selected tokens"),
         Column("Share", hint="of the selected tokens"),
         Column("Random token", hint="mean influence over all landmarks, weighted by their tokens"),
-        Column("Selection", hint="mean influence over the landmarks that the target would take"),
+        Column(
+            "Selection",
+            hint="landmarks by their exact influence, all else by the landmarks that it would take",
+        ),
         Column("Gain, std. dev.", hint="of the influence of a random token's example"),
         Column(
             "Of exact gain",
