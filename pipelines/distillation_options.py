@@ -133,8 +133,8 @@ def _add_selection(result: argparse.ArgumentParser) -> None:
         "--optimizer_state",
         help="safetensors of Adam's state by parameter name; examples' gradients become its steps",
     )
-    _add_second_order(result.add_argument_group("second order"))
     run_options.add_reserve(group)
+    _add_second_order(result.add_argument_group("second order"))
 
 
 def _add_second_order(group: Any) -> None:
