@@ -110,8 +110,8 @@ def upload(world: "World") -> Callable[[str], None]:
     from beam_quad.io import files
 
     def upload(target: str) -> None:
-        for path in world.root.glob("*/*"):
-            if path.parent.name != "proxy":
-                files.write_once(f"{target}/{path.relative_to(world.root)}", path.read_bytes())
+        for folder in ("corpus", "query"):
+            for path in (world.root / folder).iterdir():
+                files.write_once(f"{target}/{folder}/{path.name}", path.read_bytes())
 
     return upload
