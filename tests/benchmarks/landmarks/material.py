@@ -66,6 +66,8 @@ def prepare(size: Size, models: pathlib.Path) -> Material:
     }
     asked = {d.text for own in queries.values() for d in own}
     pool = tuple(d for d in shuffled if d.text not in asked)[: size.num_documents]
+    if lacking := set(size.targets) - {d.source for d in pool}:
+        raise SystemExit(f"the pool has no document of {sorted(lacking)}: take a larger one")
     return Material(
         proxy=proxy,
         blocks=find_blocks(proxy.model, "attention"),

@@ -73,9 +73,9 @@ SIZES = {
     ),
     "smollm2, quick": Size(
         source="smollm2, quick",
-        num_documents=40,
+        num_documents=64,
         max_characters=120,
-        targets=("biomedicine",),
+        targets=("news",),
         num_query=4,
         num_factors=8,
         num_landmarks=(8, 16),
