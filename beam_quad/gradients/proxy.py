@@ -186,7 +186,7 @@ def load_skeleton(spec: ProxySpec) -> Any:
       UsageError: As `load_proxy`, as far as it can be told without the weights.
     """
     with _refusing(spec):
-        _require_safetensors(spec)
+        _require_weights(spec)
         config = transformers.AutoConfig.from_pretrained(
             spec.path, revision=spec.revision, trust_remote_code=False
         )
@@ -233,7 +233,7 @@ def _set_up_torch(spec: ProxySpec) -> None:
 
 def _load_model(spec: ProxySpec) -> Any:
     with _refusing(spec):
-        _require_safetensors(spec)
+        _require_weights(spec)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             spec.path,
             revision=spec.revision,
@@ -244,8 +244,14 @@ def _load_model(spec: ProxySpec) -> Any:
     return model.to(spec.device)
 
 
-def _require_safetensors(spec: ProxySpec) -> None:
+def _require_weights(spec: ProxySpec) -> None:
     folder = pathlib.Path(spec.path)
+    # transformers would look for the base elsewhere, of which the folder's fingerprint knows nothing.
+    if (folder / "adapter_config.json").is_file():
+        raise errors.UsageError(
+            f"{spec.path!r} is an adapter, not a model: merge it into its base with peft "
+            "(merge_and_unload), and pass the folder that save_pretrained then writes"
+        )
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise errors.UsageError(
             f"{spec.path!r} has no *.safetensors; only safetensors weights are loaded: "

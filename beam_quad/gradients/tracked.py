@@ -18,6 +18,9 @@ _BARE_MLP = frozenset({"fc1", "fc2"})
 _EXPERT_PARENTS = _MLP_PARENTS | {"experts"}
 # Projections that hold q, k and v together, in one of many layouts; in lower case.
 _FUSED_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "wqkv", "in_proj"})
+# peft puts a layer that it adapts below this name, and the adapter's own layers next to it.
+_ADAPTED = ".base_layer"
+_ADAPTERS = frozenset({"lora_A", "lora_B"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +106,11 @@ _CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
 def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -> tuple[Block, ...]:
     """Finds the blocks to track, in the model's order.
 
-    Never the embeddings, the norms or the output layer.
+    Never the embeddings, the norms or the output layer. Of layers that peft has wrapped with LoRA the layer itself: its
+    gradient is that of the weight with the adapter merged into it.
 
     Args:
-      model: A causal language model of `transformers`.
+      model: A causal language model of `transformers`, or one that `peft` has wrapped.
       layers: "attention" (q, k, v and output projections), "mlp", "all" (both), "last:N" (attention of the last
         N layers) or "regex:R" (linear layers in whose name the pattern is found).
       cut_fused: Whether fused projections become one block each for q, k and v (gate and up), so that fused and
@@ -228,15 +232,17 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
+    return name.removesuffix(_ADAPTED).rpartition(".")[0]
 
 
 def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
+    return name.removesuffix(_ADAPTED).rpartition(".")[2]
 
 
 def _under(linear: dict[str, nn.Module], parents: frozenset[str]) -> list[str]:
-    return [name for name in linear if parents.intersection(name.split(".")[:-1])]
+    """Lists the layers below one of `parents`, adapters apart."""
+    within = {name: set(name.split(".")[:-1]) for name in linear}
+    return [n for n, parts in within.items() if parents & parts and not _ADAPTERS & parts]
 
 
 def _last(names: list[str], num_layers: int) -> list[str]:

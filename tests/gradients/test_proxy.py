@@ -61,6 +61,12 @@ def test_refuses_other_weights_than_safetensors(folder):
         load_proxy(ProxySpec(str(folder)))
 
 
+def test_refuses_an_adapter_without_its_base(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(errors.UsageError, match="is an adapter, not a model: merge it"):
+        load_proxy(ProxySpec(str(folder)))
+
+
 def test_refuses_a_model_without_tokenizer(tmp_path):
     tiny.model("llama", torch.float32).save_pretrained(tmp_path)
     with pytest.raises(errors.UsageError, match="tokenizer"):
