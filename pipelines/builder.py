@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_quad import seeding
+from beam_quad.clustering import default_num_clusters
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.io import files
@@ -24,7 +25,7 @@ from beam_quad.transforms.texts import Query, SampleTexts
 from beam_quad.transforms.weigh import FindBestLeft, RowWeights, SumTaken, Weights
 from beam_quad.transforms.write import WriteSelection
 from pipelines.inputs import Inputs
-from pipelines.run_options import RunOptions
+from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
 
 # Bumped when a stage's files change their meaning, so that files of an older version are not read.
 _VERSIONS = {
@@ -292,9 +293,27 @@ class Builder:
         )
 
 
-def power_of_half(wanted: int, plan: InputPlan) -> float:
-    """Rounds the share of the corpus that holds `wanted` examples up to a power of 1/2, so that runs share reserves."""
-    share = min(1.0, wanted / max(1, plan.num_rows))
+def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:
+    """Counts the texts that Quad wants set aside.
+
+    Eight for each that a pull may score, so that blocks of other budgets and options find theirs.
+    """
+    return 8 * num_clusters * blocks_per_cluster * samples_per_pull
+
+
+def reserve_rate(plan: InputPlan, *wanted: int) -> float:
+    """Decides the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
+
+    At least what Quad asks for by default, whoever asks: a pipeline that wants fewer takes up to some tens of GB more, and
+    what is made of the texts (the curvature above all) is shared instead of another reading of the corpus.
+
+    Args:
+      plan: The corpus.
+      wanted: Numbers of texts, of which the largest counts.
+    """
+    num_clusters = default_num_clusters(max(1, plan.num_rows))
+    most = max(*wanted, num_candidates(num_clusters, BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL))
+    share = min(1.0, most / max(1, plan.num_rows))
     return float(2.0 ** math.ceil(math.log2(share)))
 
 

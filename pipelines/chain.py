@@ -15,9 +15,10 @@ from beam_quad.transforms.finished import FinishedBandit
 from beam_quad.transforms.ngrams import CountNgrams
 from beam_quad.transforms.rounds import Bandit, RunRound
 from beam_quad.transforms.summary import Summary
-from pipelines.builder import Builder, Chain, power_of_half
+from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact
+from pipelines.run_options import SAMPLES_PER_PULL
 
 
 def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = None) -> Chain:
@@ -34,24 +35,21 @@ def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = 
     return _QuadBuilder(options, inputs, scoring).build()
 
 
-def reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
-    """Decides the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
-
-    Eight candidates are wanted for each that a pull may score, so that blocks of other budgets and options find theirs.
-    """
+def _reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
+    """The share of texts to set aside; all where an example is only taken if it was itself scored."""
     if options.acceptance == "instance":
         return 1.0
-    num_clusters = options.num_clusters or default_num_clusters(max(1, plan.num_rows))
-    samples = options.samples_per_pull or 10
-    wanted = max(options.reserve_examples, 8 * num_clusters * options.blocks_per_cluster * samples)
-    return power_of_half(wanted, plan)
+    clusters = options.num_clusters or default_num_clusters(max(1, plan.num_rows))
+    samples = options.samples_per_pull or SAMPLES_PER_PULL
+    wanted = num_candidates(clusters, options.blocks_per_cluster, samples)
+    return reserve_rate(plan, options.reserve_examples, wanted)
 
 
 class _QuadBuilder(Builder):
     """Links the stages that a policy needs."""
 
     def __init__(self, options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None) -> None:
-        rate = reserve_rate(options, inputs.corpus)
+        rate = _reserve_rate(options, inputs.corpus)
         super().__init__(options, inputs, rate, options.query_weights)
         self.options = options
         self.scoring = scoring

@@ -19,7 +19,7 @@ from beam_quad.transforms.budget import cut_levels
 from beam_quad.transforms.distilled import FinishedDistillation
 from beam_quad.transforms.score import InfluenceScoring
 from beam_quad.transforms.summary import Summary
-from pipelines.builder import Builder, Chain, power_of_half
+from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
 
@@ -46,8 +46,8 @@ def build(options: DistillationOptions, inputs: Inputs) -> Chain:
 
 class _DistillationBuilder(Builder):
     def __init__(self, options: DistillationOptions, inputs: Inputs) -> None:
-        wanted = max(options.reserve_examples, 2 * (options.num_landmarks or NUM_LANDMARKS))
-        rate = power_of_half(wanted, inputs.corpus)
+        landmarks = 2 * (options.num_landmarks or NUM_LANDMARKS)
+        rate = reserve_rate(inputs.corpus, options.reserve_examples, landmarks)
         super().__init__(options, inputs, rate, dict.fromkeys(options.query, 1.0))
         self.options = options
 

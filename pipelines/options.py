@@ -8,7 +8,7 @@ from typing import Any, Literal
 from beam_quad.errors import UsageError
 from pipelines import parsing, run_options
 from pipelines.parsing import SWITCH
-from pipelines.run_options import RunOptions
+from pipelines.run_options import BLOCKS_PER_CLUSTER, RunOptions
 
 POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
 ACCEPTANCES = ("block", "instance", "propagate")
@@ -136,7 +136,12 @@ def _add_selection(group: Any) -> None:
     add("--num_rounds", type=int, default=16, help="rounds after the pilot, at most 50")
     add("--arms_per_round", type=int, help="arms to pull; default as many as the budget asks for")
     add("--samples_per_pull", type=int, help="examples scored in a pull; default 4 to 10 by size")
-    add("--blocks_per_cluster", type=int, default=16, help="most blocks of a cluster, a power of 2")
+    add(
+        "--blocks_per_cluster",
+        type=int,
+        default=BLOCKS_PER_CLUSTER,
+        help="most blocks of a cluster, a power of 2",
+    )
     add("--acceptance", choices=ACCEPTANCES, default="block", help="what a good pull gives")
     add("--tau", type=float, help="fixed threshold on influence; default the water level")
     add("--alpha", type=float, default=0.5, help="exploration, in errors of one pull")

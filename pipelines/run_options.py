@@ -10,6 +10,9 @@ from beam_quad.io.output import OUTPUT_FORMATS
 from pipelines.parsing import SWITCH
 
 CURVATURES = ("ekfac", "kfac", "identity")
+# Quad's default, and the most that a pull scores by default: all pipelines set aside what these want.
+BLOCKS_PER_CLUSTER = 16
+SAMPLES_PER_PULL = 10
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""`--plan` of Influence Distillation, next to what a run counts."""
+"""What is planned: the artifacts that pipelines share, and `--plan` next to what a run counts."""
 
+import dataclasses
 import re
 
 import pytest
 
-from pipelines import influence_distillation
+from beam_quad.transforms.texts import SampleTexts
+from pipelines import chain, distillation_chain, distillation_options, influence_distillation
+from pipelines import options as quad_options
+from pipelines.inputs import look
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
@@ -40,6 +44,25 @@ def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, cap
     assert lines.keys() >= priced | also
     assert "interactions" in also or "interactions" not in lines
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("num_rows", [10**4, 10**7, 10**9])
+def test_pipelines_read_a_corpus_once_and_fit_on_the_same_texts(world, tmp_path, num_rows):
+    flags = {"blocks_per_cluster": None, "num_clusters": None, "artifacts": tmp_path / "artifacts"}
+    shared = []
+    for options, build in (
+        (quad_options.parse(world.arguments(tmp_path, **flags))[0], chain.build),
+        (
+            distillation_options.parse(world.distillation_arguments(tmp_path, **flags))[0],
+            distillation_chain.build,
+        ),
+    ):
+        inputs = look(options)
+        corpus = dataclasses.replace(inputs.corpus, num_rows=num_rows)
+        tasks = build(options, dataclasses.replace(inputs, corpus=corpus)).tasks
+        shared.append(next(task for task in tasks if isinstance(task, SampleTexts)))
+    assert shared[0] == shared[1]
+    assert shared[0].corpus.reserve_rate == {10**4: 1, 10**7: 1 / 2, 10**9: 1 / 64}[num_rows]
 
 
 def _plan(world, output, capsys, **flags):
