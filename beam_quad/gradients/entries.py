@@ -76,21 +76,3 @@ class Entries:
                 for name, own in self.positions.items()
             ]
         )
-
-    def restore(self, kept: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Puts kept entries, scaled again, back into blocks of zeros: the adjoint of `keep`.
-
-        Args:
-          kept: [num_kept].
-
-        Returns:
-          By block [out, in (+ 1)], of the same dtype and device.
-        """
-        blocks = {}
-        parts = torch.split(kept, [len(own) for own in self.positions.values()])
-        for (name, own), part in zip(self.positions.items(), parts, strict=True):
-            rows, columns = self.shapes[name]
-            block = kept.new_zeros(rows * columns)
-            block[own.to(kept.device)] = part * self.scales[name].to(kept)
-            blocks[name] = block.view(rows, columns)
-        return blocks

@@ -96,28 +96,6 @@ class GradientSketcher:
             start += len(kept)
         return sketches
 
-    def kept_gradients(self, texts: Sequence[str] | Documents) -> torch.Tensor:
-        """Computes the normalised gradients of examples at the kept entries.
-
-        `entries.restore` makes of each a vector for `hessian.curvature_products`.
-
-        Args:
-          texts: The examples, as texts or prepared.
-
-        Returns:
-          The proxy's `sum_dtype` [num_texts, num_kept], unit rows, on its device.
-
-        Raises:
-          ValueError: If an example predicts no token.
-          IntegrityError: If a gradient is 0 or not finite.
-        """
-        pieces = list(self._kept_pieces(self._proxy.read(texts)))
-        if not pieces:
-            return torch.zeros(
-                0, self.entries.num_kept, dtype=self._proxy.sum_dtype, device=self._proxy.device
-            )
-        return torch.cat(pieces)
-
     def sketch_vector(self, vector: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, float]:
         """Sketches a vector of all tracked entries: a target's mean gradient, or its product with a curvature.
 

@@ -7,7 +7,7 @@ from beam_quad.gradients import find_blocks, parameters
 from beam_quad.gradients.entries import Entries
 from beam_quad.gradients.sketches import GradientSketcher
 from tests.gradients import tiny
-from tests.gradients.tiny import CLOSE, EXACT
+from tests.gradients.tiny import CLOSE
 
 LENGTHS = (5, 16, 33, 9, 2)
 
@@ -39,10 +39,10 @@ def test_gradients_are_those_of_one_backward_per_example(family):
     proxy = tiny.proxy(family)
     blocks = find_blocks(proxy.model, "all")
     texts = tiny.texts(LENGTHS)
-    kept = GradientSketcher(proxy, blocks).kept_gradients(texts)
-    for row, text in zip(kept, texts, strict=True):
+    sketches = GradientSketcher(proxy, blocks).sketch(texts)  # of all entries, not compressed
+    for row, text in zip(sketches, texts, strict=True):
         explicit = _flat(_explicit_gradient(proxy, blocks, text))
-        torch.testing.assert_close(row, explicit / explicit.norm(), **EXACT)
+        np.testing.assert_allclose(row, explicit / explicit.norm(), **CLOSE)
 
 
 def test_a_subset_is_scaled_multiplied_and_then_normalised():
@@ -51,10 +51,10 @@ def test_a_subset_is_scaled_multiplied_and_then_normalised():
     multipliers = {b.name: torch.rand(b.shape, dtype=torch.float64) + 0.1 for b in blocks}
     sketcher = GradientSketcher(proxy, blocks, max_entries=300, seed=5, multipliers=multipliers)
     texts = tiny.texts(LENGTHS)
-    for row, text in zip(sketcher.kept_gradients(texts), texts, strict=True):
+    for row, text in zip(sketcher.sketch(texts), texts, strict=True):
         gradient = _explicit_gradient(proxy, blocks, text)
         explicit = sketcher.entries.keep({n: gradient[n] * multipliers[n] for n in gradient})
-        torch.testing.assert_close(row, explicit / explicit.norm(), **EXACT)
+        np.testing.assert_allclose(row, explicit / explicit.norm(), **CLOSE)
 
 
 def test_a_target_is_restricted_and_normalised_but_not_multiplied():
@@ -120,25 +120,12 @@ def test_entries_keep_inner_products_on_average_over_seeds():
     assert (products.mean() - _flat(one) @ _flat(two)).abs() < 4 * error
 
 
-def test_restoring_is_the_adjoint_of_keeping():
-    blocks = find_blocks(tiny.model("gpt2"))
-    entries = Entries.draw(blocks, 333, seed=0)
-    torch.manual_seed(0)
-    vector = {b.name: torch.randn(b.shape, dtype=torch.float64) for b in blocks}
-    kept = torch.randn(333, dtype=torch.float64)
-    restored = entries.restore(kept)
-    torch.testing.assert_close(
-        _flat(vector) @ _flat(restored), entries.keep(vector) @ kept, **EXACT
-    )
-
-
 def test_an_example_without_a_loss_token_is_refused():
     proxy = tiny.proxy()
     sketcher = GradientSketcher(proxy, find_blocks(proxy.model))
     with pytest.raises(ValueError, match="text 1 of the call predicts no token; reject"):
         sketcher.sketch(["1 2 3", "4", "5 6"])
     assert sketcher.sketch([]).shape == (0, sketcher.dim)
-    assert sketcher.kept_gradients([]).shape == (0, sketcher.entries.num_kept)
 
 
 def test_what_is_not_finite_is_an_error_and_never_a_sketch():

@@ -88,4 +88,4 @@ class Shapes:
 
     def regression(self, name: str, num_landmarks: int) -> float:
         """The landmarks' kernel and its Cholesky factor, once for all documents."""
-        return 2.0 * num_landmarks**2 * self.embedders[name].dim + 2.0 * num_landmarks**3 / 3
+        return 2.0 * num_landmarks**2 * self.embedders[name].dim + num_landmarks**3 / 3
