@@ -44,7 +44,7 @@ _VERSIONS = {
     "ngrams": 1,
     "propagated": 1,
     "propagation": 1,
-    "query": 2,
+    "query": 3,
     "query_plan": 1,
     "ranking": 2,
     "reserve": 1,

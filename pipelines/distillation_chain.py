@@ -93,7 +93,7 @@ class _DistillationBuilder(Builder):
         scores = score(folder, vectors, halves)
         fitted = self.folder("propagation", scores, options.ridge, options.seed)
         task = propagate.FitPropagation(
-            folder, scores, vectors, halves, options.ridge, options.seed, fitted
+            folder, scores, self.folders["query"], options.ridge, options.seed, fitted
         )
         self.tasks.append(task)
         return task

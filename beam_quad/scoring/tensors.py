@@ -32,6 +32,12 @@ def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, t
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 
 
+def norm(tensors: Mapping[str, torch.Tensor]) -> float:
+    """Takes the Euclidean norm over all tensors, summed in float64."""
+    squares = (float(tensor.double().square().sum()) for tensor in tensors.values())
+    return math.sqrt(math.fsum(squares))
+
+
 def upper_triangle(matrix: torch.Tensor) -> torch.Tensor:
     """Takes the upper triangle of a symmetric matrix, row by row: [n, n] to [n (n + 1) / 2]."""
     return torch.cat([row[index:] for index, row in enumerate(matrix)])

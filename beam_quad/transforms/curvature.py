@@ -25,6 +25,7 @@ from beam_quad.scoring import (
     eigenbasis,
     eigenvalue_sums,
     query_gradient,
+    tensors,
 )
 from beam_quad.scoring.vectors import Vectors, combine_vectors, save_vectors
 from beam_quad.transforms.cache import cached_proxy, proxy_key
@@ -292,17 +293,21 @@ class FitQueryVectors(_FitTask):
             halves |= {name: each.mean() for name, each in filled.items()}
             shares[group.name] = {n: each.num_examples / num_examples for n, each in filled.items()}
         self._precondition(halves)
-        groups = {
-            group.name: {kind: total[f"{kind}/{number}"] for kind in ("documents", "tokens")}
-            for number, group in enumerate(self.query)
-        }
-        write_json(files.join(self.folder, "query.json"), groups)
         files.write_once(halves_path(self.folder), save_vectors(halves))
         # Preconditioning is linear, so that the vector of the whole group is made of those of its halves.
         whole = {
             group: combine_vectors({name: halves[name] for name in own}, own)
             for group, own in shares.items()
         }
+        groups = {
+            group.name: {
+                **{kind: total[f"{kind}/{number}"] for kind in ("documents", "tokens")},
+                "norm": tensors.norm(whole[group.name]),
+                "halves": list(shares[group.name]),
+            }
+            for number, group in enumerate(self.query)
+        }
+        write_json(files.join(self.folder, "query.json"), groups)
         files.write_once(self.artifact, save_vectors(whole))
 
     def _sum(self, group: int, half: int) -> GradientSum:
@@ -336,6 +341,15 @@ class FitQueryVectors(_FitTask):
             sums = {source: functools.reduce(operator.add, parts)}
         basis = load_basis(self.curvature_dir, source)
         return Curvature.from_parts({source: basis}, sums, self.damping_ratio)
+
+
+def read_groups(folder: str) -> dict[str, dict[str, Any]]:
+    """Reads what `FitQueryVectors` says of each group, in order.
+
+    That is its `documents` and `tokens`, the `norm` of its vector, and the names of its `halves` that have a vector.
+    """
+    groups: dict[str, dict[str, Any]] = read_json(files.join(folder, "query.json"))
+    return groups
 
 
 def vectors_path(folder: str) -> str:

@@ -9,7 +9,7 @@ References:
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,10 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.gradients.windows import Documents
 from beam_quad.io import aligned, files
-from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient
-from beam_quad.scoring.vectors import load_vectors
+from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient, tensors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import read_json, write_json
-from beam_quad.transforms.curvature import FitQueryVectors
+from beam_quad.transforms.curvature import FitQueryVectors, read_groups
 from beam_quad.transforms.landmarks import landmark_groups, read_landmarks, scores_path
 from beam_quad.transforms.stage import ModelTask
 from beam_quad.transforms.texts import Query
@@ -146,8 +145,7 @@ class InteractLandmarks(ModelTask):
             for start in range(0, len(own), step)
         ]
         rows, norms = (np.concatenate(part) for part in zip(*parts, strict=True))
-        vector = load_vectors(files.read_bytes(self.vectors.artifact))
-        rows /= _norm(vector[self.vectors.query[target].name])
+        rows /= read_groups(self.vectors.folder)[self.vectors.query[target].name]["norm"]
         num_texts = len(documents.loss_tokens)
         made = archives.dump(rows=rows, norms=norms, num_texts=num_texts)
         files.write_once(self.paths(piece)[0], made)
@@ -183,7 +181,7 @@ class InteractLandmarks(ModelTask):
           The rows, float64 [num_own, num_texts], and the norms of the own gradients, float64 [num_own].
         """
         gradients = [query_gradient(proxy, blocks, [text]).gradients for text in own]
-        norms = [_norm(gradient) for gradient in gradients]
+        norms = [tensors.norm(gradient) for gradient in gradients]
         steps = [
             {name: block / norm for name, block in gradient.items()}
             for gradient, norm in zip(gradients, norms, strict=True)
@@ -216,10 +214,6 @@ def read_interactions(task: InteractLandmarks, target: int) -> np.ndarray:
     ]
     rows, norms = (np.concatenate([part[name] for part in found]) for name in ("rows", "norms"))
     return rows / norms / len(norms)
-
-
-def _norm(vector: Mapping[str, torch.Tensor]) -> float:
-    return math.sqrt(sum(float(block.double().square().sum()) for block in vector.values()))
 
 
 def _on(curvature: Curvature, device: torch.device) -> Curvature:

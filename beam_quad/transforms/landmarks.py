@@ -182,8 +182,8 @@ class ScoreLandmarks(ModelTask):
     def device(self) -> str:
         return self.scoring.device
 
-    def load(self) -> tuple[Scorer, Scorer]:
-        return self.scoring.load(), self.halves.load()
+    def load(self) -> Scorer:
+        return self.scoring.load()
 
     def pieces(self) -> list[int]:
         return landmark_groups(self.landmarks_dir)
@@ -197,12 +197,12 @@ class ScoreLandmarks(ModelTask):
     def read(self, piece: int) -> Tally:
         return count_scores(aligned.read_table(self.paths(piece)[0]))
 
-    def do(self, piece: int, model: tuple[Scorer, Scorer]) -> Tally:
-        scorer, halves = model
+    def do(self, piece: int, model: Scorer) -> Tally:
         landmarks = read_landmarks(self.landmarks_dir, piece, [*LANDMARK_COLUMNS, "text"])
-        texts = scorer.prepare(landmarks.column("text").to_pylist())
-        under_halves = halves.score(texts) if piece == 0 else None
-        table = score_table(landmarks, scorer.score(texts), under_halves)
+        texts = model.prepare(landmarks.column("text").to_pylist())
+        # Twice as many vectors, which one worker holds for one piece.
+        under_halves = self.halves.load().score(texts) if piece == 0 else None
+        table = score_table(landmarks, model.score(texts), under_halves)
         write_scores(self.folder, piece, table)
         return count_scores(table)
 

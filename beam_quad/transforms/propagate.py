@@ -2,12 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from beam_quad.additive import Tally
 from beam_quad.distillation import KernelRidge
@@ -15,10 +13,9 @@ from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.scoring.calibration import rank_correlation
-from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
-from beam_quad.transforms.curvature import HALVES, half_name
+from beam_quad.transforms.curvature import HALVES, read_groups
 from beam_quad.transforms.landmarks import (
     landmark_groups,
     load_draw,
@@ -41,8 +38,7 @@ class FitPropagation(Task):
     Args:
       landmarks_dir: Folder of `GatherLandmarks`.
       scores_dir: Folder of `ScoreLandmarks`, or of `CompareSketches`.
-      vectors_path: Artifact of `FitQueryVectors`: a vector for each target, whose norms the scores are divided by.
-      halves_path: Vectors of the halves of each target's texts.
+      query_dir: Folder of `FitQueryVectors`: a vector for each target, by whose norms the scores are divided.
       ridge: Added to the diagonal of the kernel, whose entries are 1.
       seed: The run's seed.
       folder: Where all goes.
@@ -50,8 +46,7 @@ class FitPropagation(Task):
 
     landmarks_dir: str
     scores_dir: str
-    vectors_path: str
-    halves_path: str
+    query_dir: str
     ridge: float
     seed: int
     folder: str
@@ -74,8 +69,8 @@ class FitPropagation(Task):
                 "no landmark has a token to predict, so that nothing can be propagated; check the corpus's texts"
             )
         landmarks = pa.concat_tables(tables)
-        vectors = load_vectors(files.read_bytes(self.vectors_path))
-        norms = np.array([_norm(vector) for vector in vectors.values()])
+        targets = read_groups(self.query_dir)
+        norms = np.array([target["norm"] for target in targets.values()])
         landmarks = landmarks.sort_by("key").combine_chunks()
         ridge = KernelRidge.fit(
             aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
@@ -95,9 +90,9 @@ class FitPropagation(Task):
             "bandwidth": ridge.bandwidth,
             "held_out_rank_correlation": {
                 name: _agreement(exact, predicted)
-                for name, exact, predicted in zip(vectors, ridge.targets.T, held_out.T, strict=True)
+                for name, exact, predicted in zip(targets, ridge.targets.T, held_out.T, strict=True)
             },
-            "halves": self._halves(list(vectors), landmarks.column("halves")),
+            "halves": self._halves(targets, landmarks.column("halves")),
         }
 
     def finish(self, total: dict[str, Any]) -> None:
@@ -121,15 +116,18 @@ class FitPropagation(Task):
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
         aligned.write_table(files.join(self.folder, "landmarks.parquet"), table.schema, columns)
 
-    def _halves(self, targets: list[str], column: pa.ChunkedArray) -> dict[str, float | None]:
+    def _halves(
+        self, targets: dict[str, dict[str, Any]], column: pa.ChunkedArray
+    ) -> dict[str, float | None]:
         """Compares the scores under the halves of each target's texts; None where a half has no text."""
-        names = list(load_vectors(files.read_bytes(self.halves_path)))
+        names = [half for target in targets.values() for half in target["halves"]]
         scores = _matrix(column.drop_null()).reshape(-1, len(names))
         under = dict(zip(names, scores.T, strict=True))
-        pairs = {name: [half_name(name, half) for half in HALVES] for name in targets}
         return {
-            name: _agreement(*(under[half] for half in pair)) if set(pair) <= set(under) else None
-            for name, pair in pairs.items()
+            name: _agreement(*(under[half] for half in target["halves"]))
+            if len(target["halves"]) == len(HALVES)
+            else None
+            for name, target in targets.items()
         }
 
 
@@ -254,10 +252,6 @@ def _column(matrix: np.ndarray) -> pa.Array:
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.to_pylist(), np.float64)
-
-
-def _norm(vector: Mapping[str, torch.Tensor]) -> float:
-    return math.sqrt(math.fsum(float(own.double().square().sum()) for own in vector.values()))
 
 
 def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:

@@ -18,7 +18,7 @@ from beam_quad.gradients.windows import Documents
 from beam_quad.io import aligned, files
 from beam_quad.scoring import tensors
 from beam_quad.scoring.vectors import load_vectors
-from beam_quad.transforms.cache import cached_proxy
+from beam_quad.transforms.cache import cached, cached_proxy
 from beam_quad.transforms.corpus import write_json
 from beam_quad.transforms.landmarks import (
     LANDMARK_COLUMNS,
@@ -261,9 +261,13 @@ class CompareSketches(SketchingTask):
 
     def _products(self, sketches: np.ndarray, model: Sketcher, path: str) -> np.ndarray:
         """Multiplies sketches by those of vectors, times the vectors' norms: float64 [n, num_vectors]."""
-        vectors = load_vectors(files.read_bytes(path)).values()
-        pairs = [model.gradients.sketch_vector(vector) for vector in vectors]
-        matrix = np.stack([sketch.astype(np.float64) * norm for sketch, norm in pairs])
+
+        def sketch() -> np.ndarray:
+            vectors = load_vectors(files.read_bytes(path)).values()
+            pairs = [model.gradients.sketch_vector(vector) for vector in vectors]
+            return np.stack([sketch.astype(np.float64) * norm for sketch, norm in pairs])
+
+        matrix = cached(("sketched vectors", self.sketching.key, path), sketch)
         return sketches.astype(np.float64) @ matrix.T
 
 
