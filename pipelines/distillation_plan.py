@@ -26,7 +26,11 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
       inputs: What was found.
       chain: The stages.
     """
+    documents = inputs.corpus.num_rows
     policy = f"influence distillation, {options.budget.amount:,} {options.budget.unit}"
+    policy += f", {_num_landmarks(options, documents):,} landmarks"
+    if documents < (options.num_landmarks or 0):
+        policy += f" (all there are, of {options.num_landmarks:,} asked for)"
     lines = plan.describe_input(inputs, chain, policy)
     models = plan.Models.of(inputs)
     if models is not None:
@@ -40,8 +44,7 @@ def _workload(
     options: DistillationOptions, inputs: Inputs, chain: Chain, models: plan.Models
 ) -> DistillationWorkload:
     shared = plan.shared_workload(options, inputs, chain, options.budget, models)
-    num_landmarks = options.num_landmarks or default_num_landmarks(shared.documents)
-    num_landmarks = min(num_landmarks, shared.reserve_examples)
+    num_landmarks = _num_landmarks(options, shared.documents)
     second_order = None
     if options.order == 2:
         second_order = _second_order(options, inputs, models, shared, num_landmarks)
@@ -54,6 +57,10 @@ def _workload(
         num_passes=sum(isinstance(task, _READERS_OF_INFLUENCE) for task in chain.tasks),
         second_order=second_order,
     )
+
+
+def _num_landmarks(options: DistillationOptions, documents: int) -> int:
+    return min(options.num_landmarks or default_num_landmarks(documents), documents)
 
 
 def _second_order(

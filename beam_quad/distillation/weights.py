@@ -15,6 +15,7 @@ References:
 """
 
 import dataclasses
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -229,6 +230,47 @@ class SelectionWeights:
         weights = np.zeros(len(taker))
         weights[is_taken] = excess / self.regularization[target] + self.uniform[target]
         return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSums:
+    """How unequal weights are. An additive statistic.
+
+    Attributes:
+      lowest: The lowest; infinite where there are none.
+      highest: The highest.
+      total: Their sum.
+      squares: The sum of their squares.
+    """
+
+    lowest: float = math.inf
+    highest: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, weights: Array) -> "WeightSums":
+        """Sums positive weights, float64 [n]."""
+        if not len(weights):
+            return cls()
+        return cls(*map(float, (weights.min(), weights.max(), weights.sum(), weights @ weights)))
+
+    def __add__(self, other: "WeightSums") -> "WeightSums":
+        return WeightSums(
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+            self.total + other.total,
+            self.squares + other.squares,
+        )
+
+    @property
+    def effective_number(self) -> float:
+        """How many examples of equal weights have a mean of the same variance: (Σw)² / Σw²; 0 without weights.
+
+        References:
+          Kish, Survey Sampling, 1965.
+        """
+        return self.total**2 / self.squares if self.squares else 0.0
 
 
 def weigh(influence: Array, taker: Array) -> Array:

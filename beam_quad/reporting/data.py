@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from beam_quad.distillation import WeightSums
+
 
 @dataclasses.dataclass(frozen=True)
 class Funnel:
@@ -282,6 +284,7 @@ class Target:
         bool [n]: their exact influence is that of the selection, without the luck that scores which select bring with them.
       agreement: Spearman's rank correlation of `held_out` with `influence`; None where one does not vary.
       taken: Which landmarks the target did take, by their exact influence, bool [n]; None where that is not known.
+      shared: How many of its examples the first order selects for it too; None in the first order.
     """
 
     name: str
@@ -293,6 +296,7 @@ class Target:
     would_take: np.ndarray
     agreement: float | None = None
     taken: np.ndarray | None = None
+    shared: int | None = None
 
     def __post_init__(self) -> None:
         columns = (self.influence, self.tokens, self.held_out, self.would_take)
@@ -325,9 +329,11 @@ class ReportData:
       clusters: All clusters, in any order; several thousand are fine.
       arms: All arms of the bandit.
       rounds: All rounds, the pilot first.
+      weights: The weights of the selected examples; None where there are none.
       scores: All scores.
       best: The highest-scored examples, best first.
       worst: The lowest-scored examples, worst first.
+      best_by_target: The landmarks of highest influence on each target, best first, by its name.
       targets: The targets of Influence Distillation.
       query_groups: The query groups; their section is shown where there are two or more, or where the
         agreement of their halves is known.
@@ -346,9 +352,11 @@ class ReportData:
     clusters: tuple[Cluster, ...] | None = None
     arms: tuple[Arm, ...] | None = None
     rounds: tuple[Round, ...] | None = None
+    weights: WeightSums | None = None
     scores: Scores | None = None
     best: tuple[Example, ...] | None = None
     worst: tuple[Example, ...] | None = None
+    best_by_target: Mapping[str, tuple[Example, ...]] | None = None
     targets: tuple[Target, ...] | None = None
     query_groups: tuple[QueryGroup, ...] | None = None
     scoring: Scoring | None = None

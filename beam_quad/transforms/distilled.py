@@ -23,6 +23,7 @@ from beam_quad.transforms.propagate import (
 from beam_quad.transforms.second_order import SecondOrderSelection
 
 _SHOWN_EXAMPLES = 8
+_LEAST_SHOWN = 3
 _SHOWN_CHARACTERS = 2000
 
 
@@ -78,6 +79,9 @@ class FinishedDistillation:
             # What the second order would do with a landmark of another influence would be another solution.
             takers = np.full(len(takers), -1)
         taken = self._takers(landmarks)
+        names = self.selection.allocated.ranking.targets
+        facts = self.second_order.facts()["targets"] if self.second_order is not None else {}
+        shared = {name: own["shared_with_first_order"] for name, own in facts.items()}
         return tuple(
             page.Target(
                 name=name,
@@ -89,32 +93,43 @@ class FinishedDistillation:
                 would_take=takers == number,
                 agreement=agreement[name],
                 taken=taken == number,
+                shared=shared.get(name),
             )
-            for number, name in enumerate(self.selection.allocated.ranking.targets)
+            for number, name in enumerate(names)
         )
 
     def halves(self) -> dict[str, float | None]:
         """How well the landmarks' influence on the two halves of each target's texts agrees."""
         return dict(read_propagation(self.propagation.folder)["halves"])
 
-    def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
-        """Reads the landmarks of the highest and of the lowest influence on the target that gains most from each."""
-        landmarks = self._landmarks()
-        influence = landmarks.influence.max(axis=1)
-        is_selected = self._takers(landmarks) >= 0
-        order = np.argsort(influence, kind="stable")
+    def best(self) -> dict[str, tuple[page.Example, ...]]:
+        """Reads the landmarks of the highest influence on each target."""
+        names = self.selection.allocated.ranking.targets
+        number = max(_LEAST_SHOWN, _SHOWN_EXAMPLES // len(names))
+        columns = zip(names, self._landmarks().influence.T, strict=True)
+        return {
+            name: self._examples(own, np.argsort(-own, kind="stable")[:number])
+            for name, own in columns
+        }
 
-        def example(at: int) -> page.Example:
-            return page.Example(
-                example_id=landmarks.example_ids[at],
-                text=self._text(int(landmarks.groups[at]), landmarks.keys[at])[:_SHOWN_CHARACTERS],
+    def worst(self) -> tuple[page.Example, ...]:
+        """Reads the landmarks of the lowest influence on the target that gains most from each."""
+        influence = self._landmarks().influence.max(axis=1)
+        return self._examples(influence, np.argsort(influence, kind="stable")[:_SHOWN_EXAMPLES])
+
+    def _examples(self, influence: np.ndarray, landmarks: np.ndarray) -> tuple[page.Example, ...]:
+        known = self._landmarks()
+        is_selected = self._takers(known) >= 0
+        return tuple(
+            page.Example(
+                example_id=known.example_ids[at],
+                text=self._text(int(known.groups[at]), known.keys[at])[:_SHOWN_CHARACTERS],
                 influence=float(influence[at]),
-                tokens=int(landmarks.tokens[at]),
+                tokens=int(known.tokens[at]),
                 is_selected=bool(is_selected[at]),
             )
-
-        best = tuple(example(int(at)) for at in order[::-1][:_SHOWN_EXAMPLES])
-        return best, tuple(example(int(at)) for at in order[:_SHOWN_EXAMPLES])
+            for at in landmarks.tolist()
+        )
 
     def _takers(self, landmarks: ScoredLandmarks) -> np.ndarray:
         """The target that took each landmark, -1 for none, int64 [n]."""

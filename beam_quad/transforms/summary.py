@@ -12,12 +12,15 @@ import numpy as np
 from beam_quad import reporting
 from beam_quad.additive import Tally
 from beam_quad.clustering import distinctive_terms
+from beam_quad.distillation import WeightSums
 from beam_quad.io import files
 from beam_quad.records import Budget
 from beam_quad.reporting import data as page
+from beam_quad.reporting.sections.targets import few_landmarks
 from beam_quad.transforms.calibrate import calibration_path
 from beam_quad.transforms.cluster import load_cluster_sums, read_fit
 from beam_quad.transforms.corpus import Corpus, read_json
+from beam_quad.transforms.curvature import read_groups
 from beam_quad.transforms.distilled import FinishedDistillation
 from beam_quad.transforms.finished import FinishedBandit
 from beam_quad.transforms.stage import timing_path
@@ -113,9 +116,9 @@ class Summary:
             result["scoring"] = self._calibration()
         return result
 
-    def report(self, manifest: dict[str, Any], counts: Tally) -> str:
+    def report(self, manifest: dict[str, Any], counts: Tally, weights: WeightSums) -> str:
         """Makes the page."""
-        return reporting.render(self._report_data(manifest, counts))
+        return reporting.render(self._report_data(manifest, counts, weights))
 
     def _num_scored(self) -> int:
         if self.bandit is not None:
@@ -160,10 +163,13 @@ class Summary:
             f"{unit}; give a larger corpus or lower --budget_{unit}"
         )
 
-    def _report_data(self, manifest: dict[str, Any], counts: Tally) -> page.ReportData:
+    def _report_data(
+        self, manifest: dict[str, Any], counts: Tally, weights: WeightSums
+    ) -> page.ReportData:
         numbers, timings = manifest["counts"], self._timings()
-        scored = self.bandit or self.distillation
-        best, worst = scored.extremes() if scored else (None, None)
+        best, worst = self.bandit.extremes() if self.bandit else (None, None)
+        if self.distillation is not None:
+            worst = self.distillation.worst()
         return page.ReportData(
             title=self.title,
             policy=self.policy,
@@ -185,10 +191,12 @@ class Summary:
             rounds=self.bandit.rounds({t.name: t.seconds for t in timings})
             if self.bandit
             else None,
+            weights=weights,
             scores=self.bandit.scores() if self.bandit else None,
             targets=self.distillation.targets(counts) if self.distillation else None,
             scoring=self._scoring(),
             best=best,
+            best_by_target=self.distillation.best() if self.distillation else None,
             worst=worst,
             query_groups=self._query_groups(),
             sources=_sources(counts),
@@ -206,6 +214,8 @@ class Summary:
             notices.append(
                 page.Notice(f"{number:,} input files were unreadable and left out; see rejected/.")
             )
+        if words := few_landmarks(manifest):
+            notices.append(page.Notice(words, level="note"))
         if self.clusters_dir is not None:
             fit = read_fit(self.clusters_dir)
             for name, words in (
@@ -261,7 +271,7 @@ class Summary:
     def _query_groups(self) -> tuple[page.QueryGroup, ...] | None:
         if self.query_dir is None:
             return None
-        counts = read_json(files.join(self.query_dir, "query.json"))
+        counts = read_groups(self.query_dir)
         halves = self._calibration().get("halves", {})
         if self.distillation is not None:
             halves = self.distillation.halves()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad.additive import Tally, total
+from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.io import aligned, files, traffic
 from beam_quad.io.batches import default_id
@@ -59,13 +60,17 @@ class PartSums:
     Attributes:
       files: The files written.
       counts: `read`, `selected`, `not_selected`, `rejected`, `tokens_selected` ..., and the same by source and cluster.
+      weights: Of the selected rows, where they are weighed.
     """
 
     files: tuple[WrittenPart, ...]
     counts: Tally
+    weights: WeightSums
 
     def __add__(self, other: "PartSums") -> "PartSums":
-        return PartSums(self.files + other.files, self.counts + other.counts)
+        return PartSums(
+            self.files + other.files, self.counts + other.counts, self.weights + other.weights
+        )
 
 
 @dataclasses.dataclass
@@ -122,21 +127,22 @@ class WriteSelection(Task):
             WrittenPart(files.join(self.output, path), sha256, num_rows, size)
             for path, sha256, num_rows, size in record["files"]
         )
-        return PartSums(parts, Tally(record["counts"]))
+        return PartSums(parts, Tally(record["counts"]), WeightSums(*record["weights"]))
 
     def do(self, piece: Part, model: Any) -> PartSums:
         counts: list[Tally] = []
         rejected: list[Rejected] = []
+        weights: list[WeightSums] = []
         selected_name = part_name(piece.number, piece.num_parts, self.output_format)
         selected = write_selected(
             files.join(self.output, "selected", selected_name),
-            self._select(piece, counts, rejected),
+            self._select(piece, counts, rejected, weights),
             self.corpus.plan().schema,
             weighted=self.weights is not None,
         )
         rejected_name = part_name(piece.number, piece.num_parts)
         refused = write_rejected(files.join(self.output, "rejected", rejected_name), rejected)
-        sums = PartSums((selected, refused), total(counts, Tally()))
+        sums = PartSums((selected, refused), total(counts, Tally()), total(weights, WeightSums()))
         _check_rows(selected, sums.counts["selected"])
         _check_rows(refused, sums.counts["rejected"] + sums.counts["bad_files"])
         record = {
@@ -150,6 +156,7 @@ class WriteSelection(Task):
                 for folder, f in (("selected", selected), ("rejected", refused))
             ],
             "counts": sums.counts.counts,
+            "weights": dataclasses.astuple(sums.weights),
         }
         write_json(self.paths(piece)[0], record)
         return sums
@@ -175,7 +182,7 @@ class WriteSelection(Task):
         manifest = self.summary.manifest(counts, sorted(parts, key=lambda part: part["path"]))
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         files.write_once(files.join(self.output, "manifest.json"), text.encode(), replace=True)
-        page = self.summary.report(manifest, counts)
+        page = self.summary.report(manifest, counts, sums.weights)
         files.write_once(files.join(self.output, "report.html"), page.encode(), replace=True)
         files.write_once(self.artifact, b"")
 
@@ -187,7 +194,11 @@ class WriteSelection(Task):
             )
 
     def _select(
-        self, part: Part, counts: list[Tally], rejected: list[Rejected]
+        self,
+        part: Part,
+        counts: list[Tally],
+        rejected: list[Rejected],
+        weighed: list[WeightSums],
     ) -> Iterator[Selected]:
         for split in self.corpus.splits()[part.first : part.last]:
             rows = self.corpus.rows(split, with_strings=True)
@@ -203,6 +214,7 @@ class WriteSelection(Task):
                 weights = None
                 if self.weights is not None:
                     weights = self.weights.of(self.corpus, split, rows)[kept.rows]
+                    weighed.append(WeightSums.of(weights))
                 why = _provenance(split, rows, kept)
                 yield Selected(split, split.first_row + kept.rows, why, weights)
 

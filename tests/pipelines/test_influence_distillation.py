@@ -61,6 +61,8 @@ def test_weights_are_positive_where_selected_and_sum_to_the_examples_of_the_corp
     counts = manifest_of(distilled)["counts"]
     assert min(weights) > 0
     assert sum(weights) == pytest.approx(counts["read"] - counts["rejected"], rel=1e-9)
+    equal = round(sum(weights) ** 2 / sum(weight**2 for weight in weights))
+    assert f", worth {equal} equal ones" in (distilled / "report.html").read_text()
 
 
 def test_rows_are_accounted_for_and_the_budget_is_met_to_within_one_example(
@@ -72,9 +74,17 @@ def test_rows_are_accounted_for_and_the_budget_is_met_to_within_one_example(
     assert tokens["budget"] <= tokens["selected"] < tokens["budget"] + 40
     by_examples = world.distill(tmp_path / "out", budget_tokens=None, budget_examples=77)
     assert by_examples["counts"]["selected"] == 77
-    everything = world.distill(tmp_path / "all", budget_tokens=1_000_000, weighted=True)
-    assert everything["counts"]["selected"] == 900
+
+
+def test_where_the_corpus_has_less_than_is_asked_for_all_is_taken_and_the_run_says_so(
+    world, tmp_path, capsys
+):
+    flags = {"budget_tokens": 1_000_000, "num_landmarks": 5000, "weighted": True}
+    everything = world.distill(tmp_path / "out", **flags)
+    assert everything["counts"]["selected"] == everything["counts"]["scored"] == 900
     assert "missing" in everything["shortfall"]
+    for told in (capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()):
+        assert "All 900 usable examples are landmarks" in told
 
 
 @pytest.mark.parametrize("change", ["order", "bundles_twice"])
@@ -197,6 +207,7 @@ def _export_state(world, path, scale):
         ({"optimizer_state": __file__, "curvature": "identity"}, "is no optimizer state"),
         ({"order": 2, "budget_tokens": None, "budget_examples": 30_000}, "at most 20,000"),
         ({"num_clusters": 5}, "unknown flag --num_clusters"),
+        ({"bugdet": 5}, "unknown flag --bugdet: neither ours nor Beam's; see --help"),
     ],
 )
 def test_a_command_that_cannot_be_is_one_line(world, tmp_path, capsys, flags, words):

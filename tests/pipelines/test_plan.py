@@ -36,8 +36,9 @@ def test_a_plan_for_several_targets_stores_what_is_found_on_disk(
     ("order", "also"), [(1, set()), (2, {"interactions"})], ids=["first", "second"]
 )
 def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, capsys, order, also):
-    lines = _plan(world, tmp_path / "out", capsys, order=order)
+    lines = _plan(world, tmp_path / "out", capsys, order=order, num_landmarks=5000)
     assert "912 rows" in lines["input"]
+    assert "912 landmarks (all there are, of 5,000 asked for)" in lines["policy"]
     assert "FitPropagation" in lines["stages"]
     assert "one forward pass of every example" in lines["selection:"]
     priced = {"embed", "curvature", "landmarks", "fit", "propagate", "allocate", "write"}

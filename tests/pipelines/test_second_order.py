@@ -47,6 +47,7 @@ def test_the_budget_is_held_and_weights_sum_to_the_examples_of_the_corpus(run):
     manifest = manifest_of(output)
     tokens, counts = manifest["tokens"], manifest["counts"]
     assert tokens["budget"] <= tokens["selected"] < tokens["budget"] + 40
+    assert "New in order 2" in (output / "report.html").read_text()
     rows = selected_rows(output)
     assert min(row["weight"] for row in rows) > 0
     assert sum(row["weight"] for row in rows) == pytest.approx(counts["read"] - counts["rejected"])

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from beam_quad import reporting
+from beam_quad.distillation import WeightSums
 from beam_quad.reporting import comparison
 from beam_quad.reporting.sections import targets
 from tests.reporting.parsed import Page
@@ -153,6 +154,28 @@ def test_a_page_with_targets_speaks_of_landmarks_and_not_of_a_pilot(distilled):
     assert "The halves of query group law rank the landmarks differently" in page
     assert "Correlation of the groups&#x27; scores in the landmarks" in page
     assert re.search(r"above [\d.]+ % of the landmarks", page)
+
+
+def test_every_target_shows_its_best_landmarks_and_what_the_second_order_changed(distilled):
+    items = [dataclasses.replace(make_target(name), shared=240) for name in ("law", "biomedicine")]
+    best = {
+        t.name: (reporting.Example(f"{t.name}#1", "A text.", float(t.influence.max()), 9),)
+        for t in items
+    }
+    page = reporting.render(distilled(*items, best=None, best_by_target=best))
+    assert all(row[-1] == "60 (20.0 %)" for row in cells(page))
+    for name in best:
+        shown = page[page.index(f"Highest for {name}") :]
+        assert shown.index(f"{name}#1") < shown.index("</article>")
+        assert "above 99.8 % of the landmarks" in shown[: shown.index("</article>")]
+    assert "New in order 2" not in reporting.render(distilled(make_target("law")))
+
+
+def test_weights_are_told_by_their_range_and_the_number_of_equal_ones(distilled):
+    weights = WeightSums.of(np.array([1.0, 3.0])) + WeightSums.of(np.array([2.0])) + WeightSums()
+    page = reporting.render(distilled(make_target("law"), weights=weights))
+    assert "weights 1.00 to 3.00, worth 3 equal ones" in page
+    assert weights.effective_number == pytest.approx(36 / 14)
 
 
 def test_names_of_targets_are_escaped_and_no_mathematics(distilled):

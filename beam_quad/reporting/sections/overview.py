@@ -124,6 +124,9 @@ def _selected(data: ReportData) -> Html:
     if data.clusters:
         used = sum(c.selected_documents > 0 for c in data.clusters)
         lines.append(tag("p", f"from {count(used)} of {count(len(data.clusters))} clusters"))
+    if data.weights is not None and (number := data.weights.effective_number):
+        low, high = decimal(data.weights.lowest), decimal(data.weights.highest)
+        lines.append(tag("p", f"weights {low} to {high}, worth {count(number)} equal ones"))
     return _tile("Selected examples", count(funnel.selected), *lines)
 
 

@@ -14,9 +14,11 @@ from beam_quad.reporting.comparison import (
 )
 from beam_quad.reporting.data import Example, ReportData, Scoring
 from beam_quad.reporting.formatting import correlation, count, decimal, percent, signed
-from beam_quad.reporting.markup import Column, Html, Section, join, table, tag
+from beam_quad.reporting.markup import Column, Html, Section, clean, join, table, tag
 from beam_quad.reporting.sections.common import ImageKey, figure
 from beam_quad.reporting.svg import RANDOM, SCORED, SELECTED
+
+_NAME_CHARACTERS = 60
 
 
 def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
@@ -126,13 +128,19 @@ def _histogram(data: ReportData) -> Html:
 
 def examples(data: ReportData) -> Section | None:
     """Shows the best and the worst scored examples side by side; None where there are neither."""
-    if not data.best and not data.worst:
+    rank = _rank_in_all(data)
+    lists = [("Highest", data.best or (), rank)]
+    for target in data.targets or ():
+        best = (data.best_by_target or {}).get(target.name, ())
+        title = f"Highest for {clean(target.name, _NAME_CHARACTERS)}"
+        lists.append((title, best, _rank(target.influence, "landmarks")))
+    lists.append(("Lowest", data.worst or (), rank))
+    lists = [each for each in lists if each[1]]
+    if not lists:
         return None
-    rank = _ranking(data)
     columns = [
         tag("div", tag("h3", title), *(_example(e, rank(e)) for e in items))
-        for title, items in (("Highest", data.best), ("Lowest", data.worst))
-        if items
+        for title, items, rank in lists
     ]
     lead = (
         "Of all scored examples, each with the share of the pilot's scores that lie below its own."
@@ -140,19 +148,22 @@ def examples(data: ReportData) -> Section | None:
     if data.targets:
         lead = "Of all landmarks, each with the share of them whose influence lies below its own."
         if len(data.targets) > 1:
-            lead += " Influence is that on the target for which it is highest."
-    is_ranked = any(rank(e) is not None for e in (*(data.best or ()), *(data.worst or ())))
+            lead += " Of the lowest, influence is that on the target for which it is highest."
+    is_ranked = any(rank(e) is not None for _, items, rank in lists for e in items)
     body = tag("div", *columns, class_="columns")
     return Section("examples", "Best and worst", body, lead if is_ranked else None)
 
 
-def _ranking(data: ReportData) -> Callable[[Example], str | None]:
-    """Says of an example how much of the pilot, or of the landmarks, it is above; None without either."""
-    values, sample = np.zeros(0), "pilot"
+def _rank_in_all(data: ReportData) -> Callable[[Example], str | None]:
     if data.targets:
-        values, sample = np.max([t.influence for t in data.targets], axis=0), "landmarks"
-    elif data.scores is not None and data.scores.pilot is not None:
-        values = finite(data.scores.pilot).influence
+        return _rank(np.max([t.influence for t in data.targets], axis=0), "landmarks")
+    if data.scores is not None and data.scores.pilot is not None:
+        return _rank(finite(data.scores.pilot).influence, "pilot")
+    return _rank(np.zeros(0), "pilot")
+
+
+def _rank(values: np.ndarray, sample: str) -> Callable[[Example], str | None]:
+    """Says of an example how much of a sample it is above; None where that is empty."""
 
     def rank(example: Example) -> str | None:
         if not len(values):

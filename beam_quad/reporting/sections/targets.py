@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from beam_quad.reporting import plots
 from beam_quad.reporting.comparison import (
@@ -61,6 +62,18 @@ def targets(data: ReportData) -> Section | None:
     return Section("targets", "Targets", join(body), _influence(data))
 
 
+def few_landmarks(manifest: Mapping[str, Any]) -> str | None:
+    """Says in a sentence that the corpus has fewer landmarks than were asked for; None where it has enough.
+
+    Args:
+      manifest: Of any run; only one of Influence Distillation has landmarks.
+    """
+    asked, found = manifest["config"].get("num_landmarks"), manifest.get("landmarks")
+    if not asked or not found or asked <= (drawn := found["scored"] + found["unscorable"]):
+        return None
+    return f"All {count(drawn)} usable examples are landmarks: the corpus has no {count(asked)} (--num_landmarks)."
+
+
 def poor_propagation(name: str, agreement: float | None) -> str | None:
     """Says what to do about a target whose influence is predicted poorly; None where it is predicted well enough.
 
@@ -110,7 +123,7 @@ def _preconditioned(options: Mapping[str, object]) -> str:
 
 
 def _table(items: Sequence[Target], tokens_selected: int) -> Html:
-    columns = (
+    columns = [
         Column("Target", "text"),
         Column("Selected examples"),
         Column("Selected tokens"),
@@ -126,8 +139,19 @@ def _table(items: Sequence[Target], tokens_selected: int) -> Html:
             hint="gain over that of as many tokens of the landmarks of highest exact influence",
         ),
         Column("Held-out r", hint="rank correlation of predicted with exact influence"),
-    )
-    return table(columns, (_row(target, tokens_selected) for target in items))
+    ]
+    rows = [_row(target, tokens_selected) for target in items]
+    if any(target.shared is not None for target in items):
+        hint = "examples that the first order does not select for it"
+        columns.append(Column("New in order 2", hint=hint))
+        rows = [(*row, _new(target)) for row, target in zip(rows, items, strict=True)]
+    return table(columns, rows)
+
+
+def _new(target: Target) -> str:
+    # What several targets together have too much is cut after it was counted.
+    new = max(0, target.selected_documents - (target.shared or 0))
+    return f"{count(new)} ({percent(ratio(new, target.selected_documents))})"
 
 
 def _row(target: Target, tokens_selected: int) -> tuple[object, ...]:
