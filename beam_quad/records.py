@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+OUTPUT_FORMATS = ("parquet", "jsonl", "jsonl.zst")
+
 
 class Reason(enum.StrEnum):
     """Why an input row was rejected. The values are written to `rejected/`; their order ranks them nowhere."""

@@ -11,7 +11,11 @@ _IN_TRACEBACK = re.compile(
     re.MULTILINE,
 )
 
-
+# Flink's job server calls a job failed that somebody has cancelled.
+_CANCELLED = re.compile(r"failed in state (?:CANCELLED|FAILED: \S*\.JobCancellationException)")
+_WORDS_OF_CANCELLED = (
+    "the job was cancelled; run the same command again, which goes on with what is done"
+)
 # What Beam adds to the message of an error, for which a user has no use.
 _STEP = re.compile(r" \[while running '.*'\]$")
 
@@ -25,7 +29,7 @@ def known_cause(error: BaseException | None) -> BeamQuadError | None:
         error = error.__cause__ or error.__context__
     found = _IN_TRACEBACK.findall(text)
     if not found:
-        return None
+        return BeamQuadError(_WORDS_OF_CANCELLED) if _CANCELLED.search(text) else None
     name, message = found[-1]
     is_usage = issubclass(getattr(errors, name, BeamQuadError), UsageError)
     return UsageError(message) if is_usage else BeamQuadError(message)

@@ -13,6 +13,7 @@ from beam_quad.io.batches import Columns
 from beam_quad.io.output import WEIGHT
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
+from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 
 # Of --embedder=jvp the proxy's own flags say these.
@@ -67,9 +68,10 @@ def look(options: RunOptions) -> Inputs:
     if options.needs_query:
         text_column = options.query_text_column or options.text_column
         for name, globs in options.query.items():
-            query[name] = plan_input(globs, text_column=text_column, is_query=True)
+            flag = "--query" if name == PLAIN_QUERY else f"--query_group={name}"
+            query[name] = plan_input(globs, text_column=text_column, is_query=True, flag=flag)
             if not _has_text(query[name], text_column):
-                raise UsageError(f"no usable text in the query {', '.join(globs)}; check its rows")
+                raise UsageError(f"{flag}: no usable text in {', '.join(globs)}; check its rows")
     proxy, proxy_fingerprint = _proxy(options), ""
     skeleton = None
     if proxy is not None:

@@ -1,5 +1,6 @@
 """Jobs on clusters, which outlive the process that launched them: their names, and whether one has ended."""
 
+import http.client
 import json
 import logging
 import urllib.request
@@ -16,6 +17,7 @@ from apache_beam.options.pipeline_options import (
     TestOptions,
 )
 
+from beam_quad.errors import UsageError
 from beam_quad.io.owners import Owner
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,23 @@ def name(options: PipelineOptions) -> str:
     if service and cloud.job_name is None:
         cloud.job_name = f"quad-{uuid.uuid4().hex[:12]}"
     return f"{service}/{cloud.job_name}" if service else ""
+
+
+def check_cluster(options: PipelineOptions) -> None:
+    """Refuses a Flink cluster that does not answer, for which Beam's job server would wait for minutes.
+
+    Raises:
+      UsageError: With its address.
+    """
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if options.view_as(StandardOptions).runner != "FlinkRunner" or master in _OWN_CLUSTERS:
+        return
+    try:
+        _jobs_on_flink(master)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UsageError(
+            f"no Flink cluster answers at --flink_master={master} ({error}); start it, or pass its REST address, HOST:PORT"
+        ) from error
 
 
 def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
@@ -112,8 +131,11 @@ def _ended_on_dataflow(options: PipelineOptions, job: str, client: Any = None) -
 
 
 def _ended_on_flink(options: PipelineOptions, job: str) -> list[bool]:
-    master = options.view_as(FlinkRunnerOptions).flink_master
+    jobs = _jobs_on_flink(options.view_as(FlinkRunnerOptions).flink_master)
+    return [each["state"] in _FLINK_ENDED for each in jobs if each["name"] == job]
+
+
+def _jobs_on_flink(master: str) -> list[dict[str, Any]]:
     url = master if "://" in master else f"http://{master}"
     with urllib.request.urlopen(f"{url.rstrip('/')}/jobs/overview", timeout=_TIMEOUT_S) as answer:
-        jobs = json.load(answer)["jobs"]
-    return [each["state"] in _FLINK_ENDED for each in jobs if each["name"] == job]
+        return list(json.load(answer)["jobs"])

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -19,7 +21,7 @@ from beam_quad.io import files, traffic
 from beam_quad.io.lock import OutputLock
 from beam_quad.reporting.formatting import size
 from beam_quad.reporting.sections.query import poor_agreement
-from beam_quad.reporting.sections.targets import poor_propagation
+from beam_quad.reporting.sections.targets import few_landmarks, poor_propagation
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token
 from pipelines import jobs, progress
@@ -71,6 +73,9 @@ def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]
     chain = wiring.build(options, inputs)
     output = files.absolute(options.output)
     is_complete = _check_output(output, chain.fingerprint)
+    if not is_complete:
+        _check_writable("output", options.output)
+        _check_writable("artifacts", options.artifacts or options.output)
     if options.plan:
         print(wiring.describe(options, inputs, chain))
         return 0
@@ -78,6 +83,7 @@ def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]
         print(f"{output} is complete already: the same configuration and the same input")
         _print_summary(output)
         return 0
+    jobs.check_cluster(beam_options)
     lock = OutputLock(output, jobs.is_done(beam_options))
     lock.acquire(take_over=options.take_over)
     try:
@@ -134,6 +140,17 @@ def _check_accelerator(options: RunOptions, beam_arguments: Sequence[str]) -> No
     if options.accelerator and any("accelerator=" in argument for argument in beam_arguments):
         raise UsageError(
             "pass --accelerator for the stages with a model, or Beam's accelerator for all, not both"
+        )
+
+
+def _check_writable(flag: str, folder: str) -> None:
+    if not files.is_local(folder):
+        return
+    path = pathlib.Path(files.absolute(folder))
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not (os.path.isdir(there) and os.access(there, os.W_OK)):
+        raise UsageError(
+            f"--{flag}={folder} cannot be written: {there} is no folder that may be written to"
         )
 
 
@@ -234,6 +251,8 @@ def _print_summary(output: str) -> None:
             print(line)
     for line in _about_scoring(manifest.get("scoring") or {}):
         print(line)
+    if words := few_landmarks(manifest):
+        print(f"note: {words}")
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")
     print(f"report: {files.join(output, 'report.html')}")

@@ -7,8 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from beam_quad.errors import UsageError
 
 # Options that Beam's Flink job server knows and the Python SDK passes on without knowing.
@@ -25,6 +23,10 @@ _JOB_SERVER_FLAGS = frozenset(
         "--number_of_execution_retries",
     }
 )
+# A letter that is missing or wrong in a name of five; lower, --eta passes for --tau.
+_NEAR = 0.85
+# The group of what --query names.
+PLAIN_QUERY = "query"
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -79,6 +81,11 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
     Raises:
       UsageError: Naming the first of them.
     """
+    if not arguments:
+        return
+    # Only now: Beam takes seconds to import, for which --help or a flag that is missing shall not wait.
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     beam = Parser(add_help=False, allow_abbrev=False)
     for options in [PipelineOptions, *_subclasses(PipelineOptions)]:
         options._add_argparse_args(_Tolerant(beam))
@@ -86,7 +93,7 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
     for argument in unknown:
         name = argument.split("=", 1)[0]
         if argument.startswith("--") and name not in _JOB_SERVER_FLAGS:
-            close = difflib.get_close_matches(name, ours._option_string_actions, n=1)
+            close = difflib.get_close_matches(name, ours._option_string_actions, 1, _NEAR)
             hint = f"did you mean {close[0]}?" if close else "see --help"
             raise UsageError(f"unknown flag {name}: neither ours nor Beam's; {hint}")
         if argument.startswith("-") and not argument.startswith("--"):
@@ -124,7 +131,7 @@ def _split_named(texts: list[str]) -> list[str]:
 
 
 def _query_groups(plain: list[str], named: list[str]) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, list[str]] = {"query": list(plain)} if plain else {}
+    groups: dict[str, list[str]] = {PLAIN_QUERY: list(plain)} if plain else {}
     for text in _split_named(named):
         name, separator, glob = text.partition("=")
         if not separator or not glob or not _GROUP_NAME.fullmatch(name):

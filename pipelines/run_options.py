@@ -6,7 +6,7 @@ import os
 from typing import Any, Literal
 
 from beam_quad.errors import UsageError
-from beam_quad.io.output import OUTPUT_FORMATS
+from beam_quad.records import OUTPUT_FORMATS
 from pipelines.parsing import SWITCH
 
 CURVATURES = ("ekfac", "kfac", "identity")

@@ -13,9 +13,7 @@ import pyarrow.parquet as pq
 from beam_quad.errors import BadFileError
 from beam_quad.io import files, formats, json_rows, rows
 from beam_quad.io.schemas import PROVENANCE
-from beam_quad.records import Reason, Split
-
-OUTPUT_FORMATS = ("parquet", "jsonl", "jsonl.zst")
+from beam_quad.records import OUTPUT_FORMATS, Reason, Split
 
 PROVENANCE_TYPE = pa.struct(
     [

@@ -52,6 +52,7 @@ def plan_input(
     split_bytes: int = SPLIT_BYTES,
     num_threads: int = 16,
     is_query: bool = False,
+    flag: str = "--input",
 ) -> InputPlan:
     """Plans the input and refuses what cannot be one corpus, before anything is written or started.
 
@@ -65,6 +66,7 @@ def plan_input(
       split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
       num_threads: Files opened at once.
       is_query: Whether `.txt` files, one text each, are inputs too.
+      flag: What the patterns were given by, for errors.
 
     Raises:
       UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
@@ -72,12 +74,12 @@ def plan_input(
         name.
     """
     columns = Columns(text_column, id_column, tokens_column)
-    infos = _find_all(patterns)
+    infos = _find_all(patterns, flag)
     root = files.absolute(input_root) if input_root else _common_folder(infos)
     shards = _name_shards(infos, root)
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         summaries = _summarise_all(pool, shards, columns, is_query)
-    schema = _schema_of_all(shards, summaries, columns)
+    schema = _schema_of_all(shards, summaries, columns, flag)
     splits = [
         split
         for (shard, info), summary in zip(shards.items(), summaries, strict=True)
@@ -95,15 +97,15 @@ def plan_input(
     )
 
 
-def _find_all(patterns: Sequence[str]) -> list[files.FileInfo]:
+def _find_all(patterns: Sequence[str], flag: str) -> list[files.FileInfo]:
     singles = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
     if not singles:
-        raise UsageError("no input; pass --input with a glob, a file or a folder")
+        raise UsageError(f"{flag} is empty; pass a glob, a file or a folder")
     found: set[files.FileInfo] = set()
     for single in singles:
         matches = [info for info in files.find(single) if not _is_hidden(info.path, single)]
         if not matches:
-            raise UsageError(f"{single} matches no file; check the path")
+            raise UsageError(f"{flag}: {single} matches no file; check the path")
         found.update(matches)
     return sorted(found)
 
@@ -170,12 +172,17 @@ def _summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
 
 
 def _schema_of_all(
-    shards: dict[str, files.FileInfo], summaries: Iterable[ShardSummary], columns: Columns
+    shards: dict[str, files.FileInfo],
+    summaries: Iterable[ShardSummary],
+    columns: Columns,
+    flag: str,
 ) -> pa.Schema:
     pairs = zip(shards.values(), summaries, strict=True)
     known = [(info.path, summary.schema) for info, summary in pairs if summary.schema is not None]
     if not known:
-        raise UsageError(f"no input file has a row with a column {columns.text!r}; check --input")
+        raise UsageError(
+            f"{flag}: no file has a row with a column {columns.text!r}; check its rows"
+        )
     schema = schemas.unify(known)
     schemas.check_types(schema, columns)
     return schema

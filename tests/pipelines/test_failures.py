@@ -33,6 +33,14 @@ def test_the_name_of_the_step_is_taken_off_a_message():
     assert str(known_cause(error)) == "no usable text; check it"
 
 
+@pytest.mark.parametrize(
+    "state", ["CANCELLED: unknown error", "FAILED: org.apache.flink.runtime.client.JobCancellationException: Job was"]
+)  # fmt: skip
+def test_a_job_that_somebody_cancelled_is_said_to_be(state):
+    known = known_cause(RuntimeError(f"Pipeline quad-1_b7b6 failed in state {state}"))
+    assert "the job was cancelled; run the same command again" in str(known)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("worker lost"), KeyError("beam_quad.errors")])
 def test_what_is_not_ours_stays_what_it_is(error):
     assert known_cause(error) is None

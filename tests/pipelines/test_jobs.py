@@ -18,7 +18,7 @@ from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
     JobsV1Beta3RestTransport,
 )
 
-from beam_quad.errors import LockedError
+from beam_quad.errors import LockedError, UsageError
 from beam_quad.io.lock import OutputLock
 from beam_quad.io.owners import Owner
 from pipelines import jobs
@@ -118,6 +118,16 @@ def test_a_job_of_which_nobody_tells_has_not_ended(address, caplog):
     owner = dataclasses.replace(Owner.here(), started=LONG_AGO, job=f"flink:{master}/b")
     assert not jobs.is_done(options)(owner)
     assert "it is not known" in caplog.text
+
+
+def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_submitted(address):
+    jobs.check_cluster(PipelineOptions(["--runner=FlinkRunner", f"--flink_master={address}"]))
+    for own in ([], ["--runner=FlinkRunner"], ["--runner=FlinkRunner", "--flink_master=[local]"]):
+        jobs.check_cluster(PipelineOptions(own))
+    for master in ("127.0.0.1:1", f"{address}/elsewhere", "127.0.0.1:port"):
+        options = PipelineOptions(["--runner=FlinkRunner", f"--flink_master={master}"])
+        with pytest.raises(UsageError, match="no Flink cluster answers at --flink_master"):
+            jobs.check_cluster(options)
 
 
 @pytest.mark.parametrize(

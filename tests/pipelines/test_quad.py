@@ -270,14 +270,18 @@ def test_jsonl_output_carries_the_rows_as_they_were(world, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"input": "/nowhere/*.parquet"}, "nowhere"),
+        ({"input": "/nowhere/*.parquet"}, "--input: /nowhere/*.parquet matches no file"),
+        ({"query": "/nowhere/*.txt"}, "--query: /nowhere/*.txt matches no file"),
+        ({"query_group": "law=/nowhere"}, "--query_group=law: /nowhere matches no file"),
         ({"query": None}, "--query"),
         ({"budget_tokens": 0}, "budget_tokens"),
         ({"proxy_model": "/nowhere/model"}, "nowhere"),
-        ({"no_such_flag": 1}, "--no_such_flag"),
+        ({"no_such_flag": 1}, "--no_such_flag: neither ours nor Beam's; see --help"),
+        ({"num_cluster": 1}, "did you mean --num_clusters?"),
         ({"text_column": "body"}, "body"),
         ({"device": "cuda:7"}, "cuda:7"),
         ({"embedder": "/nowhere/encoder"}, "nowhere"),
+        ({"artifacts": f"{__file__}/run"}, f"cannot be written: {__file__} is no folder"),
         ({"layers": "regex:nothing_like_it"}, "nothing_like_it"),
         ({"num_rounds": 51}, "num_rounds"),
         ({"query_weight": ["other=1"]}, "other"),
@@ -294,6 +298,16 @@ def test_a_command_that_cannot_be_carried_out_is_one_line_and_writes_nothing(
     assert "\n" not in message
     assert words in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["--input=a", "--tau=high"]])
+def test_what_needs_no_pipeline_is_answered_before_beam_and_torch_are_imported(arguments):
+    program = (
+        "import sys\nfrom pipelines import quad\n"
+        "try: quad.main(sys.argv[1:])\n"
+        "finally: assert not {'apache_beam', 'pyarrow', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
 
 
 def test_an_output_of_another_configuration_is_refused(world, finished, capsys):
