@@ -11,6 +11,7 @@ from torch import nn
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.spec import EmbedderSpec
 from beam_quad.errors import DeviceError, IntegrityError, UsageError
+from beam_quad.gradients.passes import is_out_of_memory
 
 # Texts per micro-batch; halved along the ladder when a GPU's memory runs out. A CPU gains nothing from larger ones.
 _LADDER = {"cpu": (32,), "cuda": (256, 128, 64, 32, 16, 8)}
@@ -82,7 +83,9 @@ class SentenceEmbedder:
         for batch_size in self._ladder[:-1]:
             try:
                 return self._encode_in_batches(texts, batch_size)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self.num_halvings += 1
                 torch.cuda.empty_cache()
         return self._encode_in_batches(texts, self._ladder[-1])

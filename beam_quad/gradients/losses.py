@@ -1,7 +1,7 @@
 """The causal language model's loss and its gradient at the logits, written out.
 
 Only what lies between the logits and the lowest tracked layer goes through autograd: the loss itself is a softmax,
-whose gradient is known, so that no [tokens, vocabulary] float32 tensor is ever kept.
+whose gradient is known, so that beside the logits, in the model's dtype, and their gradient nothing of their size is kept.
 """
 
 import math

@@ -19,6 +19,8 @@ T = TypeVar("T")
 Record = Callable[[str, torch.Tensor, torch.Tensor], None]
 # A GPU that cannot hold so few tokens will not hold fewer.
 _FEWEST_TOKENS = 8
+# What says in an error that a CPU has no memory left; torch has no type for it.
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 def logits(proxy: Proxy, batch: MicroBatch) -> torch.Tensor:
@@ -80,20 +82,22 @@ def backward(
       modules: Names of the modules to watch.
       batch: The windows.
       weights: Weight of each position's loss, [batch, length].
-      record: Called once for each use of a module, in the order of the backward pass.
+      record: Called once for each module, in the order of the backward pass.
       uniforms: Where given, labels are drawn from the model with these, float64 [batch, length].
 
     Raises:
-      UsageError: If the model never calls a module, or calls it with something else than its tokens.
+      UsageError: If the model does not call a module once, or calls it with something else than its tokens.
     """
 
-    def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
+    def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         a = _by_token(name, inputs.detach(), batch.tokens)
         if not output.requires_grad:
-            output.requires_grad_()
+            # No leaf: OLMo clips its queries in place.
+            output = output.requires_grad_().clone()
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda g: record(name, a, _by_token(name, g, batch.tokens))
         )
+        return output
 
     with proxy.lock:
         with _watching(proxy, modules, use), torch.enable_grad():
@@ -118,17 +122,18 @@ def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block
       Blocks by the name of their group's first module, each in the order of `blocks`.
 
     Raises:
-      UsageError: If the model never calls a module, or calls it with something else than its tokens.
+      UsageError: If the model does not call a module once, or calls it with something else than its tokens.
     """
     modules = tracked.by_module(blocks)
     tokens = torch.zeros(1, 2, dtype=torch.long, device=proxy.device)
     uses: dict[str, list[Hashable]] = {name: [] for name in modules}
     alive = []  # memory that is not freed holds no other tensor
 
-    def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
+    def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         a = _by_token(name, inputs, tokens)
         alive.append(a)
         uses[name].append((a.data_ptr(), a._version, a.shape, a.stride()))
+        return output
 
     with proxy.lock, _watching(proxy, modules, use), torch.no_grad():
         proxy.model(input_ids=tokens, use_cache=False)
@@ -145,15 +150,23 @@ def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block
 def _watching(
     proxy: Proxy,
     modules: Iterable[str],
-    use: Callable[[str, torch.Tensor, torch.Tensor], None],
+    use: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Iterator[None]:
-    """Shows `use` the name, the input and the output at every call of a module; each has to be called."""
+    """Shows `use` the name, the input and the output of every module, and puts what it gives in the output's place.
+
+    Each has to be called once: a gradient is the sum over a module's calls, and squares are not those of their sum.
+    """
     unused = dict.fromkeys(modules)
 
-    def hook(name: str) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], None]:
-        def call(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            unused.pop(name, None)
-            use(name, inputs[0], output)
+    def hook(name: str) -> Callable[[Any, tuple[torch.Tensor], torch.Tensor], torch.Tensor]:
+        def call(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+            if name not in unused:
+                raise errors.UsageError(
+                    f"{name} is tracked, but texts pass through it more than once; "
+                    "choose other layers with --layers regex:..."
+                )
+            del unused[name]
+            return use(name, inputs[0], output)
 
         return call
 
@@ -185,6 +198,11 @@ def _by_token(name: str, values: torch.Tensor, tokens: torch.Tensor) -> torch.Te
     return values.reshape(batch, length, -1)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
+
+
 def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
     """Computes with the proxy's `max_batch_tokens`, and all over again with half of it where memory runs out.
 
@@ -205,7 +223,9 @@ def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
     while True:
         try:
             return compute(max_batch_tokens)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if max_batch_tokens <= _FEWEST_TOKENS:
                 raise errors.UsageError(
                     f"one window does not fit into the memory of {proxy.device}; "

@@ -30,6 +30,9 @@ _DEFAULT_CONTEXT = 1024
 # What starting a micro-batch costs in tokens, on a CPU (measured) and on CUDA, where a pass of a few hundred launches
 # takes as long as some thousand tokens of a model of 100 M parameters (estimated).
 _START_TOKENS = {"cpu": 128, "cuda": 1024}
+# Logits of one micro-batch: 1 GB and 4 GB of float32, and as much for their gradient. It binds where the vocabulary has
+# more than 32,768 or 131,072 entries, with the default of 8,192 tokens.
+_LOGIT_ENTRIES = {"cpu": 1 << 28, "cuda": 1 << 30}
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -142,8 +145,10 @@ class Proxy:
         self, windows: Sequence[Window], max_batch_tokens: int
     ) -> Iterator[MicroBatch]:
         """Cuts windows into micro-batches for the device; see `windows.micro_batches`."""
-        start_tokens = _START_TOKENS[self.device.type]
-        return micro_batches(windows, self.context_length, max_batch_tokens, start_tokens)
+        device = self.device.type
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        max_batch_tokens = max(1, min(max_batch_tokens, _LOGIT_ENTRIES[device] // vocabulary))
+        return micro_batches(windows, self.context_length, max_batch_tokens, _START_TOKENS[device])
 
 
 def load_proxy(spec: ProxySpec) -> Proxy:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from beam_quad import seeding
+from beam_quad.gradients.passes import is_out_of_memory
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.io import files
@@ -127,7 +127,9 @@ class CalibrateScoring(ModelTask):
         exact = sample.column("influence").to_numpy()
         try:
             found = calibrate(proxy, blocks, vector, sample.column("text").to_pylist(), exact)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             reason = f"Twice the tracked weights do not fit into the memory of {proxy.device} beside the model."
             _log.warning("%s Scoring exactly.", reason)
             return {"way": EXACT, "reason": reason}

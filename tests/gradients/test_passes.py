@@ -4,6 +4,7 @@ from torch import nn
 
 from beam_quad import errors
 from beam_quad.gradients import find_blocks, passes, windows
+from beam_quad.gradients import proxy as gradients_proxy
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
 
@@ -102,13 +103,16 @@ def test_hooks_are_removed_even_after_an_error():
     assert not proxy.model.get_submodule("model.layers.0.self_attn.q_proj")._forward_hooks
 
 
-def test_memory_that_runs_out_halves_the_batch_for_this_call_only():
+@pytest.mark.parametrize("is_real", [False, True])
+def test_memory_that_runs_out_halves_the_batch_for_this_call_only(is_real):
     proxy = tiny.proxy(max_batch_tokens=64)
     tried = []
 
     def compute(max_batch_tokens):
         tried.append(max_batch_tokens)
         if max_batch_tokens > 16:
+            if is_real:
+                torch.empty(1 << 60, dtype=torch.uint8)
             raise torch.OutOfMemoryError
         return "done"
 
@@ -116,6 +120,27 @@ def test_memory_that_runs_out_halves_the_batch_for_this_call_only():
     assert tried == [64, 32, 16]
     assert proxy.num_halvings == 2
     assert proxy.max_batch_tokens == 64
+
+
+def test_an_error_of_another_kind_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shape"):
+        passes.with_halving(tiny.proxy(), lambda _: torch.zeros(2).view(3))
+
+
+def test_a_large_vocabulary_makes_small_batches(monkeypatch):
+    proxy = tiny.proxy(max_batch_tokens=64)
+    monkeypatch.setitem(gradients_proxy._LOGIT_ENTRIES, "cpu", 20 * tiny.VOCABULARY)
+    windows = proxy.read(tiny.texts([8, 8, 8, 8, 8])).windows
+    sizes = [batch.tokens.numel() for batch in proxy.micro_batches(windows, 64)]
+    assert max(sizes) == 16
+    assert sum(sizes) == 40
+
+
+def test_a_module_that_is_called_twice_is_refused_by_name():
+    proxy = tiny.proxy()
+    proxy.model.model.layers[1] = proxy.model.model.layers[0]
+    with pytest.raises(errors.UsageError, match=r"layers\.0\.self_attn\.q_proj .* more than once"):
+        _record_pass(proxy, ["model.layers.0.self_attn.q_proj"], [1, 2, 3], 16)
 
 
 def test_memory_that_is_too_small_is_said():

@@ -47,6 +47,8 @@ _CONFIGS = {
     "gemma3": lambda: transformers.Gemma3TextConfig(**_SLIDING, head_dim=4),
     "phi3": lambda: transformers.Phi3Config(**_GROUPED, rms_norm_eps=1e-6),
     "olmo2": lambda: transformers.Olmo2Config(**_GROUPED),
+    # Queries, keys and values are clipped in place.
+    "olmo": lambda: transformers.OlmoConfig(**_GROUPED, clip_qkv=0.5),
     "smollm3": lambda: transformers.SmolLM3Config(**_GROUPED),
     # 2-D inputs of fc1, next to the attention.
     "opt": lambda: transformers.OPTConfig(
