@@ -68,7 +68,27 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     values["input"] = tuple(values["input"])
     today = datetime.datetime.now(datetime.UTC).date()
     values["output"] = values["output"].replace("{date}", today.isoformat())
+    values["threads"] = values["threads"] or _threads_of_a_process(rest)
+    if values["dtype"] is None:
+        # A GPU's rate in bfloat16 is fifteen times that in float32; see `reporting.devices`.
+        values["dtype"] = "float32" if values["device"] == "cpu" else "bfloat16"
     return values, rest
+
+
+def _threads_of_a_process(arguments: Sequence[str]) -> int:
+    """Shares the cores that this process may use among Beam's local worker processes."""
+    # It knows the limits of containers and of schedulers, which os.cpu_count() does not.
+    import joblib
+
+    beam = Parser(add_help=False, allow_abbrev=False)
+    beam.add_argument("--direct_running_mode")
+    beam.add_argument("--direct_num_workers", type=int, default=1)
+    local = beam.parse_known_args(arguments)[0]
+    cores: int = joblib.cpu_count()
+    if local.direct_running_mode != "multi_processing":
+        return cores
+    # 0 is a process for every core.
+    return max(1, cores // (local.direct_num_workers or cores))
 
 
 def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 from typing import Any, Literal
 
 from beam_quad.errors import UsageError
@@ -177,8 +176,16 @@ def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -
     add("--max_windows", type=int, default=4, help="windows of a text that are scored")
     add("--max_batch_tokens", type=int, default=8192, help="padded tokens of a micro-batch")
     add("--device", default="cpu", help="cpu, cuda or cuda:N; there is no fallback")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the proxy")
-    add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a model")
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the proxy; default float32 on a CPU, bfloat16 on a GPU",
+    )
+    add(
+        "--threads",
+        type=int,
+        help="CPU threads of a model; default all cores, over the number of local worker processes",
+    )
     return group
 
 

@@ -36,8 +36,6 @@ _PATTERNS = {
     "tau": rf"-?{_NUMBER}",
 }
 _PATTERNS_BY_TYPE = {int: r"[0-9]+", float: _NUMBER}
-# Defaults that are looked up where the pipeline is launched, and are no part of a template.
-_OF_THE_MACHINE = ("threads",)
 
 
 _PIPELINES = {
@@ -76,7 +74,7 @@ def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
     }
     if action.choices:
         parameter["enumOptions"] = [{"value": str(choice)} for choice in action.choices]
-    if action.default not in (None, []) and action.dest not in _OF_THE_MACHINE:
+    if action.default not in (None, []):
         parameter["defaultValue"] = _text(action.default)
     return parameter
 
