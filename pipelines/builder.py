@@ -198,7 +198,7 @@ class Builder:
             self.tasks += [
                 SampleTexts(self.corpus, sample, options.curvature_examples),
                 curvature.SumCovariances(fit, fitted),
-                curvature.Eigendecompose(fitted),
+                curvature.Eigendecompose(fitted, proxy.num_threads),
             ]
         if kind == "ekfac":
             self.tasks.append(curvature.SumEigenvalues(fit, fitted))

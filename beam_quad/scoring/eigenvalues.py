@@ -63,7 +63,7 @@ def eigenvalue_sums(
       labels: As for the covariances.
 
     Returns:
-      One sum per input, by its first module, on the proxy's device, float32 (float64 for a float64 model).
+      One sum per input, by its first module, on the CPU, float32 (float64 for a float64 model).
 
     Raises:
       ValueError: If a block has no basis.
@@ -91,7 +91,7 @@ def eigenvalue_sums(
             rotation.forget_inputs()
             sample.run(list(modules), batch, record)
         return {
-            name: EigenvalueSum({b: squares[b] for b in group}, len(sample.windows))
+            name: EigenvalueSum({b: squares.pop(b).cpu() for b in group}, len(sample.windows))
             for name, group in rotation.groups.items()
         }
 

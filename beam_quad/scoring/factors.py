@@ -131,7 +131,7 @@ def covariance_sums(
       labels: "sampled" from the model (the true Fisher), or the text's own ("empirical").
 
     Returns:
-      One sum per input, by its first module, on the proxy's device, float32 (float64 for a float64 model).
+      One sum per input, by its first module, on the CPU, float32 (float64 for a float64 model).
 
     Raises:
       UsageError: If texts do not pass through a tracked module, token by token.
@@ -178,10 +178,11 @@ class _Covariances:
             _add_outer(self._gradient[block.name], block.select(g).to(self._dtype))
 
     def sums(self, num_tokens: int, num_sequences: int) -> dict[str, CovarianceSum]:
+        """Gives the sums away; nothing can be recorded any more."""
         return {
             name: CovarianceSum(
-                _symmetrized(self._activation[name]),
-                {block.name: _symmetrized(self._gradient[block.name]) for block in group},
+                _taken(self._activation, name),
+                {block.name: _taken(self._gradient, block.name) for block in group},
                 num_tokens,
                 num_sequences,
             )
@@ -198,9 +199,11 @@ def _add_outer(total: torch.Tensor, vectors: torch.Tensor) -> None:
     total.addmm_(rows.T, rows)
 
 
-def _symmetrized(total: torch.Tensor) -> torch.Tensor:
-    """Replaces the lower triangle, which a product may round otherwise, by the upper."""
-    return total.triu() + total.triu(1).T
+def _taken(totals: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """Takes a sum off the device, its lower triangle, which a product may round otherwise, replaced by the upper."""
+    # In place, and gone from the device before the next: all of them may fill it, and a second copy would not fit.
+    total = totals.pop(name).triu_()
+    return total.add_(total.triu(1).T).cpu()
 
 
 def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class _Cache:
-    """Values by name, each made once; the least recently used is dropped above a number of them."""
+    """Values by name, each made once; the least recently used make room for a new one before it is made."""
 
     def __init__(self, max_values: int) -> None:
         self._max_values = max_values
@@ -32,20 +32,27 @@ class _Cache:
                 if key in self._values:
                     self._values.move_to_end(key)
                     return self._values[key]
+                self._keep(self._max_values - 1)
             # Outside the guard: making one value may ask for another.
             value = make()
             with self._guard:
                 self._values[key] = value
-                while len(self._values) > self._max_values:
-                    dropped, _ = self._values.popitem(last=False)
-                    self._locks.pop(dropped, None)
+                self._keep(self._max_values)
             return value
+
+    def _keep(self, num_values: int) -> None:
+        while len(self._values) > num_values:
+            dropped, _ = self._values.popitem(last=False)
+            self._locks.pop(dropped, None)
 
 
 # Small artifacts come and go with the rounds and the groups of arms, of which there are at most 50 and 256. They must
 # not drive a model out: a second copy of it may not fit its device.
 _artifacts = _Cache(512)
-_models = _Cache(8)
+# Stages follow each other, so that one of their models is in use at a time: the pilot's scorer, with a vector for each
+# query group, would lie on the device beside that of the rounds. The proxy that both are made of stays.
+_models = _Cache(1)
+_proxies = _Cache(8)
 
 
 def cached(key: Hashable, make: Callable[[], T]) -> T:
@@ -54,13 +61,17 @@ def cached(key: Hashable, make: Callable[[], T]) -> T:
 
 
 def cached_model(key: Hashable, make: Callable[[], T]) -> T:
-    """Returns the process's model for `key`, made by the first caller while the others wait."""
+    """Returns the process's model for `key`, made by the first caller while the others wait.
+
+    There is one at a time: that of another key is dropped first. What such models share is cached on its own, as
+    proxies are.
+    """
     return _models.get(key, make)
 
 
 def cached_proxy(spec: ProxySpec) -> Proxy:
     """Loads a proxy, once per process."""
-    return cached_model(("proxy", spec), lambda: load_proxy(spec))
+    return _proxies.get(spec, lambda: load_proxy(spec))
 
 
 def proxy_key(spec: ProxySpec, fingerprint: str) -> str:

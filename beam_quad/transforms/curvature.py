@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
@@ -27,7 +28,7 @@ from beam_quad.scoring import (
     query_gradient,
     tensors,
 )
-from beam_quad.scoring.vectors import Vectors, combine_vectors, save_vectors
+from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
 from beam_quad.transforms.cache import cached_proxy, proxy_key
 from beam_quad.transforms.corpus import read_json, write_json
 from beam_quad.transforms.stage import ModelTask, Task
@@ -137,9 +138,11 @@ class Eigendecompose(Task):
 
     Args:
       folder: Folder of `SumCovariances`; the bases go there too.
+      num_threads: CPU threads of the run, as of its proxy; None leaves torch's own choice.
     """
 
     folder: str
+    num_threads: int | None = None
 
     @property
     def name(self) -> str:
@@ -166,6 +169,7 @@ class Eigendecompose(Task):
             CovarianceSum.load(files.read_bytes(_part_path(self.folder, "covariances", piece, g)))
             for g in range(NUM_GROUPS)
         )
+        _set_threads(self.num_threads)
         basis = eigenbasis(functools.reduce(operator.add, parts))
         files.write_once(self.paths(piece)[0], basis.save())
         return Tally({"inputs": 1})
@@ -284,19 +288,16 @@ class FitQueryVectors(_FitTask):
         return Tally(counts)
 
     def finish(self, total: Tally) -> None:
-        halves: Vectors = {}
-        shares: dict[str, dict[str, float]] = {}
-        for number, group in enumerate(self.query):
-            sums = {half_name(group.name, half): self._sum(number, half) for half in HALVES}
-            num_examples = sum(each.num_examples for each in sums.values())
-            filled = {name: each for name, each in sums.items() if each.num_examples} or sums
-            halves |= {name: each.mean() for name, each in filled.items()}
-            shares[group.name] = {n: each.num_examples / num_examples for n, each in filled.items()}
+        # The halves of all groups are in memory at once, so that one pass over the eigenbases preconditions them: one a
+        # group would read the curvature, several times a vector's size, as often as there are groups. Beside them lie
+        # two more vectors at most: parts that are added up, or a whole that is made of its halves, which then go.
+        _set_threads(self.fit.proxy.num_threads)
+        halves, shares = self._half_means()
         self._precondition(halves)
-        files.write_once(halves_path(self.folder), save_vectors(halves))
+        _write_vectors(halves_path(self.folder), halves)
         # Preconditioning is linear, so that the vector of the whole group is made of those of its halves.
         whole = {
-            group: combine_vectors({name: halves[name] for name in own}, own)
+            group: combine_vectors({name: halves.pop(name) for name in own}, own)
             for group, own in shares.items()
         }
         groups = {
@@ -308,7 +309,19 @@ class FitQueryVectors(_FitTask):
             for number, group in enumerate(self.query)
         }
         write_json(files.join(self.folder, "query.json"), groups)
-        files.write_once(self.artifact, save_vectors(whole))
+        _write_vectors(self.artifact, whole)
+
+    def _half_means(self) -> tuple[Vectors, dict[str, dict[str, float]]]:
+        """Takes the mean gradients of the halves that have a text, and each group's shares of its texts by half."""
+        halves: Vectors = {}
+        shares: dict[str, dict[str, float]] = {}
+        for number, group in enumerate(self.query):
+            totals = {half_name(group.name, half): self._sum(number, half) for half in HALVES}
+            counts = {name: total.num_examples for name, total in totals.items()}
+            filled = [name for name, count in counts.items() if count] or list(counts)
+            halves |= {name: totals.pop(name).mean() for name in filled}
+            shares[group.name] = {name: counts[name] / sum(counts.values()) for name in filled}
+        return halves, shares
 
     def _sum(self, group: int, half: int) -> GradientSum:
         parts = (
@@ -365,6 +378,20 @@ def halves_path(folder: str) -> str:
 def half_name(group: str, half: int) -> str:
     """Names a half of a query group; no group's name holds a colon."""
     return f"{group}:{half}"
+
+
+def _set_threads(number: int | None) -> None:
+    """Sets the run's number of threads, which last bits depend on, where no model may have been loaded.
+
+    It stays, as after a model was loaded: torch keeps the number for each thread that has computed, and all are to have one.
+    """
+    if number is not None:
+        torch.set_num_threads(number)
+
+
+def _write_vectors(path: str, vectors: Vectors) -> None:
+    with files.writing(path) as file:
+        write_vectors(file, vectors)
 
 
 def _halves(texts: Sequence[str], part: int) -> list[list[str]]:

@@ -15,7 +15,7 @@ from beam_quad.additive import Tally
 from beam_quad.bandit import BanditState, PullScores, QuadPolicy, RoundScores, replay
 from beam_quad.errors import IntegrityError
 from beam_quad.io import aligned, files
-from beam_quad.scoring.vectors import combine_vectors, load_vectors, save_vectors
+from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import (
     group_of,
@@ -245,7 +245,8 @@ class RunRound(ScoringTask):
             return
         vectors = load_vectors(files.read_bytes(self.scoring.vectors_path))
         combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
-        files.write_once(self.combined_path, save_vectors({"combined": combined}))
+        with files.writing(self.combined_path) as file:
+            write_vectors(file, {"combined": combined})
 
 
 class ScoreStore:

@@ -1,5 +1,6 @@
 """The formulas against what the code computes, counted, and against what it writes."""
 
+import io
 import json
 
 import pytest
@@ -18,7 +19,7 @@ from beam_quad.scoring import (
     eigenvalue_sums,
     query_gradient,
 )
-from beam_quad.scoring.vectors import save_vectors
+from beam_quad.scoring.vectors import write_vectors
 from tests.gradients import tiny
 
 LENGTH = 16
@@ -144,7 +145,9 @@ def test_bytes_are_those_written(family):
     gradient = query_gradient(proxy, blocks, TEXTS)
     assert costs.vector_bytes == tensor_bytes([gradient.save()])
     vectors = {"math": gradient.mean(), "code": gradient.mean()}
-    assert 2 * costs.vector_bytes == tensor_bytes([save_vectors(vectors)])
+    file = io.BytesIO()
+    write_vectors(file, vectors)
+    assert 2 * costs.vector_bytes == tensor_bytes([file.getvalue()])
 
 
 def test_a_mixture_costs_the_experts_that_a_token_is_sent_to():

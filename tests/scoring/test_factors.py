@@ -2,9 +2,12 @@ import dataclasses
 
 import pytest
 import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from beam_quad import errors, seeding
-from beam_quad.gradients import find_blocks, losses, passes, tracked, windows
+from beam_quad.gradients import Proxy, find_blocks, losses, passes, tracked, windows
 from beam_quad.scoring import (
     CovarianceSum,
     Curvature,
@@ -151,6 +154,51 @@ def test_sums_do_not_depend_on_the_partition_or_the_batches():
     for name, expected in whole.items():
         total = parts[0][name] + parts[1][name]
         torch.testing.assert_close(dataclasses.asdict(total), dataclasses.asdict(expected), **EXACT)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the most bytes of tensors that were made inside and alive at once.
+
+    Args:
+      model: Its parameters, of which there are views, do not count.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self._own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self._live = WeakIdKeyDictionary()
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for leaf in torch.utils._pytree.tree_leaves(made):
+            if (
+                isinstance(leaf, torch.Tensor)
+                and leaf.untyped_storage().data_ptr() not in self._own
+            ):
+                self._live[leaf.untyped_storage()] = leaf.untyped_storage().nbytes()
+        self.peak = max(self.peak, sum(self._live.values()))
+        return made
+
+
+def test_no_second_copy_of_the_sums_is_made():
+    # Wide for a text of two tokens, so that activations are small beside the sums.
+    config = transformers.LlamaConfig(
+        vocab_size=tiny.VOCABULARY, hidden_size=128, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1
+    )  # fmt: skip
+    proxy = Proxy(transformers.AutoModelForCausalLM.from_config(config), tiny.tokenizer(), 16)
+    blocks = find_blocks(proxy.model, "all")
+    with LiveBytes(proxy.model) as live:
+        sums = covariance_sums(proxy, blocks, IDS[:1], ["1 2"], 0)
+    held = sum(
+        m.nbytes for total in sums.values() for m in (total.activation, *total.gradients.values())
+    )
+    assert held < live.peak < 1.5 * held
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
+    with LiveBytes(proxy.model) as live:
+        found = eigenvalue_sums(proxy, blocks, bases, IDS[:1], ["1 2"], 0)
+    held = sum(square.nbytes for total in found.values() for square in total.squares.values())
+    assert held < live.peak < 1.5 * held
 
 
 def test_sampled_labels_depend_on_the_seed():
