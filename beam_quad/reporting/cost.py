@@ -121,9 +121,9 @@ class CostPlan:
       stages: Its stages, in order.
       workload: What it was computed from.
       proxy_device: Where the proxy runs, at the rate of its dtype.
-      float32_device: The same at the rate of float32, in which some of the models run whatever the proxy's dtype is.
+      float32_device: The same at the rate of float32, in which some work is done whatever the proxy's dtype is.
       cpu: Where everything else runs.
-      float32_models: Those models.
+      float32_work: What runs at the rate of float32.
       notes: What stands below the table.
 
     Raises:
@@ -135,7 +135,7 @@ class CostPlan:
     proxy_device: Device
     float32_device: Device
     cpu: Device
-    float32_models: tuple[str, ...]
+    float32_work: tuple[str, ...]
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -172,20 +172,25 @@ def embed_stage(w: Workload, proxy_device: Device, float32_device: Device) -> St
     )
 
 
-def curvature_stage(w: Workload, device: Device) -> StageCost:
-    """Prices the factors of the curvature and the query vectors."""
+def curvature_stage(w: Workload, proxy_device: Device, float32_device: Device) -> StageCost:
+    """Prices the factors of the curvature and the query vectors: passes, and sums in float32."""
     examples = 0 if w.curvature == "identity" else w.curvature_examples
-    per_token = w.scoring.covariance_flops(w.window_tokens)
+    per_token, sums_per_token = (
+        w.scoring.covariance_flops(w.window_tokens),
+        w.scoring.covariance_sum_flops,
+    )
     if w.curvature == "ekfac":
         per_token += w.scoring.eigenvalue_flops(w.window_tokens)
-    flops = per_token * examples * w.scored_tokens
-    flops += w.scoring.query_flops(w.window_tokens) * w.query_tokens
+        sums_per_token += w.scoring.eigenvalue_sum_flops
+    fitted_tokens = examples * w.scored_tokens
+    flops = per_token * fitted_tokens + w.scoring.query_flops(w.window_tokens) * w.query_tokens
+    sums = sums_per_token * fitted_tokens + w.scoring.gradient_sum_flops * w.query_tokens
     texts = examples * w.example_bytes
     return StageCost(
         "curvature",
         examples,
         flops,
-        device.hours(flops),
+        proxy_device.hours(flops - sums) + float32_device.hours(sums),
         is_model=True,
         bytes_shuffled=texts,
         bytes_stored=texts + w.factor_bytes + w.vector_bytes,
@@ -205,10 +210,10 @@ def write_stage(w: Workload) -> StageCost:
     )
 
 
-def float32_models(w: Workload, *others: str) -> tuple[str, ...]:
-    """Names the models that run in float32 whatever the proxy's dtype is: the encoder, where there is one, and others."""
+def float32_work(w: Workload, *others: str) -> tuple[str, ...]:
+    """Names what runs in float32 whatever the proxy's dtype is: the encoder, where there is one, sums, and others."""
     has_encoder = w.embedder_flops > 0 and not w.embeds_with_proxy
-    return ("encoder", *others) if has_encoder else others
+    return (*["encoder"] * has_encoder, *others, "sums of the curvature")
 
 
 def corpus_note(w: Workload, choices: str) -> str:
@@ -241,9 +246,9 @@ def format_plan(plan: CostPlan) -> str:
 
 def _model_devices(plan: CostPlan) -> str:
     proxy, float32 = plan.proxy_device.name, plan.float32_device.name
-    if proxy == float32 or not plan.float32_models:
+    if proxy == float32:
         return proxy
-    return f"proxy on {proxy}, {' and '.join(plan.float32_models)} on {float32}"
+    return f"proxy on {proxy}, {' and '.join(plan.float32_work)} on {float32}"
 
 
 def _total(plan: CostPlan) -> StageCost:

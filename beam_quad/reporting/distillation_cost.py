@@ -127,8 +127,8 @@ def plan_cost(
     Args:
       workload: Counts and sizes.
       proxy_device: Where the proxy runs, at the rate of its dtype.
-      float32_device: The same at the rate of float32, in which the encoder runs and gradients of landmarks are formed and
-        compressed, whatever the proxy's dtype is.
+      float32_device: The same at the rate of float32, in which the encoder runs, the curvature is summed, and gradients of
+        landmarks are formed and compressed, whatever the proxy's dtype is.
 
     Returns:
       The plan.
@@ -140,7 +140,7 @@ def plan_cost(
     second_order = () if w.second_order is None else (_interact(w, w.second_order, float32_device),)
     stages = (
         cost.embed_stage(w, proxy_device, float32_device),
-        cost.curvature_stage(w, proxy_device),
+        cost.curvature_stage(w, proxy_device, float32_device),
         _landmarks(w, proxy_device, float32_device),
         _fit(w),
         _propagate(w),
@@ -152,7 +152,7 @@ def plan_cost(
     targets = f"{w.num_targets} target{'s' if w.num_targets > 1 else ''}"
     return CostPlan(
         stages, w, proxy_device, float32_device, Device.cpu(w.cores),
-        float32_models=cost.float32_models(w, *sketched),
+        float32_work=cost.float32_work(w, *sketched),
         notes=(
             cost.corpus_note(w, f"{w.num_landmarks:,} landmarks, {targets}"),
             _proxy_note(w),

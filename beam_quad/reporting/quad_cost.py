@@ -53,8 +53,8 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
     Args:
       workload: Counts and sizes.
       proxy_device: Where the proxy runs, at the rate of its dtype.
-      float32_device: The same at the rate of float32, in which the encoder and two forwards run whatever the proxy's
-        dtype is.
+      float32_device: The same at the rate of float32, in which the encoder and two forwards run, and the curvature is
+        summed, whatever the proxy's dtype is.
 
     Returns:
       The plan. Each stage takes the longer of its computing and its reading.
@@ -69,7 +69,7 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
         _fit_centers(w),
         _assign(w, cpu),
         _candidates(w),
-        cost.curvature_stage(w, proxy_device),
+        cost.curvature_stage(w, proxy_device, float32_device),
         _score("pilot", pilot, _exact_flops(w, w.num_query_vectors), w, proxy_device),
         # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
         _score(
@@ -82,7 +82,7 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
     two_forwards = ("two forwards",) if w.is_two_forwards else ()
     return CostPlan(
         stages, w, proxy_device, float32_device, cpu,
-        float32_models=cost.float32_models(w, *two_forwards),
+        float32_work=cost.float32_work(w, *two_forwards),
         notes=(cost.corpus_note(w, choices), _proxy_note(w)),
     )  # fmt: skip
 

@@ -129,16 +129,30 @@ class ScoringCosts:
 
     def query_flops(self, length: float) -> float:
         """Counts the gradient of the query set."""
-        return self._passes(length) + 2.0 * self._gradient_entries
+        return self._passes(length) + self.gradient_sum_flops
 
     def covariance_flops(self, length: float, labels: Labels = "sampled") -> float:
         """Counts the pass that sums the Kronecker factors."""
-        return self._passes(length) + self._label_flops(labels) + 2.0 * self._factor_entries
+        return self._passes(length) + self._label_flops(labels) + self.covariance_sum_flops
 
     def eigenvalue_flops(self, length: float, labels: Labels = "sampled") -> float:
         """Counts the pass that sums EK-FAC's eigenvalues."""
-        entries = self._factor_entries + self._gradient_entries
-        return self._passes(length) + self._label_flops(labels) + 2.0 * entries
+        return self._passes(length) + self._label_flops(labels) + self.eigenvalue_sum_flops
+
+    @property
+    def gradient_sum_flops(self) -> float:
+        """The part of `query_flops` that is done in float32, whatever the model's dtype is: the sums."""
+        return 2.0 * self._gradient_entries
+
+    @property
+    def covariance_sum_flops(self) -> float:
+        """The same of `covariance_flops`."""
+        return 2.0 * self._factor_entries
+
+    @property
+    def eigenvalue_sum_flops(self) -> float:
+        """The same of `eigenvalue_flops`, rotations included."""
+        return 2.0 * (self._factor_entries + self._gradient_entries)
 
     @property
     def covariance_bytes(self) -> int:
