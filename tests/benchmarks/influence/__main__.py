@@ -4,9 +4,19 @@
 
 The demo's proxy and SmolLM2-135M, on real texts of exactly 256 and 1,024 tokens. Every method works through the same
 documents, in rounds over all methods; a ratio is the median over the rounds of the ratio to the forward pass of the same
-round. A micro-batch holds the number of tokens that is best for the method, among a few; memory, over the loaded
-model, is compared at the largest. With one thread the ratios are of CPU time, which a busy machine changes least; with
-more threads, or on a GPU, of the clock. Documents and tokens per second are by the same.
+round. A micro-batch holds the number of tokens that is best for the method, among a few. With one thread the ratios are
+of CPU time, which a busy machine changes least; with more threads, or on a GPU, of the clock. Documents and tokens per
+second are by the same.
+
+The column MB is the most that a method takes over the loaded model while it works through two of the largest
+micro-batches, in 10**6 bytes: what it holds from batch to batch (the query's vectors; of the two forwards, both moved
+copies of the tracked weights; of the fit, the eigenbases) and what comes and goes. On a CPU that is resident memory,
+which varies by some 20 MB, on a GPU what torch has allocated. A peer's own copy of the model is not counted, nor what
+it does before the candidates: kronfluence is measured from the first request for a candidate's loss, with what it
+still holds by then.
+
+How the upper half of the layers ranks is given for a query of each of four domains, once per model; in the JSON the
+mean, the lowest and the highest.
 
 A K-FAC vector has the shape of an EK-FAC vector, so that scores cost the same with either.
 """
@@ -32,9 +42,9 @@ from tests.benchmarks.influence.material import Plan
 from tests.benchmarks.influence.race import Rules
 
 LENGTHS = (256, 1024)
-QUICK = (Plan("demo", "proxy", 2048, (2048,), {256: 16, 1024: 8}, 8, 8, (64, 64)),)
+QUICK = (Plan("demo", "proxy", 2048, (2048,), {256: 16, 1024: 8}, 8, 8, (64, 64, 8), num_query=8),)
 FULL = (
-    Plan("demo", "proxy", 4096, (1024, 4096), {256: 128, 1024: 64}, None, 256, (400, 300)),
+    Plan("demo", "proxy", 4096, (1024, 4096), {256: 128, 1024: 64}, None, 256, (400, 300, 24)),
     Plan(
         "smollm2",
         "smollm2",
@@ -43,14 +53,18 @@ FULL = (
         {256: 64, 1024: 24},
         8,
         16,
-        (48, 64),
+        (48, 128, 8),
         prepared_length=128,
     ),
 )
 # A GPU is filled by more tokens at a time, and wants more work in a round.
 CUDA = (
-    Plan("demo", "proxy", 262144, (65536, 262144), {256: 512, 1024: 256}, None, 256, (400, 300)),
-    Plan("smollm2", "smollm2", 131072, (16384, 65536), {256: 512, 1024: 256}, 64, 64, (400, 300)),
+    Plan(
+        "demo", "proxy", 262144, (65536, 262144), {256: 512, 1024: 256}, None, 256, (400, 300, 24)
+    ),
+    Plan(
+        "smollm2", "smollm2", 131072, (16384, 65536), {256: 512, 1024: 256}, 64, 64, (400, 300, 24)
+    ),
 )
 
 
@@ -99,6 +113,8 @@ def main() -> None:
             bench = case.Bench.prepare(
                 plan, texts, load_proxy(spec), rules, pathlib.Path(scratch), say
             )
+            for key, value in bench.ranks().items():
+                results.setdefault(key, {})[bench.label] = value
             benches = [bench] + ([bench.in_bfloat16()] if options.device == "cuda" else [])
             for each in benches:
                 for length in lengths:

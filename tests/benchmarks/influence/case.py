@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pathlib
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -73,7 +74,7 @@ class Bench:
       proxy: The model.
       fitted: Its vectors.
       steps: Calibrated steps of the two forwards, by row; empty where the precision is too low for them.
-      upper_half: Rank correlation of the upper half of the layers with all of them.
+      upper_half: Rank correlation of the upper half of the layers with all of them, by the query's domain.
       kronfluence: With factors of its own; None where it is not installed.
       rules: How methods are timed.
       say: Takes progress.
@@ -85,7 +86,7 @@ class Bench:
     proxy: Proxy
     fitted: Fitted
     steps: dict[str, Calibration]
-    upper_half: float
+    upper_half: dict[str, float]
     kronfluence: Method | None
     rules: Rules
     say: Callable[[str], None]
@@ -104,7 +105,7 @@ class Bench:
         length, tokenizer = proxy.context_length, proxy.tokenizer
         proxy.max_batch_tokens = min(rules.micro_batches)
         sample = material.long_texts(tokenizer, texts.documents, length, plan.num_sample)
-        query = material.long_texts(tokenizer, texts.query, length, ours.NUM_QUERY)
+        query = material.long_texts(tokenizer, texts.query, length, plan.num_query)
         say(f"{plan.name}: fitting EK-FAC to {len(sample)} documents of {length} tokens")
         fitted = ours.fit(proxy, sample, query)
         say(f"{plan.name}: {len(fitted.bases)} eigenbases took {_show(fitted.eigendecomposition)}")
@@ -112,8 +113,9 @@ class Bench:
         for name, tracked in ((TWO, fitted.attention), (TWO_UPPER, fitted.upper)):
             steps[name] = ours.calibrated(proxy, tracked, sample[:_NUM_CALIBRATED])
             say(f"{plan.name}: {name}: {steps[name]}")
-        upper = ranking.upper_half(proxy, texts, *plan.num_ranking)
-        say(f"{plan.name}: the upper half ranks as all attention layers: Spearman {upper:.3f}")
+        upper = ranking.upper_half(proxy, texts.documents, *plan.num_ranking)
+        by_domain = ", ".join(f"{domain} {found:.3f}" for domain, found in upper.items())
+        say(f"{plan.name}: the upper half ranks as all attention layers: Spearman {by_domain}")
         kronfluence = _kronfluence(proxy, fitted, sample, query, scratch, say)
         return cls(plan.name, plan, texts, proxy, fitted, steps, upper, kronfluence, rules, say)
 
@@ -138,8 +140,13 @@ class Bench:
         agreements = self._agreements(methods, documents, outcomes, num_round)
         title = f"\n{self.label}, {length} tokens, {num_round} documents a round"
         print(report.table(title, in_round, outcomes, FORWARD, agreements) + "\n", flush=True)
-        ranks = {"upper_half_rank_correlation": report.rounded(self.upper_half)}
-        return _summary(outcomes, agreements) | ranks
+        return _summary(outcomes, agreements)
+
+    def ranks(self) -> dict[str, float | None]:
+        """Returns what goes into the JSON about the upper half: over the queries, mean, lowest and highest."""
+        found = list(self.upper_half.values())
+        values = {"": statistics.fmean(found), "_lowest": min(found), "_highest": max(found)}
+        return {f"upper_half_rank_correlation{k}": report.rounded(v) for k, v in values.items()}
 
     def _methods(self, proxy: Proxy, texts: list[str]) -> list[Method]:
         fitted = self.fitted

@@ -1,4 +1,4 @@
-"""What a call costs: time, and memory over what was there before it."""
+"""What a call costs: time, and memory over what was there before it; what an object holds."""
 
 import ctypes
 import dataclasses
@@ -6,13 +6,14 @@ import gc
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
 _PEAK, _NOW = "VmHWM", "VmRSS"
+_ON_GPU = {_PEAK: "peak", _NOW: "current"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +47,51 @@ def timed(function: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
     return result, now(device) - began
 
 
-def peak_memory(function: Callable[[], Any], device: torch.device) -> float:
-    """Calls a function and returns the most memory it held over what was held before, in 10**6 bytes."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    if sys.platform != "linux":
-        function()
-        return float("nan")
-    # Freed memory that the allocator keeps would hide what the call takes.
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
-    before = _resident(_NOW)
-    function()
-    return (_resident(_PEAK) - before) / 1e6
+class Memory:
+    """Memory over what the process, or its GPU, holds when this is made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.restart()
+        self._before = self._read(_NOW)
+
+    def restart(self) -> None:
+        """Forgets the peak up to now."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif sys.platform == "linux":
+            # Freed memory that the allocator keeps would count as held.
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            # 5: the peak is what is resident now.
+            pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self) -> float:
+        """Returns the most since the last restart, in 10**6 bytes; nan on a CPU under another system than Linux."""
+        return (self._read(_PEAK) - self._before) / 1e6
+
+    def _read(self, field: str) -> float:
+        if self._device.type == "cuda":
+            found = torch.cuda.memory_stats(self._device)
+            return float(found[f"allocated_bytes.all.{_ON_GPU[field]}"])
+        return _resident(field) if sys.platform == "linux" else float("nan")
+
+
+def held_bytes(value: Any) -> int:
+    """Counts the bytes of the tensors in nested mappings, lists, tuples and dataclasses, not those of a model."""
+    return sum(tensor.nbytes for tensor in _tensors(value))
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif dataclasses.is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in dataclasses.fields(value)])
 
 
 def _resident(field: str) -> int:

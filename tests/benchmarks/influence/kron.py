@@ -3,7 +3,7 @@
 import copy
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kronfluence
@@ -22,16 +22,24 @@ _FACTORS = kronfluence.FactorArguments(strategy="ekfac", use_empirical_fisher=Tr
 
 
 class _SumLoss(kronfluence.Task):  # type: ignore[misc]
-    """The sum of a batch's token losses; notes when the loss of a batch of candidates is asked for."""
+    """The sum of a batch's token losses; notes when the loss of a batch of candidates is asked for.
+
+    Attributes:
+      requests: When, since they were last cleared.
+      at_first: Called at the first of them.
+    """
 
     def __init__(self, modules: list[str], device: torch.device) -> None:
         self.requests: list[Cost] = []
+        self.at_first: Callable[[], None] | None = None
         self._modules = modules
         self._device = device
 
     def compute_train_loss(
         self, batch: torch.Tensor, model: Any, sample: bool = False
     ) -> torch.Tensor:
+        if self.at_first and not self.requests:
+            self.at_first()
         self.requests.append(clocks.now(self._device))
         return self.compute_measurement(batch, model)
 
@@ -111,6 +119,18 @@ class Kronfluence:
         self._task.requests.clear()
         self._pairwise(short, [*candidates, *itertools.islice(candidates, size)], size)
         return self._task.requests[-1] - self._task.requests[0]
+
+    def memory(self, documents: Documents, micro_batch: int) -> float:
+        """Returns the most memory over the loaded model while candidates are scored, in 10**6 bytes.
+
+        That is from the first request for a loss of theirs: the query's gradients and what else is held by then counts,
+        the passes over the query and the preconditioning do not.
+        """
+        memory = clocks.Memory(self._device)
+        self._task.at_first = memory.restart
+        self.measure(documents, micro_batch)
+        self._task.at_first = None
+        return memory.peak()
 
     def _pairwise(
         self, query: Sequence[torch.Tensor], candidates: Sequence[torch.Tensor], size: int

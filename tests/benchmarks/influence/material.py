@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from beam_quad.gradients import Proxy
 from beam_quad.gradients.windows import Documents, Window
 from pipelines.demo import command
@@ -29,8 +31,9 @@ class Plan:
       num_documents: Documents over which scores are compared, by length.
       num_peer_documents: The same for the slow peers; None for all of them.
       num_sample: Documents that the curvature is fitted on.
-      num_ranking: Whole documents that `ranking.upper_half` fits on, and that it ranks.
-      prepared_length: Tokens of these, of the query's documents and of those that calibrate the step.
+      num_ranking: Whole documents that `ranking.upper_half` fits on, that it ranks, and that make one query.
+      num_query: Documents of the query; its groups take turns, and there must be one for each of them.
+      prepared_length: Tokens of the last three's documents, and of those that calibrate the step.
     """
 
     name: str
@@ -40,7 +43,8 @@ class Plan:
     num_documents: dict[int, int]
     num_peer_documents: int | None
     num_sample: int
-    num_ranking: tuple[int, int]
+    num_ranking: tuple[int, int, int]
+    num_query: int = 32
     prepared_length: int = 256
 
 
@@ -119,6 +123,13 @@ def read_exactly(proxy: Proxy, texts: Sequence[str]) -> Documents:
 def first(documents: Documents, count: int) -> Documents:
     """Takes the first documents of one window each."""
     return Documents(documents.windows[:count], documents.loss_tokens[:count])
+
+
+def repeated(documents: Documents) -> Documents:
+    """Appends the same documents once more."""
+    count = len(documents.loss_tokens)
+    again = [dataclasses.replace(w, document=w.document + count) for w in documents.windows]
+    return Documents([*documents.windows, *again], np.tile(documents.loss_tokens, 2))
 
 
 def shortened(documents: Documents) -> Documents:

@@ -26,14 +26,24 @@ class Method(Protocol):
 
     def measure(self, documents: Documents, micro_batch: int) -> Cost: ...
 
+    def memory(self, documents: Documents, micro_batch: int) -> float: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A method that is one function, all of whose time counts."""
+    """A method that is one function, all of whose time counts.
+
+    Attributes:
+      name: In the table.
+      function: What scores.
+      device: Where.
+      held_bytes: Of the tensors that it holds from one call to the next, those of a model apart.
+    """
 
     name: str
     function: Score
     device: torch.device
+    held_bytes: int = 0
 
     def score(self, documents: Documents, micro_batch: int) -> np.ndarray | None:
         return self.function(documents, micro_batch)
@@ -41,6 +51,12 @@ class Function:
     def measure(self, documents: Documents, micro_batch: int) -> Cost:
         _, cost = clocks.timed(lambda: self.function(documents, micro_batch), self.device)
         return cost
+
+    def memory(self, documents: Documents, micro_batch: int) -> float:
+        """Returns the most memory over the loaded model, in 10**6 bytes."""
+        memory = clocks.Memory(self.device)
+        self.function(documents, micro_batch)
+        return self.held_bytes / 1e6 + memory.peak()
 
 
 @contextlib.contextmanager

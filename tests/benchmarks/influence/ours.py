@@ -26,7 +26,6 @@ from tests.benchmarks.influence.clocks import Cost
 from tests.benchmarks.influence.methods import Function
 
 NUM_GROUPS = 8
-NUM_QUERY = 4 * NUM_GROUPS
 # kronfluence's, where it is given none.
 _DAMPING_RATIO = 0.1
 Vector = Mapping[str, torch.Tensor]
@@ -138,7 +137,8 @@ def fitting(name: str, proxy: Proxy, fitted: Fitted, texts: Sequence[str]) -> Fu
         covariance_sums(proxy, fitted.attention.blocks, ids, own, 0)
         eigenvalue_sums(proxy, fitted.attention.blocks, fitted.bases, ids, own, 0)
 
-    return Function(name, passes, proxy.device)
+    # The second pass reads the bases.
+    return Function(name, passes, proxy.device, clocks.held_bytes(fitted.bases))
 
 
 def _of_scorer(
@@ -149,4 +149,4 @@ def _of_scorer(
         column: np.ndarray = scorer.score(documents)[:, 0]
         return column
 
-    return Function(name, score, proxy.device)
+    return Function(name, score, proxy.device, clocks.held_bytes(vars(scorer)))

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from beam_quad.gradients import Proxy
 from beam_quad.gradients.windows import Documents
+from tests.benchmarks.influence import clocks
 from tests.benchmarks.influence.methods import Function, plain_kernels
 from tests.benchmarks.influence.ours import Tracked
 
@@ -58,7 +59,8 @@ def per_example(name: str, proxy: Proxy, tracked: Tracked) -> Function:
         found = gradients(weights, tokens)
         return sum(torch.einsum("boi,oi->b", found[p], v) for p, v in vector.items())
 
-    return Function(name, functools.partial(_in_batches, score, proxy), proxy.device)
+    scores = functools.partial(_in_batches, score, proxy)
+    return Function(name, scores, proxy.device, clocks.held_bytes(vector))
 
 
 def dattri_hooks(name: str, proxy: Proxy, tracked: Tracked) -> Function:
@@ -93,7 +95,13 @@ def dattri_hooks(name: str, proxy: Proxy, tracked: Tracked) -> Function:
             found = manager.get_compressed_grads()
             return sum(g @ v for g, v in zip(found, directions, strict=True))
 
-    return Function(name, functools.partial(_in_batches, score, proxy), proxy.device)
+    def run(documents: Documents, micro_batch: int) -> np.ndarray:
+        scores = _in_batches(score, proxy, documents, micro_batch)
+        # It keeps the last batch's gradients, which would hide those of the next call from its memory.
+        manager.compressed_grads = [None] * len(modules)
+        return scores
+
+    return Function(name, run, proxy.device, clocks.held_bytes(directions))
 
 
 def _in_batches(

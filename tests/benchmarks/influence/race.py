@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from beam_quad.gradients import Proxy
 from beam_quad.gradients.windows import Documents
-from tests.benchmarks.influence import clocks, material
+from tests.benchmarks.influence import material
 from tests.benchmarks.influence.methods import Method
 
 # Dense bfloat16 products of one H100 or H200, per second.
@@ -40,7 +40,7 @@ class Outcome:
     """What one method took.
 
     Attributes:
-      memory_mb: Peak memory over what was there before, 10**6 bytes, at the largest micro-batch.
+      memory_mb: Peak memory over the loaded model, 10**6 bytes, at the largest micro-batch.
       rounds: Seconds of each round, by the clock that counts and by tokens of a micro-batch.
       flops: Operations of a round; 0 where not counted.
     """
@@ -117,7 +117,8 @@ def _prepare(proxy: Proxy, method: Method, documents: Documents, sizes: list[int
     largest = max(sizes)
     method.measure(material.shortened(documents), largest)
     one_batch = material.first(documents, max(1, largest // proxy.context_length))
-    memory = clocks.peak_memory(lambda: method.measure(one_batch, largest), proxy.device)
+    # Two batches: what one leaves is there while the next is worked through.
+    memory = method.memory(material.repeated(one_batch), largest)
     return Outcome(memory, {size: [] for size in sizes})
 
 
