@@ -11,7 +11,7 @@ second are by the same.
 The column MB is the most that a method takes over the loaded model while it works through two of the largest
 micro-batches, in 10**6 bytes: what it holds from batch to batch (the query's vectors; of the two forwards, both moved
 copies of the tracked weights; of the fit, the eigenbases) and what comes and goes. On a CPU that is resident memory,
-which varies by some 20 MB, on a GPU what torch has allocated. A peer's own copy of the model is not counted, nor what
+which varies by tens of MB, on a GPU what torch has allocated. A peer's own copy of the model is not counted, nor what
 it does before the candidates: kronfluence is measured from the first request for a candidate's loss, with what it
 still holds by then.
 
