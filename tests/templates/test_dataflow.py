@@ -59,11 +59,10 @@ def test_a_template_names_the_flags_of_its_pipeline_and_nothing_else(pipeline, o
 def test_the_defaults_of_the_template_are_those_of_the_pipeline(metadata):
     defaults = {p.name: p.default_value for p in metadata.parameters if p.default_value}
     launched = [*REQUIRED, *(f"--{k}={v}" for k, v in defaults.items() if k != "policy")]
-    names = [*defaults, "threads"]
-    # Whatever has no default in the template has none in the pipeline, but for the cores of the launcher.
+    # Whatever has no default in the template has none in the pipeline.
     bare = flags.parser().parse_args(["--input=i", "--output=o", "--budget_tokens=1"])
     assert {k for k, v in vars(bare).items() if v not in (None, [])} == {
-        *names, "input", "output", "budget_tokens"
+        *defaults, "input", "output", "budget_tokens"
     }  # fmt: skip
     with_all = [*launched, "--tokens_column=n"]
     assert flags.parse(with_all)[0] == flags.parse([*REQUIRED, "--tokens_column=n"])[0]
