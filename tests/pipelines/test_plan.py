@@ -81,3 +81,23 @@ def _lines(capsys, start=""):
 def _sizes(line):
     units = {"KiB": 2**10, "MiB": 2**20}
     return [float(n) * units[unit] for n, unit in re.findall(r"([0-9.]+) ([KM]iB)", line)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threads", "dtype"),
+    [
+        ([], 8, "float32"),
+        (["--device=cuda"], 8, "bfloat16"),
+        (["--direct_running_mode=multi_processing", "--direct_num_workers=3"], 2, "float32"),
+        (["--direct_running_mode=multi_processing", "--direct_num_workers=0"], 1, "float32"),
+        (["--direct_running_mode=multi_threading", "--direct_num_workers=3"], 8, "float32"),
+        (["--threads=5", "--device=cuda:1", "--dtype=float32"], 5, "float32"),
+    ],
+)
+def test_cores_are_shared_among_local_processes_and_a_gpu_computes_in_bfloat16(
+    monkeypatch, arguments, threads, dtype
+):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    given = ["--input=i", "--query=q", "--output=o", "--budget_tokens=1", "--proxy_model=p"]
+    options = quad_options.parse([*given, *arguments])[0]
+    assert (options.threads, options.dtype) == (threads, dtype)
