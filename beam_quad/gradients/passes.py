@@ -176,9 +176,18 @@ def _watching(
     finally:
         for handle in handles:
             handle.remove()
-    if unused:
+    refuse_unused(unused)
+
+
+def refuse_unused(modules: Iterable[str]) -> None:
+    """Refuses tracked modules that a forward has not called.
+
+    Raises:
+      UsageError: Naming the first of them.
+    """
+    for name in modules:
         raise errors.UsageError(
-            f"{next(iter(unused))} is tracked, but texts do not pass through it or only its weights are used; "
+            f"{name} is tracked, but texts do not pass through it or only its weights are used; "
             "choose other layers with --layers regex:..."
         )
 

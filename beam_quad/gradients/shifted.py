@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,16 +18,14 @@ from beam_quad.gradients.windows import MicroBatch
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """Tracked weights at theta + e v and at theta - e v.
+    """How far the tracked weights are moved from theta, one way and the other.
 
     Attributes:
-      up: Parameters at theta + e v, by their names in the model.
-      down: The same at theta - e v.
+      steps: e v, by the names of the parameters in the model.
       distance: 2 e, what a difference of losses is divided by.
     """
 
-    up: dict[str, torch.Tensor]
-    down: dict[str, torch.Tensor]
+    steps: dict[str, torch.Tensor]
     distance: float
 
     @classmethod
@@ -37,7 +36,7 @@ class Shift:
         direction: Mapping[str, torch.Tensor],
         relative_step: float,
     ) -> "Shift":
-        """Moves the tracked weights.
+        """Scales a direction to a step.
 
         Args:
           proxy: The model; it is not changed.
@@ -49,16 +48,16 @@ class Shift:
           The shift; 0 in all of v makes its distance infinite and every derivative 0.
         """
         moves = parameters.to_parameters(proxy.model, blocks, direction)
-        up, down = {}, {}
         # Another thread may have the weights moved while it scores.
         with proxy.lock:
             weights = {name: proxy.model.get_parameter(name).data for name in moves}
             length = _norm(moves)
             e = relative_step * _norm(weights) / length if length else math.inf
-            for name, weight in weights.items():
-                step = (e * moves[name]).to(weight) if length else torch.zeros_like(weight)
-                up[name], down[name] = weight + step, weight - step
-        return cls(up, down, 2 * e)
+            steps = {
+                name: (e * moves[name]).to(weight) if length else torch.zeros_like(weight)
+                for name, weight in weights.items()
+            }
+        return cls(steps, 2 * e)
 
 
 def why_not(model: Any, blocks: Sequence[Block]) -> str | None:
@@ -97,27 +96,72 @@ def loss_differences(
     with proxy.lock, torch.no_grad():
         with _Lower.below(proxy.model, blocks) as lower:
             with lower.recorded():
-                up = losses.token_losses(_logits(proxy, shift.up, batch), labels)
+                up = losses.token_losses(_logits(proxy, shift.steps, 1, batch), labels)
             with lower.replayed():
-                down = losses.token_losses(_logits(proxy, shift.down, batch), labels)
+                down = losses.token_losses(_logits(proxy, shift.steps, -1, batch), labels)
         return torch.where(mask, up.double() - down.double(), 0)
 
 
-def _logits(proxy: Proxy, weights: dict[str, torch.Tensor], batch: MicroBatch) -> torch.Tensor:
-    with _swapped(proxy.model, weights):
+def _logits(
+    proxy: Proxy, steps: Mapping[str, torch.Tensor], sign: int, batch: MicroBatch
+) -> torch.Tensor:
+    with _moved(proxy.model, steps, sign):
         return passes.logits(proxy, batch)
 
 
 @contextlib.contextmanager
-def _swapped(model: Any, weights: dict[str, torch.Tensor]) -> Iterator[None]:
-    own = {name: model.get_parameter(name).data for name in weights}
-    try:
-        for name, moved in weights.items():
-            model.get_parameter(name).data = moved
+def _moved(model: Any, steps: Mapping[str, torch.Tensor], sign: int) -> Iterator[None]:
+    """Moves every module while it is called: one module's moved weights are held at a time, and not those of all."""
+    modules: dict[str, dict[str, torch.Tensor]] = {}
+    for name, step in steps.items():
+        module, _, parameter = name.rpartition(".")
+        modules.setdefault(module, {})[parameter] = step
+    unused = dict.fromkeys(modules)
+    scratch: dict[torch.Size, torch.Tensor] = {}
+    with contextlib.ExitStack() as hooks:
+        for name, own in modules.items():
+            move = _Move(own, sign, scratch, functools.partial(unused.pop, name, None))
+            module = model.get_submodule(name)
+            hooks.callback(module.register_forward_pre_hook(move.there).remove)
+            hooks.callback(module.register_forward_hook(move.back, always_call=True).remove)
         yield
-    finally:
-        for name, data in own.items():
-            model.get_parameter(name).data = data
+    passes.refuse_unused(unused)
+
+
+class _Move:
+    """Puts moved weights in the place of a module's own, and back.
+
+    All modules share scratch space by shape: memory of its own for every call would fall to pieces.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[str, torch.Tensor],
+        sign: int,
+        scratch: dict[torch.Size, torch.Tensor],
+        called: Callable[[], object],
+    ) -> None:
+        self._steps = steps
+        self._sign = sign
+        self._scratch = scratch
+        self._called = called
+        self._own: dict[str, torch.Tensor] = {}
+
+    def there(self, module: nn.Module, inputs: Any) -> None:
+        self._called()
+        for name, step in self._steps.items():
+            parameter = module.get_parameter(name)
+            self._own[name] = parameter.data
+            if step.shape not in self._scratch:
+                self._scratch[step.shape] = torch.empty_like(step)
+            parameter.data = torch.add(
+                parameter.data, step, alpha=self._sign, out=self._scratch[step.shape]
+            )
+
+    def back(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        for name, data in self._own.items():
+            module.get_parameter(name).data = data
+        self._own.clear()
 
 
 class _Lower:

@@ -130,7 +130,7 @@ class CalibrateScoring(ModelTask):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            reason = f"Twice the tracked weights do not fit into the memory of {proxy.device} beside the model."
+            reason = f"The tracked weights do not fit into the memory of {proxy.device} once more beside the model."
             _log.warning("%s Scoring exactly.", reason)
             return {"way": EXACT, "reason": reason}
         if found.is_close:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from beam_quad import errors
 from beam_quad.gradients import find_blocks
 from beam_quad.scoring import InfluenceScorer, TwoForwardsScorer, calibrate
 from tests.gradients import tiny
@@ -111,3 +112,12 @@ def test_calibration_finds_a_step_that_ranks_like_the_exact_scores():
     assert not calibrate(proxy, blocks, vector, texts, unrelated).is_close
     assert not calibrate(proxy, blocks, vector, texts[:5], exact[:5]).is_close
     assert not calibrate(proxy, blocks, vector, texts, np.zeros(len(texts))).is_close
+
+
+def test_what_is_tracked_and_never_called_is_refused_by_name():
+    proxy = tiny.proxy()
+    proxy.model.unused = torch.nn.Linear(16, 16, bias=False)
+    blocks = find_blocks(proxy.model, "regex:unused|q_proj")
+    scorer = TwoForwardsScorer(proxy, blocks, {"query": reference.random_vectors(blocks)}, 1e-3)
+    with pytest.raises(errors.UsageError, match="unused is tracked, but texts do not pass"):
+        scorer.score(TEXTS)
