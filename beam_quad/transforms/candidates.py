@@ -1,7 +1,6 @@
 """Stages 5 and 6: the blocks of every cluster, and the few texts of each block that may be scored."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from beam_quad.bandit import (
     num_drawn,
     num_instance_blocks,
 )
+from beam_quad.columns import places_in_runs, run_bounds, run_starts
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.transforms.cache import cached
@@ -144,23 +144,19 @@ class GatherCandidates(GroupedTask):
         cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
         order = np.lexsort((key, draw, block, cluster))
         if not whole:
-            order = order[_rank_in_block(cluster[order], block[order]) < samples]
+            order = order[places_in_runs(cluster[order], block[order]) < samples]
         table = table.take(pa.array(order)).combine_chunks()
         cluster, block, key = cluster[order], block[order], key[order]
-        starts = np.flatnonzero(np.r_[True, cluster[1:] != cluster[:-1]])
-        pulls = np.flatnonzero(
-            np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])]
-        )
         metadata = {
-            "clusters": cluster[starts].tolist(),
+            "clusters": cluster[run_starts(cluster)].tolist(),
             "pulls": [
                 (int(cluster[a]), int(block[a]), _pull_key(table.slice(a, b - a)))
-                for a, b in _runs(pulls, len(order))
+                for a, b in run_bounds(cluster, block)
             ],
         }
         path = group_path(self.folder, group)
         with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
-            for a, b in _runs(starts, len(order)):
+            for a, b in run_bounds(cluster):
                 rows = table.slice(a, b - a)
                 writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
                 writer.flush()
@@ -333,18 +329,7 @@ def _by_group(table: pa.Table, groups: int) -> Iterator[tuple[int, bytes]]:
         yield int(value), aligned.pack(part)
 
 
-def _runs(starts: np.ndarray, end: int) -> list[tuple[int, int]]:
-    return list(itertools.pairwise([*starts.tolist(), end]))
-
-
 def _pull_key(pull: pa.Table) -> str:
     # The ids alone would not do: a shard may be edited in place, and its rows keep theirs.
     texts = (seeding.digest(text) for text in pull.column("text").to_pylist())
     return seeding.digest(*pull.column("key").to_pylist(), *texts)
-
-
-def _rank_in_block(cluster: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Numbers the rows of each run of equal (cluster, block) from 0."""
-    new = np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])]
-    starts = np.flatnonzero(new)
-    return np.arange(len(new)) - np.repeat(starts, np.diff(np.r_[starts, len(new)]))

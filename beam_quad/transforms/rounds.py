@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.bandit import BanditState, PullScores, QuadPolicy, RoundScores, replay
+from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.io import aligned, files
 from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
@@ -98,11 +99,6 @@ class Bandit:
             number, ["cluster", "block", "example_id", "key", "tokens", "influence"]
         )
         cluster, block = table["cluster"], table["block"]
-        if not len(cluster):
-            return ()
-        starts = np.flatnonzero(
-            np.r_[True, (cluster[1:] != cluster[:-1]) | (block[1:] != block[:-1])]
-        )
         return tuple(
             PullScores(
                 int(cluster[a]),
@@ -111,7 +107,7 @@ class Bandit:
                 table["tokens"][a:b],
                 table["influence"][a:b],
             )
-            for a, b in zip(starts, np.r_[starts[1:], len(cluster)], strict=True)
+            for a, b in run_bounds(cluster, block)
         )
 
 
@@ -277,10 +273,9 @@ class ScoreStore:
         if not table.num_rows:
             return
         keys = table.column("pull_key").to_numpy(zero_copy_only=False)
-        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
-        for a, b in zip(starts, np.r_[starts[1:], len(keys)], strict=True):
+        for a, b in run_bounds(keys):
             # Two runs at once may both have scored a pull; the first file by name speaks for it.
-            self._tables.setdefault(keys[a], table.slice(int(a), int(b - a)))
+            self._tables.setdefault(keys[a], table.slice(a, b - a))
 
 
 def score_store(folder: str) -> ScoreStore:

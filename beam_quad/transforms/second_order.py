@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from beam_quad import archives
 from beam_quad.additive import Tally
+from beam_quad.columns import find_sorted
 from beam_quad.distillation import (
     NUM_LEVELS,
     Interactions,
@@ -35,7 +36,7 @@ from beam_quad.transforms.interactions import (
     read_interactions,
 )
 from beam_quad.transforms.propagate import load_ridge, load_unscorable, read_influence
-from beam_quad.transforms.select import Kept, find_sorted
+from beam_quad.transforms.select import Kept
 from beam_quad.transforms.stage import GroupedTask, Task
 
 # The shortlists of all targets; 40 MB in all with 256 landmarks, and a second to solve.

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.bandit.budget import MAX_DRAW, CutExamples
+from beam_quad.columns import find_sorted
 from beam_quad.distillation import NUM_LEVELS, priorities
 from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
@@ -403,14 +404,6 @@ def read_arms(
 def arm_code(cluster: Any, block: Any) -> Any:
     """Packs a cluster and a block into one integer that sorts like the pair."""
     return np.asarray(cluster, np.int64) * (1 << 32) + np.asarray(block, np.int64)
-
-
-def find_sorted(sorted_values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Finds values in an ascending array: their index, or -1; int64 [n]."""
-    if not len(sorted_values):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.minimum(np.searchsorted(sorted_values, wanted), len(sorted_values) - 1)
-    return np.where(sorted_values[at] == wanted, at, -1)
 
 
 def block_means(scored: dict[str, np.ndarray]) -> dict[tuple[int, int], float]:

@@ -8,7 +8,6 @@ pulled blocks are all that can be taken.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
+from beam_quad.columns import find_sorted, run_bounds
 from beam_quad.distillation import NUM_LEVELS, BudgetSearch, KernelRidge
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
@@ -31,7 +31,6 @@ from beam_quad.transforms.select import (
     Taken,
     arm_code,
     block_means,
-    find_sorted,
     pack_ranks,
     ranking,
     read_arms,
@@ -220,9 +219,8 @@ class FitWithinClusters(GroupedTask):
         vectors = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
         cluster, key, tokens, influence = (table.column(i).to_numpy() for i in range(4))
         order = np.lexsort((key, cluster))
-        starts = np.flatnonzero(np.r_[True, np.diff(cluster[order]) > 0])
         columns: dict[str, list[Any]] = {name: [] for name in _REGRESSIONS.names}
-        for a, b in itertools.pairwise([*starts.tolist(), len(order)]):
+        for a, b in run_bounds(cluster[order]):
             own = order[a:b]
             fitted = ClusterRegression.fit(
                 vectors[own], influence[own], tokens[own], key[own], self.corpus.seed
@@ -234,7 +232,9 @@ class FitWithinClusters(GroupedTask):
             columns["held_out"].append(fitted.held_out(influence[own], tokens[own]))
         aligned.write_table(_group_path(self.folder, group), _REGRESSIONS, columns)
         fits = sum(regression is not None for regression in columns["regression"])
-        return Tally({"landmarks": len(order), "clusters": len(starts), "regressions": fits})
+        return Tally(
+            {"landmarks": len(order), "clusters": len(columns["cluster"]), "regressions": fits}
+        )
 
     def finish(self, total: Tally | None) -> None:
         write_json(self.artifact, total.counts if total else {})
