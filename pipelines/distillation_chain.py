@@ -23,7 +23,7 @@ from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
 
-# Two of four levels bound the targets' cuts closely; see `distillation.allocation`.
+# Two of four levels bound the targets' cuts closely; see `selection.allocation`.
 _BOUND_LEVELS = 2
 _POLICIES = {
     1: "influence distillation: propagated from landmarks, targets in turn",

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from beam_quad.distillation import (
+from beam_quad.io import aligned, files
+from beam_quad.records import Budget, Split
+from beam_quad.selection import (
     NUM_LEVELS,
     Contenders,
     RoundRobin,
@@ -13,8 +15,6 @@ from beam_quad.distillation import (
     priorities,
     tie_draws,
 )
-from beam_quad.io import aligned, files
-from beam_quad.records import Budget, Split
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, read_json, write_json

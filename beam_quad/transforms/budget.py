@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from beam_quad.distillation import NUM_LEVELS, BucketAmounts, BudgetSearch
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
+from beam_quad.selection import NUM_LEVELS, BucketAmounts, BudgetSearch
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.stage import Task

@@ -15,7 +15,6 @@ from beam_quad import archives
 from beam_quad.additive import Tally
 from beam_quad.columns import find_sorted
 from beam_quad.distillation import (
-    NUM_LEVELS,
     Interactions,
     KernelRidge,
     cut_support,
@@ -26,6 +25,7 @@ from beam_quad.distillation import (
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
+from beam_quad.selection import NUM_LEVELS
 from beam_quad.transforms.allocate import DistilledSelection
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached

@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
-from beam_quad.bandit.budget import MAX_DRAW, CutExamples
 from beam_quad.columns import find_sorted
-from beam_quad.distillation import NUM_LEVELS, priorities
 from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
+from beam_quad.selection import MAX_DRAW, NUM_LEVELS, CutExamples, priorities
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import example_blocks, load_blocks

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
 from beam_quad.columns import find_sorted, run_bounds
-from beam_quad.distillation import NUM_LEVELS, BudgetSearch, KernelRidge
+from beam_quad.distillation import KernelRidge
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
+from beam_quad.selection import NUM_LEVELS, BudgetSearch
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import group_of

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from beam_quad import seeding
-from beam_quad.distillation import KernelRidge, LandmarkDraw, allocate, weigh
+from beam_quad.distillation import KernelRidge, LandmarkDraw, weigh
 from beam_quad.embedding import EmbedderSpec, load_embedder
 from beam_quad.gradients import ProxySpec, load_proxy
+from beam_quad.selection import allocate
 from tests.pipelines.memory import read
 
 

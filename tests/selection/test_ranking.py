@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_quad.distillation import BucketAmounts, BudgetSearch, priorities
+from beam_quad.selection import BucketAmounts, BudgetSearch, priorities
 
 
 def search(packed, amounts, budget, parts):

@@ -29,7 +29,7 @@ import numpy as np
 
 from beam_quad import archives, seeding
 from beam_quad.distillation.checks import refuse_other_lengths
-from beam_quad.distillation.ranking import NUM_LEVELS, BudgetSearch, priorities
+from beam_quad.selection.ranking import NUM_LEVELS, BudgetSearch, priorities
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,14 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_quad import additive, seeding
-from beam_quad.distillation import (
-    Contenders,
-    RoundRobin,
-    allocate,
-    allocation,
-    priorities,
-    tie_draws,
-)
+from beam_quad.selection import Contenders, RoundRobin, allocate, allocation, priorities, tie_draws
 
 NAMES = ["code", "law", "math"]
 

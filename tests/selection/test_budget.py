@@ -1,6 +1,6 @@
 import numpy as np
 
-from beam_quad.bandit import budget
+from beam_quad.selection import budget
 
 
 def test_a_cut_bucket_is_filled_up_to_the_example_in_which_the_budget_ends():

@@ -1,0 +1,25 @@
+"""What is selected: rankings, where a budget ends in them, and the rows that are kept and why. NumPy only."""
+
+from beam_quad.selection.allocation import (
+    Contenders,
+    RoundRobin,
+    allocate,
+    num_contenders,
+    tie_draws,
+)
+from beam_quad.selection.budget import MAX_DRAW, CutExamples
+from beam_quad.selection.ranking import NUM_LEVELS, BucketAmounts, BudgetSearch, priorities
+
+__all__ = [
+    "MAX_DRAW",
+    "NUM_LEVELS",
+    "BucketAmounts",
+    "BudgetSearch",
+    "Contenders",
+    "CutExamples",
+    "RoundRobin",
+    "allocate",
+    "num_contenders",
+    "priorities",
+    "tie_draws",
+]
