@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from beam_quad.additive import Tally
 from beam_quad.bandit import BanditState, shortfall_message
+from beam_quad.bandit.scored import is_in_blocks
 from beam_quad.io import aligned
 from beam_quad.reporting import data as page
 from beam_quad.reporting.comparison import stratified_mean
@@ -212,8 +213,7 @@ class FinishedBandit:
         if self.bandit.policy.acceptance == "instance":
             return np.isin(scored["key"], state.accepted_examples.keys)
         accepted = {(block.cluster_id, block.block) for block in state.accepted}
-        arms = zip(scored["cluster"].tolist(), scored["block"].tolist(), strict=True)
-        return np.fromiter((arm in accepted for arm in arms), bool, len(scored["key"]))
+        return is_in_blocks(scored, accepted)
 
 
 def _sample(scored: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSample:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
-from beam_quad.bandit import BanditState, PullScores, QuadPolicy, RoundScores, replay
+from beam_quad.bandit import BanditState, QuadPolicy, RoundScores, replay
+from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.io import aligned, files
@@ -98,17 +99,7 @@ class Bandit:
         table = self._columns(
             number, ["cluster", "block", "example_id", "key", "tokens", "influence"]
         )
-        cluster, block = table["cluster"], table["block"]
-        return tuple(
-            PullScores(
-                int(cluster[a]),
-                int(block[a]),
-                table["key"][a:b],
-                table["tokens"][a:b],
-                table["influence"][a:b],
-            )
-            for a, b in run_bounds(cluster, block)
-        )
+        return pulls_of(table)
 
 
 @dataclasses.dataclass(frozen=True)

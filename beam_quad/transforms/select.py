@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
+from beam_quad.bandit.scored import arm_code, block_means, mean_by_block, with_least
 from beam_quad.columns import find_sorted
 from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
@@ -168,12 +169,9 @@ class BlockSelection:
 
     def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean influence of every pulled block, by ascending arm code, and of every cluster (the least where none was scored)."""
-        means = block_means(self.bandit.scored(self.num_rounds))
-        of_block = np.array([means[arm] for arm in sorted(means)])
+        codes, of_block = mean_by_block(self.bandit.scored(self.num_rounds))
         of_cluster = self.bandit.state(self.num_rounds).arms.mean_influence
-        least = np.nanmin(of_cluster) if np.isfinite(of_cluster).any() else 0.0
-        codes = np.array([arm_code(*arm) for arm in sorted(means)], np.int64)
-        return codes, of_block, np.where(np.isfinite(of_cluster), of_cluster, least)
+        return codes, of_block, with_least(of_cluster)
 
     def _accepted_keys(self) -> np.ndarray:
         def read() -> np.ndarray:
@@ -398,23 +396,3 @@ def read_arms(
     num = load_blocks(blocks_dir).num_blocks
     blocks[usable] = example_blocks(seed, rows.keys[usable], clusters[usable], num)
     return clusters, blocks
-
-
-def arm_code(cluster: Any, block: Any) -> Any:
-    """Packs a cluster and a block into one integer that sorts like the pair."""
-    return np.asarray(cluster, np.int64) * (1 << 32) + np.asarray(block, np.int64)
-
-
-def block_means(scored: dict[str, np.ndarray]) -> dict[tuple[int, int], float]:
-    """Averages the scored examples (`Bandit.scored`) of each block over their tokens."""
-    finite = np.isfinite(scored["influence"])
-    codes = arm_code(scored["cluster"], scored["block"])[finite]
-    unique, at = np.unique(codes, return_inverse=True)
-    tokens = scored["tokens"][finite]
-    # Sums of (influence x tokens) of at most a few dozen examples, in the order of their keys.
-    weighted = np.bincount(at, weights=scored["influence"][finite] * tokens)
-    means = weighted / np.bincount(at, weights=tokens)
-    return {
-        (int(code >> 32), int(code & 0xFFFFFFFF)): float(mean)
-        for code, mean in zip(unique, means, strict=True)
-    }

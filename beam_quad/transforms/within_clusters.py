@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
+from beam_quad.bandit.scored import arm_code, pulled_blocks, with_least
 from beam_quad.columns import find_sorted, run_bounds
 from beam_quad.distillation import KernelRidge
 from beam_quad.io import aligned, files
@@ -30,8 +31,6 @@ from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.select import (
     Kept,
     Taken,
-    arm_code,
-    block_means,
     pack_ranks,
     ranking,
     read_arms,
@@ -146,16 +145,7 @@ class Pulled:
 
     def blocks(self) -> dict[str, np.ndarray]:
         """The pulled blocks: `code` (`arm_code`), ascending, `round` and mean `influence`, nan where none is finite."""
-
-        def read() -> dict[str, np.ndarray]:
-            scored = self.scored()
-            codes = arm_code(scored["cluster"], scored["block"])
-            unique, at = np.unique(codes, return_index=True)
-            means = block_means(scored)
-            influence = [means.get((int(c) >> 32, int(c) & 0xFFFFFFFF), math.nan) for c in unique]
-            return {"code": unique, "round": scored["round"][at], "influence": np.array(influence)}
-
-        return cached(("pulled", self.bandit.folder), read)
+        return cached(("pulled", self.bandit.folder), lambda: pulled_blocks(self.scored()))
 
     def places(
         self, corpus: Corpus, split: Split, rows: aligned.Rows
@@ -389,8 +379,7 @@ class PropagatedSelection:
         predicted = read_predictions(self.preference.folder, split)
         clusters, _, _ = self.pulled.places(corpus, split, rows)
         means = self.pulled.bandit.state(self.pulled.num_rounds).arms.mean_influence
-        least = np.nanmin(means) if np.isfinite(means).any() else 0.0
-        of_cluster = np.where(np.isfinite(means), means, least)[clusters]
+        of_cluster = with_least(means)[clusters]
         influence = np.where(np.isfinite(predicted), predicted, of_cluster)
         return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
 
