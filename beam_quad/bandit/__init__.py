@@ -5,6 +5,9 @@ from beam_quad.bandit.arms import RoundScores as RoundScores
 from beam_quad.bandit.blocks import Blocks as Blocks
 from beam_quad.bandit.blocks import block_of as block_of
 from beam_quad.bandit.blocks import default_samples_per_pull as default_samples_per_pull
+from beam_quad.bandit.blocks import example_blocks as example_blocks
+from beam_quad.bandit.blocks import first_drawn as first_drawn
+from beam_quad.bandit.blocks import highest_draws as highest_draws
 from beam_quad.bandit.blocks import num_blocks as num_blocks
 from beam_quad.bandit.blocks import num_drawn as num_drawn
 from beam_quad.bandit.blocks import num_instance_blocks as num_instance_blocks

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from beam_quad import seeding
+from beam_quad.columns import places_in_runs
+
 MAX_INSTANCE_BLOCKS = 2**20
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -104,6 +107,59 @@ def block_of(cluster_id: Array, uniform: Array, num_blocks: Array) -> Array:
       floor(u · num_blocks[cluster]), int32 [n]; with twice the blocks an example is in block 2b or 2b + 1.
     """
     return np.asarray(np.floor(uniform * num_blocks[cluster_id]), dtype=np.int32)
+
+
+def example_blocks(seed: int, keys: Array, clusters: Array, num_blocks: Array) -> Array:
+    """Finds the block of each example by its hash.
+
+    Args:
+      seed: The run's seed.
+      keys: Keys of the examples (`seeding.keys`), uint64 [n].
+      clusters: Their clusters, integer [n].
+      num_blocks: Blocks of each cluster, int32 [num_clusters].
+
+    Returns:
+      As `block_of`, int32 [n].
+    """
+    return block_of(clusters, seeding.uniform(seed, "block", keys), num_blocks)
+
+
+def highest_draws(candidates: Array, samples_per_pull: int | None) -> Array:
+    """Finds the draw above which an example need not be looked at to find those that a pull scores.
+
+    Args:
+      candidates: Candidates of each block, int64 [total].
+      samples_per_pull: Examples that a pull scores; None for all.
+
+    Returns:
+      uint64 [total]; of the uniform draws of a block's candidates, `num_drawn` are expected at or below it.
+    """
+    if samples_per_pull is None:
+        return np.full(len(candidates), np.iinfo(np.uint64).max, np.uint64)
+    share = np.minimum(1.0, num_drawn(samples_per_pull) / np.maximum(candidates, 1))
+    # The largest float64 below 2**64, since 2**64 itself does not fit the integer.
+    return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
+
+
+def first_drawn(
+    clusters: Array, blocks: Array, draws: Array, keys: Array, samples_per_pull: int | None
+) -> Array:
+    """Finds the candidates that a pull of each block scores: those with the lowest draws.
+
+    Args:
+      clusters: Integer [n].
+      blocks: Integer [n].
+      draws: uint64 [n].
+      keys: Decide between equal draws, uint64 [n].
+      samples_per_pull: Examples that a pull scores; None for all.
+
+    Returns:
+      Positions in the order of (cluster, block, draw, key), int64 [m].
+    """
+    order = np.lexsort((keys, draws, blocks, clusters))
+    if samples_per_pull is None:
+        return order
+    return order[places_in_runs(clusters[order], blocks[order]) < samples_per_pull]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

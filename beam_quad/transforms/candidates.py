@@ -12,13 +12,14 @@ from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.bandit import (
     Blocks,
-    block_of,
     default_samples_per_pull,
+    example_blocks,
+    first_drawn,
+    highest_draws,
     num_blocks,
-    num_drawn,
     num_instance_blocks,
 )
-from beam_quad.columns import places_in_runs, run_bounds, run_starts
+from beam_quad.columns import run_bounds, run_starts
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.transforms.cache import cached
@@ -142,9 +143,7 @@ class GatherCandidates(GroupedTask):
         samples, whole = load_samples_per_pull(self.folder)
         table = aligned.unpack(parts)
         cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
-        order = np.lexsort((key, draw, block, cluster))
-        if not whole:
-            order = order[places_in_runs(cluster[order], block[order]) < samples]
+        order = first_drawn(cluster, block, draw, key, None if whole else samples)
         table = table.take(pa.array(order)).combine_chunks()
         cluster, block, key = cluster[order], block[order], key[order]
         metadata = {
@@ -192,13 +191,6 @@ def count_blocks(corpus: Corpus, assignments_dir: str, num: np.ndarray, split: S
         rows.tokens[kept],
         corpus.in_reserve(rows)[kept],
     )
-
-
-def example_blocks(
-    seed: int, keys: np.ndarray, clusters: np.ndarray, num: np.ndarray
-) -> np.ndarray:
-    """Finds the block of each example by its first hash, int32 [n]."""
-    return block_of(clusters, seeding.uniform(seed, "block", keys), num)
 
 
 def group_of(folder: str, cluster: int) -> int:
@@ -275,7 +267,7 @@ def _drawn(task: GatherCandidates, split: Split) -> Iterator[pa.RecordBatch]:
     if not rows.usable.any():
         return
     clusters, similarity = read_assignment(task.assignments_dir, split)
-    threshold = _draw_threshold(blocks.candidates, samples, whole)
+    threshold = highest_draws(blocks.candidates, None if whole else samples)
     with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
         parquet = pq.ParquetFile(file)
         for i in range(parquet.num_row_groups):
@@ -311,15 +303,6 @@ def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
             pending = []
     if pending:
         yield pa.Table.from_batches(pending).combine_chunks()
-
-
-def _draw_threshold(candidates: np.ndarray, samples: int, whole: bool) -> np.ndarray:
-    """Draws above this hash need not cross the shuffle; `num_drawn` are expected below it."""
-    if whole:
-        return np.full(len(candidates), np.iinfo(np.uint64).max, np.uint64)
-    share = np.minimum(1.0, num_drawn(samples) / np.maximum(candidates, 1))
-    # The largest float64 below 2**64, since 2**64 itself does not fit the integer.
-    return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
 
 
 def _by_group(table: pa.Table, groups: int) -> Iterator[tuple[int, bytes]]:

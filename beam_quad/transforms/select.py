@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
+from beam_quad.bandit import example_blocks
 from beam_quad.bandit.scored import arm_code, block_means, mean_by_block, with_least
 from beam_quad.columns import find_sorted
 from beam_quad.io import aligned
@@ -15,7 +16,7 @@ from beam_quad.records import Budget, Split
 from beam_quad.selection import MAX_DRAW, NUM_LEVELS, CutExamples, priorities
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
-from beam_quad.transforms.candidates import example_blocks, load_blocks
+from beam_quad.transforms.candidates import load_blocks
 from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.rounds import Bandit

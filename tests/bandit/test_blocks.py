@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_quad.bandit import Blocks, block_of, default_samples_per_pull, num_instance_blocks
+from beam_quad import seeding
+from beam_quad.bandit import (
+    Blocks,
+    block_of,
+    default_samples_per_pull,
+    example_blocks,
+    first_drawn,
+    highest_draws,
+    num_drawn,
+    num_instance_blocks,
+)
 from beam_quad.bandit import num_blocks as num_blocks_of
 
 COUNTS = np.array([2, 0, 4], dtype=np.int32)
@@ -83,3 +93,42 @@ def test_blocks_cut_otherwise_are_refused():
 def test_blocks_that_would_not_nest_are_refused():
     with pytest.raises(ValueError, match=r"power of two.*got 12"):
         num_blocks_of(np.array([100]), np.array([100]), 5, blocks_per_cluster=12)
+
+
+def test_an_example_is_in_the_block_that_its_own_hash_falls_into():
+    keys = seeding.keys(f"part-0#{i}" for i in range(400))
+    clusters = np.arange(400) % 3
+    num = np.array([1, 4, 16], np.int32)
+    draws = seeding.uniform(5, "block", keys)
+    expected = [int(u * num[c]) for u, c in zip(draws, clusters, strict=True)]
+    assert example_blocks(5, keys, clusters, num).tolist() == expected
+    order = np.random.default_rng(0).permutation(400)
+    assert example_blocks(5, keys[order], clusters[order], num).tolist() == [
+        expected[i] for i in order
+    ]
+    assert example_blocks(6, keys, clusters, num).tolist() != expected
+
+
+@pytest.mark.parametrize("samples", [1, 4, 10])
+def test_hardly_a_block_lacks_a_candidate_below_its_highest_draw(samples):
+    draws = seeding.mix(0, "candidate", np.arange(200_000, dtype=np.uint64)).reshape(1000, 200)
+    (highest,) = highest_draws(np.array([200]), samples)
+    below = (draws <= highest).sum(axis=1)
+    assert (below < samples).mean() < 0.01
+    assert below.mean() == pytest.approx(num_drawn(samples), rel=0.03)
+
+
+def test_every_draw_counts_where_a_block_has_few_candidates_or_is_scored_whole():
+    draws = np.array([0, 2**64 - 2**12], np.uint64)
+    assert (draws <= highest_draws(np.array([0, 5]), 4)[:, None]).all()
+    assert highest_draws(np.array([10**6]), None).tolist() == [2**64 - 1]
+
+
+def test_a_pull_scores_the_lowest_draws_of_its_block_and_keys_decide_between_equals():
+    clusters = np.array([1, 0, 1, 1, 1, 0])
+    blocks = np.array([0, 2, 0, 1, 0, 2])
+    draws = np.array([9, 3, 4, 7, 4, 1], np.uint64)
+    keys = np.array([10, 11, 13, 14, 12, 15], np.uint64)
+    assert first_drawn(clusters, blocks, draws, keys, None).tolist() == [5, 1, 4, 2, 0, 3]
+    assert first_drawn(clusters, blocks, draws, keys, 2).tolist() == [5, 1, 4, 2, 3]
+    assert first_drawn(clusters, blocks, draws, keys, 1).tolist() == [5, 4, 3]
