@@ -8,7 +8,21 @@ from beam_quad.selection.allocation import (
     tie_draws,
 )
 from beam_quad.selection.budget import MAX_DRAW, CutExamples
-from beam_quad.selection.ranking import NUM_LEVELS, BucketAmounts, BudgetSearch, priorities
+from beam_quad.selection.ranking import (
+    NUM_LEVELS,
+    BucketAmounts,
+    BudgetSearch,
+    amounts_of,
+    cut_draws,
+    even_ranks,
+    is_reached,
+    nearest_ranks,
+    pack_ranks,
+    priorities,
+    random_ranks,
+    rank_usable,
+    ranks_from,
+)
 
 __all__ = [
     "MAX_DRAW",
@@ -19,7 +33,16 @@ __all__ = [
     "CutExamples",
     "RoundRobin",
     "allocate",
+    "amounts_of",
+    "cut_draws",
+    "even_ranks",
+    "is_reached",
+    "nearest_ranks",
     "num_contenders",
+    "pack_ranks",
     "priorities",
+    "random_ranks",
+    "rank_usable",
+    "ranks_from",
     "tie_draws",
 ]

@@ -38,6 +38,87 @@ def priorities(influence: Array, draws: Array) -> Array:
     return seeding.pack(seeding.ordered_bits(single), np.asarray(draws, np.uint64)[:, None])
 
 
+def cut_draws(seed: int, keys: Array) -> Array:
+    """Draws what decides between equal ranks, and the order in which a block is cut, uint64 [n]; the lowest first."""
+    return seeding.mix(seed, "cut", keys)
+
+
+def pack_ranks(ranks: Array, keys: Array, seed: int) -> Array:
+    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash, what is not finite is 0."""
+    finite = np.isfinite(ranks)
+    packed = priorities(np.where(finite, ranks, 0.0)[:, None], cut_draws(seed, keys))[:, 0]
+    return np.where(finite, packed, np.uint64(0))
+
+
+def rank_usable(ranks: Array, is_usable: Array, keys: Array, seed: int) -> tuple[Array, Array]:
+    """Packs the ranking of some rows.
+
+    Args:
+      ranks: Float [n], higher first; what is not finite cannot be selected.
+      is_usable: Whether a row can be selected at all, bool [n].
+      keys: Keys of the examples (`seeding.keys`), uint64 [n].
+      seed: The run's seed.
+
+    Returns:
+      Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
+    """
+    packed = np.where(is_usable, pack_ranks(ranks, keys, seed), np.uint64(0))
+    return packed, is_usable & ~np.isfinite(ranks)
+
+
+def is_reached(packed: Array, floor: np.uint64) -> Array:
+    """Says which examples are taken down to a priority, itself included; those of priority 0 never are: bool [n]."""
+    return np.asarray((packed >= floor) & (packed > 0))
+
+
+def amounts_of(packed: Array, amounts: Array) -> Array:
+    """Says what examples take from a budget: nothing if they have priority 0, at the bottom, in every ranking.
+
+    Args:
+      packed: Priorities, uint64 [n, num_targets].
+      amounts: Tokens of each row, or 1, int64 [n].
+
+    Returns:
+      int64 [n].
+    """
+    return np.where((packed > 0).any(axis=1), amounts, 0)
+
+
+def ranks_from(influence: Array, tau: float | None) -> Array:
+    """Ranks by influence, float [n], down to `tau` itself; what is below it is nan, which is never taken."""
+    return influence if tau is None else np.where(influence >= tau, influence, np.nan)
+
+
+def random_ranks(seed: int, keys: Array) -> Array:
+    """Ranks examples in a random order, float64 [n]."""
+    # Not one tie: of those only half a hash decides, and at a billion examples some would have equal halves.
+    return seeding.uniform(seed, "random", keys)
+
+
+def nearest_ranks(values: Array, center: float) -> Array:
+    """Ranks values, float [n], by their distance from a center, the nearest highest."""
+    return -np.abs(values - center)
+
+
+def even_ranks(seed: int, keys: Array, clusters: Array, cluster_tokens: Array) -> Array:
+    """Ranks examples so that a budget takes the same tokens from every cluster, as far as it has them.
+
+    An example at u in [0, 1) of a cluster of n tokens stands at about token u n of its cluster, so that taking the
+    examples with the smallest u n fills all clusters evenly.
+
+    Args:
+      seed: The run's seed.
+      keys: Keys of the examples (`seeding.keys`), uint64 [n].
+      clusters: Their clusters, integer [n]; -1 for none.
+      cluster_tokens: Tokens of each cluster, int64 [num_clusters].
+
+    Returns:
+      Float64 [n], higher first; nan for an example without a cluster.
+    """
+    place = seeding.uniform(seed, "cluster_uniform", keys) * cluster_tokens[clusters]
+    return np.where(clusters >= 0, -place, np.nan)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class BucketAmounts:
     """What lies in each bucket of priorities, for those buckets that hold anything. An additive statistic.
@@ -98,6 +179,11 @@ class BudgetSearch:
         """
         undecided = 64 - _LEVEL_BITS * self.level
         return self.prefixes << np.uint64(undecided) if self.level else self.prefixes
+
+    def missing(self, budget: int) -> int:
+        """Counts what a finished search of a single ranking found too little of, in the unit of the budget."""
+        # Only if all of it fits does the search end at the bottom, and what is above that is then what was taken.
+        return max(budget - int(self.above[0]), 0) if self.floors[0] == 0 else 0
 
     def count(self, packed: Array, amounts: Array) -> BucketAmounts:
         """Counts rows.

@@ -7,7 +7,7 @@ import numpy as np
 
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
-from beam_quad.selection import NUM_LEVELS, BucketAmounts, BudgetSearch
+from beam_quad.selection import NUM_LEVELS, BucketAmounts, BudgetSearch, amounts_of
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.stage import Task
@@ -61,9 +61,7 @@ class CutBudget(Task):
     def do(self, piece: Split, model: Any) -> BucketAmounts:
         rows = self.corpus.rows(piece)
         packed = self.ranking.priorities(self.corpus, piece, rows)
-        # What cannot be taken has priority 0, at the bottom, and no amount.
-        amounts = np.where((packed > 0).any(axis=1), self.budget.amounts(rows.tokens), 0)
-        return self._before().count(packed, amounts)
+        return self._before().count(packed, amounts_of(packed, self.budget.amounts(rows.tokens)))
 
     def finish(self, total: BucketAmounts | None) -> None:
         search = self._before().narrowed(total or BucketAmounts.zero())

@@ -18,6 +18,7 @@ from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.two_forwards import TwoForwardsScorer
 from beam_quad.scoring.vectors import load_vectors
+from beam_quad.selection import nearest_ranks, random_ranks
 from beam_quad.transforms.cache import cached, cached_proxy
 from beam_quad.transforms.corpus import Corpus, content_name, piece_path, read_json, write_json
 from beam_quad.transforms.embed import BATCH_ROWS
@@ -299,8 +300,7 @@ class Random:
     """A uniform draw by hash."""
 
     def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        # Not one tie: of those only half a hash decides, and at a billion examples some would have equal halves.
-        return seeding.uniform(corpus.seed, "random", rows.keys)
+        return random_ranks(corpus.seed, rows.keys)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None
@@ -336,7 +336,7 @@ class MiddleScore:
     def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         path = files.join(self.folder, "scores.json")
         median = cached(("scores.json", path), lambda: read_json(path))["median"]
-        return -np.abs(read_scores(self.folder, split) - median)
+        return nearest_ranks(read_scores(self.folder, split), median)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None

@@ -7,13 +7,20 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import seeding
 from beam_quad.bandit import example_blocks
 from beam_quad.bandit.scored import arm_code, block_means, mean_by_block, with_least
 from beam_quad.columns import find_sorted
 from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
-from beam_quad.selection import MAX_DRAW, NUM_LEVELS, CutExamples, priorities
+from beam_quad.selection import (
+    MAX_DRAW,
+    NUM_LEVELS,
+    CutExamples,
+    cut_draws,
+    even_ranks,
+    is_reached,
+    rank_usable,
+)
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import load_blocks
@@ -301,7 +308,7 @@ class RankedSelection:
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         lowest = load_search(self.cut_dir, NUM_LEVELS - 1, self.budget).floors[0]
         packed, unscorable = ranking(self.preference, corpus, split, rows)
-        at = np.flatnonzero((packed >= lowest) & (packed > 0))
+        at = np.flatnonzero(is_reached(packed, lowest))
         none = np.full(len(at), -1, np.int64)
         clusters = none
         if self.assignments_dir is not None:
@@ -347,24 +354,12 @@ def ranking(
       Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
     """
     ranks = preference.rank(corpus, split, rows)
-    unscorable = rows.usable & ~np.isfinite(ranks)
-    packed = pack_ranks(ranks, rows.keys, corpus.seed)
-    return np.where(rows.usable, packed, np.uint64(0)), unscorable
-
-
-def pack_ranks(ranks: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
-    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash, what is not finite is 0."""
-    finite = np.isfinite(ranks)
-    packed = priorities(np.where(finite, ranks, 0.0)[:, None], cut_draws(seed, keys))[:, 0]
-    return np.where(finite, packed, np.uint64(0))
+    return rank_usable(ranks, rows.usable, rows.keys, corpus.seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class EqualClusters:
     """The same tokens from every cluster, as far as it has them: diversity alone.
-
-    An example at u in [0, 1) of a cluster of n tokens stands at about token u n of its cluster, so that taking the
-    examples with the smallest u n fills all clusters evenly.
 
     Args:
       assignments_dir: Folder of `AssignClusters`.
@@ -375,16 +370,10 @@ class EqualClusters:
     def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         clusters, _ = read_assignment(self.assignments_dir, split)
         tokens = load_cluster_sums(self.assignments_dir).tokens
-        place = seeding.uniform(corpus.seed, "cluster_uniform", rows.keys) * tokens[clusters]
-        return np.where(clusters >= 0, -place, np.nan)
+        return even_ranks(corpus.seed, rows.keys, clusters, tokens)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None
-
-
-def cut_draws(seed: int, keys: np.ndarray) -> np.ndarray:
-    """Draws what decides between equal ranks, and the order in which a block is cut, uint64 [n]; the lowest first."""
-    return seeding.mix(seed, "cut", keys)
 
 
 def read_arms(

@@ -22,7 +22,7 @@ from beam_quad.columns import find_sorted, run_bounds
 from beam_quad.distillation import KernelRidge
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
-from beam_quad.selection import NUM_LEVELS, BudgetSearch
+from beam_quad.selection import NUM_LEVELS, BudgetSearch, is_reached, pack_ranks, ranks_from
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import group_of
@@ -31,7 +31,6 @@ from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.select import (
     Kept,
     Taken,
-    pack_ranks,
     ranking,
     read_arms,
 )
@@ -324,10 +323,7 @@ class PredictedInfluence:
     tau: float | None
 
     def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        predicted = read_predictions(self.folder, split)
-        if self.tau is None:
-            return predicted
-        return np.where(predicted >= self.tau, predicted, np.nan)
+        return ranks_from(read_predictions(self.folder, split), self.tau)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None
@@ -360,7 +356,7 @@ class PropagatedSelection:
         influence = np.full(len(clusters), np.nan)
         influence[has_score] = scored["influence"][found[has_score]]
         predicted = np.where(has_score, np.nan, read_predictions(self.preference.folder, split))
-        at = np.flatnonzero((packed >= self._cut().floors[0]) & (packed > 0))
+        at = np.flatnonzero(is_reached(packed, self._cut().floors[0]))
         of_block = self.pulled.blocks()
         why = places[at]
         return Kept(
@@ -385,16 +381,13 @@ class PropagatedSelection:
 
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Says which examples would be taken with a given influence, bool [n]; nan never."""
-        floor = -math.inf if self.preference.tau is None else self.preference.tau
-        ranks = np.where(influence >= floor, influence, np.nan)
+        ranks = ranks_from(influence, self.preference.tau)
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
-        return np.asarray((packed >= self._cut().floors[0]) & (packed > 0))
+        return is_reached(packed, self._cut().floors[0])
 
     def missing_tokens(self, budget_tokens: int) -> int:
         """Counts what the ranking holds too little of."""
-        cut = self._cut()
-        # Only where all of it fits does the search end at the bottom, and what is above that is then what was taken.
-        return max(budget_tokens - int(cut.above[0]), 0) if cut.floors[0] == 0 else 0
+        return self._cut().missing(budget_tokens)
 
     def held_out(self) -> np.ndarray:
         """Predicts every scored example, in the order of `Bandit.scored`, from the others of its cluster.

@@ -2,8 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_quad.selection import NUM_LEVELS, BudgetSearch
-from beam_quad.transforms.select import pack_ranks
+from beam_quad.selection import NUM_LEVELS, BudgetSearch, pack_ranks
 
 
 @given(
