@@ -7,7 +7,16 @@ from beam_quad.selection.allocation import (
     num_contenders,
     tie_draws,
 )
-from beam_quad.selection.budget import MAX_DRAW, CutExamples
+from beam_quad.selection.budget import MAX_DRAW, CutExamples, cut_blocks
+from beam_quad.selection.kept import (
+    Kept,
+    Taken,
+    keep_accepted,
+    keep_for_targets,
+    keep_predicted,
+    keep_ranked,
+    known_influence,
+)
 from beam_quad.selection.ranking import (
     NUM_LEVELS,
     BucketAmounts,
@@ -31,12 +40,20 @@ __all__ = [
     "BudgetSearch",
     "Contenders",
     "CutExamples",
+    "Kept",
     "RoundRobin",
+    "Taken",
     "allocate",
     "amounts_of",
+    "cut_blocks",
     "cut_draws",
     "even_ranks",
     "is_reached",
+    "keep_accepted",
+    "keep_for_targets",
+    "keep_predicted",
+    "keep_ranked",
+    "known_influence",
     "nearest_ranks",
     "num_contenders",
     "pack_ranks",

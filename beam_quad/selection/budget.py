@@ -1,6 +1,7 @@
 """Meeting a token budget exactly: the bucket in which it ends, cut in order of a hash."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,3 +49,31 @@ class CutExamples:
     def tokens_up_to(self, bucket: int, draw: np.uint64) -> int:
         """Sums the tokens of a bucket's examples whose draw is at most `draw`."""
         return int(self.tokens[(self.bucket == bucket) & (self.draw <= draw)].sum())
+
+
+def cut_blocks(
+    take_tokens: Mapping[tuple[int, int], int], examples: CutExamples | None
+) -> dict[tuple[int, int], np.uint64 | None]:
+    """Cuts block after block; what one gives too much, by at most an example, the next gives less.
+
+    Args:
+      take_tokens: Tokens to take from each block, by (cluster, block), in the order in which they were accepted.
+      examples: The examples of those blocks, whose `bucket` is the place of the block in their sorted order; None if
+        there are none.
+
+    Returns:
+      The highest draw that is taken from each block; None where nothing is.
+    """
+    if examples is None:
+        return {}
+    bucket = {arm: number for number, arm in enumerate(sorted(take_tokens))}
+    draws: dict[tuple[int, int], np.uint64 | None] = {}
+    surplus = 0
+    for arm, tokens in take_tokens.items():
+        wanted = tokens - surplus
+        if wanted <= 0:
+            draws[arm], surplus = None, -wanted
+            continue
+        draw = examples.threshold(bucket[arm], wanted)
+        draws[arm], surplus = draw, examples.tokens_up_to(bucket[arm], draw) - wanted
+    return draws

@@ -10,7 +10,10 @@ from beam_quad.records import Budget, Split
 from beam_quad.selection import (
     NUM_LEVELS,
     Contenders,
+    Kept,
     RoundRobin,
+    Taken,
+    keep_for_targets,
     num_contenders,
     priorities,
     tie_draws,
@@ -19,7 +22,6 @@ from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.propagate import load_ridge, load_unscorable, read_influence
-from beam_quad.transforms.select import Kept, Taken
 from beam_quad.transforms.stage import Task
 
 
@@ -182,21 +184,10 @@ class DistilledSelection:
           influence: Influence on each target, float32 [n, num_targets].
           takers: The target that takes each row, -1 for none, int64 [n].
         """
-        at = np.flatnonzero(takers >= 0)
-        target = takers[at]
-        own = influence[at, target].astype(np.float64)
-        is_landmark = np.isin(rows.keys[at], load_ridge(self.propagation_dir).keys)
-        none, nothing = np.full(len(at), -1, np.int64), np.full(len(at), np.nan)
-        return Kept(
-            rows=at,
-            cluster=none,
-            block=none,
-            round=none,
-            influence=np.where(is_landmark, own, np.nan),
-            block_influence=nothing,
-            unscorable=np.flatnonzero(self.allocated.ranking.is_unscorable(rows)),
-            predicted=np.where(is_landmark, np.nan, own),
-            target=[self.allocated.ranking.targets[i] for i in target],
+        landmarks = load_ridge(self.propagation_dir).keys
+        ranking = self.allocated.ranking
+        return keep_for_targets(
+            influence, takers, rows.keys, landmarks, ranking.is_unscorable(rows), ranking.targets
         )
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:

@@ -25,7 +25,7 @@ from beam_quad.distillation import (
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
-from beam_quad.selection import NUM_LEVELS
+from beam_quad.selection import NUM_LEVELS, Kept
 from beam_quad.transforms.allocate import DistilledSelection
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
@@ -36,7 +36,6 @@ from beam_quad.transforms.interactions import (
     read_interactions,
 )
 from beam_quad.transforms.propagate import load_ridge, load_unscorable, read_influence
-from beam_quad.transforms.select import Kept
 from beam_quad.transforms.stage import GroupedTask, Task
 
 # The shortlists of all targets; 40 MB in all with 256 landmarks, and a second to solve.

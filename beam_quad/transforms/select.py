@@ -1,7 +1,6 @@
 """Which rows of a split are selected: of the bandit's blocks, or by a baseline's ranking; the budget is cut here."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,9 +15,13 @@ from beam_quad.selection import (
     MAX_DRAW,
     NUM_LEVELS,
     CutExamples,
+    Kept,
+    Taken,
+    cut_blocks,
     cut_draws,
     even_ranks,
-    is_reached,
+    keep_accepted,
+    keep_ranked,
     rank_usable,
 )
 from beam_quad.transforms.budget import load_search
@@ -31,63 +34,11 @@ from beam_quad.transforms.score import Preference
 from beam_quad.transforms.stage import Task
 
 
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """The rows of a split that are selected, and why. All columns are [m], by ascending row.
-
-    Attributes:
-      rows: Row numbers, int64.
-      cluster: int64, -1 where there is none.
-      block: int64, -1 where there is none.
-      round: Round in which it was accepted, int64, -1 where there is none.
-      influence: float64, nan where the example itself was not scored.
-      block_influence: Mean influence of its block's scored examples, float64, nan where there is none.
-      unscorable: Row numbers that have no finite score, and are rejected for it, int64.
-      predicted: Influence predicted from other examples, float64, nan where there is none; None where none has one.
-      target: Names of the query groups for which they were taken, or None.
-    """
-
-    rows: np.ndarray
-    cluster: np.ndarray
-    block: np.ndarray
-    round: np.ndarray
-    influence: np.ndarray
-    block_influence: np.ndarray
-    unscorable: np.ndarray
-    predicted: np.ndarray | None = None
-    target: Sequence[str] | None = None
-
-
 class Selection(Protocol):
     """Says which rows of a split are selected; everything that it needs is read by path."""
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         """Selects rows of one split."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Taken:
-    """What a selection makes of the rows of a split.
-
-    Attributes:
-      influence: Influence of each row on each target, known or estimated, float32 [n, num_targets].
-      takers: The target that takes each, -1 for none, int64 [n].
-      is_example: Which rows could have been taken, bool [n]; the rest means nothing in the other rows.
-    """
-
-    influence: np.ndarray
-    takers: np.ndarray
-    is_example: np.ndarray
-
-    @classmethod
-    def by_one_target(cls, influence: np.ndarray, kept: Kept, rows: aligned.Rows) -> "Taken":
-        """Describes a selection for a single target, from the influence of each row, float [n]."""
-        is_example = rows.usable.copy()
-        is_example[kept.unscorable] = False
-        takers = np.full(len(influence), -1, np.int64)
-        takers[kept.rows] = 0
-        single = np.where(is_example, influence, 0.0).astype(np.float32)
-        return cls(single[:, None], takers, is_example)
 
 
 @runtime_checkable
@@ -129,30 +80,10 @@ class BlockSelection:
         table = cached(("selection", self.path), lambda: aligned.read_columns(self.path))
         scored = cached(("scored", self.bandit.folder), lambda: self.bandit.scored(self.num_rounds))
         clusters, blocks = self._arms(corpus, split, rows)
-        accepted = find_sorted(
-            arm_code(table["cluster"], table["block"]), arm_code(clusters, blocks)
-        )
-        scored_at = find_sorted(scored["key"], rows.keys)
-        influence = np.full(len(clusters), np.nan)
-        has_score = (scored_at >= 0) & (clusters >= 0)
-        influence[has_score] = scored["influence"][scored_at[has_score]]
-        unscorable = has_score & np.isnan(influence)
-        taken = (accepted >= 0) & (clusters >= 0) & ~unscorable
-        if len(table["cluster"]):
-            taken &= cut_draws(corpus.seed, rows.keys) <= table["highest_draw"][accepted]
-        if self.bandit.policy.acceptance == "instance":
-            taken &= find_sorted(self._accepted_keys(), rows.keys) >= 0
-        at = np.flatnonzero(taken)
-        why = accepted[at]
-        return Kept(
-            at,
-            clusters[at].astype(np.int64),
-            blocks[at],
-            table["round"][why],
-            influence[at],
-            table["block_influence"][why],
-            np.flatnonzero(unscorable),
-        )
+        draws = cut_draws(corpus.seed, rows.keys)
+        is_instance = self.bandit.policy.acceptance == "instance"
+        only = self._accepted_keys() if is_instance else None
+        return keep_accepted(table, scored, clusters, blocks, rows.keys, draws, only)
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`: an example is worth what its block's scored examples are on average, for which it was accepted.
@@ -167,7 +98,7 @@ class BlockSelection:
         influence = np.where(pulled >= 0, means[pulled], of_cluster[clusters])
         if self.bandit.policy.acceptance == "instance":
             influence[kept.rows] = kept.influence
-        return Taken.by_one_target(influence, kept, rows)
+        return Taken.by_one_target(influence, kept, rows.usable)
 
     def _arms(
         self, corpus: Corpus, split: Split, rows: aligned.Rows
@@ -236,7 +167,7 @@ class CutBlocks(Task):
         return CutExamples(found, draws, rows.tokens[at])
 
     def finish(self, total: CutExamples | None) -> None:
-        draws = self._highest_draws(total)
+        draws = cut_blocks(self._cuts(), total)
         columns: dict[str, list[Any]] = {name: [] for name in _SELECTION.names}
         for cluster, block, number, influence in sorted(self._accepted()):
             draw = draws.get((cluster, block), MAX_DRAW)
@@ -247,27 +178,6 @@ class CutBlocks(Task):
             ):
                 columns[name].append(value)
         aligned.write_table(self.path, _SELECTION, columns)
-
-    def _highest_draws(self, total: CutExamples | None) -> dict[tuple[int, int], Any]:
-        """Cuts block after block; what one gives too much, by at most an example, the next gives less.
-
-        Returns:
-          The highest draw that is taken from each cut block; None where nothing is.
-        """
-        if total is None:
-            return {}
-        cuts = self._cuts()
-        order = {arm: number for number, arm in enumerate(sorted(cuts))}
-        draws: dict[tuple[int, int], Any] = {}
-        surplus = 0
-        for arm, take_tokens in cuts.items():
-            wanted = take_tokens - surplus
-            if wanted <= 0:
-                draws[arm], surplus = None, -wanted
-                continue
-            draws[arm] = total.threshold(order[arm], wanted)
-            surplus = total.tokens_up_to(order[arm], draws[arm]) - wanted
-        return draws
 
     def _cuts(self) -> dict[tuple[int, int], int]:
         state = self.bandit.state(self.num_rounds)
@@ -308,23 +218,17 @@ class RankedSelection:
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         lowest = load_search(self.cut_dir, NUM_LEVELS - 1, self.budget).floors[0]
         packed, unscorable = ranking(self.preference, corpus, split, rows)
-        at = np.flatnonzero(is_reached(packed, lowest))
-        none = np.full(len(at), -1, np.int64)
-        clusters = none
+        clusters = None
         if self.assignments_dir is not None:
-            clusters = read_assignment(self.assignments_dir, split)[0][at].astype(np.int64)
-        influence = self.preference.influence(split)
-        values = np.full(len(at), np.nan) if influence is None else influence[at]
-        return Kept(
-            at, clusters, none, none, values, np.full(len(at), np.nan), np.flatnonzero(unscorable)
-        )
+            clusters, _ = read_assignment(self.assignments_dir, split)
+        return keep_ranked(packed, lowest, unscorable, clusters, self.preference.influence(split))
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, where the ranking is one by influence."""
         influence = self.preference.influence(split)
         if influence is None:
             raise ValueError(f"{self.preference} knows no influence to weigh by")
-        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
+        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows.usable)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,18 +22,23 @@ from beam_quad.columns import find_sorted, run_bounds
 from beam_quad.distillation import KernelRidge
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
-from beam_quad.selection import NUM_LEVELS, BudgetSearch, is_reached, pack_ranks, ranks_from
+from beam_quad.selection import (
+    NUM_LEVELS,
+    BudgetSearch,
+    Kept,
+    Taken,
+    is_reached,
+    keep_predicted,
+    known_influence,
+    pack_ranks,
+    ranks_from,
+)
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import group_of
 from beam_quad.transforms.corpus import Corpus, piece_path, write_json
 from beam_quad.transforms.rounds import Bandit
-from beam_quad.transforms.select import (
-    Kept,
-    Taken,
-    ranking,
-    read_arms,
-)
+from beam_quad.transforms.select import ranking, read_arms
 from beam_quad.transforms.stage import GroupedTask, Task
 
 # With fewer scored examples a regression in hundreds of dimensions says nothing that their mean does not.
@@ -278,11 +283,8 @@ class PredictWithinClusters(Task):
             for first, vectors in aligned.read_embeddings(path):
                 run = slice(first, first + len(vectors))
                 predicted[run] = self._predict(clusters[run], places[run] >= 0, vectors)
-        scored = self.pulled.scored()
-        found = find_sorted(scored["key"], rows.keys)
-        exact = (found >= 0) & (places >= 0)
-        predicted[exact] = scored["influence"][found[exact]]
-        predicted = predicted.astype(np.float32)
+        influence, is_exact = known_influence(self.pulled.scored(), rows.keys, places >= 0)
+        predicted = np.where(is_exact, influence, predicted).astype(np.float32)
         aligned.write_table(self.paths(piece)[0], _PREDICTIONS, {"predicted": predicted})
         return _count(predicted)
 
@@ -349,25 +351,14 @@ class PropagatedSelection:
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
         packed, _ = ranking(self.preference, corpus, split, rows)
-        clusters, blocks, places = self.pulled.places(corpus, split, rows)
-        scored = self.pulled.scored()
-        found = find_sorted(scored["key"], rows.keys)
-        has_score = (found >= 0) & (places >= 0)
-        influence = np.full(len(clusters), np.nan)
-        influence[has_score] = scored["influence"][found[has_score]]
-        predicted = np.where(has_score, np.nan, read_predictions(self.preference.folder, split))
-        at = np.flatnonzero(is_reached(packed, self._cut().floors[0]))
-        of_block = self.pulled.blocks()
-        why = places[at]
-        return Kept(
-            at,
-            clusters[at],
-            blocks[at],
-            np.where(why >= 0, of_block["round"][why], -1),
-            influence[at],
-            np.where(why >= 0, of_block["influence"][why], np.nan),
-            np.flatnonzero(has_score & np.isnan(influence)),
-            predicted=predicted[at],
+        return keep_predicted(
+            packed,
+            self._cut().floors[0],
+            read_predictions(self.preference.folder, split),
+            self.pulled.blocks(),
+            self.pulled.scored(),
+            *self.pulled.places(corpus, split, rows),
+            rows.keys,
         )
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
@@ -377,7 +368,7 @@ class PropagatedSelection:
         means = self.pulled.bandit.state(self.pulled.num_rounds).arms.mean_influence
         of_cluster = with_least(means)[clusters]
         influence = np.where(np.isfinite(predicted), predicted, of_cluster)
-        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows)
+        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows.usable)
 
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Says which examples would be taken with a given influence, bool [n]; nan never."""

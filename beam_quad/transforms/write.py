@@ -24,9 +24,10 @@ from beam_quad.io.output import (
     write_selected,
 )
 from beam_quad.records import Budget, Reason, Split
+from beam_quad.selection import Kept
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.embed import bad_file_detail
-from beam_quad.transforms.select import Kept, Selection
+from beam_quad.transforms.select import Selection
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.weigh import RowWeights

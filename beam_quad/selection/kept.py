@@ -1,0 +1,237 @@
+"""The rows of a split that are selected, and why."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad.bandit.scored import Scored, arm_code
+from beam_quad.columns import find_sorted
+from beam_quad.selection.ranking import is_reached
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The rows of a split that are selected, and why. All columns are [m], by ascending row.
+
+    Attributes:
+      rows: Row numbers, int64.
+      cluster: int64, -1 where there is none.
+      block: int64, -1 where there is none.
+      round: Round in which it was accepted, int64, -1 where there is none.
+      influence: float64, nan where the example itself was not scored.
+      block_influence: Mean influence of its block's scored examples, float64, nan where there is none.
+      unscorable: Row numbers that have no finite score, and are rejected for it, int64.
+      predicted: Influence predicted from other examples, float64, nan where there is none; None where none has one.
+      target: Names of the query groups for which they were taken, or None.
+    """
+
+    rows: np.ndarray
+    cluster: np.ndarray
+    block: np.ndarray
+    round: np.ndarray
+    influence: np.ndarray
+    block_influence: np.ndarray
+    unscorable: np.ndarray
+    predicted: np.ndarray | None = None
+    target: Sequence[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What a selection makes of the rows of a split.
+
+    Attributes:
+      influence: Influence of each row on each target, known or estimated, float32 [n, num_targets].
+      takers: The target that takes each, -1 for none, int64 [n].
+      is_example: Which rows could have been taken, bool [n]; the rest means nothing in the other rows.
+    """
+
+    influence: np.ndarray
+    takers: np.ndarray
+    is_example: np.ndarray
+
+    @classmethod
+    def by_one_target(cls, influence: np.ndarray, kept: Kept, is_usable: np.ndarray) -> "Taken":
+        """Describes a selection for a single target.
+
+        Args:
+          influence: Influence of each row, known or estimated, float [n].
+          kept: The rows that are selected.
+          is_usable: Which rows were not rejected when they were read, bool [n].
+        """
+        is_example = is_usable.copy()
+        is_example[kept.unscorable] = False
+        takers = np.full(len(influence), -1, np.int64)
+        takers[kept.rows] = 0
+        single = np.where(is_example, influence, 0.0).astype(np.float32)
+        return cls(single[:, None], takers, is_example)
+
+
+def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, Array]:
+    """Finds the influence of the rows that were scored themselves.
+
+    Args:
+      scored: The scored examples, `key` ascending.
+      keys: Keys of the rows (`seeding.keys`), uint64 [n].
+      counts: Which rows may have been scored, bool [n]; a rejected row shares its key with others.
+
+    Returns:
+      Influence, float64 [n], nan where there is none; and which rows were scored, with or without a finite score, bool [n].
+    """
+    at = find_sorted(scored["key"], keys)
+    has_score = (at >= 0) & counts
+    influence = np.full(len(keys), np.nan)
+    influence[has_score] = scored["influence"][at[has_score]]
+    return influence, has_score
+
+
+def keep_accepted(
+    accepted: Mapping[str, Array],
+    scored: Scored,
+    clusters: Array,
+    blocks: Array,
+    keys: Array,
+    draws: Array,
+    accepted_keys: Array | None = None,
+) -> Kept:
+    """Keeps the rows of the blocks that a bandit accepted, without those that could not be scored.
+
+    Args:
+      accepted: The accepted blocks, ascending by (`cluster`, `block`), with the `round` of each, its `block_influence`
+        and the `highest_draw` that is taken from it.
+      scored: The scored examples, `key` ascending.
+      clusters: Cluster of each row, integer [n]; -1 for none.
+      blocks: Block of each row, integer [n].
+      keys: uint64 [n].
+      draws: `cut_draws` of the rows, uint64 [n].
+      accepted_keys: Only these examples are kept, uint64, ascending; None keeps whole blocks.
+    """
+    codes = arm_code(accepted["cluster"], accepted["block"])
+    place = find_sorted(codes, arm_code(clusters, blocks))
+    influence, has_score = known_influence(scored, keys, clusters >= 0)
+    unscorable = has_score & np.isnan(influence)
+    taken = (place >= 0) & (clusters >= 0) & ~unscorable
+    if len(codes):
+        taken &= draws <= accepted["highest_draw"][place]
+    if accepted_keys is not None:
+        taken &= find_sorted(accepted_keys, keys) >= 0
+    at = np.flatnonzero(taken)
+    why = place[at]
+    return Kept(
+        at,
+        clusters[at].astype(np.int64),
+        blocks[at],
+        accepted["round"][why],
+        influence[at],
+        accepted["block_influence"][why],
+        np.flatnonzero(unscorable),
+    )
+
+
+def keep_ranked(
+    packed: Array,
+    floor: np.uint64,
+    unscorable: Array,
+    clusters: Array | None = None,
+    influence: Array | None = None,
+) -> Kept:
+    """Keeps the rows that a baseline ranks highest.
+
+    Args:
+      packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
+      floor: The lowest priority that is taken.
+      unscorable: Which rows have no finite rank, bool [n].
+      clusters: Cluster of each row, integer [n]; None if nothing was clustered.
+      influence: Influence of each row, float64 [n]; None if it was not computed.
+    """
+    at = np.flatnonzero(is_reached(packed, floor))
+    none, nothing = np.full(len(at), -1, np.int64), np.full(len(at), np.nan)
+    return Kept(
+        at,
+        none if clusters is None else clusters[at].astype(np.int64),
+        none,
+        none,
+        nothing if influence is None else influence[at],
+        nothing,
+        np.flatnonzero(unscorable),
+    )
+
+
+def keep_predicted(
+    packed: Array,
+    floor: np.uint64,
+    predicted: Array,
+    pulled: Mapping[str, Array],
+    scored: Scored,
+    clusters: Array,
+    blocks: Array,
+    places: Array,
+    keys: Array,
+) -> Kept:
+    """Keeps the rows whose influence is known or predicted to be highest.
+
+    Args:
+      packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
+      floor: The lowest priority that is taken.
+      predicted: Influence, known or predicted, float [n].
+      pulled: The pulled blocks, with the `round` of each and its mean `influence`.
+      scored: The scored examples, `key` ascending.
+      clusters: Cluster of each row, int64 [n]; -1 for none.
+      blocks: Block of each row, int64 [n]; -1 for none.
+      places: Place of its block in `pulled`, int64 [n]; -1 if it was not pulled.
+      keys: uint64 [n].
+    """
+    influence, has_score = known_influence(scored, keys, places >= 0)
+    predicted = np.where(has_score, np.nan, predicted)
+    at = np.flatnonzero(is_reached(packed, floor))
+    why = places[at]
+    return Kept(
+        at,
+        clusters[at],
+        blocks[at],
+        np.where(why >= 0, pulled["round"][why], -1),
+        influence[at],
+        np.where(why >= 0, pulled["influence"][why], np.nan),
+        np.flatnonzero(has_score & np.isnan(influence)),
+        predicted=predicted[at],
+    )
+
+
+def keep_for_targets(
+    influence: Array,
+    takers: Array,
+    keys: Array,
+    exact_keys: Array,
+    unscorable: Array,
+    targets: Sequence[str],
+) -> Kept:
+    """Keeps the rows that targets take, by influence that is known of some and predicted of the others.
+
+    Args:
+      influence: Influence on each target, float32 [n, num_targets].
+      takers: The target that takes each row, -1 for none, int64 [n].
+      keys: Keys of the rows (`seeding.keys`), uint64 [n].
+      exact_keys: Keys of the examples whose own influence was computed, uint64.
+      unscorable: Which rows have no finite score, bool [n].
+      targets: Names of the targets.
+    """
+    at = np.flatnonzero(takers >= 0)
+    target = takers[at]
+    own = influence[at, target].astype(np.float64)
+    is_exact = np.isin(keys[at], exact_keys)
+    none, nothing = np.full(len(at), -1, np.int64), np.full(len(at), np.nan)
+    return Kept(
+        rows=at,
+        cluster=none,
+        block=none,
+        round=none,
+        influence=np.where(is_exact, own, np.nan),
+        block_influence=nothing,
+        unscorable=np.flatnonzero(unscorable),
+        predicted=np.where(is_exact, np.nan, own),
+        target=[targets[i] for i in target],
+    )
