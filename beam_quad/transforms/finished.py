@@ -14,6 +14,7 @@ from beam_quad.bandit.scored import is_in_blocks
 from beam_quad.io import aligned
 from beam_quad.reporting import data as page
 from beam_quad.reporting.comparison import stratified_mean
+from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
 from beam_quad.transforms.candidates import (
     has_candidates,
     load_blocks,
@@ -90,10 +91,10 @@ class FinishedBandit:
             "rounds": len(state.log),
             "clusters": int(load_blocks(self.bandit.blocks_dir).num_clusters),
             "influence": {
-                "selected_mean": cautious.mean if cautious else _weighted_mean(scores.selected),
+                "selected_mean": cautious.mean if cautious else _mean(scores.selected),
                 **self._held_out_mean(selected),
-                "random_mean": _cluster_weighted_mean(scores.pilot, corpus_tokens),
-                "scored_mean": _weighted_mean(scores.scored),
+                "random_mean": _random_mean(scores.pilot, corpus_tokens),
+                "scored_mean": _mean(scores.scored),
                 "within_cluster_deviation": state.deviation,
                 "tau": state.tau if state.tau is not None and math.isfinite(state.tau) else None,
             },
@@ -223,21 +224,12 @@ def _sample(scored: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSampl
     )
 
 
-def _weighted_mean(sample: page.ScoredSample) -> float | None:
-    total = int(sample.tokens.sum())
-    weighted = (sample.influence * sample.tokens).tolist()
-    return math.fsum(weighted) / total if total else None
+def _mean(sample: page.ScoredSample) -> float | None:
+    return weighted_mean(sample.influence, sample.tokens)
 
 
-def _cluster_weighted_mean(
-    sample: page.ScoredSample | None, cluster_tokens: np.ndarray
-) -> float | None:
-    """Weighs the pilot by the tokens of the clusters: what a random draw would have on average."""
-    if sample is None or not len(sample.influence):
+def _random_mean(sample: page.ScoredSample | None, cluster_tokens: np.ndarray) -> float | None:
+    """What a random draw would have on average, by the pilot."""
+    if sample is None:
         return None
-    size = len(cluster_tokens)
-    tokens = np.bincount(sample.cluster_id, weights=sample.tokens, minlength=size)
-    sums = np.bincount(sample.cluster_id, weights=sample.influence * sample.tokens, minlength=size)
-    seen = tokens > 0
-    means = sums[seen] / tokens[seen]
-    return float((means * cluster_tokens[seen]).sum() / cluster_tokens[seen].sum())
+    return cluster_weighted_mean(sample.influence, sample.tokens, sample.cluster_id, cluster_tokens)

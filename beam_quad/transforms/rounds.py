@@ -17,6 +17,7 @@ from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.io import aligned, files
+from beam_quad.scoring.groups import combine_scores, standardised_weights
 from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import (
@@ -190,12 +191,12 @@ class RunRound(ScoringTask):
         groups = _matrix(table.column("scores"), len(self.weights) if self.round == 0 else 1)
         weights = np.ones(1)
         if self.combined_path is not None and self.round == 0:
-            weights = self._standardised_weights(groups)
+            weights = standardised_weights(self.weights, groups)
             self._write_combined(weights)
         columns = {name: table.column(name).combine_chunks() for name in _SCORES.names[1:4]}
         columns["cluster"] = table.column("cluster").combine_chunks()
         columns["block"] = table.column("block").combine_chunks()
-        columns["influence"] = _finite_or_nan(groups @ weights)
+        columns["influence"] = combine_scores(groups, weights)
         columns["group_influence"] = list(groups)
         aligned.write_table(self.artifact, ROUND_SCHEMA, columns)
         halvings = total["halvings"] if total else 0
@@ -220,12 +221,6 @@ class RunRound(ScoringTask):
             (cluster, block, keys[cluster, block], group_of(folder, cluster))
             for cluster, block in self.bandit.state(self.round).pulls
         ]
-
-    def _standardised_weights(self, groups: np.ndarray) -> np.ndarray:
-        """Divides each group's weight by the standard deviation of its pilot scores (METHODS A.1)."""
-        finite = groups[np.isfinite(groups).all(axis=1)]
-        deviation = finite.std(axis=0) if len(finite) > 1 else np.ones(groups.shape[1])
-        return np.asarray(self.weights) / np.where(deviation > 0, deviation, 1.0)
 
     def _write_combined(self, weights: np.ndarray) -> None:
         if self.combined_path is None or not isinstance(self.scoring, InfluenceScoring):
@@ -293,7 +288,3 @@ def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
 def _num_halvings(model: Scorer) -> int:
     # Of a scorer with a proxy; what runs without a model cannot run out of its memory.
     return int(getattr(model, "num_halvings", 0))
-
-
-def _finite_or_nan(scores: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(scores), scores, np.nan)

@@ -1,0 +1,27 @@
+"""Several query groups as one score: each group's weight over the spread of its scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def standardised_weights(weights: Sequence[float], scores: np.ndarray) -> np.ndarray:
+    """Divides each group's weight by the standard deviation of its scores.
+
+    Args:
+      weights: Relative weight of each group.
+      scores: A sample of the scores under each group, float64 [n, num_groups]; an example with a score that is not finite is
+        left out.
+
+    Returns:
+      Float64 [num_groups]; a group whose scores do not vary, or fewer than two examples, leave a weight as it is.
+    """
+    finite = scores[np.isfinite(scores).all(axis=1)]
+    deviation = finite.std(axis=0) if len(finite) > 1 else np.ones(scores.shape[1])
+    return np.asarray(weights) / np.where(deviation > 0, deviation, 1.0)
+
+
+def combine_scores(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Adds the scores under each group, float64 [n, num_groups], each times its weight: float64 [n], nan if not finite."""
+    combined = scores @ weights
+    return np.where(np.isfinite(combined), combined, np.nan)

@@ -1,0 +1,41 @@
+"""Mean influence of scored examples, per token: of themselves, and of the corpus that they are drawn from by clusters."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def weighted_mean(influence: Array, tokens: Array) -> float | None:
+    """Averages influence, finite float64 [n], over tokens, int64 [n]; None if there are none."""
+    total = int(tokens.sum())
+    return math.fsum((influence * tokens).tolist()) / total if total else None
+
+
+def cluster_weighted_mean(
+    influence: Array, tokens: Array, cluster_id: Array, cluster_tokens: Array
+) -> float | None:
+    """Estimates the mean influence per token of a random draw of the corpus.
+
+    A pilot scores about equally many examples of every cluster, so that the mean of each is to be weighted by the tokens
+    that the cluster has in the corpus.
+
+    Args:
+      influence: Of the scored examples, finite, float64 [n].
+      tokens: Their tokens, int64 [n].
+      cluster_id: Their clusters, int64 [n].
+      cluster_tokens: Tokens of each cluster in the corpus, int64 [num_clusters]; those without a scored example do not count.
+
+    Returns:
+      The estimate; None if n is 0.
+    """
+    if not len(influence):
+        return None
+    size = len(cluster_tokens)
+    scored_tokens = np.bincount(cluster_id, weights=tokens, minlength=size)
+    sums = np.bincount(cluster_id, weights=influence * tokens, minlength=size)
+    seen = scored_tokens > 0
+    means = sums[seen] / scored_tokens[seen]
+    return float((means * cluster_tokens[seen]).sum() / cluster_tokens[seen].sum())
