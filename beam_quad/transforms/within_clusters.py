@@ -8,7 +8,6 @@ pulled blocks are all that can be taken.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,8 +17,13 @@ import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
 from beam_quad.bandit.scored import arm_code, pulled_blocks, with_least
-from beam_quad.columns import find_sorted, run_bounds
+from beam_quad.columns import find_sorted
 from beam_quad.distillation import KernelRidge
+from beam_quad.distillation.within_clusters import (
+    ClusterRegression,
+    fit_by_cluster,
+    predict_by_cluster,
+)
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
 from beam_quad.selection import (
@@ -41,13 +45,6 @@ from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.select import ranking, read_arms
 from beam_quad.transforms.stage import GroupedTask, Task
 
-# With fewer scored examples a regression in hundreds of dimensions says nothing that their mean does not.
-MIN_LANDMARKS = 8
-# Within a cluster what embeddings do not tell is at least as large as what they do, and landmarks are few: a smaller
-# ridge follows the noise. In `tests.benchmarks.bandit`, with 1,000 skewed clusters and embeddings that tell nothing, 0.01
-# finds .91 of the oracle's influence and 1 finds 1.02; where they tell 0.6 of the variance both find 1.05 to 1.06.
-RIDGE = 1.0
-
 _REGRESSIONS = pa.schema(
     [
         pa.field("cluster", pa.int32()),
@@ -58,75 +55,6 @@ _REGRESSIONS = pa.schema(
     ]
 )
 _PREDICTIONS = pa.schema([pa.field("predicted", pa.float32())])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ClusterRegression:
-    """Predicts the influence of a cluster's examples from those of it that were scored.
-
-    Attributes:
-      mean: Token-weighted mean influence of the scored examples.
-      regression: Kernel ridge regression on their embeddings; None where there are too few of them.
-    """
-
-    mean: float
-    regression: KernelRidge | None
-
-    @classmethod
-    def fit(
-        cls,
-        embeddings: np.ndarray,
-        influence: np.ndarray,
-        tokens: np.ndarray,
-        keys: np.ndarray,
-        seed: int,
-    ) -> "ClusterRegression":
-        """Fits to at least one scored example; their order does not matter.
-
-        Args:
-          embeddings: Float [n, dim].
-          influence: Finite, float64 [n].
-          tokens: int64 [n].
-          keys: uint64 [n], distinct.
-          seed: Draws the landmarks that set the bandwidth.
-        """
-        order = np.argsort(keys)
-        weighted = (influence * tokens)[order].tolist()
-        regression = None
-        if len(keys) >= MIN_LANDMARKS:
-            regression = KernelRidge.fit(
-                embeddings, influence[:, None], keys, seed=seed, ridge=RIDGE
-            )
-        return cls(math.fsum(weighted) / int(tokens.sum()), regression)
-
-    def predict(self, embeddings: np.ndarray) -> np.ndarray:
-        """Predicts influence, float64 [n], each example by itself.
-
-        The last bits of a product of matrices depend on how many rows it has, and how many examples of a cluster come
-        together depends on how the corpus is split; a single row is always the same product.
-        """
-        if self.regression is None:
-            return np.full(len(embeddings), self.mean)
-        rows = [
-            self.regression.predict(embeddings[i : i + 1])[0, 0] for i in range(len(embeddings))
-        ]
-        return np.array(rows, np.float64)
-
-    def held_out(self, influence: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Predicts each scored example from the others: what would have been thought of it, had it not been scored.
-
-        Args:
-          influence: Of the scored examples by ascending key, float64 [n].
-          tokens: Their tokens, int64 [n].
-
-        Returns:
-          Float64 [n]; nan for an only one.
-        """
-        if self.regression is not None:
-            return self.regression.leave_one_out()[:, 0]
-        others = int(tokens.sum()) - tokens
-        rest = self.mean * int(tokens.sum()) - influence * tokens
-        return np.where(others > 0, rest / np.maximum(others, 1), np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +141,11 @@ class FitWithinClusters(GroupedTask):
         table = aligned.unpack(parts)
         vectors = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
         cluster, key, tokens, influence = (table.column(i).to_numpy() for i in range(4))
-        order = np.lexsort((key, cluster))
         columns: dict[str, list[Any]] = {name: [] for name in _REGRESSIONS.names}
-        for a, b in run_bounds(cluster[order]):
-            own = order[a:b]
-            fitted = ClusterRegression.fit(
-                vectors[own], influence[own], tokens[own], key[own], self.corpus.seed
-            )
-            columns["cluster"].append(int(cluster[own[0]]))
+        for arm, own, fitted in fit_by_cluster(
+            cluster, vectors, influence, tokens, key, self.corpus.seed
+        ):
+            columns["cluster"].append(arm)
             columns["mean"].append(fitted.mean)
             columns["regression"].append(fitted.regression and fitted.regression.to_bytes())
             columns["keys"].append(key[own])
@@ -228,7 +153,7 @@ class FitWithinClusters(GroupedTask):
         aligned.write_table(_group_path(self.folder, group), _REGRESSIONS, columns)
         fits = sum(regression is not None for regression in columns["regression"])
         return Tally(
-            {"landmarks": len(order), "clusters": len(columns["cluster"]), "regressions": fits}
+            {"landmarks": len(key), "clusters": len(columns["cluster"]), "regressions": fits}
         )
 
     def finish(self, total: Tally | None) -> None:
@@ -282,7 +207,9 @@ class PredictWithinClusters(Task):
             path = piece_path(self.corpus.embeddings_dir or "", piece)
             for first, vectors in aligned.read_embeddings(path):
                 run = slice(first, first + len(vectors))
-                predicted[run] = self._predict(clusters[run], places[run] >= 0, vectors)
+                predicted[run] = predict_by_cluster(
+                    self._regression, clusters[run], places[run] >= 0, vectors
+                )
         influence, is_exact = known_influence(self.pulled.scored(), rows.keys, places >= 0)
         predicted = np.where(is_exact, influence, predicted).astype(np.float32)
         aligned.write_table(self.paths(piece)[0], _PREDICTIONS, {"predicted": predicted})
@@ -291,19 +218,9 @@ class PredictWithinClusters(Task):
     def finish(self, total: Tally | None) -> None:
         write_json(self.artifact, total.counts if total else {})
 
-    def _predict(
-        self, clusters: np.ndarray, is_pulled: np.ndarray, embeddings: np.ndarray
-    ) -> np.ndarray:
-        predicted = np.full(len(clusters), np.nan)
-        for cluster in np.unique(clusters[clusters >= 0]).tolist():
-            group = group_of(self.pulled.bandit.blocks_dir, cluster)
-            fitted = _load_regressions(self.fit_dir, group).get(cluster)
-            # Of a cluster that was pulled without a scorable example nothing is known.
-            if fitted is not None:
-                is_known = is_pulled if fitted.regression is None else True
-                own = np.flatnonzero((clusters == cluster) & is_known)
-                predicted[own] = fitted.predict(embeddings[own])
-        return predicted
+    def _regression(self, cluster: int) -> ClusterRegression | None:
+        group = group_of(self.pulled.bandit.blocks_dir, cluster)
+        return _load_regressions(self.fit_dir, group).get(cluster)
 
 
 def read_predictions(folder: str, split: Split) -> np.ndarray:

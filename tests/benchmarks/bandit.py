@@ -34,7 +34,7 @@ from beam_quad.bandit import (
     replay,
     rules,
 )
-from beam_quad.transforms.within_clusters import ClusterRegression
+from beam_quad.distillation.within_clusters import ClusterRegression
 
 DIM = 8
 R_SQUARED = (0.0, 0.3, 0.6, 0.9)
