@@ -1,5 +1,6 @@
 """What is selected: rankings, where a budget ends in them, and the rows that are kept and why. NumPy only."""
 
+from beam_quad.selection.accounts import count_rows, source_of
 from beam_quad.selection.allocation import (
     Contenders,
     RoundRobin,
@@ -17,6 +18,8 @@ from beam_quad.selection.kept import (
     keep_ranked,
     known_influence,
 )
+from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
+from beam_quad.selection.parts import part_runs
 from beam_quad.selection.ranking import (
     NUM_LEVELS,
     BucketAmounts,
@@ -45,6 +48,8 @@ __all__ = [
     "Taken",
     "allocate",
     "amounts_of",
+    "cluster_weighted_mean",
+    "count_rows",
     "cut_blocks",
     "cut_draws",
     "even_ranks",
@@ -57,9 +62,12 @@ __all__ = [
     "nearest_ranks",
     "num_contenders",
     "pack_ranks",
+    "part_runs",
     "priorities",
     "random_ranks",
     "rank_usable",
     "ranks_from",
+    "source_of",
     "tie_draws",
+    "weighted_mean",
 ]

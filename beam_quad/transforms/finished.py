@@ -14,7 +14,7 @@ from beam_quad.bandit.scored import is_in_blocks
 from beam_quad.io import aligned
 from beam_quad.reporting import data as page
 from beam_quad.reporting.comparison import stratified_mean
-from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
+from beam_quad.selection import cluster_weighted_mean, weighted_mean
 from beam_quad.transforms.candidates import (
     has_candidates,
     load_blocks,

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import posixpath
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,17 +23,13 @@ from beam_quad.io.output import (
     write_selected,
 )
 from beam_quad.records import Budget, Reason, Split
-from beam_quad.selection import Kept
+from beam_quad.selection import Kept, count_rows, part_runs
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.embed import bad_file_detail
 from beam_quad.transforms.select import Selection
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.weigh import RowWeights
-
-# Trainers like files of some 100 MB; a part is not gathered from more splits than keep its worker busy a few minutes.
-_PART_BYTES = 128 << 20
-_MAX_SPLITS_PER_PART = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,35 +226,6 @@ class WriteSelection(Task):
             yield Rejected(split.shard, None, Reason.BAD_FILE, detail)
 
 
-def part_runs(splits: tuple[Split, ...], share: float) -> list[tuple[int, int]]:
-    """Cuts the splits into runs whose selected part is expected to be about `_PART_BYTES`.
-
-    Args:
-      splits: All splits.
-      share: Share of the corpus that is selected, in [0, 1].
-
-    Returns:
-      (first, last) of each run, `last` excluded.
-    """
-    runs, first, size = [], 0, 0.0
-    for index, split in enumerate(splits):
-        size += share * split.size_bytes
-        if size >= _PART_BYTES or index + 1 - first == _MAX_SPLITS_PER_PART:
-            runs.append((first, index + 1))
-            first, size = index + 1, 0.0
-    if first < len(splits):
-        runs.append((first, len(splits)))
-    return runs
-
-
-def source_of(shard: str) -> str:
-    """Names the part of the input that a shard belongs to: its top folder, or its stem without its number."""
-    if "/" in shard:
-        return shard.split("/", 1)[0]
-    stem = shard.split(".", 1)[0]
-    return re.sub(r"[-_]?\d[\d_-]*(of[-_]?\d+)?$", "", stem) or stem
-
-
 def _check_rows(part: WrittenPart, expected: int) -> None:
     if part.num_rows != expected:
         raise IntegrityError(
@@ -305,41 +271,9 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
 
 
 def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
-    left = rows.usable.copy()
-    left[kept.unscorable] = False
-    num_read, num_rejected = len(rows.keys), int((~left).sum())
-    # Counted from what is neither taken nor rejected, so that a row that is both, or none, shows in the sum.
-    left[kept.rows] = False
-    num_selected = len(kept.rows)
-    tokens = rows.tokens[kept.rows]
-    source = f"source/{source_of(split.shard)}"
-    usable_tokens = int(rows.tokens[rows.usable].sum())
-    counts = {
-        "read": num_read,
-        "rejected": num_rejected,
-        "selected": num_selected,
-        "not_selected": int(left.sum()),
-        "tokens_read": usable_tokens,
-        "tokens_selected": int(tokens.sum()),
-        f"{source}/documents": num_read - num_rejected,
-        f"{source}/tokens": usable_tokens,
-        f"{source}/rejected": num_rejected,
-        f"{source}/selected_documents": num_selected,
-        f"{source}/selected_tokens": int(tokens.sum()),
-    }
     codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
-    for code, count in zip(codes, occurrences, strict=True):
-        counts[f"rejected/{aligned.reason_of(int(code))}"] = int(count)
-    if len(kept.unscorable):
-        counts[f"rejected/{Reason.NOT_FINITE}"] = len(kept.unscorable)
-    for target in sorted(set(kept.target or ())):
-        own = np.array([name == target for name in kept.target or ()])
-        counts[f"target/{target}/documents"] = int(own.sum())
-        counts[f"target/{target}/tokens"] = int(tokens[own].sum())
-    clustered = kept.cluster >= 0
-    clusters, at = np.unique(kept.cluster[clustered], return_inverse=True)
-    documents, sums = np.bincount(at), np.bincount(at, weights=tokens[clustered])
-    for cluster, count, weight in zip(clusters, documents, sums, strict=True):
-        counts[f"cluster/{cluster}/documents"] = int(count)
-        counts[f"cluster/{cluster}/tokens"] = int(weight)
-    return Tally(counts)
+    reasons = {
+        str(aligned.reason_of(int(code))): int(count)
+        for code, count in zip(codes, occurrences, strict=True)
+    }
+    return count_rows(split.shard, rows.usable, rows.tokens, reasons, kept)

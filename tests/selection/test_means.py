@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
+from beam_quad.selection import cluster_weighted_mean, weighted_mean
 
 INFLUENCE = np.array([3.0, 7.0, -1.0, 2.0])
 TOKENS = np.array([30, 10, 50, 10])

@@ -1,0 +1,30 @@
+"""How the output is cut into files."""
+
+from collections.abc import Sequence
+
+from beam_quad.records import Split
+
+# Trainers like files of some 100 MB; a part is not gathered from more splits than keep its worker busy a few minutes.
+PART_BYTES = 128 << 20
+MAX_SPLITS_PER_PART = 64
+
+
+def part_runs(splits: Sequence[Split], share: float) -> list[tuple[int, int]]:
+    """Cuts the splits into runs whose selected part is expected to be about `PART_BYTES`.
+
+    Args:
+      splits: All splits.
+      share: Share of the corpus that is selected, in [0, 1].
+
+    Returns:
+      (first, last) of each run, `last` excluded.
+    """
+    runs, first, size = [], 0, 0.0
+    for index, split in enumerate(splits):
+        size += share * split.size_bytes
+        if size >= PART_BYTES or index + 1 - first == MAX_SPLITS_PER_PART:
+            runs.append((first, index + 1))
+            first, size = index + 1, 0.0
+    if first < len(splits):
+        runs.append((first, len(splits)))
+    return runs
