@@ -58,6 +58,18 @@ def uniform(seed: int, purpose: str, example_keys: np.ndarray) -> np.ndarray:
     return (mix(seed, purpose, example_keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def is_drawn(seed: int, purpose: str, example_keys: np.ndarray, rate: float) -> np.ndarray:
+    """Draws a share of the examples, bool [n]: those of a lower rate are among those of a higher; all at a rate of 1."""
+    return np.asarray(uniform(seed, purpose, example_keys) < rate)
+
+
+def lowest(
+    seed: int, purpose: str, example_keys: np.ndarray, number: int | None = None
+) -> np.ndarray:
+    """Finds the examples with the lowest draws: their positions in the order of the draw, int64 [at most number]."""
+    return np.argsort(mix(seed, purpose, example_keys), kind="stable")[:number]
+
+
 def integer(seed: int, *parts: object) -> int:
     """Draws one integer in [0, 2**32), for libraries that take a seed of their own."""
     return int(digest(seed, *parts)[:8], 16)

@@ -29,3 +29,21 @@ def test_draws_are_uniform_and_independent_between_purposes_and_seeds():
 
 def test_a_separator_keeps_parts_apart():
     assert seeding.digest("ab", "c") != seeding.digest("a", "bc")
+
+
+def test_a_share_of_the_examples_is_drawn_and_a_larger_share_holds_a_smaller():
+    keys = seeding.keys(f"shard#{i}" for i in range(50_000))
+    few, more = (seeding.is_drawn(0, "a", keys, rate) for rate in (0.1, 0.3))
+    assert abs(few.mean() - 0.1) < 0.01
+    assert abs(more.mean() - 0.3) < 0.01
+    assert (few <= more).all()
+    assert seeding.is_drawn(0, "a", keys, 1.0).all()
+    assert not seeding.is_drawn(0, "a", keys, 0.0).any()
+
+
+def test_the_lowest_draws_come_first_and_a_smaller_number_is_the_beginning_of_a_larger():
+    keys = seeding.keys(f"shard#{i}" for i in range(100))
+    draws = seeding.mix(7, "a", keys).tolist()
+    expected = sorted(range(100), key=lambda i: draws[i])
+    assert seeding.lowest(7, "a", keys).tolist() == expected
+    assert seeding.lowest(7, "a", keys, 9).tolist() == expected[:9]

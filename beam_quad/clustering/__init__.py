@@ -2,7 +2,7 @@
 
 from beam_quad.clustering.assign import assign
 from beam_quad.clustering.centers import Centers, FitReport
-from beam_quad.clustering.kmeans import default_num_clusters, fit_centers
+from beam_quad.clustering.kmeans import default_num_clusters, fit_centers, sample_rate
 from beam_quad.clustering.sums import ClusterSums
 from beam_quad.clustering.terms import distinctive_terms
 
@@ -14,4 +14,5 @@ __all__ = [
     "default_num_clusters",
     "distinctive_terms",
     "fit_centers",
+    "sample_rate",
 ]

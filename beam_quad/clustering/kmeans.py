@@ -27,11 +27,19 @@ _MIN_INIT_POINTS = 8192
 # k-means++ takes time in the square of the number of centers; beyond this many it runs within random groups.
 _INIT_GROUP = 1024
 _CHUNK = 8192
+# k-means wants some hundred points a cluster; 256 is what Faiss takes at most, and more moves no center.
+POINTS_PER_CLUSTER = 256
 
 
 def default_num_clusters(num_examples: int) -> int:
     """Gives clamp(round(sqrt(N / 2)), 8, 10,000), and never more than N."""
     return min(max(8, min(10_000, round(math.sqrt(num_examples / 2)))), max(1, num_examples))
+
+
+def sample_rate(num_clusters: int, num_examples: int) -> float:
+    """Decides which share of the examples the centers are fitted to; above 1 where all are too few."""
+    # A little above what is wanted, so that the sample is not a few points short by chance.
+    return 1.05 * POINTS_PER_CLUSTER * num_clusters / num_examples
 
 
 def fit_centers(

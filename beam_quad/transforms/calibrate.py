@@ -97,8 +97,8 @@ class CalibrateScoring(ModelTask):
         """Draws some of the pilot's examples, with their influence and texts, in the order of the draw."""
         scored = self.bandit.scored(1)
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
-        draws = seeding.mix(self.bandit.policy.seed, "calibration", scored["key"][usable])
-        at = usable[np.argsort(draws, kind="stable")[:_NUM_EXAMPLES]]
+        seed, keys = self.bandit.policy.seed, scored["key"][usable]
+        at = usable[seeding.lowest(seed, "calibration", keys, _NUM_EXAMPLES)]
         read = functools.partial(read_text, self.bandit.blocks_dir)
         arms, keys = (scored[name][at].tolist() for name in ("cluster", "key"))
         texts = list(files.in_parallel(read, arms, keys))

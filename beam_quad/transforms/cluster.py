@@ -8,16 +8,20 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.additive import Tally
-from beam_quad.clustering import Centers, ClusterSums, assign, default_num_clusters, fit_centers
+from beam_quad.clustering import (
+    Centers,
+    ClusterSums,
+    assign,
+    default_num_clusters,
+    fit_centers,
+    sample_rate,
+)
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Split, as_json
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, hash_sample, piece_path, read_json, write_json
 from beam_quad.transforms.stage import Task
-
-# k-means wants some hundred points a cluster; 256 is what Faiss takes at most, and more moves no center.
-_POINTS_PER_CLUSTER = 256
 
 
 @dataclasses.dataclass
@@ -60,8 +64,7 @@ class FitCenters(Task):
         return Tally({"points": aligned.num_rows(self.paths(piece)[0])})
 
     def do(self, piece: Split, model: Any) -> Tally:
-        # Drawn a little above the rate, so that the sample is not a few points short by chance.
-        rate = 1.05 * _POINTS_PER_CLUSTER * self._requested() / self.corpus.num_usable()
+        rate = sample_rate(self._requested(), self.corpus.num_usable())
         rows = self.corpus.rows(piece)
         drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
         vectors = _take_embeddings(self.corpus, piece, drawn)

@@ -91,8 +91,7 @@ class Corpus:
 
     def in_reserve(self, rows: aligned.Rows) -> np.ndarray:
         """Which rows have their text set aside, bool [n]."""
-        draws = seeding.uniform(self.seed, "reserve", rows.keys)
-        return rows.usable & (draws < self.reserve_rate)
+        return rows.usable & seeding.is_drawn(self.seed, "reserve", rows.keys, self.reserve_rate)
 
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir
@@ -139,5 +138,4 @@ def write_json(path: str, value: object) -> None:
 
 def hash_sample(seed: int, purpose: str, rows: aligned.Rows, rate: float) -> np.ndarray:
     """Draws a share of the usable rows by hash: sorted row numbers, int64 [m]."""
-    draws = seeding.uniform(seed, purpose, rows.keys)
-    return np.flatnonzero(rows.usable & (draws < rate))
+    return np.flatnonzero(rows.usable & seeding.is_drawn(seed, purpose, rows.keys, rate))

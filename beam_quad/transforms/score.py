@@ -16,6 +16,7 @@ from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
+from beam_quad.scoring.sample import ScoreSample
 from beam_quad.scoring.two_forwards import TwoForwardsScorer
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.selection import nearest_ranks, random_ranks
@@ -179,30 +180,6 @@ class ScoringTask(ModelTask):
         return self.scoring.load()
 
 
-@dataclasses.dataclass(frozen=True)
-class ScoreSample:
-    """Scores of a hash sample of the examples, for what is relative to the corpus. An additive statistic.
-
-    Attributes:
-      values: Float64 [n], in any order.
-      scored: How many examples have a score in all.
-      unscorable: How many could not be scored.
-    """
-
-    values: np.ndarray
-    scored: int
-    unscorable: int
-
-    def __add__(self, other: "ScoreSample") -> "ScoreSample":
-        return ScoreSample(
-            np.concatenate([self.values, other.values]),
-            self.scored + other.scored,
-            self.unscorable + other.unscorable,
-        )
-
-
-# The error of a median of 20,000 values is below 1 % of their spread.
-_SAMPLED_SCORES = 20_000
 _SCORES = pa.schema([pa.field("score", pa.float64())])
 
 
@@ -253,7 +230,7 @@ class ScoreExamples(ScoringTask):
         return self._sample(rows, scores)
 
     def finish(self, total: ScoreSample | None) -> None:
-        median = float(np.median(total.values)) if total and len(total.values) else 0.0
+        median = total.median if total else 0.0
         counts = {"scored": total.scored, "unscorable": total.unscorable} if total else {}
         write_json(self.artifact, {"median": median, **counts})
 
@@ -273,11 +250,8 @@ class ScoreExamples(ScoringTask):
             first += len(batch.texts)
 
     def _sample(self, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
-        rate = _SAMPLED_SCORES / self.corpus.num_usable()
-        draws = seeding.uniform(self.corpus.seed, "scores", rows.keys)
-        finite = rows.usable & np.isfinite(scores)
-        unscorable = int(np.count_nonzero(rows.usable & ~finite))
-        return ScoreSample(scores[finite & (draws < rate)], int(finite.sum()), unscorable)
+        corpus = self.corpus
+        return ScoreSample.of(scores, rows.usable, rows.keys, corpus.seed, corpus.num_usable())
 
 
 def read_scores(folder: str, split: Split) -> np.ndarray:

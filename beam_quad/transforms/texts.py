@@ -64,9 +64,7 @@ class SampleTexts(GroupedTask):
                 head = parquet.read_row_group(i, columns=["row", "key"])
                 keys = head.column("key").to_numpy()
                 usable = rows.usable[head.column("row").to_numpy()]
-                drawn = np.flatnonzero(
-                    (seeding.uniform(corpus.seed, "sample", keys) < rate) & usable
-                )
+                drawn = np.flatnonzero(seeding.is_drawn(corpus.seed, "sample", keys, rate) & usable)
                 if not len(drawn):
                     continue
                 table = parquet.read_row_group(i).take(pa.array(drawn))

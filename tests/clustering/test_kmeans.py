@@ -4,7 +4,14 @@ from sklearn.metrics import normalized_mutual_info_score
 from threadpoolctl import threadpool_limits
 
 from beam_quad import seeding
-from beam_quad.clustering import Centers, assign, default_num_clusters, fit_centers, kmeans
+from beam_quad.clustering import (
+    Centers,
+    assign,
+    default_num_clusters,
+    fit_centers,
+    kmeans,
+    sample_rate,
+)
 
 
 def planted(num_clusters, num_points, dim=32, noise=0.5, seed=0):
@@ -114,3 +121,10 @@ def test_centers_survive_their_bytes():
     np.testing.assert_array_equal(again.vectors, centers.vectors)
     assert again.offsets.tolist() == [0, 1, 4]
     assert again.num_clusters == 5
+
+
+def test_a_sample_hardly_ever_has_too_few_points_a_cluster():
+    for num_clusters, num_examples in ((8, 10_000), (100, 10**6)):
+        expected = sample_rate(num_clusters, num_examples) * num_examples
+        spread = np.sqrt(expected)
+        assert expected - spread > 256 * num_clusters > expected - 0.06 * expected
