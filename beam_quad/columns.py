@@ -16,6 +16,23 @@ def find_sorted(sorted_values: Array, wanted: Array) -> Array:
     return np.where(sorted_values[at] == wanted, at, -1)
 
 
+def look_up(sorted_values: Array, results: Array, wanted: Array, default: Any) -> Array:
+    """Finds what stands beside values in an ascending array.
+
+    Args:
+      sorted_values: Ascending, [m].
+      results: What stands beside each, [m].
+      wanted: Values to find, [n].
+      default: What stands beside a value that is not there.
+
+    Returns:
+      [n], in a dtype that holds the results and the default.
+    """
+    at = find_sorted(sorted_values, wanted)
+    # An index of -1 reads the default, which is the last.
+    return np.append(results, default)[at]
+
+
 def run_starts(*columns: Array) -> Array:
     """Finds where runs of equal rows begin.
 

@@ -47,3 +47,15 @@ def test_a_value_is_found_at_its_index_and_a_missing_one_at_minus_one(values, wa
 def test_the_least_and_the_greatest_key_are_found(key):
     keys = np.array([0, 5, 2**64 - 1], np.uint64)
     assert keys[columns.find_sorted(keys, np.array([key], np.uint64))[0]] == key
+
+
+@given(
+    table=st.dictionaries(st.integers(0, 20), st.integers(1, 9)),
+    wanted=st.lists(st.integers(-2, 23)),
+)
+def test_what_stands_beside_a_value_is_found_and_the_default_beside_none(table, wanted):
+    ascending = sorted(table)
+    results = np.array([table[value] for value in ascending], np.int64)
+    found = columns.look_up(np.array(ascending, np.int64), results, np.array(wanted, np.int64), -1)
+    assert found.tolist() == [table.get(value, -1) for value in wanted]
+    assert found.dtype == np.int64

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad.bandit.arms import PullScores, RoundScores
-from beam_quad.columns import find_sorted, run_bounds
+from beam_quad.columns import look_up, run_bounds
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Scored = Mapping[str, Array]
@@ -61,8 +61,7 @@ def pulled_blocks(scored: Scored) -> dict[str, Array]:
     """
     unique, at = np.unique(arm_code(scored["cluster"], scored["block"]), return_index=True)
     codes, means = mean_by_block(scored)
-    found = find_sorted(codes, unique)
-    influence = np.where(found >= 0, np.append(means, np.nan)[found], np.nan)
+    influence = look_up(codes, means, unique, np.nan)
     return {"code": unique, "round": scored["round"][at], "influence": influence}
 
 

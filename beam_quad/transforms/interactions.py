@@ -18,6 +18,7 @@ import torch
 from beam_quad import archives, seeding
 from beam_quad.additive import Tally
 from beam_quad.distillation import KernelRidge
+from beam_quad.distillation.shortlist import landmark_interactions
 from beam_quad.gradients.hessian import curvature_products
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
@@ -213,7 +214,7 @@ def read_interactions(task: InteractLandmarks, target: int) -> np.ndarray:
         if piece[0] == target
     ]
     rows, norms = (np.concatenate([part[name] for part in found]) for name in ("rows", "norms"))
-    return rows / norms / len(norms)
+    return landmark_interactions(rows, norms)
 
 
 def _on(curvature: Curvature, device: torch.device) -> Curvature:

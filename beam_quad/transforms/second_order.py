@@ -13,15 +13,13 @@ import pyarrow as pa
 
 from beam_quad import archives
 from beam_quad.additive import Tally
-from beam_quad.columns import find_sorted
+from beam_quad.columns import look_up
 from beam_quad.distillation import (
     Interactions,
     KernelRidge,
     cut_support,
-    newton_step,
-    solve_for_budget,
-    weigh,
 )
+from beam_quad.distillation.shortlist import list_length, share_weights, solve_list
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
@@ -184,7 +182,7 @@ class SolveSecondOrder(Task):
         amounts = first.budget.amounts(found["tokens"])
         is_taken = found["priority"] >= first.floor()
         budget = int(amounts[is_taken].sum())
-        at = slice(int(np.sum(np.cumsum(amounts) - amounts < self.times * budget)))
+        at = slice(list_length(amounts, budget, self.times))
         amounts, p = amounts[at], found["influence"][at]
         interactions = Interactions.propagate(
             found["coefficients"][at],
@@ -192,16 +190,14 @@ class SolveSecondOrder(Task):
             self._num_examples(),
         )
         total = self._num_examples() * self._taken()[piece] / sum(self._taken())
-        first_weights = weigh(p[:, None], np.where(is_taken[at], 0, -1)) * (total / len(p))
-        eta = self.eta * newton_step(p, interactions, first_weights)
-        solved = solve_for_budget(p, interactions, eta, amounts, budget, total)
-        order = np.argsort(-solved.weights, kind="stable")[: int(np.sum(solved.weights > 0))]
+        result = solve_list(p, amounts, is_taken[at], interactions, budget, total, self.eta)
+        order, solved = result.order, result.solved
         solution = {
             "key": found["key"][at][order],
             "weight": solved.weights[order],
             "amount": amounts[order],
             "budget": budget,
-            "eta": eta,
+            "eta": result.eta,
             "regularization": solved.regularization,
             "was_raised": solved.was_raised,
             "active_sets": solved.num_active_sets,
@@ -230,18 +226,16 @@ class SolveSecondOrder(Task):
             [int(own["budget"]) for own in solutions.values()],
             self.shortlist.first.budget.amount,
         )
-        keys, targets, weights = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+        supports = [own["weight"] for own in solutions.values()]
+        weights = share_weights(supports, numbers, self._num_examples())
+        keys, targets = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
         for (target, solution), number in zip(solutions.items(), numbers, strict=True):
-            own = solution["weight"][:number]
-            # As in the first order, what the targets give in all is in proportion to how many examples they take.
-            share = self._num_examples() * number / sum(numbers)
-            weights.append(own / own.sum() * share if number else own)
             keys.append(solution["key"][:number])
             targets.append(np.full(number, target))
         whole = {
             "key": np.concatenate(keys),
             "target": np.concatenate(targets),
-            "weight": np.concatenate(weights),
+            "weight": np.concatenate([np.zeros(0), *weights]),
         }
         order = np.argsort(whole["key"])
         types = (pa.uint64(), pa.int64(), pa.float64())
@@ -276,33 +270,24 @@ class SecondOrderSelection:
     folder: str
 
     def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
-        solution, at = self._find(rows)
         influence = read_influence(self.first.allocated.ranking.folder, split)
-        takers = np.full(len(at), -1, np.int64)
-        takers[at >= 0] = solution["target"][at[at >= 0]]
+        takers = np.where(rows.usable, self.takers(rows.keys), -1)
         return self.first.kept(rows, influence, takers)
 
     def of(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Weighs the rows of a split: float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
-        solution, at = self._find(rows)
-        weights = np.zeros(len(at))
-        weights[at >= 0] = solution["weight"][at[at >= 0]]
-        return weights
+        solution = self._solution()
+        weights = look_up(solution["key"], solution["weight"], rows.keys, 0.0)
+        return np.where(rows.usable, weights, 0.0)
 
     def takers(self, keys: np.ndarray) -> np.ndarray:
         """The target that takes each example, by key, -1 for none, int64 [n]."""
         solution = self._solution()
-        at = find_sorted(solution["key"], keys)
-        return np.where(at >= 0, np.r_[solution["target"], -1][at], -1)
+        return look_up(solution["key"], solution["target"], keys, -1)
 
     def facts(self) -> dict[str, Any]:
         """How the weights were found, for the manifest."""
         return read_json(files.join(self.folder, "second_order.json"))
-
-    def _find(self, rows: aligned.Rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The solution, and where in it each row is, -1 for none."""
-        solution = self._solution()
-        return solution, np.where(rows.usable, find_sorted(solution["key"], rows.keys), -1)
 
     def _solution(self) -> dict[str, np.ndarray]:
         path = _selection_path(self.folder)

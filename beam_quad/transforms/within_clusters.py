@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
 from beam_quad.bandit.scored import arm_code, pulled_blocks, with_least
-from beam_quad.columns import find_sorted
+from beam_quad.columns import find_sorted, look_up
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import (
     ClusterRegression,
@@ -305,9 +305,7 @@ class PropagatedSelection:
         """
         keys = self.pulled.scored()["key"]
         table = _read_held_out(self.fit_dir)
-        at = find_sorted(table["key"], keys)
-        # Of an index of -1 the last value is read, and left out.
-        return np.where(at >= 0, np.r_[table["held_out"], np.nan][at], np.nan)
+        return look_up(table["key"], table["held_out"], keys, np.nan)
 
     def _cut(self) -> BudgetSearch:
         return load_search(self.cut_dir, NUM_LEVELS - 1, self.budget)
