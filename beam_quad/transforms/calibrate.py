@@ -16,12 +16,13 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.io import files
 from beam_quad.scoring import InfluenceScorer, calibrate
-from beam_quad.scoring.calibration import rank_correlation, why_not_two_forwards
+from beam_quad.scoring.calibration import why_not_two_forwards
+from beam_quad.scoring.halves import HALVES, agreement
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached_proxy, proxy_key
 from beam_quad.transforms.candidates import read_text
 from beam_quad.transforms.corpus import write_json
-from beam_quad.transforms.curvature import HALVES, half_name
+from beam_quad.transforms.curvature import half_name
 from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.score import EXACT, TWO_FORWARDS, InfluenceScoring
 from beam_quad.transforms.stage import ModelTask
@@ -118,8 +119,7 @@ class CalibrateScoring(ModelTask):
             found[group] = None
             if len(halves) == len(HALVES):
                 scorer = InfluenceScorer(proxy, blocks, halves, self.scoring.normalize)
-                scores = scorer.score(documents)
-                found[group] = _finite(rank_correlation(*scores[np.isfinite(scores).all(axis=1)].T))
+                found[group] = agreement(*scorer.score(documents).T)
         return found
 
     def _compare(self, proxy: Proxy, blocks: Sequence[Block], sample: pa.Table) -> dict[str, Any]:

@@ -3,13 +3,10 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy, ProxySpec
@@ -28,6 +25,7 @@ from beam_quad.scoring import (
     query_gradient,
     tensors,
 )
+from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
 from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
 from beam_quad.transforms.cache import cached_proxy, proxy_key
 from beam_quad.transforms.corpus import read_json, write_json
@@ -35,7 +33,6 @@ from beam_quad.transforms.stage import ModelTask, Task
 from beam_quad.transforms.texts import NUM_GROUPS, Query, read_group
 
 Kind = Literal["ekfac", "kfac", "identity"]
-HALVES = (0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +275,7 @@ class FitQueryVectors(_FitTask):
         texts = self.query[group].texts(part, NUM_GROUPS)
         blocks = find_blocks(model.model, self.fit.layers)
         documents = 0
-        for half, own in enumerate(_halves(texts, part)):
+        for half, own in enumerate(deal_halves(texts, part)):
             gradients = query_gradient(model, blocks, own)
             files.write_once(self.paths(piece)[1 + half], gradients.save())
             documents += gradients.num_examples
@@ -320,7 +317,7 @@ class FitQueryVectors(_FitTask):
             counts = {name: total.num_examples for name, total in totals.items()}
             filled = [name for name, count in counts.items() if count] or list(counts)
             halves |= {name: totals.pop(name).mean() for name in filled}
-            shares[group.name] = {name: counts[name] / sum(counts.values()) for name in filled}
+            shares[group.name] = half_shares(counts)
         return halves, shares
 
     def _sum(self, group: int, half: int) -> GradientSum:
@@ -392,13 +389,6 @@ def _set_threads(number: int | None) -> None:
 def _write_vectors(path: str, vectors: Vectors) -> None:
     with files.writing(path) as file:
         write_vectors(file, vectors)
-
-
-def _halves(texts: Sequence[str], part: int) -> list[list[str]]:
-    """Deals texts out in the order of a hash of their own; parts of a single text take turns too."""
-    order = np.argsort(seeding.mix(0, "query half", seeding.keys(texts)), kind="stable")
-    dealt = [[texts[int(i)] for i in order[half::2]] for half in HALVES]
-    return dealt if part % 2 == 0 else dealt[::-1]
 
 
 def load_basis(folder: str, name: str) -> Eigenbasis:

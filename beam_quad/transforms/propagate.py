@@ -1,7 +1,6 @@
 """From landmarks to the whole corpus: exact influence of a few, a kernel ridge regression, and its prediction for all."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
-from beam_quad.scoring.calibration import rank_correlation
+from beam_quad.scoring.halves import agreement, halves_agreement
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
-from beam_quad.transforms.curvature import HALVES, read_groups
+from beam_quad.transforms.curvature import read_groups
 from beam_quad.transforms.landmarks import (
     landmark_groups,
     load_draw,
@@ -89,10 +88,10 @@ class FitPropagation(Task):
             ),
             "bandwidth": ridge.bandwidth,
             "held_out_rank_correlation": {
-                name: _agreement(exact, predicted)
+                name: agreement(exact, predicted)
                 for name, exact, predicted in zip(targets, ridge.targets.T, held_out.T, strict=True)
             },
-            "halves": self._halves(targets, landmarks.column("halves")),
+            "halves": _halves(targets, landmarks.column("halves")),
         }
 
     def finish(self, total: dict[str, Any]) -> None:
@@ -115,20 +114,6 @@ class FitPropagation(Task):
         table = table.append_column("held_out", _column(held_out))
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
         aligned.write_table(files.join(self.folder, "landmarks.parquet"), table.schema, columns)
-
-    def _halves(
-        self, targets: dict[str, dict[str, Any]], column: pa.ChunkedArray
-    ) -> dict[str, float | None]:
-        """Compares the scores under the halves of each target's texts; None where a half has no text."""
-        names = [half for target in targets.values() for half in target["halves"]]
-        scores = _matrix(column.drop_null()).reshape(-1, len(names))
-        under = dict(zip(names, scores.T, strict=True))
-        return {
-            name: _agreement(*(under[half] for half in target["halves"]))
-            if len(target["halves"]) == len(HALVES)
-            else None
-            for name, target in targets.items()
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,10 +235,10 @@ def _column(matrix: np.ndarray) -> pa.Array:
     return pa.array(list(matrix), pa.list_(pa.float64()))
 
 
+def _halves(targets: dict[str, dict[str, Any]], column: pa.ChunkedArray) -> dict[str, float | None]:
+    num_halves = sum(len(target["halves"]) for target in targets.values())
+    return halves_agreement(targets, _matrix(column.drop_null()).reshape(-1, num_halves))
+
+
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.to_pylist(), np.float64)
-
-
-def _agreement(left: np.ndarray, right: np.ndarray) -> float | None:
-    value = rank_correlation(left, right)
-    return value if math.isfinite(value) else None

@@ -1,0 +1,73 @@
+"""Split-half reliability: a query group's texts are dealt into halves, and the scores under the two are compared."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.scoring.calibration import rank_correlation
+
+HALVES = (0, 1)
+
+
+def deal_halves(texts: Sequence[str], part: int) -> list[list[str]]:
+    """Deals texts out in the order of a hash of their own.
+
+    Args:
+      texts: The texts of a part of a query group.
+      part: Number of the part; every other one begins with the other half, so that parts of a single text take turns too.
+
+    Returns:
+      The texts of each half.
+    """
+    order = seeding.lowest(0, "query half", seeding.keys(texts))
+    dealt = [[texts[int(i)] for i in order[half::2]] for half in HALVES]
+    return dealt if part % 2 == 0 else dealt[::-1]
+
+
+def half_shares(counts: Mapping[str, int]) -> dict[str, float]:
+    """Divides the texts of each half by those of all.
+
+    Args:
+      counts: Texts of each half by name.
+
+    Returns:
+      The shares of the halves that have a text, which sum to 1.
+    """
+    total = sum(counts.values())
+    return {name: count / total for name, count in counts.items() if count}
+
+
+def agreement(left: np.ndarray, right: np.ndarray) -> float | None:
+    """Computes Spearman's rank correlation of two columns, float [n], over the rows that are finite in both.
+
+    Returns:
+      In [-1, 1]; None where one does not vary.
+    """
+    finite = np.isfinite(left) & np.isfinite(right)
+    value = rank_correlation(left[finite], right[finite])
+    return value if math.isfinite(value) else None
+
+
+def halves_agreement(
+    targets: Mapping[str, Mapping[str, Any]], scores: np.ndarray
+) -> dict[str, float | None]:
+    """Compares the scores under the halves of each target's texts.
+
+    Args:
+      targets: By name what is known of each, of it the names of its `halves` that have a vector.
+      scores: Scores under all of those halves, in that order, float64 [n, num_halves].
+
+    Returns:
+      The rank correlation by target; None where a half has no text, or its scores do not vary.
+    """
+    names = [half for target in targets.values() for half in target["halves"]]
+    under = dict(zip(names, scores.T, strict=True))
+    return {
+        name: agreement(*(under[half] for half in target["halves"]))
+        if len(target["halves"]) == len(HALVES)
+        else None
+        for name, target in targets.items()
+    }
