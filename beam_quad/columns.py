@@ -1,6 +1,7 @@
 """Sorted columns: where values are found in them, and where their runs of equal rows begin."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,20 @@ def run_starts(*columns: Array) -> Array:
 def run_bounds(*columns: Array) -> list[tuple[int, int]]:
     """Lists (start, end) of each run of equal rows, `end` excluded. Arguments as for `run_starts`."""
     return list(itertools.pairwise([*run_starts(*columns).tolist(), len(columns[0])]))
+
+
+def find_repeats(keys: Sequence[Array], order: Sequence[Array]) -> Array:
+    """Finds the rows whose keys another row has that comes before them.
+
+    Args:
+      keys: Columns of the keys, each [n].
+      order: Columns by which rows come before others, the first being the most significant, each [n].
+
+    Returns:
+      Their positions, by key and then in that order, int64 [m].
+    """
+    rows = np.lexsort([*reversed(order), *reversed(keys)])
+    return rows[places_in_runs(*(column[rows] for column in keys)) > 0]
 
 
 def places_in_runs(*columns: Array) -> Array:

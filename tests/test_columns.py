@@ -59,3 +59,21 @@ def test_what_stands_beside_a_value_is_found_and_the_default_beside_none(table, 
     found = columns.look_up(np.array(ascending, np.int64), results, np.array(wanted, np.int64), -1)
     assert found.tolist() == [table.get(value, -1) for value in wanted]
     assert found.dtype == np.int64
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 2)), max_size=20)
+)
+def test_of_equal_keys_all_but_the_first_in_order_are_repeats(rows):
+    high, low, split = np.array(rows, np.int64).reshape(-1, 3).T
+    row = np.random.default_rng(len(rows)).permutation(len(rows))
+    expected = [
+        i
+        for i in range(len(rows))
+        if any(
+            (high[j], low[j]) == (high[i], low[i]) and (split[j], row[j]) < (split[i], row[i])
+            for j in range(len(rows))
+        )
+    ]
+    expected.sort(key=lambda i: (high[i], low[i], split[i], row[i]))
+    assert columns.find_repeats([high, low], [split, row]).tolist() == expected

@@ -17,6 +17,7 @@ from beam_quad.selection.kept import (
     keep_predicted,
     keep_ranked,
     known_influence,
+    or_estimate,
 )
 from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
 from beam_quad.selection.parts import part_runs
@@ -61,6 +62,7 @@ __all__ = [
     "known_influence",
     "nearest_ranks",
     "num_contenders",
+    "or_estimate",
     "pack_ranks",
     "part_runs",
     "priorities",

@@ -89,6 +89,11 @@ def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, 
     return influence, has_score
 
 
+def or_estimate(influence: Array, estimate: Array) -> Array:
+    """Takes an estimate where influence is not known, that is, not finite: both float [n], to float [n]."""
+    return np.where(np.isfinite(influence), influence, estimate)
+
+
 def keep_accepted(
     accepted: Mapping[str, Array],
     scored: Scored,

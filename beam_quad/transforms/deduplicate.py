@@ -11,6 +11,7 @@ from apache_beam.pvalue import PCollection
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.columns import find_repeats
 from beam_quad.errors import IntegrityError
 from beam_quad.io import aligned, files, traffic
 from beam_quad.records import Split
@@ -102,9 +103,10 @@ def _compare(element: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]
         return
     packed = np.concatenate([np.frombuffer(part, _KEYS) for part in parts])
     # Splits are numbered in (shard, first row) order, so that the first of equal keys is the one that stays.
-    packed = packed[np.lexsort([packed[name] for name in ("row", "split", "low", "high")])]
-    same = (packed["high"][1:] == packed["high"][:-1]) & (packed["low"][1:] == packed["low"][:-1])
-    again = packed[1:][same]
+    ids, places = (
+        [packed[name] for name in names] for names in (("high", "low"), ("split", "row"))
+    )
+    again = packed[find_repeats(ids, places)]
     again = again[np.argsort(again["split"], kind="stable")]
     splits, starts = np.unique(again["split"], return_index=True)
     for split, rows in zip(splits, np.split(again["row"], starts[1:]), strict=False):

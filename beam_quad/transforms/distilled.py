@@ -10,6 +10,7 @@ from beam_quad.additive import Tally
 from beam_quad.io import files
 from beam_quad.reporting import comparison
 from beam_quad.reporting import data as page
+from beam_quad.selection.shown import highest
 from beam_quad.transforms.allocate import DistilledSelection
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, read_json
@@ -107,15 +108,12 @@ class FinishedDistillation:
         names = self.selection.allocated.ranking.targets
         number = max(_LEAST_SHOWN, _SHOWN_EXAMPLES // len(names))
         columns = zip(names, self._landmarks().influence.T, strict=True)
-        return {
-            name: self._examples(own, np.argsort(-own, kind="stable")[:number])
-            for name, own in columns
-        }
+        return {name: self._examples(own, highest(own, number)) for name, own in columns}
 
     def worst(self) -> tuple[page.Example, ...]:
         """Reads the landmarks of the lowest influence on the target that gains most from each."""
         influence = self._landmarks().influence.max(axis=1)
-        return self._examples(influence, np.argsort(influence, kind="stable")[:_SHOWN_EXAMPLES])
+        return self._examples(influence, highest(-influence, _SHOWN_EXAMPLES))
 
     def _examples(self, influence: np.ndarray, landmarks: np.ndarray) -> tuple[page.Example, ...]:
         known = self._landmarks()

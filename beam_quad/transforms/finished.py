@@ -15,6 +15,7 @@ from beam_quad.io import aligned
 from beam_quad.reporting import data as page
 from beam_quad.reporting.comparison import stratified_mean
 from beam_quad.selection import cluster_weighted_mean, weighted_mean
+from beam_quad.selection.shown import extremes, highest
 from beam_quad.transforms.candidates import (
     has_candidates,
     load_blocks,
@@ -152,8 +153,7 @@ class FinishedBandit:
     def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
         """Reads the examples of the highest and of the lowest influence."""
         scored = self.bandit.scored(self.num_rounds)
-        finite = np.flatnonzero(np.isfinite(scored["influence"]))
-        order = finite[np.argsort(scored["influence"][finite], kind="stable")]
+        best, worst = extremes(scored["influence"], _SHOWN_EXAMPLES)
         is_selected = self._is_selected(scored)
 
         def example(at: int) -> page.Example:
@@ -168,16 +168,15 @@ class FinishedBandit:
                 is_selected=bool(is_selected[at]),
             )
 
-        best = tuple(example(int(at)) for at in order[::-1][:_SHOWN_EXAMPLES])
-        return best, tuple(example(int(at)) for at in order[:_SHOWN_EXAMPLES])
+        return tuple(example(int(at)) for at in best), tuple(example(int(at)) for at in worst)
 
     def typical_texts(self, cluster: int) -> list[str]:
         """Reads the candidates that are nearest to a cluster's center."""
         if not has_candidates(self.bandit.blocks_dir, cluster):
             return []
         table = read_cluster(self.bandit.blocks_dir, cluster, ["similarity", "text"])
-        order = np.argsort(-table.column("similarity").to_numpy(), kind="stable")[:_TYPICAL_TEXTS]
-        texts = table.column("text").take(pa.array(order)).to_pylist()
+        nearest = highest(table.column("similarity").to_numpy(), _TYPICAL_TEXTS)
+        texts = table.column("text").take(pa.array(nearest)).to_pylist()
         return [text[:_SHOWN_CHARACTERS] for text in texts]
 
     def group_influence(self) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from beam_quad.bandit import example_blocks
 from beam_quad.bandit.scored import arm_code, block_means, mean_by_block, with_least
-from beam_quad.columns import find_sorted
+from beam_quad.columns import find_sorted, look_up
 from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
 from beam_quad.selection import (
@@ -22,6 +22,7 @@ from beam_quad.selection import (
     even_ranks,
     keep_accepted,
     keep_ranked,
+    or_estimate,
     rank_usable,
 )
 from beam_quad.transforms.budget import load_search
@@ -94,8 +95,8 @@ class BlockSelection:
         kept = self.keep(corpus, split, rows)
         clusters, blocks = self._arms(corpus, split, rows)
         codes, means, of_cluster = cached(("block means", self.bandit.folder), self._means)
-        pulled = find_sorted(codes, arm_code(clusters, blocks))
-        influence = np.where(pulled >= 0, means[pulled], of_cluster[clusters])
+        influence = look_up(codes, means, arm_code(clusters, blocks), np.nan)
+        influence = or_estimate(influence, of_cluster[clusters])
         if self.bandit.policy.acceptance == "instance":
             influence[kept.rows] = kept.influence
         return Taken.by_one_target(influence, kept, rows.usable)

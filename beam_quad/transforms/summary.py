@@ -17,6 +17,7 @@ from beam_quad.io import files
 from beam_quad.records import Budget
 from beam_quad.reporting import data as page
 from beam_quad.reporting.sections.targets import few_landmarks
+from beam_quad.selection.shown import clusters_to_show
 from beam_quad.transforms.calibrate import calibration_path
 from beam_quad.transforms.cluster import load_cluster_sums, read_fit
 from beam_quad.transforms.corpus import Corpus, read_json
@@ -247,10 +248,8 @@ class Summary:
         texts: dict[int, list[str]] = {}
         if self.bandit is not None:
             means = self.bandit.state.arms.mean_influence
-            order = np.argsort(-selected[:, 1] / np.maximum(sums.tokens, 1), kind="stable")
-            shown = {*order[: _SHOWN_CLUSTERS // 2].tolist()}
-            shown |= {*np.argsort(-sums.examples, kind="stable")[: _SHOWN_CLUSTERS // 2].tolist()}
-            texts = {c: self.bandit.typical_texts(c) for c in sorted(shown) if sums.examples[c]}
+            shown = clusters_to_show(selected[:, 1], sums.tokens, sums.examples, _SHOWN_CLUSTERS)
+            texts = {c: self.bandit.typical_texts(c) for c in shown}
         words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
         return tuple(
             page.Cluster(

@@ -34,6 +34,7 @@ from beam_quad.selection import (
     is_reached,
     keep_predicted,
     known_influence,
+    or_estimate,
     pack_ranks,
     ranks_from,
 )
@@ -284,7 +285,7 @@ class PropagatedSelection:
         clusters, _, _ = self.pulled.places(corpus, split, rows)
         means = self.pulled.bandit.state(self.pulled.num_rounds).arms.mean_influence
         of_cluster = with_least(means)[clusters]
-        influence = np.where(np.isfinite(predicted), predicted, of_cluster)
+        influence = or_estimate(predicted, of_cluster)
         return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows.usable)
 
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from beam_quad.selection import (
     keep_predicted,
     keep_ranked,
     known_influence,
+    or_estimate,
 )
 
 NAN = math.nan
@@ -129,3 +130,8 @@ def test_a_single_target_takes_what_is_kept_and_could_take_what_is_usable(dtype)
     assert taken.influence.tolist() == [[0.5], [0.25], [0.0], [-1.0], [0.0]]
     assert taken.influence.dtype == np.float32
     assert usable.tolist() == [True, True, True, True, False]
+
+
+def test_an_estimate_stands_in_where_influence_is_not_finite():
+    influence = np.array([0.5, NAN, 0.0, math.inf], np.float32)
+    assert or_estimate(influence, np.array([1.0, 2.0, 3.0, 4.0])).tolist() == [0.5, 2.0, 0.0, 4.0]
