@@ -10,6 +10,7 @@ from beam_quad.bandit.blocks import first_drawn as first_drawn
 from beam_quad.bandit.blocks import highest_draws as highest_draws
 from beam_quad.bandit.blocks import num_blocks as num_blocks
 from beam_quad.bandit.blocks import num_drawn as num_drawn
+from beam_quad.bandit.blocks import num_groups as num_groups
 from beam_quad.bandit.blocks import num_instance_blocks as num_instance_blocks
 from beam_quad.bandit.policy import QuadPolicy as QuadPolicy
 from beam_quad.bandit.policy import replay as replay

@@ -17,6 +17,9 @@ from beam_quad import seeding
 from beam_quad.columns import places_in_runs
 
 MAX_INSTANCE_BLOCKS = 2**20
+# One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
+CANDIDATES_PER_GROUP = 2048
+MAX_GROUPS = 256
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -139,6 +142,17 @@ def highest_draws(candidates: Array, samples_per_pull: int | None) -> Array:
     share = np.minimum(1.0, num_drawn(samples_per_pull) / np.maximum(candidates, 1))
     # The largest float64 below 2**64, since 2**64 itself does not fit the integer.
     return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
+
+
+def num_groups(candidates: Array, samples_per_pull: int) -> int:
+    """Decides into how many groups the arms are put, by the candidates that are kept of blocks.
+
+    Args:
+      candidates: Candidates of each block, int64 [total].
+      samples_per_pull: How many of them are kept at most.
+    """
+    expected = int(np.minimum(candidates, samples_per_pull).sum())
+    return min(max(expected // CANDIDATES_PER_GROUP, 1), MAX_GROUPS)
 
 
 def first_drawn(

@@ -1,6 +1,7 @@
 """What a replay of the bandit yields: the next pulls, what was accepted, and the tables of the report."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -96,6 +97,12 @@ class RoundRecord:
     accepted_tokens: int
     mean_influence: float
     scored_examples: int
+
+
+def scored_by_round(log: Sequence[RoundRecord]) -> list[int]:
+    """Counts the examples that each round scored, from the records of all rounds in order."""
+    totals = [record.scored_examples for record in log]
+    return [after - before for before, after in itertools.pairwise([0, *totals])]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

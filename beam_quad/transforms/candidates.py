@@ -17,6 +17,7 @@ from beam_quad.bandit import (
     first_drawn,
     highest_draws,
     num_blocks,
+    num_groups,
     num_instance_blocks,
 )
 from beam_quad.columns import run_bounds, run_starts
@@ -27,9 +28,6 @@ from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
 from beam_quad.transforms.stage import GroupedTask, Task
 
-# One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
-_CANDIDATES_PER_GROUP = 2048
-_MAX_GROUPS = 256
 # Texts cross the shuffle in packs of one group of arms, cut from about this much of a split.
 _PACKED_BYTES = 64 << 20
 
@@ -253,8 +251,7 @@ def _num_groups(folder: str) -> int:
 
     def count() -> int:
         samples, _ = load_samples_per_pull(folder)
-        expected = int(np.minimum(load_blocks(folder).candidates, samples).sum())
-        return min(max(expected // _CANDIDATES_PER_GROUP, 1), _MAX_GROUPS)
+        return num_groups(load_blocks(folder).candidates, samples)
 
     return cached(("groups", folder), count)
 

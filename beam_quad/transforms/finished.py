@@ -11,6 +11,7 @@ import pyarrow as pa
 from beam_quad.additive import Tally
 from beam_quad.bandit import BanditState, shortfall_message
 from beam_quad.bandit.scored import is_in_blocks
+from beam_quad.bandit.state import scored_by_round
 from beam_quad.io import aligned
 from beam_quad.reporting import data as page
 from beam_quad.reporting.comparison import stratified_mean
@@ -134,21 +135,19 @@ class FinishedBandit:
         Args:
           seconds: How long each stage took, by name.
         """
-        records, before = [], 0
-        for record in self.state.log:
-            records.append(
-                page.Round(
-                    number=record.round,
-                    tau=record.tau,
-                    pulls=record.num_pulls,
-                    accepted=record.num_accepted,
-                    scored=record.scored_examples - before,
-                    accepted_tokens=record.accepted_tokens,
-                    seconds=seconds.get(f"Round{record.round}" if record.round else "Pilot"),
-                )
+        log = self.state.log
+        return tuple(
+            page.Round(
+                number=record.round,
+                tau=record.tau,
+                pulls=record.num_pulls,
+                accepted=record.num_accepted,
+                scored=scored,
+                accepted_tokens=record.accepted_tokens,
+                seconds=seconds.get(f"Round{record.round}" if record.round else "Pilot"),
             )
-            before = record.scored_examples
-        return tuple(records)
+            for record, scored in zip(log, scored_by_round(log), strict=True)
+        )
 
     def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
         """Reads the examples of the highest and of the lowest influence."""

@@ -11,6 +11,7 @@ from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
 from beam_quad.records import Split
+from beam_quad.scoring.cosines import cosines
 from beam_quad.scoring.halves import agreement, halves_agreement
 from beam_quad.transforms.cache import cached
 from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
@@ -73,7 +74,7 @@ class FitPropagation(Task):
         landmarks = landmarks.sort_by("key").combine_chunks()
         ridge = KernelRidge.fit(
             aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
-            _matrix(landmarks.column("scores")) / norms,
+            cosines(_matrix(landmarks.column("scores")), norms),
             landmarks.column("key").to_numpy(),
             seed=self.seed,
             ridge=self.ridge,

@@ -17,6 +17,7 @@ from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import Documents
 from beam_quad.io import aligned, files
 from beam_quad.scoring import tensors
+from beam_quad.scoring.cosines import scaled_sketches, sketched_products
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.transforms.cache import cached, cached_proxy
 from beam_quad.transforms.corpus import write_json
@@ -264,11 +265,10 @@ class CompareSketches(SketchingTask):
 
         def sketch() -> np.ndarray:
             vectors = load_vectors(files.read_bytes(path)).values()
-            pairs = [model.gradients.sketch_vector(vector) for vector in vectors]
-            return np.stack([sketch.astype(np.float64) * norm for sketch, norm in pairs])
+            return scaled_sketches([model.gradients.sketch_vector(vector) for vector in vectors])
 
         matrix = cached(("sketched vectors", self.sketching.key, path), sketch)
-        return sketches.astype(np.float64) @ matrix.T
+        return sketched_products(sketches, matrix)
 
 
 def _sketches_path(folder: str, group: int) -> str:

@@ -12,6 +12,7 @@ from beam_quad.bandit import (
     first_drawn,
     highest_draws,
     num_drawn,
+    num_groups,
     num_instance_blocks,
 )
 from beam_quad.bandit import num_blocks as num_blocks_of
@@ -132,3 +133,11 @@ def test_a_pull_scores_the_lowest_draws_of_its_block_and_keys_decide_between_equ
     assert first_drawn(clusters, blocks, draws, keys, None).tolist() == [5, 1, 4, 2, 0, 3]
     assert first_drawn(clusters, blocks, draws, keys, 2).tolist() == [5, 1, 4, 2, 3]
     assert first_drawn(clusters, blocks, draws, keys, 1).tolist() == [5, 4, 3]
+
+
+def test_a_group_of_arms_holds_two_thousand_candidates_and_there_are_at_most_256():
+    # 1,000 blocks of 3 candidates and 1,000 of more than the 10 that are kept.
+    candidates = np.repeat([3, 50], 1000)
+    assert num_groups(candidates, 10) == 13_000 // 2048
+    assert num_groups(candidates[:5], 10) == 1
+    assert num_groups(np.full(200_000, 50), 10) == 256

@@ -1,0 +1,28 @@
+"""Scores of unit gradients on targets: products with the targets' vectors, and cosines."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def scaled_sketches(sketched: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
+    """Multiplies the sketches of vectors, unit rows float [dim], by the vectors' norms: float64 [num_vectors, dim]."""
+    return np.stack([sketch.astype(np.float64) * norm for sketch, norm in sketched])
+
+
+def sketched_products(sketches: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Multiplies sketched unit gradients with sketched vectors.
+
+    Args:
+      sketches: Unit rows, float16 or wider [n, dim].
+      vectors: `scaled_sketches`, float64 [num_vectors, dim].
+
+    Returns:
+      Float64 [n, num_vectors]: estimates of the products of the unit gradients with the vectors.
+    """
+    return np.asarray(sketches.astype(np.float64) @ vectors.T)
+
+
+def cosines(products: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Divides products of unit gradients with vectors, float64 [n, num_vectors], by the norms of the vectors."""
+    return np.asarray(products / norms)
