@@ -103,7 +103,7 @@ def parse(argv: Sequence[str]) -> tuple[DistillationOptions, list[str]]:
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of `pipelines.influence_distillation`; every default is the recommended one."""
     result = parsing.Parser(
-        prog="python -m pipelines.influence_distillation",
+        prog="beam-quad distill",
         description="Selects pre-training data by influence that is propagated from landmarks (Influence Distillation).",
         epilog="Any other option goes to Beam, such as --runner; see the README.",
         allow_abbrev=False,

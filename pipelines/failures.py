@@ -1,6 +1,12 @@
-"""The one line in what a runner says of a failed run."""
+"""The one line in what a runner, a disk or a bug says of a failed run."""
 
+import contextlib
+import errno
+import os
 import re
+from collections.abc import Iterator
+
+from apache_beam.io.filesystem import BeamIOError
 
 from beam_quad import errors
 from beam_quad.errors import BeamQuadError, UsageError
@@ -8,6 +14,10 @@ from beam_quad.errors import BeamQuadError, UsageError
 # A runner of its own process raises the error; one on a cluster raises a text with the worker's traceback in it.
 _IN_TRACEBACK = re.compile(
     r"^(?:RuntimeError: )?beam_quad\.errors\.(\w+): (.*?)(?: \[while running '.*'\])?$",
+    re.MULTILINE,
+)
+_OS_ERROR_IN_TRACEBACK = re.compile(
+    r"^(?:RuntimeError: )?\w+Error: \[Errno (\d+)\] [^\n:\[]+(?:: (['\"])([^\n]*?)\2)?(?: \[while running '.*'\])?$",
     re.MULTILINE,
 )
 
@@ -19,20 +29,88 @@ _WORDS_OF_CANCELLED = (
 # What Beam adds to the message of an error, for which a user has no use.
 _STEP = re.compile(r" \[while running '.*'\]$")
 
+_MAKE_ROOM = "make room there (--output, --artifacts and TMPDIR say where files are written)"
+_GIVE_RIGHTS = "give this user the right to use it, or pass another path"
+# What becomes of a disk, as opposed to a file that a bug did not write.
+_REMEDIES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: _MAKE_ROOM,
+    errno.EACCES: _GIVE_RIGHTS,
+    errno.EPERM: _GIVE_RIGHTS,
+    errno.EROFS: _GIVE_RIGHTS,
+    errno.EIO: "check the disk",
+    errno.ESTALE: "mount the file system again",
+    errno.ENOTCONN: "mount the file system again",
+    errno.ETIMEDOUT: "check the file system and the network",
+    errno.ENAMETOOLONG: "pass a shorter path",
+    errno.ENOTDIR: "pass a path through folders only",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+    errno.ENFILE: "raise the number of open files of this machine",
+    errno.ENOMEM: "free memory, or pass a smaller --max_batch_tokens to a new --output",
+}
 
-def known_cause(error: BaseException | None) -> BeamQuadError | None:
-    """Finds the error of this package behind what a runner raised; None where something else has failed."""
+
+def known_cause(error: BaseException) -> BeamQuadError | None:
+    """Finds the error of this package, or of a disk, behind what was raised; None where something else has failed."""
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, BeamQuadError):
+            return without_step(each)
+    for each in chain:
+        if words := _words_of(each):
+            return BeamQuadError(f"{words}, and run the same command to go on")
     text = str(error)
+    if found := _IN_TRACEBACK.findall(text):
+        name, message = found[-1]
+        is_usage = issubclass(getattr(errors, name, BeamQuadError), UsageError)
+        return UsageError(message) if is_usage else BeamQuadError(message)
+    for number, _, path in reversed(_OS_ERROR_IN_TRACEBACK.findall(text)):
+        if words := _remedy(int(number), path):
+            return BeamQuadError(f"{words}, and run the same command to go on")
+    return BeamQuadError(_WORDS_OF_CANCELLED) if _CANCELLED.search(text) else None
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Refuses what a disk does not let be planned.
+
+    Raises:
+      UsageError: With the path and what to do, for an error of a disk.
+    """
+    try:
+        yield
+    except BeamQuadError:
+        raise
+    except Exception as error:
+        for each in _chain(error):
+            if words := _words_of(each):
+                raise UsageError(words) from error
+        raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, BeamQuadError):
-            return without_step(error)
+        yield error
         error = error.__cause__ or error.__context__
-    found = _IN_TRACEBACK.findall(text)
-    if not found:
-        return BeamQuadError(_WORDS_OF_CANCELLED) if _CANCELLED.search(text) else None
-    name, message = found[-1]
-    is_usage = issubclass(getattr(errors, name, BeamQuadError), UsageError)
-    return UsageError(message) if is_usage else BeamQuadError(message)
+
+
+def _words_of(error: BaseException) -> str | None:
+    if isinstance(error, BeamIOError):
+        # Raised for many paths at once, with the error of each.
+        inner = (error.exception_details or {}).items()
+        found = ((path, each) for path, each in inner if isinstance(each, OSError))
+        return next(filter(None, (_remedy(each.errno, str(path)) for path, each in found)), None)
+    if isinstance(error, OSError):
+        return _remedy(error.errno, str(error.filename or ""))
+    return None
+
+
+def _remedy(number: int | None, path: str) -> str | None:
+    if number not in _REMEDIES:
+        return None
+    where = f"{path}: " if path else ""
+    return f"{where}{os.strerror(number)}; {_REMEDIES[number]}"
 
 
 def without_step(error: BeamQuadError) -> BeamQuadError:

@@ -3,25 +3,40 @@
 import http.client
 import json
 import logging
+import re
+import shutil
+import socket
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     GoogleCloudOptions,
+    JobServerOptions,
     PipelineOptions,
     PortableOptions,
+    SparkRunnerOptions,
     StandardOptions,
     TestOptions,
 )
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from beam_quad.errors import UsageError
 from beam_quad.io.owners import Owner
 
 _log = logging.getLogger(__name__)
-LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "PrismRunner")
+# The job is run by threads of this process, or by its child processes.
+DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
+# What submits a job to a job server, which Beam starts where --job_endpoint names none.
+_JOB_SERVER_RUNNERS = ("FlinkRunner", "PortableRunner", "SparkRunner")
+# An endpoint that is a job server inside this process.
+_EMBEDDED = "embed"
+_LOCAL_SPARK = re.compile(r"local(\[.+\])?")
 # With these Beam's job server brings a cluster of its own, which ends with it.
 _OWN_CLUSTERS = ("[auto]", "[local]")
 _FLINK_ENDED = {"FINISHED", "FAILED", "CANCELED"}
@@ -46,14 +61,62 @@ def name(options: PipelineOptions) -> str:
     return f"{service}/{cloud.job_name}" if service else ""
 
 
-def check_cluster(options: PipelineOptions) -> None:
-    """Refuses a Flink cluster that does not answer, for which Beam's job server would wait for minutes.
+def check_service(options: PipelineOptions) -> None:
+    """Refuses a job server or a cluster that does not answer, for which Beam would wait for minutes.
 
     Raises:
-      UsageError: With its address.
+      UsageError: With its address, or the flag that should say it.
     """
-    master = options.view_as(FlinkRunnerOptions).flink_master
-    if options.view_as(StandardOptions).runner != "FlinkRunner" or master in _OWN_CLUSTERS:
+    runner = options.view_as(StandardOptions).runner
+    if runner not in _JOB_SERVER_RUNNERS:
+        return
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if endpoint:
+        if endpoint != _EMBEDDED:
+            _check_job_server(endpoint)
+        return
+    if runner == "PortableRunner":
+        raise UsageError(
+            "--runner=PortableRunner needs --job_endpoint, the HOST:PORT of a job server"
+        )
+    spark = options.view_as(SparkRunnerOptions)
+    if runner == "SparkRunner" and spark.spark_submit_uber_jar and not spark.spark_rest_url:
+        raise UsageError("--spark_submit_uber_jar needs --spark_rest_url, the cluster's REST API")
+    if runner == "SparkRunner" and spark.spark_submit_uber_jar:
+        _check_connection("spark_rest_url", spark.spark_rest_url)
+    elif runner == "SparkRunner" and spark.spark_master_url.startswith("spark://"):
+        _check_connection("spark_master_url", spark.spark_master_url)
+    elif runner == "FlinkRunner":
+        _check_flink(options.view_as(FlinkRunnerOptions).flink_master)
+    _check_java(runner, options)
+
+
+def _check_job_server(endpoint: str) -> None:
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            beam_job_api_pb2_grpc.JobServiceStub(channel).DescribePipelineOptions(
+                beam_job_api_pb2.DescribePipelineOptionsRequest(), timeout=_TIMEOUT_S
+            )
+        except grpc.RpcError as error:
+            raise UsageError(
+                f"no job server answers at --job_endpoint={endpoint} ({error.code().name}); "
+                "start it, or pass its address, HOST:PORT"
+            ) from error
+
+
+def _check_connection(flag: str, url: str) -> None:
+    try:
+        address = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        with socket.create_connection((address.hostname or "", address.port or 80), _TIMEOUT_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no Spark cluster answers at --{flag}={url} ({error}); start it, or pass its address"
+        ) from error
+
+
+def _check_flink(master: str) -> None:
+    if master in _OWN_CLUSTERS:
         return
     try:
         _jobs_on_flink(master)
@@ -61,6 +124,17 @@ def check_cluster(options: PipelineOptions) -> None:
         raise UsageError(
             f"no Flink cluster answers at --flink_master={master} ({error}); start it, or pass its REST address, HOST:PORT"
         ) from error
+
+
+def _check_java(runner: str, options: PipelineOptions) -> None:
+    flink, spark = options.view_as(FlinkRunnerOptions), options.view_as(SparkRunnerOptions)
+    is_uber = flink.flink_submit_uber_jar or spark.spark_submit_uber_jar
+    java = options.view_as(JobServerOptions).job_server_java_launcher
+    if not is_uber and shutil.which(java) is None:
+        raise UsageError(
+            f"--runner={runner} starts Beam's job server with {java}, which is not there; "
+            "install Java, or pass --job_server_java_launcher or --job_endpoint"
+        )
 
 
 def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
@@ -89,17 +163,30 @@ def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
 
 def _service(options: PipelineOptions) -> str:
     runner = options.view_as(StandardOptions).runner or ""
+    portable = options.view_as(PortableOptions)
     # Workers of LOOPBACK are this process, without which the job fails.
-    is_loopback = options.view_as(PortableOptions).environment_type == "LOOPBACK"
+    is_loopback = portable.environment_type == "LOOPBACK"
     if runner in LOCAL_RUNNERS or is_loopback or options.view_as(TestOptions).dry_run:
         return ""
     if runner == "DataflowRunner":
         cloud = options.view_as(GoogleCloudOptions)
         return f"dataflow:{cloud.project}/{cloud.region}"
-    if runner == "FlinkRunner":
-        master = options.view_as(FlinkRunnerOptions).flink_master
-        return "" if master in _OWN_CLUSTERS else f"flink:{master.rpartition('://')[2].rstrip('/')}"
-    return runner
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    if runner == "FlinkRunner" and master not in _OWN_CLUSTERS:
+        return f"flink:{master.rpartition('://')[2].rstrip('/')}"
+    return "" if _ends_with_this_process(options) else runner
+
+
+def _ends_with_this_process(options: PipelineOptions) -> bool:
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if endpoint:
+        return bool(endpoint == _EMBEDDED)
+    # A job server that this process starts, with a cluster of its own in it.
+    master = options.view_as(SparkRunnerOptions).spark_master_url
+    runner = options.view_as(StandardOptions).runner
+    return runner == "FlinkRunner" or (
+        runner == "SparkRunner" and _LOCAL_SPARK.fullmatch(master) is not None
+    )
 
 
 def _ended(options: PipelineOptions, job: str) -> list[bool]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -13,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineResult, PipelineState
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
 
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
@@ -23,13 +25,18 @@ from beam_quad.reporting.formatting import size
 from beam_quad.reporting.sections.query import poor_agreement
 from beam_quad.reporting.sections.targets import few_landmarks, poor_propagation
 from beam_quad.transforms.score import TWO_FORWARDS
-from beam_quad.transforms.stage import Stage, Token
-from pipelines import jobs, progress
+from beam_quad.transforms.stage import Stage, Token, start
+from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
-from pipelines.failures import known_cause, without_step
+from pipelines.failures import known_cause, refusing, without_step
 from pipelines.inputs import Inputs, look
 from pipelines.run_options import RunOptions
 
+# How Beam's validator says that an option is missing.
+_MISSING_OPTION = re.compile(r"Missing (?:required|GCS path) option: (\w+)\.")
+# By what its validator does not know: the place for staging is then the temporary one.
+_HAVE_A_DEFAULT = ("staging_location",)
+_LINE = 300
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
 _RUNNERS = (
@@ -62,12 +69,48 @@ def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]
     Raises:
       BeamQuadError: With one line that says what to do.
     """
+    with refusing():
+        launch = _look(options, beam_arguments, wiring)
+    if options.plan:
+        print(wiring.describe(options, launch.inputs, launch.chain))
+        return 0
+    if launch.is_complete:
+        print(f"{launch.output} is complete already: the same configuration and the same input")
+        _print_summary(launch.output)
+        return 0
+    return _start(launch, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Launch:
+    """A run that nothing is wrong with, before anything is written.
+
+    Attributes:
+      beam_options: Beam's, with a runner that is there.
+      inputs: What `look` found.
+      chain: The stages.
+      output: Where they write; absolute where local.
+      is_complete: Whether they have written all of it.
+    """
+
+    beam_options: PipelineOptions
+    inputs: Inputs
+    chain: Chain
+    output: str
+    is_complete: bool
+
+    @property
+    def runner(self) -> str:
+        """The name of Beam's runner."""
+        return self.beam_options.view_as(StandardOptions).runner or ""
+
+
+def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]) -> _Launch:
     _check_accelerator(options, beam_arguments)
     beam_options = _beam_options(beam_arguments)
     # Beam does so when a pipeline is made; the input is looked at before.
     FileSystems.set_options(beam_options)
-    runner = beam_options.view_as(StandardOptions).runner or ""
-    if runner in jobs.LOCAL_RUNNERS:
+    if beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)
     chain = wiring.build(options, inputs)
@@ -76,16 +119,18 @@ def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]
     if not is_complete:
         _check_writable("output", options.output)
         _check_writable("artifacts", options.artifacts or options.output)
-    if options.plan:
-        print(wiring.describe(options, inputs, chain))
-        return 0
-    if is_complete:
-        print(f"{output} is complete already: the same configuration and the same input")
-        _print_summary(output)
-        return 0
-    jobs.check_cluster(beam_options)
-    lock = OutputLock(output, jobs.is_done(beam_options))
-    lock.acquire(take_over=options.take_over)
+    return _Launch(beam_options, inputs, chain, output, is_complete)
+
+
+def _start(launch: _Launch, options: RunOptions) -> int:
+    output, chain, runner = launch.output, launch.chain, launch.runner
+    job = jobs.name(launch.beam_options)
+    lock = OutputLock(output, jobs.is_done(launch.beam_options))
+    with refusing():
+        jobs.check_service(launch.beam_options)
+        pipeline = _pipeline(launch.beam_options, chain, options.accelerator)
+        stopping.releases(lock.release_for_good)
+        lock.acquire(take_over=options.take_over)
     try:
         # Another run may have come and gone since.
         if _check_output(output, chain.fingerprint):
@@ -98,12 +143,10 @@ def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]
             # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
             files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
         chain.write_plans()
-        if job := jobs.name(beam_options):
+        if job:
             # A job on a cluster goes on where its launcher dies, and is found by its name.
             lock.name_job(job)
             print(f"starting {job}, which goes on if this process is stopped", file=sys.stderr)
-        pipeline = beam.Pipeline(options=beam_options)
-        wire(pipeline, chain, options.accelerator)
         watching = (
             progress.told(chain.tasks) if runner in jobs.LOCAL_RUNNERS else contextlib.nullcontext()
         )
@@ -119,12 +162,27 @@ def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]
     return 0
 
 
+def _pipeline(
+    beam_options: PipelineOptions, chain: Chain, accelerator: str | None
+) -> beam.Pipeline:
+    """Builds the graph.
+
+    Raises:
+      UsageError: If Beam takes no such options, which it may say only now.
+    """
+    try:
+        pipeline = beam.Pipeline(options=beam_options)
+        wire(pipeline, chain, accelerator)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"Beam does not take its options: {_in_a_line(error)}") from error
+    return pipeline
+
+
 def wire(
     pipeline: beam.Pipeline, chain: Chain, accelerator: str | None = None
 ) -> beam.PCollection[Token]:
     """Adds the chain of stages to a pipeline; the steps with a model carry the accelerator as a resource hint."""
-    first = Token("Plan", chain.plan_path)
-    tokens = pipeline | beam.Impulse() | "Start" >> beam.Map(_replace, first)
+    tokens = start(pipeline, chain.plan_path)
     for task in chain.tasks:
         tokens = tokens | task.name >> Stage(task, accelerator)
     return tokens
@@ -154,11 +212,12 @@ def _check_writable(flag: str, folder: str) -> None:
         )
 
 
-def _replace(_: bytes, token: Token) -> Token:
-    return token
-
-
 def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Reads Beam's options.
+
+    Raises:
+      UsageError: If there is no such runner, or it lacks an option.
+    """
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
     # Beam takes any case, and names without their end.
@@ -169,14 +228,44 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     if standard.runner in (None, "DirectRunner") and not modes:
         # DirectRunner would look for Prism first, and download it.
         standard.runner = "FnApiRunner"
+    _check_runner(options)
     return options
+
+
+def _check_runner(options: PipelineOptions) -> None:
+    name = options.view_as(StandardOptions).runner
+    try:
+        runner = create_runner(name)
+    except Exception as error:  # Whatever importing a module raises.
+        why = f" ({_in_a_line(error)})" if "." in name else ""
+        names = ", ".join(name for name in _RUNNERS if name)
+        raise UsageError(
+            f"--runner={name} is no runner of Beam's{why}; pass one of {names}"
+        ) from error
+    lacking, wrong = [], []
+    for line in PipelineOptionsValidator(options, runner).validate():
+        missing = _MISSING_OPTION.fullmatch(line)
+        if missing is None:
+            wrong.append(line)
+        elif missing[1] not in _HAVE_A_DEFAULT:
+            lacking.append(f"--{missing[1]}")
+    if lacking:
+        wrong.insert(0, f"pass {', '.join(lacking)}")
+    if wrong:
+        raise UsageError(f"--runner={name}: {_in_a_line('; '.join(dict.fromkeys(wrong)))}")
+
+
+def _in_a_line(error: object) -> str:
+    line = " ".join(str(error).split())
+    return (line if len(line) <= _LINE else f"{line[: _LINE - 1]}…").rstrip(".")
 
 
 def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResult:
     """Runs the job, and takes its name from the lock once it has ended."""
     result = None
     try:
-        result = pipeline.run()
+        with _workers_left_to_this_process(pipeline):
+            result = pipeline.run()
         if wait:
             result.wait_until_finish()
             lock.name_job("")
@@ -192,6 +281,14 @@ def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResul
         if known is None:
             raise
         raise known from error
+
+
+def _workers_left_to_this_process(
+    pipeline: beam.Pipeline,
+) -> contextlib.AbstractContextManager[None]:
+    # Servers that Beam starts are ended by an interrupt, and must get it.
+    is_direct = pipeline.options.view_as(StandardOptions).runner in jobs.DIRECT_RUNNERS
+    return stopping.interrupts_kept_from_children() if is_direct else contextlib.nullcontext()
 
 
 def _has_ended(result: PipelineResult) -> bool:

@@ -100,7 +100,7 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of `pipelines.quad`; every default is the recommended one."""
     result = parsing.Parser(
-        prog="python -m pipelines.quad",
+        prog="beam-quad select",
         description="Selects pre-training data by influence and diversity (Quad).",
         epilog="Any other option goes to Beam, such as --runner; see the README.",
         allow_abbrev=False,

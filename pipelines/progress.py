@@ -27,6 +27,12 @@ def told(tasks: Sequence[Task]) -> Iterator[None]:
 
 
 def _watch(tasks: Sequence[Task], over: threading.Event) -> None:
+    # A disk that fails ends the run in the step that needs it, with more to say.
+    with contextlib.suppress(OSError):
+        _tell(tasks, over)
+
+
+def _tell(tasks: Sequence[Task], over: threading.Event) -> None:
     start = last = time.monotonic()
     current = _num_finished(tasks, 0)
     done = f", {current} of them done by an earlier run" if current else ""

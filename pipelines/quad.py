@@ -1,4 +1,4 @@
-"""Selects pre-training data by influence and diversity: `python -m pipelines.quad --help`.
+"""Selects pre-training data by influence and diversity: `beam-quad select --help`.
 
 References:
   Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025.
@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines import command
-from pipelines import options as flags
 
 if TYPE_CHECKING:
+    from pipelines import options
     from pipelines.launch import Wiring
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline from a command line; see `command.main`."""
-    return command.main(flags.parse, _wiring, argv)
+    # Not above: what this imports takes time in which a signal has to be answered.
+    from pipelines import options
+
+    return command.main(options.parse, _wiring, argv)
 
 
-def _wiring() -> "Wiring[flags.QuadOptions]":
+def _wiring() -> "Wiring[options.QuadOptions]":
     from pipelines import chain, launch, quad_plan
 
     return launch.Wiring(chain.build, quad_plan.describe)

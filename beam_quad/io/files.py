@@ -9,6 +9,7 @@ on object stores the check and the rename are two requests.
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import os
@@ -254,8 +255,8 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
     """
     folder, _, name = absolute(path).rpartition("/")
     temporary = f"{folder}/{_TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"
-    raw = _create(temporary)
     try:
+        raw = _create(temporary)
         try:
             file = HashedFile(raw)
             yield file
@@ -264,9 +265,18 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
             _close(raw, temporary)
         if _publish(temporary, absolute(path), replace):
             traffic.count("bytes_stored", file.size_bytes)
-    except BaseException:
-        delete([temporary])
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # The first error says more.
+            delete([temporary])
+        if isinstance(error, OSError) and _is_of_writing(error, temporary):
+            error.filename, error.filename2 = absolute(path), None
         raise
+
+
+def _is_of_writing(error: OSError, temporary: str) -> bool:
+    # A full disk does not say which file it has no room for; the temporary name says nothing to a user.
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return error.filename == temporary or (error.filename is None and is_full)
 
 
 def _create(path: str) -> BinaryIO:

@@ -1,7 +1,7 @@
 """One run at a time on one output.
 
 On a local disk the lock is one file that is read and written under `flock`, which is atomic between processes. On an object
-store it is a folder of claims: each run writes its own, then lists them all, and has the lock if there is no other. Where a
+store, and on a disk without `flock`, it is a folder of claims: each run writes its own, then lists them all, and has the lock if there is no other. Where a
 listing shows what was written before it, as on Cloud Storage and S3, of two runs at least the one that lists last sees the
 other: never do both have the lock. Of runs that start at once the earliest waits for the later ones, which see it, to
 withdraw; where they take too long, none gets the lock.
@@ -9,9 +9,11 @@ withdraw; where they take too long, none gets the lock.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
@@ -21,6 +23,8 @@ from beam_quad.io import files
 from beam_quad.io.owners import Owner, process_start
 
 MayTake = Callable[[Owner], bool]
+# What flock says where there is none: Lustre without `-o flock`, NFS without its lock service, some FUSE file systems.
+_NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class OutputLock:
@@ -36,6 +40,7 @@ class OutputLock:
         self._store = _store_of(self._output)
         self._is_job_done = is_job_done
         self._owner: Owner | None = None
+        self._one_thread = threading.Lock()
 
     def acquire(self, take_over: bool = False) -> None:
         """Takes the lock; from a dead process of this host, or a job that has ended, without further ado.
@@ -46,14 +51,36 @@ class OutputLock:
         Raises:
           LockedError: If another run holds it.
         """
+        with self._one_thread:
+            self._acquire(take_over)
+
+    def _acquire(self, take_over: bool) -> None:
         owner = Owner.here()
-        other = self._store.take(owner, lambda other: take_over or self._is_dead(other))
+
+        def may_take(other: Owner) -> bool:
+            return take_over or self._is_dead(other)
+
+        other = self._take(owner, may_take)
         if other:
             remedy = "wait for it, or, if it is dead, pass --take_over"
             if other.job:
-                remedy = "wait for it, or stop it where it runs, which --take_over does not do"
+                remedy = (
+                    "wait for it, or stop it where it runs; if it is not there, was never "
+                    "submitted or has ended, pass --take_over, which does not stop it"
+                )
             raise LockedError(f"{self._output} is being written by {other}; {remedy}")
         self._owner = owner
+
+    def _take(self, owner: Owner, may_take: MayTake) -> Owner | None:
+        try:
+            return self._store.take(owner, may_take)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK or not isinstance(self._store, _LockFile):
+                raise
+        # Not under the same name: a host that mounts the disk with flock keeps a file there.
+        other = self._store.remove_unless(may_take)
+        self._store = _Claims(files.join(self._output, "_run", "locks"))
+        return other or self._store.take(owner, may_take)
 
     def name_job(self, job: str) -> None:
         """Says which job this process is about to start: from then on the lock is that job's, whatever becomes of this.
@@ -64,18 +91,34 @@ class OutputLock:
         Raises:
           LockedError: If the lock was taken over meanwhile.
         """
-        if self._owner is None:
-            raise ValueError("a lock must be acquired before a job holds it")
-        if job == self._owner.job:
-            return
-        owner = dataclasses.replace(self._owner, job=job)
-        if not self._store.rewrite(owner):
-            self._owner = None
-            raise LockedError(f"the lock of {self._output} was taken over by another run")
-        self._owner = owner
+        with self._one_thread:
+            if self._owner is None:
+                raise ValueError("a lock must be acquired before a job holds it")
+            if job == self._owner.job:
+                return
+            owner = dataclasses.replace(self._owner, job=job)
+            if not self._store.rewrite(owner):
+                self._owner = None
+                raise LockedError(f"the lock of {self._output} was taken over by another run")
+            self._owner = owner
 
     def release(self) -> None:
         """Gives the lock back, or leaves it to the job that was named; safe to call twice, or after it was taken over."""
+        with self._one_thread:
+            self._release()
+
+    def release_for_good(self) -> str:
+        """Gives the lock back as `release` does, while other threads go on: they wait if they ask anything of it.
+
+        Returns:
+          The job that the lock is left to, or an empty string.
+        """
+        self._one_thread.acquire()
+        job = self._owner.job if self._owner else ""
+        self._release()
+        return job
+
+    def _release(self) -> None:
         owner, self._owner = self._owner, None
         if owner is None:
             return
@@ -141,6 +184,15 @@ class _LockFile:
             if other is None or other.token == owner.token:
                 os.unlink(self._path)
 
+    def remove_unless(self, may_take: MayTake) -> Owner | None:
+        """Removes the file where it cannot be locked, unless it has an owner from whom it may not be taken."""
+        with open(self._path, "rb") as file:
+            other = Owner.parse(file.read())
+        if other and not may_take(other):
+            return other
+        files.delete([self._path])
+        return None
+
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[int]:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
@@ -179,7 +231,7 @@ _WAITS = 10
 
 
 class _Claims:
-    """A lock on an object store, which has no `flock`."""
+    """A lock where there is no `flock`."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

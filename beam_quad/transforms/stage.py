@@ -313,9 +313,19 @@ class Stage(beam.PTransform):
         return task.with_resource_hints(accelerator=self.accelerator)
 
 
+def start(pipeline: beam.Pipeline, plan_path: str) -> PCollection[Token]:
+    """Starts a chain of stages: emits the token of the plan, which the launcher has written."""
+    first = Token("Plan", plan_path)
+    return pipeline | beam.Impulse() | "Start" >> beam.Map(_replace, first)
+
+
 def timing_path(clock: str, edge: str) -> str:
     """Where the time of a stage's start or end is kept, by its `clock`."""
     return f"{clock}.{edge}"
+
+
+def _replace(_: bytes, token: Token) -> Token:
+    return token
 
 
 def _list_work(token: Token, task: Task) -> Iterator[Any]:

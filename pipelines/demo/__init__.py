@@ -1,1 +1,1 @@
-"""`python -m pipelines.demo`: the whole way on a small corpus of real texts, with nothing downloaded."""
+"""`beam-quad demo`: the whole way on a small corpus of real texts, with nothing downloaded."""

@@ -1,13 +1,20 @@
 import os
-import sys
+from collections.abc import Sequence
 
-# Read when the libraries are imported: nothing of the demo comes from a hub, and they shall fail rather than ask.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Threads that spin while they wait halve the speed of a machine that does anything else.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from pipelines import command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the demo from a command line; see `demo.command.main`."""
+    # Read when the libraries are imported: nothing of the demo comes from a hub, and they shall fail rather than ask.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait halve the speed of a machine that does anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pipelines.demo import command as demo
+
+    return demo.main(argv)
+
 
 if __name__ == "__main__":
-    from pipelines.demo.command import main
-
-    sys.exit(main())
+    command.run_as_program(main)

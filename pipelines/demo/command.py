@@ -120,7 +120,7 @@ class Demo:
 
     @property
     def selection(self) -> pathlib.Path:
-        """The output of `pipelines.quad`."""
+        """The output of `beam-quad select`."""
         return self.output / f"selection-{self.proxy}-{self.budget_tokens}"
 
     @property
@@ -129,7 +129,7 @@ class Demo:
         return self.output / "artifacts"
 
     def quad_arguments(self) -> list[str]:
-        """The arguments of `python -m pipelines.quad`."""
+        """The arguments of `beam-quad select`."""
         is_small = self.proxy == "scratch"
         model = self.small_model if is_small else self.output / self.proxy
         return [
@@ -178,13 +178,13 @@ class Demo:
         unfinished.rename(folder)
 
     def select(self) -> int:
-        """Runs `pipelines.quad`; returns its exit code."""
+        """Runs `beam-quad select`; returns its exit code."""
         self.say(f"selection of {self.budget_tokens:,} tokens: {self.command()}")
         return quad.main(self.quad_arguments())
 
     def command(self) -> str:
         """The command line of the selection."""
-        return "python -m pipelines.quad " + shlex.join(self.quad_arguments())
+        return "beam-quad select " + shlex.join(self.quad_arguments())
 
     def evaluate(
         self, documents: Sequence[texts.Document], selected: Sequence[str]
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.demo",
+        prog="beam-quad demo",
         description="Selects from a small corpus of real texts, made on this machine; downloads nothing. "
         "Run it again to go on where it stopped.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipelines import quad
+from pipelines import options
 from pipelines.demo import command, evaluation, noise, summary
 
 
@@ -10,7 +10,7 @@ from pipelines.demo import command, evaluation, noise, summary
 def test_the_quick_demo_selects_and_a_second_run_goes_on_where_it_stopped(tmp_path, capsys):
     assert command.main(["--quick", "--prepare_only", f"--output={tmp_path}"]) == 0
     prepared = capsys.readouterr().out
-    assert "python -m pipelines.quad" in prepared
+    assert "beam-quad select" in prepared
     model = (tmp_path / "proxy" / "model.safetensors").stat()
     assert command.main(["--quick", f"--output={tmp_path}"]) == 0
     table = capsys.readouterr().out
@@ -29,8 +29,8 @@ def test_another_seed_in_the_same_folder_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("size", [command.FULL, command.QUICK])
 def test_the_arguments_are_ones_that_quad_takes(size, tmp_path):
     demo = command.Demo(tmp_path, size, 1000, "medicine", "scratch", 0, command.Clock())
-    options, rest = quad.flags.parse(demo.quad_arguments())
-    assert (options.budget_tokens, rest) == (1000, [])
+    parsed, rest = options.parse(demo.quad_arguments())
+    assert (parsed.budget_tokens, rest) == (1000, [])
 
 
 def test_the_table_shows_shares_and_losses():

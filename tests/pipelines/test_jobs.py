@@ -121,13 +121,13 @@ def test_a_job_of_which_nobody_tells_has_not_ended(address, caplog):
 
 
 def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_submitted(address):
-    jobs.check_cluster(PipelineOptions(["--runner=FlinkRunner", f"--flink_master={address}"]))
+    jobs.check_service(PipelineOptions(["--runner=FlinkRunner", f"--flink_master={address}"]))
     for own in ([], ["--runner=FlinkRunner"], ["--runner=FlinkRunner", "--flink_master=[local]"]):
-        jobs.check_cluster(PipelineOptions(own))
+        jobs.check_service(PipelineOptions(own))
     for master in ("127.0.0.1:1", f"{address}/elsewhere", "127.0.0.1:port"):
         options = PipelineOptions(["--runner=FlinkRunner", f"--flink_master={master}"])
         with pytest.raises(UsageError, match="no Flink cluster answers at --flink_master"):
-            jobs.check_cluster(options)
+            jobs.check_service(options)
 
 
 @pytest.mark.parametrize(
