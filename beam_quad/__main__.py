@@ -13,23 +13,26 @@ _COMMANDS = {
     ),
     "demo": ("pipelines.demo.__main__", "make a small corpus and a proxy model, and select"),
 }
-_USAGE = "usage: beam-quad {%s} [--flags]" % ",".join(_COMMANDS)
+_USAGE = f"usage: beam-quad {{{','.join(_COMMANDS)}}} [--flags]"
 
 
 def main() -> None:
     """Runs a subcommand as the program of this process, and exits."""
-    arguments = sys.argv[1:]
+    _load_own_pipelines()
+    importlib.import_module("pipelines.command").run_as_program(lambda: _run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] in (["--help"], ["-h"]):
         print(_help())
-        return
+        return 0
     if not arguments or arguments[0] not in _COMMANDS:
         what = f"no command {arguments[0]}" if arguments else "a command is missing"
         print(f"error: {what}; {_USAGE}, or see beam-quad --help", file=sys.stderr)
-        sys.exit(2)
-    _load_own_pipelines()
-    command = importlib.import_module("pipelines.command")
+        return 2
     module = _COMMANDS[arguments[0]][0]
-    command.run_as_program(lambda: importlib.import_module(module).main(arguments[1:]))
+    code: int = importlib.import_module(module).main(arguments[1:])
+    return code
 
 
 def _help() -> str:

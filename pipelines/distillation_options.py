@@ -119,15 +119,19 @@ def parser() -> argparse.ArgumentParser:
 def _add_selection(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group("selection")
     add = group.add_argument
-    add("--budget_tokens", type=int, help="tokens to select")
-    add("--budget_examples", type=int, help="examples to select, in place of tokens")
+    add("--budget_tokens", type=parsing.count, help="tokens to select, such as 30B or 1e9")
+    add(
+        "--budget_examples",
+        type=parsing.count,
+        help="examples to select, such as 2M, in place of tokens",
+    )
     add(
         "--num_landmarks",
-        type=int,
+        type=parsing.count,
         help="examples whose influence is computed exactly; default an eighth of all, 512 to 4096",
     )
-    add("--sketch_dim", type=int, default=131_072, help="length of a compressed gradient")
-    add("--sketch_entries", type=int, default=1 << 22, help="entries kept of a gradient")
+    add("--sketch_dim", type=parsing.count, default=131_072, help="length of a compressed gradient")
+    add("--sketch_entries", type=parsing.count, default=1 << 22, help="entries kept of a gradient")
     add("--ridge", type=float, default=0.01, help="of the regression that propagates influence")
     add(
         "--optimizer_state",

@@ -129,9 +129,14 @@ def _add_scoring(group: Any) -> None:
 
 def _add_selection(group: Any) -> None:
     add = group.add_argument
-    add("--budget_tokens", type=int, required=True, help="tokens to select")
+    add(
+        "--budget_tokens",
+        type=parsing.count,
+        required=True,
+        help="tokens to select, such as 30B or 1e9",
+    )
     add("--policy", choices=POLICIES, default="quad", help="quad, or a baseline")
-    add("--num_clusters", type=int, help="K; default sqrt(examples / 2), 8 to 10000")
+    add("--num_clusters", type=parsing.count, help="K; default sqrt(examples / 2), 8 to 10000")
     add("--max_cluster_share", type=float, default=0.05, help="a larger cluster is split again")
     add("--num_rounds", type=int, default=16, help="rounds after the pilot, at most 50")
     add("--arms_per_round", type=int, help="arms to pull; default as many as the budget asks for")

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import decimal
 import difflib
 import re
 from collections.abc import Sequence
@@ -38,6 +39,36 @@ def _switch(text: str) -> bool:
 
 # `--flag`, and `--flag=true`: the parameters of a Flex Template are a map of strings.
 SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "type": _switch, "default": False}
+
+
+_COUNT = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)(?:[eE]\+?([0-9]{1,3}))?([kKmMbBtT]?)")
+_POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
+# What fits the integers that counts are added up in.
+_LARGEST = 2**63 - 1
+
+
+def count(text: str) -> int:
+    """Reads a whole number: `1000000`, `1_000_000`, `1e9`, `2k`, `500M`, `30B`, `1.5T`.
+
+    Args:
+      text: Digits, and k, M, B or T (in any case) for a thousand, a million, 10⁹ or 10¹².
+
+    Raises:
+      argparse.ArgumentTypeError: If it is no number, no whole one, or above 2⁶³ - 1.
+    """
+    found = _COUNT.fullmatch(text.strip())
+    value = None
+    if found:
+        digits, exponent, suffix = found.groups()
+        # Not float, which is exact to 2⁵³ only.
+        value = decimal.Decimal(f"{digits}e{int(exponent or 0) + _POWERS[suffix.lower()]}")
+    if value is None or value != value.to_integral_value():
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number, such as 1000000, 1e9, 500M or 1.5T, got {text!r}"
+        )
+    if abs(value) > _LARGEST:
+        raise argparse.ArgumentTypeError(f"must be at most {_LARGEST}, got {text!r}")
+    return int(value)
 
 
 class Parser(argparse.ArgumentParser):

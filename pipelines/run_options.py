@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
+from pipelines import parsing
 from pipelines.parsing import SWITCH
 
 CURVATURES = ("ekfac", "kfac", "identity")
@@ -164,7 +165,12 @@ def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -
     add("--jvp_tangents", type=int, default=2, help="of --embedder=jvp: products, concatenated")
     add("--layers", default="attention", help="attention, mlp, all, last:N or regex:R")
     add("--curvature", choices=CURVATURES, default=curvature, help="approximation of the Fisher")
-    add("--curvature_examples", type=int, default=1024, help="corpus texts it is fitted on")
+    add(
+        "--curvature_examples",
+        type=parsing.count,
+        default=1024,
+        help="corpus texts it is fitted on",
+    )
     add(
         "--curvature_labels",
         choices=("sampled", "empirical"),
@@ -174,7 +180,12 @@ def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -
     add("--damping", type=float, default=1.0, help="over the mean eigenvalue of each block")
     add("--context_length", type=int, help="tokens of a window; default the proxy's, at most 1024")
     add("--max_windows", type=int, default=4, help="windows of a text that are scored")
-    add("--max_batch_tokens", type=int, default=8192, help="padded tokens of a micro-batch")
+    add(
+        "--max_batch_tokens",
+        type=parsing.count,
+        default=8192,
+        help="padded tokens of a micro-batch",
+    )
     add("--device", default="cpu", help="cpu, cuda or cuda:N; there is no fallback")
     add(
         "--dtype",
@@ -192,7 +203,10 @@ def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -
 def add_reserve(group: Any) -> None:
     """Adds what every draw and every selection needs."""
     group.add_argument(
-        "--reserve_examples", type=int, default=1_000_000, help="least texts set aside for scoring"
+        "--reserve_examples",
+        type=parsing.count,
+        default=1_000_000,
+        help="least texts set aside for scoring",
     )
     group.add_argument("--seed", type=int, default=0, help="of every draw")
 

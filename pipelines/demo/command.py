@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from beam_quad import errors
-from pipelines import quad
+from pipelines import parsing, quad
 from pipelines.demo import corpus, evaluation, proxy, smollm2, summary, texts
 
 
@@ -263,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--output", default="demo_run", help="folder for everything")
-    add("--budget_tokens", type=int, help="tokens to select; default 100000")
+    add("--budget_tokens", type=parsing.count, help="tokens to select; default 100000")
     add("--query", choices=sorted(texts.QUERIES), default="medicine", help="what to get good at")
     add(
         "--proxy",

@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from pipelines import distillation_options, options
+from pipelines import distillation_options, options, parsing
 
 _URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
 _URLS = rf"{_URL}(,{_URL})*"
@@ -35,7 +35,9 @@ _PATTERNS = {
     "seed": r"-?[0-9]+",
     "tau": rf"-?{_NUMBER}",
 }
-_PATTERNS_BY_TYPE = {int: r"[0-9]+", float: _NUMBER}
+# By `parsing.count`.
+_COUNT = r"[0-9]+(_[0-9]+)*(\.[0-9]+)?([eE]\+?[0-9]{1,3})?[kKmMbBtT]?"
+_PATTERNS_BY_TYPE = {int: r"[0-9]+", parsing.count: _COUNT, float: _NUMBER}
 
 
 _PIPELINES = {

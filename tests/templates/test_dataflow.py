@@ -76,11 +76,11 @@ def test_a_pattern_takes_what_the_pipeline_takes(metadata):
     good = {
         "input": "gs://b/a b/*.parquet,s3://c/**", "query_group": "code=gs://b/c,gs://b/d,law=gs://b/l",
         "query_weight": "code=2,law=0.5", "accelerator": ACCELERATOR, "layers": "last:4", "tau": "-1e-3",
-        "normalize": "true", "device": "cuda:1", "output": "gs://b/{date}",
+        "normalize": "true", "device": "cuda:1", "output": "gs://b/{date}", "budget_tokens": "1.5T",
     }  # fmt: skip
     bad = {
         "input": "corpus/*.parquet", "query_group": "gs://b/c", "query_weight": "code", "accelerator": "l4",
-        "layers": "last", "tau": "high", "normalize": "1", "device": "gpu", "budget_tokens": "1e9",
+        "layers": "last", "tau": "high", "normalize": "1", "device": "gpu", "budget_tokens": "1e-9",
     }  # fmt: skip
     assert all(re.fullmatch(patterns[name], value) for name, value in good.items())
     assert not any(re.fullmatch(patterns[name], value) for name, value in bad.items())
