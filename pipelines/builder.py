@@ -34,7 +34,7 @@ _VERSIONS = {
     "calibration": 1,
     "clusters": 1,
     "combined": 1,
-    "corpus": 1,
+    "corpus": 2,
     "corpus_scores": 1,
     "curvature": 2,
     "embeddings": 1,

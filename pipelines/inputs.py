@@ -1,6 +1,7 @@
 """What a launcher looks at before anything is written: the corpus, the query set and the models."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, embedder_fingerprint
@@ -9,12 +10,17 @@ from beam_quad.embedding.spec import JVP_DIM
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
 from beam_quad.gradients.tracked import find_blocks
+from beam_quad.io import files
 from beam_quad.io.batches import Columns
-from beam_quad.io.output import WEIGHT
+from beam_quad.io.finding import finder_of
+from beam_quad.io.output import WEIGHT, written_names
 from beam_quad.io.rows import read_rows
 from beam_quad.io.splits import InputPlan, plan_input
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
+
+# Names of artifacts as stages give them, relative to --artifacts.
+_ARTIFACTS = ("rows/0/a.parquet", "corpus/0/totals.json", "corpus/0/plan.json.gz")
 
 # Of --embedder=jvp the proxy's own flags say these.
 _PROXY_FLAGS = {
@@ -50,6 +56,7 @@ def look(options: RunOptions) -> Inputs:
     Raises:
       UsageError: One line, if anything is missing or cannot be used.
     """
+    _check_apart(options)
     corpus = plan_input(
         options.input,
         input_root=options.input_root,
@@ -57,6 +64,7 @@ def look(options: RunOptions) -> Inputs:
         id_column=options.id_column,
         tokens_column=options.tokens_column,
         split_bytes=options.split_mb << 20,
+        reject_bad_files=options.on_bad_file == "reject",
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
@@ -68,7 +76,7 @@ def look(options: RunOptions) -> Inputs:
     if options.needs_query:
         text_column = options.query_text_column or options.text_column
         for name, globs in options.query.items():
-            flag = "--query" if name == PLAIN_QUERY else f"--query_group={name}"
+            flag = _query_flag(name)
             query[name] = plan_input(globs, text_column=text_column, is_query=True, flag=flag)
             if not _has_text(query[name], text_column):
                 raise UsageError(f"{flag}: no usable text in {', '.join(globs)}; check its rows")
@@ -86,6 +94,27 @@ def look(options: RunOptions) -> Inputs:
         embedder = _jvp(options, proxy, skeleton) if is_jvp else _encoder(options)
         embedder_print = embedder_fingerprint(embedder, proxy_fingerprint)
     return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
+
+
+def _check_apart(options: RunOptions) -> None:
+    """Refuses to write where the next run of the same command would read."""
+    artifacts = options.artifacts or files.join(options.output, "_run")
+    places = (
+        ("--output", options.output, written_names(options.output_format)),
+        ("--artifacts", artifacts, _ARTIFACTS),
+    )
+    asked = {"--input": options.input}
+    if options.needs_query:
+        asked |= {_query_flag(name): globs for name, globs in options.query.items()}
+    for (flag, folder, names), (by, globs) in itertools.product(places, asked.items()):
+        if (pattern := finder_of(globs, folder, names)) is not None:
+            raise UsageError(
+                f"{flag}={folder} lies where {by}={pattern} would read it; pass another folder for one of them"
+            )
+
+
+def _query_flag(name: str) -> str:
+    return "--query" if name == PLAIN_QUERY else f"--query_group={name}"
 
 
 def _proxy(options: RunOptions) -> ProxySpec | None:

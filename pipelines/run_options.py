@@ -114,7 +114,7 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         "--input",
         action="append",
         required=True,
-        help="glob of the corpus; may be repeated, or a list with commas",
+        help="glob of the corpus, {1,2} and {00..31} too; may be repeated, or a list with commas",
     )
     add("--query", action="append", default=[], help="glob of the texts to become good at")
     add("--query_group", action="append", default=[], help="NAME=GLOB: a named part of the query")
@@ -142,7 +142,7 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         "--on_bad_file",
         choices=("fail", "reject"),
         default="fail",
-        help="what a truncated file does",
+        help="what a file that is truncated or no data does",
     )
     return group
 

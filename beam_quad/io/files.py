@@ -15,16 +15,19 @@ import io
 import os
 import re
 import shutil
+import stat as modes
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from beam_quad.errors import UsageError
 from beam_quad.io import traffic
+from beam_quad.io.patterns import Search, has_glob
 from beam_quad.io.stores import Stat, check_scheme, store_of
 
 _TEMPORARY_PREFIX = ".tmp-"
@@ -33,6 +36,7 @@ T = TypeVar("T")
 _GLOB = re.compile(r"[*?\[]")
 # What is fetched from an object store at least: the footer of a small file, or a few candidates, should not cost 16 MB.
 _BUFFER_BYTES = 1 << 20
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -89,11 +93,6 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
-def has_glob(path: str) -> bool:
-    """Tells whether a path holds one of `*`, `?` and `[`."""
-    return _GLOB.search(path) is not None
-
-
 def absolute(path: str) -> str:
     """Makes a local path absolute and normal; leaves a URL as it is, without a slash at the end."""
     return os.path.abspath(path) if is_local(path) else path.rstrip("/")
@@ -107,62 +106,125 @@ def join(root: str, *parts: str) -> str:
     return str(FileSystems.join(root, *parts))
 
 
-def find(pattern_or_prefix: str) -> list[FileInfo]:
+def find(pattern_or_prefix: str, with_hidden: bool = True) -> list[FileInfo]:
     """Lists the files of a glob, or all files under a folder, by one listing.
 
+    Links are followed, but for one to a folder that it lies in.
+
     Args:
-      pattern_or_prefix: A glob (`*` stays within a folder, `**` does not), a file, or a folder, which is listed
-        with all its folders.
+      pattern_or_prefix: A glob, as `patterns.Search` matches it, a file, or a folder, which is listed with all its
+        folders.
+      with_hidden: Whether to list what a folder or glob holds under names that start with `_` or `.`, too.
 
     Returns:
       Files sorted by path, without temporary ones; none where nothing matches.
+
+    Raises:
+      UsageError: If a link is broken, or a folder or file on the way may not be read.
     """
     path = absolute(pattern_or_prefix)
     if has_glob(path) and not exists(path):
-        return _match(path)
-    if is_local(path) and os.path.isdir(path):
-        return sorted(_walk(path))
-    info = stat(path)
-    if info:
+        search = Search.of(path)
+    elif is_local(path) and os.path.isdir(path):
+        search = Search(path.rstrip("/"))
+    elif info := stat(path):
         return [info]
-    if is_local(path):
+    elif is_local(path):
+        if os.path.islink(path):
+            raise _broken_link(path)
         return []
-    return sorted(info for info in _under(path) if not _is_temporary(info.path))
-
-
-def _match(pattern: str) -> list[FileInfo]:
-    return sorted(info for info in _matching(pattern) if not _is_temporary(info.path))
-
-
-def _matching(pattern: str) -> Iterator[FileInfo]:
-    store = store_of(pattern)
-    if store is None:
-        yield from map(_info, FileSystems.match([pattern])[0].metadata_list)
-        return
-    matches = re.compile(FileSystem.translate_pattern(pattern)).match
-    for path, stat in store.list(_GLOB.split(pattern, maxsplit=1)[0]):
-        if matches(path):
-            yield _file_info(path, stat)
-
-
-def _under(folder: str) -> Iterator[FileInfo]:
-    """Lists a folder that is not local with all its folders, temporary files included."""
-    store = store_of(folder)
-    if store is None:
-        yield from _matching(_quoted(folder) + "/**")
     else:
-        yield from (_file_info(path, stat) for path, stat in store.list(folder + "/"))
+        search = Search(path)
+    return sorted(info for info in _found(search, with_hidden) if not _is_temporary(info.path))
 
 
-def _walk(folder: str, is_temporary: bool = False) -> Iterator[FileInfo]:
-    # Not through Beam, which takes brackets in the name of a local folder for a glob, however written.
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(_TEMPORARY_PREFIX) == is_temporary:
-                info = stat(os.path.join(parent, name))
-                # Gone since it was listed: a writer has finished.
-                if info:
-                    yield info
+def _found(search: Search, with_hidden: bool = True) -> Iterator[FileInfo]:
+    """Lists what is searched for, temporary files included."""
+    if is_local(search.folder):
+        listed = _walk(search, search.folder, frozenset(), with_hidden)
+    elif store := store_of(search.folder):
+        # An empty object whose name ends with a slash stands for a folder.
+        objects = store.list(search.prefix)
+        listed = (_file_info(path, stat) for path, stat in objects if not path.endswith("/"))
+    else:
+        everything = [_quoted(search.folder) + "/**"]
+        listed = map(_info, FileSystems.match(everything)[0].metadata_list)
+    for info in listed:
+        if search.matches(info.path) and (with_hidden or not search.is_hidden(info.path)):
+            yield info
+
+
+def _walk(
+    search: Search, folder: str, above: frozenset[tuple[int, int]], with_hidden: bool
+) -> Iterator[FileInfo]:
+    # Not through Beam, which follows no links, and takes brackets in the name of a local folder for a glob.
+    for name in _names(folder or "/"):
+        path = f"{folder}/{name}"
+        is_wanted, is_entered = search.matches(path), search.enters(path)
+        if not (is_wanted or is_entered) or (not with_hidden and search.is_hidden(path)):
+            continue
+        found = _local_stat(path)
+        if found is None:
+            # Gone since it was listed, if it is no link: a writer has finished.
+            if os.path.islink(path) and not name.startswith("."):
+                raise _broken_link(path)
+        elif modes.S_ISDIR(found.st_mode):
+            inode = found.st_dev, found.st_ino
+            if is_entered and inode not in above:
+                yield from _walk(search, path, above | {inode}, with_hidden)
+        else:
+            yield _file_info(path, (found.st_size, found.st_mtime))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise UsageError(f"{folder}: may not be listed; let this user read it") from error
+
+
+def _broken_link(path: str) -> UsageError:
+    return UsageError(
+        f"{path}: is a link to {os.readlink(path)}, which is not there; mend or remove it"
+    )
+
+
+def _local_stat(path: str) -> os.stat_result | None:
+    """Describes what a path leads to, by links or not; None where that is nothing."""
+    try:
+        return os.stat(path)
+    except PermissionError as error:
+        raise UsageError(f"{path}: may not be read; let this user read its folder") from error
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return None
+        raise
+
+
+def check_readable(path: str) -> None:
+    """Refuses a local path that leads to no file, or to one that may not be read; opens nothing.
+
+    Raises:
+      UsageError: Saying what is there instead.
+    """
+    if not is_local(path):
+        return
+    found = _local_stat(path)
+    if found is None:
+        raise UsageError(f"{path}: is gone since it was listed")
+    if not modes.S_ISREG(found.st_mode):
+        raise UsageError(
+            f"{path}: is no file but a pipe, socket or device; write what it gives to a file"
+        )
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{path}: may not be read; let this user read it")
+
+
+def printable(name: str) -> str:
+    r"""Gives a name as text that UTF-8 can hold: a byte that is not UTF-8 is written as `\xNN`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _quoted(path: str) -> str:
@@ -186,6 +248,9 @@ def stat(path: str) -> FileInfo | None:
     """Describes one file by one request; None where there is none."""
     if _is_bucket(path):
         return None
+    if is_local(path):
+        there = _local_stat(path)
+        return None if there is None else _file_info(path, (there.st_size, there.st_mtime))
     store = store_of(path)
     if store is not None:
         found = store.stat(path)
@@ -326,11 +391,8 @@ def delete(paths: Iterable[str]) -> None:
 
 def delete_temporaries(root: str, older_than_s: float = 86_400) -> None:
     """Deletes what killed writers left under a folder; another run may still be writing what is younger."""
-    path, before = absolute(root), time.time() - older_than_s
-    if is_local(path):
-        found = _walk(path, is_temporary=True)
-    else:
-        found = (info for info in _under(path) if _is_temporary(info.path))
+    before = time.time() - older_than_s
+    found = (info for info in _found(Search(absolute(root))) if _is_temporary(info.path))
     delete(info.path for info in found if float(info.version.rsplit("-", 1)[1]) < before)
 
 

@@ -52,8 +52,19 @@ def format_of(path: str, is_query: bool = True) -> Format:
     for module in _QUERY if is_query else _CORPUS:
         if module.EXTENSIONS.search(path):
             return cast(Format, module)
+    raise UsageError(f"{path}: unknown extension; known are {known_extensions(is_query)}")
+
+
+def has_format(path: str, is_query: bool = True) -> bool:
+    """Tells whether a file's extension names a format; see `format_of`."""
+    modules = _QUERY if is_query else _CORPUS
+    return any(module.EXTENSIONS.search(path) for module in modules)
+
+
+def known_extensions(is_query: bool) -> str:
+    """Names the extensions that `format_of` knows, for messages."""
     known = ".parquet, or .jsonl, .json, .ndjson and these with .gz, .zst, .bz2, .xz"
-    raise UsageError(f"{path}: unknown extension; known are {known}{', .txt' * is_query}")
+    return f"{known}{', .txt' * is_query}"
 
 
 def is_jsonl(path: str) -> bool:

@@ -9,13 +9,15 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from beam_quad.errors import BadFileError, UsageError
+from beam_quad.errors import BadFileError
 from beam_quad.io import compression, damage, files, json_types
 from beam_quad.io.batches import Columns, Fault, RowBatch, json_type, make_batch
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Reason, Split
 
-EXTENSIONS = re.compile(r"\.(jsonl|json|ndjson)(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
+EXTENSIONS = re.compile(
+    rf"\.(jsonl|json|ndjson)(\.({'|'.join(compression.EXTENSIONS)}))?$", re.IGNORECASE
+)
 
 SCHEMA_ROWS = 1000
 _READ_BYTES = 1 << 20
@@ -26,23 +28,19 @@ _SAMPLE_BYTES = 1 << 12
 _SELECTED_ROWS = 1024
 _SELECTED_BYTES = 64 << 20
 _BOM = b"\xef\xbb\xbf"
-_FOREIGN = {
-    b"PAR1": "Parquet",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"\x00\x00\xfe\xff": "UTF-32",
-}
+# Enough to tell another kind of file by.
+_HEAD_BYTES = 64
 
 
 def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     """Reads the first rows of a file for its schema, and counts or estimates its rows.
 
     Raises:
-      UsageError: If the file is not what its name says.
+      BadFileError: If the file is not what its name says, or none of its first rows is a JSON object.
     """
     codec = compression.codec_of(info.path)
     with files.open_read(info.path) as raw:
-        _check_start(info, raw.read(8), codec)
+        _check_start(info, raw.read(_HEAD_BYTES), codec)
         raw.seek(0)
         with compression.decompressing(raw, codec) as stream:
             return _sample(info, raw, stream, columns)
@@ -51,12 +49,15 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
 def _check_start(info: files.FileInfo, head: bytes, codec: str | None) -> None:
     found = compression.signature_of(head)
     if codec != found and (codec or found):
-        raise UsageError(
-            f"{info.path}: is {_kind(found, info)} by its first bytes and {codec or 'not compressed'} by its name"
+        kind = None if found else damage.kind_of(head)
+        seen, hint = _kind(found, info), f" (it is {kind})" if kind else ""
+        raise BadFileError(
+            info.path,
+            f"is {seen} by its first bytes and {codec or 'not compressed'} by its name{hint}",
         )
-    foreign = next((kind for start, kind in _FOREIGN.items() if head.startswith(start)), None)
-    if foreign:
-        raise UsageError(f"{info.path}: is {foreign} by its first bytes, not JSON Lines in UTF-8")
+    # A row that looks like another text may be but a bad row.
+    if codec is None and (kind := damage.binary_kind(head)):
+        raise BadFileError(info.path, f"is {kind}, by its first bytes, not JSON Lines in UTF-8")
 
 
 def _kind(found: str | None, info: files.FileInfo) -> str:
@@ -78,7 +79,8 @@ def _sample(
             raise
         # A truncated file is for the reader to name, and for `--on_bad_file` to judge.
         if not head and not damage.is_truncation(error):
-            raise UsageError(f"{info.path}: {damage.one_line(error)}") from error
+            raise BadFileError(info.path, damage.one_line(error)) from error
+    _check_is_data(info.path, head)
     num_rows = len(head) + rest
     if not is_whole:
         num_rows = max(num_rows, round(num_rows * info.size_bytes / max(1, raw.tell())))
@@ -87,9 +89,54 @@ def _sample(
 
 def _schema(path: str, head: list[bytes], columns: Columns) -> pa.Schema | None:
     rows = [row for row in map(_parsed, head) if row is not None]
-    if head and _opens_array(head[0], is_alone=not rows):
-        raise UsageError(f"{path}: holds a JSON array; write one JSON object a line")
     return json_types.infer(rows, columns.text) if rows else None
+
+
+def _check_is_data(path: str, head: list[bytes]) -> None:
+    """Refuses a file of which none of the first rows is a JSON object."""
+    if not head:
+        return
+    has_row = any(_parsed(line) is not None for line in head)
+    if _opens_array(head[0], is_alone=not has_row):
+        raise BadFileError(path, "holds a JSON array; write one JSON object a line")
+    if not has_row:
+        which = f"first {SCHEMA_ROWS:,} " if len(head) == SCHEMA_ROWS else ""
+        detail = f"none of its {which}lines is a JSON object"
+        raise BadFileError(path, f"{detail}: {_what_instead(head)}")
+
+
+def _what_instead(head: list[bytes]) -> str:
+    first = head[0].strip()
+    if kind := damage.kind_of(first):
+        return f"it is {kind}"
+    if b"\r" in first and _parsed(first.split(b"\r", 1)[0]) is not None:
+        return r"its lines end as on old Macs; convert it with tr '\r' '\n'"
+    if first.startswith(b"{") and _is_json(b"\n".join(head)):
+        return "it is one object over many lines; convert it with jq -c ."
+    if first.startswith(b"{") and any(_parsed(first[: end + 1]) for end in _ends_of_objects(first)):
+        return "its objects follow each other without line ends; convert it with jq -c ."
+    if first.startswith(b"{'"):
+        return "it holds Python's dicts; write them with json.dumps"
+    try:
+        first.decode()
+    except UnicodeDecodeError:
+        return "it is not UTF-8; convert it with iconv -t UTF-8"
+    return f"it starts with {first[:_HEAD_BYTES].decode(errors='ignore')!r}"
+
+
+def _is_json(text: bytes) -> bool:
+    # Of a long file the end is not known; its first line alone tells.
+    if text.split(b"\n", 1)[0].strip() == b"{":
+        return True
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _ends_of_objects(line: bytes) -> Iterator[int]:
+    return (match.start() for match in itertools.islice(re.finditer(rb"}\s*{", line), 100))
 
 
 def _opens_array(line: bytes, is_alone: bool) -> bool:

@@ -123,6 +123,12 @@ def part_name(index: int, num_parts: int, output_format: str = "parquet") -> str
     return f"part-{index:05d}-of-{num_parts:05d}.{output_format}"
 
 
+def written_names(output_format: str) -> tuple[str, ...]:
+    """Names files of an output that an input may find, relative to its folder."""
+    parts = (part_name(0, 1, output_format), part_name(0, 1))
+    return (f"selected/{parts[0]}", f"rejected/{parts[1]}", "manifest.json")
+
+
 def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
     """Adds the column of provenance, and that of weights where there are any, to the schema of the input."""
     added = schema.append(pa.field(PROVENANCE, PROVENANCE_TYPE))

@@ -9,14 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_quad.errors import BadFileError, UsageError
+from beam_quad.errors import BadFileError
 from beam_quad.io import damage, files
 from beam_quad.io.batches import Columns, Fault, RowBatch, make_batch
 from beam_quad.io.summaries import RowGroup, ShardSummary
 from beam_quad.records import Reason, Split
 
-EXTENSIONS = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+# Some name the codec of the pages behind the format: `a.parquet.gzip` in the documentation of pandas.
+EXTENSIONS = re.compile(
+    r"\.(parquet|parq|pq)(\.(gz|gzip|snappy|zst|zstd|brotli|lz4))?$", re.IGNORECASE
+)
 
+_MAGIC = b"PAR1"
+_HEAD_BYTES = 64
 _SELECTED_ROWS = 1024
 # Column chunks are streamed by pieces of this size: memory does not grow with the row group.
 _BUFFER_BYTES = 8 << 20
@@ -26,18 +31,28 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     """Reads the footer of a file.
 
     Raises:
-      UsageError: If it has none that can be read, or two columns of one name.
+      BadFileError: If it has none that can be read, or two columns of one name.
     """
     try:
         with damage.naming(info.path), _opened(info.path) as file:
             schema, metadata = file.schema_arrow, file.metadata
             groups = tuple(map(_row_group, map(metadata.row_group, range(metadata.num_row_groups))))
     except BadFileError as error:
-        raise UsageError(f"{info.path}: not a readable Parquet file: {error.detail}") from error
+        detail = _what_instead(info) or error.detail
+        raise BadFileError(info.path, f"not a readable Parquet file: {detail}") from error
     twice = next((n for n in schema.names if schema.names.count(n) > 1), None)
     if twice is not None:
-        raise UsageError(f"{info.path}: has two columns named {twice!r}; rename one")
+        raise BadFileError(info.path, f"has two columns named {twice!r}")
     return ShardSummary(schema.remove_metadata(), metadata.num_rows, is_exact=True, groups=groups)
+
+
+def _what_instead(info: files.FileInfo) -> str | None:
+    with files.open_read(info.path) as raw:
+        head = raw.read(_HEAD_BYTES)
+    if head.startswith(_MAGIC):
+        return None
+    kind = damage.kind_of(head)
+    return f"it is {kind}" if kind else None
 
 
 def _row_group(group: pq.RowGroupMetaData) -> RowGroup:

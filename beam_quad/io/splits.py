@@ -2,15 +2,15 @@
 
 import concurrent.futures
 import dataclasses
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from beam_quad import seeding
-from beam_quad.errors import UsageError
+from beam_quad.errors import BadFileError, UsageError
 from beam_quad.io import files, formats, schemas
 from beam_quad.io.batches import Columns
+from beam_quad.io.finding import find_files, naming
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Split
 
@@ -30,6 +30,8 @@ class InputPlan:
       num_shards: Files.
       size_bytes: Their size as stored.
       snapshot: Fingerprint of the names and versions of all shards.
+      num_passed_over: Files that were found beside them and are no shards.
+      bad_files: What is wrong with each shard of which nothing can be used, by shard; their splits are not read.
     """
 
     splits: tuple[Split, ...]
@@ -40,6 +42,8 @@ class InputPlan:
     num_shards: int
     size_bytes: int
     snapshot: str
+    num_passed_over: int = 0
+    bad_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def plan_input(
@@ -52,13 +56,14 @@ def plan_input(
     split_bytes: int = SPLIT_BYTES,
     num_threads: int = 16,
     is_query: bool = False,
+    reject_bad_files: bool = False,
     flag: str = "--input",
 ) -> InputPlan:
     """Plans the input and refuses what cannot be one corpus, before anything is written or started.
 
     Args:
-      patterns: Globs, files and folders, each perhaps several with commas between. Under a glob or a folder, files
-        and folders whose names start with `_` or `.` are left out, as Spark and Arrow do.
+      patterns: Globs, files and folders, each perhaps several with commas between; see `find_files`. Under a glob or a
+        folder, files and folders whose names start with `_` or `.` are left out, as Spark and Arrow do.
       input_root: Folder that shards are named relative to; None: the longest that all inputs have in common.
       text_column: Column of the text.
       id_column: Column of the example id, or None.
@@ -66,19 +71,27 @@ def plan_input(
       split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
       num_threads: Files opened at once.
       is_query: Whether `.txt` files, one text each, are inputs too.
+      reject_bad_files: Whether a file of which nothing can be used is one of `bad_files` instead of refused.
       flag: What the patterns were given by, for errors.
 
     Raises:
       UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
-        footer or schema that is wrong, a column that is missing, schemas that do not go together, two shards of one
-        name.
+        footer or schema that is wrong, a file without a row, a column that is missing, schemas that do not go
+        together, two shards of one name.
     """
     columns = Columns(text_column, id_column, tokens_column)
-    infos = _find_all(patterns, flag)
+    found = find_files(patterns, flag, is_query)
+    infos = found.infos
     root = files.absolute(input_root) if input_root else _common_folder(infos)
     shards = _name_shards(infos, root)
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        summaries = _summarise_all(pool, shards, columns, is_query)
+        summaries = _summarise_all(pool, shards, columns, reject_bad_files, found.origins)
+    problems = {
+        s: summary.problem for s, summary in zip(shards, summaries, strict=True) if summary.problem
+    }
+    if problems.keys() == shards.keys():
+        shard, problem = next(iter(problems.items()))
+        raise UsageError(f"{flag}: no file can be used; the first, {shards[shard].path}: {problem}")
     schema = _schema_of_all(shards, summaries, columns, flag)
     splits = [
         split
@@ -94,29 +107,9 @@ def plan_input(
         num_shards=len(shards),
         size_bytes=sum(info.size_bytes for info in infos),
         snapshot=seeding.digest(*((shard, info.version) for shard, info in shards.items())),
+        num_passed_over=found.num_passed_over,
+        bad_files=problems,
     )
-
-
-def _find_all(patterns: Sequence[str], flag: str) -> list[files.FileInfo]:
-    singles = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
-    if not singles:
-        raise UsageError(f"{flag} is empty; pass a glob, a file or a folder")
-    found: set[files.FileInfo] = set()
-    for single in singles:
-        matches = [info for info in files.find(single) if not _is_hidden(info.path, single)]
-        if not matches:
-            raise UsageError(f"{flag}: {single} matches no file; check the path")
-        found.update(matches)
-    return sorted(found)
-
-
-def _is_hidden(path: str, pattern: str) -> bool:
-    fixed = files.absolute(pattern)
-    if path == fixed:
-        return False
-    if files.has_glob(fixed):
-        fixed = fixed[: min(fixed.index(c) for c in "*?[" if c in fixed)].rpartition("/")[0]
-    return any(part.startswith(("_", ".")) for part in path[len(fixed) :].split("/"))
 
 
 def _common_folder(infos: Iterable[files.FileInfo]) -> str:
@@ -138,7 +131,9 @@ def _name_shards(infos: Iterable[files.FileInfo], root: str) -> dict[str, files.
                 f"{info.path} lies outside --input_root {root}; pass a root that holds both"
             )
         # Without a root, the path without its scheme: `bucket/folder/file`.
-        shard = info.path[len(root) :].partition("://")[2] or info.path[len(root) :]
+        place = info.path[len(root) :].partition("://")[2] or info.path[len(root) :]
+        # Part of ids, which are text in UTF-8.
+        shard = files.printable(place)
         other = shards.setdefault(shard.lstrip("/"), info)
         if other is not info:
             raise UsageError(
@@ -151,12 +146,13 @@ def _summarise_all(
     pool: concurrent.futures.Executor,
     shards: dict[str, files.FileInfo],
     columns: Columns,
-    is_query: bool,
+    reject_bad_files: bool,
+    origins: Mapping[str, str],
 ) -> list[ShardSummary]:
-    # Unknown extensions first: no file is opened for a command that is wrong anyway.
-    for info in shards.values():
-        formats.format_of(info.path, is_query)
-    summarise = functools.partial(_summarise, columns=columns)
+    def summarise(info: files.FileInfo) -> ShardSummary:
+        with naming(origins[info.path]):
+            return _summarise(info, columns, reject_bad_files)
+
     try:
         return list(pool.map(summarise, shards.values()))
     except BaseException:
@@ -164,11 +160,29 @@ def _summarise_all(
         raise
 
 
-def _summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    summary = formats.format_of(info.path).summarise(info, columns)
+def _summarise(info: files.FileInfo, columns: Columns, reject_bad_files: bool) -> ShardSummary:
+    try:
+        summary = formats.format_of(info.path).summarise(info, columns)
+    except BadFileError as error:
+        if reject_bad_files:
+            return _unusable(error.detail)
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        if not files.is_local(info.path) or error.errno is None:
+            raise
+        raise UsageError(f"{info.path}: cannot be read: {error.strerror}") from error
     if summary.schema is not None:
-        schemas.check_has_columns(info.path, summary.schema, columns)
+        try:
+            schemas.check_has_columns(info.path, summary.schema, columns)
+        except UsageError as error:
+            if reject_bad_files:
+                return _unusable(str(error).removeprefix(info.path).lstrip(": "))
+            raise
     return summary
+
+
+def _unusable(problem: str) -> ShardSummary:
+    return ShardSummary(None, 0, is_exact=True, problem=files.printable(problem))
 
 
 def _schema_of_all(

@@ -27,9 +27,11 @@ class ShardSummary:
       num_rows: Its rows.
       is_exact: Whether `num_rows` was counted, not estimated.
       groups: Its row groups; none where the shard cannot be entered in the middle.
+      problem: Why nothing of the shard can be used; empty for a good one.
     """
 
     schema: pa.Schema | None
     num_rows: int
     is_exact: bool
     groups: tuple[RowGroup, ...] = ()
+    problem: str = ""

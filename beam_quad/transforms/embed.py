@@ -53,7 +53,7 @@ class EmbedExamples(ModelTask):
       embedder: What embeds, or None where only tokens are counted.
       tokenizer: Path or hub id of the proxy's tokenizer; None with a column of token counts.
       tokenizer_revision: Its revision on the hub.
-      reject_bad_files: Whether a file that turns out unreadable is left out instead of failing the run.
+      reject_bad_files: Whether a file of which nothing can be used is left out instead of failing the run.
     """
 
     corpus: Corpus
@@ -100,6 +100,8 @@ class EmbedExamples(ModelTask):
 
     def do(self, piece: Split, model: _Model) -> Tally:
         try:
+            if problem := self.corpus.plan().bad_files.get(piece.shard):
+                raise BadFileError(piece.path, problem)
             return self._embed(piece, model)
         except BadFileError as error:
             if not self.reject_bad_files:

@@ -90,6 +90,7 @@ class Summary:
                 "root": plan.root,
                 "shards": plan.num_shards,
                 "bytes": plan.size_bytes,
+                "passed_over": plan.num_passed_over,
             },
             "counts": {
                 "read": counts["read"],

@@ -177,9 +177,12 @@ class WriteSelection(Task):
         ]
         manifest = self.summary.manifest(counts, sorted(parts, key=lambda part: part["path"]))
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        files.write_once(files.join(self.output, "manifest.json"), text.encode(), replace=True)
+        # A path that is not UTF-8 becomes an escape, which is JSON too.
+        data = text.encode("utf-8", "backslashreplace")
+        files.write_once(files.join(self.output, "manifest.json"), data, replace=True)
         page = self.summary.report(manifest, counts, sums.weights)
-        files.write_once(files.join(self.output, "report.html"), page.encode(), replace=True)
+        data = page.encode("utf-8", "backslashreplace")
+        files.write_once(files.join(self.output, "report.html"), data, replace=True)
         files.write_once(self.artifact, b"")
 
     def _check_read(self, num_read: int) -> None:

@@ -56,7 +56,7 @@ def test_a_run_on_gs_that_is_killed_in_its_rounds_ends_in_what_a_local_run_write
     subprocess.run(_command(world, root), check=True, capture_output=True)
     assert contents(output) == contents(str(finished))
     assert {path: files.stat(path).version for path in made} == made
-    assert not [info for info in files._under(output) if "/.tmp-" in info.path and "_run" not in info.path]  # fmt: skip
+    assert not [info for info in files._found(files.Search(output)) if "/.tmp-" in info.path and "_run" not in info.path]  # fmt: skip
 
 
 @pytest.mark.timeout(300)

@@ -37,7 +37,7 @@ def test_an_exception_leaves_nothing(root):
 
     with pytest.raises(KeyError):
         fail()
-    assert list(files._under(root)) == []
+    assert list(files._found(files.Search(root))) == []
 
 
 def test_a_listing_and_a_request_for_one_file_tell_the_same_version(root):

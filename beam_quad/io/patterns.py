@@ -1,0 +1,230 @@
+"""What the patterns of an input mean: lists with commas, braces, globs, and names that are passed over."""
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator
+
+from beam_quad.errors import UsageError
+
+_GLOB = re.compile(r"[*?\[]")
+_EXTENSION = re.compile(r"\.\w[\w.]*$")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_MAX_ALTERNATIVES = 10_000
+# A name that holds more commas than this is taken for a list.
+_MAX_COMMAS = 8
+
+
+def has_glob(path: str) -> bool:
+    """Tells whether a path holds one of `*`, `?` and `[`."""
+    return _GLOB.search(path) is not None
+
+
+def split_list(text: str, exists: Callable[[str], bool]) -> list[str]:
+    """Splits a list at its commas, but for those in braces, in brackets and in the names of files.
+
+    Args:
+      text: Patterns with commas between.
+      exists: Tells whether there is a file or folder of this very name; asked only where a comma could be part of one.
+
+    Returns:
+      The patterns, in order, without the empty ones.
+    """
+    parts = list(_parts(text))
+    found: list[str] = []
+    while parts:
+        count = next(
+            n for n in range(min(len(parts), _MAX_COMMAS), 0, -1) if _is_one(parts[:n], exists)
+        )
+        name = ",".join(parts[:count])
+        found.append(name if count > 1 or _is_padded_name(name, exists) else name.strip())
+        parts = parts[count:]
+    return [name for name in found if name]
+
+
+def _is_one(parts: list[str], exists: Callable[[str], bool]) -> bool:
+    if len(parts) == 1:
+        return True
+    # No object's name goes on with another URL.
+    return not any("://" in part for part in parts[1:]) and exists(",".join(parts))
+
+
+def _is_padded_name(name: str, exists: Callable[[str], bool]) -> bool:
+    return name != name.strip() and bool(name.strip()) and exists(name)
+
+
+def _parts(text: str) -> Iterator[str]:
+    start = at = 0
+    while at < len(text):
+        if text[at] == ",":
+            yield text[start:at]
+            start = at + 1
+        at = max(at, _closing_brace(text, at), _closing_bracket(text, at)) + 1
+    yield text[start:]
+
+
+def _closing_brace(text: str, at: int) -> int:
+    """Finds the brace that closes the one at a position; -1 where none is opened or closed."""
+    if text[at] != "{":
+        return -1
+    depth = 0
+    for i in range(at, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return i
+    return -1
+
+
+def _closing_bracket(text: str, at: int) -> int:
+    """Finds the bracket that closes the one at a position, as `[!]]` does; -1 where none is opened or closed."""
+    if text[at] != "[":
+        return -1
+    first = at + 1 + (text[at + 1 : at + 2] == "!")
+    end = text.find("]", first + 1)
+    return -1 if "/" in text[at:end] else end
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Writes the alternatives of braces out, as shells do: `{a,b}`, `{00..31}`, nested ones too.
+
+    Raises:
+      UsageError: If there are more than 10,000.
+    """
+    expanded = list(itertools.islice(_expanded(pattern), _MAX_ALTERNATIVES + 1))
+    if len(expanded) > _MAX_ALTERNATIVES:
+        raise UsageError(
+            f"{pattern}: its braces stand for more than {_MAX_ALTERNATIVES:,} names; write * for some"
+        )
+    return expanded
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    for start in range(len(pattern)):
+        end = _closing_brace(pattern, start)
+        options = _options(pattern[start + 1 : end]) if end > 0 else None
+        if options is not None:
+            for option, rest in itertools.product(options, list(_expanded(pattern[end + 1 :]))):
+                yield pattern[:start] + option + rest
+            return
+    yield pattern
+
+
+def _options(inner: str) -> Iterator[str] | None:
+    """Gives the alternatives between two braces; None where there are none, and the braces are part of a name."""
+    if bounds := _RANGE.fullmatch(inner):
+        first, last = bounds.groups()
+        # A leading zero asks for numbers of one width.
+        width = max(map(len, bounds.groups())) if "0" in (first[0], last[0]) else 0
+        step = 1 if int(first) <= int(last) else -1
+        return (f"{i:0{width}d}" for i in range(int(first), int(last) + step, step))
+    parts = list(_parts(inner))
+    if len(parts) == 1:
+        return None
+    return (option for part in parts for option in _expanded(part))
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search for files below a folder.
+
+    Attributes:
+      folder: The folder, by its name, without a slash at the end.
+      rest: Glob of the paths from there: `*` and `?` stay within a folder, `**` does not, and `**/` is no folder too.
+    """
+
+    folder: str
+    rest: str = "**"
+
+    @classmethod
+    def of(cls, pattern: str) -> "Search":
+        """Makes the search of a pattern with a glob."""
+        folder = _GLOB.split(pattern, maxsplit=1)[0].rpartition("/")[0]
+        return cls(folder, pattern[len(folder) + 1 :])
+
+    @property
+    def prefix(self) -> str:
+        """What all paths start with, for stores that list by it."""
+        return f"{self.folder}/{_GLOB.split(self.rest, maxsplit=1)[0]}"
+
+    @functools.cached_property
+    def _parts(self) -> list[str]:
+        return self.rest.split("/")
+
+    @functools.cached_property
+    def _is_for_extension(self) -> bool:
+        return _EXTENSION.search(self.rest) is not None
+
+    @functools.cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(_translated(self.rest), re.DOTALL)
+
+    @functools.cached_property
+    def _with_folders(self) -> re.Pattern[str]:
+        # Spark and Dask write a folder `a.parquet`, whose files are the shards.
+        below = "(?:/.*)?" if self._is_for_extension else ""
+        return re.compile(_translated(self.rest) + below, re.DOTALL)
+
+    def _below(self, path: str) -> str:
+        return path[len(self.folder) + 1 :]
+
+    def matches(self, path: str) -> bool:
+        """Tells whether the file of a path below the folder is searched for.
+
+        So is every file of a folder that matches a glob which ends with an extension.
+        """
+        return self._with_folders.fullmatch(self._below(path)) is not None
+
+    def asks_for(self, path: str) -> bool:
+        """Tells whether the glob ends with an extension and matches the file itself, not only its folder."""
+        return self._is_for_extension and self._regex.fullmatch(self._below(path)) is not None
+
+    def enters(self, path: str) -> bool:
+        """Tells whether the folder of a path may hold what is searched for."""
+        parts = self._below(path).split("/")
+        for part, glob in zip(parts, self._parts, strict=False):
+            if "**" in glob:
+                return True
+            if _matcher(glob).fullmatch(part) is None:
+                return False
+        return len(parts) < len(self._parts) or self._is_for_extension
+
+    def is_hidden(self, path: str) -> bool:
+        """Tells whether a name on the way from the folder starts with `_` or `.`, where the glob does not ask for it."""
+        globs = itertools.takewhile(lambda glob: "**" not in glob, self._parts)
+        for part, glob in itertools.zip_longest(self._below(path).split("/"), globs, fillvalue=""):
+            if part.startswith(("_", ".")) and part[0] != glob[:1]:
+                return True
+        return False
+
+
+@functools.cache
+def _matcher(glob: str) -> re.Pattern[str]:
+    return re.compile(_translated(glob), re.DOTALL)
+
+
+def _translated(glob: str) -> str:
+    """Translates a glob to a regular expression."""
+    result, at = "", 0
+    while at < len(glob):
+        end = at
+        if glob.startswith("**/", at) and glob[at - 1 : at] in ("", "/"):
+            result, end = result + "(?:.*/)?", at + 2
+        elif glob.startswith("**", at):
+            result, end = result + ".*", at + 1
+        elif glob[at] == "*":
+            result += "[^/]*"
+        elif glob[at] == "?":
+            result += "[^/]"
+        elif (closing := _closing_bracket(glob, at)) > 0:
+            result, end = result + _translated_class(glob[at + 1 : closing]), closing
+        else:
+            result += re.escape(glob[at])
+        at = end + 1
+    return result
+
+
+def _translated_class(inner: str) -> str:
+    negation = "^" if inner.startswith("!") else ""
+    members = re.sub(r"([\\\[\]^&~|])", r"\\\1", inner.removeprefix("!"))
+    return f"(?!/)[{negation}{members}]"
