@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
-from typing import Any
 
 from beam_quad import seeding
 from beam_quad.clustering import default_num_clusters
@@ -24,6 +24,7 @@ from beam_quad.transforms.summary import Summary
 from beam_quad.transforms.texts import Query, SampleTexts
 from beam_quad.transforms.weigh import FindBestLeft, RowWeights, SumTaken, Weights
 from beam_quad.transforms.write import WriteSelection
+from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
 
@@ -57,7 +58,9 @@ _VERSIONS = {
     "sketches": 1,
     "weights": 1,
 }
-_WHERE_NOT_WHAT = ("output", "artifacts", "plan", "take_over", "threads", "accelerator")
+_WHERE_NOT_WHAT = (
+    "output", "artifacts", "plan", "take_over", "threads", "accelerator", "input_root",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +70,13 @@ class Chain:
     Attributes:
       tasks: The stages in order.
       plan_path: Where the plan lies.
-      config: The options that the result depends on.
-      fingerprint: Names the configuration and the input; an output belongs to one of them.
+      identity: What the result depends on; an output belongs to one identity.
       plans: Plans to write before the job starts, by path.
     """
 
     tasks: tuple[Task, ...]
     plan_path: str
-    config: dict[str, Any]
-    fingerprint: str
+    identity: Identity
     plans: dict[str, InputPlan]
 
     def write_plans(self) -> None:
@@ -224,31 +225,26 @@ class Builder:
             raise UsageError("this selection needs --proxy_model: a folder or hub id")
         return self.inputs.proxy
 
-    def config(self) -> dict[str, Any]:
-        """The options that the result depends on."""
-        config = dataclasses.asdict(self._options)
+    def identity(self) -> Identity:
+        """What the result depends on, however the flags are spelled and wherever the files lie."""
+        options, inputs = self._options, self.inputs
+        config = dataclasses.asdict(options)
         for name in _WHERE_NOT_WHAT:
             config.pop(name)
-        config["query"] = {name: list(globs) for name, globs in self._options.query.items()}
-        config["input"] = list(self._options.input)
-        return config
-
-    def fingerprint(self) -> str:
-        """Names the configuration, the input and the models."""
-        return seeding.digest(
-            self.corpus_id, self.inputs.proxy_fingerprint, self.inputs.embedder_fingerprint,
-            *(plan.snapshot for plan in self.inputs.query.values()), sorted(self.config().items()),
-            sorted(self.files.items()),
-        )  # fmt: skip
-
-    def fingerprints(self) -> dict[str, Any]:
-        """The content of the models and of the query set, for the manifest."""
-        return {
-            "proxy": self.inputs.proxy_fingerprint,
-            "embedder": self.inputs.embedder_fingerprint,
-            "query": {name: plan.snapshot for name, plan in self.inputs.query.items()},
+        config["query_text_column"] = options.query_text_column or options.text_column
+        config["device"] = _kind(options.device)
+        config["input"] = inputs.corpus.root
+        config["query"] = {name: plan.root for name, plan in inputs.query.items()}
+        for name in ("proxy_model", "embedder", "optimizer_state"):
+            if config.get(name):
+                config[name] = _place(config[name])
+        fingerprints = {
+            "proxy": inputs.proxy_fingerprint,
+            "embedder": inputs.embedder_fingerprint,
+            "query": {name: plan.snapshot for name, plan in inputs.query.items()},
             **self.files,
         }
+        return Identity.of(config, fingerprints, inputs.corpus.snapshot, self.corpus_id)
 
     def finish(
         self,
@@ -288,9 +284,7 @@ class Builder:
                 weights,
             )
         )
-        return Chain(
-            tuple(self.tasks), self.corpus.plan_path, self.config(), self.fingerprint(), self.plans
-        )
+        return Chain(tuple(self.tasks), self.corpus.plan_path, self.identity(), self.plans)
 
 
 def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:
@@ -326,6 +320,11 @@ def _read_fields(plan: InputPlan, columns: tuple[str | None, ...]) -> list[str]:
     is_json = any(is_jsonl(split.path) for split in plan.splits)
     fields = (field for field in plan.schema if is_json or field.name in columns)
     return sorted(f"{field.name}: {field.type}" for field in fields)
+
+
+def _place(path: str) -> str:
+    """Spells a local path in one way; a hub id, or a name of ours, stays as it is."""
+    return files.absolute(path) if os.path.exists(path) else path
 
 
 def _kind(device: str) -> str:

@@ -242,15 +242,16 @@ class _QuadBuilder(Builder):
         return None
 
     def _summary(self, selection: select.Selection) -> Summary:
+        identity = self.identity()
         finished, policy = self._finished(selection), self.options.policy
         title = f"Baseline selection: {policy}"
         if finished is not None:
             title = "Quad selection"
             policy = f"quad: bandit over clusters, {self.options.acceptance} acceptance"
         return Summary(
-            config=self.config(),
-            configuration=self.fingerprint(),
-            fingerprints=self.fingerprints(),
+            config=identity.config,
+            configuration=identity.configuration,
+            fingerprints=identity.fingerprints,
             corpus=self.corpus,
             output=self.output,
             budget=Budget(self.options.budget_tokens),

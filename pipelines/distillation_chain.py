@@ -63,10 +63,11 @@ class _DistillationBuilder(Builder):
         self.tasks += cut_levels(self.corpus, allocated, options.budget, cut, "CutBudget")
         selection = allocate.DistilledSelection(allocated, options.budget, cut)
         second = self._second_order(selection, propagation) if options.order == 2 else None
+        identity = self.identity()
         summary = Summary(
-            config=self.config(),
-            configuration=self.fingerprint(),
-            fingerprints=self.fingerprints(),
+            config=identity.config,
+            configuration=identity.configuration,
+            fingerprints=identity.fingerprints,
             corpus=self.corpus,
             output=self.output,
             budget=options.budget,

@@ -29,6 +29,7 @@ from beam_quad.transforms.stage import Stage, Token, start
 from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
+from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look
 from pipelines.run_options import RunOptions
 
@@ -115,7 +116,7 @@ def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Option
     inputs = look(options)
     chain = wiring.build(options, inputs)
     output = files.absolute(options.output)
-    is_complete = _check_output(output, chain.fingerprint)
+    is_complete = _check_output(output, chain.identity)
     if not is_complete:
         _check_writable("output", options.output)
         _check_writable("artifacts", options.artifacts or options.output)
@@ -133,10 +134,10 @@ def _start(launch: _Launch, options: RunOptions) -> int:
         lock.acquire(take_over=options.take_over)
     try:
         # Another run may have come and gone since.
-        if _check_output(output, chain.fingerprint):
+        if _check_output(output, chain.identity):
             _print_summary(output)
             return 0
-        files.write_once(_configuration_path(output), chain.fingerprint.encode())
+        files.write_once(_configuration_path(output), chain.identity.to_bytes(), replace=True)
         for folder in {output, files.absolute(options.artifacts or output)}:
             files.delete_temporaries(folder)
         for folder in ("selected", "rejected"):
@@ -302,27 +303,38 @@ def _configuration_path(output: str) -> str:
     return files.join(output, "_run", "configuration")
 
 
-def _check_output(output: str, fingerprint: str) -> bool:
-    """Says whether the output is complete; refuses one that belongs to another configuration or to someone else."""
-    path, manifest = _configuration_path(output), files.join(output, "manifest.json")
-    if files.exists(manifest):
-        # Its run may have been deleted from _run/, which is allowed.
-        found = json.loads(files.read_bytes(manifest))["configuration"]
-    elif files.exists(path):
-        found = files.read_bytes(path).decode()
-    else:
-        strangers = [f.path for f in files.find(output) if not _is_ours(output, f.path)]
-        if strangers:
-            raise UsageError(
-                f"{output} holds other files, such as {strangers[0]}; pass a new --output"
-            )
+def _check_output(output: str, identity: Identity) -> bool:
+    """Says whether the output is complete; refuses one that holds a selection of another run, or someone else's files.
+
+    Until its selection is begun an output belongs to no run: artifacts are named by what they depend on, so that a
+    mended command finds what fits and leaves the rest.
+    """
+    found: dict[str, Any] | None = None
+    # The manifest first: a run may have been deleted from _run/, which is allowed.
+    for path in (files.join(output, "manifest.json"), _configuration_path(output)):
+        found = found or _read_identity(path)
+    if found is not None and found["configuration"] == identity.configuration:
+        return files.exists(files.join(output, "COMPLETE"))
+    strangers = [f.path for f in files.find(output) if not _is_ours(output, f.path)]
+    if not strangers:
         return False
-    if found != fingerprint:
-        raise UsageError(
-            f"{output} belongs to another configuration or input; pass a new --output "
-            f"(and --artifacts={output}/_run to reuse what fits), or delete it"
-        )
-    return files.exists(files.join(output, "COMPLETE"))
+    if found is None:
+        raise UsageError(f"{output} holds other files, such as {strangers[0]}; pass a new --output")
+    raise UsageError(
+        f"{output} belongs to another configuration or input: {identity.difference(found)}; pass a new --output "
+        f"(and --artifacts={output}/_run to reuse what fits), or delete it"
+    )
+
+
+def _read_identity(path: str) -> dict[str, Any] | None:
+    """Reads what a file of ours says of its run; None where there is no such file, or it is another program's."""
+    if not files.exists(path):
+        return None
+    try:
+        found = json.loads(files.read_bytes(path))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "configuration" in found else None
 
 
 def _is_ours(output: str, path: str) -> bool:

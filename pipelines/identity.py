@@ -1,0 +1,83 @@
+"""What makes a run the same run: the options that its result depends on, and the content of what it reads."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from beam_quad import seeding
+
+# Where something lies: what lies there has a fingerprint, so that a run goes on where its input or model has moved.
+_PLACES = (
+    "input", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
+)  # fmt: skip
+_CONTENTS = {
+    "proxy": "--proxy_model holds another model",
+    "embedder": "--embedder makes other vectors",
+    "optimizer_state": "--optimizer_state holds other moments",
+}
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """The identity of a run: equal for two commands that ask for the same of the same data.
+
+    Attributes:
+      configuration: Fingerprint of all of it.
+      config: The options by name; paths are those of folders, and absolute.
+      fingerprints: Content of the models and of the query set, by name.
+      snapshot: Names and versions of the corpus's shards.
+    """
+
+    configuration: str
+    config: dict[str, Any]
+    fingerprints: dict[str, Any]
+    snapshot: str
+
+    @classmethod
+    def of(
+        cls, config: dict[str, Any], fingerprints: dict[str, Any], snapshot: str, corpus_id: str
+    ) -> "Identity":
+        """Makes an identity; `corpus_id` names what is read of the corpus, and how."""
+        what = {name: value for name, value in config.items() if name not in _PLACES}
+        text = json.dumps([corpus_id, what, fingerprints], sort_keys=True)
+        return cls(seeding.digest(text), config, fingerprints, snapshot)
+
+    def to_bytes(self) -> bytes:
+        """Writes it as the JSON object whose members the manifest has, too."""
+        found = {
+            "configuration": self.configuration,
+            "config": self.config,
+            "fingerprints": self.fingerprints,
+            "input": {"snapshot": self.snapshot},
+        }
+        return json.dumps(found, indent=1, sort_keys=True).encode()
+
+    def difference(self, found: Mapping[str, Any]) -> str:
+        """Says in words what sets a run apart from this one; the first few things if there are many.
+
+        Args:
+          found: What `to_bytes` wrote, or a manifest, parsed.
+        """
+        words = list(self._differences(found))
+        more = [f"and {len(words) - _SHOWN} more"] if len(words) > _SHOWN else []
+        return ", ".join([*words[:_SHOWN], *more]) or "it was made by another version of beam_quad"
+
+    def _differences(self, found: Mapping[str, Any]) -> Iterator[str]:
+        before = found.get("config", {})
+        for name, value in sorted(self.config.items()):
+            if name not in _PLACES and name in before and before[name] != value:
+                yield f"--{name} was {_shown(before[name])} and is {_shown(value)}"
+        prints = found.get("fingerprints", {})
+        for name, words in _CONTENTS.items():
+            if prints.get(name) != self.fingerprints.get(name):
+                yield words
+        if prints.get("query") != self.fingerprints["query"]:
+            yield "--query holds other texts"
+        if found.get("input", {}).get("snapshot") != self.snapshot:
+            yield "--input holds other files, or files of other content"
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(value)
