@@ -38,7 +38,9 @@ class Split:
       num_rows: Rows of the split; -1 where unknown until it is read (JSONL).
       path: Where the shard lies.
       size_bytes: Size of the shard's part in bytes, compressed.
-      version: Size and generation or modification time of the shard: changes when its content does.
+      version: What artifacts are named by: changes when the shard's content does.
+      found_version: What a listing said when the run was planned; another than `version` where the same content was
+        first read elsewhere, or at another modification time.
     """
 
     shard: str
@@ -49,6 +51,7 @@ class Split:
     path: str
     size_bytes: int
     version: str
+    found_version: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

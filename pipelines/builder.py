@@ -72,17 +72,21 @@ class Chain:
       plan_path: Where the plan lies.
       identity: What the result depends on; an output belongs to one identity.
       plans: Plans to write before the job starts, by path.
+      records: Further small files to write then, by path.
     """
 
     tasks: tuple[Task, ...]
     plan_path: str
     identity: Identity
     plans: dict[str, InputPlan]
+    records: dict[str, bytes]
 
     def write_plans(self) -> None:
-        """Writes the plans, once."""
+        """Writes the plans and records, once."""
         for path, plan in self.plans.items():
             write_plan(path, plan)
+        for path, data in self.records.items():
+            files.write_once(path, data)
 
 
 class Builder:
@@ -105,8 +109,7 @@ class Builder:
         self._options = options
         self.inputs = inputs
         self.output = files.absolute(options.output)
-        root = options.artifacts or files.join(self.output, "_run")
-        self.artifacts = files.absolute(root)
+        self.artifacts = options.artifacts_root
         # Versions of further files that the result depends on, by name.
         self.files: dict[str, str] = {}
         self.tasks: list[Task] = []
@@ -141,12 +144,8 @@ class Builder:
         self.corpus_id = folder.rsplit("/", 1)[-1]
         # What is made of the texts alone does not ask how they were embedded.
         self.texts_id = seeding.digest(reserve_dir.rsplit("/", 1)[-1], options.on_bad_file, layout)
-        # The splits' places are no part of their content: a corpus that has moved has another plan, and all else.
-        places = seeding.digest(*(split.path for split in inputs.corpus.splits))
-        plan_path = files.join(folder, f"plan-{places[:20]}.json.gz")
-        self.plans[plan_path] = inputs.corpus
         return Corpus(
-            plan_path=plan_path,
+            plan_path=self._plan_path(folder, inputs.corpus),
             totals_path=files.join(folder, "totals.json"),
             rows_dir=rows_dir,
             embeddings_dir=embeddings_dir,
@@ -157,16 +156,23 @@ class Builder:
             id_column=options.id_column,
             tokens_column=options.tokens_column,
             seed=options.seed,
+            seen_dir=inputs.seen.folder,
         )
+
+    def _plan_path(self, folder: str, plan: InputPlan) -> str:
+        # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
+        # all else.
+        found = seeding.digest(*((split.path, split.found_version) for split in plan.splits))
+        path = files.join(folder, f"plan-{found[:20]}.json.gz")
+        self.plans[path] = plan
+        return path
 
     def _query(self, weights: Mapping[str, float]) -> tuple[Query, ...]:
         groups = []
         for name, plan in self.inputs.query.items():
             column = self._options.query_text_column or self._options.text_column
-            folder = self.folder("query_plan", plan.snapshot, plan.root, column)
-            path = files.join(folder, "plan.json.gz")
-            self.plans[path] = plan
-            groups.append(Query(name, weights[name], path, column))
+            folder = self.folder("query_plan", plan.snapshot, column)
+            groups.append(Query(name, weights[name], self._plan_path(folder, plan), column))
         return tuple(groups)
 
     def embed(self) -> None:
@@ -284,7 +290,13 @@ class Builder:
                 weights,
             )
         )
-        return Chain(tuple(self.tasks), self.corpus.plan_path, self.identity(), self.plans)
+        return Chain(
+            tuple(self.tasks),
+            self.corpus.plan_path,
+            self.identity(),
+            self.plans,
+            self.inputs.seen.unwritten,
+        )
 
 
 def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:

@@ -6,6 +6,7 @@ from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.proxy import load_skeleton
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
+from beam_quad.io.seen import content_hash
 from beam_quad.transforms import (
     allocate,
     curvature,
@@ -127,16 +128,15 @@ class _DistillationBuilder(Builder):
         options = self.options
         version = ""
         if options.optimizer_state is not None:
-            found = files.stat(options.optimizer_state)
-            if found is None:
+            if files.stat(options.optimizer_state) is None:
                 raise UsageError(
                     f"--optimizer_state={options.optimizer_state} is not there; write it with "
                     "beam_quad.gradients.optimizer.export_optimizer_state"
                 )
-            version = self.files["optimizer_state"] = found.version
             model = load_skeleton(self.proxy())
             with files.local_copy(options.optimizer_state) as path:
                 load_adam(path, model, find_blocks(model, options.layers))
+                version = self.files["optimizer_state"] = content_hash(path)
         return sketch.Sketching(
             self.proxy(),
             self.inputs.proxy_fingerprint,

@@ -15,6 +15,7 @@ from beam_quad.io.batches import Columns
 from beam_quad.io.finding import finder_of
 from beam_quad.io.output import WEIGHT, written_names
 from beam_quad.io.rows import read_rows
+from beam_quad.io.seen import SeenFiles, small_version
 from beam_quad.io.splits import InputPlan, plan_input
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
@@ -40,6 +41,7 @@ class Inputs:
       proxy_fingerprint: Its content.
       embedder: The embedder, or None where nothing is embedded.
       embedder_fingerprint: Its content.
+      seen: What is known of the corpus's files by their content.
     """
 
     corpus: InputPlan
@@ -48,6 +50,7 @@ class Inputs:
     proxy_fingerprint: str
     embedder: AnyEmbedderSpec | None
     embedder_fingerprint: str
+    seen: SeenFiles
 
 
 def look(options: RunOptions) -> Inputs:
@@ -57,6 +60,7 @@ def look(options: RunOptions) -> Inputs:
       UsageError: One line, if anything is missing or cannot be used.
     """
     _check_apart(options)
+    seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"))
     corpus = plan_input(
         options.input,
         input_root=options.input_root,
@@ -65,6 +69,7 @@ def look(options: RunOptions) -> Inputs:
         tokens_column=options.tokens_column,
         split_bytes=options.split_mb << 20,
         reject_bad_files=options.on_bad_file == "reject",
+        version_of=seen.version,
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
@@ -75,9 +80,12 @@ def look(options: RunOptions) -> Inputs:
     query: dict[str, InputPlan] = {}
     if options.needs_query:
         text_column = options.query_text_column or options.text_column
-        for name, globs in options.query.items():
+        # By name: the order in which groups are given decides nothing.
+        for name, globs in sorted(options.query.items()):
             flag = _query_flag(name)
-            query[name] = plan_input(globs, text_column=text_column, is_query=True, flag=flag)
+            query[name] = plan_input(
+                globs, text_column=text_column, is_query=True, flag=flag, version_of=small_version
+            )
             if not _has_text(query[name], text_column):
                 raise UsageError(f"{flag}: no usable text in {', '.join(globs)}; check its rows")
     proxy, proxy_fingerprint = _proxy(options), ""
@@ -93,15 +101,14 @@ def look(options: RunOptions) -> Inputs:
         is_jvp = options.embedder == "jvp"
         embedder = _jvp(options, proxy, skeleton) if is_jvp else _encoder(options)
         embedder_print = embedder_fingerprint(embedder, proxy_fingerprint)
-    return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print)
+    return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print, seen)
 
 
 def _check_apart(options: RunOptions) -> None:
     """Refuses to write where the next run of the same command would read."""
-    artifacts = options.artifacts or files.join(options.output, "_run")
     places = (
         ("--output", options.output, written_names(options.output_format)),
-        ("--artifacts", artifacts, _ARTIFACTS),
+        ("--artifacts", options.artifacts_root, _ARTIFACTS),
     )
     asked = {"--input": options.input}
     if options.needs_query:

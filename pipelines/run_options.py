@@ -58,6 +58,14 @@ class RunOptions:
     accelerator: str | None
 
     @property
+    def artifacts_root(self) -> str:
+        """Where artifacts go, absolute."""
+        # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+        from beam_quad.io import files
+
+        return files.absolute(self.artifacts or files.join(files.absolute(self.output), "_run"))
+
+    @property
     def needs_query(self) -> bool:
         """Whether the run looks at the query set."""
         return True

@@ -46,12 +46,15 @@ class FileInfo:
     Attributes:
       path: Where it lies; absolute where local.
       size_bytes: Its size, as stored.
-      version: Size and modification time; changes when the content does.
+      version: Size, and the checksum that an object store keeps or, elsewhere, the modification time: changes when the
+        content does.
+      modified_s: Modification time, in seconds since 1970.
     """
 
     path: str
     size_bytes: int
     version: str
+    modified_s: float
 
 
 class HashedFile(io.RawIOBase):
@@ -173,7 +176,7 @@ def _walk(
             if is_entered and inode not in above:
                 yield from _walk(search, path, above | {inode}, with_hidden)
         else:
-            yield _file_info(path, (found.st_size, found.st_mtime))
+            yield _file_info(path, Stat(found.st_size, found.st_mtime))
 
 
 def _names(folder: str) -> list[str]:
@@ -236,12 +239,13 @@ def _is_temporary(path: str) -> bool:
 
 
 def _info(metadata: Any) -> FileInfo:
-    return _file_info(metadata.path, (metadata.size_in_bytes, metadata.last_updated_in_seconds))
+    stat = Stat(metadata.size_in_bytes, metadata.last_updated_in_seconds)
+    return _file_info(metadata.path, stat)
 
 
 def _file_info(path: str, stat: Stat) -> FileInfo:
-    size_bytes, modified_s = stat
-    return FileInfo(path, size_bytes, f"{size_bytes}-{modified_s:.6f}")
+    mark = stat.checksum or f"{stat.modified_s:.6f}"
+    return FileInfo(path, stat.size_bytes, f"{stat.size_bytes}-{mark}", stat.modified_s)
 
 
 def stat(path: str) -> FileInfo | None:
@@ -250,7 +254,7 @@ def stat(path: str) -> FileInfo | None:
         return None
     if is_local(path):
         there = _local_stat(path)
-        return None if there is None else _file_info(path, (there.st_size, there.st_mtime))
+        return None if there is None else _file_info(path, Stat(there.st_size, there.st_mtime))
     store = store_of(path)
     if store is not None:
         found = store.stat(path)
@@ -393,7 +397,7 @@ def delete_temporaries(root: str, older_than_s: float = 86_400) -> None:
     """Deletes what killed writers left under a folder; another run may still be writing what is younger."""
     before = time.time() - older_than_s
     found = (info for info in _found(Search(absolute(root))) if _is_temporary(info.path))
-    delete(info.path for info in found if float(info.version.rsplit("-", 1)[1]) < before)
+    delete(info.path for info in found if info.modified_s < before)
 
 
 def _flush(raw: BinaryIO, path: str) -> None:

@@ -88,10 +88,11 @@ def _row_numbers(split: Split, keep: np.ndarray | Sequence[int]) -> np.ndarray:
 
 
 def _check_unchanged(split: Split) -> None:
-    if not split.version:
+    expected = split.found_version or split.version
+    if not expected:
         return
     found = files.stat(split.path)
     if found is None:
         raise BadFileError(split.path, "is gone since it was planned")
-    if found.version != split.version:
+    if found.version != expected:
         raise BadFileError(split.path, "has changed since it was planned")

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -58,6 +58,7 @@ def plan_input(
     is_query: bool = False,
     reject_bad_files: bool = False,
     flag: str = "--input",
+    version_of: Callable[[str, files.FileInfo], str] = lambda _, info: info.version,
 ) -> InputPlan:
     """Plans the input and refuses what cannot be one corpus, before anything is written or started.
 
@@ -73,6 +74,7 @@ def plan_input(
       is_query: Whether `.txt` files, one text each, are inputs too.
       reject_bad_files: Whether a file of which nothing can be used is one of `bad_files` instead of refused.
       flag: What the patterns were given by, for errors.
+      version_of: Finds the version of a shard's content; several threads ask at once.
 
     Raises:
       UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
@@ -86,6 +88,7 @@ def plan_input(
     shards = _name_shards(infos, root)
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         summaries = _summarise_all(pool, shards, columns, reject_bad_files, found.origins)
+        versions = list(pool.map(version_of, shards, shards.values()))
     problems = {
         s: summary.problem for s, summary in zip(shards, summaries, strict=True) if summary.problem
     }
@@ -95,8 +98,8 @@ def plan_input(
     schema = _schema_of_all(shards, summaries, columns, flag)
     splits = [
         split
-        for (shard, info), summary in zip(shards.items(), summaries, strict=True)
-        for split in _cut(shard, info, summary, split_bytes)
+        for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True)
+        for split in _cut(shard, info, version, summary, split_bytes)
     ]
     return InputPlan(
         splits=tuple(splits),
@@ -106,7 +109,7 @@ def plan_input(
         num_rows_exact=all(summary.is_exact for summary in summaries),
         num_shards=len(shards),
         size_bytes=sum(info.size_bytes for info in infos),
-        snapshot=seeding.digest(*((shard, info.version) for shard, info in shards.items())),
+        snapshot=seeding.digest(*zip(shards, versions, strict=True)),
         num_passed_over=found.num_passed_over,
         bad_files=problems,
     )
@@ -203,12 +206,20 @@ def _schema_of_all(
 
 
 def _cut(
-    shard: str, info: files.FileInfo, summary: ShardSummary, split_bytes: int
+    shard: str, info: files.FileInfo, version: str, summary: ShardSummary, split_bytes: int
 ) -> Iterator[Split]:
     if not summary.groups or info.size_bytes <= split_bytes:
         num_rows = summary.num_rows if summary.groups or not formats.is_jsonl(info.path) else -1
         yield Split(
-            shard, 0, len(summary.groups), 0, num_rows, info.path, info.size_bytes, info.version
+            shard,
+            0,
+            len(summary.groups),
+            0,
+            num_rows,
+            info.path,
+            info.size_bytes,
+            version,
+            info.version,
         )
         return
     first_group = first_row = num_rows = size_bytes = 0
@@ -216,12 +227,12 @@ def _cut(
         if num_rows and size_bytes + group.size_bytes > split_bytes:
             yield Split(
                 shard, first_group, i - first_group, first_row, num_rows,
-                info.path, size_bytes, info.version,
+                info.path, size_bytes, version, info.version,
             )  # fmt: skip
             first_group, first_row, num_rows, size_bytes = i, first_row + num_rows, 0, 0
         num_rows += group.num_rows
         size_bytes += group.size_bytes
     yield Split(
         shard, first_group, len(summary.groups) - first_group, first_row, num_rows,
-        info.path, size_bytes, info.version,
+        info.path, size_bytes, version, info.version,
     )  # fmt: skip

@@ -6,12 +6,13 @@ time each; on Cloud Storage it opens a connection, and asks for the bucket besid
 
 import contextlib
 import copy
+import datetime
 import errno
 import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from apache_beam.io.aws import s3io
 from apache_beam.io.aws.clients.s3 import boto3_client
@@ -25,7 +26,22 @@ from google.auth.exceptions import GoogleAuthError
 
 from beam_quad.errors import UsageError
 
-Stat = tuple[int, float]
+
+class Stat(NamedTuple):
+    """What is known of an object without reading it.
+
+    Attributes:
+      size_bytes: Its size.
+      modified_s: Modification time, in seconds since 1970.
+      checksum: Changes with the content, and with nothing else where the store computes it of the content; empty
+        where there is none.
+    """
+
+    size_bytes: int
+    modified_s: float
+    checksum: str = ""
+
+
 _NO_OPTIONS = PipelineOptions([])
 _PER_THREAD = threading.local()
 _WRITE_BUFFER_BYTES = 128 << 10
@@ -43,7 +59,7 @@ class Store(Protocol):
     """What is asked of an object store; every path is a URL with a bucket and a key."""
 
     def stat(self, path: str) -> Stat | None:
-        """Gives size in bytes and modification time in seconds by one request; None where there is no such object."""
+        """Describes an object by one request; None where there is no such object."""
 
     def list(self, prefix: str) -> Iterator[tuple[str, Stat]]:
         """Lists what starts with a prefix, by one request for each thousand or so."""
@@ -115,20 +131,22 @@ class _CloudStorage:
     def __init__(self, options: PipelineOptions) -> None:
         # An emulator asks for no credentials, and looking for some that are not there takes half a minute.
         has_emulator = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
-        client = gcsio.create_storage_client(options, use_credentials=not has_emulator)
-        self._io = gcsio.GcsIO(client, options)
+        self._client = gcsio.create_storage_client(options, use_credentials=not has_emulator)
+        self._io = gcsio.GcsIO(self._client, options)
 
     def stat(self, path: str) -> Stat | None:
         with _explained_gcs(path):
             try:
-                status = self._io._status(path)
+                return _gcs_stat(self._io._gcs_object(path))
             except NotFound:
                 return None
-        return status["size"], status["updated"]
 
     def list(self, prefix: str) -> Iterator[tuple[str, Stat]]:
+        # Beam's own listing leaves out the checksums, which come with it.
+        bucket, key = gcsio.parse_gcs_path(prefix, object_optional=True)
         with self.writing(prefix):
-            yield from self._io.list_files(prefix, with_metadata=True)
+            for blob in self._client.list_blobs(bucket, prefix=key):
+                yield f"gs://{bucket}/{blob.name}", _gcs_stat(blob)
 
     def open_read(self, path: str, buffer_bytes: int) -> BinaryIO:
         with _explained_gcs(path):
@@ -178,28 +196,23 @@ class _S3:
     def stat(self, path: str) -> Stat | None:
         with _explained_s3(path):
             try:
-                status = self._io()._status(path)
+                item = self._io()._s3_object(path)
+                return _s3_stat(item.size, item.last_modified, item.etag)
             except S3ClientError as error:
                 if error.code == 404:
                     return None
                 raise
-        return _whole_seconds((status["size"], status["last_updated"]))
 
     def list(self, prefix: str) -> Iterator[tuple[str, Stat]]:
-        is_empty = True
-        with _explained_s3(prefix):
-            for path, stat in self._io().list_files(prefix, with_metadata=True):
-                is_empty = False
-                yield path, _whole_seconds(stat)
-        if is_empty:
-            self._check_bucket(prefix)
-
-    def _check_bucket(self, path: str) -> None:
-        # Beam takes a bucket that is not there for one that holds nothing.
-        with self.writing(path):
+        # Not by Beam's listing, which leaves out the checksums, and takes a bucket that is not there for an empty one.
+        bucket, key = s3io.parse_s3_path(prefix, object_optional=True)
+        pages = self._client.client.get_paginator("list_objects_v2")
+        with self.writing(prefix):
             try:
-                bucket, key = s3io.parse_s3_path(path, object_optional=True)
-                self._client.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+                for page in pages.paginate(Bucket=bucket, Prefix=key):
+                    for item in page.get("Contents", ()):
+                        stat = _s3_stat(item["Size"], item["LastModified"], item["ETag"])
+                        yield f"s3://{bucket}/{item['Key']}", stat
             except Exception as error:
                 raise S3ClientError(str(error), boto3_client.get_http_error_code(error)) from error
 
@@ -240,9 +253,14 @@ class _Uploader(s3io.S3Uploader):
         super().finish()
 
 
-def _whole_seconds(stat: Stat) -> Stat:
+def _gcs_stat(blob: Any) -> Stat:
+    # An object that was composed of others has no MD5.
+    return Stat(blob.size, blob.updated.timestamp(), blob.md5_hash or blob.crc32c or "")
+
+
+def _s3_stat(size_bytes: int, modified: datetime.datetime, etag: str) -> Stat:
     # Some servers tell fractions of a second in a listing that they leave out when asked for one object.
-    return stat[0], float(int(stat[1]))
+    return Stat(size_bytes, float(int(modified.timestamp())), etag.strip('"'))
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ class Corpus:
       id_column: Column of the id, or None: `shard#row`.
       tokens_column: Column of the token counts, or None: counted by the proxy's tokenizer.
       seed: The run's seed.
+      seen_dir: Folder of the records of `io.seen`.
     """
 
     plan_path: str
@@ -44,6 +45,7 @@ class Corpus:
     id_column: str | None
     tokens_column: str | None
     seed: int
+    seen_dir: str
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""

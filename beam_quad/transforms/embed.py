@@ -13,7 +13,7 @@ from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
-from beam_quad.io import aligned, files, traffic
+from beam_quad.io import aligned, files, seen, traffic
 from beam_quad.io.batches import RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split
@@ -150,6 +150,9 @@ class EmbedExamples(ModelTask):
                     reserve, batch, batch.first_row - split.first_row, columns
                 )
                 total = total + _counts(columns, kept)
+            if split.first_group == 0:
+                # From the cache of the file system: it was read just now.
+                seen.record(self.corpus.seen_dir, split)
             rows.close({"counts": total.counts})
         return total
 

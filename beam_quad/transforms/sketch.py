@@ -46,7 +46,7 @@ class Sketching:
       max_entries: Entries of a gradient that are kept.
       seed: The run's seed.
       optimizer_state: Path of Adam's state, by which examples' gradients are multiplied, or None.
-      optimizer_version: Its size and generation or modification time.
+      optimizer_version: Hash of its content.
     """
 
     proxy: ProxySpec
