@@ -214,7 +214,7 @@ class _QuadBuilder(Builder):
                 (plan.snapshot, q.text_column)
                 for q, plan in zip(self.query, self.inputs.query.values(), strict=True)
             ]
-            counts = self.folder("ngrams", self.corpus_id, snapshots)
+            counts = self.folders["ngrams"] = self.folder("ngrams", self.corpus_id, snapshots)
             self.tasks.append(CountNgrams(self.corpus, self.query, counts))
             return score.Resampled(self._score(score.DSIRScoring(counts)))
         if len(self.query) > 1:
@@ -259,6 +259,7 @@ class _QuadBuilder(Builder):
             policy=policy,
             query=self.query if "query" in self.folders else (),
             query_dir=self.folders.get("query"),
+            texts_dir=self.folders.get("query") or self.folders.get("ngrams"),
             clusters_dir=self.folders.get("clusters"),
             assignments_dir=self.folders.get("assignments"),
             bandit=finished,

@@ -76,6 +76,7 @@ class _DistillationBuilder(Builder):
             policy=_POLICIES[options.order],
             query=self.query,
             query_dir=self.folders["query"],
+            texts_dir=self.folders["query"],
             distillation=FinishedDistillation(self.corpus, selection, propagation, second),
         )
         return self.finish(second or selection, options.budget, summary, weights=second)

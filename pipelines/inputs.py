@@ -8,16 +8,14 @@ from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, embedder
 from beam_quad.embedding.jvp_costs import first_blocks
 from beam_quad.embedding.spec import JVP_DIM
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton
+from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
-from beam_quad.io.batches import Columns
 from beam_quad.io.finding import finder_of
 from beam_quad.io.output import WEIGHT, written_names
-from beam_quad.io.rows import read_rows
-from beam_quad.io.seen import SeenFiles, small_version
+from beam_quad.io.seen import SeenFiles
 from beam_quad.io.splits import InputPlan, plan_input
-from pipelines.parsing import PLAIN_QUERY
+from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
 # Names of artifacts as stages give them, relative to --artifacts.
@@ -37,6 +35,7 @@ class Inputs:
     Attributes:
       corpus: The plan of the corpus.
       query: The plan of each query group's files.
+      query_counts: How many texts of each can be used.
       proxy: The proxy model, or None.
       proxy_fingerprint: Its content.
       embedder: The embedder, or None where nothing is embedded.
@@ -46,6 +45,7 @@ class Inputs:
 
     corpus: InputPlan
     query: dict[str, InputPlan]
+    query_counts: dict[str, QueryCounts]
     proxy: ProxySpec | None
     proxy_fingerprint: str
     embedder: AnyEmbedderSpec | None
@@ -77,17 +77,7 @@ def look(options: RunOptions) -> Inputs:
         raise UsageError(
             f"the input has a column {WEIGHT!r}, the name of the one that --weighted adds; rename it"
         )
-    query: dict[str, InputPlan] = {}
-    if options.needs_query:
-        text_column = options.query_text_column or options.text_column
-        # By name: the order in which groups are given decides nothing.
-        for name, globs in sorted(options.query.items()):
-            flag = _query_flag(name)
-            query[name] = plan_input(
-                globs, text_column=text_column, is_query=True, flag=flag, version_of=small_version
-            )
-            if not _has_text(query[name], text_column):
-                raise UsageError(f"{flag}: no usable text in {', '.join(globs)}; check its rows")
+    query = plan_query(options) if options.needs_query else {}
     proxy, proxy_fingerprint = _proxy(options), ""
     skeleton = None
     if proxy is not None:
@@ -96,12 +86,16 @@ def look(options: RunOptions) -> Inputs:
             skeleton = load_skeleton(proxy)
         if options.needs_proxy and options.needs_query:
             find_blocks(skeleton, options.layers)
+    # Where no loss is computed, no text is too short for one.
+    has_loss = proxy is not None and options.needs_proxy and options.needs_query
+    tokenizer = load_tokenizer(proxy.path, proxy.revision) if proxy and has_loss else None
+    counts = {name: count_texts(name, plan, options, tokenizer) for name, plan in query.items()}
     embedder, embedder_print = None, ""
     if options.needs_embeddings:
         is_jvp = options.embedder == "jvp"
         embedder = _jvp(options, proxy, skeleton) if is_jvp else _encoder(options)
         embedder_print = embedder_fingerprint(embedder, proxy_fingerprint)
-    return Inputs(corpus, query, proxy, proxy_fingerprint, embedder, embedder_print, seen)
+    return Inputs(corpus, query, counts, proxy, proxy_fingerprint, embedder, embedder_print, seen)
 
 
 def _check_apart(options: RunOptions) -> None:
@@ -112,16 +106,12 @@ def _check_apart(options: RunOptions) -> None:
     )
     asked = {"--input": options.input}
     if options.needs_query:
-        asked |= {_query_flag(name): globs for name, globs in options.query.items()}
+        asked |= {flag_of(name): globs for name, globs in options.query.items()}
     for (flag, folder, names), (by, globs) in itertools.product(places, asked.items()):
         if (pattern := finder_of(globs, folder, names)) is not None:
             raise UsageError(
                 f"{flag}={folder} lies where {by}={pattern} would read it; pass another folder for one of them"
             )
-
-
-def _query_flag(name: str) -> str:
-    return "--query" if name == PLAIN_QUERY else f"--query_group={name}"
 
 
 def _proxy(options: RunOptions) -> ProxySpec | None:
@@ -168,13 +158,4 @@ def _jvp(options: RunOptions, proxy: ProxySpec | None, skeleton: Any) -> JvpSpec
         num_tangents=options.jvp_tangents,
         dim=options.embedder_dim or JVP_DIM,
         seed=options.seed,
-    )
-
-
-def _has_text(plan: InputPlan, text_column: str) -> bool:
-    return any(
-        text is not None
-        for split in plan.splits
-        for batch in read_rows(split, plan.schema, Columns(text_column), batch_rows=64)
-        for text in batch.texts
     )

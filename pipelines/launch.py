@@ -22,7 +22,7 @@ from beam_quad.gradients.proxy import require_device
 from beam_quad.io import files, traffic
 from beam_quad.io.lock import OutputLock
 from beam_quad.reporting.formatting import size
-from beam_quad.reporting.sections.query import poor_agreement
+from beam_quad.reporting.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.reporting.sections.targets import few_landmarks, poor_propagation
 from beam_quad.transforms.score import TWO_FORWARDS
 from beam_quad.transforms.stage import Stage, Token, start
@@ -120,6 +120,8 @@ def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Option
     if not is_complete:
         _check_writable("output", options.output)
         _check_writable("artifacts", options.artifacts or options.output)
+        for name, counts in inputs.query_counts.items():
+            print(counts.line(name), file=sys.stderr)
     return _Launch(beam_options, inputs, chain, output, is_complete)
 
 
@@ -355,6 +357,8 @@ def _print_summary(output: str) -> None:
             f"mean influence {influence['selected_mean']:.4g}, "
             f"of a random draw {influence['random_mean']:.4g}"
         )
+    for name, group in manifest.get("query", {}).items():
+        print(("warning: " if is_poor(**group) else "") + texts_used(name, **group))
     for name, target in manifest.get("targets", {}).items():
         for line in _about_target(name, target):
             print(line)

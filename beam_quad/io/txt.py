@@ -37,7 +37,12 @@ def selected(
 
 
 def _text(split: Split) -> tuple[str | None, dict[int, Fault]]:
+    raw = files.read_bytes(split.path)
     try:
-        return files.read_bytes(split.path).decode("utf-8-sig"), {}
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return None, {0: (Reason.INVALID_UTF8, f"{error.reason} at byte {error.start}")}
+    if "\0" in text:
+        # No text holds it, and UTF-16 of mostly ASCII is valid UTF-8 with one in every second place.
+        return None, {0: (Reason.INVALID_UTF8, f"a zero at byte {raw.index(0)}: is it UTF-16?")}
+    return text, {}

@@ -13,6 +13,7 @@ from beam_quad.gradients.proxy import Proxy, ProxySpec
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io import files
+from beam_quad.records import Reason
 from beam_quad.scoring import (
     CovarianceSum,
     Curvature,
@@ -272,7 +273,8 @@ class FitQueryVectors(_FitTask):
 
     def do(self, piece: tuple[int, int], model: Proxy) -> Tally:
         group, part = piece
-        texts = self.query[group].texts(part, NUM_GROUPS)
+        found = self.query[group].read(part, NUM_GROUPS)
+        texts = found.texts
         blocks = find_blocks(model.model, self.fit.layers)
         documents = 0
         for half, own in enumerate(deal_halves(texts, part)):
@@ -280,9 +282,12 @@ class FitQueryVectors(_FitTask):
             files.write_once(self.paths(piece)[1 + half], gradients.save())
             documents += gradients.num_examples
         tokens = sum(len(ids) for ids in tokenize(model.tokenizer, texts))
-        counts = {f"documents/{group}": documents, f"tokens/{group}": tokens}
-        write_json(self.paths(piece)[0], counts)
-        return Tally(counts)
+        counts = Tally({f"documents/{group}": documents, f"tokens/{group}": tokens})
+        # What a loss cannot be had of, as of a row of the corpus.
+        unused = found.unused + Tally({Reason.TOO_SHORT.value: len(texts) - documents})
+        counts += Tally({f"unused/{group}/{reason}": n for reason, n in unused.counts.items() if n})
+        write_json(self.paths(piece)[0], counts.counts)
+        return counts
 
     def finish(self, total: Tally) -> None:
         # The halves of all groups are in memory at once, so that one pass over the eigenbases preconditions them: one a
@@ -300,6 +305,7 @@ class FitQueryVectors(_FitTask):
         groups = {
             group.name: {
                 **{kind: total[f"{kind}/{number}"] for kind in ("documents", "tokens")},
+                "unused": total.under(f"unused/{number}/"),
                 "norm": tensors.norm(whole[group.name]),
                 "halves": list(shares[group.name]),
             }
@@ -356,7 +362,7 @@ class FitQueryVectors(_FitTask):
 def read_groups(folder: str) -> dict[str, dict[str, Any]]:
     """Reads what `FitQueryVectors` says of each group, in order.
 
-    That is its `documents` and `tokens`, the `norm` of its vector, and the names of its `halves` that have a vector.
+    That is its `documents` and `tokens`, how many of its texts are `unused` by reason, the `norm` of its vector, and the names of its `halves` that have a vector.
     """
     groups: dict[str, dict[str, Any]] = read_json(files.join(folder, "query.json"))
     return groups

@@ -162,7 +162,7 @@ class InteractLandmarks(ModelTask):
 
     def _documents(self, proxy: Proxy, query: Query) -> Documents:
         """Draws texts that predict a token."""
-        texts = query.texts()
+        texts = query.read().texts
         order = seeding.lowest(self.vectors.fit.seed, "interaction text", seeding.keys(texts))
         documents = proxy.read([texts[int(i)] for i in order])
         drawn = np.flatnonzero(documents.loss_tokens)[: self.num_texts]

@@ -8,7 +8,7 @@ from beam_quad.io import files, traffic
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import NgramCounts
-from beam_quad.transforms.corpus import Corpus
+from beam_quad.transforms.corpus import Corpus, write_json
 from beam_quad.transforms.embed import BATCH_ROWS
 from beam_quad.transforms.stage import Task
 from beam_quad.transforms.texts import Query
@@ -21,7 +21,7 @@ class CountNgrams(Task):
     Args:
       corpus: The corpus.
       query: The query set; its groups are counted together.
-      folder: Where `corpus.npz` and `query.npz` go.
+      folder: Where `corpus.npz`, `query.npz` and `query.json`, the texts of each group that are used and not, go.
     """
 
     corpus: Corpus
@@ -55,6 +55,12 @@ class CountNgrams(Task):
         return counts
 
     def finish(self, counts: NgramCounts) -> None:
-        query = total((NgramCounts.of(group.texts()) for group in self.query), NgramCounts.zero())
+        groups = {group.name: group.read() for group in self.query}
+        query = total((NgramCounts.of(g.texts) for g in groups.values()), NgramCounts.zero())
         files.write_once(files.join(self.folder, "query.npz"), query.to_bytes())
+        used = {
+            name: {"documents": len(group.texts), "unused": group.unused.counts}
+            for name, group in groups.items()
+        }
+        write_json(files.join(self.folder, "query.json"), used)
         files.write_once(self.artifact, counts.to_bytes())

@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 import platform
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from beam_quad.distillation import WeightSums
 from beam_quad.io import files
 from beam_quad.records import Budget
 from beam_quad.reporting import data as page
+from beam_quad.reporting.sections.query import is_poor, texts_used
 from beam_quad.reporting.sections.targets import few_landmarks
 from beam_quad.selection.shown import clusters_to_show
 from beam_quad.transforms.calibrate import calibration_path
@@ -51,6 +52,7 @@ class Summary:
       stages: Name and clock of every stage, in order.
       query: The query groups.
       query_dir: Folder of `FitQueryVectors`, or None.
+      texts_dir: Folder of the stage that read the query set, or None where it is not read.
       clusters_dir: Folder of `FitCenters`, or None.
       assignments_dir: Folder of `AssignClusters`, or None.
       bandit: The bandit that has played, or None for a baseline.
@@ -70,6 +72,7 @@ class Summary:
     stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
     query_dir: str | None = None
+    texts_dir: str | None = None
     clusters_dir: str | None = None
     assignments_dir: str | None = None
     bandit: FinishedBandit | None = None
@@ -100,7 +103,7 @@ class Summary:
                 "scored": self._num_scored(),
                 "bad_files": counts["bad_files"],
             },
-            "rejected": _named(counts, "rejected/"),
+            "rejected": counts.under("rejected/"),
             "tokens": {
                 "read": counts["tokens_read"],
                 "selected": counts["tokens_selected"],
@@ -110,6 +113,11 @@ class Summary:
             "files": parts,
         }
         result["shortfall"] = self._shortfall(counts)
+        if self.texts_dir is not None:
+            result["query"] = {
+                name: {"used": group["documents"], "unused": group["unused"]}
+                for name, group in read_groups(self.texts_dir).items()
+            }
         if self.bandit is not None:
             result |= self.bandit.manifest(counts)
         if self.distillation is not None:
@@ -216,6 +224,10 @@ class Summary:
             notices.append(
                 page.Notice(f"{number:,} input files were unreadable and left out; see rejected/.")
             )
+        for name, group in manifest.get("query", {}).items():
+            if group["unused"]:
+                level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"
+                notices.append(page.Notice(f"{texts_used(name, **group)}.", level=level))
         if words := few_landmarks(manifest):
             notices.append(page.Notice(words, level="note"))
         if self.clusters_dir is not None:
@@ -310,14 +322,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _named(counts: Tally, prefix: str) -> dict[str, int]:
-    return {
-        name.removeprefix(prefix): count
-        for name, count in sorted(counts.counts.items())
-        if name.startswith(prefix)
-    }
 
 
 def _or_none(value: Any) -> float | None:

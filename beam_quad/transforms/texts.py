@@ -1,7 +1,9 @@
 """A hash sample of the corpus's texts, in fixed groups: what the curvature is fitted on."""
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -118,14 +120,33 @@ class Query:
         """The plan, read once per process."""
         return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
 
-    def texts(self, part: int = 0, num_parts: int = 1) -> list[str]:
-        """Reads the usable texts of every `num_parts`-th split from `part` on."""
+    def read(self, part: int = 0, num_parts: int = 1) -> "QueryTexts":
+        """Reads the texts of every `num_parts`-th split from `part` on."""
         plan = self.plan()
-        columns = Columns(text=self.text_column)
-        return [
-            text
-            for split in plan.splits[part::num_parts]
-            for batch in read_rows(split, plan.schema, columns, batch_rows=BATCH_ROWS)
-            for text in batch.texts
-            if text is not None
-        ]
+        texts: list[str] = []
+        unused = Tally()
+        for split in plan.splits[part::num_parts]:
+            for batch in read_query(plan, split, self.text_column):
+                texts += batch.texts
+                unused += batch.unused
+        return QueryTexts(texts, unused)
+
+
+class QueryTexts(NamedTuple):
+    """Texts of a query group.
+
+    Attributes:
+      texts: Those that can be used, in order.
+      unused: How many cannot, by reason.
+    """
+
+    texts: list[str]
+    unused: Tally
+
+
+def read_query(plan: InputPlan, split: Split, text_column: str) -> Iterator[QueryTexts]:
+    """Reads the texts of one split of a query group, batch by batch."""
+    for batch in read_rows(split, plan.schema, Columns(text_column), batch_rows=BATCH_ROWS):
+        texts = [text for text in batch.texts if text is not None]
+        reasons = collections.Counter(reason.value for reason in batch.reasons if reason)
+        yield QueryTexts(texts, Tally(dict(reasons)))

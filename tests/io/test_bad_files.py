@@ -44,7 +44,11 @@ REFUSED = {
     "zstd called gzip": ("a.json.gz", pa.compress(LINE, "zstd", asbytes=True), "is zst"),
     "gzip called zstd": ("a.jsonl.zst", gzip.compress(LINE), "is gz"),
     "empty called gzip": ("a.jsonl.gz", b"", "is empty"),
-    "garbage after the gzip magic": ("a.jsonl.gz", b"\x1f\x8b" + b"\xff" * 99, "gz data cannot be decompressed"),
+    "garbage after the gzip magic": (
+        "a.jsonl.gz",
+        b"\x1f\x8b" + b"\xff" * 99,
+        "gz data cannot be decompressed",
+    ),
     "UTF-16": ("a.jsonl", LINE.decode().encode("utf-16"), "UTF-16"),
     "JSON array": ("a.json", b'[\n{"text": "a"},\n{"text": "b"}\n]\n', "JSON array"),
     "no text column in JSON": ("a.jsonl", b'{"body": "a", "url": "b"}\n', "one of: body, url"),

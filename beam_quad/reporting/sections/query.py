@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from beam_quad.reporting.markup import Column, Html, Section, join, table, tag
 _LEAST_AGREEMENT = 0.5
 # From here on the whole set's reliability is at least 0.89: its ranking is nearly that of endless query texts.
 _GOOD_AGREEMENT = 0.8
+# Of files of one making that is more than stray rows.
+_MOST_UNUSED = 0.1
 
 
 def query_groups(data: ReportData) -> Section | None:
@@ -53,6 +55,26 @@ def reliability(agreement: float) -> float:
       Spearman, Correlation Calculated from Faulty Data, 1910; Brown, Some Experimental Results, 1910.
     """
     return max(0.0, 2 * agreement / (1 + agreement)) if agreement > -1 else 0.0
+
+
+def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
+    """Says how many texts of a query group are used, and how many are not for which reason.
+
+    Args:
+      name: The group's name.
+      used: Its texts that are used.
+      unused: How many are not, by reason.
+    """
+    number = sum(unused.values())
+    words = f"{count(used)} of {count(used + number)} texts of query group {name} are used"
+    reasons = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(unused.items()) if n)
+    return f"{words}, {count(number)} cannot be: {reasons}" if number else words
+
+
+def is_poor(used: int, unused: Mapping[str, int]) -> bool:
+    """Tells whether so many texts of a query group are unused, over a tenth, that its files may not be what they seem."""
+    number = sum(unused.values())
+    return number > _MOST_UNUSED * (used + number)
 
 
 def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") -> str | None:

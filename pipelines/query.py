@@ -1,0 +1,97 @@
+"""The query set as the launcher finds it: its plan, and how many of its texts can be used."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from beam_quad.additive import Tally
+from beam_quad.errors import UsageError
+from beam_quad.gradients.windows import tokenize
+from beam_quad.io.seen import small_version
+from beam_quad.io.splits import InputPlan, plan_input
+from beam_quad.records import Reason
+from beam_quad.reporting.sections.query import is_poor, texts_used
+from beam_quad.transforms.texts import read_query
+from pipelines.parsing import PLAIN_QUERY
+from pipelines.run_options import RunOptions
+
+# As many texts as are read and tokenised in a second or two; the stage that reads the query set counts all.
+_MOST_COUNTED = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryCounts:
+    """How many texts of a query group can be used, of those that were looked at.
+
+    Attributes:
+      used: Texts that can be used.
+      unused: How many cannot, by reason.
+      is_whole: Whether all texts were looked at.
+    """
+
+    used: int
+    unused: Mapping[str, int]
+    is_whole: bool
+
+    def line(self, name: str) -> str:
+        """Puts the counts of a group in a line, a warning where over a tenth cannot be used."""
+        words = texts_used(name, self.used, self.unused)
+        words += "" if self.is_whole else " (of the first that were looked at)"
+        if is_poor(self.used, self.unused):
+            return f"warning: {words}; check {flag_of(name)}"
+        return words
+
+
+def flag_of(name: str) -> str:
+    """Names the flag by which a query group was given."""
+    return "--query" if name == PLAIN_QUERY else f"--query_group={name}"
+
+
+def plan_query(options: RunOptions) -> dict[str, InputPlan]:
+    """Plans the files of each query group, by name: the order in which groups are given decides nothing."""
+    column = options.query_text_column or options.text_column
+    return {
+        name: plan_input(
+            globs,
+            text_column=column,
+            is_query=True,
+            flag=flag_of(name),
+            version_of=small_version,
+        )
+        for name, globs in sorted(options.query.items())
+    }
+
+
+def count_texts(
+    name: str, plan: InputPlan, options: RunOptions, tokenizer: Any | None
+) -> QueryCounts:
+    """Counts the texts of a group that can be used, and refuses one that has none.
+
+    Args:
+      name: The group's name.
+      plan: Its files.
+      options: The flags.
+      tokenizer: The proxy's, by which a text has the two tokens that a loss needs; None where no loss is computed.
+
+    Raises:
+      UsageError: With what is wrong with its texts.
+    """
+    column = options.query_text_column or options.text_column
+    used, unused = 0, Tally()
+    for split in plan.splits:
+        for batch in read_query(plan, split, column):
+            # Where none is usable so far, any further text may be the first.
+            if used and used + sum(unused.counts.values()) >= _MOST_COUNTED:
+                return QueryCounts(used, unused.counts, is_whole=False)
+            good = len(batch.texts)
+            if tokenizer is not None:
+                good = sum(len(ids) >= 2 for ids in tokenize(tokenizer, batch.texts))
+            short = {Reason.TOO_SHORT.value: len(batch.texts) - good} if tokenizer else {}
+            used, unused = used + good, unused + batch.unused + Tally(short)
+    reasons = {reason: count for reason, count in unused.counts.items() if count}
+    if not used:
+        raise UsageError(
+            f"{flag_of(name)}: no usable text in {', '.join(options.query[name])} "
+            f"({texts_used(name, used, reasons)}); check its rows"
+        )
+    return QueryCounts(used, reasons, is_whole=True)
