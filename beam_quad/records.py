@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -69,6 +70,28 @@ class Budget:
     def amounts(self, tokens: np.ndarray) -> np.ndarray:
         """What each of the examples with these tokens takes from the budget, int64 [n]."""
         return tokens if self.unit == "tokens" else np.ones(len(tokens), np.int64)
+
+    def longest(self, lengths: Mapping[int, int]) -> int:
+        """Decides how long an example may be to be selected; a longer one is passed over for the next.
+
+        A tenth of a token budget, which bounds by how much the last example overshoots it. But never less than a typical
+        example, four times the power of two below the median (twice to four times the median): of a tiny budget every
+        example is more than a tenth.
+
+        Args:
+          lengths: How many examples of the corpus have 2**b to 2**(b + 1) - 1 tokens, by b.
+
+        Returns:
+          Tokens; as good as endless where examples are counted, of which a long one is but one.
+        """
+        if self.unit == "examples":
+            return int(np.iinfo(np.int64).max)
+        number, below, median = sum(lengths.values()), 0, 0
+        for exponent, count in sorted(lengths.items()):
+            below, median = below + count, exponent
+            if 2 * below >= number:
+                break
+        return max(self.amount // 10, 4 << median)
 
     def share(self, examples: int, tokens: int) -> float:
         """The share of a corpus that the budget holds, in [0, 1]."""

@@ -43,6 +43,7 @@ _VERSIONS = {
     "landmark_scores": 1,
     "landmarks": 1,
     "ngrams": 2,
+    "passed_over": 1,
     "propagated": 1,
     "propagation": 1,
     "query": 4,
@@ -50,7 +51,7 @@ _VERSIONS = {
     "ranking": 2,
     "reserve": 1,
     "rounds": 2,
-    "rows": 1,
+    "rows": 2,
     "sample": 2,
     "scores": 1,
     "second_order": 1,
@@ -97,6 +98,7 @@ class Builder:
       inputs: What `look` found.
       reserve_rate: Share of texts to set aside, in (0, 1].
       weights: Weight of each query group.
+      budget: How much is selected.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class Builder:
         inputs: Inputs,
         reserve_rate: float,
         weights: Mapping[str, float],
+        budget: Budget,
     ) -> None:
         self._options = options
+        self.budget = budget
         self.inputs = inputs
         self.output = files.absolute(options.output)
         self.artifacts = options.artifacts_root
@@ -157,6 +161,7 @@ class Builder:
             tokens_column=options.tokens_column,
             seed=options.seed,
             seen_dir=inputs.seen.folder,
+            budget=self.budget,
         )
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
@@ -255,7 +260,6 @@ class Builder:
     def finish(
         self,
         selection: Selection,
-        budget: Budget,
         summary: Summary,
         weights: RowWeights | None = None,
     ) -> Chain:
@@ -263,7 +267,6 @@ class Builder:
 
         Args:
           selection: Says which rows are selected; with `--weighted` it must be `Weighable`, or come with `weights`.
-          budget: What was asked for.
           summary: Makes the manifest and the report; its stages are filled in.
           weights: Weighs the selection with `--weighted`, as `Weights` does; None for weights of the first order.
         """
@@ -285,7 +288,7 @@ class Builder:
                 selection,
                 self.output,
                 self._options.output_format,
-                budget,
+                self.budget,
                 summary,
                 weights,
             )

@@ -50,7 +50,9 @@ class _QuadBuilder(Builder):
 
     def __init__(self, options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None) -> None:
         rate = _reserve_rate(options, inputs.corpus)
-        super().__init__(options, inputs, rate, options.query_weights)
+        super().__init__(
+            options, inputs, rate, options.query_weights, Budget(options.budget_tokens)
+        )
         self.options = options
         self.scoring = scoring
 
@@ -60,7 +62,7 @@ class _QuadBuilder(Builder):
         if options.needs_embeddings:
             self._cluster()
         selection = self._quad() if options.policy == "quad" else self._baseline()
-        return self.finish(selection, Budget(options.budget_tokens), self._summary(selection))
+        return self.finish(selection, self._summary(selection))
 
     def _cluster(self) -> None:
         options = self.options
@@ -99,7 +101,7 @@ class _QuadBuilder(Builder):
         # The pilot is scored one way, the rounds after it maybe another.
         ways = (scoring.key, options.scoring)
         folder = self.folder("rounds", blocks, *ways, policy, weights)
-        bandit = Bandit(policy, blocks, folder)
+        bandit = Bandit(policy, blocks, self._pass_over(blocks), folder)
         combined = None
         if len(weights) > 1:
             # Named by the pilot alone, which no budget changes.
@@ -117,6 +119,13 @@ class _QuadBuilder(Builder):
         self.tasks.append(select.CutBlocks(self.corpus, bandit, num_rounds, assignments, path))
         return select.BlockSelection(bandit, num_rounds, assignments, path)
 
+    def _pass_over(self, blocks: str | None) -> str:
+        """Adds the stage that counts what is too long for the budget; returns its folder."""
+        assignments = self.folders["assignments"]
+        folder = self.folder("passed_over", blocks or assignments, self.budget)
+        self.tasks.append(candidates.CountPassedOver(self.corpus, assignments, blocks, folder))
+        return folder
+
     def _propagated(self, pulled: within_clusters.Pulled) -> within_clusters.PropagatedSelection:
         """Adds the stages that predict, from the scored examples, which others to take."""
         fit, predictions, cut = (
@@ -132,10 +141,9 @@ class _QuadBuilder(Builder):
 
     def _cut(self, preference: score.Preference, folder: str) -> Budget:
         """Adds the stages that cut the budget over a ranking; returns the budget."""
-        budget = Budget(self.options.budget_tokens)
         ranking = select.Preferred(preference)
-        self.tasks += cut_levels(self.corpus, ranking, budget, folder, "CutRanking")
-        return budget
+        self.tasks += cut_levels(self.corpus, ranking, self.budget, folder, "CutRanking")
+        return self.budget
 
     def _calibrated(
         self, scoring: score.InfluenceScoring, bandit: Bandit, combined: str | None
@@ -204,7 +212,7 @@ class _QuadBuilder(Builder):
         if policy == "random":
             return score.Random()
         if policy == "cluster_uniform":
-            return select.EqualClusters(self.folders["assignments"])
+            return select.EqualClusters(self.folders["assignments"], self._pass_over(None))
         if policy == "perplexity":
             return score.MiddleScore(
                 self._score(score.PerplexityScoring(self.proxy(), self.inputs.proxy_fingerprint))
@@ -254,7 +262,7 @@ class _QuadBuilder(Builder):
             fingerprints=identity.fingerprints,
             corpus=self.corpus,
             output=self.output,
-            budget=Budget(self.options.budget_tokens),
+            budget=self.budget,
             title=title,
             policy=policy,
             query=self.query if "query" in self.folders else (),

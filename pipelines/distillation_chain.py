@@ -49,7 +49,7 @@ class _DistillationBuilder(Builder):
     def __init__(self, options: DistillationOptions, inputs: Inputs) -> None:
         landmarks = 2 * (options.num_landmarks or NUM_LANDMARKS)
         rate = reserve_rate(inputs.corpus, options.reserve_examples, landmarks)
-        super().__init__(options, inputs, rate, dict.fromkeys(options.query, 1.0))
+        super().__init__(options, inputs, rate, dict.fromkeys(options.query, 1.0), options.budget)
         self.options = options
 
     def build(self) -> Chain:
@@ -79,7 +79,7 @@ class _DistillationBuilder(Builder):
             texts_dir=self.folders["query"],
             distillation=FinishedDistillation(self.corpus, selection, propagation, second),
         )
-        return self.finish(second or selection, options.budget, summary, weights=second)
+        return self.finish(second or selection, summary, weights=second)
 
     def _propagation(self) -> propagate.FitPropagation:
         """Adds the stages up to the regression."""
@@ -161,8 +161,10 @@ class _DistillationBuilder(Builder):
             return allocate.Allocated(ranking, None)
         # The second order chooses among more than the budget holds, and never among more than this.
         budget = self.options.budget if self.options.order == 1 else second_order.SHORTLIST
-        bounds = self.folder("allocation", ranking.folder, budget, "bounds")
-        rounds = self.folder("allocation", ranking.folder, budget, "rounds")
+        # Which examples are too long goes by what is selected in the end.
+        what = (ranking.folder, self.budget, budget)
+        bounds = self.folder("allocation", *what, "bounds")
+        rounds = self.folder("allocation", *what, "rounds")
         self.tasks += cut_levels(
             self.corpus, ranking, budget, bounds, "BoundTargets", _BOUND_LEVELS
         )
@@ -185,7 +187,7 @@ class _DistillationBuilder(Builder):
             propagation.landmarks_dir, propagation.scores_dir, options.interaction_landmarks
         )
         ranking = first.allocated.ranking.folder
-        cut = self.folder("allocation", ranking, second_order.SHORTLIST, "cut")
+        cut = self.folder("allocation", ranking, self.budget, second_order.SHORTLIST, "cut")
         gathered = second_order.GatherShortlist(
             self.corpus, first, exact, cut,
             self.folder("shortlist", ranking, cut, first.cut_dir, exact),

@@ -22,6 +22,7 @@ from beam_quad.gradients.proxy import require_device
 from beam_quad.io import files, traffic
 from beam_quad.io.lock import OutputLock
 from beam_quad.reporting.formatting import size
+from beam_quad.reporting.sections.overview import passed_over
 from beam_quad.reporting.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.reporting.sections.targets import few_landmarks, poor_propagation
 from beam_quad.transforms.score import TWO_FORWARDS
@@ -365,6 +366,8 @@ def _print_summary(output: str) -> None:
     for line in _about_scoring(manifest.get("scoring") or {}):
         print(line)
     if words := few_landmarks(manifest):
+        print(f"note: {words}")
+    if words := passed_over(manifest):
         print(f"note: {words}")
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")

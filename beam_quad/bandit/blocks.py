@@ -249,6 +249,13 @@ class Blocks:
             self.candidates + other.candidates,
         )
 
+    def without(self, part: "Blocks") -> "Blocks":
+        """Takes off the tokens of examples that cannot be selected.
+
+        They stay examples and candidates, so that which blocks can be pulled depends on no budget.
+        """
+        return dataclasses.replace(self, tokens=self.tokens - part.tokens)
+
     @property
     def num_clusters(self) -> int:
         """Number of clusters, empty ones included."""

@@ -79,16 +79,21 @@ def is_in_blocks(scored: Scored, arms: Collection[tuple[int, int]]) -> Array:
     return np.isin(codes, arm_code(wanted[:, 0], wanted[:, 1]))
 
 
-def pulls_of(scored: Scored) -> RoundScores:
-    """Cuts the columns of one round, in which the examples of a pull stand together, into its pulls."""
+def pulls_of(scored: Scored, counts: Array) -> RoundScores:
+    """Cuts the columns of one round, in which the examples of a pull stand together, into its pulls.
+
+    Args:
+      scored: The columns.
+      counts: Which examples count, bool [m]. A pull counts even if none of its examples does.
+    """
     cluster, block = scored["cluster"], scored["block"]
     return tuple(
         PullScores(
             int(cluster[a]),
             int(block[a]),
-            scored["key"][a:b],
-            scored["tokens"][a:b],
-            scored["influence"][a:b],
+            scored["key"][a:b][counts[a:b]],
+            scored["tokens"][a:b][counts[a:b]],
+            scored["influence"][a:b][counts[a:b]],
         )
         for a, b in run_bounds(cluster, block)
     )

@@ -22,22 +22,30 @@ def source_of(shard: str) -> str:
 
 
 def count_rows(
-    shard: str, is_usable: Array, tokens: Array, reasons: Mapping[str, int], kept: Kept
+    shard: str,
+    is_usable: Array,
+    is_candidate: Array,
+    tokens: Array,
+    reasons: Mapping[str, int],
+    kept: Kept,
 ) -> Tally:
     """Counts the rows of a split.
 
     Args:
       shard: The shard that the split is of.
       is_usable: Which rows were not rejected when they were read, bool [n].
+      is_candidate: Which of these are short enough for the budget, bool [n].
       tokens: Tokens of each row, int64 [n].
       reasons: How many of the others were rejected for what.
       kept: The rows that are selected.
 
     Returns:
-      `read`, `rejected`, `selected`, `not_selected`, `tokens_read` and `tokens_selected`; `source/NAME/` with `documents`,
+      `read`, `rejected`, `selected`, `not_selected`, `passed_over` (usable but no candidates), `tokens_read`, `tokens_selected` and
+      `tokens_passed_over`; `source/NAME/` with `documents`,
       `tokens`, `rejected`, `selected_documents` and `selected_tokens`; `rejected/REASON`; and of what is selected
       `target/NAME/` and `cluster/ID/` with `documents` and `tokens`.
     """
+    passed_over = is_usable & ~is_candidate
     left = is_usable.copy()
     left[kept.unscorable] = False
     num_read, num_rejected = len(is_usable), int((~left).sum())
@@ -54,6 +62,8 @@ def count_rows(
         "not_selected": int(left.sum()),
         "tokens_read": usable_tokens,
         "tokens_selected": int(selected.sum()),
+        "passed_over": int(passed_over.sum()),
+        "tokens_passed_over": int(tokens[passed_over].sum()),
         f"{source}/documents": num_read - num_rejected,
         f"{source}/tokens": usable_tokens,
         f"{source}/rejected": num_rejected,

@@ -55,15 +55,15 @@ class Taken:
     is_example: np.ndarray
 
     @classmethod
-    def by_one_target(cls, influence: np.ndarray, kept: Kept, is_usable: np.ndarray) -> "Taken":
+    def by_one_target(cls, influence: np.ndarray, kept: Kept, is_candidate: np.ndarray) -> "Taken":
         """Describes a selection for a single target.
 
         Args:
           influence: Influence of each row, known or estimated, float [n].
           kept: The rows that are selected.
-          is_usable: Which rows were not rejected when they were read, bool [n].
+          is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
         """
-        is_example = is_usable.copy()
+        is_example = is_candidate.copy()
         is_example[kept.unscorable] = False
         takers = np.full(len(influence), -1, np.int64)
         takers[kept.rows] = 0
@@ -101,6 +101,7 @@ def keep_accepted(
     blocks: Array,
     keys: Array,
     draws: Array,
+    is_candidate: Array,
     accepted_keys: Array | None = None,
 ) -> Kept:
     """Keeps the rows of the blocks that a bandit accepted, without those that could not be scored.
@@ -113,13 +114,14 @@ def keep_accepted(
       blocks: Block of each row, integer [n].
       keys: uint64 [n].
       draws: `cut_draws` of the rows, uint64 [n].
+      is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
       accepted_keys: Only these examples are kept, uint64, ascending; None keeps whole blocks.
     """
     codes = arm_code(accepted["cluster"], accepted["block"])
     place = find_sorted(codes, arm_code(clusters, blocks))
     influence, has_score = known_influence(scored, keys, clusters >= 0)
     unscorable = has_score & np.isnan(influence)
-    taken = (place >= 0) & (clusters >= 0) & ~unscorable
+    taken = (place >= 0) & (clusters >= 0) & ~unscorable & is_candidate
     if len(codes):
         taken &= draws <= accepted["highest_draw"][place]
     if accepted_keys is not None:

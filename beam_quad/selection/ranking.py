@@ -50,19 +50,22 @@ def pack_ranks(ranks: Array, keys: Array, seed: int) -> Array:
     return np.where(finite, packed, np.uint64(0))
 
 
-def rank_usable(ranks: Array, is_usable: Array, keys: Array, seed: int) -> tuple[Array, Array]:
+def rank_usable(
+    ranks: Array, is_usable: Array, is_candidate: Array, keys: Array, seed: int
+) -> tuple[Array, Array]:
     """Packs the ranking of some rows.
 
     Args:
       ranks: Float [n], higher first; what is not finite cannot be selected.
-      is_usable: Whether a row can be selected at all, bool [n].
+      is_usable: Which rows were not rejected when they were read, bool [n].
+      is_candidate: Which of these are short enough for the budget, bool [n].
       keys: Keys of the examples (`seeding.keys`), uint64 [n].
       seed: The run's seed.
 
     Returns:
       Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
     """
-    packed = np.where(is_usable, pack_ranks(ranks, keys, seed), np.uint64(0))
+    packed = np.where(is_candidate, pack_ranks(ranks, keys, seed), np.uint64(0))
     return packed, is_usable & ~np.isfinite(ranks)
 
 

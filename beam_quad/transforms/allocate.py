@@ -45,11 +45,11 @@ class Propagated:
 
     def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(read_influence(self.folder, split), rows.keys, corpus.seed)
-        return np.where(self.is_example(rows)[:, None], packed, np.uint64(0))
+        return np.where(self.is_example(corpus, rows)[:, None], packed, np.uint64(0))
 
-    def is_example(self, rows: aligned.Rows) -> np.ndarray:
-        """Which rows can be taken: the usable ones, without landmarks that could not be scored, bool [n]."""
-        return np.asarray(rows.usable & ~self.is_unscorable(rows))
+    def is_example(self, corpus: Corpus, rows: aligned.Rows) -> np.ndarray:
+        """Which rows can be taken: all candidates but the landmarks that could not be scored, bool [n]."""
+        return np.asarray(corpus.is_candidate(rows) & ~self.is_unscorable(rows))
 
     def is_unscorable(self, rows: aligned.Rows) -> np.ndarray:
         """Which usable rows are landmarks that could not be scored, bool [n]."""
@@ -95,7 +95,7 @@ class PlayRounds(Task):
 
     def do(self, piece: Split, model: Any) -> Contenders:
         rows = self.corpus.rows(piece)
-        is_example = self.ranking.is_example(rows)
+        is_example = self.ranking.is_example(self.corpus, rows)
         packed = self.ranking.priorities(self.corpus, piece, rows)[is_example]
         floors = load_search(self.bounds_dir, self.num_levels - 1, self.budget).floors
         limit = num_contenders(self.ranking.num_rankings)
@@ -126,7 +126,7 @@ class Allocated:
 
     def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.ranking.priorities(corpus, split, rows), rows.keys)
-        return np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
+        return np.where(self.ranking.is_example(corpus, rows)[:, None], packed, np.uint64(0))
 
     def is_exact(self) -> bool:
         """Whether the targets took turns on all contenders, and not on a sample of them."""
@@ -193,7 +193,7 @@ class DistilledSelection:
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
         influence = read_influence(self.allocated.ranking.folder, split)
         takers = self.would_take(influence, rows.keys, corpus.seed)
-        is_example = self.allocated.ranking.is_example(rows)
+        is_example = self.allocated.ranking.is_example(corpus, rows)
         return Taken(influence, np.where(is_example, takers, -1), is_example)
 
     def floor(self) -> np.uint64:

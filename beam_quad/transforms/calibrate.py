@@ -85,7 +85,7 @@ class CalibrateScoring(ModelTask):
         blocks = find_blocks(model.model, self.scoring.layers)
         sample = self._sample()
         found: dict[str, Any] = {"halves": self._agreement(model, blocks, sample)}
-        num_pilot = None if self.is_asked_for else len(self.bandit.scored(1)["key"])
+        num_pilot = None if self.is_asked_for else len(self.bandit.all_scored(1)["key"])
         reason = self.reason or why_not_two_forwards(model.model, blocks, num_pilot)
         if reason is None:
             return found | self._compare(model, blocks, sample)
@@ -96,7 +96,7 @@ class CalibrateScoring(ModelTask):
 
     def _sample(self) -> pa.Table:
         """Draws some of the pilot's examples, with their influence and texts, in the order of the draw."""
-        scored = self.bandit.scored(1)
+        scored = self.bandit.all_scored(1)
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
         seed, keys = self.bandit.policy.seed, scored["key"][usable]
         at = usable[seeding.lowest(seed, "calibration", keys, _NUM_EXAMPLES)]

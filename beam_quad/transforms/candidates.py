@@ -105,6 +105,61 @@ class CountBlocks(Task):
 
 
 @dataclasses.dataclass
+class CountPassedOver(Task):
+    """Counts what clusters, or their blocks, hold in examples that are too long to be selected.
+
+    Takes splits and gives `Blocks`; only where the corpus has such examples. Another budget counts again, and finds
+    blocks, candidates and scores made.
+
+    Args:
+      corpus: The corpus, embedded.
+      assignments_dir: Folder of `AssignClusters`.
+      blocks_dir: Folder of `CountBlocks`; None takes a cluster for one block.
+      folder: Where `passed_over.json` and `passed_over.npz` go.
+    """
+
+    corpus: Corpus
+    assignments_dir: str
+    blocks_dir: str | None
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "CountPassedOver"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "passed_over.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits() if self.corpus.may_pass_over() else ()
+
+    def do(self, piece: Split, model: Any) -> Blocks:
+        rows = self.corpus.rows(piece)
+        clusters, _ = read_assignment(self.assignments_dir, piece)
+        at = np.flatnonzero((clusters >= 0) & ~self.corpus.is_candidate(rows))
+        num = self._num_blocks()
+        return Blocks.of(
+            num,
+            clusters[at],
+            example_blocks(self.corpus.seed, rows.keys[at], clusters[at], num),
+            rows.tokens[at],
+            self.corpus.in_reserve(rows)[at],
+        )
+
+    def finish(self, total: Blocks | None) -> None:
+        examples = 0 if total is None else int(total.examples.sum())
+        if total is not None and examples:
+            files.write_once(files.join(self.folder, "passed_over.npz"), total.to_bytes())
+        write_json(self.artifact, {"examples": examples, "longest": self.corpus.longest()})
+
+    def _num_blocks(self) -> np.ndarray:
+        if self.blocks_dir is not None:
+            return load_blocks(self.blocks_dir).num_blocks
+        return np.ones(len(load_cluster_sums(self.assignments_dir).examples), np.int32)
+
+
+@dataclasses.dataclass
 class GatherCandidates(GroupedTask):
     """Brings the candidates of every block together: its examples in the reserve with the lowest second hash.
 
@@ -168,6 +223,19 @@ def load_blocks(folder: str) -> Blocks:
     """Loads what `CountBlocks` counted, once per process."""
     path = files.join(folder, "blocks.npz")
     return cached(("blocks", path), lambda: Blocks.from_bytes(files.read_bytes(path)))
+
+
+def load_passed_over(folder: str) -> tuple[int, Blocks | None]:
+    """Loads how long an example may be, and what `CountPassedOver` counted; None where no example is longer."""
+
+    def read() -> tuple[int, Blocks | None]:
+        found = read_json(files.join(folder, "passed_over.json"))
+        if not found["examples"]:
+            return found["longest"], None
+        counted = Blocks.from_bytes(files.read_bytes(files.join(folder, "passed_over.npz")))
+        return found["longest"], counted
+
+    return cached(("passed over", folder), read)
 
 
 def load_samples_per_pull(folder: str) -> tuple[int, bool]:

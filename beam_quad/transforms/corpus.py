@@ -7,11 +7,12 @@ import posixpath
 import numpy as np
 
 from beam_quad import seeding
+from beam_quad.additive import Tally
 from beam_quad.io import aligned, files
 from beam_quad.io.batches import Columns
 from beam_quad.io.plan import read_plan
 from beam_quad.io.splits import InputPlan
-from beam_quad.records import Reason, Split
+from beam_quad.records import Budget, Reason, Split
 from beam_quad.transforms.cache import cached
 
 
@@ -32,6 +33,7 @@ class Corpus:
       tokens_column: Column of the token counts, or None: counted by the proxy's tokenizer.
       seed: The run's seed.
       seen_dir: Folder of the records of `io.seen`.
+      budget: What is selected of it.
     """
 
     plan_path: str
@@ -46,6 +48,7 @@ class Corpus:
     tokens_column: str | None
     seed: int
     seen_dir: str
+    budget: Budget
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""
@@ -60,7 +63,10 @@ class Corpus:
         return Columns(text=self.text_column, id=self.id_column, tokens=self.tokens_column)
 
     def totals(self) -> dict[str, int]:
-        """Counts over the corpus, duplicates included: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`."""
+        """Counts over the corpus, duplicates included: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and `length/b`.
+
+        The last counts the examples of 2**b to 2**(b + 1) - 1 tokens.
+        """
         return cached(("totals", self.totals_path), lambda: read_json(self.totals_path))
 
     def num_usable(self) -> int:
@@ -94,6 +100,22 @@ class Corpus:
     def in_reserve(self, rows: aligned.Rows) -> np.ndarray:
         """Which rows have their text set aside, bool [n]."""
         return rows.usable & seeding.is_drawn(self.seed, "reserve", rows.keys, self.reserve_rate)
+
+    def longest(self) -> int:
+        """How many tokens an example may have to be selected."""
+        return self.budget.longest(self._lengths())
+
+    def may_pass_over(self) -> bool:
+        """Tells whether any example can be too long to be selected."""
+        return 2 << max(self._lengths(), default=0) > self.longest() + 1
+
+    def is_candidate(self, rows: aligned.Rows) -> np.ndarray:
+        """Which rows can be selected: the usable ones that are not too long for the budget, bool [n]."""
+        return np.asarray(rows.usable & (rows.tokens <= self.longest()))
+
+    def _lengths(self) -> dict[int, int]:
+        lengths = Tally(self.totals()).under("length/")
+        return {int(exponent): count for exponent, count in lengths.items()}
 
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir

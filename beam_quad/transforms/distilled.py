@@ -75,7 +75,7 @@ class FinishedDistillation:
         """Tells of every target what it took, and what the landmarks say that it is worth."""
         landmarks = self._landmarks()
         agreement = read_propagation(self.propagation.folder)["held_out_rank_correlation"]
-        takers = self.selection.would_take(landmarks.held_out, landmarks.keys, self.corpus.seed)
+        takers = self._would_take(landmarks, landmarks.held_out)
         if self.second_order is not None:
             # What the second order would do with a landmark of another influence would be another solution.
             takers = np.full(len(takers), -1)
@@ -134,8 +134,12 @@ class FinishedDistillation:
         if self.second_order is not None:
             return self.second_order.takers(landmarks.keys)
         # In single precision, as the corpus is ranked.
-        exact = landmarks.influence.astype(np.float32)
-        return self.selection.would_take(exact, landmarks.keys, self.corpus.seed)
+        return self._would_take(landmarks, landmarks.influence.astype(np.float32))
+
+    def _would_take(self, landmarks: ScoredLandmarks, influence: np.ndarray) -> np.ndarray:
+        """The target that takes each landmark if it has some influence, -1 for none, int64 [n]."""
+        takers = self.selection.would_take(influence, landmarks.keys, self.corpus.seed)
+        return np.where(landmarks.tokens <= self.corpus.longest(), takers, -1)
 
     def _landmarks(self) -> ScoredLandmarks:
         folder = self.propagation.folder

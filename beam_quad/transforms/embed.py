@@ -228,6 +228,10 @@ def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:
         "reserve": len(kept),
         "reserve_tokens": int(columns["tokens"][kept].sum()),
     }
+    # frexp gives the exponent above; of rejected rows, with 0 tokens, nothing is counted.
+    exponents = np.frexp(columns["tokens"][columns["tokens"] > 0].astype(np.float64))[1] - 1
+    for exponent, count in zip(*np.unique(exponents, return_counts=True), strict=True):
+        counts[f"length/{exponent}"] = int(count)
     for code, count in zip(codes, occurrences, strict=True):
         reason = aligned.reason_of(int(code))
         if reason is not None:

@@ -24,7 +24,6 @@ from beam_quad.transforms.candidates import (
     read_cluster,
     read_text,
 )
-from beam_quad.transforms.cluster import load_cluster_sums
 from beam_quad.transforms.rounds import Bandit
 from beam_quad.transforms.within_clusters import PropagatedSelection
 
@@ -75,7 +74,7 @@ class FinishedBandit:
             # During the rounds `propagate` only expects what its blocks give.
             missing = self.propagated.missing_tokens(policy.budget_tokens)
             state = dataclasses.replace(state, accepted_tokens=policy.budget_tokens - missing)
-        return shortfall_message(policy, load_blocks(folder), state)
+        return shortfall_message(policy, self.bandit.blocks(), state)
 
     def manifest(self, counts: Tally) -> dict[str, Any]:
         """Makes its part of the manifest.
@@ -84,14 +83,15 @@ class FinishedBandit:
           counts: What was written, by name; of it, the selected tokens of each cluster.
         """
         state, scores = self.state, self.scores()
-        corpus_tokens = load_cluster_sums(self.assignments_dir).tokens
+        blocks = self.bandit.blocks()
+        corpus_tokens = blocks.per_cluster(blocks.tokens)
         selected = {c: counts[f"cluster/{c}/tokens"] for c in range(len(corpus_tokens))}
         # As the report's headline: the accepted blocks' own scores are what had them accepted.
         cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
         return {
             "stop_reason": state.stop_reason,
             "rounds": len(state.log),
-            "clusters": int(load_blocks(self.bandit.blocks_dir).num_clusters),
+            "clusters": int(blocks.num_clusters),
             "influence": {
                 "selected_mean": cautious.mean if cautious else _mean(scores.selected),
                 **self._held_out_mean(selected),
@@ -183,7 +183,8 @@ class FinishedBandit:
         table = aligned.read_table(self.bandit.round_path(0))
         if not table.num_rows:
             return []
-        order = np.argsort(table.column("key").to_numpy(), kind="stable")
+        kept = np.flatnonzero(self.bandit.is_candidate(table.column("tokens").to_numpy()))
+        order = kept[np.argsort(table.column("key").to_numpy()[kept], kind="stable")]
         values = np.array(table.column("group_influence").to_pylist(), np.float64)
         return list(values.reshape(table.num_rows, -1)[order].T)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
-from beam_quad.bandit import BanditState, QuadPolicy, RoundScores, replay
+from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
 from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
@@ -23,6 +23,7 @@ from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import (
     group_of,
     load_blocks,
+    load_passed_over,
     load_samples_per_pull,
     read_cluster,
     read_pull_keys,
@@ -61,11 +62,13 @@ class Bandit:
     Args:
       policy: Its rules; `samples_per_pull` is read from the blocks.
       blocks_dir: Folder of `CountBlocks` and `GatherCandidates`.
+      passed_over_dir: Folder of `CountPassedOver`.
       folder: Where the rounds go.
     """
 
     policy: QuadPolicy
     blocks_dir: str
+    passed_over_dir: str
     folder: str
 
     def round_path(self, number: int) -> str:
@@ -79,12 +82,34 @@ class Bandit:
             samples, _ = load_samples_per_pull(self.blocks_dir)
             policy = dataclasses.replace(self.policy, samples_per_pull=samples)
             scores = [self._scores(number) for number in range(num_rounds)]
-            return replay(policy, load_blocks(self.blocks_dir), scores)
+            return replay(policy, self.blocks(), scores)
 
         return cached(("state", self.folder, num_rounds), play)
 
+    def blocks(self) -> Blocks:
+        """What the blocks hold that can be selected."""
+        blocks, (_, passed_over) = load_blocks(self.blocks_dir), self._passed_over()
+        return blocks if passed_over is None else blocks.without(passed_over)
+
     def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
-        """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys."""
+        """The scored examples that can be selected; otherwise as `all_scored`."""
+        table = self.all_scored(num_rounds)
+        kept = self.is_candidate(table["tokens"])
+        return {name: column[kept] for name, column in table.items()}
+
+    def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
+        """Which scored examples are not too long to be selected, bool [n]."""
+        longest, _ = self._passed_over()
+        return np.asarray(tokens <= longest)
+
+    def _passed_over(self) -> tuple[int, Blocks | None]:
+        return load_passed_over(self.passed_over_dir)
+
+    def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
+        """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys.
+
+        They depend on no budget in the pilot.
+        """
         names = ["cluster", "block", "example_id", "key", "tokens", "influence"]
         rounds = [self._columns(number, names) for number in range(num_rounds)]
         table = {name: np.concatenate([r[name] for r in rounds]) for name in names}
@@ -100,7 +125,7 @@ class Bandit:
         table = self._columns(
             number, ["cluster", "block", "example_id", "key", "tokens", "influence"]
         )
-        return pulls_of(table)
+        return pulls_of(table, self.is_candidate(table["tokens"]))
 
 
 @dataclasses.dataclass(frozen=True)

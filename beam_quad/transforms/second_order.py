@@ -93,7 +93,7 @@ class GatherShortlist(GroupedTask):
         influence = read_influence(self.first.allocated.ranking.folder, piece)
         packed = self.first.allocated.ranking.of(influence, rows.keys, self.corpus.seed)
         order = self.first.allocated.of(packed, rows.keys)[:, 0]
-        is_example = self.first.allocated.ranking.is_example(rows)
+        is_example = self.first.allocated.ranking.is_example(self.corpus, rows)
         at = np.flatnonzero(is_example & (order >= self._floor()))
         if not len(at):
             return

@@ -27,7 +27,7 @@ from beam_quad.selection import (
 )
 from beam_quad.transforms.budget import load_search
 from beam_quad.transforms.cache import cached
-from beam_quad.transforms.candidates import load_blocks
+from beam_quad.transforms.candidates import load_blocks, load_passed_over
 from beam_quad.transforms.cluster import load_cluster_sums, read_assignment
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.rounds import Bandit
@@ -84,7 +84,8 @@ class BlockSelection:
         draws = cut_draws(corpus.seed, rows.keys)
         is_instance = self.bandit.policy.acceptance == "instance"
         only = self._accepted_keys() if is_instance else None
-        return keep_accepted(table, scored, clusters, blocks, rows.keys, draws, only)
+        is_candidate = corpus.is_candidate(rows)
+        return keep_accepted(table, scored, clusters, blocks, rows.keys, draws, is_candidate, only)
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`: an example is worth what its block's scored examples are on average, for which it was accepted.
@@ -99,7 +100,7 @@ class BlockSelection:
         influence = or_estimate(influence, of_cluster[clusters])
         if self.bandit.policy.acceptance == "instance":
             influence[kept.rows] = kept.influence
-        return Taken.by_one_target(influence, kept, rows.usable)
+        return Taken.by_one_target(influence, kept, corpus.is_candidate(rows))
 
     def _arms(
         self, corpus: Corpus, split: Split, rows: aligned.Rows
@@ -162,7 +163,7 @@ class CutBlocks(Task):
         found = find_sorted(codes, arm_code(clusters[at], blocks))
         scored = self.bandit.scored(self.num_rounds)
         unscorable = np.isin(rows.keys[at], scored["key"][np.isnan(scored["influence"])])
-        kept = (found >= 0) & ~unscorable
+        kept = (found >= 0) & ~unscorable & self.corpus.is_candidate(rows)[at]
         at, found = at[kept], found[kept]
         draws = cut_draws(self.corpus.seed, rows.keys[at])
         return CutExamples(found, draws, rows.tokens[at])
@@ -229,7 +230,8 @@ class RankedSelection:
         influence = self.preference.influence(split)
         if influence is None:
             raise ValueError(f"{self.preference} knows no influence to weigh by")
-        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows.usable)
+        kept = self.keep(corpus, split, rows)
+        return Taken.by_one_target(influence, kept, corpus.is_candidate(rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +261,7 @@ def ranking(
       Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
     """
     ranks = preference.rank(corpus, split, rows)
-    return rank_usable(ranks, rows.usable, rows.keys, corpus.seed)
+    return rank_usable(ranks, rows.usable, corpus.is_candidate(rows), rows.keys, corpus.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,13 +270,18 @@ class EqualClusters:
 
     Args:
       assignments_dir: Folder of `AssignClusters`.
+      passed_over_dir: Folder of `CountPassedOver`, by cluster.
     """
 
     assignments_dir: str
+    passed_over_dir: str
 
     def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
         clusters, _ = read_assignment(self.assignments_dir, split)
         tokens = load_cluster_sums(self.assignments_dir).tokens
+        _, passed_over = load_passed_over(self.passed_over_dir)
+        if passed_over is not None:
+            tokens = tokens - passed_over.tokens
         return even_ranks(corpus.seed, rows.keys, clusters, tokens)
 
     def influence(self, split: Split) -> np.ndarray | None:

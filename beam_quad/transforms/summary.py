@@ -16,6 +16,7 @@ from beam_quad.distillation import WeightSums
 from beam_quad.io import files
 from beam_quad.records import Budget
 from beam_quad.reporting import data as page
+from beam_quad.reporting.sections.overview import passed_over
 from beam_quad.reporting.sections.query import is_poor, texts_used
 from beam_quad.reporting.sections.targets import few_landmarks
 from beam_quad.selection.shown import clusters_to_show
@@ -110,6 +111,11 @@ class Summary:
                 "budget": self._budget_tokens(),
             },
             "budget": dataclasses.asdict(self.budget),
+            "passed_over": {
+                "documents": counts["passed_over"],
+                "tokens": counts["tokens_passed_over"],
+                "longer_than": self.corpus.longest() if counts["passed_over"] else None,
+            },
             "files": parts,
         }
         result["shortfall"] = self._shortfall(counts)
@@ -167,7 +173,9 @@ class Summary:
             return None
         if self.bandit is not None:
             return self.bandit.shortfall()
-        usable = counts["tokens_read"] if unit == "tokens" else counts["read"] - counts["rejected"]
+        usable = counts["tokens_read"] - counts["tokens_passed_over"]
+        if unit == "examples":
+            usable = counts["read"] - counts["rejected"]
         return (
             f"{amount - selected:,} of {amount:,} {unit} are missing: the corpus has {usable:,} usable "
             f"{unit}; give a larger corpus or lower --budget_{unit}"
@@ -224,6 +232,8 @@ class Summary:
             notices.append(
                 page.Notice(f"{number:,} input files were unreadable and left out; see rejected/.")
             )
+        if words := passed_over(manifest):
+            notices.append(page.Notice(words, level="note"))
         for name, group in manifest.get("query", {}).items():
             if group["unused"]:
                 level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"

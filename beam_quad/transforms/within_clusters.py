@@ -286,7 +286,8 @@ class PropagatedSelection:
         means = self.pulled.bandit.state(self.pulled.num_rounds).arms.mean_influence
         of_cluster = with_least(means)[clusters]
         influence = or_estimate(predicted, of_cluster)
-        return Taken.by_one_target(influence, self.keep(corpus, split, rows), rows.usable)
+        kept = self.keep(corpus, split, rows)
+        return Taken.by_one_target(influence, kept, corpus.is_candidate(rows))
 
     def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Says which examples would be taken with a given influence, bool [n]; nan never."""

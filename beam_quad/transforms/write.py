@@ -207,7 +207,7 @@ class WriteSelection(Task):
                 continue
             kept = self.selection.keep(self.corpus, split, rows)
             rejected.extend(_rejected(split, rows, kept))
-            counts.append(_counts(split, rows, kept))
+            counts.append(_counts(split, rows, kept, self.corpus.is_candidate(rows)))
             if len(kept.rows):
                 traffic.count("bytes_read", split.size_bytes)
                 weights = None
@@ -273,10 +273,10 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
         yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
 
 
-def _counts(split: Split, rows: aligned.Rows, kept: Kept) -> Tally:
+def _counts(split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray) -> Tally:
     codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
     reasons = {
         str(aligned.reason_of(int(code))): int(count)
         for code, count in zip(codes, occurrences, strict=True)
     }
-    return count_rows(split.shard, rows.usable, rows.tokens, reasons, kept)
+    return count_rows(split.shard, rows.usable, is_candidate, rows.tokens, reasons, kept)

@@ -96,9 +96,17 @@ def test_examples_are_found_in_blocks_by_cluster_and_block_both():
 
 def test_a_round_is_cut_where_the_cluster_or_the_block_changes():
     rows = [(0, 1, 0, 2, 1.0), (0, 1, 0, 3, 2.0), (0, 2, 0, 4, 3.0), (1, 2, 0, 5, 4.0)]
-    pulls = of.pulls_of(scored(rows))
+    pulls = of.pulls_of(scored(rows), np.ones(4, bool))
     assert [(pull.cluster_id, pull.block) for pull in pulls] == [(0, 1), (0, 2), (1, 2)]
     assert [pull.tokens.tolist() for pull in pulls] == [[2, 3], [4], [5]]
     assert [pull.influence.tolist() for pull in pulls] == [[1, 2], [3], [4]]
     assert [pull.keys.tolist() for pull in pulls] == [[0, 1], [2], [3]]
-    assert of.pulls_of({name: column[:0] for name, column in scored(rows).items()}) == ()
+    nothing = {name: column[:0] for name, column in scored(rows).items()}
+    assert of.pulls_of(nothing, np.ones(0, bool)) == ()
+
+
+def test_a_pull_counts_even_if_none_of_its_examples_does():
+    rows = [(0, 1, 0, 2, 1.0), (0, 1, 0, 3, 2.0), (0, 2, 0, 4, 3.0)]
+    pulls = of.pulls_of(scored(rows), np.array([False, True, False]))
+    assert [pull.tokens.tolist() for pull in pulls] == [[3], []]
+    assert [pull.influence.tolist() for pull in pulls] == [[2], []]

@@ -33,11 +33,13 @@ def kept_of(rows, cluster=None, unscorable=(), target=None):
 
 USABLE = np.array([True, True, False, True, True, True])
 TOKENS = np.array([10, 20, 0, 30, 40, 50])
+# The last is too long for the budget.
+CANDIDATES = np.array([True, True, False, True, True, False])
 
 
 def test_every_row_is_selected_not_selected_or_rejected_and_tokens_are_those_of_its_own():
     kept = kept_of([0, 3], cluster=[5, 5], unscorable=[4])
-    counts = count_rows("wiki/a.parquet", USABLE, TOKENS, {"empty_text": 1}, kept)
+    counts = count_rows("wiki/a.parquet", USABLE, CANDIDATES, TOKENS, {"empty_text": 1}, kept)
     assert counts.counts == {
         "read": 6,
         "rejected": 2,
@@ -45,6 +47,8 @@ def test_every_row_is_selected_not_selected_or_rejected_and_tokens_are_those_of_
         "not_selected": 2,
         "tokens_read": 150,
         "tokens_selected": 40,
+        "passed_over": 1,
+        "tokens_passed_over": 50,
         "rejected/empty_text": 1,
         "rejected/not_finite": 1,
         "source/wiki/documents": 4,
@@ -59,7 +63,7 @@ def test_every_row_is_selected_not_selected_or_rejected_and_tokens_are_those_of_
 
 def test_a_row_that_is_selected_and_rejected_both_shows_in_the_sum():
     counts = count_rows(
-        "a.parquet", USABLE, TOKENS, {"empty_text": 1}, kept_of([2, 4], [0, 0], [4])
+        "a.parquet", USABLE, CANDIDATES, TOKENS, {"empty_text": 1}, kept_of([2, 4], [0, 0], [4])
     )
     accounted = counts["selected"] + counts["not_selected"] + counts["rejected"]
     assert accounted == counts["read"] + 2
@@ -67,7 +71,7 @@ def test_a_row_that_is_selected_and_rejected_both_shows_in_the_sum():
 
 def test_what_is_selected_is_counted_by_cluster_and_by_target():
     kept = kept_of([0, 1, 4, 5], cluster=[7, 3, 7, -1], target=["law", "code", "law", "law"])
-    counts = count_rows("a.parquet", USABLE, TOKENS, {}, kept).counts
+    counts = count_rows("a.parquet", USABLE, CANDIDATES, TOKENS, {}, kept).counts
     assert {name: count for name, count in counts.items() if name.startswith(("clus", "targ"))} == {
         "cluster/3/documents": 1,
         "cluster/3/tokens": 20,

@@ -31,12 +31,13 @@ def test_equal_ranks_are_taken_in_the_order_of_the_lowest_draw():
     assert (pack_ranks(ranks, keys, seed=4) != packed).any()
 
 
-def test_a_row_that_cannot_be_used_has_no_priority_and_is_not_unscorable():
-    ranks = np.array([1.0, np.nan, np.nan, 2.0, -np.inf])
-    usable = np.array([True, True, False, False, True])
-    packed, unscorable = rank_usable(ranks, usable, keys_of(5), seed=0)
-    assert (packed > 0).tolist() == [True, False, False, False, False]
-    assert unscorable.tolist() == [False, True, False, False, True]
+def test_a_row_that_cannot_be_used_or_is_too_long_has_no_priority_and_is_not_unscorable():
+    ranks = np.array([1.0, np.nan, np.nan, 2.0, -np.inf, 3.0])
+    usable = np.array([True, True, False, False, True, True])
+    candidates = np.array([True, True, False, False, True, False])
+    packed, unscorable = rank_usable(ranks, usable, candidates, keys_of(6), seed=0)
+    assert (packed > 0).tolist() == [True, False, False, False, False, False]
+    assert unscorable.tolist() == [False, True, False, False, True, False]
 
 
 def test_the_lowest_priority_is_taken_itself_and_zero_never():

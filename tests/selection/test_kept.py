@@ -33,6 +33,7 @@ ACCEPTED = {
     "highest_draw": np.array([2**64 - 1, 500], np.uint64),
 }
 DRAWS = np.array([500, 2**63, 501, 1, 1, 1, 1, 1], np.uint64)
+ALL = np.ones(8, bool)
 
 
 def columns_of(kept):
@@ -52,7 +53,7 @@ def test_influence_is_known_of_rows_that_count_and_were_scored():
 
 
 def test_rows_of_accepted_blocks_are_kept_up_to_the_draw_at_which_a_block_is_cut():
-    kept = keep_accepted(ACCEPTED, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS)
+    kept = keep_accepted(ACCEPTED, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS, ALL)
     # Row 2 is drawn one too late, and row 6 has no finite score.
     check(kept, [0, 1, 3], [2, 0, 0], [1, 0, 0], [1, 3, 3], [NAN, 0.5, NAN], [0.125, 0.75, 0.75])
     assert kept.unscorable.tolist() == [6]
@@ -60,13 +61,19 @@ def test_rows_of_accepted_blocks_are_kept_up_to_the_draw_at_which_a_block_is_cut
 
 def test_of_instances_only_those_that_were_accepted_are_kept():
     only = np.array([30, 50, 60], np.uint64)
-    kept = keep_accepted(ACCEPTED, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS, only)
+    kept = keep_accepted(ACCEPTED, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS, ALL, only)
+    assert kept.rows.tolist() == [0, 3]
+
+
+def test_what_is_no_candidate_is_not_kept_with_its_block():
+    is_candidate = np.arange(8) != 1
+    kept = keep_accepted(ACCEPTED, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS, is_candidate)
     assert kept.rows.tolist() == [0, 3]
 
 
 def test_nothing_is_kept_if_no_block_was_accepted():
     nothing = {name: column[:0] for name, column in ACCEPTED.items()}
-    kept = keep_accepted(nothing, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS)
+    kept = keep_accepted(nothing, SCORED, CLUSTERS, BLOCKS, KEYS, DRAWS, ALL)
     assert not len(kept.rows)
     assert kept.unscorable.tolist() == [6]
 

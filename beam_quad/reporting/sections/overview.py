@@ -1,6 +1,7 @@
 """The first screen: what was selected, how good against random, was the budget met, what to know."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from beam_quad.reporting.comparison import Comparison, Contrast, compare_target
 from beam_quad.reporting.data import Funnel, Notice, ReportData, Target
@@ -67,6 +68,19 @@ def budget_met(funnel: Funnel) -> bool:
         return True
     example = funnel.tokens_selected / max(funnel.selected, 1)
     return funnel.tokens_selected + example >= funnel.tokens_budget
+
+
+def passed_over(manifest: Mapping[str, Any]) -> str | None:
+    """Says which documents were too long to be selected, from a manifest; None where none was."""
+    found = manifest["passed_over"]
+    if not found["documents"]:
+        return None
+    number, verb = found["documents"], "was" if found["documents"] == 1 else "were"
+    return (
+        f"{count(number)} {'document' if number == 1 else 'documents'} of more than {count(found['longer_than'])} "
+        f"tokens, {count(found['tokens'])} in all, {verb} passed over: more than a tenth of the budget, and more than "
+        "a typical document."
+    )
 
 
 def _against_random(comparison: Contrast) -> str:
