@@ -8,9 +8,15 @@ BeamQuadError
 └── IntegrityError      the run's own checks do not hold; the result must not be trusted
 """
 
+BAD_FILE_REMEDY = "repair the file, or pass --on_bad_file=reject to leave it out"
+
 
 class BeamQuadError(Exception):
-    """Base of every error that a caller of `beam_quad` may want to catch."""
+    """Base of every error that a caller of `beam_quad` may want to catch; its message is one line."""
+
+    def __init__(self, message: str = "") -> None:
+        # Names of files may hold line ends.
+        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
 
 
 class UsageError(BeamQuadError):
@@ -34,9 +40,7 @@ class BadFileError(BeamQuadError):
     """
 
     def __init__(self, path: str, detail: str) -> None:
-        super().__init__(
-            f"{path}: {detail}; repair the file, or pass --on_bad_file=reject to leave it out"
-        )
+        super().__init__(f"{path}: {detail}; {BAD_FILE_REMEDY}")
         self.path = path
         self.detail = detail
 

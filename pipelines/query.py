@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_quad.additive import Tally
-from beam_quad.errors import UsageError
+from beam_quad.errors import BadFileError, UsageError
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io.seen import small_version
 from beam_quad.io.splits import InputPlan, plan_input
@@ -74,8 +74,19 @@ def count_texts(
       tokenizer: The proxy's, by which a text has the two tokens that a loss needs; None where no loss is computed.
 
     Raises:
-      UsageError: With what is wrong with its texts.
+      UsageError: With what is wrong with its texts, or with the file that cannot be read.
     """
+    try:
+        return _count_texts(name, plan, options, tokenizer)
+    except BadFileError as error:
+        raise UsageError(
+            f"{flag_of(name)}: {error.path}: {error.detail}; repair the file, or leave it out"
+        ) from error
+
+
+def _count_texts(
+    name: str, plan: InputPlan, options: RunOptions, tokenizer: Any | None
+) -> QueryCounts:
     column = options.query_text_column or options.text_column
     used, unused = 0, Tally()
     for split in plan.splits:

@@ -12,20 +12,20 @@ _BINARY = {
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow IPC",
     b"Obj\x01": "Avro",
-    b"PK\x03\x04": "a zip archive; unpack it",
+    b"PK\x03\x04": "a zip archive (unpack it)",
     b"SQLite format 3": "SQLite",
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
-    b"\x00\x00\xfe\xff": "UTF-32; write UTF-8",
-    b"\xff\xfe": "UTF-16; write UTF-8",
-    b"\xfe\xff": "UTF-16; write UTF-8",
+    b"\x00\x00\xfe\xff": "UTF-32 (convert it with iconv -t UTF-8)",
+    b"\xff\xfe": "UTF-16 (convert it with iconv -t UTF-8)",
+    b"\xfe\xff": "UTF-16 (convert it with iconv -t UTF-8)",
 }
 _TEXT = {
-    b"version https://git-lfs": "a pointer of git-lfs; run git lfs pull",
+    b"version https://git-lfs": "a pointer of git-lfs (run git lfs pull)",
     b"%PDF": "PDF",
-    b"<": "HTML or XML, perhaps the page of an error; fetch the file again",
+    b"<": "HTML or XML, perhaps the page of an error (fetch the file again)",
 }
 _NOT_THE_BYTES = (pa.ArrowMemoryError, pa.ArrowCancelled, pa.ArrowNotImplementedError)
 

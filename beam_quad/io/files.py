@@ -144,7 +144,9 @@ def find(pattern_or_prefix: str, with_hidden: bool = True) -> list[FileInfo]:
 def _found(search: Search, with_hidden: bool = True) -> Iterator[FileInfo]:
     """Lists what is searched for, temporary files included."""
     if is_local(search.folder):
-        listed = _walk(search, search.folder, frozenset(), with_hidden)
+        top = _local_stat(search.folder or "/")
+        above = frozenset([(top.st_dev, top.st_ino)] if top else [])
+        listed = _walk(search, search.folder, above, with_hidden)
     elif store := store_of(search.folder):
         # An empty object whose name ends with a slash stands for a folder.
         objects = store.list(search.prefix)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from beam_quad.errors import UsageError
 from beam_quad.io import files, formats
@@ -47,27 +47,27 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
     infos: dict[str, files.FileInfo] = {}
     origins: dict[str, str] = {}
     passed_over: set[str] = set()
-    for given, pattern in _single_patterns(patterns, flag):
-        # What a pattern stands for is told beside it; one that is itself a name is told once.
-        origin = flag if given == pattern else f"{flag}={given}"
+    for given, pattern in _single_patterns(patterns, flag, _exists):
+        origin = f"{flag}={given}"
         with naming(origin):
             matches = files.find(pattern, with_hidden=False)
         known = [info for info in matches if formats.has_format(info.path, is_query)]
         others = [info.path for info in matches if not formats.has_format(info.path, is_query)]
-        _check_found(origin, pattern, known, others, is_query)
+        with naming(flag if given == pattern else origin):
+            _check_found(pattern, known, others, is_query)
         passed_over.update(others)
         for info in known:
             infos[info.path] = info
             is_by_name = info.path == files.absolute(given)
-            origins.setdefault(info.path, flag if is_by_name else f"{flag}={given}")
+            origins.setdefault(info.path, flag if is_by_name else origin)
     once = _once(sorted(infos.values()), flag)
     for info in once:
         with naming(origins[info.path]):
             files.check_readable(info.path)
     if passed_over:
         _log.warning(
-            "%s: passed over %s files of unknown extensions, such as %s",
-            flag, f"{len(passed_over):,}", ", ".join(sorted(passed_over)[:_NUM_NAMED]),
+            "%s: passed over %s of unknown extensions, such as %s",
+            flag, _count(passed_over, "file"), ", ".join(sorted(passed_over)[:_NUM_NAMED]),
         )  # fmt: skip
     return Found(tuple(once), origins, len(passed_over))
 
@@ -81,14 +81,16 @@ def naming(origin: str) -> Iterator[None]:
         raise UsageError(f"{origin}: {error}") from error
 
 
-def _single_patterns(patterns: Sequence[str], flag: str) -> Iterator[tuple[str, str]]:
+def _single_patterns(
+    patterns: Sequence[str], flag: str, exists: Callable[[str], bool]
+) -> Iterator[tuple[str, str]]:
     """Yields the patterns of lists and braces: each as it was given, and one of what it stands for."""
     is_empty = True
     for given in patterns:
-        for single in split_list(given, _exists):
+        for single in split_list(given, exists):
             is_empty = False
             # A name that holds braces is a name.
-            if "{" in single and not _exists(single):
+            if "{" in single and not exists(single):
                 with naming(flag):
                     expanded = expand_braces(single)
                 yield from ((single, pattern) for pattern in expanded)
@@ -99,11 +101,14 @@ def _single_patterns(patterns: Sequence[str], flag: str) -> Iterator[tuple[str, 
 
 
 def _exists(path: str) -> bool:
-    return os.path.lexists(path) if files.is_local(path) else files.exists(path)
+    return _is_there(path) if files.is_local(path) else files.exists(path)
+
+
+def _is_there(path: str) -> bool:
+    return files.is_local(path) and os.path.lexists(path)
 
 
 def _check_found(
-    origin: str,
     pattern: str,
     known: Sequence[files.FileInfo],
     others: Sequence[str],
@@ -113,10 +118,18 @@ def _check_found(
     for other in others:
         is_asked_for = other == path or (has_glob(path) and Search.of(path).asks_for(other))
         if is_asked_for or not known:
-            with naming(origin):
-                formats.format_of(other, is_query)
+            formats.format_of(other, is_query)
     if not known:
-        raise UsageError(f"{origin}: {pattern} matches no file; check the path")
+        raise UsageError(f"{pattern} matches no file; {_hint(pattern)}")
+
+
+def _hint(pattern: str) -> str:
+    below = f"{pattern.rstrip('/')}/**"
+    if has_glob(pattern) and files.find(below, with_hidden=False):
+        return f"it matches folders: write {below}"
+    return (
+        "check the path; a comma in a name is written [,]" if "," in pattern else "check the path"
+    )
 
 
 def _once(infos: Sequence[files.FileInfo], flag: str) -> list[files.FileInfo]:
@@ -133,10 +146,14 @@ def _once(infos: Sequence[files.FileInfo], flag: str) -> list[files.FileInfo]:
             twice.append(f"{info.path} (which is {real})")
     if twice:
         _log.warning(
-            "%s: %s names lead by links to files that are read under another name, such as %s",
-            flag, f"{len(twice):,}", twice[0],
+            "%s: %s by links of files that are read under another one, such as %s",
+            flag, _count(twice, "name"), twice[0],
         )  # fmt: skip
     return sorted(names.values())
+
+
+def _count(things: Collection[str], noun: str) -> str:
+    return f"{len(things):,} {noun}{'s' * (len(things) != 1)}"
 
 
 def _real(path: str, folders: dict[str, str]) -> str:
@@ -152,7 +169,7 @@ def _real(path: str, folders: dict[str, str]) -> str:
 
 
 def finder_of(patterns: Sequence[str], folder: str, names: Iterable[str]) -> str | None:
-    """Says which pattern would find files that are written to a folder.
+    """Says which pattern would find files that are written to a folder; asks no server.
 
     Args:
       patterns: As `find_files` takes them.
@@ -163,9 +180,9 @@ def finder_of(patterns: Sequence[str], folder: str, names: Iterable[str]) -> str
       The pattern; None where none finds any.
     """
     written = [files.join(_place(folder), name) for name in names]
-    for given, pattern in _single_patterns(patterns, "the input"):
+    for given, pattern in _single_patterns(patterns, "the input", _is_there):
         path = files.absolute(pattern)
-        search = Search.of(path) if has_glob(path) and not _exists(path) else Search(path)
+        search = Search.of(path) if has_glob(path) and not _is_there(path) else Search(path)
         search = dataclasses.replace(search, folder=_place(search.folder).rstrip("/"))
         below = (path for path in written if path.startswith(search.folder + "/"))
         if any(search.matches(path) and not search.is_hidden(path) for path in below):

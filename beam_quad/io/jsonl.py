@@ -57,7 +57,7 @@ def _check_start(info: files.FileInfo, head: bytes, codec: str | None) -> None:
         )
     # A row that looks like another text may be but a bad row.
     if codec is None and (kind := damage.binary_kind(head)):
-        raise BadFileError(info.path, f"is {kind}, by its first bytes, not JSON Lines in UTF-8")
+        raise BadFileError(info.path, f"is no JSON Lines: by its first bytes it is {kind}")
 
 
 def _kind(found: str | None, info: files.FileInfo) -> str:
@@ -110,17 +110,17 @@ def _what_instead(head: list[bytes]) -> str:
     if kind := damage.kind_of(first):
         return f"it is {kind}"
     if b"\r" in first and _parsed(first.split(b"\r", 1)[0]) is not None:
-        return r"its lines end as on old Macs; convert it with tr '\r' '\n'"
+        return r"its lines end as on old Macs (convert them with tr '\r' '\n')"
     if first.startswith(b"{") and _is_json(b"\n".join(head)):
-        return "it is one object over many lines; convert it with jq -c ."
+        return "it is one object over many lines (convert it with jq -c .)"
     if first.startswith(b"{") and any(_parsed(first[: end + 1]) for end in _ends_of_objects(first)):
-        return "its objects follow each other without line ends; convert it with jq -c ."
+        return "its objects follow each other without line ends (convert it with jq -c .)"
     if first.startswith(b"{'"):
-        return "it holds Python's dicts; write them with json.dumps"
+        return "it holds Python's dicts (write them with json.dumps)"
     try:
         first.decode()
     except UnicodeDecodeError:
-        return "it is not UTF-8; convert it with iconv -t UTF-8"
+        return "it is not UTF-8 (convert it with iconv -t UTF-8)"
     return f"it starts with {first[:_HEAD_BYTES].decode(errors='ignore')!r}"
 
 

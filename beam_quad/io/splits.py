@@ -2,19 +2,22 @@
 
 import concurrent.futures
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from beam_quad import seeding
-from beam_quad.errors import BadFileError, UsageError
-from beam_quad.io import files, formats, schemas
+from beam_quad.errors import BAD_FILE_REMEDY, BadFileError, UsageError
+from beam_quad.io import damage, files, formats, schemas
 from beam_quad.io.batches import Columns
 from beam_quad.io.finding import find_files, naming
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Split
 
+_log = logging.getLogger(__name__)
 SPLIT_BYTES = 256 << 20
+_QUERY_REMEDY = "repair the file, or leave it out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +90,13 @@ def plan_input(
     root = files.absolute(input_root) if input_root else _common_folder(infos)
     shards = _name_shards(infos, root)
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        summaries = _summarise_all(pool, shards, columns, reject_bad_files, found.origins)
+        remedy = _QUERY_REMEDY if is_query else BAD_FILE_REMEDY
+        bad_file_remedy = None if reject_bad_files else remedy
+        summaries = _summarise_all(pool, shards, columns, found.origins, bad_file_remedy)
         versions = list(pool.map(version_of, shards, shards.values()))
-    problems = {
-        s: summary.problem for s, summary in zip(shards, summaries, strict=True) if summary.problem
-    }
-    if problems.keys() == shards.keys():
-        shard, problem = next(iter(problems.items()))
-        raise UsageError(f"{flag}: no file can be used; the first, {shards[shard].path}: {problem}")
+    named = zip(shards, summaries, strict=True)
+    problems = {shard: summary.problem for shard, summary in named if summary.problem}
+    _tell_bad_files(problems, shards, flag)
     schema = _schema_of_all(shards, summaries, columns, flag)
     splits = [
         split
@@ -112,6 +114,24 @@ def plan_input(
         snapshot=seeding.digest(*zip(shards, versions, strict=True)),
         num_passed_over=found.num_passed_over,
         bad_files=problems,
+    )
+
+
+def _tell_bad_files(
+    problems: Mapping[str, str], shards: Mapping[str, files.FileInfo], flag: str
+) -> None:
+    if not problems:
+        return
+    shard, problem = next(iter(problems.items()))
+    first = f"{shards[shard].path}: {problem}"
+    if problems.keys() == shards.keys():
+        raise UsageError(f"{flag}: no file can be used; the first is {first}")
+    _log.warning(
+        "%s: %s of %s files are left out; the first is %s",
+        flag,
+        f"{len(problems):,}",
+        f"{len(shards):,}",
+        first,
     )
 
 
@@ -149,12 +169,12 @@ def _summarise_all(
     pool: concurrent.futures.Executor,
     shards: dict[str, files.FileInfo],
     columns: Columns,
-    reject_bad_files: bool,
     origins: Mapping[str, str],
+    bad_file_remedy: str | None,
 ) -> list[ShardSummary]:
     def summarise(info: files.FileInfo) -> ShardSummary:
         with naming(origins[info.path]):
-            return _summarise(info, columns, reject_bad_files)
+            return _summarise(info, columns, bad_file_remedy)
 
     try:
         return list(pool.map(summarise, shards.values()))
@@ -163,22 +183,24 @@ def _summarise_all(
         raise
 
 
-def _summarise(info: files.FileInfo, columns: Columns, reject_bad_files: bool) -> ShardSummary:
+def _summarise(info: files.FileInfo, columns: Columns, bad_file_remedy: str | None) -> ShardSummary:
+    """Summarises a shard; a bad one is refused with a remedy, or, without one, described as bad."""
     try:
         summary = formats.format_of(info.path).summarise(info, columns)
     except BadFileError as error:
-        if reject_bad_files:
+        if bad_file_remedy is None:
             return _unusable(error.detail)
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error.path}: {error.detail}; {bad_file_remedy}") from error
     except OSError as error:
-        if not files.is_local(info.path) or error.errno is None:
+        # What a network raises is another type, or has no file to be named for.
+        if not (files.is_local(info.path) or isinstance(error, FileNotFoundError)):
             raise
-        raise UsageError(f"{info.path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{info.path}: cannot be read: {damage.one_line(error)}") from error
     if summary.schema is not None:
         try:
             schemas.check_has_columns(info.path, summary.schema, columns)
         except UsageError as error:
-            if reject_bad_files:
+            if bad_file_remedy is None:
                 return _unusable(str(error).removeprefix(info.path).lstrip(": "))
             raise
     return summary

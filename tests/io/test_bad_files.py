@@ -8,6 +8,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from beam_quad.errors import BadFileError, UsageError
 from beam_quad.io import files, rows, splits
@@ -61,6 +62,23 @@ REFUSED = {
         b'{"text": "a", "beam_quad": 1}\n',
         "column 'beam_quad'",
     ),
+    "a pointer of git-lfs": (
+        "a.jsonl",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n",
+        "git lfs pull",
+    ),
+    "a pointer called gzip": ("a.jsonl.gz", b"version https://git-lfs.github.com/", "git lfs pull"),
+    "a pointer called Parquet": ("a.parquet", b"version https://git-lfs.github.com/", "git lfs"),
+    "a page": ("a.jsonl", b"\n<!DOCTYPE html>\n<html>404</html>\n", "HTML or XML"),
+    "a page called Parquet": ("a.parquet", b"<html>404</html>", "HTML or XML"),
+    "a page in gzip": ("a.jsonl.gz", gzip.compress(b"<html>\n</html>\n"), "HTML or XML"),
+    "a zip archive": ("a.json", b"PK\x03\x04" + b"x" * 99, "a zip archive"),
+    "an object over many lines": ("a.json", b'{\n "text": "a"\n}\n', "one object over many lines"),
+    "an object over two lines": ("a.json", b'{"text":\n"a"}', "one object over many lines"),
+    "old line ends": ("a.jsonl", LINE.replace(b"\n", b"\r") * 3, r"tr '.r' '.n'"),
+    "no line ends": ("a.jsonl", LINE.replace(b"\n", b" ") * 3, "without line ends"),
+    "Python's dicts": ("a.jsonl", b"{'text': 'a'}\n", "json.dumps"),
+    "Latin-1": ("a.jsonl", b'{"text": "caf\xe9"}\n' * 3, "iconv -t UTF-8"),
     "only broken rows": ("a.jsonl", b"oops\n", "none of its lines is a JSON object"),
 }
 
@@ -70,6 +88,62 @@ def test_bad_file_is_refused_when_planning(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=match) as refusal:
         splits.plan_input([str(tmp_path / name)])
+    assert "\n" not in str(refusal.value)
+
+
+def test_files_of_which_nothing_can_be_used_are_left_out_when_asked(tmp_path, caplog):
+    (tmp_path / "good.jsonl").write_bytes(LINE)
+    (tmp_path / "good.parquet").write_bytes(GOOD_PARQUET)
+    bad = {
+        "1.parquet": b"", "2.parquet": GOOD_PARQUET[:-9], "3.jsonl.gz": b"", "4.jsonl": b"<html>\n",
+        "5.json": b'{\n "text": "a"\n}\n', "6.jsonl": b'{"error": "none"}\n',
+        "7.parquet": parquet_bytes({"body": ["a"]}),
+    }  # fmt: skip
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    plan = splits.plan_input([str(tmp_path)], reject_bad_files=True)
+    assert sorted(plan.bad_files) == sorted(bad)
+    assert [split.shard for split in plan.splits] == sorted([*bad, "good.jsonl", "good.parquet"])
+    assert plan.num_rows == 2
+    assert "7 of 9 files are left out; the first is" in caplog.text
+
+
+def test_an_input_of_bad_files_alone_is_refused(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(
+        UsageError, match=r"--input: no file can be used; the first is .*a\.parquet"
+    ):
+        splits.plan_input([str(tmp_path)], reject_bad_files=True)
+
+
+def test_a_file_that_may_not_be_read_is_not_left_out(write_lines, monkeypatch):
+    write_lines(LINE, name="in/b.jsonl")
+    path = write_lines(LINE)
+    read = files.open_read
+
+    def deny(wanted, *rest):
+        if wanted == str(path):
+            raise PermissionError(13, "Permission denied", wanted)
+        return read(wanted, *rest)
+
+    monkeypatch.setattr(files, "open_read", deny)
+    with pytest.raises(UsageError, match=r"a\.jsonl: cannot be read: .*Permission denied"):
+        splits.plan_input([str(path.parent)], reject_bad_files=True)
+
+
+def test_a_bad_query_file_names_its_flag_and_no_flag_of_the_corpus(tmp_path):
+    (tmp_path / "q.jsonl").write_bytes(b"<html>\n")
+    with pytest.raises(
+        UsageError, match=r"^--query=.*q\.jsonl: .*HTML.*; repair the file"
+    ) as refusal:
+        splits.plan_input([f"{tmp_path}/*"], is_query=True, flag="--query")
+    assert "--on_bad_file" not in str(refusal.value)
+
+
+def test_a_message_stays_one_line_where_a_name_holds_line_ends(tmp_path):
+    (tmp_path / "a\nb.jsonl").write_bytes(b"<html>\n")
+    with pytest.raises(UsageError, match=r"a\\nb\.jsonl") as refusal:
+        splits.plan_input([str(tmp_path)])
     assert "\n" not in str(refusal.value)
 
 
@@ -141,6 +215,50 @@ def test_all_members_of_a_compressed_file_are_read(tmp_path, codec):
     path.write_bytes(b"".join(map(CODECS[codec], members)))
     expected = [line[10:-2].decode() for line in b"".join(members).splitlines()]
     assert read_everything(path) == expected
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_zeros_that_pad_a_compressed_file_are_no_part_of_it(tmp_path, codec):
+    path = tmp_path / f"a.jsonl.{codec}"
+    member = CODECS[codec](LINE)
+    for padding in (b"\0", b"\0" * 200_000):
+        path.write_bytes(member + padding)
+        assert read_everything(path) == ["a"]
+    path.write_bytes(member + b"\0" * 100 + member)
+    assert read_everything(path) == ["a", "a"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_follows_a_compressed_file_and_is_no_padding_is_damage(tmp_path, codec):
+    path = tmp_path / f"a.jsonl.{codec}"
+    path.write_bytes(CODECS[codec](LINE * 5000) + b"garbage" * 20)
+    plan = splits.plan_input([str(path)])
+    with pytest.raises(BadFileError):
+        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.jsonl.zstd", "zst"), ("a.json.gzip", "gz"), ("a.NDJSON.ZST", "zst")]
+)
+def test_other_names_of_codecs_are_known(tmp_path, name, codec):
+    (tmp_path / name).write_bytes(CODECS[codec](LINE))
+    assert read_everything(tmp_path / name) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["a.parq", "a.parquet.gzip", "a.snappy.parquet", "a.PQ"])
+def test_other_names_of_parquet_are_known(tmp_path, name):
+    (tmp_path / name).write_bytes(GOOD_PARQUET)
+    assert read_everything(tmp_path / name) == ["a"]
+
+
+def test_windows_and_skippable_frames_of_zstd_are_read(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    long = stream.compress(LINE) + stream.flush()
+    skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"note"
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(skippable + long + skippable + CODECS["zst"](LINE))
+    assert read_everything(path) == ["a", "a"]
 
 
 @pytest.mark.parametrize("codec", CODECS)
