@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,41 @@ def test_a_truncated_file_fails_the_run_or_is_left_out_whole(world, tmp_path, ca
     assert manifest["counts"]["bad_files"] == 1
     (row,) = pq.read_table(tmp_path / "b" / "rejected").to_pylist()
     assert (row["shard"], row["row"], row["reason"]) == ("bad.jsonl.gz", None, "bad_file")
+
+
+def test_bad_files_when_planning_and_names_that_are_not_utf8_do_not_stop_a_run(world, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    lines = [json.dumps({"text": text_of(rng, "law")}) for _ in range(300)]
+    (folder / os.fsdecode(b"\xe9.jsonl")).write_text("\n".join(lines))
+    (folder / "page.jsonl").write_text("<html>\n")
+    (folder / "cut.parquet").write_bytes(b"PAR1")
+    (folder / "README.md").write_text("# Texts\n")
+    output = tmp_path / "out"
+    manifest = world.run(output, input=folder, policy="random", on_bad_file="reject")
+    counts = manifest["counts"]
+    assert (counts["read"], counts["bad_files"], counts["rejected"]) == (300, 2, 0)
+    assert manifest["input"]["root"] == str(folder)
+    assert manifest["input"]["passed_over"] == 1
+    refused = pq.read_table(output / "rejected").to_pylist()
+    assert {row["shard"]: (row["row"], row["reason"]) for row in refused} == {
+        "page.jsonl": (None, "bad_file"),
+        "cut.parquet": (None, "bad_file"),
+    }
+    assert all(name.startswith("\\xe9.jsonl#") for name in selected_ids(output))
+
+
+@pytest.mark.parametrize("flag", ["output", "artifacts"])
+@pytest.mark.parametrize("by", ["input", "query"])
+def test_what_an_input_would_find_is_not_written(world, tmp_path, capsys, flag, by):
+    folder = tmp_path / "in"
+    shutil.copytree(world.query, folder)
+    flags = {"output": tmp_path / "out", by: f"{folder}/**"} | {flag: folder / "new"}
+    assert quad.main(world.arguments(**flags)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: --{flag}={folder}/new lies where --{by}={folder}/** would")
+    assert not (folder / "new").exists()
 
 
 def test_jsonl_output_carries_the_rows_as_they_were(world, tmp_path):

@@ -4,8 +4,8 @@ import concurrent.futures
 
 import pytest
 
-from beam_quad.errors import LockedError
-from beam_quad.io import files
+from beam_quad.errors import LockedError, UsageError
+from beam_quad.io import files, finding, splits
 from beam_quad.io.lock import OutputLock
 
 
@@ -49,6 +49,58 @@ def test_a_listing_and_a_request_for_one_file_tell_the_same_version(root):
     assert [info.path[len(root) :] for info in files.find(f"{root}/*/1")] == ["/a/1", "/b/1"]
     assert files.find(f"{root}/b/") == found[2:]
     assert files.find(f"{root}/none") == []
+
+
+def test_an_input_on_a_store_is_found_as_on_a_disk(root):
+    line = b'{"text": "a"}'
+    for name in (
+        "CC-1/a.jsonl",
+        "CC-2/b.jsonl",
+        "CC-3/c.jsonl",
+        "a,b.jsonl",
+        "README.md",
+        "_x/a.jsonl",
+    ):
+        files.write_once(f"{root}/{name}", line)
+    files.write_once(f"{root}/w.jsonl/part-0.jsonl", line)
+    files.write_once(f"{root}/w.jsonl/_SUCCESS", b"")
+    files.write_once(f"{root}/w.jsonl/part-0.crc", b"")
+
+    def found(pattern: str) -> list[str]:
+        plan = splits.plan_input([pattern], input_root=root)
+        return [split.shard for split in plan.splits]
+
+    assert found(f"{root}/CC-{{1,2}}/*.jsonl") == ["CC-1/a.jsonl", "CC-2/b.jsonl"]
+    assert found(f"{root}/a,b.jsonl,{root}/CC-1") == ["CC-1/a.jsonl", "a,b.jsonl"]
+    assert found(f"{root}/*.jsonl") == ["a,b.jsonl", "w.jsonl/part-0.jsonl"]
+    assert found(f"{root}/**/*.jsonl") == found(root)
+    assert splits.plan_input([root]).num_passed_over == 2
+    with pytest.raises(UsageError, match=r"CC-4/\*\.jsonl matches no file"):
+        found(f"{root}/CC-{{3,4}}/*.jsonl")
+
+
+def test_bad_files_on_a_store_are_refused_or_left_out_when_planning(root):
+    for name, content in (("a.jsonl", b'{"text": "a"}'), ("b.parquet", b""), ("c.jsonl.gz", b"")):
+        files.write_once(f"{root}/{name}", content)
+    assert list(splits.plan_input([root], reject_bad_files=True).bad_files) == [
+        "b.parquet",
+        "c.jsonl.gz",
+    ]
+    with pytest.raises(UsageError, match=rf"--input={root}: {root}/(b|c).*on_bad_file=reject"):
+        splits.plan_input([root])
+
+
+def test_planning_asks_a_store_no_more_for_a_glob_than_for_its_name_and_its_files(server, root):
+    files.write_once(f"{root}/a.jsonl", b'{"text": "a"}')
+    counts = []
+    for look in (files.find, lambda pattern: finding.find_files([pattern], "--input", False)):
+        before = len(server.requests())
+        look(f"{root}/*.jsonl")
+        counts.append(len(server.requests()) - before)
+    before = len(server.requests())
+    assert finding.finder_of([f"{root}/{{a,b}},c/*"], f"{root}/out", ["manifest.json"]) is None
+    assert len(server.requests()) == before
+    assert counts[0] == counts[1] <= 3
 
 
 def test_a_folder_of_many_files_is_listed_by_as_many_requests_as_one_of_few(server, root):
