@@ -15,7 +15,10 @@ from typing import Any
 from pipelines import distillation_options, options, parsing
 
 _URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
-_URLS = rf"{_URL}(,{_URL})*"
+# Between braces, one pair in another at most, and between brackets a comma separates no patterns.
+_BRACES = r"\{([^{}\r\n]|\{[^{}\r\n]*\})*\}"
+_GLOB = rf"[a-z][a-z0-9]*://([^,{{\[\r\n]|{_BRACES}|\[[^\]\r\n]+\])+"
+_URLS = rf"{_GLOB}(,{_GLOB})*"
 _NAMED_URLS = rf"[A-Za-z0-9_.-]+={_URLS}"
 _NUMBER = r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 

@@ -74,7 +74,7 @@ def test_a_pattern_takes_what_the_pipeline_takes(metadata):
         if parameter.default_value and parameter.regexes:
             assert re.fullmatch(parameter.regexes[0], parameter.default_value), parameter.name
     good = {
-        "input": "gs://b/a b/*.parquet,s3://c/**", "query_group": "code=gs://b/c,gs://b/d,law=gs://b/l",
+        "input": "gs://b/a b/{1,2{3,4}}/*[,].parquet,s3://c/**", "query_group": "code=gs://b/c,gs://b/d,law=gs://b/l",
         "query_weight": "code=2,law=0.5", "accelerator": ACCELERATOR, "layers": "last:4", "tau": "-1e-3",
         "normalize": "true", "device": "cuda:1", "output": "gs://b/{date}", "budget_tokens": "1.5T",
     }  # fmt: skip
