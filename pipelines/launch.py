@@ -6,14 +6,17 @@ import json
 import math
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
 
@@ -34,10 +37,6 @@ from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look
 from pipelines.run_options import RunOptions
 
-# How Beam's validator says that an option is missing.
-_MISSING_OPTION = re.compile(r"Missing (?:required|GCS path) option: (\w+)\.")
-# By what its validator does not know: the place for staging is then the temporary one.
-_HAVE_A_DEFAULT = ("staging_location",)
 _LINE = 300
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
@@ -117,6 +116,8 @@ def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Option
     inputs = look(options)
     chain = wiring.build(options, inputs)
     output = files.absolute(options.output)
+    _check_folder("output", options.output)
+    _check_folder("artifacts", options.artifacts or options.output)
     is_complete = _check_output(output, chain.identity)
     if not is_complete:
         _check_writable("output", options.output)
@@ -205,6 +206,11 @@ def _check_accelerator(options: RunOptions, beam_arguments: Sequence[str]) -> No
         )
 
 
+def _check_folder(flag: str, folder: str) -> None:
+    if files.is_local(folder) and os.path.isfile(folder):
+        raise UsageError(f"--{flag}={folder} is a file; pass a folder, or a name that is free")
+
+
 def _check_writable(flag: str, folder: str) -> None:
     if not files.is_local(folder):
         return
@@ -246,17 +252,30 @@ def _check_runner(options: PipelineOptions) -> None:
         raise UsageError(
             f"--runner={name} is no runner of Beam's{why}; pass one of {names}"
         ) from error
-    lacking, wrong = [], []
-    for line in PipelineOptionsValidator(options, runner).validate():
-        missing = _MISSING_OPTION.fullmatch(line)
-        if missing is None:
-            wrong.append(line)
-        elif missing[1] not in _HAVE_A_DEFAULT:
-            lacking.append(f"--{missing[1]}")
-    if lacking:
-        wrong.insert(0, f"pass {', '.join(lacking)}")
+    if name in _SUBMITTING_RUNNERS:
+        _check_dataflow(options, runner)
+    try:
+        wrong = PipelineOptionsValidator(options, runner).validate()
+    except Exception as error:  # Whatever a client raises: of Dataflow it looks at buckets.
+        wrong = [error]
     if wrong:
-        raise UsageError(f"--runner={name}: {_in_a_line('; '.join(dict.fromkeys(wrong)))}")
+        raise UsageError(f"--runner={name}: {_in_a_line(' '.join(map(str, wrong)))}")
+
+
+def _check_dataflow(options: PipelineOptions, runner: Any) -> None:
+    # Beam's validator would make a bucket where none is named, or try to for minutes.
+    cloud = options.view_as(GoogleCloudOptions)
+    places = {"temp_location": cloud.temp_location, "staging_location": cloud.staging_location}
+    lacking = {
+        "project": cloud.project,
+        "region": cloud.region or runner.get_default_gcp_region(),
+        "temp_location": cloud.temp_location or cloud.staging_location,
+    }
+    if names := [f"--{name}" for name, value in lacking.items() if not value]:
+        raise UsageError(f"--runner=DataflowRunner needs {', '.join(names)}")
+    for name, place in places.items():
+        if place and not place.startswith("gs://"):
+            raise UsageError(f"--{name}={place} must be a folder of Cloud Storage, gs://...")
 
 
 def _in_a_line(error: object) -> str:

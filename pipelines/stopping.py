@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 # A store that does not answer must not keep a process that was told to end.
@@ -88,7 +88,7 @@ def _stop(number: signal.Signals) -> None:
     with contextlib.suppress(Exception):
         job = _release()
     with contextlib.suppress(Exception):
-        _end_all(_descendants(os.getpid()))
+        _end_children()
     if job:
         end(f"job {job}, if it was submitted, goes on; run the same command when it has ended")
     end(_GO_ON)
@@ -120,14 +120,16 @@ def _silence() -> int | None:
     return None
 
 
-def _end_all(processes: Sequence[int]) -> None:
+def _end_children() -> None:
+    processes: set[int] = set()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        alive = set(processes) & _table().keys()
-        for process in alive:
+        # Again, as they may have started others; those found before may have lost their parent.
+        processes |= set(_descendants(os.getpid()))
+        for process in processes & _table().keys():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
         until = time.monotonic() + _CHILDREN_S
-        while set(processes) & _table().keys() and time.monotonic() < until:
+        while processes & _table().keys() and time.monotonic() < until:
             time.sleep(_POLL_S)
 
 

@@ -204,6 +204,9 @@ class _LockFile:
                 if _is_same_file(descriptor, self._path):
                     yield descriptor
                     return
+            except OSError as error:
+                error.filename = error.filename or self._path
+                raise
             finally:
                 os.close(descriptor)
 

@@ -1,8 +1,10 @@
 import concurrent.futures
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -121,3 +123,63 @@ def test_of_many_at_once_one_gets_the_lock(tmp_path):
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(try_to_acquire, range(64))) == 1
+
+
+@pytest.fixture
+def without_flock(request, monkeypatch):
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+
+
+NO_FLOCK = pytest.mark.parametrize(
+    "without_flock", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK], indirect=True
+)
+
+
+@NO_FLOCK
+def test_a_disk_without_flock_is_locked_all_the_same(tmp_path, without_flock):
+    first = OutputLock(str(tmp_path))
+    first.acquire()
+    with pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        OutputLock(str(tmp_path)).acquire()
+    first.release()
+    OutputLock(str(tmp_path)).acquire()
+
+
+@pytest.mark.parametrize("without_flock", [errno.ENOSYS], indirect=True)
+def test_a_lock_taken_with_flock_counts_where_there_is_none(tmp_path, without_flock):
+    owner = dataclasses.replace(Owner.here(), host="elsewhere", token="0")
+    files.write_once(f"{tmp_path}/_run/lock", owner.dump())
+    with pytest.raises(LockedError, match="elsewhere"):
+        OutputLock(str(tmp_path)).acquire()
+    OutputLock(str(tmp_path)).acquire(take_over=True)
+    assert not (tmp_path / "_run" / "lock").exists()
+
+
+@pytest.mark.parametrize("without_flock", [errno.EIO], indirect=True)
+def test_a_disk_that_fails_is_no_disk_without_flock(tmp_path, without_flock):
+    with pytest.raises(OSError, match=f"{tmp_path}/_run/lock"):
+        OutputLock(str(tmp_path)).acquire()
+
+
+def test_the_line_about_a_job_says_what_frees_its_lock(output):
+    launcher = OutputLock(output)
+    launcher.acquire()
+    launcher.name_job("PortableRunner/a")
+    launcher.release()
+    with pytest.raises(LockedError, match="has ended, pass --take_over"):
+        OutputLock(output).acquire()
+    OutputLock(output).acquire(take_over=True)
+
+
+def test_a_lock_released_for_good_is_not_taken_again_by_its_process(output):
+    ending = OutputLock(output)
+    ending.acquire()
+    assert ending.release_for_good() == ""
+    again = threading.Thread(target=ending.acquire, daemon=True)
+    again.start()
+    again.join(0.2)
+    assert again.is_alive()
+    OutputLock(output).acquire()

@@ -1,7 +1,11 @@
+import errno
+import os
+
 import pytest
+from apache_beam.io.filesystem import BeamIOError
 
 from beam_quad.errors import BadFileError, UsageError
-from pipelines.failures import known_cause
+from pipelines.failures import known_cause, refusing
 
 JOB_SERVER = """Pipeline quad-1 failed in state FAILED: java.lang.RuntimeError: Error from 1-1: Traceback (most recent call last):
   File "worker.py", line 1, in process
@@ -44,3 +48,48 @@ def test_a_job_that_somebody_cancelled_is_said_to_be(state):
 @pytest.mark.parametrize("error", [RuntimeError("worker lost"), KeyError("beam_quad.errors")])
 def test_what_is_not_ours_stays_what_it_is(error):
     assert known_cause(error) is None
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/out/a.npy")
+
+
+def wrapped(error: Exception) -> Exception:
+    outer = RuntimeError(f"{type(error).__name__}: {error} [while running 'Do/Infer']")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FULL,
+        wrapped(FULL),
+        # Of a worker process, or of a cluster, whose text alone arrives.
+        RuntimeError(str(wrapped(FULL))),
+        RuntimeError(f"error from worker:\nTraceback ...\nRuntimeError: {wrapped(FULL)}\n\tat org.apache.beam"),
+        BeamIOError("Rename failed", {"/disk/out/a.npy": OSError(errno.ENOSPC, "full")}),
+    ],
+)  # fmt: skip
+def test_a_full_disk_is_said_with_the_path_and_the_remedy(error):
+    known = str(known_cause(error))
+    assert known.startswith("/disk/out/a.npy: No space left on device; make room")
+    assert known.endswith("run the same command to go on")
+    assert not isinstance(known_cause(error), UsageError)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_what_a_disk_refuses_when_planning_is_refused(number):
+    with pytest.raises(UsageError, match=f"^/a: {os.strerror(number)}; "), refusing():
+        raise wrapped(OSError(number, os.strerror(number), "/a"))
+
+
+def test_a_file_that_a_bug_did_not_write_is_no_fault_of_the_disk():
+    missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/disk/out/a.npy")
+    assert known_cause(wrapped(missing)) is None
+    with pytest.raises(FileNotFoundError), refusing():
+        raise missing
+
+
+def test_what_is_refused_keeps_its_own_words_over_those_of_a_disk():
+    with pytest.raises(UsageError, match=r"^pass a token$"), refusing():
+        raise UsageError("pass a token") from PermissionError(errno.EACCES, "no", "/a")

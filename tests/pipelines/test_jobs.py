@@ -1,5 +1,6 @@
 """What is asked of Dataflow and of Flink, over HTTP, before a lock is taken over."""
 
+import concurrent.futures
 import dataclasses
 import http.server
 import json
@@ -10,8 +11,11 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2_grpc
+from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import dataflow_v1beta3 as dataflow
 from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
@@ -139,6 +143,14 @@ def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_submitted(
         (["--runner=FlinkRunner", "--flink_master=h:1", "--environment_type=LOOPBACK"], ""),
         (["--runner=PortableRunner", "--job_endpoint=h:1", "--job_name=q"], "PortableRunner/q"),
         (["--runner=PrismRunner"], ""),
+        (["--runner=PortableRunner", "--job_endpoint=embed"], ""),
+        (["--runner=FlinkRunner", "--job_endpoint=h:1", "--job_name=q"], "FlinkRunner/q"),
+        (["--runner=SparkRunner"], ""),
+        (
+            ["--runner=SparkRunner", "--spark_master_url=spark://h:1", "--job_name=q"],
+            "SparkRunner/q",
+        ),
+        (["--runner=SparkRunner", "--job_endpoint=h:1", "--job_name=q"], "SparkRunner/q"),
     ],
 )
 def test_a_job_is_named_with_its_service_where_it_outlives_its_launcher(flags, name):
@@ -163,3 +175,38 @@ def test_a_launcher_that_lives_holds_the_lock_before_its_job_is_there(tmp_path):
     lock.name_job("flink:h/a")
     with pytest.raises(LockedError):
         OutputLock(str(tmp_path), lambda owner: True).acquire()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--runner=PortableRunner"], "needs --job_endpoint"),
+        (["--runner=PortableRunner", "--job_endpoint=127.0.0.1:1"], "at --job_endpoint=127.0.0.1:1 "),
+        (["--runner=SparkRunner", "--job_endpoint=127.0.0.1:1"], "at --job_endpoint=127.0.0.1:1 "),
+        (["--runner=FlinkRunner", "--job_endpoint=127.0.0.1:1"], "at --job_endpoint=127.0.0.1:1 "),
+        (["--runner=SparkRunner", "--spark_master_url=spark://127.0.0.1:1"], "at --spark_master_url="),
+        (["--runner=SparkRunner", "--spark_submit_uber_jar"], "needs --spark_rest_url"),
+        (["--runner=SparkRunner", "--spark_submit_uber_jar", "--spark_rest_url=http://127.0.0.1:1"], "at --spark_rest_url="),
+        (["--runner=FlinkRunner", "--job_server_java_launcher=no-such-java"], "no-such-java, which is not there"),
+    ],
+)  # fmt: skip
+def test_a_job_server_that_is_not_there_is_refused_at_once(flags, words):
+    with pytest.raises(UsageError, match=words):
+        jobs.check_service(PipelineOptions(flags))
+
+
+def test_a_server_that_is_no_job_server_is_refused(address):
+    options = PipelineOptions(["--runner=PortableRunner", f"--job_endpoint={address}"])
+    with pytest.raises(UsageError, match="no job server answers"):
+        jobs.check_service(options)
+
+
+def test_a_job_server_that_answers_is_taken():
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(LocalJobServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    jobs.check_service(
+        PipelineOptions(["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{port}"])
+    )
+    server.stop(0)

@@ -1,0 +1,44 @@
+import argparse
+
+import pytest
+
+from beam_quad.errors import UsageError
+from pipelines import distillation_options, options
+from pipelines.parsing import count
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1000", 1000), ("10_000", 10_000), ("1e9", 10**9), ("2k", 2000), ("500M", 500 * 10**6), ("30B", 30 * 10**9),
+        ("30b", 30 * 10**9), ("1.5T", 1_500 * 10**9), ("0.5K", 500), ("-5", -5),
+        # A float would be off by one.
+        ("9007199254740993", 2**53 + 1), ("9007199254740.993k", 2**53 + 1),
+    ],
+)  # fmt: skip
+def test_a_count_is_read_exactly(text, value):
+    assert count(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1.5", "1e-3", "0.0001k", "1.00000000000000000000000000000000001", "", "many", "30G", "1,000", "nan", "inf", "1__0", "1e99"],
+)  # fmt: skip
+def test_what_is_no_count_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        count(text)
+
+
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [
+        (options, ("budget_tokens", "curvature_examples", "reserve_examples", "num_clusters", "max_batch_tokens")),
+        (distillation_options, ("budget_tokens", "budget_examples", "num_landmarks", "curvature_examples", "reserve_examples", "sketch_dim", "sketch_entries")),
+    ],
+)  # fmt: skip
+def test_counts_may_be_written_short_and_a_wrong_one_names_its_flag(own, names):
+    for name in names:
+        required = ["--input=i", "--output=o", "--budget_tokens=1"]
+        assert getattr(own.parser().parse_args([*required, f"--{name}=2k"]), name) == 2000
+        with pytest.raises(UsageError, match=rf"--{name}: must be a whole number.* got '2\.5'"):
+            own.parser().parse_args([*required, f"--{name}=2.5"])
