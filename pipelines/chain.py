@@ -101,7 +101,8 @@ class _QuadBuilder(Builder):
         # The pilot is scored one way, the rounds after it maybe another.
         ways = (scoring.key, options.scoring)
         folder = self.folder("rounds", blocks, *ways, policy, weights)
-        bandit = Bandit(policy, blocks, self._pass_over(blocks), folder)
+        bandit = Bandit(policy, blocks, folder)
+        self._pass_over(blocks, folder)
         combined = None
         if len(weights) > 1:
             # Named by the pilot alone, which no budget changes.
@@ -119,12 +120,10 @@ class _QuadBuilder(Builder):
         self.tasks.append(select.CutBlocks(self.corpus, bandit, num_rounds, assignments, path))
         return select.BlockSelection(bandit, num_rounds, assignments, path)
 
-    def _pass_over(self, blocks: str | None) -> str:
-        """Adds the stage that counts what is too long for the budget; returns its folder."""
+    def _pass_over(self, blocks: str | None, folder: str) -> None:
+        """Adds the stage that counts what is too long for the budget."""
         assignments = self.folders["assignments"]
-        folder = self.folder("passed_over", blocks or assignments, self.budget)
         self.tasks.append(candidates.CountPassedOver(self.corpus, assignments, blocks, folder))
-        return folder
 
     def _propagated(self, pulled: within_clusters.Pulled) -> within_clusters.PropagatedSelection:
         """Adds the stages that predict, from the scored examples, which others to take."""
@@ -212,7 +211,10 @@ class _QuadBuilder(Builder):
         if policy == "random":
             return score.Random()
         if policy == "cluster_uniform":
-            return select.EqualClusters(self.folders["assignments"], self._pass_over(None))
+            assignments = self.folders["assignments"]
+            folder = self.folder("passed_over", assignments, self.budget)
+            self._pass_over(None, folder)
+            return select.EqualClusters(assignments, folder)
         if policy == "perplexity":
             return score.MiddleScore(
                 self._score(score.PerplexityScoring(self.proxy(), self.inputs.proxy_fingerprint))

@@ -62,13 +62,11 @@ class Bandit:
     Args:
       policy: Its rules; `samples_per_pull` is read from the blocks.
       blocks_dir: Folder of `CountBlocks` and `GatherCandidates`.
-      passed_over_dir: Folder of `CountPassedOver`.
-      folder: Where the rounds go.
+      folder: Where the rounds go; folder of `CountPassedOver`.
     """
 
     policy: QuadPolicy
     blocks_dir: str
-    passed_over_dir: str
     folder: str
 
     def round_path(self, number: int) -> str:
@@ -103,7 +101,7 @@ class Bandit:
         return np.asarray(tokens <= longest)
 
     def _passed_over(self) -> tuple[int, Blocks | None]:
-        return load_passed_over(self.passed_over_dir)
+        return load_passed_over(self.folder)
 
     def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys.
