@@ -10,7 +10,8 @@ holds more than its own rows and a bounded sample:
 2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `RoundRobin` plays all rounds on
    them and notes at which step each target's cut came to which priority. The step of any example is then the first step at which a
    target's cut comes to it, found from its own scores alone.
-3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus.
+3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus. Examples that are
+   too long for the budget (`records.Budget.longest`) have no priority from the start.
 
 Where there are at most `limit` contenders the result is round-robin to the example. Beyond that (50 B tokens are 50 M examples
 or more, of which a shortlist for each target would be gigabytes, and rounds played one by one are as many passes) the sample plays

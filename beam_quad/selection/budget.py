@@ -35,7 +35,8 @@ class CutExamples:
     def threshold(self, bucket: int, budget_tokens: int) -> np.uint64:
         """Finds the highest draw that is still taken from a bucket.
 
-        The example in which the budget ends is taken, so that a budget is met to within one example, from above.
+        The example in which the budget ends is taken, so that a budget is met to within one example, from above. None of
+        them is longer than `records.Budget.longest`.
 
         Returns:
           The draw, uint64; `MAX_DRAW` where the whole bucket fits.

@@ -21,7 +21,7 @@ class Ranking(Protocol):
         """How many rankings there are."""
 
     def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Returns uint64 [n, num_rankings], higher first; 0 for rows that cannot be taken."""
+        """Returns uint64 [n, num_rankings], higher first; 0 for rows that are no candidates (`Corpus.is_candidate`)."""
 
 
 @dataclasses.dataclass

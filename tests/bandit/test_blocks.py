@@ -141,3 +141,11 @@ def test_a_group_of_arms_holds_two_thousand_candidates_and_there_are_at_most_256
     assert num_groups(candidates, 10) == 13_000 // 2048
     assert num_groups(candidates[:5], 10) == 1
     assert num_groups(np.full(200_000, 50), 10) == 256
+
+
+def test_blocks_without_a_part_lose_its_tokens_and_keep_their_candidates():
+    whole, part = some_blocks(1), some_blocks(2, 5)
+    left = (whole + part).without(part)
+    np.testing.assert_array_equal(left.tokens, whole.tokens)
+    np.testing.assert_array_equal(left.candidates, whole.candidates + part.candidates)
+    np.testing.assert_array_equal(left.examples, whole.examples + part.examples)

@@ -103,6 +103,16 @@ def test_planning_asks_a_store_no_more_for_a_glob_than_for_its_name_and_its_file
     assert counts[0] == counts[1] <= 3
 
 
+def test_the_version_of_an_object_is_that_of_its_content(root):
+    for name, data in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        files.write_once(f"{root}/{name}", data)
+    first, copy, other = (info.version for info in files.find(root))
+    assert first == copy
+    assert first != other
+    files.write_once(f"{root}/a", b"one", replace=True)
+    assert files.stat(f"{root}/a").version == first
+
+
 def test_a_folder_of_many_files_is_listed_by_as_many_requests_as_one_of_few(server, root):
     counts = []
     for num_files in (2, 20):
