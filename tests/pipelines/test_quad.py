@@ -190,6 +190,8 @@ def test_a_baseline_meets_the_budget(world, tmp_path, policy):
         assert share > 0.5
     if policy in ("random", "cluster_uniform"):
         assert share < 0.4
+    clusters = {row["cluster"] for row in selected(tmp_path / "out")}
+    assert clusters == set(range(12)) if policy == "cluster_uniform" else clusters == {None}
 
 
 def test_instance_acceptance_takes_only_what_it_scored(world, tmp_path):

@@ -8,7 +8,6 @@ from beam_quad.selection import (
     NUM_LEVELS,
     BudgetSearch,
     amounts_of,
-    cut_draws,
     even_ranks,
     is_reached,
     nearest_ranks,
@@ -23,11 +22,13 @@ def keys_of(count):
     return seeding.keys(f"part-0#{i}" for i in range(count))
 
 
-def test_equal_ranks_are_taken_in_the_order_of_the_lowest_draw():
+def test_equal_ranks_are_taken_in_the_order_of_the_draw_by_which_blocks_are_cut():
     keys = keys_of(200)
     ranks = np.arange(200) // 50 * 1.0
     packed = pack_ranks(ranks, keys, seed=3)
-    np.testing.assert_array_equal(np.argsort(~packed), np.lexsort((cut_draws(3, keys), -ranks)))
+    np.testing.assert_array_equal(
+        np.argsort(~packed), np.lexsort((seeding.mix(3, "cut", keys), -ranks))
+    )
     assert (pack_ranks(ranks, keys, seed=4) != packed).any()
 
 
