@@ -52,11 +52,13 @@ class ListWeights:
       order: Positions of the examples that have a weight, the largest first, int64 [k].
       eta: η, in units of the loss.
       solved: The weights of all, and how they were found.
+      num_shared: How many of those that have a weight the first order takes too.
     """
 
     order: Array
     eta: float
     solved: SecondOrderWeights
+    num_shared: int
 
 
 def solve_list(
@@ -84,7 +86,7 @@ def solve_list(
     eta = steps * newton_step(influence, interactions, first)
     solved = solve_for_budget(influence, interactions, eta, amounts, budget, total)
     order = np.argsort(-solved.weights, kind="stable")[: int(np.sum(solved.weights > 0))]
-    return ListWeights(order, eta, solved)
+    return ListWeights(order, eta, solved, int(np.sum(is_taken[order])))
 
 
 def share_weights(

@@ -203,7 +203,7 @@ class SolveSecondOrder(Task):
             "active_sets": solved.num_active_sets,
             "single_changes": solved.num_changes,
             "shortlist": len(p),
-            "shared_with_first_order": np.sum(is_taken[at][order]),
+            "shared_with_first_order": result.num_shared,
         }
         files.write_once(self._path(piece), archives.dump(**solution))
         return Tally({"targets": 1})

@@ -62,6 +62,8 @@ def test_weights_are_optimal_at_steps_that_are_measured_along_the_first_order(st
     assert (slope >= slope[w > 0].mean() - 1e-8).all()
     assert set(found.order.tolist()) == set(np.flatnonzero(w > 0).tolist())
     assert (np.diff(w[found.order]) <= 0).all()
+    # The first order takes the first five.
+    assert found.num_shared == np.count_nonzero(w[:5] > 0)
     assert amounts[found.order].sum() >= budget
 
 
