@@ -25,6 +25,7 @@ class Reason(enum.StrEnum):
     BAD_TOKENS = "bad_tokens"
     NOT_FINITE = "not_finite"
     BAD_FILE = "bad_file"
+    NO_EMBEDDING = "no_embedding"
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -182,13 +182,13 @@ class Builder:
 
     def embed(self) -> None:
         """Adds the stages that read the corpus."""
-        options = self._options
+        options, proxy = self._options, self.inputs.proxy
         self.tasks.append(
             EmbedExamples(
                 self.corpus,
                 self.inputs.embedder,
-                None if options.tokens_column else options.proxy_model,
-                options.proxy_revision,
+                None if proxy is None or options.tokens_column else proxy.path,
+                None if proxy is None else proxy.revision,
                 options.on_bad_file == "reject",
             )
         )

@@ -3,7 +3,6 @@
 from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
-from beam_quad.gradients.proxy import load_skeleton
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
 from beam_quad.io.seen import content_hash
@@ -134,7 +133,7 @@ class _DistillationBuilder(Builder):
                     f"--optimizer_state={options.optimizer_state} is not there; write it with "
                     "beam_quad.gradients.optimizer.export_optimizer_state"
                 )
-            model = load_skeleton(self.proxy())
+            model = self.inputs.skeleton
             with files.local_copy(options.optimizer_state) as path:
                 load_adam(path, model, find_blocks(model, options.layers))
                 version = self.files["optimizer_state"] = content_hash(path)

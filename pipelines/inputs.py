@@ -2,19 +2,36 @@
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
-from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, embedder_fingerprint
+import torch
+
+from beam_quad.embedding import (
+    AnyEmbedderSpec,
+    EmbedderSpec,
+    JvpSpec,
+    embedder_costs,
+    embedder_fingerprint,
+)
 from beam_quad.embedding.jvp_costs import first_blocks
 from beam_quad.embedding.spec import JVP_DIM
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import ProxySpec, content_fingerprint, load_skeleton, load_tokenizer
+from beam_quad.gradients.proxy import (
+    ProxySpec,
+    content_fingerprint,
+    load_proxy,
+    load_skeleton,
+    load_tokenizer,
+    require_tokens,
+)
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
 from beam_quad.io.finding import finder_of
 from beam_quad.io.output import WEIGHT, written_names
 from beam_quad.io.seen import SeenFiles
 from beam_quad.io.splits import InputPlan, plan_input
+from beam_quad.transforms.cache import cached_proxy
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
@@ -36,8 +53,9 @@ class Inputs:
       corpus: The plan of the corpus.
       query: The plan of each query group's files.
       query_counts: How many texts of each can be used.
-      proxy: The proxy model, or None.
+      proxy: The proxy model, or None; of a hub id the commit that its revision resolves to.
       proxy_fingerprint: Its content.
+      skeleton: The proxy's model without its weights, or None if no text passes through it.
       embedder: The embedder, or None where nothing is embedded.
       embedder_fingerprint: Its content.
       seen: What is known of the corpus's files by their content.
@@ -48,13 +66,14 @@ class Inputs:
     query_counts: dict[str, QueryCounts]
     proxy: ProxySpec | None
     proxy_fingerprint: str
+    skeleton: Any
     embedder: AnyEmbedderSpec | None
     embedder_fingerprint: str
     seen: SeenFiles
 
 
 def look(options: RunOptions) -> Inputs:
-    """Looks at the input, the query set and the models.
+    """Looks at the input, the query set and the models; no weights are read.
 
     Raises:
       UsageError: One line, if anything is missing or cannot be used.
@@ -79,23 +98,26 @@ def look(options: RunOptions) -> Inputs:
         )
     query = plan_query(options) if options.needs_query else {}
     proxy, proxy_fingerprint = _proxy(options), ""
-    skeleton = None
+    skeleton = tokenizer = None
     if proxy is not None:
         proxy_fingerprint = content_fingerprint(proxy.path, proxy.revision)
+        proxy = dataclasses.replace(proxy, revision=_commit(proxy_fingerprint))
+        tokenizer = load_tokenizer(proxy.path, proxy.revision)
         if options.needs_proxy or (options.needs_embeddings and options.embedder == "jvp"):
             skeleton = load_skeleton(proxy)
+            require_tokens(tokenizer, skeleton, proxy)
         if options.needs_proxy and options.needs_query:
             find_blocks(skeleton, options.layers)
     # Where no loss is computed, no text is too short for one.
-    has_loss = proxy is not None and options.needs_proxy and options.needs_query
-    tokenizer = load_tokenizer(proxy.path, proxy.revision) if proxy and has_loss else None
-    counts = {name: count_texts(name, plan, options, tokenizer) for name, plan in query.items()}
-    embedder, embedder_print = None, ""
-    if options.needs_embeddings:
-        is_jvp = options.embedder == "jvp"
-        embedder = _jvp(options, proxy, skeleton) if is_jvp else _encoder(options)
-        embedder_print = embedder_fingerprint(embedder, proxy_fingerprint)
-    return Inputs(corpus, query, counts, proxy, proxy_fingerprint, embedder, embedder_print, seen)
+    has_loss = options.needs_proxy and options.needs_query
+    counts = {
+        name: count_texts(name, plan, options, tokenizer if has_loss else None)
+        for name, plan in query.items()
+    }
+    embedder, embedder_print = _embedder(options, proxy, proxy_fingerprint, skeleton)
+    return Inputs(
+        corpus, query, counts, proxy, proxy_fingerprint, skeleton, embedder, embedder_print, seen
+    )
 
 
 def _check_apart(options: RunOptions) -> None:
@@ -114,6 +136,32 @@ def _check_apart(options: RunOptions) -> None:
             )
 
 
+def try_proxy(inputs: Inputs, keep: bool) -> None:
+    """Loads the proxy, if texts are to pass through it, and tries it on a few tokens.
+
+    Args:
+      inputs: What `look` found.
+      keep: Whether this process does the work too, and so need not load the model again.
+
+    Raises:
+      UsageError: If the model cannot be used, as `load_proxy` says.
+    """
+    if inputs.proxy is None or inputs.skeleton is None:
+        return
+    if keep:
+        cached_proxy(inputs.proxy)
+        return
+    load_proxy(inputs.proxy)
+    # The workers need the memory, which torch would hold for this process.
+    torch.cuda.empty_cache()
+
+
+def _commit(fingerprint: str) -> str | None:
+    """The commit of a hub id; None for a folder."""
+    found = re.match(r"hub:[^@]*@(\w+)", fingerprint)
+    return found[1] if found else None
+
+
 def _proxy(options: RunOptions) -> ProxySpec | None:
     if options.proxy_model is None:
         return None
@@ -129,7 +177,27 @@ def _proxy(options: RunOptions) -> ProxySpec | None:
     )
 
 
+def _embedder(
+    options: RunOptions, proxy: ProxySpec | None, proxy_fingerprint: str, skeleton: Any
+) -> tuple[AnyEmbedderSpec | None, str]:
+    """Looks at the embedder; gives it, with the commit of a hub id, and its content."""
+    if not options.needs_embeddings:
+        return None, ""
+    if options.embedder == "jvp":
+        products = _jvp(options, proxy, skeleton)
+        return products, embedder_fingerprint(products, proxy_fingerprint)
+    encoder = _encoder(options)
+    fingerprint = embedder_fingerprint(encoder)
+    encoder = dataclasses.replace(encoder, revision=_commit(fingerprint))
+    embedder_costs(encoder)
+    return encoder, fingerprint
+
+
 def _encoder(options: RunOptions) -> EmbedderSpec:
+    if options.embedder == "hashing" and options.embedder_prompt is not None:
+        raise UsageError(
+            "--embedder_prompt is for sentence encoders, and --embedder=hashing counts words; leave it out"
+        )
     return EmbedderSpec(
         name=options.embedder,
         revision=options.embedder_revision,
@@ -137,6 +205,7 @@ def _encoder(options: RunOptions) -> EmbedderSpec:
         num_threads=options.threads,
         dim=options.embedder_dim,
         max_tokens=options.embedder_max_tokens,
+        prompt=options.embedder_prompt,
     )
 
 
@@ -151,6 +220,10 @@ def _jvp(options: RunOptions, proxy: ProxySpec | None, skeleton: Any) -> JvpSpec
             raise UsageError(
                 f"--{flag} is not for --embedder=jvp, which reads one window with the proxy: pass --{instead}"
             )
+    if options.embedder_prompt is not None:
+        raise UsageError(
+            "--embedder_prompt is for sentence encoders, not --embedder=jvp; leave it out"
+        )
     first_blocks(skeleton, options.jvp_blocks)
     return JvpSpec(
         proxy,

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
+    DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
@@ -34,7 +35,7 @@ from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
-from pipelines.inputs import Inputs, look
+from pipelines.inputs import Inputs, look, try_proxy
 from pipelines.run_options import RunOptions
 
 _LINE = 300
@@ -124,6 +125,9 @@ def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Option
         _check_writable("artifacts", options.artifacts or options.output)
         for name, counts in inputs.query_counts.items():
             print(counts.line(name), file=sys.stderr)
+        if beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS:
+            direct = beam_options.view_as(DirectOptions)
+            try_proxy(inputs, keep=direct.direct_running_mode != "multi_processing")
     return _Launch(beam_options, inputs, chain, output, is_complete)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderCosts, JvpSpec, embedder_costs
 from beam_quad.embedding.jvp_costs import jvp_costs
-from beam_quad.gradients.proxy import ProxySpec, load_skeleton, load_tokenizer
+from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io.batches import Columns, RowBatch
@@ -25,7 +25,6 @@ from pipelines.run_options import RunOptions
 
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
-_DEFAULT_CONTEXT = 1024
 
 
 def embedding_costs(spec: AnyEmbedderSpec, skeleton: object, context_length: int) -> EmbedderCosts:
@@ -72,9 +71,9 @@ class Models:
     @classmethod
     def of(cls, inputs: Inputs) -> "Models | None":
         """Reads the proxy's shapes; None where there is no proxy or nothing is embedded."""
-        if inputs.proxy is None or inputs.embedder is None:
+        if inputs.proxy is None or inputs.skeleton is None or inputs.embedder is None:
             return None
-        return cls(inputs.proxy, load_skeleton(inputs.proxy), inputs.embedder)
+        return cls(inputs.proxy, inputs.skeleton, inputs.embedder)
 
 
 def shared_workload(
@@ -103,8 +102,7 @@ def shared_workload(
         for plan in inputs.query.values()
     )
     scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))
-    positions = getattr(skeleton.config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
-    context_length = options.context_length or min(positions, _DEFAULT_CONTEXT)
+    context_length = default_context_length(skeleton.config, proxy)
     mean_tokens = _mean_tokens(inputs.corpus, columns, tokenizer)
     embedding = embedding_costs(embedder, skeleton, context_length)
     return Workload(

@@ -28,6 +28,7 @@ class RunOptions:
     embedder_revision: str | None
     embedder_dim: int | None
     embedder_max_tokens: int | None
+    embedder_prompt: str | None
     jvp_blocks: int
     jvp_tangents: int
     artifacts: str | None
@@ -169,6 +170,10 @@ def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -
     add("--embedder_revision", help="its revision on the hub")
     add("--embedder_dim", type=int, help="dimension to keep; hashing: buckets (512)")
     add("--embedder_max_tokens", type=int, help="tokens of a text to embed; default the encoder's")
+    add(
+        "--embedder_prompt",
+        help="put before every text that is embedded, as 'query: '; default the encoder's own",
+    )
     add("--jvp_blocks", type=int, default=4, help="of --embedder=jvp: blocks of the proxy passed")
     add("--jvp_tangents", type=int, default=2, help="of --embedder=jvp: products, concatenated")
     add("--layers", default="attention", help="attention, mlp, all, last:N or regex:R")

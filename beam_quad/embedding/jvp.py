@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from beam_quad.embedding.norms import unit_rows
 from beam_quad.embedding.spec import JVP_BLOCKS, JVP_DIM, JVP_TANGENTS
-from beam_quad.errors import IntegrityError
 from beam_quad.gradients import passes
 from beam_quad.gradients.hadamard import random_signs
 from beam_quad.gradients.jvp import LowerBlocks
@@ -73,22 +73,12 @@ class JvpEmbedder:
         return self._proxy.num_halvings
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds texts, float32 [num_texts, dim], unit rows; see `Embedder.embed`.
-
-        Raises:
-          IntegrityError: If the products of a text are all zero or not finite.
-        """
+        """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite product; see `Embedder.embed`."""
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         windows = self._windows(texts)
         vectors = passes.with_halving(self._proxy, lambda tokens: self._embed(windows, tokens))
-        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        is_bad = ~(torch.isfinite(norms) & (norms > 0)).flatten()
-        if is_bad.any():
-            text = texts[int(is_bad.nonzero()[0])]
-            raise IntegrityError(f"no finite, non-zero product for {text[:80]!r}")
-        unit: np.ndarray = (vectors / norms).float().cpu().numpy()
-        return unit
+        return unit_rows(vectors.cpu().numpy()).astype(np.float32, copy=False)
 
     def _windows(self, texts: Sequence[str]) -> list[Window]:
         """Takes the first window of each text."""

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from beam_quad.embedding import hashing
 from beam_quad.embedding.costs import EmbedderCosts
-from beam_quad.embedding.sources import locate, source_fingerprint
 from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, JvpSpec
 
 # Torch and transformers take seconds to import, and hashing needs neither: what needs them is imported in its branch.
@@ -35,6 +34,7 @@ def load_embedder(
     if spec.name == "hashing":
         return hashing.HashingEmbedder(spec.dim or hashing.DEFAULT_DIM, spec.max_tokens)
     from beam_quad.embedding.sentence import SentenceEmbedder
+    from beam_quad.embedding.sources import locate
 
     return SentenceEmbedder(locate(spec), spec)
 
@@ -57,20 +57,26 @@ def embedder_fingerprint(spec: AnyEmbedderSpec, proxy_fingerprint: str | None = 
     if spec.name == "hashing":
         dim = spec.dim or hashing.DEFAULT_DIM
         return f"hashing:v{hashing.VERSION}:dim={dim}:max_words={spec.max_tokens}"
-    return f"{source_fingerprint(spec)}:dim={spec.dim}:max_tokens={spec.max_tokens}"
+    from beam_quad.embedding.sources import source_fingerprint
+
+    prompt = "" if spec.prompt is None else f":prompt={spec.prompt!r}"
+    return f"{source_fingerprint(spec)}:dim={spec.dim}:max_tokens={spec.max_tokens}{prompt}"
 
 
 def embedder_costs(spec: EmbedderSpec) -> EmbedderCosts:
-    """Reads the costs off the embedder, which is loaded; those of a `JvpSpec` need no weights: see `jvp_costs`.
+    """Reads the costs off the embedder's skeleton, and refuses an embedder that would not load.
+
+    No weights are read but those of static embeddings and of layers behind the encoder. For a `JvpSpec` see `jvp_costs`.
 
     Raises:
-      UsageError: If there is no such embedder.
+      UsageError: As `load_embedder`, as far as it can be told without the weights.
     """
     if spec.name == "hashing":
         return EmbedderCosts(spec.dim or hashing.DEFAULT_DIM, spec.max_tokens)
-    from beam_quad.embedding.sentence import SentenceEmbedder
+    from beam_quad.embedding.sentence import skeleton_costs
+    from beam_quad.embedding.sources import locate
 
-    return SentenceEmbedder(locate(spec), spec).costs
+    return skeleton_costs(locate(spec), spec)
 
 
 def _jvp_fingerprint(spec: JvpSpec, proxy_fingerprint: str | None) -> str:

@@ -1,16 +1,24 @@
 """Sentence encoders, through sentence-transformers."""
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
+import transformers
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from beam_quad.embedding.costs import EmbedderCosts
+from beam_quad.embedding.norms import unit_rows
 from beam_quad.embedding.spec import EmbedderSpec
-from beam_quad.errors import DeviceError, IntegrityError, UsageError
+from beam_quad.errors import DeviceError, UsageError
+from beam_quad.gradients import checkpoints
+from beam_quad.gradients.checkpoints import EMBEDDER
 from beam_quad.gradients.passes import is_out_of_memory
 
 # Texts per micro-batch; halved along the ladder when a GPU's memory runs out. A CPU gains nothing from larger ones.
@@ -37,47 +45,29 @@ class SentenceEmbedder:
 
         Raises:
           DeviceError: If the spec's device is not there.
-          UsageError: If the encoder cannot be loaded, or has fewer dimensions than the spec asks for.
+          UsageError: If the encoder cannot be loaded, if its weights or its tokenizer do not fit it, or if it has fewer
+            dimensions than the spec asks for.
         """
         device = _checked_device(spec.device)
         if spec.num_threads is not None:
             torch.set_num_threads(spec.num_threads)
-        self._model = _load(directory, device)
+        self._model = _load(directory, spec, {"device": str(device)})
+        self._prompt = spec.prompt
         self._ladder = _LADDER.get(device.type, _LADDER["cpu"])
-        self._max_characters = _limit_tokens(self._model, spec.max_tokens)
+        limit = _limit_tokens(self._model, spec.max_tokens)
+        self._max_characters = None if limit is None else limit * _CHARACTERS_PER_TOKEN
         self.num_halvings = 0
-        full_dim = int(self._encode(["dimension"]).shape[1])
-        self.dim = spec.dim or full_dim
-        if self.dim > full_dim:
-            raise UsageError(f"{spec.name} has {full_dim} dimensions, fewer than {self.dim}")
-
-    @property
-    def costs(self) -> EmbedderCosts:
-        """Twice the encoder's parameters for each token, its tables of embeddings aside; attention is left out."""
-        modules = [m for m in self._model.modules() if not isinstance(m, nn.Embedding)]
-        entries = sum(p.numel() for m in modules for p in m.parameters(recurse=False))
-        return EmbedderCosts(self.dim, self._model.max_seq_length, token_flops=2.0 * entries)
+        self.dim = _dimension(spec, int(self._encode(["dimension"]).shape[1]))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds texts, float32 [num_texts, dim], unit rows; see `Embedder.embed`.
-
-        Raises:
-          IntegrityError: If the encoder gives a vector that is zero or not finite.
-        """
+        """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite vector; see `Embedder.embed`."""
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         cut = [text[: self._max_characters] for text in texts]
         order = sorted(range(len(cut)), key=lambda i: (len(cut[i]), cut[i]))
         vectors = np.empty((len(cut), self.dim), np.float32)
         vectors[order] = self._encode([cut[i] for i in order])[:, : self.dim]
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (np.isfinite(norms).all() and norms.all()):
-            bad = int(np.flatnonzero(~np.isfinite(norms) | (norms == 0))[0])
-            raise IntegrityError(
-                f"the encoder gave no finite, non-zero vector for {texts[bad][:80]!r}"
-            )
-        vectors /= norms
-        return vectors
+        return unit_rows(vectors)
 
     def _encode(self, texts: list[str]) -> np.ndarray:
         for batch_size in self._ladder[:-1]:
@@ -92,8 +82,33 @@ class SentenceEmbedder:
 
     def _encode_in_batches(self, texts: list[str], batch_size: int) -> np.ndarray:
         return np.asarray(
-            self._model.encode(texts, batch_size=batch_size, show_progress_bar=False), np.float32
+            self._model.encode(
+                texts, prompt=self._prompt, batch_size=batch_size, show_progress_bar=False
+            ),
+            np.float32,
         )
+
+
+def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
+    """Reads an encoder's costs off its shapes, and refuses what would not load.
+
+    Twice the encoder's parameters for each token, its tables of embeddings aside; attention is left out.
+
+    Args:
+      directory: Where it lies.
+      spec: Names it.
+
+    Raises:
+      UsageError: As `SentenceEmbedder`, as far as it can be told without the weights.
+    """
+    model = _load(directory, spec, {})
+    # Some modules of images and texts do not know their dimension before they have embedded something.
+    dim = _known_dimension(model)
+    dim = SentenceEmbedder(directory, spec).dim if dim is None else _dimension(spec, dim)
+    tables = (nn.Embedding, nn.EmbeddingBag)
+    modules = [m for m in model.modules() if not isinstance(m, tables)]
+    entries = sum(p.numel() for m in modules for p in m.parameters(recurse=False))
+    return EmbedderCosts(dim, _limit_tokens(model, spec.max_tokens), token_flops=2.0 * entries)
 
 
 def _checked_device(name: str) -> torch.device:
@@ -106,24 +121,126 @@ def _checked_device(name: str) -> torch.device:
     return device
 
 
-def _load(directory: Path, device: torch.device) -> SentenceTransformer:
-    try:
-        return SentenceTransformer(
+def _load(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> SentenceTransformer:
+    """Loads an encoder on a device, or without its weights if none is named."""
+    _require_kind(directory, spec.name)
+    for part in _parts(directory):
+        _require_part(part, spec.name)
+    meta = {} if where else {"device_map": "meta"}
+    no_encoder = f"{directory} does not load as a sentence encoder"
+    with checkpoints.refusing(no_encoder, EMBEDDER, "of a sentence encoder"):
+        model = SentenceTransformer(
             str(directory),
-            device=str(device),
             trust_remote_code=False,
             local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            model_kwargs={
+                "use_safetensors": True,
+                "dtype": torch.float32,
+                # Looked at below, by name.
+                "ignore_mismatched_sizes": True,
+                # What the publisher's machine had may not be installed here.
+                "attn_implementation": None,
+                **meta,
+            },
+            **where,
         ).eval()
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UsageError(f"{directory} does not load as a sentence encoder: {detail}") from error
+    for part, module in zip(_parts(directory), model.children(), strict=False):
+        wrapped = (m for m in module.modules() if isinstance(m, transformers.PreTrainedModel))
+        if (encoder := next(wrapped, None)) is not None:
+            checkpoints.load_empty(encoder, part, spec.name, EMBEDDER)
+            _require_tokens(module, encoder, spec.name)
+    _require_static_tokens(model[0], spec.name)
+    return model
+
+
+def _parts(directory: Path) -> list[Path]:
+    """Lists the folders of an encoder's modules, in order."""
+    index = directory / "modules.json"
+    if not index.is_file():
+        return [directory]
+    with checkpoints.refusing(f"{index} cannot be read", EMBEDDER, "of a sentence encoder"):
+        return [directory / module["path"] for module in json.loads(index.read_bytes())]
+
+
+def _require_kind(directory: Path, name: str) -> None:
+    """Refuses models of pairs of texts, and of vectors of another kind."""
+    kind = _field(directory / "config_sentence_transformers.json", "model_type")
+    if kind is None and not (directory / "modules.json").is_file():
+        heads = _field(directory / "config.json", "architectures") or []
+        if any(str(head).endswith("ForSequenceClassification") for head in heads):
+            kind = "cross-encoder or classifier"
+    if kind not in (None, "SentenceTransformer"):
+        raise UsageError(
+            f"{EMBEDDER.flag}={name} is a {kind}, which gives a text no dense vector of its own; pass a sentence encoder"
+        )
+
+
+def _require_part(part: Path, name: str) -> None:
+    """Refuses a module whose files tell that it cannot be loaded."""
+    for file in sorted(part.iterdir()) if part.is_dir() else ():
+        if file.is_file():
+            checkpoints.refuse_pointer(file, EMBEDDER)
+    if (part / "adapter_config.json").is_file():
+        raise UsageError(
+            f"{EMBEDDER.flag}={name} is an adapter, not a model: merge it into its base with peft (merge_and_unload), "
+            "and save that"
+        )
+    if _field(part / "config.json", "model_type"):
+        checkpoints.load_config(part, name, EMBEDDER)
+
+
+def _field(file: Path, name: str) -> Any:
+    if not file.is_file():
+        return None
+    with checkpoints.refusing(f"{file} cannot be read", EMBEDDER, "of a sentence encoder"):
+        return json.loads(file.read_bytes()).get(name)
+
+
+def _require_tokens(module: Any, encoder: Any, name: str) -> None:
+    tokenizer: Any = getattr(module, "tokenizer", None)
+    checkpoints.require_vocabulary(checkpoints.words(tokenizer), name, EMBEDDER)
+    try:
+        num_rows = encoder.get_input_embeddings().weight.shape[0]
+    except (NotImplementedError, AttributeError):  # not every model of images and texts says
+        return
+    checkpoints.require_embedding(tokenizer.get_vocab(), num_rows, name, EMBEDDER)
+    if tokenizer.pad_token is None:
+        # Any token will do: it is masked.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def _require_static_tokens(module: Any, name: str) -> None:
+    tokenizer = getattr(module, "tokenizer", None)
+    if isinstance(tokenizer, tokenizers.Tokenizer):
+        words = set(tokenizer.get_vocab(with_added_tokens=False))
+        checkpoints.require_vocabulary(words, name, EMBEDDER)
+        checkpoints.require_embedding(tokenizer.get_vocab(), module.num_embeddings, name, EMBEDDER)
+
+
+def _known_dimension(model: SentenceTransformer) -> int | None:
+    # The older name warns in newer releases.
+    ask = getattr(model, "get_embedding_dimension", model.get_sentence_embedding_dimension)
+    dim = ask()
+    return None if dim is None else int(dim)
+
+
+def _dimension(spec: EmbedderSpec, full_dim: int) -> int:
+    if spec.dim is not None and spec.dim > full_dim:
+        raise UsageError(
+            f"{spec.name} has {full_dim} dimensions, fewer than {spec.dim}; lower --embedder_dim"
+        )
+    return spec.dim or full_dim
 
 
 def _limit_tokens(model: SentenceTransformer, max_tokens: int | None) -> int | None:
-    """Lowers the model's limit to `max_tokens`; returns the characters a text may keep, None for all."""
-    limits = [limit for limit in (model.max_seq_length, max_tokens) if limit is not None]
+    """Lowers the model's limit to `max_tokens`; returns the tokens that it reads of a text, None for all."""
+    limits = [n for n in (model.max_seq_length, max_tokens) if n is not None and math.isfinite(n)]
     if not limits:
         return None
-    model.max_seq_length = int(min(limits))
-    return int(min(limits)) * _CHARACTERS_PER_TOKEN
+    limit = int(min(limits))
+    tokenizer = getattr(model[0], "tokenizer", None)
+    if isinstance(tokenizer, tokenizers.Tokenizer):  # static embeddings have no limit to lower
+        tokenizer.enable_truncation(limit)
+    else:
+        model.max_seq_length = limit
+    return limit

@@ -31,6 +31,8 @@ class EmbedderSpec:
         leading `dim` components are kept (for models trained that way), all by default.
       max_tokens: Texts are cut there (hashing: at that many words), which is faster; by default a sentence encoder
         cuts at its own limit and hashing nowhere.
+      prompt: Put before every text by a sentence encoder, such as "query: "; None for the prompt that the model
+        declares as its default, "" for none. Hashing has none.
 
     Raises:
       UsageError: If a number is not positive.
@@ -42,6 +44,7 @@ class EmbedderSpec:
     num_threads: int | None = None
     dim: int | None = None
     max_tokens: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("num_threads", "dim", "max_tokens"):
@@ -124,6 +127,7 @@ class Embedder(Protocol):
           texts: Texts, any length; an empty one is a text like any other.
 
         Returns:
-          Vectors of norm 1, float32 [num_texts, dim], in the order of `texts`.
+          Vectors of norm 1, float32 [num_texts, dim], in the order of `texts`; 0 for a text that the model gives no
+          finite direction.
         """
         ...

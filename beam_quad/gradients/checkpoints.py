@@ -1,9 +1,17 @@
-"""What of a model comes from its files: the tokenizer, and a fingerprint of the content."""
+"""What of a model comes from its files: where they are, the tokenizer, whether the weights fit, and a fingerprint."""
 
+import contextlib
+import dataclasses
 import hashlib
+import json
 import pathlib
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import huggingface_hub
+import safetensors
+import torch
 import transformers
 
 from beam_quad import errors
@@ -11,42 +19,281 @@ from beam_quad import errors
 # What changes a model's numbers or its tokens; a README or a training log does not.
 _CONTENT_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 _READ_BYTES = 1 << 22
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_WEIGHTS = "*.safetensors"
+# Pickled weights and code are not even downloaded, and no second copy of the weights in another layout.
+_DOWNLOADED = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS)
+_NOT_DOWNLOADED = ("consolidated*", "original/*", "onnx/*", "openvino/*")
+_LFS_POINTER = b"version https://git-lfs"
+# Buffers that older checkpoints hold and that models now make themselves: no training moves them.
+_MADE_BUFFER = re.compile(
+    r"(^|\.)(inv_freq|masked_bias|position_ids|token_type_ids|cos_cached|sin_cached|(attn|attention)\.bias)$"
+)
+_QUANTIZED = re.compile(r"F8_|F4|F6_")
 
 
-def load_tokenizer(path: str, revision: str | None = None) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """What a model is for, in the words of a refusal.
+
+    Attributes:
+      noun: What it is called.
+      flag: The flag that names it.
+      revision_flag: The flag of its revision.
+    """
+
+    noun: str
+    flag: str
+    revision_flag: str
+
+
+PROXY = Role("proxy model", "--proxy_model", "--proxy_revision")
+EMBEDDER = Role("embedder", "--embedder", "--embedder_revision")
+
+
+def is_folder(name: str, revision: str | None, role: Role = PROXY) -> bool:
+    """Whether a model's name is a folder here; otherwise it is a hub id.
+
+    Raises:
+      UsageError: If it can be neither, or if a folder comes with a revision.
+    """
+    folder = pathlib.Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise errors.UsageError(
+                f"{role.revision_flag} is for a hub id, and {role.flag}={name} is a folder; leave it out"
+            )
+        return True
+    if not _HUB_ID.fullmatch(name):
+        raise errors.UsageError(
+            f"no {role.noun} {name!r}: not a folder here, and not a hub id either; check {role.flag}"
+        )
+    return False
+
+
+def locate(
+    name: str, revision: str | None = None, role: Role = PROXY, with_weights: bool = True
+) -> pathlib.Path:
+    """Finds a model's folder; a hub id is downloaded first, or taken from the hub's cache.
+
+    Args:
+      name: A local folder, or a hub id.
+      revision: Branch, tag or commit of a hub id.
+      role: What the model is for.
+      with_weights: Whether weights are downloaded, and not only configuration and tokenizer.
+
+    Returns:
+      The folder; that of a hub id is named by its commit.
+
+    Raises:
+      UsageError: If there is no such model, or if a file of it is a git-lfs pointer.
+    """
+    if is_folder(name, revision, role):
+        folder = pathlib.Path(name).expanduser()
+    else:
+        try:
+            folder = pathlib.Path(
+                huggingface_hub.snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=list(_DOWNLOADED),
+                    ignore_patterns=[*_NOT_DOWNLOADED, *(() if with_weights else (_WEIGHTS,))],
+                )
+            )
+        except Exception as error:  # the hub's, the network's and the cache's have no common base
+            at = f" at revision {revision}" if revision else ""
+            raise errors.UsageError(
+                f"no {role.noun} {name!r}{at}: not a folder here, and the hub does not give it "
+                f"({type(error).__name__}: {first_line(error)}); check {role.flag}, the network and HF_TOKEN"
+            ) from error
+    for file in _content_files(folder.iterdir()):
+        if with_weights or file.suffix != ".safetensors":
+            refuse_pointer(file, role)
+    return folder
+
+
+def load_tokenizer(name: str, revision: str | None = None, role: Role = PROXY) -> Any:
     """Loads a fast tokenizer.
 
     Args:
-      path: A local folder, or a hub id.
+      name: A local folder, or a hub id.
       revision: Branch, tag or commit of a hub id.
+      role: What its model is for.
 
     Returns:
       A `transformers.PreTrainedTokenizerFast`.
 
     Raises:
-      UsageError: If the path does not exist, holds no tokenizer, or only a slow one.
+      UsageError: If there is no such model, or if it has no tokenizer, one without a vocabulary, or only a slow one.
     """
-    try:
+    folder = locate(name, revision, role, with_weights=False)
+    with refusing(f"no tokenizer of the {role.noun} in {name!r}", role, "with tokenizer.json"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            path, revision=revision, use_fast=True, trust_remote_code=False
+            str(folder), use_fast=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise errors.UsageError(
-            f"no tokenizer in {path!r} ({first_line(error)}); "
-            "pass a local folder with tokenizer.json, or a hub id"
-        ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise errors.UsageError(
-            f"{path!r} has only a slow tokenizer; save a fast one (tokenizer.json) next to the model"
+            f"{name!r} has only a slow tokenizer; save a fast one (tokenizer.json) next to the model"
         )
+    require_vocabulary(words(tokenizer), name, role)
     return tokenizer
 
 
-def content_fingerprint(path: str, revision: str | None = None) -> str:
+def words(tokenizer: Any) -> set[str]:
+    """Lists the tokens of a tokenizer of `transformers` that are neither special nor added; none for None."""
+    if tokenizer is None:
+        return set()
+    added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    return set(tokenizer.get_vocab()) - added
+
+
+def require_vocabulary(vocabulary: set[str], name: str, role: Role = PROXY) -> None:
+    """Refuses a tokenizer that tells no two texts apart: what `transformers` makes up if the files are missing.
+
+    Args:
+      vocabulary: Its `words`.
+      name: The model.
+      role: What it is for.
+
+    Raises:
+      UsageError: If there are fewer than two words.
+    """
+    if len(vocabulary) < 2:
+        raise errors.UsageError(
+            f"no tokenizer of the {role.noun} in {name!r}: its files are missing, or its vocabulary is empty; "
+            f"save the model's tokenizer next to it (save_pretrained), or pass another {role.flag}"
+        )
+
+
+def require_embedding(
+    vocabulary: dict[str, int], num_rows: int, name: str, role: Role = PROXY
+) -> None:
+    """Refuses a tokenizer that has tokens which the model has no embedding for.
+
+    Args:
+      vocabulary: The tokenizer's tokens, added ones too, and their ids.
+      num_rows: Rows of the model's embedding.
+      name: The model.
+      role: What it is for.
+
+    Raises:
+      UsageError: If an id is not below `num_rows`.
+    """
+    beyond = sorted((i, token) for token, i in vocabulary.items() if i >= num_rows)
+    if beyond:
+        index, token = beyond[0]
+        raise errors.UsageError(
+            f"{role.flag}={name}: its embedding has {num_rows} rows, and {len(beyond)} tokens of its tokenizer lie "
+            f"beyond them, such as {token!r} ({index}); save the tokenizer that the model was trained with, "
+            "or resize_token_embeddings"
+        )
+
+
+def load_config(folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
+    """Reads a model's configuration.
+
+    Args:
+      folder: Its folder.
+      name: The model, as the user wrote it.
+      role: What it is for.
+
+    Returns:
+      A `transformers.PreTrainedConfig`, which asks for no kernels of attention.
+
+    Raises:
+      UsageError: If there is none that `transformers` knows, or if the weights are quantised.
+    """
+    with refusing(f"no {role.noun} in {name!r}", role, "with config.json and safetensors"):
+        config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is not None:
+        fields = quantization if isinstance(quantization, dict) else quantization.to_dict()
+        method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method")))
+        raise _quantized(name, role, f"({method})")
+    # Kernels that a publisher's machine had: they may not be installed here, and the default gives the same numbers.
+    config._attn_implementation = None
+    return config
+
+
+def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
+    """Loads a checkpoint without reading its weights, and refuses it if they would not all find their place.
+
+    Args:
+      empty: A model of the checkpoint's class and configuration, on any device.
+      folder: Where its safetensors lie.
+      name: The model, as the user wrote it.
+      role: What it is for.
+
+    Returns:
+      The model, on torch's `meta` device.
+
+    Raises:
+      UsageError: If a file is missing or damaged, or as `require_loaded`.
+    """
+    weights = _headers(folder, name, role)
+    with refusing(f"no {role.noun} in {name!r}", role, "with config.json and safetensors"):
+        model, info = type(empty).from_pretrained(
+            None,
+            config=empty.config,
+            dtype=empty.dtype,
+            state_dict=weights,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    require_loaded(info, set(model.state_dict()), name, role)
+    return model
+
+
+def require_loaded(
+    info: dict[str, Any], expected: Iterable[str], name: str, role: Role = PROXY
+) -> None:
+    """Refuses a checkpoint whose weights do not all find their place: the rest would be drawn at random.
+
+    What the model's class makes or ties itself is not missing. An encoder may come without the pooler, which no vector
+    passes, and with heads of its training; a proxy may not: with another head it is another model.
+
+    Args:
+      info: What `from_pretrained` says with `output_loading_info` and `ignore_mismatched_sizes`.
+      expected: Names of the model's weights.
+      name: The model, as the user wrote it.
+      role: What it is for.
+
+    Raises:
+      UsageError: Naming the first weights that are missing, of another shape, or of no use.
+    """
+    missing, strange = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    strange = [key for key in strange if not _MADE_BUFFER.search(key)]
+    if role is EMBEDDER:
+        missing = [key for key in missing if "pooler" not in key.split(".")]
+        layers = {_without_numbers(key) for key in expected}
+        # Layers that the configuration does not count, not the head of the encoder's training.
+        strange = [key for key in strange if missing or _without_numbers(key) in layers]
+    mismatched = [
+        f"{key} is {list(found)} where the model has {list(wanted)}"
+        for key, found, wanted in sorted(info["mismatched_keys"])
+    ]
+    faults = [
+        f"{what}: {len(keys)}, such as {', '.join(keys[:2])}"
+        for what, keys in (
+            (f"missing{_prefix_hint(missing, strange)}", missing),
+            ("of another shape", mismatched),
+            ("without a place in the model", strange),
+        )
+        if keys
+    ]
+    if faults:
+        raise errors.UsageError(
+            f"{role.flag}={name}: its weights are not those of the model that its config.json names "
+            f"({'; '.join(faults)}); pass a checkpoint that save_pretrained wrote"
+        )
+
+
+def content_fingerprint(name: str, revision: str | None = None) -> str:
     """Names the content of a model, so that an artifact made with another content is never reused.
 
     Args:
-      path: A local folder, or a hub id.
+      name: A local folder, or a hub id.
       revision: Branch, tag or commit of a hub id.
 
     Returns:
@@ -56,17 +303,116 @@ def content_fingerprint(path: str, revision: str | None = None) -> str:
     Raises:
       UsageError: If neither a folder nor a hub id of that name can be read.
     """
-    folder = pathlib.Path(path)
-    if folder.is_dir():
+    folder = locate(name, revision, with_weights=False)
+    if is_folder(name, revision):
         return f"sha256:{_folder_digest(folder)}"
-    return f"hub:{path}@{_hub_commit(path, revision)}"
+    return f"hub:{name}@{folder.name}"
+
+
+def refuse_pointer(file: pathlib.Path, role: Role = PROXY) -> None:
+    """Refuses a file that git-lfs has not fetched yet.
+
+    Raises:
+      UsageError: If it is a pointer.
+    """
+    if file.stat().st_size > 1024:
+        return
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise errors.UsageError(
+                f"{role.flag}: {file} is a git-lfs pointer, not the file itself; run git lfs pull in its folder"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """Cuts an error of another library to its first line, for messages of one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
+    """Turns whatever a library raises over a user's files into one line, and silences what it prints meanwhile.
+
+    Args:
+      what: What is not there, and where.
+      role: What the model is for.
+      remedy: What a folder must hold.
+
+    Raises:
+      UsageError: For every error but our own and those of memory.
+    """
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    except (errors.BeamQuadError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise errors.UsageError(
+            f"{what} ({first_line(error)[:300]}); pass {role.flag} a folder {remedy}, or a hub id"
+        ) from error
+    finally:
+        transformers.utils.logging.set_verbosity(before)
+
+
+def _headers(folder: pathlib.Path, name: str, role: Role) -> dict[str, torch.Tensor]:
+    """Reads names and shapes of a checkpoint's weights, as tensors on the `meta` device."""
+    weights = {}
+    for file in _weight_files(folder, name, role):
+        try:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                for key in opened.keys():  # noqa: SIM118
+                    header = opened.get_slice(key)
+                    weights[key] = torch.empty(header.get_shape(), device="meta")
+                    if _QUANTIZED.match(header.get_dtype()):
+                        raise _quantized(name, role, f"({key} is {header.get_dtype()})")
+        except (safetensors.SafetensorError, OSError) as error:
+            raise errors.UsageError(
+                f"{role.flag}={name}: {file.name} is cut off or damaged ({first_line(error)}); copy or download it again"
+            ) from error
+    return weights
+
+
+def _weight_files(folder: pathlib.Path, name: str, role: Role) -> list[pathlib.Path]:
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        found = ", ".join(sorted(path.name for path in folder.glob(_WEIGHTS))[:3])
+        raise errors.UsageError(
+            f"{name!r} has no model.safetensors{found and f', only {found}'}; only safetensors weights are loaded: "
+            f"convert the model with save_pretrained, or pass another {role.flag}"
+        )
+    try:
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise errors.UsageError(
+            f"{role.flag}={name}: {index.name} is damaged ({first_line(error)}); copy or download it again"
+        ) from error
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise errors.UsageError(
+            f"{role.flag}={name}: {len(missing)} of {len(shards)} files of weights that {index.name} names are "
+            f"missing, such as {missing[0]}; copy or download them"
+        )
+    return [folder / shard for shard in shards]
+
+
+def _quantized(name: str, role: Role, how: str) -> errors.UsageError:
+    return errors.UsageError(
+        f"{role.flag}={name} is quantised {how}; pass the model that it was made from, in float32 or bfloat16"
+    )
+
+
+def _content_files(files: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    return sorted(file for file in files if file.suffix in _CONTENT_SUFFIXES and file.is_file())
 
 
 def _folder_digest(folder: pathlib.Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if not file.is_file() or file.suffix not in _CONTENT_SUFFIXES:
-            continue
+    for file in _content_files(folder.iterdir()):
         # The size parts one file's bytes from the next one's name.
         digest.update(f"{file.name}\x1f{file.stat().st_size}\x1f".encode())
         with file.open("rb") as stream:
@@ -75,24 +421,14 @@ def _folder_digest(folder: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def _hub_commit(path: str, revision: str | None) -> str:
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            path, revision=revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise errors.UsageError(
-            f"{path!r} is neither a folder here nor a model that the hub gives ({first_line(error)})"
-        ) from error
-    commit = getattr(config, "_commit_hash", None)
-    if commit is None:
-        raise errors.UsageError(
-            f"the hub names no commit for {path!r}; pass a local folder instead"
-        )
-    return str(commit)
+def _without_numbers(key: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in key.split("."))
 
 
-def first_line(error: Exception) -> str:
-    """Cuts an error of another library to its first line, for messages of one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _prefix_hint(missing: list[str], strange: list[str]) -> str:
+    """Says so if the file's names are the model's behind a prefix."""
+    found = set(strange)
+    for prefix in {other.removesuffix(missing[-1]) for other in strange} if missing else ():
+        if prefix + missing[-1] in found:
+            return f" but for a prefix {prefix!r}, as of torch.compile or a wrapper"
+    return ""

@@ -1,6 +1,5 @@
 """The proxy model: the causal language model whose gradients are used, fixed during a run."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,7 +12,8 @@ import torch
 import transformers
 
 from beam_quad import errors
-from beam_quad.gradients.checkpoints import content_fingerprint, first_line, load_tokenizer
+from beam_quad.gradients import checkpoints
+from beam_quad.gradients.checkpoints import PROXY, content_fingerprint, load_tokenizer
 from beam_quad.gradients.windows import Documents, MicroBatch, Window, micro_batches
 
 __all__ = [
@@ -33,6 +33,20 @@ _START_TOKENS = {"cpu": 128, "cuda": 1024}
 # Logits of one micro-batch: 1 GB and 4 GB of float32, and as much for their gradient. It binds where the vocabulary has
 # more than 32,768 or 131,072 entries, with the default of 8,192 tokens.
 _LOGIT_ENTRIES = {"cpu": 1 << 28, "cuda": 1 << 30}
+# How models name the tokens that they have positions for; where two stand, the first is what the model reads.
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_target_positions",
+    "seq_length",
+    "n_ctx",
+)
+# Tokens of the texts that tell whether a model sees ahead, and what counts as a change, of the largest logit: far above
+# rounding, far below what attention to one token in eight does.
+_TRIED_TOKENS = 8
+_SEEN_AHEAD = {"float32": 1e-5, "bfloat16": 1e-3}
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -162,20 +176,35 @@ def load_proxy(spec: ProxySpec) -> Proxy:
 
     Raises:
       DeviceError: If the device is not there.
-      UsageError: If the path, its safetensors weights or its tokenizer are missing, or if the context
-        is longer than the model's positions.
+      UsageError: If there is no such model, if its weights or its tokenizer do not fit it, if the context is longer than
+        its positions, or if it sees the tokens that it is to predict.
     """
     require_device(spec.device)
     _set_up_torch(spec)
     tokenizer = load_tokenizer(spec.path, spec.revision)
-    model = _load_model(spec)
-    return Proxy(
-        model=model,
+    folder = _require_folder(spec)
+    config = checkpoints.load_config(folder, spec.path)
+    with checkpoints.refusing(*_no_model(spec)):
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=_DTYPES[spec.dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    checkpoints.require_loaded(info, model.state_dict(), spec.path)
+    require_tokens(tokenizer, model, spec)
+    proxy = Proxy(
+        model=model.to(spec.device),
         tokenizer=tokenizer,
-        context_length=_context_length(model.config, spec),
+        context_length=default_context_length(model.config, spec),
         max_windows=spec.max_windows,
         max_batch_tokens=spec.max_batch_tokens,
     )
+    _require_causal(proxy, spec)
+    return proxy
 
 
 def load_skeleton(spec: ProxySpec) -> Any:
@@ -190,17 +219,62 @@ def load_skeleton(spec: ProxySpec) -> Any:
     Raises:
       UsageError: As `load_proxy`, as far as it can be told without the weights.
     """
-    with _refusing(spec):
-        _require_weights(spec)
-        config = transformers.AutoConfig.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=False
+    folder = _require_folder(spec)
+    config = checkpoints.load_config(folder, spec.path)
+    with checkpoints.refusing(*_no_model(spec)), torch.device("meta"):
+        empty = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=_DTYPES[spec.dtype], trust_remote_code=False
         )
-        with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(
-                config, dtype=_DTYPES[spec.dtype], trust_remote_code=False
-            )
-    _context_length(model.config, spec)
+    model = checkpoints.load_empty(empty, folder, spec.path)
+    default_context_length(model.config, spec)
     return model
+
+
+def require_tokens(tokenizer: Any, model: Any, spec: ProxySpec) -> None:
+    """Refuses a tokenizer with tokens that the model has no embedding for.
+
+    Args:
+      tokenizer: The proxy's tokenizer.
+      model: Its model, on any device, `meta` too.
+      spec: Names both.
+
+    Raises:
+      UsageError: If there is such a token.
+    """
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    checkpoints.require_embedding(tokenizer.get_vocab(), num_rows, spec.path)
+
+
+def default_context_length(config: Any, spec: ProxySpec) -> int:
+    """Decides the tokens of a window: as asked for, or the model's positions, at most 1024.
+
+    Args:
+      config: The model's configuration.
+      spec: Names the model.
+
+    Returns:
+      The tokens, at least 2.
+
+    Raises:
+      UsageError: If more are asked for than the model has positions.
+    """
+    text_config = config.get_text_config()
+    positions = next(
+        (
+            n
+            for name in _POSITIONS
+            if isinstance(n := getattr(text_config, name, None), int) and n > 0
+        ),
+        None,
+    )
+    if spec.context_length is None:
+        return min(positions or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+    if positions is not None and spec.context_length > positions:
+        raise errors.UsageError(
+            f"context_length is {spec.context_length} but {spec.path!r} has {positions} positions; "
+            f"pass --context_length={positions} or less"
+        )
+    return spec.context_length
 
 
 def require_device(device: str) -> None:
@@ -236,51 +310,45 @@ def _set_up_torch(spec: ProxySpec) -> None:
         torch.set_num_threads(spec.num_threads)
 
 
-def _load_model(spec: ProxySpec) -> Any:
-    with _refusing(spec):
-        _require_weights(spec)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            spec.path,
-            revision=spec.revision,
-            dtype=_DTYPES[spec.dtype],
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    return model.to(spec.device)
-
-
-def _require_weights(spec: ProxySpec) -> None:
-    folder = pathlib.Path(spec.path)
+def _require_folder(spec: ProxySpec) -> pathlib.Path:
+    folder = checkpoints.locate(spec.path, spec.revision)
     # transformers would look for the base elsewhere, of which the folder's fingerprint knows nothing.
     if (folder / "adapter_config.json").is_file():
         raise errors.UsageError(
             f"{spec.path!r} is an adapter, not a model: merge it into its base with peft "
-            "(merge_and_unload), and pass the folder that save_pretrained then writes"
+            f"(merge_and_unload), and pass {PROXY.flag} the folder that save_pretrained then writes"
         )
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+    return folder
+
+
+def _no_model(spec: ProxySpec) -> tuple[str, checkpoints.Role, str]:
+    return (
+        f"no causal language model in {spec.path!r}",
+        PROXY,
+        "with config.json and safetensors",
+    )
+
+
+@torch.no_grad()
+def _require_causal(proxy: Proxy, spec: ProxySpec) -> None:
+    """Refuses a model in which a later token changes what is predicted of earlier ones.
+
+    Two texts that differ in the last token alone go through the model one by one, so that both take the same kernels. In
+    a model that sees ahead all earlier logits move; in a mixture, whose experts are given other tokens beside, rounding
+    may move some of them.
+    """
+    num_rows = proxy.model.get_input_embeddings().weight.shape[0]
+    tokens = [min(3 + i, num_rows - 1) for i in range(_TRIED_TOKENS)]
+    logits = []
+    for last in (tokens[-1], 0):
+        ids = torch.tensor([[*tokens[:-1], last]], device=proxy.device)
+        with checkpoints.refusing(*_no_model(spec)):
+            output = proxy.model(input_ids=ids, use_cache=False)
+        logits.append(output.logits[0, :-1].float())
+    moved = (logits[0] - logits[1]).abs().amax(dim=-1)
+    scale = logits[0].abs().amax(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    if (moved > _SEEN_AHEAD[spec.dtype] * scale).all():
         raise errors.UsageError(
-            f"{spec.path!r} has no *.safetensors; only safetensors weights are loaded: "
-            "convert the model with save_pretrained"
+            f"{PROXY.flag}={spec.path} sees the tokens that it is to predict: {type(proxy.model).__name__} is no causal "
+            "language model as its config.json stands (is_decoder, use_bidirectional_attention); pass one that is"
         )
-
-
-@contextlib.contextmanager
-def _refusing(spec: ProxySpec) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.UsageError(
-            f"no causal language model in {spec.path!r} ({first_line(error)}); "
-            "pass a local folder with config.json and safetensors, or a hub id"
-        ) from error
-
-
-def _context_length(config: Any, spec: ProxySpec) -> int:
-    positions = getattr(config, "max_position_embeddings", None)
-    if spec.context_length is None:
-        return min(positions or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
-    if positions is not None and spec.context_length > positions:
-        raise errors.UsageError(
-            f"context_length is {spec.context_length} but {spec.path!r} has {positions} positions"
-        )
-    return spec.context_length

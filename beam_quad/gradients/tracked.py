@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -128,7 +128,7 @@ def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -
     return tuple(
         block
         for name in names
-        for block in _blocks(model.config, name, linear[name], cut_fused, layers)
+        for block in _blocks(model.config.get_text_config(), name, linear[name], cut_fused, layers)
     )
 
 
@@ -151,7 +151,7 @@ def layers_below(model: Any, blocks: Iterable[Block]) -> tuple[nn.Module, ...]:
       The layers; none where a block lies outside the model's one stack of layers, or in its first layer.
     """
     # Where upper layers read the keys and values of lower ones, these cannot be left out.
-    if getattr(model.config, "num_kv_shared_layers", None):
+    if getattr(model.config.get_text_config(), "num_kv_shared_layers", None):
         return ()
     places = {_place_in_stack(model, block.module) for block in blocks}
     stacks = {stack for stack, _ in places}
@@ -177,11 +177,21 @@ def has_experts(model: Any) -> bool:
 
 def _linear_layers(model: Any) -> dict[str, nn.Module]:
     output_layer = model.get_output_embeddings()
+    outside = {output_layer, *_towers(model)}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output_layer
+        if isinstance(module, (nn.Linear, Conv1D)) and module not in outside
     }
+
+
+def _towers(model: Any) -> Iterator[nn.Module]:
+    """Yields every module of images or sound, which no text passes: those outside a multimodal model's decoder."""
+    config = getattr(model, "config", None)
+    if config is None or config.get_text_config() is config:
+        return
+    text = set(model.get_decoder().modules())
+    yield from (module for module in model.modules() if module not in text)
 
 
 def _matching(model: Any, linear: dict[str, nn.Module], layers: str) -> list[str]:

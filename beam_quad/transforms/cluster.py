@@ -18,9 +18,16 @@ from beam_quad.clustering import (
 )
 from beam_quad.errors import UsageError
 from beam_quad.io import aligned, files
-from beam_quad.records import Split, as_json
+from beam_quad.records import Reason, Split, as_json
 from beam_quad.transforms.cache import cached
-from beam_quad.transforms.corpus import Corpus, hash_sample, piece_path, read_json, write_json
+from beam_quad.transforms.corpus import (
+    WITHOUT_EMBEDDING,
+    Corpus,
+    hash_sample,
+    piece_path,
+    read_json,
+    write_json,
+)
 from beam_quad.transforms.stage import Task
 
 
@@ -75,7 +82,7 @@ class FitCenters(Task):
 
     def finish(self, total: Tally) -> None:
         if not total["points"]:
-            raise UsageError("no usable example in the corpus: nothing to cluster; see rejected/")
+            raise UsageError(f"no usable example in the corpus: {self._why_none()}")
         paths = [self.paths(split)[0] for split in self.corpus.splits()]
         points = _read_points(paths, total["points"])
         centers, report = fit_centers(
@@ -83,6 +90,20 @@ class FitCenters(Task):
         )
         write_json(files.join(self.folder, "fit.json"), as_json(report))
         files.write_once(self.artifact, centers.to_bytes())
+
+    def _why_none(self) -> str:
+        totals = self.corpus.totals()
+        rejected = sorted(
+            f"{count} {name.partition('/')[2]}"
+            for name, count in totals.items()
+            if name.startswith("rejected/")
+        )
+        without = sum(n for name, n in totals.items() if name.startswith(WITHOUT_EMBEDDING))
+        reasons = [*rejected, *([f"{without} {Reason.NO_EMBEDDING}"] if without else [])]
+        return (
+            f"{totals.get('read', 0)} rows were read and all rejected ({', '.join(reasons) or 'unreadable files'}); "
+            "check --input, --text_column, --tokens_column, and the models' tokenizers"
+        )
 
     def _requested(self) -> int:
         return self.num_clusters or default_num_clusters(self.corpus.num_usable())

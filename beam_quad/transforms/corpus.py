@@ -15,6 +15,9 @@ from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.transforms.cache import cached
 
+# In the metadata of an embeddings file the rows whose text has no vector, and in the totals how many, by piece.
+WITHOUT_EMBEDDING = "without_embedding"
+
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
@@ -63,16 +66,18 @@ class Corpus:
         return Columns(text=self.text_column, id=self.id_column, tokens=self.tokens_column)
 
     def totals(self) -> dict[str, int]:
-        """Counts over the corpus, duplicates included: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and `length/b`.
+        """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, `without_embedding/PIECE`, `length/b`.
 
-        The last counts the examples of 2**b to 2**(b + 1) - 1 tokens.
+        Duplicates by id and texts without an embedding are counted as usable. The last counts the examples of 2**b to
+        2**(b + 1) - 1 tokens.
         """
         return cached(("totals", self.totals_path), lambda: read_json(self.totals_path))
 
     def num_usable(self) -> int:
-        """Examples that can be selected, duplicates by id left out; at least 1, to divide by."""
+        """Examples that can be selected, but for texts both duplicate and without embedding; at least 1, to divide by."""
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
-        return max(1, self.totals().get("usable", 0) - duplicates)
+        without = sum(n for name, n in self.totals().items() if name.startswith(WITHOUT_EMBEDDING))
+        return max(1, self.totals().get("usable", 0) - duplicates - without)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
@@ -81,14 +86,20 @@ class Corpus:
         return aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
 
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is known of every row of the split; duplicates by id are rejected."""
+        """What is known of every row of the split; duplicates by id and texts without embedding are rejected."""
         rows = self.all_rows(split, with_strings)
+        if not len(rows.keys):
+            return rows
         reasons = rows.reasons
-        duplicates = self._duplicates(split)
-        if len(duplicates):
-            reasons = reasons.copy()
-            fresh = duplicates[reasons[duplicates] == aligned.USABLE]
-            reasons[fresh] = aligned.reason_code(Reason.DUPLICATE_ID)
+        found = {
+            Reason.NO_EMBEDDING: self._without_embedding(split),
+            Reason.DUPLICATE_ID: self._duplicates(split),
+        }
+        for reason, numbers in found.items():
+            if len(numbers):
+                reasons = reasons.copy()
+                fresh = numbers[reasons[numbers] == aligned.USABLE]
+                reasons[fresh] = aligned.reason_code(reason)
         return dataclasses.replace(rows, reasons=reasons)
 
     def bad_shards(self) -> frozenset[str]:
@@ -117,6 +128,14 @@ class Corpus:
         lengths = Tally(self.totals()).under("length/")
         return {int(exponent): count for exponent, count in lengths.items()}
 
+    def _without_embedding(self, split: Split) -> np.ndarray:
+        if (
+            self.embeddings_dir is None
+            or f"{WITHOUT_EMBEDDING}/{piece_name(split)}" not in self.totals()
+        ):
+            return np.zeros(0, np.int64)
+        return np.array(without_embedding(self.embeddings_dir, split), np.int64)
+
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir
         if folder is None or piece_name(split) not in self._duplicate_counts()["pieces"]:
@@ -143,6 +162,12 @@ def piece_name(split: Split) -> str:
 def piece_path(folder: str, split: Split) -> str:
     """Where a row-aligned artifact of the split lies in its folder."""
     return files.join(folder, f"{piece_name(split)}.parquet")
+
+
+def without_embedding(embeddings_dir: str, split: Split) -> list[int]:
+    """Lists the rows of a split whose text the embedder gave no finite, non-zero vector."""
+    metadata = aligned.read_metadata(piece_path(embeddings_dir, split))
+    return list(metadata.get(WITHOUT_EMBEDDING, ()))
 
 
 def content_name(path: str) -> str:

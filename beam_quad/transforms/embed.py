@@ -18,7 +18,15 @@ from beam_quad.io.batches import RowBatch
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split
 from beam_quad.transforms.cache import cached_proxy
-from beam_quad.transforms.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.transforms.corpus import (
+    WITHOUT_EMBEDDING,
+    Corpus,
+    piece_name,
+    piece_path,
+    read_json,
+    without_embedding,
+    write_json,
+)
 from beam_quad.transforms.stage import ModelTask
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
@@ -96,7 +104,8 @@ class EmbedExamples(ModelTask):
         return tuple(piece_path(folder, piece) for folder in self.prefixes())
 
     def read(self, piece: Split) -> Tally:
-        return Tally(aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))["counts"])
+        counts = Tally(aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))["counts"])
+        return counts + self._without_embedding(piece)
 
     def do(self, piece: Split, model: _Model) -> Tally:
         try:
@@ -130,7 +139,7 @@ class EmbedExamples(ModelTask):
                     piece_path(self.corpus.reserve_dir, split), RESERVE_SCHEMA, 1024
                 )
             )
-            embeddings = None
+            embeddings, without = None, []
             if embedder is not None and embeddings_path is not None:
                 embeddings = stack.enter_context(
                     aligned.table_writer(
@@ -142,19 +151,35 @@ class EmbedExamples(ModelTask):
                 split, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
             )
             for batch in batches:
+                first_row = batch.first_row - split.first_row
                 if embedder is not None and embeddings is not None:
-                    embeddings.write({"embedding": _embedding_column(embedder, batch)})
+                    vectors = _embed(embedder, batch)
+                    embeddings.write({"embedding": aligned.embedding_column(vectors)})
+                    has_none = np.array([text is not None for text in batch.texts]) & ~vectors.any(
+                        axis=1
+                    )
+                    without += (first_row + np.flatnonzero(has_none)).tolist()
                 columns = self._row_columns(batch, model.tokenizer)
                 rows.write(columns)
-                kept = self._write_reserve(
-                    reserve, batch, batch.first_row - split.first_row, columns
-                )
+                kept = self._write_reserve(reserve, batch, first_row, columns)
                 total = total + _counts(columns, kept)
+            if embeddings is not None:
+                embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # From the cache of the file system: it was read just now.
                 seen.record(self.corpus.seen_dir, split)
             rows.close({"counts": total.counts})
-        return total
+        return total + self._without_embedding(split)
+
+    def _without_embedding(self, split: Split) -> Tally:
+        """Counts the usable texts of a split that have no embedding; nothing if there is none."""
+        if self.corpus.embeddings_dir is None:
+            return Tally()
+        rows = without_embedding(self.corpus.embeddings_dir, split)
+        if not rows:
+            return Tally()
+        usable = aligned.read_rows_file(piece_path(self.corpus.rows_dir, split)).usable[rows]
+        return Tally({f"{WITHOUT_EMBEDDING}/{piece_name(split)}": int(usable.sum())})
 
     def _row_columns(self, batch: RowBatch, tokenizer: Any | None) -> dict[str, Any]:
         reasons, details = list(batch.reasons), list(batch.details)
@@ -211,12 +236,13 @@ def bad_file_detail(corpus: Corpus, split: Split) -> str:
     return str(read_json(path)["detail"]) if files.exists(path) else ""
 
 
-def _embedding_column(embedder: Embedder, batch: RowBatch) -> pa.Array:
+def _embed(embedder: Embedder, batch: RowBatch) -> np.ndarray:
+    """Embeds the texts of a batch, float32 [rows, dim]; 0 for a row without a text, or whose text has no vector."""
     vectors = np.zeros((len(batch.texts), embedder.dim), np.float32)
     good = [i for i, text in enumerate(batch.texts) if text is not None]
     if good:
         vectors[good] = embedder.embed([batch.texts[i] for i in good])  # type: ignore[misc]
-    return aligned.embedding_column(vectors)
+    return vectors
 
 
 def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:

@@ -270,6 +270,8 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
         detail = rows.details[row] or ""
         if reason is Reason.DUPLICATE_ID:
             detail = f"id {rows.ids[row]!r} stands at an earlier row"
+        elif reason is Reason.NO_EMBEDDING:
+            detail = "the embedder gives its text no finite, non-zero vector"
         yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
 
 
