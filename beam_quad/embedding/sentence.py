@@ -203,10 +203,10 @@ def _require_tokens(module: Any, encoder: Any, name: str) -> None:
         num_rows = encoder.get_input_embeddings().weight.shape[0]
     except (NotImplementedError, AttributeError):  # not every model of images and texts says
         return
-    checkpoints.require_embedding(tokenizer.get_vocab(), num_rows, name, EMBEDDER)
-    if tokenizer.pad_token is None:
+    checkpoints.fit_tokenizer(tokenizer, num_rows, name, EMBEDDER)
+    if tokenizer.pad_token not in tokenizer.get_vocab():
         # Any token will do: it is masked.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
 
 
 def _require_static_tokens(module: Any, name: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 import huggingface_hub
 import safetensors
+import tokenizers
 import torch
 import transformers
 
 from beam_quad import errors
+
+_log = logging.getLogger(__name__)
 
 # What changes a model's numbers or its tokens; a README or a training log does not.
 _CONTENT_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
@@ -165,13 +169,46 @@ def require_vocabulary(vocabulary: set[str], name: str, role: Role = PROXY) -> N
         )
 
 
+def fit_tokenizer(tokenizer: Any, num_rows: int, name: str, role: Role = PROXY) -> None:
+    """Refuses a tokenizer that has tokens which the model has no embedding for.
+
+    Special tokens are dropped instead, which is logged: `transformers` adds those of its class to a tokenizer that was
+    trained without, and only a text that spells one out would hold it.
+
+    Args:
+      tokenizer: A fast tokenizer of `transformers`, changed in place.
+      num_rows: Rows of the model's embedding.
+      name: The model.
+      role: What it is for.
+
+    Raises:
+      UsageError: If the id of another token, or one that is put around every text, is not below `num_rows`.
+    """
+    beyond = [token for token, index in tokenizer.get_vocab().items() if index >= num_rows]
+    if not beyond:
+        return
+    require_embedding(
+        {t: i for t, i in tokenizer.get_vocab().items() if t not in tokenizer.all_special_tokens},
+        num_rows, name, role,
+    )  # fmt: skip
+    around = {tokenizer.convert_ids_to_tokens(i): i for i in tokenizer("")["input_ids"]}
+    require_embedding(around, num_rows, name, role)
+    fields = json.loads(tokenizer.backend_tokenizer.to_str())
+    fields["added_tokens"] = [t for t in fields["added_tokens"] if t["id"] < num_rows]
+    tokenizer._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
+    _log.warning(
+        "%s=%s: the special tokens %s have no row in its embedding; where a text spells one out, it is read as text",
+        role.flag, name, ", ".join(sorted(beyond)),
+    )  # fmt: skip
+
+
 def require_embedding(
     vocabulary: dict[str, int], num_rows: int, name: str, role: Role = PROXY
 ) -> None:
-    """Refuses a tokenizer that has tokens which the model has no embedding for.
+    """Refuses tokens that a model has no embedding for.
 
     Args:
-      vocabulary: The tokenizer's tokens, added ones too, and their ids.
+      vocabulary: Tokens and their ids.
       num_rows: Rows of the model's embedding.
       name: The model.
       role: What it is for.
@@ -183,8 +220,8 @@ def require_embedding(
     if beyond:
         index, token = beyond[0]
         raise errors.UsageError(
-            f"{role.flag}={name}: its embedding has {num_rows} rows, and {len(beyond)} tokens of its tokenizer lie "
-            f"beyond them, such as {token!r} ({index}); save the tokenizer that the model was trained with, "
+            f"{role.flag}={name}: its embedding has {num_rows} rows, and its tokenizer has tokens beyond them "
+            f"({len(beyond)}, such as {token!r} with id {index}); save the tokenizer that the model was trained with, "
             "or resize_token_embeddings"
         )
 
@@ -213,6 +250,41 @@ def load_config(folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
     # Kernels that a publisher's machine had: they may not be installed here, and the default gives the same numbers.
     config._attn_implementation = None
     return config
+
+
+def weight_files(folder: pathlib.Path, name: str, role: Role = PROXY) -> list[pathlib.Path]:
+    """Lists the safetensors of a checkpoint: the one file, or what its index names.
+
+    Args:
+      folder: Where they lie.
+      name: The model, as the user wrote it.
+      role: What it is for.
+
+    Raises:
+      UsageError: If there are none, if one is missing, or if the index is damaged.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        found = ", ".join(sorted(path.name for path in folder.glob(_WEIGHTS))[:3])
+        raise errors.UsageError(
+            f"{name!r} has no model.safetensors{found and f', only {found}'}; only safetensors weights are loaded: "
+            f"convert the model with save_pretrained, or pass another {role.flag}"
+        )
+    try:
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise errors.UsageError(
+            f"{role.flag}={name}: {index.name} is damaged ({first_line(error)}); copy or download it again"
+        ) from error
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise errors.UsageError(
+            f"{role.flag}={name}: {len(missing)} of {len(shards)} files of weights that {index.name} names are "
+            f"missing, such as {missing[0]}; copy or download them"
+        )
+    return [folder / shard for shard in shards]
 
 
 def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
@@ -360,7 +432,7 @@ def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
 def _headers(folder: pathlib.Path, name: str, role: Role) -> dict[str, torch.Tensor]:
     """Reads names and shapes of a checkpoint's weights, as tensors on the `meta` device."""
     weights = {}
-    for file in _weight_files(folder, name, role):
+    for file in weight_files(folder, name, role):
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118
@@ -373,31 +445,6 @@ def _headers(folder: pathlib.Path, name: str, role: Role) -> dict[str, torch.Ten
                 f"{role.flag}={name}: {file.name} is cut off or damaged ({first_line(error)}); copy or download it again"
             ) from error
     return weights
-
-
-def _weight_files(folder: pathlib.Path, name: str, role: Role) -> list[pathlib.Path]:
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if not index.is_file():
-        found = ", ".join(sorted(path.name for path in folder.glob(_WEIGHTS))[:3])
-        raise errors.UsageError(
-            f"{name!r} has no model.safetensors{found and f', only {found}'}; only safetensors weights are loaded: "
-            f"convert the model with save_pretrained, or pass another {role.flag}"
-        )
-    try:
-        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise errors.UsageError(
-            f"{role.flag}={name}: {index.name} is damaged ({first_line(error)}); copy or download it again"
-        ) from error
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
-    if missing:
-        raise errors.UsageError(
-            f"{role.flag}={name}: {len(missing)} of {len(shards)} files of weights that {index.name} names are "
-            f"missing, such as {missing[0]}; copy or download them"
-        )
-    return [folder / shard for shard in shards]
 
 
 def _quantized(name: str, role: Role, how: str) -> errors.UsageError:

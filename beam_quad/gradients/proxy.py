@@ -231,10 +231,10 @@ def load_skeleton(spec: ProxySpec) -> Any:
 
 
 def require_tokens(tokenizer: Any, model: Any, spec: ProxySpec) -> None:
-    """Refuses a tokenizer with tokens that the model has no embedding for.
+    """Refuses a tokenizer with tokens that the model has no embedding for; see `checkpoints.fit_tokenizer`.
 
     Args:
-      tokenizer: The proxy's tokenizer.
+      tokenizer: The proxy's tokenizer, changed in place.
       model: Its model, on any device, `meta` too.
       spec: Names both.
 
@@ -242,7 +242,7 @@ def require_tokens(tokenizer: Any, model: Any, spec: ProxySpec) -> None:
       UsageError: If there is such a token.
     """
     num_rows = model.get_input_embeddings().weight.shape[0]
-    checkpoints.require_embedding(tokenizer.get_vocab(), num_rows, spec.path)
+    checkpoints.fit_tokenizer(tokenizer, num_rows, spec.path)
 
 
 def default_context_length(config: Any, spec: ProxySpec) -> int:
@@ -318,6 +318,7 @@ def _require_folder(spec: ProxySpec) -> pathlib.Path:
             f"{spec.path!r} is an adapter, not a model: merge it into its base with peft "
             f"(merge_and_unload), and pass {PROXY.flag} the folder that save_pretrained then writes"
         )
+    checkpoints.weight_files(folder, spec.path)
     return folder
 
 

@@ -11,7 +11,7 @@ from beam_quad.embedding import (
     embedder_fingerprint,
     load_embedder,
 )
-from beam_quad.errors import DeviceError, IntegrityError, UsageError
+from beam_quad.errors import DeviceError, UsageError
 
 TEXTS = [
     "The cat sleeps on the warm sofa.",
@@ -71,10 +71,24 @@ def test_the_costs_are_those_of_the_published_shape_without_its_embeddings(embed
     assert costs.flops(1000) == 100 * 2 * (6 * layer + 2 * 384 + 384 * 385)
 
 
-def test_a_vector_that_is_not_finite_is_an_error(embedder, monkeypatch):
-    monkeypatch.setattr(embedder, "_encode", lambda texts: np.full((len(texts), 384), np.nan))
-    with pytest.raises(IntegrityError, match="no finite"):
-        embedder.embed(["text"])
+def test_a_text_without_a_finite_vector_has_zeros_and_leaves_the_others_alone(
+    embedder, monkeypatch
+):
+    encode = embedder._encode
+    bad = {"nan": np.nan, "inf": np.inf, "zero": 0.0}
+
+    def spoilt(texts):
+        vectors = encode(texts)
+        for row, text in enumerate(texts):
+            if text in bad:
+                vectors[row, 0 if bad[text] else slice(None)] = bad[text]
+        return vectors
+
+    expected = embedder.embed(["good", *bad])[0]
+    monkeypatch.setattr(embedder, "_encode", spoilt)
+    vectors = embedder.embed(["good", *bad])
+    np.testing.assert_array_equal(vectors[0], expected)
+    np.testing.assert_array_equal(vectors[1:], 0)
 
 
 def test_the_batch_is_halved_when_memory_runs_out(embedder, monkeypatch):

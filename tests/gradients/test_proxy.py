@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from beam_quad import errors
-from beam_quad.gradients import ProxySpec, checkpoints, content_fingerprint, load_proxy, proxy
+from beam_quad.gradients import ProxySpec, content_fingerprint, load_proxy, proxy
 from tests.gradients import tiny
 
 
@@ -36,16 +36,6 @@ def test_the_fingerprint_is_of_the_content(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert content_fingerprint(str(folder)) != before
-
-
-def test_a_hub_ids_fingerprint_is_its_commit(monkeypatch):
-    class Config:
-        _commit_hash = "abc123"
-
-    monkeypatch.setattr(
-        checkpoints.transformers.AutoConfig, "from_pretrained", lambda *a, **k: Config()
-    )
-    assert content_fingerprint("owner/model", "main") == "hub:owner/model@abc123"
 
 
 @pytest.mark.parametrize("make", [lambda p: load_proxy(ProxySpec(p)), content_fingerprint])
