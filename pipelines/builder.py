@@ -10,7 +10,6 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.io import files
-from beam_quad.io.formats import is_jsonl
 from beam_quad.io.plan import write_plan
 from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
@@ -133,7 +132,7 @@ class Builder:
     def _corpus(self, rate: float) -> Corpus:
         options, inputs = self._options, self.inputs
         columns = (options.text_column, options.id_column, options.tokens_column)
-        read = seeding.digest(*columns, *_read_fields(inputs.corpus, columns))
+        read = seeding.digest(*columns)
         tokenizer = None if options.tokens_column else inputs.proxy_fingerprint
         rows_dir = self.folder("rows", read, tokenizer)
         embeddings_dir = None
@@ -166,8 +165,9 @@ class Builder:
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
-        # all else.
-        found = seeding.digest(*((split.path, split.found_version) for split in plan.splits))
+        # all else. So it is with the choice of the columns that are carried.
+        places = [(split.path, split.found_version) for split in plan.splits]
+        found = seeding.digest(*places, self._options.columns)
         path = files.join(folder, f"plan-{found[:20]}.json.gz")
         self.plans[path] = plan
         return path
@@ -324,17 +324,6 @@ def reserve_rate(plan: InputPlan, *wanted: int) -> float:
     most = max(*wanted, num_candidates(num_clusters, BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL))
     share = min(1.0, most / max(1, plan.num_rows))
     return float(2.0 ** math.ceil(math.log2(share)))
-
-
-def _read_fields(plan: InputPlan, columns: tuple[str | None, ...]) -> list[str]:
-    """Describes the part of the schema that decides what is read of a row and whether it is rejected.
-
-    Of Parquet that is the types of the columns read, so that a new column of a new shard changes nothing. A row of
-    JSON Lines is rejected where it does not fit the whole schema.
-    """
-    is_json = any(is_jsonl(split.path) for split in plan.splits)
-    fields = (field for field in plan.schema if is_json or field.name in columns)
-    return sorted(f"{field.name}: {field.type}" for field in fields)
 
 
 def _place(path: str) -> str:

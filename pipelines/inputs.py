@@ -28,7 +28,7 @@ from beam_quad.gradients.proxy import (
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
 from beam_quad.io.finding import finder_of
-from beam_quad.io.output import WEIGHT, written_names
+from beam_quad.io.output import written_names
 from beam_quad.io.seen import SeenFiles
 from beam_quad.io.splits import InputPlan, plan_input
 from beam_quad.transforms.cache import cached_proxy
@@ -86,16 +86,13 @@ def look(options: RunOptions) -> Inputs:
         text_column=options.text_column,
         id_column=options.id_column,
         tokens_column=options.tokens_column,
+        columns=[name.strip() for name in (options.columns or "").split(",") if name.strip()],
         split_bytes=options.split_mb << 20,
         reject_bad_files=options.on_bad_file == "reject",
         version_of=seen.version,
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
-    if options.weighted and WEIGHT in corpus.schema.names:
-        raise UsageError(
-            f"the input has a column {WEIGHT!r}, the name of the one that --weighted adds; rename it"
-        )
     query = plan_query(options) if options.needs_query else {}
     proxy, proxy_fingerprint = _proxy(options), ""
     skeleton = tokenizer = None

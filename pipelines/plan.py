@@ -150,7 +150,7 @@ def _mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
     step = max(1, len(plan.splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
     for split in plan.splits[::step][:_SAMPLED_SPLITS]:
-        for batch in itertools.islice(read_rows(split, plan.schema, columns, _SAMPLED_ROWS), 1):
+        for batch in itertools.islice(read_rows(split, columns, _SAMPLED_ROWS), 1):
             counts += _counts(batch, tokenizer)
     return sum(counts) / max(1, len(counts))
 

@@ -90,7 +90,7 @@ def _count_texts(
     column = options.query_text_column or options.text_column
     used, unused = 0, Tally()
     for split in plan.splits:
-        for batch in read_query(plan, split, column):
+        for batch in read_query(split, column):
             # Where none is usable so far, any further text may be the first.
             if used and used + sum(unused.counts.values()) >= _MOST_COUNTED:
                 return QueryCounts(used, unused.counts, is_whole=False)

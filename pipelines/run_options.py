@@ -48,6 +48,7 @@ class RunOptions:
     query_text_column: str | None
     id_column: str | None
     tokens_column: str | None
+    columns: str | None
     input_root: str | None
     split_mb: int
     reserve_examples: int
@@ -133,11 +134,19 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         help="directory of the selection; new, or of the same run; {date} is today, for schedulers",
     )
     add("--artifacts", help="directory of what is reused; default OUTPUT/_run")
-    add("--text_column", default="text", help="column of the text")
+    add(
+        "--text_column",
+        default="text",
+        help="column of the text, or field of a struct, as meta.text",
+    )
     add("--query_text_column", help="column of the text in query files; default as the corpus")
     add("--id_column", help="column of the id; default <shard>#<row>")
     add(
         "--tokens_column", help="column of token counts; default counted with the proxy's tokenizer"
+    )
+    add(
+        "--columns",
+        help="columns to carry to the output, with commas, as 'id,meta*', or to leave out, as '!raw_html'; default all",
     )
     add("--input_root", help="folder that shards are named relative to; default their common one")
     add("--split_mb", type=int, default=256, help="Parquet files above this are cut into splits")

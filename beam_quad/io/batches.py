@@ -18,19 +18,41 @@ class Columns:
     """Which columns of the input mean what.
 
     Attributes:
-      text: The text.
+      text: The text; with dots in it, a field of a struct, unless a column has that name. So are the others.
       id: The example id; None: `<shard>#<row>`.
       tokens: The number of tokens that counts towards the budget; None: the proxy's.
+      text_flag: The flag that names the text, for errors.
     """
 
     text: str = "text"
     id: str | None = None
     tokens: str | None = None
+    text_flag: str = "--text_column"
 
     @property
     def names(self) -> list[str]:
         """The columns that are read, text first, each once."""
         return list(dict.fromkeys(name for name in (self.text, self.id, self.tokens) if name))
+
+
+def value_of(row: Mapping[str, Any], name: str) -> Any:
+    """Reads a column of a parsed row: the one of that name or, with dots in the name, a field of a struct; else None."""
+    if name in row or "." not in name:
+        return row.get(name)
+    at = name.find(".")
+    while at >= 0:
+        inside = row.get(name[:at])
+        if type(inside) is dict:
+            return value_of(inside, name[at + 1 :])
+        at = name.find(".", at + 1)
+    return None
+
+
+def values_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """Reads a column of parsed rows, as `value_of` does."""
+    if "." in name:
+        return [value_of(row, name) for row in rows]
+    return [row.get(name) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +97,6 @@ def make_batch(
     values: Mapping[str, Sequence[Any]],
     columns: Columns,
     broken: Mapping[int, Fault],
-    unfit: Mapping[int, Fault],
 ) -> RowBatch:
     """Checks rows, one after the other, for every reason to reject one; the first found is given.
 
@@ -85,7 +106,6 @@ def make_batch(
       values: Python values of each of the columns, n each.
       columns: Which columns mean what.
       broken: Faults, by position, of rows that could not be read at all; they come before every other.
-      unfit: Faults, by position, that count where there is no other.
     """
     texts = list(values[columns.text])
     ids = values[columns.id] if columns.id else None
@@ -100,7 +120,6 @@ def make_batch(
             fault = _id_fault(ids[i])
         if not fault and tokens is not None:
             fault = _tokens_fault(tokens[i])
-        fault = fault or unfit.get(i)
         if fault:
             reasons[i], details[i], texts[i] = fault[0], describe(fault[1]), None
         elif tokens is not None:
@@ -125,6 +144,8 @@ def _text_fault(text: Any) -> Fault | None:
 def _id_fault(value: Any) -> Fault | None:
     if value is None or value == "":
         return Reason.NULL_ID, "no id" if value is None else "the id is empty"
+    if type(value) is not str and type(value) is not int:
+        return Reason.SCHEMA_MISMATCH, f"the id is {json_type(value)}, neither string nor integer"
     return None
 
 

@@ -12,6 +12,7 @@ from beam_quad.errors import UsageError
 from beam_quad.io import jsonl, parquet, txt
 from beam_quad.io.batches import Columns, RowBatch
 from beam_quad.io.files import FileInfo
+from beam_quad.io.json_types import Seen
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Split
 
@@ -25,7 +26,7 @@ class Format(Protocol):
         """Learns what planning needs, from the header, the footer or the first rows."""
 
     def rows(
-        self, split: Split, schema: pa.Schema, columns: Columns, batch_rows: int
+        self, split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
     ) -> Iterator[RowBatch]:
         """Reads and checks all rows of a split."""
 

@@ -1,192 +1,355 @@
-"""The Arrow types of JSON rows: inferred from the first rows, held against the later ones."""
+"""The Arrow types of JSON rows: what kinds of values each column holds is a sum over rows, its type follows from that."""
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from beam_quad.io.batches import json_type
+Check = Callable[[list[Any]], bool]
 
-Check = Callable[[Any], str | None]
+# Kinds of values, as bits. A larger whole number implies the smaller kinds of its side, so that a type can be read off.
+_BOOL, _STRING, _STRUCT, _LIST, _DOUBLE = 1, 2, 4, 8, 16
+_WHOLE = 32  # any whole number
+_NEGATIVE = _WHOLE | 64
+_INEXACT = _WHOLE | 128  # one that a double may not hold
+_UNSIGNED = _INEXACT | 256  # one beyond int64
+_BEYOND = _UNSIGNED | 512  # a number that neither uint64 nor double holds
+_ESCAPED = 1024  # bytes or halves of surrogate pairs that UTF-8 cannot hold
+_OPEN = 2048  # keys of their own in every row, or nesting, without end
 
-# Types that the Python type alone decides; all others are looked into.
-_DECIDED = {pa.string(): str, pa.large_string(): str, pa.bool_(): bool, pa.float64(): float}
+# A struct of thousands of fields takes minutes to write, and readers fail on deep nesting long before rows do.
+MAX_FIELDS = 256
+MAX_DEPTH = 32
+MAX_COLUMNS = 1024
+OPEN_REASON = f"more than {MAX_FIELDS} fields or {MAX_DEPTH} levels"
+
+_EXACT = 2**53
+# orjson reads a whole number beyond 64 bits as a double: none below this one can be such a number.
+_SURELY_DOUBLE = 2.0**63
 
 
-class RowFit:
-    """Holds parsed rows against a schema.
+class OutOfRange(float):
+    """A number that no double holds, or a whole number of too many digits to read."""
 
-    A null fits every type. An integer fits a double that represents it exactly; nothing else is converted.
 
-    Args:
-      schema: The schema, or the fields of a struct.
-      exempt: Fields that may hold anything.
+class TooDeep:
+    """A value that is nested more deeply than a parser goes."""
+
+
+class TypesConflictError(Exception):
+    """Values that no type holds without loss."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What the values of a column, a field or the items of lists look like. An additive statistic; null says nothing.
+
+    Attributes:
+      kinds: Bits of the kinds of values.
+      fields: Of the values that are objects, by key.
+      item: Of the items of those that are lists.
     """
 
-    def __init__(self, schema: Iterable[pa.Field], exempt: Iterable[str] = ()) -> None:
-        fields = list(schema)
-        self._checks: dict[str, Check] = {f.name: _check_of(f.type) for f in fields}
-        self._decided: dict[str, type] = {
-            f.name: _DECIDED[f.type] for f in fields if f.type in _DECIDED
-        }
-        self._checks.update(dict.fromkeys(exempt, lambda value: None))
+    kinds: int = 0
+    fields: Mapping[str, "Shape"] = dataclasses.field(default_factory=dict)
+    item: "Shape | None" = None
 
-    def misfit(self, row: Mapping[str, Any]) -> str | None:
-        """Says which field of a row does not fit and why; None where all do."""
-        checks, decided = self._checks, self._decided
-        for name, value in row.items():
-            if value is None and name in checks:
-                continue
-            if type(value) is decided.get(name):
-                continue
-            if name not in checks:
-                return f"field {name!r} ({json_type(value)}) is not in the schema"
-            problem = checks[name](value)
-            if problem:
-                return f"{name}{problem}"
-        return None
+    def __add__(self, other: "Shape") -> "Shape":
+        kinds = self.kinds | other.kinds
+        if kinds & _OPEN:
+            # What lies inside was never counted in one of them: it counts in none.
+            return Shape(_OPEN)
+        items = [item for item in (self.item, other.item) if item is not None]
+        item = functools.reduce(operator.add, items) if items else None
+        return Shape(kinds, _sum_by_name(self.fields, other.fields), item)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the values are whole numbers that a double holds."""
+        return not self.kinds & ~_NEGATIVE
 
-def _check_of(expected: pa.DataType) -> Check:
-    if pa.types.is_struct(expected):
-        return _struct_check(expected)
-    if pa.types.is_list(expected) or pa.types.is_large_list(expected):
-        return _list_check(expected)
-    fits = _fits(expected)
-    return lambda value: None if value is None or fits(value) else _mismatch(expected, value)
+    @property
+    def is_escaped(self) -> bool:
+        """Whether strings hold what UTF-8 cannot, which is written as escapes."""
+        return bool(self.kinds & _ESCAPED)
 
 
-def _mismatch(expected: pa.DataType, value: Any) -> str:
-    return f": the schema has {expected}, the row {json_type(value)} {value!r:.60}"
-
-
-def _fits(expected: pa.DataType) -> Callable[[Any], bool]:
-    # Decided here, once for a schema: looking at Arrow types row by row costs more than parsing the rows.
-    is_type = pa.types
-    if expected in _DECIDED and expected != pa.float64():
-        kind = _DECIDED[expected]
-        return lambda value: type(value) is kind
-    if is_type.is_null(expected):
-        return lambda value: value == {}
-    if is_type.is_floating(expected):
-        return lambda value: type(value) is float or (type(value) is int and float(value) == value)
-    if is_type.is_integer(expected):
-        low, high = _range_of(expected)
-        return lambda value: type(value) is int and low <= value <= high
-    if is_type.is_binary(expected) or is_type.is_large_binary(expected):
-        return lambda value: type(value) is str
-    if is_type.is_decimal(expected):
-        return lambda value: type(value) is int and _converts(value, expected)
-    return lambda value: False
-
-
-def _range_of(integers: pa.DataType) -> tuple[int, int]:
-    if pa.types.is_signed_integer(integers):
-        half: int = 2 ** (integers.bit_width - 1)
-        return -half, half - 1
-    return 0, 2**integers.bit_width - 1
-
-
-def _converts(value: int, expected: pa.DataType) -> bool:
-    try:
-        pa.scalar(value, expected)
-    except (pa.ArrowException, OverflowError):
-        return False
-    return True
-
-
-def _struct_check(expected: pa.StructType) -> Check:
-    fit = RowFit(expected)
-
-    def check(value: Any) -> str | None:
-        if type(value) is not dict:
-            return _mismatch(expected, value)
-        problem = fit.misfit(value)
-        return f".{problem}" if problem else None
-
-    return check
-
-
-def _list_check(expected: pa.ListType) -> Check:
-    check_item = _check_of(expected.value_type)
-    decided = {type(None), _DECIDED.get(expected.value_type, type(None))}
-
-    def check(value: Any) -> str | None:
-        if type(value) is not list:
-            return _mismatch(expected, value)
-        if decided.issuperset(map(type, value)):
-            return None
-        problems = (check_item(item) for item in value if item is not None)
-        problem = next(filter(None, problems), None)
-        return f"[]{problem}" if problem else None
-
-    return check
-
-
-def infer(rows: Iterable[Mapping[str, Any]], text_column: str) -> pa.Schema:
-    """Infers a schema from parsed rows; a row that contradicts those before it is left out, to be rejected later.
-
-    Args:
-      rows: Parsed JSON objects.
-      text_column: Always a string: a text of another type is that row's own fault.
-    """
-    fields: dict[str, pa.DataType] = {}
-    fit = RowFit(())
-    for row in rows:
-        if fit.misfit(row) is None and row.keys() <= fields.keys():
-            continue
-        try:
-            fields = _merge_fields(fields, _types_of(row, text_column))
-        except TypeError:
-            continue
-        fit = RowFit(
-            pa.schema(fields.items()), exempt=[text_column] if text_column in fields else []
-        )
-    return pa.schema(fields.items())
-
-
-def _types_of(row: Mapping[str, Any], text_column: str) -> dict[str, pa.DataType]:
-    return {n: pa.string() if n == text_column else _type_of(v) for n, v in row.items()}
-
-
-def _type_of(value: Any) -> pa.DataType:
-    # Parquet has no struct without fields: {} says as little as null does.
-    if value is None or value == {}:
-        return pa.null()
-    if type(value) is list:
-        merged = pa.null()
-        for item in value:
-            merged = _merge(merged, _type_of(item))
-        return pa.list_(merged)
-    if type(value) is dict:
-        return pa.struct([(name, _type_of(item)) for name, item in value.items()])
-    if type(value) is int:
-        return pa.int64() if value < 2**63 else pa.uint64()
-    return {bool: pa.bool_(), float: pa.float64(), str: pa.string()}[type(value)]
-
-
-def _merge(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    if a == b or pa.types.is_null(b):
-        return a
-    if pa.types.is_null(a):
-        return b
-    if pa.types.is_struct(a) and pa.types.is_struct(b):
-        merged = _merge_fields({f.name: f.type for f in a}, {f.name: f.type for f in b})
-        return pa.struct(merged.items())
-    if pa.types.is_list(a) and pa.types.is_list(b):
-        return pa.list_(_merge(a.value_type, b.value_type))
-    if {a, b} == {pa.int64(), pa.float64()}:
-        return pa.float64()
-    raise TypeError(f"{a} and {b}")
-
-
-def _merge_fields(
-    a: Mapping[str, pa.DataType], b: Mapping[str, pa.DataType]
-) -> dict[str, pa.DataType]:
+def _sum_by_name(a: Mapping[str, Shape], b: Mapping[str, Shape]) -> dict[str, Shape]:
     merged = dict(a)
-    for name, data_type in b.items():
-        merged[name] = _merge(merged[name], data_type) if name in merged else data_type
+    for name, shape in b.items():
+        merged[name] = merged[name] + shape if name in merged else shape
     return merged
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What the rows of a split, or of many, look like. An additive statistic.
+
+    Attributes:
+      columns: By name; empty if `is_open`.
+      is_open: Whether there are more than `MAX_COLUMNS`.
+    """
+
+    columns: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
+    is_open: bool = False
+
+    def __add__(self, other: "Shapes") -> "Shapes":
+        columns = dict(self.columns)
+        for name, shape in other.columns.items():
+            columns[name] = _bounded(columns[name] + shape) if name in columns else shape
+        if self.is_open or other.is_open or len(columns) > MAX_COLUMNS:
+            return Shapes({}, is_open=True)
+        return Shapes(columns)
+
+    def as_json(self) -> dict[str, Any]:
+        """Turns it into what `json.dumps` takes, the same for equal sums in any order."""
+        columns = {name: _as_json(shape) for name, shape in sorted(self.columns.items())}
+        return {"columns": columns, "is_open": self.is_open}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Shapes":
+        """Reads what `as_json` gave."""
+        columns = {name: _from_json(shape) for name, shape in stored["columns"].items()}
+        return cls(columns, stored["is_open"])
+
+
+def _as_json(shape: Shape) -> list[Any]:
+    fields = {name: _as_json(field) for name, field in sorted(shape.fields.items())}
+    return [shape.kinds, fields, None if shape.item is None else _as_json(shape.item)]
+
+
+def _from_json(stored: list[Any]) -> Shape:
+    kinds, fields, item = stored
+    return Shape(
+        kinds,
+        {name: _from_json(field) for name, field in fields.items()},
+        None if item is None else _from_json(item),
+    )
+
+
+def _bounded(shape: Shape) -> Shape:
+    return Shape(_OPEN) if _num_fields(shape) > MAX_FIELDS else shape
+
+
+def _num_fields(shape: Shape) -> int:
+    inside = sum(1 + _num_fields(field) for field in shape.fields.values())
+    return inside + (_num_fields(shape.item) if shape.item is not None else 0)
+
+
+def shape_of(value: Any) -> Shape:
+    """Tells the shape of a parsed value; `TooDeep` and what is larger than the limits have that of anything."""
+    try:
+        return _bounded(_shape_of(value, MAX_DEPTH))
+    except RecursionError:
+        return Shape(_OPEN)
+
+
+def _shape_of(value: Any, levels: int) -> Shape:
+    kind = type(value)
+    if value is None:
+        return Shape()
+    if kind is TooDeep or levels == 0:
+        return Shape(_OPEN)
+    if kind is dict:
+        fields = {name: _shape_of(item, levels - 1) for name, item in value.items()}
+        is_open = any(field.kinds & _OPEN for field in fields.values())
+        return Shape(_OPEN) if is_open else Shape(_STRUCT, fields)
+    if kind is list:
+        item = _shape_of_items(value, levels - 1)
+        return Shape(_OPEN) if item.kinds & _OPEN else Shape(_LIST, item=item)
+    return Shape(_kind_of(value))
+
+
+def _shape_of_items(values: list[Any], levels: int) -> Shape:
+    total = Shape()
+    check = _check_of(total)
+    for value in values:
+        if not check([value]):
+            total += _shape_of(value, levels)
+            check = _check_of(total)
+    return total
+
+
+def _kind_of(value: Any) -> int:
+    kind = type(value)
+    if kind is int:
+        if -_EXACT <= value <= _EXACT:
+            return _WHOLE if value >= 0 else _NEGATIVE
+        if value < 0:
+            return _NEGATIVE | _INEXACT if value >= -(2**63) else _BEYOND
+        if value < 2**63:
+            return _INEXACT
+        return _UNSIGNED if value < 2**64 else _BEYOND
+    return {bool: _BOOL, float: _DOUBLE, str: _STRING, OutOfRange: _BEYOND}[kind]
+
+
+class Seen:
+    """What rows look like, batch by batch: rows like those before cost a look at the types of each column's values."""
+
+    def __init__(self) -> None:
+        self.shapes = Shapes()
+        self._checks: dict[str, Check] = {}
+
+    def fits(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Tells whether parsed rows add nothing."""
+        return _fields_fit(self._checks, rows) or self.shapes.is_open
+
+    def add(self, row: Mapping[str, Any], escaped: frozenset[str] = frozenset()) -> None:
+        """Adds a row.
+
+        Args:
+          row: A row, parsed exactly: what `orjson` gives for whole numbers beyond 64 bits is not.
+          escaped: Columns in which something was escaped.
+        """
+        new = {
+            name: shape_of(value) + Shape(_ESCAPED * (name in escaped))
+            for name, value in row.items()
+            if name in escaped or name not in self._checks or not self._checks[name]([value])
+        }
+        self.shapes += Shapes(new)
+        for name in new if not self.shapes.is_open else ():
+            self._checks[name] = _check_of(self.shapes.columns[name])
+
+
+def _fields_fit(checks: Mapping[str, Check], rows: Sequence[Mapping[str, Any]]) -> bool:
+    names: set[str] = set().union(*rows)
+    return names <= checks.keys() and all(checks[name](_column(rows, name)) for name in names)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    try:
+        return list(map(operator.itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
+
+
+# What is decided here, once for a shape, is not looked up for every value; nor is any code run for most of them.
+def _check_of(shape: Shape) -> Check:
+    kinds = shape.kinds
+    if kinds & _OPEN:
+        return lambda values: True
+    decided: set[type] = {type(None)}
+    decided.update(kind for kind, bit in ((str, _STRING), (bool, _BOOL)) if kinds & bit)
+    inside: dict[type, Check] = {}
+    if kinds & _WHOLE:
+        inside[int] = _range_check(kinds)
+    if kinds & _DOUBLE:
+        inside[float] = _surely_doubles
+    if kinds & _STRUCT:
+        fields = {name: _check_of(field) for name, field in shape.fields.items()}
+        inside[dict] = lambda values: _fields_fit(fields, values)
+    if kinds & _LIST:
+        check_items = _check_of(shape.item or Shape())
+        inside[list] = lambda values: check_items(list(itertools.chain.from_iterable(values)))
+
+    def check(values: list[Any]) -> bool:
+        types = set(map(type, values))
+        if types <= decided:
+            return True
+        if len(types) == 1:
+            (only,) = types
+            return only in inside and inside[only](values)
+        return types <= decided | inside.keys() and all(
+            inside[kind]([value for value in values if type(value) is kind])
+            for kind in types - decided
+        )
+
+    return check
+
+
+def _surely_doubles(values: list[float]) -> bool:
+    return min(values) > -_SURELY_DOUBLE and max(values) < _SURELY_DOUBLE
+
+
+def _range_check(kinds: int) -> Check:
+    high = _EXACT
+    if kinds & _INEXACT == _INEXACT:
+        high = 2**64 - 1 if kinds & _UNSIGNED == _UNSIGNED else 2**63 - 1
+    low = 0
+    if kinds & _NEGATIVE == _NEGATIVE:
+        low = -_EXACT if high == _EXACT else -(2**63)
+    return lambda values: low <= min(values) and max(values) <= high
+
+
+def data_type(shape: Shape, like: pa.DataType | None = None) -> pa.DataType:
+    """Tells the one Arrow type that holds every value of a shape without loss.
+
+    Args:
+      shape: The shape.
+      like: A type whose fields come first, in its order; whole numbers that doubles hold are doubles if it is.
+
+    Raises:
+      TypesConflictError: Naming the kinds that have no type in common; what no type holds within the limits.
+    """
+    return _data_type(shape, like, "")
+
+
+def _data_type(shape: Shape, like: pa.DataType | None, path: str) -> pa.DataType:
+    kinds = shape.kinds & ~_ESCAPED
+    if kinds & _OPEN:
+        raise TypesConflictError(OPEN_REASON)
+    names = list(_names_of(kinds))
+    if len(names) > 1 or kinds & _BEYOND == _BEYOND:
+        where = f"{path.removeprefix('.')}: " if path else ""
+        raise TypesConflictError(where + " and ".join(names))
+    if kinds & _STRUCT:
+        known = _fields_of(like)
+        order = [
+            *(n for n in known if n in shape.fields),
+            *(n for n in shape.fields if n not in known),
+        ]
+        fields = [
+            (name, _data_type(shape.fields[name], known.get(name), f"{path}.{name}"))
+            for name in order
+        ]
+        # Parquet has no struct without fields: {} says as little as null does.
+        return pa.struct(fields) if fields else pa.null()
+    if kinds & _LIST:
+        inside = getattr(like, "value_type", None)
+        return pa.list_(_data_type(shape.item or Shape(), inside, f"{path}[]"))
+    if kinds & _WHOLE and shape.is_exact and like is not None and pa.types.is_floating(like):
+        return pa.float64()
+    if names == ["int64"] and like == pa.uint64() and kinds & _NEGATIVE != _NEGATIVE:
+        return pa.uint64()
+    return _SCALARS[names[0]] if names else pa.null()
+
+
+_SCALARS = {
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "uint64": pa.uint64(),
+    "double": pa.float64(),
+}
+
+
+def _names_of(kinds: int) -> Iterator[str]:
+    if kinds & _BOOL:
+        yield "bool"
+    whole = kinds & _BEYOND
+    if whole == _BEYOND:
+        yield "numbers beyond 64 bits"
+    elif whole & _UNSIGNED == _UNSIGNED:
+        yield "uint64"
+        if kinds & _NEGATIVE == _NEGATIVE:
+            yield "negative int64"
+    elif whole and not (kinds & _DOUBLE and whole == _WHOLE):
+        yield "int64"
+    if kinds & _DOUBLE:
+        yield "double"
+    for bit, name in ((_STRING, "string"), (_STRUCT, "struct"), (_LIST, "list")):
+        if kinds & bit:
+            yield name
+
+
+def _fields_of(data_type: pa.DataType | None) -> dict[str, pa.DataType]:
+    if data_type is None or not pa.types.is_struct(data_type):
+        return {}
+    return {field.name: field.type for field in data_type}
 
 
 def holds_null(data_type: pa.DataType) -> bool:

@@ -10,8 +10,17 @@ import orjson
 import pyarrow as pa
 
 from beam_quad.errors import BadFileError
-from beam_quad.io import compression, damage, files, json_types
-from beam_quad.io.batches import Columns, Fault, RowBatch, json_type, make_batch
+from beam_quad.io import compression, damage, files, json_rows, json_types, schemas
+from beam_quad.io.batches import (
+    Columns,
+    Fault,
+    RowBatch,
+    json_type,
+    make_batch,
+    value_of,
+    values_of,
+)
+from beam_quad.io.json_types import Seen, Shapes, TooDeep
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Reason, Split
 
@@ -27,9 +36,17 @@ _BUFFER_BYTES = 16 << 20
 _SAMPLE_BYTES = 1 << 12
 _SELECTED_ROWS = 1024
 _SELECTED_BYTES = 64 << 20
-_BOM = b"\xef\xbb\xbf"
 # Enough to tell another kind of file by.
 _HEAD_BYTES = 64
+# Of values that a column which is read may hold.
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    dict: pa.struct([]),
+    list: pa.list_(pa.null()),
+}
 
 
 def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
@@ -80,23 +97,39 @@ def _sample(
         # A truncated file is for the reader to name, and for `--on_bad_file` to judge.
         if not head and not damage.is_truncation(error):
             raise BadFileError(info.path, damage.one_line(error)) from error
-    _check_is_data(info.path, head)
+    _check_is_data(info.path, head, columns)
     num_rows = len(head) + rest
     if not is_whole:
         num_rows = max(num_rows, round(num_rows * info.size_bytes / max(1, raw.tell())))
-    return ShardSummary(_schema(info.path, head, columns), num_rows, is_exact=is_whole)
+    shapes = _shapes(info.path, head, columns)
+    return ShardSummary(None, shapes, num_rows, is_exact=is_whole)
 
 
-def _schema(path: str, head: list[bytes], columns: Columns) -> pa.Schema | None:
-    rows = [row for row in map(_parsed, head) if row is not None]
-    return json_types.infer(rows, columns.text) if rows else None
+def _shapes(path: str, head: list[bytes], columns: Columns) -> Shapes | None:
+    parsed = [row for line in head if isinstance(row := _row(line, columns), dict)]
+    if not parsed:
+        return None
+    _check_read_columns(path, parsed, columns)
+    seen = Seen()
+    _batch(path, 0, head, columns, seen)
+    return seen.shapes
 
 
-def _check_is_data(path: str, head: list[bytes]) -> None:
+def _check_read_columns(path: str, rows: list[dict[str, Any]], columns: Columns) -> None:
+    types: dict[str, list[pa.DataType]] = {}
+    for name in columns.names:
+        found = {type(value_of(row, name)) for row in rows}
+        if found != {type(None)} or any(name in row for row in rows):
+            types[name] = [_TYPES[kind] for kind in _TYPES if kind in found]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    schemas.check_read_columns(path, columns, names, types)
+
+
+def _check_is_data(path: str, head: list[bytes], columns: Columns) -> None:
     """Refuses a file of which none of the first rows is a JSON object."""
     if not head:
         return
-    has_row = any(_parsed(line) is not None for line in head)
+    has_row = any(isinstance(_row(line, columns), dict) for line in head)
     if _opens_array(head[0], is_alone=not has_row):
         raise BadFileError(path, "holds a JSON array; write one JSON object a line")
     if not has_row:
@@ -109,11 +142,13 @@ def _what_instead(head: list[bytes]) -> str:
     first = head[0].strip()
     if kind := damage.kind_of(first):
         return f"it is {kind}"
-    if b"\r" in first and _parsed(first.split(b"\r", 1)[0]) is not None:
+    if b"\r" in first and _is_object(first.split(b"\r", 1)[0]):
         return r"its lines end as on old Macs (convert them with tr '\r' '\n')"
     if first.startswith(b"{") and _is_json(b"\n".join(head)):
         return "it is one object over many lines (convert it with jq -c .)"
-    if first.startswith(b"{") and any(_parsed(first[: end + 1]) for end in _ends_of_objects(first)):
+    if first.startswith(b"{") and any(
+        _is_object(first[: end + 1]) for end in _ends_of_objects(first)
+    ):
         return "its objects follow each other without line ends (convert it with jq -c .)"
     if first.startswith(b"{'"):
         return "it holds Python's dicts (write them with json.dumps)"
@@ -135,6 +170,13 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
+def _is_object(text: bytes) -> bool:
+    try:
+        return type(orjson.loads(text)) is dict
+    except orjson.JSONDecodeError:
+        return False
+
+
 def _ends_of_objects(line: bytes) -> Iterator[int]:
     return (match.start() for match in itertools.islice(re.finditer(rb"}\s*{", line), 100))
 
@@ -150,18 +192,10 @@ def _opens_array(line: bytes, is_alone: bool) -> bool:
     return is_alone
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return row if type(row) is dict else None
-
-
 def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
     # A mark of byte order at the start is no part of the first row.
     first = stream.read(size)
-    yield first.removeprefix(_BOM)
+    yield first.removeprefix(json_rows.BOM)
     while first:
         first = stream.read(size)
         yield first
@@ -181,7 +215,12 @@ def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _rows_of(lines: Iterator[bytes]) -> Iterator[bytes]:
-    return (line for line in lines if line and not line.isspace())
+    return (line for line in lines if line and not line.isspace() and not _is_mark(line))
+
+
+def _is_mark(line: bytes) -> bool:
+    # What is left of an empty file to which another was appended.
+    return len(line) < 8 and line.strip() == json_rows.BOM
 
 
 def lines_of(split: Split) -> Iterator[bytes]:
@@ -199,57 +238,101 @@ def lines_of(split: Split) -> Iterator[bytes]:
         yield from _rows_of(_split_lines(_chunks(stream, _READ_BYTES)))
 
 
-def rows(split: Split, schema: pa.Schema, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
+def rows(
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+) -> Iterator[RowBatch]:
     """Reads and checks all rows; see `beam_quad.io.rows.read_rows`."""
-    fit = json_types.RowFit(schema, exempt=_judged_apart(columns))
     lines = lines_of(split)
     first_row = 0
     while batch := list(itertools.islice(lines, batch_rows)):
-        yield _batch(split.shard, first_row, batch, columns, fit)
+        yield _batch(split.shard, first_row, batch, columns, seen)
         first_row += len(batch)
 
 
-def _judged_apart(columns: Columns) -> list[str]:
-    return [columns.text] + ([columns.tokens] if columns.tokens else [])
+class _Exact(dict[str, Any]):
+    """A row that only `parse_exactly` could read, and the columns in which something was escaped."""
+
+    escaped: frozenset[str] = frozenset()
 
 
 def _batch(
-    shard: str, first_row: int, lines: list[bytes], columns: Columns, fit: json_types.RowFit
+    shard: str, first_row: int, lines: list[bytes], columns: Columns, seen: Seen | None
 ) -> RowBatch:
-    values: dict[str, list[Any]] = {name: [] for name in columns.names}
+    parsed: list[dict[str, Any]] = []
     broken: dict[int, Fault] = {}
-    unfit: dict[int, Fault] = {}
     for i, line in enumerate(lines):
-        parsed = _row(line)
-        row = parsed if isinstance(parsed, dict) else {}
-        if isinstance(parsed, tuple):
-            broken[i] = parsed
-        problem = fit.misfit(row)
-        if problem:
-            unfit[i] = Reason.SCHEMA_MISMATCH, problem
-        for name, column in values.items():
-            column.append(row.get(name))
-    return make_batch(shard, first_row, values, columns, broken, unfit)
+        row = _row(line, columns)
+        if isinstance(row, tuple):
+            broken[i], row = row, {}
+        parsed.append(row)
+    values = {name: values_of(parsed, name) for name in columns.names}
+    if columns.id:
+        # orjson rounds a whole number beyond 64 bits to a double.
+        for i, value in enumerate(values[columns.id]):
+            if type(value) is float:
+                values[columns.id][i] = value_of(json_rows.parse_exactly(lines[i]), columns.id)
+    batch = make_batch(shard, first_row, values, columns, broken)
+    if seen is not None:
+        # What a row that is rejected holds never reaches the output.
+        usable = [i for i, reason in enumerate(batch.reasons) if reason is None]
+        _add(seen, [lines[i] for i in usable], [parsed[i] for i in usable])
+    return batch
 
 
-def _row(line: bytes) -> dict[str, Any] | Fault:
+def _add(seen: Seen, lines: list[bytes], parsed: list[dict[str, Any]]) -> None:
+    plain = [row for row in parsed if type(row) is dict]
+    is_known = seen.fits(plain)
+    if is_known and len(plain) == len(parsed):
+        return
+    for line, row in zip(lines, parsed, strict=True):
+        if isinstance(row, _Exact):
+            seen.add(row, row.escaped)
+        elif not is_known and not seen.fits([row]):
+            seen.add(json_rows.parse_exactly(line))
+
+
+def _row(line: bytes, columns: Columns) -> dict[str, Any] | Fault:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return _json_fault(line, error)
+        return _unusual(line, columns, error)
     if type(row) is dict:
         return row
     return Reason.MALFORMED_JSON, f"a JSON {json_type(row)}, not an object"
 
 
+def _unusual(line: bytes, columns: Columns, error: orjson.JSONDecodeError) -> _Exact | Fault:
+    try:
+        row = json_rows.parse_exactly(line)
+    except ValueError:
+        return _json_fault(line, error)
+    if type(row) is not dict:
+        return Reason.MALFORMED_JSON, f"a JSON {json_type(row)}, not an object"
+    for name in columns.names:
+        value = value_of(row, name)
+        if type(value) is TooDeep:
+            return Reason.MALFORMED_JSON, str(error)
+        if type(value) is str and not json_rows.is_utf8(value):
+            return Reason.INVALID_UTF8, _invalid_bytes(line) or "half of a surrogate pair"
+    exact = _Exact((json_rows.escaped(name), json_rows.escaped(row[name])) for name in row)
+    exact.escaped = frozenset(
+        json_rows.escaped(name) for name in row if exact.get(name) is not row[name]
+    )
+    return exact
+
+
 def _json_fault(line: bytes, error: orjson.JSONDecodeError) -> Fault:
+    if invalid := _invalid_bytes(line):
+        return Reason.INVALID_UTF8, invalid
+    return Reason.MALFORMED_JSON, str(error)
+
+
+def _invalid_bytes(line: bytes) -> str:
     try:
         line.decode("utf-8")
-    except UnicodeDecodeError as bad_bytes:
-        return Reason.INVALID_UTF8, str(bad_bytes.reason) + f" at byte {bad_bytes.start}"
-    # JSON may escape half of a surrogate pair, which no UTF-8 text can hold.
-    reason = Reason.INVALID_UTF8 if "surrogate" in error.msg else Reason.MALFORMED_JSON
-    return reason, str(error)
+    except UnicodeDecodeError as error:
+        return f"{error.reason} at byte {error.start}"
+    return ""
 
 
 def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes]]:
@@ -260,7 +343,7 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
         return
     for number, line in enumerate(lines_of(split)):
         if number == row:
-            yield number, line.removesuffix(b"\r")
+            yield number, line.removeprefix(json_rows.BOM).removesuffix(b"\r")
             row = next(wanted, None)
             if row is None:
                 return
@@ -287,11 +370,40 @@ def selected(
 
 def _record_batch(split: Split, schema: pa.Schema, lines: list[bytes]) -> pa.RecordBatch:
     with damage.naming(split.path):
-        parsed = [_parsed(line) or {} for line in lines]
+        parsed = list(map(_carried_row, lines))
+        texts: list[dict[str, str]] = []
+        if any(map(schemas.is_json_text, schema)):
+            texts = list(map(json_rows.json_texts, lines))
         arrays = []
         for field in schema:
-            values = [row.get(field.name) for row in parsed]
-            if json_types.holds_null(field.type):
-                values = list(map(json_types.without_empty, values))
-            arrays.append(pa.array(values, type=field.type))
+            if schemas.holds_others(field):
+                arrays.append(pa.array(_others(texts, schema), field.type))
+            elif schemas.is_json_text(field):
+                values = (row.get(field.name) for row in texts)
+                arrays.append(pa.array([None if v == "null" else v for v in values], field.type))
+            else:
+                arrays.append(_array([row.get(field.name) for row in parsed], field.type))
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _carried_row(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json_rows.escaped(json_rows.parse_exactly(line))
+
+
+def _array(values: list[Any], data_type: pa.DataType) -> pa.Array:
+    if all(value is None for value in values):
+        return pa.nulls(len(values), data_type)
+    if json_types.holds_null(data_type):
+        values = list(map(json_types.without_empty, values))
+    return pa.array(values, type=data_type)
+
+
+def _others(texts: list[dict[str, str]], schema: pa.Schema) -> Iterator[str]:
+    choice, known = schemas.choice_of(schema), set(schema.names)
+    for row in texts:
+        yield json_rows.joined(
+            {name: text for name, text in row.items() if name not in known and choice.keeps(name)}
+        )

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from beam_quad.errors import BadFileError
 from beam_quad.io import files, formats, json_rows, rows
-from beam_quad.io.schemas import PROVENANCE
+from beam_quad.io.schemas import PROVENANCE, choice_of, free_name, holds_others
 from beam_quad.records import OUTPUT_FORMATS, Reason, Split
 
 PROVENANCE_TYPE = pa.struct(
@@ -130,9 +130,24 @@ def written_names(output_format: str) -> tuple[str, ...]:
 
 
 def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
-    """Adds the column of provenance, and that of weights where there are any, to the schema of the input."""
-    added = schema.append(pa.field(PROVENANCE, PROVENANCE_TYPE))
-    return added.append(pa.field(WEIGHT, pa.float64())) if weighted else added
+    """Adds the column of provenance, and that of weights where there are any, to the schema of the input.
+
+    A column of the input that has such a name, as that of a selection has, gets another.
+    """
+    renamed = renamed_columns(schema, weighted)
+    fields = [field.with_name(renamed.get(field.name, field.name)) for field in schema]
+    fields.append(pa.field(PROVENANCE, PROVENANCE_TYPE))
+    if weighted:
+        fields.append(pa.field(WEIGHT, pa.float64()))
+    return pa.schema(fields)
+
+
+def renamed_columns(schema: pa.Schema, weighted: bool) -> dict[str, str]:
+    """Gives the new names of the columns of the input whose names the output takes for its own."""
+    taken = [PROVENANCE, WEIGHT] if weighted else [PROVENANCE]
+    return {
+        name: free_name(name, [*schema.names, *taken]) for name in taken if name in schema.names
+    }
 
 
 def write_selected(
@@ -144,13 +159,13 @@ def write_selected(
 ) -> WrittenPart:
     """Writes one part of the selection, in the format that its name ends with.
 
-    Parquet carries the input's columns with their types; JSON Lines carries rows of JSON Lines as they were, with the
-    key `beam_quad` (and `weight`) added, and dumps those of Parquet.
+    Parquet carries the input's columns in the types of the schema; JSON Lines carries rows of JSON Lines as they were, with
+    the key `beam_quad` (and `weight`) added, and dumps those of Parquet.
 
     Args:
       path: The part, ending with one of `OUTPUT_FORMATS`.
       selections: Chosen rows, in the order in which they are written.
-      schema: Schema of the corpus.
+      schema: The columns that are carried; see `schemas.carried`.
       replace: Whether to replace a finished part.
       weighted: Whether the selections have weights.
 
@@ -191,12 +206,27 @@ def _lines(selection: Selected, schema: pa.Schema) -> Iterator[bytes]:
         if selection.weights is None
         else selection.weights.tolist()
     )
+    new_name = _new_names(schema, selection.weights is not None)
     for (row, line), why, weight in zip(lines, selection.provenance, weights, strict=True):
         try:
-            spliced = json_rows.splice(line, PROVENANCE, why.as_py())
+            kept = line if new_name is None else json_rows.rewritten(line, new_name)
+            spliced = json_rows.splice(kept, PROVENANCE, why.as_py())
             yield spliced if weight is None else json_rows.splice(spliced, WEIGHT, weight)
         except ValueError as error:
             raise BadFileError(selection.split.path, f"row {row}: {error}") from error
+
+
+def _new_names(schema: pa.Schema, weighted: bool) -> Callable[[str], str | None] | None:
+    """Tells what becomes of the members of a row of JSON Lines; None if all stay as they are."""
+    choice, renamed = choice_of(schema), renamed_columns(schema, weighted)
+    if any(map(holds_others, schema)):
+        # Names that come in few rows are not known: none is left to meet one of ours.
+        renamed = {
+            n: free_name(n, [*schema.names, n]) for n in (PROVENANCE, WEIGHT)[: 1 + weighted]
+        }
+    if not choice.patterns and not renamed:
+        return None
+    return lambda name: renamed.get(name, name) if choice.keeps(name) else None
 
 
 def write_parquet(

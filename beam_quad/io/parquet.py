@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_quad.errors import BadFileError
-from beam_quad.io import damage, files
+from beam_quad.io import damage, files, json_rows, schemas
 from beam_quad.io.batches import Columns, Fault, RowBatch, make_batch
+from beam_quad.io.json_types import Seen
 from beam_quad.io.summaries import RowGroup, ShardSummary
 from beam_quad.records import Reason, Split
 
@@ -23,6 +25,7 @@ EXTENSIONS = re.compile(
 _MAGIC = b"PAR1"
 _HEAD_BYTES = 64
 _SELECTED_ROWS = 1024
+_EXACT = 2**53
 # Column chunks are streamed by pieces of this size: memory does not grow with the row group.
 _BUFFER_BYTES = 8 << 20
 
@@ -32,18 +35,55 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
 
     Raises:
       BadFileError: If it has none that can be read, or two columns of one name.
+      UsageError: If it lacks a column that is read.
     """
     try:
         with damage.naming(info.path), _opened(info.path) as file:
             schema, metadata = file.schema_arrow, file.metadata
             groups = tuple(map(_row_group, map(metadata.row_group, range(metadata.num_row_groups))))
+            exact = _exact_columns(schema, metadata)
     except BadFileError as error:
         detail = _what_instead(info) or error.detail
         raise BadFileError(info.path, f"not a readable Parquet file: {detail}") from error
     twice = next((n for n in schema.names if schema.names.count(n) > 1), None)
     if twice is not None:
         raise BadFileError(info.path, f"has two columns named {twice!r}")
-    return ShardSummary(schema.remove_metadata(), metadata.num_rows, is_exact=True, groups=groups)
+    located = {name: _located(schema, name) for name in columns.names}
+    types = {name: [field.type] for name, field in located.items() if field is not None}
+    schemas.check_read_columns(info.path, columns, schema.names, types)
+    marked = pa.schema([schemas.exact_field(f) if f.name in exact else f for f in schema])
+    return ShardSummary(marked, None, metadata.num_rows, is_exact=True, groups=groups)
+
+
+def _exact_columns(schema: pa.Schema, metadata: pq.FileMetaData) -> set[str]:
+    """Finds the columns of 64-bit integers that all are such as a double holds, by the statistics of the row groups."""
+    names = {field.name for field in schema if field.type == pa.int64()}
+    found = set()
+    for i in range(metadata.num_columns):
+        name = metadata.schema.column(i).path
+        if name in names:
+            groups = range(metadata.num_row_groups)
+            if all(_is_exact(metadata.row_group(group).column(i).statistics) for group in groups):
+                found.add(name)
+    return found
+
+
+def _is_exact(statistics: pq.Statistics | None) -> bool:
+    if statistics is None or not statistics.has_min_max:
+        return statistics is not None and statistics.num_values == 0
+    return statistics.min >= -_EXACT and statistics.max <= _EXACT
+
+
+def _located(schema: pa.Schema, name: str) -> pa.Field | None:
+    """Finds a column by its name or, with dots in it, a field of a struct."""
+    if name in schema.names:
+        return schema.field(name)
+    for column in schema:
+        if name.startswith(f"{column.name}.") and pa.types.is_struct(column.type):
+            inside = _located(pa.schema(list(column.type)), name[len(column.name) + 1 :])
+            if inside is not None:
+                return inside
+    return None
 
 
 def _what_instead(info: files.FileInfo) -> str | None:
@@ -70,7 +110,9 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
             yield file
 
 
-def rows(split: Split, schema: pa.Schema, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
+def rows(
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+) -> Iterator[RowBatch]:
     """Reads and checks all rows of a split; see `beam_quad.io.rows.read_rows`."""
     row = split.first_row
     with damage.naming(split.path), _opened(split.path) as file:
@@ -106,12 +148,26 @@ def _batch(shard: str, first_row: int, table: pa.Table, columns: Columns) -> Row
     values: dict[str, list[Any]] = {}
     broken: dict[int, Fault] = {}
     for name in columns.names:
-        values[name], faults = _values(table.column(name))
+        column = _column(table, name)
+        values[name], faults = _values(column)
         broken.update(faults)
-    return make_batch(shard, first_row, values, columns, broken, {})
+    return make_batch(shard, first_row, values, columns, broken)
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name in table.column_names:
+        return table.column(name)
+    for column in table.column_names:
+        if name.startswith(f"{column}.") and pa.types.is_struct(table.schema.field(column).type):
+            struct = table.column(column)
+            inside = {f.name: pc.struct_field(struct, f.name) for f in struct.type}
+            return _column(pa.table(inside), name[len(column) + 1 :])
+    return pa.chunked_array([pa.nulls(table.num_rows)])
 
 
 def _values(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
+    if schemas.is_binary(column.type):
+        return _decoded(column)
     try:
         return column.to_pylist(), {}
     except UnicodeDecodeError:
@@ -121,18 +177,13 @@ def _values(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
 def _decoded(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
     values: list[Any] = []
     faults: dict[int, Fault] = {}
-    for i, raw in enumerate(as_bytes(column).to_pylist()):
+    for i, raw in enumerate(column.cast(pa.large_binary()).to_pylist()):
         try:
             values.append(None if raw is None else raw.decode("utf-8"))
         except UnicodeDecodeError as error:
             faults[i] = Reason.INVALID_UTF8, f"{error.reason} at byte {error.start}"
             values.append(None)
     return values, faults
-
-
-def as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Gives the bytes of a string column without looking whether they are UTF-8."""
-    return column.cast(pa.large_binary())
 
 
 def selected(
@@ -145,7 +196,12 @@ def selected(
             end = row + file.metadata.row_group(group).num_rows
             low, high = np.searchsorted(row_numbers, [row, end])
             if low < high:
-                stored = file.iter_batches(_SELECTED_ROWS, row_groups=[group], use_threads=False)
+                stored = file.iter_batches(
+                    _SELECTED_ROWS,
+                    row_groups=[group],
+                    columns=[name for name in file.schema_arrow.names if name in schema.names],
+                    use_threads=False,
+                )
                 yield from _chosen(stored, row, row_numbers[low:high], schema)
             row = end
     if len(row_numbers) and row_numbers[-1] >= row:
@@ -181,6 +237,8 @@ def _conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         index = batch.schema.get_field_index(field.name)
         if index < 0:
             arrays.append(pa.nulls(batch.num_rows, field.type))
+        elif schemas.is_json_text(field) and not schemas.is_json_text(batch.schema.field(index)):
+            arrays.append(json_rows.as_json_text(batch.column(index)))
         else:
             arrays.append(_cast(batch.column(index), field))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -11,12 +11,15 @@ from beam_quad.io import files
 from beam_quad.io.splits import InputPlan
 from beam_quad.records import Split
 
+_SCHEMAS = ("schema", "stored")
+
 
 def write_plan(path: str, plan: InputPlan) -> None:
     """Writes a plan once."""
     fields = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
     fields["splits"] = [dataclasses.astuple(split) for split in plan.splits]
-    fields["schema"] = base64.b64encode(plan.schema.serialize()).decode()
+    for name in _SCHEMAS:
+        fields[name] = base64.b64encode(fields[name].serialize()).decode()
     text = json.dumps(fields, sort_keys=True)
     files.write_once(path, gzip.compress(text.encode(), mtime=0))
 
@@ -25,5 +28,6 @@ def read_plan(path: str) -> InputPlan:
     """Reads what `write_plan` wrote."""
     fields = json.loads(gzip.decompress(files.read_bytes(path)))
     fields["splits"] = tuple(Split(*values) for values in fields["splits"])
-    fields["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["schema"])))
+    for name in _SCHEMAS:
+        fields[name] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields[name])))
     return InputPlan(**fields)

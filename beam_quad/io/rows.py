@@ -8,11 +8,12 @@ import pyarrow as pa
 from beam_quad.errors import BadFileError
 from beam_quad.io import files, formats, jsonl
 from beam_quad.io.batches import Columns, RowBatch
+from beam_quad.io.json_types import Seen
 from beam_quad.records import Split
 
 
 def read_rows(
-    split: Split, schema: pa.Schema, columns: Columns, batch_rows: int
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:
     """Reads all rows of a split, each checked for every reason to reject it.
 
@@ -21,9 +22,9 @@ def read_rows(
 
     Args:
       split: The split.
-      schema: Schema of the corpus.
       columns: Which columns mean what.
       batch_rows: Rows of a batch, > 0; the last of a row group may be shorter.
+      seen: Takes the shapes of the rows that can be used, of a format that declares no types.
 
     Yields:
       Batches in order of rows, none empty. Memory is that of one batch.
@@ -33,7 +34,7 @@ def read_rows(
         nothing of it may be used then.
     """
     _check_unchanged(split)
-    yield from formats.format_of(split.path).rows(split, schema, columns, batch_rows)
+    yield from formats.format_of(split.path).rows(split, columns, batch_rows, seen)
 
 
 def read_selected(

@@ -12,6 +12,7 @@ from beam_quad.errors import BAD_FILE_REMEDY, BadFileError, UsageError
 from beam_quad.io import damage, files, formats, schemas
 from beam_quad.io.batches import Columns
 from beam_quad.io.finding import find_files, naming
+from beam_quad.io.json_types import Shapes
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Split
 
@@ -26,7 +27,8 @@ class InputPlan:
 
     Attributes:
       splits: Units of work, sorted by shard and first row.
-      schema: Schema of the whole corpus, every column nullable.
+      schema: The columns that are carried, as far as is known: those of JSON Lines by the first rows of each file.
+      stored: The columns of the Parquet files, unified.
       root: Folder that shards are named relative to; empty where the inputs have none in common.
       num_rows: Rows of the corpus.
       num_rows_exact: Whether `num_rows` was counted, not in part estimated (JSON Lines).
@@ -39,6 +41,7 @@ class InputPlan:
 
     splits: tuple[Split, ...]
     schema: pa.Schema
+    stored: pa.Schema
     root: str
     num_rows: int
     num_rows_exact: bool
@@ -56,6 +59,7 @@ def plan_input(
     text_column: str = "text",
     id_column: str | None = None,
     tokens_column: str | None = None,
+    columns: Sequence[str] = (),
     split_bytes: int = SPLIT_BYTES,
     num_threads: int = 16,
     is_query: bool = False,
@@ -72,6 +76,7 @@ def plan_input(
       text_column: Column of the text.
       id_column: Column of the example id, or None.
       tokens_column: Column of the token count, or None.
+      columns: Patterns of the columns to carry, or with `!` before them to leave out; see `schemas.Choice`.
       split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
       num_threads: Files opened at once.
       is_query: Whether `.txt` files, one text each, are inputs too.
@@ -84,7 +89,8 @@ def plan_input(
         footer or schema that is wrong, a file without a row, a column that is missing, schemas that do not go
         together, two shards of one name.
     """
-    columns = Columns(text_column, id_column, tokens_column)
+    text_flag = "--query_text_column" if is_query else "--text_column"
+    read = Columns(text_column, id_column, tokens_column, text_flag)
     found = find_files(patterns, flag, is_query)
     infos = found.infos
     root = files.absolute(input_root) if input_root else _common_folder(infos)
@@ -92,12 +98,20 @@ def plan_input(
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         remedy = _QUERY_REMEDY if is_query else BAD_FILE_REMEDY
         bad_file_remedy = None if reject_bad_files else remedy
-        summaries = _summarise_all(pool, shards, columns, found.origins, bad_file_remedy)
+        summaries = _summarise_all(pool, shards, read, found.origins, bad_file_remedy)
         versions = list(pool.map(version_of, shards, shards.values()))
     named = zip(shards, summaries, strict=True)
     problems = {shard: summary.problem for shard, summary in named if summary.problem}
     _tell_bad_files(problems, shards, flag)
-    schema = _schema_of_all(shards, summaries, columns, flag)
+    if all(summary.schema is None and summary.shapes is None for summary in summaries):
+        raise UsageError(f"{flag}: no file has a row with a column {text_column!r}; check its rows")
+    stored = schemas.unify(
+        (shard, summary.schema)
+        for shard, summary in zip(shards, summaries, strict=True)
+        if summary.schema is not None
+    )
+    choice = schemas.Choice(tuple(columns), tuple(read.names))
+    schema = _schema_of_all(stored, summaries, choice)
     splits = [
         split
         for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True)
@@ -106,6 +120,7 @@ def plan_input(
     return InputPlan(
         splits=tuple(splits),
         schema=schema,
+        stored=stored,
         root=root,
         num_rows=sum(summary.num_rows for summary in summaries),
         num_rows_exact=all(summary.is_exact for summary in summaries),
@@ -186,7 +201,7 @@ def _summarise_all(
 def _summarise(info: files.FileInfo, columns: Columns, bad_file_remedy: str | None) -> ShardSummary:
     """Summarises a shard; a bad one is refused with a remedy, or, without one, described as bad."""
     try:
-        summary = formats.format_of(info.path).summarise(info, columns)
+        return formats.format_of(info.path).summarise(info, columns)
     except BadFileError as error:
         if bad_file_remedy is None:
             return _unusable(error.detail)
@@ -196,35 +211,29 @@ def _summarise(info: files.FileInfo, columns: Columns, bad_file_remedy: str | No
         if not (files.is_local(info.path) or isinstance(error, FileNotFoundError)):
             raise
         raise UsageError(f"{info.path}: cannot be read: {damage.one_line(error)}") from error
-    if summary.schema is not None:
-        try:
-            schemas.check_has_columns(info.path, summary.schema, columns)
-        except UsageError as error:
-            if bad_file_remedy is None:
-                return _unusable(str(error).removeprefix(info.path).lstrip(": "))
-            raise
-    return summary
+    except UsageError as error:
+        if bad_file_remedy is None:
+            return _unusable(str(error).removeprefix(info.path).lstrip(": "))
+        raise
 
 
 def _unusable(problem: str) -> ShardSummary:
-    return ShardSummary(None, 0, is_exact=True, problem=files.printable(problem))
+    return ShardSummary(None, None, 0, is_exact=True, problem=files.printable(problem))
 
 
 def _schema_of_all(
-    shards: dict[str, files.FileInfo],
-    summaries: Iterable[ShardSummary],
-    columns: Columns,
-    flag: str,
+    stored: pa.Schema, summaries: Iterable[ShardSummary], choice: schemas.Choice
 ) -> pa.Schema:
-    pairs = zip(shards.values(), summaries, strict=True)
-    known = [(info.path, summary.schema) for info, summary in pairs if summary.schema is not None]
-    if not known:
-        raise UsageError(
-            f"{flag}: no file has a row with a column {columns.text!r}; check its rows"
-        )
-    schema = schemas.unify(known)
-    schemas.check_types(schema, columns)
-    return schema
+    shapes, names = Shapes(), dict[str, None]()
+    for summary in summaries:
+        if summary.schema is not None:
+            names |= dict.fromkeys(summary.schema.names)
+        if summary.shapes is not None:
+            names |= dict.fromkeys(summary.shapes.columns)
+            shapes += summary.shapes
+    choice.check(list(names))
+    known = pa.schema([(name, pa.null()) for name in names])
+    return schemas.carried(stored, shapes, choice, known)
 
 
 def _cut(

@@ -4,6 +4,8 @@ import dataclasses
 
 import pyarrow as pa
 
+from beam_quad.io.json_types import Shapes
+
 
 @dataclasses.dataclass(frozen=True)
 class RowGroup:
@@ -23,7 +25,8 @@ class ShardSummary:
     """A shard, before it is read.
 
     Attributes:
-      schema: Its columns; None where nothing was found that could tell.
+      schema: The columns of a file that declares them; None of one that does not.
+      shapes: What its first rows look like, where it declares none; None where there is no row that can be read.
       num_rows: Its rows.
       is_exact: Whether `num_rows` was counted, not estimated.
       groups: Its row groups; none where the shard cannot be entered in the middle.
@@ -31,6 +34,7 @@ class ShardSummary:
     """
 
     schema: pa.Schema | None
+    shapes: Shapes | None
     num_rows: int
     is_exact: bool
     groups: tuple[RowGroup, ...] = ()

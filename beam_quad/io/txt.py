@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from beam_quad.io import files
 from beam_quad.io.batches import Columns, Fault, RowBatch, make_batch
+from beam_quad.io.json_types import Seen
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Reason, Split
 
@@ -16,14 +17,16 @@ EXTENSIONS = re.compile(r"\.txt$", re.IGNORECASE)
 
 def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     """Describes the one row of a file, whose text column is its content."""
-    return ShardSummary(pa.schema([(columns.text, pa.string())]), 1, is_exact=True)
+    return ShardSummary(pa.schema([(columns.text, pa.string())]), None, 1, is_exact=True)
 
 
-def rows(split: Split, schema: pa.Schema, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
+def rows(
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+) -> Iterator[RowBatch]:
     """Reads the one row; see `beam_quad.io.rows.read_rows`."""
     text, broken = _text(split)
     only_text = Columns(columns.text)
-    yield make_batch(split.shard, 0, {columns.text: [text]}, only_text, broken, {})
+    yield make_batch(split.shard, 0, {columns.text: [text]}, only_text, broken)
 
 
 def selected(

@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import posixpath
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
-from beam_quad.io import aligned, files
+from beam_quad.io import aligned, files, schemas
 from beam_quad.io.batches import Columns
+from beam_quad.io.json_types import Shapes
 from beam_quad.io.plan import read_plan
 from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget, Reason, Split
@@ -25,7 +28,7 @@ class Corpus:
 
     Args:
       plan_path: The plan: splits and schema.
-      totals_path: Counts over the corpus, the artifact of the first stage.
+      totals_path: Counts over the corpus and the shapes of its rows, the artifact of the first stage.
       rows_dir: Folder of the rows artifacts (keys, tokens, reasons).
       embeddings_dir: Folder of the embeddings, or None where no stage needs them.
       reserve_dir: Folder of the texts set aside for scoring.
@@ -71,6 +74,27 @@ class Corpus:
         Duplicates by id and texts without an embedding are counted as usable. The last counts the examples of 2**b to
         2**(b + 1) - 1 tokens.
         """
+        return self._read()["counts"]
+
+    def schema(self) -> pa.Schema:
+        """The columns that are carried to the output, by their own names."""
+        plan, choice = self.plan(), schemas.choice_of(self.plan().schema)
+        return schemas.carried(plan.stored, self.shapes(), choice, plan.schema)
+
+    def shapes(self) -> Shapes:
+        """What the rows of JSON Lines look like."""
+        return Shapes.from_json(self._read()["shapes"])
+
+    def unusable_shards(self) -> list[str]:
+        """Shards of which no row can be used, though they have rows."""
+        rows: dict[str, int] = {}
+        for split in self.splits():
+            rows[split.shard] = rows.get(split.shard, 0) + split.num_rows
+        counts = self.totals()
+        # Rows of JSON Lines are not known when planning: -1.
+        return [s for s, n in rows.items() if 0 < counts.get(f"unusable/{s}", 0) >= n]
+
+    def _read(self) -> dict[str, Any]:
         return cached(("totals", self.totals_path), lambda: read_json(self.totals_path))
 
     def num_usable(self) -> int:

@@ -15,6 +15,7 @@ from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
 from beam_quad.io import aligned, files, seen, traffic
 from beam_quad.io.batches import RowBatch
+from beam_quad.io.json_types import Seen, Shapes
 from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split
 from beam_quad.transforms.cache import cached_proxy
@@ -49,11 +50,37 @@ class _Model(NamedTuple):
     tokenizer: Any | None
 
 
+@dataclasses.dataclass(frozen=True)
+class ReadSums:
+    """What was read of splits. An additive statistic.
+
+    Attributes:
+      counts: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and `unusable/SHARD` for rows of splits without one that
+        can be used.
+      shapes: What the rows of JSON Lines look like.
+    """
+
+    counts: Tally
+    shapes: Shapes
+
+    def __add__(self, other: "ReadSums") -> "ReadSums":
+        return ReadSums(self.counts + other.counts, self.shapes + other.shapes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Turns it into what `json.dumps` takes."""
+        return {"counts": self.counts.counts, "shapes": self.shapes.as_json()}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "ReadSums":
+        """Reads what `as_json` gave."""
+        return cls(Tally(stored["counts"]), Shapes.from_json(stored["shapes"]))
+
+
 @dataclasses.dataclass
 class EmbedExamples(ModelTask):
     """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
 
-    Writes the rows (key, tokens, reason of rejection), the embeddings, and the texts of the reserve. Only references
+    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, and the texts of the reserve. Only references
     and counts leave the worker.
 
     Args:
@@ -103,11 +130,12 @@ class EmbedExamples(ModelTask):
     def paths(self, piece: Split) -> tuple[str, ...]:
         return tuple(piece_path(folder, piece) for folder in self.prefixes())
 
-    def read(self, piece: Split) -> Tally:
-        counts = Tally(aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))["counts"])
-        return counts + self._without_embedding(piece)
+    def read(self, piece: Split) -> ReadSums:
+        path = piece_path(self.corpus.rows_dir, piece)
+        sums = ReadSums.from_json(aligned.read_metadata(path))
+        return dataclasses.replace(sums, counts=sums.counts + self._without_embedding(piece))
 
-    def do(self, piece: Split, model: _Model) -> Tally:
+    def do(self, piece: Split, model: _Model) -> ReadSums:
         try:
             if problem := self.corpus.plan().bad_files.get(piece.shard):
                 raise BadFileError(piece.path, problem)
@@ -117,17 +145,17 @@ class EmbedExamples(ModelTask):
                 raise
             return self._write_bad(piece, error)
 
-    def finish(self, total: Tally) -> None:
-        write_json(self.artifact, total.counts)
+    def finish(self, total: ReadSums) -> None:
+        write_json(self.artifact, total.as_json())
 
-    def _embed(self, split: Split, model: _Model) -> Tally:
+    def _embed(self, split: Split, model: _Model) -> ReadSums:
         embedder = model.embedder
         embeddings_path = None
         if embedder is not None and self.corpus.embeddings_dir is not None:
             # Another tokenizer or reserve finds the embeddings made: they are the dear part.
             path = piece_path(self.corpus.embeddings_dir, split)
             embeddings_path = None if files.exists(path) else path
-        total = Tally()
+        total, rows_seen = Tally(), Seen()
         with contextlib.ExitStack() as stack:
             rows = stack.enter_context(
                 aligned.table_writer(
@@ -147,9 +175,7 @@ class EmbedExamples(ModelTask):
                     )
                 )
             traffic.count("bytes_read", split.size_bytes)
-            batches = read_rows(
-                split, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
-            )
+            batches = read_rows(split, self.corpus.columns(), batch_rows=BATCH_ROWS, seen=rows_seen)
             for batch in batches:
                 first_row = batch.first_row - split.first_row
                 if embedder is not None and embeddings is not None:
@@ -168,8 +194,11 @@ class EmbedExamples(ModelTask):
             if split.first_group == 0:
                 # From the cache of the file system: it was read just now.
                 seen.record(self.corpus.seen_dir, split)
-            rows.close({"counts": total.counts})
-        return total + self._without_embedding(split)
+            if total["read"] and not total["usable"]:
+                total += Tally({f"unusable/{split.shard}": total["read"]})
+            sums = ReadSums(total, rows_seen.shapes)
+            rows.close(sums.as_json())
+        return dataclasses.replace(sums, counts=total + self._without_embedding(split))
 
     def _without_embedding(self, split: Split) -> Tally:
         """Counts the usable texts of a split that have no embedding; nothing if there is none."""
@@ -225,9 +254,9 @@ class EmbedExamples(ModelTask):
         )
         return kept
 
-    def _write_bad(self, split: Split, error: BadFileError) -> Tally:
+    def _write_bad(self, split: Split, error: BadFileError) -> ReadSums:
         write_json(self.corpus.bad_path(split), {"detail": error.detail})
-        return Tally({f"bad_file/{split.shard}": 1})
+        return ReadSums(Tally({f"bad_file/{split.shard}": 1}), Shapes())
 
 
 def bad_file_detail(corpus: Corpus, split: Split) -> str:

@@ -41,13 +41,13 @@ class CountNgrams(Task):
 
     def do(self, piece: Split, model: Any) -> NgramCounts:
         usable = self.corpus.rows(piece).usable
-        schema, columns = self.corpus.plan().schema, self.corpus.columns()
+        columns = self.corpus.columns()
         counts = NgramCounts.zero()
         if not usable.any():
             return counts
         traffic.count("bytes_read", piece.size_bytes)
         first = 0
-        for batch in read_rows(piece, schema, columns, batch_rows=BATCH_ROWS):
+        for batch in read_rows(piece, columns, batch_rows=BATCH_ROWS):
             kept = usable[first : first + len(batch)]
             texts = [text or "" for text, keep in zip(batch.texts, kept, strict=True) if keep]
             counts = counts + NgramCounts.of(texts)

@@ -239,9 +239,7 @@ class ScoreExamples(ScoringTask):
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Yields the rows of each batch that holds usable ones, and their prepared texts."""
         # The reserve would do for a small corpus, but not for a large one, of which it is a part.
-        batches = read_rows(
-            piece, self.corpus.plan().schema, self.corpus.columns(), batch_rows=BATCH_ROWS
-        )
+        batches = read_rows(piece, self.corpus.columns(), batch_rows=BATCH_ROWS)
         first = 0
         for batch in batches:
             at = first + np.flatnonzero(usable[first : first + len(batch.texts)])

@@ -35,6 +35,7 @@ _PACKAGES = (
 )  # fmt: skip
 _SHOWN_CLUSTERS = 40
 _TEXTS_PER_CLUSTER = 3
+_NAMED_FILES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,16 @@ class Summary:
     calibration_dir: str | None = None
     distillation: FinishedDistillation | None = None
 
-    def manifest(self, counts: Tally, parts: list[dict[str, Any]]) -> dict[str, Any]:
-        """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests."""
+    def manifest(
+        self, counts: Tally, parts: list[dict[str, Any]], columns: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests.
+
+        Args:
+          counts: Of the rows, by what became of them.
+          parts: The files that were written.
+          columns: How columns are carried that could not be as they were; see `about_columns`.
+        """
         plan = self.corpus.plan()
         result: dict[str, Any] = {
             "config": self.config,
@@ -117,6 +126,7 @@ class Summary:
                 "longer_than": self.corpus.longest() if counts["passed_over"] else None,
             },
             "files": parts,
+            "columns": columns,
         }
         result["shortfall"] = self._shortfall(counts)
         if self.texts_dir is not None:
@@ -238,6 +248,7 @@ class Summary:
             if group["unused"]:
                 level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"
                 notices.append(page.Notice(f"{texts_used(name, **group)}.", level=level))
+        notices += [page.Notice(line, level="note") for line in about_columns(manifest["columns"])]
         if words := few_landmarks(manifest):
             notices.append(page.Notice(words, level="note"))
         if self.clusters_dir is not None:
@@ -322,6 +333,34 @@ class Summary:
                 continue
             timings.append(page.StageTiming(name, max(0.0, ended - started)))
         return tuple(timings)
+
+
+def about_columns(columns: dict[str, Any]) -> list[str]:
+    """Says, a line for each, how columns are carried that could not be as they were, and which files gave nothing.
+
+    Args:
+      columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `unusable_files`.
+    """
+    lines = [
+        f"column {name!r} is carried as JSON text: {why}"
+        for name, why in columns["json_text"].items()
+    ]
+    lines += [
+        f"column {name!r} holds what UTF-8 cannot, written as escapes"
+        for name in columns["escaped"]
+    ]
+    lines += [
+        f"column {name!r} of the input is carried as {new!r}"
+        for name, new in columns["renamed"].items()
+    ]
+    lines += [
+        f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
+        for shard in columns["unusable_files"][:_NAMED_FILES]
+    ]
+    if len(columns["unusable_files"]) > _NAMED_FILES:
+        number = len(columns["unusable_files"]) - _NAMED_FILES
+        lines.append(f"so it is with {number:,} more files; see unusable_files in manifest.json")
+    return lines
 
 
 def _versions() -> dict[str, str]:

@@ -126,7 +126,7 @@ class Query:
         texts: list[str] = []
         unused = Tally()
         for split in plan.splits[part::num_parts]:
-            for batch in read_query(plan, split, self.text_column):
+            for batch in read_query(split, self.text_column):
                 texts += batch.texts
                 unused += batch.unused
         return QueryTexts(texts, unused)
@@ -144,9 +144,9 @@ class QueryTexts(NamedTuple):
     unused: Tally
 
 
-def read_query(plan: InputPlan, split: Split, text_column: str) -> Iterator[QueryTexts]:
+def read_query(split: Split, text_column: str) -> Iterator[QueryTexts]:
     """Reads the texts of one split of a query group, batch by batch."""
-    for batch in read_rows(split, plan.schema, Columns(text_column), batch_rows=BATCH_ROWS):
+    for batch in read_rows(split, Columns(text_column), batch_rows=BATCH_ROWS):
         texts = [text for text in batch.texts if text is not None]
         reasons = collections.Counter(reason.value for reason in batch.reasons if reason)
         yield QueryTexts(texts, Tally(dict(reasons)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -19,17 +20,21 @@ from beam_quad.io.output import (
     WrittenPart,
     part_name,
     provenance,
+    renamed_columns,
     write_rejected,
     write_selected,
 )
+from beam_quad.io.schemas import is_json_text, why_json_text
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.selection import Kept, count_rows, part_runs
 from beam_quad.transforms.corpus import Corpus, read_json, write_json
 from beam_quad.transforms.embed import bad_file_detail
 from beam_quad.transforms.select import Selection
 from beam_quad.transforms.stage import Task
-from beam_quad.transforms.summary import Summary
+from beam_quad.transforms.summary import Summary, about_columns
 from beam_quad.transforms.weigh import RowWeights
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +138,7 @@ class WriteSelection(Task):
         selected = write_selected(
             files.join(self.output, "selected", selected_name),
             self._select(piece, counts, rejected, weights),
-            self.corpus.plan().schema,
+            self.corpus.schema(),
             weighted=self.weights is not None,
         )
         rejected_name = part_name(piece.number, piece.num_parts)
@@ -175,7 +180,12 @@ class WriteSelection(Task):
             }
             for part in sums.files
         ]
-        manifest = self.summary.manifest(counts, sorted(parts, key=lambda part: part["path"]))
+        columns = self._columns()
+        for line in about_columns(columns):
+            _log.warning(line)
+        manifest = self.summary.manifest(
+            counts, sorted(parts, key=lambda part: part["path"]), columns
+        )
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         # A path that is not UTF-8 becomes an escape, which is JSON too.
         data = text.encode("utf-8", "backslashreplace")
@@ -184,6 +194,21 @@ class WriteSelection(Task):
         data = page.encode("utf-8", "backslashreplace")
         files.write_once(files.join(self.output, "report.html"), data, replace=True)
         files.write_once(self.artifact, b"")
+
+    def _columns(self) -> dict[str, Any]:
+        schema, shapes = self.corpus.schema(), self.corpus.shapes()
+        if self.output_format == "parquet":
+            json_text = {f.name: why_json_text(f) for f in schema if is_json_text(f)}
+            escaped = [n for n, shape in sorted(shapes.columns.items()) if shape.is_escaped]
+        else:
+            # What rows of JSON Lines hold is carried as it is written.
+            json_text, escaped = {}, []
+        return {
+            "json_text": json_text,
+            "escaped": [name for name in escaped if name in schema.names],
+            "renamed": renamed_columns(schema, self.weights is not None),
+            "unusable_files": self.corpus.unusable_shards(),
+        }
 
     def _check_read(self, num_read: int) -> None:
         plan = self.corpus.plan()

@@ -64,9 +64,7 @@ def read_all() -> Callable[..., list[RowBatch]]:
             options.get("tokens_column"),
         )
         return [
-            batch
-            for split in plan.splits
-            for batch in rows.read_rows(split, plan.schema, columns, batch_rows)
+            batch for split in plan.splits for batch in rows.read_rows(split, columns, batch_rows)
         ]
 
     return read

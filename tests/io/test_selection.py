@@ -104,14 +104,6 @@ def test_columns_that_a_file_lacks_are_null(write_lines, write_table):
     ]
 
 
-def test_integer_that_the_common_type_cannot_hold_is_an_error(write_table):
-    write_table({"text": ["a"], "x": [2**53 + 1]}, name="in/1.parquet")
-    path = write_table({"text": ["b"], "x": [0.5]}, name="in/2.parquet")
-    plan = splits.plan_input([str(path.parent)])
-    with pytest.raises(BadFileError, match=r"1\.parquet.*column 'x' as double"):
-        list(rows.read_selected(plan.splits[0], plan.schema, [0]))
-
-
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst"])
 def test_json_lines_are_carried_as_they_were(write_lines, tmp_path, suffix):
     lines = [

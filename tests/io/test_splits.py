@@ -28,7 +28,7 @@ def test_batches_do_not_depend_on_how_a_shard_is_split(write_table, split_bytes)
     batches = [
         (batch.first_row, tuple(batch.texts))
         for split in plan.splits
-        for batch in rows.read_rows(split, plan.schema, Columns(), 50)
+        for batch in rows.read_rows(split, Columns(), 50)
     ]
     starts = [start for start, _ in batches]
     assert starts == [130 * g + o for g in range(8) for o in (0, 50, 100) if 130 * g + o < 1000]
@@ -122,6 +122,6 @@ def test_rows_of_a_long_file_are_estimated(write_lines):
 def test_query_may_be_plain_text(tmp_path):
     (tmp_path / "q.txt").write_text("\ufeffwhat is\nit?", encoding="utf-8")
     plan = splits.plan_input([str(tmp_path)], is_query=True)
-    (batch,) = rows.read_rows(plan.splits[0], plan.schema, Columns(), 10)
+    (batch,) = rows.read_rows(plan.splits[0], Columns(), 10)
     assert batch.texts == ["what is\nit?"]
     assert batch.ids == ["q.txt#0"]

@@ -90,7 +90,7 @@ def read(folder: str, is_query: bool = False) -> tuple[list[str], list[str]]:
     plan = plan_input([folder], is_query=is_query)
     texts, ids = [], []
     for split in plan.splits:
-        for batch in read_rows(split, plan.schema, Columns("text"), batch_rows=256):
+        for batch in read_rows(split, Columns("text"), batch_rows=256):
             usable = [i for i, text in enumerate(batch.texts) if text is not None]
             texts += [batch.texts[i] for i in usable]
             ids += [batch.ids[i] for i in usable]
