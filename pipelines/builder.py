@@ -46,7 +46,7 @@ _VERSIONS = {
     "propagated": 1,
     "propagation": 1,
     "query": 4,
-    "query_plan": 1,
+    "query_plan": 2,
     "ranking": 2,
     "reserve": 1,
     "rounds": 2,

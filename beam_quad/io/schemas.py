@@ -76,7 +76,7 @@ class Choice:
 
     def keeps(self, name: str) -> bool:
         """Tells whether a column is carried."""
-        if any(name in (read, read.partition(".")[0]) for read in self.read):
+        if any(read == name or read.startswith(f"{name}.") for read in self.read):
             return True
         wanted = [pattern for pattern in self.patterns if not pattern.startswith(_LEFT_OUT)]
         unwanted = [pattern[1:] for pattern in self.patterns if pattern.startswith(_LEFT_OUT)]

@@ -346,7 +346,7 @@ def about_columns(columns: dict[str, Any]) -> list[str]:
         for name, why in columns["json_text"].items()
     ]
     lines += [
-        f"column {name!r} holds what UTF-8 cannot, written as escapes"
+        f"column {name!r} holds text that is not UTF-8, which is written as escapes"
         for name in columns["escaped"]
     ]
     lines += [
@@ -359,7 +359,9 @@ def about_columns(columns: dict[str, Any]) -> list[str]:
     ]
     if len(columns["unusable_files"]) > _NAMED_FILES:
         number = len(columns["unusable_files"]) - _NAMED_FILES
-        lines.append(f"so it is with {number:,} more files; see unusable_files in manifest.json")
+        lines.append(
+            f"{number:,} more files have no row that can be used; manifest.json lists them"
+        )
     return lines
 
 

@@ -234,7 +234,7 @@ def test_what_follows_a_compressed_file_and_is_no_padding_is_damage(tmp_path, co
     path.write_bytes(CODECS[codec](LINE * 5000) + b"garbage" * 20)
     plan = splits.plan_input([str(path)])
     with pytest.raises(BadFileError):
-        list(rows.read_rows(plan.splits[0], plan.schema, Columns(), 100))
+        list(rows.read_rows(plan.splits[0], Columns(), 100))
 
 
 @pytest.mark.parametrize(

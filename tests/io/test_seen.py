@@ -35,7 +35,7 @@ def test_a_file_that_was_touched_keeps_its_version_and_is_read_as_it_lies(corpus
     after, _ = plan(corpus, tmp_path / "seen")
     assert after.snapshot == before.snapshot
     assert after.splits[0].version == before.splits[0].version
-    (batch,) = rows.read_rows(after.splits[0], after.schema, Columns("text"), 64)
+    (batch,) = rows.read_rows(after.splits[0], Columns("text"), 64)
     assert batch.texts == ["one two"]
 
 

@@ -11,7 +11,7 @@ from beam_quad.errors import UsageError
 from beam_quad.io import aligned
 from beam_quad.io.plan import write_plan
 from beam_quad.io.splits import plan_input
-from beam_quad.records import Reason
+from beam_quad.records import Budget, Reason
 from beam_quad.transforms.cluster import FitCenters
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.embed import EmbedExamples
@@ -58,6 +58,8 @@ def corpus(tmp_path):
         id_column=None,
         tokens_column="n",
         seed=0,
+        seen_dir=str(tmp_path / "seen"),
+        budget=Budget(1000),
     )
     write_plan(made.plan_path, plan_input((str(shard),), tokens_column="n"))
     return made
