@@ -60,6 +60,7 @@ def test_a_plan_prices_the_products(world, tmp_path, capsys):
 def test_what_cannot_be_is_one_line_and_writes_nothing(world, tmp_path, capsys, flags, words):
     if flags.get("proxy_model") == "mixture":
         tiny.model("mixtral").save_pretrained(tmp_path / "proxy")
+        tiny.tokenizer().save_pretrained(tmp_path / "proxy")
         flags = flags | {"proxy_model": tmp_path / "proxy"}
     assert quad.main(world.arguments(tmp_path / "out", embedder="jvp", **flags)) == 2
     message = capsys.readouterr().err.strip()
