@@ -75,9 +75,11 @@ def run_as_program(program: Callable[[], int]) -> NoReturn:
 
 
 def _unexpected(error: Exception) -> str:
-    first, *_ = str(error).strip().splitlines() or [""]
+    lines = str(error).strip().splitlines() or [""]
+    # A worker's traceback says at its end what it is about.
+    line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
     return (
-        f"{type(error).__name__}: {first[:300]}; what is done is kept, and the same command goes on with it; "
+        f"{type(error).__name__}: {line[:300]}; what is done is kept, and the same command goes on with it; "
         "if that fails too, report the lines above"
     )
 

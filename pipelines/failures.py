@@ -17,7 +17,7 @@ _IN_TRACEBACK = re.compile(
     re.MULTILINE,
 )
 _OS_ERROR_IN_TRACEBACK = re.compile(
-    r"^(?:RuntimeError: )?\w+Error: \[Errno (\d+)\] [^\n:\[]+(?:: (['\"])([^\n]*?)\2)?(?: \[while running '.*'\])?$",
+    r"^(?:RuntimeError: )?\w+Error: \[Errno (\d+)\] [^\n:\[]+(?:: (['\"])([^\n]*?)\2(?: -> [^\n]*?)?)?(?: \[while running '.*'\])?$",
     re.MULTILINE,
 )
 

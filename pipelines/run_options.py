@@ -237,7 +237,11 @@ def add_running(result: argparse.ArgumentParser) -> None:
     """Adds how the run is started."""
     add = result.add_argument_group("running").add_argument
     add("--plan", **SWITCH, help="check everything, print the plan, start nothing")
-    add("--take_over", **SWITCH, help="take the lock of a run on another host")
+    add(
+        "--take_over",
+        **SWITCH,
+        help="take the lock of a run on another host, or of a job that is gone",
+    )
     add(
         "--accelerator", help="resource hint of stages with a model, such as type:nvidia-l4;count:1"
     )

@@ -340,7 +340,7 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
         with contextlib.suppress(Exception):  # The first error says more.
             delete([temporary])
         if isinstance(error, OSError) and _is_of_writing(error, temporary):
-            error.filename, error.filename2 = absolute(path), None
+            error.filename = absolute(path)
         raise
 
 

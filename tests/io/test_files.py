@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 import threading
 
 import pytest
@@ -122,3 +124,25 @@ def test_leftovers_of_killed_writers_can_be_deleted(tmp_path):
 def test_a_bucket_is_no_file(bucket):
     assert not files.exists(bucket)
     assert files.stat(bucket) is None
+
+
+def test_a_full_disk_names_the_file_that_was_written(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.HashedFile, "write", refuse)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/out/a'$"):
+        files.write_once(f"{tmp_path}/out/a", b"data")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_file_that_cannot_be_made_is_named_by_its_own_name(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=f"'{tmp_path}/file") as raised:
+        files.write_once(f"{tmp_path}/file/a", b"data")
+    assert ".tmp-" not in str(raised.value)
+
+
+def test_an_error_of_what_is_read_keeps_its_own_path(tmp_path):
+    with pytest.raises(PermissionError, match="'/input'"), files.writing(f"{tmp_path}/a"):
+        raise PermissionError(errno.EACCES, "no", "/input")

@@ -67,6 +67,7 @@ def wrapped(error: Exception) -> Exception:
         # Of a worker process, or of a cluster, whose text alone arrives.
         RuntimeError(str(wrapped(FULL))),
         RuntimeError(f"error from worker:\nTraceback ...\nRuntimeError: {wrapped(FULL)}\n\tat org.apache.beam"),
+        RuntimeError(str(wrapped(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/out/a.npy", None, "/b")))),
         BeamIOError("Rename failed", {"/disk/out/a.npy": OSError(errno.ENOSPC, "full")}),
     ],
 )  # fmt: skip
