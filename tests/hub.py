@@ -8,6 +8,10 @@ import pathlib
 import threading
 from collections.abc import Iterator
 
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "c0ffee" * 6 + "c0de"
 
 
@@ -71,6 +75,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def _etag(file: pathlib.Path) -> str:
     return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def connected(address: str, cache: pathlib.Path, offline: bool = False) -> Iterator[None]:
+    """Points the hub's client at an address, with a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", address)
+        files = address + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        patch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        # The client in use was told when it was made whether it may ask anyone.
+        huggingface_hub.close_session()
+        yield
+    huggingface_hub.close_session()
 
 
 @contextlib.contextmanager

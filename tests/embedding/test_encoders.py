@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer import modules
 
 from beam_quad.embedding import EmbedderSpec, embedder_costs, embedder_fingerprint, load_embedder
 from beam_quad.errors import UsageError
+from tests import hub
 from tests.gradients import tiny
 
 SIZES = {
@@ -251,3 +252,14 @@ def test_a_tokenizer_of_static_embeddings_needs_words(tmp_path):
     empty.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UsageError, match="its vocabulary is empty"):
         load_embedder(EmbedderSpec(str(tmp_path)))
+
+
+def test_a_hub_id_is_loaded_at_the_commit_that_names_it_and_again_from_the_cache(tmp_path):
+    folder, cache = layered(tmp_path, modules.Dense(16, 8)), tmp_path / "cache"
+    spec = EmbedderSpec("owner/encoder", revision="main")
+    with hub.serving({spec.name: folder}) as (address, _), hub.connected(address, cache):
+        assert embedder_fingerprint(spec).startswith(f"hub:owner/encoder@{hub.COMMIT}:")
+        vectors = load_embedder(spec).embed(TEXTS)
+    with hub.connected(address, cache, offline=True):
+        again = load_embedder(EmbedderSpec("owner/encoder", revision=hub.COMMIT))
+    np.testing.assert_array_equal(again.embed(TEXTS), vectors)

@@ -3,11 +3,9 @@
 import json
 import shutil
 
-import huggingface_hub
 import pytest
 import torch
 import transformers
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from beam_quad.errors import UsageError
@@ -257,43 +255,27 @@ def test_a_revision_of_a_folder_is_refused(folder):
     assert "--proxy_revision is for a hub id" in refusal(load_proxy, folder, revision="v2")
 
 
-@pytest.fixture
-def online(monkeypatch, tmp_path):
-    """Points the hub's client at an address, with a cache of its own."""
-
-    def point(address, offline=False):
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        files = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        # The client in use has been told at its making whether it may ask anyone.
-        huggingface_hub.close_session()
-
-    yield point
-    monkeypatch.undo()
-    huggingface_hub.close_session()
-
-
-def test_a_hub_id_is_loaded_at_the_commit_that_names_it_and_again_from_the_cache(folder, online):
-    with hub.serving({"owner/model": folder}) as (address, asked):
-        online(address)
+def test_a_hub_id_is_loaded_at_the_commit_that_names_it_and_again_from_the_cache(folder, tmp_path):
+    with (
+        hub.serving({"owner/model": folder}) as (address, asked),
+        hub.connected(address, tmp_path / "cache"),
+    ):
         assert content_fingerprint("owner/model", "main") == f"hub:owner/model@{hub.COMMIT}"
         assert not any("safetensors" in path and "resolve" in path for path in asked)
         first = load_proxy(ProxySpec("owner/model"))
-    online(address, offline=True)
-    assert content_fingerprint("owner/model") == f"hub:owner/model@{hub.COMMIT}"
-    again = load_proxy(ProxySpec("owner/model", revision=hub.COMMIT))
+    with hub.connected(address, tmp_path / "cache", offline=True):
+        assert content_fingerprint("owner/model") == f"hub:owner/model@{hub.COMMIT}"
+        again = load_proxy(ProxySpec("owner/model", revision=hub.COMMIT))
     assert torch.equal(first.model.lm_head.weight, again.model.lm_head.weight)
 
 
-def test_of_a_hub_id_only_configuration_tokenizer_and_one_copy_of_the_weights_are_downloaded(
-    folder, online
-):
+def test_of_a_hub_id_only_what_loads_is_downloaded(folder, tmp_path):
     for name in ("consolidated.safetensors", "pytorch_model.bin", "README.md", "modeling.py"):
         shutil.copy(folder / "config.json", folder / name)
-    with hub.serving({"owner/model": folder}) as (address, asked):
-        online(address)
+    with (
+        hub.serving({"owner/model": folder}) as (address, asked),
+        hub.connected(address, tmp_path / "cache"),
+    ):
         load_proxy(ProxySpec("owner/model"))
     given = {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
     assert given == {
@@ -301,7 +283,9 @@ def test_of_a_hub_id_only_configuration_tokenizer_and_one_copy_of_the_weights_ar
     }  # fmt: skip
 
 
-def test_a_hub_id_that_is_not_there_is_refused(folder, online):
-    with hub.serving({"owner/model": folder}) as (address, _):
-        online(address)
+def test_a_hub_id_that_is_not_there_is_refused(folder, tmp_path):
+    with (
+        hub.serving({"owner/model": folder}) as (address, _),
+        hub.connected(address, tmp_path / "cache"),
+    ):
         assert "the hub does not give it" in refusal(load_proxy, "owner/other")
