@@ -117,10 +117,17 @@ class WriteSelection(Task):
         return [Part(i, len(runs), first, last) for i, (first, last) in enumerate(runs)]
 
     def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.output, "_run", "parts"),)
+        # A part is of one configuration: what another one has left here says nothing of this selection.
+        records = files.join(self.output, "_run", "parts", self.summary.configuration[:20])
+        folders = (files.join(self.output, name) for name in ("selected", "rejected"))
+        return records, *folders
 
     def paths(self, piece: Part) -> tuple[str, ...]:
-        return (files.join(self.prefixes()[0], part_name(piece.number, piece.num_parts, "json")),)
+        formats = ("json", self.output_format, "parquet")
+        return tuple(
+            files.join(folder, part_name(piece.number, piece.num_parts, ending))
+            for folder, ending in zip(self.prefixes(), formats, strict=True)
+        )
 
     def read(self, piece: Part) -> PartSums:
         record = read_json(self.paths(piece)[0])
@@ -134,15 +141,14 @@ class WriteSelection(Task):
         counts: list[Tally] = []
         rejected: list[Rejected] = []
         weights: list[WeightSums] = []
-        selected_name = part_name(piece.number, piece.num_parts, self.output_format)
+        record_path, selected_path, rejected_path = self.paths(piece)
         selected = write_selected(
-            files.join(self.output, "selected", selected_name),
+            selected_path,
             self._select(piece, counts, rejected, weights),
             self.corpus.schema(),
             weighted=self.weights is not None,
         )
-        rejected_name = part_name(piece.number, piece.num_parts)
-        refused = write_rejected(files.join(self.output, "rejected", rejected_name), rejected)
+        refused = write_rejected(rejected_path, rejected)
         sums = PartSums((selected, refused), total(counts, Tally()), total(weights, WeightSums()))
         _check_rows(selected, sums.counts["selected"])
         _check_rows(refused, sums.counts["rejected"] + sums.counts["bad_files"])
@@ -159,7 +165,7 @@ class WriteSelection(Task):
             "counts": sums.counts.counts,
             "weights": dataclasses.astuple(sums.weights),
         }
-        write_json(self.paths(piece)[0], record)
+        write_json(record_path, record)
         return sums
 
     def finish(self, sums: PartSums) -> None:

@@ -8,11 +8,13 @@ import pytest
 
 from beam_quad.transforms.embed import EmbedExamples
 from pipelines import quad
-from tests.pipelines.world import World, manifest_of, output_bytes
+from tests.pipelines.world import World, output_bytes, selected
+
+RANDOM = {"policy": "random", "query": None}
 
 
 def _arguments(world: World, output: pathlib.Path, **flags: object) -> list[str]:
-    return world.arguments(output, **({"policy": "random", "query": None} | flags))
+    return world.arguments(output, **(RANDOM | flags))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +95,22 @@ def test_a_refusal_names_what_differs(small, drawn, capsys):
     assert "--budget_tokens was 300 and is 301; pass" in capsys.readouterr().err
 
 
-def test_an_output_whose_selection_was_not_begun_takes_a_mended_command(small, drawn, tmp_path):
+def test_an_output_whose_selection_is_gone_takes_another_command_and_writes_all_of_it(
+    small, drawn, tmp_path
+):
     output = tmp_path / "out"
-    shutil.copytree(drawn / "_run", output / "_run", ignore=shutil.ignore_patterns("parts"))
-    assert quad.main(_arguments(small, output, budget_tokens=200)) == 0
-    assert manifest_of(output)["budget"]["amount"] == 200
+    shutil.copytree(drawn / "_run", output / "_run")
+    manifest = small.run(output, **RANDOM, budget_tokens=200)
+    assert manifest["budget"]["amount"] == 200
+    assert manifest["tokens"]["selected"] == sum(row["tokens"] for row in selected(output))
+    assert 200 <= manifest["tokens"]["selected"] < 260
+
+
+def test_parts_that_were_deleted_are_written_again(small, drawn, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(drawn / "_run", output / "_run")
+    small.run(output, **RANDOM, budget_tokens=300)
+    assert output_bytes(output) == output_bytes(drawn)
 
 
 def test_a_manifest_of_another_program_is_not_taken_for_ours(small, tmp_path, capsys):
