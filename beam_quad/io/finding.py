@@ -21,12 +21,10 @@ class Found:
     Attributes:
       infos: The files of known formats, sorted by path.
       origins: What asked for each, by path, as messages say it: `--input=in/*.jsonl`, or `--input` for a file by its name.
-      num_passed_over: Files of folders and globs whose extension names no format.
     """
 
     infos: tuple[files.FileInfo, ...]
     origins: dict[str, str]
-    num_passed_over: int
 
 
 def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
@@ -69,7 +67,7 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
             "%s: passed over %s of unknown extensions, such as %s",
             flag, _count(passed_over, "file"), ", ".join(sorted(passed_over)[:_NUM_NAMED]),
         )  # fmt: skip
-    return Found(tuple(once), origins, len(passed_over))
+    return Found(tuple(once), origins)
 
 
 @contextlib.contextmanager

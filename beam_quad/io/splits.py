@@ -35,7 +35,6 @@ class InputPlan:
       num_shards: Files.
       size_bytes: Their size as stored.
       snapshot: Fingerprint of the names and versions of all shards.
-      num_passed_over: Files that were found beside them and are no shards.
       bad_files: What is wrong with each shard of which nothing can be used, by shard; their splits are not read.
     """
 
@@ -48,7 +47,6 @@ class InputPlan:
     num_shards: int
     size_bytes: int
     snapshot: str
-    num_passed_over: int = 0
     bad_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -127,7 +125,6 @@ def plan_input(
         num_shards=len(shards),
         size_bytes=sum(info.size_bytes for info in infos),
         snapshot=seeding.digest(*zip(shards, versions, strict=True)),
-        num_passed_over=found.num_passed_over,
         bad_files=problems,
     )
 

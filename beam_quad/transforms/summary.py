@@ -103,7 +103,6 @@ class Summary:
                 "root": plan.root,
                 "shards": plan.num_shards,
                 "bytes": plan.size_bytes,
-                "passed_over": plan.num_passed_over,
             },
             "counts": {
                 "read": counts["read"],
