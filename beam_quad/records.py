@@ -72,27 +72,31 @@ class Budget:
         """What each of the examples with these tokens takes from the budget, int64 [n]."""
         return tokens if self.unit == "tokens" else np.ones(len(tokens), np.int64)
 
-    def longest(self, lengths: Mapping[int, int]) -> int:
+    def longest(self, lengths: Mapping[int, int], tokens: Mapping[int, int]) -> int:
         """Decides how long an example may be to be selected; a longer one is passed over for the next.
 
         A tenth of a token budget, which bounds by how much the last example overshoots it. But never less than a typical
         example, four times the power of two below the median (twice to four times the median): of a tiny budget every
-        example is more than a tenth.
+        example is more than a tenth. And never so little that the shorter examples do not fill the budget.
 
         Args:
           lengths: How many examples of the corpus have 2**b to 2**(b + 1) - 1 tokens, by b.
+          tokens: How many tokens they have, by b.
 
         Returns:
-          Tokens; as good as endless where examples are counted, of which a long one is but one.
+          Tokens; as good as endless where examples are counted, of which a long one is but one, and where the budget
+          takes the whole corpus.
         """
+        endless = int(np.iinfo(np.int64).max)
         if self.unit == "examples":
-            return int(np.iinfo(np.int64).max)
-        number, below, median = sum(lengths.values()), 0, 0
-        for exponent, count in sorted(lengths.items()):
-            below, median = below + count, exponent
-            if 2 * below >= number:
-                break
-        return max(self.amount // 10, 4 << median)
+            return endless
+        longest = max(self.amount // 10, 4 << _median_exponent(lengths))
+        filled = 0
+        for exponent, number in sorted(tokens.items()):
+            filled += number
+            if filled >= self.amount:
+                return max(longest, (2 << exponent) - 1)
+        return endless
 
     def share(self, examples: int, tokens: int) -> float:
         """The share of a corpus that the budget holds, in [0, 1]."""
@@ -112,3 +116,12 @@ def as_json(record: Any) -> Any:
     if hasattr(record, "tolist"):
         return record.tolist()
     return record
+
+
+def _median_exponent(lengths: Mapping[int, int]) -> int:
+    number, below = sum(lengths.values()), 0
+    for exponent, count in sorted(lengths.items()):
+        below += count
+        if 2 * below >= number:
+            return exponent
+    return 0

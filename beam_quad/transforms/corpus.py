@@ -69,10 +69,11 @@ class Corpus:
         return Columns(text=self.text_column, id=self.id_column, tokens=self.tokens_column)
 
     def totals(self) -> dict[str, int]:
-        """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, `without_embedding/PIECE`, `length/b`.
+        """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and some by piece or length.
 
-        Duplicates by id and texts without an embedding are counted as usable. The last counts the examples of 2**b to
-        2**(b + 1) - 1 tokens.
+        `without_embedding/PIECE` counts texts; `length/b` the examples of 2**b to 2**(b + 1) - 1 tokens, and
+        `length_tokens/b` their tokens. Duplicates by id and texts without an embedding are counted as usable: they are
+        known only after the splits were read.
         """
         return self._read()["counts"]
 
@@ -99,9 +100,13 @@ class Corpus:
 
     def num_usable(self) -> int:
         """Examples that can be selected, but for texts both duplicate and without embedding; at least 1, to divide by."""
-        duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
         without = sum(n for name, n in self.totals().items() if name.startswith(WITHOUT_EMBEDDING))
-        return max(1, self.totals().get("usable", 0) - duplicates - without)
+        return max(1, self.num_distinct() - without)
+
+    def num_distinct(self) -> int:
+        """Examples of `distinct_rows` that are usable; at least 1, to divide by."""
+        duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
+        return max(1, self.totals().get("usable", 0) - duplicates)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
@@ -112,19 +117,12 @@ class Corpus:
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split; duplicates by id and texts without embedding are rejected."""
         rows = self.all_rows(split, with_strings)
-        if not len(rows.keys):
-            return rows
-        reasons = rows.reasons
-        found = {
-            Reason.NO_EMBEDDING: self._without_embedding(split),
-            Reason.DUPLICATE_ID: self._duplicates(split),
-        }
-        for reason, numbers in found.items():
-            if len(numbers):
-                reasons = reasons.copy()
-                fresh = numbers[reasons[numbers] == aligned.USABLE]
-                reasons[fresh] = aligned.reason_code(reason)
-        return dataclasses.replace(rows, reasons=reasons)
+        rows = _rejecting(rows, self._without_embedding(split), Reason.NO_EMBEDDING)
+        return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
+
+    def distinct_rows(self, split: Split) -> aligned.Rows:
+        """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""
+        return _rejecting(self.all_rows(split), self._duplicates(split), Reason.DUPLICATE_ID)
 
     def bad_shards(self) -> frozenset[str]:
         """Shards that turned out unreadable and were left out (`--on_bad_file=reject`)."""
@@ -138,19 +136,19 @@ class Corpus:
 
     def longest(self) -> int:
         """How many tokens an example may have to be selected."""
-        return self.budget.longest(self._lengths())
+        return self.budget.longest(self._by_length("length"), self._by_length("length_tokens"))
 
     def may_pass_over(self) -> bool:
         """Tells whether any example can be too long to be selected."""
-        return 2 << max(self._lengths(), default=0) > self.longest() + 1
+        return 2 << max(self._by_length("length"), default=0) > self.longest() + 1
 
     def is_candidate(self, rows: aligned.Rows) -> np.ndarray:
         """Which rows can be selected: the usable ones that are not too long for the budget, bool [n]."""
         return np.asarray(rows.usable & (rows.tokens <= self.longest()))
 
-    def _lengths(self) -> dict[int, int]:
-        lengths = Tally(self.totals()).under("length/")
-        return {int(exponent): count for exponent, count in lengths.items()}
+    def _by_length(self, name: str) -> dict[int, int]:
+        counts = Tally(self.totals()).under(f"{name}/")
+        return {int(exponent): count for exponent, count in counts.items()}
 
     def _without_embedding(self, split: Split) -> np.ndarray:
         if (
@@ -186,6 +184,15 @@ def piece_name(split: Split) -> str:
 def piece_path(folder: str, split: Split) -> str:
     """Where a row-aligned artifact of the split lies in its folder."""
     return files.join(folder, f"{piece_name(split)}.parquet")
+
+
+def _rejecting(rows: aligned.Rows, numbers: np.ndarray, reason: Reason) -> aligned.Rows:
+    """Rejects some rows, by number, unless they are rejected already."""
+    if not len(numbers):
+        return rows
+    reasons = rows.reasons.copy()
+    reasons[numbers[reasons[numbers] == aligned.USABLE]] = aligned.reason_code(reason)
+    return dataclasses.replace(rows, reasons=reasons)
 
 
 def without_embedding(embeddings_dir: str, split: Split) -> list[int]:

@@ -284,9 +284,11 @@ def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:
         "reserve_tokens": int(columns["tokens"][kept].sum()),
     }
     # frexp gives the exponent above; of rejected rows, with 0 tokens, nothing is counted.
-    exponents = np.frexp(columns["tokens"][columns["tokens"] > 0].astype(np.float64))[1] - 1
-    for exponent, count in zip(*np.unique(exponents, return_counts=True), strict=True):
-        counts[f"length/{exponent}"] = int(count)
+    tokens = columns["tokens"][columns["tokens"] > 0]
+    exponents = np.frexp(tokens.astype(np.float64))[1] - 1
+    for exponent in np.unique(exponents):
+        counts[f"length/{exponent}"] = int(np.count_nonzero(exponents == exponent))
+        counts[f"length_tokens/{exponent}"] = int(tokens[exponents == exponent].sum())
     for code, count in zip(codes, occurrences, strict=True):
         reason = aligned.reason_of(int(code))
         if reason is not None:

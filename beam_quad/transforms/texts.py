@@ -55,10 +55,11 @@ class SampleTexts(GroupedTask):
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
         corpus = self.corpus
-        rows = corpus.rows(piece)
+        # Not only what has an embedding: a run with another embedder shares this sample, and all that is fitted on it.
+        rows = corpus.distinct_rows(piece)
         if not rows.usable.any():
             return
-        rate = self.num_examples / max(1.0, corpus.num_usable() * corpus.reserve_rate)
+        rate = self.num_examples / max(1.0, corpus.num_distinct() * corpus.reserve_rate)
         with files.open_read(piece_path(corpus.reserve_dir, piece)) as file:
             parquet = pq.ParquetFile(file)
             for i in range(parquet.num_row_groups):

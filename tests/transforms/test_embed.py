@@ -1,6 +1,7 @@
 """What the first stage does with texts that have no embedding, without Beam."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from beam_quad.records import Budget, Reason
 from beam_quad.transforms.cluster import FitCenters
 from beam_quad.transforms.corpus import Corpus
 from beam_quad.transforms.embed import EmbedExamples
+from beam_quad.transforms.texts import SampleTexts
 
 LINES = ["first", "bad", "third", " ", "bad", "sixth"]
 
@@ -97,6 +99,13 @@ def test_the_rows_do_not_depend_on_the_embedder_that_ran_with_them(corpus, tmp_p
     embed(other, Embedder(bad="sixth"))
     assert list(np.flatnonzero(~other.rows(split).usable)) == [3, 5]
     assert list(np.flatnonzero(~corpus.rows(split).usable)) == [1, 3, 4]
+
+
+def test_the_sample_for_the_curvature_does_not_depend_on_the_embedder(corpus, tmp_path):
+    _, split, _ = embed(corpus, Embedder())
+    sample = SampleTexts(corpus, str(tmp_path / "sample"), 100)
+    drawn = [aligned.unpack([part]).column("text").to_pylist() for _, part in sample.draw(split)]
+    assert sorted(itertools.chain.from_iterable(drawn)) == ["bad", "bad", "first", "sixth", "third"]
 
 
 def test_embeddings_that_lie_there_still_tell_who_has_none(corpus, tmp_path):
