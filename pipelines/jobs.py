@@ -105,14 +105,18 @@ def _check_job_server(endpoint: str) -> None:
 
 
 def _check_connection(flag: str, url: str) -> None:
-    try:
-        address = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
-        with socket.create_connection((address.hostname or "", address.port or 80), _TIMEOUT_S):
-            pass
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"no Spark cluster answers at --{flag}={url} ({error}); start it, or pass its address"
-        ) from error
+    # Spark takes several masters, with commas between, of which one leads and the others stand by.
+    failed: Exception | None = None
+    for address in url.rpartition("://")[2].split(","):
+        try:
+            place = urllib.parse.urlsplit(f"//{address.strip()}")
+            with socket.create_connection((place.hostname or "", place.port or 80), _TIMEOUT_S):
+                return
+        except (OSError, ValueError) as error:
+            failed = failed or error
+    raise UsageError(
+        f"no Spark cluster answers at --{flag}={url} ({failed}); start it, or pass its address"
+    ) from failed
 
 
 def _check_flink(master: str) -> None:

@@ -195,6 +195,16 @@ def test_a_job_server_that_is_not_there_is_refused_at_once(flags, words):
         jobs.check_service(PipelineOptions(flags))
 
 
+@pytest.mark.parametrize("form", ["spark://127.0.0.1:1,{}", "spark://{},127.0.0.1:1"])
+def test_one_of_several_masters_that_answers_is_enough(address, form):
+    url = form.format(address)
+    jobs.check_service(
+        PipelineOptions(
+            ["--runner=SparkRunner", f"--spark_master_url={url}", "--job_server_java_launcher=true"]
+        )
+    )
+
+
 def test_a_server_that_is_no_job_server_is_refused(address):
     options = PipelineOptions(["--runner=PortableRunner", f"--job_endpoint={address}"])
     with pytest.raises(UsageError, match="no job server answers"):
