@@ -27,7 +27,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_quad.errors import UsageError
 from beam_quad.io import traffic
-from beam_quad.io.patterns import Search, has_glob
+from beam_quad.io.patterns import LOST_AND_FOUND, Search, has_glob
 from beam_quad.io.stores import Stat, check_scheme, store_of
 
 _TEMPORARY_PREFIX = ".tmp-"
@@ -166,7 +166,10 @@ def _walk(
     for name in _names(folder or "/"):
         path = f"{folder}/{name}"
         is_wanted, is_entered = search.matches(path), search.enters(path)
-        if not (is_wanted or is_entered) or (not with_hidden and search.is_hidden(path)):
+        if not (is_wanted or is_entered):
+            continue
+        # Most users may not list what fsck keeps at the root of a disk.
+        if (not with_hidden or name == LOST_AND_FOUND) and search.is_hidden(path):
             continue
         found = _local_stat(path)
         if found is None:

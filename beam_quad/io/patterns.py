@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from beam_quad.errors import UsageError
 
+# The folder that most Linux file systems have at their root, for root alone.
+LOST_AND_FOUND = "lost+found"
 _GLOB = re.compile(r"[*?\[]")
 _EXTENSION = re.compile(r"\.\w[\w.]*$")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -190,10 +192,15 @@ class Search:
         return len(parts) < len(self._parts) or self._is_for_extension
 
     def is_hidden(self, path: str) -> bool:
-        """Tells whether a name on the way from the folder starts with `_` or `.`, where the glob does not ask for it."""
+        """Tells whether a name on the way from the folder is one to pass over, where the glob does not ask for it.
+
+        So are names that start with `_` or `.`, and `lost+found`.
+        """
         globs = itertools.takewhile(lambda glob: "**" not in glob, self._parts)
         for part, glob in itertools.zip_longest(self._below(path).split("/"), globs, fillvalue=""):
             if part.startswith(("_", ".")) and part[0] != glob[:1]:
+                return True
+            if part == LOST_AND_FOUND != glob:
                 return True
         return False
 

@@ -104,6 +104,29 @@ def test_a_folder_that_may_not_be_listed_is_named(find, write, monkeypatch, patt
     assert find("in/*.jsonl") == ["in/a.jsonl"]
 
 
+@pytest.mark.parametrize("pattern", ["in", "in/**", "in/*/*.jsonl", "in/**/*.jsonl"])
+def test_the_folder_of_a_disk_that_none_but_root_may_list_is_passed_over(
+    find, write, monkeypatch, pattern
+):
+    write("in/x/a.jsonl", "in/lost+found/b.jsonl")
+    listdir = os.listdir
+
+    def deny(folder):
+        if folder.endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", folder)
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", deny)
+    assert find(pattern) == ["in/x/a.jsonl"]
+    assert [os.path.basename(info.path) for info in files.find("in")] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("pattern", ["in/lost+found", "in/lost+found/*"])
+def test_the_folder_of_a_disk_is_searched_where_it_is_named(find, write, pattern):
+    write("in/lost+found/b.jsonl")
+    assert find(pattern) == ["in/lost+found/b.jsonl"]
+
+
 def test_a_file_that_may_not_be_read_is_named(find, write, monkeypatch):
     write("in/a.jsonl")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
