@@ -186,8 +186,11 @@ class _LockFile:
 
     def remove_unless(self, may_take: MayTake) -> Owner | None:
         """Removes the file where it cannot be locked, unless it has an owner from whom it may not be taken."""
-        with open(self._path, "rb") as file:
-            other = Owner.parse(file.read())
+        try:
+            with open(self._path, "rb") as file:
+                other = Owner.parse(file.read())
+        except FileNotFoundError:
+            return None  # Another run has removed it, and has its claim beside this one's.
         if other and not may_take(other):
             return other
         files.delete([self._path])

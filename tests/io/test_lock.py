@@ -158,6 +158,17 @@ def test_a_lock_taken_with_flock_counts_where_there_is_none(tmp_path, without_fl
     assert not (tmp_path / "_run" / "lock").exists()
 
 
+@pytest.mark.parametrize("without_flock", [errno.ENOSYS], indirect=True)
+def test_a_lock_file_that_another_launcher_removed_is_nobodys(tmp_path, without_flock, monkeypatch):
+    def refuse(*_):
+        (tmp_path / "_run" / "lock").unlink()
+        raise OSError(errno.ENOSYS, "")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    OutputLock(str(tmp_path)).acquire()
+    assert list((tmp_path / "_run" / "locks").iterdir())
+
+
 @pytest.mark.parametrize("without_flock", [errno.EIO], indirect=True)
 def test_a_disk_that_fails_is_no_disk_without_flock(tmp_path, without_flock):
     with pytest.raises(OSError, match=f"{tmp_path}/_run/lock"):
