@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_quad.io.json_types import OutOfRange
 from beam_quad.records import Reason
 
 Fault = tuple[Reason, str]
@@ -145,7 +146,8 @@ def _id_fault(value: Any) -> Fault | None:
     if value is None or value == "":
         return Reason.NULL_ID, "no id" if value is None else "the id is empty"
     if type(value) is not str and type(value) is not int:
-        return Reason.SCHEMA_MISMATCH, f"the id is {json_type(value)}, neither string nor integer"
+        kind = "a number beyond 64 bits" if type(value) is OutOfRange else json_type(value)
+        return Reason.SCHEMA_MISMATCH, f"the id is {kind}, neither string nor integer"
     return None
 
 

@@ -160,6 +160,11 @@ def test_a_text_column_of_mixed_types_is_no_schema_error(write_lines, read_all):
     assert batch.texts == [None, "a", None]
 
 
+def test_an_id_that_no_double_holds_is_called_a_number(write_lines, read_all):
+    (batch,) = read_all(write_lines(b'{"text": "a", "key": 1e999}'), id_column="key")
+    assert batch.details == ["the id is a number beyond 64 bits, neither string nor integer"]
+
+
 def test_integer_ids_of_any_size_are_exact(write_lines, read_all):
     lines = [b'{"text": "a", "key": %d}' % value for value in (7, 2**64 + 1, -(2**70) - 3)]
     (batch,) = read_all(
