@@ -35,6 +35,8 @@ def read_rows(
     """
     _check_unchanged(split)
     yield from formats.format_of(split.path).rows(split, columns, batch_rows, seen)
+    # What was read may be in part of the one content, in part of another.
+    _check_unchanged(split)
 
 
 def read_selected(

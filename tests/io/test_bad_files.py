@@ -312,6 +312,16 @@ def test_file_that_changed_since_planning_is_named(write_lines, change):
         list(rows.read_lines(plan.splits[0], [0]))
 
 
+def test_file_that_changed_while_it_was_read_is_named(write_lines):
+    path = write_lines(*[LINE] * 3)
+    (split,) = splits.plan_input([str(path)]).splits
+    batches = rows.read_rows(split, Columns(), 1)
+    next(batches)
+    os.utime(path, (1, 1))
+    with pytest.raises(BadFileError, match="has changed since it was planned"):
+        list(batches)
+
+
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), OSError(5, "I/O error")])
 def test_failing_network_or_disk_is_not_a_bad_file(write_table, monkeypatch, error):
     class Failing:
