@@ -374,6 +374,11 @@ def _record_batch(split: Split, schema: pa.Schema, lines: list[bytes]) -> pa.Rec
         texts: list[dict[str, str]] = []
         if any(map(schemas.is_json_text, schema)):
             texts = list(map(json_rows.json_texts, lines))
+        if any(map(schemas.holds_others, schema)):
+            # Exactly: orjson rounds a whole number beyond 64 bits to a double, which a column might hold.
+            parsed = [json_rows.escaped(json_rows.parse_exactly(line)) for line in lines]
+            for row, text in zip(parsed, texts, strict=True):
+                _set_apart(row, text, schema)
         arrays = []
         for field in schema:
             if schemas.holds_others(field):
@@ -401,8 +406,31 @@ def _array(values: list[Any], data_type: pa.DataType) -> pa.Array:
     return pa.array(values, type=data_type)
 
 
+def _set_apart(row: dict[str, Any], texts: dict[str, str], schema: pa.Schema) -> None:
+    """Leaves each value in one place: parsed if its column holds it, else as text, for the column of all others."""
+    for field in schema:
+        if field.name in row and not schemas.is_json_text(field):
+            if _fits(row[field.name], field.type):
+                texts.pop(field.name, None)
+            else:
+                del row[field.name]
+
+
+def _fits(value: Any, data_type: pa.DataType) -> bool:
+    if type(value) is str and (schemas.is_string(data_type) or schemas.is_binary(data_type)):
+        return not pa.types.is_fixed_size_binary(data_type)
+    if type(value) is OutOfRange:
+        return False
+    try:
+        return bool(pa.array([value], data_type).to_pylist() == [value])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+
+
 def _others(texts: list[dict[str, str]], schema: pa.Schema) -> Iterator[str]:
-    choice, known = schemas.choice_of(schema), set(schema.names)
+    choice = schemas.choice_of(schema)
+    known = {field.name for field in schema if schemas.is_json_text(field)}
+    known.difference_update(field.name for field in schema if schemas.holds_others(field))
     for row in texts:
         yield json_rows.joined(
             {name: text for name, text in row.items() if name not in known and choice.keeps(name)}

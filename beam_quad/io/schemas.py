@@ -364,10 +364,16 @@ def carried(stored: pa.Schema, shapes: Shapes, choice: Choice, known: pa.Schema)
     if not shapes.is_open:
         fields = [_carried_field(name, stored, shapes, known) for name in names]
         return choice.noted(pa.schema(fields))
-    # Of rows of JSON Lines with a column for each there is one, beside the text.
-    text = [name for name in choice.read[:1] if name in known.names and name not in stored.names]
-    fields = [pa.field(name, pa.string()) for name in text]
-    fields += [_lackable(stored.field(name)) for name in names if name in stored.names]
+    # Rows of JSON Lines have one column beside the text, and those of the Parquet files for values that fit.
+    fields = []
+    # A name with dots that no row has is that of a field inside.
+    text = [n for n in choice.read[:1] if n in known.names or "." not in n]
+    for name in dict.fromkeys([*text, *names]):
+        pairs = [("Parquet", pa.schema([stored.field(name)]))] if name in stored.names else []
+        if name in choice.read[:1]:
+            pairs.append(("JSON Lines", pa.schema([(name, pa.string())])))
+        if pairs:
+            fields.append(_lackable(unify(pairs).field(0)))
     why = f"more than {MAX_COLUMNS:,} columns in rows of JSON Lines"
     other = json_text_field(free_name(OTHER_COLUMNS, stored.names), why)
     other = other.with_metadata({**other.metadata, _OTHERS: b"1"})

@@ -154,6 +154,25 @@ def test_columns_of_their_own_in_every_row_are_carried_in_one(write_lines, tmp_p
     assert table.column("other_columns")[9].as_py() == '{"k9": 9}'
 
 
+def test_columns_of_parquet_take_of_such_rows_what_fits_and_the_rest_stays_text(
+    write_lines, write_table
+):
+    write_table({"text": ["p"], "id": [7], "n": [0.5]}, name="in/p.parquet")
+    odd = [("s0", 1), (8, 2**53 + 1), (True, 2**70 + 1), (None, "x"), (1.5, 2.5)]
+    lines = [document(i, id=key, n=n) for i, (key, n) in enumerate(odd)]
+    more = [document(i, **{f"k{i}": i}) for i in range(MAX_COLUMNS)]
+    path = write_lines(*lines, *more)
+    table = pq.read_table(carry(path.parent)[0]).slice(0, len(odd))
+    assert [table.schema.field(name).type for name in ("id", "n")] == [pa.int64(), pa.float64()]
+    assert table.column("text").to_pylist() == [f"text {i}" for i in range(len(odd))]
+    assert table.column("id").to_pylist() == [None, 8, None, None, None]
+    assert table.column("n").to_pylist() == [1.0, None, None, None, 2.5]
+    others = table.column("other_columns").to_pylist()
+    assert [json.loads(text) for text in others] == [
+        {"id": "s0"}, {"n": 2**53 + 1}, {"id": True, "n": 2**70 + 1}, {"n": "x"}, {"id": 1.5},
+    ]  # fmt: skip
+
+
 def test_strings_that_utf_8_cannot_hold_are_escaped(write_lines):
     lines = [b'{"text": "a", "u": "caf\xe9"}', b'{"text": "b", "u": "x\\ud800y"}']
     path = write_lines(*lines)
