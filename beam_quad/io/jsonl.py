@@ -1,5 +1,6 @@
 """JSON Lines, plain or compressed: a row is a line that is not blank."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from beam_quad.errors import BadFileError
+from beam_quad.errors import BadFileError, UsageError
 from beam_quad.io import compression, damage, files, json_rows, json_types, schemas
 from beam_quad.io.batches import (
     Columns,
@@ -20,7 +21,7 @@ from beam_quad.io.batches import (
     value_of,
     values_of,
 )
-from beam_quad.io.json_types import Seen, Shapes, TooDeep
+from beam_quad.io.json_types import OutOfRange, Seen, TooDeep
 from beam_quad.io.summaries import ShardSummary
 from beam_quad.records import Reason, Split
 
@@ -86,59 +87,74 @@ def _sample(
 ) -> ShardSummary:
     lines = _rows_of(_split_lines(_chunks(stream, _SAMPLE_BYTES)))
     head: list[bytes] = []
-    rest, is_whole = 0, False
+    rest, is_whole, is_all = 0, False, False
     try:
         head.extend(itertools.islice(lines, SCHEMA_ROWS))
         if raw.tell() >= info.size_bytes:
             rest, is_whole = sum(1 for _ in lines), True
+            is_all = rest == 0
     except Exception as error:
         if not damage.is_damage(error):
             raise
+        is_all = True
         # A truncated file is for the reader to name, and for `--on_bad_file` to judge.
         if not head and not damage.is_truncation(error):
             raise BadFileError(info.path, damage.one_line(error)) from error
-    _check_is_data(info.path, head, columns)
+    _check_is_data(info.path, head, columns, is_all)
     num_rows = len(head) + rest
     if not is_whole:
         num_rows = max(num_rows, round(num_rows * info.size_bytes / max(1, raw.tell())))
-    shapes = _shapes(info.path, head, columns)
-    return ShardSummary(None, shapes, num_rows, is_exact=is_whole)
-
-
-def _shapes(path: str, head: list[bytes], columns: Columns) -> Shapes | None:
+    summary = ShardSummary(None, None, num_rows, is_exact=is_whole, is_known=is_all)
     parsed = [row for line in head if isinstance(row := _row(line, columns), dict)]
     if not parsed:
-        return None
-    _check_read_columns(path, parsed, columns)
+        return summary
+    doubt = ""
+    try:
+        _check_read_columns(info.path, parsed, columns, is_all)
+    except UsageError as error:
+        if is_all:
+            raise
+        doubt = str(error)
     seen = Seen()
-    _batch(path, 0, head, columns, seen)
-    return seen.shapes
+    _batch(info.path, 0, head, columns, seen)
+    return dataclasses.replace(summary, shapes=seen.shapes, doubt=doubt)
 
 
-def _check_read_columns(path: str, rows: list[dict[str, Any]], columns: Columns) -> None:
+def _check_read_columns(
+    path: str, rows: list[dict[str, Any]], columns: Columns, is_all: bool
+) -> None:
     types: dict[str, list[pa.DataType]] = {}
     for name in columns.names:
         found = {type(value_of(row, name)) for row in rows}
         if found != {type(None)} or any(name in row for row in rows):
-            types[name] = [_TYPES[kind] for kind in _TYPES if kind in found]
+            # Of a row without a value nothing is known, and so of those that follow.
+            is_known = is_all or type(None) not in found
+            types[name] = [_TYPES[kind] for kind in _TYPES if kind in found and is_known]
     names = list(dict.fromkeys(name for row in rows for name in row))
     schemas.check_read_columns(path, columns, names, types)
 
 
-def _check_is_data(path: str, head: list[bytes], columns: Columns) -> None:
-    """Refuses a file of which none of the first rows is a JSON object."""
+def _check_is_data(path: str, head: list[bytes], columns: Columns, is_all: bool) -> None:
+    """Refuses a file that is another kind of text, or of which no row is a JSON object.
+
+    Args:
+      path: The file.
+      head: Its first rows.
+      columns: Which columns mean what.
+      is_all: Whether there are no others: those that follow bad rows may be good.
+    """
     if not head:
         return
-    has_row = any(isinstance(_row(line, columns), dict) for line in head)
-    if _opens_array(head[0], is_alone=not has_row):
+    num_objects = sum(isinstance(_row(line, columns), dict) for line in head)
+    if _opens_array(head[0], num_objects, is_all):
         raise BadFileError(path, "holds a JSON array; write one JSON object a line")
-    if not has_row:
-        which = f"first {SCHEMA_ROWS:,} " if len(head) == SCHEMA_ROWS else ""
-        detail = f"none of its {which}lines is a JSON object"
-        raise BadFileError(path, f"{detail}: {_what_instead(head)}")
+    if num_objects == 0 and (instead := _what_instead(head) or (is_all and _start_of(head))):
+        which = "" if is_all else f"first {SCHEMA_ROWS:,} "
+        raise BadFileError(path, f"none of its {which}lines is a JSON object: {instead}")
 
 
-def _what_instead(head: list[bytes]) -> str:
+def _what_instead(head: list[bytes]) -> str | None:
+    """Says what kind of text it is whose first lines are no rows, if that shows."""
     first = head[0].strip()
     if kind := damage.kind_of(first):
         return f"it is {kind}"
@@ -150,8 +166,13 @@ def _what_instead(head: list[bytes]) -> str:
         _is_object(first[: end + 1]) for end in _ends_of_objects(first)
     ):
         return "its objects follow each other without line ends (convert it with jq -c .)"
-    if first.startswith(b"{'"):
+    if all(line.lstrip().startswith(b"{'") for line in head):
         return "it holds Python's dicts (write them with json.dumps)"
+    return None
+
+
+def _start_of(head: list[bytes]) -> str:
+    first = head[0].strip()
     try:
         first.decode()
     except UnicodeDecodeError:
@@ -181,15 +202,16 @@ def _ends_of_objects(line: bytes) -> Iterator[int]:
     return (match.start() for match in itertools.islice(re.finditer(rb"}\s*{", line), 100))
 
 
-def _opens_array(line: bytes, is_alone: bool) -> bool:
-    # A first row like ["a"] is but a bad row; one like [{"text": over many lines is another format.
-    if not line.lstrip().startswith(b"["):
+def _opens_array(line: bytes, num_objects: int, is_all: bool) -> bool:
+    # A first row like ["a"] is but a bad row; one like [{"text": over many lines is another format, of which the last
+    # line at most, that has no comma, is an object.
+    if not line.lstrip().startswith(b"[") or num_objects > 1:
         return False
     try:
         orjson.loads(line)
     except orjson.JSONDecodeError:
         return True
-    return is_alone
+    return is_all and num_objects == 0
 
 
 def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:

@@ -101,7 +101,8 @@ def plan_input(
     named = zip(shards, summaries, strict=True)
     problems = {shard: summary.problem for shard, summary in named if summary.problem}
     _tell_bad_files(problems, shards, flag)
-    if all(summary.schema is None and summary.shapes is None for summary in summaries):
+    _check_any(summaries, [found.origins[info.path] for info in shards.values()])
+    if all(s.is_known and s.schema is None and s.shapes is None for s in summaries):
         raise UsageError(f"{flag}: no file has a row with a column {text_column!r}; check its rows")
     stored = schemas.unify(
         (shard, summary.schema)
@@ -145,6 +146,15 @@ def _tell_bad_files(
         f"{len(shards):,}",
         first,
     )
+
+
+def _check_any(summaries: Sequence[ShardSummary], origins: Sequence[str]) -> None:
+    """Refuses what the first rows of some files cannot be used for, if those of no file can."""
+    if any(s.schema is not None or (s.shapes is not None and not s.doubt) for s in summaries):
+        return
+    for summary, origin in zip(summaries, origins, strict=True):
+        if summary.doubt:
+            raise UsageError(f"{origin}: {summary.doubt}")
 
 
 def _common_folder(infos: Iterable[files.FileInfo]) -> str:
@@ -228,7 +238,8 @@ def _schema_of_all(
         if summary.shapes is not None:
             names |= dict.fromkeys(summary.shapes.columns)
             shapes += summary.shapes
-    choice.check(list(names))
+    if names:
+        choice.check(list(names))
     known = pa.schema([(name, pa.null()) for name in names])
     return schemas.carried(stored, shapes, choice, known)
 

@@ -30,6 +30,9 @@ class ShardSummary:
       num_rows: Its rows.
       is_exact: Whether `num_rows` was counted, not estimated.
       groups: Its row groups; none where the shard cannot be entered in the middle.
+      is_known: Whether all that can be read of it was seen: of a long file that declares nothing the first rows say
+        little about the others.
+      doubt: What the columns that are read look like in its first rows, if they cannot be used there; an error's text.
       problem: Why nothing of the shard can be used; empty for a good one.
     """
 
@@ -38,4 +41,6 @@ class ShardSummary:
     num_rows: int
     is_exact: bool
     groups: tuple[RowGroup, ...] = ()
+    is_known: bool = True
+    doubt: str = ""
     problem: str = ""

@@ -107,6 +107,55 @@ def test_files_of_which_nothing_can_be_used_are_left_out_when_asked(tmp_path, ca
     assert "7 of 9 files are left out; the first is" in caplog.text
 
 
+MANY = 1001
+
+# More rows than planning looks at, of which none can be used.
+LATE_ROWS = {
+    "no JSON": [b"oops\n"] * MANY,
+    "half an object": [b'{"text": "a"\n'] * MANY,
+    "arrays": [b"[1]\n"] * MANY,
+    "half an array": [b'[{"text"\n'] + [LINE] * 3,
+    "Latin-1": [b'{"text": "caf\xe9"}\n'] * MANY,
+    "null and a number": [b'{"text": 1}\n'] + [b'{"text": null}\n'] * MANY,
+}
+
+
+@pytest.mark.parametrize("bad", LATE_ROWS.values(), ids=list(LATE_ROWS))
+@pytest.mark.parametrize("reject", [True, False])
+def test_bad_first_rows_do_not_speak_for_those_that_follow(tmp_path, bad, reject):
+    (tmp_path / "a.jsonl").write_bytes(b"".join(bad) + LINE * 2000)
+    plan = splits.plan_input([str(tmp_path)], reject_bad_files=reject)
+    assert not plan.bad_files
+    (split,) = plan.splits
+    found = [text for b in rows.read_rows(split, Columns(), 5000) for text in b.texts]
+    num_good = 2000 + bad.count(LINE)
+    assert found == [None] * (len(found) - num_good) + ["a"] * num_good
+
+
+@pytest.mark.parametrize("reject", [True, False])
+@pytest.mark.parametrize("late", [b'{"body": "b"}\n', b'{"text": 5}\n'])
+def test_first_rows_without_a_usable_column_are_refused_only_if_no_file_has_it(
+    tmp_path, reject, late
+):
+    (tmp_path / "a.jsonl").write_bytes(late * MANY + LINE * 2000)
+    with pytest.raises(UsageError, match=r"^--input=.*a\.jsonl.*; pass (another )?--text_column"):
+        splits.plan_input([str(tmp_path)], reject_bad_files=reject)
+    (tmp_path / "b.jsonl").write_bytes(LINE)
+    assert not splits.plan_input([str(tmp_path)], reject_bad_files=reject).bad_files
+
+
+def test_another_kind_of_text_is_told_by_its_first_lines_however_long_it_is(tmp_path):
+    for content, match in [
+        (b"<html>\n" * 9999, "HTML"),
+        (b'{\n"text": "a"\n' * 9999, "one object over many lines"),
+        (b"[\n" + b'{"text": "a"},\n' * 9999, "JSON array"),
+        (b"{'text': 'a'}\n" * 9999, "Python's dicts"),
+    ]:
+        (tmp_path / "a.jsonl").write_bytes(content)
+        with pytest.raises(UsageError, match=match):
+            splits.plan_input([str(tmp_path)])
+
+
 def test_an_input_of_bad_files_alone_is_refused(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"")
     with pytest.raises(
