@@ -173,7 +173,8 @@ def fit_tokenizer(tokenizer: Any, num_rows: int, name: str, role: Role = PROXY) 
     """Refuses a tokenizer that has tokens which the model has no embedding for.
 
     Special tokens are dropped instead, which is logged: `transformers` adds those of its class to a tokenizer that was
-    trained without, and only a text that spells one out would hold it.
+    trained without, text models share the tokenizer of a family that sees images too, and only a text that spells one
+    out would hold it.
 
     Args:
       tokenizer: A fast tokenizer of `transformers`, changed in place.
@@ -187,10 +188,13 @@ def fit_tokenizer(tokenizer: Any, num_rows: int, name: str, role: Role = PROXY) 
     beyond = [token for token, index in tokenizer.get_vocab().items() if index >= num_rows]
     if not beyond:
         return
-    require_embedding(
-        {t: i for t, i in tokenizer.get_vocab().items() if t not in tokenizer.all_special_tokens},
-        num_rows, name, role,
-    )  # fmt: skip
+    # Tokens of images or code have no role that the first would list.
+    special = {
+        *tokenizer.all_special_tokens,
+        *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
+    }
+    ordinary = {t: i for t, i in tokenizer.get_vocab().items() if t not in special}
+    require_embedding(ordinary, num_rows, name, role)
     around = {tokenizer.convert_ids_to_tokens(i): i for i in tokenizer("")["input_ids"]}
     require_embedding(around, num_rows, name, role)
     fields = json.loads(tokenizer.backend_tokenizer.to_str())

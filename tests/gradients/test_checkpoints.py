@@ -182,9 +182,17 @@ def test_a_token_beyond_the_embedding_is_refused(folder):
     )  # fmt: skip
 
 
-def test_a_special_token_beyond_the_embedding_is_read_as_text(folder, caplog):
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda tokenizer: tokenizer.add_special_tokens({"pad_token": "<7>"}),
+        lambda tokenizer: tokenizer.add_tokens(["<7>"], special_tokens=True),
+    ],
+    ids=["with a role", "without one"],
+)
+def test_a_special_token_beyond_the_embedding_is_read_as_text(add, folder, caplog):
     tokenizer = load_tokenizer(str(folder))
-    tokenizer.add_special_tokens({"pad_token": "<7>"})
+    add(tokenizer)
     tokenizer.save_pretrained(folder)
     proxy = load_proxy(ProxySpec(str(folder)))
     assert proxy.read(["5 <7> 6"]).windows[0].tokens == [5, 0, 7, 0, 6]
