@@ -1,8 +1,9 @@
 """Sentence encoders, through sentence-transformers."""
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,22 +145,45 @@ def _load(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> Sentenc
             },
             **where,
         ).eval()
-    for part, module in zip(_parts(directory), model.children(), strict=False):
+    for part, module in zip(_parts(directory), _modules(model), strict=False):
         wrapped = (m for m in module.modules() if isinstance(m, transformers.PreTrainedModel))
         if (encoder := next(wrapped, None)) is not None:
             checkpoints.load_empty(encoder, part, spec.name, EMBEDDER)
             _require_tokens(module, encoder, spec.name)
-    _require_static_tokens(model[0], spec.name)
+        _require_static_tokens(module, spec.name)
+    with checkpoints.refusing(no_encoder, EMBEDDER, "of an encoder that takes plain texts"):
+        # A router may take none without the name of a route.
+        getattr(model, "preprocess" if hasattr(model, "preprocess") else "tokenize")(["text"])
     return model
 
 
 def _parts(directory: Path) -> list[Path]:
-    """Lists the folders of an encoder's modules, in order."""
+    """Lists the folders of an encoder's modules as `_modules` lists these."""
     index = directory / "modules.json"
     if not index.is_file():
         return [directory]
     with checkpoints.refusing(f"{index} cannot be read", EMBEDDER, "of a sentence encoder"):
-        return [directory / module["path"] for module in json.loads(index.read_bytes())]
+        paths = [directory / module["path"] for module in json.loads(index.read_bytes())]
+    return [part for path in paths for part in _routed(path)]
+
+
+def _routed(part: Path) -> list[Path]:
+    # The older name is of models that were saved when a router was called Asym.
+    for name in ("router_config.json", "config.json"):
+        if routes := _field(part / name, "structure"):
+            inner = itertools.chain.from_iterable(routes.values())
+            return [leaf for each in inner for leaf in _routed(part / each)]
+    return [part]
+
+
+def _modules(layers: Iterable[Any]) -> Iterator[Any]:
+    """Gives an encoder's modules in order; for a router those of each route."""
+    for layer in layers:
+        if hasattr(layer, "sub_modules"):
+            for route in layer.sub_modules.values():
+                yield from _modules(route)
+        else:
+            yield layer
 
 
 def _require_kind(directory: Path, name: str) -> None:
@@ -219,8 +243,8 @@ def _require_static_tokens(module: Any, name: str) -> None:
 
 def _known_dimension(model: SentenceTransformer) -> int | None:
     # The older name warns in newer releases.
-    ask = getattr(model, "get_embedding_dimension", model.get_sentence_embedding_dimension)
-    dim = ask()
+    new, old = "get_embedding_dimension", "get_sentence_embedding_dimension"
+    dim = getattr(model, new if hasattr(model, new) else old)()
     return None if dim is None else int(dim)
 
 
@@ -233,14 +257,20 @@ def _dimension(spec: EmbedderSpec, full_dim: int) -> int:
 
 
 def _limit_tokens(model: SentenceTransformer, max_tokens: int | None) -> int | None:
-    """Lowers the model's limit to `max_tokens`; returns the tokens that it reads of a text, None for all."""
-    limits = [n for n in (model.max_seq_length, max_tokens) if n is not None and math.isfinite(n)]
-    if not limits:
-        return None
-    limit = int(min(limits))
-    tokenizer = getattr(model[0], "tokenizer", None)
-    if isinstance(tokenizer, tokenizers.Tokenizer):  # static embeddings have no limit to lower
-        tokenizer.enable_truncation(limit)
-    else:
-        model.max_seq_length = limit
-    return limit
+    """Lowers the model's limits to `max_tokens`; returns the most tokens that it reads of a text, None for all."""
+    found: list[float] = []
+    for module in _modules(model):
+        # Of a layer behind the encoder there is no limit.
+        if not hasattr(module, "max_seq_length"):
+            continue
+        limits = [n for n in (module.max_seq_length, max_tokens) if n is not None]
+        limit = min(limits, default=math.inf)
+        found.append(limit)
+        if not math.isfinite(limit):
+            continue
+        if isinstance(tokenizer := module.tokenizer, tokenizers.Tokenizer):
+            tokenizer.enable_truncation(int(limit))  # static embeddings have no limit to lower
+        else:
+            module.max_seq_length = int(limit)
+    limit = max(found, default=math.inf)
+    return int(limit) if math.isfinite(limit) else None

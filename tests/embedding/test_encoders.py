@@ -68,6 +68,24 @@ def static(folder, vocabulary=32):
     return folder
 
 
+def routed(folder, **how):
+    """Saves a router: static embeddings for queries, an encoder in a folder of its own for documents."""
+    save(folder / "base", bert())
+    static(folder / "static")
+    query = sentence_transformers.SentenceTransformer(str(folder / "static"), device="cpu")
+    router = modules.Router.for_query_document(
+        query_modules=list(query),
+        document_modules=[
+            modules.Transformer(str(folder / "base")), modules.Pooling(16), modules.Dense(16, 8)
+        ],
+        **how,
+    )  # fmt: skip
+    sentence_transformers.SentenceTransformer(modules=[router], device="cpu").save(
+        str(folder / "saved")
+    )
+    return folder / "saved"
+
+
 LAYOUTS = {
     "a bare model": lambda folder: save(folder, bert()),
     "without a pooler": lambda folder: save(folder, bert(add_pooling_layer=False)),
@@ -87,6 +105,7 @@ LAYOUTS = {
     "modules": layered,
     "a dense layer": lambda folder: layered(folder, modules.Dense(16, 8), modules.Normalize()),
     "static": static,
+    "a router": routed,
 }  # fmt: skip
 
 
@@ -106,6 +125,22 @@ def test_static_embeddings_are_cut_at_the_tokens_asked_for(tmp_path):
     assert embedder_costs(spec).max_tokens == 2
     whole = load_embedder(EmbedderSpec(str(tmp_path))).embed(["1 2", "1 2 3"])
     assert np.abs(whole[0] - whole[1]).max() > 1e-3
+
+
+def test_the_encoder_of_a_route_is_cut_at_the_tokens_asked_for(tmp_path):
+    spec = EmbedderSpec(str(routed(tmp_path)), max_tokens=2)
+    cut = load_embedder(spec).embed(["1 2", "1 2 3"])
+    np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
+    assert embedder_costs(spec).max_tokens == 2
+
+
+def test_the_dimension_is_asked_for_by_the_one_name_that_a_release_has(tmp_path, monkeypatch):
+    spec = EmbedderSpec(str(static(tmp_path)))
+    kind = sentence_transformers.SentenceTransformer
+    for owner in kind.__mro__:
+        if "get_sentence_embedding_dimension" in vars(owner):
+            monkeypatch.delattr(owner, "get_sentence_embedding_dimension")
+    assert embedder_costs(spec).dim == 8
 
 
 def prefixed(folder):
@@ -180,6 +215,19 @@ def adapter(folder):
     (folder / "adapter_config.json").write_text("{}")
 
 
+def route_without_layer(folder):
+    saved = routed(folder)
+    reweight(
+        saved / "document_0_Transformer",
+        lambda w: {k: t for k, t in w.items() if "layer.1." not in k},
+    )
+    return saved
+
+
+def without_default_route(folder):
+    return routed(folder, default_route=None, allow_empty_key=False)
+
+
 FAULTS = {
     prefixed: "but for a prefix 'module.'",
     without_layer: "missing: 16, such as encoder.layer.1.",
@@ -194,6 +242,8 @@ FAULTS = {
     ranker: "is a cross-encoder or classifier",
     sparse: "is a SparseEncoder",
     adapter: "is an adapter",
+    route_without_layer: "missing: 16, such as encoder.layer.1",
+    without_default_route: "setting a default route",
 }
 
 
