@@ -73,7 +73,7 @@ class Inputs:
 
 
 def look(options: RunOptions) -> Inputs:
-    """Looks at the input, the query set and the models; no weights are read.
+    """Looks at the input, the query set and the models: the proxy's without its weights, see `try_proxy`.
 
     Raises:
       UsageError: One line, if anything is missing or cannot be used.
@@ -135,6 +135,9 @@ def _check_apart(options: RunOptions) -> None:
 
 def try_proxy(inputs: Inputs, keep: bool) -> None:
     """Loads the proxy, if texts are to pass through it, and tries it on a few tokens.
+
+    That a model sees the tokens that it is to predict shows only so. Where other processes do the work the model is
+    loaded for this alone, and dropped: a worker would refuse it once files are written.
 
     Args:
       inputs: What `look` found.

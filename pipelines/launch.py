@@ -125,7 +125,9 @@ def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Option
         _check_writable("artifacts", options.artifacts or options.output)
         for name, counts in inputs.query_counts.items():
             print(counts.line(name), file=sys.stderr)
-        if beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS:
+        is_local = beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS
+        # A plan may be made where the weights do not fit.
+        if is_local and not options.plan:
             direct = beam_options.view_as(DirectOptions)
             try_proxy(inputs, keep=direct.direct_running_mode != "multi_processing")
     return _Launch(beam_options, inputs, chain, output, is_complete)

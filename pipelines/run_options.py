@@ -236,7 +236,11 @@ def add_reserve(group: Any) -> None:
 def add_running(result: argparse.ArgumentParser) -> None:
     """Adds how the run is started."""
     add = result.add_argument_group("running").add_argument
-    add("--plan", **SWITCH, help="check everything, print the plan, start nothing")
+    add(
+        "--plan",
+        **SWITCH,
+        help="check everything that needs no weights, print the plan, start nothing",
+    )
     add(
         "--take_over",
         **SWITCH,

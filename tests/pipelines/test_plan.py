@@ -1,12 +1,14 @@
 """What is planned: the artifacts that pipelines share, and `--plan` next to what a run counts."""
 
 import dataclasses
+import json
 import re
+import shutil
 
 import pytest
 
 from beam_quad.transforms.texts import SampleTexts
-from pipelines import chain, distillation_chain, distillation_options, influence_distillation
+from pipelines import chain, distillation_chain, distillation_options, influence_distillation, quad
 from pipelines import options as quad_options
 from pipelines.inputs import look
 
@@ -45,6 +47,26 @@ def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, cap
     assert lines.keys() >= priced | also
     assert "interactions" in also or "interactions" not in lines
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_what_only_weights_tell_is_left_to_the_run_which_refuses_it_before_it_writes(
+    world, tmp_path, capsys, mode
+):
+    proxy, output = tmp_path / "proxy", tmp_path / "out"
+    shutil.copytree(world.proxy, proxy)
+    config = json.loads((proxy / "config.json").read_text())
+    (proxy / "config.json").write_text(json.dumps({**config, "is_causal": False}))
+    command = [
+        *world.arguments(output, proxy_model=proxy),
+        "--runner=DirectRunner",
+        f"--direct_running_mode={mode}",
+        "--direct_num_workers=1",
+    ]
+    assert quad.main([*command, "--plan"]) == 0
+    assert quad.main(command) == 2
+    assert "sees the tokens that it is to predict" in capsys.readouterr().err
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("num_rows", [10**4, 10**7, 10**9])
