@@ -296,7 +296,7 @@ def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) 
 
     Args:
       empty: A model of the checkpoint's class and configuration, on any device.
-      folder: Where its safetensors lie.
+      folder: Where its safetensors lie; of a hub id that has none yet, the hub is asked for names and shapes.
       name: The model, as the user wrote it.
       role: What it is for.
 
@@ -435,20 +435,45 @@ def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
 
 def _headers(folder: pathlib.Path, name: str, role: Role) -> dict[str, torch.Tensor]:
     """Reads names and shapes of a checkpoint's weights, as tensors on the `meta` device."""
+    is_downloaded = any(folder.glob(_WEIGHTS)) or pathlib.Path(name).expanduser().is_dir()
+    told = _stored_headers if is_downloaded else _hub_headers
     weights = {}
+    for key, shape, dtype in told(folder, name, role):
+        if _QUANTIZED.match(dtype):
+            raise _quantized(name, role, f"({key} is {dtype})")
+        weights[key] = torch.empty(shape, device="meta")
+    return weights
+
+
+def _stored_headers(
+    folder: pathlib.Path, name: str, role: Role
+) -> Iterator[tuple[str, list[int], str]]:
     for file in weight_files(folder, name, role):
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118
                     header = opened.get_slice(key)
-                    weights[key] = torch.empty(header.get_shape(), device="meta")
-                    if _QUANTIZED.match(header.get_dtype()):
-                        raise _quantized(name, role, f"({key} is {header.get_dtype()})")
+                    yield key, header.get_shape(), header.get_dtype()
         except (safetensors.SafetensorError, OSError) as error:
             raise errors.UsageError(
                 f"{role.flag}={name}: {file.name} is cut off or damaged ({first_line(error)}); copy or download it again"
             ) from error
-    return weights
+
+
+def _hub_headers(
+    folder: pathlib.Path, name: str, role: Role
+) -> Iterator[tuple[str, list[int], str]]:
+    # A launcher need not hold the weights: the first bytes of each file say what is in it.
+    try:
+        found = huggingface_hub.HfApi().get_safetensors_metadata(name, revision=folder.name)
+    except Exception as error:  # as in `locate`
+        raise errors.UsageError(
+            f"no safetensors weights of {name!r} on the hub ({type(error).__name__}: {first_line(error)}); "
+            f"pass {role.flag} a model that has them, and check the network and HF_TOKEN"
+        ) from error
+    for file in found.files_metadata.values():
+        for key, tensor in file.tensors.items():
+            yield key, tensor.shape, tensor.dtype
 
 
 def _quantized(name: str, role: Role, how: str) -> errors.UsageError:

@@ -183,6 +183,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
     _set_up_torch(spec)
     tokenizer = load_tokenizer(spec.path, spec.revision)
     folder = _require_folder(spec)
+    checkpoints.weight_files(folder, spec.path)
     config = checkpoints.load_config(folder, spec.path)
     with checkpoints.refusing(*_no_model(spec)):
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
@@ -219,7 +220,7 @@ def load_skeleton(spec: ProxySpec) -> Any:
     Raises:
       UsageError: As `load_proxy`, as far as it can be told without the weights.
     """
-    folder = _require_folder(spec)
+    folder = _require_folder(spec, with_weights=False)
     config = checkpoints.load_config(folder, spec.path)
     with checkpoints.refusing(*_no_model(spec)), torch.device("meta"):
         empty = transformers.AutoModelForCausalLM.from_config(
@@ -310,15 +311,14 @@ def _set_up_torch(spec: ProxySpec) -> None:
         torch.set_num_threads(spec.num_threads)
 
 
-def _require_folder(spec: ProxySpec) -> pathlib.Path:
-    folder = checkpoints.locate(spec.path, spec.revision)
+def _require_folder(spec: ProxySpec, with_weights: bool = True) -> pathlib.Path:
+    folder = checkpoints.locate(spec.path, spec.revision, with_weights=with_weights)
     # transformers would look for the base elsewhere, of which the folder's fingerprint knows nothing.
     if (folder / "adapter_config.json").is_file():
         raise errors.UsageError(
             f"{spec.path!r} is an adapter, not a model: merge it into its base with peft "
             f"(merge_and_unload), and pass {PROXY.flag} the folder that save_pretrained then writes"
         )
-    checkpoints.weight_files(folder, spec.path)
     return folder
 
 

@@ -291,6 +291,21 @@ def test_of_a_hub_id_only_what_loads_is_downloaded(folder, tmp_path):
     }  # fmt: skip
 
 
+def test_a_hub_id_is_planned_by_the_headers_of_its_weights_which_are_not_downloaded(
+    folder, tmp_path
+):
+    with (
+        hub.serving({"owner/model": folder}) as (address, _),
+        hub.connected(address, tmp_path / "cache"),
+    ):
+        load_skeleton(ProxySpec("owner/model"))
+        assert not list((tmp_path / "cache").rglob("*.safetensors"))
+        reweight(folder, lambda weights: {"other." + key: w for key, w in weights.items()})
+        assert "a prefix 'other.'" in refusal(load_skeleton, "owner/model")
+        (folder / "model.safetensors").unlink()
+        assert "no safetensors weights" in refusal(load_skeleton, "owner/model")
+
+
 def test_a_hub_id_that_is_not_there_is_refused(folder, tmp_path):
     with (
         hub.serving({"owner/model": folder}) as (address, _),
