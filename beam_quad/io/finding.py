@@ -45,10 +45,17 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
     infos: dict[str, files.FileInfo] = {}
     origins: dict[str, str] = {}
     passed_over: set[str] = set()
-    for given, pattern in _single_patterns(patterns, flag, _exists):
+    singles = list(_single_patterns(patterns, flag, _exists))
+
+    def find(given: str, pattern: str) -> list[files.FileInfo]:
+        with naming(f"{flag}={given}"):
+            return files.find(pattern, with_hidden=False)
+
+    # Braces stand for up to 10,000 names, each of them a request.
+    for (given, pattern), matches in zip(
+        singles, files.in_parallel(find, *zip(*singles, strict=True)), strict=True
+    ):
         origin = f"{flag}={given}"
-        with naming(origin):
-            matches = files.find(pattern, with_hidden=False)
         known = [info for info in matches if formats.has_format(info.path, is_query)]
         others = [info.path for info in matches if not formats.has_format(info.path, is_query)]
         with naming(flag if given == pattern else origin):

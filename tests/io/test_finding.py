@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -154,6 +155,18 @@ def test_braces_and_commas_are_alternatives_unless_a_name_holds_them(find, write
     assert find("in/CC-{2..3}/?.jsonl") == ["in/CC-2/b.jsonl", "in/CC-3/c.jsonl"]
     assert find("in/{x,y}.jsonl") == ["in/{x,y}.jsonl"]
     assert find("in/a[,]*") == ["in/a,b.jsonl"]
+
+
+def test_alternatives_are_looked_for_at_once(find, write, monkeypatch):
+    write("in/0.jsonl", "in/1.jsonl", "in/2.jsonl")
+    together, stat = threading.Barrier(3), files.stat
+
+    def wait(path):
+        together.wait(10)
+        return stat(path)
+
+    monkeypatch.setattr(files, "stat", wait)
+    assert find("in/{0..2}.jsonl") == ["in/0.jsonl", "in/1.jsonl", "in/2.jsonl"]
 
 
 def test_an_alternative_that_matches_nothing_is_named(find, write):
