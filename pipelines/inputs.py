@@ -27,6 +27,7 @@ from beam_quad.gradients.proxy import (
 )
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
+from beam_quad.io.batches import Columns
 from beam_quad.io.finding import finder_of
 from beam_quad.io.output import written_names
 from beam_quad.io.seen import SeenFiles
@@ -79,7 +80,8 @@ def look(options: RunOptions) -> Inputs:
       UsageError: One line, if anything is missing or cannot be used.
     """
     _check_apart(options)
-    seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"))
+    read = Columns(options.text_column, options.id_column, options.tokens_column)
+    seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
     corpus = plan_input(
         options.input,
         input_root=options.input_root,

@@ -1,8 +1,9 @@
 """Parquet: read row group by row group, never a whole one at once."""
 
 import contextlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ EXTENSIONS = re.compile(
 
 _MAGIC = b"PAR1"
 _HEAD_BYTES = 64
+# Behind the footer: its size, and the magic.
+_TAIL_BYTES = 8
 _SELECTED_ROWS = 1024
 _EXACT = 2**53
 # Column chunks are streamed by pieces of this size: memory does not grow with the row group.
@@ -98,6 +101,31 @@ def _what_instead(info: files.FileInfo) -> str | None:
 def _row_group(group: pq.RowGroupMetaData) -> RowGroup:
     sizes = (group.column(i).total_compressed_size for i in range(group.num_columns))
     return RowGroup(group.num_rows, sum(sizes))
+
+
+def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Says where a local file holds its footer and the values of columns.
+
+    Args:
+      path: The file.
+      columns: Names of columns or, with dots in them, of fields of structs.
+
+    Yields:
+      First byte and number of bytes: of the footer, then of each column's chunks.
+    """
+    with open(path, "rb") as raw:
+        metadata = pq.read_metadata(raw)
+        num_bytes = raw.seek(0, os.SEEK_END)
+    yield num_bytes - metadata.serialized_size - _TAIL_BYTES, metadata.serialized_size + _TAIL_BYTES
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    wanted = tuple(f"{name}." for name in columns)
+    chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(wanted)]
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, chosen):
+            start = chunk.data_page_offset
+            if chunk.has_dictionary_page:
+                start = min(start, chunk.dictionary_page_offset)
+            yield start, chunk.total_compressed_size
 
 
 @contextlib.contextmanager

@@ -192,8 +192,8 @@ class EmbedExamples(ModelTask):
             if embeddings is not None:
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
-                # From the cache of the file system: it was read just now.
-                seen.record(self.corpus.seen_dir, split)
+                # What was read just now, from the cache of the file system: it is not counted again.
+                seen.record(self.corpus.seen_dir, split, self.corpus.columns().names)
             if total["read"] and not total["usable"]:
                 total += Tally({f"unusable/{split.shard}": total["read"]})
             sums = ReadSums(total, rows_seen.shapes)

@@ -3,18 +3,22 @@
 import os
 import pathlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.errors import BadFileError
-from beam_quad.io import files, rows, seen, splits
+from beam_quad.io import files, parquet, rows, seen, splits
 from beam_quad.io.batches import Columns
 from beam_quad.io.seen import SeenFiles
 
 _LINE = b'{"text": "one two"}\n'
 
 
-def plan(folder: pathlib.Path, records: pathlib.Path) -> tuple[splits.InputPlan, SeenFiles]:
-    known = SeenFiles(str(records))
+def plan(
+    folder: pathlib.Path, records: pathlib.Path, read=("text",)
+) -> tuple[splits.InputPlan, SeenFiles]:
+    known = SeenFiles(str(records), read)
     return splits.plan_input([str(folder)], version_of=known.version), known
 
 
@@ -25,7 +29,7 @@ def corpus(tmp_path):
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(_LINE)
     found, _ = plan(folder, tmp_path / "seen")
-    seen.record(str(tmp_path / "seen"), found.splits[0])
+    seen.record(str(tmp_path / "seen"), found.splits[0], ["text"])
     return folder
 
 
@@ -64,14 +68,14 @@ def test_content_is_compared_once_for_a_new_place_or_time(corpus, tmp_path, monk
     first, known = plan(corpus, tmp_path / "seen")
     for path, data in known.unwritten.items():
         files.write_once(path, data)
-    monkeypatch.setattr(seen, "content_hash", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(seen, "content_hash", lambda path, columns: pytest.fail(f"{path} was read"))
     assert plan(corpus, tmp_path / "seen")[0] == first
 
 
 def test_a_file_of_which_nothing_is_recorded_is_not_read_for_its_version(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_bytes(_LINE)
-    monkeypatch.setattr(seen, "content_hash", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(seen, "content_hash", lambda path, columns: pytest.fail(f"{path} was read"))
     found, known = plan(tmp_path / "in", tmp_path / "seen")
     assert found.splits[0].version == found.splits[0].found_version
     assert not known.unwritten
@@ -81,8 +85,57 @@ def test_a_file_that_changed_after_it_was_planned_is_not_recorded(corpus, tmp_pa
     found, _ = plan(corpus, tmp_path / "new")
     (corpus / "a.jsonl").write_bytes(_LINE * 2)
     with pytest.raises(BadFileError, match="has changed since it was planned"):
-        seen.record(str(tmp_path / "new"), found.splits[0])
+        seen.record(str(tmp_path / "new"), found.splits[0], ["text"])
     assert not (tmp_path / "new").exists()
+
+
+def write_parquet(path: pathlib.Path, text: str, key: str, wide: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    options = {"write_statistics": False, "compression": "none", "use_dictionary": False}
+    pq.write_table(pa.table({"text": [text], "key": [key], "wide": [wide]}), path, **options)
+
+
+@pytest.mark.parametrize("columns", [["text"], ["text", "key"]], ids=len)
+def test_a_hash_of_parquet_covers_the_columns_that_are_read(tmp_path, columns):
+    path, hashes = tmp_path / "a.parquet", []
+    for values in ("abx", "aby", "aox", "obx"):
+        write_parquet(path, values[0], values[1], values[2].encode() * 9999)
+        hashes.append(seen.content_hash(str(path), columns))
+    assert hashes[0] == hashes[1]
+    assert (hashes[0] == hashes[2]) == ("key" not in columns)
+    assert hashes[0] != hashes[3]
+
+
+def test_a_hash_of_parquet_reads_no_other_columns(tmp_path):
+    write_parquet(tmp_path / "a.parquet", "a", "b", b"x" * 9999)
+    (size, *sizes) = [size for _, size in parquet.places(str(tmp_path / "a.parquet"), ["text"])]
+    assert len(sizes) == 1
+    assert size + sum(sizes) < 5000
+    assert len(list(parquet.places(str(tmp_path / "a.parquet"), ["tex"]))) == 1
+
+
+@pytest.mark.parametrize("times", [(1, 1), (1, 2)], ids=["time kept", "touched"])
+def test_a_copy_with_other_ids_is_another_corpus_to_a_run_that_reads_them(tmp_path, times):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    versions = []
+    for read in (["text"], ["text", "key"]):
+        for folder, key, time in zip(folders, "xy", times, strict=True):
+            write_parquet(folder / "a.parquet", "t", key, b"")
+            os.utime(folder / "a.parquet", (1, time))
+            found, known = plan(folder, tmp_path / "seen", read)
+            for path, data in known.unwritten.items():
+                files.write_once(path, data)
+            seen.record(str(tmp_path / "seen"), found.splits[0], read)
+            versions.append(found.splits[0].version)
+    assert versions[0] == versions[1] == versions[2] != versions[3]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and more"])
+def test_what_is_no_parquet_is_hashed_whole(tmp_path, content):
+    for name in ("a.parquet", "a.jsonl"):
+        (tmp_path / name).write_bytes(content)
+    hashes = {seen.content_hash(str(path), ["text"]) for path in tmp_path.iterdir()}
+    assert len(hashes) == 1
 
 
 def test_the_version_of_a_small_query_file_is_its_content(tmp_path):
