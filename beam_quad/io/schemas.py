@@ -367,7 +367,11 @@ def carried(stored: pa.Schema, shapes: Shapes, choice: Choice, known: pa.Schema)
     # Rows of JSON Lines have one column beside the text, and those of the Parquet files for values that fit.
     fields = []
     # A name with dots that no row has is that of a field inside.
-    text = [n for n in choice.read[:1] if n in known.names or "." not in n]
+    text = [
+        name
+        for name in choice.read[:1]
+        if name not in stored.names and (name in known.names or "." not in name)
+    ]
     for name in dict.fromkeys([*text, *names]):
         pairs = [("Parquet", pa.schema([stored.field(name)]))] if name in stored.names else []
         if name in choice.read[:1]:
