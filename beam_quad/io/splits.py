@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.errors import BAD_FILE_REMEDY, BadFileError, UsageError
-from beam_quad.io import damage, files, formats, schemas
+from beam_quad.io import damage, files, formats, parquet, schemas
 from beam_quad.io.batches import Columns
 from beam_quad.io.finding import find_files, naming
 from beam_quad.io.json_types import Shapes
@@ -97,6 +97,7 @@ def plan_input(
         remedy = _QUERY_REMEDY if is_query else BAD_FILE_REMEDY
         bad_file_remedy = None if reject_bad_files else remedy
         summaries = _summarise_all(pool, shards, read, found.origins, bad_file_remedy)
+        summaries = list(pool.map(_exactly(summaries), shards.values(), summaries))
         versions = list(pool.map(version_of, shards, shards.values()))
     named = zip(shards, summaries, strict=True)
     problems = {shard: summary.problem for shard, summary in named if summary.problem}
@@ -146,6 +147,28 @@ def _tell_bad_files(
         f"{len(shards):,}",
         first,
     )
+
+
+def _exactly(
+    summaries: Iterable[ShardSummary],
+) -> Callable[[files.FileInfo, ShardSummary], ShardSummary]:
+    """Makes what marks, in the schema of a shard, the whole numbers that a double holds, if they may meet doubles."""
+    declared = [summary.schema for summary in summaries if summary.schema is not None]
+    fields = [field for schema in dict.fromkeys(declared) for field in schema]
+    # Any row of JSON Lines may come with a fraction.
+    has_lines = any(summary.schema is None and not summary.problem for summary in summaries)
+    doubles = {field.name for field in fields if pa.types.is_floating(field.type)}
+
+    def mark(info: files.FileInfo, summary: ShardSummary) -> ShardSummary:
+        if summary.schema is None:
+            return summary
+        whole = {field.name for field in summary.schema if field.type == pa.int64()}
+        wanted = whole if has_lines else whole & doubles
+        exact = parquet.exact_columns(info.path, wanted) if wanted else ()
+        marked = [schemas.exact_field(f) if f.name in exact else f for f in summary.schema]
+        return dataclasses.replace(summary, schema=pa.schema(marked))
+
+    return mark
 
 
 def _check_any(summaries: Sequence[ShardSummary], origins: Sequence[str]) -> None:

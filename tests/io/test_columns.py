@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.errors import UsageError
-from beam_quad.io import output, plan, rows, schemas, splits
+from beam_quad.io import output, parquet, plan, rows, schemas, splits
 from beam_quad.io.batches import Columns
 from beam_quad.io.json_types import MAX_COLUMNS, MAX_DEPTH, MAX_FIELDS, Seen, Shapes
 from beam_quad.io.output import Selected
@@ -357,6 +357,32 @@ def test_required_field_of_a_column_that_another_file_lacks_is_null_there(write_
     field, values = carried_column(path.parent, "m")
     assert not schemas.is_json_text(field)
     assert values == [column[0].as_py(), None]
+
+
+@pytest.mark.parametrize(("whole", "is_text"), [(2**53, False), (2**53 + 1, True)])
+def test_late_fractions_join_whole_numbers_of_parquet_that_a_double_holds(
+    write_lines, write_table, whole, is_text
+):
+    write_table({"text": ["p"] * 3, "x": [whole, 1, 2]}, name="in/p.parquet", row_group_size=1)
+    path = write_lines(*[document(i) for i in range(GOOD_FIRST)], document(-1, x=0.5))
+    field, values = carried_column(path.parent, "x")
+    assert schemas.is_json_text(field) == is_text
+    assert float(values[-3]) == whole or is_text
+
+
+def test_statistics_are_asked_for_columns_only_that_meet_doubles(write_table, monkeypatch):
+    asked, exact_columns = [], parquet.exact_columns
+    monkeypatch.setattr(
+        parquet,
+        "exact_columns",
+        lambda path, names: asked.append(names) or exact_columns(path, names),
+    )
+    path = write_table({"text": ["a"], "x": [1], "y": [1]}, name="in/1.parquet")
+    splits.plan_input([str(path.parent)])
+    assert not asked
+    write_table({"text": ["a"], "x": [0.5], "y": [1]}, name="in/2.parquet")
+    splits.plan_input([str(path.parent)])
+    assert asked == [{"x"}]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
