@@ -377,6 +377,10 @@ def _print_summary(output: str) -> None:
         f"{tokens['selected']:,} tokens, of a budget of {budget['amount']:,} {budget['unit']}; "
         f"{counts['scored']:,} scored, {counts['rejected']:,} rejected"
     )
+    if counts["bad_files"]:
+        print(
+            f"warning: {counts['bad_files']:,} files could not be read and are left out; see rejected/"
+        )
     influence = manifest.get("influence")
     if influence and influence["selected_mean"] is not None:
         print(
@@ -384,7 +388,8 @@ def _print_summary(output: str) -> None:
             f"of a random draw {influence['random_mean']:.4g}"
         )
     for name, group in manifest.get("query", {}).items():
-        print(("warning: " if is_poor(**group) else "") + texts_used(name, **group))
+        if group["unused"]:
+            print(("warning: " if is_poor(**group) else "note: ") + texts_used(name, **group))
     for name, target in manifest.get("targets", {}).items():
         for line in _about_target(name, target):
             print(line)

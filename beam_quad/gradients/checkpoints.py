@@ -358,10 +358,11 @@ def require_loaded(
         )
         if keys
     ]
+    kind = "the causal language model" if role is PROXY else "the encoder"
     if faults:
         raise errors.UsageError(
-            f"{role.flag}={name}: its weights are not those of the model that its config.json names "
-            f"({'; '.join(faults)}); pass a checkpoint that save_pretrained wrote"
+            f"{role.flag}={name}: its weights are not those of {kind} that its config.json names "
+            f"({'; '.join(faults)}); pass a checkpoint of {kind}, as save_pretrained writes it"
         )
 
 
@@ -401,9 +402,12 @@ def refuse_pointer(file: pathlib.Path, role: Role = PROXY) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Cuts an error of another library to its first line, for messages of one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Cuts an error of another library to its first line that says something, for messages of one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # Of "... one of:" and a list the list is needed, too.
+    return " ".join(lines[:3]) if lines[0].endswith(":") else lines[0]
 
 
 @contextlib.contextmanager
@@ -449,6 +453,7 @@ def _stored_headers(
     folder: pathlib.Path, name: str, role: Role
 ) -> Iterator[tuple[str, list[int], str]]:
     for file in weight_files(folder, name, role):
+        refuse_pointer(file, role)
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118

@@ -363,6 +363,8 @@ def carried(stored: pa.Schema, shapes: Shapes, choice: Choice, known: pa.Schema)
     names = [name for name in (*known.names, *sorted(late)) if choice.keeps(name)]
     if not shapes.is_open:
         fields = [_carried_field(name, stored, shapes, known) for name in names]
+        # Every text that is selected was read as UTF-8, be it stored as bytes.
+        fields = [_as_text(f) if f.name in choice.read[:1] else f for f in fields]
         return choice.noted(pa.schema(fields))
     # Rows of JSON Lines have one column beside the text, and those of the Parquet files for values that fit.
     fields = []
@@ -382,6 +384,12 @@ def carried(stored: pa.Schema, shapes: Shapes, choice: Choice, known: pa.Schema)
     other = json_text_field(free_name(OTHER_COLUMNS, stored.names), why)
     other = other.with_metadata({**other.metadata, _OTHERS: b"1"})
     return choice.noted(pa.schema([*fields, other]))
+
+
+def _as_text(field: pa.Field) -> pa.Field:
+    is_large = pa.types.is_large_binary(field.type)
+    is_text = not is_binary(field.type) or pa.types.is_fixed_size_binary(field.type)
+    return field if is_text else field.with_type(pa.large_string() if is_large else pa.string())
 
 
 def _carried_field(name: str, stored: pa.Schema, shapes: Shapes, known: pa.Schema) -> pa.Field:

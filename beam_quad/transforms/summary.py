@@ -338,7 +338,7 @@ def about_columns(columns: dict[str, Any]) -> list[str]:
     """Says, a line for each, how columns are carried that could not be as they were, and which files gave nothing.
 
     Args:
-      columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `unusable_files`.
+      columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `files_without_usable_rows`.
     """
     lines = [
         f"column {name!r} is carried as JSON text: {why}"
@@ -354,10 +354,10 @@ def about_columns(columns: dict[str, Any]) -> list[str]:
     ]
     lines += [
         f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
-        for shard in columns["unusable_files"][:_NAMED_FILES]
+        for shard in columns["files_without_usable_rows"][:_NAMED_FILES]
     ]
-    if len(columns["unusable_files"]) > _NAMED_FILES:
-        number = len(columns["unusable_files"]) - _NAMED_FILES
+    if len(columns["files_without_usable_rows"]) > _NAMED_FILES:
+        number = len(columns["files_without_usable_rows"]) - _NAMED_FILES
         lines.append(
             f"{number:,} more files have no row that can be used; manifest.json lists them"
         )

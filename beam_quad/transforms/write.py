@@ -213,7 +213,7 @@ class WriteSelection(Task):
             "json_text": json_text,
             "escaped": [name for name in escaped if name in schema.names],
             "renamed": renamed_columns(schema, self.weights is not None),
-            "unusable_files": self.corpus.unusable_shards(),
+            "files_without_usable_rows": self.corpus.unusable_shards(),
         }
 
     def _check_read(self, num_read: int) -> None:

@@ -513,3 +513,12 @@ def test_text_may_be_bytes(write_table, read_all, data_type):
         "null_text",
         "None",
     ]
+
+
+@pytest.mark.parametrize("data_type", [pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
+def test_text_that_is_stored_as_bytes_is_carried_as_text(write_table, data_type):
+    path = write_table({"text": pa.array(["ü".encode(), b"b"], data_type), "raw": [b"a", b"c"]})
+    (path.parent / "b.jsonl").write_text(json.dumps({"text": "c"}))
+    table = pq.read_table(carry(path.parent)[0])
+    assert table["text"].to_pylist() == ["ü", "b", "c"]
+    assert pa.types.is_binary(table.schema.field("raw").type)

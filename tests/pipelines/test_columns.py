@@ -38,7 +38,7 @@ def test_columns_that_change_after_the_first_rows_reach_the_output(world, tmp_pa
         "json_text": {"x": "int64 and string"},
         "escaped": [],
         "renamed": {"beam_quad": "beam_quad_1"},
-        "unusable_files": ["c.parquet"],
+        "files_without_usable_rows": ["c.parquet"],
     }
     assert [message for message in caplog.messages if "column" in message] == [
         "column 'x' is carried as JSON text: int64 and string",

@@ -55,7 +55,7 @@ def test_unused_texts_are_counted_by_reason(world, query, tmp_path, capsys, main
 def test_a_query_of_good_texts_is_no_warning(world, tmp_path, capsys):
     assert quad.main(world.arguments(tmp_path / "out", plan=True)) == 0
     told = capsys.readouterr().err
-    assert "texts of query group query are used\n" in told
+    assert "25 of 25 query texts are used\n" in told
     assert "warning" not in told
 
 

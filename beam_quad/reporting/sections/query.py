@@ -66,7 +66,8 @@ def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
       unused: How many are not, by reason.
     """
     number = sum(unused.values())
-    words = f"{count(used)} of {count(used + number)} texts of query group {name} are used"
+    texts = "query texts" if name == "query" else f"texts of query group {name}"
+    words = f"{count(used)} of {count(used + number)} {texts} are used"
     reasons = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(unused.items()) if n)
     return f"{words}, {count(number)} cannot be: {reasons}" if number else words
 
