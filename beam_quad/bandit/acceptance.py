@@ -1,12 +1,346 @@
-"""What a round's pulls give: at least tau, best first, within the budget and every cluster's share of it."""
+"""Rules of acceptance: what the pulls of a round give, at least tau, best first, within the budget and each cluster's share.
 
-from typing import Any
+A new rule is a class here, an entry in `ACCEPTANCES` and a test.
+"""
+
+import abc
+import enum
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from beam_quad.bandit.rules import ranking
+from beam_quad.bandit import rules
+from beam_quad.bandit.arms import PullTable
+from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.pulls import Pulls, SampledPulls, WholePulls
+from beam_quad.bandit.state import AcceptedBlock, AcceptedExamples
+from beam_quad.bandit.yields import PulledBlocks
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Accepts(enum.Enum):
+    """What a rule accepts; a selection follows from each."""
+
+    BLOCKS = enum.auto()
+    EXAMPLES = enum.auto()
+    PREDICTIONS = enum.auto()
+
+
+class Acceptance(abc.ABC):
+    """A rule of acceptance, and what it has accepted in one replay of the bandit.
+
+    The bandit calls `count` and `accept` in each round, and `expect` before each further round. The pilot also sets the
+    spread of influence within clusters (`learn_spread`), and its threshold is found between `count` and `accept`.
+
+    Args:
+      blocks: What the blocks of the corpus hold.
+      budget_tokens: Tokens to select.
+      cluster_cap_tokens: The most tokens that one cluster may give.
+      ties: Decides between equal clusters, uint64 [num_clusters].
+
+    Attributes:
+      name: The value of `--acceptance`.
+      summary: What a good pull gives, for the flag's help.
+      accepts: What the rule accepts.
+      can_pull_repeatedly: Whether a round pulls a second block of an arm if the first is not expected to suffice.
+      left_tokens: What is missing to the budget; with predictions, what is expected to be missing.
+      is_full: Whether nothing more is wanted.
+      room: Tokens that each cluster may still give, int64 [num_clusters].
+      supply: Tokens in the blocks that each cluster may still give, int64 [num_clusters].
+      worth: Tokens that each block could give, int64 [total].
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    accepts: ClassVar[Accepts]
+    can_pull_repeatedly: ClassVar[bool] = False
+
+    def __init__(
+        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+    ) -> None:
+        self.budget_tokens = budget_tokens
+        self.left_tokens = budget_tokens
+        self.is_full = False
+        self.room: Array = np.full(blocks.num_clusters, cluster_cap_tokens, dtype=np.int64)
+        self.supply = self.reachable(blocks)
+        self.worth = self.obtainable(blocks)
+        self._blocks = blocks
+        self._ties = ties
+        self._accepted_blocks: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
+        self._accepted_tokens: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
+
+    @classmethod
+    def pulls(cls, samples_per_pull: int | None, blocks_per_cluster: int) -> Pulls:
+        """Says how pulls are sized; the samples are None for a default by the size of the corpus."""
+        return SampledPulls(samples_per_pull, blocks_per_cluster)
+
+    @classmethod
+    def check(cls, max_share_per_cluster: float) -> None:
+        """Refuses options that the rule cannot follow, with ValueError."""
+
+    @classmethod
+    def obtainable(cls, blocks: Blocks) -> Array:
+        """Counts the tokens that each block gives if all that it offers is accepted, int64 [total]."""
+        return blocks.tokens
+
+    @classmethod
+    def reachable(cls, blocks: Blocks) -> Array:
+        """Sums what the blocks that can be pulled give for each cluster, int64 [num_clusters]."""
+        return blocks.per_cluster(np.where(blocks.candidates > 0, cls.obtainable(blocks), 0))
+
+    @property
+    def blocks(self) -> Sequence[AcceptedBlock]:
+        """Blocks that were accepted, in order; empty for rules that accept none."""
+        return ()
+
+    @property
+    def examples(self) -> AcceptedExamples:
+        """Examples that were accepted, in order; empty for rules that accept none."""
+        return AcceptedExamples.empty()
+
+    def learn_spread(self, table: PullTable, means: Array) -> None:
+        """Learns from the pilot how far examples lie from the mean of their arm; rules on whole blocks need not know.
+
+        Args:
+          table: The pilot's pulls.
+          means: Mean influence of each arm, float64 [num_clusters].
+        """
+
+    def count(self, table: PullTable, tokens: Array) -> None:
+        """Counts the blocks of a round as pulled.
+
+        A rule that accepts from the pulled blocks at once leaves this out: they are part of the supply for which the
+        pilot's threshold is found, and `accept` takes them off it.
+
+        Args:
+          table: The pulls.
+          tokens: Tokens of each pulled block, without those of unscorable examples, int64 [pulls].
+        """
+
+    @abc.abstractmethod
+    def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
+        """Decides what the pulls of a round give.
+
+        Args:
+          table: The pulls.
+          tokens: As in `count`.
+          means: Mean influence of each arm, this round included, float64 [num_clusters].
+          tau: The least influence that is accepted.
+          number: The round.
+
+        Returns:
+          The number of pulls that give something.
+        """
+
+    @abc.abstractmethod
+    def water_level(self, means: Array) -> float:
+        """Finds the mean influence down to which arms are expected to give what is missing; -inf if they never do.
+
+        Args:
+          means: Mean influence of each arm, float64 [num_clusters]; nan where unknown.
+        """
+
+    def expect(self, means: Array, tau: float) -> None:
+        """Takes notice of the next round's threshold, which changes what predictions are expected to give."""
+
+    @abc.abstractmethod
+    def expected_share(self, means: Array, tau: float) -> Array:
+        """Estimates the share of a block's worth that a pull of each arm gives, float64 [num_clusters]."""
+
+    def by_cluster(self, means: Array, tau: float) -> tuple[Array, Array]:
+        """Counts the pulls that gave something and the tokens they gave, by cluster: two int64 [num_clusters]."""
+        return self._accepted_blocks, self._accepted_tokens
+
+    def _withdraw(self, table: PullTable) -> None:
+        """Takes pulled blocks off the supply."""
+        place = self._blocks.offsets[table.cluster_id] + table.block
+        np.subtract.at(self.supply, table.cluster_id, self.worth[place])
+
+    def _spend(self, cluster_id: Array, tokens: Array) -> None:
+        """Takes accepted tokens off the budget and off the room of their clusters."""
+        np.subtract.at(self.room, cluster_id, tokens)
+        np.add.at(self._accepted_tokens, cluster_id, tokens)
+        self.left_tokens -= int(tokens.sum())
+
+
+class WholeBlocks(Acceptance):
+    """Accepts a block whole if its scored examples reach tau on average."""
+
+    name = "block"
+    summary = "its whole block"
+    accepts = Accepts.BLOCKS
+
+    def __init__(
+        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+    ) -> None:
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        self._accepted: list[AcceptedBlock] = []
+
+    @property
+    def blocks(self) -> Sequence[AcceptedBlock]:
+        """Blocks that were accepted, in order."""
+        return self._accepted
+
+    def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
+        """As `Acceptance.accept`."""
+        self._withdraw(table)
+        cluster_id, influence = table.cluster_id, table.means
+        order, taken = take_blocks(
+            influence, tokens, self.room[cluster_id], self._ties[cluster_id], tau, self.left_tokens
+        )
+        columns = (cluster_id[order], table.block[order], influence[order], tokens[order], taken)
+        self._accepted += [
+            AcceptedBlock(cluster, block, number, mean, size, take)
+            for cluster, block, mean, size, take in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+        np.add.at(self._accepted_blocks, cluster_id[order], 1)
+        self._spend(cluster_id[order], taken)
+        self.is_full = self.left_tokens == 0
+        return int(order.size)
+
+    def water_level(self, means: Array) -> float:
+        """As `Acceptance.water_level`."""
+        supply = np.minimum(self.supply, self.room)
+        return rules.water_level(means, supply, rules.WATER_MARGIN * self.left_tokens)
+
+    def expected_share(self, means: Array, tau: float) -> Array:
+        """As `Acceptance.expected_share`: an arm is pulled in the hope that its mean reaches tau; then it gives all."""
+        return np.ones(means.size)
+
+
+class Instances(Acceptance):
+    """Scores blocks whole and accepts just the examples that reach tau."""
+
+    name = "instance"
+    summary = "those of its documents that were scored well themselves"
+    accepts = Accepts.EXAMPLES
+    can_pull_repeatedly = True
+
+    def __init__(
+        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+    ) -> None:
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        self._residuals = rules.WHOLE_BLOCKS
+        self._accepted = [AcceptedExamples.empty()]
+
+    @classmethod
+    def pulls(cls, samples_per_pull: int | None, blocks_per_cluster: int) -> Pulls:
+        """As `Acceptance.pulls`; blocks are cut to the size of a pull."""
+        return WholePulls(samples_per_pull)
+
+    @classmethod
+    def obtainable(cls, blocks: Blocks) -> Array:
+        """As `Acceptance.obtainable`: what is not in the reserve cannot be scored, and is never accepted."""
+        return blocks.candidate_tokens
+
+    @property
+    def examples(self) -> AcceptedExamples:
+        """Examples that were accepted, in order."""
+        return AcceptedExamples.joined(self._accepted)
+
+    def learn_spread(self, table: PullTable, means: Array) -> None:
+        """As `Acceptance.learn_spread`."""
+        self._residuals = _residuals(table, means)
+
+    def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
+        """As `Acceptance.accept`."""
+        self._withdraw(table)
+        cluster_id = table.cluster_id[table.pull]
+        order, full_clusters, self.is_full = take_examples(
+            table.influence, table.tokens, cluster_id, table.keys, self.room, tau, self.left_tokens
+        )
+        self._accepted.append(
+            AcceptedExamples(
+                keys=table.keys[order],
+                tokens=table.tokens[order],
+                influence=table.influence[order],
+                cluster_id=cluster_id[order],
+                block=table.block[table.pull][order],
+                round=np.full(order.size, number),
+            )
+        )
+        self._spend(cluster_id[order], table.tokens[order])
+        self.room[full_clusters] = 0
+        return int(np.unique(table.pull[order]).size)
+
+    def water_level(self, means: Array) -> float:
+        """As `Acceptance.water_level`."""
+        supply = np.minimum(self.supply, self.room)
+        wanted = rules.WATER_MARGIN * self.left_tokens
+        return rules.water_level(means, supply, wanted, self._residuals)
+
+    def expected_share(self, means: Array, tau: float) -> Array:
+        """As `Acceptance.expected_share`."""
+        return rules.expected_share(tau, means, self._residuals)
+
+
+class Propagated(Acceptance):
+    """Accepts the examples whose influence is known or predicted to be highest, once the rounds are over.
+
+    Until then a pulled block counts with the share of its tokens that is expected to reach tau.
+    """
+
+    name = "propagate"
+    summary = "the documents predicted to be best by its scored ones"
+    accepts = Accepts.PREDICTIONS
+
+    def __init__(
+        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+    ) -> None:
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        self._residuals = rules.WHOLE_BLOCKS
+        self._pulled = PulledBlocks.none(blocks.num_clusters)
+
+    @classmethod
+    def check(cls, max_share_per_cluster: float) -> None:
+        """As `Acceptance.check`."""
+        if max_share_per_cluster < 1:
+            raise ValueError(
+                f"max_share_per_cluster must be 1 with acceptance {cls.name!r}, got {max_share_per_cluster}: its "
+                f"budget is cut over all clusters at once; use acceptance {WholeBlocks.name!r} to cap what one cluster "
+                "gives"
+            )
+
+    def learn_spread(self, table: PullTable, means: Array) -> None:
+        """As `Acceptance.learn_spread`."""
+        self._residuals = _residuals(table, means)
+
+    def count(self, table: PullTable, tokens: Array) -> None:
+        """As `Acceptance.count`: what pulled blocks are expected to give is known apart from the supply."""
+        self._withdraw(table)
+        self._pulled = self._pulled.with_round(table, tokens)
+
+    def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
+        """As `Acceptance.accept`: a pull gives something if one of its scored examples reaches tau."""
+        self.expect(means, tau)
+        promising = np.unique(table.pull[table.influence >= tau])
+        np.add.at(self._accepted_blocks, table.cluster_id[promising], 1)
+        return int(promising.size)
+
+    def water_level(self, means: Array) -> float:
+        """As `Acceptance.water_level`."""
+        return self._pulled.water_level(self.budget_tokens, self.supply, means, self._residuals)
+
+    def expect(self, means: Array, tau: float) -> None:
+        """As `Acceptance.expect`: pulled blocks may fill the budget at a level that only exhausted arms reach."""
+        self.left_tokens = self._pulled.missing(self.budget_tokens, tau, means, self._residuals)
+        self.is_full = self.left_tokens == 0
+
+    def expected_share(self, means: Array, tau: float) -> Array:
+        """As `Acceptance.expected_share`."""
+        return self._pulled.shares(tau, means, self._residuals)
+
+    def by_cluster(self, means: Array, tau: float) -> tuple[Array, Array]:
+        """As `Acceptance.by_cluster`: the tokens are those expected to reach tau."""
+        yields = self._pulled.yields(tau, means, self._residuals)
+        return self._accepted_blocks, np.floor(yields).astype(np.int64)
+
+
+ACCEPTANCES: dict[str, type[Acceptance]] = {
+    rule.name: rule for rule in (WholeBlocks, Instances, Propagated)
+}
 
 
 def take_blocks(
@@ -26,7 +360,7 @@ def take_blocks(
       Positions of the blocks taken, in that order, and how many tokens of each are taken, both int64 [taken]. The last
       may be cut by the budget, any by its cluster's room.
     """
-    order = ranking(influence, ties)
+    order = rules.ranking(influence, ties)
     order = order[influence[order] >= tau]
     offered = np.minimum(tokens, room)[order]
     before = np.cumsum(offered) - offered
@@ -58,7 +392,7 @@ def take_examples(
       Positions of the examples taken, in that order, int64 [taken]; the clusters that are full, because their next
       example no longer fits, int64; and whether the budget is full in the same sense.
     """
-    order = ranking(influence, keys)
+    order = rules.ranking(influence, keys)
     order = order[influence[order] >= tau]
     fits = _running_sum(tokens[order], cluster_id[order]) <= room[cluster_id[order]]
     full_clusters = np.unique(cluster_id[order[~fits]])
@@ -78,3 +412,10 @@ def _running_sum(values: Array, groups: Array) -> Array:
     running = np.empty_like(sums)
     running[order] = sums - np.repeat(before, sizes)
     return running
+
+
+def _residuals(table: PullTable, means: Array) -> Array:
+    """Finds how far scored examples lie from the mean of their arm, ascending; a single 0 if none was scored."""
+    if not table.influence.size:
+        return rules.WHOLE_BLOCKS
+    return np.sort(table.influence - means[table.cluster_id[table.pull]])

@@ -2,32 +2,21 @@
 
 import dataclasses
 import math
-import typing
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from beam_quad.bandit import rules
-from beam_quad.bandit.acceptance import take_blocks, take_examples
+from beam_quad.bandit.acceptance import ACCEPTANCES, Acceptance, WholeBlocks
 from beam_quad.bandit.arms import ArmSums, PullTable, RoundScores
 from beam_quad.bandit.blocks import Blocks
-from beam_quad.bandit.state import (
-    AcceptedBlock,
-    AcceptedExamples,
-    ArmTable,
-    BanditState,
-    RoundRecord,
-    StopReason,
-)
-from beam_quad.bandit.yields import PulledBlocks
+from beam_quad.bandit.state import ArmTable, BanditState, RoundRecord, StopReason
 from beam_quad.errors import IntegrityError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_ROUNDS = 50
-
-Acceptance = Literal["block", "instance", "propagate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +33,7 @@ class QuadPolicy:
       alpha: Weight of the confidence term, in units of the error of one pull: the standard deviation of influence
         within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
       tau: A fixed threshold, in units of influence; None takes the water level before every round.
-      acceptance: `block` takes a block whole if its scored examples reach tau on average; `instance` scores blocks whole
-        and takes just the examples that reach tau; `propagate` takes the examples whose influence is known or predicted
-        to be highest, once the rounds are over: until then a pulled block counts with the share of its tokens that is
-        expected to reach tau.
+      acceptance: Name of the rule that decides what pulls give, one of `ACCEPTANCES`.
       max_share_per_cluster: The most that one cluster may give, as a share of the budget, in (0, 1].
       seed: Decides between equals.
 
@@ -62,7 +48,7 @@ class QuadPolicy:
     arms_per_round: int | None = None
     alpha: float = 0.5
     tau: float | None = None
-    acceptance: Acceptance = "block"
+    acceptance: str = WholeBlocks.name
     max_share_per_cluster: float = 1.0
     seed: int = 0
 
@@ -91,20 +77,21 @@ class QuadPolicy:
             raise ValueError(
                 f"tau must be finite, got {self.tau}; leave it out for the water level"
             )
-        if self.acceptance not in typing.get_args(Acceptance):
+        if self.acceptance not in ACCEPTANCES:
             raise ValueError(
-                f"acceptance must be one of {typing.get_args(Acceptance)}, got {self.acceptance!r}"
+                f"acceptance must be one of {tuple(ACCEPTANCES)}, got {self.acceptance!r}"
             )
         if not 0 < self.max_share_per_cluster <= 1:
             raise ValueError(
                 f"max_share_per_cluster must lie in (0, 1], got {self.max_share_per_cluster}; "
                 "1 lets a single cluster fill the budget"
             )
-        if self.acceptance == "propagate" and self.max_share_per_cluster < 1:
-            raise ValueError(
-                f"max_share_per_cluster must be 1 with acceptance 'propagate', got {self.max_share_per_cluster}: its "
-                "budget is cut over all clusters at once; use acceptance 'block' to cap what one cluster gives"
-            )
+        self.rule.check(self.max_share_per_cluster)
+
+    @property
+    def rule(self) -> type[Acceptance]:
+        """The rule of acceptance."""
+        return ACCEPTANCES[self.acceptance]
 
     @property
     def cluster_cap_tokens(self) -> int:
@@ -142,22 +129,12 @@ class _Game:
         self.policy = policy
         self.blocks = blocks
         self.tokens = blocks.tokens.copy()
-        self.is_instance = policy.acceptance == "instance"
-        self.is_propagate = policy.acceptance == "propagate"
         self.ties = rules.tie_breakers(policy.seed, blocks.num_clusters)
         self.arms = ArmSums(blocks.num_clusters)
         self.num_pulled = np.zeros(blocks.num_clusters, dtype=np.int64)
-        self.room = np.full(blocks.num_clusters, policy.cluster_cap_tokens, dtype=np.int64)
-        self.left = policy.budget_tokens
-        self.worth = blocks.candidate_tokens if self.is_instance else blocks.tokens
-        self.worth_before = np.concatenate([[0], np.cumsum(self.worth[blocks.pullable])])
-        self.residuals = rules.WHOLE_BLOCKS
+        self.rule = policy.rule(blocks, policy.budget_tokens, policy.cluster_cap_tokens, self.ties)
         self.deviation = 0.0
         self.tau = math.nan if policy.tau is None else policy.tau
-        self.accepted: list[AcceptedBlock] = []
-        self.examples = [AcceptedExamples.empty()]
-        self.pulled = PulledBlocks.none(blocks.num_clusters)
-        self.num_promising = np.zeros(blocks.num_clusters, dtype=np.int64)
         self.scored = 0
         self.log: list[RoundRecord] = []
         self.round = 0
@@ -176,12 +153,18 @@ class _Game:
         if self.stop_reason is not None:
             return
         self.arms.add(table)
+        tokens = self.tokens[self.blocks.offsets[table.cluster_id] + table.block]
         if self.round == 0:
-            self._set_units(table)
-            # Blocks that are taken whole count as unpulled in the pilot, whose scores set what is asked of them.
-            self.tau = self.tau if self.is_propagate else self._threshold()
+            self.deviation = table.pooled_deviation()
+            self.rule.learn_spread(table, self.arms.means)
+        self.rule.count(table, tokens)
+        if self.round == 0:
+            # The pilot's threshold follows from its own scores; later ones were set when the pulls were chosen.
+            self.tau = self._threshold()
         np.add.at(self.num_pulled, table.cluster_id, 1)
-        self._record(table, self._take(table))
+        accepted = self.rule.accept(table, tokens, self.arms.means, self.tau, self.round)
+        self._stop_if_full()
+        self._record(table, accepted)
         self.round += 1
         self._choose()
 
@@ -193,9 +176,9 @@ class _Game:
             tau=None if pulled_nothing else self.tau,
             pulls=_pairs(self.blocks.cluster_id[self.pulls], self.blocks.block[self.pulls]),
             stop_reason=self.stop_reason,
-            accepted=tuple(self.accepted),
-            accepted_examples=AcceptedExamples.joined(self.examples),
-            accepted_tokens=self.policy.budget_tokens - self.left,
+            accepted=tuple(self.rule.blocks),
+            accepted_examples=self.rule.examples,
+            accepted_tokens=self._accepted_tokens(),
             deviation=self.deviation,
             log=tuple(self.log),
             arms=self._arm_table(),
@@ -212,12 +195,6 @@ class _Game:
                 "policy makes; were they scored under another policy, or for other blocks?"
             )
 
-    def _set_units(self, table: PullTable) -> None:
-        self.deviation = table.pooled_deviation()
-        if self.policy.acceptance != "block" and table.influence.size:
-            means = self.arms.means[table.cluster_id[table.pull]]
-            self.residuals = np.sort(table.influence - means)
-
     def _next(self) -> Array:
         """Where each arm's next block is in `blocks.pullable`; beyond its own where none is left."""
         return self.blocks.pullable_starts[:-1] + self.num_pulled
@@ -226,82 +203,17 @@ class _Game:
         return np.asarray(self._next() < self.blocks.pullable_starts[1:])
 
     def _threshold(self) -> float:
-        """Takes the fixed threshold, or the water level of what is unpulled."""
+        """Takes the fixed threshold, or the water level of what can still be accepted."""
         if self.policy.tau is not None:
             return self.policy.tau
-        unpulled = (
-            self.worth_before[self.blocks.pullable_starts[1:]] - self.worth_before[self._next()]
-        )
-        if self.is_propagate:
-            budget = self.policy.budget_tokens
-            return self.pulled.water_level(budget, unpulled, self.arms.means, self.residuals)
-        supply = np.minimum(unpulled, self.room)
-        wanted = rules.WATER_MARGIN * self.left
-        return rules.water_level(self.arms.means, supply, wanted, self.residuals)
+        return self.rule.water_level(self.arms.means)
 
-    def _take(self, table: PullTable) -> int:
-        """Takes what the pulls of a round give; returns of how many there is something to take."""
-        if self.is_propagate:
-            return self._expect(table)
-        return self._take_examples(table) if self.is_instance else self._take_blocks(table)
-
-    def _expect(self, table: PullTable) -> int:
-        """Counts what the pulled blocks are expected to give; which examples that are is predicted after the rounds."""
-        place = self.blocks.offsets[table.cluster_id] + table.block
-        self.pulled = self.pulled.with_round(table, self.tokens[place])
-        if self.round == 0:
-            self.tau = self._threshold()
-        self.left = self._missing()
-        self._stop_if(self.left == 0)
-        promising = np.unique(table.pull[table.influence >= self.tau])
-        np.add.at(self.num_promising, table.cluster_id[promising], 1)
-        return int(promising.size)
-
-    def _missing(self) -> int:
-        budget = self.policy.budget_tokens
-        return self.pulled.missing(budget, self.tau, self.arms.means, self.residuals)
-
-    def _take_blocks(self, table: PullTable) -> int:
-        means = table.means
-        tokens = self.tokens[self.blocks.offsets[table.cluster_id] + table.block]
-        room, ties = self.room[table.cluster_id], self.ties[table.cluster_id]
-        order, taken = take_blocks(means, tokens, room, ties, self.tau, self.left)
-        self.room[table.cluster_id[order]] -= taken
-        self.left -= int(taken.sum())
-        columns = (table.cluster_id[order], table.block[order], means[order], tokens[order], taken)
-        for cluster_id, block, influence, size, take in zip(
-            *(column.tolist() for column in columns), strict=True
-        ):
-            self.accepted.append(
-                AcceptedBlock(cluster_id, block, self.round, influence, size, take)
-            )
-        self._stop_if(self.left == 0)
-        return int(order.size)
-
-    def _take_examples(self, table: PullTable) -> int:
-        cluster_id = table.cluster_id[table.pull]
-        order, full_clusters, is_full = take_examples(
-            table.influence, table.tokens, cluster_id, table.keys, self.room, self.tau, self.left
-        )
-        np.subtract.at(self.room, cluster_id[order], table.tokens[order])
-        self.room[full_clusters] = 0
-        self.left -= int(table.tokens[order].sum())
-        self.examples.append(
-            AcceptedExamples(
-                keys=table.keys[order],
-                tokens=table.tokens[order],
-                influence=table.influence[order],
-                cluster_id=cluster_id[order],
-                block=table.block[table.pull][order],
-                round=np.full(order.size, self.round),
-            )
-        )
-        self._stop_if(is_full)
-        return int(np.unique(table.pull[order]).size)
-
-    def _stop_if(self, budget_is_met: bool) -> None:
-        if budget_is_met:
+    def _stop_if_full(self) -> None:
+        if self.rule.is_full:
             self.stop_reason = "budget_met"
+
+    def _accepted_tokens(self) -> int:
+        return self.policy.budget_tokens - self.rule.left_tokens
 
     def _record(self, table: PullTable, num_accepted: int) -> None:
         self.scored += int(table.keys.size)
@@ -311,7 +223,7 @@ class _Game:
                 tau=self.tau,
                 num_pulls=table.num_pulls,
                 num_accepted=num_accepted,
-                accepted_tokens=self.policy.budget_tokens - self.left,
+                accepted_tokens=self._accepted_tokens(),
                 mean_influence=table.mean(),
                 scored_examples=self.scored,
             )
@@ -325,7 +237,7 @@ class _Game:
         tau = self._threshold()
         bounds = self._upper_bounds()
         order = rules.ranking(bounds, self.ties)
-        can_give = self._has_next() & (self.room > 0) & (bounds >= tau)
+        can_give = self._has_next() & (self.rule.room > 0) & (bounds >= tau)
         order = order[can_give[order]]
         if order.size == 0:
             self.stop_reason = "no_arm_above_tau"
@@ -333,59 +245,41 @@ class _Game:
             self.stop_reason = "rounds_exhausted"
         else:
             self.tau = tau
-            if self.is_propagate:
-                # What was pulled may fill the budget at a level that only arms without blocks left reach.
-                self.left = self._missing()
-                self._stop_if(self.left == 0)
-            self.pulls = self._pulls_of(order) if self.left else self.pulls
+            self.rule.expect(self.arms.means, tau)
+            self._stop_if_full()
+            if self.stop_reason is None:
+                self.pulls = self._pulls_of(order)
 
     def _pulls_of(self, order: Array) -> Array:
         """Takes blocks of arms, given in order of score, until they hold the round's share of the budget."""
         if self.policy.arms_per_round is not None:
             return self.blocks.pullable[self._next()[order[: self.policy.arms_per_round]]]
         rounds_left = self.policy.num_rounds - self.round + 1
-        wanted = rules.ROUND_MARGIN * self.left / rounds_left
+        wanted = rules.ROUND_MARGIN * self.rule.left_tokens / rounds_left
         places, gives = rules.blocks_in_order(
             first=self._next()[order],
             end=self.blocks.pullable_starts[1:][order],
-            worth=self.worth[self.blocks.pullable],
-            share=self._expected_share(order),
-            room=self.room[order],
-            wanted_tokens=wanted if self.is_instance else 0.0,
+            worth=self.rule.worth[self.blocks.pullable],
+            share=self.rule.expected_share(self.arms.means, self.tau)[order],
+            room=self.rule.room[order],
+            wanted_tokens=wanted if self.rule.can_pull_repeatedly else 0.0,
         )
         count = rules.first_until(gives, wanted, rules.MIN_ARMS_PER_ROUND)
         return self.blocks.pullable[places[:count]]
-
-    def _expected_share(self, order: Array) -> Array:
-        """The share of a block's tokens that a pull is counted for: of whole blocks, all."""
-        if self.is_propagate:
-            return self.pulled.shares(self.tau, self.arms.means, self.residuals)[order]
-        if not self.is_instance:
-            return np.ones(order.size)
-        return rules.expected_share(self.tau, self.arms.means[order], self.residuals)
 
     def _upper_bounds(self) -> Array:
         pull_error = self.deviation / math.sqrt(self.policy.samples_per_pull)
         return rules.upper_bounds(self.arms.means, self.arms.pulls, self.policy.alpha * pull_error)
 
     def _arm_table(self) -> ArmTable:
-        num_clusters = self.blocks.num_clusters
-        clusters = np.array([block.cluster_id for block in self.accepted], dtype=np.int64)
-        taken = np.zeros(num_clusters, dtype=np.int64)
-        np.add.at(taken, clusters, [block.take_tokens for block in self.accepted])
-        examples = AcceptedExamples.joined(self.examples)
-        np.add.at(taken, examples.cluster_id, examples.tokens)
-        num_accepted = np.bincount(clusters, minlength=num_clusters)
-        if self.is_propagate:
-            yields = self.pulled.yields(self.tau, self.arms.means, self.residuals)
-            taken, num_accepted = np.floor(yields).astype(np.int64), self.num_promising
+        num_accepted, tokens = self.rule.by_cluster(self.arms.means, self.tau)
         return ArmTable(
-            cluster_id=np.arange(num_clusters),
+            cluster_id=np.arange(self.blocks.num_clusters),
             pulls=self.arms.pulls,
             mean_influence=self.arms.means,
             upper_bound=self._upper_bounds(),
             accepted_blocks=num_accepted,
-            accepted_tokens=taken,
+            accepted_tokens=tokens,
             tokens=self.blocks.per_cluster(self.blocks.tokens),
         )
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from beam_quad.bandit.acceptance import Accepts
 from beam_quad.bandit.blocks import Blocks
 from beam_quad.bandit.policy import MAX_ROUNDS, QuadPolicy
 from beam_quad.bandit.state import BanditState
@@ -14,7 +15,8 @@ def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) ->
       The line; None while the bandit still runs, and where the budget was met.
     """
     missing = policy.budget_tokens - state.accepted_tokens
-    is_expected = policy.acceptance == "propagate"  # what is taken is known only after the rounds
+    # What is accepted by prediction is known only after the rounds, which may have promised more.
+    is_expected = policy.rule.accepts is Accepts.PREDICTIONS
     if (
         state.stop_reason is None
         or missing <= 0
@@ -28,9 +30,7 @@ def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) ->
 
 
 def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -> str:
-    obtainable = blocks.candidate_tokens if policy.acceptance == "instance" else blocks.tokens
-    reachable = np.where(blocks.candidates > 0, obtainable, 0)
-    per_cluster = blocks.per_cluster(reachable)
+    per_cluster = policy.rule.reachable(blocks)
     in_reach, cap = int(per_cluster.sum()), policy.cluster_cap_tokens
     if in_reach < policy.budget_tokens:
         return (
