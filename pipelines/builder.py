@@ -49,7 +49,7 @@ _VERSIONS = {
     "query_plan": 2,
     "ranking": 2,
     "reserve": 1,
-    "rounds": 2,
+    "rounds": 3,
     "rows": 2,
     "sample": 2,
     "scores": 1,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from beam_quad.bandit import QuadPolicy
+from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
 from beam_quad.clustering import default_num_clusters
 from beam_quad.errors import UsageError
 from beam_quad.io import files
@@ -36,8 +36,9 @@ def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = 
 
 
 def _reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
-    """The share of texts to set aside; all where an example is only taken if it was itself scored."""
-    if options.acceptance == "instance":
+    """The share of texts to set aside; all if pulls score whole blocks."""
+    rule = ACCEPTANCES[options.acceptance]
+    if rule.pulls(options.samples_per_pull, options.blocks_per_cluster).is_census:
         return 1.0
     clusters = options.num_clusters or default_num_clusters(max(1, plan.num_rows))
     samples = options.samples_per_pull or SAMPLES_PER_PULL
@@ -61,8 +62,9 @@ class _QuadBuilder(Builder):
         self.embed()
         if options.needs_embeddings:
             self._cluster()
-        selection = self._quad() if options.policy == "quad" else self._baseline()
-        return self.finish(selection, self._summary(selection))
+        finished = self._quad() if options.policy == "quad" else None
+        selection = self._baseline() if finished is None else finished.selection
+        return self.finish(selection, self._summary(finished))
 
     def _cluster(self) -> None:
         options = self.options
@@ -82,22 +84,18 @@ class _QuadBuilder(Builder):
             cluster.AssignClusters(self.corpus, folder, self.folders["assignments"]),
         ]
 
-    def _quad(self) -> select.BlockSelection | within_clusters.PropagatedSelection:
+    def _quad(self) -> FinishedBandit:
         options = self.options
-        whole = options.acceptance == "instance"
-        blocks = self.folder(
-            "blocks", self.folders["clusters"], options.samples_per_pull, options.blocks_per_cluster, whole
-        )  # fmt: skip
+        policy = self._policy()
+        pulls = policy.rule.pulls(options.samples_per_pull, options.blocks_per_cluster)
+        blocks = self.folder("blocks", self.folders["clusters"], pulls)
         assignments = self.folders["assignments"]
         self.tasks += [
-            candidates.CountBlocks(
-                self.corpus, assignments, blocks, options.samples_per_pull, options.blocks_per_cluster, whole
-            ),
+            candidates.CountBlocks(self.corpus, assignments, blocks, pulls),
             candidates.GatherCandidates(self.corpus, assignments, blocks),
-        ]  # fmt: skip
+        ]
         scoring = self.scoring or self._influence()
         weights = tuple(group.weight for group in self.query) or (1.0,)
-        policy = self._policy()
         # The pilot is scored one way, the rounds after it maybe another.
         ways = (scoring.key, options.scoring)
         folder = self.folder("rounds", blocks, *ways, policy, weights)
@@ -114,11 +112,27 @@ class _QuadBuilder(Builder):
             scores = self.folder("scores", scoring.key)
             self.tasks.append(RunRound(bandit, number, scoring, scores, weights, combined))
         num_rounds = policy.num_rounds + 1
-        if options.acceptance == "propagate":
-            return self._propagated(within_clusters.Pulled(bandit, num_rounds, assignments))
-        path = files.join(folder, "selection.parquet")
-        self.tasks.append(select.CutBlocks(self.corpus, bandit, num_rounds, assignments, path))
-        return select.BlockSelection(bandit, num_rounds, assignments, path)
+        pulled = within_clusters.Pulled(bandit, num_rounds, assignments)
+        return FinishedBandit(bandit, num_rounds, self._selection(policy.rule.accepts, pulled))
+
+    def _selection(
+        self, accepts: Accepts, pulled: within_clusters.Pulled
+    ) -> select.BanditSelection:
+        """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
+        match accepts:
+            case Accepts.BLOCKS:
+                return select.BlockSelection(*self._cut_blocks(pulled))
+            case Accepts.EXAMPLES:
+                return select.ExampleSelection(*self._cut_blocks(pulled))
+            case Accepts.PREDICTIONS:
+                return self._propagated(pulled)
+
+    def _cut_blocks(self, pulled: within_clusters.Pulled) -> tuple[Bandit, int, str, str]:
+        """Adds the stage that cuts the accepted blocks in which the budget ends; returns what it is made of."""
+        path = files.join(pulled.bandit.folder, "selection.parquet")
+        made_of = (pulled.bandit, pulled.num_rounds, pulled.assignments_dir, path)
+        self.tasks.append(select.CutBlocks(self.corpus, *made_of))
+        return made_of
 
     def _pass_over(self, blocks: str | None, folder: str) -> None:
         """Adds the stage that counts what is too long for the budget."""
@@ -239,21 +253,9 @@ class _QuadBuilder(Builder):
         self.tasks.append(score.ScoreExamples(self.corpus, scoring, folder))
         return folder
 
-    def _finished(self, selection: select.Selection) -> FinishedBandit | None:
-        if isinstance(selection, within_clusters.PropagatedSelection):
-            pulled = selection.pulled
-            return FinishedBandit(
-                pulled.bandit, pulled.num_rounds, pulled.assignments_dir, selection
-            )
-        if isinstance(selection, select.BlockSelection):
-            return FinishedBandit(
-                selection.bandit, selection.num_rounds, self.folders["assignments"]
-            )
-        return None
-
-    def _summary(self, selection: select.Selection) -> Summary:
+    def _summary(self, finished: FinishedBandit | None) -> Summary:
         identity = self.identity()
-        finished, policy = self._finished(selection), self.options.policy
+        policy = self.options.policy
         title = f"Baseline selection: {policy}"
         if finished is not None:
             title = "Quad selection"

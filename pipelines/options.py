@@ -5,13 +5,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from beam_quad.bandit import ACCEPTANCES, QuadPolicy
 from beam_quad.errors import UsageError
 from pipelines import parsing, run_options
 from pipelines.parsing import SWITCH
 from pipelines.run_options import BLOCKS_PER_CLUSTER, RunOptions
 
 POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
-ACCEPTANCES = ("block", "instance", "propagate")
 SCORINGS = ("auto", "exact", "two_forwards")
 
 
@@ -28,7 +28,7 @@ class QuadOptions(RunOptions):
     arms_per_round: int | None
     samples_per_pull: int | None
     blocks_per_cluster: int
-    acceptance: Literal["block", "instance", "propagate"]
+    acceptance: str
     tau: float | None
     alpha: float
     max_share_per_cluster: float
@@ -147,7 +147,13 @@ def _add_selection(group: Any) -> None:
         default=BLOCKS_PER_CLUSTER,
         help="most blocks of a cluster, a power of 2",
     )
-    add("--acceptance", choices=ACCEPTANCES, default="block", help="what a good pull gives")
+    gives = "; ".join(f"{name}: {rule.summary}" for name, rule in ACCEPTANCES.items())
+    add(
+        "--acceptance",
+        choices=tuple(ACCEPTANCES),
+        default=QuadPolicy.acceptance,
+        help=f"what a good pull gives; {gives}",
+    )
     add("--tau", type=float, help="fixed threshold on influence; default the water level")
     add("--alpha", type=float, default=0.5, help="exploration, in errors of one pull")
     add(

@@ -45,6 +45,7 @@ class Acceptance(abc.ABC):
       summary: What a good pull gives, for the flag's help.
       accepts: What the rule accepts.
       can_pull_repeatedly: Whether a round pulls a second block of an arm if the first is not expected to suffice.
+      can_cap_clusters: Whether a cluster's share of the budget can be limited.
       left_tokens: What is missing to the budget; with predictions, what is expected to be missing.
       is_full: Whether nothing more is wanted.
       room: Tokens that each cluster may still give, int64 [num_clusters].
@@ -56,6 +57,7 @@ class Acceptance(abc.ABC):
     summary: ClassVar[str]
     accepts: ClassVar[Accepts]
     can_pull_repeatedly: ClassVar[bool] = False
+    can_cap_clusters: ClassVar[bool] = True
 
     def __init__(
         self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
@@ -68,6 +70,7 @@ class Acceptance(abc.ABC):
         self.worth = self.obtainable(blocks)
         self._blocks = blocks
         self._ties = ties
+        self._residuals = rules.WHOLE_BLOCKS
         self._accepted_blocks: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
         self._accepted_tokens: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
 
@@ -79,6 +82,12 @@ class Acceptance(abc.ABC):
     @classmethod
     def check(cls, max_share_per_cluster: float) -> None:
         """Refuses options that the rule cannot follow, with ValueError."""
+        if max_share_per_cluster < 1 and not cls.can_cap_clusters:
+            raise ValueError(
+                f"max_share_per_cluster must be 1 with acceptance {cls.name!r}, got {max_share_per_cluster}: its "
+                f"budget is cut over all clusters at once; use acceptance {WholeBlocks.name!r} to cap what one cluster "
+                "gives"
+            )
 
     @classmethod
     def obtainable(cls, blocks: Blocks) -> Array:
@@ -101,14 +110,16 @@ class Acceptance(abc.ABC):
         return AcceptedExamples.empty()
 
     def learn_spread(self, table: PullTable, means: Array) -> None:
-        """Learns from the pilot how far examples lie from the mean of their arm; rules on whole blocks need not know.
+        """Learns from the pilot how far examples lie from the mean of their arm.
 
         Args:
           table: The pilot's pulls.
           means: Mean influence of each arm, float64 [num_clusters].
         """
+        if table.influence.size:
+            self._residuals = np.sort(table.influence - means[table.cluster_id[table.pull]])
 
-    def count(self, table: PullTable, tokens: Array) -> None:
+    def count(self, table: PullTable, tokens: Array) -> None:  # noqa: B027 (most rules need it not)
         """Counts the blocks of a round as pulled.
 
         A rule that accepts from the pulled blocks at once leaves this out: they are part of the supply for which the
@@ -134,15 +145,17 @@ class Acceptance(abc.ABC):
           The number of pulls that give something.
         """
 
-    @abc.abstractmethod
     def water_level(self, means: Array) -> float:
         """Finds the mean influence down to which arms are expected to give what is missing; -inf if they never do.
 
         Args:
           means: Mean influence of each arm, float64 [num_clusters]; nan where unknown.
         """
+        supply = np.minimum(self.supply, self.room)
+        wanted = rules.WATER_MARGIN * self.left_tokens
+        return rules.water_level(means, supply, wanted, self._residuals)
 
-    def expect(self, means: Array, tau: float) -> None:
+    def expect(self, means: Array, tau: float) -> None:  # noqa: B027 (most rules need it not)
         """Takes notice of the next round's threshold, which changes what predictions are expected to give."""
 
     @abc.abstractmethod
@@ -178,6 +191,9 @@ class WholeBlocks(Acceptance):
         super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
         self._accepted: list[AcceptedBlock] = []
 
+    def learn_spread(self, table: PullTable, means: Array) -> None:
+        """As `Acceptance.learn_spread`: a block counts by its mean, however its examples spread."""
+
     @property
     def blocks(self) -> Sequence[AcceptedBlock]:
         """Blocks that were accepted, in order."""
@@ -200,11 +216,6 @@ class WholeBlocks(Acceptance):
         self.is_full = self.left_tokens == 0
         return int(order.size)
 
-    def water_level(self, means: Array) -> float:
-        """As `Acceptance.water_level`."""
-        supply = np.minimum(self.supply, self.room)
-        return rules.water_level(means, supply, rules.WATER_MARGIN * self.left_tokens)
-
     def expected_share(self, means: Array, tau: float) -> Array:
         """As `Acceptance.expected_share`: an arm is pulled in the hope that its mean reaches tau; then it gives all."""
         return np.ones(means.size)
@@ -222,7 +233,6 @@ class Instances(Acceptance):
         self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
     ) -> None:
         super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
-        self._residuals = rules.WHOLE_BLOCKS
         self._accepted = [AcceptedExamples.empty()]
 
     @classmethod
@@ -239,10 +249,6 @@ class Instances(Acceptance):
     def examples(self) -> AcceptedExamples:
         """Examples that were accepted, in order."""
         return AcceptedExamples.joined(self._accepted)
-
-    def learn_spread(self, table: PullTable, means: Array) -> None:
-        """As `Acceptance.learn_spread`."""
-        self._residuals = _residuals(table, means)
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`."""
@@ -265,12 +271,6 @@ class Instances(Acceptance):
         self.room[full_clusters] = 0
         return int(np.unique(table.pull[order]).size)
 
-    def water_level(self, means: Array) -> float:
-        """As `Acceptance.water_level`."""
-        supply = np.minimum(self.supply, self.room)
-        wanted = rules.WATER_MARGIN * self.left_tokens
-        return rules.water_level(means, supply, wanted, self._residuals)
-
     def expected_share(self, means: Array, tau: float) -> Array:
         """As `Acceptance.expected_share`."""
         return rules.expected_share(tau, means, self._residuals)
@@ -285,27 +285,13 @@ class Propagated(Acceptance):
     name = "propagate"
     summary = "the documents predicted to be best by its scored ones"
     accepts = Accepts.PREDICTIONS
+    can_cap_clusters = False
 
     def __init__(
         self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
     ) -> None:
         super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
-        self._residuals = rules.WHOLE_BLOCKS
         self._pulled = PulledBlocks.none(blocks.num_clusters)
-
-    @classmethod
-    def check(cls, max_share_per_cluster: float) -> None:
-        """As `Acceptance.check`."""
-        if max_share_per_cluster < 1:
-            raise ValueError(
-                f"max_share_per_cluster must be 1 with acceptance {cls.name!r}, got {max_share_per_cluster}: its "
-                f"budget is cut over all clusters at once; use acceptance {WholeBlocks.name!r} to cap what one cluster "
-                "gives"
-            )
-
-    def learn_spread(self, table: PullTable, means: Array) -> None:
-        """As `Acceptance.learn_spread`."""
-        self._residuals = _residuals(table, means)
 
     def count(self, table: PullTable, tokens: Array) -> None:
         """As `Acceptance.count`: what pulled blocks are expected to give is known apart from the supply."""
@@ -412,10 +398,3 @@ def _running_sum(values: Array, groups: Array) -> Array:
     running = np.empty_like(sums)
     running[order] = sums - np.repeat(before, sizes)
     return running
-
-
-def _residuals(table: PullTable, means: Array) -> Array:
-    """Finds how far scored examples lie from the mean of their arm, ascending; a single 0 if none was scored."""
-    if not table.influence.size:
-        return rules.WHOLE_BLOCKS
-    return np.sort(table.influence - means[table.cluster_id[table.pull]])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad.bandit.arms import PullScores, RoundScores
+from beam_quad.bandit.state import BanditState
 from beam_quad.columns import look_up, run_bounds
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,6 +64,22 @@ def pulled_blocks(scored: Scored) -> dict[str, Array]:
     codes, means = mean_by_block(scored)
     influence = look_up(codes, means, unique, np.nan)
     return {"code": unique, "round": scored["round"][at], "influence": influence}
+
+
+def accepted_blocks(state: BanditState, scored: Scored) -> list[tuple[int, int, int, float]]:
+    """Lists the blocks of which something was accepted, whole or example by example.
+
+    Returns:
+      (cluster, block, round, mean influence of its scored examples), ascending.
+    """
+    blocks = {(b.cluster_id, b.block, b.round, b.influence) for b in state.accepted}
+    examples = state.accepted_examples
+    if examples.keys.size:
+        means = block_means(scored)
+        columns = (examples.cluster_id, examples.block, examples.round)
+        arms = zip(*(column.tolist() for column in columns), strict=True)
+        blocks |= {(c, b, r, means[c, b]) for c, b, r in arms}
+    return sorted(blocks)
 
 
 def with_least(means: Array) -> Array:

@@ -1,8 +1,10 @@
 """What a replay of the bandit yields: the next pulls, what was accepted, and the tables of the report."""
 
 import dataclasses
+import io
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +43,7 @@ class AcceptedBlock:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AcceptedExamples:
-    """The examples that `instance` acceptance took, in the order taken.
+    """The examples that a rule accepted one by one, in that order.
 
     Attributes:
       keys: uint64 [n].
@@ -82,10 +84,9 @@ class RoundRecord:
       round: 0 is the pilot.
       tau: The threshold of the round; -inf where the whole corpus is wanted.
       num_pulls: Blocks that were pulled.
-      num_accepted: Pulls of which something was taken; with `propagate` acceptance, those with a scored example that
-        reaches tau.
-      accepted_tokens: Tokens taken in this and all earlier rounds; with `propagate` acceptance, those that are expected
-        to reach tau.
+      num_accepted: Pulls of which something was accepted; with predictions, those with a scored example that reaches tau.
+      accepted_tokens: Tokens accepted in this and all earlier rounds; with predictions, those that are expected to reach
+        tau.
       mean_influence: Token-weighted mean of the round's scores; nan where nothing could be scored.
       scored_examples: Examples scored in this and all earlier rounds, without the unscorable ones.
     """
@@ -114,9 +115,9 @@ class ArmTable:
       pulls: Pulls with a scorable example, int64.
       mean_influence: Token-weighted mean influence of the scored examples, float64; nan before the first.
       upper_bound: The arm's score in the next round, float64; inf before the first scored example.
-      accepted_blocks: Blocks of which something was taken, int64; 0 with `instance` acceptance. With `propagate`
-        acceptance, pulls with a scored example that reached the threshold of their round.
-      accepted_tokens: Tokens taken, int64; with `propagate` acceptance, those expected to reach tau.
+      accepted_blocks: Blocks that were accepted, int64; 0 if examples are accepted one by one. With predictions, pulls
+        with a scored example that reached the threshold of their round.
+      accepted_tokens: Tokens accepted, int64; with predictions, those expected to reach tau.
       tokens: Tokens of the cluster, int64.
     """
 
@@ -139,9 +140,9 @@ class BanditState:
         unless the policy fixes one.
       pulls: (cluster_id, block) to pull in the next round, most promising first; empty once stopped.
       stop_reason: Why there is no next round; None while there is.
-      accepted: Blocks in the order taken, with `block` acceptance.
-      accepted_examples: Examples in the order taken, with `instance` acceptance.
-      accepted_tokens: Tokens taken, never above the budget; with `propagate` acceptance, those expected to reach tau.
+      accepted: Blocks in the order accepted, if the rule accepts blocks.
+      accepted_examples: Examples in the order accepted, if the rule accepts examples.
+      accepted_tokens: Tokens accepted, never above the budget; with predictions, those expected to reach tau.
       deviation: Standard deviation of influence within clusters, pooled over the pilot; 0 before it.
       log: One record for each finished round.
       arms: One row for each cluster.
@@ -166,3 +167,98 @@ class BanditState:
     def is_done(self) -> bool:
         """Whether no further round is to be run."""
         return self.stop_reason is not None
+
+    def of_round(self, number: int) -> "BanditState":
+        """Leaves out what other rounds accepted and recorded: what a round decides."""
+        of_examples = self.accepted_examples.round == number
+        return dataclasses.replace(
+            self,
+            accepted=tuple(block for block in self.accepted if block.round == number),
+            accepted_examples=AcceptedExamples(
+                **{
+                    name: column[of_examples]
+                    for name, column in _columns_of(self.accepted_examples).items()
+                }
+            ),
+            log=tuple(record for record in self.log if record.round == number),
+        )
+
+    @classmethod
+    def joined(cls, rounds: Sequence["BanditState"]) -> "BanditState":
+        """Makes the state after the last of at least one round from the `of_round` of each."""
+        return dataclasses.replace(
+            rounds[-1],
+            accepted=tuple(block for part in rounds for block in part.accepted),
+            accepted_examples=AcceptedExamples.joined([part.accepted_examples for part in rounds]),
+            log=tuple(record for part in rounds for record in part.log),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Writes the state as npz without pickles; equal states give equal bytes."""
+        blocks: dict[str, Array] = {
+            field.name: np.array([getattr(block, field.name) for block in self.accepted], dtype)
+            for field, dtype in _block_fields()
+        }
+        tables = {
+            "accepted": blocks,
+            "accepted_examples": _columns_of(self.accepted_examples),
+            "arms": _columns_of(self.arms),
+        }
+        scalars = {name: getattr(self, name) for name in _SCALARS}
+        scalars["log"] = [dataclasses.asdict(record) for record in self.log]
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            scalars=np.frombuffer(json.dumps(scalars).encode(), np.uint8),
+            pulls=np.array(self.pulls, np.int64).reshape(-1, 2),
+            **{
+                f"{table}.{name}": column
+                for table, columns in tables.items()
+                for name, column in columns.items()
+            },
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "BanditState":
+        """Reads what `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files}
+        scalars = json.loads(columns["scalars"].tobytes())
+        log = tuple(RoundRecord(**record) for record in scalars.pop("log"))
+        blocks = _table(columns, "accepted").values()
+        return cls(
+            **scalars,
+            log=log,
+            pulls=tuple((cluster, block) for cluster, block in columns["pulls"].tolist()),
+            accepted=tuple(
+                AcceptedBlock(*values)
+                for values in zip(*(column.tolist() for column in blocks), strict=True)
+            ),
+            accepted_examples=AcceptedExamples(**_table(columns, "accepted_examples")),
+            arms=ArmTable(**_table(columns, "arms")),
+        )
+
+
+_SCALARS = (
+    "round", "tau", "stop_reason", "accepted_tokens", "deviation", "unreachable_blocks",
+    "unreachable_tokens",
+)  # fmt: skip
+
+
+def _block_fields() -> list[tuple["dataclasses.Field[Any]", type]]:
+    return [
+        (field, np.float64 if field.type is float else np.int64)
+        for field in dataclasses.fields(AcceptedBlock)
+    ]
+
+
+def _columns_of(table: AcceptedExamples | ArmTable) -> dict[str, Array]:
+    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+
+
+def _table(columns: Mapping[str, Array], table: str) -> dict[str, Array]:
+    """Finds the columns of one table by name, in the order written."""
+    prefix = f"{table}."
+    return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}

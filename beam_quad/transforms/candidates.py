@@ -12,13 +12,11 @@ from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.bandit import (
     Blocks,
-    default_samples_per_pull,
+    Pulls,
     example_blocks,
     first_drawn,
     highest_draws,
-    num_blocks,
     num_groups,
-    num_instance_blocks,
 )
 from beam_quad.columns import run_bounds, run_starts
 from beam_quad.io import aligned, files
@@ -56,17 +54,13 @@ class CountBlocks(Task):
       corpus: The corpus, embedded.
       assignments_dir: Folder of `AssignClusters`.
       folder: Where `blocks.npz` and `blocks.json` go.
-      samples_per_pull: Examples scored in a pull, or None for the default of the corpus's size.
-      blocks_per_cluster: The most blocks of a cluster, a power of two.
-      whole_blocks: Whether a pull scores its whole block (`--acceptance instance`).
+      pulls: How pulls are sized.
     """
 
     corpus: Corpus
     assignments_dir: str
     folder: str
-    samples_per_pull: int | None
-    blocks_per_cluster: int
-    whole_blocks: bool
+    pulls: Pulls
 
     @property
     def name(self) -> str:
@@ -83,25 +77,16 @@ class CountBlocks(Task):
         return count_blocks(self.corpus, self.assignments_dir, self._num_blocks(), piece)
 
     def finish(self, total: Blocks) -> None:
+        sums = load_cluster_sums(self.assignments_dir)
+        samples = self.pulls.samples(int(sums.examples.sum()), len(sums.examples))
         files.write_once(files.join(self.folder, "blocks.npz"), total.to_bytes())
         write_json(
-            self.artifact,
-            {"samples_per_pull": self._samples(), "whole_blocks": self.whole_blocks},
+            self.artifact, {"samples_per_pull": samples, "whole_blocks": self.pulls.is_census}
         )
 
     def _num_blocks(self) -> np.ndarray:
         sums = load_cluster_sums(self.assignments_dir)
-        if self.whole_blocks:
-            return num_instance_blocks(sums.examples, sums.reserve, self._samples())
-        return num_blocks(sums.examples, sums.reserve, self._samples(), self.blocks_per_cluster)
-
-    def _samples(self) -> int:
-        if self.samples_per_pull is not None:
-            return self.samples_per_pull
-        if self.whole_blocks:
-            return 32
-        sums = load_cluster_sums(self.assignments_dir)
-        return default_samples_per_pull(int(sums.examples.sum()), len(sums.examples))
+        return self.pulls.num_blocks(sums.examples, sums.reserve)
 
 
 @dataclasses.dataclass

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from beam_quad.additive import Tally
 from beam_quad.bandit import BanditState, shortfall_message
-from beam_quad.bandit.scored import is_in_blocks
 from beam_quad.bandit.state import scored_by_round
 from beam_quad.io import aligned
 from beam_quad.reporting import data as page
@@ -20,12 +19,11 @@ from beam_quad.selection.shown import extremes, highest
 from beam_quad.transforms.candidates import (
     has_candidates,
     load_blocks,
-    load_samples_per_pull,
     read_cluster,
     read_text,
 )
 from beam_quad.transforms.rounds import Bandit
-from beam_quad.transforms.within_clusters import PropagatedSelection
+from beam_quad.transforms.select import BanditSelection
 
 _SHOWN_EXAMPLES = 8
 _SHOWN_CHARACTERS = 2000
@@ -39,14 +37,12 @@ class FinishedBandit:
     Args:
       bandit: The bandit.
       num_rounds: Rounds that were run, the pilot included.
-      assignments_dir: Folder of `AssignClusters`.
-      propagated: What was taken by prediction, with `propagate` acceptance.
+      selection: What follows from it.
     """
 
     bandit: Bandit
     num_rounds: int
-    assignments_dir: str
-    propagated: PropagatedSelection | None = None
+    selection: BanditSelection
 
     @property
     def state(self) -> BanditState:
@@ -64,17 +60,11 @@ class FinishedBandit:
     def shortfall(self) -> str | None:
         """Says what is missing to the budget, and which option mends it; None where the budget is met.
 
-        `instance` acceptance meets it from below, by less than an example.
+        Examples that are accepted one by one meet it from below, by less than an example.
         """
-        folder = self.bandit.blocks_dir
-        samples, _ = load_samples_per_pull(folder)
-        policy = dataclasses.replace(self.bandit.policy, samples_per_pull=samples)
-        state = self.state
-        if self.propagated is not None:
-            # During the rounds `propagate` only expects what its blocks give.
-            missing = self.propagated.missing_tokens(policy.budget_tokens)
-            state = dataclasses.replace(state, accepted_tokens=policy.budget_tokens - missing)
-        return shortfall_message(policy, self.bandit.blocks(), state)
+        tokens = self.selection.accepted_tokens(self.state)
+        state = dataclasses.replace(self.state, accepted_tokens=tokens)
+        return shortfall_message(self.bandit.sized_policy(), self.bandit.blocks(), state)
 
     def manifest(self, counts: Tally) -> dict[str, Any]:
         """Makes its part of the manifest.
@@ -109,7 +99,7 @@ class FinishedBandit:
             scored=_sample(scored, np.ones(len(scored["key"]), bool)),
             selected=_sample(scored, self._stands_for_selection(scored)),
             pilot=_sample(scored, scored["round"] == 0),
-            is_census=self.bandit.policy.acceptance == "instance",
+            is_census=self.selection.is_census,
         )
 
     def arms(self) -> tuple[page.Arm, ...]:
@@ -153,7 +143,7 @@ class FinishedBandit:
         """Reads the examples of the highest and of the lowest influence."""
         scored = self.bandit.scored(self.num_rounds)
         best, worst = extremes(scored["influence"], _SHOWN_EXAMPLES)
-        is_selected = self._is_selected(scored)
+        is_selected = self.selection.is_selected(scored)
 
         def example(at: int) -> page.Example:
             cluster = int(scored["cluster"][at])
@@ -190,30 +180,15 @@ class FinishedBandit:
 
     def _held_out_mean(self, selected: dict[int, int]) -> dict[str, float]:
         """Estimates the selection's mean without bias where the choice within clusters is by prediction."""
-        if self.propagated is None:
+        if self.selection.would_be_selected(self.bandit.scored(self.num_rounds)) is None:
             return {}
         estimate = stratified_mean(self.scores().selected, selected)
         return {"selected_mean_held_out": estimate.mean} if estimate else {}
 
     def _stands_for_selection(self, scored: dict[str, np.ndarray]) -> np.ndarray:
-        """Which scored examples stand for the selection.
-
-        An example that was scored and then taken for its own score says nothing of the many that were not scored. The
-        scored ones are drawn at random from the pulled blocks, so that those of them stand for the others which would
-        be taken by what the rest of their cluster says of them.
-        """
-        if self.propagated is not None:
-            return self.propagated.takes(scored["key"], self.propagated.held_out())
-        return self._is_selected(scored)
-
-    def _is_selected(self, scored: dict[str, np.ndarray]) -> np.ndarray:
-        if self.propagated is not None:
-            return self.propagated.takes(scored["key"], scored["influence"])
-        state = self.state
-        if self.bandit.policy.acceptance == "instance":
-            return np.isin(scored["key"], state.accepted_examples.keys)
-        accepted = {(block.cluster_id, block.block) for block in state.accepted}
-        return is_in_blocks(scored, accepted)
+        """Which scored examples stand for the selection."""
+        would_be = self.selection.would_be_selected(scored)
+        return self.selection.is_selected(scored) if would_be is None else would_be
 
 
 def _sample(scored: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSample:

@@ -57,7 +57,10 @@ ROUND_SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Bandit:
-    """The bandit of a run, by reference: its policy, and where its arms and rounds lie.
+    """The bandit of a run, by reference: its policy, and where its arms and rounds are stored.
+
+    A round's scores and what was decided on them are two files: `RunRound.finish` writes both, and everything after it
+    reads them.
 
     Args:
       policy: Its rules; `samples_per_pull` is read from the blocks.
@@ -70,19 +73,39 @@ class Bandit:
     folder: str
 
     def round_path(self, number: int) -> str:
-        """Where the scores of a round lie."""
+        """Where the scores of a round are stored."""
         return files.join(self.folder, f"round-{number:02d}.parquet")
 
+    def decision_path(self, number: int) -> str:
+        """Where it is stored what a round accepted, and what comes next."""
+        return files.join(self.folder, f"decision-{number:02d}.npz")
+
+    def sized_policy(self) -> QuadPolicy:
+        """The policy, with the size of a pull that the corpus asked for."""
+        samples, _ = load_samples_per_pull(self.blocks_dir)
+        return dataclasses.replace(self.policy, samples_per_pull=samples)
+
+    def decide(self, number: int) -> BanditState:
+        """Decides what a round that was scored gives and what comes next, exactly, from the scores of all rounds so far."""
+        scores = [self._scores(earlier) for earlier in range(number + 1)]
+        return replay(self.sized_policy(), self.blocks(), scores)
+
+    def pulls(self, number: int) -> tuple[tuple[int, int], ...]:
+        """The pulls (cluster, block) of a round: as the round before decided, and every arm's first block in the pilot."""
+        if number:
+            return self._decision(number - 1).pulls
+        return replay(self.sized_policy(), self.blocks(), []).pulls
+
     def state(self, num_rounds: int) -> BanditState:
-        """Replays the first rounds, once per process; everything is recomputed from their scores, exactly."""
+        """Reads where the bandit stands after its first rounds, at least one; once per process."""
 
-        def play() -> BanditState:
-            samples, _ = load_samples_per_pull(self.blocks_dir)
-            policy = dataclasses.replace(self.policy, samples_per_pull=samples)
-            scores = [self._scores(number) for number in range(num_rounds)]
-            return replay(policy, self.blocks(), scores)
+        def read() -> BanditState:
+            return BanditState.joined([self._decision(number) for number in range(num_rounds)])
 
-        return cached(("state", self.folder, num_rounds), play)
+        return cached(("state", self.folder, num_rounds), read)
+
+    def _decision(self, number: int) -> BanditState:
+        return BanditState.from_bytes(files.read_bytes(self.decision_path(number)))
 
     def blocks(self) -> Blocks:
         """What the blocks hold that can be selected."""
@@ -141,7 +164,7 @@ class Pulls:
 
 @dataclasses.dataclass
 class RunRound(ScoringTask):
-    """Chooses the arms of a round, scores what was not scored before, and writes the round.
+    """Scores what a round pulls and was not scored before; then decides what it gives, and what the next round pulls.
 
     Takes `Pulls`, writes one file of scores each, and gives counts. A pull is one batch for the scorer, so that its
     scores depend on nothing but its own examples, and are reused by whole pulls only.
@@ -168,6 +191,10 @@ class RunRound(ScoringTask):
 
     @property
     def artifact(self) -> str:
+        return self.bandit.decision_path(self.round)
+
+    @property
+    def clock(self) -> str:
         return self.bandit.round_path(self.round)
 
     def pieces(self) -> list[Pulls]:
@@ -221,9 +248,11 @@ class RunRound(ScoringTask):
         columns["block"] = table.column("block").combine_chunks()
         columns["influence"] = combine_scores(groups, weights)
         columns["group_influence"] = list(groups)
-        aligned.write_table(self.artifact, ROUND_SCHEMA, columns)
+        aligned.write_table(self.bandit.round_path(self.round), ROUND_SCHEMA, columns)
         halvings = total["halvings"] if total else 0
         files.write_once(timing_path(self.clock, "halvings"), str(halvings).encode(), replace=True)
+        decided = self.bandit.decide(self.round).of_round(self.round)
+        files.write_once(self.artifact, decided.to_bytes())
 
     def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[str, pa.Table, Any]]:
         for key, table in self._candidates(piece):
@@ -242,7 +271,7 @@ class RunRound(ScoringTask):
         keys = read_pull_keys(folder)
         return [
             (cluster, block, keys[cluster, block], group_of(folder, cluster))
-            for cluster, block in self.bandit.state(self.round).pulls
+            for cluster, block in self.bandit.pulls(self.round)
         ]
 
     def _write_combined(self, weights: np.ndarray) -> None:

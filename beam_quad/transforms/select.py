@@ -1,13 +1,21 @@
 """Which rows of a split are selected: of the bandit's blocks, or by a baseline's ranking; the budget is cut here."""
 
+import abc
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad.bandit import example_blocks
-from beam_quad.bandit.scored import arm_code, block_means, mean_by_block, with_least
+from beam_quad.bandit import BanditState, example_blocks
+from beam_quad.bandit.scored import (
+    Scored,
+    accepted_blocks,
+    arm_code,
+    is_in_blocks,
+    mean_by_block,
+    with_least,
+)
 from beam_quad.columns import find_sorted, look_up
 from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
@@ -61,9 +69,34 @@ _SELECTION = pa.schema(
 )
 
 
+class BanditSelection(Weighable, abc.ABC):
+    """What a bandit that has played selects, and which of the scored examples stand for it.
+
+    Attributes:
+      is_census: Whether every selected example was itself scored.
+    """
+
+    is_census: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def is_selected(self, scored: Scored) -> np.ndarray:
+        """Says which scored examples are selected, bool [n]."""
+
+    def would_be_selected(self, scored: Scored) -> np.ndarray | None:
+        """Says which scored examples would be selected had they not been scored themselves, bool [n].
+
+        None if examples are not selected by prediction: then those that are selected stand for the others.
+        """
+        return None
+
+    def accepted_tokens(self, state: BanditState) -> int:
+        """Counts the tokens of the budget that the selection fills, by what the bandit decided."""
+        return state.accepted_tokens
+
+
 @dataclasses.dataclass(frozen=True)
-class BlockSelection:
-    """The blocks (or, with `instance` acceptance, the examples) that the bandit accepted.
+class BlockSelection(BanditSelection):
+    """The blocks that the bandit accepted.
 
     Args:
       bandit: The bandit.
@@ -82,25 +115,32 @@ class BlockSelection:
         scored = cached(("scored", self.bandit.folder), lambda: self.bandit.scored(self.num_rounds))
         clusters, blocks = self._arms(corpus, split, rows)
         draws = cut_draws(corpus.seed, rows.keys)
-        is_instance = self.bandit.policy.acceptance == "instance"
-        only = self._accepted_keys() if is_instance else None
-        is_candidate = corpus.is_candidate(rows)
+        is_candidate, only = corpus.is_candidate(rows), self._only()
         return keep_accepted(table, scored, clusters, blocks, rows.keys, draws, is_candidate, only)
 
     def taken(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`: an example is worth what its block's scored examples are on average, for which it was accepted.
 
-        In a block that was not pulled that is the average of its cluster; with `instance` acceptance, where examples are
-        accepted one by one, a scored one is worth its own influence.
+        In a block that was not pulled that is the average of its cluster.
         """
         kept = self.keep(corpus, split, rows)
         clusters, blocks = self._arms(corpus, split, rows)
         codes, means, of_cluster = cached(("block means", self.bandit.folder), self._means)
         influence = look_up(codes, means, arm_code(clusters, blocks), np.nan)
-        influence = or_estimate(influence, of_cluster[clusters])
-        if self.bandit.policy.acceptance == "instance":
-            influence[kept.rows] = kept.influence
+        influence = self._own(or_estimate(influence, of_cluster[clusters]), kept)
         return Taken.by_one_target(influence, kept, corpus.is_candidate(rows))
+
+    def is_selected(self, scored: Scored) -> np.ndarray:
+        accepted = self.bandit.state(self.num_rounds).accepted
+        return is_in_blocks(scored, {(block.cluster_id, block.block) for block in accepted})
+
+    def _only(self) -> np.ndarray | None:
+        """Keys of the examples that are selected of their blocks, uint64, ascending; None for whole blocks."""
+        return None
+
+    def _own(self, influence: np.ndarray, kept: Kept) -> np.ndarray:
+        """Puts in the influence for which rows were accepted one by one, float64 [n]."""
+        return influence
 
     def _arms(
         self, corpus: Corpus, split: Split, rows: aligned.Rows
@@ -114,11 +154,25 @@ class BlockSelection:
         of_cluster = self.bandit.state(self.num_rounds).arms.mean_influence
         return codes, of_block, with_least(of_cluster)
 
-    def _accepted_keys(self) -> np.ndarray:
+
+@dataclasses.dataclass(frozen=True)
+class ExampleSelection(BlockSelection):
+    """The examples that the bandit accepted one by one, each for its own influence."""
+
+    is_census: ClassVar[bool] = True
+
+    def is_selected(self, scored: Scored) -> np.ndarray:
+        return np.isin(scored["key"], self._only())
+
+    def _only(self) -> np.ndarray:
         def read() -> np.ndarray:
             return np.sort(self.bandit.state(self.num_rounds).accepted_examples.keys)
 
         return cached(("accepted", self.bandit.folder), read)
+
+    def _own(self, influence: np.ndarray, kept: Kept) -> np.ndarray:
+        influence[kept.rows] = kept.influence
+        return influence
 
 
 @dataclasses.dataclass
@@ -171,7 +225,10 @@ class CutBlocks(Task):
     def finish(self, total: CutExamples | None) -> None:
         draws = cut_blocks(self._cuts(), total)
         columns: dict[str, list[Any]] = {name: [] for name in _SELECTION.names}
-        for cluster, block, number, influence in sorted(self._accepted()):
+        state = self.bandit.state(self.num_rounds)
+        for cluster, block, number, influence in accepted_blocks(
+            state, self.bandit.scored(self.num_rounds)
+        ):
             draw = draws.get((cluster, block), MAX_DRAW)
             if draw is None:
                 continue
@@ -184,21 +241,6 @@ class CutBlocks(Task):
     def _cuts(self) -> dict[tuple[int, int], int]:
         state = self.bandit.state(self.num_rounds)
         return {(b.cluster_id, b.block): b.take_tokens for b in state.accepted if b.is_cut}
-
-    def _accepted(self) -> set[tuple[int, int, int, float]]:
-        state = self.bandit.state(self.num_rounds)
-        if self.bandit.policy.acceptance == "block":
-            return {(b.cluster_id, b.block, b.round, b.influence) for b in state.accepted}
-        scored = self.bandit.scored(self.num_rounds)
-        means = block_means(scored)
-        examples = state.accepted_examples
-        arms = zip(
-            examples.cluster_id.tolist(),
-            examples.block.tolist(),
-            examples.round.tolist(),
-            strict=True,
-        )
-        return {(c, b, r, means[c, b]) for c, b, r in arms}
 
 
 @dataclasses.dataclass(frozen=True)

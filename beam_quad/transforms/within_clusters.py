@@ -1,4 +1,4 @@
-"""`propagate` acceptance: what was scored of a cluster says what the rest of it is worth.
+"""Acceptance by prediction: what was scored of a cluster says what the rest of it is worth.
 
 After the rounds, the scored examples of every cluster are the landmarks of a kernel ridge regression of its own, which
 predicts the influence of the cluster's other examples; the budget is then cut over those predictions. Blocks are random
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
-from beam_quad.bandit.scored import arm_code, pulled_blocks, with_least
+from beam_quad.bandit import BanditState
+from beam_quad.bandit.scored import Scored, arm_code, pulled_blocks, with_least
 from beam_quad.columns import find_sorted, look_up
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import (
@@ -43,7 +44,7 @@ from beam_quad.transforms.cache import cached
 from beam_quad.transforms.candidates import group_of
 from beam_quad.transforms.corpus import Corpus, piece_path, write_json
 from beam_quad.transforms.rounds import Bandit
-from beam_quad.transforms.select import ranking, read_arms
+from beam_quad.transforms.select import BanditSelection, ranking, read_arms
 from beam_quad.transforms.stage import GroupedTask, Task
 
 _REGRESSIONS = pa.schema(
@@ -250,7 +251,7 @@ class PredictedInfluence:
 
 
 @dataclasses.dataclass(frozen=True)
-class PropagatedSelection:
+class PropagatedSelection(BanditSelection):
     """The examples whose influence is known or predicted to be highest.
 
     Args:
@@ -289,25 +290,30 @@ class PropagatedSelection:
         kept = self.keep(corpus, split, rows)
         return Taken.by_one_target(influence, kept, corpus.is_candidate(rows))
 
-    def takes(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
-        """Says which examples would be taken with a given influence, bool [n]; nan never."""
+    def is_selected(self, scored: Scored) -> np.ndarray:
+        return self._is_reached(scored["key"], scored["influence"])
+
+    def would_be_selected(self, scored: Scored) -> np.ndarray:
+        """As `BanditSelection`.
+
+        An example that was scored and then selected for its own score says nothing of the many that were not scored. The
+        scored ones are drawn at random from the pulled blocks, so that they stand for the others if each is predicted
+        from the rest of its cluster, as those are.
+        """
+        table = _read_held_out(self.fit_dir)
+        held_out = look_up(table["key"], table["held_out"], scored["key"], np.nan)
+        return self._is_reached(scored["key"], held_out)
+
+    def accepted_tokens(self, state: BanditState) -> int:
+        """As `BanditSelection`: what the ranking holds; during the rounds that was only expected."""
+        budget_tokens = self.pulled.bandit.policy.budget_tokens
+        return budget_tokens - self._cut().missing(budget_tokens)
+
+    def _is_reached(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
+        """Says which examples are selected if they have a given influence, bool [n]; nan never is."""
         ranks = ranks_from(influence, self.preference.tau)
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
         return is_reached(packed, self._cut().floors[0])
-
-    def missing_tokens(self, budget_tokens: int) -> int:
-        """Counts what the ranking holds too little of."""
-        return self._cut().missing(budget_tokens)
-
-    def held_out(self) -> np.ndarray:
-        """Predicts every scored example, in the order of `Bandit.scored`, from the others of its cluster.
-
-        Returns:
-          float64 [n]; nan where it could not be scored, or was the only one.
-        """
-        keys = self.pulled.scored()["key"]
-        table = _read_held_out(self.fit_dir)
-        return look_up(table["key"], table["held_out"], keys, np.nan)
 
     def _cut(self) -> BudgetSearch:
         return load_search(self.cut_dir, NUM_LEVELS - 1, self.budget)
