@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_quad.bandit import Blocks, PullScores, QuadPolicy, replay
 from beam_quad.bandit import scored as of
 
 arms = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
@@ -81,6 +82,33 @@ def test_pulled_blocks_are_those_with_a_scored_example_and_the_round_of_their_pu
     ]  # fmt: skip
     assert blocks["round"].tolist() == [0, 2, 0, 1]
     np.testing.assert_array_equal(blocks["influence"], [2.0, -1.0, 4.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "expected"),
+    [("block", [(1, 0, 0, 4.0), (2, 0, 0, 3.0)]), ("instance", [(0, 0, 0, 2.0), (1, 0, 0, 4.0)])],
+)
+def test_accepted_blocks_are_those_that_gave_something_by_the_mean_of_all_their_scores(
+    acceptance, expected
+):
+    # The mean of block (1, 0) is weighted by tokens; one example of (0, 0) reaches tau, though its mean does not.
+    tokens = {0: [10, 10], 1: [30, 10], 2: [10, 10]}
+    influence = {0: [0.0, 4.0], 1: [3.0, 7.0], 2: [3.0, 3.0]}
+    tau = 3.0 if acceptance == "block" else 3.5
+    blocks = Blocks(np.ones(3, np.int32), np.full(3, 2), np.full(3, 40), np.full(3, 2))
+    pulls = tuple(
+        PullScores(
+            c,
+            0,
+            np.array([2 * c, 2 * c + 1], np.uint64),
+            np.array(tokens[c]),
+            np.array(influence[c]),
+        )
+        for c in range(3)
+    )
+    policy = QuadPolicy(1000, 2, tau=tau, acceptance=acceptance)
+    rows = [(c, 0, 0, tokens[c][i], influence[c][i]) for c in range(3) for i in range(2)]
+    assert of.accepted_blocks(replay(policy, blocks, [pulls]), scored(rows)) == expected
 
 
 def test_what_is_not_known_of_a_cluster_is_taken_to_be_the_least_of_the_others():

@@ -2,9 +2,12 @@ import argparse
 
 import pytest
 
+from beam_quad.bandit import ACCEPTANCES
+from beam_quad.bandit.acceptance import WholeBlocks
 from beam_quad.errors import UsageError
 from pipelines import distillation_options, options
 from pipelines.parsing import count
+from templates.dataflow.metadata import template_metadata
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,28 @@ def test_counts_may_be_written_short_and_a_wrong_one_names_its_flag(own, names):
         assert getattr(own.parser().parse_args([*required, f"--{name}=2k"]), name) == 2000
         with pytest.raises(UsageError, match=rf"--{name}: must be a whole number.* got '2\.5'"):
             own.parser().parse_args([*required, f"--{name}=2.5"])
+
+
+def test_a_rule_of_acceptance_in_the_registry_is_a_choice_of_the_flag_and_of_the_template(
+    monkeypatch,
+):
+    class Best(WholeBlocks):
+        name, summary = "best", "nothing unless it is the best"
+
+    monkeypatch.setitem(ACCEPTANCES, Best.name, Best)
+    required = ["--input=i", "--output=o", "--budget_tokens=1"]
+    assert options.parser().parse_args([*required, "--acceptance=best"]).acceptance == "best"
+    assert options.parser().parse_args(required).acceptance == WholeBlocks.name
+    parameters = {p["name"]: p for p in template_metadata("quad")["parameters"]}
+    assert parameters["acceptance"]["enumOptions"][-1] == {"value": "best"}
+    for rule in ACCEPTANCES.values():
+        assert f"{rule.name}: {rule.summary}" in parameters["acceptance"]["helpText"]
+
+
+def test_the_readme_names_every_rule_of_acceptance(project):
+    (row,) = [
+        line
+        for line in (project / "README.md").read_text().splitlines()
+        if line.startswith("| `--acceptance`")
+    ]
+    assert all(f"`{name}`:" in row for name in ACCEPTANCES)
