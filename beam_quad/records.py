@@ -103,6 +103,23 @@ class Budget:
         return min(1.0, self.amount / max(1, tokens if self.unit == "tokens" else examples))
 
 
+def count_lengths(tokens: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
+    """Counts the examples of 2**b to 2**(b + 1) - 1 tokens, and their tokens, both by b, for `Budget.longest`.
+
+    Args:
+      tokens: Tokens of each example, int64 [n]; those without a token are not counted.
+    """
+    tokens = tokens[tokens > 0]
+    # frexp gives the exponent above.
+    exponents = np.frexp(tokens.astype(np.float64))[1] - 1
+    found, counts = np.unique(exponents, return_counts=True)
+    sums = [int(tokens[exponents == exponent].sum()) for exponent in found]
+    return (
+        dict(zip(found.tolist(), counts.tolist(), strict=True)),
+        dict(zip(found.tolist(), sums, strict=True)),
+    )
+
+
 def as_json(record: Any) -> Any:
     """Turns dataclasses, tuples and NumPy scalars into what `json.dumps` takes, recursively."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):

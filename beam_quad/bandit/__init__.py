@@ -5,6 +5,7 @@ from beam_quad.bandit.acceptance import Acceptance as Acceptance
 from beam_quad.bandit.acceptance import Accepts as Accepts
 from beam_quad.bandit.arms import PullScores as PullScores
 from beam_quad.bandit.arms import RoundScores as RoundScores
+from beam_quad.bandit.blocks import INSTANCE_SAMPLES as INSTANCE_SAMPLES
 from beam_quad.bandit.blocks import Blocks as Blocks
 from beam_quad.bandit.blocks import block_of as block_of
 from beam_quad.bandit.blocks import default_samples_per_pull as default_samples_per_pull

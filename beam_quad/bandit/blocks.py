@@ -17,6 +17,8 @@ from beam_quad import seeding
 from beam_quad.columns import places_in_runs
 
 MAX_INSTANCE_BLOCKS = 2**20
+# Examples in a block that is scored whole.
+INSTANCE_SAMPLES = 32
 # One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
 CANDIDATES_PER_GROUP = 2048
 MAX_GROUPS = 256
@@ -66,7 +68,7 @@ def num_blocks(
 def num_instance_blocks(
     examples: Array,
     reserve: Array,
-    samples_per_pull: int = 32,
+    samples_per_pull: int = INSTANCE_SAMPLES,
     max_blocks: int = MAX_INSTANCE_BLOCKS,
 ) -> Array:
     """Decides into how many blocks each cluster is cut, for `instance` acceptance, where a block is scored whole.

@@ -35,6 +35,7 @@ from beam_quad.selection.ranking import (
     random_ranks,
     rank_usable,
     ranks_from,
+    search_budget,
 )
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "random_ranks",
     "rank_usable",
     "ranks_from",
+    "search_budget",
     "source_of",
     "tie_draws",
     "weighted_mean",

@@ -30,7 +30,7 @@ import numpy as np
 
 from beam_quad import archives, seeding
 from beam_quad.distillation.checks import refuse_other_lengths
-from beam_quad.selection.ranking import NUM_LEVELS, BudgetSearch, priorities
+from beam_quad.selection.ranking import NUM_LEVELS, priorities, search_budget
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -215,16 +215,11 @@ def allocate(
       The target that takes each example, -1 where none does, int64 [n].
     """
     packed = priorities(influence, tie_draws(keys, seed))
-    bounds = BudgetSearch.start(len(targets), budget)
-    for _ in range(NUM_LEVELS // 2):
-        bounds = bounds.narrowed(bounds.count(packed, amounts))
+    bounds = search_budget(packed, amounts, budget, NUM_LEVELS // 2)
     contenders = Contenders.of(keys, packed, bounds.floors, seed, limit)
     rounds = RoundRobin.play(contenders, targets)
     ranking = rounds.ranking(packed, keys)
-    search = BudgetSearch.start(1, budget)
-    for _ in range(NUM_LEVELS):
-        search = search.narrowed(search.count(ranking, amounts))
-    is_taken = ranking[:, 0] >= search.floors[0]
+    is_taken = ranking[:, 0] >= search_budget(ranking, amounts, budget).floors[0]
     return np.where(is_taken, rounds.takers(packed, keys), -1)
 
 

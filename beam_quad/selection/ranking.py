@@ -226,3 +226,20 @@ class BudgetSearch:
         if len(buckets) and buckets[-1] & ((1 << _LEVEL_BITS) - 1) == 0:
             return 0, int(filled[-1] - amounts[-1])
         return 0, int(filled[-1]) if len(filled) else int(self.above[target])
+
+
+def search_budget(
+    packed: Array, amounts: Array, budget: int, num_levels: int = NUM_LEVELS
+) -> BudgetSearch:
+    """Searches a corpus held in memory.
+
+    Args:
+      packed: Priorities, uint64 [n, num_targets].
+      amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+      budget: In the same unit, at least 1.
+      num_levels: How many times 16 bits are decided; fewer than all bound the cuts from below.
+    """
+    search = BudgetSearch.start(packed.shape[1], budget)
+    for _ in range(num_levels):
+        search = search.narrowed(search.count(packed, amounts))
+    return search

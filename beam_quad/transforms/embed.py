@@ -17,7 +17,7 @@ from beam_quad.io import aligned, files, seen, traffic
 from beam_quad.io.batches import RowBatch
 from beam_quad.io.json_types import Seen, Shapes
 from beam_quad.io.rows import read_rows
-from beam_quad.records import Reason, Split
+from beam_quad.records import Reason, Split, count_lengths
 from beam_quad.transforms.cache import cached_proxy
 from beam_quad.transforms.corpus import (
     WITHOUT_EMBEDDING,
@@ -283,12 +283,10 @@ def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:
         "reserve": len(kept),
         "reserve_tokens": int(columns["tokens"][kept].sum()),
     }
-    # frexp gives the exponent above; of rejected rows, with 0 tokens, nothing is counted.
-    tokens = columns["tokens"][columns["tokens"] > 0]
-    exponents = np.frexp(tokens.astype(np.float64))[1] - 1
-    for exponent in np.unique(exponents):
-        counts[f"length/{exponent}"] = int(np.count_nonzero(exponents == exponent))
-        counts[f"length_tokens/{exponent}"] = int(tokens[exponents == exponent].sum())
+    # Rejected rows have 0 tokens and are not counted.
+    lengths, tokens = count_lengths(columns["tokens"])
+    counts |= {f"length/{b}": count for b, count in lengths.items()}
+    counts |= {f"length_tokens/{b}": count for b, count in tokens.items()}
     for code, count in zip(codes, occurrences, strict=True):
         reason = aligned.reason_of(int(code))
         if reason is not None:

@@ -13,6 +13,9 @@ import torch
 import transformers
 from tokenizers import models, pre_tokenizers
 
+from beam_quad.io.batches import Columns
+from beam_quad.io.rows import read_rows
+from beam_quad.io.splits import plan_input
 from pipelines import influence_distillation, quad
 
 KINDS = ("biology", "law", "news", "code", "noise")
@@ -89,6 +92,19 @@ class World:
         """Runs the pipeline and returns its manifest."""
         assert quad.main([*self.arguments(output, **flags), *beam]) == 0
         return manifest_of(output)
+
+
+def read_texts(folder: str, is_query: bool = False) -> tuple[list[str], list[str]]:
+    """Reads the usable texts of a folder and their ids, as a pipeline does."""
+    plan = plan_input([folder], is_query=is_query)
+    batches = [
+        batch
+        for split in plan.splits
+        for batch in read_rows(split, Columns("text"), batch_rows=256)
+    ]
+    rows = [row for batch in batches for row in zip(batch.texts, batch.ids, strict=True)]
+    usable = [(text, own) for text, own in rows if text is not None]
+    return [text for text, _ in usable], [own for _, own in usable]
 
 
 def manifest_of(output: pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,385 @@
+"""Influence on a query set, in memory: what training on a text does to the loss on the texts you care about.
+
+The influence of a text z on a query set Q is
+
+    I(z) = + < v , ∇L(z) >,        v = (F + λI)⁻¹ ∇L(Q),
+
+the fall of the query loss after a small step on z, in the geometry of the Fisher F. L is the mean loss over the tokens
+of a text. With one vector v for the whole query set, a text costs one forward and one backward pass for activations
+only: no gradient of a parameter is formed, so nothing is compressed.
+
+Both methods stand on this page: `beam_quad.quad` scores a few texts of every cluster with it, and
+`beam_quad.influence_distillation` scores its landmarks.
+
+References:
+  Koh & Liang, Understanding Black-box Predictions via Influence Functions, 2017.
+  Grosse et al., Studying Large Language Model Generalization with Influence Functions, 2023.
+  Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025 (the
+  attention layers).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, load_embedder
+from beam_quad.errors import UsageError
+from beam_quad.gradients import Block, Proxy, ProxySpec, find_blocks, load_proxy, tokenize
+from beam_quad.scoring import (
+    Curvature,
+    InfluenceScorer,
+    covariance_sums,
+    eigenbasis,
+    eigenvalue_sums,
+    query_gradient,
+)
+from beam_quad.scoring.vectors import Vectors
+
+Array = np.ndarray[Any, np.dtype[Any]]
+QueryTexts = Sequence[str] | Mapping[str, Sequence[str]]
+CurvatureKind = Literal["ekfac", "kfac", "identity"]
+CurvatureLabels = Literal["sampled", "empirical"]
+
+# Texts that go through a model in one call; a text's numbers depend on nothing outside its call.
+_TEXTS_PER_CALL = 256
+
+
+def score_influence(
+    texts: Sequence[str],
+    query_texts: Sequence[str],
+    proxy_model: str | ProxySpec,
+    *,
+    ids: Sequence[str] | None = None,
+    layers: str = "attention",
+    curvature: CurvatureKind = "ekfac",
+    curvature_examples: int = 1024,
+    curvature_labels: CurvatureLabels = "sampled",
+    damping: float = 1.0,
+    normalize: bool = False,
+    seed: int = 0,
+) -> Array:
+    """Scores the influence of every text on the loss of the query texts, exactly.
+
+    Args:
+      texts: The texts to score, n of them; the curvature is fitted on a sample of them.
+      query_texts: The texts to become good at: a few dozen to a few thousand.
+      proxy_model: The causal language model whose gradients count: a folder or hub id, run on the CPU in float32. A
+        `ProxySpec` also says the device, the dtype, the context length and the number of windows. Loading it switches
+        torch to deterministic kernels.
+      ids: Distinct ids of the texts, which decide every draw; by default their positions.
+      layers: Tracked layers: "attention", "mlp", "all", "last:N" or "regex:R".
+      curvature: Approximation of the Fisher: EK-FAC, K-FAC, or "identity" for a plain product of gradients.
+      curvature_examples: How many texts the curvature is fitted on.
+      curvature_labels: Labels of the Fisher: "sampled" from the model, or the texts' own ("empirical").
+      damping: λ over the mean eigenvalue of each block, positive.
+      normalize: Whether to divide by the norm of the text's gradient.
+      seed: Seed of every draw.
+
+    Returns:
+      Influence, float64 [n]; higher is better. nan for a text of white space or of fewer than 2 tokens, or whose
+      gradient is not finite.
+
+    Raises:
+      UsageError: If an argument cannot be used: one line that names it.
+    """
+    if isinstance(query_texts, Mapping):
+        raise UsageError("query_texts must be a list of texts; score the query groups one by one")
+    queries, _ = query_groups(query_texts)
+    check_curvature(curvature, curvature_examples, curvature_labels, damping)
+    texts, ids = check_texts(texts, ids)
+    proxy = load_proxy(proxy_spec(proxy_model))
+    examples = Examples.of(texts, ids, proxy)
+    blocks = find_blocks(proxy.model, layers)
+    vectors = query_vectors(
+        proxy, blocks, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
+    )  # fmt: skip
+    scorer = InfluenceScorer(proxy, blocks, vectors, normalize)
+    return examples.spread(score_texts(scorer, examples.texts)[:, 0], np.nan)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """The texts of a corpus that can be used, n of them.
+
+    Attributes:
+      texts: The texts.
+      ids: Their ids.
+      keys: Hashes of the ids, which decide every draw, uint64 [n].
+      tokens: Tokens of the proxy's tokenizer, at least 2, int64 [n].
+      positions: Where each stands in the corpus, ascending, int64 [n].
+      num_texts: How many texts the corpus has, usable or not.
+    """
+
+    texts: list[str]
+    ids: list[str]
+    keys: Array
+    tokens: Array
+    positions: Array
+    num_texts: int
+
+    @classmethod
+    def of(cls, texts: Sequence[str], ids: Sequence[str], proxy: Proxy) -> "Examples":
+        """Counts tokens, and leaves out texts of white space and texts without a token to predict.
+
+        Raises:
+          UsageError: If no text is left.
+        """
+        tokens = np.zeros(len(texts), np.int64)
+        for run in _runs(len(texts)):
+            tokens[run] = [len(own) for own in tokenize(proxy.tokenizer, texts[run])]
+        has_words = np.array([bool(text) and not text.isspace() for text in texts])
+        everything = cls(
+            list(texts), list(ids), seeding.keys(ids), tokens, np.arange(len(texts)), len(texts)
+        )
+        return everything.where(np.asarray(has_words & (tokens >= 2)))
+
+    def where(self, is_kept: Array) -> "Examples":
+        """Keeps some of the examples, bool [n].
+
+        Raises:
+          UsageError: If none is kept.
+        """
+        at = np.flatnonzero(is_kept)
+        if not len(at):
+            raise UsageError("no text can be used: a text needs 2 tokens and an embedding")
+        return dataclasses.replace(
+            self,
+            texts=[self.texts[i] for i in at],
+            ids=[self.ids[i] for i in at],
+            keys=self.keys[at],
+            tokens=self.tokens[at],
+            positions=self.positions[at],
+        )
+
+    def spread(self, values: Array, fill: Any) -> Array:
+        """Puts values, [n, ...], at the positions of the examples: [num_texts, ...], `fill` elsewhere."""
+        spread = np.full((self.num_texts, *values.shape[1:]), fill, values.dtype)
+        spread[self.positions] = values
+        return spread
+
+
+def embed_examples(
+    examples: Examples, embedder: AnyEmbedderSpec, proxy: Proxy
+) -> tuple[Examples, Array]:
+    """Embeds the examples, and leaves out those that the embedder gives no direction.
+
+    Returns:
+      The examples that are left, n of them, and their unit vectors, float16 [n, dim]. Half precision moves a cosine by
+      less than 0.001 and is what the pipelines store.
+    """
+    model = load_embedder(embedder, proxy_of=lambda _: proxy)
+    vectors = np.zeros((len(examples.texts), model.dim), np.float16)
+    for run in _runs(len(examples.texts)):
+        vectors[run] = model.embed(examples.texts[run])
+    has_vector = vectors.any(axis=1)
+    return examples.where(has_vector), vectors[has_vector]
+
+
+def query_vectors(
+    proxy: Proxy,
+    blocks: Sequence[Block],
+    queries: Mapping[str, Sequence[str]],
+    examples: Examples,
+    curvature: CurvatureKind,
+    curvature_examples: int,
+    curvature_labels: CurvatureLabels,
+    damping: float,
+    seed: int,
+) -> Vectors:
+    """Fits the curvature on a sample of the corpus, and multiplies each group's mean gradient by its damped inverse.
+
+    Args:
+      proxy: The model.
+      blocks: The tracked layers.
+      queries: Texts of each query group.
+      examples: The corpus.
+      curvature: As in `score_influence`, like the arguments after it.
+      curvature_examples: How many texts are drawn, about.
+      curvature_labels: Labels of the Fisher.
+      damping: λ over the mean eigenvalue of each block.
+      seed: Seed of the draw and of the labels.
+
+    Returns:
+      v = (F + λI)⁻¹ ∇L(group) by group and block, [out, in (+ 1)].
+
+    Raises:
+      UsageError: If a group has no text with a token to predict, or no text was drawn.
+    """
+    # A query document counts once, however long it is: its loss is the mean over its tokens.
+    gradients = {}
+    for name, texts in queries.items():
+        total = query_gradient(proxy, blocks, texts)
+        if not total.num_examples:
+            raise UsageError(f"no text of query group {name!r} has at least 2 tokens")
+        gradients[name] = total.mean()
+    if curvature == "identity":
+        return gradients
+
+    # The Fisher is that of the corpus, where steps are taken, and not that of the query set. The order of the keys
+    # makes the sums independent of the order of the texts.
+    rate = curvature_examples / len(examples.keys)
+    drawn = np.flatnonzero(seeding.is_drawn(seed, "sample", examples.keys, rate))
+    if not len(drawn):
+        raise UsageError(
+            f"curvature_examples={curvature_examples} drew no text to fit on; raise it, or pass curvature='identity'"
+        )
+    drawn = drawn[np.argsort(examples.keys[drawn])]
+    sample = (
+        [examples.ids[i] for i in drawn],
+        [examples.texts[i] for i in drawn],
+        seed,
+        curvature_labels,
+    )
+    # For a layer y = W a the Fisher of W is about A ⊗ G: covariances of its inputs and of its outputs' gradients.
+    bases = {
+        name: eigenbasis(total) for name, total in covariance_sums(proxy, blocks, *sample).items()
+    }
+    # K-FAC takes the products of their eigenvalues. EK-FAC keeps the eigenvectors and measures the mean square of the
+    # gradients along each pair, which needs a second pass.
+    squares = eigenvalue_sums(proxy, blocks, bases, *sample) if curvature == "ekfac" else None
+    fitted = Curvature.from_parts(bases, squares, damping)
+    return {name: fitted.precondition(gradient) for name, gradient in gradients.items()}
+
+
+def score_texts(scorer: InfluenceScorer, texts: Sequence[str]) -> Array:
+    """Scores any number of texts: float64 [num_texts, num_groups]; nan where a text cannot be scored."""
+    scores = [scorer.score(texts[run]) for run in _runs(len(texts))]
+    return np.concatenate(scores) if scores else np.zeros((0, len(scorer.groups)))
+
+
+def check_texts(
+    texts: Sequence[str], ids: Sequence[str] | None, name: str = "texts"
+) -> tuple[list[str], list[str]]:
+    """Checks texts and ids, and makes lists of them.
+
+    Args:
+      texts: Any sequence of texts, such as a column of a data frame.
+      ids: Distinct ids, one for each text; None takes the positions.
+      name: What the texts are called in an error.
+
+    Raises:
+      UsageError: If there are no texts, one is not a string, or the ids do not fit: one line that says which.
+    """
+    if isinstance(texts, str):
+        raise UsageError(f"{name} must be a list of texts, got a single string")
+    texts = list(texts)
+    if not texts:
+        raise UsageError(f"{name} is empty; pass at least one text")
+    for i, text in enumerate(texts):
+        _check_string(text, f"{name}[{i}]")
+    if ids is None:
+        return texts, [str(i) for i in range(len(texts))]
+    ids = list(ids)
+    if len(ids) != len(texts):
+        raise UsageError(f"there are {len(texts)} texts but {len(ids)} ids; pass an id for each")
+    first: dict[str, int] = {}
+    for i, own in enumerate(ids):
+        _check_string(own, f"ids[{i}]")
+        if not own:
+            raise UsageError(f"ids[{i}] is empty; pass distinct ids, or leave them out")
+        if first.setdefault(own, i) != i:
+            raise UsageError(f"ids[{first[own]}] and ids[{i}] are both {own!r}; pass distinct ids")
+    return texts, ids
+
+
+def query_groups(
+    query_texts: QueryTexts, weights: Mapping[str, float] | None = None
+) -> tuple[dict[str, list[str]], list[float]]:
+    """Checks the query set, and names its groups.
+
+    Args:
+      query_texts: The texts of one group, or of several by name.
+      weights: Weights of groups, positive; 1 where there is none.
+
+    Returns:
+      Texts by group, "query" if there is but one without a name; and the weight of each, in that order.
+
+    Raises:
+      UsageError: If there is no group, a group has no texts, or a weight has no group or is not positive.
+    """
+    if isinstance(query_texts, Mapping):
+        queries = {
+            name: check_texts(own, None, f"query_texts[{name!r}]")[0]
+            for name, own in query_texts.items()
+        }
+    else:
+        queries = {"query": check_texts(query_texts, None, "query_texts")[0]}
+    if not queries:
+        raise UsageError("query_texts is empty; pass at least one query group")
+    weights = weights or {}
+    for name, weight in weights.items():
+        if name not in queries:
+            raise UsageError(
+                f"query_weights has {name!r}, but the query groups are {', '.join(queries)}"
+            )
+        if not 0 < weight < math.inf:
+            raise UsageError(f"query_weights[{name!r}] must be positive and finite, got {weight}")
+    return queries, [float(weights.get(name, 1.0)) for name in queries]
+
+
+def check_curvature(kind: str, examples: int, labels: str, damping: float) -> None:
+    """Checks how the curvature is to be fitted.
+
+    Raises:
+      UsageError: If an argument is out of range.
+    """
+    check_choice("curvature", kind, get_args(CurvatureKind))
+    check_choice("curvature_labels", labels, get_args(CurvatureLabels))
+    check_at_least_one(curvature_examples=examples)
+    if not 0 < damping < math.inf:
+        raise UsageError(f"damping must be positive and finite, got {damping}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Checks that a value is one of several.
+
+    Raises:
+      UsageError: If it is none of them.
+    """
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_at_least_one(**values: int | None) -> None:
+    """Checks that numbers are at least 1; None, for a default, is fine.
+
+    Raises:
+      UsageError: Naming the first that is not.
+    """
+    for name, value in values.items():
+        if value is not None and not isinstance(value, (int, np.integer)):
+            raise UsageError(f"{name} must be a whole number, got {value!r}")
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+
+
+def proxy_spec(proxy_model: str | ProxySpec) -> ProxySpec:
+    """Names the proxy model by a folder, a hub id or a spec."""
+    return proxy_model if isinstance(proxy_model, ProxySpec) else ProxySpec(proxy_model)
+
+
+def embedder_spec(embedder: str | AnyEmbedderSpec, proxy: ProxySpec, seed: int) -> AnyEmbedderSpec:
+    """Names an embedder by a name, a folder, a hub id or a spec; by a name it runs where the proxy does."""
+    if not isinstance(embedder, str):
+        return embedder
+    if embedder == "jvp":
+        return JvpSpec(proxy, seed=seed)
+    device = "cpu" if embedder == "hashing" else proxy.device
+    return EmbedderSpec(embedder, device=device, num_threads=proxy.num_threads)
+
+
+def _check_string(value: Any, name: str) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a string, got {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} holds half a surrogate pair, which is no text") from None
+
+
+def _runs(num_texts: int) -> list[slice]:
+    return [slice(i, i + _TEXTS_PER_CALL) for i in range(0, num_texts, _TEXTS_PER_CALL)]

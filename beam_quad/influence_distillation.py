@@ -1,0 +1,216 @@
+"""Influence Distillation on one page: exact influence of a few landmarks, propagated to all texts, in memory.
+
+    1  embed                    texts -> unit vectors
+    2  landmarks                a uniform sample of the texts
+    3  curvature, query vectors one vector for each target
+    4  exact influence          of the landmarks: cosines of gradients with the targets' vectors
+    5  propagate                kernel ridge regression from embeddings to influence, for every target at once
+    6  targets in turn          each takes its best text not yet taken, until the budget is met
+    7  weigh                    a projection on the simplex: the excess over the best text that was left out
+
+The paper weighs texts so that one step on them lowers the target loss the most:
+
+    min over w  -pᵀw + (λ/2) ||w||²   subject to   w >= 0, 1ᵀw = n,       p_i = cos(∇L(text i), ∇L(target)),
+
+to the first order in the step size. The solution keeps the texts of the highest p, so selecting is ranking, and a
+budget says where it ends. p itself would cost a backward pass for every text; landmarks make it one for some thousands.
+Unlike the paper's plain gradients, the targets' are preconditioned by EK-FAC by default (`curvature="identity"` is the
+paper's), and the embeddings are those of a sentence encoder (`embedder="jvp"` is the paper's).
+
+`pipelines.influence_distillation` does the same over shards on disk, stage by stage, and its tests hold it to this page.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, NeurIPS 2025,
+  arXiv:2505.19051.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from beam_quad.distillation import KernelRidge, LandmarkDraw, default_num_landmarks, weigh
+from beam_quad.embedding import AnyEmbedderSpec
+from beam_quad.errors import UsageError
+from beam_quad.gradients import ProxySpec, find_blocks, load_proxy
+from beam_quad.influence import (
+    Array,
+    CurvatureKind,
+    CurvatureLabels,
+    Examples,
+    QueryTexts,
+    check_at_least_one,
+    check_curvature,
+    check_texts,
+    embed_examples,
+    embedder_spec,
+    proxy_spec,
+    query_groups,
+    query_vectors,
+    score_texts,
+)
+from beam_quad.records import Budget, count_lengths
+from beam_quad.scoring import InfluenceScorer, tensors
+from beam_quad.scoring.cosines import cosines
+from beam_quad.selection import allocate, num_contenders
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DistilledSelection:
+    """What Influence Distillation selected of n texts, and why.
+
+    Attributes:
+      ids: Ids of all texts.
+      targets: Names of the query groups.
+      indices: Positions of the m selected texts, ascending, int64 [m].
+      weights: Weight of each selected text, positive, summing to the number of texts that could be selected, float64 [m].
+      takers: The target that took each selected text, a position in `targets`, int64 [m].
+      tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 where a text cannot be used.
+      influence: Influence of every text on every target, a cosine: exact for landmarks, predicted for the others; float32
+        [n, num_targets]. Higher is better; nan where a text cannot be used.
+      is_landmark: Which texts were scored exactly, bool [n].
+      ridge: The regression; its `leave_one_out()` beside its `targets` says what the predictions are worth.
+      shortfall: In one line what is missing of the budget; None where the budget was met.
+    """
+
+    ids: list[str]
+    targets: tuple[str, ...]
+    indices: Array
+    weights: Array
+    takers: Array
+    tokens: Array
+    influence: Array
+    is_landmark: Array
+    ridge: KernelRidge
+    shortfall: str | None
+
+
+def distill(
+    texts: Sequence[str],
+    query_texts: QueryTexts,
+    proxy_model: str | ProxySpec,
+    *,
+    budget_tokens: int | None = None,
+    budget_examples: int | None = None,
+    ids: Sequence[str] | None = None,
+    embedder: str | AnyEmbedderSpec = "minilm",
+    num_landmarks: int | None = None,
+    ridge: float = 0.01,
+    layers: str = "attention",
+    curvature: CurvatureKind = "ekfac",
+    curvature_examples: int = 1024,
+    curvature_labels: CurvatureLabels = "sampled",
+    damping: float = 1.0,
+    seed: int = 0,
+) -> DistilledSelection:
+    """Selects texts under a budget that one target, or several in turn, spend on the texts of the highest influence.
+
+    The same texts and ids, in any order, give the same selection.
+
+    Args:
+      texts: The texts to select from. Texts of white space, of fewer than 2 tokens, or without an embedding are never
+        selected; neither are texts that are too long for a budget in tokens (`records.Budget.longest`).
+      query_texts: The texts to become good at, or several groups of them by name: the targets.
+      proxy_model: The model whose gradients count, as in `influence.score_influence`.
+      budget_tokens: Tokens to select, of the proxy's tokenizer; this or `budget_examples`.
+      budget_examples: Texts to select.
+      ids: Distinct ids of the texts, which decide every draw; by default their positions.
+      embedder: "minilm", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
+      num_landmarks: Texts that are scored exactly; by default an eighth of all, 512 to 4,096.
+      ridge: Added to the diagonal of the regression's kernel, positive.
+      layers: Tracked layers, as in `influence.score_influence`, like the arguments below.
+      curvature: Approximation of the Fisher; "identity" is the paper's plain gradient.
+      curvature_examples: How many texts the curvature is fitted on.
+      curvature_labels: Labels of the Fisher.
+      damping: λ over the mean eigenvalue of each block.
+      seed: Seed of every draw.
+
+    Raises:
+      UsageError: If an argument cannot be used: one line that names it.
+    """
+    texts, ids = check_texts(texts, ids)
+    queries, _ = query_groups(query_texts)
+    targets = tuple(queries)
+    check_curvature(curvature, curvature_examples, curvature_labels, damping)
+    check_at_least_one(
+        budget_tokens=budget_tokens, budget_examples=budget_examples, num_landmarks=num_landmarks
+    )
+    if not 0 < ridge < math.inf:
+        raise UsageError(f"ridge must be positive and finite, got {ridge}")
+    budget = _budget(budget_tokens, budget_examples)
+    proxy_model = proxy_spec(proxy_model)
+
+    # 1 Embed. From here on an example is a text that can be used, n of them.
+    proxy = load_proxy(proxy_model)
+    examples, points = embed_examples(
+        Examples.of(texts, ids, proxy), embedder_spec(embedder, proxy_model, seed), proxy
+    )
+    keys, tokens = examples.keys, examples.tokens
+
+    # 2 Landmarks: the lowest hashes, a uniform sample.
+    draw = LandmarkDraw.of(keys, seed, num_landmarks or default_num_landmarks(len(keys)))
+    landmarks = np.flatnonzero(draw.contains(keys))
+    landmarks = landmarks[np.argsort(keys[landmarks])]
+
+    # 3 Curvature and query vectors: `influence.query_vectors` has the formulas.
+    blocks = find_blocks(proxy.model, layers)
+    vectors = query_vectors(
+        proxy, blocks, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
+    )  # fmt: skip
+
+    # 4 Exact influence of the landmarks. Both sides are normalised: a long gradient is worth no more for being long,
+    # and the targets' scores are of one scale.
+    scorer = InfluenceScorer(proxy, blocks, vectors, normalize=True)
+    norms = np.array([tensors.norm(vector) for vector in vectors.values()])
+    exact = cosines(score_texts(scorer, [examples.texts[i] for i in landmarks]), norms)
+    is_finite = np.isfinite(exact).all(axis=1)
+    if not is_finite.any():
+        raise UsageError("no landmark has a finite influence, so nothing can be propagated")
+    unscorable, landmarks = landmarks[~is_finite], landmarks[is_finite]
+
+    # 5 Propagate. Landmarks keep their exact influence.
+    regression = KernelRidge.fit(
+        points[landmarks], exact[is_finite], keys[landmarks], seed=seed, ridge=ridge
+    )
+    influence = regression.predict(points, keys).astype(np.float32)
+
+    # 6 Targets take turns, in an order that every round draws anew. A landmark without a finite score cannot be taken,
+    # nor can a text that would be all of a tiny budget.
+    can_be = tokens <= budget.longest(*count_lengths(tokens))
+    can_be[unscorable] = False
+    amounts = budget.amounts(tokens)
+    takers = np.full(len(keys), -1, np.int64)
+    takers[can_be] = allocate(
+        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, seed, num_contenders(len(targets))
+    )  # fmt: skip
+    is_taken = takers >= 0
+
+    # 7 Weigh: w = max(0, (p - μ) / λ), where μ is the influence of the best text that was left out.
+    weights = np.zeros(len(keys))
+    weights[can_be] = weigh(influence[can_be], takers[can_be])
+    is_landmark = np.zeros(len(keys), bool)
+    is_landmark[landmarks] = True
+    missing = budget.amount - int(amounts[is_taken].sum())
+    return DistilledSelection(
+        ids=ids,
+        targets=targets,
+        indices=examples.positions[is_taken],
+        weights=weights[is_taken],
+        takers=takers[is_taken],
+        tokens=examples.spread(tokens, 0),
+        influence=examples.spread(influence, np.nan),
+        is_landmark=examples.spread(is_landmark, False),
+        ridge=regression,
+        shortfall=f"{missing:,} of {budget.amount:,} {budget.unit} are missing: the texts hold no more"
+        if missing > 0
+        else None,
+    )
+
+
+def _budget(tokens: int | None, examples: int | None) -> Budget:
+    if tokens is not None and examples is None:
+        return Budget(tokens)
+    if examples is not None and tokens is None:
+        return Budget(examples, "examples")
+    raise UsageError("pass one of budget_tokens and budget_examples, and not both")

@@ -1,0 +1,398 @@
+"""Quad on one page: influence and diversity by a bandit over clusters, in memory, without Beam and without files.
+
+    1  embed                    texts -> unit vectors
+    2  cluster                  the arms of the bandit: alike inside, unlike each other
+    3  blocks                   random cuts of a cluster: what a pull draws from, and what a good pull gives
+    4  curvature, query vector  v = (F + λI)⁻¹ ∇L(query), once
+    5  pilot and rounds         pull the arms with the highest upper bounds; score a few texts of each, exactly
+    6  accept                   what reaches the threshold
+    7  cut                      where the token budget ends
+    8  weigh                    by the excess over the best text that was left out
+
+The paper's arm has a score like UCB's: the mean influence of its texts that were scored, and a bonus that shrinks with
+every pull. An arm that reaches the threshold τ gives texts, until the budget is met. Its constants (α = 1e-4,
+τ = 0.002, 20,000 texts a pull) depend on the scale of the scores and of the corpus. Here α counts in errors of one
+pull, τ is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull
+gives a block of its cluster.
+
+`pipelines.quad` does the same over shards on disk, stage by stage, and its tests hold it to this page.
+
+References:
+  Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025,
+  arXiv:2409.16986.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.bandit import (
+    ACCEPTANCES,
+    Accepts,
+    BanditState,
+    Blocks,
+    PullScores,
+    QuadPolicy,
+    example_blocks,
+    first_drawn,
+    num_blocks,
+    replay,
+    shortfall_message,
+)
+from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
+from beam_quad.clustering import assign, default_num_clusters, fit_centers, sample_rate
+from beam_quad.columns import find_sorted, look_up, run_bounds
+from beam_quad.distillation import weigh
+from beam_quad.distillation.within_clusters import fit_by_cluster, predict_by_cluster
+from beam_quad.embedding import AnyEmbedderSpec
+from beam_quad.errors import UsageError
+from beam_quad.gradients import ProxySpec, find_blocks, load_proxy
+from beam_quad.influence import (
+    Array,
+    CurvatureKind,
+    CurvatureLabels,
+    Examples,
+    QueryTexts,
+    check_at_least_one,
+    check_curvature,
+    check_texts,
+    embed_examples,
+    embedder_spec,
+    proxy_spec,
+    query_groups,
+    query_vectors,
+    score_texts,
+)
+from beam_quad.records import Budget, count_lengths
+from beam_quad.scoring import InfluenceScorer
+from beam_quad.scoring.groups import combine_scores, standardised_weights
+from beam_quad.scoring.vectors import combine_vectors
+from beam_quad.selection import (
+    MAX_DRAW,
+    CutExamples,
+    amounts_of,
+    cut_blocks,
+    cut_draws,
+    is_reached,
+    or_estimate,
+    rank_usable,
+    ranks_from,
+    search_budget,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuadSelection:
+    """What Quad selected of n texts, and why.
+
+    Attributes:
+      ids: Ids of all texts.
+      indices: Positions of the m selected texts, ascending, int64 [m].
+      weights: Weight of each selected text, positive, summing to the number of texts that could be selected, float64 [m].
+      tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 where a text cannot be used.
+      influence: Exact influence of the texts that were scored, float64 [n]; nan elsewhere. Higher is better.
+      estimate: What every text is thought to be worth, float64 [n]: the mean of the scored texts of its block, or of its
+        cluster where the block was not pulled; with `instance` acceptance the selected texts' own influence; with
+        `propagate` acceptance the known or predicted influence. nan where a text cannot be used.
+      clusters: Cluster of every text, int64 [n]; -1 where a text cannot be used.
+      blocks: Block of every text within its cluster, int64 [n]; -1 where a text cannot be used.
+      state: The bandit at the end: its log of rounds, a row for each arm, and why it stopped.
+      shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
+    """
+
+    ids: list[str]
+    indices: Array
+    weights: Array
+    tokens: Array
+    influence: Array
+    estimate: Array
+    clusters: Array
+    blocks: Array
+    state: BanditState
+    shortfall: str | None
+
+
+def select(
+    texts: Sequence[str],
+    query_texts: QueryTexts,
+    proxy_model: str | ProxySpec,
+    *,
+    budget_tokens: int,
+    ids: Sequence[str] | None = None,
+    query_weights: Mapping[str, float] | None = None,
+    embedder: str | AnyEmbedderSpec = "minilm",
+    num_clusters: int | None = None,
+    max_cluster_share: float = 0.05,
+    num_rounds: int = 16,
+    arms_per_round: int | None = None,
+    samples_per_pull: int | None = None,
+    blocks_per_cluster: int = 16,
+    acceptance: str = "block",
+    tau: float | None = None,
+    alpha: float = 0.5,
+    max_share_per_cluster: float = 1.0,
+    layers: str = "attention",
+    curvature: CurvatureKind = "ekfac",
+    curvature_examples: int = 1024,
+    curvature_labels: CurvatureLabels = "sampled",
+    damping: float = 1.0,
+    normalize: bool = False,
+    seed: int = 0,
+) -> QuadSelection:
+    """Selects texts under a token budget by their influence on the query texts, and by diversity.
+
+    The same texts and ids, in any order, give the same selection.
+
+    Args:
+      texts: The texts to select from. Texts of white space, of fewer than 2 tokens, or without an embedding are never
+        selected; neither are texts that are too long for the budget (`records.Budget.longest`).
+      query_texts: The texts to become good at, or several groups of them by name, each standardised.
+      proxy_model: The model whose gradients count, as in `influence.score_influence`.
+      budget_tokens: Tokens to select, of the proxy's tokenizer. The text in which the budget ends is selected.
+      ids: Distinct ids of the texts, which decide every draw; by default their positions.
+      query_weights: Weights of query groups; 1 by default.
+      embedder: "minilm", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
+      num_clusters: Clusters, the arms; by default √(n / 2), 8 to 10,000.
+      max_cluster_share: A cluster with a larger share of the texts is split again, in (0, 1].
+      num_rounds: Rounds after the pilot, 1 to 50.
+      arms_per_round: Arms to pull in a round; by default as many as the budget asks for.
+      samples_per_pull: Texts scored in a pull; by default 4 to 10 by the size of the corpus. With `instance` acceptance,
+        texts of a block, 32 by default.
+      blocks_per_cluster: The most blocks of a cluster, a power of two.
+      acceptance: What a good pull gives: "block", its whole block; "instance", those of its texts, all scored, that reach
+        the threshold; "propagate", the texts that the scored ones of their cluster predict to be best.
+      tau: A fixed threshold on influence; by default the water level.
+      alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
+      max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
+      layers: Tracked layers, as in `influence.score_influence`, like the arguments below.
+      curvature: Approximation of the Fisher.
+      curvature_examples: How many texts the curvature is fitted on.
+      curvature_labels: Labels of the Fisher.
+      damping: λ over the mean eigenvalue of each block.
+      normalize: Whether influence is divided by the norm of the text's gradient.
+      seed: Seed of every draw.
+
+    Raises:
+      UsageError: If an argument cannot be used: one line that names it.
+    """
+    texts, ids = check_texts(texts, ids)
+    queries, group_weights = query_groups(query_texts, query_weights)
+    check_curvature(curvature, curvature_examples, curvature_labels, damping)
+    check_at_least_one(
+        budget_tokens=budget_tokens, num_clusters=num_clusters, samples_per_pull=samples_per_pull
+    )
+    if not 0 < max_cluster_share <= 1:
+        raise UsageError(f"max_cluster_share must lie in (0, 1], got {max_cluster_share}")
+    try:
+        # Wrong arguments are refused before a model is loaded; the size of a pull may follow from the corpus.
+        num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
+        policy = QuadPolicy(
+            budget_tokens=budget_tokens,
+            samples_per_pull=samples_per_pull or 1,
+            num_rounds=num_rounds,
+            arms_per_round=arms_per_round,
+            alpha=alpha,
+            tau=tau,
+            acceptance=acceptance,
+            max_share_per_cluster=max_share_per_cluster,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    proxy_model = proxy_spec(proxy_model)
+    accepts = policy.rule.accepts
+
+    # 1 Embed. From here on an example is a text that can be used, n of them.
+    proxy = load_proxy(proxy_model)
+    examples, points = embed_examples(
+        Examples.of(texts, ids, proxy), embedder_spec(embedder, proxy_model, seed), proxy
+    )
+    keys, tokens = examples.keys, examples.tokens
+    # Of a tiny budget, one long text would be all.
+    is_short = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
+
+    # 2 Cluster. Spherical k-means on a sample: some hundred points a center are enough.
+    num_wanted = num_clusters or default_num_clusters(len(keys))
+    sampled = seeding.is_drawn(seed, "centers", keys, sample_rate(num_wanted, len(keys)))
+    sample = points[sampled].astype(np.float32)
+    if not len(sample):
+        raise UsageError(f"num_clusters={num_wanted} drew no text to fit centers to; raise it")
+    centers, _ = fit_centers(sample, min(num_wanted, len(sample)), seed, max_cluster_share)
+    clusters, _ = assign(points.astype(np.float32), keys, centers, seed)
+
+    # 3 Blocks. A pull scores a few texts of one block, and these speak for all of it, as the block is a random cut of
+    # its cluster. Blocks count tokens of texts that can be selected, so that the budget is not spent on others.
+    sizes = np.bincount(clusters, minlength=centers.num_clusters)
+    sizing = ACCEPTANCES[acceptance].pulls(samples_per_pull, blocks_per_cluster)
+    num_samples, num = sizing.samples(len(keys), len(sizes)), sizing.num_blocks(sizes, sizes)
+    block = example_blocks(seed, keys, clusters, num)
+    blocks = Blocks.of(
+        num, clusters, block, np.where(is_short, tokens, 0), np.ones(len(keys), bool)
+    )
+    drawn = first_drawn(
+        clusters, block, seeding.mix(seed, "candidate", keys), keys, None if sizing.is_census else num_samples
+    )  # fmt: skip
+    pulls = [drawn[a:b] for a, b in run_bounds(clusters[drawn], block[drawn])]
+    candidates = {(int(clusters[own[0]]), int(block[own[0]])): own for own in pulls}
+
+    # 4 Curvature and query vector, through the attention layers: `influence.query_vectors` has the formulas.
+    tracked = find_blocks(proxy.model, layers)
+    vectors = query_vectors(
+        proxy, tracked, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
+    )  # fmt: skip
+    scorer = InfluenceScorer(proxy, tracked, vectors, normalize)
+
+    # 5 Pilot and rounds. The bandit carries nothing from round to round: its state is replayed from all scores. Round 0,
+    # the pilot, pulls every arm once; its scores set the water level and the unit of α.
+    policy = dataclasses.replace(policy, samples_per_pull=num_samples)
+    influence, is_scored = np.full(len(keys), np.nan), np.zeros(len(keys), bool)
+    rounds: list[tuple[PullScores, ...]] = []
+    weights = np.ones(1)
+    while not (state := replay(policy, blocks, rounds)).is_done:
+        arms = sorted(state.pulls)
+        # A pull is one call, so that its scores depend on nothing but its own texts.
+        scores = [score_texts(scorer, [examples.texts[i] for i in candidates[arm]]) for arm in arms]
+        if not rounds and len(vectors) > 1:
+            # Query groups have scores of different scales: each is divided by its spread in the pilot. Scores are linear
+            # in the vector, so that from now on one combined vector does.
+            weights = standardised_weights(group_weights, np.concatenate(scores))
+            combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
+            scorer = InfluenceScorer(proxy, tracked, {"combined": combined}, normalize)
+        for arm, own in zip(arms, scores, strict=True):
+            influence[candidates[arm]] = combine_scores(own, weights)
+            is_scored[candidates[arm]] = True
+        if not rounds:
+            weights = np.ones(1)
+        counted = [(arm, candidates[arm][is_short[candidates[arm]]]) for arm in arms]
+        rounds.append(
+            tuple(PullScores(*arm, keys[own], tokens[own], influence[own]) for arm, own in counted)
+        )
+
+    # 6 Accept, and 7 cut the budget. What was scored without a finite score cannot be selected.
+    can_be = is_short & ~(is_scored & np.isnan(influence))
+    known = np.flatnonzero(is_scored & is_short)
+    known = known[np.argsort(keys[known])]
+    columns = {
+        "key": keys,
+        "cluster": clusters,
+        "block": block,
+        "tokens": tokens,
+        "influence": influence,
+    }
+    scored = {name: column[known] for name, column in columns.items()}
+    code = arm_code(clusters, block)
+    # An example is worth what its block's scored ones are on average, or its cluster's if the block was not pulled.
+    of_cluster = with_least(state.arms.mean_influence)[clusters]
+    estimate = or_estimate(look_up(*mean_by_block(scored), code, np.nan), of_cluster)
+    if accepts is Accepts.PREDICTIONS:
+        predicted = _predict(scored, points[known], clusters, code, points, seed)
+        predicted[known] = influence[known]
+        estimate = or_estimate(predicted.astype(np.float32), of_cluster)
+        is_selected, missing = _best(predicted, tau, is_short, tokens, keys, budget_tokens, seed)
+        state = dataclasses.replace(state, accepted_tokens=budget_tokens - missing)
+    elif accepts is Accepts.EXAMPLES:
+        is_selected = np.isin(keys, state.accepted_examples.keys)
+        estimate[is_selected] = influence[is_selected]
+    else:
+        is_selected = _in_accepted_blocks(state, code, can_be, tokens, keys, seed)
+    if not is_selected.any():
+        raise UsageError("nothing was selected, as no text reaches tau; lower it, or leave it out")
+
+    # 8 Weigh, by the excess over the best text that was left out: `distillation.weights` has the derivation.
+    weights = np.zeros(len(keys))
+    single, takers = estimate.astype(np.float32)[:, None], np.where(is_selected, 0, -1)
+    weights[can_be] = weigh(single[can_be], takers[can_be])
+    return QuadSelection(
+        ids=ids,
+        indices=examples.positions[is_selected],
+        weights=weights[is_selected],
+        tokens=examples.spread(tokens, 0),
+        influence=examples.spread(influence, np.nan),
+        estimate=examples.spread(estimate.astype(np.float64), np.nan),
+        clusters=examples.spread(clusters.astype(np.int64), -1),
+        blocks=examples.spread(block.astype(np.int64), -1),
+        state=state,
+        shortfall=shortfall_message(policy, blocks, state),
+    )
+
+
+def _in_accepted_blocks(
+    state: BanditState, code: Array, can_be: Array, tokens: Array, keys: Array, seed: int
+) -> Array:
+    """Says which examples the accepted blocks give, bool [n]; a block in which the budget ends is cut in a hash order.
+
+    Args:
+      state: The bandit at the end.
+      code: Arm code of each example's block, int64 [n].
+      can_be: Which examples can be selected, bool [n].
+      tokens: int64 [n].
+      keys: uint64 [n].
+      seed: The seed of the hash.
+    """
+    draws = cut_draws(seed, keys)
+    takes = {(b.cluster_id, b.block): b.take_tokens for b in state.accepted if b.is_cut}
+    cut = np.array([arm_code(*arm) for arm in sorted(takes)], np.int64)
+    bucket = find_sorted(cut, code)
+    inside = (bucket >= 0) & can_be
+    highest = cut_blocks(takes, CutExamples(bucket[inside], draws[inside], tokens[inside]))
+    # A block that an earlier cut has made superfluous, by the example in which that one ends, has no highest draw.
+    taken = sorted(
+        (int(arm_code(*arm)), draw)
+        for arm in ((b.cluster_id, b.block) for b in state.accepted)
+        if (draw := highest.get(arm, MAX_DRAW)) is not None
+    )
+    codes, limits = (
+        np.array([c for c, _ in taken], np.int64),
+        np.array([d for _, d in taken], np.uint64),
+    )
+    place = find_sorted(codes, code)
+    is_low = draws <= np.append(limits, np.uint64(0))[place]
+    return np.asarray(can_be & (place >= 0) & is_low)
+
+
+def _predict(
+    scored: Scored, landmarks: Array, clusters: Array, code: Array, points: Array, seed: int
+) -> Array:
+    """Predicts influence within clusters: the scored examples of each are landmarks of a kernel ridge regression.
+
+    Blocks are random cuts, so that a regression holds for the blocks that were not pulled, too. A cluster with too few
+    scored examples for one speaks of its pulled blocks only.
+
+    Args:
+      scored: The scored examples, `key` ascending.
+      landmarks: Their embeddings, float16 [m, dim].
+      clusters: Cluster of each example, int [n].
+      code: Arm code of its block, int64 [n].
+      points: Its embedding, float16 [n, dim].
+      seed: Seed of the bandwidth's sample.
+
+    Returns:
+      Float64 [n]; nan where nothing is known.
+    """
+    finite = np.isfinite(scored["influence"])
+    cluster, influence, tokens, key = (
+        scored[name][finite] for name in ("cluster", "influence", "tokens", "key")
+    )
+    fits = fit_by_cluster(cluster, landmarks[finite], influence, tokens, key, seed)
+    regressions = {arm: fitted for arm, _, fitted in fits}
+    is_pulled = np.isin(code, arm_code(scored["cluster"], scored["block"]))
+    return predict_by_cluster(regressions.get, clusters, is_pulled, points)
+
+
+def _best(
+    predicted: Array,
+    tau: float | None,
+    is_short: Array,
+    tokens: Array,
+    keys: Array,
+    budget_tokens: int,
+    seed: int,
+) -> tuple[Array, int]:
+    """Takes the examples of the highest influence, float64 [n], down to `tau`: bool [n], and the tokens missing."""
+    ranks = ranks_from(predicted.astype(np.float32), tau)
+    packed, _ = rank_usable(ranks, np.ones(len(keys), bool), is_short, keys, seed)
+    column = packed[:, None]
+    search = search_budget(column, amounts_of(column, tokens), budget_tokens)
+    return is_reached(packed, search.floors[0]), search.missing(budget_tokens)
