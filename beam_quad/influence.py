@@ -175,7 +175,7 @@ def embed_examples(
     vectors = np.zeros((len(examples.texts), model.dim), np.float16)
     for run in _runs(len(examples.texts)):
         vectors[run] = model.embed(examples.texts[run])
-    has_vector = vectors.any(axis=1)
+    has_vector = np.asarray(vectors.any(axis=1))
     return examples.where(has_vector), vectors[has_vector]
 
 

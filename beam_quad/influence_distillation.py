@@ -188,7 +188,8 @@ def distill(
 
     # 7 Weigh: w = max(0, (p - μ) / λ), where μ is the influence of the best text that was left out.
     weights = np.zeros(len(keys))
-    weights[can_be] = weigh(influence[can_be], takers[can_be])
+    if is_taken.any():
+        weights[can_be] = weigh(influence[can_be], takers[can_be])
     is_landmark = np.zeros(len(keys), bool)
     is_landmark[landmarks] = True
     missing = budget.amount - int(amounts[is_taken].sum())

@@ -249,12 +249,12 @@ def select(
     policy = dataclasses.replace(policy, samples_per_pull=num_samples)
     influence, is_scored = np.full(len(keys), np.nan), np.zeros(len(keys), bool)
     rounds: list[tuple[PullScores, ...]] = []
-    weights = np.ones(1)
     while not (state := replay(policy, blocks, rounds)).is_done:
         arms = sorted(state.pulls)
         # A pull is one call, so that its scores depend on nothing but its own texts.
         scores = [score_texts(scorer, [examples.texts[i] for i in candidates[arm]]) for arm in arms]
-        if not rounds and len(vectors) > 1:
+        weights = np.ones(1)
+        if len(scorer.groups) > 1:
             # Query groups have scores of different scales: each is divided by its spread in the pilot. Scores are linear
             # in the vector, so that from now on one combined vector does.
             weights = standardised_weights(group_weights, np.concatenate(scores))
@@ -263,8 +263,6 @@ def select(
         for arm, own in zip(arms, scores, strict=True):
             influence[candidates[arm]] = combine_scores(own, weights)
             is_scored[candidates[arm]] = True
-        if not rounds:
-            weights = np.ones(1)
         counted = [(arm, candidates[arm][is_short[candidates[arm]]]) for arm in arms]
         rounds.append(
             tuple(PullScores(*arm, keys[own], tokens[own], influence[own]) for arm, own in counted)
@@ -297,13 +295,12 @@ def select(
         estimate[is_selected] = influence[is_selected]
     else:
         is_selected = _in_accepted_blocks(state, code, can_be, tokens, keys, seed)
-    if not is_selected.any():
-        raise UsageError("nothing was selected, as no text reaches tau; lower it, or leave it out")
 
     # 8 Weigh, by the excess over the best text that was left out: `distillation.weights` has the derivation.
     weights = np.zeros(len(keys))
     single, takers = estimate.astype(np.float32)[:, None], np.where(is_selected, 0, -1)
-    weights[can_be] = weigh(single[can_be], takers[can_be])
+    if is_selected.any():
+        weights[can_be] = weigh(single[can_be], takers[can_be])
     return QuadSelection(
         ids=ids,
         indices=examples.positions[is_selected],

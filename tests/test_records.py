@@ -1,8 +1,9 @@
 """The nouns that all rooms share."""
 
+import numpy as np
 import pytest
 
-from beam_quad.records import Budget
+from beam_quad.records import Budget, count_lengths
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,10 @@ def test_no_document_is_too_long_for_a_budget_of_the_whole_corpus_or_of_examples
     assert Budget(1901).longest({3: 100, 9: 1}, {3: 1000, 9: 900}) == endless
     assert Budget(1000).longest({}, {}) == endless
     assert Budget(1, "examples").longest({3: 5}, {3: 40}) == endless
+
+
+def test_lengths_are_counted_with_their_tokens_by_the_power_of_two_below():
+    lengths, tokens = count_lengths(np.array([0, 1, 2, 3, 4, 7, 8, 1023, 1024, 0]))
+    assert lengths == {0: 1, 1: 2, 2: 2, 3: 1, 9: 1, 10: 1}
+    assert tokens == {0: 1, 1: 5, 2: 11, 3: 8, 9: 1023, 10: 1024}
+    assert count_lengths(np.zeros(3, np.int64)) == ({}, {})

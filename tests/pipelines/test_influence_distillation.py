@@ -11,7 +11,7 @@ from scipy import stats
 from beam_quad.gradients.optimizer import export_optimizer_state
 from beam_quad.transforms import landmarks, propagate, sketch
 from pipelines import influence_distillation
-from tests.pipelines.distillation_memory import distill
+from tests.pipelines.pages import distill_corpus
 from tests.pipelines.world import manifest_of, output_bytes, selected_ids, selected_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
@@ -19,29 +19,42 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 KINDS = ("biology", "law", "code")
 
 
-def test_the_pipeline_selects_and_weighs_what_single_backward_passes_say(world, tmp_path):
+def test_the_pipeline_selects_and_weighs_what_the_page_does(world, distilled):
+    expected = distill_corpus(world, {kind: world.query_of(kind) for kind in KINDS})
+    assert selected_ids(distilled) == sorted(expected.ids[i] for i in expected.indices)
+    hold_rows(selected_rows(distilled), expected, {"rel": 1e-3, "abs": 1e-7})
+    weights = dict(zip(expected.indices.tolist(), expected.weights, strict=True))
+    of = {example_id: i for i, example_id in enumerate(expected.ids)}
+    for row in selected_rows(distilled):
+        at = of[row["beam_quad"]["example_id"]]
+        assert row["weight"] == pytest.approx(weights[at], rel=1e-2)
+
+
+def test_sketches_select_and_weigh_nearly_what_the_page_does(world, tmp_path):
     queries = {kind: world.query_of(kind) for kind in KINDS[:2]}
     flags = {"query_group": [f"{k}={v}" for k, v in queries.items()], "query": None}
     world.distill(tmp_path / "out", curvature="identity", weighted=True, **flags)
-    expected = distill(world.corpus, queries, world.proxy, 3000, 200)
-    of = {example_id: i for i, example_id in enumerate(expected.ids)}
+    expected = distill_corpus(world, queries, curvature="identity")
     rows = selected_rows(tmp_path / "out")
     chosen = {row["beam_quad"]["example_id"] for row in rows}
-    taken = {expected.ids[i] for i in np.flatnonzero(expected.takers >= 0)}
+    weights = dict(zip((expected.ids[i] for i in expected.indices), expected.weights, strict=True))
     # Sketches rest in half precision, so that neighbours in a ranking may change places.
-    assert len(chosen & taken) > 0.98 * len(chosen | taken)
+    assert len(chosen & weights.keys()) > 0.98 * len(chosen | weights.keys())
+    hold_rows(rows, expected, {"abs": 1e-3})
+    pairs = [(row["weight"], weights.get(row["beam_quad"]["example_id"], 0.0)) for row in rows]
+    assert stats.spearmanr(*zip(*pairs, strict=True)).statistic > 0.99
+
+
+def hold_rows(rows, expected, tolerance):
+    """Checks that rows say of their influence what the page says of it."""
+    of = {example_id: i for i, example_id in enumerate(expected.ids)}
     for row in rows:
         why, at = row["beam_quad"], of[row["beam_quad"]["example_id"]]
         kind = "influence" if expected.is_landmark[at] else "predicted_influence"
         other = {"influence", "predicted_influence"} - {kind}
-        assert why[kind] == pytest.approx(
-            expected.influence[at, list(queries).index(why["target"])], abs=1e-3
-        )
+        value = expected.influence[at, expected.targets.index(why["target"])]
+        assert why[kind] == pytest.approx(value, **tolerance)
         assert why[other.pop()] is None
-    weights = [
-        (row["weight"], expected.weights[of[row["beam_quad"]["example_id"]]]) for row in rows
-    ]
-    assert stats.spearmanr(*zip(*weights, strict=True)).statistic > 0.99
 
 
 def test_every_target_gets_its_share_and_its_own_kind_fills_it(distilled):

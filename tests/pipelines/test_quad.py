@@ -16,28 +16,22 @@ import pytest
 
 from beam_quad.scoring import calibration
 from pipelines import quad
-from tests.pipelines import memory
+from tests.pipelines.pages import hold_to_quad
 from tests.pipelines.world import (
     World,
     manifest_of,
     output_bytes,
     selected,
     selected_ids,
+    selected_rows,
     text_of,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
 
-def test_the_pipeline_selects_what_the_same_steps_select_in_memory(world, finished):
-    ids, influence = memory.select(
-        world.corpus, world.query, world.proxy, 3000, 12, 4, 4, 48, max_cluster_share=0.5
-    )
-    assert selected_ids(finished) == ids
-    scored = {row["example_id"]: row["influence"] for row in selected(finished)}
-    for example_id, value in scored.items():
-        if value is not None:
-            assert value == pytest.approx(influence[example_id], rel=1e-3, abs=1e-7)
+def test_the_pipeline_selects_what_the_page_selects(world, finished):
+    hold_to_quad(world, selected_rows(finished))
 
 
 def test_every_row_is_accounted_for_and_the_budget_is_met_to_within_one_example(finished):
@@ -202,20 +196,24 @@ def test_instance_acceptance_takes_only_what_it_scored(world, tmp_path):
     assert manifest["influence"]["selected_mean"] > manifest["influence"]["random_mean"]
 
 
-def test_several_query_groups_are_weighed_by_their_spread(world, tmp_path):
-    rng = np.random.default_rng(1)
-    law = tmp_path / "law.jsonl"
-    law.write_text("\n".join(json.dumps({"text": text_of(rng, "law")}) for _ in range(16)))
-    world.run(
-        tmp_path / "out",
-        query=None,
-        query_group=[f"biology={world.query}", f"law={law}"],
-        query_weight=["law=2"],
-    )
-    tables = [pq.read_table(p) for p in (tmp_path / "out" / "selected").glob("*.parquet")]
-    kinds = np.array([kind for table in tables for kind in table.column("kind").to_pylist()])
+@pytest.fixture(scope="module")
+def by_groups(world, tmp_path_factory):
+    """A finished run for two query groups, one of twice the other's weight."""
+    output = tmp_path_factory.mktemp("groups") / "out"
+    groups = [f"{kind}={world.query_of(kind)}" for kind in ("biology", "law")]
+    world.run(output, query=None, query_group=groups, query_weight=["law=2"])
+    return output
+
+
+def test_several_query_groups_are_weighed_by_their_spread(by_groups):
+    kinds = [row["kind"] for row in selected_rows(by_groups)]
     assert np.mean(np.isin(kinds, ["biology", "law"])) > 0.6
-    assert "law" in (tmp_path / "out" / "report.html").read_text()
+    assert "law" in (by_groups / "report.html").read_text()
+
+
+def test_the_pipeline_selects_for_several_query_groups_what_the_page_selects(world, by_groups):
+    queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
+    hold_to_quad(world, selected_rows(by_groups), queries, query_weights={"law": 2})
 
 
 def test_a_repeated_or_missing_id_is_rejected_and_the_first_stays(world, tmp_path):

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import quad
+from tests.pipelines.pages import hold_to_quad
 from tests.pipelines.world import manifest_of, output_bytes, selected_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
@@ -27,14 +28,26 @@ def test_weights_of_a_ranking_are_the_excess_over_the_best_left_out_and_sum_to_t
     assert manifest["counts"]["read"] - manifest["counts"]["rejected"] == len(everything)
 
 
-@pytest.mark.parametrize("acceptance", ["block", "instance", "propagate"])
-def test_weights_of_quad_are_positive_and_sum_to_the_corpus(world, tmp_path, acceptance):
-    world.run(tmp_path / "out", weighted=True, acceptance=acceptance, output_format="jsonl")
-    counts = manifest_of(tmp_path / "out")["counts"]
-    weights = [row["weight"] for row in _lines(tmp_path / "out")]
+@pytest.fixture(scope="module", params=["block", "instance", "propagate"])
+def weighted(request, world, tmp_path_factory):
+    """A finished run of each acceptance, weighted, and the name of the acceptance."""
+    output = tmp_path_factory.mktemp("weighted") / "out"
+    world.run(output, weighted=True, acceptance=request.param, output_format="jsonl")
+    return output, request.param
+
+
+def test_weights_of_quad_are_positive_and_sum_to_the_corpus(weighted):
+    output, _ = weighted
+    counts = manifest_of(output)["counts"]
+    weights = [row["weight"] for row in _lines(output)]
     assert len(weights) == counts["selected"]
     assert min(weights) > 0
     assert sum(weights) == pytest.approx(counts["read"] - counts["rejected"], rel=1e-9)
+
+
+def test_the_pipeline_selects_and_weighs_by_each_acceptance_what_the_page_does(world, weighted):
+    output, acceptance = weighted
+    hold_to_quad(world, _lines(output), acceptance=acceptance)
 
 
 def test_weights_change_nothing_else(world, finished, tmp_path):

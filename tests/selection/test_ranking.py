@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_quad.selection import BucketAmounts, BudgetSearch, priorities
+from beam_quad.selection import BucketAmounts, BudgetSearch, priorities, search_budget
 
 
 def search(packed, amounts, budget, parts):
@@ -64,3 +64,18 @@ def test_what_cannot_be_ranked_is_refused():
         priorities(np.array([[0.0], [np.nan]]), draws)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         BudgetSearch.start(1, 0)
+
+
+def test_a_search_in_memory_is_that_of_the_parts():
+    generator = np.random.default_rng(3)
+    packed = generator.integers(1, 2**63, (200, 2)).astype(np.uint64)
+    amounts = generator.integers(1, 9, 200)
+    parts = [slice(0, 70), slice(70, 200)]
+    found = search_budget(packed, amounts, 300)
+    np.testing.assert_array_equal(found.floors, search(packed, amounts, 300, parts).floors)
+    for column, floor in zip(packed.T, found.floors, strict=True):
+        taken = amounts[column >= floor].sum()
+        assert taken - amounts[column == floor].sum() < 300 <= taken
+    bounds = search_budget(packed, amounts, 300, num_levels=2)
+    assert bounds.level == 2
+    assert (bounds.floors <= found.floors).all()

@@ -1,0 +1,72 @@
+"""What the pipelines are held to: the methods in memory, on the texts and ids of the world's corpus."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from beam_quad import distill, select
+from beam_quad.gradients import ProxySpec
+from beam_quad.influence_distillation import DistilledSelection
+from tests.pipelines.world import World, read_texts
+
+# As `World.arguments`, of which both methods know these.
+_SHARED = {"budget_tokens": 3000, "embedder": "hashing", "curvature_examples": 48}
+_QUAD = {
+    "num_clusters": 12,
+    "num_rounds": 4,
+    "blocks_per_cluster": 4,
+    "max_cluster_share": 0.5,
+    **_SHARED,
+}
+# Single precision in another order of summation.
+_CLOSE = {"rel": 1e-3, "abs": 1e-7}
+
+
+def hold_to_quad(
+    world: World,
+    rows: Iterable[Mapping[str, Any]],
+    queries: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> None:
+    """Checks that a run selected, for the same reasons, what the page selects.
+
+    Args:
+      world: The world that was selected from.
+      rows: The selected rows.
+      queries: Folder or file of each query group; the world's query set by default.
+      changes: Arguments of `select` that differ from the world's.
+    """
+    texts, ids = read_texts(world.corpus)
+    proxy = ProxySpec(world.proxy, num_threads=1)
+    query_texts = _read_queries(queries or {"query": world.query})
+    expected = select(texts, query_texts, proxy, ids=ids, **(_QUAD | changes))
+    assert sorted(_ids(rows)) == sorted(ids[i] for i in expected.indices)
+    position = {own: i for i, own in enumerate(ids)}
+    weights = dict(zip(expected.indices.tolist(), expected.weights, strict=True))
+    for row in rows:
+        why = row["beam_quad"]
+        at = position[why["example_id"]]
+        assert (why["cluster"], why["block"]) == (expected.clusters[at], expected.blocks[at])
+        if why["influence"] is not None:
+            assert why["influence"] == pytest.approx(expected.influence[at], **_CLOSE)
+        if why["predicted_influence"] is not None:
+            assert why["predicted_influence"] == pytest.approx(expected.estimate[at], **_CLOSE)
+        if "weight" in row:
+            assert row["weight"] == pytest.approx(weights[at], rel=1e-2)
+
+
+def distill_corpus(world: World, queries: Mapping[str, str], **changes: Any) -> DistilledSelection:
+    """Selects from the world's corpus by Influence Distillation, in memory."""
+    texts, ids = read_texts(world.corpus)
+    arguments = _SHARED | {"num_landmarks": 200, "ids": ids} | changes
+    proxy = ProxySpec(world.proxy, num_threads=1)
+    return distill(texts, _read_queries(queries), proxy, **arguments)
+
+
+def _read_queries(queries: Mapping[str, str]) -> dict[str, list[str]]:
+    return {name: read_texts(folder, is_query=True)[0] for name, folder in queries.items()}
+
+
+def _ids(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
+    return [row["beam_quad"]["example_id"] for row in rows]
