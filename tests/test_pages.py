@@ -123,6 +123,17 @@ def test_a_query_group_of_more_weight_gets_more(texts, queries, proxy):
     assert shares[0] + 0.2 < shares[1]
 
 
+def test_no_cluster_gives_more_than_its_share(texts, queries, proxy):
+    share = {"max_share_per_cluster": 0.15, "num_clusters": 12, "max_cluster_share": 1.0}
+    # Any sequence of texts will do, such as an array.
+    selection = select(np.array(texts), queries["law"], proxy, **(SELECT | share))
+    own = selection.indices
+    given = np.bincount(selection.clusters[own], weights=selection.tokens[own])
+    # What is cut gives one text too much, and the next cut so much less.
+    assert 150 < given.max() <= 150 + 40
+    assert 1000 <= given.sum() < 1040
+
+
 def test_a_fixed_threshold_is_kept_and_the_shortfall_is_said(texts, queries, proxy):
     plain = select(texts, queries["law"], proxy, acceptance="instance", **SELECT)
     tau = float(np.median(plain.influence[plain.indices]))
