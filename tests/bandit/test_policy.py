@@ -83,6 +83,41 @@ def test_instance_acceptance_takes_the_scored_examples_that_reach_tau():
     assert state.accepted == ()
 
 
+def test_a_cluster_that_gave_its_share_is_pulled_no_more():
+    policy = QuadPolicy(250, 2, tau=1.0, alpha=0.0, max_share_per_cluster=0.4)
+    pilot = (pull(0, 0, [4, 4]), pull(1, 0, [2, 2]), pull(2, 0, [0, 0]))
+    state = replay(policy, THREE_ARMS, [pilot])
+    assert accepted_pairs(state) == [(0, 0, 0, 100), (1, 0, 0, 100)]
+    assert (state.pulls, state.stop_reason) == ((), "no_arm_above_tau")
+
+
+def test_the_pilots_threshold_knows_how_examples_spread_if_they_are_accepted_one_by_one():
+    pilot = (pull(0, 0, [3, 5]), pull(1, 0, [1, 3]), pull(2, 0, [-1, 1]))
+    whole = QuadPolicy(250, 2, max_share_per_cluster=0.4)
+    # 275 are wanted and each cluster may give 100. At 0, the least of the means, there are 300 in blocks that reach it.
+    assert replay(whole, THREE_ARMS, [pilot]).log[0].tau == 0.0
+    # Half of the examples of an arm lie below its mean: there are 100, 100 and 50 that reach 0.
+    instance = dataclasses.replace(whole, acceptance="instance")
+    assert replay(instance, THREE_ARMS, [pilot]).log[0].tau == -math.inf
+
+
+@pytest.mark.parametrize("acceptance", ["block", "instance", "propagate"])
+def test_a_round_accepts_by_the_threshold_for_which_its_pulls_were_chosen(
+    acceptance, draw_corpus, play
+):
+    corpus = draw_corpus(np.random.default_rng(3), [8] * 12, 3000)
+    policy = QuadPolicy(int(0.4 * corpus.tokens.sum()), 4, num_rounds=6, acceptance=acceptance)
+    _, rounds = play(policy, corpus)
+    states = [replay(policy, corpus.blocks, rounds[:n]) for n in range(len(rounds) + 1)]
+    chosen = [state.tau for state in states[1:-1]]
+    assert [record.tau for record in states[-1].log[1:]] == chosen
+    assert len(set(chosen)) > 1
+    for state in states[1:]:
+        # What pulled blocks are expected to give is counted by the same threshold, too: to within a token a cluster.
+        tokens = min(int(state.arms.accepted_tokens.sum()), policy.budget_tokens)
+        assert 0 <= state.accepted_tokens - tokens <= corpus.blocks.num_clusters
+
+
 def test_a_pull_without_a_scorable_example_is_not_accepted_and_its_arm_is_tried_again():
     policy = QuadPolicy(budget_tokens=600, samples_per_pull=2)
     pilot = (pull(0, 0, [math.nan, math.nan]), pull(1, 0, [2, 2]), pull(2, 0, [0, 0]))
