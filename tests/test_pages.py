@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import beam_quad
-from beam_quad import distill, score_influence, select
+from beam_quad import distill, influence_distillation, quad, score_influence, select
 from beam_quad.errors import UsageError
 from beam_quad.gradients import ProxySpec, load_proxy
 from tests.pipelines.world import KINDS, World, text_of
@@ -113,6 +113,39 @@ def test_a_text_of_many_times_the_budget_is_passed_over(texts, queries, proxy, m
     assert selection.tokens[NUM_TEXTS] > 4000
     assert NUM_TEXTS not in selection.indices
     assert 1000 <= selection.tokens[selection.indices].sum() < 1040
+
+
+def test_blocks_count_no_tokens_of_a_text_that_is_passed_over(texts, queries, proxy):
+    # Of whole clusters, one of which holds the long text: the budget asks for more than one.
+    long = " ".join(queries["law"] * 12)
+    blocks = {"num_clusters": 5, "blocks_per_cluster": 1, "max_cluster_share": 1.0, "num_rounds": 8}
+    selection = run_select([*texts, long], queries["law"], proxy, budget_tokens=4000, **blocks)
+    assert selection.clusters[NUM_TEXTS] in selection.clusters[selection.indices]
+    assert 4000 <= selection.tokens[selection.indices].sum() < 4040
+
+
+@pytest.mark.parametrize(
+    ("page", "method"), [(quad, run_select), (influence_distillation, run_distill)]
+)
+def test_a_text_without_a_finite_score_is_not_selected(
+    texts, queries, proxy, monkeypatch, page, method
+):
+    plain = method(texts, queries["law"], proxy)
+    scored = np.isfinite(plain.influence).reshape(NUM_TEXTS)
+    if page is influence_distillation:
+        scored &= plain.is_landmark
+    lost = texts[next(i for i in plain.indices if scored[i])]
+    score_texts = page.score_texts
+
+    def score(scorer, own):
+        scores = score_texts(scorer, own)
+        scores[[text == lost for text in own]] = np.nan
+        return scores
+
+    monkeypatch.setattr(page, "score_texts", score)
+    selection = method(texts, queries["law"], proxy)
+    assert lost not in [texts[i] for i in selection.indices]
+    assert selection.weights.sum() == pytest.approx(NUM_TEXTS - 1)
 
 
 def test_a_query_group_of_more_weight_gets_more(texts, queries, proxy):
