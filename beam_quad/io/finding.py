@@ -72,7 +72,7 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
     if passed_over:
         _log.warning(
             "%s: passed over %s of unknown extensions, such as %s",
-            flag, _count(passed_over, "file"), ", ".join(sorted(passed_over)[:_NUM_NAMED]),
+            flag, _count(passed_over, "file"), files.printable(", ".join(sorted(passed_over)[:_NUM_NAMED])),
         )  # fmt: skip
     return Found(tuple(once), origins)
 
@@ -152,7 +152,7 @@ def _once(infos: Sequence[files.FileInfo], flag: str) -> list[files.FileInfo]:
     if twice:
         _log.warning(
             "%s: %s by links of files that are read under another one, such as %s",
-            flag, _count(twice, "name"), twice[0],
+            flag, _count(twice, "name"), files.printable(twice[0]),
         )  # fmt: skip
     return sorted(names.values())
 

@@ -137,7 +137,7 @@ def _tell_bad_files(
     if not problems:
         return
     shard, problem = next(iter(problems.items()))
-    first = f"{shards[shard].path}: {problem}"
+    first = files.printable(f"{shards[shard].path}: {problem}")
     if problems.keys() == shards.keys():
         raise UsageError(f"{flag}: no file can be used; the first is {first}")
     _log.warning(

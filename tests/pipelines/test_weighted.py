@@ -72,11 +72,6 @@ def test_weights_change_nothing_else(world, finished, tmp_path):
 def test_what_cannot_be_weighed_is_refused(world, tmp_path, capsys):
     assert quad.main(world.arguments(tmp_path / "out", policy="random", weighted=True)) == 2
     assert "--weighted needs influence" in capsys.readouterr().err
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    (corpus / "a.jsonl").write_text('{"text": "biology1 biology2 law3", "weight": 2}\n')
-    assert quad.main(world.arguments(tmp_path / "out", input=corpus, weighted=True)) == 2
-    assert "rename it" in capsys.readouterr().err
 
 
 def _lines(output: pathlib.Path) -> list[dict]:
