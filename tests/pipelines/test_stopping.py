@@ -25,13 +25,20 @@ child = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60 & wait"])
 
 
 def start(code: str, *arguments: str, **settings) -> subprocess.Popen:
-    """Starts a program and waits until it prints a line."""
+    """Starts a program, with no signal ignored unless asked for, and waits until it prints a line."""
+    settings.setdefault("preexec_fn", _heed_signals)
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
     )  # fmt: skip
     assert process.stdout is not None
     process.ready = process.stdout.readline().strip()
     return process
+
+
+def _heed_signals() -> None:
+    # A shell that starts the tests in the background has them ignore these, and with them all that they start.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def stop(process: subprocess.Popen, number: signal.Signals) -> tuple[int, str]:
