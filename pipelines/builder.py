@@ -13,16 +13,16 @@ from beam_quad.io import files
 from beam_quad.io.plan import write_plan
 from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
-from beam_quad.transforms import curvature, score
-from beam_quad.transforms.corpus import Corpus
-from beam_quad.transforms.deduplicate import FindDuplicateIds
-from beam_quad.transforms.embed import EmbedExamples
-from beam_quad.transforms.select import Selection, Weighable
-from beam_quad.transforms.stage import Task
-from beam_quad.transforms.summary import Summary
-from beam_quad.transforms.texts import Query, SampleTexts
-from beam_quad.transforms.weigh import FindBestLeft, RowWeights, SumTaken, Weights
-from beam_quad.transforms.write import WriteSelection
+from beam_quad.stages.base import Task
+from beam_quad.stages.influence import curvature, score
+from beam_quad.stages.quad.select import Selection, Weighable
+from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.deduplicate import FindDuplicateIds
+from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.texts import Query, SampleTexts
+from beam_quad.stages.write.selection import WriteSelection
+from beam_quad.stages.write.summary import Summary
+from beam_quad.stages.write.weigh import FindBestLeft, RowWeights, SumTaken, Weights
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions

@@ -8,13 +8,15 @@ from beam_quad.errors import UsageError
 from beam_quad.io import files
 from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
-from beam_quad.transforms import candidates, cluster, curvature, score, select, within_clusters
-from beam_quad.transforms.budget import cut_levels
-from beam_quad.transforms.calibrate import CalibrateScoring, calibration_path
-from beam_quad.transforms.finished import FinishedBandit
-from beam_quad.transforms.ngrams import CountNgrams
-from beam_quad.transforms.rounds import Bandit, RunRound
-from beam_quad.transforms.summary import Summary
+from beam_quad.stages.clusters import cluster
+from beam_quad.stages.influence import curvature, score
+from beam_quad.stages.influence.calibrate import CalibrateScoring, calibration_path
+from beam_quad.stages.influence.ngrams import CountNgrams
+from beam_quad.stages.quad import candidates, select, within_clusters
+from beam_quad.stages.quad.finished import FinishedBandit
+from beam_quad.stages.quad.rounds import Bandit, RunRound
+from beam_quad.stages.write.budget import cut_levels
+from beam_quad.stages.write.summary import Summary
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact

@@ -6,19 +6,19 @@ from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.io import files
 from beam_quad.io.seen import content_hash
-from beam_quad.transforms import (
+from beam_quad.stages.distillation import (
     allocate,
-    curvature,
     interactions,
     landmarks,
     propagate,
     second_order,
     sketch,
 )
-from beam_quad.transforms.budget import cut_levels
-from beam_quad.transforms.distilled import FinishedDistillation
-from beam_quad.transforms.score import InfluenceScoring
-from beam_quad.transforms.summary import Summary
+from beam_quad.stages.distillation.distilled import FinishedDistillation
+from beam_quad.stages.influence import curvature
+from beam_quad.stages.influence.score import InfluenceScoring
+from beam_quad.stages.write.budget import cut_levels
+from beam_quad.stages.write.summary import Summary
 from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
@@ -103,14 +103,14 @@ class _DistillationBuilder(Builder):
     def _score_landmarks(self, folder: str, vectors: str, halves: str) -> str:
         """Adds the stage that scores landmarks by passes through the proxy; returns the folder of the scores."""
         options = self.options
-        scorings = [
+        scoring, of_halves = (
             InfluenceScoring(
                 self.proxy(), self.inputs.proxy_fingerprint, options.layers, path, normalize=True
             )
             for path in (vectors, halves)
-        ]
-        scores = self.folder("landmark_scores", folder, scorings[0].key)
-        self.tasks.append(landmarks.ScoreLandmarks(*scorings, folder, scores))
+        )
+        scores = self.folder("landmark_scores", folder, scoring.key)
+        self.tasks.append(landmarks.ScoreLandmarks(scoring, of_halves, folder, scores))
         return scores
 
     def _compare_sketches(self, folder: str, vectors: str, halves: str) -> str:

@@ -5,11 +5,11 @@ from beam_quad.gradients.attention import eager_attention
 from beam_quad.reporting.cost import Workload, format_plan
 from beam_quad.reporting.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
-from beam_quad.transforms.allocate import PlayRounds
-from beam_quad.transforms.budget import CutBudget
-from beam_quad.transforms.second_order import SHORTLIST, GatherShortlist
-from beam_quad.transforms.sketch import SketchLandmarks
-from beam_quad.transforms.weigh import FindBestLeft, SumTaken
+from beam_quad.stages.distillation.allocate import PlayRounds
+from beam_quad.stages.distillation.second_order import SHORTLIST, GatherShortlist
+from beam_quad.stages.distillation.sketch import SketchLandmarks
+from beam_quad.stages.write.budget import CutBudget
+from beam_quad.stages.write.weigh import FindBestLeft, SumTaken
 from pipelines import plan
 from pipelines.builder import Chain
 from pipelines.distillation_options import DistillationOptions

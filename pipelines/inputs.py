@@ -32,7 +32,7 @@ from beam_quad.io.finding import finder_of
 from beam_quad.io.output import written_names
 from beam_quad.io.seen import SeenFiles
 from beam_quad.io.splits import InputPlan, plan_input
-from beam_quad.transforms.cache import cached_proxy
+from beam_quad.stages.cache import cached_proxy
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 

@@ -29,8 +29,8 @@ from beam_quad.reporting.formatting import size
 from beam_quad.reporting.sections.overview import passed_over
 from beam_quad.reporting.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.reporting.sections.targets import few_landmarks, poor_propagation
-from beam_quad.transforms.score import TWO_FORWARDS
-from beam_quad.transforms.stage import Stage, Token, start
+from beam_quad.stages.influence.score import TWO_FORWARDS
+from beam_quad.transforms import Stage, Token, counters, start
 from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
@@ -421,7 +421,7 @@ def _about_target(name: str, target: dict[str, Any]) -> Iterator[str]:
 
 def _traffic(result: PipelineResult) -> str:
     kinds: tuple[traffic.Kind, ...] = ("bytes_read", "bytes_shuffled", "bytes_stored")
-    read, shuffled, stored = (size(traffic.total(result, kind)) for kind in kinds)
+    read, shuffled, stored = (size(counters.total(result, kind)) for kind in kinds)
     return f"this run read {read} of input, shuffled {shuffled} and stored {stored}"
 
 

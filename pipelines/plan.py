@@ -17,8 +17,8 @@ from beam_quad.records import Budget
 from beam_quad.reporting.cost import Workload
 from beam_quad.reporting.devices import Device
 from beam_quad.scoring import ScoringCosts
-from beam_quad.transforms.embed import EmbedExamples
-from beam_quad.transforms.texts import NUM_GROUPS
+from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.texts import NUM_GROUPS
 from pipelines.builder import Chain
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from beam_quad.io import files
-from beam_quad.transforms.stage import Task
+from beam_quad.stages.base import Task
 
 _POLL_S = 1.0
 _HEARTBEAT_S = 30.0

@@ -11,7 +11,7 @@ from beam_quad.io.seen import small_version
 from beam_quad.io.splits import InputPlan, plan_input
 from beam_quad.records import Reason
 from beam_quad.reporting.sections.query import is_poor, texts_used
-from beam_quad.transforms.texts import read_query
+from beam_quad.stages.read.texts import read_query
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 

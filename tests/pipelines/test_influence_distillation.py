@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from beam_quad.gradients.optimizer import export_optimizer_state
-from beam_quad.transforms import landmarks, propagate, sketch
+from beam_quad.stages.distillation import landmarks, propagate, sketch
 from pipelines import influence_distillation
 from tests.pipelines.pages import distill_corpus
 from tests.pipelines.world import manifest_of, output_bytes, selected_ids, selected_rows

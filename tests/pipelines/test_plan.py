@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from beam_quad.transforms.texts import SampleTexts
+from beam_quad.stages.read.texts import SampleTexts
 from pipelines import chain, distillation_chain, distillation_options, influence_distillation, quad
 from pipelines import options as quad_options
 from pipelines.inputs import look

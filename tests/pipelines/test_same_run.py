@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from beam_quad.transforms.embed import EmbedExamples
+from beam_quad.stages.read.embed import EmbedExamples
 from pipelines import quad
 from tests.pipelines.world import World, output_bytes, selected
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from beam_quad.records import Budget
-from beam_quad.transforms import second_order
+from beam_quad.stages.distillation import second_order
 from pipelines import influence_distillation
 from tests.pipelines.world import manifest_of, selected_ids, selected_rows, text_of
 

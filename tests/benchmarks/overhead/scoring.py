@@ -20,7 +20,7 @@ class LengthScorer:
 
 @dataclasses.dataclass(frozen=True)
 class LengthScoring:
-    """Takes the place of influence; see `beam_quad.transforms.score.Scoring`."""
+    """Takes the place of influence; see `beam_quad.stages.influence.score.Scoring`."""
 
     @property
     def device(self) -> str:

@@ -1,0 +1,1 @@
+"""Centers, and the cluster of each row."""

@@ -1,0 +1,238 @@
+"""Stages 3 and 4: centers from a hash sample of the embeddings, then the cluster of every example."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.additive import Tally
+from beam_quad.clustering import (
+    Centers,
+    ClusterSums,
+    assign,
+    default_num_clusters,
+    fit_centers,
+    sample_rate,
+)
+from beam_quad.errors import UsageError
+from beam_quad.io import aligned, files
+from beam_quad.records import Reason, Split, as_json
+from beam_quad.stages.base import Task
+from beam_quad.stages.cache import cached
+from beam_quad.stages.read.corpus import (
+    WITHOUT_EMBEDDING,
+    Corpus,
+    hash_sample,
+    piece_path,
+    read_json,
+    write_json,
+)
+
+
+@dataclasses.dataclass
+class FitCenters(Task):
+    """Draws points by hash from every split, and fits the centers to them.
+
+    Takes splits; writes one sample file each, then `centers.npz` and `fit.json`. The result does not depend on how
+    the corpus is split: `fit_centers` does not look at the order of its points.
+
+    Args:
+      corpus: The corpus, embedded.
+      folder: Where the samples and the centers go.
+      num_clusters: K, or None for `default_num_clusters` of the corpus.
+      max_cluster_share: Share of the sample above which a cluster is split again.
+    """
+
+    corpus: Corpus
+    folder: str
+    num_clusters: int | None
+    max_cluster_share: float
+
+    @property
+    def name(self) -> str:
+        return "FitCenters"
+
+    @property
+    def artifact(self) -> str:
+        return centers_path(self.folder)
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "sample"),)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (piece_path(files.join(self.folder, "sample"), piece),)
+
+    def read(self, piece: Split) -> Tally:
+        return Tally({"points": aligned.num_rows(self.paths(piece)[0])})
+
+    def do(self, piece: Split, model: Any) -> Tally:
+        rate = sample_rate(self._requested(), self.corpus.num_usable())
+        rows = self.corpus.rows(piece)
+        drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
+        vectors = _take_embeddings(self.corpus, piece, drawn)
+        schema = aligned.embeddings_schema(vectors.shape[1])
+        columns = {"embedding": aligned.embedding_column(vectors)}
+        aligned.write_table(self.paths(piece)[0], schema, columns)
+        return Tally({"points": len(drawn)})
+
+    def finish(self, total: Tally) -> None:
+        if not total["points"]:
+            raise UsageError(f"no usable example in the corpus: {self._why_none()}")
+        paths = [self.paths(split)[0] for split in self.corpus.splits()]
+        points = _read_points(paths, total["points"])
+        centers, report = fit_centers(
+            points, min(self._requested(), len(points)), self.corpus.seed, self.max_cluster_share
+        )
+        write_json(files.join(self.folder, "fit.json"), as_json(report))
+        files.write_once(self.artifact, centers.to_bytes())
+
+    def _why_none(self) -> str:
+        totals = self.corpus.totals()
+        rejected = sorted(
+            f"{count} {name.partition('/')[2]}"
+            for name, count in totals.items()
+            if name.startswith("rejected/")
+        )
+        without = sum(n for name, n in totals.items() if name.startswith(WITHOUT_EMBEDDING))
+        reasons = [*rejected, *([f"{without} {Reason.NO_EMBEDDING}"] if without else [])]
+        return (
+            f"{totals.get('read', 0)} rows were read and all rejected ({', '.join(reasons) or 'unreadable files'}); "
+            "check --input, --text_column, --tokens_column, and the models' tokenizers"
+        )
+
+    def _requested(self) -> int:
+        return self.num_clusters or default_num_clusters(self.corpus.num_usable())
+
+
+@dataclasses.dataclass
+class AssignClusters(Task):
+    """Assigns every example to its nearest center, and counts the clusters.
+
+    Takes splits; writes the row-aligned cluster and similarity of each, and gives `ClusterSums`. A rejected row has
+    cluster -1.
+
+    Args:
+      corpus: The corpus, embedded.
+      centers_dir: Folder of `FitCenters`.
+      folder: Where the assignments and `clusters.npz` go.
+    """
+
+    corpus: Corpus
+    centers_dir: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "AssignClusters"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "clusters.npz")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "rows"),)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (piece_path(self.prefixes()[0], piece),)
+
+    def read(self, piece: Split) -> ClusterSums:
+        return self._sums(self.corpus.rows(piece), *read_assignment(self.folder, piece))
+
+    def do(self, piece: Split, model: Any) -> ClusterSums:
+        rows = self.corpus.rows(piece)
+        clusters = np.full(len(rows.keys), -1, np.int32)
+        similarity = np.zeros(len(rows.keys), np.float32)
+        centers = load_centers(self.centers_dir)
+        if rows.usable.any():
+            embeddings = piece_path(self.corpus.embeddings_dir or "", piece)
+            for first, vectors in aligned.read_embeddings(embeddings):
+                run = slice(first, first + len(vectors))
+                clusters[run], similarity[run] = assign(
+                    vectors.astype(np.float32), rows.keys[run], centers, self.corpus.seed
+                )
+        clusters[~rows.usable] = -1
+        aligned.write_table(
+            self.paths(piece)[0], _ASSIGNMENT, {"cluster": clusters, "similarity": similarity}
+        )
+        return self._sums(rows, clusters, similarity)
+
+    def finish(self, total: ClusterSums) -> None:
+        files.write_once(self.artifact, total.to_bytes())
+
+    def _sums(
+        self, rows: aligned.Rows, clusters: np.ndarray, similarity: np.ndarray
+    ) -> ClusterSums:
+        return ClusterSums.of(
+            clusters,
+            rows.tokens,
+            self.corpus.in_reserve(rows),
+            similarity,
+            rows.usable,
+            load_centers(self.centers_dir).num_clusters,
+        )
+
+
+_ASSIGNMENT = pa.schema([pa.field("cluster", pa.int32()), pa.field("similarity", pa.float32())])
+
+
+def centers_path(folder: str) -> str:
+    """Where `FitCenters` writes."""
+    return files.join(folder, "centers.npz")
+
+
+def load_centers(folder: str) -> Centers:
+    """Loads the centers, once per process."""
+    path = centers_path(folder)
+    return cached(("centers", path), lambda: Centers.from_bytes(files.read_bytes(path)))
+
+
+def load_cluster_sums(folder: str) -> ClusterSums:
+    """Loads what `AssignClusters` counted, once per process."""
+    path = files.join(folder, "clusters.npz")
+    return cached(("clusters", path), lambda: ClusterSums.from_bytes(files.read_bytes(path)))
+
+
+def read_assignment(folder: str, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the cluster, int32 [n], and the similarity, float32 [n], of every row of a split."""
+    columns = aligned.read_columns(piece_path(files.join(folder, "rows"), split))
+    return columns["cluster"], columns["similarity"]
+
+
+def read_fit(folder: str) -> dict:
+    """Reads what `FitCenters` reports: dropped and split clusters."""
+    return read_json(files.join(folder, "fit.json"))
+
+
+def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarray:
+    taken = [np.zeros((0, 1), np.float16)]
+    if len(rows):
+        taken = []
+        for first, vectors in aligned.read_embeddings(
+            piece_path(corpus.embeddings_dir or "", split)
+        ):
+            inside = rows[(rows >= first) & (rows < first + len(vectors))]
+            taken.append(vectors[inside - first])
+    return np.concatenate(taken)
+
+
+def _read_points(paths: list[str], num_points: int) -> np.ndarray:
+    """Reads the samples into one array, which is the largest of a run: 5.5 GB for 10,000 clusters in 512 dimensions."""
+    points, done = np.zeros((0, 1), np.float32), 0
+    for vectors in itertools.chain.from_iterable(files.in_parallel(_read_sample, paths)):
+        if not done:
+            points = np.empty((num_points, vectors.shape[1]), np.float32)
+        points[done : done + len(vectors)] = vectors
+        done += len(vectors)
+    return points[:done]
+
+
+def _read_sample(path: str) -> list[np.ndarray]:
+    return [vectors for _, vectors in aligned.read_embeddings(path)]

@@ -1,0 +1,1 @@
+"""Landmarks, their influence on each target, and what is propagated from them."""

@@ -1,0 +1,171 @@
+"""What a finished Influence Distillation has to say, for the manifest and the report."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from beam_quad.additive import Tally
+from beam_quad.io import files
+from beam_quad.reporting import comparison
+from beam_quad.reporting import data as page
+from beam_quad.selection.shown import highest
+from beam_quad.stages.cache import cached
+from beam_quad.stages.distillation.allocate import DistilledSelection
+from beam_quad.stages.distillation.landmarks import read_landmarks
+from beam_quad.stages.distillation.propagate import (
+    FitPropagation,
+    ScoredLandmarks,
+    read_propagation,
+    read_scored_landmarks,
+)
+from beam_quad.stages.distillation.second_order import SecondOrderSelection
+from beam_quad.stages.read.corpus import Corpus, read_json
+
+_SHOWN_EXAMPLES = 8
+_LEAST_SHOWN = 3
+_SHOWN_CHARACTERS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedDistillation:
+    """Influence Distillation that is done, by reference.
+
+    Args:
+      corpus: The corpus.
+      selection: What the targets took, in the first order where there is a second.
+      propagation: How influence was propagated.
+      second_order: What they took in the second order, or None.
+    """
+
+    corpus: Corpus
+    selection: DistilledSelection
+    propagation: FitPropagation
+    second_order: SecondOrderSelection | None = None
+
+    def num_scored(self) -> int:
+        """How many examples were scored themselves: the landmarks."""
+        return len(self._landmarks().keys)
+
+    def manifest(self, counts: Tally) -> dict[str, Any]:
+        """Makes its part of the manifest.
+
+        Args:
+          counts: What was written, by name; of it, what each target took.
+        """
+        found = read_propagation(self.propagation.folder)
+        drawn = read_json(files.join(self.propagation.landmarks_dir, "landmarks.json"))["landmarks"]
+        second = {"second_order": self.second_order.facts()} if self.second_order else {}
+        return {
+            "landmarks": {
+                "scored": found["landmarks"],
+                "unscorable": drawn - found["landmarks"],
+                "targets_took_turns_on_all": self.selection.allocated.is_exact(),
+                "bandwidth": found["bandwidth"],
+            },
+            "targets": {
+                target.name: _in_manifest(target) | {"halves": self.halves()[target.name]}
+                for target in self.targets(counts)
+            },
+            **second,
+        }
+
+    def targets(self, counts: Tally) -> tuple[page.Target, ...]:
+        """Tells of every target what it took, and what the landmarks say that it is worth."""
+        landmarks = self._landmarks()
+        agreement = read_propagation(self.propagation.folder)["held_out_rank_correlation"]
+        takers = self._would_take(landmarks, landmarks.held_out)
+        if self.second_order is not None:
+            # What the second order would do with a landmark of another influence would be another solution.
+            takers = np.full(len(takers), -1)
+        taken = self._takers(landmarks)
+        names = self.selection.allocated.ranking.targets
+        facts = self.second_order.facts()["targets"] if self.second_order is not None else {}
+        shared = {name: own["shared_with_first_order"] for name, own in facts.items()}
+        return tuple(
+            page.Target(
+                name=name,
+                selected_documents=counts[f"target/{name}/documents"],
+                selected_tokens=counts[f"target/{name}/tokens"],
+                influence=landmarks.influence[:, number],
+                tokens=landmarks.tokens,
+                held_out=landmarks.held_out[:, number],
+                would_take=takers == number,
+                agreement=agreement[name],
+                taken=taken == number,
+                shared=shared.get(name),
+            )
+            for number, name in enumerate(names)
+        )
+
+    def halves(self) -> dict[str, float | None]:
+        """How well the landmarks' influence on the two halves of each target's texts agrees."""
+        return dict(read_propagation(self.propagation.folder)["halves"])
+
+    def best(self) -> dict[str, tuple[page.Example, ...]]:
+        """Reads the landmarks of the highest influence on each target."""
+        names = self.selection.allocated.ranking.targets
+        number = max(_LEAST_SHOWN, _SHOWN_EXAMPLES // len(names))
+        columns = zip(names, self._landmarks().influence.T, strict=True)
+        return {name: self._examples(own, highest(own, number)) for name, own in columns}
+
+    def worst(self) -> tuple[page.Example, ...]:
+        """Reads the landmarks of the lowest influence on the target that gains most from each."""
+        influence = self._landmarks().influence.max(axis=1)
+        return self._examples(influence, highest(-influence, _SHOWN_EXAMPLES))
+
+    def _examples(self, influence: np.ndarray, landmarks: np.ndarray) -> tuple[page.Example, ...]:
+        known = self._landmarks()
+        is_selected = self._takers(known) >= 0
+        return tuple(
+            page.Example(
+                example_id=known.example_ids[at],
+                text=self._text(int(known.groups[at]), known.keys[at])[:_SHOWN_CHARACTERS],
+                influence=float(influence[at]),
+                tokens=int(known.tokens[at]),
+                is_selected=bool(is_selected[at]),
+            )
+            for at in landmarks.tolist()
+        )
+
+    def _takers(self, landmarks: ScoredLandmarks) -> np.ndarray:
+        """The target that took each landmark, -1 for none, int64 [n]."""
+        if self.second_order is not None:
+            return self.second_order.takers(landmarks.keys)
+        # In single precision, as the corpus is ranked.
+        return self._would_take(landmarks, landmarks.influence.astype(np.float32))
+
+    def _would_take(self, landmarks: ScoredLandmarks, influence: np.ndarray) -> np.ndarray:
+        """The target that takes each landmark if it has some influence, -1 for none, int64 [n]."""
+        takers = self.selection.would_take(influence, landmarks.keys, self.corpus.seed)
+        return np.where(landmarks.tokens <= self.corpus.longest(), takers, -1)
+
+    def _landmarks(self) -> ScoredLandmarks:
+        folder = self.propagation.folder
+        return cached(("scored landmarks", folder), lambda: read_scored_landmarks(folder))
+
+    def _text(self, group: int, key: Any) -> str:
+        table = read_landmarks(self.propagation.landmarks_dir, group, ["key", "text"])
+        row = np.flatnonzero(table.column("key").to_numpy() == key)[0]
+        return str(table.column("text")[int(row)].as_py())
+
+
+def _in_manifest(target: page.Target) -> dict[str, Any]:
+    contrast = comparison.compare_target(target)
+    num_exact = 0 if target.taken is None else int(target.taken.sum())
+    return {
+        "documents": target.selected_documents,
+        "tokens": target.selected_tokens,
+        "held_out_rank_correlation": target.agreement,
+        "influence": {
+            "random_mean": _mean(comparison.stratified_mean(comparison.landmarks(target), None)),
+            "selected_mean": contrast.selection.mean if contrast is not None else None,
+        },
+        "landmarks": num_exact,
+        "predicted": target.selected_documents - num_exact,
+    }
+
+
+def _mean(estimate: comparison.Estimate | None) -> float | None:
+    return estimate.mean if estimate is not None and math.isfinite(estimate.mean) else None

@@ -1,0 +1,234 @@
+"""How landmarks' gradients interact in a target's loss: exact products with its Gauss-Newton matrix.
+
+What a step on an example's gradient gains depends on which steps are taken with it: two examples that teach the same are
+worth less than twice one.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from beam_quad import archives, seeding
+from beam_quad.additive import Tally
+from beam_quad.distillation import KernelRidge
+from beam_quad.distillation.shortlist import landmark_interactions
+from beam_quad.gradients.hessian import curvature_products
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block, find_blocks
+from beam_quad.gradients.windows import Documents
+from beam_quad.io import aligned, files
+from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient, tensors
+from beam_quad.stages.base import ModelTask
+from beam_quad.stages.cache import cached
+from beam_quad.stages.distillation.landmarks import landmark_groups, read_landmarks, scores_path
+from beam_quad.stages.influence.curvature import FitQueryVectors, read_groups
+from beam_quad.stages.read.corpus import read_json, write_json
+from beam_quad.stages.read.texts import Query
+
+_LANDMARKS_PER_PIECE = 16
+# Vectors of all tracked entries that are held at a time, and entries in all of them: 1 GB of float32, and some copies.
+_DENSE_VECTORS = 8
+_DENSE_ENTRIES = 1 << 28
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractionLandmarks:
+    """The landmarks whose interactions are exact: the first in the order of the draw that have scores, by reference.
+
+    Args:
+      landmarks_dir: Folder of `GatherLandmarks`.
+      scores_dir: Folder of the landmarks' scores.
+      number: How many; all where there are fewer.
+    """
+
+    landmarks_dir: str
+    scores_dir: str
+    number: int
+
+    def table(self) -> pa.Table:
+        """Reads `key`, `text` and `embedding`, by ascending key; once per process."""
+        return cached(("interaction landmarks", self), self._read)
+
+    def ridge(self, bandwidth: float, ridge: float) -> KernelRidge:
+        """Makes the regression that propagates from these landmarks alone; it has no targets of its own."""
+        table = self.table()
+        embeddings = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
+        keys, nothing = table.column("key").to_numpy(), np.zeros((table.num_rows, 1))
+        return KernelRidge.fit(embeddings, nothing, keys, ridge=ridge, bandwidth=bandwidth)
+
+    def _read(self) -> pa.Table:
+        tables: list[pa.Table] = []
+        left = self.number
+        for group in landmark_groups(self.landmarks_dir):
+            if left <= 0:
+                break
+            scored = aligned.read_columns(scores_path(self.scores_dir, group), ["key"])["key"]
+            table = read_landmarks(self.landmarks_dir, group, ["key", "text", "embedding"])
+            table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), scored)))
+            tables.append(table.slice(0, left))
+            left -= tables[-1].num_rows
+        return pa.concat_tables(tables).sort_by("key")
+
+
+@dataclasses.dataclass
+class InteractLandmarks(ModelTask):
+    """Computes the exact interactions of landmarks in each target's loss, G_L H_T G_Lᵀ, some rows at a time.
+
+    Takes (target, first row) and gives counts. H_T is the Gauss-Newton matrix of some of the target's texts. Where the
+    target's vector has the inverse curvature P applied to it, training is taken to step along P g, and H_T becomes
+    P H_T P; it is divided by the norm that the target's vector is divided by. A row is one product, P H_T P g, and the
+    products of all landmarks' gradients with it, which are had as scores are. Nothing is sketched: the noise of sketches is
+    not that of a symmetric matrix, and P makes much of it.
+
+    Args:
+      landmarks: The landmarks.
+      vectors: How the targets' vectors were made.
+      num_texts: Texts of each target that make up its curvature, drawn by hash.
+      folder: Where the rows go.
+    """
+
+    landmarks: InteractionLandmarks
+    vectors: FitQueryVectors
+    num_texts: int
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "InteractLandmarks"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "interactions.json")
+
+    @property
+    def model_key(self) -> str:
+        return self.vectors.model_key
+
+    @property
+    def device(self) -> str:
+        return self.vectors.device
+
+    def load(self) -> Proxy:
+        return self.vectors.load()
+
+    def pieces(self) -> list[tuple[int, int]]:
+        rows = range(0, self.landmarks.table().num_rows, _LANDMARKS_PER_PIECE)
+        return [(target, first) for target in range(len(self.vectors.query)) for first in rows]
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (files.join(self.folder, "rows"),)
+
+    def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
+        return (_rows_path(self.folder, *piece),)
+
+    def read(self, piece: tuple[int, int]) -> Tally:
+        found = archives.parse(files.read_bytes(self.paths(piece)[0]))
+        return self._tally(piece, int(found["num_texts"]))
+
+    def do(self, piece: tuple[int, int], model: Proxy) -> Tally:
+        target, first = piece
+        texts = self.landmarks.table().column("text").to_pylist()
+        documents = self._documents(model, self.vectors.query[target])
+        blocks = find_blocks(model.model, self.vectors.fit.layers)
+        step = min(
+            _DENSE_VECTORS, max(1, _DENSE_ENTRIES // sum(math.prod(b.shape) for b in blocks))
+        )
+        own = texts[first : first + _LANDMARKS_PER_PIECE]
+        parts = [
+            self._interact(model, blocks, documents, own[start : start + step], texts)
+            for start in range(0, len(own), step)
+        ]
+        rows, norms = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rows /= read_groups(self.vectors.folder)[self.vectors.query[target].name]["norm"]
+        num_texts = len(documents.loss_tokens)
+        made = archives.dump(rows=rows, norms=norms, num_texts=num_texts)
+        files.write_once(self.paths(piece)[0], made)
+        return self._tally(piece, num_texts)
+
+    def finish(self, total: Tally) -> None:
+        texts = {q.name: total[f"texts/{target}"] for target, q in enumerate(self.vectors.query)}
+        write_json(self.artifact, {"landmarks": self.landmarks.table().num_rows, "texts": texts})
+
+    def _tally(self, piece: tuple[int, int], num_texts: int) -> Tally:
+        target, first = piece
+        return Tally({f"texts/{target}": num_texts if first == 0 else 0})
+
+    def _documents(self, proxy: Proxy, query: Query) -> Documents:
+        """Draws texts that predict a token."""
+        texts = query.read().texts
+        order = seeding.lowest(self.vectors.fit.seed, "interaction text", seeding.keys(texts))
+        documents = proxy.read([texts[int(i)] for i in order])
+        drawn = np.flatnonzero(documents.loss_tokens)[: self.num_texts]
+        return documents.take(drawn.tolist())
+
+    def _interact(
+        self,
+        proxy: Proxy,
+        blocks: Sequence[Block],
+        documents: Documents,
+        own: Sequence[str],
+        texts: Sequence[str],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Computes the rows of some landmarks, whose gradients have norm 1 while those of all texts have not.
+
+        Returns:
+          The rows, float64 [num_own, num_texts], and the norms of the own gradients, float64 [num_own].
+        """
+        gradients = [query_gradient(proxy, blocks, [text]).gradients for text in own]
+        norms = [tensors.norm(gradient) for gradient in gradients]
+        steps = [
+            {name: block / norm for name, block in gradient.items()}
+            for gradient, norm in zip(gradients, norms, strict=True)
+        ]
+        self._precondition(steps, proxy.device)
+        curved = curvature_products(proxy, blocks, documents, steps).mean()
+        self._precondition(curved, proxy.device)
+        vectors = {str(number): vector for number, vector in enumerate(curved)}
+        return InfluenceScorer(proxy, blocks, vectors).score(texts).T, np.array(norms)
+
+    def _precondition(self, vectors: list[dict[str, torch.Tensor]], device: torch.device) -> None:
+        """Applies in place the inverse curvature that the targets' vectors have applied to them."""
+        if self.vectors.kind == "identity":
+            return
+        # One input's eigenvectors at a time, as for the targets' vectors.
+        for source in read_json(files.join(self.vectors.curvature_dir, "covariances.json"))[
+            "inputs"
+        ]:
+            curvature = _on(self.vectors.curvature_of(source), device)
+            for own in vectors:
+                own |= curvature.precondition({block: own[block] for block in curvature.blocks})
+
+
+def read_interactions(task: InteractLandmarks, target: int) -> np.ndarray:
+    """Reads Q_L = (1/l) G_L H_T G_Lᵀ of a target, float64 [l, l], landmarks by ascending key."""
+    found = [
+        archives.parse(files.read_bytes(task.paths(piece)[0]))
+        for piece in task.pieces()
+        if piece[0] == target
+    ]
+    rows, norms = (np.concatenate([part[name] for part in found]) for name in ("rows", "norms"))
+    return landmark_interactions(rows, norms)
+
+
+def _on(curvature: Curvature, device: torch.device) -> Curvature:
+    moved = {
+        name: dataclasses.replace(
+            block,
+            gradient_vectors=block.gradient_vectors.to(device),
+            activation_vectors=block.activation_vectors.to(device),
+            eigenvalues=block.eigenvalues.to(device),
+        )
+        for name, block in curvature.blocks.items()
+    }
+    return Curvature(moved)
+
+
+def _rows_path(folder: str, target: int, first: int) -> str:
+    return files.join(folder, "rows", f"{target:03d}-{first:05d}.npz")

@@ -1,0 +1,311 @@
+"""Second order: what landmarks' interactions say of a shortlist of the first order, and weights that know it.
+
+References:
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import archives
+from beam_quad.additive import Tally
+from beam_quad.columns import look_up
+from beam_quad.distillation import (
+    Interactions,
+    KernelRidge,
+    cut_support,
+)
+from beam_quad.distillation.shortlist import list_length, share_weights, solve_list
+from beam_quad.errors import UsageError
+from beam_quad.io import aligned, files
+from beam_quad.records import Budget, Split
+from beam_quad.selection import NUM_LEVELS, Kept
+from beam_quad.stages.base import GroupedTask, Task
+from beam_quad.stages.cache import cached
+from beam_quad.stages.distillation.allocate import DistilledSelection
+from beam_quad.stages.distillation.interactions import (
+    InteractionLandmarks,
+    InteractLandmarks,
+    read_interactions,
+)
+from beam_quad.stages.distillation.propagate import load_ridge, load_unscorable, read_influence
+from beam_quad.stages.read.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.stages.write.budget import load_search
+
+# The shortlists of all targets; 40 MB in all with 256 landmarks, and a second to solve.
+SHORTLIST = Budget(20_000, "examples")
+_COEFFICIENT_DTYPE = np.dtype(np.float64)
+# What the manifest says of a target's solution.
+_FACTS = (
+    "eta",
+    "regularization",
+    "was_raised",
+    "active_sets",
+    "single_changes",
+    "shortlist",
+    "shared_with_first_order",
+)
+
+
+@dataclasses.dataclass
+class GatherShortlist(GroupedTask):
+    """Brings together what the solution needs to know of each target's shortlist: numbers, and no text.
+
+    Takes splits. Each example is on the list of the target that would take it next; of its place among the landmarks
+    there are the coefficients by which interactions are propagated.
+
+    Args:
+      corpus: The corpus, embedded.
+      first: The selection of the first order.
+      landmarks: The landmarks whose interactions are exact.
+      cut_dir: Folder of the last `CutBudget` of `SHORTLIST`.
+      folder: Where the targets' lists go.
+    """
+
+    corpus: Corpus
+    first: DistilledSelection
+    landmarks: InteractionLandmarks
+    cut_dir: str
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "GatherShortlist"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "shortlist.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        if self._floor() > self.first.floor():
+            raise UsageError(
+                f"--order=2 solves for at most {SHORTLIST.amount:,} examples, and the first order selects more; "
+                f"lower --budget_{self.first.budget.unit}, or pass --order=1"
+            )
+        return self.corpus.splits()
+
+    def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
+        rows = self.corpus.rows(piece)
+        influence = read_influence(self.first.allocated.ranking.folder, piece)
+        packed = self.first.allocated.ranking.of(influence, rows.keys, self.corpus.seed)
+        order = self.first.allocated.of(packed, rows.keys)[:, 0]
+        is_example = self.first.allocated.ranking.is_example(self.corpus, rows)
+        at = np.flatnonzero(is_example & (order >= self._floor()))
+        if not len(at):
+            return
+        takers = self.first.allocated.takers(packed[at], rows.keys[at])
+        path = piece_path(self.corpus.embeddings_dir or "", piece)
+        coefficients = self._ridge().coefficients(aligned.read_some_embeddings(path, at))
+        for target in np.unique(takers):
+            own = takers == target
+            table = {
+                "key": pa.array(rows.keys[at[own]]),
+                "priority": pa.array(order[at[own]]),
+                "tokens": pa.array(rows.tokens[at[own]]),
+                "influence": pa.array(influence[at[own], target]),
+                "coefficients": aligned.vector_column(coefficients[own], _COEFFICIENT_DTYPE),
+            }
+            yield int(target), aligned.pack(pa.table(table))
+
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        # By key where priorities are equal, so that the order of the parts does not matter.
+        order = [("priority", "descending"), ("key", "ascending")]
+        table = aligned.unpack(parts).sort_by(order).combine_chunks()
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        aligned.write_table(_shortlist_path(self.folder, group), table.schema, columns)
+        taken = table.column("priority").to_numpy() >= self.first.floor()
+        return Tally({f"shortlist/{group}": table.num_rows, f"taken/{group}": int(taken.sum())})
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, total.counts if total else {})
+
+    def _floor(self) -> np.uint64:
+        return load_search(self.cut_dir, NUM_LEVELS - 1, SHORTLIST).floors[0]
+
+    def _ridge(self) -> KernelRidge:
+        whole = load_ridge(self.first.propagation_dir)
+        return cached(
+            ("interaction ridge", self.landmarks, self.first.propagation_dir),
+            lambda: self.landmarks.ridge(whole.bandwidth, whole.ridge),
+        )
+
+
+@dataclasses.dataclass
+class SolveSecondOrder(Task):
+    """Solves for the weights of each target's shortlist, and cuts what has a weight where the budget is met.
+
+    Takes numbers of targets and gives counts. A target's list ends at `shortlist` times what it takes in the first
+    order, and it takes as much again as there: what has the largest weight first. η is in units of the step that lowers the
+    target's loss the most along its selection of the first order.
+
+    Args:
+      shortlist: The lists, with the selection of the first order.
+      interactions: The landmarks' interactions.
+      eta: η; 0 is the first order, 1 the Newton step.
+      times: Length of a target's list, over what it takes.
+      folder: Where the targets' solutions, `selection.parquet` and `second_order.json` go.
+    """
+
+    shortlist: GatherShortlist
+    interactions: InteractLandmarks
+    eta: float
+    times: int
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return "SolveSecondOrder"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "second_order.json")
+
+    def pieces(self) -> list[int]:
+        return [target for target, taken in enumerate(self._taken()) if taken]
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.folder,)
+
+    def paths(self, piece: int) -> tuple[str, ...]:
+        return (self._path(piece),)
+
+    def read(self, piece: int) -> Tally:
+        return Tally({"targets": 1})
+
+    def do(self, piece: int, model: Any) -> Tally:
+        first = self.shortlist.first
+        found = read_shortlist(self.shortlist.folder, piece)
+        amounts = first.budget.amounts(found["tokens"])
+        is_taken = found["priority"] >= first.floor()
+        budget = int(amounts[is_taken].sum())
+        at = slice(list_length(amounts, budget, self.times))
+        amounts, p = amounts[at], found["influence"][at]
+        interactions = Interactions.propagate(
+            found["coefficients"][at],
+            read_interactions(self.interactions, piece),
+            self._num_examples(),
+        )
+        total = self._num_examples() * self._taken()[piece] / sum(self._taken())
+        result = solve_list(p, amounts, is_taken[at], interactions, budget, total, self.eta)
+        order, solved = result.order, result.solved
+        solution = {
+            "key": found["key"][at][order],
+            "weight": solved.weights[order],
+            "amount": amounts[order],
+            "budget": budget,
+            "eta": result.eta,
+            "regularization": solved.regularization,
+            "was_raised": solved.was_raised,
+            "active_sets": solved.num_active_sets,
+            "single_changes": solved.num_changes,
+            "shortlist": len(p),
+            "shared_with_first_order": result.num_shared,
+        }
+        files.write_once(self._path(piece), archives.dump(**solution))
+        return Tally({"targets": 1})
+
+    def finish(self, total: Tally | None) -> None:
+        solutions = {
+            target: archives.parse(files.read_bytes(self._path(target))) for target in self.pieces()
+        }
+        self._write_selection(solutions)
+        names = self.shortlist.first.allocated.ranking.targets
+        facts = {
+            names[target]: {name: solution[name].item() for name in _FACTS}
+            for target, solution in solutions.items()
+        }
+        write_json(self.artifact, {**read_json(self.interactions.artifact), "targets": facts})
+
+    def _write_selection(self, solutions: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        numbers = cut_support(
+            [own["amount"] for own in solutions.values()],
+            [int(own["budget"]) for own in solutions.values()],
+            self.shortlist.first.budget.amount,
+        )
+        supports = [own["weight"] for own in solutions.values()]
+        weights = share_weights(supports, numbers, self._num_examples())
+        keys, targets = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for (target, solution), number in zip(solutions.items(), numbers, strict=True):
+            keys.append(solution["key"][:number])
+            targets.append(np.full(number, target))
+        whole = {
+            "key": np.concatenate(keys),
+            "target": np.concatenate(targets),
+            "weight": np.concatenate([np.zeros(0), *weights]),
+        }
+        order = np.argsort(whole["key"])
+        types = (pa.uint64(), pa.int64(), pa.float64())
+        schema = pa.schema(list(zip(whole, types, strict=True)))
+        columns = {name: own[order] for name, own in whole.items()}
+        aligned.write_table(_selection_path(self.folder), schema, columns)
+
+    def _num_examples(self) -> int:
+        """Examples of the corpus that can be selected."""
+        unscorable = load_unscorable(self.shortlist.first.propagation_dir)
+        return self.shortlist.corpus.num_usable() - len(unscorable)
+
+    def _taken(self) -> list[int]:
+        """How many examples each target takes in the first order."""
+        counts = Tally(read_json(self.shortlist.artifact))
+        return [counts[f"taken/{target}"] for target in range(len(self.interactions.vectors.query))]
+
+    def _path(self, target: int) -> str:
+        return files.join(self.folder, f"target-{target:03d}.npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondOrderSelection:
+    """What has a weight of the second order, until the budget is met.
+
+    Args:
+      first: The selection of the first order, which knows what influence is.
+      folder: Folder of `SolveSecondOrder`.
+    """
+
+    first: DistilledSelection
+    folder: str
+
+    def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
+        influence = read_influence(self.first.allocated.ranking.folder, split)
+        takers = np.where(rows.usable, self.takers(rows.keys), -1)
+        return self.first.kept(rows, influence, takers)
+
+    def of(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Weighs the rows of a split: float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
+        solution = self._solution()
+        weights = look_up(solution["key"], solution["weight"], rows.keys, 0.0)
+        return np.where(rows.usable, weights, 0.0)
+
+    def takers(self, keys: np.ndarray) -> np.ndarray:
+        """The target that takes each example, by key, -1 for none, int64 [n]."""
+        solution = self._solution()
+        return look_up(solution["key"], solution["target"], keys, -1)
+
+    def facts(self) -> dict[str, Any]:
+        """How the weights were found, for the manifest."""
+        return read_json(files.join(self.folder, "second_order.json"))
+
+    def _solution(self) -> dict[str, np.ndarray]:
+        path = _selection_path(self.folder)
+        return cached(("second order", path), lambda: aligned.read_columns(path))
+
+
+def read_shortlist(folder: str, target: int) -> dict[str, np.ndarray]:
+    """Reads a target's shortlist, best first: `key`, `priority`, `tokens`, `influence`, `coefficients` [n, landmarks]."""
+    table = aligned.read_table(_shortlist_path(folder, target))
+    coefficients = aligned.unpack_vectors(table.column("coefficients"), _COEFFICIENT_DTYPE)
+    numbers = table.drop(["coefficients"])
+    columns = {name: numbers.column(name).to_numpy() for name in numbers.column_names}
+    return {**columns, "coefficients": coefficients}
+
+
+def _shortlist_path(folder: str, target: int) -> str:
+    return files.join(folder, f"target-{target:03d}.parquet")
+
+
+def _selection_path(folder: str) -> str:
+    return files.join(folder, "selection.parquet")

@@ -1,0 +1,1 @@
+"""Curvature, query vectors, and the score of each row."""

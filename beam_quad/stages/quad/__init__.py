@@ -1,0 +1,1 @@
+"""Blocks, candidates, rounds of the bandit, and what they select."""

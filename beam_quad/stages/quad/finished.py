@@ -1,0 +1,209 @@
+"""What a finished bandit has to say, for the manifest and the report."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.additive import Tally
+from beam_quad.bandit import BanditState, shortfall_message
+from beam_quad.bandit.state import scored_by_round
+from beam_quad.io import aligned
+from beam_quad.reporting import data as page
+from beam_quad.reporting.comparison import stratified_mean
+from beam_quad.selection import cluster_weighted_mean, weighted_mean
+from beam_quad.selection.shown import extremes, highest
+from beam_quad.stages.quad.candidates import (
+    has_candidates,
+    load_blocks,
+    read_cluster,
+    read_text,
+)
+from beam_quad.stages.quad.rounds import Bandit
+from beam_quad.stages.quad.select import BanditSelection
+
+_SHOWN_EXAMPLES = 8
+_SHOWN_CHARACTERS = 2000
+_TYPICAL_TEXTS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedBandit:
+    """A bandit that has played, by reference.
+
+    Args:
+      bandit: The bandit.
+      num_rounds: Rounds that were run, the pilot included.
+      selection: What follows from it.
+    """
+
+    bandit: Bandit
+    num_rounds: int
+    selection: BanditSelection
+
+    @property
+    def state(self) -> BanditState:
+        """Where it ended."""
+        return self.bandit.state(self.num_rounds)
+
+    def round_paths(self) -> list[str]:
+        """Where the scores of its rounds lie."""
+        return [self.bandit.round_path(number) for number in range(self.num_rounds)]
+
+    def num_scored(self) -> int:
+        """How many examples it scored."""
+        return len(self.bandit.scored(self.num_rounds)["key"])
+
+    def shortfall(self) -> str | None:
+        """Says what is missing to the budget, and which option mends it; None where the budget is met.
+
+        Examples that are accepted one by one meet it from below, by less than an example.
+        """
+        tokens = self.selection.accepted_tokens(self.state)
+        state = dataclasses.replace(self.state, accepted_tokens=tokens)
+        return shortfall_message(self.bandit.sized_policy(), self.bandit.blocks(), state)
+
+    def manifest(self, counts: Tally) -> dict[str, Any]:
+        """Makes its part of the manifest.
+
+        Args:
+          counts: What was written, by name; of it, the selected tokens of each cluster.
+        """
+        state, scores = self.state, self.scores()
+        blocks = self.bandit.blocks()
+        corpus_tokens = blocks.per_cluster(blocks.tokens)
+        selected = {c: counts[f"cluster/{c}/tokens"] for c in range(len(corpus_tokens))}
+        # As the report's headline: the accepted blocks' own scores are what had them accepted.
+        cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
+        return {
+            "stop_reason": state.stop_reason,
+            "rounds": len(state.log),
+            "clusters": int(blocks.num_clusters),
+            "influence": {
+                "selected_mean": cautious.mean if cautious else _mean(scores.selected),
+                **self._held_out_mean(selected),
+                "random_mean": _random_mean(scores.pilot, corpus_tokens),
+                "scored_mean": _mean(scores.scored),
+                "within_cluster_deviation": state.deviation,
+                "tau": state.tau if state.tau is not None and math.isfinite(state.tau) else None,
+            },
+        }
+
+    def scores(self) -> page.Scores:
+        """Reads all scores, and which of them are in the selection and in the pilot."""
+        scored = self.bandit.scored(self.num_rounds)
+        return page.Scores(
+            scored=_sample(scored, np.ones(len(scored["key"]), bool)),
+            selected=_sample(scored, self._stands_for_selection(scored)),
+            pilot=_sample(scored, scored["round"] == 0),
+            is_census=self.selection.is_census,
+        )
+
+    def arms(self) -> tuple[page.Arm, ...]:
+        """Tells of every arm that was pulled."""
+        arms = self.state.arms
+        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        return tuple(
+            page.Arm(
+                cluster_id=int(c),
+                num_blocks=int(num[c]),
+                pulls=int(arms.pulls[c]),
+                accepted=int(arms.accepted_blocks[c]),
+                mean_influence=float(arms.mean_influence[c]),
+                tokens=int(arms.tokens[c]),
+            )
+            for c in arms.cluster_id
+            if arms.pulls[c]
+        )
+
+    def rounds(self, seconds: Mapping[str, float]) -> tuple[page.Round, ...]:
+        """Tells of every round.
+
+        Args:
+          seconds: How long each stage took, by name.
+        """
+        log = self.state.log
+        return tuple(
+            page.Round(
+                number=record.round,
+                tau=record.tau,
+                pulls=record.num_pulls,
+                accepted=record.num_accepted,
+                scored=scored,
+                accepted_tokens=record.accepted_tokens,
+                seconds=seconds.get(f"Round{record.round}" if record.round else "Pilot"),
+            )
+            for record, scored in zip(log, scored_by_round(log), strict=True)
+        )
+
+    def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
+        """Reads the examples of the highest and of the lowest influence."""
+        scored = self.bandit.scored(self.num_rounds)
+        best, worst = extremes(scored["influence"], _SHOWN_EXAMPLES)
+        is_selected = self.selection.is_selected(scored)
+
+        def example(at: int) -> page.Example:
+            cluster = int(scored["cluster"][at])
+            text = read_text(self.bandit.blocks_dir, cluster, int(scored["key"][at]))
+            return page.Example(
+                example_id=str(scored["example_id"][at]),
+                text=text[:_SHOWN_CHARACTERS],
+                influence=float(scored["influence"][at]),
+                tokens=int(scored["tokens"][at]),
+                cluster_id=cluster,
+                is_selected=bool(is_selected[at]),
+            )
+
+        return tuple(example(int(at)) for at in best), tuple(example(int(at)) for at in worst)
+
+    def typical_texts(self, cluster: int) -> list[str]:
+        """Reads the candidates that are nearest to a cluster's center."""
+        if not has_candidates(self.bandit.blocks_dir, cluster):
+            return []
+        table = read_cluster(self.bandit.blocks_dir, cluster, ["similarity", "text"])
+        nearest = highest(table.column("similarity").to_numpy(), _TYPICAL_TEXTS)
+        texts = table.column("text").take(pa.array(nearest)).to_pylist()
+        return [text[:_SHOWN_CHARACTERS] for text in texts]
+
+    def group_influence(self) -> list[np.ndarray]:
+        """Reads the pilot's scores under each query group, float64 [n] in the order of the examples' keys."""
+        table = aligned.read_table(self.bandit.round_path(0))
+        if not table.num_rows:
+            return []
+        kept = np.flatnonzero(self.bandit.is_candidate(table.column("tokens").to_numpy()))
+        order = kept[np.argsort(table.column("key").to_numpy()[kept], kind="stable")]
+        values = np.array(table.column("group_influence").to_pylist(), np.float64)
+        return list(values.reshape(table.num_rows, -1)[order].T)
+
+    def _held_out_mean(self, selected: dict[int, int]) -> dict[str, float]:
+        """Estimates the selection's mean without bias where the choice within clusters is by prediction."""
+        if self.selection.would_be_selected(self.bandit.scored(self.num_rounds)) is None:
+            return {}
+        estimate = stratified_mean(self.scores().selected, selected)
+        return {"selected_mean_held_out": estimate.mean} if estimate else {}
+
+    def _stands_for_selection(self, scored: dict[str, np.ndarray]) -> np.ndarray:
+        """Which scored examples stand for the selection."""
+        would_be = self.selection.would_be_selected(scored)
+        return self.selection.is_selected(scored) if would_be is None else would_be
+
+
+def _sample(scored: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSample:
+    kept = kept & np.isfinite(scored["influence"])
+    return page.ScoredSample(
+        scored["influence"][kept], scored["tokens"][kept], scored["cluster"][kept].astype(np.int64)
+    )
+
+
+def _mean(sample: page.ScoredSample) -> float | None:
+    return weighted_mean(sample.influence, sample.tokens)
+
+
+def _random_mean(sample: page.ScoredSample | None, cluster_tokens: np.ndarray) -> float | None:
+    """What a random draw would have on average, by the pilot."""
+    if sample is None:
+        return None
+    return cluster_weighted_mean(sample.influence, sample.tokens, sample.cluster_id, cluster_tokens)

@@ -1,0 +1,342 @@
+"""The bandit's rounds: one stage each, unrolled into the chain."""
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
+from beam_quad.bandit.scored import pulls_of
+from beam_quad.columns import run_bounds
+from beam_quad.errors import IntegrityError
+from beam_quad.io import aligned, files
+from beam_quad.scoring.groups import combine_scores, standardised_weights
+from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
+from beam_quad.stages.base import timing_path
+from beam_quad.stages.cache import cached
+from beam_quad.stages.influence.score import InfluenceScoring, Scorer, Scoring, ScoringTask
+from beam_quad.stages.quad.candidates import (
+    group_of,
+    load_blocks,
+    load_passed_over,
+    load_samples_per_pull,
+    read_cluster,
+    read_pull_keys,
+)
+from beam_quad.stages.read.prefetch import prefetched
+
+_SCORES = pa.schema(
+    [
+        pa.field("pull_key", pa.string()),
+        pa.field("example_id", pa.string()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("scores", pa.list_(pa.float64())),
+    ]
+)
+
+ROUND_SCHEMA = pa.schema(
+    [
+        pa.field("cluster", pa.int32()),
+        pa.field("block", pa.int32()),
+        pa.field("example_id", pa.string()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("influence", pa.float64()),
+        pa.field("group_influence", pa.list_(pa.float64())),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandit:
+    """The bandit of a run, by reference: its policy, and where its arms and rounds are stored.
+
+    A round's scores and what was decided on them are two files: `RunRound.finish` writes both, and everything after it
+    reads them.
+
+    Args:
+      policy: Its rules; `samples_per_pull` is read from the blocks.
+      blocks_dir: Folder of `CountBlocks` and `GatherCandidates`.
+      folder: Where the rounds go; folder of `CountPassedOver`.
+    """
+
+    policy: QuadPolicy
+    blocks_dir: str
+    folder: str
+
+    def round_path(self, number: int) -> str:
+        """Where the scores of a round are stored."""
+        return files.join(self.folder, f"round-{number:02d}.parquet")
+
+    def decision_path(self, number: int) -> str:
+        """Where it is stored what a round accepted, and what comes next."""
+        return files.join(self.folder, f"decision-{number:02d}.npz")
+
+    def sized_policy(self) -> QuadPolicy:
+        """The policy, with the size of a pull that the corpus asked for."""
+        samples, _ = load_samples_per_pull(self.blocks_dir)
+        return dataclasses.replace(self.policy, samples_per_pull=samples)
+
+    def decide(self, number: int) -> BanditState:
+        """Decides what a round that was scored gives and what comes next, exactly, from the scores of all rounds so far."""
+        scores = [self._scores(earlier) for earlier in range(number + 1)]
+        return replay(self.sized_policy(), self.blocks(), scores)
+
+    def pulls(self, number: int) -> tuple[tuple[int, int], ...]:
+        """The pulls (cluster, block) of a round: as the round before decided, and every arm's first block in the pilot."""
+        if number:
+            return self._decision(number - 1).pulls
+        return replay(self.sized_policy(), self.blocks(), []).pulls
+
+    def state(self, num_rounds: int) -> BanditState:
+        """Reads where the bandit stands after its first rounds, at least one; once per process."""
+
+        def read() -> BanditState:
+            return BanditState.joined([self._decision(number) for number in range(num_rounds)])
+
+        return cached(("state", self.folder, num_rounds), read)
+
+    def _decision(self, number: int) -> BanditState:
+        return BanditState.from_bytes(files.read_bytes(self.decision_path(number)))
+
+    def blocks(self) -> Blocks:
+        """What the blocks hold that can be selected."""
+        blocks, (_, passed_over) = load_blocks(self.blocks_dir), self._passed_over()
+        return blocks if passed_over is None else blocks.without(passed_over)
+
+    def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
+        """The scored examples that can be selected; otherwise as `all_scored`."""
+        table = self.all_scored(num_rounds)
+        kept = self.is_candidate(table["tokens"])
+        return {name: column[kept] for name, column in table.items()}
+
+    def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
+        """Which scored examples are not too long to be selected, bool [n]."""
+        longest, _ = self._passed_over()
+        return np.asarray(tokens <= longest)
+
+    def _passed_over(self) -> tuple[int, Blocks | None]:
+        return load_passed_over(self.folder)
+
+    def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
+        """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys.
+
+        They depend on no budget in the pilot.
+        """
+        names = ["cluster", "block", "example_id", "key", "tokens", "influence"]
+        rounds = [self._columns(number, names) for number in range(num_rounds)]
+        table = {name: np.concatenate([r[name] for r in rounds]) for name in names}
+        table["round"] = np.repeat(np.arange(num_rounds), [len(r["key"]) for r in rounds])
+        order = np.argsort(table["key"], kind="stable")
+        return {name: column[order] for name, column in table.items()}
+
+    def _columns(self, number: int, names: list[str]) -> dict[str, np.ndarray]:
+        path = self.round_path(number)
+        return cached(("round", path), lambda: aligned.read_columns(path, names))
+
+    def _scores(self, number: int) -> RoundScores:
+        table = self._columns(
+            number, ["cluster", "block", "example_id", "key", "tokens", "influence"]
+        )
+        return pulls_of(table, self.is_candidate(table["tokens"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pulls:
+    """The pulls of one group of arms in one round: one piece of work, scored by one worker.
+
+    Attributes:
+      group: The group, that is, the file of candidates.
+      arms: (cluster, block, pull key) of each.
+    """
+
+    group: int
+    arms: tuple[tuple[int, int, str], ...]
+
+
+@dataclasses.dataclass
+class RunRound(ScoringTask):
+    """Scores what a round pulls and was not scored before; then decides what it gives, and what the next round pulls.
+
+    Takes `Pulls`, writes one file of scores each, and gives counts. A pull is one batch for the scorer, so that its
+    scores depend on nothing but its own examples, and are reused by whole pulls only.
+
+    Args:
+      bandit: The bandit.
+      round: Number of the round; 0 is the pilot, which pulls every arm once.
+      scoring: What scores the pulls of this round.
+      scores_dir: Where score files are shared by all runs with this scoring.
+      weights: Weight of each query group.
+      combined_path: Where the pilot writes the vector of the groups combined; None with one group.
+    """
+
+    bandit: Bandit
+    round: int
+    scoring: Scoring
+    scores_dir: str
+    weights: tuple[float, ...]
+    combined_path: str | None
+
+    @property
+    def name(self) -> str:
+        return f"Round{self.round}" if self.round else "Pilot"
+
+    @property
+    def artifact(self) -> str:
+        return self.bandit.decision_path(self.round)
+
+    @property
+    def clock(self) -> str:
+        return self.bandit.round_path(self.round)
+
+    def pieces(self) -> list[Pulls]:
+        store = score_store(self.scores_dir)
+        missing: dict[int, list[tuple[int, int, str]]] = {}
+        for cluster, block, key, group in sorted(self._pulls()):
+            if key not in store:
+                missing.setdefault(group, []).append((cluster, block, key))
+        return [Pulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
+
+    def do(self, piece: Pulls, model: Scorer) -> Tally:
+        path = files.join(
+            self.scores_dir, f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet"
+        )
+        num_scored = 0
+        halvings_before = _num_halvings(model)
+        with aligned.table_writer(path, _SCORES) as writer:
+            for key, table, prepared in prefetched(self._prepared(piece, model)):
+                scores = model.score(prepared)
+                writer.write(
+                    {
+                        "pull_key": [key] * table.num_rows,
+                        "example_id": table.column("example_id").to_pylist(),
+                        "key": table.column("key").to_numpy(),
+                        "tokens": table.column("tokens").to_numpy(),
+                        "scores": list(scores),
+                    }
+                )
+                num_scored += table.num_rows
+        halvings = _num_halvings(model) - halvings_before
+        return Tally({"scored": num_scored, "pulls": len(piece.arms), "halvings": halvings})
+
+    def finish(self, total: Tally | None) -> None:
+        store = score_store(self.scores_dir)
+        tables = []
+        for cluster, block, key, _ in sorted(self._pulls()):
+            if key not in store:
+                raise IntegrityError(
+                    f"no scores of block {block} of cluster {cluster} in {self.scores_dir}; "
+                    "were its files deleted while the job ran?"
+                )
+            tables.append(_with_arm(store[key], cluster, block))
+        table = pa.concat_tables(tables) if tables else _EMPTY
+        groups = _matrix(table.column("scores"), len(self.weights) if self.round == 0 else 1)
+        weights = np.ones(1)
+        if self.combined_path is not None and self.round == 0:
+            weights = standardised_weights(self.weights, groups)
+            self._write_combined(weights)
+        columns = {name: table.column(name).combine_chunks() for name in _SCORES.names[1:4]}
+        columns["cluster"] = table.column("cluster").combine_chunks()
+        columns["block"] = table.column("block").combine_chunks()
+        columns["influence"] = combine_scores(groups, weights)
+        columns["group_influence"] = list(groups)
+        aligned.write_table(self.bandit.round_path(self.round), ROUND_SCHEMA, columns)
+        halvings = total["halvings"] if total else 0
+        files.write_once(timing_path(self.clock, "halvings"), str(halvings).encode(), replace=True)
+        decided = self.bandit.decide(self.round).of_round(self.round)
+        files.write_once(self.artifact, decided.to_bytes())
+
+    def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[str, pa.Table, Any]]:
+        for key, table in self._candidates(piece):
+            yield key, table, model.prepare(table.column("text").to_pylist())
+
+    def _candidates(self, piece: Pulls) -> Iterator[tuple[str, pa.Table]]:
+        columns = ["block", "key", "tokens", "example_id", "text"]
+        # The arms come by cluster, and a cluster is read once for all of its blocks.
+        for cluster, arms in itertools.groupby(piece.arms, key=lambda arm: arm[0]):
+            table = read_cluster(self.bandit.blocks_dir, cluster, columns)
+            for _, block, key in arms:
+                yield key, table.filter(pc.equal(table.column("block"), block))
+
+    def _pulls(self) -> list[tuple[int, int, str, int]]:
+        folder = self.bandit.blocks_dir
+        keys = read_pull_keys(folder)
+        return [
+            (cluster, block, keys[cluster, block], group_of(folder, cluster))
+            for cluster, block in self.bandit.pulls(self.round)
+        ]
+
+    def _write_combined(self, weights: np.ndarray) -> None:
+        if self.combined_path is None or not isinstance(self.scoring, InfluenceScoring):
+            return
+        vectors = load_vectors(files.read_bytes(self.scoring.vectors_path))
+        combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
+        with files.writing(self.combined_path) as file:
+            write_vectors(file, {"combined": combined})
+
+
+class ScoreStore:
+    """All scores under a folder by pull key, read once and looked for anew when asked for."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._read: set[str] = set()
+        self._tables: dict[str, pa.Table] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self) -> "ScoreStore":
+        """Reads the files that have come since."""
+        with self._lock:
+            new = sorted({info.path for info in files.find(self._folder)} - self._read)
+            for table in files.in_parallel(aligned.read_table, new):
+                self._add(table)
+            self._read.update(new)
+        return self
+
+    def __contains__(self, pull_key: str) -> bool:
+        return pull_key in self._tables
+
+    def __getitem__(self, pull_key: str) -> pa.Table:
+        return self._tables[pull_key]
+
+    def _add(self, table: pa.Table) -> None:
+        if not table.num_rows:
+            return
+        keys = table.column("pull_key").to_numpy(zero_copy_only=False)
+        for a, b in run_bounds(keys):
+            # Two runs at once may both have scored a pull; the first file by name speaks for it.
+            self._tables.setdefault(keys[a], table.slice(a, b - a))
+
+
+def score_store(folder: str) -> ScoreStore:
+    """The process's view of a folder of scores, up to date."""
+    return cached(("scores", folder), lambda: ScoreStore(folder)).refresh()
+
+
+_EMPTY = pa.schema(
+    [*_SCORES, ROUND_SCHEMA.field("cluster"), ROUND_SCHEMA.field("block")]
+).empty_table()
+
+
+def _with_arm(table: pa.Table, cluster: int, block: int) -> pa.Table:
+    for name, value in (("cluster", cluster), ("block", block)):
+        table = table.append_column(name, pa.array([value] * table.num_rows, pa.int32()))
+    return table
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    values = np.array(column.to_pylist(), np.float64)
+    return values.reshape(len(column), -1) if len(column) else np.zeros((0, width))
+
+
+def _num_halvings(model: Scorer) -> int:
+    # Of a scorer with a proxy; what runs without a model cannot run out of its memory.
+    return int(getattr(model, "num_halvings", 0))

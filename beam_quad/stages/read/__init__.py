@@ -1,0 +1,1 @@
+"""The input: its rows, embeddings, sampled texts and repeated ids."""

@@ -1,0 +1,95 @@
+"""Stage 2, with an id column only: finds rows whose id was seen before, by a shuffle of hashes."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.columns import find_repeats
+from beam_quad.errors import IntegrityError
+from beam_quad.io import aligned, files
+from beam_quad.records import Split
+from beam_quad.stages.base import RegroupedTask
+from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path, write_json
+
+# An element is the hashes of one split in one bucket: 256 buckets hold 10^9 ids in 28 GB, 110 MB each.
+_NUM_BUCKETS = 256
+_KEYS = np.dtype([("high", "<u8"), ("low", "<u8"), ("split", "<u4"), ("row", "<u8")])
+_DUPLICATES = pa.schema([pa.field("row", pa.int64())])
+
+
+@dataclasses.dataclass
+class FindDuplicateIds(RegroupedTask):
+    """Writes, for each split that has any, the rows whose id stands at an earlier (shard, row).
+
+    Takes splits; what crosses the shuffle are 128-bit hashes of the ids, packed by split and bucket: that two of 10^9
+    ids share one by chance has probability 10^-21. Rows of unreadable shards do not count as seen.
+
+    Args:
+      corpus: Where to read and write; its `duplicates_dir` must be set.
+    """
+
+    corpus: Corpus
+
+    @property
+    def name(self) -> str:
+        return "FindDuplicateIds"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self._folder, "done.json")
+
+    @property
+    def _folder(self) -> str:
+        if self.corpus.duplicates_dir is None:
+            raise IntegrityError("duplicates are looked for only with an id column")
+        return self.corpus.duplicates_dir
+
+    def pieces(self) -> Iterable[Any]:
+        return enumerate(self.corpus.splits())
+
+    def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
+        index, split = piece
+        rows = self.corpus.all_rows(split)
+        kept = np.flatnonzero(rows.usable)
+        if not len(kept):
+            return
+        ids = aligned.read_columns(piece_path(self.corpus.rows_dir, split), ["example_id"])[
+            "example_id"
+        ]
+        hashes = np.frombuffer(seeding.wide_keys(ids[kept]), "<u8").reshape(-1, 2)
+        packed = np.empty(len(kept), _KEYS)
+        packed["high"], packed["low"] = hashes.T
+        packed["split"], packed["row"] = index, kept
+        bucket = packed["high"] % np.uint64(_NUM_BUCKETS)
+        for value in np.unique(bucket):
+            yield int(value), packed[bucket == value].tobytes()
+
+    def regroup(self, group: int, parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+        packed = np.concatenate([np.frombuffer(part, _KEYS) for part in parts])
+        # Splits are numbered in (shard, first row) order, so that the first of equal keys is the one that stays.
+        ids, places = (
+            [packed[name] for name in names] for names in (("high", "low"), ("split", "row"))
+        )
+        again = packed[find_repeats(ids, places)]
+        again = again[np.argsort(again["split"], kind="stable")]
+        splits, starts = np.unique(again["split"], return_index=True)
+        for split, rows in zip(splits, np.split(again["row"], starts[1:]), strict=False):
+            yield int(split), rows.astype("<i8").tobytes()
+
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        split: Split = self.corpus.splits()[group]
+        rows = np.sort(np.concatenate([np.frombuffer(part, "<i8") for part in parts]))
+        aligned.write_table(
+            piece_path(self.corpus.duplicates_dir or "", split), _DUPLICATES, {"row": rows}
+        )
+        return Tally({piece_name(split): len(rows)})
+
+    def finish(self, total: Tally | None) -> None:
+        counts = total.counts if total else {}
+        found = {"pieces": sorted(counts), "duplicates": sum(counts.values())}
+        write_json(self.artifact, found)

@@ -1,0 +1,294 @@
+"""Stage 1: every text is read once; its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
+
+import contextlib
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
+from beam_quad.errors import BadFileError
+from beam_quad.gradients.proxy import load_tokenizer
+from beam_quad.gradients.windows import tokenize
+from beam_quad.io import aligned, files, seen, traffic
+from beam_quad.io.batches import RowBatch
+from beam_quad.io.json_types import Seen, Shapes
+from beam_quad.io.rows import read_rows
+from beam_quad.records import Reason, Split, count_lengths
+from beam_quad.stages.base import ModelTask
+from beam_quad.stages.cache import cached_proxy
+from beam_quad.stages.read.corpus import (
+    WITHOUT_EMBEDDING,
+    Corpus,
+    piece_name,
+    piece_path,
+    read_json,
+    without_embedding,
+    write_json,
+)
+
+# Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
+# corpus was split.
+BATCH_ROWS = 256
+
+RESERVE_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("example_id", pa.string()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+
+
+class _Model(NamedTuple):
+    embedder: Embedder | None
+    tokenizer: Any | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadSums:
+    """What was read of splits. An additive statistic.
+
+    Attributes:
+      counts: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and `unusable/SHARD` for rows of splits without one that
+        can be used.
+      shapes: What the rows of JSON Lines look like.
+    """
+
+    counts: Tally
+    shapes: Shapes
+
+    def __add__(self, other: "ReadSums") -> "ReadSums":
+        return ReadSums(self.counts + other.counts, self.shapes + other.shapes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Turns it into what `json.dumps` takes."""
+        return {"counts": self.counts.counts, "shapes": self.shapes.as_json()}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "ReadSums":
+        """Reads what `as_json` gave."""
+        return cls(Tally(stored["counts"]), Shapes.from_json(stored["shapes"]))
+
+
+@dataclasses.dataclass
+class EmbedExamples(ModelTask):
+    """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
+
+    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, and the texts of the reserve. Only references
+    and counts leave the worker.
+
+    Args:
+      corpus: Where to read and write.
+      embedder: What embeds, or None where only tokens are counted.
+      tokenizer: Path or hub id of the proxy's tokenizer; None with a column of token counts.
+      tokenizer_revision: Its revision on the hub.
+      reject_bad_files: Whether a file of which nothing can be used is left out instead of failing the run.
+    """
+
+    corpus: Corpus
+    embedder: AnyEmbedderSpec | None
+    tokenizer: str | None
+    tokenizer_revision: str | None
+    reject_bad_files: bool
+
+    @property
+    def name(self) -> str:
+        return "EmbedExamples"
+
+    @property
+    def artifact(self) -> str:
+        return self.corpus.totals_path
+
+    @property
+    def model_key(self) -> str:
+        return repr((self.embedder, self.tokenizer, self.tokenizer_revision))
+
+    @property
+    def device(self) -> str:
+        return self.embedder.device if self.embedder else "cpu"
+
+    def load(self) -> _Model:
+        embedder = load_embedder(self.embedder, cached_proxy) if self.embedder else None
+        tokenizer = None
+        if self.tokenizer is not None:
+            tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
+        return _Model(embedder, tokenizer)
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        folders = (self.corpus.rows_dir, self.corpus.embeddings_dir, self.corpus.reserve_dir)
+        return tuple(folder for folder in folders if folder is not None)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return tuple(piece_path(folder, piece) for folder in self.prefixes())
+
+    def read(self, piece: Split) -> ReadSums:
+        path = piece_path(self.corpus.rows_dir, piece)
+        sums = ReadSums.from_json(aligned.read_metadata(path))
+        return dataclasses.replace(sums, counts=sums.counts + self._without_embedding(piece))
+
+    def do(self, piece: Split, model: _Model) -> ReadSums:
+        try:
+            if problem := self.corpus.plan().bad_files.get(piece.shard):
+                raise BadFileError(piece.path, problem)
+            return self._embed(piece, model)
+        except BadFileError as error:
+            if not self.reject_bad_files:
+                raise
+            return self._write_bad(piece, error)
+
+    def finish(self, total: ReadSums) -> None:
+        write_json(self.artifact, total.as_json())
+
+    def _embed(self, split: Split, model: _Model) -> ReadSums:
+        embedder = model.embedder
+        embeddings_path = None
+        if embedder is not None and self.corpus.embeddings_dir is not None:
+            # Another tokenizer or reserve finds the embeddings made: they are the dear part.
+            path = piece_path(self.corpus.embeddings_dir, split)
+            embeddings_path = None if files.exists(path) else path
+        total, rows_seen = Tally(), Seen()
+        with contextlib.ExitStack() as stack:
+            rows = stack.enter_context(
+                aligned.table_writer(
+                    piece_path(self.corpus.rows_dir, split), aligned.ROWS_SCHEMA, 1 << 20
+                )
+            )
+            reserve = stack.enter_context(
+                aligned.table_writer(
+                    piece_path(self.corpus.reserve_dir, split), RESERVE_SCHEMA, 1024
+                )
+            )
+            embeddings, without = None, []
+            if embedder is not None and embeddings_path is not None:
+                embeddings = stack.enter_context(
+                    aligned.table_writer(
+                        embeddings_path, aligned.embeddings_schema(embedder.dim), 8192
+                    )
+                )
+            traffic.count("bytes_read", split.size_bytes)
+            batches = read_rows(split, self.corpus.columns(), batch_rows=BATCH_ROWS, seen=rows_seen)
+            for batch in batches:
+                first_row = batch.first_row - split.first_row
+                if embedder is not None and embeddings is not None:
+                    vectors = _embed(embedder, batch)
+                    embeddings.write({"embedding": aligned.embedding_column(vectors)})
+                    has_none = np.array([text is not None for text in batch.texts]) & ~vectors.any(
+                        axis=1
+                    )
+                    without += (first_row + np.flatnonzero(has_none)).tolist()
+                columns = self._row_columns(batch, model.tokenizer)
+                rows.write(columns)
+                kept = self._write_reserve(reserve, batch, first_row, columns)
+                total = total + _counts(columns, kept)
+            if embeddings is not None:
+                embeddings.close({WITHOUT_EMBEDDING: without})
+            if split.first_group == 0:
+                # What was read just now, from the cache of the file system: it is not counted again.
+                seen.record(self.corpus.seen_dir, split, self.corpus.columns().names)
+            if total["read"] and not total["usable"]:
+                total += Tally({f"unusable/{split.shard}": total["read"]})
+            sums = ReadSums(total, rows_seen.shapes)
+            rows.close(sums.as_json())
+        return dataclasses.replace(sums, counts=total + self._without_embedding(split))
+
+    def _without_embedding(self, split: Split) -> Tally:
+        """Counts the usable texts of a split that have no embedding; nothing if there is none."""
+        if self.corpus.embeddings_dir is None:
+            return Tally()
+        rows = without_embedding(self.corpus.embeddings_dir, split)
+        if not rows:
+            return Tally()
+        usable = aligned.read_rows_file(piece_path(self.corpus.rows_dir, split)).usable[rows]
+        return Tally({f"{WITHOUT_EMBEDDING}/{piece_name(split)}": int(usable.sum())})
+
+    def _row_columns(self, batch: RowBatch, tokenizer: Any | None) -> dict[str, Any]:
+        reasons, details = list(batch.reasons), list(batch.details)
+        good = [i for i, text in enumerate(batch.texts) if text is not None]
+        tokens = np.zeros(len(reasons), np.int64)
+        if batch.tokens is not None:
+            tokens[good] = batch.tokens[good]
+        else:
+            texts = [text for text in batch.texts if text is not None]
+            tokens[good] = [len(ids) for ids in tokenize(tokenizer, texts)]
+        for i in good:
+            if tokens[i] < 2:
+                reasons[i] = Reason.TOO_SHORT
+                details[i] = f"{tokens[i]} tokens; a loss needs at least 2"
+        codes = np.array([aligned.reason_code(reason) for reason in reasons], np.uint8)
+        usable = codes == aligned.USABLE
+        keys = seeding.keys(batch.ids)
+        return {
+            "key": np.where(usable, keys, np.uint64(0)),
+            "tokens": np.where(usable, tokens, 0),
+            "reason": codes,
+            "detail": [detail or None for detail in details],
+            "example_id": batch.ids if self.corpus.id_column else pa.nulls(len(codes), pa.string()),
+        }
+
+    def _write_reserve(
+        self,
+        writer: aligned.TableWriter,
+        batch: RowBatch,
+        first_row: int,
+        columns: dict[str, Any],
+    ) -> np.ndarray:
+        rows = aligned.Rows(columns["key"], columns["tokens"], columns["reason"])
+        kept = np.flatnonzero(self.corpus.in_reserve(rows))
+        writer.write(
+            {
+                "row": first_row + kept,
+                "key": rows.keys[kept],
+                "tokens": rows.tokens[kept],
+                "example_id": [batch.ids[i] for i in kept],
+                "text": [batch.texts[i] for i in kept],
+            }
+        )
+        return kept
+
+    def _write_bad(self, split: Split, error: BadFileError) -> ReadSums:
+        write_json(self.corpus.bad_path(split), {"detail": error.detail})
+        return ReadSums(Tally({f"bad_file/{split.shard}": 1}), Shapes())
+
+
+def bad_file_detail(corpus: Corpus, split: Split) -> str:
+    """What was wrong with the file of a split, or an empty string."""
+    path = corpus.bad_path(split)
+    return str(read_json(path)["detail"]) if files.exists(path) else ""
+
+
+def _embed(embedder: Embedder, batch: RowBatch) -> np.ndarray:
+    """Embeds the texts of a batch, float32 [rows, dim]; 0 for a row without a text, or whose text has no vector."""
+    vectors = np.zeros((len(batch.texts), embedder.dim), np.float32)
+    good = [i for i, text in enumerate(batch.texts) if text is not None]
+    if good:
+        vectors[good] = embedder.embed([batch.texts[i] for i in good])  # type: ignore[misc]
+    return vectors
+
+
+def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:
+    codes, occurrences = np.unique(columns["reason"], return_counts=True)
+    counts = {
+        "read": len(columns["key"]),
+        "usable": int(np.count_nonzero(columns["reason"] == aligned.USABLE)),
+        "tokens": int(columns["tokens"].sum()),
+        "reserve": len(kept),
+        "reserve_tokens": int(columns["tokens"][kept].sum()),
+    }
+    # Rejected rows have 0 tokens and are not counted.
+    lengths, tokens = count_lengths(columns["tokens"])
+    counts |= {f"length/{b}": count for b, count in lengths.items()}
+    counts |= {f"length_tokens/{b}": count for b, count in tokens.items()}
+    for code, count in zip(codes, occurrences, strict=True):
+        reason = aligned.reason_of(int(code))
+        if reason is not None:
+            counts[f"rejected/{reason.value}"] = int(count)
+    return Tally(counts)

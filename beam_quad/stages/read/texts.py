@@ -1,0 +1,153 @@
+"""A hash sample of the corpus's texts, in fixed groups: what the curvature is fitted on."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_quad import seeding
+from beam_quad.additive import Tally
+from beam_quad.io import aligned, files
+from beam_quad.io.batches import Columns
+from beam_quad.io.plan import read_plan
+from beam_quad.io.rows import read_rows
+from beam_quad.io.splits import InputPlan
+from beam_quad.records import Split
+from beam_quad.stages.base import GroupedTask
+from beam_quad.stages.cache import cached
+from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
+from beam_quad.stages.read.embed import BATCH_ROWS, RESERVE_SCHEMA
+
+# Few groups, made by hash: a sum over them in order is the same however many workers there are.
+NUM_GROUPS = 8
+
+
+@dataclasses.dataclass
+class SampleTexts(GroupedTask):
+    """Draws about `num_examples` texts from the reserve by hash, and puts them in `NUM_GROUPS` files, sorted by key.
+
+    Takes splits; the drawn texts cross the shuffle, packed by split and group.
+
+    Args:
+      corpus: The corpus.
+      folder: Where the groups and `sample.json` go.
+      num_examples: How many texts are wanted.
+    """
+
+    corpus: Corpus
+    folder: str
+    num_examples: int
+
+    @property
+    def name(self) -> str:
+        return "SampleTexts"
+
+    @property
+    def artifact(self) -> str:
+        return files.join(self.folder, "sample.json")
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
+        corpus = self.corpus
+        # Not only what has an embedding: a run with another embedder shares this sample, and all that is fitted on it.
+        rows = corpus.distinct_rows(piece)
+        if not rows.usable.any():
+            return
+        rate = self.num_examples / max(1.0, corpus.num_distinct() * corpus.reserve_rate)
+        with files.open_read(piece_path(corpus.reserve_dir, piece)) as file:
+            parquet = pq.ParquetFile(file)
+            for i in range(parquet.num_row_groups):
+                # Keys first: most row groups of a large corpus hold no drawn text, and are not read further.
+                head = parquet.read_row_group(i, columns=["row", "key"])
+                keys = head.column("key").to_numpy()
+                usable = rows.usable[head.column("row").to_numpy()]
+                drawn = np.flatnonzero(seeding.is_drawn(corpus.seed, "sample", keys, rate) & usable)
+                if not len(drawn):
+                    continue
+                table = parquet.read_row_group(i).take(pa.array(drawn))
+                groups = seeding.mix(corpus.seed, "sample_group", keys[drawn]) % np.uint64(
+                    NUM_GROUPS
+                )
+                for group in np.unique(groups):
+                    part = table.take(pa.array(np.flatnonzero(groups == group)))
+                    yield int(group), aligned.pack(part)
+
+    def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        table = aligned.unpack(parts).sort_by("key").combine_chunks()
+        columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
+        aligned.write_table(_group_path(self.folder, group), RESERVE_SCHEMA, columns)
+        return Tally({"examples": table.num_rows})
+
+    def finish(self, total: Tally | None) -> None:
+        write_json(self.artifact, total.counts if total else {})
+
+
+def read_group(folder: str, group: int) -> tuple[list[str], list[str]]:
+    """Reads the ids and texts of a group; none where no text fell into it."""
+    path = _group_path(folder, group)
+    if not files.exists(path):
+        return [], []
+    table = aligned.read_table(path)
+    return table.column("example_id").to_pylist(), table.column("text").to_pylist()
+
+
+def _group_path(folder: str, group: int) -> str:
+    return files.join(folder, f"group-{group:02d}.parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A group of the query set, by reference.
+
+    Args:
+      name: The group's name.
+      weight: Relative weight of its (standardised) influence, > 0.
+      plan_path: The plan of its files.
+      text_column: Column of the text.
+    """
+
+    name: str
+    weight: float
+    plan_path: str
+    text_column: str
+
+    def plan(self) -> InputPlan:
+        """The plan, read once per process."""
+        return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
+
+    def read(self, part: int = 0, num_parts: int = 1) -> "QueryTexts":
+        """Reads the texts of every `num_parts`-th split from `part` on."""
+        plan = self.plan()
+        texts: list[str] = []
+        unused = Tally()
+        for split in plan.splits[part::num_parts]:
+            for batch in read_query(split, self.text_column):
+                texts += batch.texts
+                unused += batch.unused
+        return QueryTexts(texts, unused)
+
+
+class QueryTexts(NamedTuple):
+    """Texts of a query group.
+
+    Attributes:
+      texts: Those that can be used, in order.
+      unused: How many cannot, by reason.
+    """
+
+    texts: list[str]
+    unused: Tally
+
+
+def read_query(split: Split, text_column: str) -> Iterator[QueryTexts]:
+    """Reads the texts of one split of a query group, batch by batch."""
+    for batch in read_rows(split, Columns(text_column), batch_rows=BATCH_ROWS):
+        texts = [text for text in batch.texts if text is not None]
+        reasons = collections.Counter(reason.value for reason in batch.reasons if reason)
+        yield QueryTexts(texts, Tally(dict(reasons)))

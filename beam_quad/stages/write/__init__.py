@@ -1,0 +1,1 @@
+"""The budget's cut, weights, and the selection with its manifest and report."""

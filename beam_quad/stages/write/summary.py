@@ -1,0 +1,387 @@
+"""What a finished run says of itself: the manifest, which is the same on every run, and the report's data."""
+
+import dataclasses
+import importlib.metadata
+import math
+import platform
+import time
+from typing import Any, Literal
+
+import numpy as np
+
+from beam_quad import reporting
+from beam_quad.additive import Tally
+from beam_quad.clustering import distinctive_terms
+from beam_quad.distillation import WeightSums
+from beam_quad.io import files
+from beam_quad.records import Budget
+from beam_quad.reporting import data as page
+from beam_quad.reporting.sections.overview import passed_over
+from beam_quad.reporting.sections.query import is_poor, texts_used
+from beam_quad.reporting.sections.targets import few_landmarks
+from beam_quad.selection.shown import clusters_to_show
+from beam_quad.stages.base import timing_path
+from beam_quad.stages.clusters.cluster import load_cluster_sums, read_fit
+from beam_quad.stages.distillation.distilled import FinishedDistillation
+from beam_quad.stages.influence.calibrate import calibration_path
+from beam_quad.stages.influence.curvature import read_groups
+from beam_quad.stages.quad.finished import FinishedBandit
+from beam_quad.stages.read.corpus import Corpus, read_json
+from beam_quad.stages.read.texts import Query
+
+_PACKAGES = (
+    "beam_quad", "apache-beam", "torch", "transformers", "sentence-transformers", "pyarrow",
+    "scikit-learn", "numpy",
+)  # fmt: skip
+_SHOWN_CLUSTERS = 40
+_TEXTS_PER_CLUSTER = 3
+_NAMED_FILES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What the manifest and the report are made from, by reference.
+
+    Args:
+      config: The run's options, without those that say where it runs or writes.
+      configuration: Fingerprint of the configuration and the input: an output belongs to one.
+      fingerprints: Content of the models and of the input, by name.
+      corpus: The corpus.
+      output: The output directory.
+      budget: What was asked for.
+      title: What was run, for the report's head.
+      policy: The policy in words.
+      stages: Name and clock of every stage, in order.
+      query: The query groups.
+      query_dir: Folder of `FitQueryVectors`, or None.
+      texts_dir: Folder of the stage that read the query set, or None where it is not read.
+      clusters_dir: Folder of `FitCenters`, or None.
+      assignments_dir: Folder of `AssignClusters`, or None.
+      bandit: The bandit that has played, or None for a baseline.
+      scores_dir: Folder of `ScoreExamples`, or None.
+      calibration_dir: Folder of `CalibrateScoring`, or None.
+      distillation: Influence Distillation that is done, or None.
+    """
+
+    config: dict[str, Any]
+    configuration: str
+    fingerprints: dict[str, Any]
+    corpus: Corpus
+    output: str
+    budget: Budget
+    title: str
+    policy: str
+    stages: tuple[tuple[str, str], ...] = ()
+    query: tuple[Query, ...] = ()
+    query_dir: str | None = None
+    texts_dir: str | None = None
+    clusters_dir: str | None = None
+    assignments_dir: str | None = None
+    bandit: FinishedBandit | None = None
+    scores_dir: str | None = None
+    calibration_dir: str | None = None
+    distillation: FinishedDistillation | None = None
+
+    def manifest(
+        self, counts: Tally, parts: list[dict[str, Any]], columns: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests.
+
+        Args:
+          counts: Of the rows, by what became of them.
+          parts: The files that were written.
+          columns: How columns are carried that could not be as they were; see `about_columns`.
+        """
+        plan = self.corpus.plan()
+        result: dict[str, Any] = {
+            "config": self.config,
+            "configuration": self.configuration,
+            "versions": {"python": platform.python_version(), **_versions()},
+            "fingerprints": self.fingerprints,
+            "input": {
+                "snapshot": plan.snapshot,
+                "root": plan.root,
+                "shards": plan.num_shards,
+                "bytes": plan.size_bytes,
+            },
+            "counts": {
+                "read": counts["read"],
+                "selected": counts["selected"],
+                "not_selected": counts["not_selected"],
+                "rejected": counts["rejected"],
+                "scored": self._num_scored(),
+                "bad_files": counts["bad_files"],
+            },
+            "rejected": counts.under("rejected/"),
+            "tokens": {
+                "read": counts["tokens_read"],
+                "selected": counts["tokens_selected"],
+                "budget": self._budget_tokens(),
+            },
+            "budget": dataclasses.asdict(self.budget),
+            "passed_over": {
+                "documents": counts["passed_over"],
+                "tokens": counts["tokens_passed_over"],
+                "longer_than": self.corpus.longest() if counts["passed_over"] else None,
+            },
+            "files": parts,
+            "columns": columns,
+        }
+        result["shortfall"] = self._shortfall(counts)
+        if self.texts_dir is not None:
+            result["query"] = {
+                name: {"used": group["documents"], "unused": group["unused"]}
+                for name, group in read_groups(self.texts_dir).items()
+            }
+        if self.bandit is not None:
+            result |= self.bandit.manifest(counts)
+        if self.distillation is not None:
+            result |= self.distillation.manifest(counts)
+        if self.calibration_dir is not None:
+            result["scoring"] = self._calibration()
+        return result
+
+    def report(self, manifest: dict[str, Any], counts: Tally, weights: WeightSums) -> str:
+        """Makes the page."""
+        return reporting.render(self._report_data(manifest, counts, weights))
+
+    def _num_scored(self) -> int:
+        if self.bandit is not None:
+            return self.bandit.num_scored()
+        if self.distillation is not None:
+            return self.distillation.num_scored()
+        if self.scores_dir is not None:
+            return int(read_json(files.join(self.scores_dir, "scores.json")).get("scored", 0))
+        return 0
+
+    def _calibration(self) -> dict[str, Any]:
+        return read_json(calibration_path(self.calibration_dir)) if self.calibration_dir else {}
+
+    def _scoring(self) -> page.Scoring | None:
+        found = self._calibration()
+        if not found or self.bandit is None:
+            return None
+        halvings = [timing_path(path, "halvings") for path in self.bandit.round_paths()]
+        return page.Scoring(
+            way=found["way"],
+            relative_step=found.get("relative_step"),
+            rank_correlation=found.get("rank_correlation"),
+            relative_error=found.get("relative_error"),
+            num_examples=found.get("num_examples", 0),
+            reason=found["reason"],
+            num_halvings=sum(int(files.read_bytes(p)) for p in halvings if files.exists(p)),
+        )
+
+    def _budget_tokens(self) -> int | None:
+        return self.budget.amount if self.budget.unit == "tokens" else None
+
+    def _shortfall(self, counts: Tally) -> str | None:
+        amount, unit = self.budget.amount, self.budget.unit
+        selected = counts["tokens_selected" if unit == "tokens" else "selected"]
+        if selected >= amount:
+            return None
+        if self.bandit is not None:
+            return self.bandit.shortfall()
+        usable = counts["tokens_read"] - counts["tokens_passed_over"]
+        if unit == "examples":
+            usable = counts["read"] - counts["rejected"]
+        return (
+            f"{amount - selected:,} of {amount:,} {unit} are missing: the corpus has {usable:,} usable "
+            f"{unit}; give a larger corpus or lower --budget_{unit}"
+        )
+
+    def _report_data(
+        self, manifest: dict[str, Any], counts: Tally, weights: WeightSums
+    ) -> page.ReportData:
+        numbers, timings = manifest["counts"], self._timings()
+        best, worst = self.bandit.extremes() if self.bandit else (None, None)
+        if self.distillation is not None:
+            worst = self.distillation.worst()
+        return page.ReportData(
+            title=self.title,
+            policy=self.policy,
+            subtitle=f"{self.output}, finished {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
+            funnel=page.Funnel(
+                read=numbers["read"],
+                rejected=manifest["rejected"],
+                not_selected=numbers["not_selected"],
+                selected=numbers["selected"],
+                tokens_read=manifest["tokens"]["read"],
+                tokens_selected=manifest["tokens"]["selected"],
+                tokens_budget=self._budget_tokens(),
+                scored=numbers["scored"] or None,
+                bad_files=numbers["bad_files"],
+            ),
+            notices=self._notices(manifest),
+            clusters=self._clusters(counts) if self.assignments_dir else None,
+            arms=self.bandit.arms() if self.bandit else None,
+            rounds=self.bandit.rounds({t.name: t.seconds for t in timings})
+            if self.bandit
+            else None,
+            weights=weights,
+            scores=self.bandit.scores() if self.bandit else None,
+            targets=self.distillation.targets(counts) if self.distillation else None,
+            scoring=self._scoring(),
+            best=best,
+            best_by_target=self.distillation.best() if self.distillation else None,
+            worst=worst,
+            query_groups=self._query_groups(),
+            sources=_sources(counts),
+            timings=timings,
+            configuration=self.config,
+            versions={**manifest["versions"], **self.fingerprints},
+        )
+
+    def _notices(self, manifest: dict[str, Any]) -> tuple[page.Notice, ...]:
+        notices = []
+        if manifest["shortfall"]:
+            notices.append(page.Notice(manifest["shortfall"]))
+        if manifest["counts"]["bad_files"]:
+            number = manifest["counts"]["bad_files"]
+            notices.append(
+                page.Notice(f"{number:,} input files were unreadable and left out; see rejected/.")
+            )
+        if words := passed_over(manifest):
+            notices.append(page.Notice(words, level="note"))
+        for name, group in manifest.get("query", {}).items():
+            if group["unused"]:
+                level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"
+                notices.append(page.Notice(f"{texts_used(name, **group)}.", level=level))
+        notices += [page.Notice(line, level="note") for line in about_columns(manifest["columns"])]
+        if words := few_landmarks(manifest):
+            notices.append(page.Notice(words, level="note"))
+        if self.clusters_dir is not None:
+            fit = read_fit(self.clusters_dir)
+            for name, words in (
+                ("empty_dropped", "centers attracted no example and were dropped"),
+                ("resplit", "clusters were too large and were split again by k-means"),
+                ("hash_split", "centers were still too large and are split by hash"),
+            ):
+                if fit.get(name):
+                    notices.append(page.Notice(f"{fit[name]:,} {words}.", level="note"))
+        if self.bandit is not None and (state := self.bandit.state).unreachable_blocks:
+            notices.append(
+                page.Notice(
+                    f"{state.unreachable_blocks:,} blocks ({state.unreachable_tokens:,} tokens) had no text in the "
+                    "reserve and could not be scored; raise --reserve_examples.",
+                    level="note",
+                )
+            )
+        return tuple(notices)
+
+    def _clusters(self, counts: Tally) -> tuple[page.Cluster, ...]:
+        sums = load_cluster_sums(self.assignments_dir or "")
+        selected = np.array(
+            [
+                (counts[f"cluster/{c}/documents"], counts[f"cluster/{c}/tokens"])
+                for c in range(len(sums.examples))
+            ]
+        ).reshape(-1, 2)
+        means: np.ndarray | None = None
+        texts: dict[int, list[str]] = {}
+        if self.bandit is not None:
+            means = self.bandit.state.arms.mean_influence
+            shown = clusters_to_show(selected[:, 1], sums.tokens, sums.examples, _SHOWN_CLUSTERS)
+            texts = {c: self.bandit.typical_texts(c) for c in shown}
+        words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
+        return tuple(
+            page.Cluster(
+                cluster_id=c,
+                documents=int(sums.examples[c]),
+                tokens=int(sums.tokens[c]),
+                selected_documents=int(selected[c, 0]),
+                selected_tokens=int(selected[c, 1]),
+                cohesion=float(sums.cohesion[c]),
+                mean_influence=_or_none(means[c]) if means is not None else None,
+                words=tuple(words.get(c, ())),
+                texts=tuple(texts.get(c, ()))[:_TEXTS_PER_CLUSTER],
+            )
+            for c in range(len(sums.examples))
+            if sums.examples[c]
+        )
+
+    def _query_groups(self) -> tuple[page.QueryGroup, ...] | None:
+        if self.query_dir is None:
+            return None
+        counts = read_groups(self.query_dir)
+        halves = self._calibration().get("halves", {})
+        if self.distillation is not None:
+            halves = self.distillation.halves()
+        pilot = self.bandit.group_influence() if self.bandit is not None else []
+        return tuple(
+            page.QueryGroup(
+                name=group.name,
+                documents=counts[group.name]["documents"],
+                tokens=counts[group.name]["tokens"],
+                weight=group.weight,
+                pilot=pilot[number] if number < len(pilot) else None,
+                halves_agreement=halves.get(group.name),
+            )
+            for number, group in enumerate(self.query)
+        )
+
+    def _timings(self) -> tuple[page.StageTiming, ...]:
+        timings = []
+        for name, clock in self.stages:
+            try:
+                started, ended = (
+                    float(files.read_bytes(timing_path(clock, edge)))
+                    for edge in ("started", "ended")
+                )
+            except OSError:
+                continue
+            timings.append(page.StageTiming(name, max(0.0, ended - started)))
+        return tuple(timings)
+
+
+def about_columns(columns: dict[str, Any]) -> list[str]:
+    """Says, a line for each, how columns are carried that could not be as they were, and which files gave nothing.
+
+    Args:
+      columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `files_without_usable_rows`.
+    """
+    lines = [
+        f"column {name!r} is carried as JSON text: {why}"
+        for name, why in columns["json_text"].items()
+    ]
+    lines += [
+        f"column {name!r} holds text that is not UTF-8, which is written as escapes"
+        for name in columns["escaped"]
+    ]
+    lines += [
+        f"column {name!r} of the input is carried as {new!r}"
+        for name, new in columns["renamed"].items()
+    ]
+    lines += [
+        f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
+        for shard in columns["files_without_usable_rows"][:_NAMED_FILES]
+    ]
+    if len(columns["files_without_usable_rows"]) > _NAMED_FILES:
+        number = len(columns["files_without_usable_rows"]) - _NAMED_FILES
+        lines.append(
+            f"{number:,} more files have no row that can be used; manifest.json lists them"
+        )
+    return lines
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _or_none(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _sources(counts: Tally) -> tuple[page.Source, ...]:
+    names = sorted({name.split("/")[1] for name in counts.counts if name.startswith("source/")})
+    fields = ("documents", "tokens", "selected_documents", "selected_tokens", "rejected")
+    return tuple(
+        page.Source(name, **{field: counts[f"source/{name}/{field}"] for field in fields})
+        for name in names
+    )

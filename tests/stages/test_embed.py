@@ -1,0 +1,128 @@
+"""What the first stage does with texts that have no embedding, without Beam."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from beam_quad.embedding import EmbedderSpec
+from beam_quad.errors import UsageError
+from beam_quad.io import aligned
+from beam_quad.io.plan import write_plan
+from beam_quad.io.splits import plan_input
+from beam_quad.records import Budget, Reason
+from beam_quad.stages.clusters.cluster import FitCenters
+from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.texts import SampleTexts
+
+LINES = ["first", "bad", "third", " ", "bad", "sixth"]
+
+
+class Embedder:
+    """Gives every text but the bad one the same vector."""
+
+    dim = 4
+
+    def __init__(self, bad="bad"):
+        self._bad = bad
+
+    def embed(self, texts):
+        vectors = np.full((len(texts), self.dim), 0.5, np.float32)
+        vectors[[text == self._bad for text in texts]] = 0
+        return vectors
+
+
+class Zeros(Embedder):
+    """Gives no text a vector."""
+
+    def embed(self, texts):
+        return np.zeros((len(texts), self.dim), np.float32)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    shard = tmp_path / "in" / "a.jsonl"
+    shard.parent.mkdir()
+    lines = [json.dumps({"text": text, "n": 5 + row}) for row, text in enumerate(LINES)]
+    shard.write_text("\n".join(lines))
+    made = Corpus(
+        plan_path=str(tmp_path / "plan.json.gz"),
+        totals_path=str(tmp_path / "corpus" / "totals.json"),
+        rows_dir=str(tmp_path / "rows"),
+        embeddings_dir=str(tmp_path / "embeddings"),
+        reserve_dir=str(tmp_path / "reserve"),
+        reserve_rate=1.0,
+        duplicates_dir=None,
+        text_column="text",
+        id_column=None,
+        tokens_column="n",
+        seed=0,
+        seen_dir=str(tmp_path / "seen"),
+        budget=Budget(1000),
+    )
+    write_plan(made.plan_path, plan_input((str(shard),), tokens_column="n"))
+    return made
+
+
+def embed(corpus, embedder):
+    task = EmbedExamples(corpus, EmbedderSpec("hashing"), None, None, False)
+    (split,) = corpus.splits()
+    total = task.do(split, task.load()._replace(embedder=embedder))
+    task.finish(total)
+    return task, split, total
+
+
+def test_a_text_without_embedding_is_rejected_and_counted(corpus):
+    _, split, _ = embed(corpus, Embedder())
+    rows = corpus.rows(split)
+    reasons = [aligned.reason_of(int(code)) for code in rows.reasons]
+    none = Reason.NO_EMBEDDING
+    assert reasons == [None, none, None, Reason.EMPTY_TEXT, none, None]
+    assert corpus.num_usable() == int(rows.usable.sum()) == 3
+
+
+def test_a_finished_split_counts_as_it_did_when_it_was_made(corpus):
+    task, split, total = embed(corpus, Embedder())
+    assert task.read(split) == total
+
+
+def test_the_rows_do_not_depend_on_the_embedder_that_ran_with_them(corpus, tmp_path):
+    _, split, _ = embed(corpus, Embedder())
+    other = dataclasses.replace(
+        corpus,
+        totals_path=str(tmp_path / "other" / "totals.json"),
+        embeddings_dir=str(tmp_path / "other" / "embeddings"),
+    )
+    embed(other, Embedder(bad="sixth"))
+    assert list(np.flatnonzero(~other.rows(split).usable)) == [3, 5]
+    assert list(np.flatnonzero(~corpus.rows(split).usable)) == [1, 3, 4]
+
+
+def test_the_sample_for_the_curvature_does_not_depend_on_the_embedder(corpus, tmp_path):
+    _, split, _ = embed(corpus, Embedder())
+    sample = SampleTexts(corpus, str(tmp_path / "sample"), 100)
+    drawn = [aligned.unpack([part]).column("text").to_pylist() for _, part in sample.draw(split)]
+    assert sorted(itertools.chain.from_iterable(drawn)) == ["bad", "bad", "first", "sixth", "third"]
+
+
+def test_embeddings_that_lie_there_still_tell_who_has_none(corpus, tmp_path):
+    embed(corpus, Embedder())
+    again = dataclasses.replace(
+        corpus, rows_dir=str(tmp_path / "rows2"), totals_path=str(tmp_path / "t" / "totals.json")
+    )
+    _, split, _ = embed(again, Embedder(bad="never"))
+    assert list(np.flatnonzero(~again.rows(split).usable)) == [1, 3, 4]
+
+
+def test_a_corpus_of_rejected_rows_says_why_and_points_to_no_file(corpus, tmp_path):
+    embed(corpus, Zeros())
+    fit = FitCenters(corpus, str(tmp_path / "clusters"), 2, 1.0)
+    (split,) = corpus.splits()
+    with pytest.raises(
+        UsageError, match=r"6 rows were read and all rejected \(1 empty_text, 5 no_embedding\)"
+    ) as caught:
+        fit.finish(fit.do(split, None))
+    assert "rejected/" not in str(caught.value)
