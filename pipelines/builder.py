@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 
 from beam_quad import seeding
+from beam_quad.artifacts import files
 from beam_quad.clustering import default_num_clusters
+from beam_quad.corpus.plan import write_plan
+from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec
-from beam_quad.io import files
-from beam_quad.io.plan import write_plan
-from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
 from beam_quad.stages.base import Task
 from beam_quad.stages.influence import curvature, score

@@ -2,11 +2,11 @@
 
 import dataclasses
 
+from beam_quad.artifacts import files
 from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
 from beam_quad.clustering import default_num_clusters
+from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
-from beam_quad.io import files
-from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
 from beam_quad.stages.clusters import cluster
 from beam_quad.stages.influence import curvature, score

@@ -1,11 +1,11 @@
 """Flags to objects: the chain of Influence Distillation's stages."""
 
+from beam_quad.artifacts import files
+from beam_quad.corpus.seen import content_hash
 from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.io import files
-from beam_quad.io.seen import content_hash
 from beam_quad.stages.distillation import (
     allocate,
     interactions,

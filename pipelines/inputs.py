@@ -7,6 +7,13 @@ from typing import Any
 
 import torch
 
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached_proxy
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.finding import finder_of
+from beam_quad.corpus.output import written_names
+from beam_quad.corpus.seen import SeenFiles
+from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.embedding import (
     AnyEmbedderSpec,
     EmbedderSpec,
@@ -26,13 +33,6 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.io import files
-from beam_quad.io.batches import Columns
-from beam_quad.io.finding import finder_of
-from beam_quad.io.output import written_names
-from beam_quad.io.seen import SeenFiles
-from beam_quad.io.splits import InputPlan, plan_input
-from beam_quad.stages.cache import cached_proxy
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 

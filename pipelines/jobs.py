@@ -25,8 +25,8 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
+from beam_quad.artifacts.owners import Owner
 from beam_quad.errors import UsageError
-from beam_quad.io.owners import Owner
 
 _log = logging.getLogger(__name__)
 # The job is run by threads of this process, or by its child processes.

@@ -21,14 +21,14 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
 
+from beam_quad.artifacts import files, traffic
+from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
-from beam_quad.io import files, traffic
-from beam_quad.io.lock import OutputLock
-from beam_quad.reporting.formatting import size
-from beam_quad.reporting.sections.overview import passed_over
-from beam_quad.reporting.sections.query import is_poor, poor_agreement, texts_used
-from beam_quad.reporting.sections.targets import few_landmarks, poor_propagation
+from beam_quad.report.formatting import size
+from beam_quad.report.sections.overview import passed_over
+from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
+from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.influence.score import TWO_FORWARDS
 from beam_quad.transforms import Stage, Token, counters, start
 from pipelines import jobs, progress, stopping

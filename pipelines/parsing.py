@@ -101,7 +101,7 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     values["output"] = values["output"].replace("{date}", today.isoformat())
     values["threads"] = values["threads"] or _threads_of_a_process(rest)
     if values["dtype"] is None:
-        # A GPU's rate in bfloat16 is fifteen times that in float32; see `reporting.devices`.
+        # A GPU's rate in bfloat16 is fifteen times that in float32; see `report.devices`.
         values["dtype"] = "float32" if values["device"] == "cpu" else "bfloat16"
     return values, rest
 

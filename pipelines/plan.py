@@ -5,17 +5,17 @@ import itertools
 import os
 from typing import Any
 
+from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderCosts, JvpSpec, embedder_costs
 from beam_quad.embedding.jvp_costs import jvp_costs
 from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
-from beam_quad.io.batches import Columns, RowBatch
-from beam_quad.io.rows import read_rows
-from beam_quad.io.splits import InputPlan
 from beam_quad.records import Budget
-from beam_quad.reporting.cost import Workload
-from beam_quad.reporting.devices import Device
+from beam_quad.report.cost import Workload
+from beam_quad.report.devices import Device
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import NUM_GROUPS

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from beam_quad.io import files
+from beam_quad.artifacts import files
 from beam_quad.stages.base import Task
 
 _POLL_S = 1.0

@@ -3,8 +3,8 @@
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.records import Budget
-from beam_quad.reporting.cost import format_plan
-from beam_quad.reporting.quad_cost import QuadWorkload, plan_cost
+from beam_quad.report.cost import format_plan
+from beam_quad.report.quad_cost import QuadWorkload, plan_cost
 from beam_quad.scoring.calibration import why_not_two_forwards
 from pipelines import plan
 from pipelines.builder import Chain

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_quad.additive import Tally
+from beam_quad.corpus.seen import small_version
+from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import BadFileError, UsageError
 from beam_quad.gradients.windows import tokenize
-from beam_quad.io.seen import small_version
-from beam_quad.io.splits import InputPlan, plan_input
 from beam_quad.records import Reason
-from beam_quad.reporting.sections.query import is_poor, texts_used
+from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.stages.read.texts import read_query
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions

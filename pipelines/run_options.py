@@ -63,7 +63,7 @@ class RunOptions:
     def artifacts_root(self) -> str:
         """Where artifacts go, absolute."""
         # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
-        from beam_quad.io import files
+        from beam_quad.artifacts import files
 
         return files.absolute(self.artifacts or files.join(files.absolute(self.output), "_run"))
 

@@ -107,7 +107,7 @@ def reach(
 @pytest.fixture
 def upload(world: "World") -> Callable[[str], None]:
     """Copies corpus and query of the world to a folder of a store."""
-    from beam_quad.io import files
+    from beam_quad.artifacts import files
 
     def upload(target: str) -> None:
         for folder in ("corpus", "query"):

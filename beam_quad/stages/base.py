@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached_model
 from beam_quad.gradients.proxy import require_device
-from beam_quad.io import files
-from beam_quad.stages.cache import cached_model
 
 
 @dataclasses.dataclass(frozen=True)

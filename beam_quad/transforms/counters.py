@@ -1,13 +1,13 @@
 """Beam counters: what each step of a run reads, shuffles and stores, and how many pieces it finds finished.
 
-Importing this module plugs Beam's counters into `beam_quad.io.traffic`. Every worker does it, because the steps that
+Importing this module plugs Beam's counters into `beam_quad.artifacts.traffic`. Every worker does it, because the steps that
 it runs are defined beside it.
 """
 
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.runners.runner import PipelineResult
 
-from beam_quad.io import traffic
+from beam_quad.artifacts import traffic
 
 _NAMESPACE = "beam_quad"
 

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 
-from beam_quad.io import traffic
+from beam_quad.artifacts import traffic
 from beam_quad.stages.base import (
     Finished,
     GroupedTask,

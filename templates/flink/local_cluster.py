@@ -25,7 +25,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
 
-from beam_quad.io.owners import process_start
+from beam_quad.artifacts.owners import process_start
 
 FLINK_VERSION = "1.19"
 _FLINK = "apache-flink-libraries==1.19.3"

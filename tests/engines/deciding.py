@@ -2,7 +2,7 @@
 
 import json
 
-from beam_quad.io import files
+from beam_quad.artifacts import files
 
 # Clocks, attempts, and where the input lay: no result depends on them.
 _NOT_DECIDING = (".started", ".ended", "/configuration")

@@ -22,9 +22,9 @@ from google.cloud.dataflow_v1beta3.services.jobs_v1_beta3.transports import (
     JobsV1Beta3RestTransport,
 )
 
+from beam_quad.artifacts.lock import OutputLock
+from beam_quad.artifacts.owners import Owner
 from beam_quad.errors import LockedError, UsageError
-from beam_quad.io.lock import OutputLock
-from beam_quad.io.owners import Owner
 from pipelines import jobs
 
 DATAFLOW = ["--runner=DataflowRunner", "--project=project", "--region=r"]
@@ -160,7 +160,7 @@ def test_a_job_is_named_with_its_service_where_it_outlives_its_launcher(flags, n
 @pytest.mark.parametrize("end", ["", "; lock.release()"])
 def test_a_job_that_goes_on_holds_the_lock_of_the_launcher_that_died_or_left(tmp_path, end):
     launcher = (
-        "from beam_quad.io.lock import OutputLock; "
+        "from beam_quad.artifacts.lock import OutputLock; "
         f"lock = OutputLock({str(tmp_path)!r}); lock.acquire(); lock.name_job('flink:h/a'){end}"
     )
     subprocess.run([sys.executable, "-c", launcher], check=True)

@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.artifacts import aligned, cache
 from beam_quad.embedding.jvp import JvpEmbedder
 from beam_quad.gradients import ProxySpec, load_proxy
-from beam_quad.io import aligned
-from beam_quad.stages import cache
 from pipelines import quad
 from tests.gradients import tiny
 from tests.pipelines.world import selected_ids

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from beam_quad import seeding
+from beam_quad.artifacts import aligned
 from beam_quad.bandit import block_of
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import MIN_LANDMARKS, RIDGE
-from beam_quad.io import aligned
 from beam_quad.stages.clusters.cluster import read_assignment
 from beam_quad.stages.quad.candidates import load_blocks
 from beam_quad.stages.quad.within_clusters import FitWithinClusters

@@ -9,14 +9,14 @@ import time
 
 import pytest
 
-from beam_quad.io.owners import process_start
+from beam_quad.artifacts.owners import process_start
 
 GO_ON = "run the same command to go on with what is done"
 HOLD_LOCK = """
 import subprocess, sys, time
 from pipelines import stopping
 stopping.watch()
-from beam_quad.io.lock import OutputLock
+from beam_quad.artifacts.lock import OutputLock
 lock = OutputLock(sys.argv[1])
 stopping.releases(lock.release_for_good)
 lock.acquire()

@@ -13,9 +13,9 @@ import torch
 import transformers
 from tokenizers import models, pre_tokenizers
 
-from beam_quad.io.batches import Columns
-from beam_quad.io.rows import read_rows
-from beam_quad.io.splits import plan_input
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.splits import plan_input
 from pipelines import influence_distillation, quad
 
 KINDS = ("biology", "law", "news", "code", "noise")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from beam_quad.io import files
+from beam_quad.artifacts import files
 from beam_quad.scoring import CovarianceSum
 from beam_quad.stages.influence.curvature import Eigendecompose
 from beam_quad.stages.read.corpus import write_json

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from beam_quad.artifacts import aligned
+from beam_quad.corpus.plan import write_plan
+from beam_quad.corpus.splits import plan_input
 from beam_quad.embedding import EmbedderSpec
 from beam_quad.errors import UsageError
-from beam_quad.io import aligned
-from beam_quad.io.plan import write_plan
-from beam_quad.io.splits import plan_input
 from beam_quad.records import Budget, Reason
 from beam_quad.stages.clusters.cluster import FitCenters
 from beam_quad.stages.read.corpus import Corpus

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from beam_quad.artifacts import aligned, files
 from beam_quad.bandit import Blocks, PullScores, QuadPolicy, replay
-from beam_quad.io import aligned, files
 from beam_quad.stages.quad.rounds import ROUND_SCHEMA, Bandit
 from beam_quad.stages.read.corpus import write_json
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from beam_quad.artifacts import files
 from beam_quad.distillation import Interactions
 from beam_quad.distillation.second_order import cut_support, newton_step
 from beam_quad.gradients import find_blocks, parameters
 from beam_quad.gradients.proxy import load_proxy
-from beam_quad.io import files
 from beam_quad.stages.distillation import interactions, propagate
 from beam_quad.stages.read.corpus import read_json
 from pipelines import distillation_chain, distillation_options

@@ -4,9 +4,10 @@ import concurrent.futures
 
 import pytest
 
+from beam_quad.artifacts import files
+from beam_quad.artifacts.lock import OutputLock
+from beam_quad.corpus import finding, splits
 from beam_quad.errors import LockedError, UsageError
-from beam_quad.io import files, finding, splits
-from beam_quad.io.lock import OutputLock
 
 
 def test_a_file_appears_whole_is_not_replaced_unless_asked_and_is_read_from_any_place(root):

@@ -13,8 +13,8 @@ from apache_beam.portability import common_urns
 from google.cloud import dataflow_v1beta3 as dataflow
 from packaging.requirements import Requirement
 
+from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import LockedError, UsageError
-from beam_quad.io.lock import OutputLock
 from pipelines import chain as chains
 from pipelines import distillation_options, jobs, launch, quad, quad_plan
 from pipelines import options as flags

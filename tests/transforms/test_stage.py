@@ -4,7 +4,7 @@ import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing import util as testing
 
-from beam_quad.io import files, traffic
+from beam_quad.artifacts import files, traffic
 from beam_quad.transforms import DoPieces, Stage, counters, start
 from tests.stages.letters import CountInitials, CountLetters
 

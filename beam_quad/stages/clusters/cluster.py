@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.clustering import (
     Centers,
     ClusterSums,
@@ -17,10 +19,8 @@ from beam_quad.clustering import (
     sample_rate,
 )
 from beam_quad.errors import UsageError
-from beam_quad.io import aligned, files
 from beam_quad.records import Reason, Split, as_json
 from beam_quad.stages.base import Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.read.corpus import (
     WITHOUT_EMBEDDING,
     Corpus,

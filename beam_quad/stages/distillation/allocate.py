@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from beam_quad.io import aligned, files
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.records import Budget, Split
 from beam_quad.selection import (
     NUM_LEVELS,
@@ -19,7 +20,6 @@ from beam_quad.selection import (
     tie_draws,
 )
 from beam_quad.stages.base import Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.distillation.propagate import load_ridge, load_unscorable, read_influence
 from beam_quad.stages.read.corpus import Corpus, read_json, write_json
 from beam_quad.stages.write.budget import load_search

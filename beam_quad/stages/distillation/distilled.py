@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from beam_quad.additive import Tally
-from beam_quad.io import files
-from beam_quad.reporting import comparison
-from beam_quad.reporting import data as page
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached
+from beam_quad.report import comparison
+from beam_quad.report import data as page
 from beam_quad.selection.shown import highest
-from beam_quad.stages.cache import cached
 from beam_quad.stages.distillation.allocate import DistilledSelection
 from beam_quad.stages.distillation.landmarks import read_landmarks
 from beam_quad.stages.distillation.propagate import (

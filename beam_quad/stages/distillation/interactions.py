@@ -17,16 +17,16 @@ import torch
 
 from beam_quad import archives, seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.shortlist import landmark_interactions
 from beam_quad.gradients.hessian import curvature_products
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.gradients.windows import Documents
-from beam_quad.io import aligned, files
 from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient, tensors
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.cache import cached
 from beam_quad.stages.distillation.landmarks import landmark_groups, read_landmarks, scores_path
 from beam_quad.stages.influence.curvature import FitQueryVectors, read_groups
 from beam_quad.stages.read.corpus import read_json, write_json

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.distillation import LandmarkDraw, default_num_landmarks
-from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedTask, ModelTask, Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.influence.score import InfluenceScoring, Scorer
 from beam_quad.stages.read.corpus import Corpus, piece_path, read_json, write_json
 

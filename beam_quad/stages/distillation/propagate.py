@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
-from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.scoring.cosines import cosines
 from beam_quad.scoring.halves import agreement, halves_agreement
 from beam_quad.stages.base import Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.distillation.landmarks import (
     landmark_groups,
     load_draw,

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from beam_quad import archives
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.columns import look_up
 from beam_quad.distillation import (
     Interactions,
@@ -21,11 +23,9 @@ from beam_quad.distillation import (
 )
 from beam_quad.distillation.shortlist import list_length, share_weights, solve_list
 from beam_quad.errors import UsageError
-from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
 from beam_quad.selection import NUM_LEVELS, Kept
 from beam_quad.stages.base import GroupedTask, Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.distillation.allocate import DistilledSelection
 from beam_quad.stages.distillation.interactions import (
     InteractionLandmarks,

@@ -9,18 +9,18 @@ import torch
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached, cached_proxy
 from beam_quad.errors import IntegrityError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.proxy import Proxy, ProxySpec
 from beam_quad.gradients.sketches import GradientSketcher
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import Documents
-from beam_quad.io import aligned, files
 from beam_quad.scoring import tensors
 from beam_quad.scoring.cosines import scaled_sketches, sketched_products
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.cache import cached, cached_proxy
 from beam_quad.stages.distillation.landmarks import (
     LANDMARK_COLUMNS,
     count_scores,

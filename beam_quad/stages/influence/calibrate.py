@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached_proxy, proxy_key
 from beam_quad.gradients.passes import is_out_of_memory
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block, find_blocks
-from beam_quad.io import files
 from beam_quad.scoring import InfluenceScorer, calibrate
 from beam_quad.scoring.calibration import why_not_two_forwards
 from beam_quad.scoring.halves import HALVES, agreement
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.cache import cached_proxy, proxy_key
 from beam_quad.stages.influence.curvature import half_name
 from beam_quad.stages.influence.score import EXACT, TWO_FORWARDS, InfluenceScoring
 from beam_quad.stages.quad.candidates import read_text

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 
 from beam_quad.additive import Tally
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached_proxy, proxy_key
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy, ProxySpec
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
-from beam_quad.io import files
 from beam_quad.records import Reason
 from beam_quad.scoring import (
     CovarianceSum,
@@ -29,7 +30,6 @@ from beam_quad.scoring import (
 from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
 from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
 from beam_quad.stages.base import ModelTask, Task
-from beam_quad.stages.cache import cached_proxy, proxy_key
 from beam_quad.stages.read.corpus import read_json, write_json
 from beam_quad.stages.read.texts import NUM_GROUPS, Query, read_group
 

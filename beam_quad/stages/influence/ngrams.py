@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from beam_quad.additive import total
-from beam_quad.io import files, traffic
-from beam_quad.io.rows import read_rows
+from beam_quad.artifacts import files, traffic
+from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import NgramCounts
 from beam_quad.stages.base import Task

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import seeding
+from beam_quad.artifacts import aligned, files, traffic
+from beam_quad.artifacts.cache import cached, cached_proxy
+from beam_quad.corpus.rows import read_rows
 from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.io import aligned, files, traffic
-from beam_quad.io.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
 from beam_quad.scoring.influence import InfluenceScorer
@@ -21,7 +22,6 @@ from beam_quad.scoring.two_forwards import TwoForwardsScorer
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.selection import nearest_ranks, random_ranks
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.cache import cached, cached_proxy
 from beam_quad.stages.read.corpus import Corpus, content_name, piece_path, read_json, write_json
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.prefetch import prefetched

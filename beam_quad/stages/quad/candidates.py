@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.bandit import (
     Blocks,
     Pulls,
@@ -19,10 +21,8 @@ from beam_quad.bandit import (
     num_groups,
 )
 from beam_quad.columns import run_bounds, run_starts
-from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedTask, Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.clusters.cluster import load_cluster_sums, read_assignment
 from beam_quad.stages.read.corpus import Corpus, piece_path, read_json, write_json
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned
 from beam_quad.bandit import BanditState, shortfall_message
 from beam_quad.bandit.state import scored_by_round
-from beam_quad.io import aligned
-from beam_quad.reporting import data as page
-from beam_quad.reporting.comparison import stratified_mean
+from beam_quad.report import data as page
+from beam_quad.report.comparison import stratified_mean
 from beam_quad.selection import cluster_weighted_mean, weighted_mean
 from beam_quad.selection.shown import extremes, highest
 from beam_quad.stages.quad.candidates import (

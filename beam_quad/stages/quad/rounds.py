@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
 from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
-from beam_quad.io import aligned, files
 from beam_quad.scoring.groups import combine_scores, standardised_weights
 from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
 from beam_quad.stages.base import timing_path
-from beam_quad.stages.cache import cached
 from beam_quad.stages.influence.score import InfluenceScoring, Scorer, Scoring, ScoringTask
 from beam_quad.stages.quad.candidates import (
     group_of,

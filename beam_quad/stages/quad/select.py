@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
+from beam_quad.artifacts import aligned
+from beam_quad.artifacts.cache import cached
 from beam_quad.bandit import BanditState, example_blocks
 from beam_quad.bandit.scored import (
     Scored,
@@ -17,7 +19,6 @@ from beam_quad.bandit.scored import (
     with_least,
 )
 from beam_quad.columns import find_sorted, look_up
-from beam_quad.io import aligned
 from beam_quad.records import Budget, Split
 from beam_quad.selection import (
     MAX_DRAW,
@@ -34,7 +35,6 @@ from beam_quad.selection import (
     rank_usable,
 )
 from beam_quad.stages.base import Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.clusters.cluster import load_cluster_sums, read_assignment
 from beam_quad.stages.influence.score import Preference
 from beam_quad.stages.quad.candidates import load_blocks, load_passed_over

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.bandit import BanditState
 from beam_quad.bandit.scored import Scored, arm_code, pulled_blocks, with_least
 from beam_quad.columns import find_sorted, look_up
@@ -25,7 +27,6 @@ from beam_quad.distillation.within_clusters import (
     fit_by_cluster,
     predict_by_cluster,
 )
-from beam_quad.io import aligned, files
 from beam_quad.records import Budget, Split
 from beam_quad.selection import (
     NUM_LEVELS,
@@ -40,7 +41,6 @@ from beam_quad.selection import (
     ranks_from,
 )
 from beam_quad.stages.base import GroupedTask, Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.quad.candidates import group_of
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.quad.select import BanditSelection, ranking, read_arms

@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
-from beam_quad.io import aligned, files, schemas
-from beam_quad.io.batches import Columns
-from beam_quad.io.json_types import Shapes
-from beam_quad.io.plan import read_plan
-from beam_quad.io.splits import InputPlan
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
+from beam_quad.corpus import schemas
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.json_types import Shapes
+from beam_quad.corpus.plan import read_plan
+from beam_quad.corpus.splits import InputPlan
 from beam_quad.records import Budget, Reason, Split
-from beam_quad.stages.cache import cached
 
 # In the metadata of an embeddings file the rows whose text has no vector, and in the totals how many, by piece.
 WITHOUT_EMBEDDING = "without_embedding"

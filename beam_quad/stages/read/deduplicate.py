@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
 from beam_quad.columns import find_repeats
 from beam_quad.errors import IntegrityError
-from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.stages.base import RegroupedTask
 from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path, write_json

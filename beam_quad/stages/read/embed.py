@@ -9,17 +9,18 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files, traffic
+from beam_quad.artifacts.cache import cached_proxy
+from beam_quad.corpus import seen
+from beam_quad.corpus.batches import RowBatch
+from beam_quad.corpus.json_types import Seen, Shapes
+from beam_quad.corpus.rows import read_rows
 from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
-from beam_quad.io import aligned, files, seen, traffic
-from beam_quad.io.batches import RowBatch
-from beam_quad.io.json_types import Seen, Shapes
-from beam_quad.io.rows import read_rows
 from beam_quad.records import Reason, Split, count_lengths
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.cache import cached_proxy
 from beam_quad.stages.read.corpus import (
     WITHOUT_EMBEDDING,
     Corpus,

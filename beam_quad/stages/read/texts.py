@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 
 from beam_quad import seeding
 from beam_quad.additive import Tally
-from beam_quad.io import aligned, files
-from beam_quad.io.batches import Columns
-from beam_quad.io.plan import read_plan
-from beam_quad.io.rows import read_rows
-from beam_quad.io.splits import InputPlan
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.plan import read_plan
+from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.splits import InputPlan
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedTask
-from beam_quad.stages.cache import cached
 from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
 from beam_quad.stages.read.embed import BATCH_ROWS, RESERVE_SCHEMA
 

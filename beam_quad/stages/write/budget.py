@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from beam_quad.io import aligned, files
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.records import Budget, Split
 from beam_quad.selection import NUM_LEVELS, BucketAmounts, BudgetSearch, amounts_of
 from beam_quad.stages.base import Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.read.corpus import Corpus, read_json, write_json
 
 

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from beam_quad.additive import Tally, total
-from beam_quad.distillation import WeightSums
-from beam_quad.errors import IntegrityError
-from beam_quad.io import aligned, files, traffic
-from beam_quad.io.batches import default_id
-from beam_quad.io.output import (
+from beam_quad.artifacts import aligned, files, traffic
+from beam_quad.corpus.batches import default_id
+from beam_quad.corpus.output import (
     Rejected,
     Selected,
     WrittenPart,
@@ -24,7 +22,9 @@ from beam_quad.io.output import (
     write_rejected,
     write_selected,
 )
-from beam_quad.io.schemas import is_json_text, why_json_text
+from beam_quad.corpus.schemas import is_json_text, why_json_text
+from beam_quad.distillation import WeightSums
+from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.selection import Kept, count_rows, part_runs
 from beam_quad.stages.base import Task

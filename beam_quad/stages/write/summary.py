@@ -9,16 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from beam_quad import reporting
+from beam_quad import report
 from beam_quad.additive import Tally
+from beam_quad.artifacts import files
 from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
-from beam_quad.io import files
 from beam_quad.records import Budget
-from beam_quad.reporting import data as page
-from beam_quad.reporting.sections.overview import passed_over
-from beam_quad.reporting.sections.query import is_poor, texts_used
-from beam_quad.reporting.sections.targets import few_landmarks
+from beam_quad.report import data as page
+from beam_quad.report.sections.overview import passed_over
+from beam_quad.report.sections.query import is_poor, texts_used
+from beam_quad.report.sections.targets import few_landmarks
 from beam_quad.selection.shown import clusters_to_show
 from beam_quad.stages.base import timing_path
 from beam_quad.stages.clusters.cluster import load_cluster_sums, read_fit
@@ -143,7 +143,7 @@ class Summary:
 
     def report(self, manifest: dict[str, Any], counts: Tally, weights: WeightSums) -> str:
         """Makes the page."""
-        return reporting.render(self._report_data(manifest, counts, weights))
+        return report.render(self._report_data(manifest, counts, weights))
 
     def _num_scored(self) -> int:
         if self.bandit is not None:

@@ -6,12 +6,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from beam_quad import archives
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.distillation import BestLeft, SelectionWeights, TakenSums
 from beam_quad.errors import UsageError
-from beam_quad.io import aligned, files
 from beam_quad.records import Split
 from beam_quad.stages.base import Task
-from beam_quad.stages.cache import cached
 from beam_quad.stages.quad.select import Weighable
 from beam_quad.stages.read.corpus import Corpus
 

@@ -1,0 +1,171 @@
+"""Rows as the rest of the system sees them, and what makes a row unusable."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad.corpus.json_types import OutOfRange
+from beam_quad.records import Reason
+
+Fault = tuple[Reason, str]
+
+_DETAIL_LENGTH = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which columns of the input mean what.
+
+    Attributes:
+      text: The text; with dots in it, a field of a struct, unless a column has that name. So are the others.
+      id: The example id; None: `<shard>#<row>`.
+      tokens: The number of tokens that counts towards the budget; None: the proxy's.
+      text_flag: The flag that names the text, for errors.
+    """
+
+    text: str = "text"
+    id: str | None = None
+    tokens: str | None = None
+    text_flag: str = "--text_column"
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read, text first, each once."""
+        return list(dict.fromkeys(name for name in (self.text, self.id, self.tokens) if name))
+
+
+def value_of(row: Mapping[str, Any], name: str) -> Any:
+    """Reads a column of a parsed row: the one of that name or, with dots in the name, a field of a struct; else None."""
+    if name in row or "." not in name:
+        return row.get(name)
+    at = name.find(".")
+    while at >= 0:
+        inside = row.get(name[:at])
+        if type(inside) is dict:
+            return value_of(inside, name[at + 1 :])
+        at = name.find(".", at + 1)
+    return None
+
+
+def values_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """Reads a column of parsed rows, as `value_of` does."""
+    if "." in name:
+        return [value_of(row, name) for row in rows]
+    return [row.get(name) for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class RowBatch:
+    """Consecutive rows of a shard, usable or not, n of them.
+
+    Attributes:
+      first_row: Row of the shard of the first.
+      texts: Their texts; None where the row is rejected.
+      ids: Their example ids; `<shard>#<row>` where the id itself is what is wrong.
+      tokens: Their token counts, int64 [n], -1 where rejected; None without a tokens column.
+      reasons: Why a row is rejected; None where it is usable.
+      details: What is wrong, for people; empty where nothing is.
+    """
+
+    first_row: int
+    texts: list[str | None]
+    ids: list[str]
+    tokens: np.ndarray | None
+    reasons: list[Reason | None]
+    details: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def default_id(shard: str, row: int) -> str:
+    """Names an example by its place."""
+    return f"{shard}#{row}"
+
+
+def describe(detail: object) -> str:
+    """Makes a detail one printable line of at most 200 characters."""
+    text = str(detail).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = " ".join(text.split())
+    return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 1] + "…"
+
+
+def make_batch(
+    shard: str,
+    first_row: int,
+    values: Mapping[str, Sequence[Any]],
+    columns: Columns,
+    broken: Mapping[int, Fault],
+) -> RowBatch:
+    """Checks rows, one after the other, for every reason to reject one; the first found is given.
+
+    Args:
+      shard: Shard of the rows.
+      first_row: Row of the shard of the first.
+      values: Python values of each of the columns, n each.
+      columns: Which columns mean what.
+      broken: Faults, by position, of rows that could not be read at all; they come before every other.
+    """
+    texts = list(values[columns.text])
+    ids = values[columns.id] if columns.id else None
+    tokens = values[columns.tokens] if columns.tokens else None
+    reasons: list[Reason | None] = [None] * len(texts)
+    details = [""] * len(texts)
+    names = []
+    counts = np.full(len(texts), -1, dtype=np.int64)
+    for i, text in enumerate(texts):
+        fault = broken.get(i) or _text_fault(text)
+        if not fault and ids is not None:
+            fault = _id_fault(ids[i])
+        if not fault and tokens is not None:
+            fault = _tokens_fault(tokens[i])
+        if fault:
+            reasons[i], details[i], texts[i] = fault[0], describe(fault[1]), None
+        elif tokens is not None:
+            counts[i] = tokens[i]
+        has_id = ids is not None and not (fault and _id_fault(ids[i]))
+        names.append(
+            str(ids[i]) if ids is not None and has_id else default_id(shard, first_row + i)
+        )
+    return RowBatch(first_row, texts, names, None if tokens is None else counts, reasons, details)
+
+
+def _text_fault(text: Any) -> Fault | None:
+    if type(text) is str:
+        if text and not text.isspace():
+            return None
+        return Reason.EMPTY_TEXT, "only white space" if text else "empty"
+    if text is None:
+        return Reason.NULL_TEXT, "no text"
+    return Reason.NOT_A_STRING, f"the text is {json_type(text)}"
+
+
+def _id_fault(value: Any) -> Fault | None:
+    if value is None or value == "":
+        return Reason.NULL_ID, "no id" if value is None else "the id is empty"
+    if type(value) is not str and type(value) is not int:
+        kind = "a number beyond 64 bits" if type(value) is OutOfRange else json_type(value)
+        return Reason.SCHEMA_MISMATCH, f"the id is {kind}, neither string nor integer"
+    return None
+
+
+def _tokens_fault(value: Any) -> Fault | None:
+    is_number = type(value) is int or (type(value) is float and value.is_integer())
+    if is_number and 0 <= value < 2**63:
+        return None
+    return Reason.BAD_TOKENS, "no token count" if value is None else f"tokens: {value!r:.80}"
+
+
+def json_type(value: Any) -> str:
+    """Names the type of a parsed JSON value as a schema would."""
+    names = {
+        bool: "bool",
+        int: "int64",
+        float: "double",
+        str: "string",
+        list: "list",
+        dict: "struct",
+    }
+    return names.get(type(value), "null" if value is None else type(value).__name__)

@@ -1,0 +1,200 @@
+"""Finds the files of an input: by lists, braces, globs and folders, each file once, and nothing left out in silence."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+from beam_quad.artifacts import files
+from beam_quad.artifacts.patterns import Search, expand_braces, has_glob, split_list
+from beam_quad.corpus import formats
+from beam_quad.errors import UsageError
+
+_log = logging.getLogger(__name__)
+_NUM_NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The files of an input.
+
+    Attributes:
+      infos: The files of known formats, sorted by path.
+      origins: What asked for each, by path, as messages say it: `--input=in/*.jsonl`, or `--input` for a file by its name.
+    """
+
+    infos: tuple[files.FileInfo, ...]
+    origins: dict[str, str]
+
+
+def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
+    """Finds what patterns ask for.
+
+    What a folder, or a glob that ends with no extension, holds beside files of known formats is passed over and logged. A
+    file that is found under two names, by links, is read once, and logged.
+
+    Args:
+      patterns: Globs, files and folders, each perhaps several with commas between.
+      flag: What the patterns were given by, for errors.
+      is_query: Whether `.txt` files are a format too.
+
+    Raises:
+      UsageError: If a pattern matches no file, or asks for one by a name whose extension is unknown; if a link is
+        broken, or something may not be read or is no file.
+    """
+    infos: dict[str, files.FileInfo] = {}
+    origins: dict[str, str] = {}
+    passed_over: set[str] = set()
+    singles = list(_single_patterns(patterns, flag, _exists))
+
+    def find(given: str, pattern: str) -> list[files.FileInfo]:
+        with naming(f"{flag}={given}"):
+            return files.find(pattern, with_hidden=False)
+
+    # Braces stand for up to 10,000 names, each of them a request.
+    for (given, pattern), matches in zip(
+        singles, files.in_parallel(find, *zip(*singles, strict=True)), strict=True
+    ):
+        origin = f"{flag}={given}"
+        known = [info for info in matches if formats.has_format(info.path, is_query)]
+        others = [info.path for info in matches if not formats.has_format(info.path, is_query)]
+        with naming(flag if given == pattern else origin):
+            _check_found(pattern, known, others, is_query)
+        passed_over.update(others)
+        for info in known:
+            infos[info.path] = info
+            is_by_name = info.path == files.absolute(given)
+            origins.setdefault(info.path, flag if is_by_name else origin)
+    once = _once(sorted(infos.values()), flag)
+    for info in once:
+        with naming(origins[info.path]):
+            files.check_readable(info.path)
+    if passed_over:
+        _log.warning(
+            "%s: passed over %s of unknown extensions, such as %s",
+            flag, _count(passed_over, "file"), files.printable(", ".join(sorted(passed_over)[:_NUM_NAMED])),
+        )  # fmt: skip
+    return Found(tuple(once), origins)
+
+
+@contextlib.contextmanager
+def naming(origin: str) -> Iterator[None]:
+    """Puts the flag and the pattern before the message of a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from error
+
+
+def _single_patterns(
+    patterns: Sequence[str], flag: str, exists: Callable[[str], bool]
+) -> Iterator[tuple[str, str]]:
+    """Yields the patterns of lists and braces: each as it was given, and one of what it stands for."""
+    is_empty = True
+    for given in patterns:
+        for single in split_list(given, exists):
+            is_empty = False
+            # A name that holds braces is a name.
+            if "{" in single and not exists(single):
+                with naming(flag):
+                    expanded = expand_braces(single)
+                yield from ((single, pattern) for pattern in expanded)
+            else:
+                yield single, single
+    if is_empty:
+        raise UsageError(f"{flag} is empty; pass a glob, a file or a folder")
+
+
+def _exists(path: str) -> bool:
+    return _is_there(path) if files.is_local(path) else files.exists(path)
+
+
+def _is_there(path: str) -> bool:
+    return files.is_local(path) and os.path.lexists(path)
+
+
+def _check_found(
+    pattern: str,
+    known: Sequence[files.FileInfo],
+    others: Sequence[str],
+    is_query: bool,
+) -> None:
+    path = files.absolute(pattern)
+    for other in others:
+        is_asked_for = other == path or (has_glob(path) and Search.of(path).asks_for(other))
+        if is_asked_for or not known:
+            formats.format_of(other, is_query)
+    if not known:
+        raise UsageError(f"{pattern} matches no file; {_hint(pattern)}")
+
+
+def _hint(pattern: str) -> str:
+    below = f"{pattern.rstrip('/')}/**"
+    if has_glob(pattern) and files.find(below, with_hidden=False):
+        return f"it matches folders: write {below}"
+    return (
+        "check the path; a comma in a name is written [,]" if "," in pattern else "check the path"
+    )
+
+
+def _once(infos: Sequence[files.FileInfo], flag: str) -> list[files.FileInfo]:
+    """Keeps one name of each file: its own where that was found, else the first."""
+    folders: dict[str, str] = {}
+    names: dict[str, files.FileInfo] = {}
+    twice: list[str] = []
+    for info in infos:
+        real = _real(info.path, folders)
+        other = names.setdefault(real, info)
+        if other is not info:
+            if info.path == real:
+                names[real], info = info, other
+            twice.append(f"{info.path} (which is {real})")
+    if twice:
+        _log.warning(
+            "%s: %s by links of files that are read under another one, such as %s",
+            flag, _count(twice, "name"), files.printable(twice[0]),
+        )  # fmt: skip
+    return sorted(names.values())
+
+
+def _count(things: Collection[str], noun: str) -> str:
+    return f"{len(things):,} {noun}{'s' * (len(things) != 1)}"
+
+
+def _real(path: str, folders: dict[str, str]) -> str:
+    """Follows the links of a path; `folders` holds what is known of folders."""
+    if not files.is_local(path):
+        return path
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, _, name = path.rpartition("/")
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder or "/")
+    return os.path.join(folders[folder], name)
+
+
+def finder_of(patterns: Sequence[str], folder: str, names: Iterable[str]) -> str | None:
+    """Says which pattern would find files that are written to a folder; asks no server.
+
+    Args:
+      patterns: As `find_files` takes them.
+      folder: The folder, which need not be there.
+      names: What is written, relative to the folder.
+
+    Returns:
+      The pattern; None where none finds any.
+    """
+    written = [files.join(_place(folder), name) for name in names]
+    for given, pattern in _single_patterns(patterns, "the input", _is_there):
+        path = files.absolute(pattern)
+        search = Search.of(path) if has_glob(path) and not _is_there(path) else Search(path)
+        search = dataclasses.replace(search, folder=_place(search.folder).rstrip("/"))
+        below = (path for path in written if path.startswith(search.folder + "/"))
+        if any(search.matches(path) and not search.is_hidden(path) for path in below):
+            return given
+    return None
+
+
+def _place(folder: str) -> str:
+    return os.path.realpath(folder) if files.is_local(folder) else files.absolute(folder)

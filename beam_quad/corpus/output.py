@@ -1,0 +1,303 @@
+"""Writes the parts of a selection and of what was rejected: the same bytes on every run."""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_quad.artifacts import files
+from beam_quad.corpus import formats, json_rows, rows
+from beam_quad.corpus.schemas import PROVENANCE, choice_of, free_name, holds_others
+from beam_quad.errors import BadFileError
+from beam_quad.records import OUTPUT_FORMATS, Reason, Split
+
+PROVENANCE_TYPE = pa.struct(
+    [
+        pa.field("example_id", pa.string()),
+        pa.field("cluster", pa.int32()),
+        pa.field("block", pa.int32()),
+        pa.field("round", pa.int32()),
+        pa.field("tokens", pa.int64()),
+        pa.field("influence", pa.float64()),
+        pa.field("block_influence", pa.float64()),
+        pa.field("predicted_influence", pa.float64()),
+        pa.field("target", pa.string()),
+    ]
+)
+WEIGHT = "weight"
+REJECTED_SCHEMA = pa.schema(
+    [("shard", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+_GROUP_ROWS = 1 << 16
+_GROUP_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenPart:
+    """A file of the output.
+
+    Attributes:
+      path: Where it lies.
+      sha256: Of its bytes, 64 hexadecimal digits.
+      num_rows: Its rows.
+      size_bytes: Its size.
+    """
+
+    path: str
+    sha256: str
+    num_rows: int
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """Chosen rows of a split.
+
+    Attributes:
+      split: The split.
+      row_numbers: Rows of the shard, ascending, int64 [n].
+      provenance: Why each was chosen, `PROVENANCE_TYPE` [n]; see `provenance`.
+      weights: Weight of each in training, float64 [n], or None in a selection without weights.
+    """
+
+    split: Split
+    row_numbers: np.ndarray
+    provenance: pa.StructArray
+    weights: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """An input row, or a whole file where `row` is None, that could not be used."""
+
+    shard: str
+    row: int | None
+    reason: Reason
+    detail: str
+
+
+def provenance(
+    example_ids: Sequence[str],
+    *,
+    tokens: Any,
+    cluster: Any = None,
+    block: Any = None,
+    round: Any = None,
+    influence: Any = None,
+    block_influence: Any = None,
+    predicted_influence: Any = None,
+    target: Any = None,
+) -> pa.StructArray:
+    """Makes the column that says why rows were chosen.
+
+    Args:
+      example_ids: Ids, n of them.
+      tokens: Token counts, integers [n].
+      cluster: Clusters, integers [n], None where there is none; so are all that follow.
+      block: Blocks within the clusters.
+      round: Rounds in which the blocks were pulled.
+      influence: Influences of the examples themselves; nan where not scored.
+      block_influence: Influences of the blocks.
+      predicted_influence: Influences of examples that were not scored themselves, predicted from others; nan where not.
+      target: Names of the query groups for which they were taken.
+    """
+    values = (
+        list(example_ids), cluster, block, round, tokens, influence, block_influence, predicted_influence, target
+    )  # fmt: skip
+    arrays = [
+        pa.nulls(len(example_ids), field.type)
+        if column is None
+        else pa.array(column, type=field.type, from_pandas=True)
+        for field, column in zip(PROVENANCE_TYPE, values, strict=True)
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=list(PROVENANCE_TYPE))
+
+
+def part_name(index: int, num_parts: int, output_format: str = "parquet") -> str:
+    """Names a part, as `part-00000-of-00128.parquet`."""
+    return f"part-{index:05d}-of-{num_parts:05d}.{output_format}"
+
+
+def written_names(output_format: str) -> tuple[str, ...]:
+    """Names files of an output that an input may find, relative to its folder."""
+    parts = (part_name(0, 1, output_format), part_name(0, 1))
+    return (f"selected/{parts[0]}", f"rejected/{parts[1]}", "manifest.json")
+
+
+def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
+    """Adds the column of provenance, and that of weights where there are any, to the schema of the input.
+
+    A column of the input that has such a name, as that of a selection has, gets another.
+    """
+    renamed = renamed_columns(schema, weighted)
+    fields = [field.with_name(renamed.get(field.name, field.name)) for field in schema]
+    fields.append(pa.field(PROVENANCE, PROVENANCE_TYPE))
+    if weighted:
+        fields.append(pa.field(WEIGHT, pa.float64()))
+    return pa.schema(fields)
+
+
+def renamed_columns(schema: pa.Schema, weighted: bool) -> dict[str, str]:
+    """Gives the new names of the columns of the input whose names the output takes for its own."""
+    taken = [PROVENANCE, WEIGHT] if weighted else [PROVENANCE]
+    return {
+        name: free_name(name, [*schema.names, *taken]) for name in taken if name in schema.names
+    }
+
+
+def write_selected(
+    path: str,
+    selections: Iterable[Selected],
+    schema: pa.Schema,
+    replace: bool = False,
+    weighted: bool = False,
+) -> WrittenPart:
+    """Writes one part of the selection, in the format that its name ends with.
+
+    Parquet carries the input's columns in the types of the schema; JSON Lines carries rows of JSON Lines as they were, with
+    the key `beam_quad` (and `weight`) added, and dumps those of Parquet.
+
+    Args:
+      path: The part, ending with one of `OUTPUT_FORMATS`.
+      selections: Chosen rows, in the order in which they are written.
+      schema: The columns that are carried; see `schemas.carried`.
+      replace: Whether to replace a finished part.
+      weighted: Whether the selections have weights.
+
+    Raises:
+      BadFileError: As `read_selected`; then nothing is written.
+      ValueError: If the name ends otherwise.
+    """
+    if path.endswith(".parquet"):
+        batches = (batch for selection in selections for batch in _batches(selection, schema))
+        return write_parquet(path, output_schema(schema, weighted), batches, replace)
+    if path.endswith((".jsonl", ".jsonl.zst")):
+        lines = (line for selection in selections for line in _lines(selection, schema))
+        return write_jsonl(path, lines, replace)
+    raise ValueError(f"{path}: parts end with one of {', '.join(OUTPUT_FORMATS)}")
+
+
+def _batches(selection: Selected, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    done = 0
+    for _, batch in rows.read_selected(selection.split, schema, selection.row_numbers):
+        end = done + batch.num_rows
+        arrays = [*batch.columns, selection.provenance.slice(done, batch.num_rows)]
+        if selection.weights is not None:
+            arrays.append(pa.array(selection.weights[done:end]))
+        weighted = selection.weights is not None
+        yield pa.RecordBatch.from_arrays(arrays, schema=output_schema(schema, weighted))
+        done = end
+
+
+def _lines(selection: Selected, schema: pa.Schema) -> Iterator[bytes]:
+    if not formats.is_jsonl(selection.split.path):
+        yield from itertools.chain.from_iterable(
+            map(json_rows.dump_rows, _batches(selection, schema))
+        )
+        return
+    lines = rows.read_lines(selection.split, selection.row_numbers)
+    weights = (
+        [None] * len(selection.row_numbers)
+        if selection.weights is None
+        else selection.weights.tolist()
+    )
+    new_name = _new_names(schema, selection.weights is not None)
+    for (row, line), why, weight in zip(lines, selection.provenance, weights, strict=True):
+        try:
+            kept = line if new_name is None else json_rows.rewritten(line, new_name)
+            spliced = json_rows.splice(kept, PROVENANCE, why.as_py())
+            yield spliced if weight is None else json_rows.splice(spliced, WEIGHT, weight)
+        except ValueError as error:
+            raise BadFileError(selection.split.path, f"row {row}: {error}") from error
+
+
+def _new_names(schema: pa.Schema, weighted: bool) -> Callable[[str], str | None] | None:
+    """Tells what becomes of the members of a row of JSON Lines; None if all stay as they are."""
+    choice, renamed = choice_of(schema), renamed_columns(schema, weighted)
+    if any(map(holds_others, schema)):
+        # Names that come in few rows are not known: none is left to meet one of ours.
+        renamed = {
+            n: free_name(n, [*schema.names, n]) for n in (PROVENANCE, WEIGHT)[: 1 + weighted]
+        }
+    if not choice.patterns and not renamed:
+        return None
+    return lambda name: renamed.get(name, name) if choice.keeps(name) else None
+
+
+def write_parquet(
+    path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], replace: bool = False
+) -> WrittenPart:
+    """Writes a Parquet file whose bytes depend on the batches alone: no clock, no attempt, no name."""
+    num_rows = 0
+    with files.writing(path, replace) as file, _parquet_writer(file, schema) as writer:
+        for table in _row_groups(batches, schema):
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            num_rows += table.num_rows
+    return WrittenPart(path, file.sha256, num_rows, file.size_bytes)
+
+
+def _parquet_writer(file: files.HashedFile, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        file, schema, compression="zstd", compression_level=3, write_page_checksum=True
+    )
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    pending: list[pa.RecordBatch] = []
+    num_rows = size_bytes = 0
+    for batch in batches:
+        pending.append(batch)
+        num_rows += batch.num_rows
+        size_bytes += batch.nbytes
+        if num_rows >= _GROUP_ROWS or size_bytes >= _GROUP_BYTES:
+            yield _table(pending, schema)
+            pending, num_rows, size_bytes = [], 0, 0
+    if num_rows:
+        yield _table(pending, schema)
+
+
+def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    # Shards bring dictionaries of their own; a Parquet column chunk has one.
+    return pa.Table.from_batches(batches, schema=schema).unify_dictionaries().combine_chunks()
+
+
+def write_jsonl(path: str, lines: Iterable[bytes], replace: bool = False) -> WrittenPart:
+    """Writes lines, compressed where the name ends with `.zst`."""
+    num_rows = 0
+    with files.writing(path, replace) as file, _compressing(file, path) as stream:
+        for line in lines:
+            stream.write(line + b"\n")
+            num_rows += 1
+    return WrittenPart(path, file.sha256, num_rows, file.size_bytes)
+
+
+@contextlib.contextmanager
+def _compressing(file: files.HashedFile, path: str) -> Iterator[Any]:
+    if path.endswith(".zst"):
+        with pa.CompressedOutputStream(file, "zstd") as stream:
+            yield stream
+    else:
+        yield file
+
+
+def write_rejected(path: str, rejected: Iterable[Rejected], replace: bool = False) -> WrittenPart:
+    """Writes one part of the rejected rows as Parquet, in the order given."""
+    return write_parquet(path, REJECTED_SCHEMA, _rejected_batches(iter(rejected)), replace)
+
+
+def _rejected_batches(rejected: Iterator[Rejected]) -> Iterator[pa.RecordBatch]:
+    while chunk := list(itertools.islice(rejected, _GROUP_ROWS)):
+        columns = [
+            [item.shard for item in chunk],
+            [item.row for item in chunk],
+            [str(item.reason) for item in chunk],
+            [item.detail for item in chunk],
+        ]
+        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, REJECTED_SCHEMA, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=REJECTED_SCHEMA)

@@ -1,0 +1,102 @@
+"""Reads splits: all rows, checked, for the models; chosen rows, untouched, for the output."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.artifacts import files
+from beam_quad.corpus import formats, jsonl
+from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.json_types import Seen
+from beam_quad.errors import BadFileError
+from beam_quad.records import Split
+
+
+def read_rows(
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+) -> Iterator[RowBatch]:
+    """Reads all rows of a split, each checked for every reason to reject it.
+
+    Batches are runs of `batch_rows` rows counted from the start of each row group (of the file, where the format has
+    none), so that their boundaries depend on the shard alone and not on how it was split.
+
+    Args:
+      split: The split.
+      columns: Which columns mean what.
+      batch_rows: Rows of a batch, > 0; the last of a row group may be shorter.
+      seen: Takes the shapes of the rows that can be used, of a format that declares no types.
+
+    Yields:
+      Batches in order of rows, none empty. Memory is that of one batch.
+
+    Raises:
+      BadFileError: If the file turns out damaged, gone or changed since it was planned, perhaps after some batches;
+        nothing of it may be used then.
+    """
+    _check_unchanged(split)
+    yield from formats.format_of(split.path).rows(split, columns, batch_rows, seen)
+    # What was read may be in part of the one content, in part of another.
+    _check_unchanged(split)
+
+
+def read_selected(
+    split: Split, schema: pa.Schema, keep: np.ndarray | Sequence[int]
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """Reads chosen rows of a split with all columns; row groups without one are not read.
+
+    Args:
+      split: The split.
+      schema: Schema of the corpus; a column that the file lacks is null.
+      keep: Rows of the shard, ascending; or bool [rows of the split].
+
+    Yields:
+      Rows of the shard, int64 [n], and their values, n rows of `schema`, in order.
+
+    Raises:
+      BadFileError: As `read_rows`; also if a row is not there.
+    """
+    row_numbers = _row_numbers(split, keep)
+    _check_unchanged(split)
+    yield from formats.format_of(split.path).selected(split, schema, row_numbers)
+
+
+def read_lines(split: Split, keep: np.ndarray | Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Reads chosen rows of a JSON Lines split as they are, without their line ends.
+
+    Args:
+      split: The split.
+      keep: Rows of the shard, ascending; or bool [rows of the split].
+
+    Yields:
+      Row of the shard and its bytes, in order.
+
+    Raises:
+      BadFileError: As `read_selected`.
+    """
+    row_numbers = _row_numbers(split, keep)
+    _check_unchanged(split)
+    yield from jsonl.lines_at(split, row_numbers)
+
+
+def _row_numbers(split: Split, keep: np.ndarray | Sequence[int]) -> np.ndarray:
+    chosen = np.asarray(keep)
+    if chosen.dtype == np.bool_:
+        return np.flatnonzero(chosen).astype(np.int64) + split.first_row
+    row_numbers = chosen.astype(np.int64)
+    if len(row_numbers) and (row_numbers[0] < split.first_row or (np.diff(row_numbers) <= 0).any()):
+        raise ValueError(
+            f"rows of {split.shard} must ascend from {split.first_row}, got {keep!r:.80}"
+        )
+    return row_numbers
+
+
+def _check_unchanged(split: Split) -> None:
+    expected = split.found_version or split.version
+    if not expected:
+        return
+    found = files.stat(split.path)
+    if found is None:
+        raise BadFileError(split.path, "is gone since it was planned")
+    if found.version != expected:
+        raise BadFileError(split.path, "has changed since it was planned")

@@ -1,0 +1,174 @@
+"""Which content local files had when they were read, so that a copy of a corpus, or one that was touched, is the same.
+
+A local disk tells size and modification time, and nothing of the content. The stage that reads a file therefore records
+a hash of what it read beside the version that its artifacts are named by, in a file whose name says all: one listing tells
+the planner what is known. A file that is where it was, with the same size and time, is taken for unchanged; of one whose
+name and size are known from elsewhere, or from another time, the planner compares the content.
+
+Of a Parquet file that is the footer and the columns that the run reads, so that wide columns beside them cost nothing. Of
+the other columns the footer tells sizes, places and statistics: another value of the same size and within the same bounds
+is not seen. No artifact but the output holds such values, and the output is read where the file lies. A hash of some
+columns says nothing to a run that reads others, which compares the file again.
+"""
+
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from beam_quad import seeding
+from beam_quad.artifacts import files
+from beam_quad.artifacts.files import FileInfo
+from beam_quad.corpus import damage, parquet
+from beam_quad.errors import BadFileError
+from beam_quad.records import Split
+
+_HASH_BYTES = 16
+_PIECE_BYTES = 1 << 20
+# Query files are few and small: their content is their version from the start.
+_SMALL_BYTES = 64 << 20
+
+
+class _Record(NamedTuple):
+    place: str
+    version: str
+    content: str
+
+
+@dataclasses.dataclass(eq=False)
+class SeenFiles:
+    """What is known of local files by their content.
+
+    Attributes:
+      folder: Where the records are.
+      columns: Names of the columns that the run reads.
+      unwritten: Records that planning has made, by path: files of a known content in a new place, or at a new time.
+    """
+
+    folder: str
+    columns: Sequence[str]
+    unwritten: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    _by_shard: dict[tuple[str, int], list[_Record]] | None = None
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def version(self, shard: str, info: FileInfo) -> str:
+        """Finds the version that a shard's artifacts are named by.
+
+        A file is read only if one of its shard's name and size is known, but not from here and now.
+        """
+        if not files.is_local(info.path):
+            return info.version
+        known = self._known().get((_shard_id(shard), info.size_bytes))
+        if known is None:
+            return info.version
+        kind = _kind_id(info.path, self.columns)
+        alike = [record for record in known if record.content.startswith(kind)]
+        here = {record.version for record in known if record.place == _place_id(info)}
+        for record in alike:
+            if record.place == _place_id(info):
+                return record.version
+        # By other columns two files may have one version: the first that is read by these keeps it.
+        if free := sorted(here.difference(record.version for record in alike)):
+            return free[0]
+        content = kind + content_hash(info.path, self.columns)
+        same = sorted(record.version for record in known if record.content == content)
+        # Not by its time: another file of this name and size may have had the very same.
+        version = same[0] if same else f"{info.size_bytes}-{content}"
+        path, data = _record(self.folder, shard, info, version, content)
+        self.unwritten[path] = data
+        return version
+
+    def _known(self) -> dict[tuple[str, int], list[_Record]]:
+        with self._lock:
+            if self._by_shard is None:
+                self._by_shard = {}
+                for info in files.find(self.folder):
+                    name = info.path.rsplit("/", 1)[-1].removesuffix(_SUFFIX)
+                    if name.count("_") == 3:
+                        shard, place, version, content = name.split("_")
+                        key = shard, int(version.split("-")[0])
+                        self._by_shard.setdefault(key, []).append(_Record(place, version, content))
+            return self._by_shard
+
+
+def small_version(shard: str, info: FileInfo) -> str:
+    """Finds the version of a query file: its content where it is local and below 64 MB."""
+    if not files.is_local(info.path) or info.size_bytes > _SMALL_BYTES:
+        return info.version
+    return f"{info.size_bytes}-{content_hash(info.path)}"
+
+
+def record(folder: str, split: Split, columns: Sequence[str]) -> None:
+    """Records the content of a split's file, which was read; one in an object store has its checksum for a version.
+
+    Args:
+      folder: Where the records are.
+      split: The split; `found_version` says what the file was like when it was planned.
+      columns: Names of the columns that were read.
+
+    Raises:
+      BadFileError: If the file has changed since.
+    """
+    if not files.is_local(split.path):
+        return
+    content = _kind_id(split.path, columns) + content_hash(split.path, columns)
+    info = files.stat(split.path)
+    if info is None or info.version != split.found_version:
+        raise BadFileError(split.path, "has changed since it was planned")
+    path, data = _record(folder, split.shard, info, split.version, content)
+    files.write_once(path, data)
+
+
+def content_hash(path: str, columns: Sequence[str] | None = None) -> str:
+    """Hashes the bytes of a local file, to 32 hexadecimal digits.
+
+    Args:
+      path: The file.
+      columns: Names of columns: of a Parquet file only its footer and their values are read; None: all.
+    """
+    digest = hashlib.blake2b(digest_size=_HASH_BYTES)
+    places = [(0, os.path.getsize(path))]
+    if columns is not None and _is_by_column(path):
+        # What cannot be read as Parquet has no columns, and is left to those who do.
+        with contextlib.suppress(BadFileError), damage.naming(path):
+            places = list(parquet.places(path, columns))
+    with open(path, "rb", buffering=0) as file:
+        for start, num_bytes in places:
+            file.seek(start)
+            while num_bytes > 0 and (piece := file.read(min(num_bytes, _PIECE_BYTES))):
+                digest.update(piece)
+                num_bytes -= len(piece)
+    return digest.hexdigest()
+
+
+def _is_by_column(path: str) -> bool:
+    return parquet.EXTENSIONS.search(path) is not None
+
+
+def _kind_id(path: str, columns: Sequence[str]) -> str:
+    """Says of what a record holds the hash; empty for all of a file."""
+    return f"{seeding.digest(*sorted(columns))[:8]}-" if _is_by_column(path) else ""
+
+
+_SUFFIX = ".json.gz"
+
+
+def _record(
+    folder: str, shard: str, info: FileInfo, version: str, content: str
+) -> tuple[str, bytes]:
+    name = "_".join([_shard_id(shard), _place_id(info), version, content])
+    text = json.dumps({"shard": shard, "path": info.path, "version": version, "content": content})
+    return files.join(folder, name + _SUFFIX), gzip.compress(text.encode(), mtime=0)
+
+
+def _shard_id(shard: str) -> str:
+    return seeding.digest(shard)[:20]
+
+
+def _place_id(info: FileInfo) -> str:
+    return seeding.digest(info.path, info.version)[:20]

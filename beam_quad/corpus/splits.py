@@ -1,0 +1,301 @@
+"""Plans the input: finds it, opens every file once, fixes one schema and cuts the splits."""
+
+import concurrent.futures
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from beam_quad import seeding
+from beam_quad.artifacts import files
+from beam_quad.corpus import damage, formats, parquet, schemas
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.finding import find_files, naming
+from beam_quad.corpus.json_types import Shapes
+from beam_quad.corpus.summaries import ShardSummary
+from beam_quad.errors import BAD_FILE_REMEDY, BadFileError, UsageError
+from beam_quad.records import Split
+
+_log = logging.getLogger(__name__)
+SPLIT_BYTES = 256 << 20
+_QUERY_REMEDY = "repair the file, or leave it out"
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPlan:
+    """The input as it was when the run was planned.
+
+    Attributes:
+      splits: Units of work, sorted by shard and first row.
+      schema: The columns that are carried, as far as is known: those of JSON Lines by the first rows of each file.
+      stored: The columns of the Parquet files, unified.
+      root: Folder that shards are named relative to; empty where the inputs have none in common.
+      num_rows: Rows of the corpus.
+      num_rows_exact: Whether `num_rows` was counted, not in part estimated (JSON Lines).
+      num_shards: Files.
+      size_bytes: Their size as stored.
+      snapshot: Fingerprint of the names and versions of all shards.
+      bad_files: What is wrong with each shard of which nothing can be used, by shard; their splits are not read.
+    """
+
+    splits: tuple[Split, ...]
+    schema: pa.Schema
+    stored: pa.Schema
+    root: str
+    num_rows: int
+    num_rows_exact: bool
+    num_shards: int
+    size_bytes: int
+    snapshot: str
+    bad_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def plan_input(
+    patterns: Sequence[str],
+    *,
+    input_root: str | None = None,
+    text_column: str = "text",
+    id_column: str | None = None,
+    tokens_column: str | None = None,
+    columns: Sequence[str] = (),
+    split_bytes: int = SPLIT_BYTES,
+    num_threads: int = 16,
+    is_query: bool = False,
+    reject_bad_files: bool = False,
+    flag: str = "--input",
+    version_of: Callable[[str, files.FileInfo], str] = lambda _, info: info.version,
+) -> InputPlan:
+    """Plans the input and refuses what cannot be one corpus, before anything is written or started.
+
+    Args:
+      patterns: Globs, files and folders, each perhaps several with commas between; see `find_files`. Under a glob or a
+        folder, files and folders whose names start with `_` or `.` are left out, as Spark and Arrow do.
+      input_root: Folder that shards are named relative to; None: the longest that all inputs have in common.
+      text_column: Column of the text.
+      id_column: Column of the example id, or None.
+      tokens_column: Column of the token count, or None.
+      columns: Patterns of the columns to carry, or with `!` before them to leave out; see `schemas.Choice`.
+      split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
+      num_threads: Files opened at once.
+      is_query: Whether `.txt` files, one text each, are inputs too.
+      reject_bad_files: Whether a file of which nothing can be used is one of `bad_files` instead of refused.
+      flag: What the patterns were given by, for errors.
+      version_of: Finds the version of a shard's content; several threads ask at once.
+
+    Raises:
+      UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
+        footer or schema that is wrong, a file without a row, a column that is missing, schemas that do not go
+        together, two shards of one name.
+    """
+    text_flag = "--query_text_column" if is_query else "--text_column"
+    read = Columns(text_column, id_column, tokens_column, text_flag)
+    found = find_files(patterns, flag, is_query)
+    infos = found.infos
+    root = files.absolute(input_root) if input_root else _common_folder(infos)
+    shards = _name_shards(infos, root)
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        remedy = _QUERY_REMEDY if is_query else BAD_FILE_REMEDY
+        bad_file_remedy = None if reject_bad_files else remedy
+        summaries = _summarise_all(pool, shards, read, found.origins, bad_file_remedy)
+        summaries = list(pool.map(_exactly(summaries), shards.values(), summaries))
+        versions = list(pool.map(version_of, shards, shards.values()))
+    named = zip(shards, summaries, strict=True)
+    problems = {shard: summary.problem for shard, summary in named if summary.problem}
+    _tell_bad_files(problems, shards, flag)
+    _check_any(summaries, [found.origins[info.path] for info in shards.values()])
+    if all(s.is_known and s.schema is None and s.shapes is None for s in summaries):
+        raise UsageError(f"{flag}: no file has a row with a column {text_column!r}; check its rows")
+    stored = schemas.unify(
+        (shard, summary.schema)
+        for shard, summary in zip(shards, summaries, strict=True)
+        if summary.schema is not None
+    )
+    choice = schemas.Choice(tuple(columns), tuple(read.names))
+    schema = _schema_of_all(stored, summaries, choice)
+    splits = [
+        split
+        for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True)
+        for split in _cut(shard, info, version, summary, split_bytes)
+    ]
+    return InputPlan(
+        splits=tuple(splits),
+        schema=schema,
+        stored=stored,
+        root=root,
+        num_rows=sum(summary.num_rows for summary in summaries),
+        num_rows_exact=all(summary.is_exact for summary in summaries),
+        num_shards=len(shards),
+        size_bytes=sum(info.size_bytes for info in infos),
+        snapshot=seeding.digest(*zip(shards, versions, strict=True)),
+        bad_files=problems,
+    )
+
+
+def _tell_bad_files(
+    problems: Mapping[str, str], shards: Mapping[str, files.FileInfo], flag: str
+) -> None:
+    if not problems:
+        return
+    shard, problem = next(iter(problems.items()))
+    first = files.printable(f"{shards[shard].path}: {problem}")
+    if problems.keys() == shards.keys():
+        raise UsageError(f"{flag}: no file can be used; the first is {first}")
+    _log.warning(
+        "%s: %s of %s files are left out; the first is %s",
+        flag,
+        f"{len(problems):,}",
+        f"{len(shards):,}",
+        first,
+    )
+
+
+def _exactly(
+    summaries: Iterable[ShardSummary],
+) -> Callable[[files.FileInfo, ShardSummary], ShardSummary]:
+    """Makes what marks, in the schema of a shard, the whole numbers that a double holds, if they may meet doubles."""
+    declared = [summary.schema for summary in summaries if summary.schema is not None]
+    fields = [field for schema in dict.fromkeys(declared) for field in schema]
+    # Any row of JSON Lines may come with a fraction.
+    has_lines = any(summary.schema is None and not summary.problem for summary in summaries)
+    doubles = {field.name for field in fields if pa.types.is_floating(field.type)}
+
+    def mark(info: files.FileInfo, summary: ShardSummary) -> ShardSummary:
+        if summary.schema is None:
+            return summary
+        whole = {field.name for field in summary.schema if field.type == pa.int64()}
+        wanted = whole if has_lines else whole & doubles
+        exact = parquet.exact_columns(info.path, wanted) if wanted else ()
+        marked = [schemas.exact_field(f) if f.name in exact else f for f in summary.schema]
+        return dataclasses.replace(summary, schema=pa.schema(marked))
+
+    return mark
+
+
+def _check_any(summaries: Sequence[ShardSummary], origins: Sequence[str]) -> None:
+    """Refuses what the first rows of some files cannot be used for, if those of no file can."""
+    if any(s.schema is not None or (s.shapes is not None and not s.doubt) for s in summaries):
+        return
+    for summary, origin in zip(summaries, origins, strict=True):
+        if summary.doubt:
+            raise UsageError(f"{origin}: {summary.doubt}")
+
+
+def _common_folder(infos: Iterable[files.FileInfo]) -> str:
+    common = []
+    for parts in zip(*(info.path.split("/")[:-1] for info in infos), strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    has_scheme = bool(common) and common[0].endswith(":")
+    # A scheme is followed by an empty part and the bucket: with less there is nothing in common.
+    return "" if has_scheme and len(common) < 3 else "/".join(common)
+
+
+def _name_shards(infos: Iterable[files.FileInfo], root: str) -> dict[str, files.FileInfo]:
+    shards: dict[str, files.FileInfo] = {}
+    for info in infos:
+        if not info.path.startswith(f"{root}/") and root:
+            raise UsageError(
+                f"{info.path} lies outside --input_root {root}; pass a root that holds both"
+            )
+        # Without a root, the path without its scheme: `bucket/folder/file`.
+        place = info.path[len(root) :].partition("://")[2] or info.path[len(root) :]
+        # Part of ids, which are text in UTF-8.
+        shard = files.printable(place)
+        other = shards.setdefault(shard.lstrip("/"), info)
+        if other is not info:
+            raise UsageError(
+                f"{other.path} and {info.path} would both be shard {shard!r}; rename one"
+            )
+    return dict(sorted(shards.items()))
+
+
+def _summarise_all(
+    pool: concurrent.futures.Executor,
+    shards: dict[str, files.FileInfo],
+    columns: Columns,
+    origins: Mapping[str, str],
+    bad_file_remedy: str | None,
+) -> list[ShardSummary]:
+    def summarise(info: files.FileInfo) -> ShardSummary:
+        with naming(origins[info.path]):
+            return _summarise(info, columns, bad_file_remedy)
+
+    try:
+        return list(pool.map(summarise, shards.values()))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _summarise(info: files.FileInfo, columns: Columns, bad_file_remedy: str | None) -> ShardSummary:
+    """Summarises a shard; a bad one is refused with a remedy, or, without one, described as bad."""
+    try:
+        return formats.format_of(info.path).summarise(info, columns)
+    except BadFileError as error:
+        if bad_file_remedy is None:
+            return _unusable(error.detail)
+        raise UsageError(f"{error.path}: {error.detail}; {bad_file_remedy}") from error
+    except OSError as error:
+        # What a network raises is another type, or has no file to be named for.
+        if not (files.is_local(info.path) or isinstance(error, FileNotFoundError)):
+            raise
+        raise UsageError(f"{info.path}: cannot be read: {damage.one_line(error)}") from error
+    except UsageError as error:
+        if bad_file_remedy is None:
+            return _unusable(str(error).removeprefix(info.path).lstrip(": "))
+        raise
+
+
+def _unusable(problem: str) -> ShardSummary:
+    return ShardSummary(None, None, 0, is_exact=True, problem=files.printable(problem))
+
+
+def _schema_of_all(
+    stored: pa.Schema, summaries: Iterable[ShardSummary], choice: schemas.Choice
+) -> pa.Schema:
+    shapes, names = Shapes(), dict[str, None]()
+    for summary in summaries:
+        if summary.schema is not None:
+            names |= dict.fromkeys(summary.schema.names)
+        if summary.shapes is not None:
+            names |= dict.fromkeys(summary.shapes.columns)
+            shapes += summary.shapes
+    if names:
+        choice.check(list(names))
+    known = pa.schema([(name, pa.null()) for name in names])
+    return schemas.carried(stored, shapes, choice, known)
+
+
+def _cut(
+    shard: str, info: files.FileInfo, version: str, summary: ShardSummary, split_bytes: int
+) -> Iterator[Split]:
+    if not summary.groups or info.size_bytes <= split_bytes:
+        num_rows = summary.num_rows if summary.groups or not formats.is_jsonl(info.path) else -1
+        yield Split(
+            shard,
+            0,
+            len(summary.groups),
+            0,
+            num_rows,
+            info.path,
+            info.size_bytes,
+            version,
+            info.version,
+        )
+        return
+    first_group = first_row = num_rows = size_bytes = 0
+    for i, group in enumerate(summary.groups):
+        if num_rows and size_bytes + group.size_bytes > split_bytes:
+            yield Split(
+                shard, first_group, i - first_group, first_row, num_rows,
+                info.path, size_bytes, version, info.version,
+            )  # fmt: skip
+            first_group, first_row, num_rows, size_bytes = i, first_row + num_rows, 0, 0
+        num_rows += group.num_rows
+        size_bytes += group.size_bytes
+    yield Split(
+        shard, first_group, len(summary.groups) - first_group, first_row, num_rows,
+        info.path, size_bytes, version, info.version,
+    )  # fmt: skip

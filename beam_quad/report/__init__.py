@@ -1,0 +1,37 @@
+"""Manifest in, report and cost plan out: nothing here knows Beam, a model or a file."""
+
+from beam_quad.report.data import (
+    Arm,
+    Cluster,
+    Example,
+    Funnel,
+    Notice,
+    QueryGroup,
+    ReportData,
+    Round,
+    ScoredSample,
+    Scores,
+    Scoring,
+    Source,
+    StageTiming,
+    Target,
+)
+from beam_quad.report.report import render
+
+__all__ = [
+    "Arm",
+    "Cluster",
+    "Example",
+    "Funnel",
+    "Notice",
+    "QueryGroup",
+    "ReportData",
+    "Round",
+    "ScoredSample",
+    "Scores",
+    "Scoring",
+    "Source",
+    "StageTiming",
+    "Target",
+    "render",
+]

@@ -1,0 +1,277 @@
+"""What a run of Influence Distillation would cost; see `cost`, which it adds this to.
+
+Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a gradient, padded to a power of two:
+
+    landmark        exact scoring of the normalised gradient, and of the first landmarks under the targets' halves too;
+                    where it is sketched: forward, backward for activations, and out in multiply-adds every token and
+                    tracked block, which form the gradient; n log2 n sums and differences, which compress it; and 2 every
+                    number of its sketch and vector, 3 vectors a target with those of its halves
+    fit             twice the kernel, 2 l² D, and its factor, l³ / 3; 2 l³ for its inverse, which leaves landmarks out one
+                    by one
+    propagate       2 l (D + T) every example
+    interactions    every text of a target: a forward and a backward that some landmarks share; every landmark two more
+                    backward passes, through the backward itself and through the forward; and the gradients of all
+                    landmarks, once for every few of them
+"""
+
+import dataclasses
+import math
+
+from beam_quad.report import cost
+from beam_quad.report.cost import CostPlan, StageCost, Workload
+from beam_quad.report.devices import Device
+from beam_quad.report.formatting import compact, size
+from beam_quad.scoring.costs import ScoringCosts
+
+# Matrix products in double precision run at half the rate of single; the exponentials of the kernel take a fifth more (one
+# core, 4096 landmarks of 1152 dimensions: 81, 37 and 30 GFLOP/s).
+_FLOAT64_RATE = 0.5
+_VECTORS_PER_TARGET = 3  # its own, and those of its halves
+_LANDMARKS_UNDER_HALVES = 64  # those of the first group of `stages.distillation.landmarks`
+_SCORE_BYTES = 64  # id, tokens and score of a landmark on a target
+_INFLUENCE_BYTES = 4
+# Reading the influence of examples on a target, packing it into priorities and counting these; measured, on one core.
+_PRIORITIES_PER_CORE_S = 4e6
+# As `stages.distillation.interactions` takes them: landmarks that share a forward pass of a target's texts, and those that are
+# multiplied with the gradients of all, which are computed for each such piece.
+_LANDMARKS_PER_PASS = 8
+_LANDMARKS_PER_PIECE = 16
+_FLOAT64_BYTES = 8
+_LANDMARK_BYTES = 32  # key, tokens, id and group of a landmark, twice
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondOrder:
+    """What interactions are computed from.
+
+    Attributes:
+      scoring: Costs of the proxy with its attention written out, as second derivatives need it.
+      num_landmarks: Landmarks whose interactions are exact.
+      num_texts: Texts of all targets that make up their curvatures.
+      mean_tokens: Tokens of a mean text of them.
+      shortlist_examples: Examples of all shortlists.
+    """
+
+    scoring: ScoringCosts
+    num_landmarks: int
+    num_texts: int
+    mean_tokens: float
+    shortlist_examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationWorkload(Workload):
+    """What the plan is computed from.
+
+    Attributes:
+      num_landmarks: Examples whose influence is exact.
+      is_sketched: Whether it is that of sketched gradients, which another query set finds made, and not of passes that
+        form no gradient.
+      sketch_dim: Length of a sketch at most.
+      sketch_entries: Entries of a gradient that are kept at most.
+      num_passes: Passes over the propagated influence by which the budget is shared, cut and weighed.
+      second_order: What interactions are computed from, or None in the first order.
+    """
+
+    num_landmarks: int
+    is_sketched: bool
+    sketch_dim: int
+    sketch_entries: int
+    num_passes: int
+    second_order: SecondOrder | None
+
+    @property
+    def num_targets(self) -> int:
+        """Targets: each has a vector."""
+        return self.num_query_vectors
+
+    @property
+    def kept_entries(self) -> int:
+        """Entries of a gradient that are kept."""
+        return min(self.sketch_entries, sum(math.prod(b.shape) for b in self.scoring.blocks))
+
+    @property
+    def sketch_length(self) -> int:
+        """Length of a sketch."""
+        return min(self.sketch_dim, self.kept_entries)
+
+    @property
+    def gradient_flops(self) -> float:
+        """FLOPs of an example's gradient, both passes included."""
+        return self.scored_tokens * self.scoring.query_flops(self.window_tokens)
+
+    @property
+    def transform_flops(self) -> float:
+        """FLOPs of compressing a gradient."""
+        if self.sketch_dim >= self.kept_entries:
+            return 0.0
+        bits = (self.kept_entries - 1).bit_length()
+        return float((1 << bits) * bits)
+
+    def exact_flops(self, num_vectors: int) -> float:
+        """FLOPs of the cosines of an example's gradient with vectors, by passes that form no gradient."""
+        per_token = self.scoring.exact_flops(self.window_tokens, num_vectors, normalize=True)
+        return self.scored_tokens * per_token
+
+    @property
+    def forward_flops(self) -> float:
+        """FLOPs of one forward pass of an example."""
+        return self.scored_tokens * self.scoring.forward_flops(self.window_tokens)
+
+
+def plan_cost(
+    workload: DistillationWorkload, proxy_device: Device, float32_device: Device
+) -> CostPlan:
+    """Estimates a run of Influence Distillation, stage by stage.
+
+    Args:
+      workload: Counts and sizes.
+      proxy_device: Where the proxy runs, at the rate of its dtype.
+      float32_device: The same at the rate of float32, in which the encoder runs, the curvature is summed, and gradients of
+        landmarks are formed and compressed, whatever the proxy's dtype is.
+
+    Returns:
+      The plan.
+
+    Raises:
+      ValueError: If the two are not as many devices.
+    """
+    w = workload
+    second_order = () if w.second_order is None else (_interact(w, w.second_order, float32_device),)
+    stages = (
+        cost.embed_stage(w, proxy_device, float32_device),
+        cost.curvature_stage(w, proxy_device, float32_device),
+        _landmarks(w, proxy_device, float32_device),
+        _fit(w),
+        _propagate(w),
+        _allocate(w),
+        *second_order,
+        cost.write_stage(w),
+    )
+    sketched = ("landmarks' gradients",) if w.is_sketched else ()
+    targets = f"{w.num_targets} target{'s' if w.num_targets > 1 else ''}"
+    return CostPlan(
+        stages, w, proxy_device, float32_device, Device.cpu(w.cores),
+        float32_work=cost.float32_work(w, *sketched),
+        notes=(
+            cost.corpus_note(w, f"{w.num_landmarks:,} landmarks, {targets}"),
+            _proxy_note(w),
+            _selection_note(w, math.fsum(stage.flops for stage in stages)),
+        ),
+    )  # fmt: skip
+
+
+def _landmarks(w: DistillationWorkload, proxy_device: Device, float32_device: Device) -> StageCost:
+    n, num_vectors = w.num_landmarks, _VECTORS_PER_TARGET * w.num_targets
+    gathered = n * (w.example_bytes + 2.0 * w.embedding_dim)
+    stored = gathered + float(n * _SCORE_BYTES * w.num_targets)
+    if w.is_sketched:
+        passes = n * w.scored_tokens * w.scoring.exact_flops(w.window_tokens, num_vectors=0)
+        cosines = 2.0 * w.sketch_length * num_vectors
+        single = n * (w.gradient_flops + w.transform_flops + cosines) - passes
+        stored += 2.0 * n * w.sketch_length
+    else:
+        under_halves = min(n, _LANDMARKS_UNDER_HALVES) * w.exact_flops(num_vectors - w.num_targets)
+        passes, single = n * w.exact_flops(w.num_targets) + under_halves, 0.0
+    return StageCost(
+        "landmarks",
+        n,
+        passes + single,
+        proxy_device.hours(passes) + float32_device.hours(single),
+        is_model=True,
+        bytes_shuffled=gathered,
+        bytes_stored=stored,
+    )
+
+
+def _fit(w: DistillationWorkload) -> StageCost:
+    n = w.num_landmarks
+    flops = 2 * (2.0 * n**2 * w.embedding_dim + n**3 / 3) + 2.0 * n**3
+    # The landmarks with their duals, in one file, and with what is exact and what is predicted of each, in another.
+    stored = n * (2.0 * w.embedding_dim + 4 * _FLOAT64_BYTES * w.num_targets + _LANDMARK_BYTES)
+    seconds = flops / (_FLOAT64_RATE * Device.cpu(1).flops_per_s)  # in one process
+    return StageCost("fit", n, flops, seconds / 3600, bytes_stored=stored)
+
+
+def _propagate(w: DistillationWorkload) -> StageCost:
+    flops = 2.0 * w.documents * w.num_landmarks * (w.embedding_dim + w.num_targets)
+    influence_bytes = _INFLUENCE_BYTES * w.num_targets
+    return StageCost(
+        "propagate",
+        w.documents,
+        flops,
+        Device.cpu(w.cores).hours(flops / _FLOAT64_RATE),
+        bytes_stored=float(w.documents * influence_bytes),
+    )
+
+
+def _allocate(w: DistillationWorkload) -> StageCost:
+    priorities = w.documents * w.num_targets * w.num_passes
+    seconds = priorities / (_PRIORITIES_PER_CORE_S * w.cores)
+    return StageCost("allocate", w.documents, 0.0, seconds / 3600)
+
+
+def _interact(w: DistillationWorkload, order: SecondOrder, device: Device) -> StageCost:
+    """Prices the landmarks' interactions, and the shortlists with their places among these landmarks."""
+    n = order.num_landmarks
+    length = min(order.mean_tokens, w.context_length)
+    tokens = order.num_texts * min(order.mean_tokens, w.context_length * w.max_windows)
+    products = tokens * product_flops(order.scoring, length, n, min(n, _LANDMARKS_PER_PASS))
+    gradients = w.num_targets * n * (1 + n / _LANDMARKS_PER_PIECE) * w.gradient_flops
+    flops = products + gradients + 2.0 * w.num_targets * n**2 * w.kept_entries
+    lists = float(order.shortlist_examples * _FLOAT64_BYTES * n)
+    return StageCost(
+        "interactions",
+        n,
+        flops,
+        device.hours(flops),
+        is_model=True,
+        bytes_shuffled=lists,
+        bytes_stored=lists + w.num_targets * _FLOAT64_BYTES * n**2,
+    )
+
+
+def product_flops(
+    scoring: ScoringCosts, length: float, num_vectors: int, num_sharing: int
+) -> float:
+    """Counts products of vectors with a Gauss-Newton matrix, per token of its texts.
+
+    Args:
+      scoring: Costs of the proxy with its attention written out.
+      length: Tokens of a window.
+      num_vectors: Vectors.
+      num_sharing: Those that share a forward and a backward pass.
+    """
+    both_passes = scoring.query_flops(length)
+    backward = both_passes - scoring.forward_flops(length)
+    return num_vectors * (both_passes / max(num_sharing, 1) + 2 * backward)
+
+
+def _proxy_note(w: DistillationWorkload) -> str:
+    stored = {
+        "sketches": 2.0 * w.num_landmarks * w.sketch_length if w.is_sketched else 0.0,
+        "factors": w.factor_bytes,
+        "query gradients and vectors": w.vector_bytes,
+    }
+    landmark = (
+        w.gradient_flops + w.transform_flops if w.is_sketched else w.exact_flops(w.num_targets)
+    )
+    return (
+        f"proxy: {compact(landmark)} FLOPs a landmark, {landmark / max(w.forward_flops, 1):.2f} x a forward pass; stored: "
+        f"{', '.join(f'{size(number)} of {what}' for what, number in stored.items() if number)}; "
+        "propagation in float64 at half the cores' rate"
+    )
+
+
+def _selection_note(w: DistillationWorkload, flops: float) -> str:
+    """Compares the selection with what it does without, which is what the method is judged by."""
+    note = f"selection: {flops:.1e} FLOPs in all"
+    forward, exact = (
+        w.documents * each for each in (w.forward_flops, w.exact_flops(w.num_targets))
+    )
+    if not forward:
+        return note
+    return (
+        f"{note}, {flops / forward:.2g} x one forward pass of every example, "
+        f"{flops / exact:.2g} x the exact influence of every example"
+    )

@@ -1,0 +1,241 @@
+"""The report's plots: numbers in, `Figure` out. No plot holds text from the corpus."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from beam_quad.report import formatting
+from beam_quad.report.comparison import Estimate
+from beam_quad.report.data import Arm, Cluster, Round
+from beam_quad.report.svg import INK, LINE, MUTED, RANDOM, SELECTED, SHARE_RAMP, settings
+
+# Width and height in inches of 72 units, for half and for a third of a wide screen; legible on a telephone too.
+_SIZE = (5.0, 3.2)
+_SMALL = (4.2, 2.4)
+_FONT_SIZE = 9.5
+# Above this many, arms and clusters that lie close together share one mark: the page stays small and readable.
+MAX_MARKS = 300
+
+
+def _figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+    with settings({"font.size": _FONT_SIZE, "axes.linewidth": 0.8}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        axes.tick_params(which="both", colors=MUTED, length=3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(MUTED)
+        axes.xaxis.label.set_color(MUTED)
+        axes.yaxis.label.set_color(MUTED)
+        axes.grid(color=LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _ticks(axis: Axis, form: Callable[[float], str], count: int = 5) -> None:
+    axis.set_major_locator(MaxNLocator(count))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+
+
+def _tick(value: float) -> str:
+    # Ticks at multiples of a step carry the step's float error: 0.30000000000000004.
+    return f"{round(value, 12):g}".replace("-", "−")
+
+
+def share_class(share: float) -> int:
+    """Puts a share into one of the five classes of the colour ramp: 0, up to 1/3, 2/3, below 1, and 1."""
+    if share <= 0:
+        return 0
+    return 4 if share >= 1 else 1 + min(int(share * 3), 2)
+
+
+def arms(items: Sequence[Arm]) -> Figure:
+    """Plots mean influence against pulls; area: tokens of the clusters; colour: accepted share of the pulls."""
+    pulls = np.array([a.pulls for a in items], dtype=np.float64)
+    influence = np.array([a.mean_influence for a in items])
+    tokens = np.array([a.tokens for a in items], dtype=np.float64)
+    accepted = np.array([a.accepted for a in items], dtype=np.float64)
+    keep = np.isfinite(influence) & (pulls > 0)
+    pulls, influence, tokens, accepted = (x[keep] for x in (pulls, influence, tokens, accepted))
+    if len(pulls) > MAX_MARKS:
+        pulls, influence, tokens, accepted = _merge(pulls, influence, tokens, accepted)
+    figure, axes = _figure()
+    areas = np.minimum(10 + 1200 * tokens / max(tokens.sum(), 1.0), 260)
+    # Marks of equal pulls are set side by side, by multiples of the golden ratio: evenly and without chance.
+    positions = pulls + 0.6 * ((np.arange(len(pulls)) * 0.6180339887) % 1) - 0.3
+    for index in np.argsort(-areas, kind="stable"):
+        axes.scatter(
+            positions[index],
+            influence[index],
+            areas[index],
+            color=SHARE_RAMP[share_class(accepted[index] / pulls[index])],
+            linewidths=0.6,
+            edgecolors=MUTED,
+        )
+    axes.set_xlabel("pulls")
+    axes.set_ylabel("mean influence")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    _ticks(axes.yaxis, _tick)
+    return figure
+
+
+def _merge(
+    pulls: np.ndarray, influence: np.ndarray, tokens: np.ndarray, accepted: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Joins arms of equal pulls and nearly equal influence; their tokens add up."""
+    rows = max(MAX_MARKS // len(np.unique(pulls)), 8)
+    low, high = influence.min(), influence.max()
+    level = ((influence - low) / max(high - low, 1e-300) * (rows - 1)).round()
+    _, index, sizes = np.unique(
+        np.stack([pulls, level]), axis=1, return_inverse=True, return_counts=True
+    )
+    index = index.reshape(-1)
+    return (
+        np.bincount(index, pulls) / sizes,
+        np.bincount(index, influence) / sizes,
+        np.bincount(index, tokens),
+        np.bincount(index, accepted) / sizes,
+    )
+
+
+def cluster_shares(clusters: Sequence[Cluster]) -> Figure:
+    """Plots each cluster's share of the selection against its share of the corpus, on logarithmic axes.
+
+    Clusters that gave nothing lie on the lower edge. Of many clusters, the largest are drawn.
+    """
+    by_size = sorted(clusters, key=lambda c: (-c.selected_tokens, -c.tokens, c.cluster_id))
+    # Where there are too many, a third of the marks is kept for those that gave nothing.
+    gave = [c for c in by_size if c.selected_tokens > 0]
+    nothing = [c for c in by_size if c.selected_tokens <= 0 < c.tokens]
+    kept_nothing = nothing[: max(MAX_MARKS - len(gave), MAX_MARKS // 3)]
+    chosen = [*gave[: MAX_MARKS - len(kept_nothing)], *kept_nothing]
+    corpus = np.array([c.tokens for c in chosen]) / max(sum(c.tokens for c in clusters), 1)
+    selection = np.array([c.selected_tokens for c in chosen]) / max(
+        sum(c.selected_tokens for c in clusters), 1
+    )
+    figure, axes = _figure()
+    positive = np.concatenate([corpus, selection[selection > 0]])
+    low, high = (positive.min() / 2, min(positive.max() * 2, 1.0)) if len(positive) else (1e-3, 1)
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    taken = selection > 0
+    axes.scatter(corpus[taken], selection[taken], 26, color=SELECTED, alpha=0.75, linewidths=0)
+    axes.scatter(
+        corpus[~taken], np.full((~taken).sum(), low), 16, color=RANDOM, linewidths=0, clip_on=False
+    )
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.set_xlabel("share of the corpus's tokens")
+    axes.set_ylabel("share of the selection's")
+    return figure
+
+
+def cluster_concentration(clusters: Sequence[Cluster]) -> Figure:
+    """Plots the share of tokens in the largest clusters, one curve for the corpus and one for the selection."""
+    figure, axes = _figure()
+    for values, color in (
+        ([c.tokens for c in clusters], RANDOM),
+        ([c.selected_tokens for c in clusters], SELECTED),
+    ):
+        cumulated = np.cumsum(np.sort(np.array(values, dtype=np.float64))[::-1])
+        share = np.concatenate([[0.0], cumulated / max(cumulated[-1], 1.0)])
+        # Two hundred points, dense at the start, draw a curve of ten thousand.
+        at = np.unique((np.linspace(0, 1, 200) ** 2 * (len(share) - 1)).round().astype(int))
+        axes.plot(at, share[at], color=color, linewidth=2)
+    axes.set(xlim=(0, len(clusters)), ylim=(0, 1.02))
+    axes.set_xlabel("largest clusters")
+    axes.set_ylabel("share of the tokens in them")
+    _ticks(axes.xaxis, formatting.count)
+    _ticks(axes.yaxis, lambda value: f"{100 * value:.0f} %")
+    return figure
+
+
+def histograms(
+    series: Sequence[tuple[np.ndarray, np.ndarray, str]], tau: float | None = None
+) -> Figure:
+    """Plots distributions of influence over common bins.
+
+    Args:
+      series: (values, weights, colour) each; the weights of one series are scaled to sum to 1.
+      tau: Where to draw the last threshold.
+
+    Returns:
+      The figure. The outermost bins hold what lies beyond the middle 99.5 % of all values.
+    """
+    values = np.concatenate([v for v, _, _ in series])
+    low, high = np.quantile(values, [0.0025, 0.9975])
+    if not high > low:
+        low, high = low - 0.5, low + 0.5
+    # About the square root of the smallest series, so that no shape is mere noise.
+    bins = int(np.clip(1.5 * np.sqrt(min(len(v) for v, _, _ in series)), 10, 40))
+    edges = np.linspace(low, high, bins + 1)
+    figure, axes = _figure()
+    for points, weights, color in series:
+        heights, _ = np.histogram(np.clip(points, low, high), edges, weights=weights)
+        heights = heights / max(weights.sum(), 1e-300)
+        axes.stairs(heights, edges, fill=True, color=color, alpha=0.14)
+        axes.stairs(heights, edges, color=color, linewidth=1.6)
+    if tau is not None and np.isfinite(tau):
+        axes.axvline(tau, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set(xlim=(low, high))
+    axes.set_xlabel("influence")
+    axes.set_ylabel("share")
+    _ticks(axes.xaxis, _tick)
+    _ticks(axes.yaxis, lambda value: f"{_tick(100 * value)} %")
+    return figure
+
+
+def estimates(lines: Sequence[tuple[str, Sequence[tuple[Estimate, str]]]]) -> Figure:
+    """Plots means with their 95 % intervals.
+
+    Args:
+      lines: A label each, with the (estimate, colour) pairs that share its line. Labels are taken as they are, without
+        mathematics.
+    """
+    figure, axes = _figure((_SIZE[0], 0.9 + 0.5 * len(lines)))
+    for row, (_, pairs) in enumerate(lines):
+        for place, (estimate, color) in enumerate(pairs):
+            axes.errorbar(
+                estimate.mean, row + 0.22 * (place - (len(pairs) - 1) / 2), xerr=estimate.half_width,
+                fmt="o", color=color, capsize=4, linewidth=2, markersize=7,
+            )  # fmt: skip
+    labels = [label for label, _ in lines]
+    axes.set_yticks(range(len(lines)), labels, color=INK, parse_math=False)
+    axes.set(ylim=(len(lines) - 0.5, -0.5))
+    axes.margins(x=0.12)
+    axes.set_xlabel("mean influence per token")
+    _ticks(axes.xaxis, _tick)
+    return figure
+
+
+def round_line(rounds: Sequence[Round], values: Sequence[float], limit: float | None) -> Figure:
+    """Plots one figure per round as a line, with a dashed line at `limit`; what is not finite is left out."""
+    figure, axes = _figure(_SMALL)
+    points = [(r.number, v) for r, v in zip(rounds, values, strict=True) if np.isfinite(v)]
+    axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=SELECTED, markersize=4)
+    if limit is not None:
+        axes.axhline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_ylim(0, 1.08 * max([limit, *(y for _, y in points)]))
+    _finish_rounds(axes, rounds)
+    _ticks(axes.yaxis, _tick if limit is None else formatting.compact)
+    return figure
+
+
+def round_bars(rounds: Sequence[Round], layers: Sequence[tuple[Sequence[float], str]]) -> Figure:
+    """Plots figures per round as bars, later layers in front: (values, colour) each."""
+    figure, axes = _figure(_SMALL)
+    for values, color in layers:
+        axes.bar([r.number for r in rounds], values, 0.75, color=color)
+    _finish_rounds(axes, rounds)
+    _ticks(axes.yaxis, formatting.compact)
+    return figure
+
+
+def _finish_rounds(axes: Axes, rounds: Sequence[Round]) -> None:
+    axes.set_xlabel("round")
+    axes.set_xlim(-0.6, max(r.number for r in rounds) + 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))

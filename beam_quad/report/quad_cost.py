@@ -1,0 +1,151 @@
+"""What a Quad run would cost; see `cost`, which it adds this to.
+
+k-means, assignment       2 D              per example and center, D the dimension of an embedding
+"""
+
+import dataclasses
+import math
+
+from beam_quad.bandit import num_drawn
+from beam_quad.bandit.rules import ROUND_MARGIN
+from beam_quad.report import cost
+from beam_quad.report.cost import CostPlan, StageCost, Workload
+from beam_quad.report.devices import Device
+from beam_quad.report.formatting import compact, size
+
+_KMEANS_POINTS_PER_CLUSTER = 256
+_KMEANS_PASSES = 10
+_ROW_ARTIFACT_BYTES = 24  # cluster, similarity, block and tokens of one example, before compression
+_SCORE_BYTES = 128  # id, score and tokens of a scored example, in the file of its pulls and in that of its round
+
+
+@dataclasses.dataclass(frozen=True)
+class QuadWorkload(Workload):
+    """What the plan is computed from.
+
+    Attributes:
+      num_clusters: Clusters, that is arms.
+      num_rounds: Rounds after the pilot.
+      samples_per_pull: Examples scored in a pull.
+      blocks_per_cluster: Blocks of a cluster.
+      normalize: Whether scores are divided by the gradient's norm.
+      is_two_forwards: Whether the rounds after the pilot are scored by two forwards.
+    """
+
+    num_clusters: int
+    num_rounds: int
+    samples_per_pull: int
+    blocks_per_cluster: int
+    normalize: bool
+    is_two_forwards: bool
+
+    @property
+    def pulls(self) -> int:
+        """Expected pulls after the pilot: blocks worth twice the budget, at least 8 a round."""
+        blocks = self.num_clusters * self.blocks_per_cluster
+        wanted = math.ceil(ROUND_MARGIN * self.budget.amount / max(self.tokens, 1) * blocks)
+        return min(max(wanted, 8 * self.num_rounds), blocks - self.num_clusters)
+
+
+def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Device) -> CostPlan:
+    """Estimates a Quad run, stage by stage.
+
+    Args:
+      workload: Counts and sizes.
+      proxy_device: Where the proxy runs, at the rate of its dtype.
+      float32_device: The same at the rate of float32, in which the encoder and two forwards run, and the curvature is
+        summed, whatever the proxy's dtype is.
+
+    Returns:
+      The plan. Each stage takes the longer of its computing and its reading.
+
+    Raises:
+      ValueError: If the two are not as many devices.
+    """
+    w, cpu = workload, Device.cpu(workload.cores)
+    pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
+    stages = (
+        cost.embed_stage(w, proxy_device, float32_device),
+        _fit_centers(w),
+        _assign(w, cpu),
+        _candidates(w),
+        cost.curvature_stage(w, proxy_device, float32_device),
+        _score("pilot", pilot, _exact_flops(w, w.num_query_vectors), w, proxy_device),
+        # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
+        _score(
+            "calibrate", min(pilot, 64), _exact_flops(w, 2 * w.num_query_vectors), w, proxy_device
+        ),
+        _rounds(w, later, proxy_device, float32_device),
+        cost.write_stage(w),
+    )
+    choices = f"{w.num_clusters:,} clusters, {w.num_rounds} rounds"
+    two_forwards = ("two forwards",) if w.is_two_forwards else ()
+    return CostPlan(
+        stages, w, proxy_device, float32_device, cpu,
+        float32_work=cost.float32_work(w, *two_forwards),
+        notes=(cost.corpus_note(w, choices), _proxy_note(w)),
+    )  # fmt: skip
+
+
+def _fit_centers(w: QuadWorkload) -> StageCost:
+    points = min(w.documents, _KMEANS_POINTS_PER_CLUSTER * w.num_clusters)
+    flops = 2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim
+    return StageCost(
+        "fit centers",
+        points,
+        flops,
+        Device.cpu(1).hours(flops),  # in one process
+        bytes_stored=2.0 * points * w.embedding_dim + 4.0 * w.num_clusters * w.embedding_dim,
+    )
+
+
+def _assign(w: QuadWorkload, cpu: Device) -> StageCost:
+    flops = 2.0 * w.documents * w.num_clusters * w.embedding_dim
+    stored = float(w.documents * _ROW_ARTIFACT_BYTES)
+    return StageCost("assign", w.documents, flops, cpu.hours(flops), bytes_stored=stored)
+
+
+def _candidates(w: QuadWorkload) -> StageCost:
+    blocks = w.num_clusters * w.blocks_per_cluster
+    drawn = min(blocks * num_drawn(w.samples_per_pull), w.reserve_examples)
+    kept = min(blocks * w.samples_per_pull, w.reserve_examples)
+    return StageCost(
+        "candidates",
+        kept,
+        0.0,
+        0.0,
+        bytes_shuffled=drawn * w.example_bytes,
+        bytes_stored=kept * w.example_bytes,
+    )
+
+
+def _exact_flops(w: QuadWorkload, num_vectors: int) -> float:
+    return w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
+
+
+def _rounds(
+    w: QuadWorkload, documents: int, proxy_device: Device, float32_device: Device
+) -> StageCost:
+    """Prices the rounds after the pilot, in which the groups' vectors are one."""
+    name = f"{w.num_rounds} rounds, at most"
+    if w.is_two_forwards:
+        per_token = w.scoring.two_forwards_flops(w.window_tokens, 1)
+        return _score(name, documents, per_token, w, float32_device)
+    return _score(name, documents, _exact_flops(w, 1), w, proxy_device)
+
+
+def _score(
+    name: str, documents: int, per_token: float, w: QuadWorkload, device: Device
+) -> StageCost:
+    flops = per_token * documents * w.scored_tokens
+    stored = float(documents * _SCORE_BYTES)
+    return StageCost(name, documents, flops, device.hours(flops), True, bytes_stored=stored)
+
+
+def _proxy_note(w: QuadWorkload) -> str:
+    forward = w.scoring.forward_flops(w.window_tokens)
+    exact = w.scoring.exact_flops(w.window_tokens, normalize=w.normalize)
+    return (
+        f"proxy: {compact(exact)} FLOPs a scored token, {exact / forward:.2f} x a forward pass; stored: "
+        f"{size(w.factor_bytes)} of factors, {size(w.vector_bytes)} of query gradients and vectors"
+    )

@@ -1,0 +1,196 @@
+import concurrent.futures
+import dataclasses
+import errno
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from beam_quad.artifacts import files, lock
+from beam_quad.artifacts.lock import OutputLock
+from beam_quad.artifacts.owners import Owner
+from beam_quad.errors import LockedError
+
+
+@pytest.fixture(params=[lock._LockFile, lock._Claims], ids=["file", "claims"])
+def output(request, tmp_path, monkeypatch) -> str:
+    """An output on a local disk; with `claims`, locked as on an object store."""
+    store = request.param
+    monkeypatch.setattr(lock, "_store_of", lambda output: store(f"{output}/_run/lock"))
+    return str(tmp_path / "out")
+
+
+def leave_lock(output: str, **changes) -> None:
+    owner = dataclasses.replace(Owner.here(), **changes)
+    assert lock._store_of(output).take(owner, lambda other: False) is None
+
+
+def test_second_run_is_refused_with_the_name_of_the_first(output):
+    OutputLock(output).acquire()
+    with pytest.raises(LockedError) as refusal:
+        OutputLock(output).acquire()
+    here = Owner.here()
+    for part in (str(here.pid), here.host, here.started[:10], "--take_over"):
+        assert part in str(refusal.value)
+
+
+def test_released_lock_can_be_taken(output):
+    with OutputLock(output):
+        pass
+    with OutputLock(output) as again:
+        again.release()
+    assert files.find(output) == []
+
+
+def test_lock_of_a_dead_process_is_taken_over(output):
+    code = "from beam_quad.artifacts.owners import Owner; print(Owner.here().dump().decode())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    leave_lock(output, **dataclasses.asdict(Owner.parse(ended.stdout)))
+    OutputLock(output).acquire()
+    with pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        OutputLock(output).acquire()
+
+
+def test_lock_of_a_pid_that_was_given_again_is_taken_over(output):
+    leave_lock(output, process_start="another boot:1", token="0")
+    OutputLock(output).acquire()
+
+
+def test_lock_of_another_host_is_taken_over_only_when_asked(output):
+    leave_lock(output, host="elsewhere", token="0", started="2000-01-01T00:00:00+00:00")
+    with pytest.raises(LockedError, match="elsewhere"):
+        OutputLock(output).acquire()
+    OutputLock(output).acquire(take_over=True)
+    with pytest.raises(LockedError, match=Owner.here().host):
+        OutputLock(output).acquire()
+
+
+def test_lock_that_was_taken_over_is_not_released_by_its_old_owner(output):
+    first, second = OutputLock(output), OutputLock(output)
+    first.acquire()
+    second.acquire(take_over=True)
+    first.release()
+    with pytest.raises(LockedError):
+        OutputLock(output).acquire()
+
+
+def test_lock_of_a_job_outlives_its_launcher_until_the_job_ends(output):
+    launcher = OutputLock(output)
+    launcher.acquire()
+    launcher.name_job("job-7")
+    launcher.release()
+    with pytest.raises(LockedError, match="job-7"):
+        OutputLock(output).acquire()
+    with pytest.raises(LockedError):
+        OutputLock(output, is_job_done=lambda owner: False).acquire()
+    OutputLock(output, is_job_done=lambda owner: owner.job == "job-7").acquire()
+
+
+def test_a_job_that_has_ended_before_its_launcher_leaves_no_lock(output):
+    launcher = OutputLock(output)
+    launcher.acquire()
+    launcher.name_job("job-7")
+    launcher.name_job("")
+    launcher.release()
+    OutputLock(output).acquire()
+
+
+def test_a_run_whose_lock_was_taken_over_starts_no_job(output):
+    first, second = OutputLock(output), OutputLock(output)
+    first.acquire()
+    second.acquire(take_over=True)
+    with pytest.raises(LockedError, match="taken over"):
+        first.name_job("job-7")
+    first.release()
+    with pytest.raises(LockedError):
+        OutputLock(output).acquire()
+
+
+def test_half_written_lock_is_nobodys(tmp_path):
+    files.write_once(f"{tmp_path}/_run/lock", b'{"host": "a", "pi')
+    OutputLock(str(tmp_path)).acquire()
+
+
+def test_of_many_at_once_one_gets_the_lock(tmp_path):
+    def try_to_acquire(_: int) -> bool:
+        try:
+            OutputLock(str(tmp_path)).acquire()
+        except LockedError:
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(try_to_acquire, range(64))) == 1
+
+
+@pytest.fixture
+def without_flock(request, monkeypatch):
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+
+
+NO_FLOCK = pytest.mark.parametrize(
+    "without_flock", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK], indirect=True
+)
+
+
+@NO_FLOCK
+def test_a_disk_without_flock_is_locked_all_the_same(tmp_path, without_flock):
+    first = OutputLock(str(tmp_path))
+    first.acquire()
+    with pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        OutputLock(str(tmp_path)).acquire()
+    first.release()
+    OutputLock(str(tmp_path)).acquire()
+
+
+@pytest.mark.parametrize("without_flock", [errno.ENOSYS], indirect=True)
+def test_a_lock_taken_with_flock_counts_where_there_is_none(tmp_path, without_flock):
+    owner = dataclasses.replace(Owner.here(), host="elsewhere", token="0")
+    files.write_once(f"{tmp_path}/_run/lock", owner.dump())
+    with pytest.raises(LockedError, match="elsewhere"):
+        OutputLock(str(tmp_path)).acquire()
+    OutputLock(str(tmp_path)).acquire(take_over=True)
+    assert not (tmp_path / "_run" / "lock").exists()
+
+
+@pytest.mark.parametrize("without_flock", [errno.ENOSYS], indirect=True)
+def test_a_lock_file_that_another_launcher_removed_is_nobodys(tmp_path, without_flock, monkeypatch):
+    def refuse(*_):
+        (tmp_path / "_run" / "lock").unlink()
+        raise OSError(errno.ENOSYS, "")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    OutputLock(str(tmp_path)).acquire()
+    assert list((tmp_path / "_run" / "locks").iterdir())
+
+
+@pytest.mark.parametrize("without_flock", [errno.EIO], indirect=True)
+def test_a_disk_that_fails_is_no_disk_without_flock(tmp_path, without_flock):
+    with pytest.raises(OSError, match=f"{tmp_path}/_run/lock"):
+        OutputLock(str(tmp_path)).acquire()
+
+
+def test_the_line_about_a_job_says_what_frees_its_lock(output):
+    launcher = OutputLock(output)
+    launcher.acquire()
+    launcher.name_job("PortableRunner/a")
+    launcher.release()
+    with pytest.raises(LockedError, match="has ended, pass --take_over"):
+        OutputLock(output).acquire()
+    OutputLock(output).acquire(take_over=True)
+
+
+def test_a_lock_released_for_good_is_not_taken_again_by_its_process(output):
+    ending = OutputLock(output)
+    ending.acquire()
+    assert ending.release_for_good() == ""
+    again = threading.Thread(target=ending.acquire, daemon=True)
+    again.start()
+    again.join(0.2)
+    assert again.is_alive()
+    OutputLock(output).acquire()

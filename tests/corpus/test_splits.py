@@ -1,0 +1,127 @@
+import pyarrow as pa
+import pytest
+
+from beam_quad.corpus import rows, splits
+from beam_quad.corpus.batches import Columns
+
+LINE = b'{"text": "a"}'
+
+
+def random_texts(num: int) -> list[str]:
+    return [f"{i:032x}" * 8 for i in range(num)]
+
+
+def test_large_parquet_is_cut_into_runs_of_row_groups(write_table):
+    path = write_table({"text": random_texts(1000)}, row_group_size=100)
+    plan = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 3)
+    assert len(plan.splits) > 2
+    assert sum(s.num_groups for s in plan.splits) == 10
+    assert [s.first_row for s in plan.splits] == [s.first_group * 100 for s in plan.splits]
+    assert sum(s.num_rows for s in plan.splits) == plan.num_rows == 1000
+    assert plan.num_rows_exact
+
+
+@pytest.mark.parametrize("split_bytes", [1, 20_000, 10**9])
+def test_batches_do_not_depend_on_how_a_shard_is_split(write_table, split_bytes):
+    path = write_table({"text": random_texts(1000)}, row_group_size=130)
+    plan = splits.plan_input([str(path)], split_bytes=split_bytes)
+    batches = [
+        (batch.first_row, tuple(batch.texts))
+        for split in plan.splits
+        for batch in rows.read_rows(split, Columns(), 50)
+    ]
+    starts = [start for start, _ in batches]
+    assert starts == [130 * g + o for g in range(8) for o in (0, 50, 100) if 130 * g + o < 1000]
+    assert [text for _, texts in batches for text in texts] == random_texts(1000)
+
+
+def test_shards_are_named_relative_to_the_common_folder(write_lines, tmp_path):
+    write_lines(LINE, name="in/x/1.jsonl")
+    write_lines(LINE, name="in/y/z/1.jsonl")
+    plan = splits.plan_input([f"{tmp_path}/in/x/*.jsonl,{tmp_path}/in/y"])
+    assert plan.root == str(tmp_path / "in")
+    assert [s.shard for s in plan.splits] == ["x/1.jsonl", "y/z/1.jsonl"]
+
+
+def test_plan_does_not_depend_on_the_order_or_repetition_of_patterns(write_lines, tmp_path):
+    for name in "cab":
+        write_lines(LINE, name=f"in/{name}.jsonl")
+    one = splits.plan_input([f"{tmp_path}/in/*.jsonl"])
+    two = splits.plan_input([f"{tmp_path}/in/c.jsonl", f"{tmp_path}/in,{tmp_path}/in/a.jsonl"])
+    assert one == two
+
+
+def test_relative_patterns_work(write_lines, tmp_path, monkeypatch):
+    write_lines(LINE)
+    monkeypatch.chdir(tmp_path)
+    assert [s.shard for s in splits.plan_input(["in/*.jsonl"]).splits] == ["a.jsonl"]
+    monkeypatch.chdir(tmp_path / "in")
+    assert [s.shard for s in splits.plan_input(["*.jsonl"]).splits] == ["a.jsonl"]
+
+
+def test_marker_files_under_a_glob_are_left_out(write_lines, tmp_path):
+    for name in ("a.jsonl", "_SUCCESS", ".a.jsonl.crc", "_run/b.jsonl"):
+        write_lines(LINE, name=f"in/{name}")
+    for pattern in ("in", "in/*", "in/**"):
+        plan = splits.plan_input([str(tmp_path / pattern)])
+        assert [s.shard for s in plan.splits] == ["a.jsonl"]
+
+
+def test_snapshot_changes_with_content(write_lines):
+    path = write_lines(LINE)
+    before = splits.plan_input([str(path)]).snapshot
+    assert splits.plan_input([str(path)]).snapshot == before
+    write_lines(LINE, LINE)
+    assert splits.plan_input([str(path)]).snapshot != before
+
+
+def test_empty_files_are_fine(write_lines, write_table, read_all):
+    write_lines(LINE, name="in/1.jsonl")
+    write_lines(name="in/2.jsonl")
+    write_table({"text": pa.array([], pa.string())}, name="in/3.parquet")
+    path = write_table({"text": pa.nulls(0)}, name="in/4.parquet")
+    batches = read_all(path.parent)
+    assert [text for batch in batches for text in batch.texts] == ["a"]
+    assert splits.plan_input([str(path.parent)]).num_rows == 1
+
+
+def test_schemas_are_unified(write_lines, write_table):
+    write_lines(b'{"text": "a", "x": 1, "m": {"p": null, "e": {}}}', name="in/1.jsonl")
+    write_lines(b'{"text": "a", "x": 0.5, "m": {"p": [1], "q": true}}', name="in/2.jsonl")
+    path = write_table(
+        {"text": pa.array(["a"], pa.large_string()), "y": ["s"]}, name="in/3.parquet"
+    )
+    schema = splits.plan_input([str(path.parent)]).schema
+    assert schema.names == ["text", "x", "m", "y"]
+    assert schema.field("text").type == pa.large_string()
+    assert schema.field("x").type == pa.float64()
+    expected = [("p", pa.list_(pa.int64())), ("e", pa.null()), ("q", pa.bool_())]
+    assert schema.field("m").type == pa.struct(expected)
+
+
+@pytest.mark.parametrize(
+    "data_type",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+def test_text_may_be_any_kind_of_string(write_lines, write_table, read_all, data_type):
+    texts = pa.array(["a", None, "b"], pa.string()).cast(data_type)
+    path = write_table({"text": texts})
+    assert [t for b in read_all(path) for t in b.texts] == ["a", None, "b"]
+    write_lines(LINE, name="in/b.jsonl")
+    assert [t for b in read_all(path.parent) for t in b.texts] == ["a", None, "b", "a"]
+
+
+def test_rows_of_a_long_file_are_estimated(write_lines):
+    plan = splits.plan_input([str(write_lines(*[b'{"text": "%s"}' % (b"x" * 200)] * 20_000))])
+    assert not plan.num_rows_exact
+    assert plan.num_rows == pytest.approx(20_000, rel=0.05)
+    assert plan.splits[0].num_rows == -1
+
+
+def test_query_may_be_plain_text(tmp_path):
+    (tmp_path / "q.txt").write_text("\ufeffwhat is\nit?", encoding="utf-8")
+    plan = splits.plan_input([str(tmp_path)], is_query=True)
+    (batch,) = rows.read_rows(plan.splits[0], Columns(), 10)
+    assert batch.texts == ["what is\nit?"]
+    assert batch.ids == ["q.txt#0"]
