@@ -14,15 +14,20 @@ from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.records import Budget
 from beam_quad.stages.base import Task
-from beam_quad.stages.influence import curvature, score
+from beam_quad.stages.influence import score
+from beam_quad.stages.influence.covariances import Fit, SumCovariances
+from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
+from beam_quad.stages.influence.query_vectors import FitQueryVectors, vectors_path
 from beam_quad.stages.quad.select import Selection, Weighable
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
-from beam_quad.stages.read.texts import Query, SampleTexts
+from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
-from beam_quad.stages.write.weigh import FindBestLeft, RowWeights, SumTaken, Weights
+from beam_quad.stages.write.taken import RowWeights, SumTaken
+from beam_quad.stages.write.weights import FindBestLeft, Weights
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
@@ -202,18 +207,18 @@ class Builder:
         spec = score.content_spec(proxy)
         model = (self.inputs.proxy_fingerprint, spec, options.layers)
         fitted = self.folder("curvature", sample, *model, options.curvature_labels)
-        fit = curvature.Fit(
+        fit = Fit(
             proxy, self.inputs.proxy_fingerprint, options.layers, options.curvature_labels, sample, options.seed
         )  # fmt: skip
         kind = options.curvature
         if kind != "identity":
             self.tasks += [
                 SampleTexts(self.corpus, sample, options.curvature_examples),
-                curvature.SumCovariances(fit, fitted),
-                curvature.Eigendecompose(fitted, proxy.num_threads),
+                SumCovariances(fit, fitted),
+                Eigendecompose(fitted, proxy.num_threads),
             ]
         if kind == "ekfac":
-            self.tasks.append(curvature.SumEigenvalues(fit, fitted))
+            self.tasks.append(SumEigenvalues(fit, fitted))
         basis = (fitted, options.damping) if kind != "identity" else ()
         query = [
             (q.name, plan.snapshot, q.text_column)
@@ -221,10 +226,8 @@ class Builder:
         ]
         folder = self.folder("query", kind, *model, *basis, query)
         self.folders["query"] = folder
-        self.tasks.append(
-            curvature.FitQueryVectors(fit, self.query, kind, options.damping, fitted, folder)
-        )
-        return curvature.vectors_path(folder)
+        self.tasks.append(FitQueryVectors(fit, self.query, kind, options.damping, fitted, folder))
+        return vectors_path(folder)
 
     def proxy(self) -> ProxySpec:
         """The proxy model, which a stage needs.

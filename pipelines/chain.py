@@ -8,13 +8,23 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
-from beam_quad.stages.clusters import cluster
-from beam_quad.stages.influence import curvature, score
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.centers import FitCenters
+from beam_quad.stages.influence import score
 from beam_quad.stages.influence.calibrate import CalibrateScoring, calibration_path
 from beam_quad.stages.influence.ngrams import CountNgrams
-from beam_quad.stages.quad import candidates, select, within_clusters
+from beam_quad.stages.influence.query_vectors import halves_path
+from beam_quad.stages.quad import select
+from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
+from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.finished import FinishedBandit
+from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
 from beam_quad.stages.quad.rounds import Bandit, RunRound
+from beam_quad.stages.quad.within_clusters import (
+    PredictedInfluence,
+    PredictWithinClusters,
+    PropagatedSelection,
+)
 from beam_quad.stages.write.budget import cut_levels
 from beam_quad.stages.write.summary import Summary
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
@@ -80,10 +90,8 @@ class _QuadBuilder(Builder):
         self.folders["clusters"] = folder
         self.folders["assignments"] = files.join(folder, "assignments")
         self.tasks += [
-            cluster.FitCenters(
-                self.corpus, folder, options.num_clusters, options.max_cluster_share
-            ),
-            cluster.AssignClusters(self.corpus, folder, self.folders["assignments"]),
+            FitCenters(self.corpus, folder, options.num_clusters, options.max_cluster_share),
+            AssignClusters(self.corpus, folder, self.folders["assignments"]),
         ]
 
     def _quad(self) -> FinishedBandit:
@@ -93,8 +101,8 @@ class _QuadBuilder(Builder):
         blocks = self.folder("blocks", self.folders["clusters"], pulls)
         assignments = self.folders["assignments"]
         self.tasks += [
-            candidates.CountBlocks(self.corpus, assignments, blocks, pulls),
-            candidates.GatherCandidates(self.corpus, assignments, blocks),
+            CountBlocks(self.corpus, assignments, blocks, pulls),
+            GatherCandidates(self.corpus, assignments, blocks),
         ]
         scoring = self.scoring or self._influence()
         weights = tuple(group.weight for group in self.query) or (1.0,)
@@ -114,12 +122,10 @@ class _QuadBuilder(Builder):
             scores = self.folder("scores", scoring.key)
             self.tasks.append(RunRound(bandit, number, scoring, scores, weights, combined))
         num_rounds = policy.num_rounds + 1
-        pulled = within_clusters.Pulled(bandit, num_rounds, assignments)
+        pulled = Pulled(bandit, num_rounds, assignments)
         return FinishedBandit(bandit, num_rounds, self._selection(policy.rule.accepts, pulled))
 
-    def _selection(
-        self, accepts: Accepts, pulled: within_clusters.Pulled
-    ) -> select.BanditSelection:
+    def _selection(self, accepts: Accepts, pulled: Pulled) -> select.BanditSelection:
         """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
         match accepts:
             case Accepts.BLOCKS:
@@ -129,7 +135,7 @@ class _QuadBuilder(Builder):
             case Accepts.PREDICTIONS:
                 return self._propagated(pulled)
 
-    def _cut_blocks(self, pulled: within_clusters.Pulled) -> tuple[Bandit, int, str, str]:
+    def _cut_blocks(self, pulled: Pulled) -> tuple[Bandit, int, str, str]:
         """Adds the stage that cuts the accepted blocks in which the budget ends; returns what it is made of."""
         path = files.join(pulled.bandit.folder, "selection.parquet")
         made_of = (pulled.bandit, pulled.num_rounds, pulled.assignments_dir, path)
@@ -139,20 +145,20 @@ class _QuadBuilder(Builder):
     def _pass_over(self, blocks: str | None, folder: str) -> None:
         """Adds the stage that counts what is too long for the budget."""
         assignments = self.folders["assignments"]
-        self.tasks.append(candidates.CountPassedOver(self.corpus, assignments, blocks, folder))
+        self.tasks.append(CountPassedOver(self.corpus, assignments, blocks, folder))
 
-    def _propagated(self, pulled: within_clusters.Pulled) -> within_clusters.PropagatedSelection:
+    def _propagated(self, pulled: Pulled) -> PropagatedSelection:
         """Adds the stages that predict, from the scored examples, which others to take."""
         fit, predictions, cut = (
             files.join(pulled.bandit.folder, name) for name in ("regressions", "predictions", "cut")
         )
         self.tasks += [
-            within_clusters.FitWithinClusters(self.corpus, pulled, fit),
-            within_clusters.PredictWithinClusters(self.corpus, pulled, fit, predictions),
+            FitWithinClusters(self.corpus, pulled, fit),
+            PredictWithinClusters(self.corpus, pulled, fit, predictions),
         ]
-        preference = within_clusters.PredictedInfluence(predictions, self.options.tau)
+        preference = PredictedInfluence(predictions, self.options.tau)
         budget = self._cut(preference, cut)
-        return within_clusters.PropagatedSelection(pulled, preference, budget, cut, fit)
+        return PropagatedSelection(pulled, preference, budget, cut, fit)
 
     def _cut(self, preference: score.Preference, folder: str) -> Budget:
         """Adds the stages that cut the budget over a ranking; returns the budget."""
@@ -179,7 +185,7 @@ class _QuadBuilder(Builder):
                 scoring,
                 bandit,
                 tuple(group.name for group in self.query),
-                curvature.halves_path(self.folders["query"]),
+                halves_path(self.folders["query"]),
                 reason,
                 options.scoring == "two_forwards",
                 folder,

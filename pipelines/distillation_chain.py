@@ -6,16 +6,18 @@ from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.stages.distillation import (
-    allocate,
-    interactions,
-    landmarks,
-    propagate,
-    second_order,
-    sketch,
-)
+from beam_quad.stages.distillation import allocate, interactions, shortlist
+from beam_quad.stages.distillation.compare_sketches import CompareSketches
 from beam_quad.stages.distillation.distilled import FinishedDistillation
-from beam_quad.stages.influence import curvature
+from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
+from beam_quad.stages.distillation.fit_propagation import FitPropagation
+from beam_quad.stages.distillation.landmarks import GatherLandmarks
+from beam_quad.stages.distillation.propagate import Propagate
+from beam_quad.stages.distillation.score_landmarks import ScoreLandmarks
+from beam_quad.stages.distillation.second_order import SecondOrderSelection, SolveSecondOrder
+from beam_quad.stages.distillation.shortlist import GatherShortlist
+from beam_quad.stages.distillation.sketch import Sketching, SketchLandmarks
+from beam_quad.stages.influence.query_vectors import FitQueryVectors, halves_path
 from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.write.budget import cut_levels
 from beam_quad.stages.write.summary import Summary
@@ -80,21 +82,21 @@ class _DistillationBuilder(Builder):
         )
         return self.finish(second or selection, summary, weights=second)
 
-    def _propagation(self) -> propagate.FitPropagation:
+    def _propagation(self) -> FitPropagation:
         """Adds the stages up to the regression."""
         options = self.options
         folder = self.folder("landmarks", self.corpus_id, options.num_landmarks, options.seed)
         self.tasks += [
-            landmarks.DrawLandmarks(self.corpus, folder, options.num_landmarks),
-            landmarks.GatherLandmarks(self.corpus, folder),
+            DrawLandmarks(self.corpus, folder, options.num_landmarks),
+            GatherLandmarks(self.corpus, folder),
         ]
         vectors = self.fit_query()
-        halves = curvature.halves_path(self.folders["query"])
+        halves = halves_path(self.folders["query"])
         by_sketches = options.curvature == "identity"
         score = self._compare_sketches if by_sketches else self._score_landmarks
         scores = score(folder, vectors, halves)
         fitted = self.folder("propagation", scores, options.ridge, options.seed)
-        task = propagate.FitPropagation(
+        task = FitPropagation(
             folder, scores, self.folders["query"], options.ridge, options.seed, fitted
         )
         self.tasks.append(task)
@@ -110,7 +112,7 @@ class _DistillationBuilder(Builder):
             for path in (vectors, halves)
         )
         scores = self.folder("landmark_scores", folder, scoring.key)
-        self.tasks.append(landmarks.ScoreLandmarks(scoring, of_halves, folder, scores))
+        self.tasks.append(ScoreLandmarks(scoring, of_halves, folder, scores))
         return scores
 
     def _compare_sketches(self, folder: str, vectors: str, halves: str) -> str:
@@ -119,12 +121,12 @@ class _DistillationBuilder(Builder):
         sketches = self.folder("sketches", folder, sketching.key)
         scores = self.folder("landmark_scores", sketches, vectors)
         self.tasks += [
-            sketch.SketchLandmarks(sketching, folder, sketches),
-            sketch.CompareSketches(sketching, vectors, halves, folder, sketches, scores),
+            SketchLandmarks(sketching, folder, sketches),
+            CompareSketches(sketching, vectors, halves, folder, sketches, scores),
         ]
         return scores
 
-    def _sketching(self) -> sketch.Sketching:
+    def _sketching(self) -> Sketching:
         options = self.options
         version = ""
         if options.optimizer_state is not None:
@@ -137,7 +139,7 @@ class _DistillationBuilder(Builder):
             with files.local_copy(options.optimizer_state) as path:
                 load_adam(path, model, find_blocks(model, options.layers))
                 version = self.files["optimizer_state"] = content_hash(path)
-        return sketch.Sketching(
+        return Sketching(
             self.proxy(),
             self.inputs.proxy_fingerprint,
             options.layers,
@@ -148,9 +150,9 @@ class _DistillationBuilder(Builder):
             version,
         )
 
-    def _propagate(self, propagation: propagate.FitPropagation) -> allocate.Propagated:
+    def _propagate(self, propagation: FitPropagation) -> allocate.Propagated:
         folder = self.folder("propagated", self.corpus_id, propagation.folder)
-        self.tasks.append(propagate.Propagate(self.corpus, propagation.folder, folder))
+        self.tasks.append(Propagate(self.corpus, propagation.folder, folder))
         names = tuple(group.name for group in self.query)
         return allocate.Propagated(folder, propagation.folder, names)
 
@@ -159,7 +161,7 @@ class _DistillationBuilder(Builder):
         if len(ranking.targets) == 1:
             return allocate.Allocated(ranking, None)
         # The second order chooses among more than the budget holds, and never among more than this.
-        budget = self.options.budget if self.options.order == 1 else second_order.SHORTLIST
+        budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         # Which examples are too long goes by what is selected in the end.
         what = (ranking.folder, self.budget, budget)
         bounds = self.folder("allocation", *what, "bounds")
@@ -173,11 +175,11 @@ class _DistillationBuilder(Builder):
         return allocate.Allocated(ranking, rounds)
 
     def _second_order(
-        self, first: allocate.DistilledSelection, propagation: propagate.FitPropagation
-    ) -> second_order.SecondOrderSelection:
+        self, first: allocate.DistilledSelection, propagation: FitPropagation
+    ) -> SecondOrderSelection:
         """Adds the stages that compute interactions and solve for the weights of a shortlist."""
         options = self.options
-        most = second_order.SHORTLIST.amount
+        most = shortlist.SHORTLIST.amount
         if options.budget_examples is not None and options.budget_examples > most:
             raise UsageError(
                 f"--order=2 solves for at most {most:,} examples; lower --budget_examples, or pass --order=1"
@@ -186,12 +188,12 @@ class _DistillationBuilder(Builder):
             propagation.landmarks_dir, propagation.scores_dir, options.interaction_landmarks
         )
         ranking = first.allocated.ranking.folder
-        cut = self.folder("allocation", ranking, self.budget, second_order.SHORTLIST, "cut")
-        gathered = second_order.GatherShortlist(
+        cut = self.folder("allocation", ranking, self.budget, shortlist.SHORTLIST, "cut")
+        gathered = GatherShortlist(
             self.corpus, first, exact, cut,
             self.folder("shortlist", ranking, cut, first.cut_dir, exact),
         )  # fmt: skip
-        vectors = next(t for t in self.tasks if isinstance(t, curvature.FitQueryVectors))
+        vectors = next(t for t in self.tasks if isinstance(t, FitQueryVectors))
         interact = interactions.InteractLandmarks(
             exact, vectors, options.interaction_texts,
             self.folder("interactions", exact, vectors.folder, options.interaction_texts),
@@ -200,11 +202,9 @@ class _DistillationBuilder(Builder):
             "second_order", gathered.folder, interact.folder, options.eta, options.shortlist
         )
         self.tasks += [
-            *cut_levels(self.corpus, first.allocated, second_order.SHORTLIST, cut, "CutShortlist"),
+            *cut_levels(self.corpus, first.allocated, shortlist.SHORTLIST, cut, "CutShortlist"),
             gathered,
             interact,
-            second_order.SolveSecondOrder(
-                gathered, interact, options.eta, options.shortlist, folder
-            ),
+            SolveSecondOrder(gathered, interact, options.eta, options.shortlist, folder),
         ]
-        return second_order.SecondOrderSelection(first, folder)
+        return SecondOrderSelection(first, folder)

@@ -6,10 +6,11 @@ from beam_quad.report.cost import Workload, format_plan
 from beam_quad.report.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.distillation.allocate import PlayRounds
-from beam_quad.stages.distillation.second_order import SHORTLIST, GatherShortlist
+from beam_quad.stages.distillation.shortlist import SHORTLIST, GatherShortlist
 from beam_quad.stages.distillation.sketch import SketchLandmarks
 from beam_quad.stages.write.budget import CutBudget
-from beam_quad.stages.write.weigh import FindBestLeft, SumTaken
+from beam_quad.stages.write.taken import SumTaken
+from beam_quad.stages.write.weights import FindBestLeft
 from pipelines import plan
 from pipelines.builder import Chain
 from pipelines.distillation_options import DistillationOptions

@@ -11,7 +11,7 @@ from beam_quad.errors import BadFileError, UsageError
 from beam_quad.gradients.windows import tokenize
 from beam_quad.records import Reason
 from beam_quad.report.sections.query import is_poor, texts_used
-from beam_quad.stages.read.texts import read_query
+from beam_quad.stages.read.query import read_query
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 

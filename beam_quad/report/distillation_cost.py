@@ -27,7 +27,7 @@ from beam_quad.scoring.costs import ScoringCosts
 # core, 4096 landmarks of 1152 dimensions: 81, 37 and 30 GFLOP/s).
 _FLOAT64_RATE = 0.5
 _VECTORS_PER_TARGET = 3  # its own, and those of its halves
-_LANDMARKS_UNDER_HALVES = 64  # those of the first group of `stages.distillation.landmarks`
+_LANDMARKS_UNDER_HALVES = 64  # those of the first group of `stages.distillation.score_landmarks`
 _SCORE_BYTES = 64  # id, tokens and score of a landmark on a target
 _INFLUENCE_BYTES = 4
 # Reading the influence of examples on a target, packing it into priorities and counting these; measured, on one core.

@@ -1,33 +1,40 @@
 """Every stage of a selection, without Beam: what it reads, what it does with each piece, and what it writes."""
 
 from beam_quad.stages.base import ModelTask, Task, run_in_process
-from beam_quad.stages.clusters.cluster import AssignClusters, FitCenters
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.distillation.allocate import PlayRounds
+from beam_quad.stages.distillation.compare_sketches import CompareSketches
+from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
+from beam_quad.stages.distillation.fit_propagation import FitPropagation
 from beam_quad.stages.distillation.interactions import InteractLandmarks
-from beam_quad.stages.distillation.landmarks import DrawLandmarks, GatherLandmarks, ScoreLandmarks
-from beam_quad.stages.distillation.propagate import FitPropagation, Propagate
-from beam_quad.stages.distillation.second_order import GatherShortlist, SolveSecondOrder
-from beam_quad.stages.distillation.sketch import CompareSketches, SketchLandmarks
+from beam_quad.stages.distillation.landmarks import GatherLandmarks
+from beam_quad.stages.distillation.propagate import Propagate
+from beam_quad.stages.distillation.score_landmarks import ScoreLandmarks
+from beam_quad.stages.distillation.second_order import SolveSecondOrder
+from beam_quad.stages.distillation.shortlist import GatherShortlist
+from beam_quad.stages.distillation.sketch import SketchLandmarks
 from beam_quad.stages.influence.calibrate import CalibrateScoring
-from beam_quad.stages.influence.curvature import (
-    Eigendecompose,
-    FitQueryVectors,
-    SumCovariances,
-    SumEigenvalues,
-)
+from beam_quad.stages.influence.covariances import SumCovariances
+from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.ngrams import CountNgrams
+from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import ScoreExamples
-from beam_quad.stages.quad.candidates import CountBlocks, GatherCandidates
+from beam_quad.stages.quad.blocks import CountBlocks
+from beam_quad.stages.quad.candidates import GatherCandidates
+from beam_quad.stages.quad.regressions import FitWithinClusters
 from beam_quad.stages.quad.rounds import Bandit, RunRound
 from beam_quad.stages.quad.select import CutBlocks
-from beam_quad.stages.quad.within_clusters import FitWithinClusters, PredictWithinClusters
+from beam_quad.stages.quad.within_clusters import PredictWithinClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
-from beam_quad.stages.read.texts import Query, SampleTexts
+from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.write.budget import CutBudget
 from beam_quad.stages.write.selection import WriteSelection
-from beam_quad.stages.write.weigh import FindBestLeft, SumTaken
+from beam_quad.stages.write.taken import SumTaken
+from beam_quad.stages.write.weights import FindBestLeft
 
 __all__ = [
     "AssignClusters",

@@ -9,7 +9,9 @@ import torch
 from scipy import stats
 
 from beam_quad.gradients.optimizer import export_optimizer_state
-from beam_quad.stages.distillation import landmarks, propagate, sketch
+from beam_quad.stages.distillation.propagate import Propagate
+from beam_quad.stages.distillation.score_landmarks import ScoreLandmarks
+from beam_quad.stages.distillation.sketch import SketchLandmarks
 from pipelines import influence_distillation
 from tests.pipelines.pages import distill_corpus
 from tests.pipelines.world import manifest_of, output_bytes, selected_ids, selected_rows
@@ -125,11 +127,11 @@ def test_a_run_that_dies_goes_on_with_what_is_finished(
 ):
     flags = {"query": None, "query_group": targets, "weighted": True}
     with monkeypatch.context() as dying:
-        dying.setattr(propagate.Propagate, "do", _die)
+        dying.setattr(Propagate, "do", _die)
         with pytest.raises(RuntimeError, match="pulled the plug"):
             influence_distillation.main(world.distillation_arguments(tmp_path / "out", **flags))
     with monkeypatch.context() as finished:
-        finished.setattr(landmarks.ScoreLandmarks, "do", _die)
+        finished.setattr(ScoreLandmarks, "do", _die)
         world.distill(tmp_path / "out", **flags)
     assert output_bytes(tmp_path / "out") == output_bytes(distilled)
 
@@ -140,7 +142,7 @@ def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, m
         tmp_path / "law", query=world.query_of("law"), curvature="identity", artifacts=artifacts
     )
     before = _kinds(artifacts)
-    monkeypatch.setattr(sketch.SketchLandmarks, "do", _die)
+    monkeypatch.setattr(SketchLandmarks, "do", _die)
     world.distill(
         tmp_path / "news", query=world.query_of("news"), curvature="identity", artifacts=artifacts
     )

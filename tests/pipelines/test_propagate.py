@@ -10,9 +10,9 @@ from beam_quad.artifacts import aligned
 from beam_quad.bandit import block_of
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import MIN_LANDMARKS, RIDGE
-from beam_quad.stages.clusters.cluster import read_assignment
-from beam_quad.stages.quad.candidates import load_blocks
-from beam_quad.stages.quad.within_clusters import FitWithinClusters
+from beam_quad.stages.clusters.assign import read_assignment
+from beam_quad.stages.quad.blocks import load_blocks
+from beam_quad.stages.quad.regressions import FitWithinClusters
 from beam_quad.stages.read.corpus import piece_path
 from pipelines import chain, options
 from pipelines.inputs import look

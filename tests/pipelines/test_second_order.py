@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from beam_quad.records import Budget
-from beam_quad.stages.distillation import second_order
+from beam_quad.stages.distillation import shortlist
 from pipelines import influence_distillation
 from tests.pipelines.world import manifest_of, selected_ids, selected_rows, text_of
 
@@ -101,7 +101,7 @@ def test_what_the_second_order_cannot_do_is_refused_in_one_line(
     assert "of the first order here" in refused(order=2, **adam)
     assert "--eta must be at least 0" in refused(order=2, eta=-1)
     assert "--shortlist must be at least 1" in refused(order=2, shortlist=0)
-    monkeypatch.setattr(second_order, "SHORTLIST", Budget(30, "examples"))
+    monkeypatch.setattr(shortlist, "SHORTLIST", Budget(30, "examples"))
     with pytest.raises(AssertionError):
         run("long", order=2)
     assert "the first order selects more; lower --budget_tokens" in capsys.readouterr().err

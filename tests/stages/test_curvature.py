@@ -3,7 +3,7 @@ import torch
 
 from beam_quad.artifacts import files
 from beam_quad.scoring import CovarianceSum
-from beam_quad.stages.influence.curvature import Eigendecompose
+from beam_quad.stages.influence.eigenvalues import Eigendecompose
 from beam_quad.stages.read.corpus import write_json
 from beam_quad.stages.read.texts import NUM_GROUPS
 

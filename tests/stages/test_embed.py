@@ -13,7 +13,7 @@ from beam_quad.corpus.splits import plan_input
 from beam_quad.embedding import EmbedderSpec
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget, Reason
-from beam_quad.stages.clusters.cluster import FitCenters
+from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import SampleTexts

@@ -12,7 +12,8 @@ from beam_quad.distillation import Interactions
 from beam_quad.distillation.second_order import cut_support, newton_step
 from beam_quad.gradients import find_blocks, parameters
 from beam_quad.gradients.proxy import load_proxy
-from beam_quad.stages.distillation import interactions, propagate
+from beam_quad.stages.distillation import interactions
+from beam_quad.stages.distillation.fit_propagation import FitPropagation, read_scored_landmarks
 from beam_quad.stages.read.corpus import read_json
 from pipelines import distillation_chain, distillation_options
 from pipelines.inputs import look
@@ -109,8 +110,8 @@ def test_interactions_of_landmarks_are_those_of_dense_gradients_and_a_dense_gaus
     assert len(found) == 20
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
     # The same landmarks' influence is in the same unit: p and Q belong to one loss.
-    fit = next(t for t in tasks if isinstance(t, propagate.FitPropagation))
-    scored = propagate.read_scored_landmarks(fit.folder)
+    fit = next(t for t in tasks if isinstance(t, FitPropagation))
+    scored = read_scored_landmarks(fit.folder)
     of = dict(zip(scored.keys, scored.influence[:, 0], strict=True))
     influence = [of[key] for key in table.column("key").to_numpy()]
     np.testing.assert_allclose(influence, gradients @ target / target.norm(), atol=2e-3)

@@ -20,7 +20,8 @@ from beam_quad.selection import (
     tie_draws,
 )
 from beam_quad.stages.base import Task
-from beam_quad.stages.distillation.propagate import load_ridge, load_unscorable, read_influence
+from beam_quad.stages.distillation.fit_propagation import load_ridge
+from beam_quad.stages.distillation.propagate import load_unscorable, read_influence
 from beam_quad.stages.read.corpus import Corpus, read_json, write_json
 from beam_quad.stages.write.budget import load_search
 

@@ -13,13 +13,13 @@ from beam_quad.report import comparison
 from beam_quad.report import data as page
 from beam_quad.selection.shown import highest
 from beam_quad.stages.distillation.allocate import DistilledSelection
-from beam_quad.stages.distillation.landmarks import read_landmarks
-from beam_quad.stages.distillation.propagate import (
+from beam_quad.stages.distillation.fit_propagation import (
     FitPropagation,
     ScoredLandmarks,
     read_propagation,
     read_scored_landmarks,
 )
+from beam_quad.stages.distillation.landmarks import read_landmarks
 from beam_quad.stages.distillation.second_order import SecondOrderSelection
 from beam_quad.stages.read.corpus import Corpus, read_json
 

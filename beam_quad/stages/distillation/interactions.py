@@ -27,10 +27,11 @@ from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.gradients.windows import Documents
 from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient, tensors
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.distillation.landmarks import landmark_groups, read_landmarks, scores_path
-from beam_quad.stages.influence.curvature import FitQueryVectors, read_groups
+from beam_quad.stages.distillation.landmarks import landmark_groups, read_landmarks
+from beam_quad.stages.distillation.score_landmarks import scores_path
+from beam_quad.stages.influence.query_vectors import FitQueryVectors, read_groups
 from beam_quad.stages.read.corpus import read_json, write_json
-from beam_quad.stages.read.texts import Query
+from beam_quad.stages.read.query import Query
 
 _LANDMARKS_PER_PIECE = 16
 # Vectors of all tracked entries that are held at a time, and entries in all of them: 1 GB of float32, and some copies.

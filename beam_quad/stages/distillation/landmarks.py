@@ -1,61 +1,23 @@
-"""Landmarks of Influence Distillation: drawn by hash, gathered with their texts, and scored exactly."""
+"""The texts of the landmarks, gathered in groups."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import cached
-from beam_quad.distillation import LandmarkDraw, default_num_landmarks
+from beam_quad.distillation import LandmarkDraw
 from beam_quad.records import Split
-from beam_quad.stages.base import GroupedTask, ModelTask, Task
-from beam_quad.stages.influence.score import InfluenceScoring, Scorer
+from beam_quad.stages.base import GroupedTask
+from beam_quad.stages.distillation.draw_landmarks import draw_path
 from beam_quad.stages.read.corpus import Corpus, piece_path, read_json, write_json
 
 # A group is a piece of work, and a file of sketches: 16 MB of 131,072 numbers each in half precision.
 _LANDMARKS_PER_GROUP = 64
-
-
-@dataclasses.dataclass
-class DrawLandmarks(Task):
-    """Draws the landmarks: the usable examples of the reserve with the lowest draws, a uniform sample of the corpus.
-
-    Takes splits and gives a `LandmarkDraw`.
-
-    Args:
-      corpus: The corpus.
-      folder: Where `draw.npz` goes.
-      num_landmarks: How many, or None for the default of the corpus's size.
-    """
-
-    corpus: Corpus
-    folder: str
-    num_landmarks: int | None
-
-    @property
-    def name(self) -> str:
-        return "DrawLandmarks"
-
-    @property
-    def artifact(self) -> str:
-        return _draw_path(self.folder)
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
-
-    def do(self, piece: Split, model: Any) -> LandmarkDraw:
-        rows = self.corpus.rows(piece)
-        number = self.num_landmarks or default_num_landmarks(self.corpus.num_usable())
-        return LandmarkDraw.of(rows.keys[self.corpus.in_reserve(rows)], self.corpus.seed, number)
-
-    def finish(self, total: LandmarkDraw) -> None:
-        files.write_once(self.artifact, total.to_bytes())
 
 
 @dataclasses.dataclass
@@ -146,111 +108,13 @@ def landmark_groups(folder: str) -> list[int]:
     return list(read_json(files.join(folder, "landmarks.json"))["groups"])
 
 
-@dataclasses.dataclass
-class ScoreLandmarks(ModelTask):
-    """Scores the landmarks exactly on every target: a forward and a backward pass, and no gradient of a parameter formed.
-
-    Takes group numbers, writes a file of scores each, and gives counts. A score is the product of the target's vector with the
-    landmark's gradient over the norm of that gradient. A landmark that predicts no token, or whose score is not finite,
-    has none. Those of group 0 are scored under the halves of each target's texts too.
-
-    Args:
-      scoring: The targets' vectors, on normalised gradients.
-      halves: The same with the vectors of their halves.
-      landmarks_dir: Folder of `GatherLandmarks`.
-      folder: Where the scores by group and `scores.json` go.
-    """
-
-    scoring: InfluenceScoring
-    halves: InfluenceScoring
-    landmarks_dir: str
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "ScoreLandmarks"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "scores.json")
-
-    @property
-    def model_key(self) -> str:
-        return seeding.digest(self.scoring.key, self.halves.key)
-
-    @property
-    def device(self) -> str:
-        return self.scoring.device
-
-    def load(self) -> Scorer:
-        return self.scoring.load()
-
-    def pieces(self) -> list[int]:
-        return landmark_groups(self.landmarks_dir)
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "groups"),)
-
-    def paths(self, piece: int) -> tuple[str, ...]:
-        return (scores_path(self.folder, piece),)
-
-    def read(self, piece: int) -> Tally:
-        return count_scores(aligned.read_table(self.paths(piece)[0]))
-
-    def do(self, piece: int, model: Scorer) -> Tally:
-        landmarks = read_landmarks(self.landmarks_dir, piece, [*LANDMARK_COLUMNS, "text"])
-        texts = model.prepare(landmarks.column("text").to_pylist())
-        # Twice as many vectors, which one worker holds for one piece.
-        under_halves = self.halves.load().score(texts) if piece == 0 else None
-        table = score_table(landmarks, model.score(texts), under_halves)
-        write_scores(self.folder, piece, table)
-        return count_scores(table)
-
-    def finish(self, total: Tally | None) -> None:
-        write_json(self.artifact, (total or Tally()).counts)
-
-
 # What the scores keep of the landmarks.
 LANDMARK_COLUMNS = ["key", "tokens", "example_id"]
-_SCORES = pa.list_(pa.float64())
-
-
-def score_table(
-    landmarks: pa.Table, scores: np.ndarray, under_halves: np.ndarray | None
-) -> pa.Table:
-    """Puts the scores of a group beside its landmarks, without those that have none.
-
-    Args:
-      landmarks: `LANDMARK_COLUMNS` of n landmarks.
-      scores: Float64 [n, num_targets]; nan where there is none.
-      under_halves: The same for the halves' vectors, or None.
-    """
-    finite = np.isfinite(scores).all(axis=1)
-    table = landmarks.select(LANDMARK_COLUMNS)
-    table = table.append_column("scores", pa.array(list(scores), _SCORES))
-    halves = [None] * len(scores) if under_halves is None else list(under_halves)
-    return table.append_column("halves", pa.array(halves, _SCORES)).filter(pa.array(finite))
-
-
-def write_scores(folder: str, group: int, table: pa.Table) -> None:
-    """Writes what `score_table` made."""
-    columns = {name: table.column(name).combine_chunks() for name in table.column_names}
-    aligned.write_table(scores_path(folder, group), table.schema, columns)
-
-
-def scores_path(folder: str, group: int) -> str:
-    """Where the scores of a group of landmarks lie."""
-    return files.join(folder, "groups", f"group-{group:05d}.parquet")
-
-
-def count_scores(table: pa.Table) -> Tally:
-    """Counts the landmarks of a group that have scores."""
-    return Tally({"scored": table.num_rows})
 
 
 def load_draw(folder: str) -> LandmarkDraw:
     """Loads the draw, once per process."""
-    path = _draw_path(folder)
+    path = draw_path(folder)
     return cached(("draw", path), lambda: LandmarkDraw.from_bytes(files.read_bytes(path)))
 
 
@@ -259,10 +123,6 @@ def _ranks(folder: str) -> dict[int, int]:
         return {int(key): rank for rank, key in enumerate(load_draw(folder).keys)}
 
     return cached(("landmark ranks", folder), read)
-
-
-def _draw_path(folder: str) -> str:
-    return files.join(folder, "draw.npz")
 
 
 def _group_path(folder: str, group: int) -> str:

@@ -21,7 +21,7 @@ from beam_quad.scoring.calibration import why_not_two_forwards
 from beam_quad.scoring.halves import HALVES, agreement
 from beam_quad.scoring.vectors import load_vectors
 from beam_quad.stages.base import ModelTask
-from beam_quad.stages.influence.curvature import half_name
+from beam_quad.stages.influence.query_vectors import half_name
 from beam_quad.stages.influence.score import EXACT, TWO_FORWARDS, InfluenceScoring
 from beam_quad.stages.quad.candidates import read_text
 from beam_quad.stages.quad.rounds import Bandit

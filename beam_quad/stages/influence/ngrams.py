@@ -11,7 +11,7 @@ from beam_quad.scoring.dsir import NgramCounts
 from beam_quad.stages.base import Task
 from beam_quad.stages.read.corpus import Corpus, write_json
 from beam_quad.stages.read.embed import BATCH_ROWS
-from beam_quad.stages.read.texts import Query
+from beam_quad.stages.read.query import Query
 
 
 @dataclasses.dataclass

@@ -16,12 +16,8 @@ from beam_quad.report import data as page
 from beam_quad.report.comparison import stratified_mean
 from beam_quad.selection import cluster_weighted_mean, weighted_mean
 from beam_quad.selection.shown import extremes, highest
-from beam_quad.stages.quad.candidates import (
-    has_candidates,
-    load_blocks,
-    read_cluster,
-    read_text,
-)
+from beam_quad.stages.quad.blocks import load_blocks
+from beam_quad.stages.quad.candidates import has_candidates, read_cluster, read_text
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.quad.select import BanditSelection
 

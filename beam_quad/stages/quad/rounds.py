@@ -22,14 +22,8 @@ from beam_quad.scoring.groups import combine_scores, standardised_weights
 from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
 from beam_quad.stages.base import timing_path
 from beam_quad.stages.influence.score import InfluenceScoring, Scorer, Scoring, ScoringTask
-from beam_quad.stages.quad.candidates import (
-    group_of,
-    load_blocks,
-    load_passed_over,
-    load_samples_per_pull,
-    read_cluster,
-    read_pull_keys,
-)
+from beam_quad.stages.quad.blocks import load_blocks, load_passed_over, load_samples_per_pull
+from beam_quad.stages.quad.candidates import group_of, read_cluster, read_pull_keys
 from beam_quad.stages.read.prefetch import prefetched
 
 _SCORES = pa.schema(

@@ -35,9 +35,9 @@ from beam_quad.selection import (
     rank_usable,
 )
 from beam_quad.stages.base import Task
-from beam_quad.stages.clusters.cluster import load_cluster_sums, read_assignment
+from beam_quad.stages.clusters.assign import load_cluster_sums, read_assignment
 from beam_quad.stages.influence.score import Preference
-from beam_quad.stages.quad.candidates import load_blocks, load_passed_over
+from beam_quad.stages.quad.blocks import load_blocks, load_passed_over
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.write.budget import load_search

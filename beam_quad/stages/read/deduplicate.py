@@ -1,4 +1,4 @@
-"""Stage 2, with an id column only: finds rows whose id was seen before, by a shuffle of hashes."""
+"""Rows whose id was seen before, found by a shuffle of hashes; with an id column only."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Stage 1: every text is read once; its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
+"""Every text is read once: its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
 
 import contextlib
 import dataclasses

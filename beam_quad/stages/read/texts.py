@@ -1,9 +1,7 @@
-"""A hash sample of the corpus's texts, in fixed groups: what the curvature is fitted on."""
+"""Texts of the corpus, sampled by hash."""
 
-import collections
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +10,10 @@ import pyarrow.parquet as pq
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
-from beam_quad.corpus.batches import Columns
-from beam_quad.corpus.plan import read_plan
-from beam_quad.corpus.rows import read_rows
-from beam_quad.corpus.splits import InputPlan
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedTask
 from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
-from beam_quad.stages.read.embed import BATCH_ROWS, RESERVE_SCHEMA
+from beam_quad.stages.read.embed import RESERVE_SCHEMA
 
 # Few groups, made by hash: a sum over them in order is the same however many workers there are.
 NUM_GROUPS = 8
@@ -99,55 +92,3 @@ def read_group(folder: str, group: int) -> tuple[list[str], list[str]]:
 
 def _group_path(folder: str, group: int) -> str:
     return files.join(folder, f"group-{group:02d}.parquet")
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """A group of the query set, by reference.
-
-    Args:
-      name: The group's name.
-      weight: Relative weight of its (standardised) influence, > 0.
-      plan_path: The plan of its files.
-      text_column: Column of the text.
-    """
-
-    name: str
-    weight: float
-    plan_path: str
-    text_column: str
-
-    def plan(self) -> InputPlan:
-        """The plan, read once per process."""
-        return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
-
-    def read(self, part: int = 0, num_parts: int = 1) -> "QueryTexts":
-        """Reads the texts of every `num_parts`-th split from `part` on."""
-        plan = self.plan()
-        texts: list[str] = []
-        unused = Tally()
-        for split in plan.splits[part::num_parts]:
-            for batch in read_query(split, self.text_column):
-                texts += batch.texts
-                unused += batch.unused
-        return QueryTexts(texts, unused)
-
-
-class QueryTexts(NamedTuple):
-    """Texts of a query group.
-
-    Attributes:
-      texts: Those that can be used, in order.
-      unused: How many cannot, by reason.
-    """
-
-    texts: list[str]
-    unused: Tally
-
-
-def read_query(split: Split, text_column: str) -> Iterator[QueryTexts]:
-    """Reads the texts of one split of a query group, batch by batch."""
-    for batch in read_rows(split, Columns(text_column), batch_rows=BATCH_ROWS):
-        texts = [text for text in batch.texts if text is not None]
-        reasons = collections.Counter(reason.value for reason in batch.reasons if reason)
-        yield QueryTexts(texts, Tally(dict(reasons)))

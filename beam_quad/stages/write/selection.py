@@ -32,7 +32,7 @@ from beam_quad.stages.quad.select import Selection
 from beam_quad.stages.read.corpus import Corpus, read_json, write_json
 from beam_quad.stages.read.embed import bad_file_detail
 from beam_quad.stages.write.summary import Summary, about_columns
-from beam_quad.stages.write.weigh import RowWeights
+from beam_quad.stages.write.taken import RowWeights
 
 _log = logging.getLogger(__name__)
 

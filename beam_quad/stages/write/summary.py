@@ -21,13 +21,14 @@ from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.targets import few_landmarks
 from beam_quad.selection.shown import clusters_to_show
 from beam_quad.stages.base import timing_path
-from beam_quad.stages.clusters.cluster import load_cluster_sums, read_fit
+from beam_quad.stages.clusters.assign import load_cluster_sums
+from beam_quad.stages.clusters.centers import read_fit
 from beam_quad.stages.distillation.distilled import FinishedDistillation
 from beam_quad.stages.influence.calibrate import calibration_path
-from beam_quad.stages.influence.curvature import read_groups
+from beam_quad.stages.influence.query_vectors import read_groups
 from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.read.corpus import Corpus, read_json
-from beam_quad.stages.read.texts import Query
+from beam_quad.stages.read.query import Query
 
 _PACKAGES = (
     "beam_quad", "apache-beam", "torch", "transformers", "sentence-transformers", "pyarrow",

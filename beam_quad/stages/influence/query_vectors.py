@@ -1,229 +1,36 @@
-"""The curvature of the proxy on a sample of the corpus, and the query vectors v = (F + λI)⁻¹ ∇L(query)."""
+"""The vector of each query group, preconditioned by the curvature, and those of its halves."""
 
 import dataclasses
 import functools
 import operator
 from typing import Any, Literal
 
-import torch
-
 from beam_quad.additive import Tally
 from beam_quad.artifacts import files
-from beam_quad.artifacts.cache import cached_proxy, proxy_key
-from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import Proxy, ProxySpec
+from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.records import Reason
 from beam_quad.scoring import (
-    CovarianceSum,
     Curvature,
-    Eigenbasis,
     EigenvalueSum,
     GradientSum,
-    covariance_sums,
-    eigenbasis,
-    eigenvalue_sums,
     query_gradient,
     tensors,
 )
 from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
 from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
-from beam_quad.stages.base import ModelTask, Task
+from beam_quad.stages.influence.covariances import Fit, FitTask, part_path
+from beam_quad.stages.influence.eigenvalues import load_basis, read_inputs, set_threads
 from beam_quad.stages.read.corpus import read_json, write_json
-from beam_quad.stages.read.texts import NUM_GROUPS, Query, read_group
+from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.texts import NUM_GROUPS
 
 Kind = Literal["ekfac", "kfac", "identity"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """What the curvature is fitted with.
-
-    Args:
-      proxy: The proxy model.
-      proxy_fingerprint: Content of the proxy model.
-      layers: Tracked layers.
-      labels: "sampled" from the model (the true Fisher), or the texts' own ("empirical").
-      sample_dir: Folder of `SampleTexts`.
-      seed: The run's seed.
-    """
-
-    proxy: ProxySpec
-    proxy_fingerprint: str
-    layers: str
-    labels: Literal["sampled", "empirical"]
-    sample_dir: str
-    seed: int
-
-
-class _FitTask(ModelTask):
-    """A task that passes examples through the proxy."""
-
-    fit: Fit
-
-    @property
-    def model_key(self) -> str:
-        return proxy_key(self.fit.proxy, self.fit.proxy_fingerprint)
-
-    @property
-    def device(self) -> str:
-        return self.fit.proxy.device
-
-    def load(self) -> Proxy:
-        return cached_proxy(self.fit.proxy)
-
-
 @dataclasses.dataclass
-class SumCovariances(_FitTask):
-    """Sums the Kronecker factors over each group of texts; one file per input of tracked modules and group.
-
-    Takes group numbers and gives counts. Too large to be elements, the sums rest in files and are added by reference. An
-    input goes by the name of the first module that is given it.
-
-    Args:
-      fit: What to fit with.
-      folder: Where the sums go.
-    """
-
-    fit: Fit
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "SumCovariances"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "covariances.json")
-
-    def pieces(self) -> range:
-        return range(NUM_GROUPS)
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "covariances"),)
-
-    def paths(self, piece: int) -> tuple[str, ...]:
-        return (files.join(self.folder, "covariances", f"group-{piece:02d}.done"),)
-
-    def read(self, piece: int) -> Tally:
-        return Tally(read_json(self.paths(piece)[0]))
-
-    def do(self, piece: int, model: Proxy) -> Tally:
-        ids, texts = read_group(self.fit.sample_dir, piece)
-        blocks = find_blocks(model.model, self.fit.layers)
-        sums = covariance_sums(model, blocks, ids, texts, self.fit.seed, self.fit.labels)
-        for name, part in sums.items():
-            files.write_once(_part_path(self.folder, "covariances", name, piece), part.save())
-        counts = {f"input/{name}": 1 for name in sums} | {"examples": len(texts)}
-        write_json(self.paths(piece)[0], counts)
-        return Tally(counts)
-
-    def finish(self, total: Tally) -> None:
-        if not total["examples"]:
-            raise UsageError(
-                "no usable text in the corpus to fit the curvature on; check the texts, and --text_column"
-            )
-        inputs = sorted(n.removeprefix("input/") for n in total.counts if n.startswith("input/"))
-        write_json(self.artifact, {"examples": total["examples"], "inputs": inputs})
-
-
-@dataclasses.dataclass
-class Eigendecompose(Task):
-    """Adds the Kronecker factors of each input over the groups, and takes their eigenbases.
-
-    Takes the inputs' names and gives counts.
-
-    Args:
-      folder: Folder of `SumCovariances`; the bases go there too.
-      num_threads: CPU threads of the run, as of its proxy; None leaves torch's own choice.
-    """
-
-    folder: str
-    num_threads: int | None = None
-
-    @property
-    def name(self) -> str:
-        return "Eigendecompose"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "bases.json")
-
-    def pieces(self) -> list[str]:
-        return _inputs(self.folder)
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "bases"),)
-
-    def paths(self, piece: str) -> tuple[str, ...]:
-        return (_basis_path(self.folder, piece),)
-
-    def read(self, piece: str) -> Tally:
-        return Tally({"inputs": 1})
-
-    def do(self, piece: str, model: Any) -> Tally:
-        parts = (
-            CovarianceSum.load(files.read_bytes(_part_path(self.folder, "covariances", piece, g)))
-            for g in range(NUM_GROUPS)
-        )
-        _set_threads(self.num_threads)
-        basis = eigenbasis(functools.reduce(operator.add, parts))
-        files.write_once(self.paths(piece)[0], basis.save())
-        return Tally({"inputs": 1})
-
-    def finish(self, total: Tally) -> None:
-        write_json(self.artifact, total.counts)
-
-
-@dataclasses.dataclass
-class SumEigenvalues(_FitTask):
-    """Sums EK-FAC's corrected eigenvalues over each group of texts; one file per input and group.
-
-    Args:
-      fit: What to fit with, as for `SumCovariances`.
-      folder: Folder of `Eigendecompose`; the sums go there too.
-    """
-
-    fit: Fit
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "SumEigenvalues"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "eigenvalues.json")
-
-    def pieces(self) -> range:
-        return range(NUM_GROUPS)
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "eigenvalues"),)
-
-    def paths(self, piece: int) -> tuple[str, ...]:
-        return (files.join(self.folder, "eigenvalues", f"group-{piece:02d}.done"),)
-
-    def read(self, piece: int) -> Tally:
-        return Tally(read_json(self.paths(piece)[0]))
-
-    def do(self, piece: int, model: Proxy) -> Tally:
-        ids, texts = read_group(self.fit.sample_dir, piece)
-        blocks = find_blocks(model.model, self.fit.layers)
-        bases = {name: load_basis(self.folder, name) for name in _inputs(self.folder)}
-        sums = eigenvalue_sums(model, blocks, bases, ids, texts, self.fit.seed, self.fit.labels)
-        for name, part in sums.items():
-            files.write_once(_part_path(self.folder, "eigenvalues", name, piece), part.save())
-        write_json(self.paths(piece)[0], {"examples": len(texts)})
-        return Tally({"examples": len(texts)})
-
-    def finish(self, total: Tally) -> None:
-        write_json(self.artifact, total.counts)
-
-
-@dataclasses.dataclass
-class FitQueryVectors(_FitTask):
+class FitQueryVectors(FitTask):
     """Sums the query gradients by file, and preconditions each group's mean: the query vectors.
 
     Takes (group number, part of its files) and gives counts; the gradients rest in files, one for each half of the
@@ -293,7 +100,7 @@ class FitQueryVectors(_FitTask):
         # The halves of all groups are in memory at once, so that one pass over the eigenbases preconditions them: one a
         # group would read the curvature, several times a vector's size, as often as there are groups. Beside them lie
         # two more vectors at most: parts that are added up, or a whole that is made of its halves, which then go.
-        _set_threads(self.fit.proxy.num_threads)
+        set_threads(self.fit.proxy.num_threads)
         halves, shares = self._half_means()
         self._precondition(halves)
         _write_vectors(halves_path(self.folder), halves)
@@ -339,7 +146,7 @@ class FitQueryVectors(_FitTask):
         if self.kind == "identity":
             return
         # One input's eigenvectors at a time: those of all would not fit a small worker.
-        for source in _inputs(self.curvature_dir):
+        for source in read_inputs(self.curvature_dir):
             curvature = self.curvature_of(source)
             for own in gradients.values():
                 own |= curvature.precondition({block: own[block] for block in curvature.blocks})
@@ -350,7 +157,7 @@ class FitQueryVectors(_FitTask):
         if self.kind == "ekfac":
             parts = (
                 EigenvalueSum.load(
-                    files.read_bytes(_part_path(self.curvature_dir, "eigenvalues", source, g))
+                    files.read_bytes(part_path(self.curvature_dir, "eigenvalues", source, g))
                 )
                 for g in range(NUM_GROUPS)
             )
@@ -383,32 +190,6 @@ def half_name(group: str, half: int) -> str:
     return f"{group}:{half}"
 
 
-def _set_threads(number: int | None) -> None:
-    """Sets the run's number of threads, which last bits depend on, where no model may have been loaded.
-
-    It stays, as after a model was loaded: torch keeps the number for each thread that has computed, and all are to have one.
-    """
-    if number is not None:
-        torch.set_num_threads(number)
-
-
 def _write_vectors(path: str, vectors: Vectors) -> None:
     with files.writing(path) as file:
         write_vectors(file, vectors)
-
-
-def load_basis(folder: str, name: str) -> Eigenbasis:
-    """Loads the eigenbasis of an input."""
-    return Eigenbasis.load(files.read_bytes(_basis_path(folder, name)))
-
-
-def _inputs(folder: str) -> list[str]:
-    return list(read_json(files.join(folder, "covariances.json"))["inputs"])
-
-
-def _basis_path(folder: str, name: str) -> str:
-    return files.join(folder, "bases", f"{name}.safetensors")
-
-
-def _part_path(folder: str, kind: str, name: str, group: int) -> str:
-    return files.join(folder, kind, f"{name}-{group:02d}.safetensors")
