@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import dataclasses
+import gc
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,6 +111,7 @@ class LowerBlocks:
         """Computes the products of two windows of different lengths."""
         windows = [Window(0, 0, [1, 2, 0, 1]), Window(1, 0, [2, 1])]
         (batch,) = micro_batches(windows, context_length=8, max_batch_tokens=16)
+        _load_derivatives()
         try:
             return self.products(proxy, batch)
         except RuntimeError as error:
@@ -174,3 +177,16 @@ def _normal(seed: int, tangent: int, name: str, like: torch.Tensor) -> torch.Ten
         tuple(like.shape), dtype="float32"
     )
     return torch.from_numpy(draws).to(like)
+
+
+def _load_derivatives() -> None:
+    """Imports torch's formulas for forward derivatives, which compiles source."""
+    # A collection on the way would let another thread compile, too, and CPython 3.11 then raises a SystemError
+    # (python/cpython#106905).
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+    finally:
+        if was_enabled:
+            gc.enable()
