@@ -4,9 +4,12 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterable
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Additive(Protocol):
@@ -16,6 +19,7 @@ class Additive(Protocol):
 
 
 A = TypeVar("A", bound=Additive)
+D = TypeVar("D", bound="DataclassInstance")
 
 
 def total(items: Iterable[A], zero: A) -> A:
@@ -49,6 +53,29 @@ class Tally:
             for name, count in sorted(self.counts.items())
             if name.startswith(prefix)
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class ByName(Generic[A]):
+    """Statistics by name, each summed on its own.
+
+    Attributes:
+      named: Statistic by name; never shared with a caller who might change it.
+    """
+
+    named: dict[str, A] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "ByName[A]") -> "ByName[A]":
+        merged = dict(self.named)
+        for name, statistic in other.named.items():
+            merged[name] = merged[name] + statistic if name in merged else statistic
+        return ByName(merged)
+
+
+def add_fields(left: D, right: D) -> D:
+    """Adds two dataclasses of one type field by field."""
+    fields = [field.name for field in dataclasses.fields(left)]
+    return type(left)(**{name: getattr(left, name) + getattr(right, name) for name in fields})
 
 
 def add_by_bucket(

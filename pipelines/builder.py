@@ -1,71 +1,42 @@
-"""What the chains of all pipelines have in common: the names of folders, the corpus, the query set and its vectors."""
+"""What the chains of all pipelines have in common: the corpus, the query set and its vectors, weights, and the output."""
 
 import dataclasses
 import math
 import os
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from beam_quad import seeding
+from beam_quad import identity
 from beam_quad.artifacts import files
 from beam_quad.clustering import default_num_clusters
+from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import ProxySpec
 from beam_quad.records import Budget
-from beam_quad.stages.base import Task
-from beam_quad.stages.influence import score
-from beam_quad.stages.influence.covariances import Fit, SumCovariances
+from beam_quad.stages.base import Stage
+from beam_quad.stages.influence.covariances import SumCovariances
 from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
-from beam_quad.stages.influence.query_vectors import FitQueryVectors, vectors_path
-from beam_quad.stages.quad.select import Selection, Weighable
+from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
+from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.texts import SampleTexts
+from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights, SumTaken
-from beam_quad.stages.write.weights import FindBestLeft, Weights
+from beam_quad.stages.write.weights import FindBestLeft
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
 
-# Bumped when a stage's files change their meaning, so that files of an older version are not read.
-_VERSIONS = {
-    "allocation": 1,
-    "blocks": 1,
-    "calibration": 1,
-    "clusters": 1,
-    "combined": 1,
-    "corpus": 2,
-    "corpus_scores": 1,
-    "curvature": 2,
-    "embeddings": 1,
-    "interactions": 1,
-    "landmark_scores": 1,
-    "landmarks": 1,
-    "ngrams": 2,
-    "passed_over": 1,
-    "propagated": 1,
-    "propagation": 1,
-    "query": 4,
-    "query_plan": 2,
-    "ranking": 2,
-    "reserve": 1,
-    "rounds": 3,
-    "rows": 2,
-    "sample": 2,
-    "scores": 1,
-    "second_order": 1,
-    "shortlist": 1,
-    "sketches": 1,
-    "weights": 1,
-}
 _WHERE_NOT_WHAT = (
     "output", "artifacts", "plan", "take_over", "threads", "accelerator", "input_root",
 )  # fmt: skip
+S = TypeVar("S", bound=Stage)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +44,14 @@ class Chain:
     """A run, ready to be wired.
 
     Attributes:
-      tasks: The stages in order.
-      plan_path: Where the plan lies.
+      stages: The stages in order.
+      plan_path: Where the plan is stored.
       identity: What the result depends on; an output belongs to one identity.
       plans: Plans to write before the job starts, by path.
       records: Further small files to write then, by path.
     """
 
-    tasks: tuple[Task, ...]
+    stages: tuple[Stage, ...]
     plan_path: str
     identity: Identity
     plans: dict[str, InputPlan]
@@ -95,7 +66,7 @@ class Chain:
 
 
 class Builder:
-    """Names every folder by what its files depend on, and links the stages that any selection needs.
+    """Links the stages that any selection needs; each names its own folder.
 
     Args:
       options: The flags.
@@ -114,122 +85,92 @@ class Builder:
         budget: Budget,
     ) -> None:
         self._options = options
-        self.budget = budget
         self.inputs = inputs
+        self.budget = budget
         self.output = files.absolute(options.output)
-        self.artifacts = options.artifacts_root
         # Versions of further files that the result depends on, by name.
         self.files: dict[str, str] = {}
-        self.tasks: list[Task] = []
+        self.stages: list[Stage] = []
         self.plans: dict[str, InputPlan] = {}
-        self.corpus_id = self.texts_id = ""
         self.corpus = self._corpus(reserve_rate)
+        # For stages that ask which examples are too long for the budget.
+        self.within_budget = self.corpus.within(budget)
         self.query = self._query(weights)
-        self.folders: dict[str, str] = {}
 
-    def folder(self, kind: str, *parts: object) -> str:
-        """Names a folder of artifacts by what its files depend on."""
-        # Parts that are folders of ours count by their names, so that the artifacts can be moved.
-        names = [str(part).replace(self.artifacts + "/", "") for part in parts]
-        name = seeding.digest(kind, _VERSIONS[kind], *names)[:20]
-        return files.join(self.artifacts, kind, name)
+    def add(self, stage: S) -> S:
+        """Puts a stage at the end of the chain."""
+        self.stages.append(stage)
+        return stage
 
     def _corpus(self, rate: float) -> Corpus:
         options, inputs = self._options, self.inputs
-        columns = (options.text_column, options.id_column, options.tokens_column)
-        read = seeding.digest(*columns)
-        tokenizer = None if options.tokens_column else inputs.proxy_fingerprint
-        rows_dir = self.folder("rows", read, tokenizer)
-        embeddings_dir = None
-        if inputs.embedder is not None:
-            spec = inputs.embedder.content_spec(_kind(options.device))
-            embeddings_dir = self.folder("embeddings", read, inputs.embedder_fingerprint, spec)
-        reserve_dir = self.folder("reserve", rows_dir, options.seed, rate)
-        layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in inputs.corpus.splits]
-        folder = self.folder(
-            "corpus", rows_dir, embeddings_dir, reserve_dir, options.on_bad_file, layout
-        )
-        self.corpus_id = folder.rsplit("/", 1)[-1]
-        # What is made of the texts alone does not ask how they were embedded.
-        self.texts_id = seeding.digest(reserve_dir.rsplit("/", 1)[-1], options.on_bad_file, layout)
-        return Corpus(
-            plan_path=self._plan_path(folder, inputs.corpus),
-            totals_path=files.join(folder, "totals.json"),
-            rows_dir=rows_dir,
-            embeddings_dir=embeddings_dir,
-            reserve_dir=reserve_dir,
-            reserve_rate=rate,
-            duplicates_dir=files.join(folder, "duplicates") if options.id_column else None,
-            text_column=options.text_column,
-            id_column=options.id_column,
-            tokens_column=options.tokens_column,
-            seed=options.seed,
+        splits = inputs.corpus.splits
+        layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in splits]
+        corpus = Corpus(
+            root=options.artifacts_root,
+            plan_path="",
             seen_dir=inputs.seen.folder,
-            budget=self.budget,
+            layout=identity.digest(layout),
+            columns=Columns(options.text_column, options.id_column, options.tokens_column),
+            tokenizer=None if options.tokens_column else inputs.proxy_fingerprint,
+            embedder=inputs.embedder,
+            embedder_fingerprint=inputs.embedder_fingerprint,
+            on_bad_file=options.on_bad_file,
+            seed=options.seed,
+            reserve_rate=rate,
         )
+        return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
         # all else. So it is with the choice of the columns that are carried.
         places = [(split.path, split.found_version) for split in plan.splits]
-        found = seeding.digest(*places, self._options.columns)
+        found = identity.digest(places, self._options.columns)
         path = files.join(folder, f"plan-{found[:20]}.json.gz")
         self.plans[path] = plan
         return path
 
     def _query(self, weights: Mapping[str, float]) -> tuple[Query, ...]:
-        groups = []
+        root, groups = self._options.artifacts_root, []
+        column = self._options.query_text_column or self._options.text_column
         for name, plan in self.inputs.query.items():
-            column = self._options.query_text_column or self._options.text_column
-            folder = self.folder("query_plan", plan.snapshot, column)
-            groups.append(Query(name, weights[name], self._plan_path(folder, plan), column))
+            folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
+            path = self._plan_path(folder, plan)
+            groups.append(Query(root, name, weights[name], path, plan.snapshot, column))
         return tuple(groups)
 
     def embed(self) -> None:
         """Adds the stages that read the corpus."""
         options, proxy = self._options, self.inputs.proxy
-        self.tasks.append(
+        counts_tokens = proxy is not None and not options.tokens_column
+        self.add(
             EmbedExamples(
                 self.corpus,
-                self.inputs.embedder,
-                None if proxy is None or options.tokens_column else proxy.path,
-                None if proxy is None else proxy.revision,
-                options.on_bad_file == "reject",
+                proxy.path if proxy is not None and counts_tokens else None,
+                proxy.revision if proxy is not None else None,
             )
         )
         if self.corpus.duplicates_dir is not None:
-            self.tasks.append(FindDuplicateIds(self.corpus))
+            self.add(FindDuplicateIds(self.corpus))
 
-    def fit_query(self) -> str:
-        """Adds the stages that fit the curvature and the query vectors; returns the path of the vectors."""
-        options, proxy = self._options, self.proxy()
-        sample = self.folder("sample", self.texts_id, options.curvature_examples, options.seed)
-        spec = score.content_spec(proxy)
-        model = (self.inputs.proxy_fingerprint, spec, options.layers)
-        fitted = self.folder("curvature", sample, *model, options.curvature_labels)
-        fit = Fit(
-            proxy, self.inputs.proxy_fingerprint, options.layers, options.curvature_labels, sample, options.seed
-        )  # fmt: skip
-        kind = options.curvature
-        if kind != "identity":
-            self.tasks += [
-                SampleTexts(self.corpus, sample, options.curvature_examples),
-                SumCovariances(fit, fitted),
-                Eigendecompose(fitted, proxy.num_threads),
-            ]
-        if kind == "ekfac":
-            self.tasks.append(SumEigenvalues(fit, fitted))
-        basis = (fitted, options.damping) if kind != "identity" else ()
-        query = [
-            (q.name, plan.snapshot, q.text_column)
-            for q, plan in zip(self.query, self.inputs.query.values(), strict=True)
-        ]
-        folder = self.folder("query", kind, *model, *basis, query)
-        self.folders["query"] = folder
-        self.tasks.append(FitQueryVectors(fit, self.query, kind, options.damping, fitted, folder))
-        return vectors_path(folder)
+    def fit_query(self) -> FitQueryVectors:
+        """Adds the stages that fit the curvature and the query vectors."""
+        tracked, curvature = self.tracked(), self._fit_curvature()
+        damping = None if curvature is None else self._options.damping
+        return self.add(FitQueryVectors(tracked, self.query, curvature, damping))
 
-    def proxy(self) -> ProxySpec:
+    def _fit_curvature(self) -> SumEigenvalues | Eigendecompose | None:
+        options = self._options
+        if options.curvature == "identity":
+            return None
+        sample = self.add(SampleTexts(self.corpus, options.curvature_examples))
+        covariances = self.add(
+            SumCovariances(self.tracked(), sample, options.curvature_labels, options.seed)
+        )
+        bases = self.add(Eigendecompose(covariances))
+        return bases if options.curvature == "kfac" else self.add(SumEigenvalues(bases))
+
+    def proxy(self) -> ProxyModel:
         """The proxy model, which a stage needs.
 
         Raises:
@@ -237,16 +178,20 @@ class Builder:
         """
         if self.inputs.proxy is None or not self._options.needs_proxy:
             raise UsageError("this selection needs --proxy_model: a folder or hub id")
-        return self.inputs.proxy
+        return ProxyModel(self.inputs.proxy, self.inputs.proxy_fingerprint)
+
+    def tracked(self) -> TrackedProxy:
+        """The proxy model with its tracked layers."""
+        return TrackedProxy(self.proxy(), self._options.layers)
 
     def identity(self) -> Identity:
-        """What the result depends on, however the flags are spelled and wherever the files lie."""
+        """What the result depends on, however the flags are spelled and wherever the files are stored."""
         options, inputs = self._options, self.inputs
         config = dataclasses.asdict(options)
         for name in _WHERE_NOT_WHAT:
             config.pop(name)
         config["query_text_column"] = options.query_text_column or options.text_column
-        config["device"] = _kind(options.device)
+        config["device"] = identity.device_kind(options.device)
         config["input"] = inputs.corpus.root
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):
@@ -258,7 +203,21 @@ class Builder:
             "query": {name: plan.snapshot for name, plan in inputs.query.items()},
             **self.files,
         }
-        return Identity.of(config, fingerprints, inputs.corpus.snapshot, self.corpus_id)
+        corpus_id = identity.digest(self.corpus)
+        return Identity.of(config, fingerprints, inputs.corpus.snapshot, corpus_id)
+
+    def summary(self, **facts: Any) -> Summary:
+        """Makes what tells of the run; `facts` are further fields of `Summary`."""
+        run = self.identity()
+        return Summary(
+            config=run.config,
+            configuration=run.configuration,
+            fingerprints=run.fingerprints,
+            corpus=self.within_budget,
+            output=self.output,
+            budget=self.budget,
+            **facts,
+        )
 
     def finish(
         self,
@@ -271,33 +230,30 @@ class Builder:
         Args:
           selection: Says which rows are selected; with `--weighted` it must be `Weighable`, or come with `weights`.
           summary: Makes the manifest and the report; its stages are filled in.
-          weights: Weighs the selection with `--weighted`, as `Weights` does; None for weights of the first order.
+          weights: Weighs the selection with `--weighted`; None for weights of the first order.
         """
-        if not self._options.weighted:
+        options = self._options
+        if not options.weighted:
             weights = None
         elif weights is None:
             if not isinstance(selection, Weighable):
                 raise UsageError("--weighted needs a selection by influence, which this is not")
-            weights = Weights(selection, self.folder("weights", self.corpus_id, selection))
-            self.tasks += [
-                SumTaken(self.corpus, selection, weights.folder),
-                FindBestLeft(self.corpus, selection, weights.folder),
-            ]
-        stages = tuple((task.name, task.clock) for task in self.tasks)
-        summary = dataclasses.replace(summary, stages=stages)
-        self.tasks.append(
+            taken = self.add(SumTaken(self.within_budget, selection))
+            weights = self.add(FindBestLeft(self.within_budget, taken))
+        stages = tuple((stage.name, stage.clock) for stage in self.stages)
+        self.add(
             WriteSelection(
-                self.corpus,
+                self.within_budget,
                 selection,
                 self.output,
-                self._options.output_format,
+                options.output_format,
                 self.budget,
-                summary,
+                dataclasses.replace(summary, stages=stages),
                 weights,
             )
         )
         return Chain(
-            tuple(self.tasks),
+            tuple(self.stages),
             self.corpus.plan_path,
             self.identity(),
             self.plans,
@@ -332,7 +288,3 @@ def reserve_rate(plan: InputPlan, *wanted: int) -> float:
 def _place(path: str) -> str:
     """Spells a local path in one way; a hub id, or a name of ours, stays as it is."""
     return files.absolute(path) if os.path.exists(path) else path
-
-
-def _kind(device: str) -> str:
-    return device.split(":")[0]

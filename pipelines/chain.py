@@ -1,8 +1,8 @@
 """Flags to objects: the chain of Quad's stages."""
 
 import dataclasses
+from typing import Any, TypeVar
 
-from beam_quad.artifacts import files
 from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.splits import InputPlan
@@ -10,30 +10,48 @@ from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
-from beam_quad.stages.influence import score
-from beam_quad.stages.influence.calibrate import CalibrateScoring, calibration_path
+from beam_quad.stages.influence.calibrate import CalibrateScoring
 from beam_quad.stages.influence.ngrams import CountNgrams
-from beam_quad.stages.influence.query_vectors import halves_path
-from beam_quad.stages.quad import select
+from beam_quad.stages.influence.query_vectors import FitQueryVectors
+from beam_quad.stages.influence.score import (
+    DSIRScoring,
+    HighestScore,
+    InfluenceScoring,
+    MiddleScore,
+    PerplexityScoring,
+    Preference,
+    Random,
+    Resampled,
+    ScoreExamples,
+    Scoring,
+)
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
-from beam_quad.stages.quad.rounds import Bandit, RunRound
+from beam_quad.stages.quad.rounds import Bandit, CombinedVectors, RunRound
+from beam_quad.stages.quad.select import (
+    BanditSelection,
+    BlockSelection,
+    CutBlocks,
+    ExampleSelection,
+)
 from beam_quad.stages.quad.within_clusters import (
     PredictedInfluence,
     PredictWithinClusters,
     PropagatedSelection,
 )
-from beam_quad.stages.write.budget import cut_levels
-from beam_quad.stages.write.summary import Summary
+from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.ranked import EqualClusters, Preferred, RankedSelection
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact
 from pipelines.run_options import SAMPLES_PER_PULL
 
+R = TypeVar("R", bound=Preference)
 
-def build(options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None = None) -> Chain:
+
+def build(options: QuadOptions, inputs: Inputs, scoring: Scoring | None = None) -> Chain:
     """Builds the chain of stages.
 
     Args:
@@ -61,7 +79,7 @@ def _reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
 class _QuadBuilder(Builder):
     """Links the stages that a policy needs."""
 
-    def __init__(self, options: QuadOptions, inputs: Inputs, scoring: score.Scoring | None) -> None:
+    def __init__(self, options: QuadOptions, inputs: Inputs, scoring: Scoring | None) -> None:
         rate = _reserve_rate(options, inputs.corpus)
         super().__init__(
             options, inputs, rate, options.query_weights, Budget(options.budget_tokens)
@@ -72,128 +90,86 @@ class _QuadBuilder(Builder):
     def build(self) -> Chain:
         options = self.options
         self.embed()
-        if options.needs_embeddings:
-            self._cluster()
-        finished = self._quad() if options.policy == "quad" else None
-        selection = self._baseline() if finished is None else finished.selection
-        return self.finish(selection, self._summary(finished))
+        clusters = self._cluster() if options.needs_embeddings else None
+        if clusters is not None and options.policy == "quad":
+            return self._quad(clusters)
+        return self._baseline(clusters)
 
-    def _cluster(self) -> None:
+    def _cluster(self) -> AssignClusters:
         options = self.options
-        folder = self.folder(
-            "clusters",
-            self.corpus_id,
-            options.num_clusters,
-            options.max_cluster_share,
-            options.seed,
-        )
-        self.folders["clusters"] = folder
-        self.folders["assignments"] = files.join(folder, "assignments")
-        self.tasks += [
-            FitCenters(self.corpus, folder, options.num_clusters, options.max_cluster_share),
-            AssignClusters(self.corpus, folder, self.folders["assignments"]),
-        ]
+        centers = self.add(FitCenters(self.corpus, options.num_clusters, options.max_cluster_share))
+        return self.add(AssignClusters(self.corpus, centers))
 
-    def _quad(self) -> FinishedBandit:
+    def _quad(self, clusters: AssignClusters) -> Chain:
         options = self.options
         policy = self._policy()
         pulls = policy.rule.pulls(options.samples_per_pull, options.blocks_per_cluster)
-        blocks = self.folder("blocks", self.folders["clusters"], pulls)
-        assignments = self.folders["assignments"]
-        self.tasks += [
-            CountBlocks(self.corpus, assignments, blocks, pulls),
-            GatherCandidates(self.corpus, assignments, blocks),
-        ]
-        scoring = self.scoring or self._influence()
+        blocks = self.add(CountBlocks(self.corpus, clusters, pulls))
+        candidates = self.add(GatherCandidates(self.corpus, blocks))
+        scoring, vectors = self._scoring()
+        passed_over = self.add(CountPassedOver(self.within_budget, clusters, blocks))
         weights = tuple(group.weight for group in self.query) or (1.0,)
-        # The pilot is scored one way, the rounds after it maybe another.
-        ways = (scoring.key, options.scoring)
-        folder = self.folder("rounds", blocks, *ways, policy, weights)
-        bandit = Bandit(policy, blocks, folder)
-        self._pass_over(blocks, folder)
-        combined = None
-        if len(weights) > 1:
-            # Named by the pilot alone, which no budget changes.
-            pilot = self.folder("combined", blocks, scoring.key, weights)
-            combined = files.join(pilot, "combined.safetensors")
-        for number in range(policy.num_rounds + 1):
-            if number == 1 and isinstance(scoring, score.InfluenceScoring):
-                scoring = self._calibrated(scoring, bandit, combined)
-            scores = self.folder("scores", scoring.key)
-            self.tasks.append(RunRound(bandit, number, scoring, scores, weights, combined))
-        num_rounds = policy.num_rounds + 1
-        pulled = Pulled(bandit, num_rounds, assignments)
-        return FinishedBandit(bandit, num_rounds, self._selection(policy.rule.accepts, pulled))
+        bandit = Bandit(policy, candidates, passed_over, scoring, options.scoring, weights)
+        calibration = self._play(bandit, vectors)
+        pulled = Pulled(bandit, policy.num_rounds + 1)
+        finished = FinishedBandit(self._selection(policy.rule.accepts, pulled))
+        summary = self.summary(
+            title="Quad selection",
+            policy=f"quad: bandit over clusters, {options.acceptance} acceptance",
+            query=self.query if vectors is not None else (),
+            vectors=vectors,
+            texts=vectors,
+            clusters=clusters,
+            bandit=finished,
+            calibration=calibration,
+        )
+        return self.finish(finished.selection, summary)
 
-    def _selection(self, accepts: Accepts, pulled: Pulled) -> select.BanditSelection:
+    def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CalibrateScoring | None:
+        """Adds the pilot, the stage that says how the rounds after it score, and these rounds."""
+        num_rounds = bandit.policy.num_rounds
+        if vectors is None or not isinstance(bandit.scoring, InfluenceScoring):
+            for number in range(num_rounds + 1):
+                self.add(RunRound(bandit, number, bandit.scoring, None))
+            return None
+        combined = None
+        scoring = bandit.scoring
+        if len(bandit.weights) > 1:
+            combined = CombinedVectors(bandit, vectors.vectors)
+            scoring = dataclasses.replace(scoring, vectors=combined)
+        self.add(RunRound(bandit, 0, bandit.scoring, combined))
+        if not num_rounds:
+            return None
+        groups = tuple(group.name for group in self.query)
+        reason, is_asked_for = why_exact(self.options), bandit.way == "two_forwards"
+        calibration = self.add(
+            CalibrateScoring(bandit, scoring, groups, vectors.halves, reason, is_asked_for)
+        )
+        if reason is None:
+            scoring = dataclasses.replace(scoring, calibration=calibration)
+        for number in range(1, num_rounds + 1):
+            self.add(RunRound(bandit, number, scoring, combined))
+        return calibration
+
+    def _selection(self, accepts: Accepts, pulled: Pulled) -> BanditSelection:
         """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
         match accepts:
             case Accepts.BLOCKS:
-                return select.BlockSelection(*self._cut_blocks(pulled))
+                return BlockSelection(self.add(CutBlocks(self.within_budget, pulled)))
             case Accepts.EXAMPLES:
-                return select.ExampleSelection(*self._cut_blocks(pulled))
+                return ExampleSelection(self.add(CutBlocks(self.within_budget, pulled)))
             case Accepts.PREDICTIONS:
-                return self._propagated(pulled)
+                fit = self.add(FitWithinClusters(self.corpus, pulled))
+                predictions = self.add(PredictWithinClusters(self.corpus, fit))
+                preference = PredictedInfluence(predictions, self.options.tau)
+                return PropagatedSelection(*self._cut(preference))
 
-    def _cut_blocks(self, pulled: Pulled) -> tuple[Bandit, int, str, str]:
-        """Adds the stage that cuts the accepted blocks in which the budget ends; returns what it is made of."""
-        path = files.join(pulled.bandit.folder, "selection.parquet")
-        made_of = (pulled.bandit, pulled.num_rounds, pulled.assignments_dir, path)
-        self.tasks.append(select.CutBlocks(self.corpus, *made_of))
-        return made_of
-
-    def _pass_over(self, blocks: str | None, folder: str) -> None:
-        """Adds the stage that counts what is too long for the budget."""
-        assignments = self.folders["assignments"]
-        self.tasks.append(CountPassedOver(self.corpus, assignments, blocks, folder))
-
-    def _propagated(self, pulled: Pulled) -> PropagatedSelection:
-        """Adds the stages that predict, from the scored examples, which others to take."""
-        fit, predictions, cut = (
-            files.join(pulled.bandit.folder, name) for name in ("regressions", "predictions", "cut")
-        )
-        self.tasks += [
-            FitWithinClusters(self.corpus, pulled, fit),
-            PredictWithinClusters(self.corpus, pulled, fit, predictions),
-        ]
-        preference = PredictedInfluence(predictions, self.options.tau)
-        budget = self._cut(preference, cut)
-        return PropagatedSelection(pulled, preference, budget, cut, fit)
-
-    def _cut(self, preference: score.Preference, folder: str) -> Budget:
-        """Adds the stages that cut the budget over a ranking; returns the budget."""
-        ranking = select.Preferred(preference)
-        self.tasks += cut_levels(self.corpus, ranking, self.budget, folder, "CutRanking")
-        return self.budget
-
-    def _calibrated(
-        self, scoring: score.InfluenceScoring, bandit: Bandit, combined: str | None
-    ) -> score.InfluenceScoring:
-        """Adds the stage after the pilot, and returns how the rounds that follow score."""
-        options = self.options
-        weights = [group.weight for group in self.query]
-        # Named by the pilot alone, which no budget changes.
-        folder = self.folder(
-            "calibration", bandit.blocks_dir, scoring.key, weights, options.scoring
-        )
-        self.folders["calibration"] = folder
-        if combined is not None:
-            scoring = dataclasses.replace(scoring, vectors_path=combined)
-        reason = why_exact(options)
-        self.tasks.append(
-            CalibrateScoring(
-                scoring,
-                bandit,
-                tuple(group.name for group in self.query),
-                halves_path(self.folders["query"]),
-                reason,
-                options.scoring == "two_forwards",
-                folder,
-            )
-        )
-        if reason is not None:
-            return scoring
-        return dataclasses.replace(scoring, calibration_path=calibration_path(folder))
+    def _cut(self, preference: R) -> tuple[Preferred[R], Cut]:
+        """Adds the stages that cut the budget over a ranking."""
+        ranking = Preferred(self.within_budget, preference)
+        cut = Cut(self.within_budget, ranking, self.budget)
+        self.stages += cut.stages("CutRanking")
+        return ranking, cut
 
     def _policy(self) -> QuadPolicy:
         options = self.options
@@ -213,76 +189,43 @@ class _QuadBuilder(Builder):
         except ValueError as error:
             raise UsageError(f"--{error}") from error
 
-    def _influence(self) -> score.InfluenceScoring:
-        return score.InfluenceScoring(
-            proxy=self.proxy(),
-            proxy_fingerprint=self.inputs.proxy_fingerprint,
-            layers=self.options.layers,
-            vectors_path=self.fit_query(),
-            normalize=self.options.normalize,
-        )
+    def _scoring(self) -> tuple[Scoring, FitQueryVectors | None]:
+        """Adds the stages that fit what influence is, unless something else scores; returns that, and its vectors."""
+        if self.scoring is not None:
+            return self.scoring, None
+        vectors = self.fit_query()
+        return InfluenceScoring(self.tracked(), vectors.vectors, self.options.normalize), vectors
 
-    def _baseline(self) -> select.RankedSelection:
-        preference = self._preference()
-        folder = self.folder("ranking", self.corpus_id, preference, self.options.budget_tokens)
-        budget = self._cut(preference, folder)
-        return select.RankedSelection(preference, budget, folder, self.folders.get("assignments"))
-
-    def _preference(self) -> score.Preference:
+    def _baseline(self, clusters: AssignClusters | None) -> Chain:
         policy = self.options.policy
+        facts: dict[str, Any] = {"clusters": clusters}
+        preference: Preference
         if policy == "random":
-            return score.Random()
-        if policy == "cluster_uniform":
-            assignments = self.folders["assignments"]
-            folder = self.folder("passed_over", assignments, self.budget)
-            self._pass_over(None, folder)
-            return select.EqualClusters(assignments, folder)
-        if policy == "perplexity":
-            return score.MiddleScore(
-                self._score(score.PerplexityScoring(self.proxy(), self.inputs.proxy_fingerprint))
-            )
-        if policy == "dsir":
-            snapshots = [
-                (plan.snapshot, q.text_column)
-                for q, plan in zip(self.query, self.inputs.query.values(), strict=True)
-            ]
-            counts = self.folders["ngrams"] = self.folder("ngrams", self.corpus_id, snapshots)
-            self.tasks.append(CountNgrams(self.corpus, self.query, counts))
-            return score.Resampled(self._score(score.DSIRScoring(counts)))
-        if len(self.query) > 1:
-            raise UsageError(
-                "--policy=influence_top_k ranks by one query group; pass --query, or --policy=quad"
-            )
-        return score.HighestScore(self._score(self.scoring or self._influence()))
-
-    def _score(self, scoring: score.Scoring) -> str:
-        folder = self.folder("corpus_scores", self.corpus_id, scoring.key)
-        self.folders["scores"] = folder
-        self.tasks.append(score.ScoreExamples(self.corpus, scoring, folder))
-        return folder
-
-    def _summary(self, finished: FinishedBandit | None) -> Summary:
-        identity = self.identity()
-        policy = self.options.policy
+            preference = Random(self.options.seed)
+        elif clusters is not None:
+            # Diversity alone, the one baseline that clusters.
+            passed_over = self.add(CountPassedOver(self.within_budget, clusters, None))
+            preference = EqualClusters(clusters, passed_over)
+        elif policy == "perplexity":
+            facts["scores"] = self._score(PerplexityScoring(self.proxy()))
+            preference = MiddleScore(facts["scores"])
+        elif policy == "dsir":
+            facts["texts"] = self.add(CountNgrams(self.corpus, self.query))
+            facts["scores"] = self._score(DSIRScoring(facts["texts"]))
+            preference = Resampled(facts["scores"])
+        else:
+            if len(self.query) > 1:
+                raise UsageError(
+                    "--policy=influence_top_k ranks by one query group; pass --query, or --policy=quad"
+                )
+            scoring, vectors = self._scoring()
+            if vectors is not None:
+                facts |= {"query": self.query, "vectors": vectors, "texts": vectors}
+            facts["scores"] = self._score(scoring)
+            preference = HighestScore(facts["scores"])
+        selection = RankedSelection(*self._cut(preference), clusters)
         title = f"Baseline selection: {policy}"
-        if finished is not None:
-            title = "Quad selection"
-            policy = f"quad: bandit over clusters, {self.options.acceptance} acceptance"
-        return Summary(
-            config=identity.config,
-            configuration=identity.configuration,
-            fingerprints=identity.fingerprints,
-            corpus=self.corpus,
-            output=self.output,
-            budget=self.budget,
-            title=title,
-            policy=policy,
-            query=self.query if "query" in self.folders else (),
-            query_dir=self.folders.get("query"),
-            texts_dir=self.folders.get("query") or self.folders.get("ngrams"),
-            clusters_dir=self.folders.get("clusters"),
-            assignments_dir=self.folders.get("assignments"),
-            bandit=finished,
-            scores_dir=self.folders.get("scores"),
-            calibration_dir=self.folders.get("calibration"),
-        )
+        return self.finish(selection, self.summary(title=title, policy=policy, **facts))
+
+    def _score(self, scoring: Scoring) -> ScoreExamples:
+        return self.add(ScoreExamples(self.corpus, scoring))

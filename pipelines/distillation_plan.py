@@ -52,10 +52,10 @@ def _workload(
     return DistillationWorkload(
         **vars(shared),
         num_landmarks=num_landmarks,
-        is_sketched=any(isinstance(task, SketchLandmarks) for task in chain.tasks),
+        is_sketched=any(isinstance(stage, SketchLandmarks) for stage in chain.stages),
         sketch_dim=options.sketch_dim,
         sketch_entries=options.sketch_entries,
-        num_passes=sum(isinstance(task, _READERS_OF_INFLUENCE) for task in chain.tasks),
+        num_passes=sum(isinstance(stage, _READERS_OF_INFLUENCE) for stage in chain.stages),
         second_order=second_order,
     )
 

@@ -30,7 +30,7 @@ from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.influence.score import TWO_FORWARDS
-from beam_quad.transforms import Stage, Token, counters, start
+from beam_quad.transforms import RunStage, Token, counters, start
 from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
@@ -159,7 +159,9 @@ def _start(launch: _Launch, options: RunOptions) -> int:
             lock.name_job(job)
             print(f"starting {job}, which goes on if this process is stopped", file=sys.stderr)
         watching = (
-            progress.told(chain.tasks) if runner in jobs.LOCAL_RUNNERS else contextlib.nullcontext()
+            progress.told(chain.stages)
+            if runner in jobs.LOCAL_RUNNERS
+            else contextlib.nullcontext()
         )
         with watching:
             result = _run(pipeline, lock, wait=runner not in _SUBMITTING_RUNNERS)
@@ -194,8 +196,8 @@ def wire(
 ) -> beam.PCollection[Token]:
     """Adds the chain of stages to a pipeline; the steps with a model carry the accelerator as a resource hint."""
     tokens = start(pipeline, chain.plan_path)
-    for task in chain.tasks:
-        tokens = tokens | task.name >> Stage(task, accelerator)
+    for stage in chain.stages:
+        tokens = tokens | stage.name >> RunStage(stage, accelerator)
     return tokens
 
 

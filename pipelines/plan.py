@@ -45,7 +45,7 @@ def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
             for name, p in inputs.query.items()
         ),
         f"policy    {policy}",
-        f"stages    {', '.join(task.name for task in chain.tasks)}",
+        f"stages    {', '.join(stage.name for stage in chain.stages)}",
     ]
 
 
@@ -129,7 +129,9 @@ def shared_workload(
 
 def _reserve_rate(chain: Chain) -> float:
     """The share of texts to set aside."""
-    return next(task.corpus.reserve_rate for task in chain.tasks if isinstance(task, EmbedExamples))
+    return next(
+        stage.corpus.reserve_rate for stage in chain.stages if isinstance(stage, EmbedExamples)
+    )
 
 
 def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:

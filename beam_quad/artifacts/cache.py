@@ -5,14 +5,17 @@ identifier says, so that what is expensive to load is shared by name and for the
 """
 
 import collections
+import functools
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from beam_quad import seeding
 from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy
 
 T = TypeVar("T")
+Owner = TypeVar("Owner")
+Arguments = ParamSpec("Arguments")
 
 
 class _Cache:
@@ -58,6 +61,23 @@ _proxies = _Cache(8)
 def cached(key: Hashable, make: Callable[[], T]) -> T:
     """Returns the process's value for `key`, a small artifact, made by the first caller while the others wait."""
     return _artifacts.get(key, make)
+
+
+def once_per_process(
+    read: Callable[Concatenate[Owner, Arguments], T],
+) -> Callable[Concatenate[Owner, Arguments], T]:
+    """Makes a method's value once per process, for each folder that its object reads from and each arguments.
+
+    The object has a `folder`, named by content, or else is hashable itself.
+    """
+
+    @functools.wraps(read)
+    def reads(owner: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
+        place = getattr(owner, "folder", owner)
+        key = (read.__module__, read.__qualname__, place, args, tuple(sorted(kwargs.items())))
+        return cached(key, lambda: read(owner, *args, **kwargs))
+
+    return reads  # type: ignore[return-value]
 
 
 def cached_model(key: Hashable, make: Callable[[], T]) -> T:

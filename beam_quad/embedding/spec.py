@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 
+from beam_quad import identity
 from beam_quad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 JVP_DIM = 4096
 JVP_BLOCKS = 4
 JVP_TANGENTS = 2
+
+
+def _first_window(proxy: "ProxySpec") -> "ProxySpec":
+    return dataclasses.replace(proxy, max_windows=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +43,17 @@ class EmbedderSpec:
       UsageError: If a number is not positive.
     """
 
-    name: str
-    revision: str | None = None
-    device: str = "cpu"
-    num_threads: int | None = None
+    name: Annotated[str, identity.NotCounted("the embedder has a fingerprint")]
+    revision: Annotated[str | None, identity.NotCounted("as the name")] = None
+    device: Annotated[
+        str, identity.CountedAs(identity.device_kind, "one device is as good as another")
+    ] = "cpu"
+    num_threads: Annotated[
+        int | None,
+        identity.NotCounted(
+            "it changes last bits only, and a run goes on on a machine with other cores"
+        ),
+    ] = None
     dim: int | None = None
     max_tokens: int | None = None
     prompt: str | None = None
@@ -51,16 +63,6 @@ class EmbedderSpec:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise UsageError(f"the embedder's {field} must be at least 1, got {value}")
-
-    def content_spec(self, device_kind: str) -> "EmbedderSpec":
-        """Leaves out what says where the embedder lies and runs: its content has a fingerprint.
-
-        Args:
-          device_kind: "cpu" or "cuda", which decides last bits.
-        """
-        return dataclasses.replace(
-            self, name="", revision=None, num_threads=None, device=device_kind
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,10 @@ class JvpSpec:
       UsageError: If a number is not positive.
     """
 
-    proxy: "ProxySpec"
+    proxy: Annotated[
+        "ProxySpec",
+        identity.CountedAs(_first_window, "the windows after the first are not embedded"),
+    ]
     num_blocks: int = JVP_BLOCKS
     num_tangents: int = JVP_TANGENTS
     dim: int = JVP_DIM
@@ -94,18 +99,6 @@ class JvpSpec:
     def device(self) -> str:
         """Torch device of the proxy."""
         return self.proxy.device
-
-    def content_spec(self, device_kind: str) -> "JvpSpec":
-        """Leaves out what says where the proxy lies and runs, and the windows after the first; see `EmbedderSpec`."""
-        proxy = dataclasses.replace(
-            self.proxy,
-            path="",
-            revision=None,
-            num_threads=None,
-            max_windows=1,
-            device=device_kind,
-        )
-        return dataclasses.replace(self, proxy=proxy)
 
 
 AnyEmbedderSpec = EmbedderSpec | JvpSpec

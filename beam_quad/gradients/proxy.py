@@ -6,12 +6,12 @@ import pathlib
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import transformers
 
-from beam_quad import errors
+from beam_quad import errors, identity
 from beam_quad.gradients import checkpoints
 from beam_quad.gradients.checkpoints import PROXY, content_fingerprint, load_tokenizer
 from beam_quad.gradients.windows import Documents, MicroBatch, Window, micro_batches
@@ -53,7 +53,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class ProxySpec:
-    """Which model to load, and how to run it. Everything here may change a score.
+    """Which model to load, and how to run it.
 
     Args:
       path: Local folder with config, tokenizer and safetensors weights, or a hub id.
@@ -66,11 +66,18 @@ class ProxySpec:
       max_batch_tokens: Padded tokens of one micro-batch.
     """
 
-    path: str
-    revision: str | None = None
-    device: str = "cpu"
+    path: Annotated[str, identity.NotCounted("the model has a fingerprint")]
+    revision: Annotated[str | None, identity.NotCounted("as the path")] = None
+    device: Annotated[
+        str, identity.CountedAs(identity.device_kind, "one device is as good as another")
+    ] = "cpu"
     dtype: str = "float32"
-    num_threads: int | None = None
+    num_threads: Annotated[
+        int | None,
+        identity.NotCounted(
+            "it changes last bits only, and a run goes on on a machine with other cores"
+        ),
+    ] = None
     context_length: int | None = None
     max_windows: int = 4
     max_batch_tokens: int = 8192

@@ -1,6 +1,6 @@
 """Every stage of a selection, without Beam: what it reads, what it does with each piece, and what it writes."""
 
-from beam_quad.stages.base import ModelTask, Task, run_in_process
+from beam_quad.stages.base import ModelStage, Stage, run_in_process
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.distillation.allocate import PlayRounds
@@ -59,7 +59,7 @@ __all__ = [
     "GatherLandmarks",
     "GatherShortlist",
     "InteractLandmarks",
-    "ModelTask",
+    "ModelStage",
     "PlayRounds",
     "PredictWithinClusters",
     "Propagate",
@@ -70,10 +70,10 @@ __all__ = [
     "ScoreLandmarks",
     "SketchLandmarks",
     "SolveSecondOrder",
+    "Stage",
     "SumCovariances",
     "SumEigenvalues",
     "SumTaken",
-    "Task",
     "WriteSelection",
     "run_in_process",
 ]

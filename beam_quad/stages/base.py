@@ -3,6 +3,9 @@
 A run is a chain of such stages. A crash, a new budget and new shards all follow the same rule: what is finished in the
 artifact directory is read, and everything else is made. Nothing here knows Beam: `beam_quad.transforms` runs a stage
 on workers, and `run_in_process` in a plain loop.
+
+A stage is a small frozen dataclass whose fields are options and the stages that it reads. From these fields its folder
+is named (`beam_quad.identity`), and what it wrote is read by its own methods.
 """
 
 import abc
@@ -10,35 +13,86 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from beam_quad import identity
+from beam_quad.additive import Tally
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import cached_model
+from beam_quad.artifacts.json_files import write_json
 from beam_quad.gradients.proxy import require_device
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored(abc.ABC):
+    """What has a folder of its own, named by its kind, its version and its fields.
+
+    Attributes:
+      kind: First part of the folder's name.
+      version: Raised when the files change their meaning, so that those of an older version are not read.
+
+    Raises:
+      TypeError: When it is made, if a field has no stable form and no mark that says why it does not count.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        self.identity()
+
+    @property
+    @abc.abstractmethod
+    def root(self) -> str:
+        """The folder of all artifacts."""
+
+    @functools.cached_property
+    def _name(self) -> str:
+        return identity.digest(self.kind, self.version, identity.fields_form(self))[:20]
+
+    def identity(self) -> list[str]:
+        """Names it by kind and content, wherever the artifacts are stored."""
+        return [self.kind, self._name]
+
+    @property
+    def folder(self) -> str:
+        """Where its files are stored."""
+        return files.join(self.root, self.kind, self._name)
+
+    def path(self, *names: str) -> str:
+        """The path of one of its files."""
+        return files.join(self.folder, *names)
+
+    def group_path(self, group: int, ending: str = "parquet") -> str:
+        """The path of its file of a group, by the group's number."""
+        return self.path("groups", f"group-{group:05d}.{ending}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Finished:
-    """A piece whose file lies there already: it is read, not made again."""
+    """A piece whose file is stored already: it is read, not made again."""
 
     piece: Any
 
 
-class Task(abc.ABC):
-    """What one stage does: it lists its own work, does or reads each piece, and writes the artifact from the sum.
+class Stage(Stored):
+    """One step of a run: it lists its own work, does or reads each piece, and writes the artifact from the sum.
 
-    A task is a small picklable dataclass: paths and options, never payloads.
+    Attributes:
+      artifact_name: Name of the file that exists if and only if the stage is finished.
     """
 
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """CapWords name of the stage; the label of its step."""
+    artifact_name: ClassVar[str]
 
     @property
-    @abc.abstractmethod
+    def name(self) -> str:
+        """CapWords name of the stage; the label of its step."""
+        return type(self).__name__
+
+    @property
     def artifact(self) -> str:
         """Path that exists if and only if the stage is finished."""
+        return self.path(self.artifact_name)
 
     @property
     def clock(self) -> str:
@@ -50,7 +104,7 @@ class Task(abc.ABC):
         """Lists all work of the stage, in a fixed order. Runs on a worker, after the stage before."""
 
     def prefixes(self) -> tuple[str, ...]:
-        """The folders in which the files of finished pieces lie."""
+        """The folders in which the files of finished pieces are stored."""
         return ()
 
     def paths(self, piece: Any) -> tuple[str, ...]:
@@ -61,22 +115,22 @@ class Task(abc.ABC):
     def do(self, piece: Any, model: Any) -> Any:
         """Does one piece, writes its files and returns its statistic. May run twice for one piece."""
 
-    def read(self, piece: Any) -> Any:
+    def statistic(self, piece: Any) -> Any:
         """Returns the statistic of a finished piece from its files."""
         raise TypeError(f"{self.name} keeps no files by piece, so that none can be finished")
 
-    @abc.abstractmethod
     def finish(self, total: Any) -> None:
-        """Writes the artifact from the sum over all pieces, which is None where there were none."""
+        """Writes the artifact from the sum over all pieces, which is None if there were none: here its counts."""
+        write_json(self.artifact, (total or Tally()).counts)
 
 
-class ModelTask(Task):
-    """A task that needs a model: it runs as a RunInference step, with one model per process."""
+class ModelStage(Stage):
+    """A stage that needs a model: it runs as a RunInference step, with one model per process."""
 
     @property
     @abc.abstractmethod
     def model_key(self) -> str:
-        """Names the model: two tasks with one key share it."""
+        """Names the model: two stages with one key share it."""
 
     @property
     @abc.abstractmethod
@@ -92,8 +146,8 @@ class ModelTask(Task):
         return cached_model(("model", self.model_key), self.load)
 
 
-class GroupedTask(Task):
-    """A task in two steps: what is drawn from each piece crosses a shuffle, packed, and is put together by group."""
+class GroupedStage(Stage):
+    """A stage in two steps: what is drawn from each piece crosses a shuffle, packed, and is put together by group."""
 
     @abc.abstractmethod
     def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
@@ -107,30 +161,46 @@ class GroupedTask(Task):
         raise TypeError(f"{self.name} works in two steps: draw and put_together")
 
 
-class RegroupedTask(GroupedTask):
-    """A grouped task whose groups are read and packed once more, by other groups, before they are put together."""
+class RegroupedStage(GroupedStage):
+    """A grouped stage whose groups are read and packed once more, by other groups, before they are put together."""
 
     @abc.abstractmethod
     def regroup(self, group: int, parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         """Yields packed parts of what was drawn for a group, each with the number of its new group, >= 0."""
 
 
-def list_work(task: Task) -> Iterator[Any]:
+class NumberedStage(Stage):
+    """A stage whose pieces are the numbers of groups, with one file each.
+
+    Attributes:
+      ending: Ending of the files' names.
+    """
+
+    ending: ClassVar[str] = "parquet"
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.path("groups"),)
+
+    def paths(self, piece: int) -> tuple[str, ...]:
+        return (self.group_path(piece, self.ending),)
+
+
+def list_work(stage: Stage) -> Iterator[Any]:
     """Yields every piece of a stage, as `Finished` if its files are stored; nothing if the whole stage is finished."""
-    if files.exists(task.artifact):
+    if files.exists(stage.artifact):
         return
-    _write_clock(task, "started")
-    there = {info.path for prefix in task.prefixes() for info in files.find(prefix)}
-    for piece in task.pieces():
-        paths = task.paths(piece)
+    _write_clock(stage, "started")
+    there = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
+    for piece in stage.pieces():
+        paths = stage.paths(piece)
         yield Finished(piece) if paths and there.issuperset(paths) else piece
 
 
-def do_element(task: Task, element: Any) -> Any:
+def do_element(stage: Stage, element: Any) -> Any:
     """Turns an element of `list_work` into its statistic; a finished piece is read, and needs no model."""
     if isinstance(element, Finished):
-        return task.read(element.piece)
-    return task.do(element, task.model() if isinstance(task, ModelTask) else None)
+        return stage.statistic(element.piece)
+    return stage.do(element, stage.model() if isinstance(stage, ModelStage) else None)
 
 
 def add(total: Any, statistic: Any) -> Any:
@@ -140,24 +210,24 @@ def add(total: Any, statistic: Any) -> Any:
     return total + statistic
 
 
-def finish(task: Task, total: Any) -> None:
+def finish(stage: Stage, total: Any) -> None:
     """Writes the artifact of a stage, unless it is stored already."""
-    if not files.exists(task.artifact):
-        task.finish(total)
-        _write_clock(task, "ended")
+    if not files.exists(stage.artifact):
+        stage.finish(total)
+        _write_clock(stage, "ended")
 
 
-def run_in_process(tasks: Sequence[Task]) -> None:
+def run_in_process(stages: Sequence[Stage]) -> None:
     """Runs a chain of stages in this thread, one piece after another; leaves the same files as a Beam runner.
 
     Raises:
       DeviceError: If the device of a model is missing. There is no fallback to another one.
     """
-    for task in tasks:
-        work = list(list_work(task))
-        if isinstance(task, ModelTask):
-            require_device(task.device)
-        finish(task, functools.reduce(add, _statistics(task, work), None))
+    for stage in stages:
+        work = list(list_work(stage))
+        if isinstance(stage, ModelStage):
+            require_device(stage.device)
+        finish(stage, functools.reduce(add, _statistics(stage, work), None))
 
 
 def timing_path(clock: str, edge: str) -> str:
@@ -165,16 +235,16 @@ def timing_path(clock: str, edge: str) -> str:
     return f"{clock}.{edge}"
 
 
-def _statistics(task: Task, work: Sequence[Any]) -> Iterator[Any]:
-    if not isinstance(task, GroupedTask):
-        yield from (do_element(task, element) for element in work)
+def _statistics(stage: Stage, work: Sequence[Any]) -> Iterator[Any]:
+    if not isinstance(stage, GroupedStage):
+        yield from (do_element(stage, element) for element in work)
         return
-    groups = _by_group(drawn for piece in work for drawn in task.draw(piece))
-    if isinstance(task, RegroupedTask):
+    groups = _by_group(drawn for piece in work for drawn in stage.draw(piece))
+    if isinstance(stage, RegroupedStage):
         groups = _by_group(
-            part for group, parts in groups.items() for part in task.regroup(group, parts)
+            part for group, parts in groups.items() for part in stage.regroup(group, parts)
         )
-    yield from (task.put_together(group, parts) for group, parts in groups.items())
+    yield from (stage.put_together(group, parts) for group, parts in groups.items())
 
 
 def _by_group(drawn: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:
@@ -184,6 +254,6 @@ def _by_group(drawn: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:
     return groups
 
 
-def _write_clock(task: Task, edge: str) -> None:
-    path = timing_path(task.clock, edge)
+def _write_clock(stage: Stage, edge: str) -> None:
+    path = timing_path(stage.clock, edge)
     files.write_once(path, str(time.time()).encode(), replace=True)

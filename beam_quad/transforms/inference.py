@@ -7,15 +7,15 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_quad.gradients.proxy import require_device
-from beam_quad.stages.base import Finished, ModelTask, do_element
+from beam_quad.stages.base import Finished, ModelStage, do_element
 from beam_quad.transforms.elements import Sentinel
 
 
 class LazyModel:
-    """The model of a task, loaded by the first piece that needs it and used by one thread at a time."""
+    """The model of a stage, loaded by the first piece that needs it and used by one thread at a time."""
 
-    def __init__(self, task: ModelTask) -> None:
-        self._task = task
+    def __init__(self, stage: ModelStage) -> None:
+        self._stage = stage
         self._lock = threading.Lock()
 
     def do(self, element: Any) -> Any:
@@ -23,9 +23,9 @@ class LazyModel:
         if isinstance(element, Sentinel):
             return None
         if isinstance(element, Finished):
-            return do_element(self._task, element)
+            return do_element(self._stage, element)
         with self._lock:
-            return do_element(self._task, element)
+            return do_element(self._stage, element)
 
 
 # One has the model, which takes one piece at a time, while another reads what it will need.
@@ -33,28 +33,28 @@ _BUNDLES_PER_ACCELERATOR = "2"
 
 
 class PieceHandler(ModelHandler[Any, Any, LazyModel]):
-    """Runs a `ModelTask` inside RunInference: one element is one piece, and one batch is one element.
+    """Runs a `ModelStage` inside RunInference: one element is one piece, and one batch is one element.
 
     Pieces are formed by the data and not by the clock, so that the result does not depend on how a runner batches.
-    The model is shared through the process-wide cache, by `ModelTask.model_key`.
+    The model is shared through the process-wide cache, by `ModelStage.model_key`.
 
     Args:
-      task: What is done.
+      stage: What is done.
       has_accelerator: Whether the step asks for an accelerator, which the pieces of a worker then share.
 
     Raises:
       DeviceError: In `load_model`, where the device is not there. There is no fallback to another one.
     """
 
-    def __init__(self, task: ModelTask, has_accelerator: bool = False) -> None:
+    def __init__(self, stage: ModelStage, has_accelerator: bool = False) -> None:
         super().__init__()
-        self._task = task
+        self._stage = stage
         self._has_accelerator = has_accelerator
 
     def load_model(self) -> LazyModel:
         """Checks the device; the model itself waits for the first piece."""
-        require_device(self._task.device)
-        return LazyModel(self._task)
+        require_device(self._stage.device)
+        return LazyModel(self._stage)
 
     def run_inference(
         self,

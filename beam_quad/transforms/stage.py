@@ -15,10 +15,10 @@ from apache_beam.pvalue import PCollection
 from beam_quad.artifacts import traffic
 from beam_quad.stages.base import (
     Finished,
-    GroupedTask,
-    ModelTask,
-    RegroupedTask,
-    Task,
+    GroupedStage,
+    ModelStage,
+    RegroupedStage,
+    Stage,
     add,
     do_element,
     finish,
@@ -49,68 +49,68 @@ class SumCombineFn(beam.CombineFn):
 
 
 @dataclasses.dataclass
-class Stage(beam.PTransform):
-    """Runs a task between two links of the chain.
+class RunStage(beam.PTransform):
+    """Runs a stage between two links of the chain.
 
     Takes the one token of the stage before and emits one token, after every piece is done and the artifact is
     written. A finished piece is read; where the whole artifact lies there, nothing is listed.
 
     Args:
-      task: What the stage does.
-      accelerator: Resource hint of the step with the model, where the task has one that is not for the CPU, such as
+      stage: What the stage does.
+      accelerator: Resource hint of the step with the model, where the stage has one that is not for the CPU, such as
         `type:nvidia-l4;count:1;install-nvidia-driver`; the other steps run on plain machines.
     """
 
-    task: Task
+    stage: Stage
     accelerator: str | None = None
 
     def expand(self, tokens: PCollection[Token]) -> PCollection[Token]:
         return (
             tokens
-            | "List" >> beam.FlatMap(_list_work, self.task)
+            | "List" >> beam.FlatMap(_list_work, self.stage)
             # The list is one element's output: without a shuffle its pieces would all run on the worker that made it.
             | "Spread" >> beam.Reshuffle()
             | "Do" >> self._hinted()
             | "Sum" >> beam.CombineGlobally(SumCombineFn()).without_defaults()
-            | "Finish" >> beam.Map(_finish, self.task)
+            | "Finish" >> beam.Map(_finish, self.stage)
         )
 
     def _hinted(self) -> "DoPieces":
-        step = DoPieces(self.task)
-        if self.accelerator is None or not isinstance(self.task, ModelTask):
+        step = DoPieces(self.stage)
+        if self.accelerator is None or not isinstance(self.stage, ModelStage):
             return step
-        if self.task.device == "cpu":
+        if self.stage.device == "cpu":
             return step
         return step.with_resource_hints(accelerator=self.accelerator)
 
 
 @dataclasses.dataclass
 class DoPieces(beam.PTransform):
-    """Takes the pieces of a task, done or finished, and emits one statistic each or, by groups, one a group.
+    """Takes the pieces of a stage, done or finished, and emits one statistic each or, by groups, one a group.
 
     Args:
-      task: What is done with each piece.
+      stage: What is done with each piece.
     """
 
-    task: Task
+    stage: Stage
 
     def expand(self, pieces: PCollection[Any]) -> PCollection[Any]:
-        task = self.task
-        if isinstance(task, ModelTask):
-            handler = PieceHandler(task, has_accelerator=bool(self.get_resource_hints()))
+        stage = self.stage
+        if isinstance(stage, ModelStage):
+            handler = PieceHandler(stage, has_accelerator=bool(self.get_resource_hints()))
             return pieces | "Infer" >> RunInference(
-                handler, model_identifier=f"{task.name}/{task.model_key}"
+                handler, model_identifier=f"{stage.name}/{stage.model_key}"
             )
-        if not isinstance(task, GroupedTask):
-            return pieces | "Piece" >> beam.Map(_do, task)
-        groups = pieces | "Draw" >> beam.FlatMap(_draw, task) | "ByGroup" >> beam.GroupByKey()
-        if isinstance(task, RegroupedTask):
+        if not isinstance(stage, GroupedStage):
+            return pieces | "Piece" >> beam.Map(_do, stage)
+        groups = pieces | "Draw" >> beam.FlatMap(_draw, stage) | "ByGroup" >> beam.GroupByKey()
+        if isinstance(stage, RegroupedStage):
             groups = (
                 groups
-                | "Regroup" >> beam.FlatMap(_regroup, task)
+                | "Regroup" >> beam.FlatMap(_regroup, stage)
                 | "ByNewGroup" >> beam.GroupByKey()
             )
-        return groups | "PutTogether" >> beam.Map(_put_together, task)
+        return groups | "PutTogether" >> beam.Map(_put_together, stage)
 
 
 def start(pipeline: beam.Pipeline, plan_path: str) -> PCollection[Token]:
@@ -123,42 +123,42 @@ def _replace(_: bytes, token: Token) -> Token:
     return token
 
 
-def _list_work(token: Token, task: Task) -> Iterator[Any]:
+def _list_work(token: Token, stage: Stage) -> Iterator[Any]:
     yield Sentinel()
-    for element in list_work(task):
+    for element in list_work(stage):
         if isinstance(element, Finished):
-            counters.count(f"{task.name}_reused", 1)
+            counters.count(f"{stage.name}_reused", 1)
         yield element
 
 
-def _do(element: Any, task: Task) -> Any:
-    return None if isinstance(element, Sentinel) else do_element(task, element)
+def _do(element: Any, stage: Stage) -> Any:
+    return None if isinstance(element, Sentinel) else do_element(stage, element)
 
 
 _NO_GROUP = -1
 
 
-def _draw(element: Any, task: GroupedTask) -> Iterator[tuple[int, bytes]]:
+def _draw(element: Any, stage: GroupedStage) -> Iterator[tuple[int, bytes]]:
     if isinstance(element, Sentinel):
         yield _NO_GROUP, b""
         return
-    for group, part in task.draw(element):
+    for group, part in stage.draw(element):
         traffic.count("bytes_shuffled", len(part))
         yield group, part
 
 
-def _put_together(element: tuple[int, Iterable[bytes]], task: GroupedTask) -> Any:
+def _put_together(element: tuple[int, Iterable[bytes]], stage: GroupedStage) -> Any:
     group, parts = element
-    return None if group == _NO_GROUP else task.put_together(group, parts)
+    return None if group == _NO_GROUP else stage.put_together(group, parts)
 
 
 def _regroup(
-    element: tuple[int, Iterable[bytes]], task: RegroupedTask
+    element: tuple[int, Iterable[bytes]], stage: RegroupedStage
 ) -> Iterator[tuple[int, bytes]]:
     group, parts = element
-    yield from [(_NO_GROUP, b"")] if group == _NO_GROUP else task.regroup(group, parts)
+    yield from [(_NO_GROUP, b"")] if group == _NO_GROUP else stage.regroup(group, parts)
 
 
-def _finish(total: Any, task: Task) -> Token:
-    finish(task, total)
-    return Token(task.name, task.artifact)
+def _finish(total: Any, stage: Stage) -> Token:
+    finish(stage, total)
+    return Token(stage.name, stage.artifact)

@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from beam_quad import identity
 from beam_quad.embedding import JvpSpec, embedder_fingerprint, jvp, load_embedder
 from beam_quad.embedding.jvp_costs import first_blocks, jvp_costs
 from beam_quad.errors import UsageError
@@ -52,7 +53,7 @@ def test_a_worker_loads_what_the_spec_names_on_the_proxy_that_it_holds():
 )
 def test_the_fingerprint_follows_what_decides_the_vectors(change):
     assert embedder_fingerprint(changed(**change), "model") != embedder_fingerprint(SPEC, "model")
-    assert changed(**change).content_spec("cpu") != SPEC.content_spec("cpu")
+    assert identity.digest(changed(**change)) != identity.digest(SPEC)
 
 
 def test_the_fingerprint_follows_the_version_and_the_model(monkeypatch, tmp_path):
@@ -73,9 +74,9 @@ def test_where_and_how_the_proxy_runs_is_no_part_of_the_content():
     place = {"path": "there", "revision": "main", "device": "cuda:1", "num_threads": 3}
     for there in (changed(**place), changed(max_windows=9)):
         assert embedder_fingerprint(there, "model") == embedder_fingerprint(SPEC, "model")
-        assert there.content_spec("cpu") == SPEC.content_spec("cpu")
+        assert identity.digest(there) == identity.digest(changed(device=there.device))
     # It decides the last bits, and vectors of a GPU and of a CPU do not mix.
-    assert SPEC.content_spec("cuda") != SPEC.content_spec("cpu")
+    assert identity.digest(changed(device="cuda")) != identity.digest(SPEC)
     assert changed(**place).device == "cuda:1"
 
 

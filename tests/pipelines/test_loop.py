@@ -36,6 +36,6 @@ def test_repeated_ids_are_found_in_a_plain_loop_as_on_beam(world, tmp_path):
 def hold_to_beam(built: Chain, output: pathlib.Path, expected: pathlib.Path) -> None:
     """Runs a chain without Beam, and compares everything that it wrote but its clocks."""
     built.write_plans()
-    run_in_process(built.tasks)
+    run_in_process(built.stages)
     assert (output / "COMPLETE").exists()
     assert deciding(str(output)) == deciding(str(expected))

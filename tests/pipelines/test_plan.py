@@ -82,9 +82,9 @@ def test_pipelines_read_a_corpus_once_and_fit_on_the_same_texts(world, tmp_path,
     ):
         inputs = look(options)
         corpus = dataclasses.replace(inputs.corpus, num_rows=num_rows)
-        tasks = build(options, dataclasses.replace(inputs, corpus=corpus)).tasks
-        shared.append(next(task for task in tasks if isinstance(task, SampleTexts)))
-    assert shared[0] == shared[1]
+        stages = build(options, dataclasses.replace(inputs, corpus=corpus)).stages
+        shared.append(next(stage for stage in stages if isinstance(stage, SampleTexts)))
+    assert shared[0].folder == shared[1].folder
     assert shared[0].corpus.reserve_rate == {10**4: 1, 10**7: 1 / 2, 10**9: 1 / 64}[num_rows]
 
 

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from beam_quad import seeding
-from beam_quad.artifacts import aligned
 from beam_quad.bandit import block_of
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import MIN_LANDMARKS, RIDGE
-from beam_quad.stages.clusters.assign import read_assignment
-from beam_quad.stages.quad.blocks import load_blocks
 from beam_quad.stages.quad.regressions import FitWithinClusters
-from beam_quad.stages.read.corpus import piece_path
 from pipelines import chain, options
 from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, selected
@@ -40,14 +36,14 @@ def propagated(
 
 
 @pytest.fixture(scope="module")
-def task(world: World, artifacts: pathlib.Path, propagated: pathlib.Path) -> FitWithinClusters:
+def stage(world: World, artifacts: pathlib.Path, propagated: pathlib.Path) -> FitWithinClusters:
     parsed, _ = options.parse(world.arguments(propagated, artifacts=artifacts, **FLAGS))
     built = chain.build(parsed, look(parsed))
-    return next(task for task in built.tasks if isinstance(task, FitWithinClusters))
+    return next(stage for stage in built.stages if isinstance(stage, FitWithinClusters))
 
 
-def test_the_selection_is_what_the_same_regressions_rank_highest_in_memory(propagated, task):
-    known, rows = task.pulled.scored(), read_corpus(task)
+def test_the_selection_is_what_the_same_regressions_rank_highest_in_memory(propagated, stage):
+    known, rows = stage.pulled.scored(), read_corpus(stage)
     exact, predicted = dict(zip(known["key"], known["influence"], strict=True)), {}
     for cluster in np.unique(known["cluster"]):
         landmarks = np.flatnonzero(
@@ -103,13 +99,13 @@ def test_nothing_below_a_fixed_threshold_is_taken_and_the_shortfall_is_said(
     assert "lower --tau" in manifest["shortfall"]
 
 
-def read_corpus(task: FitWithinClusters) -> dict[str, np.ndarray]:
+def read_corpus(stage: FitWithinClusters) -> dict[str, np.ndarray]:
     """Reads what is known of every usable row, in columns."""
     parts = []
-    for split in task.corpus.splits():
-        rows = task.corpus.rows(split)
-        vectors = aligned.read_embeddings(piece_path(task.corpus.embeddings_dir, split))
-        cluster, _ = read_assignment(task.pulled.assignments_dir, split)
+    for split in stage.corpus.splits():
+        rows = stage.corpus.rows(split)
+        vectors = stage.corpus.embeddings(split)
+        cluster, _ = stage.pulled.arms(split, rows)
         parts.append(
             {
                 "id": np.array(
@@ -123,6 +119,6 @@ def read_corpus(task: FitWithinClusters) -> dict[str, np.ndarray]:
         )
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     table = {name: column[table["cluster"] >= 0] for name, column in table.items()}
-    num = load_blocks(task.pulled.bandit.blocks_dir).num_blocks
-    draws = seeding.uniform(task.corpus.seed, "block", table["key"])
+    num = stage.pulled.bandit.candidates.blocks.load().num_blocks
+    draws = seeding.uniform(stage.corpus.seed, "block", table["key"])
     return table | {"block": block_of(table["cluster"], draws, num)}

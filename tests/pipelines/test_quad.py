@@ -117,7 +117,7 @@ def test_another_budget_on_the_same_artifacts_scores_only_what_is_new(world, tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("stage", ["embeddings", "curvature", "rounds", "selected"])
+@pytest.mark.parametrize("stage", ["embeddings", "covariances", "rounds", "selected"])
 def test_a_killed_run_goes_on_where_it_stopped(world, finished, tmp_path, stage):
     output = tmp_path / "out"
     command = [sys.executable, "-m", "pipelines.quad", *world.arguments(output)]

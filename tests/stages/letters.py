@@ -7,23 +7,26 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from beam_quad.additive import Tally
-from beam_quad.stages.base import ModelTask, RegroupedTask, Task
+from beam_quad.stages.base import ModelStage, RegroupedStage, Stage
 
 
-@dataclasses.dataclass
-class CountLetters(Task):
+@dataclasses.dataclass(frozen=True)
+class CountLetters(Stage):
     """Counts the letters of words, one file a word, and logs what it did."""
 
-    folder: str
+    kind = "letters"
+    artifact_name = "total.json"
+
+    place: str
     words: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return "CountLetters"
+    def root(self) -> str:
+        return self.place
 
     @property
-    def artifact(self) -> str:
-        return f"{self.folder}/total.json"
+    def folder(self) -> str:
+        return self.place
 
     def pieces(self) -> tuple[str, ...]:
         return self.words
@@ -42,7 +45,7 @@ class CountLetters(Task):
             log.write(piece + "\n")
         return Tally({"letters": len(piece)})
 
-    def read(self, piece: str) -> Tally:
+    def statistic(self, piece: str) -> Tally:
         return Tally(json.loads(pathlib.Path(self.paths(piece)[0]).read_text()))
 
     def finish(self, total: Tally | None) -> None:
@@ -50,8 +53,8 @@ class CountLetters(Task):
         pathlib.Path(self.artifact).write_text(json.dumps(counts))
 
 
-@dataclasses.dataclass
-class CountInitials(RegroupedTask, CountLetters):
+@dataclasses.dataclass(frozen=True)
+class CountInitials(CountLetters, RegroupedStage):
     """Counts words by length and then by initial, in two shuffles."""
 
     def draw(self, piece: str) -> Iterator[tuple[int, bytes]]:
@@ -67,22 +70,18 @@ class CountInitials(RegroupedTask, CountLetters):
         return Tally({f"{chr(group)}{length}": 1 for length in lengths})
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class ListsFirst(CountLetters):
     """Counts the letters of what an earlier stage counted, which it reads as it lists its work."""
 
     first: str
 
-    @property
-    def name(self) -> str:
-        return "ListsFirst"
-
     def pieces(self) -> tuple[str, ...]:
         return tuple(total_of(pathlib.Path(self.first)))
 
 
-@dataclasses.dataclass
-class NeedsDevice(ModelTask, CountLetters):
+@dataclasses.dataclass(frozen=True)
+class NeedsDevice(CountLetters, ModelStage):
     """The same, on a device that is not there."""
 
     @property

@@ -5,20 +5,20 @@ from collections.abc import Callable, Sequence
 import apache_beam as beam
 import pytest
 
-from beam_quad.stages.base import Task, run_in_process
-from beam_quad.transforms import Stage, start
+from beam_quad.stages.base import Stage, run_in_process
+from beam_quad.transforms import RunStage, start
 from tests.stages.letters import CountInitials, CountLetters, ListsFirst, NeedsDevice, total_of
 
 
-def run_on_beam(tasks: Sequence[Task]) -> None:
+def run_on_beam(stages: Sequence[Stage]) -> None:
     with beam.Pipeline("FnApiRunner") as pipeline:
         tokens = start(pipeline, "nowhere")
-        for task in tasks:
-            tokens = tokens | task.name >> Stage(task)
+        for stage in stages:
+            tokens = tokens | stage.name >> RunStage(stage)
 
 
 @pytest.fixture(params=[run_in_process, run_on_beam])
-def run(request: pytest.FixtureRequest) -> Callable[[Sequence[Task]], None]:
+def run(request: pytest.FixtureRequest) -> Callable[[Sequence[Stage]], None]:
     return request.param
 
 

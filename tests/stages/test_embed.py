@@ -10,11 +10,9 @@ import pytest
 from beam_quad.artifacts import aligned
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import plan_input
-from beam_quad.embedding import EmbedderSpec
 from beam_quad.errors import UsageError
-from beam_quad.records import Budget, Reason
+from beam_quad.records import Reason
 from beam_quad.stages.clusters.centers import FitCenters
-from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import SampleTexts
 
@@ -43,36 +41,21 @@ class Zeros(Embedder):
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def corpus(corpus, tmp_path):
     shard = tmp_path / "in" / "a.jsonl"
     shard.parent.mkdir()
     lines = [json.dumps({"text": text, "n": 5 + row}) for row, text in enumerate(LINES)]
     shard.write_text("\n".join(lines))
-    made = Corpus(
-        plan_path=str(tmp_path / "plan.json.gz"),
-        totals_path=str(tmp_path / "corpus" / "totals.json"),
-        rows_dir=str(tmp_path / "rows"),
-        embeddings_dir=str(tmp_path / "embeddings"),
-        reserve_dir=str(tmp_path / "reserve"),
-        reserve_rate=1.0,
-        duplicates_dir=None,
-        text_column="text",
-        id_column=None,
-        tokens_column="n",
-        seed=0,
-        seen_dir=str(tmp_path / "seen"),
-        budget=Budget(1000),
-    )
-    write_plan(made.plan_path, plan_input((str(shard),), tokens_column="n"))
-    return made
+    write_plan(corpus.plan_path, plan_input((str(shard),), tokens_column="n"))
+    return corpus
 
 
 def embed(corpus, embedder):
-    task = EmbedExamples(corpus, EmbedderSpec("hashing"), None, None, False)
+    stage = EmbedExamples(corpus, None, None)
     (split,) = corpus.splits()
-    total = task.do(split, task.load()._replace(embedder=embedder))
-    task.finish(total)
-    return task, split, total
+    total = stage.do(split, stage.load()._replace(embedder=embedder))
+    stage.finish(total)
+    return stage, split, total
 
 
 def test_a_text_without_embedding_is_rejected_and_counted(corpus):
@@ -85,41 +68,40 @@ def test_a_text_without_embedding_is_rejected_and_counted(corpus):
 
 
 def test_a_finished_split_counts_as_it_did_when_it_was_made(corpus):
-    task, split, total = embed(corpus, Embedder())
-    assert task.read(split) == total
+    stage, split, total = embed(corpus, Embedder())
+    assert stage.statistic(split) == total
 
 
-def test_the_rows_do_not_depend_on_the_embedder_that_ran_with_them(corpus, tmp_path):
+def test_the_rows_do_not_depend_on_the_embedder_that_ran_with_them(corpus):
     _, split, _ = embed(corpus, Embedder())
-    other = dataclasses.replace(
-        corpus,
-        totals_path=str(tmp_path / "other" / "totals.json"),
-        embeddings_dir=str(tmp_path / "other" / "embeddings"),
-    )
+    other = dataclasses.replace(corpus, embedder_fingerprint="another")
+    assert other.rows_dir == corpus.rows_dir
     embed(other, Embedder(bad="sixth"))
     assert list(np.flatnonzero(~other.rows(split).usable)) == [3, 5]
     assert list(np.flatnonzero(~corpus.rows(split).usable)) == [1, 3, 4]
 
 
-def test_the_sample_for_the_curvature_does_not_depend_on_the_embedder(corpus, tmp_path):
+def test_the_sample_for_the_curvature_does_not_depend_on_the_embedder(corpus):
     _, split, _ = embed(corpus, Embedder())
-    sample = SampleTexts(corpus, str(tmp_path / "sample"), 100)
+    sample = SampleTexts(corpus, 100)
+    other = dataclasses.replace(corpus, embedder_fingerprint="another")
+    assert SampleTexts(other, 100).folder == sample.folder
     drawn = [aligned.unpack([part]).column("text").to_pylist() for _, part in sample.draw(split)]
     assert sorted(itertools.chain.from_iterable(drawn)) == ["bad", "bad", "first", "sixth", "third"]
 
 
-def test_embeddings_that_lie_there_still_tell_who_has_none(corpus, tmp_path):
+def test_embeddings_that_lie_there_still_tell_who_has_none(corpus):
     embed(corpus, Embedder())
-    again = dataclasses.replace(
-        corpus, rows_dir=str(tmp_path / "rows2"), totals_path=str(tmp_path / "t" / "totals.json")
-    )
+    again = dataclasses.replace(corpus, tokenizer="another")
+    assert again.embeddings_dir == corpus.embeddings_dir
+    assert again.rows_dir != corpus.rows_dir
     _, split, _ = embed(again, Embedder(bad="never"))
     assert list(np.flatnonzero(~again.rows(split).usable)) == [1, 3, 4]
 
 
-def test_a_corpus_of_rejected_rows_says_why_and_points_to_no_file(corpus, tmp_path):
+def test_a_corpus_of_rejected_rows_says_why_and_points_to_no_file(corpus):
     embed(corpus, Zeros())
-    fit = FitCenters(corpus, str(tmp_path / "clusters"), 2, 1.0)
+    fit = FitCenters(corpus, 2, 1.0)
     (split,) = corpus.splits()
     with pytest.raises(
         UsageError, match=r"6 rows were read and all rejected \(1 empty_text, 5 no_embedding\)"

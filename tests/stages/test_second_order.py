@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from beam_quad.artifacts import files
 from beam_quad.distillation import Interactions
 from beam_quad.distillation.second_order import cut_support, newton_step
 from beam_quad.gradients import find_blocks, parameters
 from beam_quad.gradients.proxy import load_proxy
 from beam_quad.stages.distillation import interactions
-from beam_quad.stages.distillation.fit_propagation import FitPropagation, read_scored_landmarks
-from beam_quad.stages.read.corpus import read_json
+from beam_quad.stages.distillation.fit_propagation import FitPropagation
 from pipelines import distillation_chain, distillation_options
 from pipelines.inputs import look
 
@@ -66,11 +64,11 @@ class Dense:
 def inverse_curvature(vectors, blocks):
     """The whole matrix that gradients are multiplied by."""
     size = sum(block.shape[0] * block.shape[1] for block in blocks)
-    if vectors.kind == "identity":
+    if vectors.curvature is None:
         return torch.eye(size)
     found = {}
-    for source in read_json(files.join(vectors.curvature_dir, "covariances.json"))["inputs"]:
-        found |= vectors.curvature_of(source).blocks
+    for curvature in vectors.curvatures():
+        found |= curvature.blocks
     parts = []
     for block in blocks:
         own = found[block.name]
@@ -92,26 +90,26 @@ def test_interactions_of_landmarks_are_those_of_dense_gradients_and_a_dense_gaus
     world.distill(tmp_path / "out", **arguments, **numbers)
     argv = world.distillation_arguments(tmp_path / "out", **arguments, **numbers)
     options, _ = distillation_options.parse(argv)
-    tasks = distillation_chain.build(options, look(options)).tasks
-    task = next(t for t in tasks if isinstance(t, interactions.InteractLandmarks))
+    stages = distillation_chain.build(options, look(options)).stages
+    stage = next(t for t in stages if isinstance(t, interactions.InteractLandmarks))
 
-    proxy = load_proxy(task.vectors.fit.proxy)
+    proxy = load_proxy(stage.vectors.proxy.spec)
     blocks = find_blocks(proxy.model, LAYERS)
     dense = Dense(proxy, blocks)
-    table = task.landmarks.table()
+    table = stage.landmarks.table()
     gradients = torch.stack([dense.gradient(text) for text in table.column("text").to_pylist()])
     gradients /= gradients.norm(dim=1, keepdim=True)
-    step = inverse_curvature(task.vectors, blocks)
+    step = inverse_curvature(stage.vectors, blocks)
     target = step @ torch.stack([dense.gradient(text) for text in texts]).mean(0)
     hessian = torch.stack([dense.gauss_newton(text) for text in texts]).mean(0)
     expected = gradients @ step @ hessian @ step @ gradients.T / target.norm() / len(gradients)
 
-    found = interactions.read_interactions(task, 0)
+    found = stage.read(0)
     assert len(found) == 20
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
     # The same landmarks' influence is in the same unit: p and Q belong to one loss.
-    fit = next(t for t in tasks if isinstance(t, FitPropagation))
-    scored = read_scored_landmarks(fit.folder)
+    fit = next(t for t in stages if isinstance(t, FitPropagation))
+    scored = fit.scored_landmarks()
     of = dict(zip(scored.keys, scored.influence[:, 0], strict=True))
     influence = [of[key] for key in table.column("key").to_numpy()]
     np.testing.assert_allclose(influence, gradients @ target / target.norm(), atol=2e-3)

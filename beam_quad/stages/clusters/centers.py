@@ -8,7 +8,8 @@ import numpy as np
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.clustering import (
     Centers,
     default_num_clusters,
@@ -17,19 +18,17 @@ from beam_quad.clustering import (
 )
 from beam_quad.errors import UsageError
 from beam_quad.records import Reason, Split, as_json
-from beam_quad.stages.base import Task
 from beam_quad.stages.read.corpus import (
     WITHOUT_EMBEDDING,
     Corpus,
     hash_sample,
     piece_path,
-    read_json,
-    write_json,
 )
+from beam_quad.stages.read.splits import SplitStage
 
 
-@dataclasses.dataclass
-class FitCenters(Task):
+@dataclasses.dataclass(frozen=True)
+class FitCenters(SplitStage):
     """Draws points by hash from every split, and fits the centers to them.
 
     Takes splits; writes one sample file each, then `centers.npz` and `fit.json`. The result does not depend on how
@@ -37,38 +36,27 @@ class FitCenters(Task):
 
     Args:
       corpus: The corpus, embedded.
-      folder: Where the samples and the centers go.
       num_clusters: K, or None for `default_num_clusters` of the corpus.
       max_cluster_share: Share of the sample above which a cluster is split again.
     """
 
-    corpus: Corpus
-    folder: str
+    kind = "centers"
+    artifact_name = "centers.npz"
+
     num_clusters: int | None
     max_cluster_share: float
 
-    @property
-    def name(self) -> str:
-        return "FitCenters"
-
-    @property
-    def artifact(self) -> str:
-        return centers_path(self.folder)
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
-
     def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "sample"),)
+        return (self.path("sample"),)
 
     def paths(self, piece: Split) -> tuple[str, ...]:
-        return (piece_path(files.join(self.folder, "sample"), piece),)
+        return (piece_path(self.path("sample"), piece),)
 
-    def read(self, piece: Split) -> Tally:
+    def statistic(self, piece: Split) -> Tally:
         return Tally({"points": aligned.num_rows(self.paths(piece)[0])})
 
     def do(self, piece: Split, model: Any) -> Tally:
-        rate = sample_rate(self._requested(), self.corpus.num_usable())
+        rate = sample_rate(self._requested(), max(1, self.corpus.num_usable()))
         rows = self.corpus.rows(piece)
         drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
         vectors = _take_embeddings(self.corpus, piece, drawn)
@@ -85,8 +73,17 @@ class FitCenters(Task):
         centers, report = fit_centers(
             points, min(self._requested(), len(points)), self.corpus.seed, self.max_cluster_share
         )
-        write_json(files.join(self.folder, "fit.json"), as_json(report))
+        write_json(self.path("fit.json"), as_json(report))
         files.write_once(self.artifact, centers.to_bytes())
+
+    @once_per_process
+    def load(self) -> Centers:
+        """Loads the centers, once per process."""
+        return Centers.from_bytes(files.read_bytes(self.artifact))
+
+    def report(self) -> dict[str, Any]:
+        """Reads what was dropped and split."""
+        return read_json(self.path("fit.json"))
 
     def _why_none(self) -> str:
         totals = self.corpus.totals()
@@ -103,32 +100,14 @@ class FitCenters(Task):
         )
 
     def _requested(self) -> int:
-        return self.num_clusters or default_num_clusters(self.corpus.num_usable())
-
-
-def centers_path(folder: str) -> str:
-    """Where `FitCenters` writes."""
-    return files.join(folder, "centers.npz")
-
-
-def load_centers(folder: str) -> Centers:
-    """Loads the centers, once per process."""
-    path = centers_path(folder)
-    return cached(("centers", path), lambda: Centers.from_bytes(files.read_bytes(path)))
-
-
-def read_fit(folder: str) -> dict:
-    """Reads what `FitCenters` reports: dropped and split clusters."""
-    return read_json(files.join(folder, "fit.json"))
+        return self.num_clusters or default_num_clusters(max(1, self.corpus.num_usable()))
 
 
 def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarray:
     taken = [np.zeros((0, 1), np.float16)]
     if len(rows):
         taken = []
-        for first, vectors in aligned.read_embeddings(
-            piece_path(corpus.embeddings_dir or "", split)
-        ):
+        for first, vectors in corpus.embeddings(split):
             inside = rows[(rows >= first) & (rows < first + len(vectors))]
             taken.append(vectors[inside - first])
     return np.concatenate(taken)

@@ -7,21 +7,13 @@ from typing import Any
 import numpy as np
 
 from beam_quad.additive import Tally
-from beam_quad.artifacts import files
-from beam_quad.artifacts.cache import cached
 from beam_quad.report import comparison
 from beam_quad.report import data as page
 from beam_quad.selection.shown import highest
 from beam_quad.stages.distillation.allocate import DistilledSelection
-from beam_quad.stages.distillation.fit_propagation import (
-    FitPropagation,
-    ScoredLandmarks,
-    read_propagation,
-    read_scored_landmarks,
-)
-from beam_quad.stages.distillation.landmarks import read_landmarks
+from beam_quad.stages.distillation.fit_propagation import FitPropagation, ScoredLandmarks
 from beam_quad.stages.distillation.second_order import SecondOrderSelection
-from beam_quad.stages.read.corpus import Corpus, read_json
+from beam_quad.stages.read.corpus import Corpus
 
 _SHOWN_EXAMPLES = 8
 _LEAST_SHOWN = 3
@@ -33,16 +25,19 @@ class FinishedDistillation:
     """Influence Distillation that is done, by reference.
 
     Args:
-      corpus: The corpus.
+      corpus: The corpus, within the budget.
       selection: What the targets took, in the first order where there is a second.
-      propagation: How influence was propagated.
       second_order: What they took in the second order, or None.
     """
 
     corpus: Corpus
     selection: DistilledSelection
-    propagation: FitPropagation
     second_order: SecondOrderSelection | None = None
+
+    @property
+    def propagation(self) -> FitPropagation:
+        """How influence was propagated."""
+        return self.selection.propagation
 
     def num_scored(self) -> int:
         """How many examples were scored themselves: the landmarks."""
@@ -54,9 +49,9 @@ class FinishedDistillation:
         Args:
           counts: What was written, by name; of it, what each target took.
         """
-        found = read_propagation(self.propagation.folder)
-        drawn = read_json(files.join(self.propagation.landmarks_dir, "landmarks.json"))["landmarks"]
-        second = {"second_order": self.second_order.facts()} if self.second_order else {}
+        found = self.propagation.facts()
+        drawn = self.propagation.landmarks.num_landmarks()
+        second = {"second_order": self.second_order.solved.facts()} if self.second_order else {}
         return {
             "landmarks": {
                 "scored": found["landmarks"],
@@ -74,14 +69,14 @@ class FinishedDistillation:
     def targets(self, counts: Tally) -> tuple[page.Target, ...]:
         """Tells of every target what it took, and what the landmarks say that it is worth."""
         landmarks = self._landmarks()
-        agreement = read_propagation(self.propagation.folder)["held_out_rank_correlation"]
+        agreement = self.propagation.facts()["held_out_rank_correlation"]
         takers = self._would_take(landmarks, landmarks.held_out)
         if self.second_order is not None:
             # What the second order would do with a landmark of another influence would be another solution.
             takers = np.full(len(takers), -1)
         taken = self._takers(landmarks)
-        names = self.selection.allocated.ranking.targets
-        facts = self.second_order.facts()["targets"] if self.second_order is not None else {}
+        names = self.selection.ranking.targets
+        facts = self.second_order.solved.facts()["targets"] if self.second_order is not None else {}
         shared = {name: own["shared_with_first_order"] for name, own in facts.items()}
         return tuple(
             page.Target(
@@ -101,11 +96,11 @@ class FinishedDistillation:
 
     def halves(self) -> dict[str, float | None]:
         """How well the landmarks' influence on the two halves of each target's texts agrees."""
-        return dict(read_propagation(self.propagation.folder)["halves"])
+        return dict(self.propagation.facts()["halves"])
 
     def best(self) -> dict[str, tuple[page.Example, ...]]:
         """Reads the landmarks of the highest influence on each target."""
-        names = self.selection.allocated.ranking.targets
+        names = self.selection.ranking.targets
         number = max(_LEAST_SHOWN, _SHOWN_EXAMPLES // len(names))
         columns = zip(names, self._landmarks().influence.T, strict=True)
         return {name: self._examples(own, highest(own, number)) for name, own in columns}
@@ -138,15 +133,14 @@ class FinishedDistillation:
 
     def _would_take(self, landmarks: ScoredLandmarks, influence: np.ndarray) -> np.ndarray:
         """The target that takes each landmark if it has some influence, -1 for none, int64 [n]."""
-        takers = self.selection.would_take(influence, landmarks.keys, self.corpus.seed)
+        takers = self.selection.would_take(influence, landmarks.keys)
         return np.where(landmarks.tokens <= self.corpus.longest(), takers, -1)
 
     def _landmarks(self) -> ScoredLandmarks:
-        folder = self.propagation.folder
-        return cached(("scored landmarks", folder), lambda: read_scored_landmarks(folder))
+        return self.propagation.scored_landmarks()
 
     def _text(self, group: int, key: Any) -> str:
-        table = read_landmarks(self.propagation.landmarks_dir, group, ["key", "text"])
+        table = self.propagation.landmarks.read(group, ["key", "text"])
         row = np.flatnonzero(table.column("key").to_numpy() == key)[0]
         return str(table.column("text")[int(row)].as_py())
 

@@ -4,48 +4,42 @@ import dataclasses
 from typing import Any
 
 from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import once_per_process
 from beam_quad.distillation import LandmarkDraw, default_num_landmarks
 from beam_quad.records import Split
-from beam_quad.stages.base import Task
-from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.splits import SplitStage
 
 
-@dataclasses.dataclass
-class DrawLandmarks(Task):
+@dataclasses.dataclass(frozen=True)
+class DrawLandmarks(SplitStage):
     """Draws the landmarks: the usable examples of the reserve with the lowest draws, a uniform sample of the corpus.
 
     Takes splits and gives a `LandmarkDraw`.
 
     Args:
       corpus: The corpus.
-      folder: Where `draw.npz` goes.
       num_landmarks: How many, or None for the default of the corpus's size.
     """
 
-    corpus: Corpus
-    folder: str
+    kind = "draws"
+    artifact_name = "draw.npz"
+
     num_landmarks: int | None
-
-    @property
-    def name(self) -> str:
-        return "DrawLandmarks"
-
-    @property
-    def artifact(self) -> str:
-        return draw_path(self.folder)
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
 
     def do(self, piece: Split, model: Any) -> LandmarkDraw:
         rows = self.corpus.rows(piece)
-        number = self.num_landmarks or default_num_landmarks(self.corpus.num_usable())
+        number = self.num_landmarks or default_num_landmarks(max(1, self.corpus.num_usable()))
         return LandmarkDraw.of(rows.keys[self.corpus.in_reserve(rows)], self.corpus.seed, number)
 
     def finish(self, total: LandmarkDraw) -> None:
         files.write_once(self.artifact, total.to_bytes())
 
+    @once_per_process
+    def load(self) -> LandmarkDraw:
+        """Loads the draw, once per process."""
+        return LandmarkDraw.from_bytes(files.read_bytes(self.artifact))
 
-def draw_path(folder: str) -> str:
-    """Where `DrawLandmarks` writes."""
-    return files.join(folder, "draw.npz")
+    @once_per_process
+    def ranks(self) -> dict[int, int]:
+        """Loads the place of each landmark in the order of the draw, by key, once per process."""
+        return {int(key): rank for rank, key in enumerate(self.load().keys)}

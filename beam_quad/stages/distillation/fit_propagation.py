@@ -7,105 +7,16 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
 from beam_quad.scoring.cosines import cosines
 from beam_quad.scoring.halves import agreement, halves_agreement
-from beam_quad.stages.base import Task
-from beam_quad.stages.distillation.landmarks import landmark_groups, load_draw, read_landmarks
-from beam_quad.stages.distillation.score_landmarks import scores_path
-from beam_quad.stages.influence.query_vectors import read_groups
-from beam_quad.stages.read.corpus import read_json, write_json
-
-
-@dataclasses.dataclass
-class FitPropagation(Task):
-    """Turns the landmarks' scores into cosines, and fits the regression that propagates them.
-
-    Takes one piece and gives what it found. Writes `ridge.npz`, the landmarks with their exact influence and with what the
-    others predict for them (`landmarks.parquet`), and how well that agrees (`propagation.json`).
-
-    Args:
-      landmarks_dir: Folder of `GatherLandmarks`.
-      scores_dir: Folder of `ScoreLandmarks`, or of `CompareSketches`.
-      query_dir: Folder of `FitQueryVectors`: a vector for each target, by whose norms the scores are divided.
-      ridge: Added to the diagonal of the kernel, whose entries are 1.
-      seed: The run's seed.
-      folder: Where all goes.
-    """
-
-    landmarks_dir: str
-    scores_dir: str
-    query_dir: str
-    ridge: float
-    seed: int
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "FitPropagation"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "propagation.json")
-
-    def pieces(self) -> range:
-        return range(1)
-
-    def do(self, piece: int, model: Any) -> dict[str, Any]:
-        tables = list(files.in_parallel(self._read, landmark_groups(self.landmarks_dir)))
-        if not sum(table.num_rows for table in tables):
-            raise UsageError(
-                "no landmark has a token to predict, so that nothing can be propagated; check the corpus's texts"
-            )
-        landmarks = pa.concat_tables(tables)
-        targets = read_groups(self.query_dir)
-        norms = np.array([target["norm"] for target in targets.values()])
-        landmarks = landmarks.sort_by("key").combine_chunks()
-        ridge = KernelRidge.fit(
-            aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
-            cosines(_matrix(landmarks.column("scores")), norms),
-            landmarks.column("key").to_numpy(),
-            seed=self.seed,
-            ridge=self.ridge,
-        )
-        files.write_once(files.join(self.folder, "ridge.npz"), ridge.to_bytes())
-        held_out = ridge.leave_one_out()
-        self._write_landmarks(landmarks, ridge.targets, held_out)
-        return {
-            "landmarks": landmarks.num_rows,
-            "unscorable": sorted(
-                set(load_draw(self.landmarks_dir).keys.tolist()).difference(ridge.keys.tolist())
-            ),
-            "bandwidth": ridge.bandwidth,
-            "held_out_rank_correlation": {
-                name: agreement(exact, predicted)
-                for name, exact, predicted in zip(targets, ridge.targets.T, held_out.T, strict=True)
-            },
-            "halves": _halves(targets, landmarks.column("halves")),
-        }
-
-    def finish(self, total: dict[str, Any]) -> None:
-        write_json(self.artifact, total)
-
-    def _read(self, group: int) -> pa.Table:
-        """Reads the scores of a group with the embeddings of its landmarks."""
-        table = aligned.read_table(scores_path(self.scores_dir, group))
-        landmarks = read_landmarks(self.landmarks_dir, group, ["key", "embedding"])
-        kept = np.isin(landmarks.column("key").to_numpy(), table.column("key").to_numpy())
-        embeddings = landmarks.filter(pa.array(kept)).column("embedding")
-        table = table.append_column("embedding", embeddings)
-        return table.append_column("group", pa.array([group] * table.num_rows, pa.int32()))
-
-    def _write_landmarks(
-        self, landmarks: pa.Table, influence: np.ndarray, held_out: np.ndarray
-    ) -> None:
-        table = landmarks.drop(["embedding", "scores", "halves"])
-        table = table.append_column("influence", _column(influence))
-        table = table.append_column("held_out", _column(held_out))
-        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
-        aligned.write_table(files.join(self.folder, "landmarks.parquet"), table.schema, columns)
+from beam_quad.stages.base import Stage
+from beam_quad.stages.distillation.landmark_scores import LandmarkScores
+from beam_quad.stages.distillation.landmarks import GatherLandmarks
+from beam_quad.stages.influence.query_vectors import FitQueryVectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,28 +40,122 @@ class ScoredLandmarks:
     held_out: np.ndarray
 
 
-def read_scored_landmarks(folder: str) -> ScoredLandmarks:
-    """Reads what `FitPropagation` wrote of the landmarks."""
-    table = aligned.read_table(files.join(folder, "landmarks.parquet"))
-    return ScoredLandmarks(
-        table.column("key").to_numpy(),
-        table.column("tokens").to_numpy(),
-        table.column("example_id").to_pylist(),
-        table.column("group").to_numpy(),
-        _matrix(table.column("influence")),
-        _matrix(table.column("held_out")),
-    )
+@dataclasses.dataclass(frozen=True)
+class FitPropagation(Stage):
+    """Turns the landmarks' scores into cosines, and fits the regression that propagates them.
 
+    Takes one piece and gives what it found. Writes `ridge.npz`, the landmarks with their exact influence and with what the
+    others predict for them (`landmarks.parquet`), and how well that agrees (`propagation.json`).
 
-def load_ridge(folder: str) -> KernelRidge:
-    """Loads the regression, once per process."""
-    path = files.join(folder, "ridge.npz")
-    return cached(("ridge", path), lambda: KernelRidge.from_bytes(files.read_bytes(path)))
+    Args:
+      scores: The landmarks' scores.
+      query: A vector for each target, by whose norms the scores are divided.
+      ridge: Added to the diagonal of the kernel, whose entries are 1.
+      seed: The run's seed.
+    """
 
+    kind = "propagation"
+    version = 2
+    artifact_name = "propagation.json"
 
-def read_propagation(folder: str) -> dict[str, Any]:
-    """Reads what `FitPropagation` says of itself."""
-    return read_json(files.join(folder, "propagation.json"))
+    scores: LandmarkScores
+    query: FitQueryVectors
+    ridge: float
+    seed: int
+
+    @property
+    def root(self) -> str:
+        return self.scores.root
+
+    @property
+    def landmarks(self) -> GatherLandmarks:
+        """The landmarks."""
+        return self.scores.landmarks
+
+    def pieces(self) -> range:
+        return range(1)
+
+    def do(self, piece: int, model: Any) -> dict[str, Any]:
+        tables = list(files.in_parallel(self._read, self.landmarks.groups()))
+        if not sum(table.num_rows for table in tables):
+            raise UsageError(
+                "no landmark has a token to predict, so that nothing can be propagated; check the corpus's texts"
+            )
+        landmarks = pa.concat_tables(tables)
+        targets = self.query.groups()
+        norms = np.array([target["norm"] for target in targets.values()])
+        landmarks = landmarks.sort_by("key").combine_chunks()
+        ridge = KernelRidge.fit(
+            aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
+            cosines(_matrix(landmarks.column("scores")), norms),
+            landmarks.column("key").to_numpy(),
+            seed=self.seed,
+            ridge=self.ridge,
+        )
+        files.write_once(self.path("ridge.npz"), ridge.to_bytes())
+        held_out = ridge.leave_one_out()
+        self._write_landmarks(landmarks, ridge.targets, held_out)
+        return {
+            "landmarks": landmarks.num_rows,
+            "unscorable": sorted(
+                set(self.landmarks.drawn.load().keys.tolist()).difference(ridge.keys.tolist())
+            ),
+            "bandwidth": ridge.bandwidth,
+            "held_out_rank_correlation": {
+                name: agreement(exact, predicted)
+                for name, exact, predicted in zip(targets, ridge.targets.T, held_out.T, strict=True)
+            },
+            "halves": _halves(targets, landmarks.column("halves")),
+        }
+
+    def finish(self, total: dict[str, Any]) -> None:
+        write_json(self.artifact, total)
+
+    @once_per_process
+    def load(self) -> KernelRidge:
+        """Loads the regression, once per process."""
+        return KernelRidge.from_bytes(files.read_bytes(self.path("ridge.npz")))
+
+    @once_per_process
+    def facts(self) -> dict[str, Any]:
+        """Reads what was found, once per process."""
+        return read_json(self.artifact)
+
+    @once_per_process
+    def unscorable(self) -> np.ndarray:
+        """Reads the keys of the landmarks that have no finite score: no examples to select, uint64 [n]."""
+        return np.array(self.facts()["unscorable"], np.uint64)
+
+    @once_per_process
+    def scored_landmarks(self) -> ScoredLandmarks:
+        """Reads what was written of the landmarks, once per process."""
+        table = aligned.read_table(self.path("landmarks.parquet"))
+        return ScoredLandmarks(
+            table.column("key").to_numpy(),
+            table.column("tokens").to_numpy(),
+            table.column("example_id").to_pylist(),
+            table.column("group").to_numpy(),
+            _matrix(table.column("influence")),
+            _matrix(table.column("held_out")),
+        )
+
+    def _read(self, group: int) -> pa.Table:
+        """Reads the scores of a group with the embeddings of its landmarks."""
+        table = self.scores.read(group)
+        landmarks = self.landmarks.read(group, ["key", "embedding"])
+        kept = np.isin(landmarks.column("key").to_numpy(), table.column("key").to_numpy())
+        embeddings = landmarks.filter(pa.array(kept)).column("embedding")
+        table = table.append_column("embedding", embeddings)
+        return table.append_column("group", pa.array([group] * table.num_rows, pa.int32()))
+
+    def _write_landmarks(
+        self, landmarks: pa.Table, influence: np.ndarray, held_out: np.ndarray
+    ) -> None:
+        table = landmarks.drop(["embedding", "scores", "halves"])
+        table = table.append_column("influence", _column(influence))
+        table = table.append_column("held_out", _column(held_out))
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        aligned.write_table(self.path("landmarks.parquet"), table.schema, columns)
 
 
 def _column(matrix: np.ndarray) -> pa.Array:

@@ -10,6 +10,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,18 +20,17 @@ from beam_quad import archives, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.shortlist import landmark_interactions
 from beam_quad.gradients.hessian import curvature_products
 from beam_quad.gradients.proxy import Proxy
-from beam_quad.gradients.tracked import Block, find_blocks
+from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents
 from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient, tensors
-from beam_quad.stages.base import ModelTask
-from beam_quad.stages.distillation.landmarks import landmark_groups, read_landmarks
-from beam_quad.stages.distillation.score_landmarks import scores_path
-from beam_quad.stages.influence.query_vectors import FitQueryVectors, read_groups
-from beam_quad.stages.read.corpus import read_json, write_json
+from beam_quad.stages.distillation.landmark_scores import LandmarkScores
+from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
+from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.read.query import Query
 
 _LANDMARKS_PER_PIECE = 16
@@ -44,18 +44,26 @@ class InteractionLandmarks:
     """The landmarks whose interactions are exact: the first in the order of the draw that have scores, by reference.
 
     Args:
-      landmarks_dir: Folder of `GatherLandmarks`.
-      scores_dir: Folder of the landmarks' scores.
+      scores: Their scores.
       number: How many; all where there are fewer.
     """
 
-    landmarks_dir: str
-    scores_dir: str
+    scores: LandmarkScores
     number: int
+
+    @property
+    def folder(self) -> str:
+        """Where the scores are stored."""
+        return self.scores.folder
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.scores.landmarks.corpus.seed
 
     def table(self) -> pa.Table:
         """Reads `key`, `text` and `embedding`, by ascending key; once per process."""
-        return cached(("interaction landmarks", self), self._read)
+        return cached(("interaction landmarks", self.folder, self.number), self._read)
 
     def ridge(self, bandwidth: float, ridge: float) -> KernelRidge:
         """Makes the regression that propagates from these landmarks alone; it has no targets of its own."""
@@ -67,19 +75,19 @@ class InteractionLandmarks:
     def _read(self) -> pa.Table:
         tables: list[pa.Table] = []
         left = self.number
-        for group in landmark_groups(self.landmarks_dir):
+        for group in self.scores.landmarks.groups():
             if left <= 0:
                 break
-            scored = aligned.read_columns(scores_path(self.scores_dir, group), ["key"])["key"]
-            table = read_landmarks(self.landmarks_dir, group, ["key", "text", "embedding"])
+            scored = self.scores.read(group).column("key").to_numpy()
+            table = self.scores.landmarks.read(group, ["key", "text", "embedding"])
             table = table.filter(pa.array(np.isin(table.column("key").to_numpy(), scored)))
             tables.append(table.slice(0, left))
             left -= tables[-1].num_rows
         return pa.concat_tables(tables).sort_by("key")
 
 
-@dataclasses.dataclass
-class InteractLandmarks(ModelTask):
+@dataclasses.dataclass(frozen=True)
+class InteractLandmarks(ProxyStage):
     """Computes the exact interactions of landmarks in each target's loss, G_L H_T G_Lᵀ, some rows at a time.
 
     Takes (target, first row) and gives counts. H_T is the Gauss-Newton matrix of some of the target's texts. Where the
@@ -92,52 +100,44 @@ class InteractLandmarks(ModelTask):
       landmarks: The landmarks.
       vectors: How the targets' vectors were made.
       num_texts: Texts of each target that make up its curvature, drawn by hash.
-      folder: Where the rows go.
     """
+
+    kind = "interactions"
+    version = 2
+    artifact_name = "interactions.json"
 
     landmarks: InteractionLandmarks
     vectors: FitQueryVectors
     num_texts: int
-    folder: str
 
     @property
-    def name(self) -> str:
-        return "InteractLandmarks"
+    def root(self) -> str:
+        return self.vectors.root
 
     @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "interactions.json")
-
-    @property
-    def model_key(self) -> str:
-        return self.vectors.model_key
-
-    @property
-    def device(self) -> str:
-        return self.vectors.device
-
-    def load(self) -> Proxy:
-        return self.vectors.load()
+    def proxy(self) -> ProxyModel:
+        return self.vectors.proxy
 
     def pieces(self) -> list[tuple[int, int]]:
         rows = range(0, self.landmarks.table().num_rows, _LANDMARKS_PER_PIECE)
         return [(target, first) for target in range(len(self.vectors.query)) for first in rows]
 
     def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "rows"),)
+        return (self.path("rows"),)
 
     def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
-        return (_rows_path(self.folder, *piece),)
+        target, first = piece
+        return (self.path("rows", f"{target:03d}-{first:05d}.npz"),)
 
-    def read(self, piece: tuple[int, int]) -> Tally:
+    def statistic(self, piece: tuple[int, int]) -> Tally:
         found = archives.parse(files.read_bytes(self.paths(piece)[0]))
-        return self._tally(piece, int(found["num_texts"]))
+        return self._count(piece, int(found["num_texts"]))
 
     def do(self, piece: tuple[int, int], model: Proxy) -> Tally:
         target, first = piece
         texts = self.landmarks.table().column("text").to_pylist()
         documents = self._documents(model, self.vectors.query[target])
-        blocks = find_blocks(model.model, self.vectors.fit.layers)
+        blocks = self.vectors.tracked.blocks(model)
         step = min(
             _DENSE_VECTORS, max(1, _DENSE_ENTRIES // sum(math.prod(b.shape) for b in blocks))
         )
@@ -147,24 +147,38 @@ class InteractLandmarks(ModelTask):
             for start in range(0, len(own), step)
         ]
         rows, norms = (np.concatenate(part) for part in zip(*parts, strict=True))
-        rows /= read_groups(self.vectors.folder)[self.vectors.query[target].name]["norm"]
+        rows /= self.vectors.groups()[self.vectors.query[target].name]["norm"]
         num_texts = len(documents.loss_tokens)
         made = archives.dump(rows=rows, norms=norms, num_texts=num_texts)
         files.write_once(self.paths(piece)[0], made)
-        return self._tally(piece, num_texts)
+        return self._count(piece, num_texts)
 
     def finish(self, total: Tally) -> None:
-        texts = {q.name: total[f"texts/{target}"] for target, q in enumerate(self.vectors.query)}
-        write_json(self.artifact, {"landmarks": self.landmarks.table().num_rows, "texts": texts})
+        facts = {"landmarks": self.landmarks.table().num_rows, "texts": total.counts}
+        write_json(self.artifact, facts)
 
-    def _tally(self, piece: tuple[int, int], num_texts: int) -> Tally:
+    def facts(self) -> dict[str, Any]:
+        """Reads how many `landmarks` interact, and under how many `texts` of each target."""
+        return read_json(self.artifact)
+
+    def read(self, target: int) -> np.ndarray:
+        """Reads Q_L = (1/l) G_L H_T G_Lᵀ of a target, float64 [l, l], landmarks by ascending key."""
+        found = [
+            archives.parse(files.read_bytes(self.paths(piece)[0]))
+            for piece in self.pieces()
+            if piece[0] == target
+        ]
+        rows, norms = (np.concatenate([part[name] for part in found]) for name in ("rows", "norms"))
+        return landmark_interactions(rows, norms)
+
+    def _count(self, piece: tuple[int, int], num_texts: int) -> Tally:
         target, first = piece
-        return Tally({f"texts/{target}": num_texts if first == 0 else 0})
+        return Tally({self.vectors.query[target].name: num_texts if first == 0 else 0})
 
     def _documents(self, proxy: Proxy, query: Query) -> Documents:
         """Draws texts that predict a token."""
         texts = query.read().texts
-        order = seeding.lowest(self.vectors.fit.seed, "interaction text", seeding.keys(texts))
+        order = seeding.lowest(self.landmarks.seed, "interaction text", seeding.keys(texts))
         documents = proxy.read([texts[int(i)] for i in order])
         drawn = np.flatnonzero(documents.loss_tokens)[: self.num_texts]
         return documents.take(drawn.tolist())
@@ -196,26 +210,10 @@ class InteractLandmarks(ModelTask):
 
     def _precondition(self, vectors: list[dict[str, torch.Tensor]], device: torch.device) -> None:
         """Applies in place the inverse curvature that the targets' vectors have applied to them."""
-        if self.vectors.kind == "identity":
-            return
-        # One input's eigenvectors at a time, as for the targets' vectors.
-        for source in read_json(files.join(self.vectors.curvature_dir, "covariances.json"))[
-            "inputs"
-        ]:
-            curvature = _on(self.vectors.curvature_of(source), device)
+        for curvature in self.vectors.curvatures():
+            moved = _on(curvature, device)
             for own in vectors:
-                own |= curvature.precondition({block: own[block] for block in curvature.blocks})
-
-
-def read_interactions(task: InteractLandmarks, target: int) -> np.ndarray:
-    """Reads Q_L = (1/l) G_L H_T G_Lᵀ of a target, float64 [l, l], landmarks by ascending key."""
-    found = [
-        archives.parse(files.read_bytes(task.paths(piece)[0]))
-        for piece in task.pieces()
-        if piece[0] == target
-    ]
-    rows, norms = (np.concatenate([part[name] for part in found]) for name in ("rows", "norms"))
-    return landmark_interactions(rows, norms)
+                own |= moved.precondition({block: own[block] for block in moved.blocks})
 
 
 def _on(curvature: Curvature, device: torch.device) -> Curvature:
@@ -229,7 +227,3 @@ def _on(curvature: Curvature, device: torch.device) -> Curvature:
         for name, block in curvature.blocks.items()
     }
     return Curvature(moved)
-
-
-def _rows_path(folder: str, target: int, first: int) -> str:
-    return files.join(folder, "rows", f"{target:03d}-{first:05d}.npz")

@@ -9,44 +9,36 @@ import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
-from beam_quad.distillation import LandmarkDraw
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.records import Split
-from beam_quad.stages.base import GroupedTask
-from beam_quad.stages.distillation.draw_landmarks import draw_path
-from beam_quad.stages.read.corpus import Corpus, piece_path, read_json, write_json
+from beam_quad.stages.base import GroupedStage, NumberedStage
+from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
+from beam_quad.stages.read.corpus import piece_path
+from beam_quad.stages.read.splits import SplitStage
 
 # A group is a piece of work, and a file of sketches: 16 MB of 131,072 numbers each in half precision.
 _LANDMARKS_PER_GROUP = 64
 
 
-@dataclasses.dataclass
-class GatherLandmarks(GroupedTask):
+@dataclasses.dataclass(frozen=True)
+class GatherLandmarks(SplitStage, GroupedStage):
     """Brings the landmarks' texts and embeddings together, in groups in the order of the draw.
 
     Takes splits; what crosses the shuffle are the landmarks, a few thousand in all.
 
     Args:
       corpus: The corpus, embedded.
-      folder: Folder of `DrawLandmarks`; the groups go there too.
+      drawn: Which are landmarks.
     """
 
-    corpus: Corpus
-    folder: str
+    kind = "landmarks"
+    version = 2
+    artifact_name = "landmarks.json"
 
-    @property
-    def name(self) -> str:
-        return "GatherLandmarks"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "landmarks.json")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
+    drawn: DrawLandmarks
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
-        ranks = _ranks(self.folder)
+        ranks = self.drawn.ranks()
         table = self._landmarks_of(piece, ranks)
         if not table.num_rows:
             return
@@ -57,20 +49,30 @@ class GatherLandmarks(GroupedTask):
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
         table = aligned.unpack(parts)
-        ranks = _ranks(self.folder)
+        ranks = self.drawn.ranks()
         order = np.argsort([ranks[key] for key in table.column("key").to_pylist()])
         table = table.take(pa.array(order)).combine_chunks()
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
-        aligned.write_table(_group_path(self.folder, group), table.schema, columns)
-        return Tally({"landmarks": table.num_rows, f"group/{group}": 1})
+        aligned.write_table(self.group_path(group), table.schema, columns)
+        return Tally({str(group): table.num_rows})
 
     def finish(self, total: Tally | None) -> None:
-        groups = sorted(
-            int(n.removeprefix("group/")) for n in (total or Tally()).counts if "/" in n
-        )
-        write_json(
-            self.artifact, {"landmarks": total["landmarks"] if total else 0, "groups": groups}
-        )
+        numbers = (total or Tally()).counts
+        facts = {"landmarks": sum(numbers.values()), "groups": sorted(map(int, numbers))}
+        write_json(self.artifact, facts)
+
+    def num_landmarks(self) -> int:
+        """Reads how many landmarks there are."""
+        return int(read_json(self.artifact)["landmarks"])
+
+    def groups(self) -> list[int]:
+        """Reads the numbers of the groups."""
+        return list(read_json(self.artifact)["groups"])
+
+    def read(self, group: int, columns: list[str]) -> pa.Table:
+        """Reads a group, in the order of the draw: `key`, `tokens`, `example_id`, `text`, `embedding`."""
+        with files.open_read(self.group_path(group)) as file:
+            return pq.read_table(file, columns=columns)
 
     def _landmarks_of(self, split: Split, ranks: dict[int, int]) -> pa.Table:
         corpus, rows = self.corpus, self.corpus.rows(split)
@@ -91,39 +93,27 @@ class GatherLandmarks(GroupedTask):
         if not parts:
             return pa.table({})
         table = pa.concat_tables(parts)
-        embeddings = aligned.read_some_embeddings(
-            piece_path(corpus.embeddings_dir or "", split), table.column("row").to_numpy()
-        )
+        embeddings = corpus.some_embeddings(split, table.column("row").to_numpy())
         return table.drop(["row"]).append_column("embedding", aligned.embedding_column(embeddings))
-
-
-def read_landmarks(folder: str, group: int, columns: list[str]) -> pa.Table:
-    """Reads a group of landmarks, in the order of the draw: `key`, `tokens`, `example_id`, `text`, `embedding`."""
-    with files.open_read(_group_path(folder, group)) as file:
-        return pq.read_table(file, columns=columns)
-
-
-def landmark_groups(folder: str) -> list[int]:
-    """The numbers of the groups of `GatherLandmarks`."""
-    return list(read_json(files.join(folder, "landmarks.json"))["groups"])
 
 
 # What the scores keep of the landmarks.
 LANDMARK_COLUMNS = ["key", "tokens", "example_id"]
 
 
-def load_draw(folder: str) -> LandmarkDraw:
-    """Loads the draw, once per process."""
-    path = draw_path(folder)
-    return cached(("draw", path), lambda: LandmarkDraw.from_bytes(files.read_bytes(path)))
+@dataclasses.dataclass(frozen=True)
+class LandmarkStage(NumberedStage):
+    """A stage whose pieces are the groups of landmarks, with one file each.
 
+    Args:
+      landmarks: The landmarks.
+    """
 
-def _ranks(folder: str) -> dict[int, int]:
-    def read() -> dict[int, int]:
-        return {int(key): rank for rank, key in enumerate(load_draw(folder).keys)}
+    landmarks: GatherLandmarks
 
-    return cached(("landmark ranks", folder), read)
+    @property
+    def root(self) -> str:
+        return self.landmarks.root
 
-
-def _group_path(folder: str, group: int) -> str:
-    return files.join(folder, "texts", f"group-{group:05d}.parquet")
+    def pieces(self) -> list[int]:
+        return self.landmarks.groups()

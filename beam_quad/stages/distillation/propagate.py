@@ -7,19 +7,17 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.additive import Tally
-from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts import aligned
 from beam_quad.records import Split
-from beam_quad.stages.base import Task
-from beam_quad.stages.distillation.fit_propagation import load_ridge, read_propagation
-from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
+from beam_quad.stages.distillation.fit_propagation import FitPropagation
+from beam_quad.stages.read.splits import RowAlignedStage
 
 # Single precision: half would tie thousands of a large corpus.
 INFLUENCE_DTYPE = np.dtype(np.float32)
 
 
-@dataclasses.dataclass
-class Propagate(Task):
+@dataclasses.dataclass(frozen=True)
+class Propagate(RowAlignedStage):
     """Predicts the influence of every example on every target; landmarks keep their exact one.
 
     Takes splits, writes one row-aligned file of influence each (meaningless for a rejected row), and gives counts.
@@ -27,62 +25,32 @@ class Propagate(Task):
 
     Args:
       corpus: The corpus, embedded.
-      propagation_dir: Folder of `FitPropagation`.
-      folder: Where the influence by split and `propagated.json` go.
+      propagation: The regression.
     """
 
-    corpus: Corpus
-    propagation_dir: str
-    folder: str
+    kind = "propagated"
+    version = 2
+    artifact_name = "propagated.json"
 
-    @property
-    def name(self) -> str:
-        return "Propagate"
+    propagation: FitPropagation
 
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "propagated.json")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "rows"),)
-
-    def paths(self, piece: Split) -> tuple[str, ...]:
-        return (piece_path(self.prefixes()[0], piece),)
-
-    def read(self, piece: Split) -> Tally:
+    def statistic(self, piece: Split) -> Tally:
         return Tally({"splits": 1})
 
     def do(self, piece: Split, model: Any) -> Tally:
-        ridge = load_ridge(self.propagation_dir)
+        ridge = self.propagation.load()
         rows = self.corpus.rows(piece)
         influence = np.zeros((len(rows.keys), ridge.targets.shape[1]), INFLUENCE_DTYPE)
         if rows.usable.any():
-            path = piece_path(self.corpus.embeddings_dir or "", piece)
-            for first, vectors in aligned.read_embeddings(path):
+            for first, vectors in self.corpus.embeddings(piece):
                 at = slice(first, first + len(vectors))
                 influence[at] = ridge.predict(vectors, rows.keys[at])
         column = aligned.vector_column(influence, INFLUENCE_DTYPE)
         schema = pa.schema([pa.field("influence", column.type)])
-        aligned.write_table(self.paths(piece)[0], schema, {"influence": column})
+        self.write_rows(piece, schema, {"influence": column})
         return Tally({"splits": 1})
 
-    def finish(self, total: Tally | None) -> None:
-        write_json(self.artifact, total.counts if total else {})
-
-
-def read_influence(folder: str, split: Split) -> np.ndarray:
-    """Reads the row-aligned influence of a split, float32 [n, num_targets]."""
-    table = aligned.read_table(piece_path(files.join(folder, "rows"), split))
-    return aligned.unpack_vectors(table.column("influence"), INFLUENCE_DTYPE)
-
-
-def load_unscorable(folder: str) -> np.ndarray:
-    """Loads the keys of the landmarks that have no finite score: no examples to select, uint64 [n]."""
-
-    def read() -> np.ndarray:
-        return np.array(read_propagation(folder)["unscorable"], np.uint64)
-
-    return cached(("unscorable", folder), read)
+    def read(self, split: Split) -> np.ndarray:
+        """Reads the row-aligned influence of a split, float32 [n, num_targets]."""
+        table = aligned.read_table(self.rows_path(split))
+        return aligned.unpack_vectors(table.column("influence"), INFLUENCE_DTYPE)

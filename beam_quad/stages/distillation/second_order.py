@@ -14,24 +14,17 @@ import pyarrow as pa
 from beam_quad import archives
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.columns import look_up
-from beam_quad.distillation import (
-    Interactions,
-    cut_support,
-)
+from beam_quad.distillation import Interactions, cut_support
 from beam_quad.distillation.shortlist import list_length, share_weights, solve_list
 from beam_quad.records import Split
 from beam_quad.selection import Kept
-from beam_quad.stages.base import Task
+from beam_quad.stages.base import Stage
 from beam_quad.stages.distillation.allocate import DistilledSelection
-from beam_quad.stages.distillation.interactions import (
-    InteractLandmarks,
-    read_interactions,
-)
-from beam_quad.stages.distillation.propagate import load_unscorable, read_influence
-from beam_quad.stages.distillation.shortlist import GatherShortlist, read_shortlist
-from beam_quad.stages.read.corpus import Corpus, read_json, write_json
+from beam_quad.stages.distillation.interactions import InteractLandmarks
+from beam_quad.stages.distillation.shortlist import GatherShortlist
 
 # What the manifest says of a target's solution.
 _FACTS = (
@@ -45,11 +38,11 @@ _FACTS = (
 )
 
 
-@dataclasses.dataclass
-class SolveSecondOrder(Task):
+@dataclasses.dataclass(frozen=True)
+class SolveSecondOrder(Stage):
     """Solves for the weights of each target's shortlist, and cuts what has a weight where the budget is met.
 
-    Takes numbers of targets and gives counts. A target's list ends at `shortlist` times what it takes in the first
+    Takes numbers of targets and gives counts. A target's list ends at `times` times what it takes in the first
     order, and it takes as much again as there: what has the largest weight first. η is in units of the step that lowers the
     target's loss the most along its selection of the first order.
 
@@ -58,22 +51,20 @@ class SolveSecondOrder(Task):
       interactions: The landmarks' interactions.
       eta: η; 0 is the first order, 1 the Newton step.
       times: Length of a target's list, over what it takes.
-      folder: Where the targets' solutions, `selection.parquet` and `second_order.json` go.
     """
+
+    kind = "second_order"
+    version = 2
+    artifact_name = "second_order.json"
 
     shortlist: GatherShortlist
     interactions: InteractLandmarks
     eta: float
     times: int
-    folder: str
 
     @property
-    def name(self) -> str:
-        return "SolveSecondOrder"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "second_order.json")
+    def root(self) -> str:
+        return self.shortlist.root
 
     def pieces(self) -> list[int]:
         return [target for target, taken in enumerate(self._taken()) if taken]
@@ -82,14 +73,14 @@ class SolveSecondOrder(Task):
         return (self.folder,)
 
     def paths(self, piece: int) -> tuple[str, ...]:
-        return (self._path(piece),)
+        return (self.path(f"target-{piece:03d}.npz"),)
 
-    def read(self, piece: int) -> Tally:
+    def statistic(self, piece: int) -> Tally:
         return Tally({"targets": 1})
 
     def do(self, piece: int, model: Any) -> Tally:
         first = self.shortlist.first
-        found = read_shortlist(self.shortlist.folder, piece)
+        found = self.shortlist.read(piece)
         amounts = first.budget.amounts(found["tokens"])
         is_taken = found["priority"] >= first.floor()
         budget = int(amounts[is_taken].sum())
@@ -97,7 +88,7 @@ class SolveSecondOrder(Task):
         amounts, p = amounts[at], found["influence"][at]
         interactions = Interactions.propagate(
             found["coefficients"][at],
-            read_interactions(self.interactions, piece),
+            self.interactions.read(piece),
             self._num_examples(),
         )
         total = self._num_examples() * self._taken()[piece] / sum(self._taken())
@@ -116,20 +107,21 @@ class SolveSecondOrder(Task):
             "shortlist": len(p),
             "shared_with_first_order": result.num_shared,
         }
-        files.write_once(self._path(piece), archives.dump(**solution))
+        files.write_once(self.paths(piece)[0], archives.dump(**solution))
         return Tally({"targets": 1})
 
     def finish(self, total: Tally | None) -> None:
         solutions = {
-            target: archives.parse(files.read_bytes(self._path(target))) for target in self.pieces()
+            target: archives.parse(files.read_bytes(self.paths(target)[0]))
+            for target in self.pieces()
         }
         self._write_selection(solutions)
-        names = self.shortlist.first.allocated.ranking.targets
+        names = self.shortlist.first.ranking.targets
         facts = {
             names[target]: {name: solution[name].item() for name in _FACTS}
             for target, solution in solutions.items()
         }
-        write_json(self.artifact, {**read_json(self.interactions.artifact), "targets": facts})
+        write_json(self.artifact, {**self.interactions.facts(), "targets": facts})
 
     def _write_selection(self, solutions: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         numbers = cut_support(
@@ -152,20 +144,26 @@ class SolveSecondOrder(Task):
         types = (pa.uint64(), pa.int64(), pa.float64())
         schema = pa.schema(list(zip(whole, types, strict=True)))
         columns = {name: own[order] for name, own in whole.items()}
-        aligned.write_table(_selection_path(self.folder), schema, columns)
+        aligned.write_table(self.path("selection.parquet"), schema, columns)
 
     def _num_examples(self) -> int:
         """Examples of the corpus that can be selected."""
-        unscorable = load_unscorable(self.shortlist.first.propagation_dir)
+        unscorable = self.shortlist.first.propagation.unscorable()
         return self.shortlist.corpus.num_usable() - len(unscorable)
 
     def _taken(self) -> list[int]:
         """How many examples each target takes in the first order."""
-        counts = Tally(read_json(self.shortlist.artifact))
-        return [counts[f"taken/{target}"] for target in range(len(self.interactions.vectors.query))]
+        taken = self.shortlist.taken()
+        return [taken.get(target, 0) for target in range(len(self.interactions.vectors.query))]
 
-    def _path(self, target: int) -> str:
-        return files.join(self.folder, f"target-{target:03d}.npz")
+    def facts(self) -> dict[str, Any]:
+        """Reads how the weights were found, for the manifest."""
+        return read_json(self.artifact)
+
+    @once_per_process
+    def solution(self) -> dict[str, np.ndarray]:
+        """Reads what has a weight, once per process: `key`, ascending, `target` and `weight`."""
+        return aligned.read_columns(self.path("selection.parquet"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,37 +171,28 @@ class SecondOrderSelection:
     """What has a weight of the second order, until the budget is met.
 
     Args:
-      first: The selection of the first order, which knows what influence is.
-      folder: Folder of `SolveSecondOrder`.
+      solved: The weights.
     """
 
-    first: DistilledSelection
-    folder: str
+    solved: SolveSecondOrder
 
-    def keep(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> Kept:
-        influence = read_influence(self.first.allocated.ranking.folder, split)
+    @property
+    def first(self) -> DistilledSelection:
+        """The selection of the first order, which knows what influence is."""
+        return self.solved.shortlist.first
+
+    def keep(self, split: Split, rows: aligned.Rows) -> Kept:
+        influence = self.first.ranking.influence.read(split)
         takers = np.where(rows.usable, self.takers(rows.keys), -1)
         return self.first.kept(rows, influence, takers)
 
-    def of(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Weighs the rows of a split: float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
-        solution = self._solution()
+    def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """As `RowWeights`."""
+        solution = self.solved.solution()
         weights = look_up(solution["key"], solution["weight"], rows.keys, 0.0)
         return np.where(rows.usable, weights, 0.0)
 
     def takers(self, keys: np.ndarray) -> np.ndarray:
         """The target that takes each example, by key, -1 for none, int64 [n]."""
-        solution = self._solution()
+        solution = self.solved.solution()
         return look_up(solution["key"], solution["target"], keys, -1)
-
-    def facts(self) -> dict[str, Any]:
-        """How the weights were found, for the manifest."""
-        return read_json(files.join(self.folder, "second_order.json"))
-
-    def _solution(self) -> dict[str, np.ndarray]:
-        path = _selection_path(self.folder)
-        return cached(("second order", path), lambda: aligned.read_columns(path))
-
-
-def _selection_path(folder: str) -> str:
-    return files.join(folder, "selection.parquet")

@@ -2,28 +2,23 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import torch
 
-from beam_quad import seeding
+from beam_quad import identity
 from beam_quad.additive import Tally
 from beam_quad.artifacts import files
-from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.errors import IntegrityError
 from beam_quad.gradients.optimizer import load_adam
-from beam_quad.gradients.proxy import Proxy, ProxySpec
+from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.sketches import GradientSketcher
-from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import Documents
 from beam_quad.scoring import tensors
-from beam_quad.stages.base import ModelTask
-from beam_quad.stages.distillation.landmarks import (
-    landmark_groups,
-    read_landmarks,
-)
-from beam_quad.stages.influence.score import content_spec
-from beam_quad.stages.read.corpus import write_json
+from beam_quad.stages.base import ModelStage
+from beam_quad.stages.distillation.landmarks import LandmarkStage
+from beam_quad.stages.influence.proxy import TrackedProxy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +26,7 @@ class Sketching:
     """How gradients are sketched, by reference.
 
     Args:
-      proxy: The proxy model.
-      proxy_fingerprint: Content of the proxy model.
-      layers: Tracked layers.
+      tracked: The proxy model and its tracked layers.
       dim: Length of a sketch.
       max_entries: Entries of a gradient that are kept.
       seed: The run's seed.
@@ -41,34 +34,17 @@ class Sketching:
       optimizer_version: Hash of its content.
     """
 
-    proxy: ProxySpec
-    proxy_fingerprint: str
-    layers: str
+    tracked: TrackedProxy
     dim: int
     max_entries: int
     seed: int
-    optimizer_state: str | None = None
+    optimizer_state: Annotated[str | None, identity.NotCounted("its content has a hash")] = None
     optimizer_version: str = ""
-
-    @property
-    def key(self) -> str:
-        """Names everything that a sketch depends on besides the text."""
-        return seeding.digest(
-            "sketch",
-            1,
-            self.proxy_fingerprint,
-            content_spec(self.proxy),
-            self.layers,
-            self.dim,
-            self.max_entries,
-            self.seed,
-            self.optimizer_version,
-        )
 
     def load(self) -> "Sketcher":
         """Loads what sketches, on a worker."""
-        proxy = cached_proxy(self.proxy)
-        blocks = find_blocks(proxy.model, self.layers)
+        proxy = self.tracked.proxy.load()
+        blocks = self.tracked.blocks(proxy)
         multipliers = None
         if self.optimizer_state is not None:
             with files.local_copy(self.optimizer_state) as path:
@@ -87,63 +63,42 @@ class Sketcher:
     gradients: GradientSketcher
 
 
-class SketchingTask(ModelTask):
-    """A task whose model sketches gradients."""
-
-    sketching: Sketching
-
-    @property
-    def model_key(self) -> str:
-        return self.sketching.key
-
-    @property
-    def device(self) -> str:
-        return self.sketching.proxy.device
-
-    def load(self) -> Sketcher:
-        return self.sketching.load()
-
-
-@dataclasses.dataclass
-class SketchLandmarks(SketchingTask):
+@dataclasses.dataclass(frozen=True)
+class SketchLandmarks(LandmarkStage, ModelStage):
     """Sketches the normalised gradients of the landmarks, a group at a time.
 
     Takes group numbers, writes a file of half-precision sketches each, and gives counts. They know nothing of the query
     set, so that another one finds them made. A landmark that predicts no token, or whose gradient is not finite, is left out.
 
     Args:
+      landmarks: The landmarks.
       sketching: How.
-      landmarks_dir: Folder of `GatherLandmarks`.
-      folder: Where the sketches and `sketches.json` go.
     """
 
+    kind = "sketches"
+    version = 2
+    artifact_name = "sketches.json"
+    ending = "safetensors"
+
     sketching: Sketching
-    landmarks_dir: str
-    folder: str
 
     @property
-    def name(self) -> str:
-        return "SketchLandmarks"
+    def model_key(self) -> str:
+        return identity.digest(self.sketching)
 
     @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "sketches.json")
+    def device(self) -> str:
+        return self.sketching.tracked.proxy.device
 
-    def pieces(self) -> list[int]:
-        return landmark_groups(self.landmarks_dir)
+    def load(self) -> Sketcher:
+        return self.sketching.load()
 
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "groups"),)
-
-    def paths(self, piece: int) -> tuple[str, ...]:
-        return (_sketches_path(self.folder, piece),)
-
-    def read(self, piece: int) -> Tally:
-        keys, _ = read_sketches(self.folder, piece)
+    def statistic(self, piece: int) -> Tally:
+        keys, _ = self.read(piece)
         return self._tally(piece, len(keys))
 
     def do(self, piece: int, model: Sketcher) -> Tally:
-        table = read_landmarks(self.landmarks_dir, piece, ["key", "text"])
+        table = self.landmarks.read(piece, ["key", "text"])
         documents = model.proxy.read(table.column("text").to_pylist())
         kept, sketches = _sketch(model.gradients, documents)
         keys = table.column("key").to_numpy()[kept]
@@ -154,21 +109,14 @@ class SketchLandmarks(SketchingTask):
         files.write_once(self.paths(piece)[0], tensors.dump(named))
         return self._tally(piece, len(keys))
 
-    def finish(self, total: Tally | None) -> None:
-        counts = total or Tally()
-        write_json(
-            self.artifact, {"sketched": counts["sketched"], "unscorable": counts["unscorable"]}
-        )
+    def read(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a group's sketches: keys, uint64 [n], and unit rows, float16 [n, dim]."""
+        named = tensors.parse(files.read_bytes(self.paths(group)[0]))
+        return named["keys"].numpy().view(np.uint64), named["sketches"].numpy()
 
     def _tally(self, piece: int, sketched: int) -> Tally:
-        drawn = read_landmarks(self.landmarks_dir, piece, ["key"]).num_rows
+        drawn = self.landmarks.read(piece, ["key"]).num_rows
         return Tally({"sketched": sketched, "unscorable": drawn - sketched})
-
-
-def read_sketches(folder: str, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a group's sketches: keys, uint64 [n], and unit rows, float16 [n, dim]."""
-    named = tensors.parse(files.read_bytes(_sketches_path(folder, group)))
-    return named["keys"].numpy().view(np.uint64), named["sketches"].numpy()
 
 
 def _sketch(sketcher: GradientSketcher, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +139,3 @@ def _sketch_one(
         yield sketcher.sketch(documents.take([position]))
     except IntegrityError:
         return
-
-
-def _sketches_path(folder: str, group: int) -> str:
-    return files.join(folder, "groups", f"group-{group:05d}.safetensors")

@@ -1,39 +1,35 @@
 """After the pilot: by which way the rounds score, and whether the query set is good enough."""
 
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
 from beam_quad.artifacts import files
-from beam_quad.artifacts.cache import cached_proxy, proxy_key
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.passes import is_out_of_memory
 from beam_quad.gradients.proxy import Proxy
-from beam_quad.gradients.tracked import Block, find_blocks
+from beam_quad.gradients.tracked import Block
 from beam_quad.scoring import InfluenceScorer, calibrate
 from beam_quad.scoring.calibration import why_not_two_forwards
 from beam_quad.scoring.halves import HALVES, agreement
-from beam_quad.scoring.vectors import load_vectors
-from beam_quad.stages.base import ModelTask
-from beam_quad.stages.influence.query_vectors import half_name
+from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
+from beam_quad.stages.influence.query_vectors import VectorFile, half_name
 from beam_quad.stages.influence.score import EXACT, TWO_FORWARDS, InfluenceScoring
-from beam_quad.stages.quad.candidates import read_text
 from beam_quad.stages.quad.rounds import Bandit
-from beam_quad.stages.read.corpus import write_json
 
 _log = logging.getLogger(__name__)
 # Rank correlations of 64 examples are known to within about (1 - r²) / 8.
 _NUM_EXAMPLES = 64
 
 
-@dataclasses.dataclass
-class CalibrateScoring(ModelTask):
+@dataclasses.dataclass(frozen=True)
+class CalibrateScoring(ProxyStage):
     """Scores a few of the pilot's examples again, by the two forwards and under halves of the query set.
 
     Takes one piece, gives what it found, and writes `calibration.json`:
@@ -42,47 +38,42 @@ class CalibrateScoring(ModelTask):
     the scores under its halves (null where a half has no text).
 
     Args:
-      scoring: How the rounds score, exactly.
       bandit: The bandit, whose pilot is done.
+      scoring: How the rounds score, exactly.
       groups: Names of the query groups.
-      halves_path: Vectors of the groups' halves.
+      halves: Vectors of the groups' halves.
       reason: Why the two forwards are out of the question, or None where they are to be tried.
       is_asked_for: Whether they are asked for by name, however small the pilot.
-      folder: Where `calibration.json` goes.
     """
 
+    kind = "calibration"
+    version = 2
+    artifact_name = "calibration.json"
+
+    bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
     scoring: InfluenceScoring
-    bandit: Bandit
     groups: tuple[str, ...]
-    halves_path: str
+    halves: VectorFile
     reason: str | None
     is_asked_for: bool
-    folder: str
 
     @property
-    def name(self) -> str:
-        return "CalibrateScoring"
+    def root(self) -> str:
+        return self.bandit.root
 
     @property
-    def artifact(self) -> str:
-        return calibration_path(self.folder)
+    def proxy(self) -> ProxyModel:
+        return self.scoring.tracked.proxy
 
     def pieces(self) -> range:
         return range(1)
 
-    @property
-    def model_key(self) -> str:
-        return proxy_key(self.scoring.proxy, self.scoring.proxy_fingerprint)
-
-    @property
-    def device(self) -> str:
-        return self.scoring.device
-
-    def load(self) -> Proxy:
-        return cached_proxy(self.scoring.proxy)
+    def read(self) -> dict[str, Any]:
+        """Reads what was found."""
+        return read_json(self.artifact)
 
     def do(self, piece: int, model: Proxy) -> dict[str, Any]:
-        blocks = find_blocks(model.model, self.scoring.layers)
+        blocks = self.scoring.tracked.blocks(model)
         sample = self._sample()
         found: dict[str, Any] = {"halves": self._agreement(model, blocks, sample)}
         num_pilot = None if self.is_asked_for else len(self.bandit.all_scored(1)["key"])
@@ -100,9 +91,8 @@ class CalibrateScoring(ModelTask):
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
         seed, keys = self.bandit.policy.seed, scored["key"][usable]
         at = usable[seeding.lowest(seed, "calibration", keys, _NUM_EXAMPLES)]
-        read = functools.partial(read_text, self.bandit.blocks_dir)
         arms, keys = (scored[name][at].tolist() for name in ("cluster", "key"))
-        texts = list(files.in_parallel(read, arms, keys))
+        texts = list(files.in_parallel(self.bandit.candidates.read_text, arms, keys))
         return pa.table(
             {"influence": scored["influence"][at], "text": pa.array(texts, pa.string())}
         )
@@ -111,7 +101,7 @@ class CalibrateScoring(ModelTask):
         self, proxy: Proxy, blocks: Sequence[Block], sample: pa.Table
     ) -> dict[str, float | None]:
         """Compares the scores under the halves of each group's texts; one group's vectors at a time on the device."""
-        vectors = load_vectors(files.read_bytes(self.halves_path))
+        vectors = self.halves.load()
         documents = proxy.read(sample.column("text").to_pylist())
         found: dict[str, float | None] = {}
         for group in self.groups:
@@ -123,7 +113,7 @@ class CalibrateScoring(ModelTask):
         return found
 
     def _compare(self, proxy: Proxy, blocks: Sequence[Block], sample: pa.Table) -> dict[str, Any]:
-        (vector,) = load_vectors(files.read_bytes(self.scoring.vectors_path)).values()
+        (vector,) = self.scoring.vectors.load().values()
         exact = sample.column("influence").to_numpy()
         try:
             found = calibrate(proxy, blocks, vector, sample.column("text").to_pylist(), exact)
@@ -151,11 +141,6 @@ class CalibrateScoring(ModelTask):
             "relative_error": _finite(found.relative_error),
             "num_examples": found.num_examples,
         }
-
-
-def calibration_path(folder: str) -> str:
-    """Where `CalibrateScoring` writes."""
-    return files.join(folder, "calibration.json")
 
 
 def _finite(value: float) -> float | None:

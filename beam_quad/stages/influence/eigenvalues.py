@@ -9,112 +9,101 @@ import torch
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import files
+from beam_quad.artifacts.json_files import write_json
 from beam_quad.gradients.proxy import Proxy
-from beam_quad.gradients.tracked import find_blocks
-from beam_quad.scoring import (
-    CovarianceSum,
-    Eigenbasis,
-    eigenbasis,
-    eigenvalue_sums,
-)
-from beam_quad.stages.base import Task
-from beam_quad.stages.influence.covariances import Fit, FitTask, part_path
-from beam_quad.stages.read.corpus import read_json, write_json
-from beam_quad.stages.read.texts import NUM_GROUPS, read_group
+from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum, eigenbasis, eigenvalue_sums
+from beam_quad.stages.base import Stage
+from beam_quad.stages.influence.covariances import FitStage, SumCovariances
+from beam_quad.stages.influence.proxy import ProxyModel
 
 
-@dataclasses.dataclass
-class Eigendecompose(Task):
+@dataclasses.dataclass(frozen=True)
+class Eigendecompose(Stage):
     """Adds the Kronecker factors of each input over the groups, and takes their eigenbases.
 
     Takes the inputs' names and gives counts.
 
     Args:
-      folder: Folder of `SumCovariances`; the bases go there too.
-      num_threads: CPU threads of the run, as of its proxy; None leaves torch's own choice.
+      covariances: The factors.
     """
 
-    folder: str
-    num_threads: int | None = None
+    kind = "bases"
+    artifact_name = "bases.json"
+
+    covariances: SumCovariances
 
     @property
-    def name(self) -> str:
-        return "Eigendecompose"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "bases.json")
+    def root(self) -> str:
+        return self.covariances.root
 
     def pieces(self) -> list[str]:
-        return read_inputs(self.folder)
+        return self.covariances.inputs()
 
     def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "bases"),)
+        return (self.path("bases"),)
 
     def paths(self, piece: str) -> tuple[str, ...]:
-        return (_basis_path(self.folder, piece),)
+        return (self.path("bases", f"{piece}.safetensors"),)
 
-    def read(self, piece: str) -> Tally:
+    def statistic(self, piece: str) -> Tally:
         return Tally({"inputs": 1})
 
     def do(self, piece: str, model: Any) -> Tally:
-        parts = (
-            CovarianceSum.load(files.read_bytes(part_path(self.folder, "covariances", piece, g)))
-            for g in range(NUM_GROUPS)
-        )
-        set_threads(self.num_threads)
-        basis = eigenbasis(functools.reduce(operator.add, parts))
+        set_threads(self.covariances.proxy.spec.num_threads)
+        basis = eigenbasis(self.covariances.total(piece))
         files.write_once(self.paths(piece)[0], basis.save())
         return Tally({"inputs": 1})
 
-    def finish(self, total: Tally) -> None:
-        write_json(self.artifact, total.counts)
+    def load(self, name: str) -> Eigenbasis:
+        """Loads the eigenbasis of an input."""
+        return Eigenbasis.load(files.read_bytes(self.paths(name)[0]))
+
+    def curvature(self, name: str, damping_ratio: float) -> Curvature:
+        """Loads K-FAC's curvature of the blocks that share an input."""
+        return Curvature.from_parts({name: self.load(name)}, None, damping_ratio)
 
 
-@dataclasses.dataclass
-class SumEigenvalues(FitTask):
+@dataclasses.dataclass(frozen=True)
+class SumEigenvalues(FitStage):
     """Sums EK-FAC's corrected eigenvalues over each group of texts; one file per input and group.
 
     Args:
-      fit: What to fit with, as for `SumCovariances`.
-      folder: Folder of `Eigendecompose`; the sums go there too.
+      bases: The eigenbases, fitted to the same texts.
     """
 
-    fit: Fit
-    folder: str
+    kind = "eigenvalues"
+    artifact_name = "eigenvalues.json"
+
+    bases: Eigendecompose
 
     @property
-    def name(self) -> str:
-        return "SumEigenvalues"
+    def covariances(self) -> SumCovariances:
+        """What the bases are of."""
+        return self.bases.covariances
 
     @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "eigenvalues.json")
+    def root(self) -> str:
+        return self.bases.root
 
-    def pieces(self) -> range:
-        return range(NUM_GROUPS)
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "eigenvalues"),)
-
-    def paths(self, piece: int) -> tuple[str, ...]:
-        return (files.join(self.folder, "eigenvalues", f"group-{piece:02d}.done"),)
-
-    def read(self, piece: int) -> Tally:
-        return Tally(read_json(self.paths(piece)[0]))
+    @property
+    def proxy(self) -> ProxyModel:
+        return self.covariances.proxy
 
     def do(self, piece: int, model: Proxy) -> Tally:
-        ids, texts = read_group(self.fit.sample_dir, piece)
-        blocks = find_blocks(model.model, self.fit.layers)
-        bases = {name: load_basis(self.folder, name) for name in read_inputs(self.folder)}
-        sums = eigenvalue_sums(model, blocks, bases, ids, texts, self.fit.seed, self.fit.labels)
+        fit = self.covariances
+        ids, texts = fit.sample.read_group(piece)
+        blocks = fit.tracked.blocks(model)
+        bases = {name: self.bases.load(name) for name in fit.inputs()}
+        sums = eigenvalue_sums(model, blocks, bases, ids, texts, fit.seed, fit.labels)
         for name, part in sums.items():
-            files.write_once(part_path(self.folder, "eigenvalues", name, piece), part.save())
+            files.write_once(self.part_path(name, piece), part.save())
         write_json(self.paths(piece)[0], {"examples": len(texts)})
         return Tally({"examples": len(texts)})
 
-    def finish(self, total: Tally) -> None:
-        write_json(self.artifact, total.counts)
+    def curvature(self, name: str, damping_ratio: float) -> Curvature:
+        """Loads EK-FAC's curvature of the blocks that share an input."""
+        sums = functools.reduce(operator.add, map(EigenvalueSum.load, self.parts(name)))
+        return Curvature.from_parts({name: self.bases.load(name)}, {name: sums}, damping_ratio)
 
 
 def set_threads(number: int | None) -> None:
@@ -124,17 +113,3 @@ def set_threads(number: int | None) -> None:
     """
     if number is not None:
         torch.set_num_threads(number)
-
-
-def load_basis(folder: str, name: str) -> Eigenbasis:
-    """Loads the eigenbasis of an input."""
-    return Eigenbasis.load(files.read_bytes(_basis_path(folder, name)))
-
-
-def read_inputs(folder: str) -> list[str]:
-    """Reads the names of the inputs whose covariances were summed."""
-    return list(read_json(files.join(folder, "covariances.json"))["inputs"])
-
-
-def _basis_path(folder: str, name: str) -> str:
-    return files.join(folder, "bases", f"{name}.safetensors")

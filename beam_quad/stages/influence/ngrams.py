@@ -5,43 +5,35 @@ from typing import Any
 
 from beam_quad.additive import total
 from beam_quad.artifacts import files, traffic
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import NgramCounts
-from beam_quad.stages.base import Task
-from beam_quad.stages.read.corpus import Corpus, write_json
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.splits import SplitStage
 
 
-@dataclasses.dataclass
-class CountNgrams(Task):
+@dataclasses.dataclass(frozen=True)
+class CountNgrams(SplitStage):
     """Counts the n-grams of every usable text: splits in, `NgramCounts` out.
+
+    Writes `corpus.npz`, `query.npz`, and in `query.json` the texts of each group that are used and not.
 
     Args:
       corpus: The corpus.
       query: The query set; its groups are counted together.
-      folder: Where `corpus.npz`, `query.npz` and `query.json`, the texts of each group that are used and not, go.
     """
 
-    corpus: Corpus
+    kind = "ngrams"
+    version = 3
+    artifact_name = "corpus.npz"
+
     query: tuple[Query, ...]
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "CountNgrams"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "corpus.npz")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
 
     def do(self, piece: Split, model: Any) -> NgramCounts:
         usable = self.corpus.rows(piece).usable
-        columns = self.corpus.columns()
+        columns = self.corpus.columns
         counts = NgramCounts.zero()
         if not usable.any():
             return counts
@@ -57,10 +49,20 @@ class CountNgrams(Task):
     def finish(self, counts: NgramCounts) -> None:
         groups = {group.name: group.read() for group in self.query}
         query = total((NgramCounts.of(g.texts) for g in groups.values()), NgramCounts.zero())
-        files.write_once(files.join(self.folder, "query.npz"), query.to_bytes())
+        files.write_once(self.path("query.npz"), query.to_bytes())
         used = {
             name: {"documents": len(group.texts), "unused": group.unused.counts}
             for name, group in groups.items()
         }
-        write_json(files.join(self.folder, "query.json"), used)
+        write_json(self.path("query.json"), used)
         files.write_once(self.artifact, counts.to_bytes())
+
+    def load(self) -> tuple[NgramCounts, NgramCounts]:
+        """Loads the counts of the query set and of the corpus."""
+        query = NgramCounts.from_bytes(files.read_bytes(self.path("query.npz")))
+        return query, NgramCounts.from_bytes(files.read_bytes(self.artifact))
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
+        found = read_json(self.path("query.json"))
+        return {group.name: found[group.name] for group in self.query}

@@ -2,29 +2,30 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import seeding
-from beam_quad.artifacts import aligned, files, traffic
-from beam_quad.artifacts.cache import cached, cached_proxy
+from beam_quad import identity
+from beam_quad.artifacts import aligned, traffic
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_rows
-from beam_quad.gradients.proxy import ProxySpec
-from beam_quad.gradients.tracked import find_blocks
 from beam_quad.records import Split
-from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, sampling_priority
+from beam_quad.scoring.dsir import DSIRScorer, sampling_priority
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.sample import ScoreSample
 from beam_quad.scoring.two_forwards import TwoForwardsScorer
-from beam_quad.scoring.vectors import load_vectors
+from beam_quad.scoring.vectors import Vectors
 from beam_quad.selection import nearest_ranks, random_ranks
-from beam_quad.stages.base import ModelTask
-from beam_quad.stages.read.corpus import Corpus, content_name, piece_path, read_json, write_json
+from beam_quad.stages.base import ModelStage
+from beam_quad.stages.influence.ngrams import CountNgrams
+from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.prefetch import prefetched
+from beam_quad.stages.read.splits import RowAlignedStage
 
 # The two ways to score, as `CalibrateScoring` names them.
 EXACT = "exact"
@@ -42,28 +43,28 @@ class Scorer(Protocol):
 
 
 class Scoring(Protocol):
-    """The configuration of a scorer: a frozen dataclass, picklable, named by its content."""
+    """The configuration of a scorer: a frozen dataclass, picklable, whose identity is all that its scores depend on."""
 
     @property
     def device(self) -> str:
         """The device that it needs."""
 
-    @property
-    def key(self) -> str:
-        """Names everything that the scores depend on besides the text."""
-
     def load(self) -> Scorer:
         """Loads the scorer, on a worker."""
 
 
-def content_spec(proxy: ProxySpec) -> ProxySpec:
-    """Leaves out of a spec what says where a model lies and runs: its content has a fingerprint.
+class StoredVectors(Protocol):
+    """Vectors in a file, named by its content."""
 
-    The kind of the device stays. The number of threads changes last bits only, and a run must go on on a machine with
-    another number of cores.
-    """
-    device = proxy.device.split(":")[0]
-    return dataclasses.replace(proxy, path="", revision=None, num_threads=None, device=device)
+    def load(self) -> Vectors:
+        """Reads the vectors by name."""
+
+
+class Calibration(Protocol):
+    """What says by which way to score."""
+
+    def read(self) -> dict[str, Any]:
+        """Returns `way` and, for two forwards, `relative_step`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,43 +72,26 @@ class InfluenceScoring:
     """Influence on the query set: one score for each query vector, higher where training lowers the query loss.
 
     Args:
-      proxy: The proxy model.
-      proxy_fingerprint: Content of the proxy model.
-      layers: Tracked layers.
-      vectors_path: Preconditioned query vectors, one set a group.
+      tracked: The proxy model and its tracked layers.
+      vectors: Preconditioned query vectors, one set a group.
       normalize: Whether a score is divided by the norm of the example's gradient.
-      calibration_path: Artifact of `CalibrateScoring`, which says by which way to score; None scores exactly.
+      calibration: Says by which way to score; None scores exactly.
     """
 
-    proxy: ProxySpec
-    proxy_fingerprint: str
-    layers: str
-    vectors_path: str
+    tracked: TrackedProxy
+    vectors: StoredVectors
     normalize: bool
-    calibration_path: str | None = None
+    calibration: Calibration | None = None
 
     @property
     def device(self) -> str:
-        return self.proxy.device
-
-    @property
-    def key(self) -> str:
-        return seeding.digest(
-            "influence",
-            1,
-            self.proxy_fingerprint,
-            content_spec(self.proxy),
-            self.layers,
-            content_name(self.vectors_path),
-            self.normalize,
-            *([content_name(self.calibration_path)] if self.calibration_path else []),
-        )
+        return self.tracked.proxy.device
 
     def load(self) -> Scorer:
-        proxy = cached_proxy(self.proxy)
-        vectors = load_vectors(files.read_bytes(self.vectors_path))
-        blocks = find_blocks(proxy.model, self.layers)
-        way = read_json(self.calibration_path) if self.calibration_path else {}
+        proxy = self.tracked.proxy.load()
+        vectors = self.vectors.load()
+        blocks = self.tracked.blocks(proxy)
+        way = self.calibration.read() if self.calibration else {}
         if way.get("way") == TWO_FORWARDS:
             return TwoForwardsScorer(proxy, blocks, vectors, way["relative_step"])
         return InfluenceScorer(proxy, blocks, vectors, self.normalize)
@@ -119,22 +103,18 @@ class PerplexityScoring:
 
     Args:
       proxy: The proxy model.
-      proxy_fingerprint: Content of the proxy model.
     """
 
-    proxy: ProxySpec
-    proxy_fingerprint: str
+    version: ClassVar[int] = 2
+
+    proxy: ProxyModel
 
     @property
     def device(self) -> str:
         return self.proxy.device
 
-    @property
-    def key(self) -> str:
-        return seeding.digest("perplexity", 2, self.proxy_fingerprint, content_spec(self.proxy))
-
     def load(self) -> Scorer:
-        return PerplexityScorer(cached_proxy(self.proxy))
+        return PerplexityScorer(self.proxy.load())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,35 +122,27 @@ class DSIRScoring:
     """Log importance weight of hashed n-grams, query set against corpus (Xie et al. 2023).
 
     Args:
-      counts_dir: Folder of `CountNgrams`.
+      counts: The n-grams.
     """
 
-    counts_dir: str
+    counts: CountNgrams
 
     @property
     def device(self) -> str:
         return "cpu"
 
-    @property
-    def key(self) -> str:
-        return seeding.digest("dsir", 1, content_name(self.counts_dir))
-
     def load(self) -> Scorer:
-        query, corpus = (
-            NgramCounts.from_bytes(files.read_bytes(files.join(self.counts_dir, name)))
-            for name in ("query.npz", "corpus.npz")
-        )
-        return DSIRScorer(query, corpus)
+        return DSIRScorer(*self.counts.load())
 
 
-class ScoringTask(ModelTask):
-    """A task whose model is a scorer."""
+class ScoringStage(ModelStage):
+    """A stage whose model is a scorer."""
 
     scoring: Scoring
 
     @property
     def model_key(self) -> str:
-        return self.scoring.key
+        return identity.digest(self.scoring)
 
     @property
     def device(self) -> str:
@@ -183,8 +155,8 @@ class ScoringTask(ModelTask):
 _SCORES = pa.schema([pa.field("score", pa.float64())])
 
 
-@dataclasses.dataclass
-class ScoreExamples(ScoringTask):
+@dataclasses.dataclass(frozen=True)
+class ScoreExamples(RowAlignedStage, ScoringStage):
     """Scores every example of the corpus, for the baselines that know no clusters.
 
     Takes splits, writes one row-aligned score file each (nan for a rejected row), and gives a `ScoreSample`.
@@ -192,32 +164,16 @@ class ScoreExamples(ScoringTask):
     Args:
       corpus: The corpus.
       scoring: What scores; its first score is used.
-      folder: Where the scores by split and `scores.json` go.
     """
 
-    corpus: Corpus
+    kind = "corpus_scores"
+    version = 2
+    artifact_name = "scores.json"
+
     scoring: Scoring
-    folder: str
 
-    @property
-    def name(self) -> str:
-        return "ScoreExamples"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "scores.json")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
-
-    def prefixes(self) -> tuple[str, ...]:
-        return (files.join(self.folder, "rows"),)
-
-    def paths(self, piece: Split) -> tuple[str, ...]:
-        return (piece_path(self.prefixes()[0], piece),)
-
-    def read(self, piece: Split) -> ScoreSample:
-        return self._sample(self.corpus.rows(piece), read_scores(self.folder, piece))
+    def statistic(self, piece: Split) -> ScoreSample:
+        return self._sample(self.corpus.rows(piece), self.read(piece))
 
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
         rows = self.corpus.rows(piece)
@@ -226,7 +182,7 @@ class ScoreExamples(ScoringTask):
             traffic.count("bytes_read", piece.size_bytes)
             for at, prepared in prefetched(self._batches(piece, rows.usable, model)):
                 scores[at] = model.score(prepared)[:, 0]
-        aligned.write_table(self.paths(piece)[0], _SCORES, {"score": scores})
+        self.write_rows(piece, _SCORES, {"score": scores})
         return self._sample(rows, scores)
 
     def finish(self, total: ScoreSample | None) -> None:
@@ -234,12 +190,21 @@ class ScoreExamples(ScoringTask):
         counts = {"scored": total.scored, "unscorable": total.unscorable} if total else {}
         write_json(self.artifact, {"median": median, **counts})
 
+    def read(self, split: Split) -> np.ndarray:
+        """Reads the row-aligned scores of a split, float64 [n]."""
+        return self.read_rows(split)["score"]
+
+    @once_per_process
+    def facts(self) -> dict[str, Any]:
+        """Reads the `median` of the scores and how many examples were `scored`, once per process."""
+        return read_json(self.artifact)
+
     def _batches(
         self, piece: Split, usable: np.ndarray, model: Scorer
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Yields the rows of each batch that holds usable ones, and their prepared texts."""
         # The reserve would do for a small corpus, but not for a large one, of which it is a part.
-        batches = read_rows(piece, self.corpus.columns(), batch_rows=BATCH_ROWS)
+        batches = read_rows(piece, self.corpus.columns, batch_rows=BATCH_ROWS)
         first = 0
         for batch in batches:
             at = first + np.flatnonzero(usable[first : first + len(batch.texts)])
@@ -252,15 +217,10 @@ class ScoreExamples(ScoringTask):
         return ScoreSample.of(scores, rows.usable, rows.keys, corpus.seed, corpus.num_usable())
 
 
-def read_scores(folder: str, split: Split) -> np.ndarray:
-    """Reads the row-aligned scores of a split, float64 [n]."""
-    return aligned.read_columns(piece_path(files.join(folder, "rows"), split))["score"]
-
-
 class Preference(Protocol):
     """Ranks the examples of a split for a baseline: higher is taken first, nan never, ties by hash."""
 
-    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Returns float64 [n]."""
 
     def influence(self, split: Split) -> np.ndarray | None:
@@ -269,10 +229,16 @@ class Preference(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """A uniform draw by hash."""
+    """A uniform draw by hash.
 
-    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return random_ranks(corpus.seed, rows.keys)
+    Args:
+      seed: The run's seed.
+    """
+
+    seed: int
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return random_ranks(self.seed, rows.keys)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None
@@ -283,16 +249,16 @@ class HighestScore:
     """The highest scores first: influence without clusters, which is what Quad argues against.
 
     Args:
-      folder: Folder of `ScoreExamples`.
+      scores: The scores.
     """
 
-    folder: str
+    scores: ScoreExamples
 
-    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return read_scores(self.folder, split)
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return self.scores.read(split)
 
     def influence(self, split: Split) -> np.ndarray | None:
-        return read_scores(self.folder, split)
+        return self.scores.read(split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,15 +266,13 @@ class MiddleScore:
     """The scores nearest to the corpus's median first: the middle band of perplexity.
 
     Args:
-      folder: Folder of `ScoreExamples`.
+      scores: The scores.
     """
 
-    folder: str
+    scores: ScoreExamples
 
-    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        path = files.join(self.folder, "scores.json")
-        median = cached(("scores.json", path), lambda: read_json(path))["median"]
-        return nearest_ranks(read_scores(self.folder, split), median)
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return nearest_ranks(self.scores.read(split), self.scores.facts()["median"])
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None
@@ -319,13 +283,13 @@ class Resampled:
     """Importance resampling without replacement: log weight plus Gumbel noise, highest first.
 
     Args:
-      folder: Folder of `ScoreExamples` with `DSIRScoring`.
+      scores: Log weights.
     """
 
-    folder: str
+    scores: ScoreExamples
 
-    def rank(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return sampling_priority(read_scores(self.folder, split), rows.keys, corpus.seed)
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return sampling_priority(self.scores.read(split), rows.keys, self.scores.corpus.seed)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return None

@@ -5,98 +5,104 @@ from typing import Any
 
 import numpy as np
 
-from beam_quad.artifacts import files
-from beam_quad.artifacts.cache import cached
-from beam_quad.bandit import (
-    Blocks,
-    Pulls,
-    example_blocks,
-)
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.bandit import Blocks, Pulls, example_blocks
 from beam_quad.records import Split
-from beam_quad.stages.base import Task
-from beam_quad.stages.clusters.assign import load_cluster_sums, read_assignment
-from beam_quad.stages.read.corpus import Corpus, read_json, write_json
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.read.splits import SplitStage
 
 
-@dataclasses.dataclass
-class CountBlocks(Task):
+@dataclasses.dataclass(frozen=True)
+class CountBlocks(SplitStage):
     """Cuts every cluster into blocks and counts what each holds.
 
-    Takes splits and gives `Blocks`. Blocks are ranges of a hash, so that nothing is sorted and nothing is written by
-    example.
+    Takes splits and gives `Blocks`; writes `blocks.npz` and `blocks.json`. Blocks are ranges of a hash, so that nothing is
+    sorted and nothing is written by example.
 
     Args:
       corpus: The corpus, embedded.
-      assignments_dir: Folder of `AssignClusters`.
-      folder: Where `blocks.npz` and `blocks.json` go.
+      clusters: Its clusters.
       pulls: How pulls are sized.
     """
 
-    corpus: Corpus
-    assignments_dir: str
-    folder: str
+    kind = "blocks"
+    version = 2
+    artifact_name = "blocks.json"
+
+    clusters: AssignClusters
     pulls: Pulls
 
-    @property
-    def name(self) -> str:
-        return "CountBlocks"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "blocks.json")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
-
     def do(self, piece: Split, model: Any) -> Blocks:
-        return count_blocks(self.corpus, self.assignments_dir, self._num_blocks(), piece)
+        sums = self.clusters.sums()
+        num = self.pulls.num_blocks(sums.examples, sums.reserve)
+        rows = self.corpus.rows(piece)
+        clusters, _ = self.clusters.read(piece)
+        at = np.flatnonzero(clusters >= 0)
+        return Blocks.of(
+            num,
+            clusters[at],
+            example_blocks(self.corpus.seed, rows.keys[at], clusters[at], num),
+            rows.tokens[at],
+            self.corpus.in_reserve(rows)[at],
+        )
 
     def finish(self, total: Blocks) -> None:
-        sums = load_cluster_sums(self.assignments_dir)
+        sums = self.clusters.sums()
         samples = self.pulls.samples(int(sums.examples.sum()), len(sums.examples))
-        files.write_once(files.join(self.folder, "blocks.npz"), total.to_bytes())
+        files.write_once(self.path("blocks.npz"), total.to_bytes())
         write_json(
             self.artifact, {"samples_per_pull": samples, "whole_blocks": self.pulls.is_census}
         )
 
-    def _num_blocks(self) -> np.ndarray:
-        sums = load_cluster_sums(self.assignments_dir)
-        return self.pulls.num_blocks(sums.examples, sums.reserve)
+    @once_per_process
+    def load(self) -> Blocks:
+        """Loads what was counted, once per process."""
+        return Blocks.from_bytes(files.read_bytes(self.path("blocks.npz")))
+
+    @once_per_process
+    def samples_per_pull(self) -> tuple[int, bool]:
+        """Loads how many examples a pull scores, and whether it scores whole blocks, once per process."""
+        values = read_json(self.artifact)
+        return values["samples_per_pull"], values["whole_blocks"]
+
+    def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Finds cluster and block of each row of a split, -1 for those that have none, int [n]."""
+        clusters, _ = self.clusters.read(split)
+        blocks = np.full(len(clusters), -1, np.int64)
+        usable = np.flatnonzero(clusters >= 0)
+        num = self.load().num_blocks
+        blocks[usable] = example_blocks(self.corpus.seed, rows.keys[usable], clusters[usable], num)
+        return clusters, blocks
 
 
-@dataclasses.dataclass
-class CountPassedOver(Task):
+@dataclasses.dataclass(frozen=True)
+class CountPassedOver(SplitStage):
     """Counts what clusters, or their blocks, hold in examples that are too long to be selected.
 
     Takes splits and gives `Blocks`; only where the corpus has such examples. Another budget counts again, and finds
-    blocks, candidates and scores made.
+    blocks, candidates and scores made. Writes `passed_over.json` and, if there is anything to count, `passed_over.npz`.
 
     Args:
-      corpus: The corpus, embedded.
-      assignments_dir: Folder of `AssignClusters`.
-      blocks_dir: Folder of `CountBlocks`; None takes a cluster for one block.
-      folder: Where `passed_over.json` and `passed_over.npz` go.
+      corpus: The corpus, embedded, within the budget.
+      clusters: Its clusters.
+      blocks: Their blocks; None takes a cluster for one block.
     """
 
-    corpus: Corpus
-    assignments_dir: str
-    blocks_dir: str | None
-    folder: str
+    kind = "passed_over"
+    version = 2
+    artifact_name = "passed_over.json"
 
-    @property
-    def name(self) -> str:
-        return "CountPassedOver"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "passed_over.json")
+    clusters: AssignClusters
+    blocks: CountBlocks | None
 
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits() if self.corpus.may_pass_over() else ()
 
     def do(self, piece: Split, model: Any) -> Blocks:
         rows = self.corpus.rows(piece)
-        clusters, _ = read_assignment(self.assignments_dir, piece)
+        clusters, _ = self.clusters.read(piece)
         at = np.flatnonzero((clusters >= 0) & ~self.corpus.is_candidate(rows))
         num = self._num_blocks()
         return Blocks.of(
@@ -110,50 +116,19 @@ class CountPassedOver(Task):
     def finish(self, total: Blocks | None) -> None:
         examples = 0 if total is None else int(total.examples.sum())
         if total is not None and examples:
-            files.write_once(files.join(self.folder, "passed_over.npz"), total.to_bytes())
+            files.write_once(self.path("passed_over.npz"), total.to_bytes())
         write_json(self.artifact, {"examples": examples, "longest": self.corpus.longest()})
 
-    def _num_blocks(self) -> np.ndarray:
-        if self.blocks_dir is not None:
-            return load_blocks(self.blocks_dir).num_blocks
-        return np.ones(len(load_cluster_sums(self.assignments_dir).examples), np.int32)
-
-
-def load_blocks(folder: str) -> Blocks:
-    """Loads what `CountBlocks` counted, once per process."""
-    path = files.join(folder, "blocks.npz")
-    return cached(("blocks", path), lambda: Blocks.from_bytes(files.read_bytes(path)))
-
-
-def load_passed_over(folder: str) -> tuple[int, Blocks | None]:
-    """Loads how long an example may be, and what `CountPassedOver` counted; None where no example is longer."""
-
-    def read() -> tuple[int, Blocks | None]:
-        found = read_json(files.join(folder, "passed_over.json"))
+    @once_per_process
+    def load(self) -> tuple[int, Blocks | None]:
+        """Loads how long an example may be, and what was counted; None where no example is longer."""
+        found = read_json(self.artifact)
         if not found["examples"]:
             return found["longest"], None
-        counted = Blocks.from_bytes(files.read_bytes(files.join(folder, "passed_over.npz")))
+        counted = Blocks.from_bytes(files.read_bytes(self.path("passed_over.npz")))
         return found["longest"], counted
 
-    return cached(("passed over", folder), read)
-
-
-def load_samples_per_pull(folder: str) -> tuple[int, bool]:
-    """Loads how many examples a pull scores, and whether it scores whole blocks."""
-    path = files.join(folder, "blocks.json")
-    values = cached(("blocks.json", path), lambda: read_json(path))
-    return values["samples_per_pull"], values["whole_blocks"]
-
-
-def count_blocks(corpus: Corpus, assignments_dir: str, num: np.ndarray, split: Split) -> Blocks:
-    """Counts the examples, tokens and candidates that a split adds to each block."""
-    rows = corpus.rows(split)
-    clusters, _ = read_assignment(assignments_dir, split)
-    kept = np.flatnonzero(clusters >= 0)
-    return Blocks.of(
-        num,
-        clusters[kept],
-        example_blocks(corpus.seed, rows.keys[kept], clusters[kept], num),
-        rows.tokens[kept],
-        corpus.in_reserve(rows)[kept],
-    )
+    def _num_blocks(self) -> np.ndarray:
+        if self.blocks is not None:
+            return self.blocks.load().num_blocks
+        return np.ones(len(self.clusters.sums().examples), np.int32)

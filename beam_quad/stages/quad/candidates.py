@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from beam_quad import seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.cache import once_per_process
 from beam_quad.bandit import (
     example_blocks,
     first_drawn,
@@ -19,10 +19,10 @@ from beam_quad.bandit import (
 )
 from beam_quad.columns import run_bounds, run_starts
 from beam_quad.records import Split
-from beam_quad.stages.base import GroupedTask
-from beam_quad.stages.clusters.assign import read_assignment
-from beam_quad.stages.quad.blocks import load_blocks, load_samples_per_pull
-from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
+from beam_quad.stages.base import GroupedStage
+from beam_quad.stages.quad.blocks import CountBlocks
+from beam_quad.stages.read.corpus import piece_path
+from beam_quad.stages.read.splits import SplitStage
 
 # Texts cross the shuffle in packs of one group of arms, cut from about this much of a split.
 _PACKED_BYTES = 64 << 20
@@ -42,8 +42,8 @@ CANDIDATES_SCHEMA = pa.schema(
 )
 
 
-@dataclasses.dataclass
-class GatherCandidates(GroupedTask):
+@dataclasses.dataclass(frozen=True)
+class GatherCandidates(SplitStage, GroupedStage):
     """Brings the candidates of every block together: its examples in the reserve with the lowest second hash.
 
     Takes splits; what crosses the shuffle are the texts of the candidates, two to four times as many as are kept, packed
@@ -51,32 +51,21 @@ class GatherCandidates(GroupedTask):
 
     Args:
       corpus: The corpus, embedded.
-      assignments_dir: Folder of `AssignClusters`.
-      folder: Folder of `CountBlocks`; the candidates go there too.
+      blocks: Its blocks.
     """
 
-    corpus: Corpus
-    assignments_dir: str
-    folder: str
+    kind = "candidates"
+    artifact_name = "candidates.json"
 
-    @property
-    def name(self) -> str:
-        return "GatherCandidates"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "candidates.json")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
+    blocks: CountBlocks
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
-        groups = _num_groups(self.folder)
-        for table in _joined(_drawn(self, piece)):
+        groups = self._num_groups()
+        for table in _joined(self._drawn(piece)):
             yield from _by_group(table, groups)
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
-        samples, whole = load_samples_per_pull(self.folder)
+        samples, whole = self.blocks.samples_per_pull()
         table = aligned.unpack(parts)
         cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
         order = first_drawn(cluster, block, draw, key, None if whole else samples)
@@ -89,8 +78,9 @@ class GatherCandidates(GroupedTask):
                 for a, b in run_bounds(cluster, block)
             ],
         }
-        path = group_path(self.folder, group)
-        with aligned.table_writer(path, CANDIDATES_SCHEMA, group_rows=1 << 30) as writer:
+        with aligned.table_writer(
+            self.group_path(group), CANDIDATES_SCHEMA, group_rows=1 << 30
+        ) as writer:
             for a, b in run_bounds(cluster):
                 rows = table.slice(a, b - a)
                 writer.write({n: rows.column(n).chunk(0) for n in rows.column_names})
@@ -98,107 +88,81 @@ class GatherCandidates(GroupedTask):
             writer.close(metadata)
         return Tally({"candidates": len(order)})
 
-    def finish(self, total: Tally | None) -> None:
-        write_json(self.artifact, {"candidates": total["candidates"] if total else 0})
+    def group_of(self, cluster: int) -> int:
+        """Finds the group of a cluster's arm, that is, the number of the file that holds its candidates."""
+        return cluster % self._num_groups()
 
+    @once_per_process
+    def pull_keys(self) -> dict[tuple[int, int], str]:
+        """Reads the name of every pull of all groups, by (cluster id, block), once per process.
 
-def group_of(folder: str, cluster: int) -> int:
-    """Finds the group of a cluster's arm, that is, the number of the file that holds its candidates."""
-    return cluster % _num_groups(folder)
-
-
-def group_path(folder: str, group: int) -> str:
-    """Where the candidates of a group of arms lie."""
-    return files.join(folder, "candidates", f"group-{group:05d}.parquet")
-
-
-def _row_groups(folder: str, group: int) -> dict[int, int]:
-    """Reads which row group of a group's file holds each cluster, by cluster id, once per process."""
-
-    def read() -> dict[int, int]:
-        clusters = aligned.read_metadata(group_path(folder, group))["clusters"]
-        return {cluster: i for i, cluster in enumerate(clusters)}
-
-    return cached(("row groups", folder, group), read)
-
-
-def read_pull_keys(folder: str) -> dict[tuple[int, int], str]:
-    """Reads the name of every pull of all groups, by (cluster id, block), once per process.
-
-    A name is a hash of the ordered ids of the pull's candidates, so that equal pulls of two runs share their scores.
-    """
-
-    def read() -> dict[tuple[int, int], str]:
-        paths = [info.path for info in files.find(files.join(folder, "candidates"))]
+        A name is a hash of the ordered ids of the pull's candidates, so that equal pulls of two runs share their scores.
+        """
+        paths = [info.path for info in files.find(self.path("groups"))]
         footers = list(files.in_parallel(aligned.read_metadata, paths))
         return {(c, b): key for footer in footers for c, b, key in footer["pulls"]}
 
-    return cached(("pull keys", folder), read)
+    def has_any(self, cluster: int) -> bool:
+        """Says whether a cluster has an example in the reserve."""
+        starts = self.blocks.load().pullable_starts
+        return bool(starts[cluster + 1] > starts[cluster])
 
+    def read_cluster(self, cluster: int, columns: list[str]) -> pa.Table:
+        """Reads the candidates of one cluster that has some, sorted by (block, draw)."""
+        group = self.group_of(cluster)
+        with files.open_read(self.group_path(group)) as file:
+            row_group = self._row_groups(group)[cluster]
+            return pq.ParquetFile(file).read_row_group(row_group, columns=columns)
 
-def has_candidates(folder: str, cluster: int) -> bool:
-    """Says whether a cluster has an example in the reserve."""
-    starts = load_blocks(folder).pullable_starts
-    return bool(starts[cluster + 1] > starts[cluster])
+    def read_text(self, cluster: int, key: int) -> str:
+        """Reads the text of one candidate."""
+        table = self.read_cluster(cluster, ["key", "text"])
+        row = np.flatnonzero(table.column("key").to_numpy() == np.uint64(key))[0]
+        return str(table.column("text")[int(row)].as_py())
 
+    @once_per_process
+    def _row_groups(self, group: int) -> dict[int, int]:
+        """Reads which row group of a group's file holds each cluster, by cluster id, once per process."""
+        clusters = aligned.read_metadata(self.group_path(group))["clusters"]
+        return {cluster: i for i, cluster in enumerate(clusters)}
 
-def read_cluster(folder: str, cluster: int, columns: list[str]) -> pa.Table:
-    """Reads the candidates of one cluster that has some, sorted by (block, draw)."""
-    group = group_of(folder, cluster)
-    with files.open_read(group_path(folder, group)) as file:
-        row_group = _row_groups(folder, group)[cluster]
-        return pq.ParquetFile(file).read_row_group(row_group, columns=columns)
+    @once_per_process
+    def _num_groups(self) -> int:
+        """Counts the files that the candidates are kept in, once per process."""
+        samples, _ = self.blocks.samples_per_pull()
+        return num_groups(self.blocks.load().candidates, samples)
 
-
-def read_text(folder: str, cluster: int, key: int) -> str:
-    """Reads the text of one candidate."""
-    table = read_cluster(folder, cluster, ["key", "text"])
-    row = np.flatnonzero(table.column("key").to_numpy() == np.uint64(key))[0]
-    return str(table.column("text")[int(row)].as_py())
-
-
-def _num_groups(folder: str) -> int:
-    """Counts the files that the candidates are kept in, once per process."""
-
-    def count() -> int:
-        samples, _ = load_samples_per_pull(folder)
-        return num_groups(load_blocks(folder).candidates, samples)
-
-    return cached(("groups", folder), count)
-
-
-def _drawn(task: GatherCandidates, split: Split) -> Iterator[pa.RecordBatch]:
-    corpus = task.corpus
-    blocks = load_blocks(task.folder)
-    samples, whole = load_samples_per_pull(task.folder)
-    rows = corpus.rows(split)
-    if not rows.usable.any():
-        return
-    clusters, similarity = read_assignment(task.assignments_dir, split)
-    threshold = highest_draws(blocks.candidates, None if whole else samples)
-    with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
-        parquet = pq.ParquetFile(file)
-        for i in range(parquet.num_row_groups):
-            table = parquet.read_row_group(i)
-            at = table.column("row").to_numpy()
-            # A row of the reserve may have been rejected since, as a duplicate.
-            kept = np.flatnonzero(clusters[at] >= 0)
-            at = at[kept]
-            cluster = clusters[at]
-            block = example_blocks(corpus.seed, rows.keys[at], cluster, blocks.num_blocks)
-            draw = seeding.mix(corpus.seed, "candidate", rows.keys[at])
-            low = draw <= threshold[blocks.offsets[cluster] + block]
-            columns = {
-                "cluster": cluster[low],
-                "block": block[low],
-                "draw": draw[low],
-                "key": rows.keys[at][low],
-                "tokens": rows.tokens[at][low],
-                "similarity": similarity[at][low],
-                "example_id": table.column("example_id").take(kept[low]).combine_chunks(),
-                "text": table.column("text").take(kept[low]).combine_chunks(),
-            }
-            yield pa.RecordBatch.from_pydict(columns, schema=CANDIDATES_SCHEMA)
+    def _drawn(self, split: Split) -> Iterator[pa.RecordBatch]:
+        corpus, blocks = self.corpus, self.blocks.load()
+        samples, whole = self.blocks.samples_per_pull()
+        rows = corpus.rows(split)
+        if not rows.usable.any():
+            return
+        clusters, similarity = self.blocks.clusters.read(split)
+        threshold = highest_draws(blocks.candidates, None if whole else samples)
+        with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
+            parquet = pq.ParquetFile(file)
+            for i in range(parquet.num_row_groups):
+                table = parquet.read_row_group(i)
+                at = table.column("row").to_numpy()
+                # A row of the reserve may have been rejected since, as a duplicate.
+                kept = np.flatnonzero(clusters[at] >= 0)
+                at = at[kept]
+                cluster = clusters[at]
+                block = example_blocks(corpus.seed, rows.keys[at], cluster, blocks.num_blocks)
+                draw = seeding.mix(corpus.seed, "candidate", rows.keys[at])
+                low = draw <= threshold[blocks.offsets[cluster] + block]
+                columns = {
+                    "cluster": cluster[low],
+                    "block": block[low],
+                    "draw": draw[low],
+                    "key": rows.keys[at][low],
+                    "tokens": rows.tokens[at][low],
+                    "similarity": similarity[at][low],
+                    "example_id": table.column("example_id").take(kept[low]).combine_chunks(),
+                    "text": table.column("text").take(kept[low]).combine_chunks(),
+                }
+                yield pa.RecordBatch.from_pydict(columns, schema=CANDIDATES_SCHEMA)
 
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

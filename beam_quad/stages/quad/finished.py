@@ -11,13 +11,12 @@ import pyarrow as pa
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
 from beam_quad.bandit import BanditState, shortfall_message
+from beam_quad.bandit.scored import Scored
 from beam_quad.bandit.state import scored_by_round
 from beam_quad.report import data as page
 from beam_quad.report.comparison import stratified_mean
 from beam_quad.selection import cluster_weighted_mean, weighted_mean
 from beam_quad.selection.shown import extremes, highest
-from beam_quad.stages.quad.blocks import load_blocks
-from beam_quad.stages.quad.candidates import has_candidates, read_cluster, read_text
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.quad.select import BanditSelection
 
@@ -31,27 +30,33 @@ class FinishedBandit:
     """A bandit that has played, by reference.
 
     Args:
-      bandit: The bandit.
-      num_rounds: Rounds that were run, the pilot included.
       selection: What follows from it.
     """
 
-    bandit: Bandit
-    num_rounds: int
     selection: BanditSelection
+
+    @property
+    def bandit(self) -> Bandit:
+        """The bandit."""
+        return self.selection.pulled.bandit
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds that were run, the pilot included."""
+        return self.selection.pulled.num_rounds
 
     @property
     def state(self) -> BanditState:
         """Where it ended."""
-        return self.bandit.state(self.num_rounds)
+        return self.selection.pulled.state()
 
     def round_paths(self) -> list[str]:
-        """Where the scores of its rounds lie."""
+        """Where the scores of its rounds are stored."""
         return [self.bandit.round_path(number) for number in range(self.num_rounds)]
 
     def num_scored(self) -> int:
         """How many examples it scored."""
-        return len(self.bandit.scored(self.num_rounds)["key"])
+        return len(self.selection.pulled.scored()["key"])
 
     def shortfall(self) -> str | None:
         """Says what is missing to the budget, and which option mends it; None where the budget is met.
@@ -90,7 +95,7 @@ class FinishedBandit:
 
     def scores(self) -> page.Scores:
         """Reads all scores, and which of them are in the selection and in the pilot."""
-        scored = self.bandit.scored(self.num_rounds)
+        scored = self.selection.pulled.scored()
         return page.Scores(
             scored=_sample(scored, np.ones(len(scored["key"]), bool)),
             selected=_sample(scored, self._stands_for_selection(scored)),
@@ -101,7 +106,7 @@ class FinishedBandit:
     def arms(self) -> tuple[page.Arm, ...]:
         """Tells of every arm that was pulled."""
         arms = self.state.arms
-        num = load_blocks(self.bandit.blocks_dir).num_blocks
+        num = self.bandit.candidates.blocks.load().num_blocks
         return tuple(
             page.Arm(
                 cluster_id=int(c),
@@ -137,13 +142,13 @@ class FinishedBandit:
 
     def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
         """Reads the examples of the highest and of the lowest influence."""
-        scored = self.bandit.scored(self.num_rounds)
+        scored = self.selection.pulled.scored()
         best, worst = extremes(scored["influence"], _SHOWN_EXAMPLES)
         is_selected = self.selection.is_selected(scored)
 
         def example(at: int) -> page.Example:
             cluster = int(scored["cluster"][at])
-            text = read_text(self.bandit.blocks_dir, cluster, int(scored["key"][at]))
+            text = self.bandit.candidates.read_text(cluster, int(scored["key"][at]))
             return page.Example(
                 example_id=str(scored["example_id"][at]),
                 text=text[:_SHOWN_CHARACTERS],
@@ -157,9 +162,10 @@ class FinishedBandit:
 
     def typical_texts(self, cluster: int) -> list[str]:
         """Reads the candidates that are nearest to a cluster's center."""
-        if not has_candidates(self.bandit.blocks_dir, cluster):
+        candidates = self.bandit.candidates
+        if not candidates.has_any(cluster):
             return []
-        table = read_cluster(self.bandit.blocks_dir, cluster, ["similarity", "text"])
+        table = candidates.read_cluster(cluster, ["similarity", "text"])
         nearest = highest(table.column("similarity").to_numpy(), _TYPICAL_TEXTS)
         texts = table.column("text").take(pa.array(nearest)).to_pylist()
         return [text[:_SHOWN_CHARACTERS] for text in texts]
@@ -176,18 +182,18 @@ class FinishedBandit:
 
     def _held_out_mean(self, selected: dict[int, int]) -> dict[str, float]:
         """Estimates the selection's mean without bias where the choice within clusters is by prediction."""
-        if self.selection.would_be_selected(self.bandit.scored(self.num_rounds)) is None:
+        if self.selection.would_be_selected(self.selection.pulled.scored()) is None:
             return {}
         estimate = stratified_mean(self.scores().selected, selected)
         return {"selected_mean_held_out": estimate.mean} if estimate else {}
 
-    def _stands_for_selection(self, scored: dict[str, np.ndarray]) -> np.ndarray:
+    def _stands_for_selection(self, scored: Scored) -> np.ndarray:
         """Which scored examples stand for the selection."""
         would_be = self.selection.would_be_selected(scored)
         return self.selection.is_selected(scored) if would_be is None else would_be
 
 
-def _sample(scored: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSample:
+def _sample(scored: Scored, kept: np.ndarray) -> page.ScoredSample:
     kept = kept & np.isfinite(scored["influence"])
     return page.ScoredSample(
         scored["influence"][kept], scored["tokens"][kept], scored["cluster"][kept].astype(np.int64)

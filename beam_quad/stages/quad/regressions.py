@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
-from beam_quad.bandit.scored import arm_code, pulled_blocks
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.bandit import BanditState
+from beam_quad.bandit.scored import Scored, arm_code, pulled_blocks
 from beam_quad.columns import find_sorted
-from beam_quad.distillation.within_clusters import (
-    fit_by_cluster,
-)
+from beam_quad.distillation import KernelRidge
+from beam_quad.distillation.within_clusters import ClusterRegression, fit_by_cluster
 from beam_quad.records import Split
-from beam_quad.stages.base import GroupedTask
-from beam_quad.stages.quad.candidates import group_of
+from beam_quad.stages.base import GroupedStage
 from beam_quad.stages.quad.rounds import Bandit
-from beam_quad.stages.quad.select import read_arms
-from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
+from beam_quad.stages.read.splits import SplitStage
 
 _REGRESSIONS = pa.schema(
     [
@@ -47,34 +46,42 @@ class Pulled:
     Args:
       bandit: The bandit.
       num_rounds: Rounds that were run, the pilot included.
-      assignments_dir: Folder of `AssignClusters`.
     """
 
     bandit: Bandit
     num_rounds: int
-    assignments_dir: str
 
-    def scored(self) -> dict[str, np.ndarray]:
-        """All scored examples, as `Bandit.scored`; read once per process."""
-        return cached(("scored", self.bandit.folder), lambda: self.bandit.scored(self.num_rounds))
+    @property
+    def folder(self) -> str:
+        """Where the rounds are stored."""
+        return self.bandit.folder
 
+    def scored(self) -> Scored:
+        """The scored examples that can be selected, as `Bandit.scored`."""
+        return self.bandit.scored(self.num_rounds)
+
+    def state(self) -> BanditState:
+        """Where the bandit ended."""
+        return self.bandit.state(self.num_rounds)
+
+    def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Finds cluster and block of each row of a split, as `CountBlocks.arms`."""
+        return self.bandit.candidates.blocks.arms(split, rows)
+
+    @once_per_process
     def blocks(self) -> dict[str, np.ndarray]:
         """The pulled blocks: `code` (`arm_code`), ascending, `round` and mean `influence`, nan where none is finite."""
-        return cached(("pulled", self.bandit.folder), lambda: pulled_blocks(self.scored()))
+        return pulled_blocks(self.scored())
 
-    def places(
-        self, corpus: Corpus, split: Split, rows: aligned.Rows
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def places(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Finds the cluster, the block and the place in `blocks` of each row; -1 where there is none, int64 [n]."""
-        clusters, blocks = read_arms(
-            self.bandit.blocks_dir, self.assignments_dir, corpus.seed, split, rows
-        )
+        clusters, blocks = self.arms(split, rows)
         places = find_sorted(self.blocks()["code"], arm_code(clusters, blocks))
         return clusters.astype(np.int64), blocks, np.where(clusters >= 0, places, -1)
 
 
-@dataclasses.dataclass
-class FitWithinClusters(GroupedTask):
+@dataclasses.dataclass(frozen=True)
+class FitWithinClusters(SplitStage, GroupedStage):
     """Fits a regression for every cluster to the embeddings of its scored examples.
 
     Takes splits; what crosses the shuffle are the embeddings of the scored examples, packed by split and group of arms.
@@ -83,23 +90,12 @@ class FitWithinClusters(GroupedTask):
     Args:
       corpus: The corpus, embedded.
       pulled: The bandit's pulls.
-      folder: Where the regressions go.
     """
 
-    corpus: Corpus
+    kind = "regressions"
+    artifact_name = "fit.json"
+
     pulled: Pulled
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "FitWithinClusters"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "fit.json")
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
         scored, rows = self.pulled.scored(), self.corpus.rows(piece)
@@ -108,15 +104,14 @@ class FitWithinClusters(GroupedTask):
         at = at[np.isfinite(scored["influence"][place[at]])]
         if not len(at):
             return
-        path = piece_path(self.corpus.embeddings_dir or "", piece)
         table = pa.table(
             {
                 **{n: scored[n][place[at]] for n in ("cluster", "key", "tokens", "influence")},
-                "embedding": aligned.embedding_column(aligned.read_some_embeddings(path, at)),
+                "embedding": aligned.embedding_column(self.corpus.some_embeddings(piece, at)),
             }
         )
         clusters = scored["cluster"][place[at]].tolist()
-        groups = np.array([group_of(self.pulled.bandit.blocks_dir, c) for c in clusters])
+        groups = np.array([self.pulled.bandit.candidates.group_of(c) for c in clusters])
         for group in np.unique(groups).tolist():
             yield group, aligned.pack(table.take(pa.array(np.flatnonzero(groups == group))))
 
@@ -133,16 +128,42 @@ class FitWithinClusters(GroupedTask):
             columns["regression"].append(fitted.regression and fitted.regression.to_bytes())
             columns["keys"].append(key[own])
             columns["held_out"].append(fitted.held_out(influence[own], tokens[own]))
-        aligned.write_table(regressions_path(self.folder, group), _REGRESSIONS, columns)
+        aligned.write_table(self.group_path(group), _REGRESSIONS, columns)
         fits = sum(regression is not None for regression in columns["regression"])
         return Tally(
             {"landmarks": len(key), "clusters": len(columns["cluster"]), "regressions": fits}
         )
 
-    def finish(self, total: Tally | None) -> None:
-        write_json(self.artifact, total.counts if total else {})
+    @once_per_process
+    def load(self, group: int) -> dict[int, ClusterRegression]:
+        """Loads the regressions of a group of arms by cluster, once per process."""
+        path = self.group_path(group)
+        if not files.exists(path):
+            return {}
+        table = aligned.read_table(path).select(["cluster", "mean", "regression"])
+        return {
+            row["cluster"]: ClusterRegression(
+                row["mean"], row["regression"] and KernelRidge.from_bytes(row["regression"])
+            )
+            for row in table.to_pylist()
+        }
+
+    def regression(self, cluster: int) -> ClusterRegression | None:
+        """Loads the regression of a cluster; None if nothing of it was scored."""
+        return self.load(self.pulled.bandit.candidates.group_of(cluster)).get(cluster)
+
+    @once_per_process
+    def held_out(self) -> dict[str, np.ndarray]:
+        """Reads what is predicted of each scored example from the others of its cluster: `key`, ascending, `held_out`."""
+        paths = [info.path for info in files.find(self.path("groups"))]
+        keys, values = [np.zeros(0, np.uint64)], [np.zeros(0)]
+        for table in files.in_parallel(_read_held_out, paths):
+            keys.append(table.column("keys").combine_chunks().flatten().to_numpy())
+            values.append(table.column("held_out").combine_chunks().flatten().to_numpy())
+        order = np.argsort(np.concatenate(keys))
+        return {"key": np.concatenate(keys)[order], "held_out": np.concatenate(values)[order]}
 
 
-def regressions_path(folder: str, group: int) -> str:
-    """Where `FitWithinClusters` writes the regressions of a group of clusters."""
-    return files.join(folder, "groups", f"group-{group:05d}.parquet")
+def _read_held_out(path: str) -> pa.Table:
+    with files.open_read(path) as file:
+        return pq.read_table(file, columns=["keys", "held_out"])

@@ -4,26 +4,26 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.cache import cached, once_per_process
 from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
 from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.scoring.groups import combine_scores, standardised_weights
-from beam_quad.scoring.vectors import combine_vectors, load_vectors, write_vectors
-from beam_quad.stages.base import timing_path
-from beam_quad.stages.influence.score import InfluenceScoring, Scorer, Scoring, ScoringTask
-from beam_quad.stages.quad.blocks import load_blocks, load_passed_over, load_samples_per_pull
-from beam_quad.stages.quad.candidates import group_of, read_cluster, read_pull_keys
+from beam_quad.scoring.vectors import Vectors, combine_vectors, load_vectors, write_vectors
+from beam_quad.stages.base import Stored, timing_path
+from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage, StoredVectors
+from beam_quad.stages.quad.blocks import CountPassedOver
+from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.read.prefetch import prefetched
 
 _SCORES = pa.schema(
@@ -49,34 +49,55 @@ ROUND_SCHEMA = pa.schema(
 )
 
 
+# What is kept in memory of the scores of a round.
+_SCORED = ["cluster", "block", "example_id", "key", "tokens", "influence"]
+
+
 @dataclasses.dataclass(frozen=True)
-class Bandit:
-    """The bandit of a run, by reference: its policy, and where its arms and rounds are stored.
+class Bandit(Stored):
+    """The bandit of a run, by reference: its policy, its arms, and how they are scored.
 
     A round's scores and what was decided on them are two files: `RunRound.finish` writes both, and everything after it
     reads them.
 
     Args:
       policy: Its rules; `samples_per_pull` is read from the blocks.
-      blocks_dir: Folder of `CountBlocks` and `GatherCandidates`.
-      folder: Where the rounds go; folder of `CountPassedOver`.
+      candidates: The texts that pulls score.
+      passed_over: What is too long for the budget.
+      scoring: How the pilot scores.
+      way: How the rounds after it are to: "auto", "exact" or "two_forwards".
+      weights: Weight of each query group.
     """
 
+    kind = "rounds"
+    version = 4
+
     policy: QuadPolicy
-    blocks_dir: str
-    folder: str
+    candidates: GatherCandidates
+    passed_over: CountPassedOver
+    scoring: Scoring
+    way: str
+    weights: tuple[float, ...]
+
+    @property
+    def root(self) -> str:
+        return self.candidates.root
+
+    def pilot(self) -> list[object]:
+        """What the pilot depends on: every arm is pulled once, whatever the policy and the budget."""
+        return [self.candidates, self.scoring, self.weights, self.way]
 
     def round_path(self, number: int) -> str:
         """Where the scores of a round are stored."""
-        return files.join(self.folder, f"round-{number:02d}.parquet")
+        return self.path(f"round-{number:02d}.parquet")
 
     def decision_path(self, number: int) -> str:
         """Where it is stored what a round accepted, and what comes next."""
-        return files.join(self.folder, f"decision-{number:02d}.npz")
+        return self.path(f"decision-{number:02d}.npz")
 
     def sized_policy(self) -> QuadPolicy:
         """The policy, with the size of a pull that the corpus asked for."""
-        samples, _ = load_samples_per_pull(self.blocks_dir)
+        samples, _ = self.candidates.blocks.samples_per_pull()
         return dataclasses.replace(self.policy, samples_per_pull=samples)
 
     def decide(self, number: int) -> BanditState:
@@ -90,57 +111,79 @@ class Bandit:
             return self._decision(number - 1).pulls
         return replay(self.sized_policy(), self.blocks(), []).pulls
 
+    @once_per_process
     def state(self, num_rounds: int) -> BanditState:
         """Reads where the bandit stands after its first rounds, at least one; once per process."""
-
-        def read() -> BanditState:
-            return BanditState.joined([self._decision(number) for number in range(num_rounds)])
-
-        return cached(("state", self.folder, num_rounds), read)
+        return BanditState.joined([self._decision(number) for number in range(num_rounds)])
 
     def _decision(self, number: int) -> BanditState:
         return BanditState.from_bytes(files.read_bytes(self.decision_path(number)))
 
     def blocks(self) -> Blocks:
         """What the blocks hold that can be selected."""
-        blocks, (_, passed_over) = load_blocks(self.blocks_dir), self._passed_over()
+        blocks, (_, passed_over) = self.candidates.blocks.load(), self.passed_over.load()
         return blocks if passed_over is None else blocks.without(passed_over)
 
+    @once_per_process
     def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
-        """The scored examples that can be selected; otherwise as `all_scored`."""
+        """The scored examples that can be selected, once per process; otherwise as `all_scored`."""
         table = self.all_scored(num_rounds)
         kept = self.is_candidate(table["tokens"])
         return {name: column[kept] for name, column in table.items()}
 
     def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
         """Which scored examples are not too long to be selected, bool [n]."""
-        longest, _ = self._passed_over()
+        longest, _ = self.passed_over.load()
         return np.asarray(tokens <= longest)
-
-    def _passed_over(self) -> tuple[int, Blocks | None]:
-        return load_passed_over(self.folder)
 
     def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys.
 
         They depend on no budget in the pilot.
         """
-        names = ["cluster", "block", "example_id", "key", "tokens", "influence"]
-        rounds = [self._columns(number, names) for number in range(num_rounds)]
-        table = {name: np.concatenate([r[name] for r in rounds]) for name in names}
+        rounds = [self._columns(number) for number in range(num_rounds)]
+        table = {name: np.concatenate([r[name] for r in rounds]) for name in _SCORED}
         table["round"] = np.repeat(np.arange(num_rounds), [len(r["key"]) for r in rounds])
         order = np.argsort(table["key"], kind="stable")
         return {name: column[order] for name, column in table.items()}
 
-    def _columns(self, number: int, names: list[str]) -> dict[str, np.ndarray]:
-        path = self.round_path(number)
-        return cached(("round", path), lambda: aligned.read_columns(path, names))
+    @once_per_process
+    def _columns(self, number: int) -> dict[str, np.ndarray]:
+        return aligned.read_columns(self.round_path(number), _SCORED)
 
     def _scores(self, number: int) -> RoundScores:
-        table = self._columns(
-            number, ["cluster", "block", "example_id", "key", "tokens", "influence"]
-        )
+        table = self._columns(number)
         return pulls_of(table, self.is_candidate(table["tokens"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class CombinedVectors(Stored):
+    """The vector of all query groups combined, which the pilot's finish writes: scores are linear in it.
+
+    Args:
+      bandit: The bandit, which has the vectors of the groups, and their weights.
+      vectors: The vectors of the groups.
+    """
+
+    kind = "combined"
+
+    bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
+    vectors: StoredVectors
+
+    @property
+    def root(self) -> str:
+        return self.bandit.root
+
+    def load(self) -> Vectors:
+        """Reads the one vector."""
+        return load_vectors(files.read_bytes(self.path("combined.safetensors")))
+
+    def write(self, weights: np.ndarray) -> None:
+        """Adds the groups' vectors, each times its weight, float64 [num_groups]."""
+        vectors = self.vectors.load()
+        combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
+        with files.writing(self.path("combined.safetensors")) as file:
+            write_vectors(file, {"combined": combined})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +199,32 @@ class Pulls:
     arms: tuple[tuple[int, int, str], ...]
 
 
-@dataclasses.dataclass
-class RunRound(ScoringTask):
+@dataclasses.dataclass(frozen=True)
+class Scores(Stored):
+    """The scores of pulls, shared by all runs that score in one way.
+
+    Args:
+      bandit: A bandit that scores in this way.
+      scoring: The way.
+    """
+
+    kind = "scores"
+    version = 2
+
+    bandit: Annotated[Bandit, identity.NotCounted("others that score in this way find the scores")]
+    scoring: Scoring
+
+    @property
+    def root(self) -> str:
+        return self.bandit.root
+
+    def load(self) -> "ScoreStore":
+        """The process's view of them, up to date."""
+        return cached(("scores", self.folder), lambda: ScoreStore(self.folder)).refresh()
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRound(ScoringStage):
     """Scores what a round pulls and was not scored before; then decides what it gives, and what the next round pulls.
 
     Takes `Pulls`, writes one file of scores each, and gives counts. A pull is one batch for the scorer, so that its
@@ -165,34 +232,48 @@ class RunRound(ScoringTask):
 
     Args:
       bandit: The bandit.
-      round: Number of the round; 0 is the pilot, which pulls every arm once.
+      number: Number of the round; 0 is the pilot, which pulls every arm once.
       scoring: What scores the pulls of this round.
-      scores_dir: Where score files are shared by all runs with this scoring.
-      weights: Weight of each query group.
-      combined_path: Where the pilot writes the vector of the groups combined; None with one group.
+      combined: What the pilot writes if there are several query groups.
     """
 
+    kind = "rounds"
+
     bandit: Bandit
-    round: int
-    scoring: Scoring
-    scores_dir: str
-    weights: tuple[float, ...]
-    combined_path: str | None
+    number: int
+    scoring: Annotated[
+        Scoring, identity.NotCounted("it follows from the bandit's and from its pilot")
+    ]
+    combined: Annotated[CombinedVectors | None, identity.NotCounted("it follows from the bandit")]
+
+    @property
+    def root(self) -> str:
+        return self.bandit.root
+
+    @property
+    def folder(self) -> str:
+        """Where the rounds are stored: with the bandit, which reads them."""
+        return self.bandit.folder
 
     @property
     def name(self) -> str:
-        return f"Round{self.round}" if self.round else "Pilot"
+        return f"Round{self.number}" if self.number else "Pilot"
 
     @property
     def artifact(self) -> str:
-        return self.bandit.decision_path(self.round)
+        return self.bandit.decision_path(self.number)
 
     @property
     def clock(self) -> str:
-        return self.bandit.round_path(self.round)
+        return self.bandit.round_path(self.number)
+
+    @property
+    def scores(self) -> Scores:
+        """Where pulls are found scored, or their scores go."""
+        return Scores(self.bandit, self.scoring)
 
     def pieces(self) -> list[Pulls]:
-        store = score_store(self.scores_dir)
+        store = self.scores.load()
         missing: dict[int, list[tuple[int, int, str]]] = {}
         for cluster, block, key, group in sorted(self._pulls()):
             if key not in store:
@@ -200,9 +281,7 @@ class RunRound(ScoringTask):
         return [Pulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
 
     def do(self, piece: Pulls, model: Scorer) -> Tally:
-        path = files.join(
-            self.scores_dir, f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet"
-        )
+        path = self.scores.path(f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet")
         num_scored = 0
         halvings_before = _num_halvings(model)
         with aligned.table_writer(path, _SCORES) as writer:
@@ -222,30 +301,32 @@ class RunRound(ScoringTask):
         return Tally({"scored": num_scored, "pulls": len(piece.arms), "halvings": halvings})
 
     def finish(self, total: Tally | None) -> None:
-        store = score_store(self.scores_dir)
+        scores = self.scores
+        store = scores.load()
         tables = []
         for cluster, block, key, _ in sorted(self._pulls()):
             if key not in store:
                 raise IntegrityError(
-                    f"no scores of block {block} of cluster {cluster} in {self.scores_dir}; "
+                    f"no scores of block {block} of cluster {cluster} in {scores.folder}; "
                     "were its files deleted while the job ran?"
                 )
             tables.append(_with_arm(store[key], cluster, block))
         table = pa.concat_tables(tables) if tables else _EMPTY
-        groups = _matrix(table.column("scores"), len(self.weights) if self.round == 0 else 1)
+        num_groups = 1 if self.number else len(self.bandit.weights)
+        groups = _matrix(table.column("scores"), num_groups)
         weights = np.ones(1)
-        if self.combined_path is not None and self.round == 0:
-            weights = standardised_weights(self.weights, groups)
-            self._write_combined(weights)
+        if self.combined is not None and self.number == 0:
+            weights = standardised_weights(self.bandit.weights, groups)
+            self.combined.write(weights)
         columns = {name: table.column(name).combine_chunks() for name in _SCORES.names[1:4]}
         columns["cluster"] = table.column("cluster").combine_chunks()
         columns["block"] = table.column("block").combine_chunks()
         columns["influence"] = combine_scores(groups, weights)
         columns["group_influence"] = list(groups)
-        aligned.write_table(self.bandit.round_path(self.round), ROUND_SCHEMA, columns)
+        aligned.write_table(self.bandit.round_path(self.number), ROUND_SCHEMA, columns)
         halvings = total["halvings"] if total else 0
         files.write_once(timing_path(self.clock, "halvings"), str(halvings).encode(), replace=True)
-        decided = self.bandit.decide(self.round).of_round(self.round)
+        decided = self.bandit.decide(self.number).of_round(self.number)
         files.write_once(self.artifact, decided.to_bytes())
 
     def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[str, pa.Table, Any]]:
@@ -256,25 +337,17 @@ class RunRound(ScoringTask):
         columns = ["block", "key", "tokens", "example_id", "text"]
         # The arms come by cluster, and a cluster is read once for all of its blocks.
         for cluster, arms in itertools.groupby(piece.arms, key=lambda arm: arm[0]):
-            table = read_cluster(self.bandit.blocks_dir, cluster, columns)
+            table = self.bandit.candidates.read_cluster(cluster, columns)
             for _, block, key in arms:
                 yield key, table.filter(pc.equal(table.column("block"), block))
 
     def _pulls(self) -> list[tuple[int, int, str, int]]:
-        folder = self.bandit.blocks_dir
-        keys = read_pull_keys(folder)
+        candidates = self.bandit.candidates
+        keys = candidates.pull_keys()
         return [
-            (cluster, block, keys[cluster, block], group_of(folder, cluster))
-            for cluster, block in self.bandit.pulls(self.round)
+            (cluster, block, keys[cluster, block], candidates.group_of(cluster))
+            for cluster, block in self.bandit.pulls(self.number)
         ]
-
-    def _write_combined(self, weights: np.ndarray) -> None:
-        if self.combined_path is None or not isinstance(self.scoring, InfluenceScoring):
-            return
-        vectors = load_vectors(files.read_bytes(self.scoring.vectors_path))
-        combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
-        with files.writing(self.combined_path) as file:
-            write_vectors(file, {"combined": combined})
 
 
 class ScoreStore:
@@ -308,11 +381,6 @@ class ScoreStore:
         for a, b in run_bounds(keys):
             # Two runs at once may both have scored a pull; the first file by name speaks for it.
             self._tables.setdefault(keys[a], table.slice(a, b - a))
-
-
-def score_store(folder: str) -> ScoreStore:
-    """The process's view of a folder of scores, up to date."""
-    return cached(("scores", folder), lambda: ScoreStore(folder)).refresh()
 
 
 _EMPTY = pa.schema(

@@ -1,61 +1,120 @@
-"""Where the artifacts of a corpus lie, and what every stage reads of them."""
+"""The corpus of a run, by reference: where its artifacts are stored, and what every stage reads of them."""
 
 import dataclasses
-import json
+import functools
 import posixpath
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.cache import cached, once_per_process
+from beam_quad.artifacts.json_files import read_json
 from beam_quad.corpus import schemas
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.json_types import Shapes
 from beam_quad.corpus.plan import read_plan
 from beam_quad.corpus.splits import InputPlan
+from beam_quad.embedding import AnyEmbedderSpec
+from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 
 # In the metadata of an embeddings file the rows whose text has no vector, and in the totals how many, by piece.
 WITHOUT_EMBEDDING = "without_embedding"
+# Raised when the files of that folder change their meaning, so that those of an older version are not read.
+_VERSIONS = {"rows": 2, "embeddings": 1, "reserve": 1, "corpus": 3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """The corpus of a run, by reference.
+    """The corpus of a run.
+
+    Its rows, embeddings and set-aside texts are stored apart, each named by what it is made from: another embedder finds
+    the rows made, and another tokenizer the embeddings.
 
     Args:
+      root: The folder of all artifacts.
       plan_path: The plan: splits and schema.
-      totals_path: Counts over the corpus and the shapes of its rows, the artifact of the first stage.
-      rows_dir: Folder of the rows artifacts (keys, tokens, reasons).
-      embeddings_dir: Folder of the embeddings, or None where no stage needs them.
-      reserve_dir: Folder of the texts set aside for scoring.
-      reserve_rate: Share of the examples whose text is set aside, in (0, 1].
-      duplicates_dir: Folder of the duplicate rows by id, or None without an id column.
-      text_column: Column of the text.
-      id_column: Column of the id, or None: `shard#row`.
-      tokens_column: Column of the token counts, or None: counted by the proxy's tokenizer.
+      seen_dir: Folder of the records of `corpus.seen`.
+      layout: Hash of the splits: shards, versions and row groups.
+      columns: The columns that are read from every row.
+      tokenizer: Content of what counts tokens; None with a column of token counts.
+      embedder: What embeds, or None if no stage needs vectors.
+      embedder_fingerprint: Its content.
+      on_bad_file: What becomes of a file of which nothing can be used: "fail" or "reject".
       seed: The run's seed.
-      seen_dir: Folder of the records of `io.seen`.
-      budget: What is selected of it.
+      reserve_rate: Share of the examples whose text is set aside, in (0, 1].
+      budget: What is selected of it; None for a stage that does not ask, see `within`.
     """
 
-    plan_path: str
-    totals_path: str
-    rows_dir: str
-    embeddings_dir: str | None
-    reserve_dir: str
-    reserve_rate: float
-    duplicates_dir: str | None
-    text_column: str
-    id_column: str | None
-    tokens_column: str | None
+    root: Annotated[str, identity.NotCounted("where artifacts are stored")]
+    plan_path: Annotated[str, identity.NotCounted("the layout tells what the plan holds")]
+    seen_dir: Annotated[
+        str, identity.NotCounted("records of what was read; nothing is made from them")
+    ]
+    layout: str
+    columns: Columns
+    tokenizer: str | None
+    embedder: AnyEmbedderSpec | None
+    embedder_fingerprint: str
+    on_bad_file: str
     seed: int
-    seen_dir: str
-    budget: Budget
+    reserve_rate: float
+    budget: Budget | None = None
+
+    @functools.cached_property
+    def rows_dir(self) -> str:
+        """Folder of the rows (keys, tokens, reasons)."""
+        return self._folder("rows", self.columns, self.tokenizer)
+
+    @functools.cached_property
+    def embeddings_dir(self) -> str | None:
+        """Folder of the embeddings; None if nothing is embedded."""
+        if self.embedder is None:
+            return None
+        made_from = (self.columns, self.embedder_fingerprint, self.embedder)
+        return self._folder("embeddings", *made_from)
+
+    @functools.cached_property
+    def reserve_dir(self) -> str:
+        """Folder of the texts set aside for scoring."""
+        rows = posixpath.basename(self.rows_dir)
+        return self._folder("reserve", rows, self.seed, self.reserve_rate)
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """Folder of the plan, of the totals and of the rows with an id seen before, whatever is selected."""
+        return self._folder("corpus", self.whole())
+
+    @property
+    def totals_path(self) -> str:
+        """Counts over the corpus and the shapes of its rows: the artifact of the first stage."""
+        return files.join(self.folder, "totals.json")
+
+    @property
+    def duplicates_dir(self) -> str | None:
+        """Folder of the duplicate rows by id; None without an id column."""
+        return files.join(self.folder, "duplicates") if self.columns.id else None
+
+    def _folder(self, kind: str, *made_from: object) -> str:
+        name = identity.digest(kind, _VERSIONS[kind], *made_from)
+        return files.join(self.root, kind, name[:20])
+
+    def within(self, budget: Budget | None) -> "Corpus":
+        """The corpus for a stage that asks which examples are too long for a budget, and so depends on it."""
+        return dataclasses.replace(self, budget=budget)
+
+    def whole(self) -> "Corpus":
+        """The corpus, whatever is selected of it."""
+        return self.within(None)
+
+    def texts(self) -> "Corpus":
+        """Its texts alone: what stands for the corpus in stages that do not ask how they were embedded."""
+        return dataclasses.replace(self, embedder=None, embedder_fingerprint="", budget=None)
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""
@@ -64,10 +123,6 @@ class Corpus:
     def splits(self) -> tuple[Split, ...]:
         """All splits, by (shard, first row)."""
         return self.plan().splits
-
-    def columns(self) -> Columns:
-        """The columns that are read from every row."""
-        return Columns(text=self.text_column, id=self.id_column, tokens=self.tokens_column)
 
     def totals(self) -> dict[str, int]:
         """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and some by piece or length.
@@ -96,18 +151,19 @@ class Corpus:
         # Rows of JSON Lines are not known when planning: -1.
         return [s for s, n in rows.items() if 0 < counts.get(f"unusable/{s}", 0) >= n]
 
+    @once_per_process
     def _read(self) -> dict[str, Any]:
-        return cached(("totals", self.totals_path), lambda: read_json(self.totals_path))
+        return read_json(self.totals_path)
 
     def num_usable(self) -> int:
-        """Examples that can be selected, but for texts both duplicate and without embedding; at least 1, to divide by."""
+        """Examples that can be selected, but for texts both duplicate and without embedding."""
         without = sum(n for name, n in self.totals().items() if name.startswith(WITHOUT_EMBEDDING))
-        return max(1, self.num_distinct() - without)
+        return max(0, self.num_distinct() - without)
 
     def num_distinct(self) -> int:
-        """Examples of `distinct_rows` that are usable; at least 1, to divide by."""
+        """Examples of `distinct_rows` that are usable."""
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
-        return max(1, self.totals().get("usable", 0) - duplicates)
+        return max(0, self.totals().get("usable", 0) - duplicates)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
@@ -125,6 +181,24 @@ class Corpus:
         """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""
         return _rejecting(self.all_rows(split), self._duplicates(split), Reason.DUPLICATE_ID)
 
+    def embeddings_path(self, split: Split) -> str:
+        """Where the embeddings of a split are stored.
+
+        Raises:
+          IntegrityError: If nothing is embedded.
+        """
+        if self.embeddings_dir is None:
+            raise IntegrityError("a stage asks for embeddings of a corpus that was not embedded")
+        return piece_path(self.embeddings_dir, split)
+
+    def embeddings(self, split: Split) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the embeddings of a split by runs of rows: number of the first, and float16 [n, dim]."""
+        return aligned.read_embeddings(self.embeddings_path(split))
+
+    def some_embeddings(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Reads the embeddings of some rows of a split, int64 [n] ascending: float16 [n, dim]."""
+        return aligned.read_some_embeddings(self.embeddings_path(split), rows)
+
     def bad_shards(self) -> frozenset[str]:
         """Shards that turned out unreadable and were left out (`--on_bad_file=reject`)."""
         return frozenset(
@@ -136,7 +210,13 @@ class Corpus:
         return rows.usable & seeding.is_drawn(self.seed, "reserve", rows.keys, self.reserve_rate)
 
     def longest(self) -> int:
-        """How many tokens an example may have to be selected."""
+        """How many tokens an example may have to be selected.
+
+        Raises:
+          IntegrityError: If the stage that asks does not depend on the budget (see `within`).
+        """
+        if self.budget is None:
+            raise IntegrityError("a stage asks what is too long for a budget that it does not have")
         return self.budget.longest(self._by_length("length"), self._by_length("length_tokens"))
 
     def may_pass_over(self) -> bool:
@@ -166,13 +246,13 @@ class Corpus:
         path = piece_path(folder, split)
         return np.asarray(aligned.read_columns(path, ["row"])["row"])
 
+    @once_per_process
     def _duplicate_counts(self) -> dict:
-        path = files.join(self.duplicates_dir or "", "done.json")
-        return cached(("duplicates", path), lambda: read_json(path))
+        return read_json(files.join(self.folder, "duplicates", "done.json"))
 
     def bad_path(self, split: Split) -> str:
         """Where it is noted that the split's file is unreadable: with this snapshot, so that it is tried again."""
-        return files.join(posixpath.dirname(self.totals_path), "bad", f"{piece_name(split)}.json")
+        return files.join(self.folder, "bad", f"{piece_name(split)}.json")
 
 
 def piece_name(split: Split) -> str:
@@ -200,21 +280,6 @@ def without_embedding(embeddings_dir: str, split: Split) -> list[int]:
     """Lists the rows of a split whose text the embedder gave no finite, non-zero vector."""
     metadata = aligned.read_metadata(piece_path(embeddings_dir, split))
     return list(metadata.get(WITHOUT_EMBEDDING, ()))
-
-
-def content_name(path: str) -> str:
-    """Names an artifact by its folder and file, which tell its content, and not by where the artifacts lie."""
-    return "/".join(path.split("/")[-2:])
-
-
-def read_json(path: str) -> dict:
-    """Reads a small JSON artifact."""
-    return dict(json.loads(files.read_bytes(path)))
-
-
-def write_json(path: str, value: object) -> None:
-    """Writes a small JSON artifact once, with sorted keys."""
-    files.write_once(path, json.dumps(value, sort_keys=True, indent=1).encode())
 
 
 def hash_sample(seed: int, purpose: str, rows: aligned.Rows, rate: float) -> np.ndarray:

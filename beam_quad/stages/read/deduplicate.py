@@ -2,19 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
 from beam_quad.additive import Tally
-from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts import aligned
+from beam_quad.artifacts.json_files import write_json
 from beam_quad.columns import find_repeats
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Split
-from beam_quad.stages.base import RegroupedTask
-from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path, write_json
+from beam_quad.stages.base import RegroupedStage
+from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path
+from beam_quad.stages.read.splits import SplitStage
 
 # An element is the hashes of one split in one bucket: 256 buckets hold 10^9 ids in 28 GB, 110 MB each.
 _NUM_BUCKETS = 256
@@ -22,29 +24,25 @@ _KEYS = np.dtype([("high", "<u8"), ("low", "<u8"), ("split", "<u4"), ("row", "<u
 _DUPLICATES = pa.schema([pa.field("row", pa.int64())])
 
 
-@dataclasses.dataclass
-class FindDuplicateIds(RegroupedTask):
+@dataclasses.dataclass(frozen=True)
+class FindDuplicateIds(SplitStage, RegroupedStage):
     """Writes, for each split that has any, the rows whose id stands at an earlier (shard, row).
 
     Takes splits; what crosses the shuffle are 128-bit hashes of the ids, packed by split and bucket: that two of 10^9
     ids share one by chance has probability 10^-21. Rows of unreadable shards do not count as seen.
 
     Args:
-      corpus: Where to read and write; its `duplicates_dir` must be set.
+      corpus: The corpus, with an id column.
     """
 
-    corpus: Corpus
+    kind = "duplicates"
+    artifact_name = "done.json"
+
+    corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
 
     @property
-    def name(self) -> str:
-        return "FindDuplicateIds"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self._folder, "done.json")
-
-    @property
-    def _folder(self) -> str:
+    def folder(self) -> str:
+        """Where the rows seen before are stored: with the corpus, whose splits it names."""
         if self.corpus.duplicates_dir is None:
             raise IntegrityError("duplicates are looked for only with an id column")
         return self.corpus.duplicates_dir
@@ -84,9 +82,7 @@ class FindDuplicateIds(RegroupedTask):
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
         split: Split = self.corpus.splits()[group]
         rows = np.sort(np.concatenate([np.frombuffer(part, "<i8") for part in parts]))
-        aligned.write_table(
-            piece_path(self.corpus.duplicates_dir or "", split), _DUPLICATES, {"row": rows}
-        )
+        aligned.write_table(piece_path(self.folder, split), _DUPLICATES, {"row": rows})
         return Tally({piece_name(split): len(rows)})
 
     def finish(self, total: Tally | None) -> None:

@@ -2,34 +2,34 @@
 
 import contextlib
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.cache import cached_proxy
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
 from beam_quad.corpus.batches import RowBatch
 from beam_quad.corpus.json_types import Seen, Shapes
 from beam_quad.corpus.rows import read_rows
-from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
+from beam_quad.embedding import Embedder, load_embedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
 from beam_quad.records import Reason, Split, count_lengths
-from beam_quad.stages.base import ModelTask
+from beam_quad.stages.base import ModelStage
 from beam_quad.stages.read.corpus import (
     WITHOUT_EMBEDDING,
     Corpus,
     piece_name,
     piece_path,
-    read_json,
     without_embedding,
-    write_json,
 )
+from beam_quad.stages.read.splits import SplitStage
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
 # corpus was split.
@@ -77,52 +77,46 @@ class ReadSums:
         return cls(Tally(stored["counts"]), Shapes.from_json(stored["shapes"]))
 
 
-@dataclasses.dataclass
-class EmbedExamples(ModelTask):
+@dataclasses.dataclass(frozen=True)
+class EmbedExamples(SplitStage, ModelStage):
     """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
 
     Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, and the texts of the reserve. Only references
     and counts leave the worker.
 
     Args:
-      corpus: Where to read and write.
-      embedder: What embeds, or None where only tokens are counted.
+      corpus: Where to read and write, and what embeds.
       tokenizer: Path or hub id of the proxy's tokenizer; None with a column of token counts.
       tokenizer_revision: Its revision on the hub.
-      reject_bad_files: Whether a file of which nothing can be used is left out instead of failing the run.
     """
 
-    corpus: Corpus
-    embedder: AnyEmbedderSpec | None
-    tokenizer: str | None
-    tokenizer_revision: str | None
-    reject_bad_files: bool
+    kind = "corpus"
+    artifact_name = "totals.json"
+
+    corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
+    tokenizer: Annotated[str | None, identity.NotCounted("the corpus names its content")]
+    tokenizer_revision: Annotated[str | None, identity.NotCounted("as the tokenizer")]
 
     @property
-    def name(self) -> str:
-        return "EmbedExamples"
-
-    @property
-    def artifact(self) -> str:
-        return self.corpus.totals_path
+    def folder(self) -> str:
+        """Where the totals are stored: with the corpus, whose artifacts it makes."""
+        return self.corpus.folder
 
     @property
     def model_key(self) -> str:
-        return repr((self.embedder, self.tokenizer, self.tokenizer_revision))
+        return repr((self.corpus.embedder, self.tokenizer, self.tokenizer_revision))
 
     @property
     def device(self) -> str:
-        return self.embedder.device if self.embedder else "cpu"
+        return self.corpus.embedder.device if self.corpus.embedder else "cpu"
 
     def load(self) -> _Model:
-        embedder = load_embedder(self.embedder, cached_proxy) if self.embedder else None
-        tokenizer = None
+        spec, embedder, tokenizer = self.corpus.embedder, None, None
+        if spec is not None:
+            embedder = load_embedder(spec, cached_proxy)
         if self.tokenizer is not None:
             tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
         return _Model(embedder, tokenizer)
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
 
     def prefixes(self) -> tuple[str, ...]:
         folders = (self.corpus.rows_dir, self.corpus.embeddings_dir, self.corpus.reserve_dir)
@@ -131,7 +125,7 @@ class EmbedExamples(ModelTask):
     def paths(self, piece: Split) -> tuple[str, ...]:
         return tuple(piece_path(folder, piece) for folder in self.prefixes())
 
-    def read(self, piece: Split) -> ReadSums:
+    def statistic(self, piece: Split) -> ReadSums:
         path = piece_path(self.corpus.rows_dir, piece)
         sums = ReadSums.from_json(aligned.read_metadata(path))
         return dataclasses.replace(sums, counts=sums.counts + self._without_embedding(piece))
@@ -142,7 +136,7 @@ class EmbedExamples(ModelTask):
                 raise BadFileError(piece.path, problem)
             return self._embed(piece, model)
         except BadFileError as error:
-            if not self.reject_bad_files:
+            if self.corpus.on_bad_file != "reject":
                 raise
             return self._write_bad(piece, error)
 
@@ -176,7 +170,7 @@ class EmbedExamples(ModelTask):
                     )
                 )
             traffic.count("bytes_read", split.size_bytes)
-            batches = read_rows(split, self.corpus.columns(), batch_rows=BATCH_ROWS, seen=rows_seen)
+            batches = read_rows(split, self.corpus.columns, batch_rows=BATCH_ROWS, seen=rows_seen)
             for batch in batches:
                 first_row = batch.first_row - split.first_row
                 if embedder is not None and embeddings is not None:
@@ -194,7 +188,7 @@ class EmbedExamples(ModelTask):
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.
-                seen.record(self.corpus.seen_dir, split, self.corpus.columns().names)
+                seen.record(self.corpus.seen_dir, split, self.corpus.columns.names)
             if total["read"] and not total["usable"]:
                 total += Tally({f"unusable/{split.shard}": total["read"]})
             sums = ReadSums(total, rows_seen.shapes)
@@ -232,7 +226,9 @@ class EmbedExamples(ModelTask):
             "tokens": np.where(usable, tokens, 0),
             "reason": codes,
             "detail": [detail or None for detail in details],
-            "example_id": batch.ids if self.corpus.id_column else pa.nulls(len(codes), pa.string()),
+            "example_id": batch.ids
+            if self.corpus.columns.id
+            else pa.nulls(len(codes), pa.string()),
         }
 
     def _write_reserve(

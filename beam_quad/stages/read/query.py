@@ -3,8 +3,9 @@
 import collections
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from beam_quad import identity
 from beam_quad.additive import Tally
 from beam_quad.artifacts.cache import cached
 from beam_quad.corpus.batches import Columns
@@ -20,15 +21,19 @@ class Query:
     """A group of the query set, by reference.
 
     Args:
+      root: The folder of all artifacts.
       name: The group's name.
       weight: Relative weight of its (standardised) influence, > 0.
       plan_path: The plan of its files.
+      snapshot: Names and versions of its files.
       text_column: Column of the text.
     """
 
+    root: Annotated[str, identity.NotCounted("where artifacts are stored")]
     name: str
-    weight: float
-    plan_path: str
+    weight: Annotated[float, identity.NotCounted("it weighs scores, and the bandit has it")]
+    plan_path: Annotated[str, identity.NotCounted("the snapshot tells what the plan holds")]
+    snapshot: str
     text_column: str
 
     def plan(self) -> InputPlan:

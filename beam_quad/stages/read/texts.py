@@ -2,53 +2,58 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.records import Split
-from beam_quad.stages.base import GroupedTask
-from beam_quad.stages.read.corpus import Corpus, piece_path, write_json
+from beam_quad.stages.base import GroupedStage
+from beam_quad.stages.read.corpus import Corpus, piece_path
 from beam_quad.stages.read.embed import RESERVE_SCHEMA
 
 # Few groups, made by hash: a sum over them in order is the same however many workers there are.
 NUM_GROUPS = 8
 
 
-@dataclasses.dataclass
-class SampleTexts(GroupedTask):
+@dataclasses.dataclass(frozen=True)
+class SampleTexts(GroupedStage):
     """Draws about `num_examples` texts from the reserve by hash, and puts them in `NUM_GROUPS` files, sorted by key.
 
     Takes splits; the drawn texts cross the shuffle, packed by split and group.
 
     Args:
       corpus: The corpus.
-      folder: Where the groups and `sample.json` go.
       num_examples: How many texts are wanted.
     """
 
-    corpus: Corpus
-    folder: str
+    kind = "sample"
+    version = 3
+    artifact_name = "sample.json"
+
+    corpus: Annotated[
+        Corpus,
+        identity.CountedAs(
+            Corpus.texts,
+            "a run with another embedder shares the sample, and all that is fitted on it",
+        ),
+    ]
     num_examples: int
 
     @property
-    def name(self) -> str:
-        return "SampleTexts"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.folder, "sample.json")
+    def root(self) -> str:
+        return self.corpus.root
 
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
         corpus = self.corpus
-        # Not only what has an embedding: a run with another embedder shares this sample, and all that is fitted on it.
+        # Not only what has an embedding, which another run may have of other texts.
         rows = corpus.distinct_rows(piece)
         if not rows.usable.any():
             return
@@ -74,21 +79,13 @@ class SampleTexts(GroupedTask):
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
         table = aligned.unpack(parts).sort_by("key").combine_chunks()
         columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
-        aligned.write_table(_group_path(self.folder, group), RESERVE_SCHEMA, columns)
+        aligned.write_table(self.group_path(group), RESERVE_SCHEMA, columns)
         return Tally({"examples": table.num_rows})
 
-    def finish(self, total: Tally | None) -> None:
-        write_json(self.artifact, total.counts if total else {})
-
-
-def read_group(folder: str, group: int) -> tuple[list[str], list[str]]:
-    """Reads the ids and texts of a group; none where no text fell into it."""
-    path = _group_path(folder, group)
-    if not files.exists(path):
-        return [], []
-    table = aligned.read_table(path)
-    return table.column("example_id").to_pylist(), table.column("text").to_pylist()
-
-
-def _group_path(folder: str, group: int) -> str:
-    return files.join(folder, f"group-{group:02d}.parquet")
+    def read_group(self, group: int) -> tuple[list[str], list[str]]:
+        """Reads the ids and texts of a group; none where no text fell into it."""
+        path = self.group_path(group)
+        if not files.exists(path):
+            return [], []
+        table = aligned.read_table(path)
+        return table.column("example_id").to_pylist(), table.column("text").to_pylist()

@@ -1,16 +1,18 @@
 """Where a budget ends in rankings of the whole corpus: 16 bits a stage, each a sum over the splits."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 
-from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached
+from beam_quad import identity
+from beam_quad.artifacts import aligned
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.records import Budget, Split
 from beam_quad.selection import NUM_LEVELS, BucketAmounts, BudgetSearch, amounts_of
-from beam_quad.stages.base import Task
-from beam_quad.stages.read.corpus import Corpus, read_json, write_json
+from beam_quad.stages.base import Stage, Stored
+from beam_quad.stages.read.corpus import Corpus
 
 
 class Ranking(Protocol):
@@ -20,32 +22,87 @@ class Ranking(Protocol):
     def num_rankings(self) -> int:
         """How many rankings there are."""
 
-    def priorities(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Returns uint64 [n, num_rankings], higher first; 0 for rows that are no candidates (`Corpus.is_candidate`)."""
 
 
-@dataclasses.dataclass
-class CutBudget(Task):
+@dataclasses.dataclass(frozen=True)
+class Cut(Stored):
+    """Where a budget ends in each of some rankings, by reference.
+
+    Args:
+      corpus: The corpus.
+      ranking: The rankings.
+      budget: How much each may take.
+    """
+
+    kind = "cuts"
+
+    corpus: Corpus
+    ranking: Ranking
+    budget: Budget
+
+    @property
+    def root(self) -> str:
+        return self.corpus.root
+
+    def stages(self, what: str, num_levels: int = NUM_LEVELS) -> "list[CutBudget]":
+        """Lists the stages that find it; with fewer than all levels they bound it from below.
+
+        Args:
+          what: What is cut, in CapWords: the beginning of the stages' names.
+          num_levels: How many.
+        """
+        return [CutBudget(self, level, what) for level in range(num_levels)]
+
+    def level_path(self, level: int) -> str:
+        """Where a level's decision is stored."""
+        return self.path(f"cut-{level}.json")
+
+    def search(self, num_levels: int = NUM_LEVELS) -> BudgetSearch:
+        """Reads what the first levels decided."""
+        if num_levels == 0:
+            return BudgetSearch.start(self.ranking.num_rankings, self.budget.amount)
+        found = self._decision(num_levels - 1)
+        prefixes, above = np.array(found["prefixes"], np.uint64), np.array(found["above"], np.int64)
+        return BudgetSearch(self.budget.amount, prefixes, above, num_levels)
+
+    def floors(self, num_levels: int = NUM_LEVELS) -> np.ndarray:
+        """Reads the lowest priority that the budget reaches in each ranking, uint64 [num_rankings]."""
+        return self.search(num_levels).floors
+
+    @once_per_process
+    def _decision(self, level: int) -> dict[str, Any]:
+        return read_json(self.level_path(level))
+
+
+@dataclasses.dataclass(frozen=True)
+class CutBudget(Stage):
     """Finds, 16 bits at a time, the lowest priority that a budget reaches in each ranking: a radix selection by sums.
 
     Takes splits and gives `BucketAmounts`. Four levels decide all; of what is at or above the priority, only examples of
     that very priority end the budget.
 
     Args:
-      corpus: The corpus.
-      ranking: The rankings.
-      budget: How much each may take.
-      folder: Where the levels' decisions go.
+      cut: What is found.
       level: 0 to 3.
       what: What is cut, in CapWords: the beginning of the stage's name.
     """
 
-    corpus: Corpus
-    ranking: Ranking
-    budget: Budget
-    folder: str
+    kind = "cuts"
+
+    cut: Cut
     level: int
-    what: str
+    what: Annotated[str, identity.NotCounted("a name for people")]
+
+    @property
+    def root(self) -> str:
+        return self.cut.root
+
+    @property
+    def folder(self) -> str:
+        """Where the levels are stored: with the cut, which reads them."""
+        return self.cut.folder
 
     @property
     def name(self) -> str:
@@ -53,47 +110,19 @@ class CutBudget(Task):
 
     @property
     def artifact(self) -> str:
-        return _level_path(self.folder, self.level)
+        return self.cut.level_path(self.level)
 
     def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
+        return self.cut.corpus.splits()
 
     def do(self, piece: Split, model: Any) -> BucketAmounts:
-        rows = self.corpus.rows(piece)
-        packed = self.ranking.priorities(self.corpus, piece, rows)
-        return self._before().count(packed, amounts_of(packed, self.budget.amounts(rows.tokens)))
+        rows = self.cut.corpus.rows(piece)
+        packed = self.cut.ranking.priorities(piece, rows)
+        amounts = amounts_of(packed, self.cut.budget.amounts(rows.tokens))
+        return self.cut.search(self.level).count(packed, amounts)
 
     def finish(self, total: BucketAmounts | None) -> None:
-        search = self._before().narrowed(total or BucketAmounts.zero())
+        search = self.cut.search(self.level).narrowed(total or BucketAmounts.zero())
         write_json(
             self.artifact, {"prefixes": search.prefixes.tolist(), "above": search.above.tolist()}
         )
-
-    def _before(self) -> BudgetSearch:
-        if self.level == 0:
-            return BudgetSearch.start(self.ranking.num_rankings, self.budget.amount)
-        return load_search(self.folder, self.level - 1, self.budget)
-
-
-def load_search(folder: str, level: int, budget: Budget) -> BudgetSearch:
-    """Loads what a level of `CutBudget` decided, once per process."""
-    path = _level_path(folder, level)
-    found = cached(("cut", path), lambda: read_json(path))
-    prefixes, above = np.array(found["prefixes"], np.uint64), np.array(found["above"], np.int64)
-    return BudgetSearch(budget.amount, prefixes, above, level + 1)
-
-
-def cut_levels(
-    corpus: Corpus,
-    ranking: Ranking,
-    budget: Budget,
-    folder: str,
-    what: str,
-    levels: int = NUM_LEVELS,
-) -> list[CutBudget]:
-    """Lists the stages that cut a budget; with fewer than all levels they bound it from below."""
-    return [CutBudget(corpus, ranking, budget, folder, level, what) for level in range(levels)]
-
-
-def _level_path(folder: str, level: int) -> str:
-    return files.join(folder, f"cut-{level}.json")

@@ -5,12 +5,14 @@ import json
 import logging
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from beam_quad import identity
 from beam_quad.additive import Tally, total
 from beam_quad.artifacts import aligned, files, traffic
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
 from beam_quad.corpus.output import (
     Rejected,
@@ -27,10 +29,9 @@ from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.selection import Kept, count_rows, part_runs
-from beam_quad.stages.base import Task
-from beam_quad.stages.quad.select import Selection
-from beam_quad.stages.read.corpus import Corpus, read_json, write_json
 from beam_quad.stages.read.embed import bad_file_detail
+from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.write.ranked import Selection
 from beam_quad.stages.write.summary import Summary, about_columns
 from beam_quad.stages.write.taken import RowWeights
 
@@ -74,14 +75,15 @@ class PartSums:
         )
 
 
-@dataclasses.dataclass
-class WriteSelection(Task):
+@dataclasses.dataclass(frozen=True)
+class WriteSelection(SplitStage):
     """Writes the selected and the rejected rows of every run of splits, then what a reader needs to trust them.
 
-    Takes `Part`s and gives `PartSums`. Text goes from the input to the output on one worker; it is never shuffled.
+    Takes `Part`s and gives `PartSums`. Text goes from the input to the output on one worker; it is never shuffled. The
+    user names the folder; which configuration it belongs to is recorded there.
 
     Args:
-      corpus: The corpus.
+      corpus: The corpus, within the budget.
       selection: Says which rows are selected.
       output: The output directory.
       output_format: Format of the selected parts.
@@ -90,21 +92,20 @@ class WriteSelection(Task):
       weights: Weighs what is selected, or None for a selection without weights.
     """
 
-    corpus: Corpus
+    kind = "selection"
+    artifact_name = "COMPLETE"
+
     selection: Selection
     output: str
     output_format: str
     budget: Budget
-    summary: Summary
+    summary: Annotated[Summary, identity.NotCounted("it tells of the selection")]
     weights: RowWeights | None = None
 
     @property
-    def name(self) -> str:
-        return "WriteSelection"
-
-    @property
-    def artifact(self) -> str:
-        return files.join(self.output, "COMPLETE")
+    def folder(self) -> str:
+        """The output directory."""
+        return self.output
 
     @property
     def clock(self) -> str:
@@ -129,7 +130,7 @@ class WriteSelection(Task):
             for folder, ending in zip(self.prefixes(), formats, strict=True)
         )
 
-    def read(self, piece: Part) -> PartSums:
+    def statistic(self, piece: Part) -> PartSums:
         record = read_json(self.paths(piece)[0])
         parts = tuple(
             WrittenPart(files.join(self.output, path), sha256, num_rows, size)
@@ -236,14 +237,14 @@ class WriteSelection(Task):
                 rejected.extend(self._bad_file(split))
                 counts.append(Tally({"bad_files": int(split.first_row == 0)}))
                 continue
-            kept = self.selection.keep(self.corpus, split, rows)
+            kept = self.selection.keep(split, rows)
             rejected.extend(_rejected(split, rows, kept))
             counts.append(_counts(split, rows, kept, self.corpus.is_candidate(rows)))
             if len(kept.rows):
                 traffic.count("bytes_read", split.size_bytes)
                 weights = None
                 if self.weights is not None:
-                    weights = self.weights.of(self.corpus, split, rows)[kept.rows]
+                    weights = self.weights.of(split, rows)[kept.rows]
                     weighed.append(WeightSums.of(weights))
                 why = _provenance(split, rows, kept)
                 yield Selected(split, split.first_row + kept.rows, why, weights)

@@ -21,13 +21,14 @@ from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.targets import few_landmarks
 from beam_quad.selection.shown import clusters_to_show
 from beam_quad.stages.base import timing_path
-from beam_quad.stages.clusters.assign import load_cluster_sums
-from beam_quad.stages.clusters.centers import read_fit
+from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.distillation.distilled import FinishedDistillation
-from beam_quad.stages.influence.calibrate import calibration_path
-from beam_quad.stages.influence.query_vectors import read_groups
+from beam_quad.stages.influence.calibrate import CalibrateScoring
+from beam_quad.stages.influence.ngrams import CountNgrams
+from beam_quad.stages.influence.query_vectors import FitQueryVectors
+from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.quad.finished import FinishedBandit
-from beam_quad.stages.read.corpus import Corpus, read_json
+from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.query import Query
 
 _PACKAGES = (
@@ -54,13 +55,12 @@ class Summary:
       policy: The policy in words.
       stages: Name and clock of every stage, in order.
       query: The query groups.
-      query_dir: Folder of `FitQueryVectors`, or None.
-      texts_dir: Folder of the stage that read the query set, or None where it is not read.
-      clusters_dir: Folder of `FitCenters`, or None.
-      assignments_dir: Folder of `AssignClusters`, or None.
+      vectors: What fitted the query vectors, or None.
+      texts: What read the query set, or None if nothing did.
+      clusters: What clustered the corpus, or None.
       bandit: The bandit that has played, or None for a baseline.
-      scores_dir: Folder of `ScoreExamples`, or None.
-      calibration_dir: Folder of `CalibrateScoring`, or None.
+      scores: What scored every example, or None.
+      calibration: What compared ways to score, or None.
       distillation: Influence Distillation that is done, or None.
     """
 
@@ -74,13 +74,12 @@ class Summary:
     policy: str
     stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
-    query_dir: str | None = None
-    texts_dir: str | None = None
-    clusters_dir: str | None = None
-    assignments_dir: str | None = None
+    vectors: FitQueryVectors | None = None
+    texts: FitQueryVectors | CountNgrams | None = None
+    clusters: AssignClusters | None = None
     bandit: FinishedBandit | None = None
-    scores_dir: str | None = None
-    calibration_dir: str | None = None
+    scores: ScoreExamples | None = None
+    calibration: CalibrateScoring | None = None
     distillation: FinishedDistillation | None = None
 
     def manifest(
@@ -129,16 +128,16 @@ class Summary:
             "columns": columns,
         }
         result["shortfall"] = self._shortfall(counts)
-        if self.texts_dir is not None:
+        if self.texts is not None:
             result["query"] = {
                 name: {"used": group["documents"], "unused": group["unused"]}
-                for name, group in read_groups(self.texts_dir).items()
+                for name, group in self.texts.groups().items()
             }
         if self.bandit is not None:
             result |= self.bandit.manifest(counts)
         if self.distillation is not None:
             result |= self.distillation.manifest(counts)
-        if self.calibration_dir is not None:
+        if self.calibration is not None:
             result["scoring"] = self._calibration()
         return result
 
@@ -151,12 +150,12 @@ class Summary:
             return self.bandit.num_scored()
         if self.distillation is not None:
             return self.distillation.num_scored()
-        if self.scores_dir is not None:
-            return int(read_json(files.join(self.scores_dir, "scores.json")).get("scored", 0))
+        if self.scores is not None:
+            return int(self.scores.facts().get("scored", 0))
         return 0
 
     def _calibration(self) -> dict[str, Any]:
-        return read_json(calibration_path(self.calibration_dir)) if self.calibration_dir else {}
+        return self.calibration.read() if self.calibration else {}
 
     def _scoring(self) -> page.Scoring | None:
         found = self._calibration()
@@ -214,7 +213,7 @@ class Summary:
                 bad_files=numbers["bad_files"],
             ),
             notices=self._notices(manifest),
-            clusters=self._clusters(counts) if self.assignments_dir else None,
+            clusters=self._clusters(self.clusters, counts) if self.clusters else None,
             arms=self.bandit.arms() if self.bandit else None,
             rounds=self.bandit.rounds({t.name: t.seconds for t in timings})
             if self.bandit
@@ -251,8 +250,8 @@ class Summary:
         notices += [page.Notice(line, level="note") for line in about_columns(manifest["columns"])]
         if words := few_landmarks(manifest):
             notices.append(page.Notice(words, level="note"))
-        if self.clusters_dir is not None:
-            fit = read_fit(self.clusters_dir)
+        if self.clusters is not None:
+            fit = self.clusters.centers.report()
             for name, words in (
                 ("empty_dropped", "centers attracted no example and were dropped"),
                 ("resplit", "clusters were too large and were split again by k-means"),
@@ -270,8 +269,8 @@ class Summary:
             )
         return tuple(notices)
 
-    def _clusters(self, counts: Tally) -> tuple[page.Cluster, ...]:
-        sums = load_cluster_sums(self.assignments_dir or "")
+    def _clusters(self, clusters: AssignClusters, counts: Tally) -> tuple[page.Cluster, ...]:
+        sums = clusters.sums()
         selected = np.array(
             [
                 (counts[f"cluster/{c}/documents"], counts[f"cluster/{c}/tokens"])
@@ -302,9 +301,9 @@ class Summary:
         )
 
     def _query_groups(self) -> tuple[page.QueryGroup, ...] | None:
-        if self.query_dir is None:
+        if self.vectors is None:
             return None
-        counts = read_groups(self.query_dir)
+        counts = self.vectors.groups()
         halves = self._calibration().get("halves", {})
         if self.distillation is not None:
             halves = self.distillation.halves()

@@ -7,23 +7,23 @@ import numpy as np
 
 from beam_quad import archives
 from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
 from beam_quad.distillation import TakenSums
 from beam_quad.errors import UsageError
 from beam_quad.records import Split
-from beam_quad.stages.base import Task
-from beam_quad.stages.quad.select import Weighable
-from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.write.ranked import Weighable
 
 
 class RowWeights(Protocol):
     """Weighs the rows of a split."""
 
-    def of(self, corpus: Corpus, split: Split, rows: aligned.Rows) -> np.ndarray:
+    def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Returns float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
 
 
-@dataclasses.dataclass
-class SumTaken(Task):
+@dataclasses.dataclass(frozen=True)
+class SumTaken(SplitStage):
     """Sums the influence of what was taken, exactly, target by target.
 
     Takes splits and gives `TakenSums`.
@@ -31,26 +31,15 @@ class SumTaken(Task):
     Args:
       corpus: The corpus.
       selection: What was taken.
-      folder: Where `taken.npz` goes.
     """
 
-    corpus: Corpus
+    kind = "taken"
+    artifact_name = "taken.npz"
+
     selection: Weighable
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return "SumTaken"
-
-    @property
-    def artifact(self) -> str:
-        return taken_path(self.folder)
-
-    def pieces(self) -> tuple[Split, ...]:
-        return self.corpus.splits()
 
     def do(self, piece: Split, model: Any) -> TakenSums:
-        influence, takers, _ = examples_of(self.corpus, self.selection, piece)
+        influence, takers, _ = self.examples(piece, self.corpus.rows(piece))
         return TakenSums.of(influence, takers)
 
     def finish(self, total: TakenSums | None) -> None:
@@ -58,16 +47,16 @@ class SumTaken(Task):
             raise UsageError("nothing was selected, so that there is nothing to weigh")
         files.write_once(self.artifact, archives.dump(**dataclasses.asdict(total)))
 
+    @once_per_process
+    def load(self) -> TakenSums:
+        """Loads the sums, once per process."""
+        found = archives.parse(files.read_bytes(self.artifact))
+        return TakenSums(**(found | {"num_examples": int(found["num_examples"])}))
 
-def examples_of(
-    corpus: Corpus, selection: Weighable, split: Split, rows: aligned.Rows | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Influence and takers of the rows that could have been taken, and which these are."""
-    taken = selection.taken(corpus, split, rows or corpus.rows(split))
-    at = taken.is_example
-    return taken.influence[at], taken.takers[at], at
-
-
-def taken_path(folder: str) -> str:
-    """Where `SumTaken` writes."""
-    return files.join(folder, "taken.npz")
+    def examples(
+        self, split: Split, rows: aligned.Rows
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Influence and takers of the rows that could have been taken, and which these are."""
+        taken = self.selection.taken(split, rows)
+        at = taken.is_example
+        return taken.influence[at], taken.takers[at], at

@@ -26,9 +26,5 @@ class LengthScoring:
     def device(self) -> str:
         return "cpu"
 
-    @property
-    def key(self) -> str:
-        return "length"
-
     def load(self) -> LengthScorer:
         return LengthScorer()

@@ -1,0 +1,110 @@
+"""What a value is, apart from where it is stored: a stable form, from which the names of artifacts are made.
+
+Artifacts are named by what they are made from. Every field of what makes them counts, unless it is marked here with the
+reason why it does not: a field that nobody thought of makes a new name, and never finds the files of another value.
+"""
+
+import dataclasses
+import enum
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from beam_quad import seeding
+
+
+@dataclasses.dataclass(frozen=True)
+class NotCounted:
+    """Marks a dataclass field that no identity depends on: `Annotated[str, NotCounted("where artifacts are stored")]`.
+
+    Attributes:
+      why: The reason: it says where something is stored or how fast it is made, or other fields imply it.
+    """
+
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedAs:
+    """Marks a dataclass field of which only a part counts.
+
+    Attributes:
+      form: Returns the part that counts.
+      why: The reason why the rest does not.
+    """
+
+    form: Callable[[Any], object]
+    why: str
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A value that names itself."""
+
+    def identity(self) -> object:
+        """Returns what stands for the value in `form`: strings, numbers, None, and lists of these."""
+
+
+def mark_of(field: "dataclasses.Field[Any]") -> NotCounted | CountedAs | None:
+    """Returns the mark of a field; None if it counts as it is."""
+    marks = getattr(field.type, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, NotCounted | CountedAs)), None)
+
+
+def digest(*values: object) -> str:
+    """Hashes the stable forms of values to 32 hexadecimal digits.
+
+    Raises:
+      TypeError: If a value has none.
+    """
+    return seeding.digest(json.dumps(form(values), sort_keys=True))
+
+
+def form(value: object) -> object:
+    """Turns a value into strings, numbers, None and lists: equal for values that mean the same, in any process.
+
+    A dataclass is its name, its `version` and its fields.
+
+    Raises:
+      TypeError: If the value, or a part of it, has no such form; the message names the field.
+    """
+    if isinstance(value, enum.Enum):
+        return [type(value).__qualname__, value.name]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Identified):
+        return value.identity()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        version = getattr(value, "version", 1)
+        return [type(value).__qualname__, version, fields_form(value)]
+    if isinstance(value, tuple | list):
+        return [form(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return [[key, form(value[key])] for key in sorted(value)]
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no stable form")
+
+
+def fields_form(value: Any) -> list[object]:
+    """Lists name and stable form of each field of a dataclass that counts.
+
+    Raises:
+      TypeError: If a field has no stable form; the message names it.
+    """
+    forms: list[object] = []
+    for field in dataclasses.fields(value):
+        mark = mark_of(field)
+        if isinstance(mark, NotCounted):
+            continue
+        part = getattr(value, field.name)
+        if isinstance(mark, CountedAs):
+            part = mark.form(part)
+        try:
+            forms.append([field.name, form(part)])
+        except TypeError as error:
+            raise TypeError(f"{type(value).__name__}.{field.name}: {error}") from error
+    return forms
+
+
+def device_kind(device: str) -> str:
+    """Names the kind of a torch device: "cuda" of "cuda:1"."""
+    return device.split(":")[0]

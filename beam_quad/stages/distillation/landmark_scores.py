@@ -1,0 +1,48 @@
+"""The scores of the landmarks, however they were made."""
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned
+from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS, LandmarkStage
+
+_SCORES = pa.list_(pa.float64())
+
+
+class LandmarkScores(LandmarkStage):
+    """A stage that writes the scores of each group of landmarks: `LANDMARK_COLUMNS`, `scores` and `halves`.
+
+    `scores` has a number for each target. A landmark that predicts no token, or whose score is not finite, has no row.
+    Those of group 0 have scores under the halves of each target's texts too.
+    """
+
+    artifact_name = "scores.json"
+
+    def statistic(self, piece: int) -> Tally:
+        return Tally({"scored": self.read(piece).num_rows})
+
+    def read(self, group: int) -> pa.Table:
+        """Reads the scores of a group."""
+        return aligned.read_table(self.group_path(group))
+
+    def write(
+        self, group: int, landmarks: pa.Table, scores: np.ndarray, halves: np.ndarray | None
+    ) -> Tally:
+        """Writes the scores of a group, without the landmarks that have none.
+
+        Args:
+          group: Its number.
+          landmarks: `LANDMARK_COLUMNS` of n landmarks.
+          scores: Float64 [n, num_targets]; nan where there is none.
+          halves: The same for the halves' vectors, or None.
+        """
+        finite = np.isfinite(scores).all(axis=1)
+        table = landmarks.select(LANDMARK_COLUMNS)
+        table = table.append_column("scores", pa.array(list(scores), _SCORES))
+        under_halves = [None] * len(scores) if halves is None else list(halves)
+        table = table.append_column("halves", pa.array(under_halves, _SCORES))
+        table = table.filter(pa.array(finite))
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        aligned.write_table(self.group_path(group), table.schema, columns)
+        return Tally({"scored": table.num_rows})

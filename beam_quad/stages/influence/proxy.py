@@ -1,0 +1,79 @@
+"""The proxy model of a run, and stages that pass texts through it."""
+
+import abc
+import dataclasses
+
+from beam_quad import identity
+from beam_quad.artifacts.cache import cached_proxy, proxy_key
+from beam_quad.gradients.proxy import Proxy, ProxySpec
+from beam_quad.gradients.tracked import Block, find_blocks
+from beam_quad.stages.base import ModelStage
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxyModel:
+    """The proxy model.
+
+    Args:
+      spec: Which model, and how it is run.
+      fingerprint: Its content.
+    """
+
+    spec: ProxySpec
+    fingerprint: str
+
+    @property
+    def key(self) -> str:
+        """Names it among the models of a process."""
+        return proxy_key(self.spec, self.fingerprint)
+
+    @property
+    def device(self) -> str:
+        """Its torch device."""
+        return self.spec.device
+
+    def load(self) -> Proxy:
+        """Loads it, once per process."""
+        return cached_proxy(self.spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackedProxy:
+    """The proxy model and the layers whose gradients are used.
+
+    Args:
+      proxy: The proxy model.
+      layers: The layers, as `gradients.tracked.find_blocks` takes them.
+    """
+
+    proxy: ProxyModel
+    layers: str
+
+    @property
+    def key(self) -> str:
+        """Names model and layers by content."""
+        return identity.digest(self)
+
+    def blocks(self, proxy: Proxy) -> tuple[Block, ...]:
+        """The tracked blocks of the loaded model."""
+        return find_blocks(proxy.model, self.layers)
+
+
+class ProxyStage(ModelStage):
+    """A stage that passes texts through the proxy model."""
+
+    @property
+    @abc.abstractmethod
+    def proxy(self) -> ProxyModel:
+        """The model."""
+
+    @property
+    def model_key(self) -> str:
+        return self.proxy.key
+
+    @property
+    def device(self) -> str:
+        return self.proxy.device
+
+    def load(self) -> Proxy:
+        return self.proxy.load()

@@ -1,0 +1,118 @@
+"""What a selection is, and the selection by one ranking of the corpus, which is a baseline's."""
+
+import dataclasses
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from beam_quad.artifacts import aligned
+from beam_quad.records import Split
+from beam_quad.selection import Kept, Taken, even_ranks, keep_ranked, rank_usable
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.influence.score import Preference
+from beam_quad.stages.quad.blocks import CountPassedOver
+from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.write.budget import Cut
+
+
+class Selection(Protocol):
+    """Says which rows of a split are selected; everything that it needs is read by path."""
+
+    def keep(self, split: Split, rows: aligned.Rows) -> Kept:
+        """Selects rows of one split."""
+
+
+@runtime_checkable
+class Weighable(Selection, Protocol):
+    """A selection that knows, or estimates, the influence of every example."""
+
+    def taken(self, split: Split, rows: aligned.Rows) -> Taken:
+        """Finds what is taken of a split, and what everything in it is worth."""
+
+
+P = TypeVar("P", bound=Preference, covariant=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preferred(Generic[P]):
+    """The corpus ranked by a preference, for `Cut`.
+
+    Args:
+      corpus: The corpus, within the budget.
+      preference: The ranking.
+    """
+
+    corpus: Corpus
+    preference: P
+
+    @property
+    def num_rankings(self) -> int:
+        return 1
+
+    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return self.packed(split, rows)[0][:, None]
+
+    def packed(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Packs the ranking of a split.
+
+        Returns:
+          Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
+        """
+        ranks = self.preference.rank(split, rows)
+        is_candidate = self.corpus.is_candidate(rows)
+        return rank_usable(ranks, rows.usable, is_candidate, rows.keys, self.corpus.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedSelection:
+    """The examples that a baseline ranks highest.
+
+    Args:
+      ranking: The ranking.
+      cut: Where the budget ends in it.
+      clusters: The clusters, or None if nothing was clustered.
+    """
+
+    ranking: Preferred[Preference]
+    cut: Cut
+    clusters: AssignClusters | None
+
+    def keep(self, split: Split, rows: aligned.Rows) -> Kept:
+        packed, unscorable = self.ranking.packed(split, rows)
+        clusters = None
+        if self.clusters is not None:
+            clusters, _ = self.clusters.read(split)
+        influence = self.ranking.preference.influence(split)
+        return keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
+
+    def taken(self, split: Split, rows: aligned.Rows) -> Taken:
+        """As `Weighable`, where the ranking is one by influence."""
+        influence = self.ranking.preference.influence(split)
+        if influence is None:
+            raise ValueError(f"{self.ranking.preference} knows no influence to weigh by")
+        kept = self.keep(split, rows)
+        return Taken.by_one_target(influence, kept, self.ranking.corpus.is_candidate(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class EqualClusters:
+    """The same tokens from every cluster, as far as it has them: diversity alone.
+
+    Args:
+      clusters: The clusters.
+      passed_over: What they hold that is too long to be selected.
+    """
+
+    clusters: AssignClusters
+    passed_over: CountPassedOver
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        clusters, _ = self.clusters.read(split)
+        tokens = self.clusters.sums().tokens
+        _, passed_over = self.passed_over.load()
+        if passed_over is not None:
+            tokens = tokens - passed_over.tokens
+        return even_ranks(self.clusters.corpus.seed, rows.keys, clusters, tokens)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None
