@@ -46,14 +46,6 @@ class Tally:
     def __getitem__(self, name: str) -> int:
         return self.counts.get(name, 0)
 
-    def under(self, prefix: str) -> dict[str, int]:
-        """Gives the counts whose names start with a prefix, by the rest of the name, sorted."""
-        return {
-            name.removeprefix(prefix): count
-            for name, count in sorted(self.counts.items())
-            if name.startswith(prefix)
-        }
-
 
 @dataclasses.dataclass(frozen=True)
 class ByName(Generic[A]):

@@ -1,6 +1,6 @@
 """What is selected: rankings, where a budget ends in them, and the rows that are kept and why. NumPy only."""
 
-from beam_quad.selection.accounts import count_rows, source_of
+from beam_quad.selection.accounts import Amount, RowCounts, SourceCounts, count_rows, source_of
 from beam_quad.selection.allocation import (
     Contenders,
     RoundRobin,
@@ -41,12 +41,15 @@ from beam_quad.selection.ranking import (
 __all__ = [
     "MAX_DRAW",
     "NUM_LEVELS",
+    "Amount",
     "BucketAmounts",
     "BudgetSearch",
     "Contenders",
     "CutExamples",
     "Kept",
     "RoundRobin",
+    "RowCounts",
+    "SourceCounts",
     "Taken",
     "allocate",
     "amounts_of",

@@ -1,12 +1,13 @@
 """What becomes of the rows of a split, counted: read, selected, not selected and rejected, by source, cluster and target."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from beam_quad.additive import Tally
+from beam_quad.additive import ByName, Tally, add_fields
 from beam_quad.records import Reason
 from beam_quad.selection.kept import Kept
 
@@ -21,6 +22,103 @@ def source_of(shard: str) -> str:
     return re.sub(r"[-_]?\d[\d_-]*(of[-_]?\d+)?$", "", stem) or stem
 
 
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """Documents and their tokens. An additive statistic."""
+
+    documents: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return add_fields(self, other)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceCounts:
+    """What became of the rows of a source. An additive statistic.
+
+    Attributes:
+      documents: Rows that are not rejected.
+      tokens: Tokens of the rows that were usable when they were read.
+      rejected: Rows that are rejected.
+      selected: What is selected.
+    """
+
+    documents: int
+    tokens: int
+    rejected: int
+    selected: Amount
+
+    def __add__(self, other: "SourceCounts") -> "SourceCounts":
+        return add_fields(self, other)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowCounts:
+    """What became of rows. An additive statistic.
+
+    Attributes:
+      read: Rows that were read.
+      rejected: Rows that are rejected.
+      not_selected: Rows that are neither.
+      selected: What is selected.
+      usable_tokens: Tokens of the rows that were usable when they were read.
+      passed_over: What is usable but too long for the budget.
+      bad_files: Files of which nothing could be used.
+      reasons: Rejected rows by reason.
+      sources: By the part of the input that they belong to.
+      clusters: What is selected, by cluster id.
+      targets: What is selected, by target.
+    """
+
+    read: int = 0
+    rejected: int = 0
+    not_selected: int = 0
+    selected: Amount = Amount()
+    usable_tokens: int = 0
+    passed_over: Amount = Amount()
+    bad_files: int = 0
+    reasons: Tally = dataclasses.field(default_factory=Tally)
+    sources: ByName[SourceCounts] = dataclasses.field(default_factory=ByName)
+    clusters: ByName[Amount] = dataclasses.field(default_factory=ByName)
+    targets: ByName[Amount] = dataclasses.field(default_factory=ByName)
+
+    def __add__(self, other: "RowCounts") -> "RowCounts":
+        return add_fields(self, other)
+
+    def of_cluster(self, cluster: int) -> Amount:
+        """What is selected of a cluster."""
+        return self.clusters.named.get(str(cluster), Amount())
+
+    def of_target(self, target: str) -> Amount:
+        """What is selected for a target."""
+        return self.targets.named.get(target, Amount())
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "RowCounts":
+        """Reads what `records.as_json` gave of one."""
+        sources = {
+            name: SourceCounts(**{**own, "selected": Amount(**own["selected"])})
+            for name, own in stored["sources"]["named"].items()
+        }
+        return cls(
+            **{name: stored[name] for name in _NUMBERS},
+            selected=Amount(**stored["selected"]),
+            passed_over=Amount(**stored["passed_over"]),
+            reasons=Tally(stored["reasons"]["counts"]),
+            sources=ByName(sources),
+            clusters=_amounts(stored["clusters"]),
+            targets=_amounts(stored["targets"]),
+        )
+
+
+_NUMBERS = ("read", "rejected", "not_selected", "usable_tokens", "bad_files")
+
+
+def _amounts(stored: Mapping[str, Any]) -> ByName[Amount]:
+    return ByName({name: Amount(**own) for name, own in stored["named"].items()})
+
+
 def count_rows(
     shard: str,
     is_usable: Array,
@@ -28,7 +126,7 @@ def count_rows(
     tokens: Array,
     reasons: Mapping[str, int],
     kept: Kept,
-) -> Tally:
+) -> RowCounts:
     """Counts the rows of a split.
 
     Args:
@@ -38,50 +136,43 @@ def count_rows(
       tokens: Tokens of each row, int64 [n].
       reasons: How many of the others were rejected for what.
       kept: The rows that are selected.
-
-    Returns:
-      `read`, `rejected`, `selected`, `not_selected`, `passed_over` (usable but no candidates), `tokens_read`, `tokens_selected` and
-      `tokens_passed_over`; `source/NAME/` with `documents`,
-      `tokens`, `rejected`, `selected_documents` and `selected_tokens`; `rejected/REASON`; and of what is selected
-      `target/NAME/` and `cluster/ID/` with `documents` and `tokens`.
     """
-    passed_over = is_usable & ~is_candidate
     left = is_usable.copy()
     left[kept.unscorable] = False
-    num_read, num_rejected = len(is_usable), int((~left).sum())
+    num_rejected = int((~left).sum())
     # Counted from what is neither taken nor rejected, so that a row that is both, or none, shows in the sum.
     left[kept.rows] = False
-    num_selected = len(kept.rows)
-    selected = tokens[kept.rows]
-    source = f"source/{source_of(shard)}"
+    selected = _amount(tokens, kept.rows)
     usable_tokens = int(tokens[is_usable].sum())
-    counts = {
-        "read": num_read,
-        "rejected": num_rejected,
-        "selected": num_selected,
-        "not_selected": int(left.sum()),
-        "tokens_read": usable_tokens,
-        "tokens_selected": int(selected.sum()),
-        "passed_over": int(passed_over.sum()),
-        "tokens_passed_over": int(tokens[passed_over].sum()),
-        f"{source}/documents": num_read - num_rejected,
-        f"{source}/tokens": usable_tokens,
-        f"{source}/rejected": num_rejected,
-        f"{source}/selected_documents": num_selected,
-        f"{source}/selected_tokens": int(selected.sum()),
-    }
-    for reason, count in reasons.items():
-        counts[f"rejected/{reason}"] = count
-    if len(kept.unscorable):
-        counts[f"rejected/{Reason.NOT_FINITE}"] = len(kept.unscorable)
-    for target in sorted(set(kept.target or ())):
-        own = np.array([name == target for name in kept.target or ()])
-        counts[f"target/{target}/documents"] = int(own.sum())
-        counts[f"target/{target}/tokens"] = int(selected[own].sum())
+    not_finite = {str(Reason.NOT_FINITE): len(kept.unscorable)} if len(kept.unscorable) else {}
+    source = SourceCounts(len(is_usable) - num_rejected, usable_tokens, num_rejected, selected)
+    return RowCounts(
+        read=len(is_usable),
+        rejected=num_rejected,
+        not_selected=int(left.sum()),
+        selected=selected,
+        usable_tokens=usable_tokens,
+        passed_over=_amount(tokens, np.flatnonzero(is_usable & ~is_candidate)),
+        reasons=Tally(dict(reasons)) + Tally(not_finite),
+        sources=ByName({source_of(shard): source}),
+        clusters=_by_cluster(tokens, kept),
+        targets=_by_target(tokens, kept),
+    )
+
+
+def _amount(tokens: Array, rows: Array) -> Amount:
+    return Amount(len(rows), int(tokens[rows].sum()))
+
+
+def _by_cluster(tokens: Array, kept: Kept) -> ByName[Amount]:
     clustered = kept.cluster >= 0
+    rows = kept.rows[clustered]
     clusters, at = np.unique(kept.cluster[clustered], return_inverse=True)
-    documents, sums = np.bincount(at), np.bincount(at, weights=selected[clustered])
-    for cluster, count, weight in zip(clusters, documents, sums, strict=True):
-        counts[f"cluster/{cluster}/documents"] = int(count)
-        counts[f"cluster/{cluster}/tokens"] = int(weight)
-    return Tally(counts)
+    documents, sums = np.bincount(at), np.bincount(at, weights=tokens[rows])
+    amounts = zip(clusters.tolist(), documents.tolist(), sums.tolist(), strict=True)
+    return ByName({str(cluster): Amount(number, int(total)) for cluster, number, total in amounts})
+
+
+def _by_target(tokens: Array, kept: Kept) -> ByName[Amount]:
+    targets = np.array(kept.target or ())
+    return ByName({str(t): _amount(tokens, kept.rows[targets == t]) for t in np.unique(targets)})

@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 
-from beam_quad.selection import Kept, count_rows, source_of
+from beam_quad.additive import ByName, Tally
+from beam_quad.records import as_json
+from beam_quad.selection import Amount, Kept, RowCounts, SourceCounts, count_rows, source_of
 
 
 @pytest.mark.parametrize(
@@ -40,45 +44,38 @@ CANDIDATES = np.array([True, True, False, True, True, False])
 def test_every_row_is_selected_not_selected_or_rejected_and_tokens_are_those_of_its_own():
     kept = kept_of([0, 3], cluster=[5, 5], unscorable=[4])
     counts = count_rows("wiki/a.parquet", USABLE, CANDIDATES, TOKENS, {"empty_text": 1}, kept)
-    assert counts.counts == {
-        "read": 6,
-        "rejected": 2,
-        "selected": 2,
-        "not_selected": 2,
-        "tokens_read": 150,
-        "tokens_selected": 40,
-        "passed_over": 1,
-        "tokens_passed_over": 50,
-        "rejected/empty_text": 1,
-        "rejected/not_finite": 1,
-        "source/wiki/documents": 4,
-        "source/wiki/tokens": 150,
-        "source/wiki/rejected": 2,
-        "source/wiki/selected_documents": 2,
-        "source/wiki/selected_tokens": 40,
-        "cluster/5/documents": 2,
-        "cluster/5/tokens": 40,
-    }
+    source = SourceCounts(documents=4, tokens=150, rejected=2, selected=Amount(2, 40))
+    assert counts == RowCounts(
+        read=6,
+        rejected=2,
+        not_selected=2,
+        selected=Amount(2, 40),
+        usable_tokens=150,
+        passed_over=Amount(1, 50),
+        reasons=Tally({"empty_text": 1, "not_finite": 1}),
+        sources=ByName({"wiki": source}),
+        clusters=ByName({"5": Amount(2, 40)}),
+    )
+
+
+def test_counts_come_back_from_json():
+    kept = kept_of([0, 3], cluster=[5, -1], unscorable=[4], target=["law", "code"])
+    counts = count_rows("wiki/a.parquet", USABLE, CANDIDATES, TOKENS, {"empty_text": 1}, kept)
+    assert RowCounts.from_json(json.loads(json.dumps(as_json(counts)))) == counts
 
 
 def test_a_row_that_is_selected_and_rejected_both_shows_in_the_sum():
     counts = count_rows(
         "a.parquet", USABLE, CANDIDATES, TOKENS, {"empty_text": 1}, kept_of([2, 4], [0, 0], [4])
     )
-    accounted = counts["selected"] + counts["not_selected"] + counts["rejected"]
-    assert accounted == counts["read"] + 2
+    accounted = counts.selected.documents + counts.not_selected + counts.rejected
+    assert accounted == counts.read + 2
 
 
 def test_what_is_selected_is_counted_by_cluster_and_by_target():
     kept = kept_of([0, 1, 4, 5], cluster=[7, 3, 7, -1], target=["law", "code", "law", "law"])
-    counts = count_rows("a.parquet", USABLE, CANDIDATES, TOKENS, {}, kept).counts
-    assert {name: count for name, count in counts.items() if name.startswith(("clus", "targ"))} == {
-        "cluster/3/documents": 1,
-        "cluster/3/tokens": 20,
-        "cluster/7/documents": 2,
-        "cluster/7/tokens": 50,
-        "target/code/documents": 1,
-        "target/code/tokens": 20,
-        "target/law/documents": 3,
-        "target/law/tokens": 100,
-    }
+    counts = count_rows("a.parquet", USABLE, CANDIDATES, TOKENS, {}, kept)
+    assert counts.clusters == ByName({"3": Amount(1, 20), "7": Amount(2, 50)})
+    assert counts.targets == ByName({"code": Amount(1, 20), "law": Amount(3, 100)})
+    assert counts.of_cluster(3) == Amount(1, 20)
+    assert counts.of_target("art") == Amount()

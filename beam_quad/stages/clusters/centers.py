@@ -19,7 +19,6 @@ from beam_quad.clustering import (
 from beam_quad.errors import UsageError
 from beam_quad.records import Reason, Split, as_json
 from beam_quad.stages.read.corpus import (
-    WITHOUT_EMBEDDING,
     Corpus,
     hash_sample,
     piece_path,
@@ -87,15 +86,11 @@ class FitCenters(SplitStage):
 
     def _why_none(self) -> str:
         totals = self.corpus.totals()
-        rejected = sorted(
-            f"{count} {name.partition('/')[2]}"
-            for name, count in totals.items()
-            if name.startswith("rejected/")
-        )
-        without = sum(n for name, n in totals.items() if name.startswith(WITHOUT_EMBEDDING))
+        without = sum(totals.without_embedding.counts.values())
+        rejected = sorted(f"{count} {reason}" for reason, count in totals.rejected.counts.items())
         reasons = [*rejected, *([f"{without} {Reason.NO_EMBEDDING}"] if without else [])]
         return (
-            f"{totals.get('read', 0)} rows were read and all rejected ({', '.join(reasons) or 'unreadable files'}); "
+            f"{totals.read} rows were read and all rejected ({', '.join(reasons) or 'unreadable files'}); "
             "check --input, --text_column, --tokens_column, and the models' tokenizers"
         )
 

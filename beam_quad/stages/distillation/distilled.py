@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from beam_quad.additive import Tally
 from beam_quad.report import comparison
 from beam_quad.report import data as page
+from beam_quad.selection import RowCounts
 from beam_quad.selection.shown import highest
 from beam_quad.stages.distillation.allocate import DistilledSelection
 from beam_quad.stages.distillation.fit_propagation import FitPropagation, ScoredLandmarks
@@ -43,11 +43,11 @@ class FinishedDistillation:
         """How many examples were scored themselves: the landmarks."""
         return len(self._landmarks().keys)
 
-    def manifest(self, counts: Tally) -> dict[str, Any]:
+    def manifest(self, counts: RowCounts) -> dict[str, Any]:
         """Makes its part of the manifest.
 
         Args:
-          counts: What was written, by name; of it, what each target took.
+          counts: What became of the rows; of it, what each target took.
         """
         found = self.propagation.facts()
         drawn = self.propagation.landmarks.num_landmarks()
@@ -66,7 +66,7 @@ class FinishedDistillation:
             **second,
         }
 
-    def targets(self, counts: Tally) -> tuple[page.Target, ...]:
+    def targets(self, counts: RowCounts) -> tuple[page.Target, ...]:
         """Tells of every target what it took, and what the landmarks say that it is worth."""
         landmarks = self._landmarks()
         agreement = self.propagation.facts()["held_out_rank_correlation"]
@@ -81,8 +81,8 @@ class FinishedDistillation:
         return tuple(
             page.Target(
                 name=name,
-                selected_documents=counts[f"target/{name}/documents"],
-                selected_tokens=counts[f"target/{name}/tokens"],
+                selected_documents=counts.of_target(name).documents,
+                selected_tokens=counts.of_target(name).tokens,
                 influence=landmarks.influence[:, number],
                 tokens=landmarks.tokens,
                 held_out=landmarks.held_out[:, number],

@@ -4,9 +4,8 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
-from beam_quad.additive import Tally
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
@@ -14,6 +13,26 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.scoring import CovarianceSum, covariance_sums
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage, TrackedProxy
 from beam_quad.stages.read.texts import NUM_GROUPS, SampleTexts
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What a pass over texts met. An additive statistic.
+
+    Attributes:
+      examples: How many texts.
+      inputs: Names of the inputs of tracked modules, each by the first module that is given it.
+    """
+
+    examples: int
+    inputs: frozenset[str]
+
+    def __add__(self, other: "Fitted") -> "Fitted":
+        return Fitted(self.examples + other.examples, self.inputs | other.inputs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Turns it into what `json.dumps` takes."""
+        return {"examples": self.examples, "inputs": sorted(self.inputs)}
 
 
 class FitStage(ProxyStage):
@@ -30,9 +49,6 @@ class FitStage(ProxyStage):
 
     def paths(self, piece: int) -> tuple[str, ...]:
         return (self.group_path(piece, "done"),)
-
-    def statistic(self, piece: int) -> Tally:
-        return Tally(read_json(self.paths(piece)[0]))
 
     def part_path(self, name: str, group: int) -> str:
         """Where a group of texts leaves its part of the sum for an input of tracked modules."""
@@ -72,23 +88,26 @@ class SumCovariances(FitStage):
     def proxy(self) -> ProxyModel:
         return self.tracked.proxy
 
-    def do(self, piece: int, model: Proxy) -> Tally:
+    def do(self, piece: int, model: Proxy) -> Fitted:
         ids, texts = self.sample.read_group(piece)
         blocks = self.tracked.blocks(model)
         sums = covariance_sums(model, blocks, ids, texts, self.seed, self.labels)
         for name, part in sums.items():
             files.write_once(self.part_path(name, piece), part.save())
-        counts = {f"input/{name}": 1 for name in sums} | {"examples": len(texts)}
-        write_json(self.paths(piece)[0], counts)
-        return Tally(counts)
+        fitted = Fitted(len(texts), frozenset(sums))
+        write_json(self.paths(piece)[0], fitted.as_json())
+        return fitted
 
-    def finish(self, total: Tally) -> None:
-        if not total["examples"]:
+    def statistic(self, piece: int) -> Fitted:
+        found = read_json(self.paths(piece)[0])
+        return Fitted(found["examples"], frozenset(found["inputs"]))
+
+    def finish(self, total: Fitted) -> None:
+        if not total.examples:
             raise UsageError(
                 "no usable text in the corpus to fit the curvature on; check the texts, and --text_column"
             )
-        inputs = sorted(n.removeprefix("input/") for n in total.counts if n.startswith("input/"))
-        write_json(self.artifact, {"examples": total["examples"], "inputs": inputs})
+        write_json(self.artifact, total.as_json())
 
     def inputs(self) -> list[str]:
         """Reads the names of the inputs whose covariances were summed."""

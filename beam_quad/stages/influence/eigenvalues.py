@@ -9,7 +9,7 @@ import torch
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import files
-from beam_quad.artifacts.json_files import write_json
+from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum, eigenbasis, eigenvalue_sums
 from beam_quad.stages.base import Stage
@@ -99,6 +99,9 @@ class SumEigenvalues(FitStage):
             files.write_once(self.part_path(name, piece), part.save())
         write_json(self.paths(piece)[0], {"examples": len(texts)})
         return Tally({"examples": len(texts)})
+
+    def statistic(self, piece: int) -> Tally:
+        return Tally(read_json(self.paths(piece)[0]))
 
     def curvature(self, name: str, damping_ratio: float) -> Curvature:
         """Loads EK-FAC's curvature of the blocks that share an input."""

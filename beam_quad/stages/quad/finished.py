@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
 from beam_quad.bandit import BanditState, shortfall_message
 from beam_quad.bandit.scored import Scored
 from beam_quad.bandit.state import scored_by_round
 from beam_quad.report import data as page
 from beam_quad.report.comparison import stratified_mean
-from beam_quad.selection import cluster_weighted_mean, weighted_mean
+from beam_quad.selection import RowCounts, cluster_weighted_mean, weighted_mean
 from beam_quad.selection.shown import extremes, highest
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.quad.select import BanditSelection
@@ -67,16 +66,16 @@ class FinishedBandit:
         state = dataclasses.replace(self.state, accepted_tokens=tokens)
         return shortfall_message(self.bandit.sized_policy(), self.bandit.blocks(), state)
 
-    def manifest(self, counts: Tally) -> dict[str, Any]:
+    def manifest(self, counts: RowCounts) -> dict[str, Any]:
         """Makes its part of the manifest.
 
         Args:
-          counts: What was written, by name; of it, the selected tokens of each cluster.
+          counts: What became of the rows; of it, the selected tokens of each cluster.
         """
         state, scores = self.state, self.scores()
         blocks = self.bandit.blocks()
         corpus_tokens = blocks.per_cluster(blocks.tokens)
-        selected = {c: counts[f"cluster/{c}/tokens"] for c in range(len(corpus_tokens))}
+        selected = {c: counts.of_cluster(c).tokens for c in range(len(corpus_tokens))}
         # As the report's headline: the accepted blocks' own scores are what had them accepted.
         cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
         return {

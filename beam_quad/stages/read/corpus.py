@@ -4,29 +4,28 @@ import dataclasses
 import functools
 import posixpath
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 
 from beam_quad import identity, seeding
-from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import cached, once_per_process
 from beam_quad.artifacts.json_files import read_json
 from beam_quad.corpus import schemas
 from beam_quad.corpus.batches import Columns
-from beam_quad.corpus.json_types import Shapes
 from beam_quad.corpus.plan import read_plan
 from beam_quad.corpus.splits import InputPlan
+from beam_quad.corpus.sums import ReadSums
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 
-# In the metadata of an embeddings file the rows whose text has no vector, and in the totals how many, by piece.
+# In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
 # Raised when the files of that folder change their meaning, so that those of an older version are not read.
-_VERSIONS = {"rows": 2, "embeddings": 1, "reserve": 1, "corpus": 3}
+_VERSIONS = {"rows": 3, "embeddings": 1, "reserve": 1, "corpus": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,46 +123,34 @@ class Corpus:
         """All splits, by (shard, first row)."""
         return self.plan().splits
 
-    def totals(self) -> dict[str, int]:
-        """Counts over the corpus: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and some by piece or length.
-
-        `without_embedding/PIECE` counts texts; `length/b` the examples of 2**b to 2**(b + 1) - 1 tokens, and
-        `length_tokens/b` their tokens. Duplicates by id and texts without an embedding are counted as usable: they are
-        known only after the splits were read.
-        """
-        return self._read()["counts"]
+    @once_per_process
+    def totals(self) -> ReadSums:
+        """What was read of the corpus, once per process."""
+        return ReadSums.from_json(read_json(self.totals_path))
 
     def schema(self) -> pa.Schema:
         """The columns that are carried to the output, by their own names."""
         plan, choice = self.plan(), schemas.choice_of(self.plan().schema)
-        return schemas.carried(plan.stored, self.shapes(), choice, plan.schema)
-
-    def shapes(self) -> Shapes:
-        """What the rows of JSON Lines look like."""
-        return Shapes.from_json(self._read()["shapes"])
+        return schemas.carried(plan.stored, self.totals().shapes, choice, plan.schema)
 
     def unusable_shards(self) -> list[str]:
         """Shards of which no row can be used, though they have rows."""
         rows: dict[str, int] = {}
         for split in self.splits():
             rows[split.shard] = rows.get(split.shard, 0) + split.num_rows
-        counts = self.totals()
+        unusable = self.totals().unusable
         # Rows of JSON Lines are not known when planning: -1.
-        return [s for s, n in rows.items() if 0 < counts.get(f"unusable/{s}", 0) >= n]
-
-    @once_per_process
-    def _read(self) -> dict[str, Any]:
-        return read_json(self.totals_path)
+        return [s for s, n in rows.items() if 0 < unusable[s] >= n]
 
     def num_usable(self) -> int:
         """Examples that can be selected, but for texts both duplicate and without embedding."""
-        without = sum(n for name, n in self.totals().items() if name.startswith(WITHOUT_EMBEDDING))
+        without = sum(self.totals().without_embedding.counts.values())
         return max(0, self.num_distinct() - without)
 
     def num_distinct(self) -> int:
         """Examples of `distinct_rows` that are usable."""
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
-        return max(0, self.totals().get("usable", 0) - duplicates)
+        return max(0, self.totals().usable - duplicates)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
@@ -201,9 +188,7 @@ class Corpus:
 
     def bad_shards(self) -> frozenset[str]:
         """Shards that turned out unreadable and were left out (`--on_bad_file=reject`)."""
-        return frozenset(
-            name.removeprefix("bad_file/") for name in self.totals() if name.startswith("bad_file/")
-        )
+        return frozenset(self.totals().bad_files.counts)
 
     def in_reserve(self, rows: aligned.Rows) -> np.ndarray:
         """Which rows have their text set aside, bool [n]."""
@@ -217,24 +202,29 @@ class Corpus:
         """
         if self.budget is None:
             raise IntegrityError("a stage asks what is too long for a budget that it does not have")
-        return self.budget.longest(self._by_length("length"), self._by_length("length_tokens"))
+        return self.budget.longest(*self._by_length())
 
     def may_pass_over(self) -> bool:
         """Tells whether any example can be too long to be selected."""
-        return 2 << max(self._by_length("length"), default=0) > self.longest() + 1
+        return 2 << max(self._by_length()[0], default=0) > self.longest() + 1
 
     def is_candidate(self, rows: aligned.Rows) -> np.ndarray:
         """Which rows can be selected: the usable ones that are not too long for the budget, bool [n]."""
         return np.asarray(rows.usable & (rows.tokens <= self.longest()))
 
-    def _by_length(self, name: str) -> dict[int, int]:
-        counts = Tally(self.totals()).under(f"{name}/")
-        return {int(exponent): count for exponent, count in counts.items()}
+    def _by_length(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Examples, and their tokens, by the exponent of their lengths."""
+        totals = self.totals()
+        examples, tokens = (
+            {int(exponent): number for exponent, number in tally.counts.items()}
+            for tally in (totals.lengths, totals.length_tokens)
+        )
+        return examples, tokens
 
     def _without_embedding(self, split: Split) -> np.ndarray:
         if (
             self.embeddings_dir is None
-            or f"{WITHOUT_EMBEDDING}/{piece_name(split)}" not in self.totals()
+            or piece_name(split) not in self.totals().without_embedding.counts
         ):
             return np.zeros(0, np.int64)
         return np.array(without_embedding(self.embeddings_dir, split), np.int64)

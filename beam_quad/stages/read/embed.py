@@ -14,8 +14,9 @@ from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
 from beam_quad.corpus.batches import RowBatch
-from beam_quad.corpus.json_types import Seen, Shapes
+from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.sums import ReadSums
 from beam_quad.embedding import Embedder, load_embedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
@@ -49,32 +50,6 @@ RESERVE_SCHEMA = pa.schema(
 class _Model(NamedTuple):
     embedder: Embedder | None
     tokenizer: Any | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadSums:
-    """What was read of splits. An additive statistic.
-
-    Attributes:
-      counts: `read`, `usable`, `tokens`, `reserve`, `rejected/REASON`, and `unusable/SHARD` for rows of splits without one that
-        can be used.
-      shapes: What the rows of JSON Lines look like.
-    """
-
-    counts: Tally
-    shapes: Shapes
-
-    def __add__(self, other: "ReadSums") -> "ReadSums":
-        return ReadSums(self.counts + other.counts, self.shapes + other.shapes)
-
-    def as_json(self) -> dict[str, Any]:
-        """Turns it into what `json.dumps` takes."""
-        return {"counts": self.counts.counts, "shapes": self.shapes.as_json()}
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "ReadSums":
-        """Reads what `as_json` gave."""
-        return cls(Tally(stored["counts"]), Shapes.from_json(stored["shapes"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +103,7 @@ class EmbedExamples(SplitStage, ModelStage):
     def statistic(self, piece: Split) -> ReadSums:
         path = piece_path(self.corpus.rows_dir, piece)
         sums = ReadSums.from_json(aligned.read_metadata(path))
-        return dataclasses.replace(sums, counts=sums.counts + self._without_embedding(piece))
+        return dataclasses.replace(sums, without_embedding=self._without_embedding(piece))
 
     def do(self, piece: Split, model: _Model) -> ReadSums:
         try:
@@ -150,7 +125,7 @@ class EmbedExamples(SplitStage, ModelStage):
             # Another tokenizer or reserve finds the embeddings made: they are the dear part.
             path = piece_path(self.corpus.embeddings_dir, split)
             embeddings_path = None if files.exists(path) else path
-        total, rows_seen = Tally(), Seen()
+        total, rows_seen = ReadSums(), Seen()
         with contextlib.ExitStack() as stack:
             rows = stack.enter_context(
                 aligned.table_writer(
@@ -183,17 +158,17 @@ class EmbedExamples(SplitStage, ModelStage):
                 columns = self._row_columns(batch, model.tokenizer)
                 rows.write(columns)
                 kept = self._write_reserve(reserve, batch, first_row, columns)
-                total = total + _counts(columns, kept)
+                total = total + _sums(columns, kept)
             if embeddings is not None:
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.
                 seen.record(self.corpus.seen_dir, split, self.corpus.columns.names)
-            if total["read"] and not total["usable"]:
-                total += Tally({f"unusable/{split.shard}": total["read"]})
-            sums = ReadSums(total, rows_seen.shapes)
-            rows.close(sums.as_json())
-        return dataclasses.replace(sums, counts=total + self._without_embedding(split))
+            if total.read and not total.usable:
+                total = dataclasses.replace(total, unusable=Tally({split.shard: total.read}))
+            total = dataclasses.replace(total, shapes=rows_seen.shapes)
+            rows.close(total.as_json())
+        return dataclasses.replace(total, without_embedding=self._without_embedding(split))
 
     def _without_embedding(self, split: Split) -> Tally:
         """Counts the usable texts of a split that have no embedding; nothing if there is none."""
@@ -203,7 +178,7 @@ class EmbedExamples(SplitStage, ModelStage):
         if not rows:
             return Tally()
         usable = aligned.read_rows_file(piece_path(self.corpus.rows_dir, split)).usable[rows]
-        return Tally({f"{WITHOUT_EMBEDDING}/{piece_name(split)}": int(usable.sum())})
+        return Tally({piece_name(split): int(usable.sum())})
 
     def _row_columns(self, batch: RowBatch, tokenizer: Any | None) -> dict[str, Any]:
         reasons, details = list(batch.reasons), list(batch.details)
@@ -253,7 +228,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     def _write_bad(self, split: Split, error: BadFileError) -> ReadSums:
         write_json(self.corpus.bad_path(split), {"detail": error.detail})
-        return ReadSums(Tally({f"bad_file/{split.shard}": 1}), Shapes())
+        return ReadSums(bad_files=Tally({split.shard: 1}))
 
 
 def bad_file_detail(corpus: Corpus, split: Split) -> str:
@@ -271,21 +246,18 @@ def _embed(embedder: Embedder, batch: RowBatch) -> np.ndarray:
     return vectors
 
 
-def _counts(columns: dict[str, Any], kept: np.ndarray) -> Tally:
+def _sums(columns: dict[str, Any], kept: np.ndarray) -> ReadSums:
     codes, occurrences = np.unique(columns["reason"], return_counts=True)
-    counts = {
-        "read": len(columns["key"]),
-        "usable": int(np.count_nonzero(columns["reason"] == aligned.USABLE)),
-        "tokens": int(columns["tokens"].sum()),
-        "reserve": len(kept),
-        "reserve_tokens": int(columns["tokens"][kept].sum()),
-    }
+    reasons = {aligned.reason_of(int(c)): int(n) for c, n in zip(codes, occurrences, strict=True)}
     # Rejected rows have 0 tokens and are not counted.
     lengths, tokens = count_lengths(columns["tokens"])
-    counts |= {f"length/{b}": count for b, count in lengths.items()}
-    counts |= {f"length_tokens/{b}": count for b, count in tokens.items()}
-    for code, count in zip(codes, occurrences, strict=True):
-        reason = aligned.reason_of(int(code))
-        if reason is not None:
-            counts[f"rejected/{reason.value}"] = int(count)
-    return Tally(counts)
+    return ReadSums(
+        read=len(columns["key"]),
+        usable=reasons.pop(None, 0),
+        tokens=int(columns["tokens"].sum()),
+        reserve=len(kept),
+        reserve_tokens=int(columns["tokens"][kept].sum()),
+        rejected=Tally({reason.value: number for reason, number in reasons.items() if reason}),
+        lengths=Tally({str(exponent): number for exponent, number in lengths.items()}),
+        length_tokens=Tally({str(exponent): number for exponent, number in tokens.items()}),
+    )

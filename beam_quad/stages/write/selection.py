@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from beam_quad import identity
-from beam_quad.additive import Tally, total
+from beam_quad.additive import total
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
@@ -27,8 +27,8 @@ from beam_quad.corpus.output import (
 from beam_quad.corpus.schemas import is_json_text, why_json_text
 from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
-from beam_quad.records import Budget, Reason, Split
-from beam_quad.selection import Kept, count_rows, part_runs
+from beam_quad.records import Budget, Reason, Split, as_json
+from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
 from beam_quad.stages.read.embed import bad_file_detail
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
@@ -61,12 +61,12 @@ class PartSums:
 
     Attributes:
       files: The files written.
-      counts: `read`, `selected`, `not_selected`, `rejected`, `tokens_selected` ..., and the same by source and cluster.
+      counts: What became of the rows.
       weights: Of the selected rows, where they are weighed.
     """
 
     files: tuple[WrittenPart, ...]
-    counts: Tally
+    counts: RowCounts
     weights: WeightSums
 
     def __add__(self, other: "PartSums") -> "PartSums":
@@ -112,7 +112,7 @@ class WriteSelection(SplitStage):
         return files.join(self.output, "_run", "write")
 
     def pieces(self) -> list[Part]:
-        tokens = self.corpus.totals().get("tokens", 0)
+        tokens = self.corpus.totals().tokens
         share = self.budget.share(self.corpus.num_usable(), tokens)
         runs = part_runs(self.corpus.splits(), share)
         return [Part(i, len(runs), first, last) for i, (first, last) in enumerate(runs)]
@@ -136,10 +136,12 @@ class WriteSelection(SplitStage):
             WrittenPart(files.join(self.output, path), sha256, num_rows, size)
             for path, sha256, num_rows, size in record["files"]
         )
-        return PartSums(parts, Tally(record["counts"]), WeightSums(*record["weights"]))
+        return PartSums(
+            parts, RowCounts.from_json(record["counts"]), WeightSums(*record["weights"])
+        )
 
     def do(self, piece: Part, model: Any) -> PartSums:
-        counts: list[Tally] = []
+        counts: list[RowCounts] = []
         rejected: list[Rejected] = []
         weights: list[WeightSums] = []
         record_path, selected_path, rejected_path = self.paths(piece)
@@ -150,9 +152,11 @@ class WriteSelection(SplitStage):
             weighted=self.weights is not None,
         )
         refused = write_rejected(rejected_path, rejected)
-        sums = PartSums((selected, refused), total(counts, Tally()), total(weights, WeightSums()))
-        _check_rows(selected, sums.counts["selected"])
-        _check_rows(refused, sums.counts["rejected"] + sums.counts["bad_files"])
+        sums = PartSums(
+            (selected, refused), total(counts, RowCounts()), total(weights, WeightSums())
+        )
+        _check_rows(selected, sums.counts.selected.documents)
+        _check_rows(refused, sums.counts.rejected + sums.counts.bad_files)
         record = {
             "files": [
                 (
@@ -163,7 +167,7 @@ class WriteSelection(SplitStage):
                 )
                 for folder, f in (("selected", selected), ("rejected", refused))
             ],
-            "counts": sums.counts.counts,
+            "counts": as_json(sums.counts),
             "weights": dataclasses.astuple(sums.weights),
         }
         write_json(record_path, record)
@@ -171,13 +175,14 @@ class WriteSelection(SplitStage):
 
     def finish(self, sums: PartSums) -> None:
         counts = sums.counts
-        accounted = counts["selected"] + counts["not_selected"] + counts["rejected"]
-        if counts["read"] != accounted:
+        selected = counts.selected.documents
+        accounted = selected + counts.not_selected + counts.rejected
+        if counts.read != accounted:
             raise IntegrityError(
-                f"{counts['read']} rows were read, but {counts['selected']} selected, "
-                f"{counts['not_selected']} not selected and {counts['rejected']} rejected make {accounted}"
+                f"{counts.read} rows were read, but {selected} selected, {counts.not_selected} not selected "
+                f"and {counts.rejected} rejected make {accounted}"
             )
-        self._check_read(counts["read"])
+        self._check_read(counts.read)
         parts = [
             {
                 "path": posixpath.join(*part.path.replace("\\", "/").split("/")[-2:]),
@@ -203,7 +208,7 @@ class WriteSelection(SplitStage):
         files.write_once(self.artifact, b"")
 
     def _columns(self) -> dict[str, Any]:
-        schema, shapes = self.corpus.schema(), self.corpus.shapes()
+        schema, shapes = self.corpus.schema(), self.corpus.totals().shapes
         if self.output_format == "parquet":
             json_text = {f.name: why_json_text(f) for f in schema if is_json_text(f)}
             escaped = [n for n, shape in sorted(shapes.columns.items()) if shape.is_escaped]
@@ -227,7 +232,7 @@ class WriteSelection(SplitStage):
     def _select(
         self,
         part: Part,
-        counts: list[Tally],
+        counts: list[RowCounts],
         rejected: list[Rejected],
         weighed: list[WeightSums],
     ) -> Iterator[Selected]:
@@ -235,7 +240,7 @@ class WriteSelection(SplitStage):
             rows = self.corpus.rows(split, with_strings=True)
             if split.shard in self.corpus.bad_shards():
                 rejected.extend(self._bad_file(split))
-                counts.append(Tally({"bad_files": int(split.first_row == 0)}))
+                counts.append(RowCounts(bad_files=int(split.first_row == 0)))
                 continue
             kept = self.selection.keep(split, rows)
             rejected.extend(_rejected(split, rows, kept))
@@ -307,7 +312,7 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
         yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
 
 
-def _counts(split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray) -> Tally:
+def _counts(split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray) -> RowCounts:
     codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
     reasons = {
         str(aligned.reason_of(int(code))): int(count)

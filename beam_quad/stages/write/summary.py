@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from beam_quad import report
-from beam_quad.additive import Tally
 from beam_quad.artifacts import files
 from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
@@ -19,6 +18,7 @@ from beam_quad.report import data as page
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.targets import few_landmarks
+from beam_quad.selection import RowCounts
 from beam_quad.selection.shown import clusters_to_show
 from beam_quad.stages.base import timing_path
 from beam_quad.stages.clusters.assign import AssignClusters
@@ -83,7 +83,7 @@ class Summary:
     distillation: FinishedDistillation | None = None
 
     def manifest(
-        self, counts: Tally, parts: list[dict[str, Any]], columns: dict[str, Any]
+        self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
     ) -> dict[str, Any]:
         """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests.
 
@@ -105,24 +105,24 @@ class Summary:
                 "bytes": plan.size_bytes,
             },
             "counts": {
-                "read": counts["read"],
-                "selected": counts["selected"],
-                "not_selected": counts["not_selected"],
-                "rejected": counts["rejected"],
+                "read": counts.read,
+                "selected": counts.selected.documents,
+                "not_selected": counts.not_selected,
+                "rejected": counts.rejected,
                 "scored": self._num_scored(),
-                "bad_files": counts["bad_files"],
+                "bad_files": counts.bad_files,
             },
-            "rejected": counts.under("rejected/"),
+            "rejected": counts.reasons.counts,
             "tokens": {
-                "read": counts["tokens_read"],
-                "selected": counts["tokens_selected"],
+                "read": counts.usable_tokens,
+                "selected": counts.selected.tokens,
                 "budget": self._budget_tokens(),
             },
             "budget": dataclasses.asdict(self.budget),
             "passed_over": {
-                "documents": counts["passed_over"],
-                "tokens": counts["tokens_passed_over"],
-                "longer_than": self.corpus.longest() if counts["passed_over"] else None,
+                "documents": counts.passed_over.documents,
+                "tokens": counts.passed_over.tokens,
+                "longer_than": self.corpus.longest() if counts.passed_over.documents else None,
             },
             "files": parts,
             "columns": columns,
@@ -141,7 +141,7 @@ class Summary:
             result["scoring"] = self._calibration()
         return result
 
-    def report(self, manifest: dict[str, Any], counts: Tally, weights: WeightSums) -> str:
+    def report(self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums) -> str:
         """Makes the page."""
         return report.render(self._report_data(manifest, counts, weights))
 
@@ -175,23 +175,23 @@ class Summary:
     def _budget_tokens(self) -> int | None:
         return self.budget.amount if self.budget.unit == "tokens" else None
 
-    def _shortfall(self, counts: Tally) -> str | None:
+    def _shortfall(self, counts: RowCounts) -> str | None:
         amount, unit = self.budget.amount, self.budget.unit
-        selected = counts["tokens_selected" if unit == "tokens" else "selected"]
+        selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
         if selected >= amount:
             return None
         if self.bandit is not None:
             return self.bandit.shortfall()
-        usable = counts["tokens_read"] - counts["tokens_passed_over"]
+        usable = counts.usable_tokens - counts.passed_over.tokens
         if unit == "examples":
-            usable = counts["read"] - counts["rejected"]
+            usable = counts.read - counts.rejected
         return (
             f"{amount - selected:,} of {amount:,} {unit} are missing: the corpus has {usable:,} usable "
             f"{unit}; give a larger corpus or lower --budget_{unit}"
         )
 
     def _report_data(
-        self, manifest: dict[str, Any], counts: Tally, weights: WeightSums
+        self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
     ) -> page.ReportData:
         numbers, timings = manifest["counts"], self._timings()
         best, worst = self.bandit.extremes() if self.bandit else (None, None)
@@ -269,13 +269,10 @@ class Summary:
             )
         return tuple(notices)
 
-    def _clusters(self, clusters: AssignClusters, counts: Tally) -> tuple[page.Cluster, ...]:
+    def _clusters(self, clusters: AssignClusters, counts: RowCounts) -> tuple[page.Cluster, ...]:
         sums = clusters.sums()
         selected = np.array(
-            [
-                (counts[f"cluster/{c}/documents"], counts[f"cluster/{c}/tokens"])
-                for c in range(len(sums.examples))
-            ]
+            [dataclasses.astuple(counts.of_cluster(c)) for c in range(len(sums.examples))]
         ).reshape(-1, 2)
         means: np.ndarray | None = None
         texts: dict[int, list[str]] = {}
@@ -378,10 +375,15 @@ def _or_none(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _sources(counts: Tally) -> tuple[page.Source, ...]:
-    names = sorted({name.split("/")[1] for name in counts.counts if name.startswith("source/")})
-    fields = ("documents", "tokens", "selected_documents", "selected_tokens", "rejected")
+def _sources(counts: RowCounts) -> tuple[page.Source, ...]:
     return tuple(
-        page.Source(name, **{field: counts[f"source/{name}/{field}"] for field in fields})
-        for name in names
+        page.Source(
+            name,
+            documents=own.documents,
+            tokens=own.tokens,
+            selected_documents=own.selected.documents,
+            selected_tokens=own.selected.tokens,
+            rejected=own.rejected,
+        )
+        for name, own in sorted(counts.sources.named.items())
     )
