@@ -38,7 +38,7 @@ class Split:
       num_groups: Number of row groups (Parquet); 0 for JSONL, which is read whole.
       first_row: Row of the shard at which the split starts; 0 for JSONL.
       num_rows: Rows of the split; -1 where unknown until it is read (JSONL).
-      path: Where the shard lies.
+      path: Where the shard is stored.
       size_bytes: Size of the shard's part in bytes, compressed.
       version: What artifacts are named by: changes when the shard's content does.
       found_version: What a listing said when the run was planned; another than `version` where the same content was

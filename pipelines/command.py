@@ -12,7 +12,7 @@ from beam_quad.errors import BeamQuadError, UsageError
 from pipelines import stopping
 
 if TYPE_CHECKING:
-    from pipelines.launch import Wiring
+    from pipelines.launch import Program
     from pipelines.run_options import RunOptions
 
 Options = TypeVar("Options", bound="RunOptions")
@@ -20,14 +20,14 @@ Options = TypeVar("Options", bound="RunOptions")
 
 def main(
     parse: Callable[[Sequence[str]], tuple[Options, list[str]]],
-    wiring: "Callable[[], Wiring[Options]]",
+    program: "Callable[[], Program[Options]]",
     argv: Sequence[str] | None,
 ) -> int:
     """Runs a pipeline from a command line.
 
     Args:
       parse: Parses the pipeline's flags.
-      wiring: Imports what turns them into stages.
+      program: Imports what turns them into stages.
       argv: Arguments without the program's name; None takes those of the process.
 
     Returns:
@@ -42,7 +42,7 @@ def main(
         from pipelines import failures, launch
 
         try:
-            return launch.run(options, beam_arguments, wiring())
+            return launch.run(options, beam_arguments, program())
         except Exception as error:
             known = failures.known_cause(error)
             if known is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_quad import seeding
 
-# Where something lies: what lies there has a fingerprint, so that a run goes on where its input or model has moved.
+# Where something is stored: its content has a fingerprint, so that a run goes on where its input or model has moved.
 _PLACES = (
     "input", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from pipelines import command
 
 if TYPE_CHECKING:
     from pipelines import distillation_options
-    from pipelines.launch import Wiring
+    from pipelines.launch import Program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,13 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not above: what this imports takes time in which a signal has to be answered.
     from pipelines import distillation_options
 
-    return command.main(distillation_options.parse, _wiring, argv)
+    return command.main(distillation_options.parse, _program, argv)
 
 
-def _wiring() -> "Wiring[distillation_options.DistillationOptions]":
+def _program() -> "Program[distillation_options.DistillationOptions]":
     from pipelines import distillation_chain, distillation_plan, launch
 
-    return launch.Wiring(distillation_chain.build, distillation_plan.describe)
+    return launch.Program(distillation_chain.build, distillation_plan.describe)
 
 
 if __name__ == "__main__":

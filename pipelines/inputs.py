@@ -131,7 +131,7 @@ def _check_apart(options: RunOptions) -> None:
     for (flag, folder, names), (by, globs) in itertools.product(places, asked.items()):
         if (pattern := finder_of(globs, folder, names)) is not None:
             raise UsageError(
-                f"{flag}={folder} lies where {by}={pattern} would read it; pass another folder for one of them"
+                f"{flag}={folder} is where {by}={pattern} would read it; pass another folder for one of them"
             )
 
 

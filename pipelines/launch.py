@@ -53,7 +53,7 @@ Options = TypeVar("Options", bound=RunOptions)
 
 
 @dataclasses.dataclass(frozen=True)
-class Wiring(Generic[Options]):
+class Program(Generic[Options]):
     """What makes a pipeline of its flags.
 
     Attributes:
@@ -65,16 +65,16 @@ class Wiring(Generic[Options]):
     describe: Callable[[Options, Inputs, Chain], str]
 
 
-def run(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]) -> int:
+def run(options: Options, beam_arguments: Sequence[str], program: Program[Options]) -> int:
     """Checks everything, then builds the chain and runs it.
 
     Raises:
       BeamQuadError: With one line that says what to do.
     """
     with refusing():
-        launch = _look(options, beam_arguments, wiring)
+        launch = _look(options, beam_arguments, program)
     if options.plan:
-        print(wiring.describe(options, launch.inputs, launch.chain))
+        print(program.describe(options, launch.inputs, launch.chain))
         return 0
     if launch.is_complete:
         print(f"{launch.output} is complete already: the same configuration and the same input")
@@ -107,7 +107,7 @@ class _Launch:
         return self.beam_options.view_as(StandardOptions).runner or ""
 
 
-def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Options]) -> _Launch:
+def _look(options: Options, beam_arguments: Sequence[str], program: Program[Options]) -> _Launch:
     _check_accelerator(options, beam_arguments)
     beam_options = _beam_options(beam_arguments)
     # Beam does so when a pipeline is made; the input is looked at before.
@@ -115,7 +115,7 @@ def _look(options: Options, beam_arguments: Sequence[str], wiring: Wiring[Option
     if beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)
-    chain = wiring.build(options, inputs)
+    chain = program.build(options, inputs)
     output = files.absolute(options.output)
     _check_folder("output", options.output)
     _check_folder("artifacts", options.artifacts or options.output)
@@ -147,7 +147,7 @@ def _start(launch: _Launch, options: RunOptions) -> int:
         if _check_output(output, chain.identity):
             _print_summary(output)
             return 0
-        files.write_once(_configuration_path(output), chain.identity.to_bytes(), replace=True)
+        files.write(_configuration_path(output), chain.identity.to_bytes())
         for folder in {output, files.absolute(options.artifacts or output)}:
             files.delete_temporaries(folder)
         for folder in ("selected", "rejected"):
@@ -159,7 +159,7 @@ def _start(launch: _Launch, options: RunOptions) -> int:
             lock.name_job(job)
             print(f"starting {job}, which goes on if this process is stopped", file=sys.stderr)
         watching = (
-            progress.told(chain.stages)
+            progress.printed(chain.stages)
             if runner in jobs.LOCAL_RUNNERS
             else contextlib.nullcontext()
         )

@@ -14,7 +14,7 @@ _HEARTBEAT_S = 30.0
 
 
 @contextlib.contextmanager
-def told(stages: Sequence[Stage]) -> Iterator[None]:
+def printed(stages: Sequence[Stage]) -> Iterator[None]:
     """Prints a line to standard error as each stage starts, and now and then how many of its pieces are done."""
     over = threading.Event()
     thread = threading.Thread(target=_watch, args=(stages, over), daemon=True)
@@ -59,9 +59,9 @@ def _num_finished(stages: Sequence[Stage], at_least: int) -> int:
 def _pieces(stage: Stage) -> str:
     if not stage.prefixes():
         return ""
-    there = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
+    stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
     pieces = list(stage.pieces())
-    done = sum(there.issuperset(stage.paths(piece)) for piece in pieces)
+    done = sum(stored.issuperset(stage.paths(piece)) for piece in pieces)
     return f": {done:,} of {len(pieces):,} pieces done"
 
 

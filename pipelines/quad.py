@@ -11,7 +11,7 @@ from pipelines import command
 
 if TYPE_CHECKING:
     from pipelines import options
-    from pipelines.launch import Wiring
+    from pipelines.launch import Program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,13 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not above: what this imports takes time in which a signal has to be answered.
     from pipelines import options
 
-    return command.main(options.parse, _wiring, argv)
+    return command.main(options.parse, _program, argv)
 
 
-def _wiring() -> "Wiring[options.QuadOptions]":
+def _program() -> "Program[options.QuadOptions]":
     from pipelines import chain, launch, quad_plan
 
-    return launch.Wiring(chain.build, quad_plan.describe)
+    return launch.Program(chain.build, quad_plan.describe)
 
 
 if __name__ == "__main__":

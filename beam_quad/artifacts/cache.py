@@ -53,7 +53,7 @@ class _Cache:
 # not drive a model out: a second copy of it may not fit its device.
 _artifacts = _Cache(512)
 # Stages follow each other, so that one of their models is in use at a time: the pilot's scorer, with a vector for each
-# query group, would lie on the device beside that of the rounds. The proxy that both are made of stays.
+# query group, would be on the device beside that of the rounds. The proxy that both are made of stays.
 _models = _Cache(1)
 _proxies = _Cache(8)
 
@@ -95,5 +95,5 @@ def cached_proxy(spec: ProxySpec) -> Proxy:
 
 
 def proxy_key(spec: ProxySpec, fingerprint: str) -> str:
-    """Names a proxy, by where it lies and runs and by its content."""
+    """Names a proxy, by where it is stored, where it runs, and its content."""
     return seeding.digest("proxy", spec, fingerprint)

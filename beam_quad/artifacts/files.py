@@ -44,7 +44,7 @@ class FileInfo:
     """What a listing says about a file.
 
     Attributes:
-      path: Where it lies; absolute where local.
+      path: Where it is stored; absolute if local.
       size_bytes: Its size, as stored.
       version: Size, and the checksum that an object store keeps or, elsewhere, the modification time: changes when the
         content does.
@@ -112,7 +112,7 @@ def join(root: str, *parts: str) -> str:
 def find(pattern_or_prefix: str, with_hidden: bool = True) -> list[FileInfo]:
     """Lists the files of a glob, or all files under a folder, by one listing.
 
-    Links are followed, but for one to a folder that it lies in.
+    Links are followed, except one to a folder that contains it.
 
     Args:
       pattern_or_prefix: A glob, as `patterns.Search` matches it, a file, or a folder, which is listed with all its
@@ -366,11 +366,16 @@ def _close(raw: BinaryIO, path: str) -> None:
         raw.close()
 
 
-def write_once(path: str, data: bytes, replace: bool = False) -> str:
-    """Writes a small file at once, as `writing` does, and returns the SHA-256 of `data`."""
-    with writing(path, replace) as file:
+def write_once(path: str, data: bytes) -> None:
+    """Writes a small file unless it is stored already: what is named by its content is never replaced."""
+    with writing(path) as file:
         file.write(data)
-    return file.sha256
+
+
+def write(path: str, data: bytes) -> None:
+    """Writes a small file in place of any that is stored there."""
+    with writing(path, replace=True) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager

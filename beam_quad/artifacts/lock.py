@@ -276,7 +276,7 @@ class _Claims:
         files.delete([self._claim(owner)])
 
     def _write(self, owner: Owner) -> None:
-        files.write_once(self._claim(owner), owner.dump(), replace=True)
+        files.write(self._claim(owner), owner.dump())
 
     def _claim(self, owner: Owner) -> str:
         return files.join(self._folder, f"{owner.started}-{owner.token}.json")

@@ -182,13 +182,13 @@ def first_drawn(
 class Blocks:
     """What every block of every cluster holds: an additive statistic.
 
-    The blocks of all clusters lie in one row, cluster after cluster: block b of cluster c is at `offsets[c] + b`.
+    The blocks of all clusters are in one row, cluster after cluster: block b of cluster c is at `offsets[c] + b`.
 
     Attributes:
       num_blocks: Blocks of each cluster, int32 [num_clusters]. Summands must agree on it.
       examples: Examples in each block, int64 [total].
       tokens: Tokens in each block, int64 [total].
-      candidates: Examples of each block that lie in the reserve and so can be scored, int64 [total].
+      candidates: Examples of each block that are in the reserve and so can be scored, int64 [total].
     """
 
     num_blocks: Array

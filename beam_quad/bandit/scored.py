@@ -1,6 +1,6 @@
 """Scored examples as columns: the codes of their arms, and what they say of the blocks that were pulled.
 
-The examples of all rounds lie in columns of one length, by name: `cluster`, `block`, `round`, `tokens` and `influence`, in
+The examples of all rounds are in columns of one length, by name: `cluster`, `block`, `round`, `tokens` and `influence`, in
 the order of their keys (`key`, distinct). An influence of nan is that of an example which could not be scored.
 """
 

@@ -110,7 +110,7 @@ def members(text: str) -> Iterator[tuple[str, str, str]]:
       Name, name as it is written, and value as it is written, of each member in order; a name may come twice.
 
     Raises:
-      ValueError: If the text is no JSON object. What lies inside a value is not checked.
+      ValueError: If the text is no JSON object. What is inside a value is not checked.
     """
     at = _skip(text, _expect(text, _skip(text, 0), "{"))
     while text[at : at + 1] != "}":

@@ -61,7 +61,7 @@ class Shape:
     def __add__(self, other: "Shape") -> "Shape":
         kinds = self.kinds | other.kinds
         if kinds & _OPEN:
-            # What lies inside was never counted in one of them: it counts in none.
+            # What is inside was never counted in one of them: it counts in none.
             return Shape(_OPEN)
         items = [item for item in (self.item, other.item) if item is not None]
         item = functools.reduce(operator.add, items) if items else None

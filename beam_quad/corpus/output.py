@@ -43,7 +43,7 @@ class WrittenPart:
     """A file of the output.
 
     Attributes:
-      path: Where it lies.
+      path: Where it is stored.
       sha256: Of its bytes, 64 hexadecimal digits.
       num_rows: Its rows.
       size_bytes: Its size.

@@ -7,7 +7,7 @@ name and size are known from elsewhere, or from another time, the planner compar
 
 Of a Parquet file that is the footer and the columns that the run reads, so that wide columns beside them cost nothing. Of
 the other columns the footer tells sizes, places and statistics: another value of the same size and within the same bounds
-is not seen. No artifact but the output holds such values, and the output is read where the file lies. A hash of some
+is not seen. No artifact but the output holds such values, and the output is read from the file itself. A hash of some
 columns says nothing to a run that reads others, which compares the file again.
 """
 

@@ -42,7 +42,7 @@ def load_embedder(
 def embedder_fingerprint(spec: AnyEmbedderSpec, proxy_fingerprint: str | None = None) -> str:
     """Names what decides the vectors: the content of the model, the dimension and the cut, tangents and their seed.
 
-    The device and the number of threads are left out: they change the last bits only. Where the model lies is left
+    The device and the number of threads are left out: they change the last bits only. Where the model is stored is left
     out, too.
 
     Args:

@@ -96,7 +96,7 @@ def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
     Twice the encoder's parameters for each token, its tables of embeddings aside; attention is left out.
 
     Args:
-      directory: Where it lies.
+      directory: Where it is stored.
       spec: Names it.
 
     Raises:

@@ -5,7 +5,7 @@ therefore, for each target, everything down to the last example that it took: a 
 that knows the cuts knows which of its rows are in. Finding them takes three sums over the corpus, and no worker ever
 holds more than its own rows and a bounded sample:
 
-1. `BudgetSearch` bounds every target's cut from below: what lies above a cut is all taken, so it holds no more than the budget.
+1. `BudgetSearch` bounds every target's cut from below: what is above a cut is all taken, so it holds no more than the budget.
    Two passes of counts bound it closely. Examples below every bound cannot be taken; the others are the contenders.
 2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `RoundRobin` plays all rounds on
    them and notes at which step each target's cut came to which priority. The step of any example is then the first step at which a

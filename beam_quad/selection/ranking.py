@@ -124,7 +124,7 @@ def even_ranks(seed: int, keys: Array, clusters: Array, cluster_tokens: Array) -
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BucketAmounts:
-    """What lies in each bucket of priorities, for those buckets that hold anything. An additive statistic.
+    """What is in each bucket of priorities, for those buckets that hold anything. An additive statistic.
 
     Attributes:
       buckets: Target * 2**16 + bucket, ascending, int64 [m].
@@ -148,13 +148,13 @@ class BucketAmounts:
 class BudgetSearch:
     """Finds, target by target, the priority at which a budget ends, taking examples from the highest.
 
-    Each pass over the corpus counts what lies in 65,536 buckets of the range that is left and decides 16 more bits; four decide
+    Each pass over the corpus counts what is in 65,536 buckets of the range that is left and decides 16 more bits; four decide
     all, and fewer give a bound from below. Nothing is sorted and nothing but the counts is moved.
 
     Attributes:
       budget: In tokens or examples, at least 1.
       prefixes: The bits decided, uint64 [num_targets].
-      above: What lies above them, int64 [num_targets].
+      above: What is above them, int64 [num_targets].
       level: How many times 16 bits are decided.
     """
 

@@ -190,10 +190,10 @@ def list_work(stage: Stage) -> Iterator[Any]:
     if files.exists(stage.artifact):
         return
     _write_clock(stage, "started")
-    there = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
+    stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
     for piece in stage.pieces():
         paths = stage.paths(piece)
-        yield Finished(piece) if paths and there.issuperset(paths) else piece
+        yield Finished(piece) if paths and stored.issuperset(paths) else piece
 
 
 def do_element(stage: Stage, element: Any) -> Any:
@@ -256,4 +256,4 @@ def _by_group(drawn: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:
 
 def _write_clock(stage: Stage, edge: str) -> None:
     path = timing_path(stage.clock, edge)
-    files.write_once(path, str(time.time()).encode(), replace=True)
+    files.write(path, str(time.time()).encode())

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """What flows between two stages: the name of the stage that is finished, and where its artifact lies."""
+    """What flows between two stages: the name of the stage that is finished, and where its artifact is stored."""
 
     stage: str
     artifact: str

@@ -53,7 +53,7 @@ class RunStage(beam.PTransform):
     """Runs a stage between two links of the chain.
 
     Takes the one token of the stage before and emits one token, after every piece is done and the artifact is
-    written. A finished piece is read; where the whole artifact lies there, nothing is listed.
+    written. A finished piece is read; if the whole artifact is stored already, nothing is listed.
 
     Args:
       stage: What the stage does.

@@ -101,7 +101,7 @@ class Demo:
 
     @property
     def corpus(self) -> corpus.Corpus:
-        """Where the corpus lies."""
+        """Where the corpus is stored."""
         size = self.size
         return corpus.Corpus(
             self.output / "data",

@@ -49,7 +49,7 @@ _BROKEN_TEXTS = (None, "", "x")
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Where a corpus lies and what it was made of.
+    """Where a corpus is stored and what it was made of.
 
     Attributes:
       directory: Its folder: `corpus/`, `query/`, `heldout/` and `corpus.json`.

@@ -48,7 +48,7 @@ def test_a_finished_file_is_not_replaced_unless_asked(tmp_path):
     files.write_once(path, b"one")
     files.write_once(path, b"two")
     assert files.read_bytes(path) == b"one"
-    files.write_once(path, b"three", replace=True)
+    files.write(path, b"three")
     assert files.read_bytes(path) == b"three"
     assert names(tmp_path) == ["a.bin"]
 
@@ -91,7 +91,7 @@ def test_listing_is_recursive_sorted_and_versioned(tmp_path):
     found = files.find(str(tmp_path))
     assert [info.path[len(str(tmp_path)) :] for info in found] == ["/a/1", "/b/1", "/b/c/2"]
     assert found[0] == files.stat(found[0].path)
-    files.write_once(found[0].path, b"xy", replace=True)
+    files.write(found[0].path, b"xy")
     assert files.stat(found[0].path).version != found[0].version
     assert files.stat(f"{tmp_path}/none") is None
     assert files.find(f"{tmp_path}/none") == []

@@ -21,7 +21,7 @@ def test_a_file_appears_whole_is_not_replaced_unless_asked_and_is_read_from_any_
         assert file.read() == b"56789"
         file.seek(13)
         assert file.read(4) == b"3456"
-    files.write_once(path, b"other", replace=True)
+    files.write(path, b"other")
     assert files.read_bytes(path) == b"other"
 
 
@@ -109,7 +109,7 @@ def test_the_version_of_an_object_is_that_of_its_content(root):
     first, copy, other = (info.version for info in files.find(root))
     assert first == copy
     assert first != other
-    files.write_once(f"{root}/a", b"one", replace=True)
+    files.write(f"{root}/a", b"one")
     assert files.stat(f"{root}/a").version == first
 
 

@@ -210,7 +210,7 @@ def test_an_accelerator_is_asked_for_in_one_way_only():
         launch.run(
             options,
             [f"--dataflow_service_options=worker_accelerator={ACCELERATOR}"],
-            launch.Wiring(chains.build, quad_plan.describe),
+            launch.Program(chains.build, quad_plan.describe),
         )
 
 

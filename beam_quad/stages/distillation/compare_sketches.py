@@ -20,7 +20,7 @@ class CompareSketches(LandmarkScores, ModelStage):
     """Scores the landmarks on every target by their sketches: a product of matrices.
 
     Takes group numbers and writes what `ScoreLandmarks` writes. The error of a sketch, 1 / sqrt(its length), is small beside the
-    cosines of plain gradients; beside those with a preconditioned vector, which lies where gradients are small, it is not.
+    cosines of plain gradients; beside those with a preconditioned vector, which is large where gradients are small, it is not.
 
     Args:
       landmarks: The landmarks.

@@ -112,7 +112,7 @@ class FitQueryVectors(ProxyStage):
 
     def finish(self, total: ByName[GroupCounts]) -> None:
         # The halves of all groups are in memory at once, so that one pass over the eigenbases preconditions them: one a
-        # group would read the curvature, several times a vector's size, as often as there are groups. Beside them lie
+        # group would read the curvature, several times a vector's size, as often as there are groups. Beside them are
         # two more vectors at most: parts that are added up, or a whole that is made of its halves, which then go.
         set_threads(self.proxy.spec.num_threads)
         halves, shares = self._half_means()

@@ -49,10 +49,6 @@ class FinishedBandit:
         """Where it ended."""
         return self.selection.pulled.state()
 
-    def round_paths(self) -> list[str]:
-        """Where the scores of its rounds are stored."""
-        return [self.bandit.round_path(number) for number in range(self.num_rounds)]
-
     def num_scored(self) -> int:
         """How many examples it scored."""
         return len(self.selection.pulled.scored()["key"])

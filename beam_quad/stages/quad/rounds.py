@@ -20,7 +20,7 @@ from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.scoring.groups import combine_scores, standardised_weights
 from beam_quad.scoring.vectors import Vectors, combine_vectors, load_vectors, write_vectors
-from beam_quad.stages.base import Stored, timing_path
+from beam_quad.stages.base import Stored
 from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage, StoredVectors
 from beam_quad.stages.quad.blocks import CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
@@ -94,6 +94,15 @@ class Bandit(Stored):
     def decision_path(self, number: int) -> str:
         """Where it is stored what a round accepted, and what comes next."""
         return self.path(f"decision-{number:02d}.npz")
+
+    def halvings_path(self, number: int) -> str:
+        """Where it is stored how often a round ran out of memory and halved a micro-batch."""
+        return self.path(f"halvings-{number:02d}")
+
+    def num_halvings(self, num_rounds: int) -> int:
+        """Counts the halvings of the first rounds."""
+        paths = [self.halvings_path(number) for number in range(num_rounds)]
+        return sum(int(files.read_bytes(path)) for path in paths if files.exists(path))
 
     def sized_policy(self) -> QuadPolicy:
         """The policy, with the size of a pull that the corpus asked for."""
@@ -325,7 +334,7 @@ class RunRound(ScoringStage):
         columns["group_influence"] = list(groups)
         aligned.write_table(self.bandit.round_path(self.number), ROUND_SCHEMA, columns)
         halvings = total["halvings"] if total else 0
-        files.write_once(timing_path(self.clock, "halvings"), str(halvings).encode(), replace=True)
+        files.write(self.bandit.halvings_path(self.number), str(halvings).encode())
         decided = self.bandit.decide(self.number).of_round(self.number)
         files.write_once(self.artifact, decided.to_bytes())
 

@@ -253,7 +253,7 @@ def piece_name(split: Split) -> str:
 
 
 def piece_path(folder: str, split: Split) -> str:
-    """Where a row-aligned artifact of the split lies in its folder."""
+    """Where a row-aligned artifact of the split is stored in its folder."""
     return files.join(folder, f"{piece_name(split)}.parquet")
 
 

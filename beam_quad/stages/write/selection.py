@@ -201,10 +201,10 @@ class WriteSelection(SplitStage):
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         # A path that is not UTF-8 becomes an escape, which is JSON too.
         data = text.encode("utf-8", "backslashreplace")
-        files.write_once(files.join(self.output, "manifest.json"), data, replace=True)
+        files.write(files.join(self.output, "manifest.json"), data)
         page = self.summary.report(manifest, counts, sums.weights)
         data = page.encode("utf-8", "backslashreplace")
-        files.write_once(files.join(self.output, "report.html"), data, replace=True)
+        files.write(files.join(self.output, "report.html"), data)
         files.write_once(self.artifact, b"")
 
     def _columns(self) -> dict[str, Any]:

@@ -161,7 +161,6 @@ class Summary:
         found = self._calibration()
         if not found or self.bandit is None:
             return None
-        halvings = [timing_path(path, "halvings") for path in self.bandit.round_paths()]
         return page.Scoring(
             way=found["way"],
             relative_step=found.get("relative_step"),
@@ -169,7 +168,7 @@ class Summary:
             relative_error=found.get("relative_error"),
             num_examples=found.get("num_examples", 0),
             reason=found["reason"],
-            num_halvings=sum(int(files.read_bytes(p)) for p in halvings if files.exists(p)),
+            num_halvings=self.bandit.bandit.num_halvings(self.bandit.num_rounds),
         )
 
     def _budget_tokens(self) -> int | None:
