@@ -8,8 +8,7 @@ from typing import Any
 from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.embedding import AnyEmbedderSpec, EmbedderCosts, JvpSpec, embedder_costs
-from beam_quad.embedding.jvp_costs import jvp_costs
+from beam_quad.embedding import AnyEmbedderSpec, JvpSpec, embedder_costs
 from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
@@ -25,13 +24,6 @@ from pipelines.run_options import RunOptions
 
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
-
-
-def embedding_costs(spec: AnyEmbedderSpec, skeleton: object, context_length: int) -> EmbedderCosts:
-    """Reads embedding's costs off the proxy's skeleton and its windows' length, or off an encoder, which is loaded."""
-    if isinstance(spec, JvpSpec):
-        return jvp_costs(skeleton, spec, context_length)
-    return embedder_costs(spec)
 
 
 def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
@@ -104,7 +96,7 @@ def shared_workload(
     scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))
     context_length = default_context_length(skeleton.config, proxy)
     mean_tokens = _mean_tokens(inputs.corpus, columns, tokenizer)
-    embedding = embedding_costs(embedder, skeleton, context_length)
+    embedding = embedder_costs(embedder)
     return Workload(
         documents=documents,
         tokens=int(documents * mean_tokens),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from beam_quad.artifacts import files
 from beam_quad.corpus import formats, json_rows, rows
 from beam_quad.corpus.schemas import PROVENANCE, choice_of, free_name, holds_others
 from beam_quad.errors import BadFileError
-from beam_quad.records import OUTPUT_FORMATS, Reason, Split
+from beam_quad.records import Reason, Split
 
 PROVENANCE_TYPE = pa.struct(
     [
@@ -174,13 +175,32 @@ def write_selected(
       BadFileError: As `read_selected`; then nothing is written.
       ValueError: If the name ends otherwise.
     """
-    if path.endswith(".parquet"):
-        batches = (batch for selection in selections for batch in _batches(selection, schema))
-        return write_parquet(path, output_schema(schema, weighted), batches, replace)
-    if path.endswith((".jsonl", ".jsonl.zst")):
-        lines = (line for selection in selections for line in _lines(selection, schema))
-        return write_jsonl(path, lines, replace)
-    raise ValueError(f"{path}: parts end with one of {', '.join(OUTPUT_FORMATS)}")
+    ending = posixpath.basename(path).partition(".")[2]
+    if ending not in WRITERS:
+        raise ValueError(f"{path}: parts end with one of {', '.join(WRITERS)}")
+    return WRITERS[ending](path, selections, schema, replace, weighted)
+
+
+def _write_parquet(
+    path: str, selections: Iterable[Selected], schema: pa.Schema, replace: bool, weighted: bool
+) -> WrittenPart:
+    batches = (batch for selection in selections for batch in _batches(selection, schema))
+    return write_parquet(path, output_schema(schema, weighted), batches, replace)
+
+
+def _write_jsonl(
+    path: str, selections: Iterable[Selected], schema: pa.Schema, replace: bool, weighted: bool
+) -> WrittenPart:
+    lines = (line for selection in selections for line in _lines(selection, schema))
+    return write_jsonl(path, lines, replace)
+
+
+# By the ending of a part's name, each of `records.OUTPUT_FORMATS`.
+WRITERS: dict[str, Callable[..., WrittenPart]] = {
+    "parquet": _write_parquet,
+    "jsonl": _write_jsonl,
+    "jsonl.zst": _write_jsonl,
+}
 
 
 def _batches(selection: Selected, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

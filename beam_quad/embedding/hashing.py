@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from beam_quad.embedding.costs import EmbedderCosts
+from beam_quad.embedding.spec import EmbedderSpec
+
 DEFAULT_DIM = 512
 VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
 
@@ -45,3 +48,18 @@ class HashingEmbedder:
     def _words(self, text: str) -> list[str]:
         words = _WORD.findall(text.lower())[: self._max_words]
         return words or list("".join(text.split())) or [""]
+
+
+def load(spec: EmbedderSpec, _: object) -> HashingEmbedder:
+    """As `EmbedderModule`."""
+    return HashingEmbedder(spec.dim or DEFAULT_DIM, spec.max_tokens)
+
+
+def fingerprint(spec: EmbedderSpec, _: object) -> str:
+    """As `EmbedderModule`."""
+    return f"hashing:v{VERSION}:dim={spec.dim or DEFAULT_DIM}:max_words={spec.max_tokens}"
+
+
+def costs(spec: EmbedderSpec) -> EmbedderCosts:
+    """As `EmbedderModule`."""
+    return EmbedderCosts(spec.dim or DEFAULT_DIM, spec.max_tokens)

@@ -1,16 +1,25 @@
 """Jacobian-vector products of a proxy's first blocks as an embedding of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from beam_quad.embedding.costs import EmbedderCosts
+from beam_quad.embedding.jvp_costs import jvp_costs
 from beam_quad.embedding.norms import unit_rows
-from beam_quad.embedding.spec import JVP_BLOCKS, JVP_DIM, JVP_TANGENTS
+from beam_quad.embedding.spec import JVP_BLOCKS, JVP_DIM, JVP_TANGENTS, JvpSpec
 from beam_quad.gradients import passes
+from beam_quad.gradients.checkpoints import content_fingerprint
 from beam_quad.gradients.hadamard import random_signs
 from beam_quad.gradients.jvp import LowerBlocks
-from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.proxy import (
+    Proxy,
+    ProxySpec,
+    default_context_length,
+    load_proxy,
+    load_skeleton,
+)
 from beam_quad.gradients.windows import Window
 
 # Characters per token beyond which a text is cut before it is tokenised, as the sentence encoders do.
@@ -99,3 +108,25 @@ class JvpEmbedder:
                 products = products @ self._signs
             vectors[batch.documents.to(proxy.device)] = products
         return vectors
+
+
+def load(spec: JvpSpec, proxy_of: Callable[[ProxySpec], Proxy] | None) -> JvpEmbedder:
+    """As `EmbedderModule`."""
+    proxy = (proxy_of or load_proxy)(spec.proxy)
+    return JvpEmbedder(proxy, spec.num_blocks, spec.num_tangents, spec.dim, spec.seed)
+
+
+def fingerprint(spec: JvpSpec, proxy_fingerprint: str | None) -> str:
+    """As `EmbedderModule`."""
+    proxy = spec.proxy
+    content = proxy_fingerprint or content_fingerprint(proxy.path, proxy.revision)
+    return (
+        f"jvp:v{VERSION}:{content}:context_length={proxy.context_length}:dtype={proxy.dtype}"
+        f":num_blocks={spec.num_blocks}:num_tangents={spec.num_tangents}:dim={spec.dim}:seed={spec.seed}"
+    )
+
+
+def costs(spec: JvpSpec) -> EmbedderCosts:
+    """As `EmbedderModule`, from the proxy's shapes."""
+    skeleton = load_skeleton(spec.proxy)
+    return jvp_costs(skeleton, spec, default_context_length(skeleton.config, spec.proxy))

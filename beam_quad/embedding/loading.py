@@ -1,15 +1,35 @@
-"""From a spec to an embedder, its fingerprint and costs. A new embedder is a file of its own and a branch in each."""
+"""From a spec to an embedder, its fingerprint and costs.
 
+A new embedder is a module with `load`, `fingerprint` and `costs`, an entry in `NAMED`, and a test.
+"""
+
+import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from beam_quad.embedding import hashing
 from beam_quad.embedding.costs import EmbedderCosts
-from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, JvpSpec
+from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, JvpSpec
 
-# Torch and transformers take seconds to import, and hashing needs neither: what needs them is imported in its branch.
 if TYPE_CHECKING:
     from beam_quad.gradients.proxy import Proxy, ProxySpec
+
+# The module of each embedder that has a name; any other name is a sentence encoder's. They are imported when they are
+# needed: torch and transformers take seconds, and hashing needs neither.
+NAMED = {"hashing": "beam_quad.embedding.hashing", "jvp": "beam_quad.embedding.jvp"}
+_SENTENCE_ENCODERS = "beam_quad.embedding.sentence"
+
+
+class EmbedderModule(Protocol):
+    """What the module of an embedder has."""
+
+    def load(self, spec: Any, proxy_of: "Callable[[ProxySpec], Proxy] | None") -> Embedder:
+        """As `load_embedder`."""
+
+    def fingerprint(self, spec: Any, proxy_fingerprint: str | None) -> str:
+        """As `embedder_fingerprint`."""
+
+    def costs(self, spec: Any) -> EmbedderCosts:
+        """As `embedder_costs`."""
 
 
 def load_embedder(
@@ -25,18 +45,7 @@ def load_embedder(
       DeviceError: If the spec's device is not there.
       UsageError: If there is no such embedder.
     """
-    if isinstance(spec, JvpSpec):
-        from beam_quad.embedding.jvp import JvpEmbedder
-        from beam_quad.gradients.proxy import load_proxy
-
-        proxy = (proxy_of or load_proxy)(spec.proxy)
-        return JvpEmbedder(proxy, spec.num_blocks, spec.num_tangents, spec.dim, spec.seed)
-    if spec.name == "hashing":
-        return hashing.HashingEmbedder(spec.dim or hashing.DEFAULT_DIM, spec.max_tokens)
-    from beam_quad.embedding.sentence import SentenceEmbedder
-    from beam_quad.embedding.sources import locate
-
-    return SentenceEmbedder(locate(spec), spec)
+    return _module_of(spec).load(spec, proxy_of)
 
 
 def embedder_fingerprint(spec: AnyEmbedderSpec, proxy_fingerprint: str | None = None) -> str:
@@ -52,40 +61,20 @@ def embedder_fingerprint(spec: AnyEmbedderSpec, proxy_fingerprint: str | None = 
     Raises:
       UsageError: If there is no such embedder.
     """
-    if isinstance(spec, JvpSpec):
-        return _jvp_fingerprint(spec, proxy_fingerprint)
-    if spec.name == "hashing":
-        dim = spec.dim or hashing.DEFAULT_DIM
-        return f"hashing:v{hashing.VERSION}:dim={dim}:max_words={spec.max_tokens}"
-    from beam_quad.embedding.sources import source_fingerprint
-
-    prompt = "" if spec.prompt is None else f":prompt={spec.prompt!r}"
-    return f"{source_fingerprint(spec)}:dim={spec.dim}:max_tokens={spec.max_tokens}{prompt}"
+    return _module_of(spec).fingerprint(spec, proxy_fingerprint)
 
 
-def embedder_costs(spec: EmbedderSpec) -> EmbedderCosts:
+def embedder_costs(spec: AnyEmbedderSpec) -> EmbedderCosts:
     """Reads the costs off the embedder's skeleton, and refuses an embedder that would not load.
 
-    No weights are read but those of static embeddings and of layers behind the encoder. For a `JvpSpec` see `jvp_costs`.
+    No weights are read but those of static embeddings and of layers behind the encoder.
 
     Raises:
       UsageError: As `load_embedder`, as far as it can be told without the weights.
     """
-    if spec.name == "hashing":
-        return EmbedderCosts(spec.dim or hashing.DEFAULT_DIM, spec.max_tokens)
-    from beam_quad.embedding.sentence import skeleton_costs
-    from beam_quad.embedding.sources import locate
-
-    return skeleton_costs(locate(spec), spec)
+    return _module_of(spec).costs(spec)
 
 
-def _jvp_fingerprint(spec: JvpSpec, proxy_fingerprint: str | None) -> str:
-    from beam_quad.embedding import jvp
-    from beam_quad.gradients.checkpoints import content_fingerprint
-
-    proxy = spec.proxy
-    content = proxy_fingerprint or content_fingerprint(proxy.path, proxy.revision)
-    return (
-        f"jvp:v{jvp.VERSION}:{content}:context_length={proxy.context_length}:dtype={proxy.dtype}"
-        f":num_blocks={spec.num_blocks}:num_tangents={spec.num_tangents}:dim={spec.dim}:seed={spec.seed}"
-    )
+def _module_of(spec: AnyEmbedderSpec) -> EmbedderModule:
+    name = "jvp" if isinstance(spec, JvpSpec) else spec.name
+    return cast("EmbedderModule", importlib.import_module(NAMED.get(name, _SENTENCE_ENCODERS)))

@@ -16,6 +16,7 @@ from torch import nn
 
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.norms import unit_rows
+from beam_quad.embedding.sources import locate, source_fingerprint
 from beam_quad.embedding.spec import EmbedderSpec
 from beam_quad.errors import DeviceError, UsageError
 from beam_quad.gradients import checkpoints
@@ -88,6 +89,22 @@ class SentenceEmbedder:
             ),
             np.float32,
         )
+
+
+def load(spec: EmbedderSpec, _: object) -> SentenceEmbedder:
+    """As `EmbedderModule`."""
+    return SentenceEmbedder(locate(spec), spec)
+
+
+def fingerprint(spec: EmbedderSpec, _: object) -> str:
+    """As `EmbedderModule`."""
+    prompt = "" if spec.prompt is None else f":prompt={spec.prompt!r}"
+    return f"{source_fingerprint(spec)}:dim={spec.dim}:max_tokens={spec.max_tokens}{prompt}"
+
+
+def costs(spec: EmbedderSpec) -> EmbedderCosts:
+    """As `EmbedderModule`."""
+    return skeleton_costs(locate(spec), spec)
 
 
 def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
