@@ -44,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
 def finished(world: "World", tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """One finished run in this process, that many tests look at and none changes."""
     output = tmp_path_factory.mktemp("finished") / "out"
-    world.run(output)
+    world.launch(output)
     return output
 
 
@@ -60,7 +60,7 @@ def distilled(
 ) -> pathlib.Path:
     """One finished run of Influence Distillation for three targets, weighted, that many tests look at and none changes."""
     output = tmp_path_factory.mktemp("distilled") / "out"
-    world.distill(output, query=None, query_group=targets, weighted=True)
+    world.launch_distillation(output, query=None, query_group=targets, weighted=True)
     return output
 
 

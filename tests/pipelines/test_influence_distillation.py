@@ -95,7 +95,7 @@ def test_where_the_corpus_has_less_than_is_asked_for_all_is_taken_and_the_run_sa
     world, tmp_path, capsys
 ):
     flags = {"budget_tokens": 1_000_000, "num_landmarks": 5000, "weighted": True}
-    everything = world.distill(tmp_path / "out", **flags)
+    everything = world.launch_distillation(tmp_path / "out", **flags)
     assert everything["counts"]["selected"] == everything["counts"]["scored"] == 900
     assert "missing" in everything["shortfall"]
     for told in (capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()):
@@ -109,7 +109,9 @@ def test_the_selection_does_not_depend_on_how_it_is_run(
     shards = sorted(pathlib.Path(world.corpus).iterdir(), reverse=True)
     beam = ["--direct_runner_bundle_repeat=1"] if change == "bundles_twice" else []
     flags = {"input": [str(shard) for shard in shards]} if change == "order" else {}
-    world.distill(tmp_path / "out", *beam, query=None, query_group=targets, weighted=True, **flags)
+    world.launch_distillation(
+        tmp_path / "out", *beam, query=None, query_group=targets, weighted=True, **flags
+    )
     assert selected_ids(tmp_path / "out") == selected_ids(distilled)
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
 def test_a_plan_is_of_the_size_of_what_a_run_counts(world, tmp_path, capsys):
     flags = {"embedder": "jvp", "curvature": "identity"}
-    world.distill(tmp_path / "out", **flags)
+    world.launch_distillation(tmp_path / "out", **flags)
     (counted,) = _lines(capsys, "this run read")
     planned = _sizes(_plan(world, tmp_path / "other", capsys, **flags)["total"])
     assert planned[0] == _sizes(counted)[0]

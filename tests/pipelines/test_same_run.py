@@ -100,7 +100,7 @@ def test_an_output_whose_selection_is_gone_takes_another_command_and_writes_all_
 ):
     output = tmp_path / "out"
     shutil.copytree(drawn / "_run", output / "_run")
-    manifest = small.run(output, **RANDOM, budget_tokens=200)
+    manifest = small.launch(output, **RANDOM, budget_tokens=200)
     assert manifest["budget"]["amount"] == 200
     assert manifest["tokens"]["selected"] == sum(row["tokens"] for row in selected(output))
     assert 200 <= manifest["tokens"]["selected"] < 260
@@ -109,7 +109,7 @@ def test_an_output_whose_selection_is_gone_takes_another_command_and_writes_all_
 def test_parts_that_were_deleted_are_written_again(small, drawn, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(drawn / "_run", output / "_run")
-    small.run(output, **RANDOM, budget_tokens=300)
+    small.launch(output, **RANDOM, budget_tokens=300)
     assert output_bytes(output) == output_bytes(drawn)
 
 

@@ -16,7 +16,10 @@ from tokenizers import models, pre_tokenizers
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import plan_input
-from pipelines import influence_distillation, quad
+from beam_quad.stages import run_in_process
+from pipelines import chain, distillation_chain, distillation_options, influence_distillation, quad
+from pipelines import options as quad_options
+from pipelines.inputs import look
 
 KINDS = ("biology", "law", "news", "code", "noise")
 _WORDS_PER_KIND = 40
@@ -72,8 +75,13 @@ class World:
         )
         return self.arguments(output, **(quads_own | {"num_landmarks": 200} | flags))
 
-    def distill(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
-        """Runs Influence Distillation and returns its manifest."""
+    def distill(self, output: pathlib.Path, **flags: Any) -> dict[str, Any]:
+        """Runs the stages of Influence Distillation in a plain loop and returns the manifest."""
+        options, _ = distillation_options.parse(self.distillation_arguments(output, **flags))
+        return _run(distillation_chain.build(options, look(options)), output)
+
+    def launch_distillation(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
+        """Runs Influence Distillation as its command does, on Beam, and returns the manifest."""
         arguments = [*self.distillation_arguments(output, **flags), *beam]
         assert influence_distillation.main(arguments) == 0
         return manifest_of(output)
@@ -88,10 +96,21 @@ class World:
             (folder / "query.jsonl").write_text("\n".join(lines))
         return str(folder)
 
-    def run(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
-        """Runs the pipeline and returns its manifest."""
+    def run(self, output: pathlib.Path, **flags: Any) -> dict[str, Any]:
+        """Runs the stages of Quad, or of a baseline, in a plain loop and returns the manifest."""
+        options, _ = quad_options.parse(self.arguments(output, **flags))
+        return _run(chain.build(options, look(options)), output)
+
+    def launch(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
+        """Runs the pipeline as its command does, on Beam, and returns the manifest."""
         assert quad.main([*self.arguments(output, **flags), *beam]) == 0
         return manifest_of(output)
+
+
+def _run(built: chain.Chain, output: pathlib.Path) -> dict[str, Any]:
+    built.write_plans()
+    run_in_process(built.stages)
+    return manifest_of(output)
 
 
 def read_texts(folder: str, is_query: bool = False) -> tuple[list[str], list[str]]:
