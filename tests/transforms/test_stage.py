@@ -5,11 +5,11 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.testing import util as testing
 
 from beam_quad.artifacts import files, traffic
-from beam_quad.transforms import DoPieces, Stage, counters, start
+from beam_quad.transforms import DoPieces, RunStage, counters, start
 from tests.stages.letters import CountInitials, CountLetters
 
 
-def test_alone_a_task_is_a_transform_from_pieces_to_statistics(tmp_path):
+def test_alone_a_stage_is_a_transform_from_pieces_to_statistics(tmp_path):
     with beam.Pipeline("FnApiRunner") as pipeline:
         counts = pipeline | beam.Create(["a", "bcd"]) | DoPieces(CountLetters(str(tmp_path), ()))
         testing.assert_that(
@@ -21,8 +21,8 @@ def test_alone_a_task_is_a_transform_from_pieces_to_statistics(tmp_path):
 def test_bytes_are_counted_once_at_the_step_that_reads_shuffles_and_stores_them(tmp_path):
     files.write_once(str(tmp_path / "outside"), b"not in a step, so not counted")
     pipeline = beam.Pipeline("FnApiRunner")
-    task = CountsBytes(str(tmp_path), ("alpha", "be"))
-    _ = start(pipeline, "nowhere") | "First" >> Stage(task)
+    stage = CountsBytes(str(tmp_path), ("alpha", "be"))
+    _ = start(pipeline, "nowhere") | "First" >> RunStage(stage)
     result = pipeline.run()
     result.wait_until_finish()
     assert counters.total(result, "bytes_read") == 3 * len("alphabe")
@@ -37,7 +37,7 @@ def test_pieces_that_are_found_finished_are_counted(tmp_path):
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "be.json").write_text('{"letters": 2}')
     pipeline = beam.Pipeline("FnApiRunner")
-    _ = start(pipeline, "nowhere") | "First" >> Stage(CountLetters(str(tmp_path), ("a", "be")))
+    _ = start(pipeline, "nowhere") | "First" >> RunStage(CountLetters(str(tmp_path), ("a", "be")))
     result = pipeline.run()
     result.wait_until_finish()
     query = MetricsFilter().with_namespace("beam_quad").with_name("CountLetters_reused")

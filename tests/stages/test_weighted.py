@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import quad
-from tests.pipelines.pages import hold_to_quad
 from tests.pipelines.world import manifest_of, output_bytes, selected_rows
+from tests.stages.pages import hold_to_quad
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
