@@ -1,0 +1,137 @@
+import collections
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_quad.gradients import tokenize
+from beam_quad.gradients.windows import Documents, cut
+from beam_quad.scoring.ngrams import (
+    NUM_BIGRAM_BUCKETS,
+    NgramScorer,
+    TokenNgramCounts,
+    bigram_buckets,
+    log_ratios,
+)
+from tests.gradients import tiny
+from tests.gradients.tiny import EXACT, VOCABULARY
+
+# Windows of 16 tokens, 4 at most: a last window of one token, texts of no window, and one of which only pieces are read.
+LENGTHS = [6, 33, 1, 0, 90, 16, 300]
+TEXTS = tiny.texts(LENGTHS)
+QUERY = tiny.texts([20, 40], seed=1)
+NUM_BUCKETS = VOCABULARY + NUM_BIGRAM_BUCKETS
+
+
+def read(texts):
+    return Documents.of(texts, tiny.tokenizer(), context_length=16, max_windows=4)
+
+
+def counts_of(texts):
+    return TokenNgramCounts.of(read(texts), VOCABULARY)
+
+
+def buckets_one_by_one(text):
+    """The buckets of a text's uni- and bigrams, one n-gram at a time."""
+    found = []
+    (tokens,) = tokenize(tiny.tokenizer(), [text])
+    for window in cut(tokens, 16, 4):
+        found += window
+        for pair in itertools.pairwise(window):
+            found.append(VOCABULARY + int(bigram_buckets(np.array(pair))[0]))
+    return found
+
+
+def test_counts_are_those_of_the_uni_and_bigrams_within_each_window():
+    expected = collections.Counter(bucket for text in TEXTS for bucket in buckets_one_by_one(text))
+    found = counts_of(TEXTS).counts
+    assert {int(i): int(found[i]) for i in np.flatnonzero(found)} == expected
+    # Windows of 16 tokens have 31: two of the 33 tokens, three and one of 10 of the 90, three and one of 12 of the 300.
+    assert sum(expected.values()) == 11 + 2 * 31 + (3 * 31 + 19) + 31 + (3 * 31 + 23)
+
+
+def test_a_score_is_the_mean_log_ratio_of_the_n_grams_of_a_text():
+    query, corpus = counts_of(QUERY), counts_of(TEXTS)
+    total_query, total_corpus = query.counts.sum(), corpus.counts.sum()
+
+    def weight(bucket):
+        likely = (corpus.counts[bucket] + 1) / (total_corpus + NUM_BUCKETS)
+        return math.log(
+            (query.counts[bucket] + 50 * likely) / (total_query + 50) / likely
+        )  # fmt: skip
+
+    buckets = [buckets_one_by_one(text) for text in TEXTS]
+    expected = [np.mean([weight(b) for b in own]) if own else np.nan for own in buckets]
+    found = NgramScorer({"query": query}, corpus, read, prior=50).score(TEXTS)
+    assert found.shape == (len(TEXTS), 1)
+    np.testing.assert_allclose(found[:, 0], expected, **EXACT)
+
+
+def test_an_n_gram_that_the_query_set_lacks_weighs_the_same_however_rare():
+    corpus = counts_of(["1 2 3", "1 2 1 2"])
+    ratios = log_ratios(counts_of(["4 5"]), corpus, prior=7)
+    np.testing.assert_allclose(ratios[[1, 2, 3, 6]], math.log(7 / (3 + 7)), **EXACT)
+    assert ratios[4] == ratios[5] > 0
+
+
+def test_higher_is_more_like_the_query_set_by_its_words_or_by_their_order():
+    scorer = NgramScorer({"query": counts_of(["1 2 3 4"] * 4)}, counts_of(TEXTS), read)
+    own, shuffled, other = scorer.score(["1 2 3 4", "4 3 2 1", "7 8 9 10"])[:, 0]
+    assert own > shuffled > other
+
+
+@given(cut=st.integers(0, len(TEXTS)))
+def test_counts_do_not_depend_on_the_split(cut):
+    parts = counts_of(TEXTS[cut:]) + counts_of(TEXTS[:cut]) + TokenNgramCounts.zero(VOCABULARY)
+    assert parts.to_bytes() == counts_of(TEXTS).to_bytes()
+    assert TokenNgramCounts.from_bytes(parts.to_bytes()).counts.dtype == np.int64
+    assert parts.vocabulary == VOCABULARY
+
+
+def test_a_score_depends_on_nothing_but_its_text():
+    groups = {"one": counts_of(QUERY[:1]), "two": counts_of(QUERY[1:])}
+    scorer = NgramScorer(groups, counts_of(TEXTS), read)
+    whole = scorer.score(scorer.prepare(TEXTS))
+    one_by_one = np.concatenate([scorer.score([text]) for text in TEXTS])
+    np.testing.assert_array_equal(one_by_one, whole)
+    alone = NgramScorer({"two": groups["two"]}, counts_of(TEXTS), read).score(TEXTS)
+    np.testing.assert_array_equal(alone[:, 0], whole[:, 1])
+
+
+def test_a_call_without_a_token_counts_and_scores_nothing():
+    scorer = NgramScorer({"query": counts_of(QUERY)}, counts_of(TEXTS), read)
+    assert np.isnan(scorer.score(["", "1"])).all()
+    assert scorer.score([]).shape == (0, 1)
+    assert counts_of(["", "1"]).counts.sum() == 0
+
+
+def test_pairs_of_tokens_spread_evenly_over_the_buckets():
+    first, second = np.meshgrid(np.arange(1000), np.arange(1000), indexing="ij")
+    # All pairs of 1,000 tokens, each behind the last: every other bigram is one of them.
+    pairs = np.stack([first.ravel(), second.ravel()], axis=1).ravel()
+    found = np.bincount(bigram_buckets(pairs)[::2], minlength=NUM_BIGRAM_BUCKETS)
+    expected = 1e6 / NUM_BIGRAM_BUCKETS
+    chi_square = ((found - expected) ** 2 / expected).sum()
+    assert chi_square < NUM_BIGRAM_BUCKETS + 6 * math.sqrt(2 * NUM_BIGRAM_BUCKETS)
+
+
+def test_what_cannot_be_compared_is_refused():
+    query, corpus = counts_of(QUERY), counts_of(TEXTS)
+    other = TokenNgramCounts.zero(VOCABULARY + 1)
+    with pytest.raises(ValueError, match="no n-grams"):
+        log_ratios(TokenNgramCounts.zero(VOCABULARY), corpus)
+    with pytest.raises(ValueError, match="different proxies"):
+        log_ratios(query, other)
+    with pytest.raises(ValueError, match="different proxies"):
+        query + other
+    with pytest.raises(ValueError, match="prior must be positive"):
+        log_ratios(query, corpus, prior=0)
+    with pytest.raises(ValueError, match="no query group"):
+        NgramScorer({}, corpus, read)
+    with pytest.raises(ValueError, match="another proxy"):
+        TokenNgramCounts.of(read(["3 31"]), vocabulary=31)
+    with pytest.raises(ValueError, match="counts must be int64"):
+        TokenNgramCounts(np.zeros(5))
