@@ -9,6 +9,8 @@ from beam_quad.selection.allocation import (
     tie_draws,
 )
 from beam_quad.selection.budget import MAX_DRAW, CutExamples, cut_blocks
+from beam_quad.selection.caps import by_cluster, cap_clusters, heavy_clusters, within_caps
+from beam_quad.selection.joint_ranks import JointRanks, RankCounts
 from beam_quad.selection.kept import (
     Kept,
     Taken,
@@ -46,18 +48,23 @@ __all__ = [
     "BudgetSearch",
     "Contenders",
     "CutExamples",
+    "JointRanks",
     "Kept",
+    "RankCounts",
     "RoundRobin",
     "RowCounts",
     "SourceCounts",
     "Taken",
     "allocate",
     "amounts_of",
+    "by_cluster",
+    "cap_clusters",
     "cluster_weighted_mean",
     "count_rows",
     "cut_blocks",
     "cut_draws",
     "even_ranks",
+    "heavy_clusters",
     "is_reached",
     "keep_accepted",
     "keep_for_targets",
@@ -77,4 +84,5 @@ __all__ = [
     "source_of",
     "tie_draws",
     "weighted_mean",
+    "within_caps",
 ]
