@@ -32,6 +32,7 @@ from beam_quad.gradients import Block, Proxy, ProxySpec, find_blocks, load_proxy
 from beam_quad.scoring import (
     Curvature,
     InfluenceScorer,
+    NgramScorer,
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
@@ -129,7 +130,7 @@ class Examples:
           UsageError: If no text is left.
         """
         tokens = np.zeros(len(texts), np.int64)
-        for run in _runs(len(texts)):
+        for run in runs_of(len(texts)):
             tokens[run] = [len(own) for own in tokenize(proxy.tokenizer, texts[run])]
         has_words = np.array([bool(text) and not text.isspace() for text in texts])
         everything = cls(
@@ -173,7 +174,7 @@ def embed_examples(
     """
     model = load_embedder(embedder, proxy_of=lambda _: proxy)
     vectors = np.zeros((len(examples.texts), model.dim), np.float16)
-    for run in _runs(len(examples.texts)):
+    for run in runs_of(len(examples.texts)):
         vectors[run] = model.embed(examples.texts[run])
     has_vector = np.asarray(vectors.any(axis=1))
     return examples.where(has_vector), vectors[has_vector]
@@ -245,10 +246,15 @@ def query_vectors(
     return {name: fitted.precondition(gradient) for name, gradient in gradients.items()}
 
 
-def score_texts(scorer: InfluenceScorer, texts: Sequence[str]) -> Array:
+def score_texts(scorer: InfluenceScorer | NgramScorer, texts: Sequence[str]) -> Array:
     """Scores any number of texts: float64 [num_texts, num_groups]; nan where a text cannot be scored."""
-    scores = [scorer.score(texts[run]) for run in _runs(len(texts))]
+    scores = [scorer.score(texts[run]) for run in runs_of(len(texts))]
     return np.concatenate(scores) if scores else np.zeros((0, len(scorer.groups)))
+
+
+def runs_of(num_texts: int) -> list[slice]:
+    """Cuts texts into runs, each of which goes through a model in one call."""
+    return [slice(i, i + _TEXTS_PER_CALL) for i in range(0, num_texts, _TEXTS_PER_CALL)]
 
 
 def check_texts(
@@ -379,7 +385,3 @@ def _check_string(value: Any, name: str) -> None:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise UsageError(f"{name} holds half a surrogate pair, which is no text") from None
-
-
-def _runs(num_texts: int) -> list[slice]:
-    return [slice(i, i + _TEXTS_PER_CALL) for i in range(0, num_texts, _TEXTS_PER_CALL)]

@@ -2,8 +2,8 @@
 
     1  embed                    texts -> unit vectors
     2  cluster                  the arms of the bandit: alike inside, unlike each other
-    3  blocks                   random cuts of a cluster: what a pull draws from, and what a good pull gives
-    4  curvature, query vector  v = (F + λI)⁻¹ ∇L(query), once
+    3  curvature, query vector  v = (F + λI)⁻¹ ∇L(query), once
+    4  blocks                   random cuts of a cluster: what a pull draws from, and what a good pull gives
     5  pilot and rounds         pull the arms with the highest upper bounds; score a few texts of each, exactly
     6  accept                   what reaches the threshold
     7  cut                      where the token budget ends
@@ -14,6 +14,8 @@ every pull. An arm that reaches the threshold τ gives texts, until the budget i
 τ = 0.002, 20,000 texts a pull) depend on the scale of the scores and of the corpus. Here α counts in errors of one
 pull, τ is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull
 gives a block of its cluster.
+
+With `acceptance="shortlist"` there is no bandit: step 4 and those after it give way to those of `beam_quad.shortlist`.
 
 `pipelines.quad` does the same over shards on disk, stage by stage, and its tests hold it to this page.
 
@@ -28,6 +30,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from beam_quad import seeding
+from beam_quad import shortlist as shortlist_page
 from beam_quad.bandit import (
     ACCEPTANCES,
     Accepts,
@@ -41,6 +44,7 @@ from beam_quad.bandit import (
     replay,
     shortfall_message,
 )
+from beam_quad.bandit.acceptance import WholeBlocks
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
 from beam_quad.clustering import assign, default_num_clusters, fit_centers, sample_rate
 from beam_quad.columns import find_sorted, look_up, run_bounds
@@ -56,6 +60,7 @@ from beam_quad.influence import (
     Examples,
     QueryTexts,
     check_at_least_one,
+    check_choice,
     check_curvature,
     check_texts,
     embed_examples,
@@ -95,11 +100,14 @@ class QuadSelection:
       influence: Exact influence of the texts that were scored, float64 [n]; nan elsewhere. Higher is better.
       estimate: What every text is thought to be worth, float64 [n]: the mean of the scored texts of its block, or of its
         cluster where the block was not pulled; with `instance` acceptance the selected texts' own influence; with
-        `propagate` acceptance the known or predicted influence. nan where a text cannot be used.
+        `propagate` acceptance the known or predicted influence; with `shortlist` the joint rank of influence and n-grams.
+        nan where a text cannot be used, and outside a shortlist.
       clusters: Cluster of every text, int64 [n]; -1 where a text cannot be used.
-      blocks: Block of every text within its cluster, int64 [n]; -1 where a text cannot be used.
-      state: The bandit at the end: its log of rounds, a row for each arm, and why it stopped.
+      blocks: Block of every text within its cluster, int64 [n]; -1 where a text cannot be used, or there is no bandit.
+      state: The bandit at the end: its log of rounds, a row for each arm, and why it stopped; None where there is none.
       shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
+      ngrams: With `shortlist` acceptance, mean log ratio of every text's n-grams, float64 [n]; nan where a text cannot be
+        used. Higher is more like the query set.
     """
 
     ids: list[str]
@@ -110,8 +118,9 @@ class QuadSelection:
     estimate: Array
     clusters: Array
     blocks: Array
-    state: BanditState
+    state: BanditState | None
     shortfall: str | None
+    ngrams: Array | None = None
 
 
 def select(
@@ -130,15 +139,16 @@ def select(
     samples_per_pull: int | None = None,
     blocks_per_cluster: int = 16,
     acceptance: str = "block",
+    shortlist: float = 2.0,
     tau: float | None = None,
     alpha: float = 0.5,
     max_share_per_cluster: float = 1.0,
-    layers: str = "attention",
+    layers: str | None = None,
     curvature: CurvatureKind = "ekfac",
     curvature_examples: int = 1024,
     curvature_labels: CurvatureLabels = "sampled",
     damping: float = 1.0,
-    normalize: bool = False,
+    normalize: bool | None = None,
     seed: int = 0,
 ) -> QuadSelection:
     """Selects texts under a token budget by their influence on the query texts, and by diversity.
@@ -162,16 +172,19 @@ def select(
         texts of a block, 32 by default.
       blocks_per_cluster: The most blocks of a cluster, a power of two.
       acceptance: What a good pull gives: "block", its whole block; "instance", those of its texts, all scored, that reach
-        the threshold; "propagate", the texts that the scored ones of their cluster predict to be best.
+        the threshold; "propagate", the texts that the scored ones of their cluster predict to be best. "shortlist" does
+        without a bandit: of the texts whose n-grams are likeliest in the query set, those of the highest joint rank.
+      shortlist: With `shortlist` acceptance, tokens of the shortlist, in budgets, at least 1.
       tau: A fixed threshold on influence; by default the water level.
       alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
       max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
-      layers: Tracked layers, as in `influence.score_influence`, like the arguments below.
+      layers: Tracked layers, as in `influence.score_influence`, like the arguments below; by default "attention", and
+        "all" with `shortlist` acceptance.
       curvature: Approximation of the Fisher.
       curvature_examples: How many texts the curvature is fitted on.
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
-      normalize: Whether influence is divided by the norm of the text's gradient.
+      normalize: Whether influence is divided by the norm of the text's gradient; by default with `shortlist` acceptance.
       seed: Seed of every draw.
 
     Raises:
@@ -185,6 +198,12 @@ def select(
     )
     if not 0 < max_cluster_share <= 1:
         raise UsageError(f"max_cluster_share must lie in (0, 1], got {max_cluster_share}")
+    check_choice("acceptance", acceptance, (*ACCEPTANCES, shortlist_page.NAME))
+    has_bandit = acceptance in ACCEPTANCES
+    if not has_bandit:
+        shortlist_page.check_shortlist(
+            shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
+        )
     try:
         # Wrong arguments are refused before a model is loaded; the size of a pull may follow from the corpus.
         num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
@@ -195,7 +214,7 @@ def select(
             arms_per_round=arms_per_round,
             alpha=alpha,
             tau=tau,
-            acceptance=acceptance,
+            acceptance=acceptance if has_bandit else WholeBlocks.name,
             max_share_per_cluster=max_share_per_cluster,
             seed=seed,
         )
@@ -222,7 +241,36 @@ def select(
     centers, _ = fit_centers(sample, min(num_wanted, len(sample)), seed, max_cluster_share)
     clusters, _ = assign(points.astype(np.float32), keys, centers, seed)
 
-    # 3 Blocks. A pull scores a few texts of one block, and these speak for all of it, as the block is a random cut of
+    # 3 Curvature and query vector: `influence.query_vectors` has the formulas.
+    tracked = find_blocks(
+        proxy.model, layers or ("attention" if has_bandit else shortlist_page.LAYERS)
+    )
+    vectors = query_vectors(
+        proxy, tracked, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
+    )  # fmt: skip
+    if normalize is None:
+        normalize = False if has_bandit else shortlist_page.NORMALIZE
+    if not has_bandit:
+        found = shortlist_page.select_from_shortlist(
+            proxy, tracked, vectors, examples, queries, group_weights, clusters, is_short,
+            budget_tokens=budget_tokens, shortlist=shortlist, cap_tokens=policy.cluster_cap_tokens,
+            normalize=normalize, seed=seed,
+        )  # fmt: skip
+        return QuadSelection(
+            ids=ids,
+            indices=examples.positions[found.is_selected],
+            weights=found.weights[found.is_selected],
+            tokens=examples.spread(tokens, 0),
+            influence=examples.spread(found.influence, np.nan),
+            estimate=examples.spread(found.joint_rank, np.nan),
+            clusters=examples.spread(clusters.astype(np.int64), -1),
+            blocks=np.full(len(texts), -1),
+            state=None,
+            shortfall=found.shortfall,
+            ngrams=examples.spread(found.ngrams, np.nan),
+        )
+
+    # 4 Blocks. A pull scores a few texts of one block, and these speak for all of it, as the block is a random cut of
     # its cluster. Blocks count tokens of texts that can be selected, so that the budget is not spent on others.
     sizes = np.bincount(clusters, minlength=centers.num_clusters)
     sizing = ACCEPTANCES[acceptance].pulls(samples_per_pull, blocks_per_cluster)
@@ -237,16 +285,10 @@ def select(
     pulls = [drawn[a:b] for a, b in run_bounds(clusters[drawn], block[drawn])]
     candidates = {(int(clusters[own[0]]), int(block[own[0]])): own for own in pulls}
 
-    # 4 Curvature and query vector, through the attention layers: `influence.query_vectors` has the formulas.
-    tracked = find_blocks(proxy.model, layers)
-    vectors = query_vectors(
-        proxy, tracked, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
-    )  # fmt: skip
-    scorer = InfluenceScorer(proxy, tracked, vectors, normalize)
-
     # 5 Pilot and rounds. The bandit carries nothing from round to round: its state is replayed from all scores. Round 0,
     # the pilot, pulls every arm once; its scores set the water level and the unit of α.
     policy = dataclasses.replace(policy, samples_per_pull=num_samples)
+    scorer = InfluenceScorer(proxy, tracked, vectors, normalize)
     influence, is_scored = np.full(len(keys), np.nan), np.zeros(len(keys), bool)
     rounds: list[tuple[PullScores, ...]] = []
     while not (state := replay(policy, blocks, rounds)).is_done:

@@ -56,7 +56,7 @@ def share_of(kind: str, indices: np.ndarray) -> float:
     return float(np.mean([KINDS[i % len(KINDS)] == kind for i in indices]))
 
 
-@pytest.mark.parametrize("acceptance", ["block", "instance", "propagate"])
+@pytest.mark.parametrize("acceptance", ["block", "instance", "propagate", "shortlist"])
 def test_the_planted_clusters_are_preferred_within_the_budget(texts, queries, proxy, acceptance):
     selection = select(texts, queries["law"], proxy, acceptance=acceptance, **SELECT)
     assert share_of("law", selection.indices) > 0.5  # a fifth of the texts are
@@ -66,7 +66,7 @@ def test_the_planted_clusters_are_preferred_within_the_budget(texts, queries, pr
     assert lowest <= total < lowest + 40
     assert selection.shortfall is None
     # What was selected is thought to be better than what was not.
-    others = np.setdiff1d(np.arange(NUM_TEXTS), selection.indices)
+    others = np.setdiff1d(np.flatnonzero(np.isfinite(selection.estimate)), selection.indices)
     assert selection.estimate[selection.indices].mean() > selection.estimate[others].mean()
     assert selection.weights.min() > 0
     assert selection.weights.sum() == pytest.approx(NUM_TEXTS)
@@ -278,7 +278,11 @@ def test_what_no_method_can_use_is_refused_in_one_line(proxy, arguments, message
         ({"max_cluster_share": 0.0}, r"max_cluster_share must lie in \(0, 1\]"),
         ({"blocks_per_cluster": 3}, "blocks_per_cluster must be a power of two"),
         ({"num_rounds": 51}, "num_rounds must lie between 1 and 50"),
-        ({"acceptance": "all"}, "acceptance must be one of"),
+        ({"acceptance": "all"}, "acceptance must be one of block, instance, propagate, shortlist"),
+        ({"acceptance": "shortlist", "shortlist": 0.5}, "at least 1 budget, got 0.5"),
+        ({"acceptance": "shortlist", "shortlist": float("inf")}, "shortlist must be finite"),
+        ({"acceptance": "shortlist", "tau": 0.1}, "tau is an option of the bandit"),
+        ({"max_share_per_cluster": 1.5}, r"max_share_per_cluster must lie in \(0, 1\]"),
         ({"tau": float("nan")}, "tau must be finite"),
         (
             {"query_weights": {"code": 1.0}},

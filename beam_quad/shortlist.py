@@ -1,0 +1,219 @@
+"""The shortlist on one page: a cheap score of every text, influence of the best of them, and the ranks of both, in memory.
+
+    1  n-grams       of the proxy's tokens: how much likelier are those of a text in the query set than in the corpus?
+    2  shortlist     the best by n-grams, until their tokens reach two budgets
+    3  influence     of the shortlist alone, over gradients of unit length
+    4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
+    5  cap, and cut  the best first, until the budget is met; no cluster gives more than its share
+    6  weigh         by the excess over the best text of the shortlist that was left out
+
+Quad's bandit asks which clusters are worth scoring, and gives whole blocks of them. Most of what a text is worth lies
+inside its cluster, though: a score of every text that costs no pass of a model finds more of it, and influence then decides among
+texts that are all alike to the query set. Neither score alone is as good as both (`tests.benchmarks`), and a rank lets them
+speak in one unit (`selection.joint_ranks`).
+
+`beam_quad.select(..., acceptance="shortlist")` comes here once the texts are embedded and clustered.
+
+References:
+  Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023 (log ratios of n-grams).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from beam_quad.additive import total
+from beam_quad.distillation import weigh
+from beam_quad.errors import UsageError
+from beam_quad.gradients import Block, Proxy
+from beam_quad.influence import Array, Examples, runs_of, score_texts
+from beam_quad.scoring import InfluenceScorer, NgramScorer, TokenNgramCounts
+from beam_quad.scoring.groups import combine_scores, standardised_weights
+from beam_quad.scoring.vectors import Vectors
+from beam_quad.selection import (
+    BudgetSearch,
+    JointRanks,
+    amounts_of,
+    cap_clusters,
+    is_reached,
+    rank_usable,
+    search_budget,
+)
+
+NAME = "shortlist"
+# Of the layers that are tracked by default, the MLP's carry as much as attention's; a long gradient is no better for it.
+LAYERS = "all"
+NORMALIZE = True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shortlisted:
+    """What was selected of n examples by a shortlist, and why.
+
+    Attributes:
+      is_selected: bool [n].
+      weights: Weight of each selected example, positive, summing to the number of those that could be selected; 0 for the
+        others; float64 [n].
+      ngrams: Mean log ratio of each example's n-grams, float64 [n]; higher is more like the query set.
+      influence: Influence of the shortlist, float64 [n]; nan elsewhere, and where it is not finite.
+      joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan elsewhere.
+      shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
+    """
+
+    is_selected: Array
+    weights: Array
+    ngrams: Array
+    influence: Array
+    joint_rank: Array
+    shortfall: str | None
+
+
+def check_shortlist(shortlist: float, **bandit: object) -> None:
+    """Checks how a shortlist is to be made.
+
+    Args:
+      shortlist: Tokens of the shortlist, in budgets.
+      bandit: Options of the bandit by name, which must be None.
+
+    Raises:
+      UsageError: If the shortlist cannot fill a budget, or there is an option of the bandit.
+    """
+    if not 1 <= shortlist < math.inf:
+        raise UsageError(f"shortlist must be finite and at least 1 budget, got {shortlist}")
+    for name, value in bandit.items():
+        if value is not None:
+            raise UsageError(
+                f"{name} is an option of the bandit, and acceptance={NAME!r} has none; leave it out"
+            )
+
+
+def select_from_shortlist(
+    proxy: Proxy,
+    blocks: Sequence[Block],
+    vectors: Vectors,
+    examples: Examples,
+    queries: Mapping[str, Sequence[str]],
+    group_weights: Sequence[float],
+    clusters: Array,
+    is_candidate: Array,
+    *,
+    budget_tokens: int,
+    shortlist: float,
+    cap_tokens: int,
+    normalize: bool,
+    seed: int,
+) -> Shortlisted:
+    """Selects from examples by a shortlist.
+
+    Args:
+      proxy: The model.
+      blocks: The tracked layers.
+      vectors: Preconditioned query vectors of each group (`influence.query_vectors`).
+      examples: The corpus, n of them.
+      queries: Texts of each query group.
+      group_weights: Weight of each.
+      clusters: Cluster of each example, integer [n].
+      is_candidate: Which are short enough for the budget, bool [n].
+      budget_tokens: Tokens to select. The example in which the budget ends is selected.
+      shortlist: Tokens of the shortlist, in budgets, at least 1.
+      cap_tokens: The most tokens that one cluster may give, at least 1.
+      normalize: Whether influence is divided by the norm of the example's gradient.
+      seed: Decides between equals.
+    """
+    keys, tokens = examples.keys, examples.tokens
+    usable = np.ones(len(keys), bool)
+
+    # 1 N-grams. Query groups have scores of different scales, here as under influence.
+    ngrams = _combine(score_ngrams(proxy, examples.texts, queries), group_weights)
+
+    # 2 Shortlist: the threshold at which the tokens of the best reach so many budgets, found by counting.
+    packed, _ = rank_usable(ngrams, usable, is_candidate, keys, seed)
+    search = _search(packed, tokens, math.ceil(shortlist * budget_tokens))
+    listed = np.flatnonzero(is_reached(packed, search.floors[0]))
+    listed = listed[np.argsort(keys[listed])]
+
+    # 3 Influence.
+    scorer = InfluenceScorer(proxy, blocks, vectors, normalize)
+    influence = np.full(len(keys), np.nan)
+    scores = score_texts(scorer, [examples.texts[i] for i in listed])
+    influence[listed] = _combine(scores, group_weights)
+
+    # 4 Joint rank. What was scored without a finite score cannot be selected.
+    pair = [influence[listed], ngrams[listed]]
+    joint_rank = np.full(len(keys), np.nan)
+    joint_rank[listed] = JointRanks.of(pair).rank(pair)
+
+    # 5 Cap, and cut.
+    packed, _ = rank_usable(joint_rank, usable, is_candidate, keys, seed)
+    capped = cap_clusters(packed, clusters, tokens, cap_tokens)
+    search = _search(capped, tokens, budget_tokens)
+    is_selected = is_reached(capped, search.floors[0])
+
+    # 6 Weigh: `distillation.weights` has the derivation. The rest of the corpus is below the shortlist, and not compared.
+    weights = np.zeros(len(keys))
+    ranked = np.flatnonzero(np.isfinite(joint_rank))
+    if is_selected.any():
+        takers = np.where(is_selected[ranked], 0, -1)
+        own = weigh(joint_rank[ranked].astype(np.float32)[:, None], takers)
+        unscorable = len(listed) - len(ranked)
+        weights[ranked] = own * ((int(is_candidate.sum()) - unscorable) / len(ranked))
+    missing = search.missing(budget_tokens)
+    return Shortlisted(
+        is_selected=is_selected,
+        weights=weights,
+        ngrams=ngrams,
+        influence=influence,
+        joint_rank=joint_rank,
+        shortfall=_shortfall(missing, budget_tokens, int(tokens[ranked].sum()), cap_tokens),
+    )
+
+
+def score_ngrams(proxy: Proxy, texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> Array:
+    """Scores texts by the n-grams of the proxy's tokens, counted in the texts themselves and in each query group.
+
+    Args:
+      proxy: Its tokenizer and windows count; the model does not run.
+      texts: The corpus.
+      queries: Texts of each query group.
+
+    Returns:
+      Mean log ratio, float64 [num_texts, num_groups]; nan for a text of fewer than 2 tokens.
+
+    Raises:
+      UsageError: If a group has no text with at least 2 tokens.
+    """
+    counts = {name: _count(proxy, own) for name, own in queries.items()}
+    for name, own in counts.items():
+        if not own.counts.any():
+            raise UsageError(f"no text of query group {name!r} has at least 2 tokens")
+    return score_texts(NgramScorer(counts, _count(proxy, texts), proxy.read), texts)
+
+
+def _count(proxy: Proxy, texts: Sequence[str]) -> TokenNgramCounts:
+    vocabulary = proxy.model.get_input_embeddings().weight.shape[0]
+    parts = (TokenNgramCounts.of(proxy.read(texts[run]), vocabulary) for run in runs_of(len(texts)))
+    return total(parts, TokenNgramCounts.zero(vocabulary))
+
+
+def _combine(scores: Array, group_weights: Sequence[float]) -> Array:
+    if scores.shape[1] == 1:
+        return scores[:, 0]
+    return combine_scores(scores, standardised_weights(group_weights, scores))
+
+
+def _search(packed: Array, tokens: Array, budget_tokens: int) -> BudgetSearch:
+    column = packed[:, None]
+    return search_budget(column, amounts_of(column, tokens), budget_tokens)
+
+
+def _shortfall(missing: int, budget_tokens: int, ranked_tokens: int, cap_tokens: int) -> str | None:
+    if missing <= 0:
+        return None
+    reason = (
+        f"the shortlist holds {ranked_tokens:,} that could be scored; raise shortlist, or give more texts"
+        if ranked_tokens < budget_tokens
+        else f"no cluster of the shortlist may give more than {cap_tokens:,}; raise max_share_per_cluster or shortlist"
+    )
+    return f"{missing:,} of {budget_tokens:,} tokens are missing ({missing / budget_tokens:.1%}): {reason}"
