@@ -64,7 +64,8 @@ def tune(proxy: Proxy, texts: Sequence[str], tuning: Tuning | None = None) -> Pr
     if not usable:
         raise errors.UsageError("no text to tune the proxy on has at least 2 tokens")
     keys = seeding.keys([texts[i] for i in usable])
-    model = copy.deepcopy(proxy.model).to(proxy.sum_dtype)
+    model = copy.deepcopy(proxy.model)
+    _cast(model, proxy.sum_dtype)
     tuned = dataclasses.replace(proxy, model=model)
     model.requires_grad_(True)
     parameters = list(model.parameters())
@@ -87,7 +88,15 @@ def tune(proxy: Proxy, texts: Sequence[str], tuning: Tuning | None = None) -> Pr
                 "lower the learning rate"
             )
         optimizer.step()
-    return dataclasses.replace(proxy, model=model.to(proxy.dtype))
+    model.zero_grad()
+    _cast(model, proxy.dtype)
+    return dataclasses.replace(proxy, model=model)
+
+
+def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    # `Module.to` would cast buffers too, such as the frequencies of rotary embeddings, which stay in float32.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _differentiate(proxy: Proxy, documents: Documents) -> None:
