@@ -21,18 +21,24 @@ References:
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from beam_quad import seeding
+from beam_quad.clustering import (
+    Centers,
+    assign,
+    default_num_clusters,
+    fit_centers,
+    sample_rate,
+)
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, load_embedder
 from beam_quad.errors import UsageError
 from beam_quad.gradients import Block, Proxy, ProxySpec, find_blocks, load_proxy, tokenize
 from beam_quad.scoring import (
     Curvature,
     InfluenceScorer,
-    NgramScorer,
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
@@ -180,6 +186,38 @@ def embed_examples(
     return examples.where(has_vector), vectors[has_vector]
 
 
+def cluster_examples(
+    examples: Examples,
+    points: Array,
+    num_clusters: int | None,
+    max_cluster_share: float,
+    seed: int,
+) -> tuple[Centers, Array]:
+    """Clusters the examples by spherical k-means, whose centers are fitted on a sample.
+
+    Args:
+      examples: The corpus, n of them.
+      points: Their unit vectors, float16 [n, dim].
+      num_clusters: Clusters; by default √(n / 2), 8 to 10,000.
+      max_cluster_share: A cluster with a larger share of the examples is split again, in (0, 1].
+      seed: Seed of the sample and of the fit.
+
+    Returns:
+      The centers, and the cluster of each example, int32 [n].
+
+    Raises:
+      UsageError: If the sample is empty.
+    """
+    num_wanted = num_clusters or default_num_clusters(len(examples.keys))
+    rate = sample_rate(num_wanted, len(examples.keys))
+    sample = points[seeding.is_drawn(seed, "centers", examples.keys, rate)].astype(np.float32)
+    if not len(sample):
+        raise UsageError(f"num_clusters={num_wanted} drew no text to fit centers to; raise it")
+    centers, _ = fit_centers(sample, min(num_wanted, len(sample)), seed, max_cluster_share)
+    clusters, _ = assign(points.astype(np.float32), examples.keys, centers, seed)
+    return centers, clusters
+
+
 def query_vectors(
     proxy: Proxy,
     blocks: Sequence[Block],
@@ -246,10 +284,16 @@ def query_vectors(
     return {name: fitted.precondition(gradient) for name, gradient in gradients.items()}
 
 
-def score_texts(scorer: InfluenceScorer | NgramScorer, texts: Sequence[str]) -> Array:
-    """Scores any number of texts: float64 [num_texts, num_groups]; nan where a text cannot be scored."""
-    scores = [scorer.score(texts[run]) for run in runs_of(len(texts))]
-    return np.concatenate(scores) if scores else np.zeros((0, len(scorer.groups)))
+class TextScorer(Protocol):
+    """Scores the texts of one call."""
+
+    def score(self, texts: Sequence[str]) -> Array:
+        """Returns float64 [num_texts, num_scores]; nan where a text cannot be scored."""
+
+
+def score_texts(scorer: TextScorer, texts: Sequence[str]) -> Array:
+    """Scores any number of texts, at least 1: float64 [num_texts, num_scores]; nan where a text cannot be scored."""
+    return np.concatenate([scorer.score(texts[run]) for run in runs_of(len(texts))])
 
 
 def runs_of(num_texts: int) -> list[slice]:

@@ -46,7 +46,6 @@ from beam_quad.bandit import (
 )
 from beam_quad.bandit.acceptance import WholeBlocks
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
-from beam_quad.clustering import assign, default_num_clusters, fit_centers, sample_rate
 from beam_quad.columns import find_sorted, look_up, run_bounds
 from beam_quad.distillation import weigh
 from beam_quad.distillation.within_clusters import fit_by_cluster, predict_by_cluster
@@ -63,6 +62,7 @@ from beam_quad.influence import (
     check_choice,
     check_curvature,
     check_texts,
+    cluster_examples,
     embed_examples,
     embedder_spec,
     proxy_spec,
@@ -233,13 +233,7 @@ def select(
     is_short = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
 
     # 2 Cluster. Spherical k-means on a sample: some hundred points a center are enough.
-    num_wanted = num_clusters or default_num_clusters(len(keys))
-    sampled = seeding.is_drawn(seed, "centers", keys, sample_rate(num_wanted, len(keys)))
-    sample = points[sampled].astype(np.float32)
-    if not len(sample):
-        raise UsageError(f"num_clusters={num_wanted} drew no text to fit centers to; raise it")
-    centers, _ = fit_centers(sample, min(num_wanted, len(sample)), seed, max_cluster_share)
-    clusters, _ = assign(points.astype(np.float32), keys, centers, seed)
+    centers, clusters = cluster_examples(examples, points, num_clusters, max_cluster_share, seed)
 
     # 3 Curvature and query vector: `influence.query_vectors` has the formulas.
     tracked = find_blocks(

@@ -1,0 +1,211 @@
+"""Rivals: what anyone can rank texts by in an afternoon, and what a selection by influence must beat, in memory.
+
+    dsir                hashed words: importance resampling (Xie et al. 2023)
+    ngram               uni- and bigrams of the proxy's tokens, the mean log ratio to the corpus
+    similarity_mean     mean cosine of the embedding to those of the query set (BETR, Mizrahi et al. 2025)
+    similarity_best     cosine to the nearest of the query set
+    cluster_histogram   clusters sampled by the query set's histogram (CRISP, Grangier et al. 2024)
+    loss_drop           fall of the loss when the proxy is tuned on the query set (CoLoR-Filter, Brandfonbrener et al. 2024)
+
+    scores = rivals.score("ngram", texts, query_texts, "HuggingFaceTB/SmolLM2-135M")
+    indices = rivals.select_by(scores, tokens, budget_tokens=1_000_000)
+
+None of them takes a gradient of a text. The formulas are those of `scoring` and `clustering`.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.clustering import (
+    PointSum,
+    assign,
+    best_similarity,
+    cluster_log_weights,
+    mean_similarity,
+)
+from beam_quad.embedding import AnyEmbedderSpec
+from beam_quad.errors import UsageError
+from beam_quad.gradients import Proxy, ProxySpec, Tuning, load_proxy, tune
+from beam_quad.influence import (
+    Array,
+    Examples,
+    QueryTexts,
+    check_at_least_one,
+    check_choice,
+    check_texts,
+    cluster_examples,
+    embed_examples,
+    embedder_spec,
+    proxy_spec,
+    query_groups,
+    score_texts,
+)
+from beam_quad.records import Budget, count_lengths
+from beam_quad.scoring import DSIRScorer, LossDropScorer, NgramCounts, sampling_priority
+from beam_quad.selection import amounts_of, is_reached, rank_usable, search_budget
+from beam_quad.shortlist import score_ngrams
+
+# A cluster with a larger share of the texts is split again, as in `select`.
+_MAX_CLUSTER_SHARE = 0.05
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """What is ranked, and for what.
+
+    Attributes:
+      proxy: The model whose tokens, and whose loss, count.
+      examples: The texts that can be used, of any number.
+      query_texts: The texts to become good at, all groups together.
+      embedder: Where embeddings come from.
+      seed: Seed of every draw.
+    """
+
+    proxy: Proxy
+    examples: Examples
+    query_texts: list[str]
+    embedder: AnyEmbedderSpec
+    seed: int
+
+
+def score(
+    policy: str,
+    texts: Sequence[str],
+    query_texts: QueryTexts,
+    proxy_model: str | ProxySpec,
+    *,
+    ids: Sequence[str] | None = None,
+    embedder: str | AnyEmbedderSpec = "minilm",
+    seed: int = 0,
+) -> Array:
+    """Scores every text by a rival.
+
+    Args:
+      policy: Name of the rival, one of `RIVALS`.
+      texts: The texts to rank, n of them.
+      query_texts: The texts to become good at; several groups are taken together.
+      proxy_model: The proxy, as in `beam_quad.select`.
+      ids: Distinct ids of the texts, which decide every draw; by default their positions.
+      embedder: As in `beam_quad.select`; what compares no embeddings does not load it.
+      seed: Seed of every draw.
+
+    Returns:
+      Float64 [n], higher is taken first; nan for a text that cannot be used, which is never taken.
+
+    Raises:
+      UsageError: If an argument cannot be used: one line that names it.
+    """
+    check_choice("policy", policy, tuple(RIVALS))
+    texts, ids = check_texts(texts, ids)
+    queries, _ = query_groups(query_texts)
+    proxy_model = proxy_spec(proxy_model)
+    proxy = load_proxy(proxy_model)
+    task = Task(
+        proxy=proxy,
+        examples=Examples.of(texts, ids, proxy),
+        query_texts=list(itertools.chain.from_iterable(queries.values())),
+        embedder=embedder_spec(embedder, proxy_model, seed),
+        seed=seed,
+    )
+    return RIVALS[policy](task)
+
+
+def select_by(
+    scores: Array,
+    tokens: Array,
+    budget_tokens: int,
+    *,
+    ids: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Array:
+    """Takes the texts of the highest scores until a token budget is met.
+
+    Args:
+      scores: Float [n]; what is not finite is never taken. They are compared in single precision, ties go by hash.
+      tokens: Tokens of each text, int64 [n].
+      budget_tokens: Tokens to take. The text in which the budget ends is taken; one that is too long for the budget
+        (`records.Budget.longest`) is passed over.
+      ids: Distinct ids of the texts; by default their positions.
+      seed: Decides between equals.
+
+    Returns:
+      Positions, ascending, int64 [m]. Their tokens fall short of the budget where the texts hold no more.
+    """
+    check_at_least_one(budget_tokens=budget_tokens)
+    scores, tokens = np.asarray(scores, np.float64), np.asarray(tokens, np.int64)
+    keys = seeding.keys(map(str, range(len(scores))) if ids is None else ids)
+    if not len(scores) == len(tokens) == len(keys):
+        raise UsageError(
+            f"there are {len(scores)} scores, {len(tokens)} numbers of tokens and {len(keys)} ids; pass as many of each"
+        )
+    is_usable = tokens > 0
+    is_candidate = is_usable & (tokens <= Budget(budget_tokens).longest(*count_lengths(tokens)))
+    packed, _ = rank_usable(scores, is_usable, is_candidate, keys, seed)
+    column = packed[:, None]
+    search = search_budget(column, amounts_of(column, tokens), budget_tokens)
+    return np.flatnonzero(is_reached(packed, search.floors[0]))
+
+
+def dsir_scores(task: Task) -> Array:
+    """Adds Gumbel noise to the log importance weight of each text's hashed words, so that the highest are a sample."""
+    examples = task.examples
+    scorer = DSIRScorer(NgramCounts.of(task.query_texts), NgramCounts.of(examples.texts))
+    log_weights = scorer.score(examples.texts)[:, 0]
+    return examples.spread(sampling_priority(log_weights, examples.keys, task.seed), np.nan)
+
+
+def ngram_scores(task: Task) -> Array:
+    """Averages the log ratios of each text's uni- and bigrams, in the proxy's tokens."""
+    scores = score_ngrams(task.proxy, task.examples.texts, {"query": task.query_texts})
+    return task.examples.spread(scores[:, 0], np.nan)
+
+
+def similarity_scores(task: Task, is_best: bool) -> Array:
+    """Compares embeddings: the cosine to the nearest query text, or the mean of the cosines to all."""
+    examples, points = embed_examples(task.examples, task.embedder, task.proxy)
+    _, query_points = _embed_queries(task)
+    if is_best:
+        cosines = best_similarity(points.astype(np.float32), query_points.astype(np.float32))
+    else:
+        cosines = mean_similarity(points, PointSum.of(query_points))
+    return examples.spread(cosines.astype(np.float64), np.nan)
+
+
+def cluster_histogram_scores(task: Task) -> Array:
+    """Adds Gumbel noise to the log importance weight of each text's cluster, so that the highest are a sample."""
+    examples, points = embed_examples(task.examples, task.embedder, task.proxy)
+    centers, clusters = cluster_examples(examples, points, None, _MAX_CLUSTER_SHARE, task.seed)
+    queries, query_points = _embed_queries(task)
+    of_query, _ = assign(query_points.astype(np.float32), queries.keys, centers, task.seed)
+    query_counts, corpus_counts = (
+        np.bincount(own, minlength=centers.num_clusters) for own in (of_query, clusters)
+    )
+    log_weights = cluster_log_weights(query_counts, corpus_counts)[clusters]
+    return examples.spread(sampling_priority(log_weights, examples.keys, task.seed), np.nan)
+
+
+def loss_drop_scores(task: Task) -> Array:
+    """Tunes a copy of the proxy on the query set, and subtracts each text's loss under it, in nats per token."""
+    tuned = tune(task.proxy, task.query_texts, Tuning(seed=task.seed))
+    scores = score_texts(LossDropScorer(task.proxy, tuned), task.examples.texts)
+    return task.examples.spread(scores[:, 0], np.nan)
+
+
+RIVALS: dict[str, Callable[[Task], Array]] = {
+    "dsir": dsir_scores,
+    "ngram": ngram_scores,
+    "similarity_mean": functools.partial(similarity_scores, is_best=False),
+    "similarity_best": functools.partial(similarity_scores, is_best=True),
+    "cluster_histogram": cluster_histogram_scores,
+    "loss_drop": loss_drop_scores,
+}
+
+
+def _embed_queries(task: Task) -> tuple[Examples, Array]:
+    ids = [f"query {i}" for i in range(len(task.query_texts))]
+    return embed_examples(Examples.of(task.query_texts, ids, task.proxy), task.embedder, task.proxy)
