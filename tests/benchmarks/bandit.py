@@ -1,6 +1,6 @@
 """How much of what an oracle would select does the bandit find, and does it meet its budget?
 
-    python -m tests.benchmarks.bandit [--quick] [--acceptance propagate]
+    python -m tests.benchmarks.bandit [--quick] [--acceptance propagate | --large_blocks]
 
 Simulated corpora: 18 domains of equal size, one of them the query's, with means and spreads as METHODS.md (section D)
 measured them; clusters of purity about .85, so that most of the spread within a cluster is what strayed into it. Every
@@ -11,6 +11,12 @@ With `--acceptance propagate` every document has an embedding of 8 dimensions be
 its influence lies from its cluster's mean. That part, the R² within clusters, is what a regression on endlessly many
 scored documents would explain; `found` is what the regressions on the scored ones do. Next to it stands `block`
 acceptance with pulls so large that it scores as many documents. A choice within clusters can pass the oracle's 1.
+
+With `--large_blocks` a block holds 6,250 documents, of which a pull scores ten, as in a corpus of 10^8 documents or more, and the
+share of the variance of influence that lies between clusters, the intra-cluster correlation, is .05, .1 or .3. Documents
+are drawn when they are scored. Next to `block` acceptance stand two rules with as many documents scored: no bandit at all,
+which draws documents uniformly and takes the best clusters whole; and the bandit's own scores, by which whole clusters are
+taken in the order of their shrunken means (`found` is the correlation as the pilot estimates it).
 """
 
 import argparse
@@ -18,7 +24,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -34,8 +40,18 @@ from beam_quad.bandit import (
     replay,
     rules,
 )
+from beam_quad.bandit.acceptance import take_blocks
+from beam_quad.bandit.arms import PullTable
+from beam_quad.bandit.posterior import VarianceComponents, relative_errors
 from beam_quad.distillation.within_clusters import ClusterRegression
 
+# A corpus of 10^8 documents: how much of the variance lies between clusters, and how documents vary in length.
+CORRELATIONS = (0.05, 0.1, 0.3)
+BLOCKS_PER_CLUSTER = 16
+BLOCK_DOCUMENTS = 6_250
+LENGTHS = (5.9, 0.8)
+MEAN_TOKENS = float(np.exp(LENGTHS[0] + LENGTHS[1] ** 2 / 2)) + 1.5
+TOKEN_SPREAD = float(np.exp(LENGTHS[1] ** 2))
 DIM = 8
 R_SQUARED = (0.0, 0.3, 0.6, 0.9)
 
@@ -87,7 +103,7 @@ class Corpus:
         self.keys, cluster_id, block = keys[order], cluster_id[order], block[order]
         self.influence = _influence(rng, cluster_id, num_clusters)
         self.cluster_id, self.noise = cluster_id, rng.normal(size=(cluster_id.size, DIM + 1))
-        self.tokens = np.ceil(rng.lognormal(5.9, 0.8, cluster_id.size)).astype(np.int64) + 1
+        self.tokens = np.ceil(rng.lognormal(*LENGTHS, cluster_id.size)).astype(np.int64) + 1
         in_reserve = np.ones(cluster_id.size, dtype=bool)
         self.blocks = Blocks.of(counts, cluster_id, block, self.tokens, in_reserve)
         self.starts = np.concatenate([[0], np.cumsum(self.blocks.examples)])
@@ -96,7 +112,7 @@ class Corpus:
 
     @property
     def num_tokens(self) -> int:
-        return int(self.tokens.sum())
+        return int(self.blocks.tokens.sum())
 
     @functools.cached_property
     def true_means(self) -> np.ndarray:
@@ -139,6 +155,50 @@ class Corpus:
         given = np.clip(taken - (np.cumsum(supply) - supply), 0, supply)
         oracle = float(self.true_means[best] @ given) / max(taken, 1)
         return Outcome((mean - random) / (oracle - random), taken / budget, scored)
+
+
+class LargeBlocks(Corpus):
+    """Clusters of 16 blocks of 6,250 documents, of which only those are drawn that are scored.
+
+    Clusters have normal means of variance `correlation`, and documents lie about them with what is missing to 1.
+    """
+
+    def __init__(self, num_clusters: int, correlation: float, seed: int) -> None:
+        rng = np.random.default_rng([seed, num_clusters, round(1000 * correlation)])
+        self.samples_per_pull, self.seed = 10, seed
+        counts = np.full(num_clusters, BLOCKS_PER_CLUSTER, np.int32)
+        size = num_clusters * BLOCKS_PER_CLUSTER
+        examples = rng.poisson(BLOCK_DOCUMENTS, size)
+        # A sum of lognormal lengths of so many documents is as good as its expectation.
+        tokens = np.round(examples * MEAN_TOKENS).astype(np.int64)
+        self.blocks = Blocks(counts, examples, tokens, np.full(size, self.samples_per_pull))
+        self.cluster_means = correlation**0.5 * rng.normal(size=num_clusters)
+        self.deviation = (1 - correlation) ** 0.5
+        # Weights of tokens make of so many documents fewer effective ones.
+        errors = self.deviation / np.sqrt(examples / TOKEN_SPREAD) * rng.normal(size=size)
+        self.block_totals = tokens * (self.cluster_means[self.blocks.cluster_id] + errors)
+
+    def score(self, cluster_id: int, block: int, samples_per_pull: int | None = None) -> PullScores:
+        samples = samples_per_pull or self.samples_per_pull
+        rng = np.random.default_rng([self.seed, cluster_id, block])
+        keys = rng.integers(0, 2**63, samples).astype(np.uint64)
+        return PullScores(cluster_id, block, keys, *self.draw(rng, np.full(samples, cluster_id)))
+
+    def draw(
+        self, rng: np.random.Generator, cluster_id: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draws a document of each of these clusters; returns tokens and influence."""
+        tokens = np.ceil(rng.lognormal(*LENGTHS, cluster_id.size)).astype(np.int64) + 1
+        noise = self.deviation * rng.normal(size=cluster_id.size)
+        return tokens, self.cluster_means[cluster_id] + noise
+
+    def whole_clusters(self, worth: np.ndarray, budget: int, scored: int) -> Outcome:
+        """Values the clusters of the highest worth, the last cut where the budget ends."""
+        supply = self.blocks.per_cluster(self.blocks.tokens)
+        ties = rules.tie_breakers(self.seed, self.blocks.num_clusters)
+        order, taken = take_blocks(worth, supply, supply, ties, -np.inf, budget)
+        total = float(self.true_means[order] @ taken)
+        return self.valued(total, int(taken.sum()), budget, scored)
 
 
 def _influence(rng: np.random.Generator, cluster_id: np.ndarray, num_clusters: int) -> np.ndarray:
@@ -350,34 +410,86 @@ def run_propagate(case: Case, is_quick: bool) -> dict[str, list[Outcome]]:
     return outcomes
 
 
+def large_blocks(corpus: LargeBlocks, budget: int, seed: int) -> dict[str, Outcome]:
+    """`block` acceptance, no bandit, and whole clusters by the bandit's scores, all with as many documents scored."""
+    policy = QuadPolicy(budget, corpus.samples_per_pull, seed=seed)
+    state, pulls = play_rounds(corpus, policy)
+    block = _outcome_of(corpus, policy, state)
+    num_clusters, scored = corpus.blocks.num_clusters, block.documents_scored
+
+    rng = np.random.default_rng([seed, num_clusters])
+    shares = corpus.blocks.per_cluster(corpus.blocks.examples)
+    drawn = rng.choice(num_clusters, scored, p=shares / shares.sum())
+    tokens, influence = corpus.draw(rng, drawn)
+    sums = np.bincount(drawn, tokens * influence, num_clusters)
+    means = sums / np.maximum(np.bincount(drawn, tokens, num_clusters), 1)
+
+    tables = [PullTable.of(pulls[:num_clusters]), PullTable.of(pulls[num_clusters:])]
+    components = VarianceComponents.of(tables[0])
+    errors = relative_errors(tables, num_clusters)
+    posterior = components.posterior_means(state.arms.mean_influence, errors)
+    whole = corpus.whole_clusters(posterior, budget, scored)
+    return {
+        "block": block,
+        "no bandit": corpus.whole_clusters(means, budget, scored),
+        "whole clusters": dataclasses.replace(whole, found=components.intra_cluster_correlation),
+    }
+
+
+def run_large_blocks(is_quick: bool) -> Iterator[tuple[str, dict[str, list[Outcome]]]]:
+    """Runs all rules in every case of large blocks."""
+    for num_clusters, share in ((2_000, 0.05),) if is_quick else ((2_000, 0.05), (10_000, 0.03)):
+        for correlation in CORRELATIONS:
+            own: dict[str, list[Outcome]] = {}
+            for seed in range(1 if is_quick else 3):
+                corpus = LargeBlocks(num_clusters, correlation, seed)
+                budget = int(share * corpus.num_tokens)
+                for name, outcome in large_blocks(corpus, budget, seed).items():
+                    own.setdefault(name, []).append(outcome)
+            yield f"{num_clusters}@{share:g} {correlation:g}", own
+
+
 def _range(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def run_all(is_quick: bool, kind: str) -> Iterator[tuple[str, dict[str, list[Outcome]]]]:
+    """Runs case after case; yields its name and the outcomes of every rule."""
+    if kind == "large blocks":
+        yield from run_large_blocks(is_quick)
+        return
+    for case in CASES:
+        is_large = case.num_clusters >= 10_000
+        if is_large and (kind == "propagate" or (is_quick and case.is_skewed)):
+            continue
+        ran = run_propagate(case, is_quick) if kind == "propagate" else run(case, is_quick)
+        yield case.name, ran
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer seeds and cases")
-    parser.add_argument("--acceptance", choices=("block", "propagate"), default="block")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--acceptance", choices=("block", "propagate"), default="block")
+    kinds.add_argument("--large_blocks", action="store_true", help="blocks of 6,250 documents")
     flags = parser.parse_args()
-    is_propagate = flags.acceptance == "propagate"
+    kind = "large blocks" if flags.large_blocks else flags.acceptance
     columns = [field.name for field in dataclasses.fields(Outcome)]
     result: dict[str, dict[str, float]] = {key: {} for key in columns}
     print(f"{'case':<20}{'rule':<20}{'share of oracle':<22}{'budget met':<22}scored  found")
-    for case in CASES:
-        if case.num_clusters >= 10_000 and (is_propagate or (flags.quick and case.is_skewed)):
-            continue
-        began = time.perf_counter()
-        ran = run_propagate(case, flags.quick) if is_propagate else run(case, flags.quick)
+    began = time.perf_counter()
+    for case, ran in run_all(flags.quick, kind):
         for name, outcomes in ran.items():
             values = {key: [getattr(o, key) for o in outcomes] for key in columns}
             shares, met = _range(values["share_of_oracle"]), _range(values["budget_met"])
             scored, found = (float(np.mean(values[key])) for key in columns[2:])
-            print(f"{case.name:<20}{name:<20}{shares:<22}{met:<22}{scored:<8,.0f}{found:.2f}")
-            if is_propagate or name == "water level":
-                row = f"{case.name}, {name}" if is_propagate else case.name
+            print(f"{case:<20}{name:<20}{shares:<22}{met:<22}{scored:<8,.0f}{found:.2f}")
+            if kind != "block" or name == "water level":
+                row = case if kind == "block" else f"{case}, {name}"
                 for key in columns:
                     result[key][row] = round(float(np.mean(values[key])), 4)
         print(f"{'':<20}{len(outcomes)} seeds, {time.perf_counter() - began:.1f} s")
+        began = time.perf_counter()
     print(json.dumps(result))
 
 
