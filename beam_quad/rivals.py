@@ -55,7 +55,7 @@ _MAX_CLUSTER_SHARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Task:
+class Material:
     """What is ranked, and for what.
 
     Attributes:
@@ -105,14 +105,14 @@ def score(
     queries, _ = query_groups(query_texts)
     proxy_model = proxy_spec(proxy_model)
     proxy = load_proxy(proxy_model)
-    task = Task(
+    material = Material(
         proxy=proxy,
         examples=Examples.of(texts, ids, proxy),
         query_texts=list(itertools.chain.from_iterable(queries.values())),
         embedder=embedder_spec(embedder, proxy_model, seed),
         seed=seed,
     )
-    return RIVALS[policy](task)
+    return RIVALS[policy](material)
 
 
 def select_by(
@@ -151,24 +151,24 @@ def select_by(
     return np.flatnonzero(is_reached(packed, search.floors[0]))
 
 
-def dsir_scores(task: Task) -> Array:
+def dsir_scores(material: Material) -> Array:
     """Adds Gumbel noise to the log importance weight of each text's hashed words, so that the highest are a sample."""
-    examples = task.examples
-    scorer = DSIRScorer(NgramCounts.of(task.query_texts), NgramCounts.of(examples.texts))
+    examples = material.examples
+    scorer = DSIRScorer(NgramCounts.of(material.query_texts), NgramCounts.of(examples.texts))
     log_weights = scorer.score(examples.texts)[:, 0]
-    return examples.spread(sampling_priority(log_weights, examples.keys, task.seed), np.nan)
+    return examples.spread(sampling_priority(log_weights, examples.keys, material.seed), np.nan)
 
 
-def ngram_scores(task: Task) -> Array:
+def ngram_scores(material: Material) -> Array:
     """Averages the log ratios of each text's uni- and bigrams, in the proxy's tokens."""
-    scores = score_ngrams(task.proxy, task.examples.texts, {"query": task.query_texts})
-    return task.examples.spread(scores[:, 0], np.nan)
+    scores = score_ngrams(material.proxy, material.examples.texts, {"query": material.query_texts})
+    return material.examples.spread(scores[:, 0], np.nan)
 
 
-def similarity_scores(task: Task, is_best: bool) -> Array:
+def similarity_scores(material: Material, is_best: bool) -> Array:
     """Compares embeddings: the cosine to the nearest query text, or the mean of the cosines to all."""
-    examples, points = embed_examples(task.examples, task.embedder, task.proxy)
-    _, query_points = _embed_queries(task)
+    examples, points = embed_examples(material.examples, material.embedder, material.proxy)
+    _, query_points = _embed_queries(material)
     if is_best:
         cosines = best_similarity(points.astype(np.float32), query_points.astype(np.float32))
     else:
@@ -176,27 +176,27 @@ def similarity_scores(task: Task, is_best: bool) -> Array:
     return examples.spread(cosines.astype(np.float64), np.nan)
 
 
-def cluster_histogram_scores(task: Task) -> Array:
+def cluster_histogram_scores(material: Material) -> Array:
     """Adds Gumbel noise to the log importance weight of each text's cluster, so that the highest are a sample."""
-    examples, points = embed_examples(task.examples, task.embedder, task.proxy)
-    centers, clusters = cluster_examples(examples, points, None, _MAX_CLUSTER_SHARE, task.seed)
-    queries, query_points = _embed_queries(task)
-    of_query, _ = assign(query_points.astype(np.float32), queries.keys, centers, task.seed)
+    examples, points = embed_examples(material.examples, material.embedder, material.proxy)
+    centers, clusters = cluster_examples(examples, points, None, _MAX_CLUSTER_SHARE, material.seed)
+    queries, query_points = _embed_queries(material)
+    of_query, _ = assign(query_points.astype(np.float32), queries.keys, centers, material.seed)
     query_counts, corpus_counts = (
         np.bincount(own, minlength=centers.num_clusters) for own in (of_query, clusters)
     )
     log_weights = cluster_log_weights(query_counts, corpus_counts)[clusters]
-    return examples.spread(sampling_priority(log_weights, examples.keys, task.seed), np.nan)
+    return examples.spread(sampling_priority(log_weights, examples.keys, material.seed), np.nan)
 
 
-def loss_drop_scores(task: Task) -> Array:
+def loss_drop_scores(material: Material) -> Array:
     """Tunes a copy of the proxy on the query set, and subtracts each text's loss under it, in nats per token."""
-    tuned = tune(task.proxy, task.query_texts, Tuning(seed=task.seed))
-    scores = score_texts(LossDropScorer(task.proxy, tuned), task.examples.texts)
-    return task.examples.spread(scores[:, 0], np.nan)
+    tuned = tune(material.proxy, material.query_texts, Tuning(seed=material.seed))
+    scores = score_texts(LossDropScorer(material.proxy, tuned), material.examples.texts)
+    return material.examples.spread(scores[:, 0], np.nan)
 
 
-RIVALS: dict[str, Callable[[Task], Array]] = {
+RIVALS: dict[str, Callable[[Material], Array]] = {
     "dsir": dsir_scores,
     "ngram": ngram_scores,
     "similarity_mean": functools.partial(similarity_scores, is_best=False),
@@ -206,6 +206,8 @@ RIVALS: dict[str, Callable[[Task], Array]] = {
 }
 
 
-def _embed_queries(task: Task) -> tuple[Examples, Array]:
-    ids = [f"query {i}" for i in range(len(task.query_texts))]
-    return embed_examples(Examples.of(task.query_texts, ids, task.proxy), task.embedder, task.proxy)
+def _embed_queries(material: Material) -> tuple[Examples, Array]:
+    ids = [f"query {i}" for i in range(len(material.query_texts))]
+    return embed_examples(
+        Examples.of(material.query_texts, ids, material.proxy), material.embedder, material.proxy
+    )

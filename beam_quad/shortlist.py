@@ -7,10 +7,10 @@
     5  cap, and cut  the best first, until the budget is met; no cluster gives more than its share
     6  weigh         by the excess over the best text of the shortlist that was left out
 
-Quad's bandit asks which clusters are worth scoring, and gives whole blocks of them. Most of what a text is worth lies
-inside its cluster, though: a score of every text that costs no pass of a model finds more of it, and influence then decides among
-texts that are all alike to the query set. Neither score alone is as good as both (`tests.benchmarks`), and a rank lets them
-speak in one unit (`selection.joint_ranks`).
+Quad's bandit finds the clusters that are worth scoring and takes whole blocks of them. But texts differ more inside a
+cluster than clusters do among themselves. A score of every text that costs no pass of a model sees those differences, and
+influence then decides among the texts that it puts first. The two are added by rank, because they share no unit
+(`selection.joint_ranks`).
 
 `beam_quad.select(..., acceptance="shortlist")` comes here once the texts are embedded and clustered.
 
@@ -43,7 +43,7 @@ from beam_quad.selection import (
 )
 
 NAME = "shortlist"
-# Of the layers that are tracked by default, the MLP's carry as much as attention's; a long gradient is no better for it.
+# A small proxy learns at least as much in its MLPs as in its attention, and a gradient is worth no more for being long.
 LAYERS = "all"
 NORMALIZE = True
 

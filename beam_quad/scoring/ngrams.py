@@ -1,11 +1,12 @@
 """Importance weights of n-grams counted in the proxy's own tokens: a score of every text that needs no model.
 
-A small proxy learns uni- and bigrams before all else, so that what they say of a text is most of what a short training
-on it does. Unlike DSIR, which hashes words, the tokens counted here are those that the proxy trains on.
+A small proxy learns uni- and bigrams before all else, so they say most of what a short training on a text does. DSIR
+hashes words; the tokens counted here are those that the proxy trains on.
 
-What is counted is what influence looks at: the windows of a text (`gradients.windows.cut`), which do not overlap, are at
-most `max_windows` of `context_length` tokens each, evenly spaced where the text holds more, and leave out a last window of
-a single token. A bigram lies within a window, so that a window of n tokens has 2n - 1 n-grams.
+N-grams are counted in the windows that influence looks at (`gradients.windows.cut`). A text is cut into windows of
+`context_length` tokens that do not overlap. If there are more than `max_windows`, evenly spaced ones are taken, the first and
+the last among them; a last window of a single token is dropped. A bigram never crosses two windows, so a window of n tokens
+has 2n - 1 n-grams.
 
 References:
   Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023.
@@ -22,7 +23,7 @@ from beam_quad import archives
 from beam_quad.gradients.windows import Documents
 
 NUM_BIGRAM_BUCKETS = 30_011
-# N-grams that the query set is smoothed with: of its own it has some ten thousand.
+# N-grams that the query set is smoothed with, as many as two texts of 500 tokens hold.
 PRIOR_NGRAMS = 2_000.0
 # Odd, of random bits; a pair of tokens is hashed by the upper half of its product.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
