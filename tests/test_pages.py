@@ -11,6 +11,7 @@ import torch
 
 import beam_quad
 from beam_quad import distill, influence_distillation, quad, score_influence, select
+from beam_quad.bandit.acceptance import ACCEPTANCES, WholeClusters
 from beam_quad.errors import UsageError
 from beam_quad.gradients import ProxySpec, load_proxy
 from tests.pipelines.world import KINDS, World, text_of
@@ -70,6 +71,20 @@ def test_the_planted_clusters_are_preferred_within_the_budget(texts, queries, pr
     assert selection.estimate[selection.indices].mean() > selection.estimate[others].mean()
     assert selection.weights.min() > 0
     assert selection.weights.sum() == pytest.approx(NUM_TEXTS)
+
+
+def test_whole_clusters_fill_the_budget_once_the_rule_is_registered(
+    texts, queries, proxy, monkeypatch
+):
+    monkeypatch.setitem(ACCEPTANCES, WholeClusters.name, WholeClusters)
+    selection = run_select(texts, queries["law"], proxy, acceptance="cluster", num_clusters=20)
+    assert share_of("law", selection.indices) > 0.5
+    assert 1000 <= selection.tokens[selection.indices].sum() < 1040
+    # All of every cluster but the last.
+    held = np.bincount(selection.clusters)
+    given = np.bincount(selection.clusters[selection.indices], minlength=len(held))
+    is_cut = (given > 0) & (given < held)
+    assert is_cut.sum() <= 1 < (given > 0).sum()
 
 
 def test_each_target_takes_its_own_kind_in_equal_parts(texts, queries, proxy):

@@ -5,6 +5,7 @@ A new rule is a class here, an entry in `ACCEPTANCES` and a test.
 
 import abc
 import enum
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import numpy as np
 from beam_quad.bandit import rules
 from beam_quad.bandit.arms import PullTable
 from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.posterior import VarianceComponents, relative_errors
 from beam_quad.bandit.pulls import Pulls, SampledPulls, WholePulls
 from beam_quad.bandit.state import AcceptedBlock, AcceptedExamples
 from beam_quad.bandit.yields import PulledBlocks
@@ -31,8 +33,9 @@ class Accepts(enum.Enum):
 class Acceptance(abc.ABC):
     """A rule of acceptance, and what it has accepted in one replay of the bandit.
 
-    The bandit calls `count` and `accept` in each round, and `expect` before each further round. The pilot also sets the
-    spread of influence within clusters (`learn_spread`), and its threshold is found between `count` and `accept`.
+    The bandit calls `count` and `accept` in each round, `expect` before each further round, and `finish` once there is none.
+    The pilot also sets the spread of influence within clusters (`learn_spread`), and its threshold is found between `count`
+    and `accept`.
 
     Args:
       blocks: What the blocks of the corpus hold.
@@ -46,7 +49,8 @@ class Acceptance(abc.ABC):
       accepts: What the rule accepts.
       can_pull_repeatedly: Whether a round pulls a second block of an arm if the first is not expected to suffice.
       can_cap_clusters: Whether a cluster's share of the budget can be limited.
-      left_tokens: What is missing to the budget; with predictions, what is expected to be missing.
+      left_tokens: What is missing to the budget, for which the next rounds pull; with predictions, what is expected to be
+        missing.
       is_full: Whether nothing more is wanted.
       room: Tokens that each cluster may still give, int64 [num_clusters].
       supply: Tokens in the blocks that each cluster may still give, int64 [num_clusters].
@@ -109,6 +113,11 @@ class Acceptance(abc.ABC):
         """Examples that were accepted, in order; empty for rules that accept none."""
         return AcceptedExamples.empty()
 
+    @property
+    def accepted_tokens(self) -> int:
+        """Tokens accepted so far; with predictions, those expected to reach tau."""
+        return self.budget_tokens - self.left_tokens
+
     def learn_spread(self, table: PullTable, means: Array) -> None:
         """Learns from the pilot how far examples lie from the mean of their arm.
 
@@ -157,6 +166,18 @@ class Acceptance(abc.ABC):
 
     def expect(self, means: Array, tau: float) -> None:  # noqa: B027 (most rules need it not)
         """Takes notice of the next round's threshold, which changes what predictions are expected to give."""
+
+    def finish(  # noqa: B027 (most rules need it not)
+        self, means: Array, tokens: Array, tau: float | None, number: int
+    ) -> None:
+        """Decides what is accepted once the rounds are over.
+
+        Args:
+          means: Mean influence of each arm, float64 [num_clusters].
+          tokens: Tokens of each block, without those of unscorable examples, int64 [total].
+          tau: The fixed threshold, or None.
+          number: The last round.
+        """
 
     @abc.abstractmethod
     def expected_share(self, means: Array, tau: float) -> Array:
@@ -322,6 +343,98 @@ class Propagated(Acceptance):
         """As `Acceptance.by_cluster`: the tokens are those expected to reach tau."""
         yields = self._pulled.yields(tau, means, self._residuals)
         return self._accepted_blocks, np.floor(yields).astype(np.int64)
+
+
+class WholeClusters(Acceptance):
+    """Accepts clusters whole, in order of their posterior means, once the rounds are over.
+
+    A pull of a large block says no more of it than of its cluster, which the arm knows better. So the rounds only refine
+    what is known of clusters. When they are over, the best clusters fill the budget with all their blocks, pulled or not.
+    The blocks that are pulled hold two budgets in all, the same number of tokens in every round.
+
+    Arms are pulled in order of their upper bounds, as under every rule. In `tests.benchmarks.bandit` it is no better to pull
+    those nearest to the water level first: with 2,000 clusters at a correlation of .05 that found .80 and .85 of the oracle's
+    influence, and the order of bounds .79 and .90.
+    """
+
+    name = "cluster"
+    summary = "its cluster, if that is among the best once the rounds are over"
+    accepts = Accepts.BLOCKS
+
+    def __init__(
+        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+    ) -> None:
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        self._tables: list[PullTable] = []
+        self._pulled_tokens = 0
+        self._components = VarianceComponents(math.nan, 0.0, 0.0)
+        self._accepted: list[AcceptedBlock] = []
+
+    @classmethod
+    def reachable(cls, blocks: Blocks) -> Array:
+        """As `Acceptance.reachable`: a cluster is taken with the blocks that cannot be pulled, too."""
+        return blocks.per_cluster(blocks.tokens)
+
+    @property
+    def blocks(self) -> Sequence[AcceptedBlock]:
+        """Blocks that were accepted, in order; none before the rounds are over."""
+        return self._accepted
+
+    @property
+    def accepted_tokens(self) -> int:
+        """As `Acceptance.accepted_tokens`; 0 before the rounds are over."""
+        return int(self._accepted_tokens.sum())
+
+    def learn_spread(self, table: PullTable, means: Array) -> None:
+        """As `Acceptance.learn_spread`: also learns how far clusters lie apart."""
+        self._components = VarianceComponents.of(table)
+
+    def count(self, table: PullTable, tokens: Array) -> None:
+        """As `Acceptance.count`: pulled blocks stay in the supply, as their clusters may be taken."""
+        self._tables.append(table)
+
+    def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
+        """As `Acceptance.accept`: a pull gives something if its cluster is expected to be taken."""
+        # The pilot is no part of what the rounds pull.
+        if number > 0:
+            self._pulled_tokens += int(tokens.sum())
+        self.left_tokens = max(
+            self.budget_tokens - math.ceil(self._pulled_tokens / rules.ROUND_MARGIN), 0
+        )
+        self.is_full = self.left_tokens == 0
+        return int(np.count_nonzero(self._posterior(means)[table.cluster_id] >= tau))
+
+    def water_level(self, means: Array) -> float:
+        """As `Acceptance.water_level`: where whole clusters fill the budget, pulled or not."""
+        supply = np.minimum(self.supply, self.room)
+        return rules.water_level(self._posterior(means), supply, self.budget_tokens)
+
+    def finish(self, means: Array, tokens: Array, tau: float | None, number: int) -> None:
+        """As `Acceptance.finish`: fills the budget; the last cluster is cut, and so is its block in which the budget ends."""
+        posterior = self._posterior(means)
+        per_cluster = self._blocks.per_cluster(tokens)
+        order, taken = take_blocks(
+            posterior, per_cluster, self.room, self._ties, -math.inf if tau is None else tau, self.budget_tokens
+        )  # fmt: skip
+        for cluster, give in zip(order.tolist(), taken.tolist(), strict=True):
+            own = tokens[self._blocks.offsets[cluster] : self._blocks.offsets[cluster + 1]]
+            takes = np.clip(give - (np.cumsum(own) - own), 0, own)
+            self._accepted += [
+                AcceptedBlock(
+                    cluster, int(block), number, float(posterior[cluster]), int(own[block]), int(takes[block])
+                )
+                for block in np.flatnonzero(takes)
+            ]  # fmt: skip
+            self._accepted_blocks[cluster] = np.count_nonzero(takes)
+        self._spend(order, taken)
+        self.left_tokens = self.budget_tokens - self.accepted_tokens
+
+    def expected_share(self, means: Array, tau: float) -> Array:
+        """As `Acceptance.expected_share`: a pull counts with its whole block, whatever it finds."""
+        return np.ones(means.size)
+
+    def _posterior(self, means: Array) -> Array:
+        return self._components.posterior_means(means, relative_errors(self._tables, means.size))
 
 
 ACCEPTANCES: dict[str, type[Acceptance]] = {

@@ -167,6 +167,8 @@ class _Game:
         self._record(table, accepted)
         self.round += 1
         self._choose()
+        if self.stop_reason is not None:
+            self.rule.finish(self.arms.means, self.tokens, self.policy.tau, self.round - 1)
 
     def state(self) -> BanditState:
         unreachable = self.blocks.is_unreachable
@@ -178,7 +180,7 @@ class _Game:
             stop_reason=self.stop_reason,
             accepted=tuple(self.rule.blocks),
             accepted_examples=self.rule.examples,
-            accepted_tokens=self._accepted_tokens(),
+            accepted_tokens=self.rule.accepted_tokens,
             deviation=self.deviation,
             log=tuple(self.log),
             arms=self._arm_table(),
@@ -212,9 +214,6 @@ class _Game:
         if self.rule.is_full:
             self.stop_reason = "budget_met"
 
-    def _accepted_tokens(self) -> int:
-        return self.policy.budget_tokens - self.rule.left_tokens
-
     def _record(self, table: PullTable, num_accepted: int) -> None:
         self.scored += int(table.keys.size)
         self.log.append(
@@ -223,7 +222,7 @@ class _Game:
                 tau=self.tau,
                 num_pulls=table.num_pulls,
                 num_accepted=num_accepted,
-                accepted_tokens=self._accepted_tokens(),
+                accepted_tokens=self.rule.accepted_tokens,
                 mean_influence=table.mean(),
                 scored_examples=self.scored,
             )

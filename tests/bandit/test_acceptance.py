@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_quad.bandit import Blocks, QuadPolicy, replay
+from beam_quad.bandit import BanditState, Blocks, QuadPolicy, replay
 from beam_quad.bandit.acceptance import (
     ACCEPTANCES,
     Accepts,
     Instances,
     Propagated,
     WholeBlocks,
+    WholeClusters,
     take_blocks,
     take_examples,
 )
@@ -190,6 +191,82 @@ def test_what_a_rule_can_reach_leaves_out_what_cannot_be_scored():
     assert WholeBlocks.reachable(BLOCKS).tolist() == [200, 200, 100]
     assert Instances.reachable(BLOCKS).tolist() == [200, 150, 100]
     assert Propagated.reachable(BLOCKS).tolist() == [200, 200, 100]
+
+
+def finished(budget, cap=1000, tau=None, tokens=BLOCKS.tokens):
+    """Whole clusters, once the pilot was the only round."""
+    rule = WholeClusters(BLOCKS, budget, cap, TIES)
+    rule.learn_spread(PILOT, MEANS)
+    rule.count(PILOT, TOKENS)
+    assert rule.blocks == []
+    rule.finish(MEANS, tokens, tau, 5)
+    return rule
+
+
+def test_whole_clusters_shrinks_means_by_the_pilots_variances():
+    # Within an arm 2, of a mean of two examples 1, which the variance of the arms' means, 4, holds beside that of the
+    # clusters: 3. So three quarters of a difference are believed.
+    found = [block.influence for block in finished(600).blocks]
+    np.testing.assert_allclose(found, [3.5, 3.5, 2.0, 2.0, 0.5, 0.5])
+
+
+def test_whole_clusters_fills_the_budget_with_all_blocks_of_the_best_and_cuts_the_last():
+    rule = finished(350)
+    found = [(b.cluster_id, b.block, b.round, b.tokens, b.take_tokens) for b in rule.blocks]
+    # The second block of arm 1, which nothing of was scored, too.
+    assert found == [
+        (0, 0, 5, 100, 100),
+        (0, 1, 5, 100, 100),
+        (1, 0, 5, 100, 100),
+        (1, 1, 5, 100, 50),
+    ]
+    assert (rule.left_tokens, rule.accepted_tokens) == (0, 350)
+    assert [own.tolist() for own in rule.by_cluster(MEANS, 0.0)] == [[2, 2, 0], [200, 150, 0]]
+
+
+def test_whole_clusters_takes_no_more_of_a_cluster_than_it_may_give_nor_below_tau():
+    rule = finished(350, cap=130, tau=1.0, tokens=np.array([90, 100, 100, 100, 100, 100]))
+    found = [(b.cluster_id, b.block, b.tokens, b.take_tokens) for b in rule.blocks]
+    assert found == [(0, 0, 90, 90), (0, 1, 100, 40), (1, 0, 100, 100), (1, 1, 100, 30)]
+    assert rule.left_tokens == 350 - 260
+
+
+def test_the_water_of_whole_clusters_counts_all_their_tokens_until_the_end():
+    rule = WholeClusters(BLOCKS, 210, 1000, TIES)
+    rule.learn_spread(PILOT, MEANS)
+    rule.count(PILOT, TOKENS)
+    assert rule.water_level(MEANS) == pytest.approx(2.0)
+    # The pilot is not counted; the rounds pull two budgets.
+    assert rule.accept(PILOT, TOKENS, MEANS, 2.0, 0) == 2
+    assert (rule.left_tokens, rule.is_full, rule.accepted_tokens) == (210, False, 0)
+    second = PullTable.of([pull(0, 1, [1, 1]), pull(1, 1, [1, 1])])
+    rule.accept(second, np.array([100, 100]), MEANS, 2.0, 1)
+    assert (rule.left_tokens, rule.is_full, rule.accepted_tokens) == (110, False, 0)
+    rule.accept(second, np.array([110, 110]), MEANS, 2.0, 2)
+    assert (rule.left_tokens, rule.is_full) == (0, True)
+
+
+@pytest.mark.parametrize("budget", [500, 3_000, 10**6])
+def test_whole_clusters_is_decided_in_the_last_round_alone(monkeypatch, draw_corpus, play, budget):
+    monkeypatch.setitem(ACCEPTANCES, WholeClusters.name, WholeClusters)
+    corpus = draw_corpus(np.random.default_rng(0), [4] * 12, 2_000)
+    policy = QuadPolicy(budget, 4, acceptance="cluster", num_rounds=4)
+    state, rounds = play(policy, corpus)
+    taken = sum(block.take_tokens for block in state.accepted)
+    assert taken == state.accepted_tokens == min(budget, taken)
+    clusters = np.array([block.cluster_id for block in state.accepted])
+    is_cut = np.array([block.is_cut for block in state.accepted])
+    # Whole clusters, but for the last.
+    for cluster in np.unique(clusters[clusters != clusters[-1]]):
+        assert np.count_nonzero(clusters == cluster) == 4
+        assert not is_cut[clusters == cluster].any()
+    # What each round decides, put together, as workers do.
+    decided = [
+        replay(policy, corpus.blocks, rounds[: number + 1]).of_round(number)
+        for number in range(len(rounds))
+    ]
+    assert [len(own.accepted) for own in decided[:-1]] == [0] * (len(rounds) - 1)
+    assert BanditState.joined(decided).to_bytes() == state.to_bytes()
 
 
 class BestBlock(WholeBlocks):
