@@ -24,7 +24,8 @@ from beam_quad.additive import add_by_bucket
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Upper bits of a score's order-preserving integer that are told apart: sign, exponent and 15 bits of the fraction, 3e-5 of
-# a score. Of 60 million scores that is a million cells, 16 MB; with all 32 bits it would be as many cells as scores.
+# a score. 60 million normal scores about 0 fill 773,000 cells, 12 MB, and no rank is off by more than 4e-6; in a band as narrow
+# as -2 ± 0.1 it is 1.3e-4. All 32 bits would make nearly as many cells as scores.
 RANK_BITS = 24
 
 
