@@ -30,7 +30,7 @@ from beam_quad.clustering import (
 )
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import UsageError
-from beam_quad.gradients import Proxy, ProxySpec, Tuning, load_proxy, tune
+from beam_quad.gradients import Proxy, ProxySpec, Tuning, load_proxy
 from beam_quad.influence import (
     Array,
     Examples,
@@ -46,7 +46,13 @@ from beam_quad.influence import (
     score_texts,
 )
 from beam_quad.records import Budget, count_lengths
-from beam_quad.scoring import DSIRScorer, LossDropScorer, NgramCounts, sampling_priority
+from beam_quad.scoring import (
+    DSIRScorer,
+    LossDropScorer,
+    NgramCounts,
+    sampling_priority,
+    tune_on_query,
+)
 from beam_quad.selection import amounts_of, is_reached, rank_usable, search_budget
 from beam_quad.shortlist import score_ngrams
 
@@ -191,7 +197,7 @@ def cluster_histogram_scores(material: Material) -> Array:
 
 def loss_drop_scores(material: Material) -> Array:
     """Tunes a copy of the proxy on the query set, and subtracts each text's loss under it, in nats per token."""
-    tuned = tune(material.proxy, material.query_texts, Tuning(seed=material.seed))
+    tuned = tune_on_query(material.proxy, material.query_texts, Tuning(seed=material.seed))
     scores = score_texts(LossDropScorer(material.proxy, tuned), material.examples.texts)
     return material.examples.spread(scores[:, 0], np.nan)
 

@@ -5,8 +5,8 @@ import pytest
 
 from beam_quad import rivals
 from beam_quad.errors import UsageError
-from beam_quad.gradients import ProxySpec, load_proxy, tune
-from beam_quad.scoring import DSIRScorer, NgramCounts, PerplexityScorer
+from beam_quad.gradients import ProxySpec, load_proxy
+from beam_quad.scoring import DSIRScorer, NgramCounts, PerplexityScorer, tune_on_query
 from tests.pipelines.world import KINDS, World, text_of
 
 NUM_TEXTS = 300
@@ -59,7 +59,8 @@ def test_the_order_of_texts_with_ids_changes_nothing(texts, law, proxy, policy):
 def test_the_loss_that_drops_is_that_of_the_tuned_proxy(texts, law, proxy):
     loaded = load_proxy(proxy)
     before, after = (
-        PerplexityScorer(own).score(texts[:50])[:, 0] for own in (loaded, tune(loaded, law))
+        PerplexityScorer(own).score(texts[:50])[:, 0]
+        for own in (loaded, tune_on_query(loaded, law))
     )
     found = score("loss_drop", texts, law, proxy)
     np.testing.assert_allclose(found[:50], before - after, atol=1e-5)

@@ -7,7 +7,7 @@ from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, count_ngrams, sampli
 from beam_quad.scoring.eigenvalues import EigenvalueSum, eigenvalue_sums
 from beam_quad.scoring.factors import CovarianceSum, Eigenbasis, covariance_sums, eigenbasis
 from beam_quad.scoring.influence import InfluenceScorer
-from beam_quad.scoring.loss_drop import LossDropScorer
+from beam_quad.scoring.loss_drop import LossDropScorer, tune_on_query
 from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.query import GradientSum, query_gradient
@@ -37,4 +37,5 @@ __all__ = [
     "eigenvalue_sums",
     "query_gradient",
     "sampling_priority",
+    "tune_on_query",
 ]
