@@ -1,6 +1,7 @@
 """Flags to objects: the chain of Quad's stages."""
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
@@ -15,9 +16,11 @@ from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import (
     DSIRScoring,
+    HighestInfluence,
     HighestScore,
     InfluenceScoring,
     MiddleScore,
+    NgramScoring,
     PerplexityScoring,
     Preference,
     Random,
@@ -25,6 +28,7 @@ from beam_quad.stages.influence.score import (
     ScoreExamples,
     Scoring,
 )
+from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.finished import FinishedBandit
@@ -35,6 +39,16 @@ from beam_quad.stages.quad.select import (
     BlockSelection,
     CutBlocks,
     ExampleSelection,
+)
+from beam_quad.stages.quad.shortlist import (
+    ByCluster,
+    Capped,
+    Caps,
+    FindHeavyClusters,
+    JointRank,
+    RankShortlist,
+    Shortlist,
+    ShortlistSelection,
 )
 from beam_quad.stages.quad.within_clusters import (
     PredictedInfluence,
@@ -67,6 +81,8 @@ def build(options: QuadOptions, inputs: Inputs, scoring: Scoring | None = None) 
 
 def _reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
     """The share of texts to set aside; all if pulls score whole blocks."""
+    if options.is_shortlist:
+        return reserve_rate(plan, options.reserve_examples)
     rule = ACCEPTANCES[options.acceptance]
     if rule.pulls(options.samples_per_pull, options.blocks_per_cluster).is_census:
         return 1.0
@@ -92,7 +108,7 @@ class _QuadBuilder(Builder):
         self.embed()
         clusters = self._cluster() if options.needs_embeddings else None
         if clusters is not None and options.policy == "quad":
-            return self._quad(clusters)
+            return self._shortlist(clusters) if options.is_shortlist else self._quad(clusters)
         return self._baseline(clusters)
 
     def _cluster(self) -> AssignClusters:
@@ -124,6 +140,46 @@ class _QuadBuilder(Builder):
             calibration=calibration,
         )
         return self.finish(finished.selection, summary)
+
+    def _shortlist(self, clusters: AssignClusters) -> Chain:
+        options = self.options
+        weights = tuple(group.weight for group in self.query) or (1.0,)
+        ngrams = self._score(NgramScoring(self._count_ngrams()), weights)
+        listed, list_cut = self._cut(HighestScore(ngrams), options.shortlist_budget, "CutShortlist")
+        shortlist = Shortlist(listed, list_cut)
+        scoring, vectors = self._scoring()
+        influence = self._score(scoring, weights, among=shortlist)
+        ranks = self.add(RankShortlist(self.corpus, influence, ngrams))
+        ranked = Preferred(self.within_budget, JointRank(ranks))
+        ranking = Capped(ranked, self._caps(clusters, ranked))
+        cut = Cut(self.within_budget, ranking, self.budget)
+        self.stages += cut.stages("CutRanking")
+        selection = ShortlistSelection(shortlist, ranking, cut, clusters)
+        summary = self.summary(
+            title="Shortlist selection",
+            policy="shortlist by n-grams of the proxy's tokens, then the joint rank of influence and n-grams",
+            query=self.query,
+            vectors=vectors,
+            texts=vectors,
+            clusters=clusters,
+            scores=influence,
+            shortlist=selection,
+        )
+        return self.finish(selection, summary)
+
+    def _count_ngrams(self) -> CountTokenNgrams:
+        return self.add(CountTokenNgrams(self.corpus, self.query, self.proxy()))
+
+    def _caps(self, clusters: AssignClusters, ranked: Preferred[JointRank]) -> Caps | None:
+        """Adds the stages that find what a cluster may give, if that is not all."""
+        share = self.options.max_share_per_cluster
+        if share >= 1:
+            return None
+        cap = max(1, math.floor(share * self.options.budget_tokens))
+        heavy = self.add(FindHeavyClusters(self.within_budget, clusters, ranked, cap))
+        cut = Cut(self.within_budget, ByCluster(heavy), Budget(cap))
+        self.stages += cut.stages("CutClusters")
+        return Caps(heavy, cut)
 
     def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CalibrateScoring | None:
         """Adds the pilot, the stage that says how the rounds after it score, and these rounds."""
@@ -164,11 +220,13 @@ class _QuadBuilder(Builder):
                 preference = PredictedInfluence(predictions, self.options.tau)
                 return PropagatedSelection(*self._cut(preference))
 
-    def _cut(self, preference: R) -> tuple[Preferred[R], Cut]:
-        """Adds the stages that cut the budget over a ranking."""
+    def _cut(
+        self, preference: R, budget: Budget | None = None, what: str = "CutRanking"
+    ) -> tuple[Preferred[R], Cut]:
+        """Adds the stages that cut a budget, that of the run by default, over a ranking."""
         ranking = Preferred(self.within_budget, preference)
-        cut = Cut(self.within_budget, ranking, self.budget)
-        self.stages += cut.stages("CutRanking")
+        cut = Cut(self.within_budget, ranking, budget or self.budget)
+        self.stages += cut.stages(what)
         return ranking, cut
 
     def _policy(self) -> QuadPolicy:
@@ -209,6 +267,11 @@ class _QuadBuilder(Builder):
         elif policy == "perplexity":
             facts["scores"] = self._score(PerplexityScoring(self.proxy()))
             preference = MiddleScore(facts["scores"])
+        elif policy == "ngram":
+            facts["texts"] = self._count_ngrams()
+            weights = tuple(group.weight for group in self.query)
+            facts["scores"] = self._score(NgramScoring(facts["texts"]), weights)
+            preference = HighestScore(facts["scores"])
         elif policy == "dsir":
             facts["texts"] = self.add(CountNgrams(self.corpus, self.query))
             facts["scores"] = self._score(DSIRScoring(facts["texts"]))
@@ -222,10 +285,15 @@ class _QuadBuilder(Builder):
             if vectors is not None:
                 facts |= {"query": self.query, "vectors": vectors, "texts": vectors}
             facts["scores"] = self._score(scoring)
-            preference = HighestScore(facts["scores"])
+            preference = HighestInfluence(facts["scores"])
         selection = RankedSelection(*self._cut(preference), clusters)
         title = f"Baseline selection: {policy}"
         return self.finish(selection, self.summary(title=title, policy=policy, **facts))
 
-    def _score(self, scoring: Scoring) -> ScoreExamples:
-        return self.add(ScoreExamples(self.corpus, scoring))
+    def _score(
+        self,
+        scoring: Scoring,
+        weights: tuple[float, ...] = (1.0,),
+        among: Shortlist | None = None,
+    ) -> ScoreExamples:
+        return self.add(ScoreExamples(self.corpus, scoring, weights, among))

@@ -6,7 +6,7 @@ from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.stages.distillation import allocate
+from beam_quad.stages.distillation import allocate, shortlist
 from beam_quad.stages.distillation.compare_sketches import CompareSketches
 from beam_quad.stages.distillation.distilled import FinishedDistillation
 from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
@@ -17,7 +17,7 @@ from beam_quad.stages.distillation.landmarks import GatherLandmarks
 from beam_quad.stages.distillation.propagate import Propagate
 from beam_quad.stages.distillation.score_landmarks import ScoreLandmarks
 from beam_quad.stages.distillation.second_order import SecondOrderSelection, SolveSecondOrder
-from beam_quad.stages.distillation.shortlist import SHORTLIST, GatherShortlist
+from beam_quad.stages.distillation.shortlist import GatherShortlist
 from beam_quad.stages.distillation.sketch import Sketching, SketchLandmarks
 from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.write.budget import Cut
@@ -118,7 +118,7 @@ class _DistillationBuilder(Builder):
         if len(ranking.targets) == 1:
             return allocate.Allocated(ranking, None)
         # The second order chooses among more than the budget holds, and never among more than this.
-        budget = self.options.budget if self.options.order == 1 else SHORTLIST
+        budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         bounds = Cut(self.within_budget, ranking, budget)
         self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
         rounds = self.add(allocate.PlayRounds(self.within_budget, ranking, bounds))
@@ -129,14 +129,17 @@ class _DistillationBuilder(Builder):
     ) -> SecondOrderSelection:
         """Adds the stages that compute interactions and solve for the weights of a shortlist."""
         options = self.options
-        if options.budget_examples is not None and options.budget_examples > SHORTLIST.amount:
+        if (
+            options.budget_examples is not None
+            and options.budget_examples > shortlist.SHORTLIST.amount
+        ):
             raise UsageError(
-                f"--order=2 solves for at most {SHORTLIST.amount:,} examples; lower --budget_examples, or pass --order=1"
+                f"--order=2 solves for at most {shortlist.SHORTLIST.amount:,} examples; lower --budget_examples, or pass --order=1"
             )
-        cut = Cut(self.within_budget, first.allocated, SHORTLIST)
+        cut = Cut(self.within_budget, first.allocated, shortlist.SHORTLIST)
         self.stages += cut.stages("CutShortlist")
         exact = InteractionLandmarks(propagation.scores, options.interaction_landmarks)
-        shortlist = self.add(GatherShortlist(self.within_budget, first, exact, cut))
+        gathered = self.add(GatherShortlist(self.within_budget, first, exact, cut))
         interact = self.add(InteractLandmarks(exact, propagation.query, options.interaction_texts))
-        solve = SolveSecondOrder(shortlist, interact, options.eta, options.shortlist)
+        solve = SolveSecondOrder(gathered, interact, options.eta, options.shortlist)
         return SecondOrderSelection(self.add(solve))

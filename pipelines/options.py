@@ -2,16 +2,22 @@
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from beam_quad.bandit import ACCEPTANCES, QuadPolicy
 from beam_quad.errors import UsageError
+from beam_quad.records import Budget
 from pipelines import parsing, run_options
 from pipelines.parsing import SWITCH
 from pipelines.run_options import BLOCKS_PER_CLUSTER, RunOptions
 
-POLICIES = ("quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir")
+POLICIES = (
+    "quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir", "ngram",
+)  # fmt: skip
+SHORTLIST = "shortlist"
+_OF_THE_BANDIT = ("tau", "arms_per_round", "samples_per_pull")
 SCORINGS = ("auto", "exact", "two_forwards")
 
 
@@ -34,16 +40,27 @@ class QuadOptions(RunOptions):
     max_share_per_cluster: float
     normalize: bool
     scoring: Literal["auto", "exact", "two_forwards"]
+    shortlist: float
+
+    @property
+    def is_shortlist(self) -> bool:
+        """Whether examples are taken from a shortlist, without a bandit."""
+        return self.policy == "quad" and self.acceptance == SHORTLIST
+
+    @property
+    def shortlist_budget(self) -> Budget:
+        """What the shortlist holds."""
+        return Budget(math.ceil(self.shortlist * self.budget_tokens))
 
     @property
     def needs_query(self) -> bool:
         """Whether the policy looks at the query set."""
-        return self.policy in ("quad", "influence_top_k", "dsir")
+        return self.policy in ("quad", "influence_top_k", "dsir", "ngram")
 
     @property
     def needs_proxy(self) -> bool:
         """Whether the policy passes texts through the proxy model."""
-        return self.policy in ("quad", "influence_top_k", "perplexity")
+        return self.policy in ("quad", "influence_top_k", "perplexity", "ngram")
 
     @property
     def needs_embeddings(self) -> bool:
@@ -71,6 +88,13 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--weighted needs influence, which --policy={self.policy} does not compute"
             )
+        if not 1 <= self.shortlist < math.inf:
+            raise UsageError(f"--shortlist must be at least 1 budget, got {self.shortlist}")
+        given = [name for name in _OF_THE_BANDIT if getattr(self, name) is not None]
+        if self.is_shortlist and given:
+            raise UsageError(
+                f"--{given[0]} is for the bandit, which --acceptance=shortlist has not; leave it out"
+            )
         if self.scoring == "two_forwards" and (why := why_exact(self)):
             raise UsageError(f"--scoring=two_forwards cannot be: {why} Pass --scoring=auto.")
         blocks = self.blocks_per_cluster
@@ -92,6 +116,11 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
     """
     values, rest = parsing.parse(parser(), argv)
     weights = parsing.query_weights(values.pop("query_weight"), values["query"])
+    is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
+    if values["layers"] is None:
+        values["layers"] = "all" if is_shortlist else "attention"
+    if values["normalize"] is None:
+        values["normalize"] = is_shortlist
     options = QuadOptions(query_weights=weights, **values)
     options.check()
     return options, rest
@@ -110,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--query_weight", action="append", default=[], help="NAME=W: its relative weight"
     )
-    models = run_options.add_models(result, embedder="minilm", curvature="ekfac")
+    models = run_options.add_models(result, embedder="minilm", curvature="ekfac", layers=None)
     _add_scoring(models)
     _add_selection(result.add_argument_group("selection"))
     run_options.add_running(result)
@@ -118,7 +147,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_scoring(group: Any) -> None:
-    group.add_argument("--normalize", **SWITCH, help="divide influence by the gradient's norm")
+    group.add_argument(
+        "--normalize",
+        **SWITCH | {"default": None},
+        help="divide influence by the gradient's norm; default with --acceptance=shortlist",
+    )
     group.add_argument(
         "--scoring",
         choices=SCORINGS,
@@ -148,12 +181,14 @@ def _add_selection(group: Any) -> None:
         help="most blocks of a cluster, a power of 2",
     )
     gives = "; ".join(f"{name}: {rule.summary}" for name, rule in ACCEPTANCES.items())
+    gives += f"; {SHORTLIST}: no bandit, the best of a shortlist by n-grams and influence"
     add(
         "--acceptance",
-        choices=tuple(ACCEPTANCES),
+        choices=(*ACCEPTANCES, SHORTLIST),
         default=QuadPolicy.acceptance,
         help=f"what a good pull gives; {gives}",
     )
+    add("--shortlist", type=float, default=2.0, help="budgets in the shortlist")
     add("--tau", type=float, help="fixed threshold on influence; default the water level")
     add("--alpha", type=float, default=0.5, help="exploration, in errors of one pull")
     add(

@@ -165,7 +165,9 @@ def add_data(result: argparse.ArgumentParser) -> Any:
     return group
 
 
-def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -> Any:
+def add_models(
+    result: argparse.ArgumentParser, embedder: str, curvature: str, layers: str | None = "attention"
+) -> Any:
     """Adds the models and how influence is computed, with the defaults of a pipeline; returns the group."""
     group: Any = result.add_argument_group("models")
     add = group.add_argument
@@ -185,7 +187,7 @@ def add_models(result: argparse.ArgumentParser, embedder: str, curvature: str) -
     )
     add("--jvp_blocks", type=int, default=4, help="of --embedder=jvp: blocks of the proxy passed")
     add("--jvp_tangents", type=int, default=2, help="of --embedder=jvp: products, concatenated")
-    add("--layers", default="attention", help="attention, mlp, all, last:N or regex:R")
+    add("--layers", default=layers, help="attention, mlp, all, last:N or regex:R")
     add("--curvature", choices=CURVATURES, default=curvature, help="approximation of the Fisher")
     add(
         "--curvature_examples",

@@ -147,6 +147,12 @@ def read_columns(path: str, names: Sequence[str] | None = None) -> dict[str, np.
     }
 
 
+def read_batches(path: str, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields some columns of a file in batches of at most so many rows."""
+    with files.open_read(path) as file:
+        yield from pq.ParquetFile(file).iter_batches(batch_rows, columns=list(names))
+
+
 def num_rows(path: str) -> int:
     """Reads from the footer of a Parquet file how many rows it has."""
     with files.open_read(path) as file:

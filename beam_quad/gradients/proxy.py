@@ -19,8 +19,10 @@ from beam_quad.gradients.windows import Documents, MicroBatch, Window, micro_bat
 __all__ = [
     "Proxy",
     "ProxySpec",
+    "TextReader",
     "content_fingerprint",
     "load_proxy",
+    "load_reader",
     "load_skeleton",
     "load_tokenizer",
 ]
@@ -236,6 +238,44 @@ def load_skeleton(spec: ProxySpec) -> Any:
     model = checkpoints.load_empty(empty, folder, spec.path)
     default_context_length(model.config, spec)
     return model
+
+
+@dataclasses.dataclass(frozen=True)
+class TextReader:
+    """The proxy's tokenizer and windows, without its weights.
+
+    Attributes:
+      tokenizer: Its fast tokenizer.
+      context_length: Tokens of a window, at least 2.
+      max_windows: Windows of a document that are looked at.
+      vocabulary: Rows of the model's embedding; every token id is below it.
+    """
+
+    tokenizer: Any
+    context_length: int
+    max_windows: int
+    vocabulary: int
+
+    def read(self, texts: Sequence[str]) -> Documents:
+        """Tokenises texts and cuts them into windows, as `Proxy.read` does."""
+        return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
+
+
+def load_reader(spec: ProxySpec) -> TextReader:
+    """Loads what reads texts as the proxy does.
+
+    Raises:
+      UsageError: As `load_skeleton` and `require_tokens`.
+    """
+    skeleton = load_skeleton(spec)
+    tokenizer = load_tokenizer(spec.path, spec.revision)
+    require_tokens(tokenizer, skeleton, spec)
+    return TextReader(
+        tokenizer,
+        default_context_length(skeleton.config, spec),
+        spec.max_windows,
+        int(skeleton.get_input_embeddings().weight.shape[0]),
+    )
 
 
 def require_tokens(tokenizer: Any, model: Any, spec: ProxySpec) -> None:

@@ -1,10 +1,12 @@
 """A sample of scores, for what is relative to the corpus."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from beam_quad import seeding
+from beam_quad.scoring.groups import standardised_weights
 
 # The error of a median of 20,000 values is below 1 % of their spread.
 SAMPLED_SCORES = 20_000
@@ -15,7 +17,7 @@ class ScoreSample:
     """Scores of a hash sample of the examples, for what is relative to the corpus. An additive statistic.
 
     Attributes:
-      values: Float64 [n], in any order.
+      values: Float64 [n, num_scores], in any order.
       scored: How many examples have a score in all.
       unscorable: How many could not be scored.
     """
@@ -35,7 +37,7 @@ class ScoreSample:
     def of(
         cls,
         scores: np.ndarray,
-        is_usable: np.ndarray,
+        is_wanted: np.ndarray,
         keys: np.ndarray,
         seed: int,
         num_examples: int,
@@ -43,18 +45,24 @@ class ScoreSample:
         """Draws from rows.
 
         Args:
-          scores: Float64 [n]; nan or infinite for a row that could not be scored.
-          is_usable: Which rows were not rejected when they were read, bool [n].
+          scores: Float64 [n, num_scores]; nan or infinite for a row that could not be scored.
+          is_wanted: Which rows were to be scored, bool [n].
           keys: Keys of the examples (`seeding.keys`), uint64 [n].
           seed: The run's seed.
           num_examples: Usable examples of the corpus, of which about `SAMPLED_SCORES` are drawn.
         """
         drawn = seeding.is_drawn(seed, "scores", keys, SAMPLED_SCORES / num_examples)
-        finite = is_usable & np.isfinite(scores)
-        unscorable = int(np.count_nonzero(is_usable & ~finite))
+        finite = is_wanted & np.isfinite(scores).all(axis=1)
+        unscorable = int(np.count_nonzero(is_wanted & ~finite))
         return cls(scores[finite & drawn], int(finite.sum()), unscorable)
 
-    @property
-    def median(self) -> float:
-        """Median of the sample; 0 without one."""
-        return float(np.median(self.values)) if len(self.values) else 0.0
+    def weights(self, group_weights: Sequence[float]) -> np.ndarray:
+        """Standardises the weights of several scores, whose spread differs, float64 [num_scores]; see `scoring.groups`."""
+        if len(group_weights) == 1:
+            return np.ones(1)
+        # A standard deviation depends, in its last bits, on the order.
+        return standardised_weights(group_weights, self.values[np.lexsort(self.values.T)])
+
+    def median(self, weights: np.ndarray) -> float:
+        """Median of the sample, of the sum of scores times weights, float64 [num_scores]; 0 without a sample."""
+        return float(np.median(self.values @ weights)) if len(self.values) else 0.0

@@ -21,6 +21,7 @@ QUAD = [
     {"acceptance": "block", "id_column": "n"},
     {"acceptance": "propagate", "weighted": True},
     {"acceptance": "instance", "curvature": "kfac"},
+    {"acceptance": "shortlist", "max_share_per_cluster": 0.2},
     {"policy": "random"}, {"policy": "perplexity"}, {"policy": "cluster_uniform"},
     {"policy": "influence_top_k", "weighted": True}, {"policy": "dsir"},
 ]  # fmt: skip

@@ -4,8 +4,8 @@ import abc
 import dataclasses
 
 from beam_quad import identity
-from beam_quad.artifacts.cache import cached_proxy, proxy_key
-from beam_quad.gradients.proxy import Proxy, ProxySpec
+from beam_quad.artifacts.cache import cached, cached_proxy, proxy_key
+from beam_quad.gradients.proxy import Proxy, ProxySpec, TextReader, load_reader
 from beam_quad.gradients.tracked import Block, find_blocks
 from beam_quad.stages.base import ModelStage
 
@@ -35,6 +35,10 @@ class ProxyModel:
     def load(self) -> Proxy:
         """Loads it, once per process."""
         return cached_proxy(self.spec)
+
+    def reader(self) -> TextReader:
+        """Loads its tokenizer and windows alone, once per process."""
+        return cached(("reader", self.spec), lambda: load_reader(self.spec))
 
 
 @dataclasses.dataclass(frozen=True)

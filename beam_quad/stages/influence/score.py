@@ -14,6 +14,7 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer, sampling_priority
+from beam_quad.scoring.groups import combine_scores
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.sample import ScoreSample
@@ -23,6 +24,7 @@ from beam_quad.selection import nearest_ranks, random_ranks
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
+from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.prefetch import prefetched
 from beam_quad.stages.read.splits import RowAlignedStage
@@ -152,69 +154,120 @@ class ScoringStage(ModelStage):
         return self.scoring.load()
 
 
-_SCORES = pa.schema([pa.field("score", pa.float64())])
+@dataclasses.dataclass(frozen=True)
+class NgramScoring:
+    """Mean log ratio of the n-grams of the proxy's tokens, query set against corpus: one score a query group.
+
+    Args:
+      counts: The n-grams.
+    """
+
+    counts: CountTokenNgrams
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def load(self) -> Scorer:
+        return self.counts.load()
+
+
+class Listed(Protocol):
+    """Some rows of a corpus."""
+
+    def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Says which rows of a split are among them, bool [n]."""
+
+
+# What shares a batch with a text depends on the rows of its shard alone. Of a list few rows are scored, from longer runs.
+_LISTED_BATCH_ROWS = 16 * BATCH_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreExamples(RowAlignedStage, ScoringStage):
-    """Scores every example of the corpus, for the baselines that know no clusters.
+    """Scores examples of the corpus, all or those of a list.
 
-    Takes splits, writes one row-aligned score file each (nan for a rejected row), and gives a `ScoreSample`.
+    Takes splits, writes one row-aligned file of scores each (nan for a row that is not scored), and gives a `ScoreSample`.
 
     Args:
       corpus: The corpus.
-      scoring: What scores; its first score is used.
+      scoring: What scores.
+      weights: Weight of each score that the scoring gives, over the spread of which it is divided if there are several.
+      among: What is scored; None for every usable row.
     """
 
     kind = "corpus_scores"
-    version = 2
+    version = 3
     artifact_name = "scores.json"
 
     scoring: Scoring
+    weights: tuple[float, ...] = (1.0,)
+    among: Listed | None = None
 
     def statistic(self, piece: Split) -> ScoreSample:
-        return self._sample(self.corpus.rows(piece), self.read(piece))
+        rows = self.corpus.rows(piece)
+        return self._sample(rows, self._wanted(piece, rows), self._read(piece))
 
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
         rows = self.corpus.rows(piece)
-        scores = np.full(len(rows.keys), np.nan)
-        if rows.usable.any():
+        wanted = self._wanted(piece, rows)
+        scores = np.full((len(rows.keys), len(self.weights)), np.nan)
+        if wanted.any():
             traffic.count("bytes_read", piece.size_bytes)
-            for at, prepared in prefetched(self._batches(piece, rows.usable, model)):
-                scores[at] = model.score(prepared)[:, 0]
-        self.write_rows(piece, _SCORES, {"score": scores})
-        return self._sample(rows, scores)
+            for at, prepared in prefetched(self._batches(piece, wanted, model)):
+                scores[at] = model.score(prepared)[:, : len(self.weights)]
+        column = aligned.vector_column(scores, _SCORE_DTYPE)
+        self.write_rows(piece, pa.schema([pa.field("scores", column.type)]), {"scores": column})
+        return self._sample(rows, wanted, scores)
 
     def finish(self, total: ScoreSample | None) -> None:
-        median = total.median if total else 0.0
-        counts = {"scored": total.scored, "unscorable": total.unscorable} if total else {}
-        write_json(self.artifact, {"median": median, **counts})
+        sample = total or ScoreSample(np.zeros((0, len(self.weights))), 0, 0)
+        weights = sample.weights(self.weights)
+        facts = {
+            "scored": sample.scored,
+            "unscorable": sample.unscorable,
+            "median": sample.median(weights),
+            "weights": weights.tolist(),
+        }
+        write_json(self.artifact, facts)
 
     def read(self, split: Split) -> np.ndarray:
-        """Reads the row-aligned scores of a split, float64 [n]."""
-        return self.read_rows(split)["score"]
+        """Reads the row-aligned scores of a split, several as one: float64 [n], nan where there is none."""
+        return combine_scores(self._read(split), np.array(self.facts()["weights"]))
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
-        """Reads the `median` of the scores and how many examples were `scored`, once per process."""
+        """Reads the `median` of the scores, their `weights`, and how many examples were `scored`, once per process."""
         return read_json(self.artifact)
 
+    def _read(self, split: Split) -> np.ndarray:
+        table = aligned.read_table(self.rows_path(split))
+        return aligned.unpack_vectors(table.column("scores"), _SCORE_DTYPE)
+
+    def _wanted(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return rows.usable if self.among is None else self.among.is_listed(split, rows)
+
     def _batches(
-        self, piece: Split, usable: np.ndarray, model: Scorer
+        self, piece: Split, wanted: np.ndarray, model: Scorer
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yields the rows of each batch that holds usable ones, and their prepared texts."""
+        """Yields the rows of each batch that holds wanted ones, and their prepared texts."""
         # The reserve would do for a small corpus, but not for a large one, of which it is a part.
-        batches = read_rows(piece, self.corpus.columns, batch_rows=BATCH_ROWS)
+        batch_rows = BATCH_ROWS if self.among is None else _LISTED_BATCH_ROWS
+        batches = read_rows(piece, self.corpus.columns, batch_rows=batch_rows)
         first = 0
         for batch in batches:
-            at = first + np.flatnonzero(usable[first : first + len(batch.texts)])
+            at = first + np.flatnonzero(wanted[first : first + len(batch.texts)])
             if len(at):
                 yield at, model.prepare([batch.texts[i - first] or "" for i in at])
             first += len(batch.texts)
 
-    def _sample(self, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
+    def _sample(self, rows: aligned.Rows, wanted: np.ndarray, scores: np.ndarray) -> ScoreSample:
         corpus = self.corpus
-        return ScoreSample.of(scores, rows.usable, rows.keys, corpus.seed, corpus.num_usable())
+        number = max(1, corpus.num_usable())
+        return ScoreSample.of(scores, wanted, rows.keys, corpus.seed, number)
+
+
+_SCORE_DTYPE = np.dtype(np.float64)
 
 
 class Preference(Protocol):
@@ -246,7 +299,7 @@ class Random:
 
 @dataclasses.dataclass(frozen=True)
 class HighestScore:
-    """The highest scores first: influence without clusters, which is what Quad argues against.
+    """The highest scores first.
 
     Args:
       scores: The scores.
@@ -256,6 +309,13 @@ class HighestScore:
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         return self.scores.read(split)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None
+
+
+class HighestInfluence(HighestScore):
+    """The highest influence first, without clusters, which is what Quad argues against."""
 
     def influence(self, split: Split) -> np.ndarray | None:
         return self.scores.read(split)

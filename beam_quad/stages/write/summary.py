@@ -28,6 +28,7 @@ from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.quad.finished import FinishedBandit
+from beam_quad.stages.quad.shortlist import ShortlistSelection
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.query import Query
 
@@ -62,6 +63,7 @@ class Summary:
       scores: What scored every example, or None.
       calibration: What compared ways to score, or None.
       distillation: Influence Distillation that is done, or None.
+      shortlist: What was taken from a shortlist, or None.
     """
 
     config: dict[str, Any]
@@ -81,6 +83,7 @@ class Summary:
     scores: ScoreExamples | None = None
     calibration: CalibrateScoring | None = None
     distillation: FinishedDistillation | None = None
+    shortlist: ShortlistSelection | None = None
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -181,6 +184,8 @@ class Summary:
             return None
         if self.bandit is not None:
             return self.bandit.shortfall()
+        if self.shortlist is not None:
+            return f"{amount - selected:,} of {amount:,} {unit} are missing: {self.shortlist.shortfall()}"
         usable = counts.usable_tokens - counts.passed_over.tokens
         if unit == "examples":
             usable = counts.read - counts.rejected

@@ -1,0 +1,89 @@
+"""Counts of the n-grams of the proxy's own tokens, over a sample of the corpus and the query set."""
+
+import dataclasses
+from typing import Annotated, Any
+
+import numpy as np
+
+from beam_quad import identity
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.errors import UsageError
+from beam_quad.gradients.proxy import TextReader
+from beam_quad.records import Reason, Split
+from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts
+from beam_quad.stages.influence.proxy import ProxyModel
+from beam_quad.stages.read.corpus import Corpus, piece_path
+from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.splits import SplitStage
+
+# Texts that are tokenised at a time.
+_BATCH_ROWS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class CountTokenNgrams(SplitStage):
+    """Counts the n-grams of the texts that are set aside: splits in, `TokenNgramCounts` out.
+
+    These are all texts of a small corpus, and of a large one a uniform sample, so that the input is not read again for
+    counts. Writes `corpus.npz`, `query-NUMBER.npz` for each group, and in `query.json` its texts that are used and not.
+
+    Args:
+      corpus: The corpus.
+      query: The query set.
+      proxy: The model whose tokens are counted; its weights are not loaded.
+    """
+
+    kind = "token_ngrams"
+    artifact_name = "corpus.npz"
+
+    corpus: Annotated[Corpus, identity.CountedAs(Corpus.texts, "no text is embedded for it")]
+    query: tuple[Query, ...]
+    proxy: ProxyModel
+
+    def do(self, piece: Split, model: Any) -> TokenNgramCounts:
+        reader = self.proxy.reader()
+        counts = TokenNgramCounts.zero(reader.vocabulary)
+        usable = self.corpus.distinct_rows(piece).usable
+        path = piece_path(self.corpus.reserve_dir, piece)
+        for batch in aligned.read_batches(path, ["row", "text"], _BATCH_ROWS):
+            kept = np.flatnonzero(usable[batch.column("row").to_numpy()])
+            texts = batch.column("text").take(kept).to_pylist()
+            counts = counts + TokenNgramCounts.of(reader.read(texts), reader.vocabulary)
+        return counts
+
+    def finish(self, total: TokenNgramCounts) -> None:
+        reader = self.proxy.reader()
+        used = {g.name: self._count_group(n, g, reader) for n, g in enumerate(self.query)}
+        write_json(self.path("query.json"), used)
+        files.write_once(self.artifact, total.to_bytes())
+
+    def load(self) -> NgramScorer:
+        """Loads what scores texts by these counts."""
+        queries = {
+            group.name: TokenNgramCounts.from_bytes(files.read_bytes(self._group_counts(number)))
+            for number, group in enumerate(self.query)
+        }
+        corpus = TokenNgramCounts.from_bytes(files.read_bytes(self.artifact))
+        return NgramScorer(queries, corpus, self.proxy.reader().read)
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
+        found = read_json(self.path("query.json"))
+        return {group.name: found[group.name] for group in self.query}
+
+    def _count_group(self, number: int, group: Query, reader: TextReader) -> dict[str, Any]:
+        found = group.read()
+        documents = reader.read(found.texts)
+        counts = TokenNgramCounts.of(documents, reader.vocabulary)
+        if not counts.counts.any():
+            raise UsageError(f"no text of query group {group.name!r} has at least 2 tokens")
+        files.write_once(self._group_counts(number), counts.to_bytes())
+        used = int(np.count_nonzero(documents.loss_tokens))
+        unused = dict(found.unused.counts)
+        if used < len(found.texts):
+            unused[Reason.TOO_SHORT.value] = len(found.texts) - used
+        return {"documents": used, "unused": unused}
+
+    def _group_counts(self, number: int) -> str:
+        return self.path(f"query-{number:03d}.npz")

@@ -1,0 +1,258 @@
+"""The shortlist: the best by a cheap score, among which influence and that score decide together.
+
+`beam_quad/shortlist.py` has the method on one page.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from beam_quad.additive import ByName
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.records import Split
+from beam_quad.selection import (
+    Amount,
+    JointRanks,
+    Kept,
+    Taken,
+    by_cluster,
+    heavy_clusters,
+    is_reached,
+    keep_ranked,
+    within_caps,
+)
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.influence.score import HighestScore, ScoreExamples
+from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.ranked import Preferred
+
+# Below any joint rank: what stands for the examples that are not on the list where they are weighed.
+_UNLISTED = -100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shortlist:
+    """The examples that a cheap score puts first, by reference.
+
+    Args:
+      ranking: The corpus ranked by that score.
+      cut: Where the list ends in it.
+    """
+
+    ranking: Preferred[HighestScore]
+    cut: Cut
+
+    def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Says which rows of a split are on the list, bool [n]."""
+        packed, _ = self.ranking.packed(split, rows)
+        return is_reached(packed, self.cut.floors()[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class RankShortlist(SplitStage):
+    """Counts the scores of the shortlist, from which the ranks of both follow.
+
+    Takes splits and gives `JointRanks`.
+
+    Args:
+      corpus: The corpus.
+      influence: Influence of the shortlist.
+      ngrams: The cheap score, of every example.
+    """
+
+    kind = "joint_ranks"
+    artifact_name = "joint_ranks.npz"
+
+    influence: ScoreExamples
+    ngrams: ScoreExamples
+
+    def do(self, piece: Split, model: Any) -> JointRanks:
+        return JointRanks.of(self._scores(piece))
+
+    def finish(self, total: JointRanks | None) -> None:
+        files.write_once(self.artifact, (total or JointRanks.zero(2)).to_bytes())
+
+    @once_per_process
+    def load(self) -> JointRanks:
+        """Loads the counts, once per process."""
+        return JointRanks.from_bytes(files.read_bytes(self.artifact))
+
+    def read(self, split: Split) -> np.ndarray:
+        """Ranks the rows of a split, float64 [n]; nan for those that are not on the list, or have no finite score."""
+        return self.load().rank(self._scores(split))
+
+    def _scores(self, split: Split) -> list[np.ndarray]:
+        return [self.influence.read(split), self.ngrams.read(split)]
+
+
+@dataclasses.dataclass(frozen=True)
+class JointRank:
+    """The highest joint rank first.
+
+    Args:
+      ranks: The ranks.
+    """
+
+    ranks: RankShortlist
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return self.ranks.read(split)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return self.ranks.influence.read(split)
+
+
+@dataclasses.dataclass(frozen=True)
+class FindHeavyClusters(SplitStage):
+    """Finds the clusters that hold more of the shortlist than one may give.
+
+    Takes splits and gives `Amount`s by cluster.
+
+    Args:
+      corpus: The corpus, within the budget.
+      clusters: Its clusters.
+      ranking: The shortlist, ranked.
+      cap_tokens: The most tokens that a cluster may give.
+    """
+
+    kind = "heavy_clusters"
+    artifact_name = "heavy.json"
+
+    clusters: AssignClusters
+    ranking: Preferred[JointRank]
+    cap_tokens: int
+
+    def do(self, piece: Split, model: Any) -> ByName[Amount]:
+        rows = self.corpus.rows(piece)
+        packed, _ = self.ranking.packed(piece, rows)
+        clusters, _ = self.clusters.read(piece)
+        at = np.flatnonzero(packed > 0)
+        found, own = np.unique(clusters[at], return_inverse=True)
+        tokens = np.bincount(own, weights=rows.tokens[at]).astype(np.int64).tolist()
+        numbers = zip(found.tolist(), np.bincount(own).tolist(), tokens, strict=True)
+        return ByName({str(c): Amount(number, total) for c, number, total in numbers})
+
+    def finish(self, total: ByName[Amount] | None) -> None:
+        held = np.zeros(self.clusters.centers.load().num_clusters, np.int64)
+        for cluster, amount in (total or ByName()).named.items():
+            held[int(cluster)] = amount.tokens
+        write_json(self.artifact, {"clusters": heavy_clusters(held, self.cap_tokens).tolist()})
+
+    @once_per_process
+    def load(self) -> np.ndarray:
+        """Loads the clusters' ids, ascending, int64 [m], once per process."""
+        return np.array(read_json(self.artifact)["clusters"], np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByCluster:
+    """A ranking of each heavy cluster, for the `Cut` of its cap.
+
+    Args:
+      heavy: The clusters.
+    """
+
+    heavy: FindHeavyClusters
+
+    @property
+    def num_rankings(self) -> int:
+        return len(self.heavy.load())
+
+    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        packed, _ = self.heavy.ranking.packed(split, rows)
+        clusters, _ = self.heavy.clusters.read(split)
+        return by_cluster(packed, clusters, self.heavy.load())
+
+
+@dataclasses.dataclass(frozen=True)
+class Caps:
+    """Where each heavy cluster ends, by reference.
+
+    Args:
+      heavy: The clusters.
+      cut: Where their caps end.
+    """
+
+    heavy: FindHeavyClusters
+    cut: Cut
+
+    def within(self, packed: np.ndarray, split: Split) -> np.ndarray:
+        """Gives priority 0 to what its cluster cannot give any more, uint64 [n]."""
+        clusters, _ = self.heavy.clusters.read(split)
+        return within_caps(packed, clusters, self.heavy.load(), self.cut.floors())
+
+
+@dataclasses.dataclass(frozen=True)
+class Capped:
+    """The shortlist ranked, without what its cluster cannot give any more.
+
+    Args:
+      ranking: The shortlist, ranked.
+      caps: Where clusters end; None if one cluster may give all.
+    """
+
+    ranking: Preferred[JointRank]
+    caps: Caps | None
+
+    @property
+    def num_rankings(self) -> int:
+        return 1
+
+    @property
+    def corpus(self) -> Corpus:
+        """The corpus, within the budget."""
+        return self.ranking.corpus
+
+    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        packed, _ = self.ranking.packed(split, rows)
+        if self.caps is not None:
+            packed = self.caps.within(packed, split)
+        return packed[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortlistSelection:
+    """The examples of the shortlist with the highest joint rank.
+
+    Args:
+      shortlist: The list.
+      ranking: It, ranked.
+      cut: Where the budget ends.
+      clusters: The clusters.
+    """
+
+    shortlist: Shortlist
+    ranking: Capped
+    cut: Cut
+    clusters: AssignClusters
+
+    @property
+    def _ranks(self) -> RankShortlist:
+        return self.ranking.ranking.preference.ranks
+
+    def keep(self, split: Split, rows: aligned.Rows) -> Kept:
+        packed = self.ranking.priorities(split, rows)[:, 0]
+        unscorable = self.shortlist.is_listed(split, rows) & ~np.isfinite(self._ranks.read(split))
+        clusters, _ = self.clusters.read(split)
+        influence = self._ranks.influence.read(split)
+        return keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
+
+    def taken(self, split: Split, rows: aligned.Rows) -> Taken:
+        """As `Weighable`, by the joint rank: the rest of the corpus is below the list."""
+        rank = self._ranks.read(split)
+        worth = np.where(np.isfinite(rank), rank, _UNLISTED)
+        is_candidate = self.ranking.corpus.is_candidate(rows)
+        return Taken.by_one_target(worth, self.keep(split, rows), is_candidate)
+
+    def shortfall(self) -> str:
+        """Says what keeps the shortlist from filling the budget, and which options mend it."""
+        facts = self._ranks.influence.facts()
+        return (
+            f"of the shortlist {facts['scored']:,} examples were scored and {facts['unscorable']:,} could not be; "
+            "raise --shortlist or --max_share_per_cluster, or give a larger corpus"
+        )
