@@ -11,10 +11,10 @@ from beam_quad.gradients.tracked import Block
 
 
 def parameter_names(blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Names the weights and biases that blocks are parts of, each once."""
+    """Names the weights and biases that blocks are parts of, each once; tied weights go by the embedding's name."""
     names = []
     for module, group in tracked.by_module(blocks).items():
-        names.append(f"{module}.weight")
+        names.append(_weight_name(module, group))
         if group[0].has_bias:
             names.append(f"{module}.bias")
     return tuple(names)
@@ -35,7 +35,7 @@ def to_blocks(
     """
     cut: dict[str, torch.Tensor] = {}
     for name, group in tracked.by_module(blocks).items():
-        weight = parameters[f"{name}.weight"]
+        weight = parameters[_weight_name(name, group)]
         whole = weight.T if isinstance(model.get_submodule(name), Conv1D) else weight
         if group[0].has_bias:
             whole = torch.cat([whole, parameters[f"{name}.bias"][:, None]], dim=1)
@@ -67,7 +67,13 @@ def to_parameters(
         for block in group:
             whole[block.select(rows)] = vectors[block.name]
         weight = whole[:, : group[0].in_features]
-        parameters[f"{name}.weight"] = weight.T if isinstance(module, Conv1D) else weight
+        own = weight.T if isinstance(module, Conv1D) else weight
+        parameters[_weight_name(name, group)] = own
         if group[0].has_bias:
             parameters[f"{name}.bias"] = whole[:, -1]
     return parameters
+
+
+def _weight_name(module: str, group: Sequence[Block]) -> str:
+    # A model lists a parameter once, by its first name, and so does the state of an optimizer.
+    return f"{group[0].embedding or module}.weight"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from beam_quad import errors
 from beam_quad.gradients import losses, tracked
@@ -15,7 +16,8 @@ from beam_quad.gradients.windows import MicroBatch
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out].
+# Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out]. Of an
+# embedding, a is the rows that are looked up, int64 [batch, length], and g the gradient of each, [batch, length, dim].
 Record = Callable[[str, torch.Tensor, torch.Tensor], None]
 # A GPU that cannot hold so few tokens will not hold fewer.
 _FEWEST_TOKENS = 8
@@ -79,10 +81,10 @@ def backward(
 
     Args:
       proxy: The model.
-      modules: Names of the modules to watch.
+      modules: Names of the modules to watch: linear layers and embeddings.
       batch: The windows.
       weights: Weight of each position's loss, [batch, length].
-      record: Called once for each module, in the order of the backward pass.
+      record: Called once for each module, in the order of the backward pass: the head first, the embedding last.
       uniforms: Where given, labels are drawn from the model with these, float64 [batch, length].
 
     Raises:
@@ -90,13 +92,20 @@ def backward(
     """
 
     def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        a = _by_token(name, inputs.detach(), batch.tokens)
+        module = proxy.model.get_submodule(name)
+        if isinstance(module, nn.Embedding):
+            a = _by_token(name, inputs[..., None], batch.tokens).squeeze(2)
+        else:
+            a = _by_token(name, inputs.detach(), batch.tokens)
+
+        def show(g: torch.Tensor) -> None:
+            g = _by_token(name, g, batch.tokens)
+            record(name, a, _row_gradients(module, a, g) if isinstance(module, nn.Embedding) else g)
+
         if not output.requires_grad:
             # No leaf: OLMo clips its queries in place.
             output = output.requires_grad_().clone()
-        output.register_hook(  # type: ignore[no-untyped-call]
-            lambda g: record(name, a, _by_token(name, g, batch.tokens))
-        )
+        output.register_hook(show)  # type: ignore[no-untyped-call]
         return output
 
     with proxy.lock:
@@ -106,6 +115,19 @@ def backward(
         labels = to_device(batch.labels, proxy)
         gradient = losses.loss_gradient(outputs, labels, weights, draws)
         torch.autograd.backward(outputs, gradient)
+
+
+def _row_gradients(embedding: nn.Embedding, rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Turns the gradient of an embedding's output into that of the rows, as training would see it.
+
+    Gemma multiplies its rows by a constant, and torch gives the row of the padding token no gradient.
+    """
+    scale = getattr(embedding, "embed_scale", None)
+    if scale is not None:
+        g = g * torch.as_tensor(scale, dtype=g.dtype, device=g.device)
+    if embedding.padding_idx is not None:
+        g = g * (rows != embedding.padding_idx)[..., None]
+    return g
 
 
 def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block, ...]]:

@@ -95,27 +95,37 @@ def loss_differences(
     labels, mask = (passes.to_device(part, proxy) for part in (batch.labels, batch.loss_mask))
     with proxy.lock, torch.no_grad():
         with _Lower.below(proxy.model, blocks) as lower:
+            steps = _steps_by_module(blocks, shift)
             with lower.recorded():
-                up = losses.token_losses(_logits(proxy, shift.steps, 1, batch), labels)
+                up = losses.token_losses(_logits(proxy, steps, 1, batch), labels)
             with lower.replayed():
-                down = losses.token_losses(_logits(proxy, shift.steps, -1, batch), labels)
+                down = losses.token_losses(_logits(proxy, steps, -1, batch), labels)
         return torch.where(mask, up.double() - down.double(), 0)
 
 
+def _steps_by_module(blocks: Sequence[Block], shift: Shift) -> dict[str, dict[str, torch.Tensor]]:
+    """Lists the steps of each module's parameters: a tied weight is moved where it is looked up and where it multiplies."""
+    modules: dict[str, dict[str, torch.Tensor]] = {}
+    for name, step in shift.steps.items():
+        module, _, parameter = name.rpartition(".")
+        modules.setdefault(module, {})[parameter] = step
+    for name, block in tracked.tied_embeddings(blocks).items():
+        modules.setdefault(block.module, {})["weight"] = modules[name]["weight"]
+    return modules
+
+
 def _logits(
-    proxy: Proxy, steps: Mapping[str, torch.Tensor], sign: int, batch: MicroBatch
+    proxy: Proxy, steps: Mapping[str, Mapping[str, torch.Tensor]], sign: int, batch: MicroBatch
 ) -> torch.Tensor:
     with _moved(proxy.model, steps, sign):
         return passes.logits(proxy, batch)
 
 
 @contextlib.contextmanager
-def _moved(model: Any, steps: Mapping[str, torch.Tensor], sign: int) -> Iterator[None]:
+def _moved(
+    model: Any, modules: Mapping[str, Mapping[str, torch.Tensor]], sign: int
+) -> Iterator[None]:
     """Moves every module while it is called: one module's moved weights are held at a time, and not those of all."""
-    modules: dict[str, dict[str, torch.Tensor]] = {}
-    for name, step in steps.items():
-        module, _, parameter = name.rpartition(".")
-        modules.setdefault(module, {})[parameter] = step
     unused = dict.fromkeys(modules)
     scratch: dict[torch.Size, torch.Tensor] = {}
     with contextlib.ExitStack() as hooks:
@@ -157,6 +167,9 @@ class _Move:
             parameter.data = torch.add(
                 parameter.data, step, alpha=self._sign, out=self._scratch[step.shape]
             )
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                # Training does not see the padding token's embedding, and neither do exact scores.
+                parameter.data[module.padding_idx] = self._own[name][module.padding_idx]
 
     def back(self, module: nn.Module, inputs: Any, output: Any) -> None:
         for name, data in self._own.items():

@@ -63,6 +63,8 @@ class GradientSketcher:
             raise ValueError(f"dim must be positive, got {dim}")
         self._proxy = proxy
         self._modules = tracked.by_module(blocks)
+        self._embeddings = tracked.tied_embeddings(blocks)
+        self._watched = tracked.watched_modules(blocks)
         self.entries = Entries.draw(blocks, max_entries, seed).to(proxy.device)
         num_kept = self.entries.num_kept
         self.dim = min(dim, num_kept)
@@ -171,7 +173,7 @@ class GradientSketcher:
                 ) -> None:
                     self._add(totals, rows, module, a, g)
 
-                passes.backward(proxy, self._modules, batch, weights, record)
+                passes.backward(proxy, self._watched, batch, weights, record)
             return totals
 
         return passes.with_halving(proxy, compute)
@@ -185,17 +187,36 @@ class GradientSketcher:
         g: torch.Tensor,
     ) -> None:
         """Adds what one use of a module contributes to the kept entries of its blocks."""
-        has_bias = self._modules[module][0].has_bias
-        inputs = functional.pad(a.to(totals.dtype), (0, int(has_bias)), value=1.0)
-        for block in self._modules[module]:
+        if module in self._embeddings:
+            blocks: Sequence[Block] = (self._embeddings[module],)
+            form = _scattered
+        else:
+            blocks = self._modules[module]
+            a = functional.pad(a.to(totals.dtype), (0, int(blocks[0].has_bias)), value=1.0)
+            form = _summed
+        for block in blocks:
             positions = self.entries.positions[block.name]
-            outputs = block.select(g).to(totals.dtype)
+            outputs = g if module in self._embeddings else block.select(g)
             step = max(1, _GRADIENT_ENTRIES // (block.shape[0] * block.shape[1]))
             for start in range(0, len(rows), step):
                 some = slice(start, start + step)
-                gradients = torch.bmm(outputs[some].mT, inputs[some]).flatten(1)
+                gradients = form(block, a[some], outputs[some].to(totals.dtype)).flatten(1)
                 kept = gradients[:, positions] * self._factors[block.name]
                 totals[:, self._columns[block.name]].index_add_(0, rows[some], kept)
+
+
+def _summed(block: Block, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Forms sum over tokens of g aᵀ of each window, [batch, out, in (+ 1)]."""
+    return torch.bmm(g.mT, a)
+
+
+def _scattered(block: Block, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Forms the gradient of each window at the rows a of a tied embedding, [batch, out, in (+ 1)]."""
+    num_rows, width = block.shape
+    gradients = g.new_zeros(len(a) * num_rows, width)
+    at = a + num_rows * torch.arange(len(a), device=a.device)[:, None]
+    gradients[:, : g.shape[2]].index_add_(0, at.flatten(), g.flatten(0, 1))
+    return gradients.view(len(a), num_rows, width)
 
 
 def _checked_norms(kept: torch.Tensor, what: str) -> torch.Tensor:

@@ -1,8 +1,13 @@
-"""Which linear layers of a model are tracked, and how fused ones are cut into blocks."""
+"""Which linear layers of a model are tracked, and how fused ones are cut into blocks.
+
+The head is the matrix that makes the logits. In many models it is the input embedding too (tied weights): its gradient is
+then the sum of an output part, g aᵀ over positions as of any linear layer, and of an input part, which adds the gradient
+of each token's embedding to that token's row.
+"""
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +24,8 @@ _EXPERT_PARENTS = _MLP_PARENTS | {"experts"}
 # Projections that hold q, k and v together, in one of many layouts; in lower case.
 _FUSED_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "wqkv", "in_proj"})
 # peft puts a layer that it adapts below this name, and the adapter's own layers next to it.
-_ADAPTED = ".base_layer"
+_BASE = "base_layer"
+_ADAPTED = f".{_BASE}"
 _ADAPTERS = frozenset({"lora_A", "lora_B"})
 
 
@@ -38,6 +44,8 @@ class Block:
       chunks: Chunks of the module's outputs: 1, or the heads where q, k and v are interleaved by head.
       start: First output of the block in a chunk.
       stop: End of its outputs in a chunk.
+      is_head: Whether the block is the matrix that makes the logits; its outputs are the vocabulary.
+      embedding: Name of the input embedding that a head shares its weight with; None if it has its own.
     """
 
     name: str
@@ -48,6 +56,8 @@ class Block:
     chunks: int
     start: int
     stop: int
+    is_head: bool = False
+    embedding: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -106,23 +116,31 @@ _CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
 def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -> tuple[Block, ...]:
     """Finds the blocks to track, in the model's order.
 
-    Never the embeddings, the norms or the output layer. Of layers that peft has wrapped with LoRA the layer itself: its
-    gradient is that of the weight with the adapter merged into it.
+    Never the norms, and the embeddings and the output layer only as the head. Of layers that peft has wrapped with LoRA the
+    layer itself: its gradient is that of the weight with the adapter merged into it.
 
     Args:
       model: A causal language model of `transformers`, or one that `peft` has wrapped.
       layers: "attention" (q, k, v and output projections), "mlp", "all" (both), "last:N" (attention of the last
-        N layers) or "regex:R" (linear layers in whose name the pattern is found).
+        N layers), "head" (the matrix that makes the logits), one of these and the head, as in "all+head", or "regex:R"
+        (linear layers in whose name the pattern is found).
       cut_fused: Whether fused projections become one block each for q, k and v (gate and up), so that fused and
         split models score alike; False keeps the module whole, to compare with other programs.
 
     Returns:
-      At least one block.
+      At least one block; the head is the last.
 
     Raises:
       UsageError: If nothing matches, or for "all" no attention or no MLP; if the MLPs are mixtures whose experts are
-        not linear layers, or if a fused projection's layout is not known.
+        not linear layers, if a fused projection's layout is not known, or if the head is no plain linear layer.
     """
+    if layers == "head":
+        return (_head(model),)
+    # A regular expression may end in "+head" itself.
+    if layers.endswith("+head") and not layers.startswith("regex:"):
+        below = find_blocks(model, layers.removesuffix("+head"), cut_fused)
+        if not any(block.is_head for block in below):
+            return (*below, _head(model))
     linear = _linear_layers(model)
     names = _matching(model, linear, layers)
     return tuple(
@@ -140,6 +158,16 @@ def by_module(blocks: Iterable[Block]) -> dict[str, tuple[Block, ...]]:
     return grouped
 
 
+def tied_embeddings(blocks: Iterable[Block]) -> dict[str, Block]:
+    """Finds the input embeddings that blocks share their weights with, by the embedding's name."""
+    return {block.embedding: block for block in blocks if block.embedding is not None}
+
+
+def watched_modules(blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Names every module that a pass has to watch: those of the blocks, and the embeddings tied to them."""
+    return (*by_module(blocks), *tied_embeddings(blocks))
+
+
 def layers_below(model: Any, blocks: Iterable[Block]) -> tuple[nn.Module, ...]:
     """Lists the layers of the stack that lie below the lowest tracked block, in order.
 
@@ -148,12 +176,15 @@ def layers_below(model: Any, blocks: Iterable[Block]) -> tuple[nn.Module, ...]:
       blocks: What is tracked.
 
     Returns:
-      The layers; none where a block lies outside the model's one stack of layers, or in its first layer.
+      The layers; none where a block lies outside the model's one stack of layers, or in its first layer, or where the head
+      is tied to the embedding. A head of its own lies above all layers.
     """
     # Where upper layers read the keys and values of lower ones, these cannot be left out.
     if getattr(model.config.get_text_config(), "num_kv_shared_layers", None):
         return ()
-    places = {_place_in_stack(model, block.module) for block in blocks}
+    if tied_embeddings(blocks):
+        return ()
+    places = {_place_in_stack(model, block.module) for block in blocks if not block.is_head}
     stacks = {stack for stack, _ in places}
     if len(stacks) != 1 or None in stacks:
         return ()
@@ -173,6 +204,54 @@ def _place_in_stack(model: Any, module: str) -> tuple[str | None, int]:
 def has_experts(model: Any) -> bool:
     """Whether the model is a mixture of experts, which sends each token to a few of them."""
     return any("experts" in name.split(".") for name, _ in model.named_modules())
+
+
+def _head(model: Any) -> Block:
+    output, embedding = (
+        getattr(module, _BASE, module)
+        for module in (model.get_output_embeddings(), model.get_input_embeddings())
+    )
+    if not isinstance(output, nn.Linear):
+        raise errors.UsageError(
+            f"the head is tracked, but {type(model).__name__} makes its logits with {type(output).__name__}, which is no "
+            "linear layer; use --layers all"
+        )
+    sharing = {
+        module: name
+        for name, module in model.named_modules()
+        if getattr(module, "weight", None) is output.weight and not hasattr(module, _BASE)
+    }
+    name = sharing.pop(output)
+    tied = sharing.pop(embedding, None)
+    if sharing:
+        raise errors.UsageError(
+            f"the head is tracked, but {name} shares its weight with {', '.join(sharing.values())}, which is not the input "
+            "embedding; use --layers all"
+        )
+    if tied is not None and not _looks_up_rows(embedding):
+        raise errors.UsageError(
+            f"the head is tracked, but {name} shares its weight with {tied}, and what a {type(embedding).__name__} does to "
+            "its rows is not known; use --layers all"
+        )
+    num_tokens, in_features = output.weight.shape
+    return Block(
+        name=name,
+        module=name,
+        in_features=in_features,
+        out_features=num_tokens,
+        has_bias=output.bias is not None,
+        chunks=1,
+        start=0,
+        stop=num_tokens,
+        is_head=True,
+        embedding=tied,
+    )
+
+
+def _looks_up_rows(embedding: nn.Module) -> bool:
+    """Whether an embedding gives its rows, or these times a constant, which Gemma's family names alike."""
+    is_plain = type(embedding).forward is nn.Embedding.forward
+    return isinstance(embedding, nn.Embedding) and (is_plain or hasattr(embedding, "embed_scale"))
 
 
 def _linear_layers(model: Any) -> dict[str, nn.Module]:
@@ -209,7 +288,8 @@ def _matching(model: Any, linear: dict[str, nn.Module], layers: str) -> list[str
         chosen = {*mlp, *(_attention(linear) if layers == "all" else ())}
         return [name for name in linear if name in chosen]
     raise errors.UsageError(
-        f"--layers must be attention, mlp, all, last:N or regex:R, got {layers!r}"
+        "--layers must be attention, mlp, all, last:N or head, one of these and the head (all+head), or regex:R, "
+        f"got {layers!r}"
     )
 
 

@@ -7,10 +7,14 @@ token, in a window of T tokens, with m the entries of a matrix and w the width o
     backward        2 m every matrix whose input depends on a tracked output: parameters are frozen, so that autograd
                     forms no gradient of a weight, and none of an input that no tracked layer lies below; 8 w T every
                     attention layer whose q, k or v does, 10 w T where a fused kernel computes its scores again
-    exact           forward, backward, and out (in + 1) multiply-adds every tracked block and vector: V a, then gᵀ V a
+    exact           forward, backward, and every tracked block and vector: V a, then gᵀ V a, or Vᵀ g where that is narrower
     two forwards    two forwards, of which the layers below the lowest tracked one are run once
     covariances     forward, backward, a aᵀ every input of tracked modules and g gᵀ every block
     eigenvalues     forward, backward, U_Aᵀ a every input, U_Gᵀ g and g aᵀ every block
+
+The head has no U_G, and of its g gᵀ the diagonal alone, which is no product of matrices. Where it is the input embedding
+too, the backward pass goes down to the embedding; joining the two parts of a gradient takes, in EK-FAC's eigenvalues
+and in norms, two products of T x T matrices with what is `in` wide.
 
 Modules that read one tensor are one input: here those that stand at one place of a layer and are equally wide, as q, k
 and v do. Where attention and MLP read the same tensor too, as in Phi, there is a little less to do.
@@ -92,8 +96,8 @@ class ScoringCosts:
           The costs. Of a mixture of experts, those of the experts that a token is sent to.
         """
         steps = list(_steps(model))
-        origins = {_place(block.module) for block in blocks}
-        lowest = min(origin.layer for origin in origins)
+        origins = {_origin(block) for block in blocks}
+        lowest = min((origin.layer for origin in origins - {_HEAD}), default=-1)
         is_parallel = bool(getattr(model.config, "use_parallel_residual", False))
         return cls(
             blocks=tuple(blocks),
@@ -119,9 +123,15 @@ class ScoringCosts:
           num_vectors: Query vectors, which share the passes.
           normalize: Whether gradients' norms are computed too, for documents of one window.
         """
-        products = num_vectors * sum(b.out_features * (b.in_features + 1) for b in self.blocks)
+        products = num_vectors * sum(_product_entries(b) for b in self.blocks)
         norms = sum(_norm_entries(b.shape, length) for b in self.blocks) if normalize else 0.0
-        return self._passes(length) + 2.0 * (products + norms)
+        # Rows of the output part, and sums by row; then their products with the input part.
+        joins = (
+            sum(2 * length * b.in_features + b.in_features for b in self._tied)
+            if normalize
+            else 0.0
+        )
+        return self._passes(length) + 2.0 * (products + norms + joins)
 
     def two_forwards_flops(self, length: float, num_vectors: int = 1) -> float:
         """Counts scoring by two forwards for each query vector."""
@@ -137,7 +147,13 @@ class ScoringCosts:
 
     def eigenvalue_flops(self, length: float, labels: Labels = "sampled") -> float:
         """Counts the pass that sums EK-FAC's eigenvalues."""
-        return self._passes(length) + self._label_flops(labels) + self.eigenvalue_sum_flops
+        joins = sum(length * (b.shape[1] + b.shape[1]) for b in self._tied)
+        return (
+            self._passes(length)
+            + self._label_flops(labels)
+            + self.eigenvalue_sum_flops
+            + 2.0 * joins
+        )
 
     @property
     def gradient_sum_flops(self) -> float:
@@ -152,17 +168,21 @@ class ScoringCosts:
     @property
     def eigenvalue_sum_flops(self) -> float:
         """The same of `eigenvalue_flops`, rotations included."""
-        return 2.0 * (self._factor_entries + self._gradient_entries)
+        rotations = sum(b.in_features * b.shape[1] for b in self._tied)
+        return 2.0 * (self._factor_entries + self._gradient_entries + rotations)
 
     @property
     def covariance_bytes(self) -> int:
         """Bytes of one set of Kronecker factors: the upper triangles of A of every input and of G of every block."""
-        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes)) // 2
+        triangles = (self._factor_entries + sum(self._factor_sizes)) // 2
+        tied = sum(b.out_features for b in self._tied)
+        return _FLOAT32_BYTES * (triangles + sum(self._diagonal_sizes) + tied)
 
     @property
     def eigenbasis_bytes(self) -> int:
         """Bytes of the factors' eigenvectors and eigenvalues."""
-        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes))
+        diagonals = 2 * sum(self._diagonal_sizes)
+        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes) + diagonals)
 
     @property
     def eigenvalue_bytes(self) -> int:
@@ -176,8 +196,16 @@ class ScoringCosts:
 
     @property
     def _factor_sizes(self) -> list[int]:
-        inputs = {(_place(b.module), b.has_bias, b.in_features): b.shape[1] for b in self.blocks}
-        return [*inputs.values(), *(block.out_features for block in self.blocks)]
+        inputs = {(_origin(b), b.has_bias, b.in_features): b.shape[1] for b in self.blocks}
+        return [*inputs.values(), *(b.out_features for b in self.blocks if not b.is_head)]
+
+    @property
+    def _diagonal_sizes(self) -> list[int]:
+        return [block.out_features for block in self.blocks if block.is_head]
+
+    @property
+    def _tied(self) -> list[Block]:
+        return [block for block in self.blocks if block.embedding is not None]
 
     @property
     def _factor_entries(self) -> int:
@@ -222,6 +250,18 @@ def _place(name: str) -> _Place:
     return _Place(layer, not any("att" in part for part in parts), 2 * is_output)
 
 
+# Below and above all layers.
+_EMBEDDING = _Place(-math.inf, True, 0)
+_HEAD = _Place(math.inf, True, 0)
+
+
+def _origin(block: Block) -> _Place:
+    """Where the lowest output of a block stands."""
+    if block.is_head:
+        return _HEAD if block.embedding is None else _EMBEDDING
+    return _place(block.module)
+
+
 def _feeds(origin: _Place, place: _Place, is_parallel: bool) -> bool:
     """Whether what stands at `place` depends on the output of a module at `origin`."""
     if is_parallel and origin.layer == place.layer and origin.is_mlp != place.is_mlp:
@@ -239,9 +279,8 @@ def _steps(model: Any) -> Iterator[_Step]:
         yield _Step(place, work, work)
         if not place.is_mlp:
             attention_layers.add(place.layer)
-    above = _Place(math.inf, True, 0)
     output = TokenWork(entries=output_layer.weight.numel())
-    yield _Step(above, output, output)
+    yield _Step(_HEAD, output, output)
     attention = _attention_work(config)
     for layer in attention_layers:
         yield _Step(_Place(layer, False, 1), *attention)
@@ -276,6 +315,13 @@ def _attention_work(config: Any) -> tuple[TokenWork, TokenWork]:
 
 def _total(works: Iterator[TokenWork]) -> TokenWork:
     return sum(works, TokenWork())
+
+
+def _product_entries(block: Block) -> int:
+    """Counts what `products.inner_products` does for one token."""
+    if block.out_features > block.in_features:
+        return math.prod(block.shape) + block.in_features
+    return block.out_features * (block.in_features + 1)
 
 
 def _norm_entries(shape: tuple[int, int], length: float) -> float:

@@ -19,7 +19,7 @@ class BlockCurvature:
     """Curvature of one block in its Kronecker eigenbasis.
 
     Attributes:
-      gradient_vectors: U_G, [out, out].
+      gradient_vectors: U_G, [out, out]; of a head, whose U_G is the identity, its diagonal, [out].
       activation_vectors: U_A, [in (+ 1), in (+ 1)].
       eigenvalues: Lam, at least 0, of the sum loss per sequence, [out, in (+ 1)].
       damping: lambda, in the units of `eigenvalues`.
@@ -43,7 +43,10 @@ class BlockCurvature:
         u_g, u_a = self.gradient_vectors, self.activation_vectors
         if self.damping == 0:
             return torch.zeros_like(self.eigenvalues)
-        rotated = u_g.T @ gradient.to(u_g) @ u_a
+        gradient = gradient.to(u_a)
+        if u_g.ndim == 1:
+            return (gradient @ u_a / (self.eigenvalues + self.damping)) @ u_a.T
+        rotated = u_g.T @ gradient @ u_a
         return u_g @ (rotated / (self.eigenvalues + self.damping)) @ u_a.T
 
 

@@ -72,7 +72,8 @@ def eigenvalue_sums(
       George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis, 2018.
     """
     sample = SumLossPasses(proxy, ids, texts, seed, labels)
-    modules = tracked.by_module(blocks)
+    watched, modules = tracked.watched_modules(blocks), tracked.by_module(blocks)
+    tied = tracked.tied_embeddings(blocks)
     rotation = _Rotation(proxy, blocks, bases)
 
     def compute(max_batch_tokens: int) -> dict[str, EigenvalueSum]:
@@ -81,15 +82,34 @@ def eigenvalue_sums(
             for block in blocks
         }
 
-        def record(module: str, a: torch.Tensor, g: torch.Tensor) -> None:
-            for block in modules[module]:
-                rotated = rotation.inputs(block, a), rotation.outputs(block, g)
-                for gradients in products.sequence_gradients(*rotated):
-                    squares[block.name] += gradients.square_().sum(0)
-
         for batch in sample.batches(max_batch_tokens):
             rotation.forget_inputs()
-            sample.run(list(modules), batch, record)
+            tokens = batch.tokens.to(proxy.device)
+            # Rows of the output part of a tied head's gradients, which the input part is added to before it is squared.
+            rows: dict[str, torch.Tensor] = {}
+
+            def record(
+                module: str,
+                a: torch.Tensor,
+                g: torch.Tensor,
+                tokens: torch.Tensor = tokens,
+                rows: dict[str, torch.Tensor] = rows,
+            ) -> None:
+                if module in tied:
+                    name = tied[module].name
+                    added = products.sums_by_row(a, rotation.deltas(tied[module], g))
+                    # (D + d)² - D², once for each row.
+                    more = (added * (added + 2 * rows[name])) * products.first_of_rows(a)[..., None]
+                    products.add_rows(squares[name], a, more)
+                    return
+                for block in modules[module]:
+                    rotated = rotation.inputs(block, a), rotation.outputs(block, g)
+                    if block.embedding is not None:
+                        rows[block.name] = products.gradient_rows(*rotated, tokens)
+                    for gradients in products.sequence_gradients(*rotated):
+                        squares[block.name] += gradients.square_().sum(0)
+
+            sample.run(watched, batch, record)
         return {
             name: EigenvalueSum({b: squares.pop(b).cpu() for b in group}, len(sample.windows))
             for name, group in rotation.groups.items()
@@ -126,6 +146,7 @@ class _Rotation:
         self._gradients = {
             block.name: bases[self._input[block.name]].gradient_vectors[block.name].to(place)
             for block in blocks
+            if not block.is_head
         }
         self._last: tuple[str, torch.Tensor, torch.Tensor] | None = None
 
@@ -141,6 +162,13 @@ class _Rotation:
     def forget_inputs(self) -> None:
         self._last = None
 
+    def deltas(self, block: Block, g: torch.Tensor) -> torch.Tensor:
+        """Rotates what the tokens add to a tied head; there is nothing for a bias."""
+        u = self._activation[self._input[block.name]]
+        return g.to(u.dtype) @ u[: g.shape[2]]
+
     def outputs(self, block: Block, g: torch.Tensor) -> torch.Tensor:
+        if block.is_head:  # in the basis of the tokens
+            return g
         u = self._gradients[block.name]
         return block.select(g).to(u.dtype) @ u

@@ -2,6 +2,9 @@
 
 Modules that are given the same tensor, as q, k and v mostly are, share one A. Whatever is kept by input goes by the name
 of the first module that is given it.
+
+The head has as many outputs as the vocabulary has tokens. Of its G only the diagonal is kept, so that its basis on that
+side is the tokens themselves.
 """
 
 import dataclasses
@@ -27,15 +30,18 @@ class CovarianceSum:
 
     Attributes:
       activation: Sum of a aᵀ, the bias's 1 included, symmetric, float32 or float64 [in (+ 1), in (+ 1)].
-      gradients: Sum of g gᵀ by block, symmetric, same dtype [out, out].
+      gradients: Sum of g gᵀ by block, symmetric, same dtype [out, out]; of a head its diagonal, [out].
       num_tokens: Tokens in the sums.
       num_sequences: Windows in the sums.
+      embeddings: Of a head that is tied to the input embedding, the sum of the squared norms of the gradients of each
+        token's embedding, [out].
     """
 
     activation: torch.Tensor
     gradients: dict[str, torch.Tensor]
     num_tokens: int
     num_sequences: int
+    embeddings: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "CovarianceSum") -> "CovarianceSum":
         return CovarianceSum(
@@ -43,17 +49,27 @@ class CovarianceSum:
             tensors.add(self.gradients, other.gradients),
             self.num_tokens + other.num_tokens,
             self.num_sequences + other.num_sequences,
+            tensors.add(self.embeddings, other.embeddings),
         )
 
     def save(self) -> bytes:
         """Writes the sum as safetensors, of each matrix the upper triangle."""
         counts = torch.tensor([self.num_tokens, self.num_sequences])
-        triangles = {
-            name: tensors.upper_triangle(matrix)
-            for name, matrix in tensors.prefixed("gradient", self.gradients).items()
-        }
-        activation = tensors.upper_triangle(self.activation)
-        return tensors.dump({"activation": activation, "counts": counts, **triangles})
+        triangles, diagonals = {}, {}
+        for name, total in self.gradients.items():
+            if total.ndim == 1:
+                diagonals[name] = total
+            else:
+                triangles[name] = tensors.upper_triangle(total)
+        return tensors.dump(
+            {
+                "activation": tensors.upper_triangle(self.activation),
+                "counts": counts,
+                **tensors.prefixed("gradient", triangles),
+                **tensors.prefixed("diagonal", diagonals),
+                **tensors.prefixed("embedding", self.embeddings),
+            }
+        )
 
     @classmethod
     def load(cls, data: bytes) -> "CovarianceSum":
@@ -64,7 +80,13 @@ class CovarianceSum:
             name: tensors.symmetric(triangle)
             for name, triangle in tensors.with_prefix("gradient", named).items()
         }
-        return cls(tensors.symmetric(named["activation"]), gradients, num_tokens, num_sequences)
+        return cls(
+            tensors.symmetric(named["activation"]),
+            gradients | tensors.with_prefix("diagonal", named),
+            num_tokens,
+            num_sequences,
+            tensors.with_prefix("embedding", named),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +97,7 @@ class Eigenbasis:
       activation_values: Eigenvalues s_A of A, at least 0, [in (+ 1)].
       activation_vectors: U_A, eigenvectors in columns, [in (+ 1), in (+ 1)].
       gradient_values: s_G of each block's G, [out].
-      gradient_vectors: U_G of each block, [out, out].
+      gradient_vectors: U_G of each block, [out, out]; of a head, whose U_G is the identity, its diagonal, [out].
       tokens_per_sequence: T, mean tokens of a window.
     """
 
@@ -140,14 +162,14 @@ def covariance_sums(
       Grosse et al., Studying Large Language Model Generalization with Influence Functions, 2023.
     """
     sample = SumLossPasses(proxy, ids, texts, seed, labels)
-    modules = tracked.by_module(blocks)
+    watched = tracked.watched_modules(blocks)
     groups = passes.input_groups(proxy, blocks)
 
     def compute(max_batch_tokens: int) -> dict[str, CovarianceSum]:
-        accumulator = _Covariances(proxy, modules, groups)
+        accumulator = _Covariances(proxy, blocks, groups)
         for batch in sample.batches(max_batch_tokens):
             accumulator.token_mask = batch.token_mask.to(proxy.device)
-            sample.run(list(modules), batch, accumulator.record)
+            sample.run(watched, batch, accumulator.record)
         return accumulator.sums(sample.num_tokens, len(sample.windows))
 
     return passes.with_halving(proxy, compute)
@@ -157,25 +179,35 @@ class _Covariances:
     def __init__(
         self,
         proxy: Proxy,
-        modules: Mapping[str, Sequence[Block]],
+        blocks: Sequence[Block],
         groups: Mapping[str, Sequence[Block]],
     ) -> None:
-        self._modules = modules
+        self._modules = tracked.by_module(blocks)
+        self._tied = tracked.tied_embeddings(blocks)
         self._groups = groups
         self._dtype = proxy.sum_dtype
         self._activation = {name: _square(b[0].shape[1], proxy) for name, b in groups.items()}
         self._gradient = {
-            b.name: _square(b.shape[0], proxy) for group in groups.values() for b in group
+            b.name: _row(b.shape[0], proxy) if b.is_head else _square(b.shape[0], proxy)
+            for b in blocks
         }
+        self._embedding = {b.name: _row(b.shape[0], proxy) for b in self._tied.values()}
         self.token_mask = torch.empty(0)
 
     def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        if module in self._tied:
+            squares = g.to(self._dtype).square().sum(2)
+            self._embedding[self._tied[module].name].index_add_(0, a.flatten(), squares.flatten())
+            return
         own = self._modules[module]
         if module in self._activation:  # the others of its group are given the same
             inputs = products.with_bias(a.to(self._dtype), own[0].has_bias)
             _add_outer(self._activation[module], inputs * self.token_mask[..., None])
         for block in own:
-            _add_outer(self._gradient[block.name], block.select(g).to(self._dtype))
+            if block.is_head:
+                self._gradient[block.name] += products.token_squares(g, self._dtype)
+            else:
+                _add_outer(self._gradient[block.name], block.select(g).to(self._dtype))
 
     def sums(self, num_tokens: int, num_sequences: int) -> dict[str, CovarianceSum]:
         """Gives the sums away; nothing can be recorded any more."""
@@ -185,9 +217,14 @@ class _Covariances:
                 {block.name: _taken(self._gradient, block.name) for block in group},
                 num_tokens,
                 num_sequences,
+                {b.name: self._embedding[b.name].cpu() for b in group if b.name in self._embedding},
             )
             for name, group in self._groups.items()
         }
+
+
+def _row(size: int, proxy: Proxy) -> torch.Tensor:
+    return torch.zeros(size, dtype=proxy.sum_dtype, device=proxy.device)
 
 
 def _square(size: int, proxy: Proxy) -> torch.Tensor:
@@ -202,12 +239,19 @@ def _add_outer(total: torch.Tensor, vectors: torch.Tensor) -> None:
 def _taken(totals: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     """Takes a sum off the device, its lower triangle, which a product may round otherwise, replaced by the upper."""
     # In place, and gone from the device before the next: all of them may fill it, and a second copy would not fit.
-    total = totals.pop(name).triu_()
+    total = totals.pop(name)
+    if total.ndim == 1:
+        return total.cpu()
+    total.triu_()
     return total.add_(total.triu(1).T).cpu()
 
 
 def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:
     """Decomposes one input's factors in float64.
+
+    The K-FAC block of a tied head is T (S (x) A + E (x) B), where S is the diagonal of G, E counts tokens and B is the
+    covariance of the gradients of their embeddings. Its nearest single product with A whose rows have the same sums is
+    T (S + E tr B / tr A) (x) A.
 
     Args:
       covariance: The complete sum.
@@ -221,25 +265,43 @@ def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:
     """
     if covariance.num_tokens == 0:
         raise ValueError("the covariances are sums over no tokens; the sample holds no usable text")
-    activation_values, activation_vectors = _decompose(covariance.activation, covariance.num_tokens)
-    decomposed = {
-        name: _decompose(total, covariance.num_tokens)
-        for name, total in covariance.gradients.items()
-    }
+    num_tokens = covariance.num_tokens
+    activation_values, activation_vectors = _decompose(covariance.activation, num_tokens)
+    values, vectors = {}, {}
+    for name, total in covariance.gradients.items():
+        if total.ndim == 1:
+            values[name], vectors[name] = _head_values(covariance, name), torch.ones_like(total)
+        else:
+            values[name], vectors[name] = _decompose(total, num_tokens)
     return Eigenbasis(
         activation_values,
         activation_vectors,
-        {name: values for name, (values, _) in decomposed.items()},
-        {name: vectors for name, (_, vectors) in decomposed.items()},
-        covariance.num_tokens / covariance.num_sequences,
+        values,
+        vectors,
+        num_tokens / covariance.num_sequences,
     )
 
 
 def _decompose(total: torch.Tensor, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    values, vectors = torch.linalg.eigh(_finite_mean(total, num_tokens))
+    return values.clamp_min(0).to(total.dtype), vectors.to(total.dtype)
+
+
+def _head_values(covariance: CovarianceSum, name: str) -> torch.Tensor:
+    diagonal = covariance.gradients[name]
+    values = _finite_mean(diagonal, covariance.num_tokens)
+    if name in covariance.embeddings:
+        trace = covariance.activation.double().trace() / covariance.num_tokens
+        embedding = _finite_mean(covariance.embeddings[name], covariance.num_tokens)
+        # Hidden states that are 0 throughout leave K-FAC nothing to put the embedding's part on.
+        values = values + embedding / trace if trace > 0 else values
+    return values.to(diagonal.dtype)
+
+
+def _finite_mean(total: torch.Tensor, num_tokens: int) -> torch.Tensor:
     mean = total.double() / num_tokens
     if not torch.isfinite(mean).all():
         raise errors.IntegrityError(
             "a covariance is not finite: the proxy model overflows on this corpus; try another dtype"
         )
-    values, vectors = torch.linalg.eigh(mean)
-    return values.clamp_min(0).to(total.dtype), vectors.to(total.dtype)
+    return mean

@@ -44,7 +44,7 @@ class InfluenceScorer(ProxyScorer):
         self.blocks: tuple[Block, ...] = tuple(blocks)
         super().__init__(proxy)
         self._normalize = normalize
-        self._modules = tracked.by_module(blocks)
+        self._watched = tracked.watched_modules(blocks)
         self._vectors = {
             block.name: [
                 by_block[block.name].to(dtype=proxy.dtype, device=proxy.device)
@@ -95,8 +95,8 @@ class InfluenceScorer(ProxyScorer):
             squared_norms = torch.zeros(len(counts), dtype=torch.float64)
             for batch in proxy.micro_batches(pieces, max_batch_tokens):
                 weights = passes.token_weights(batch, 1 / counts, proxy)
-                partial = _Partial(proxy, batch, self._modules, self._vectors, self._normalize)
-                passes.backward(proxy, self._modules, batch, weights, partial.record)
+                partial = _Partial(proxy, batch, self.blocks, self._vectors, self._normalize)
+                passes.backward(proxy, self._watched, batch, weights, partial.record)
                 influence.index_add_(0, batch.documents, partial.influence.double().cpu())
                 squared_norms.index_add_(0, batch.documents, partial.squared_norms.double().cpu())
             return influence, squared_norms
@@ -133,11 +133,15 @@ class _Partial:
         self,
         proxy: Proxy,
         batch: MicroBatch,
-        modules: Mapping[str, Sequence[Block]],
+        blocks: Sequence[Block],
         vectors: Mapping[str, Sequence[torch.Tensor]],
         normalize: bool,
     ) -> None:
-        self._modules = modules
+        self._modules = tracked.by_module(blocks)
+        self._tied = tracked.tied_embeddings(blocks)
+        self._tokens = batch.tokens.to(proxy.device)
+        # Rows of the output part of a tied head's gradients, which the input part is not orthogonal to.
+        self._rows: dict[str, torch.Tensor] = {}
         self._vectors = vectors
         self._normalize = normalize
         self._columns = {name: column for column, name in enumerate(vectors)}
@@ -148,6 +152,9 @@ class _Partial:
         self.squared_norms = torch.zeros(num_windows, dtype=proxy.sum_dtype, device=proxy.device)
 
     def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        if module in self._tied:
+            self._record_rows(self._tied[module], a, g)
+            return
         for block in self._modules[module]:
             outputs = block.select(g)
             column = self._columns[block.name]
@@ -156,7 +163,19 @@ class _Partial:
             if self._normalize:
                 dtype = self.squared_norms.dtype
                 inputs = products.with_bias(a.to(dtype), block.has_bias)
-                self.squared_norms += products.squared_norms(inputs, outputs.to(dtype))
+                self.squared_norms += products.squared_norms(inputs, outputs)
+                if block.embedding is not None:
+                    self._rows[block.name] = products.gradient_rows(a.to(dtype), g, self._tokens)
+
+    def _record_rows(self, block: Block, rows: torch.Tensor, deltas: torch.Tensor) -> None:
+        column = self._columns[block.name]
+        for group, v in enumerate(self._vectors[block.name]):
+            self.influence[:, group, column] += products.row_products(rows, deltas, v)
+        if self._normalize:
+            # ||D + d||² - ||D||² = <d, d + 2 D>, where d has only the rows of the window's tokens.
+            deltas = deltas.to(self.squared_norms.dtype)
+            added = products.sums_by_row(rows, deltas) + 2 * self._rows.pop(block.name)
+            self.squared_norms += torch.einsum("bti,bti->b", deltas, added)
 
 
 def check_vectors(

@@ -22,6 +22,8 @@ def summed_gradient(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
 def inner_products(a: torch.Tensor, g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Computes sum over tokens of gᵀ V a for each sequence, without forming its gradient.
 
+    Either V a or Vᵀ g is formed, whichever is narrower.
+
     Args:
       a: Inputs with the bias's 1 still left out, [batch, length, in].
       g: Output gradients, [batch, length, out].
@@ -31,9 +33,13 @@ def inner_products(a: torch.Tensor, g: torch.Tensor, v: torch.Tensor) -> torch.T
       float32 (float64 for float64 inputs), [batch].
     """
     in_features = a.shape[-1]
-    bias = v[:, in_features] if v.shape[1] > in_features else None
-    mapped = functional.linear(a, v[:, :in_features], bias)
+    has_bias = v.shape[1] > in_features
     dtype = torch.promote_types(a.dtype, torch.float32)
+    if g.shape[-1] > in_features:
+        mapped = (g @ v).to(dtype)
+        products = torch.einsum("bti,bti->b", mapped[..., :in_features], a.to(dtype))
+        return products + mapped[..., in_features].sum(1) if has_bias else products
+    mapped = functional.linear(a, v[:, :in_features], v[:, in_features] if has_bias else None)
     return torch.einsum("bto,bto->b", mapped.to(dtype), g.to(dtype))
 
 
@@ -45,15 +51,18 @@ def squared_norms(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
 
     Args:
       a: Inputs with the bias's 1, float32 or float64 [batch, length, in].
-      g: Output gradients, same dtype, [batch, length, out].
+      g: Output gradients, any dtype, [batch, length, out].
 
     Returns:
-      Same dtype, [batch].
+      The inputs' dtype, [batch].
     """
     length, in_features, out_features = a.shape[1], a.shape[2], g.shape[2]
     if length * (in_features + out_features) < in_features * out_features:
-        grams = torch.bmm(a, a.mT), torch.bmm(g, g.mT)
-        return torch.einsum("bst,bst->b", *grams).clamp_min(0)
+        squares = [
+            torch.einsum("bst,bst->b", torch.bmm(a[some], a[some].mT), torch.bmm(own, own.mT))
+            for some, own in _in_dtype(g, a.dtype)
+        ]
+        return torch.cat(squares).clamp_min(0)
     return torch.cat([d.square().sum((1, 2)) for d in sequence_gradients(a, g)])
 
 
@@ -62,11 +71,88 @@ def sequence_gradients(a: torch.Tensor, g: torch.Tensor) -> Iterator[torch.Tenso
 
     Args:
       a: Inputs, [batch, length, in].
-      g: Output gradients, same dtype, [batch, length, out].
+      g: Output gradients, any dtype, [batch, length, out].
 
     Yields:
-      [some sequences, out, in], in the order of the batch.
+      The inputs' dtype, [some sequences, out, in], in the order of the batch.
     """
     step = max(1, _GRADIENT_ENTRIES // (a.shape[2] * g.shape[2]))
     for start in range(0, len(a), step):
-        yield torch.bmm(g[start : start + step].mT, a[start : start + step])
+        some = slice(start, start + step)
+        yield torch.bmm(g[some].to(a.dtype).mT, a[some])
+
+
+def token_squares(g: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Sums the squares of output gradients over all tokens, [batch, length, out] to [out]: the diagonal of sum g gᵀ."""
+    pieces = [own.square().sum((0, 1)) for _, own in _in_dtype(g, dtype)]
+    return torch.stack(pieces).sum(0)
+
+
+def gradient_rows(a: torch.Tensor, g: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Takes rows of each sequence's gradient D = sum over tokens of g aᵀ, without forming it.
+
+    Args:
+      a: Inputs, float32 or float64 [batch, length, in].
+      g: Output gradients, any dtype, [batch, length, out].
+      rows: Which rows of D, int64 [batch, num_rows].
+
+    Returns:
+      The inputs' dtype, [batch, num_rows, in].
+    """
+    chosen = g.gather(2, rows[:, None, :].expand(-1, g.shape[1], -1))
+    return torch.bmm(chosen.mT.to(a.dtype), a)
+
+
+def sums_by_row(rows: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
+    """Adds up, for each token of a sequence, what all tokens of the sequence add to its row.
+
+    Args:
+      rows: The row that each token adds to, int64 [batch, length].
+      deltas: What it adds, [batch, length, in].
+
+    Returns:
+      Same shape and dtype as `deltas`; the same for tokens of one row.
+    """
+    is_same = rows[:, :, None] == rows[:, None, :]
+    return torch.bmm(is_same.to(deltas.dtype), deltas)
+
+
+def first_of_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Says which tokens of a sequence are the first with their row, bool [batch, length]."""
+    is_same = rows[:, :, None] == rows[:, None, :]
+    return ~is_same.tril(-1).any(2)
+
+
+def add_rows(total: torch.Tensor, rows: torch.Tensor, deltas: torch.Tensor) -> None:
+    """Adds to the rows of a matrix, [out, in (+ 1)], in place; a bias's column gets nothing.
+
+    Args:
+      total: The matrix.
+      rows: The row that each token adds to, int64 [batch, length].
+      deltas: What it adds, [batch, length, in].
+    """
+    width = deltas.shape[-1]
+    total[:, :width].index_add_(0, rows.flatten(), deltas.flatten(0, 1).to(total.dtype))
+
+
+def row_products(rows: torch.Tensor, deltas: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Computes sum over tokens of delta . V[row] for each sequence.
+
+    Args:
+      rows: int64 [batch, length].
+      deltas: [batch, length, in].
+      v: The vector V, [out, in (+ 1)].
+
+    Returns:
+      float32 (float64 for float64 deltas), [batch].
+    """
+    dtype = torch.promote_types(deltas.dtype, torch.float32)
+    return (v[rows, : deltas.shape[2]].to(dtype) * deltas.to(dtype)).sum((1, 2))
+
+
+def _in_dtype(g: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Converts output gradients a few sequences at a time: of a vocabulary's width all would fill the memory once more."""
+    step = max(1, _GRADIENT_ENTRIES // (g.shape[1] * g.shape[2]))
+    for start in range(0, len(g), step):
+        some = slice(start, start + step)
+        yield some, g[some].to(dtype)

@@ -93,7 +93,8 @@ def weighted_gradient(
     Returns:
       Gradient by block, float32 (float64 for a float64 model) [out, in (+ 1)], on the proxy's device.
     """
-    modules = tracked.by_module(blocks)
+    watched, modules = tracked.watched_modules(blocks), tracked.by_module(blocks)
+    tied = tracked.tied_embeddings(blocks)
 
     def compute(max_batch_tokens: int) -> dict[str, torch.Tensor]:
         totals = {
@@ -102,6 +103,9 @@ def weighted_gradient(
         }
 
         def record(module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+            if module in tied:
+                products.add_rows(totals[tied[module].name], a, g)
+                return
             inputs = products.with_bias(a.to(proxy.sum_dtype), modules[module][0].has_bias)
             for block in modules[module]:
                 outputs = block.select(g).to(proxy.sum_dtype)
@@ -109,7 +113,7 @@ def weighted_gradient(
 
         for batch in proxy.micro_batches(pieces, max_batch_tokens):
             weights = passes.token_weights(batch, per_document, proxy)
-            passes.backward(proxy, modules, batch, weights, record)
+            passes.backward(proxy, watched, batch, weights, record)
         return totals
 
     return passes.with_halving(proxy, compute)

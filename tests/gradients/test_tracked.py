@@ -1,5 +1,6 @@
 import pytest
 import torch
+import transformers
 
 from beam_quad import errors
 from beam_quad.gradients import find_blocks, tracked
@@ -24,6 +25,63 @@ def test_all_is_attention_and_mlp_and_nothing_else(family):
         p.numel() for name, p in model.named_parameters() if not any(w in name for w in left_out)
     ]
     assert covered == sum(expected)
+
+
+TIED = {"gpt2", "gemma2", "gemma3", "smollm3", "opt", "mpt", "phi", "cohere"}
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.MIXTURES])
+def test_the_head_is_the_matrix_of_the_logits_tied_to_the_embedding_or_not(family):
+    model = tiny.model(family)
+    (block,) = find_blocks(model, "head")
+    assert block.is_head
+    assert model.get_submodule(block.module) is model.get_output_embeddings()
+    assert block.shape == (tiny.VOCABULARY, 17 if family == "phi" else 16)
+    if family in TIED:
+        assert model.get_submodule(block.embedding) is model.get_input_embeddings()
+    else:
+        assert block.embedding is None
+
+
+@pytest.mark.parametrize("layers", ["attention", "mlp", "all", "last:1"])
+def test_a_sum_with_the_head_adds_it_at_the_end(layers):
+    model = tiny.model("gpt2")
+    expected = (*find_blocks(model, layers), *find_blocks(model, "head"))
+    assert find_blocks(model, f"{layers}+head") == expected
+
+
+def test_a_regular_expression_is_no_sum():
+    assert find_blocks(tiny.model(), r"regex:q_proj|.+head|o_proj") == find_blocks(
+        tiny.model(), r"regex:q_proj|o_proj"
+    )
+    with pytest.raises(errors.UsageError, match=r"no layers for 'regex:q_proj\+head'"):
+        find_blocks(tiny.model(), "regex:q_proj+head")
+
+
+def test_a_head_on_meta_is_tied_like_one_with_weights():
+    with torch.device("meta"):
+        skeleton = transformers.AutoModelForCausalLM.from_config(tiny.model("gemma3").config)
+    assert find_blocks(skeleton, "head") == find_blocks(tiny.model("gemma3"), "head")
+
+
+def test_refuses_a_head_whose_gradient_is_not_known():
+    model = tiny.model("gpt2")
+    model.transformer.extra = torch.nn.Linear(16, tiny.VOCABULARY, bias=False)
+    model.transformer.extra.weight = model.lm_head.weight
+    with pytest.raises(errors.UsageError, match=r"shares its weight with transformer\.extra"):
+        find_blocks(model, "head")
+    model = tiny.model("gpt2")
+
+    class Doubled(torch.nn.Embedding):
+        def forward(self, ids):
+            return 2 * super().forward(ids)
+
+    model.transformer.wte.__class__ = Doubled
+    with pytest.raises(errors.UsageError, match="what a Doubled does to its rows is not known"):
+        find_blocks(model, "all+head")
+    model.lm_head = torch.nn.Sequential(torch.nn.Linear(16, tiny.VOCABULARY))
+    with pytest.raises(errors.UsageError, match="makes its logits with Sequential"):
+        find_blocks(model, "head")
 
 
 @pytest.mark.parametrize("family", ["phi3", "glm4"])
@@ -100,7 +158,9 @@ def test_layers_of_another_name_are_listed_and_can_be_named(name, layers):
         ("regex:lm_head", "no layers"),
         ("last:3", "model has 2"),
         ("last:0", "model has 2"),
-        ("attn", "must be attention, mlp, all, last:N or regex:R"),
+        ("attn", r"must be attention, mlp, all, last:N or head, one of these and the head"),
+        ("all+mlp", r"\(all\+head\), or regex:R, got 'all\+mlp'"),
+        ("head+head", r"got 'head\+head'"),
     ],
 )
 def test_refuses_what_it_cannot_find(layers, message):

@@ -65,6 +65,8 @@ _CONFIGS = {
         vocab_size=VOCABULARY, d_model=16, n_layers=2, n_heads=4, max_seq_len=64, expansion_ratio=2
     ),
     "glm4": lambda: transformers.Glm4Config(**_GROUPED, head_dim=4),
+    # A head with a bias, tied to the embedding.
+    "phi": lambda: transformers.PhiConfig(**_GROUPED, tie_word_embeddings=True),
     # Attention and MLP read the same tensor.
     "cohere": lambda: transformers.CohereConfig(**_GROUPED),
     "mixtral": lambda: transformers.MixtralConfig(**_GROUPED, num_local_experts=4),

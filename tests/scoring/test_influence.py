@@ -49,10 +49,30 @@ def test_scores_are_products_with_gradients_from_backward(family):
     assert np.isnan(found[2])
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_head_scores_by_the_gradient_of_its_weight(family):
+    proxy = tiny.proxy(family)
+    blocks = find_blocks(proxy.model, "head")
+    v = reference.random_vectors(blocks)
+    gradients = [reference.document_gradient(proxy, blocks, TEXTS[i]) for i in USABLE]
+    expected = [reference.inner(v, gradient) for gradient in gradients]
+    np.testing.assert_allclose(score(proxy, blocks, v)[USABLE], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_unit_gradients_span_all_layers_and_the_head(family):
+    proxy = tiny.proxy(family)
+    blocks = find_blocks(proxy.model, "all+head")
+    v = preconditioned_query(proxy, blocks, TEXTS[:2], TEXTS)
+    gradients = [reference.document_gradient(proxy, blocks, TEXTS[i]) for i in USABLE]
+    expected = [reference.inner(v, g) / reference.inner(g, g) ** 0.5 for g in gradients]
+    np.testing.assert_allclose(score(proxy, blocks, v, normalize=True)[USABLE], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("family", tiny.MIXTURES)
 def test_scores_of_a_mixtures_attention(family):
     proxy = tiny.proxy(family, torch.float32)  # torch multiplies experts in at most float32
-    blocks = find_blocks(proxy.model, "attention")
+    blocks = find_blocks(proxy.model, "attention+head")
     v = reference.random_vectors(blocks)
     expected = [
         reference.inner(v, reference.document_gradient(proxy, blocks, TEXTS[i])) for i in USABLE
@@ -62,7 +82,7 @@ def test_scores_of_a_mixtures_attention(family):
 
 def test_scores_are_directional_derivatives():
     proxy = tiny.proxy("gpt2")  # of the families, the one that computes in float64 throughout
-    blocks = find_blocks(proxy.model, "all", cut_fused=False)
+    blocks = find_blocks(proxy.model, "all+head", cut_fused=False)
     v = reference.random_vectors(blocks)
     step = 1e-5
     losses = []
@@ -70,6 +90,9 @@ def test_scores_are_directional_derivatives():
         moved = Proxy(copy.deepcopy(proxy.model), proxy.tokenizer, 16)
         for block in blocks:
             module = moved.model.get_submodule(block.module)
+            if block.is_head:  # and with it the embedding
+                module.weight += sign * step * v[block.name]
+                continue
             module.weight += sign * step * v[block.name][:, :-1].T
             module.bias += sign * step * v[block.name][:, -1]
         losses.append([reference.document_loss(moved, TEXTS[i]).item() for i in USABLE])
