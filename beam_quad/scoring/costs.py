@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from beam_quad.gradients.tracked import Block
+from beam_quad.scoring.eigenvalues import is_factored
 from beam_quad.scoring.fitting import Labels
 
 _FLOAT32_BYTES = 4
@@ -187,7 +188,8 @@ class ScoringCosts:
     @property
     def eigenvalue_bytes(self) -> int:
         """Bytes of one set of EK-FAC's eigenvalues."""
-        return _FLOAT32_BYTES * self._gradient_entries
+        entries = (sum(b.shape) if is_factored(b) else math.prod(b.shape) for b in self.blocks)
+        return _FLOAT32_BYTES * sum(entries)
 
     @property
     def vector_bytes(self) -> int:

@@ -131,4 +131,4 @@ def _mean_squares(
     total = eigenvalue_sums.get(group)
     if total is None or total.num_sequences == 0:
         raise ValueError(f"no eigenvalues for {group}; they are sums over no sequences or missing")
-    return {name: squares / total.num_sequences for name, squares in total.squares.items()}
+    return total.mean()

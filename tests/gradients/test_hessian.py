@@ -59,10 +59,12 @@ def _dense(proxy, block, curvature):
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_products_are_those_with_the_dense_matrix(family, curvature):
+@pytest.mark.parametrize(
+    ("family", "layers"), [*LAYERS.items(), ("llama", "head"), ("gpt2", "head")]
+)
+def test_products_are_those_with_the_dense_matrix(family, layers, curvature):
     proxy = tiny.proxy(family)
-    (block,) = find_blocks(proxy.model, LAYERS[family])
+    (block,) = find_blocks(proxy.model, layers)
     basis = _basis(block)[::7]
     found = curvature_products(proxy, [block], TEXTS, basis, curvature)
     assert found.num_examples == 3

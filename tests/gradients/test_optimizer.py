@@ -26,14 +26,14 @@ def _exported(tmp_path, model, optimizer):
     return path
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3", "phi"])
 def test_terms_are_adams_next_step(family, tmp_path):
     model, optimizer = _trained(family)
     # So many steps, and so large a second moment, that one more changes neither bias correction nor moment.
     for state in optimizer.state.values():
         state["step"].fill_(1_000_000)
         state["exp_avg_sq"].uniform_(0.5, 1.5)
-    blocks = find_blocks(model, "all")
+    blocks = find_blocks(model, "all+head")
     terms = load_adam(_exported(tmp_path, model, optimizer), model, blocks)
     torch.manual_seed(0)
     for parameter in model.parameters():

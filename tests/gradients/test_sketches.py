@@ -34,10 +34,10 @@ def _flat(by_block):
     return torch.cat([values.flatten() for values in by_block.values()])
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "phi3", "gemma3", "phi"])
 def test_gradients_are_those_of_one_backward_per_example(family):
     proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, "all")
+    blocks = find_blocks(proxy.model, "all+head")
     texts = tiny.texts(LENGTHS)
     sketches = GradientSketcher(proxy, blocks).sketch(texts)  # of all entries, not compressed
     for row, text in zip(sketches, texts, strict=True):

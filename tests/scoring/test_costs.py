@@ -17,6 +17,7 @@ from beam_quad.scoring import (
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
+    eigenvalues,
     query_gradient,
 )
 from beam_quad.scoring.vectors import write_vectors
@@ -27,7 +28,16 @@ TEXTS = tiny.texts([LENGTH] * 3)
 IDS = [f"shard#{row}" for row in range(len(TEXTS))]
 # Fused q, k and v (of Conv1D, or interleaved, in a parallel block), grouped queries, eager attention.
 FAMILIES = ("gpt2", "gpt_neox", "llama", "phi3", "gemma2")
-LAYERS = ("attention", "all", "last:1", "mlp", r"regex:\.1\..*(o_proj|c_proj|dense$)")
+LAYERS = (
+    "attention",
+    "all",
+    "last:1",
+    "mlp",
+    r"regex:\.1\..*(o_proj|c_proj|dense$)",
+    "all+head",
+    "last:1+head",
+    "head",
+)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -82,13 +92,14 @@ def test_exact_flops_are_those_counted(family, layers):
     assert costs_of(family, layers).exact_flops(LENGTH, num_vectors=2) == counted
 
 
+@pytest.mark.parametrize("layers", ["all", "all+head"])
 @pytest.mark.parametrize("length", [8, 16])
-def test_norms_cost_what_is_counted(family, length):
+def test_norms_cost_what_is_counted(family, layers, length):
     proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, "all")
+    blocks = find_blocks(proxy.model, layers)
     scorer = InfluenceScorer(proxy, blocks, draw(blocks, 1), normalize=True)
     counted = count(lambda: scorer.score(tiny.texts([length])))
-    assert costs_of(family, "all").exact_flops(length, normalize=True) == counted / length
+    assert costs_of(family, layers).exact_flops(length, normalize=True) == counted / length
 
 
 def test_two_forwards_share_what_lies_below(family, layers):
@@ -101,16 +112,16 @@ def test_two_forwards_share_what_lies_below(family, layers):
 
 def test_query_flops_are_those_counted(family):
     proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, "all")
+    blocks = find_blocks(proxy.model, "all+head")
     counted = flops_per_token(lambda: query_gradient(proxy, blocks, TEXTS))
-    assert costs_of(family, "all").query_flops(LENGTH) == counted
+    assert costs_of(family, "all+head").query_flops(LENGTH) == counted
 
 
 @pytest.mark.parametrize("labels", ["sampled", "empirical"])
 def test_fitting_flops_are_those_counted(family, labels):
     proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, "all")
-    costs = costs_of(family, "all")
+    blocks = find_blocks(proxy.model, "all+head")
+    costs = costs_of(family, "all+head")
     counted = count(lambda: covariance_sums(proxy, blocks, IDS, TEXTS, 0, labels))
     probe = count(lambda: passes.input_groups(proxy, blocks))
     assert costs.covariance_flops(LENGTH, labels) == (counted - probe) / (len(TEXTS) * LENGTH)
@@ -134,8 +145,8 @@ def tensor_bytes(files):
 
 def test_bytes_are_those_written(family):
     proxy = tiny.proxy(family, torch.float32)
-    blocks = find_blocks(proxy.model, "all")
-    costs = costs_of(family, "all")
+    blocks = find_blocks(proxy.model, "all+head")
+    costs = costs_of(family, "all+head")
     sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0)
     assert costs.covariance_bytes == tensor_bytes(total.save() for total in sums.values())
     bases = {name: eigenbasis(total) for name, total in sums.items()}
@@ -148,6 +159,17 @@ def test_bytes_are_those_written(family):
     file = io.BytesIO()
     write_vectors(file, vectors)
     assert 2 * costs.vector_bytes == tensor_bytes([file.getvalue()])
+
+
+def test_the_eigenvalues_of_a_large_head_are_two_vectors(monkeypatch):
+    whole = costs_of("gpt2", "head").eigenvalue_bytes
+    monkeypatch.setattr(eigenvalues, "_MOST_ENTRIES", 100)
+    proxy = tiny.proxy("gpt2", torch.float32)
+    blocks = find_blocks(proxy.model, "head")
+    sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0)
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
+    (part,) = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 0).values()
+    assert costs_of("gpt2", "head").eigenvalue_bytes == tensor_bytes([part.save()]) < whole
 
 
 def test_a_mixture_costs_the_experts_that_a_token_is_sent_to():

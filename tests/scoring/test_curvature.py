@@ -58,6 +58,23 @@ def test_ekfac_solves_the_dense_system(basis, gradient):
     )
 
 
+@pytest.mark.parametrize("is_corrected", [True, False])
+def test_a_heads_curvature_solves_the_dense_system_in_the_basis_of_the_tokens(
+    factors, gradient, is_corrected
+):
+    s_a, u_a = torch.linalg.eigh(factors[0])
+    s_g = torch.rand(OUT, dtype=torch.float64)
+    basis = Eigenbasis(s_a, u_a, {"head": s_g}, {"head": torch.ones_like(s_g)}, TOKENS)
+    eigenvalues, sums = TOKENS * torch.outer(s_g, s_a), None
+    if is_corrected:
+        eigenvalues = torch.rand(OUT, IN, dtype=torch.float64)
+        sums = {"module": EigenvalueSum({"head": 5 * eigenvalues}, 5)}
+    u = torch.kron(torch.eye(OUT, dtype=torch.float64), u_a.contiguous())
+    expected = solve(u @ eigenvalues.flatten().diag() @ u.T, eigenvalues.mean(), gradient)
+    found = Curvature.from_parts({"module": basis}, sums).precondition({"head": gradient})
+    torch.testing.assert_close(found["head"], expected, **EXACT)
+
+
 def test_eigenvalue_sums_add_and_survive_bytes():
     total = EigenvalueSum({"b": torch.ones(2, 2)}, 3) + EigenvalueSum({"b": torch.ones(2, 2)}, 4)
     loaded = EigenvalueSum.load(total.save())
@@ -73,6 +90,12 @@ def test_a_block_without_curvature_has_no_influence(basis, gradient):
         {"block": gradient}
     )
     assert not found["block"].any()
+
+
+def test_a_large_head_without_curvature_has_no_influence(basis, gradient):
+    sums = EigenvalueSum({}, 1, {"block": torch.zeros(OUT)}, {"block": torch.zeros(IN)})
+    curvature = Curvature.from_parts({"module": basis}, {"module": sums})
+    assert not curvature.precondition({"block": gradient})["block"].any()
 
 
 def test_refuses_parts_that_do_not_fit(basis, gradient):

@@ -12,9 +12,11 @@ from beam_quad.scoring import (
     CovarianceSum,
     Curvature,
     Eigenbasis,
+    EigenvalueSum,
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
+    eigenvalues,
 )
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
@@ -77,6 +79,85 @@ def test_covariances_are_the_loops(family, labels):
         torch.testing.assert_close(total.activation, a_sum, **EXACT)
         torch.testing.assert_close(total.gradients[block.name], g_sum, **EXACT)
         assert (total.num_tokens, total.num_sequences) == (num_tokens, 7)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3", "phi"])
+def test_the_heads_covariances_are_the_loops_of_their_diagonals(family):
+    proxy = tiny.proxy(family)
+    (block,) = find_blocks(proxy.model, "head")
+    (total,) = covariance_sums(proxy, [block], IDS, TEXTS, 3).values()
+    a_sum, g_sum, num_tokens = looped_covariances(proxy, block, "sampled", 3)
+    torch.testing.assert_close(total.activation, a_sum, **EXACT)
+    torch.testing.assert_close(total.gradients[block.name], g_sum.diagonal(), **EXACT)
+    assert total.num_tokens == num_tokens
+    assert list(total.embeddings) == ([block.name] if block.embedding else [])
+
+
+def test_a_tied_heads_covariances_count_the_gradients_of_embeddings():
+    proxy = tiny.proxy("gemma3")  # its embedding is multiplied by 4, and token 0 is padding
+    (block,) = find_blocks(proxy.model, "head")
+    (total,) = covariance_sums(proxy, [block], IDS, TEXTS, 3).values()
+    expected = torch.zeros(tiny.VOCABULARY, dtype=torch.float64)
+    # Rows with a hook each: a token's own gradient of its embedding.
+    embedding = proxy.model.get_input_embeddings()
+    for document, text in enumerate(TEXTS):
+        for index, tokens in enumerate(reference.document_windows(proxy, text)):
+            labels = drawn_labels(proxy, document, index, tokens, 3)
+            rows = embedding.weight[torch.tensor(tokens)].requires_grad_()
+            logits = proxy.model(inputs_embeds=4 * rows[None]).logits[0, :-1]
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+            (delta,) = torch.autograd.grad(loss, rows)
+            expected.index_add_(0, torch.tensor(tokens), delta.square().sum(1))
+    expected[0] = 0
+    torch.testing.assert_close(total.embeddings[block.name], expected, rtol=1e-6, atol=1e-9)
+    basis = eigenbasis(total)
+    # Row sums of T (S + E tr B / tr A) (x) A are those of both parts.
+    rows = basis.gradient_values[block.name] * basis.activation_values.sum()
+    parts = total.gradients[block.name] * total.activation.trace() / total.num_tokens + expected
+    torch.testing.assert_close(rows, parts / total.num_tokens, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("labels", ["sampled", "empirical"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3", "phi", "opt"])
+def test_the_heads_eigenvalues_are_mean_squares_of_both_parts_together(family, labels):
+    proxy = tiny.proxy(family, context_length=24)
+    (block,) = find_blocks(proxy.model, "head")
+    bases = {
+        name: eigenbasis(total)
+        for name, total in covariance_sums(proxy, [block], IDS, TEXTS, 3, labels).items()
+    }
+    (found,) = eigenvalue_sums(proxy, [block], bases, IDS, TEXTS, 3, labels).values()
+    proxy.model.requires_grad_(True)
+    u = bases[block.module].activation_vectors
+    expected = sum(
+        (reference.gradient(proxy, [block], loss)[block.name] @ u) ** 2
+        for loss in sum_losses(proxy, labels, 3)
+    )
+    # Some families compute norms and softmaxes in float32, whatever their dtype.
+    torch.testing.assert_close(found.squares[block.name], expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi"])
+def test_of_a_large_head_the_row_and_column_sums_are_kept(family, monkeypatch):
+    proxy = tiny.proxy(family)
+    blocks = find_blocks(proxy.model, "last:1+head")
+    head = blocks[-1].name
+    sums = covariance_sums(proxy, blocks, IDS, TEXTS, 3)
+    bases = {name: eigenbasis(total) for name, total in sums.items()}
+    full = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 3)
+    monkeypatch.setattr(eigenvalues, "_MOST_ENTRIES", 100)
+    found = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 3)
+    expected = full.pop(head).squares[head]
+    part = EigenvalueSum.load(found.pop(head).save())
+    assert not part.squares
+    torch.testing.assert_close(part.rows[head], expected.sum(1), **EXACT)
+    torch.testing.assert_close(part.columns[head], expected.sum(0), **EXACT)
+    for name, other in full.items():  # no other block is cut down, however large
+        torch.testing.assert_close(found[name].squares, other.squares, **EXACT)
+    mean = (part + part).mean()[head]
+    torch.testing.assert_close(mean.sum(1), expected.sum(1) / 7, **EXACT)
+    torch.testing.assert_close(mean.sum(0), expected.sum(0) / 7, **EXACT)
+    assert torch.linalg.matrix_rank(mean) == 1
 
 
 @pytest.mark.parametrize("labels", ["sampled", "empirical"])
@@ -143,7 +224,7 @@ def test_in_its_basis_the_explicit_fisher_block_has_the_corrected_eigenvalues(fa
 
 
 def test_sums_do_not_depend_on_the_partition_or_the_batches():
-    blocks = find_blocks(tiny.model("gpt2"), "attention")
+    blocks = find_blocks(tiny.model("gpt2"), "attention+head")
     whole = covariance_sums(tiny.proxy("gpt2"), blocks, IDS, TEXTS, 0)
     small = tiny.proxy("gpt2", max_batch_tokens=16)
     order = [4, 0, 5, 1, 3, 2]
@@ -211,9 +292,10 @@ def test_sampled_labels_depend_on_the_seed():
     assert not torch.allclose(first.gradients[name], second.gradients[name])
 
 
-def test_sums_and_bases_survive_bytes():
+@pytest.mark.parametrize("layers", ["last:1", "head"])
+def test_sums_and_bases_survive_bytes(layers):
     proxy = tiny.proxy("gpt2", torch.float32)
-    blocks = find_blocks(proxy.model, "last:1")[:3]
+    blocks = find_blocks(proxy.model, layers)[:3]
     (total,) = covariance_sums(proxy, blocks, IDS, TEXTS, 0).values()
     loaded = CovarianceSum.load(total.save())
     torch.testing.assert_close(

@@ -24,7 +24,7 @@ def peft(lacking):
     return pytest.importorskip("peft")
 
 
-@pytest.mark.parametrize("layers", ["attention", "all", "last:1"])
+@pytest.mark.parametrize("layers", ["attention", "all", "last:1", "all+head"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_the_merged_model(peft, family, layers):
     torch.manual_seed(1)

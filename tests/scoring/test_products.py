@@ -32,3 +32,49 @@ def test_norms_are_those_of_the_gradients_by_either_way(tokens, length):
     a, g = (t[:, :length] for t in tokens)  # 2 (5 + 6) < 5 * 6 <= 4 (5 + 6)
     expected = torch.einsum("bto,bti->boi", g, a).square().sum((1, 2))
     torch.testing.assert_close(products.squared_norms(a, g), expected, **EXACT)
+
+
+def test_inner_products_go_through_the_narrower_side(tokens):
+    g, a = tokens  # 6 outputs, 5 inputs
+    v = torch.randn(6, 6, dtype=torch.float64)
+    gradients = torch.einsum("bto,bti->boi", g, products.with_bias(a, True))
+    expected = (gradients * v).sum((1, 2))
+    torch.testing.assert_close(products.inner_products(a, g, v), expected, **EXACT)
+
+
+def test_wide_output_gradients_are_converted_piece_by_piece(tokens, monkeypatch):
+    a, g = tokens
+    expected = products.squared_norms(a[:, :2], g[:, :2]), g.square().sum((0, 1))
+    monkeypatch.setattr(products, "_GRADIENT_ENTRIES", 10)
+    found = products.squared_norms(a[:, :2], g[:, :2]), products.token_squares(g, g.dtype)
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
+ROWS = torch.tensor([[3, 1, 3, 3], [0, 2, 4, 2], [1, 1, 1, 1]])
+
+
+def test_rows_of_a_gradient_are_taken_without_forming_it(tokens):
+    a, g = tokens
+    gradients = torch.einsum("bto,bti->boi", g, a)
+    expected = torch.stack([own[rows] for own, rows in zip(gradients, ROWS, strict=True)])
+    torch.testing.assert_close(products.gradient_rows(a, g, ROWS), expected, **EXACT)
+
+
+def test_what_tokens_add_to_rows_is_summed_row_by_row(tokens):
+    deltas, _ = tokens
+    totals = torch.zeros(3, 5, 7, dtype=torch.float64)  # with a column for a bias
+    for total, rows, own in zip(totals, ROWS, deltas, strict=True):
+        products.add_rows(total, rows[None], own[None])
+        for row, delta in zip(rows, own, strict=True):
+            total[row, :6] -= delta
+    torch.testing.assert_close(totals, torch.zeros_like(totals), **EXACT)
+    sums = products.sums_by_row(ROWS, deltas)
+    torch.testing.assert_close(sums[0, 2], deltas[0, 0] + deltas[0, 2] + deltas[0, 3], **EXACT)
+    torch.testing.assert_close(sums[1, 2], deltas[1, 2], **EXACT)
+    is_first = [[True, True, False, False], [True, True, True, False], [True, False, False, False]]
+    assert products.first_of_rows(ROWS).tolist() == is_first
+    v = torch.randn(5, 7, dtype=torch.float64)
+    expected = [(v[r, :6] * d).sum() for r, d in zip(ROWS, deltas, strict=True)]
+    torch.testing.assert_close(
+        products.row_products(ROWS, deltas, v), torch.stack(expected), **EXACT
+    )

@@ -11,10 +11,10 @@ from tests.scoring import reference
 TEXTS = tiny.texts([6, 90, 1, 25, 16])
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi"])
 def test_the_mean_is_over_documents_of_mean_losses(family):
     proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, "all")
+    blocks = find_blocks(proxy.model, "all+head")
     usable = [text for text in TEXTS if len(text.split()) > 1]
     each = [reference.document_gradient(proxy, blocks, text) for text in usable]
     found = query_gradient(proxy, blocks, TEXTS)
