@@ -16,6 +16,8 @@ The head has no U_G, and of its g gᵀ the diagonal alone, which is no product o
 too, the backward pass goes down to the embedding; joining the two parts of a gradient takes, in EK-FAC's eigenvalues
 and in norms, two products of T x T matrices with what is `in` wide.
 
+Normalised, a block's gradient is formed where that is cheaper than its products and Gram matrices (`products.is_formed`).
+
 Modules that read one tensor are one input: here those that stand at one place of a layer and are equally wide, as q, k
 and v do. Where attention and MLP read the same tensor too, as in Phi, there is a little less to do.
 
@@ -34,6 +36,7 @@ from torch import nn
 from beam_quad.gradients.tracked import Block
 from beam_quad.scoring.eigenvalues import is_factored
 from beam_quad.scoring.fitting import Labels
+from beam_quad.scoring.products import is_formed
 
 _FLOAT32_BYTES = 4
 # Projections back to the residual stream, as the families of `transformers` name them; the others read from it.
@@ -124,15 +127,11 @@ class ScoringCosts:
           num_vectors: Query vectors, which share the passes.
           normalize: Whether gradients' norms are computed too, for documents of one window.
         """
+        if normalize:
+            each = (_normalised_entries(block, length, num_vectors) for block in self.blocks)
+            return self._passes(length) + 2.0 * sum(each)
         products = num_vectors * sum(_product_entries(b) for b in self.blocks)
-        norms = sum(_norm_entries(b.shape, length) for b in self.blocks) if normalize else 0.0
-        # Rows of the output part, and sums by row; then their products with the input part.
-        joins = (
-            sum(2 * length * b.in_features + b.in_features for b in self._tied)
-            if normalize
-            else 0.0
-        )
-        return self._passes(length) + 2.0 * (products + norms + joins)
+        return self._passes(length) + 2.0 * products
 
     def two_forwards_flops(self, length: float, num_vectors: int = 1) -> float:
         """Counts scoring by two forwards for each query vector."""
@@ -326,9 +325,15 @@ def _product_entries(block: Block) -> int:
     return block.out_features * (block.in_features + 1)
 
 
-def _norm_entries(shape: tuple[int, int], length: float) -> float:
-    """Counts what `products.squared_norms` does for one token."""
-    out_features, in_features = shape
-    if length * (in_features + out_features) < in_features * out_features:
-        return length * (in_features + out_features + 1)
-    return float(in_features * out_features)
+def _normalised_entries(block: Block, length: float, num_vectors: int) -> float:
+    """Counts what a block's products and its part of the norm take for one token."""
+    out_features, in_features = block.shape
+    entries = out_features * in_features
+    # The two parts of a tied head: rows of the output part unless it was formed, sums by row, their product.
+    join = 0.0 if block.embedding is None else (length + 1) * block.in_features
+    if is_formed(block.shape, int(length)):
+        return entries * (1 + num_vectors / length) + join
+    if block.embedding is not None:
+        join += length * in_features
+    grams = length * (in_features + out_features + 1)
+    return num_vectors * _product_entries(block) + grams + join

@@ -141,7 +141,7 @@ class _Partial:
         self._tied = tracked.tied_embeddings(blocks)
         self._tokens = batch.tokens.to(proxy.device)
         # Rows of the output part of a tied head's gradients, which the input part is not orthogonal to.
-        self._rows: dict[str, torch.Tensor] = {}
+        self._output_rows: dict[str, torch.Tensor] = {}
         self._vectors = vectors
         self._normalize = normalize
         self._columns = {name: column for column, name in enumerate(vectors)}
@@ -157,6 +157,9 @@ class _Partial:
             return
         for block in self._modules[module]:
             outputs = block.select(g)
+            if self._normalize and products.is_formed(block.shape, a.shape[1]):
+                self._record_formed(block, a, outputs)
+                continue
             column = self._columns[block.name]
             for group, v in enumerate(self._vectors[block.name]):
                 self.influence[:, group, column] += products.inner_products(a, outputs, v)
@@ -165,7 +168,27 @@ class _Partial:
                 inputs = products.with_bias(a.to(dtype), block.has_bias)
                 self.squared_norms += products.squared_norms(inputs, outputs)
                 if block.embedding is not None:
-                    self._rows[block.name] = products.gradient_rows(a.to(dtype), g, self._tokens)
+                    rows = products.gradient_rows(inputs, g, self._tokens)
+                    self._output_rows[block.name] = rows[..., : block.in_features]
+
+    def _record_formed(self, block: Block, a: torch.Tensor, g: torch.Tensor) -> None:
+        """Takes products and norm off the gradients themselves, a few windows at a time."""
+        inputs = products.with_bias(a.to(self.squared_norms.dtype), block.has_bias)
+        vectors = torch.stack(list(self._vectors[block.name])).to(inputs).flatten(1)
+        rows = []
+        start = 0
+        for gradients in products.sequence_gradients(inputs, g):
+            some = slice(start, start + len(gradients))
+            start = some.stop
+            flat = gradients.flatten(1)
+            self.influence[some, :, self._columns[block.name]] += flat @ vectors.T
+            self.squared_norms[some] += torch.linalg.vector_norm(flat, dim=1).square()
+            if block.embedding is not None:
+                tokens = self._tokens[some]
+                own = torch.arange(len(tokens), device=tokens.device)[:, None]
+                rows.append(gradients[own, tokens, : block.in_features])
+        if rows:
+            self._output_rows[block.name] = torch.cat(rows)
 
     def _record_rows(self, block: Block, rows: torch.Tensor, deltas: torch.Tensor) -> None:
         column = self._columns[block.name]
@@ -174,7 +197,7 @@ class _Partial:
         if self._normalize:
             # ||D + d||² - ||D||² = <d, d + 2 D>, where d has only the rows of the window's tokens.
             deltas = deltas.to(self.squared_norms.dtype)
-            added = products.sums_by_row(rows, deltas) + 2 * self._rows.pop(block.name)
+            added = products.sums_by_row(rows, deltas) + 2 * self._output_rows.pop(block.name)
             self.squared_norms += torch.einsum("bti,bti->b", deltas, added)
 
 

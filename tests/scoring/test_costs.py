@@ -18,6 +18,7 @@ from beam_quad.scoring import (
     eigenbasis,
     eigenvalue_sums,
     eigenvalues,
+    products,
     query_gradient,
 )
 from beam_quad.scoring.vectors import write_vectors
@@ -93,13 +94,14 @@ def test_exact_flops_are_those_counted(family, layers):
 
 
 @pytest.mark.parametrize("layers", ["all", "all+head"])
-@pytest.mark.parametrize("length", [8, 16])
-def test_norms_cost_what_is_counted(family, layers, length):
+@pytest.mark.parametrize("formed_tokens", [0, 32])
+def test_norms_cost_what_is_counted(family, layers, formed_tokens, monkeypatch):
+    monkeypatch.setattr(products, "_FORMED_TOKENS", formed_tokens)
     proxy = tiny.proxy(family)
     blocks = find_blocks(proxy.model, layers)
-    scorer = InfluenceScorer(proxy, blocks, draw(blocks, 1), normalize=True)
-    counted = count(lambda: scorer.score(tiny.texts([length])))
-    assert costs_of(family, layers).exact_flops(length, normalize=True) == counted / length
+    scorer = InfluenceScorer(proxy, blocks, draw(blocks, 2), normalize=True)
+    counted = flops_per_token(lambda: scorer.score(TEXTS))
+    assert costs_of(family, layers).exact_flops(LENGTH, 2, normalize=True) == counted
 
 
 def test_two_forwards_share_what_lies_below(family, layers):

@@ -12,6 +12,7 @@ from beam_quad.scoring import (
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
+    products,
     query_gradient,
 )
 from tests.gradients import tiny
@@ -59,14 +60,19 @@ def test_the_head_scores_by_the_gradient_of_its_weight(family):
     np.testing.assert_allclose(score(proxy, blocks, v)[USABLE], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("formed_tokens", [0, 1_000_000])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_unit_gradients_span_all_layers_and_the_head(family):
+def test_unit_gradients_span_all_layers_and_the_head(family, formed_tokens, monkeypatch):
+    monkeypatch.setattr(products, "_FORMED_TOKENS", formed_tokens)  # all are formed, or none
     proxy = tiny.proxy(family)
     blocks = find_blocks(proxy.model, "all+head")
     v = preconditioned_query(proxy, blocks, TEXTS[:2], TEXTS)
     gradients = [reference.document_gradient(proxy, blocks, TEXTS[i]) for i in USABLE]
     expected = [reference.inner(v, g) / reference.inner(g, g) ** 0.5 for g in gradients]
-    np.testing.assert_allclose(score(proxy, blocks, v, normalize=True)[USABLE], expected, rtol=1e-5)
+    vectors = {"query": v, "negative": {name: -own for name, own in v.items()}}
+    found = InfluenceScorer(proxy, blocks, vectors, normalize=True).score(TEXTS)
+    np.testing.assert_allclose(found[USABLE, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 1], -found[:, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("family", tiny.MIXTURES)
