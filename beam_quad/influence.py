@@ -78,7 +78,8 @@ def score_influence(
         `ProxySpec` also says the device, the dtype, the context length and the number of windows. Loading it switches
         torch to deterministic kernels.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
-      layers: Tracked layers: "attention", "mlp", "all", "last:N" or "regex:R".
+      layers: Tracked layers: "attention", "mlp", "all", "last:N", "head" (the matrix that makes the logits), one of these and
+        the head, as in "all+head", or "regex:R".
       curvature: Approximation of the Fisher: EK-FAC, K-FAC, or "identity" for a plain product of gradients.
       curvature_examples: How many texts the curvature is fitted on.
       curvature_labels: Labels of the Fisher: "sampled" from the model, or the texts' own ("empirical").

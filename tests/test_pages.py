@@ -206,16 +206,17 @@ def test_training_on_the_kind_of_the_query_has_the_highest_influence(
     assert max(means, key=means.get) == "law"
 
 
+@pytest.mark.parametrize("layers", ["attention", "head"])
 def test_influence_without_curvature_is_the_product_of_single_backward_passes(
-    texts, queries, proxy
+    texts, queries, proxy, layers
 ):
     few = [*texts[:6], ""]
     loaded = load_proxy(proxy)
-    rows = np.stack([_gradient(loaded, text) for text in few[:6]])
-    target = np.mean([_gradient(loaded, text) for text in queries["law"]], axis=0)
+    rows = np.stack([_gradient(loaded, text, layers) for text in few[:6]])
+    target = np.mean([_gradient(loaded, text, layers) for text in queries["law"]], axis=0)
     for normalize, scale in ((False, 1.0), (True, np.linalg.norm(rows, axis=1))):
         influence = score_influence(
-            few, queries["law"], proxy, curvature="identity", normalize=normalize
+            few, queries["law"], proxy, layers=layers, curvature="identity", normalize=normalize
         )
         np.testing.assert_allclose(influence[:6], rows @ target / scale, rtol=1e-3, atol=1e-6)
         assert np.isnan(influence[6])
@@ -236,6 +237,12 @@ def test_landmarks_have_the_cosines_of_single_backward_passes(texts, queries, pr
         row = _gradient(loaded, texts[i])
         cosines = [row @ t / np.linalg.norm(row) / np.linalg.norm(t) for t in targets]
         np.testing.assert_allclose(selection.influence[i], cosines, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [run_select, run_distill])
+def test_all_layers_and_the_head_find_the_kind_of_the_query(texts, queries, proxy, method):
+    selection = method(texts, queries["law"], proxy, layers="all+head")
+    assert share_of("law", selection.indices) > 0.5
 
 
 @pytest.mark.parametrize("method", [run_select, run_distill])
@@ -366,9 +373,10 @@ def test_every_public_name_is_there():
     assert all(callable(getattr(beam_quad, name)) for name in beam_quad.__all__)
 
 
-def _gradient(proxy, text: str) -> np.ndarray:
-    """The gradient of a text's mean loss, over all attention projections."""
-    tracked = [p for name, p in proxy.model.named_parameters() if "self_attn" in name]
+def _gradient(proxy, text: str, layers: str = "attention") -> np.ndarray:
+    """The gradient of a text's mean loss, over all attention projections or the matrix that embeds and makes the logits."""
+    part = {"attention": "self_attn", "head": "embed_tokens"}[layers]
+    tracked = [p for name, p in proxy.model.named_parameters() if part in name]
     for parameter in tracked:
         parameter.requires_grad_(True)
     tokens = torch.tensor([proxy.tokenizer(text)["input_ids"]])
