@@ -20,7 +20,7 @@ class InfluenceScorer(ProxyScorer):
 
     Higher is better: training on the text lowers the group's loss. L is the mean loss over the tokens that the
     text's windows predict, which is the token-weighted mean over its windows. One forward and one backward for
-    activations serve all groups; no gradient of a parameter is formed.
+    activations serve all groups; a gradient is formed only where that is the cheapest way to its norm.
 
     Args:
       proxy: The model.

@@ -18,8 +18,11 @@ def with_bias(a: torch.Tensor, has_bias: bool) -> torch.Tensor:
 
 
 def summed_gradient(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Sums g aᵀ over all tokens of all sequences, [out, in], in the inputs' dtype."""
-    return g.flatten(0, 1).T @ a.flatten(0, 1)
+    """Sums g aᵀ over all tokens of all sequences, [out, in], in the inputs' dtype; g may have another."""
+    first, *others = (
+        own.flatten(0, 1).T @ a[some].flatten(0, 1) for some, own in _in_dtype(g, a.dtype)
+    )
+    return sum(others, first)
 
 
 def inner_products(a: torch.Tensor, g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -108,8 +108,7 @@ def weighted_gradient(
                 return
             inputs = products.with_bias(a.to(proxy.sum_dtype), modules[module][0].has_bias)
             for block in modules[module]:
-                outputs = block.select(g).to(proxy.sum_dtype)
-                totals[block.name] += products.summed_gradient(inputs, outputs)
+                totals[block.name] += products.summed_gradient(inputs, block.select(g))
 
         for batch in proxy.micro_batches(pieces, max_batch_tokens):
             weights = passes.token_weights(batch, per_document, proxy)

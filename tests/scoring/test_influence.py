@@ -135,13 +135,16 @@ def test_groups_share_a_pass_and_blocks_add_up():
     np.testing.assert_allclose(scorer.score_blocks(TEXTS).sum(2), together, **EXACT)
 
 
-def test_scores_do_not_depend_on_order_company_or_batch_size():
-    blocks = find_blocks(tiny.model(), "all")
+@pytest.mark.parametrize(
+    ("family", "layers", "normalize"), [("llama", "all", False), ("gpt2", "all+head", True)]
+)
+def test_scores_do_not_depend_on_order_company_or_batch_size(family, layers, normalize):
+    blocks = find_blocks(tiny.model(family), layers)
     v = reference.random_vectors(blocks)
-    expected = score(tiny.proxy(), blocks, v)
-    backwards = score(tiny.proxy(), blocks, v, TEXTS[::-1])[::-1]
-    alone = [score(tiny.proxy(), blocks, v, [text])[0] for text in TEXTS]
-    small = score(tiny.proxy(max_batch_tokens=1), blocks, v)
+    expected = score(tiny.proxy(family), blocks, v, normalize=normalize)
+    backwards = score(tiny.proxy(family), blocks, v, TEXTS[::-1], normalize)[::-1]
+    alone = [score(tiny.proxy(family), blocks, v, [text], normalize)[0] for text in TEXTS]
+    small = score(tiny.proxy(family, max_batch_tokens=1), blocks, v, normalize=normalize)
     for found in (backwards, alone, small):
         np.testing.assert_allclose(found, expected, **EXACT)
 
@@ -180,7 +183,7 @@ def test_a_gpu_scores_like_the_cpu(family):
     for device in ("cpu", "cuda"):
         proxy = tiny.proxy(family, torch.float32)
         proxy.model.to(device)
-        blocks = find_blocks(proxy.model, "all")
+        blocks = find_blocks(proxy.model, "all+head")
         v = preconditioned_query(proxy, blocks, TEXTS[:2], TEXTS)
         on_device[device] = score(proxy, blocks, v)
     scale = np.nanmax(np.abs(on_device["cpu"]))
@@ -262,10 +265,10 @@ def test_phi3_scores_like_a_llama_of_the_same_weights():
 
 def test_bfloat16_ranks_like_float64():
     texts = tiny.texts([12] * 40)
-    blocks = find_blocks(tiny.model(), "all")
+    blocks = find_blocks(tiny.model("gpt2"), "all+head")
     v = reference.random_vectors(blocks)
-    exact = score(tiny.proxy(), blocks, v, texts)
-    rounded = score(tiny.proxy(dtype=torch.bfloat16), blocks, v, texts)
+    exact = score(tiny.proxy("gpt2"), blocks, v, texts)
+    rounded = score(tiny.proxy("gpt2", torch.bfloat16), blocks, v, texts)
     assert np.corrcoef(exact, rounded)[0, 1] > 0.999
 
 
