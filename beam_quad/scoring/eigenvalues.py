@@ -17,8 +17,9 @@ from beam_quad.scoring import products, tensors
 from beam_quad.scoring.factors import Eigenbasis
 from beam_quad.scoring.fitting import Labels, SumLossPasses
 
-# Entries of a head's eigenvalues that are kept one by one: 256 MB of float32. Of a model of 1.1 M parameters, scores under
-# r cᵀ / sum r rank like those under all eigenvalues at .984 for the head alone; under K-FAC's eigenvalues at .863.
+# Entries of a head's eigenvalues that are kept one by one: 256 MB of float32. Measured on a model of 1.1 M parameters, rank
+# correlation with the scores under all of them: r cᵀ / sum r .984 for the head alone and .998 with all layers, K-FAC's
+# eigenvalues .863 and .946.
 _MOST_ENTRIES = 1 << 26
 
 
