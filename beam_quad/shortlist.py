@@ -43,8 +43,9 @@ from beam_quad.selection import (
 )
 
 NAME = "shortlist"
-# A small proxy learns at least as much in its MLPs as in its attention, and a gradient is worth no more for being long.
-LAYERS = "all"
+# A proxy learns at least as much in its MLPs and in its head as in its attention, and a gradient is worth no more for being
+# long.
+LAYERS = "all+head"
 NORMALIZE = True
 
 

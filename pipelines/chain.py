@@ -144,11 +144,11 @@ class _QuadBuilder(Builder):
     def _shortlist(self, clusters: AssignClusters) -> Chain:
         options = self.options
         weights = tuple(group.weight for group in self.query) or (1.0,)
-        ngrams = self._score(NgramScoring(self._count_ngrams()), weights)
+        ngrams = self._score(NgramScoring(self._count_ngrams()), weights, label="ScoreNgrams")
         listed, list_cut = self._cut(HighestScore(ngrams), options.shortlist_budget, "CutShortlist")
         shortlist = Shortlist(listed, list_cut)
         scoring, vectors = self._scoring()
-        influence = self._score(scoring, weights, among=shortlist)
+        influence = self._score(scoring, weights, shortlist, "ScoreShortlist")
         ranks = self.add(RankShortlist(self.corpus, influence, ngrams))
         ranked = Preferred(self.within_budget, JointRank(ranks))
         ranking = Capped(ranked, self._caps(clusters, ranked))
@@ -295,5 +295,6 @@ class _QuadBuilder(Builder):
         scoring: Scoring,
         weights: tuple[float, ...] = (1.0,),
         among: Shortlist | None = None,
+        label: str = "ScoreExamples",
     ) -> ScoreExamples:
-        return self.add(ScoreExamples(self.corpus, scoring, weights, among))
+        return self.add(ScoreExamples(self.corpus, scoring, weights, among, label))

@@ -118,7 +118,7 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
     weights = parsing.query_weights(values.pop("query_weight"), values["query"])
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
     if values["layers"] is None:
-        values["layers"] = "all" if is_shortlist else "attention"
+        values["layers"] = "all+head" if is_shortlist else "attention"
     if values["normalize"] is None:
         values["normalize"] = is_shortlist
     options = QuadOptions(query_weights=weights, **values)

@@ -3,6 +3,7 @@
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.records import Budget
+from beam_quad.report import shortlist_cost
 from beam_quad.report.cost import format_plan
 from beam_quad.report.quad_cost import QuadWorkload, plan_cost
 from beam_quad.scoring.calibration import why_not_two_forwards
@@ -21,12 +22,19 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
       chain: The stages.
     """
     policy = f"{options.policy}, {options.budget_tokens:,} tokens"
+    if options.policy == "quad":
+        policy += f", {options.acceptance} acceptance"
     lines = plan.describe_input(inputs, chain, policy)
     models = plan.Models.of(inputs) if options.policy == "quad" else None
     if models is not None:
-        workload = _workload(options, inputs, chain, models)
         devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-        lines += ["", format_plan(plan_cost(workload, *devices))]
+        if options.is_shortlist:
+            costs = shortlist_cost.plan_cost(
+                _shortlist_workload(options, inputs, chain, models), *devices
+            )
+        else:
+            costs = plan_cost(_workload(options, inputs, chain, models), *devices)
+        lines += ["", format_plan(costs)]
     return "\n".join(lines)
 
 
@@ -53,4 +61,16 @@ def _workload(
         blocks_per_cluster=options.blocks_per_cluster,
         normalize=options.normalize,
         is_two_forwards=not is_exact,
+    )
+
+
+def _shortlist_workload(
+    options: QuadOptions, inputs: Inputs, chain: Chain, models: plan.Models
+) -> shortlist_cost.ShortlistWorkload:
+    shared = plan.shared_workload(options, inputs, chain, Budget(options.budget_tokens), models)
+    return shortlist_cost.ShortlistWorkload(
+        **vars(shared),
+        num_clusters=options.num_clusters or default_num_clusters(shared.documents),
+        normalize=options.normalize,
+        shortlist=options.shortlist,
     )

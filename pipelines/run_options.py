@@ -187,7 +187,11 @@ def add_models(
     )
     add("--jvp_blocks", type=int, default=4, help="of --embedder=jvp: blocks of the proxy passed")
     add("--jvp_tangents", type=int, default=2, help="of --embedder=jvp: products, concatenated")
-    add("--layers", default=layers, help="attention, mlp, all, last:N or regex:R")
+    add(
+        "--layers",
+        default=layers,
+        help="attention, mlp, all, last:N or head, a sum with the head (all+head), or regex:R",
+    )
     add("--curvature", choices=CURVATURES, default=curvature, help="approximation of the Fisher")
     add(
         "--curvature_examples",

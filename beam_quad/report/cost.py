@@ -160,7 +160,7 @@ def embed_stage(w: Workload, proxy_device: Device, float32_device: Device) -> St
     device = proxy_device if w.embeds_with_proxy else float32_device
     flops = w.embedder_flops * w.documents
     # This stage also counts the tokens of the whole corpus, which a fast encoder has to wait for.
-    least_s = w.tokens * _TEXT_BYTES_PER_TOKEN / (_TEXT_BYTES_PER_CORE_S * w.cores)
+    least_s = tokenising_s(w)
     return StageCost(
         "embed",
         w.documents,
@@ -170,6 +170,11 @@ def embed_stage(w: Workload, proxy_device: Device, float32_device: Device) -> St
         bytes_read=w.input_bytes,
         bytes_stored=2.0 * w.documents * w.embedding_dim + w.reserve_examples * w.example_bytes,
     )
+
+
+def tokenising_s(w: Workload) -> float:
+    """How long it takes to tokenise the corpus, in seconds."""
+    return w.tokens * _TEXT_BYTES_PER_TOKEN / (_TEXT_BYTES_PER_CORE_S * w.cores)
 
 
 def curvature_stage(w: Workload, proxy_device: Device, float32_device: Device) -> StageCost:

@@ -20,23 +20,36 @@ _SCORE_BYTES = 128  # id, score and tokens of a scored example, in the file of i
 
 
 @dataclasses.dataclass(frozen=True)
-class QuadWorkload(Workload):
-    """What the plan is computed from.
+class ClusteredWorkload(Workload):
+    """What the plan of a run with clusters is computed from.
 
     Attributes:
-      num_clusters: Clusters, that is arms.
-      num_rounds: Rounds after the pilot.
-      samples_per_pull: Examples scored in a pull.
-      blocks_per_cluster: Blocks of a cluster.
+      num_clusters: Clusters.
       normalize: Whether scores are divided by the gradient's norm.
-      is_two_forwards: Whether the rounds after the pilot are scored by two forwards.
     """
 
     num_clusters: int
+    normalize: bool
+
+    def exact_flops(self, num_vectors: int) -> float:
+        """FLOPs of the exact scores of one token under so many vectors."""
+        return self.scoring.exact_flops(self.window_tokens, num_vectors, self.normalize)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuadWorkload(ClusteredWorkload):
+    """What the plan of a run with a bandit is computed from.
+
+    Attributes:
+      num_rounds: Rounds after the pilot.
+      samples_per_pull: Examples scored in a pull.
+      blocks_per_cluster: Blocks of a cluster.
+      is_two_forwards: Whether the rounds after the pilot are scored by two forwards.
+    """
+
     num_rounds: int
     samples_per_pull: int
     blocks_per_cluster: int
-    normalize: bool
     is_two_forwards: bool
 
     @property
@@ -66,14 +79,14 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
     pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
     stages = (
         cost.embed_stage(w, proxy_device, float32_device),
-        _fit_centers(w),
-        _assign(w, cpu),
+        fit_centers_stage(w),
+        assign_stage(w, cpu),
         _candidates(w),
         cost.curvature_stage(w, proxy_device, float32_device),
-        _score("pilot", pilot, _exact_flops(w, w.num_query_vectors), w, proxy_device),
+        score_stage("pilot", pilot, w.exact_flops(w.num_query_vectors), w, proxy_device),
         # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
-        _score(
-            "calibrate", min(pilot, 64), _exact_flops(w, 2 * w.num_query_vectors), w, proxy_device
+        score_stage(
+            "calibrate", min(pilot, 64), w.exact_flops(2 * w.num_query_vectors), w, proxy_device
         ),
         _rounds(w, later, proxy_device, float32_device),
         cost.write_stage(w),
@@ -83,11 +96,12 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
     return CostPlan(
         stages, w, proxy_device, float32_device, cpu,
         float32_work=cost.float32_work(w, *two_forwards),
-        notes=(cost.corpus_note(w, choices), _proxy_note(w)),
+        notes=(cost.corpus_note(w, choices), proxy_note(w)),
     )  # fmt: skip
 
 
-def _fit_centers(w: QuadWorkload) -> StageCost:
+def fit_centers_stage(w: ClusteredWorkload) -> StageCost:
+    """Prices k-means on a sample of the embeddings."""
     points = min(w.documents, _KMEANS_POINTS_PER_CLUSTER * w.num_clusters)
     flops = 2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim
     return StageCost(
@@ -99,7 +113,8 @@ def _fit_centers(w: QuadWorkload) -> StageCost:
     )
 
 
-def _assign(w: QuadWorkload, cpu: Device) -> StageCost:
+def assign_stage(w: ClusteredWorkload, cpu: Device) -> StageCost:
+    """Prices the cluster of every example."""
     flops = 2.0 * w.documents * w.num_clusters * w.embedding_dim
     stored = float(w.documents * _ROW_ARTIFACT_BYTES)
     return StageCost("assign", w.documents, flops, cpu.hours(flops), bytes_stored=stored)
@@ -119,10 +134,6 @@ def _candidates(w: QuadWorkload) -> StageCost:
     )
 
 
-def _exact_flops(w: QuadWorkload, num_vectors: int) -> float:
-    return w.scoring.exact_flops(w.window_tokens, num_vectors, w.normalize)
-
-
 def _rounds(
     w: QuadWorkload, documents: int, proxy_device: Device, float32_device: Device
 ) -> StageCost:
@@ -130,19 +141,21 @@ def _rounds(
     name = f"{w.num_rounds} rounds, at most"
     if w.is_two_forwards:
         per_token = w.scoring.two_forwards_flops(w.window_tokens, 1)
-        return _score(name, documents, per_token, w, float32_device)
-    return _score(name, documents, _exact_flops(w, 1), w, proxy_device)
+        return score_stage(name, documents, per_token, w, float32_device)
+    return score_stage(name, documents, w.exact_flops(1), w, proxy_device)
 
 
-def _score(
-    name: str, documents: int, per_token: float, w: QuadWorkload, device: Device
+def score_stage(
+    name: str, documents: int, per_token: float, w: ClusteredWorkload, device: Device
 ) -> StageCost:
+    """Prices the scores of some examples."""
     flops = per_token * documents * w.scored_tokens
     stored = float(documents * _SCORE_BYTES)
     return StageCost(name, documents, flops, device.hours(flops), True, bytes_stored=stored)
 
 
-def _proxy_note(w: QuadWorkload) -> str:
+def proxy_note(w: ClusteredWorkload) -> str:
+    """Says what a scored token costs, and what is stored of the curvature."""
     forward = w.scoring.forward_flops(w.window_tokens)
     exact = w.scoring.exact_flops(w.window_tokens, normalize=w.normalize)
     return (

@@ -123,3 +123,18 @@ def test_cores_are_shared_among_local_processes_and_a_gpu_computes_in_bfloat16(
     given = ["--input=i", "--query=q", "--output=o", "--budget_tokens=1", "--proxy_model=p"]
     options = quad_options.parse([*given, *arguments])[0]
     assert (options.threads, options.dtype) == (threads, dtype)
+
+
+def test_a_plan_of_a_shortlist_reads_what_a_run_reads_and_names_what_is_cheaper(
+    world, tmp_path, capsys
+):
+    flags = {"acceptance": "shortlist"}
+    world.launch(tmp_path / "out", **flags)
+    (counted,) = _lines(capsys, "this run read")
+    assert quad.main([*world.arguments(tmp_path / "other", **flags), "--plan"]) == 0
+    lines = {line.split(maxsplit=1)[0]: line for line in _lines(capsys) if line}
+    for plan, count in zip(_sizes(lines["total"])[:1], _sizes(counted)[:1], strict=True):
+        assert plan == pytest.approx(count, rel=0.01)
+    for plan, count in zip(_sizes(lines["total"])[1:], _sizes(counted)[1:], strict=True):
+        assert count / 4 < plan < 4 * count
+    assert "--acceptance=block scores some 96 documents instead of" in lines["cheaper:"]

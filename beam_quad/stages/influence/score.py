@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +79,8 @@ class InfluenceScoring:
       normalize: Whether a score is divided by the norm of the example's gradient.
       calibration: Says by which way to score; None scores exactly.
     """
+
+    version: ClassVar[int] = 2
 
     tracked: TrackedProxy
     vectors: StoredVectors
@@ -194,6 +196,7 @@ class ScoreExamples(RowAlignedStage, ScoringStage):
       scoring: What scores.
       weights: Weight of each score that the scoring gives, over the spread of which it is divided if there are several.
       among: What is scored; None for every usable row.
+      label: The stage's name in a chain, in CapWords.
     """
 
     kind = "corpus_scores"
@@ -203,6 +206,11 @@ class ScoreExamples(RowAlignedStage, ScoringStage):
     scoring: Scoring
     weights: tuple[float, ...] = (1.0,)
     among: Listed | None = None
+    label: Annotated[str, identity.NotCounted("a name for people")] = "ScoreExamples"
+
+    @property
+    def name(self) -> str:
+        return self.label
 
     def statistic(self, piece: Split) -> ScoreSample:
         rows = self.corpus.rows(piece)
