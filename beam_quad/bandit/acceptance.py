@@ -438,7 +438,7 @@ class WholeClusters(Acceptance):
 
 
 ACCEPTANCES: dict[str, type[Acceptance]] = {
-    rule.name: rule for rule in (WholeBlocks, Instances, Propagated)
+    rule.name: rule for rule in (WholeBlocks, Instances, Propagated, WholeClusters)
 }
 
 

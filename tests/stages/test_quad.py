@@ -131,6 +131,12 @@ def test_a_baseline_meets_the_budget(world, tmp_path, policy):
     assert clusters == set(range(12)) if policy == "cluster_uniform" else clusters == {None}
 
 
+@pytest.mark.parametrize("acceptance", ["instance", "cluster"])
+def test_other_rules_of_acceptance_select_what_the_page_selects(world, tmp_path, acceptance):
+    world.run(tmp_path / "out", acceptance=acceptance, weighted=True)
+    hold_to_quad(world, selected_rows(tmp_path / "out"), acceptance=acceptance)
+
+
 def test_instance_acceptance_takes_only_what_it_scored(world, tmp_path):
     manifest = world.run(tmp_path / "out", acceptance="instance")
     rows = selected(tmp_path / "out")

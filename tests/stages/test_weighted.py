@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.artifacts.aligned import unpack_vectors
 from pipelines import quad
 from tests.pipelines.world import manifest_of, output_bytes, selected_rows
 from tests.stages.pages import hold_to_quad
@@ -21,7 +22,8 @@ def test_weights_of_a_ranking_are_the_excess_over_the_best_left_out_and_sum_to_t
     influence = np.array([row["beam_quad"]["influence"] for row in rows])
     weights = np.array([row["weight"] for row in rows])
     files = (tmp_path / "out" / "_run").glob("corpus_scores/*/rows/*.parquet")
-    scores = np.concatenate([pq.read_table(f).column("score").to_numpy() for f in files])
+    columns = [pq.read_table(path).column("scores") for path in files]
+    scores = np.concatenate([unpack_vectors(column, np.dtype(float))[:, 0] for column in columns])
     everything = np.sort(scores[np.isfinite(scores)])[::-1]
     expected = influence - everything[len(rows)]
     assert weights == pytest.approx(expected * len(everything) / expected.sum(), rel=1e-3)
