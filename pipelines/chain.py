@@ -57,6 +57,7 @@ from beam_quad.stages.quad.within_clusters import (
 )
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.ranked import EqualClusters, Preferred, RankedSelection
+from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions, why_exact
@@ -155,6 +156,7 @@ class _QuadBuilder(Builder):
         cut = Cut(self.within_budget, ranking, self.budget)
         self.stages += cut.stages("CutRanking")
         selection = ShortlistSelection(shortlist, ranking, cut, clusters)
+        shown = self.add(ShowScores(self.within_budget, selection, influence, clusters))
         summary = self.summary(
             title="Shortlist selection",
             policy="shortlist by n-grams of the proxy's tokens, then the joint rank of influence and n-grams",
@@ -164,6 +166,7 @@ class _QuadBuilder(Builder):
             clusters=clusters,
             scores=influence,
             shortlist=selection,
+            shown=shown,
         )
         return self.finish(selection, summary)
 
@@ -287,6 +290,9 @@ class _QuadBuilder(Builder):
             facts["scores"] = self._score(scoring)
             preference = HighestInfluence(facts["scores"])
         selection = RankedSelection(*self._cut(preference), clusters)
+        if isinstance(preference, HighestInfluence):
+            scores = facts["scores"]
+            facts["shown"] = self.add(ShowScores(self.within_budget, selection, scores, clusters))
         title = f"Baseline selection: {policy}"
         return self.finish(selection, self.summary(title=title, policy=policy, **facts))
 

@@ -1,10 +1,44 @@
 """What of a corpus and its scores is shown to people."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownScores:
+    """Scored examples for people to look at: a uniform sample, and the best and the worst of all. An additive statistic.
+
+    Attributes:
+      columns: Columns of one length by name: `influence` and `key` among them, and whether a row `is_drawn` for the sample.
+      num_extremes: How many of the best and of the worst are kept.
+    """
+
+    columns: dict[str, Array]
+    num_extremes: int
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Array], num_extremes: int) -> "ShownScores":
+        """Takes what is shown of some examples, whose influence is finite."""
+        return cls._of({name: np.asarray(column) for name, column in columns.items()}, num_extremes)
+
+    def __add__(self, other: "ShownScores") -> "ShownScores":
+        joined = {n: np.concatenate([self.columns[n], other.columns[n]]) for n in self.columns}
+        return self._of(joined, self.num_extremes)
+
+    @classmethod
+    def _of(cls, columns: dict[str, Array], num_extremes: int) -> "ShownScores":
+        # By key first, so that which of equals are extreme depends on no order.
+        order = np.argsort(columns["key"], kind="stable")
+        columns = {name: column[order] for name, column in columns.items()}
+        best, worst = extremes(columns["influence"], num_extremes)
+        kept = columns["is_drawn"].astype(bool)
+        kept[best] = kept[worst] = True
+        return cls({name: column[kept] for name, column in columns.items()}, num_extremes)
 
 
 def extremes(influence: Array, number: int) -> tuple[Array, Array]:

@@ -31,6 +31,7 @@ from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.shortlist import ShortlistSelection
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.query import Query
+from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
     "beam_quad", "apache-beam", "torch", "transformers", "sentence-transformers", "pyarrow",
@@ -64,6 +65,7 @@ class Summary:
       calibration: What compared ways to score, or None.
       distillation: Influence Distillation that is done, or None.
       shortlist: What was taken from a shortlist, or None.
+      shown: What is shown of scores by example, or None.
     """
 
     config: dict[str, Any]
@@ -84,6 +86,7 @@ class Summary:
     calibration: CalibrateScoring | None = None
     distillation: FinishedDistillation | None = None
     shortlist: ShortlistSelection | None = None
+    shown: ShowScores | None = None
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -140,6 +143,8 @@ class Summary:
             result |= self.bandit.manifest(counts)
         if self.distillation is not None:
             result |= self.distillation.manifest(counts)
+        if self.shown is not None:
+            result |= self.shown.manifest()
         if self.calibration is not None:
             result["scoring"] = self._calibration()
         return result
@@ -198,7 +203,8 @@ class Summary:
         self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
     ) -> page.ReportData:
         numbers, timings = manifest["counts"], self._timings()
-        best, worst = self.bandit.extremes() if self.bandit else (None, None)
+        scored = self.bandit or self.shown
+        best, worst = scored.extremes() if scored else (None, None)
         if self.distillation is not None:
             worst = self.distillation.worst()
         return page.ReportData(
@@ -223,7 +229,7 @@ class Summary:
             if self.bandit
             else None,
             weights=weights,
-            scores=self.bandit.scores() if self.bandit else None,
+            scores=scored.scores() if scored else None,
             targets=self.distillation.targets(counts) if self.distillation else None,
             scoring=self._scoring(),
             best=best,
