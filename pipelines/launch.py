@@ -385,10 +385,11 @@ def _print_summary(output: str) -> None:
         )
     influence = manifest.get("influence")
     if influence and influence["selected_mean"] is not None:
-        print(
-            f"mean influence {influence['selected_mean']:.4g}, "
-            f"of a random draw {influence['random_mean']:.4g}"
-        )
+        # Without a pilot nothing was scored at random.
+        kind, words = "random_mean", "a random draw"
+        if influence.get(kind) is None:
+            kind, words = "scored_mean", "all that was scored"
+        print(f"mean influence {influence['selected_mean']:.4g}, of {words} {influence[kind]:.4g}")
     for name, group in manifest.get("query", {}).items():
         if group["unused"]:
             print(("warning: " if is_poor(**group) else "note: ") + texts_used(name, **group))
