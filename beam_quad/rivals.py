@@ -28,7 +28,7 @@ from beam_quad.clustering import (
     cluster_log_weights,
     mean_similarity,
 )
-from beam_quad.embedding import AnyEmbedderSpec
+from beam_quad.embedding import AnyEmbedderSpec, load_embedder
 from beam_quad.errors import UsageError
 from beam_quad.gradients import Proxy, ProxySpec, Tuning, load_proxy
 from beam_quad.influence import (
@@ -43,6 +43,7 @@ from beam_quad.influence import (
     embedder_spec,
     proxy_spec,
     query_groups,
+    runs_of,
     score_texts,
 )
 from beam_quad.records import Budget, count_lengths
@@ -174,7 +175,7 @@ def ngram_scores(material: Material) -> Array:
 def similarity_scores(material: Material, is_best: bool) -> Array:
     """Compares embeddings: the cosine to the nearest query text, or the mean of the cosines to all."""
     examples, points = embed_examples(material.examples, material.embedder, material.proxy)
-    _, query_points = _embed_queries(material)
+    query_points, _ = _embed_queries(material)
     if is_best:
         cosines = best_similarity(points.astype(np.float32), query_points.astype(np.float32))
     else:
@@ -186,8 +187,8 @@ def cluster_histogram_scores(material: Material) -> Array:
     """Adds Gumbel noise to the log importance weight of each text's cluster, so that the highest are a sample."""
     examples, points = embed_examples(material.examples, material.embedder, material.proxy)
     centers, clusters = cluster_examples(examples, points, None, _MAX_CLUSTER_SHARE, material.seed)
-    queries, query_points = _embed_queries(material)
-    of_query, _ = assign(query_points.astype(np.float32), queries.keys, centers, material.seed)
+    query_points, keys = _embed_queries(material)
+    of_query, _ = assign(query_points.astype(np.float32), keys, centers, material.seed)
     query_counts, corpus_counts = (
         np.bincount(own, minlength=centers.num_clusters) for own in (of_query, clusters)
     )
@@ -212,8 +213,14 @@ RIVALS: dict[str, Callable[[Material], Array]] = {
 }
 
 
-def _embed_queries(material: Material) -> tuple[Examples, Array]:
-    ids = [f"query {i}" for i in range(len(material.query_texts))]
-    return embed_examples(
-        Examples.of(material.query_texts, ids, material.proxy), material.embedder, material.proxy
-    )
+def _embed_queries(material: Material) -> tuple[Array, Array]:
+    """Embeds the query texts that have words: unit rows, float16 [n, dim], and the texts' keys, by their words, uint64."""
+    texts = [text for text in material.query_texts if text and not text.isspace()]
+    model = load_embedder(material.embedder, proxy_of=lambda _: material.proxy)
+    points = np.zeros((len(texts), model.dim), np.float16)
+    for run in runs_of(len(texts)):
+        points[run] = model.embed(texts[run])
+    has_vector = points.any(axis=1)
+    if not has_vector.any():
+        raise UsageError("no query text has an embedding")
+    return points[has_vector], seeding.keys(texts)[has_vector]

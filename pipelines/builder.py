@@ -22,6 +22,7 @@ from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.write.ranked import Selection, Weighable
@@ -125,7 +126,9 @@ class Builder:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
         # all else. So it is with the choice of the columns that are carried.
         places = [(split.path, split.found_version) for split in plan.splits]
-        found = identity.digest(places, self._options.columns)
+        options = self._options
+        also = [options.ranking_column] * (options.ranking_column is not None)
+        found = identity.digest(places, options.columns, *also)
         path = files.join(folder, f"plan-{found[:20]}.json.gz")
         self.plans[path] = plan
         return path
@@ -179,6 +182,18 @@ class Builder:
         if self.inputs.proxy is None or not self._options.needs_proxy:
             raise UsageError("this selection needs --proxy_model: a folder or hub id")
         return ProxyModel(self.inputs.proxy, self.inputs.proxy_fingerprint)
+
+    def embed_query(self) -> EmbedQuery:
+        """Adds the stage that embeds the query set.
+
+        Raises:
+          UsageError: If nothing is embedded.
+        """
+        if self.inputs.embedder is None:
+            raise UsageError("this selection needs --embedder")
+        return self.add(
+            EmbedQuery(self.inputs.embedder, self.inputs.embedder_fingerprint, self.query)
+        )
 
     def tracked(self) -> TrackedProxy:
         """The proxy model with its tracked layers."""

@@ -8,9 +8,11 @@ from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
+from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
+from beam_quad.stages.clusters.query import ClusterHistogram, CountQueryClusters
 from beam_quad.stages.influence.calibrate import CalibrateScoring
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
@@ -19,6 +21,7 @@ from beam_quad.stages.influence.score import (
     HighestInfluence,
     HighestScore,
     InfluenceScoring,
+    LossDropScoring,
     MiddleScore,
     NgramScoring,
     PerplexityScoring,
@@ -28,7 +31,11 @@ from beam_quad.stages.influence.score import (
     ScoreExamples,
     Scoring,
 )
+from beam_quad.stages.influence.score_column import ReadScoreColumn
+from beam_quad.stages.influence.scored_rows import ScoredRows
+from beam_quad.stages.influence.similarity import ScoreSimilarity
 from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
+from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.finished import FinishedBandit
@@ -107,7 +114,7 @@ class _QuadBuilder(Builder):
     def build(self) -> Chain:
         options = self.options
         self.embed()
-        clusters = self._cluster() if options.needs_embeddings else None
+        clusters = self._cluster() if options.needs_clusters else None
         if clusters is not None and options.policy == "quad":
             return self._shortlist(clusters) if options.is_shortlist else self._quad(clusters)
         return self._baseline(clusters)
@@ -263,10 +270,17 @@ class _QuadBuilder(Builder):
         preference: Preference
         if policy == "random":
             preference = Random(self.options.seed)
+        elif policy == "cluster_histogram" and clusters is not None:
+            facts["texts"] = self.embed_query()
+            histogram = self.add(CountQueryClusters(facts["texts"], clusters))
+            preference = ClusterHistogram(histogram)
         elif clusters is not None:
-            # Diversity alone, the one baseline that clusters.
+            # Diversity alone.
             passed_over = self.add(CountPassedOver(self.within_budget, clusters, None))
             preference = EqualClusters(clusters, passed_over)
+        elif policy in ("similarity", "loss_drop", "score_column"):
+            facts["scores"] = self._rival_scores(policy, facts)
+            preference = HighestScore(facts["scores"])
         elif policy == "perplexity":
             facts["scores"] = self._score(PerplexityScoring(self.proxy()))
             preference = MiddleScore(facts["scores"])
@@ -295,6 +309,17 @@ class _QuadBuilder(Builder):
             facts["shown"] = self.add(ShowScores(self.within_budget, selection, scores, clusters))
         title = f"Baseline selection: {policy}"
         return self.finish(selection, self.summary(title=title, policy=policy, **facts))
+
+    def _rival_scores(self, policy: str, facts: dict[str, Any]) -> ScoredRows:
+        """Adds the stages by which a baseline scores every row, and notes what reads the query set."""
+        if policy == "score_column":
+            return self.add(ReadScoreColumn(self.corpus, self.options.score_column or ""))
+        if policy == "similarity":
+            facts["texts"] = self.embed_query()
+            return self.add(ScoreSimilarity(self.corpus, facts["texts"], self.options.similarity))
+        tuning = Tuning(seed=self.options.seed)
+        facts["texts"] = self.add(TuneProxy(self.proxy(), self.query, tuning))
+        return self._score(LossDropScoring(facts["texts"]))
 
     def _score(
         self,

@@ -80,7 +80,12 @@ def look(options: RunOptions) -> Inputs:
       UsageError: One line, if anything is missing or cannot be used.
     """
     _check_apart(options)
-    read = Columns(options.text_column, options.id_column, options.tokens_column)
+    read = Columns(
+        options.text_column,
+        options.id_column,
+        options.tokens_column,
+        score=options.ranking_column,
+    )
     seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
     corpus = plan_input(
         options.input,
@@ -88,6 +93,7 @@ def look(options: RunOptions) -> Inputs:
         text_column=options.text_column,
         id_column=options.id_column,
         tokens_column=options.tokens_column,
+        score_column=options.ranking_column,
         columns=[name.strip() for name in (options.columns or "").split(",") if name.strip()],
         split_bytes=options.split_mb << 20,
         reject_bad_files=options.on_bad_file == "reject",
@@ -105,7 +111,7 @@ def look(options: RunOptions) -> Inputs:
         if options.needs_proxy or (options.needs_embeddings and options.embedder == "jvp"):
             skeleton = load_skeleton(proxy)
             require_tokens(tokenizer, skeleton, proxy)
-        if options.needs_proxy and options.needs_query:
+        if options.needs_influence:
             find_blocks(skeleton, options.layers)
     # Where no loss is computed, no text is too short for one.
     has_loss = options.needs_proxy and options.needs_query

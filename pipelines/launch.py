@@ -386,10 +386,10 @@ def _print_summary(output: str) -> None:
     influence = manifest.get("influence")
     if influence and influence["selected_mean"] is not None:
         # Without a pilot nothing was scored at random.
-        kind, words = "random_mean", "a random draw"
-        if influence.get(kind) is None:
-            kind, words = "scored_mean", "all that was scored"
-        print(f"mean influence {influence['selected_mean']:.4g}, of {words} {influence[kind]:.4g}")
+        mean, whose = influence.get("random_mean"), "a random draw"
+        if mean is None:
+            mean, whose = influence["scored_mean"], "all that was scored"
+        print(f"mean influence {influence['selected_mean']:.4g}, of {whose} {mean:.4g}")
     for name, group in manifest.get("query", {}).items():
         if group["unused"]:
             print(("warning: " if is_poor(**group) else "note: ") + texts_used(name, **group))

@@ -14,8 +14,17 @@ from pipelines.parsing import SWITCH
 from pipelines.run_options import BLOCKS_PER_CLUSTER, RunOptions
 
 POLICIES = (
-    "quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir", "ngram",
+    "quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir", "ngram", "similarity",
+    "cluster_histogram", "loss_drop", "score_column",
 )  # fmt: skip
+# Those that look at the query set, take gradients, pass texts through the proxy (or its tokenizer), and look at clusters.
+_OF_QUERY = (
+    "quad", "influence_top_k", "dsir", "ngram", "similarity", "cluster_histogram", "loss_drop",
+)  # fmt: skip
+_OF_INFLUENCE = ("quad", "influence_top_k")
+_OF_PROXY = ("quad", "influence_top_k", "perplexity", "loss_drop", "ngram")
+_OF_CLUSTERS = ("quad", "cluster_uniform", "cluster_histogram")
+SIMILARITIES = ("best", "mean")
 SHORTLIST = "shortlist"
 _OF_THE_BANDIT = ("tau", "arms_per_round", "samples_per_pull")
 SCORINGS = ("auto", "exact", "two_forwards")
@@ -28,6 +37,8 @@ class QuadOptions(RunOptions):
     query_weights: dict[str, float]
     budget_tokens: int
     policy: str
+    similarity: Literal["best", "mean"]
+    score_column: str | None
     num_clusters: int | None
     max_cluster_share: float
     num_rounds: int
@@ -55,17 +66,32 @@ class QuadOptions(RunOptions):
     @property
     def needs_query(self) -> bool:
         """Whether the policy looks at the query set."""
-        return self.policy in ("quad", "influence_top_k", "dsir", "ngram")
+        return self.policy in _OF_QUERY
 
     @property
     def needs_proxy(self) -> bool:
         """Whether the policy passes texts through the proxy model."""
-        return self.policy in ("quad", "influence_top_k", "perplexity", "ngram")
+        return self.policy in _OF_PROXY
 
     @property
     def needs_embeddings(self) -> bool:
+        """Whether the policy looks at embeddings."""
+        return self.needs_clusters or self.policy == "similarity"
+
+    @property
+    def needs_clusters(self) -> bool:
         """Whether the policy looks at clusters."""
-        return self.policy in ("quad", "cluster_uniform")
+        return self.policy in _OF_CLUSTERS
+
+    @property
+    def needs_influence(self) -> bool:
+        """Whether the policy computes influence."""
+        return self.policy in _OF_INFLUENCE
+
+    @property
+    def ranking_column(self) -> str | None:
+        """The column that the policy ranks by, or None."""
+        return self.score_column
 
     def check(self) -> None:
         """Refuses what cannot be; see `RunOptions.check`."""
@@ -84,7 +110,15 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--max_cluster_share must lie in (0, 1], got {self.max_cluster_share}"
             )
-        if self.weighted and self.policy not in ("quad", "influence_top_k"):
+        if self.policy == "score_column" and not self.score_column:
+            raise UsageError(
+                "--policy=score_column needs --score_column: the column of the score, higher is taken first"
+            )
+        if self.score_column and self.policy != "score_column":
+            raise UsageError(
+                f"--score_column is for --policy=score_column, and --policy={self.policy} does not read it; leave one out"
+            )
+        if self.weighted and not self.needs_influence:
             raise UsageError(
                 f"--weighted needs influence, which --policy={self.policy} does not compute"
             )
@@ -168,7 +202,22 @@ def _add_selection(group: Any) -> None:
         required=True,
         help="tokens to select, such as 30B or 1e9",
     )
-    add("--policy", choices=POLICIES, default="quad", help="quad, or a baseline")
+    add(
+        "--policy",
+        choices=POLICIES,
+        default="quad",
+        help="quad, or a baseline; baselines that look at a query set take its groups together, but influence_top_k, which takes one",
+    )
+    add(
+        "--similarity",
+        choices=SIMILARITIES,
+        default="best",
+        help="of --policy=similarity: cosine to the nearest query text, or the mean of the cosines to all",
+    )
+    add(
+        "--score_column",
+        help="of --policy=score_column: column of a number, or field of a struct, as meta.score; higher is taken first",
+    )
     add("--num_clusters", type=parsing.count, help="K; default sqrt(examples / 2), 8 to 10000")
     add("--max_cluster_share", type=float, default=0.05, help="a larger cluster is split again")
     add("--num_rounds", type=int, default=16, help="rounds after the pilot, at most 50")

@@ -82,6 +82,16 @@ class RunOptions:
         """Whether it embeds texts."""
         return True
 
+    @property
+    def needs_influence(self) -> bool:
+        """Whether it takes gradients of the proxy's layers, for influence on the query set."""
+        return True
+
+    @property
+    def ranking_column(self) -> str | None:
+        """The column of numbers that it ranks by, or None."""
+        return None
+
     def check(self) -> None:
         """Refuses what cannot be.
 

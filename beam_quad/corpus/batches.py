@@ -1,11 +1,14 @@
 """Rows as the rest of the system sees them, and what makes a row unusable."""
 
 import dataclasses
+import decimal
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from beam_quad import identity
 from beam_quad.corpus.json_types import OutOfRange
 from beam_quad.records import Reason
 
@@ -23,17 +26,23 @@ class Columns:
       id: The example id; None: `<shard>#<row>`.
       tokens: The number of tokens that counts towards the budget; None: the proxy's.
       text_flag: The flag that names the text, for errors.
+      score: The score that the input brings, any number; None where none is read.
     """
 
     text: str = "text"
     id: str | None = None
     tokens: str | None = None
     text_flag: str = "--text_column"
+    score: Annotated[
+        str | None,
+        identity.NotCounted("the stage that reads it names it, and rejects no row for it"),
+    ] = None
 
     @property
     def names(self) -> list[str]:
         """The columns that are read, text first, each once."""
-        return list(dict.fromkeys(name for name in (self.text, self.id, self.tokens) if name))
+        named = (self.text, self.id, self.tokens, self.score)
+        return list(dict.fromkeys(name for name in named if name))
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
@@ -54,6 +63,18 @@ def values_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     if "." in name:
         return [value_of(row, name) for row in rows]
     return [row.get(name) for row in rows]
+
+
+def numbers_of(values: Sequence[Any]) -> np.ndarray:
+    """Makes numbers of a column's values, float64 [n]; nan where a value is no finite number."""
+    return np.array([_number(value) for value in values], np.float64)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float, decimal.Decimal):
+        return math.nan
+    number = float(value)
+    return number if math.isfinite(number) else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,9 @@ class Format(Protocol):
         self, split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
     ) -> Iterator[RowBatch]:
         """Reads and checks all rows of a split."""
+
+    def values(self, split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+        """Reads a column of all rows of a split, unchecked, in runs of rows; None where a row has none."""
 
     def selected(
         self, split: Split, schema: pa.Schema, row_numbers: np.ndarray

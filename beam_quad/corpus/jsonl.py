@@ -272,6 +272,14 @@ def rows(
         first_row += len(batch)
 
 
+def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads a column; see `beam_quad.corpus.formats.Format`."""
+    lines, only = lines_of(split), Columns(name)
+    while batch := list(itertools.islice(lines, batch_rows)):
+        found = (_row(line, only) for line in batch)
+        yield [value_of(row, name) if isinstance(row, dict) else None for row in found]
+
+
 class _Exact(dict[str, Any]):
     """A row that only `parse_exactly` could read, and the columns in which something was escaped."""
 

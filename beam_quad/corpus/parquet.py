@@ -161,6 +161,15 @@ def rows(
         raise BadFileError(split.path, f"has other rows than planned: {row}")
 
 
+def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
+    with damage.naming(split.path), _opened(split.path) as file:
+        for batch in file.iter_batches(
+            batch_rows, row_groups=list(_groups(split)), columns=[name], use_threads=False
+        ):
+            yield _column(pa.Table.from_batches([batch]), name).to_pylist()
+
+
 def _groups(split: Split) -> range:
     return range(split.first_group, split.first_group + split.num_groups)
 

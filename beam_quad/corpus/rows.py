@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import formats, jsonl
-from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.batches import Columns, RowBatch, numbers_of
 from beam_quad.corpus.json_types import Seen
 from beam_quad.errors import BadFileError
 from beam_quad.records import Split
@@ -37,6 +37,26 @@ def read_rows(
     _check_unchanged(split)
     yield from formats.format_of(split.path).rows(split, columns, batch_rows, seen)
     # What was read may be in part of the one content, in part of another.
+    _check_unchanged(split)
+
+
+def read_numbers(split: Split, name: str, batch_rows: int) -> Iterator[np.ndarray]:
+    """Reads a column of numbers of all rows of a split, and of Parquet no other column.
+
+    Args:
+      split: The split.
+      name: The column or, with dots in it, a field of a struct.
+      batch_rows: Rows that are read at a time, > 0.
+
+    Yields:
+      Runs of rows in order, float64; nan where a row has no finite number there, or cannot be read.
+
+    Raises:
+      BadFileError: As `read_rows`.
+    """
+    _check_unchanged(split)
+    for values in formats.format_of(split.path).values(split, name, batch_rows):
+        yield numbers_of(values)
     _check_unchanged(split)
 
 

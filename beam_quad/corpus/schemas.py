@@ -436,13 +436,14 @@ def check_read_columns(
       types: Types of those that are read, all that occur but null; no entry where the file lacks one.
 
     Raises:
-      UsageError: If a column is missing, no text is of strings, no id a string or a whole number, no count of tokens a
-        number. One line that names the flag.
+      UsageError: If a column is missing, no text is of strings, no id a string or a whole number, no count of tokens and
+        no score a number. One line that names the flag.
     """
     roles = (
         ("text", columns.text_flag, columns.text, _is_bytes, "not string"),
         ("id", "--id_column", columns.id, _is_id, "neither string nor integer"),
         ("tokens", "--tokens_column", columns.tokens, _is_number, "not integer"),
+        ("score", "--score_column", columns.score, _is_score, "not a number"),
     )
     for role, flag, name, is_usable, what in roles:
         if not name:
@@ -456,6 +457,10 @@ def check_read_columns(
             raise UsageError(
                 f"{path}: the {role} column {name!r} is {found[0]}, {what}; pass another {flag}"
             )
+
+
+def _is_score(data_type: pa.DataType) -> bool:
+    return _is_number(data_type) or bool(pa.types.is_decimal(data_type))
 
 
 def _is_id(data_type: pa.DataType) -> bool:

@@ -58,6 +58,7 @@ def plan_input(
     text_column: str = "text",
     id_column: str | None = None,
     tokens_column: str | None = None,
+    score_column: str | None = None,
     columns: Sequence[str] = (),
     split_bytes: int = SPLIT_BYTES,
     num_threads: int = 16,
@@ -75,6 +76,7 @@ def plan_input(
       text_column: Column of the text.
       id_column: Column of the example id, or None.
       tokens_column: Column of the token count, or None.
+      score_column: Column of a score, or None.
       columns: Patterns of the columns to carry, or with `!` before them to leave out; see `schemas.Choice`.
       split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
       num_threads: Files opened at once.
@@ -89,7 +91,7 @@ def plan_input(
         together, two shards of one name.
     """
     text_flag = "--query_text_column" if is_query else "--text_column"
-    read = Columns(text_column, id_column, tokens_column, text_flag)
+    read = Columns(text_column, id_column, tokens_column, text_flag, score_column)
     found = find_files(patterns, flag, is_query)
     infos = found.infos
     root = files.absolute(input_root) if input_root else _common_folder(infos)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,11 @@ def rows(
     text, broken = _text(split)
     only_text = Columns(columns.text)
     yield make_batch(split.shard, 0, {columns.text: [text]}, only_text, broken)
+
+
+def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads the one row, which has nothing but its text; see `beam_quad.corpus.formats.Format`."""
+    yield [None]
 
 
 def selected(

@@ -3,6 +3,7 @@
 from beam_quad.stages.base import ModelStage, Stage, run_in_process
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
+from beam_quad.stages.clusters.query import CountQueryClusters
 from beam_quad.stages.distillation.allocate import PlayRounds
 from beam_quad.stages.distillation.compare_sketches import CompareSketches
 from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
@@ -20,6 +21,9 @@ from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalue
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import ScoreExamples
+from beam_quad.stages.influence.score_column import ReadScoreColumn
+from beam_quad.stages.influence.similarity import ScoreSimilarity
+from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.quad.blocks import CountBlocks
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.regressions import FitWithinClusters
@@ -29,6 +33,7 @@ from beam_quad.stages.quad.within_clusters import PredictWithinClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.write.budget import CutBudget
@@ -44,11 +49,13 @@ __all__ = [
     "Corpus",
     "CountBlocks",
     "CountNgrams",
+    "CountQueryClusters",
     "CutBlocks",
     "CutBudget",
     "DrawLandmarks",
     "Eigendecompose",
     "EmbedExamples",
+    "EmbedQuery",
     "FindBestLeft",
     "FindDuplicateIds",
     "FitCenters",
@@ -64,16 +71,19 @@ __all__ = [
     "PredictWithinClusters",
     "Propagate",
     "Query",
+    "ReadScoreColumn",
     "RunRound",
     "SampleTexts",
     "ScoreExamples",
     "ScoreLandmarks",
+    "ScoreSimilarity",
     "SketchLandmarks",
     "SolveSecondOrder",
     "Stage",
     "SumCovariances",
     "SumEigenvalues",
     "SumTaken",
+    "TuneProxy",
     "WriteSelection",
     "run_in_process",
 ]

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from beam_quad import distill, select
-from beam_quad.gradients import ProxySpec
+from beam_quad import distill, rivals, select
+from beam_quad.gradients import ProxySpec, load_tokenizer, tokenize
 from beam_quad.influence_distillation import DistilledSelection
 from tests.pipelines.world import World, read_texts
 
@@ -55,6 +56,35 @@ def hold_to_quad(
             assert why["predicted_influence"] == pytest.approx(expected.estimate[at], **_CLOSE)
         if "weight" in row:
             assert row["weight"] == pytest.approx(weights[at], rel=1e-2)
+
+
+def hold_to_rival(
+    world: World,
+    rows: Iterable[Mapping[str, Any]],
+    rival: str,
+    queries: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> None:
+    """Checks that a run selected what a rival selects in memory, and knows no influence.
+
+    Args:
+      world: The world that was selected from, by hashed words.
+      rows: The selected rows.
+      rival: One of `rivals.RIVALS`.
+      queries: As in `hold_to_quad`.
+      changes: Arguments of `rivals.score` that differ from the defaults.
+    """
+    texts, ids = read_texts(world.corpus)
+    proxy = ProxySpec(world.proxy, num_threads=1)
+    query_texts = _read_queries(queries or {"query": world.query})
+    arguments = {"ids": ids, "embedder": "hashing"} | changes
+    scores = rivals.score(rival, texts, query_texts, proxy, **arguments)
+    tokens = np.array([len(own) for own in tokenize(load_tokenizer(world.proxy), texts)])
+    chosen = rivals.select_by(
+        scores, tokens, _SHARED["budget_tokens"], ids=ids, seed=arguments.get("seed", 0)
+    )
+    assert sorted(_ids(rows)) == sorted(ids[i] for i in chosen)
+    assert {row["beam_quad"]["influence"] for row in rows} == {None}
 
 
 def distill_corpus(world: World, queries: Mapping[str, str], **changes: Any) -> DistilledSelection:

@@ -24,6 +24,8 @@ QUAD = [
     {"acceptance": "shortlist", "max_share_per_cluster": 0.2},
     {"policy": "random"}, {"policy": "perplexity"}, {"policy": "cluster_uniform"},
     {"policy": "influence_top_k", "weighted": True}, {"policy": "dsir"},
+    {"policy": "similarity"}, {"policy": "cluster_histogram"}, {"policy": "loss_drop"},
+    {"policy": "score_column", "score_column": "n"},
 ]  # fmt: skip
 DISTILLATION = [
     {"order": 2, "weighted": True},

@@ -5,17 +5,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from beam_quad import identity
 from beam_quad.artifacts import aligned, traffic
-from beam_quad.artifacts.cache import once_per_process
-from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer, sampling_priority
-from beam_quad.scoring.groups import combine_scores
 from beam_quad.scoring.influence import InfluenceScorer
+from beam_quad.scoring.loss_drop import LossDropScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.sample import ScoreSample
 from beam_quad.scoring.two_forwards import TwoForwardsScorer
@@ -24,10 +21,11 @@ from beam_quad.selection import nearest_ranks, random_ranks
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
+from beam_quad.stages.influence.scored_rows import ScoredRows
 from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
+from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.prefetch import prefetched
-from beam_quad.stages.read.splits import RowAlignedStage
 
 # The two ways to score, as `CalibrateScoring` names them.
 EXACT = "exact"
@@ -139,6 +137,27 @@ class DSIRScoring:
         return DSIRScorer(*self.counts.load())
 
 
+@dataclasses.dataclass(frozen=True)
+class LossDropScoring:
+    """Loss under the proxy less loss under the proxy tuned on the query set (Brandfonbrener et al. 2024).
+
+    Both models are on the device while texts are scored.
+
+    Args:
+      tuned: The tuned proxy.
+    """
+
+    tuned: TuneProxy
+
+    @property
+    def device(self) -> str:
+        return self.tuned.device
+
+    def load(self) -> Scorer:
+        proxy = self.tuned.proxy.load()
+        return LossDropScorer(proxy, self.tuned.apply(proxy))
+
+
 class ScoringStage(ModelStage):
     """A stage whose model is a scorer."""
 
@@ -186,8 +205,8 @@ _LISTED_BATCH_ROWS = 16 * BATCH_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreExamples(RowAlignedStage, ScoringStage):
-    """Scores examples of the corpus, all or those of a list.
+class ScoreExamples(ScoredRows, ScoringStage):
+    """Scores the texts of examples of the corpus, of all or of those of a list.
 
     Takes splits, writes one row-aligned file of scores each (nan for a row that is not scored), and gives a `ScoreSample`.
 
@@ -201,7 +220,6 @@ class ScoreExamples(RowAlignedStage, ScoringStage):
 
     kind = "corpus_scores"
     version = 3
-    artifact_name = "scores.json"
 
     scoring: Scoring
     weights: tuple[float, ...] = (1.0,)
@@ -212,47 +230,21 @@ class ScoreExamples(RowAlignedStage, ScoringStage):
     def name(self) -> str:
         return self.label
 
-    def statistic(self, piece: Split) -> ScoreSample:
-        rows = self.corpus.rows(piece)
-        return self._sample(rows, self._wanted(piece, rows), self._read(piece))
-
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
         rows = self.corpus.rows(piece)
-        wanted = self._wanted(piece, rows)
+        wanted = self.wanted(piece, rows)
         scores = np.full((len(rows.keys), len(self.weights)), np.nan)
         if wanted.any():
             traffic.count("bytes_read", piece.size_bytes)
             for at, prepared in prefetched(self._batches(piece, wanted, model)):
                 scores[at] = model.score(prepared)[:, : len(self.weights)]
-        column = aligned.vector_column(scores, _SCORE_DTYPE)
-        self.write_rows(piece, pa.schema([pa.field("scores", column.type)]), {"scores": column})
-        return self._sample(rows, wanted, scores)
+        return self.write(piece, rows, scores)
 
-    def finish(self, total: ScoreSample | None) -> None:
-        sample = total or ScoreSample(np.zeros((0, len(self.weights))), 0, 0)
-        weights = sample.weights(self.weights)
-        facts = {
-            "scored": sample.scored,
-            "unscorable": sample.unscorable,
-            "median": sample.median(weights),
-            "weights": weights.tolist(),
-        }
-        write_json(self.artifact, facts)
+    @property
+    def group_weights(self) -> tuple[float, ...]:
+        return self.weights
 
-    def read(self, split: Split) -> np.ndarray:
-        """Reads the row-aligned scores of a split, several as one: float64 [n], nan where there is none."""
-        return combine_scores(self._read(split), np.array(self.facts()["weights"]))
-
-    @once_per_process
-    def facts(self) -> dict[str, Any]:
-        """Reads the `median` of the scores, their `weights`, and how many examples were `scored`, once per process."""
-        return read_json(self.artifact)
-
-    def _read(self, split: Split) -> np.ndarray:
-        table = aligned.read_table(self.rows_path(split))
-        return aligned.unpack_vectors(table.column("scores"), _SCORE_DTYPE)
-
-    def _wanted(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+    def wanted(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         return rows.usable if self.among is None else self.among.is_listed(split, rows)
 
     def _batches(
@@ -268,14 +260,6 @@ class ScoreExamples(RowAlignedStage, ScoringStage):
             if len(at):
                 yield at, model.prepare([batch.texts[i - first] or "" for i in at])
             first += len(batch.texts)
-
-    def _sample(self, rows: aligned.Rows, wanted: np.ndarray, scores: np.ndarray) -> ScoreSample:
-        corpus = self.corpus
-        number = max(1, corpus.num_usable())
-        return ScoreSample.of(scores, wanted, rows.keys, corpus.seed, number)
-
-
-_SCORE_DTYPE = np.dtype(np.float64)
 
 
 class Preference(Protocol):
@@ -313,7 +297,7 @@ class HighestScore:
       scores: The scores.
     """
 
-    scores: ScoreExamples
+    scores: ScoredRows
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         return self.scores.read(split)
@@ -322,8 +306,9 @@ class HighestScore:
         return None
 
 
+@dataclasses.dataclass(frozen=True)
 class HighestInfluence(HighestScore):
-    """The highest influence first, without clusters, which is what Quad argues against."""
+    """The highest influence first, without clusters: what Quad argues against."""
 
     def influence(self, split: Split) -> np.ndarray | None:
         return self.scores.read(split)

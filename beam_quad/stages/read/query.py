@@ -3,10 +3,10 @@
 import collections
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from beam_quad import identity
-from beam_quad.additive import Tally
+from beam_quad.additive import Tally, add_fields
 from beam_quad.artifacts.cache import cached
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import read_plan
@@ -62,6 +62,39 @@ class QueryTexts(NamedTuple):
 
     texts: list[str]
     unused: Tally
+
+
+@dataclasses.dataclass(frozen=True)
+class UsedTexts:
+    """How many texts of a query group are used. An additive statistic.
+
+    Attributes:
+      documents: Texts that are used.
+      unused: How many cannot be, by reason.
+    """
+
+    documents: int
+    unused: Tally
+
+    def __add__(self, other: "UsedTexts") -> "UsedTexts":
+        return add_fields(self, other)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `CountsQuery.groups` gives of a group."""
+        unused = sorted((reason, n) for reason, n in self.unused.counts.items() if n)
+        return {"documents": self.documents, "unused": dict(unused)}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "UsedTexts":
+        """Reads what `as_json` made."""
+        return cls(found["documents"], Tally(found["unused"]))
+
+
+class CountsQuery(Protocol):
+    """What has read the query set, and says how much of it is used."""
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
 
 
 def read_query(split: Split, text_column: str) -> Iterator[QueryTexts]:

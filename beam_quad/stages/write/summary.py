@@ -24,13 +24,12 @@ from beam_quad.stages.base import timing_path
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.distillation.distilled import FinishedDistillation
 from beam_quad.stages.influence.calibrate import CalibrateScoring
-from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
-from beam_quad.stages.influence.score import ScoreExamples
+from beam_quad.stages.influence.scored_rows import ScoredRows
 from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.shortlist import ShortlistSelection
 from beam_quad.stages.read.corpus import Corpus
-from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
@@ -79,10 +78,10 @@ class Summary:
     stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
     vectors: FitQueryVectors | None = None
-    texts: FitQueryVectors | CountNgrams | None = None
+    texts: CountsQuery | None = None
     clusters: AssignClusters | None = None
     bandit: FinishedBandit | None = None
-    scores: ScoreExamples | None = None
+    scores: ScoredRows | None = None
     calibration: CalibrateScoring | None = None
     distillation: FinishedDistillation | None = None
     shortlist: ShortlistSelection | None = None

@@ -1,0 +1,81 @@
+"""The query set's histogram of clusters, and the ranking that samples clusters by it."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from beam_quad import archives
+from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.clustering import assign, cluster_log_weights
+from beam_quad.records import Split
+from beam_quad.scoring import sampling_priority
+from beam_quad.stages.base import Stage
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.read.embed_query import EmbedQuery
+
+
+@dataclasses.dataclass(frozen=True)
+class CountQueryClusters(Stage):
+    """Assigns the texts of the query set to the corpus's clusters, and counts them, in one piece.
+
+    Args:
+      query: The embeddings of the query set.
+      clusters: The clusters of the corpus.
+    """
+
+    kind = "query_clusters"
+    artifact_name = "counts.npz"
+
+    query: EmbedQuery
+    clusters: AssignClusters
+
+    @property
+    def root(self) -> str:
+        return self.clusters.root
+
+    def pieces(self) -> list[int]:
+        return [0]
+
+    def do(self, piece: int, model: Any) -> Tally:
+        centers = self.clusters.centers.load()
+        found, _ = assign(*self.query.points(), centers, self.clusters.corpus.seed)
+        counts = np.bincount(found, minlength=centers.num_clusters)
+        return Tally({str(cluster): int(counts[cluster]) for cluster in np.flatnonzero(counts)})
+
+    def finish(self, total: Tally) -> None:
+        counts = [total[str(c)] for c in range(self.clusters.centers.load().num_clusters)]
+        files.write_once(self.artifact, archives.dump(counts=np.array(counts, np.int64)))
+
+    @once_per_process
+    def log_weights(self) -> np.ndarray:
+        """Weighs every cluster by its share of the query set over that of the corpus, once per process.
+
+        Returns:
+          Float64 [num_clusters], as `cluster_log_weights`.
+        """
+        counts = archives.parse(files.read_bytes(self.artifact))["counts"]
+        return cluster_log_weights(counts, self.clusters.sums().examples)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterHistogram:
+    """A sample without replacement that has the query set's histogram of clusters, for as long as a cluster lasts.
+
+    Args:
+      counts: The histogram.
+    """
+
+    counts: CountQueryClusters
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        clusters = self.counts.clusters
+        of_rows, _ = clusters.read(split)
+        # A rejected row, of cluster -1, is ranked but never taken.
+        log_weights = self.counts.log_weights()[of_rows]
+        return sampling_priority(log_weights, rows.keys, clusters.corpus.seed)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return None

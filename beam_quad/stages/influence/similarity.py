@@ -1,0 +1,42 @@
+"""How alike every example is to the query set, from the embeddings that are stored."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from beam_quad.clustering import best_similarity, mean_similarity
+from beam_quad.records import Split
+from beam_quad.scoring.sample import ScoreSample
+from beam_quad.stages.influence.scored_rows import ScoredRows
+from beam_quad.stages.read.embed_query import EmbedQuery
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreSimilarity(ScoredRows):
+    """Compares the embedding of every example with those of the query set; no text is read.
+
+    Args:
+      corpus: The corpus, embedded.
+      query: The embeddings of the query set, by the same embedder.
+      similarity: "best", the cosine to the nearest text of the query set, or "mean", of the cosines to all.
+    """
+
+    kind = "similarity"
+
+    query: EmbedQuery
+    similarity: Literal["best", "mean"]
+
+    def do(self, piece: Split, model: Any) -> ScoreSample:
+        rows = self.corpus.rows(piece)
+        scores = np.full(len(rows.keys), np.nan)
+        if rows.usable.any():
+            for first, vectors in self.corpus.embeddings(piece):
+                scores[first : first + len(vectors)] = self._compare(vectors)
+        scores[~rows.usable] = np.nan
+        return self.write(piece, rows, scores)
+
+    def _compare(self, vectors: np.ndarray) -> np.ndarray:
+        if self.similarity == "mean":
+            return mean_similarity(vectors, self.query.point_sum())
+        return best_similarity(vectors.astype(np.float32), self.query.points()[0])

@@ -1,0 +1,88 @@
+"""The proxy model tuned on the query set."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import safetensors.torch
+
+from beam_quad.additive import ByName, Tally
+from beam_quad.artifacts import files
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tuning import Tuning
+from beam_quad.records import Reason
+from beam_quad.scoring.loss_drop import RATES, tune_on_query
+from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
+from beam_quad.stages.read.query import Query, UsedTexts
+
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneProxy(ProxyStage):
+    """Tunes a copy of the proxy on the texts of all query groups, in one piece on one device.
+
+    Writes the copy's parameters, in the proxy's dtype, and how many texts of each group are used. While it is tuned the
+    device holds the proxy, the copy in float32, its gradients and two moments of AdamW: 16 bytes a parameter above the proxy,
+    and the activations of a micro-batch. A worker that scores with it holds two models (`apply`).
+
+    Args:
+      base: The proxy model.
+      query: The query set; its groups are taken together.
+      tuning: The recipe, but for its rate.
+      rates: Learning rates that are tried, as `tune_on_query` takes them.
+    """
+
+    kind = "tuned"
+    artifact_name = "query.json"
+
+    base: ProxyModel
+    query: tuple[Query, ...]
+    tuning: Tuning
+    rates: tuple[float, ...] = RATES
+
+    @property
+    def root(self) -> str:
+        return self.query[0].root
+
+    @property
+    def proxy(self) -> ProxyModel:
+        return self.base
+
+    def pieces(self) -> list[int]:
+        return [0]
+
+    def do(self, piece: int, model: Proxy) -> ByName[UsedTexts]:
+        texts: list[str] = []
+        counts: dict[str, UsedTexts] = {}
+        for group in self.query:
+            found = group.read()
+            documents = int((model.read(found.texts).loss_tokens > 0).sum())
+            # What a loss cannot be had of, as of a row of the corpus.
+            short = Tally({Reason.TOO_SHORT.value: len(found.texts) - documents})
+            counts[group.name] = UsedTexts(documents, found.unused + short)
+            texts += found.texts
+        tuned = tune_on_query(model, texts, self.tuning, self.rates)
+        parameters = {name: own.cpu() for name, own in tuned.model.named_parameters()}
+        files.write_once(self.path(_WEIGHTS), safetensors.torch.save(parameters))
+        return ByName(counts)
+
+    def finish(self, total: ByName[UsedTexts]) -> None:
+        write_json(self.artifact, {name: own.as_json() for name, own in total.named.items()})
+
+    def apply(self, proxy: Proxy) -> Proxy:
+        """Copies the loaded proxy, on its device, and gives the copy the tuned parameters.
+
+        The caller keeps it: a scorer, of which a process has one.
+        """
+        model = copy.deepcopy(proxy.model)
+        weights = safetensors.torch.load(files.read_bytes(self.path(_WEIGHTS)))
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(weights[name])
+        return dataclasses.replace(proxy, model=model)
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """As `CountsQuery.groups`."""
+        found = read_json(self.artifact)
+        return {group.name: found[group.name] for group in self.query}

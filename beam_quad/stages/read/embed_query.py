@@ -1,0 +1,127 @@
+"""The embeddings of the query set."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import archives, seeding
+from beam_quad.additive import ByName, Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached_proxy, once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.clustering import PointSum
+from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
+from beam_quad.errors import UsageError
+from beam_quad.records import Reason
+from beam_quad.stages.base import ModelStage
+from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.query import Query, UsedTexts
+from beam_quad.stages.read.texts import NUM_GROUPS
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedQuery(ModelStage):
+    """Embeds the texts of all query groups, as the corpus is embedded.
+
+    Takes (group number, part of its files); writes one file of vectors each, then all together (`points.npz`), their sum
+    (`sum.npz`), and in `query.json` the texts of each group that are used and not. A text without a vector is not used.
+
+    Args:
+      embedder: What embeds.
+      embedder_fingerprint: Its content.
+      query: The query set.
+    """
+
+    kind = "query_embeddings"
+    artifact_name = "query.json"
+
+    embedder: AnyEmbedderSpec
+    embedder_fingerprint: str
+    query: tuple[Query, ...]
+
+    @property
+    def root(self) -> str:
+        return self.query[0].root
+
+    @property
+    def model_key(self) -> str:
+        return repr((self.embedder, self.embedder_fingerprint))
+
+    @property
+    def device(self) -> str:
+        return self.embedder.device
+
+    def load(self) -> Embedder:
+        return load_embedder(self.embedder, cached_proxy)
+
+    def pieces(self) -> list[tuple[int, int]]:
+        return [
+            (group, part)
+            for group, query in enumerate(self.query)
+            for part in range(min(NUM_GROUPS, len(query.plan().splits)))
+        ]
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.path("parts"),)
+
+    def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
+        group, part = piece
+        return (self.path("parts", f"{group:03d}-{part:02d}.parquet"),)
+
+    def statistic(self, piece: tuple[int, int]) -> ByName[UsedTexts]:
+        counts = aligned.read_metadata(self.paths(piece)[0])
+        return ByName({self.query[piece[0]].name: UsedTexts.from_json(counts)})
+
+    def do(self, piece: tuple[int, int], model: Embedder) -> ByName[UsedTexts]:
+        group, part = piece
+        found = self.query[group].read(part, NUM_GROUPS)
+        vectors = np.zeros((len(found.texts), model.dim), aligned.EMBEDDING_DTYPE)
+        for start in range(0, len(found.texts), BATCH_ROWS):
+            run = slice(start, start + BATCH_ROWS)
+            vectors[run] = model.embed(found.texts[run])
+        has_vector = vectors.any(axis=1)
+        # A text's draws follow its words, wherever in the query set it stands.
+        keys = seeding.keys(found.texts)[has_vector]
+        without = Tally({Reason.NO_EMBEDDING.value: int((~has_vector).sum())})
+        counts = UsedTexts(len(keys), found.unused + without)
+        schema = aligned.embeddings_schema(model.dim).append(pa.field("key", pa.uint64()))
+        with aligned.table_writer(self.paths(piece)[0], schema) as writer:
+            column = aligned.embedding_column(vectors[has_vector])
+            writer.write({"embedding": column, "key": keys})
+            writer.close(counts.as_json())
+        return ByName({self.query[group].name: counts})
+
+    def finish(self, total: ByName[UsedTexts]) -> None:
+        if not any(counts.documents for counts in total.named.values()):
+            raise UsageError(
+                "no text of the query set has an embedding; check --query, or take another --embedder"
+            )
+        tables = [aligned.read_table(self.paths(piece)[0]) for piece in self.pieces()]
+        points = np.concatenate(
+            [
+                aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
+                for table in tables
+            ]
+        )
+        keys = np.concatenate([table.column("key").to_numpy() for table in tables])
+        files.write_once(self.path("points.npz"), archives.dump(points=points, keys=keys))
+        files.write_once(self.path("sum.npz"), PointSum.of(points).to_bytes())
+        write_json(self.artifact, {name: own.as_json() for name, own in total.named.items()})
+
+    @once_per_process
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Loads the vectors, unit rows, float32 [num_texts, dim], and the keys of the texts, uint64, once per process."""
+        found = archives.parse(files.read_bytes(self.path("points.npz")))
+        return found["points"].astype(np.float32), found["keys"]
+
+    @once_per_process
+    def point_sum(self) -> PointSum:
+        """Loads the sum of the vectors, once per process."""
+        return PointSum.from_bytes(files.read_bytes(self.path("sum.npz")))
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """As `CountsQuery.groups`."""
+        found = read_json(self.artifact)
+        return {group.name: found[group.name] for group in self.query}

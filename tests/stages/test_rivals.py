@@ -1,0 +1,150 @@
+"""The rivals of influence as policies of the pipeline, held to what they select in memory."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pipelines.world import manifest_of, selected, selected_ids, selected_rows, text_of
+from tests.stages.pages import hold_to_rival
+
+# In memory clusters are as many, and as large, as by default.
+DEFAULTS = {"num_clusters": None, "max_cluster_share": None}
+POLICIES = {
+    "similarity_best": {"policy": "similarity"},
+    "similarity_mean": {"policy": "similarity", "similarity": "mean"},
+    "cluster_histogram": {"policy": "cluster_histogram"},
+    "loss_drop": {"policy": "loss_drop"},
+}
+
+
+@pytest.mark.parametrize("rival", POLICIES)
+def test_a_policy_selects_what_the_rival_selects_in_memory(world, tmp_path, rival):
+    manifest = world.run(tmp_path / "out", **DEFAULTS, **POLICIES[rival])
+    rows = selected_rows(tmp_path / "out")
+    hold_to_rival(world, rows, rival)
+    assert 3000 <= manifest["tokens"]["selected"] < 3040
+    assert manifest["query"] == {"query": {"used": 25, "unused": {}}}
+    # Of five kinds; a random proxy learns little of one in a few steps.
+    least = 0.4 if rival == "loss_drop" else 0.6
+    assert np.mean([row["kind"] == "biology" for row in rows]) > least
+    has_clusters = {row["beam_quad"]["cluster"] for row in rows} != {None}
+    assert has_clusters is (rival == "cluster_histogram")
+
+
+@pytest.mark.parametrize("rival", POLICIES)
+def test_a_policy_takes_the_groups_of_a_query_set_together_and_draws_by_the_seed(
+    world, tmp_path, rival
+):
+    queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
+    groups = [f"{kind}={folder}" for kind, folder in queries.items()]
+    flags = DEFAULTS | POLICIES[rival] | {"query": None, "query_group": groups, "seed": 3}
+    manifest = world.run(tmp_path / "out", **flags)
+    hold_to_rival(world, selected_rows(tmp_path / "out"), rival, queries, seed=3)
+    assert manifest["query"].keys() == queries.keys()
+
+
+def test_embeddings_serve_every_policy_that_looks_at_them(world, tmp_path):
+    artifacts = tmp_path / "artifacts"
+    world.run(tmp_path / "a", **DEFAULTS, policy="cluster_histogram", artifacts=artifacts)
+    before = set(artifacts.rglob("*.*"))
+    world.run(tmp_path / "b", **DEFAULTS, policy="similarity", artifacts=artifacts)
+    made = {path.relative_to(artifacts).parts[0] for path in set(artifacts.rglob("*.*")) - before}
+    assert made == {"similarity", "cut"}
+
+
+def test_what_has_no_vector_counts_as_unused(world, tmp_path):
+    (tmp_path / "q.jsonl").write_text(
+        '{"text": "biology1 biology2"}\n{"text": "..."}\n{"text": ""}'
+    )
+    manifest = world.run(tmp_path / "out", policy="similarity", query=tmp_path / "q.jsonl")
+    unused = {"empty_text": 1, "no_embedding": 1}
+    assert manifest["query"] == {"query": {"used": 1, "unused": unused}}
+
+
+def test_similarity_needs_no_proxy_where_tokens_are_counted(world, tmp_path):
+    flags = {"policy": "similarity", "proxy_model": None, "tokens_column": "n"}
+    manifest = world.run(tmp_path / "out", **flags)
+    assert manifest["fingerprints"]["proxy"] == ""
+    assert manifest["tokens"]["selected"] >= 3000
+
+
+@pytest.fixture
+def scored(tmp_path) -> pathlib.Path:
+    """A corpus with scores of every kind in a field of a struct, in Parquet and as lines."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(6)
+    texts = [text_of(rng, "law") for _ in range(400)]
+    scores: list[float | None] = [float(value) for value in rng.permutation(400)]
+    scores[3:6] = [None, float("nan"), float("inf")]
+    table = pa.table({"text": texts[:200], "meta": [{"score": own} for own in scores[:200]]})
+    pq.write_table(table, folder / "a.parquet", row_group_size=70)
+    rows = [
+        {"text": text, "meta": {"score": own}}
+        for text, own in zip(texts[200:], scores[200:], strict=True)
+    ]
+    odd = ["high", True, None, [1.0]]
+    for row, value in zip(rows, odd, strict=False):
+        row["meta"] = {"score": value}
+    rows[4] = {"text": texts[204]}
+    lines = [json.dumps(row) for row in rows]
+    lines[5] = json.dumps({"text": texts[205], "meta": {"score": 0}})[:-2] + ".5e400}}"
+    (folder / "b.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_a_score_of_the_input_is_taken_from_the_highest_down(world, scored, tmp_path):
+    flags = {"policy": "score_column", "score_column": "meta.score", "query": None}
+    manifest = world.run(tmp_path / "out", input=scored, **flags, columns="text")
+    rows = selected_rows(tmp_path / "out")
+    brought = [row["meta"]["score"] for row in rows]
+    assert 100 < len(rows) < 200
+    # All there are above the lowest that is taken.
+    left = {float(i) for i in range(400)} - set(brought)
+    assert manifest["rejected"] == {"not_finite": 9}
+    assert sum(own > min(brought) for own in left) <= 9
+    assert manifest["counts"]["scored"] == 391
+    rejected = pq.read_table(tmp_path / "out" / "rejected").to_pylist()
+    places = {(row["shard"], row["row"]) for row in rejected}
+    assert places == {
+        *(("a.parquet", i) for i in range(3, 6)),
+        *(("b.jsonl", i) for i in range(6)),
+    }
+
+
+def test_scores_are_read_again_when_they_change_and_only_then(world, scored, tmp_path):
+    artifacts = tmp_path / "artifacts"
+    flags = {"input": scored, "artifacts": artifacts, "score_column": "meta.score", "query": None}
+    first = world.run(tmp_path / "first", policy="score_column", **flags)
+    made = set(artifacts.glob("score_column/*/rows/*"))
+    os.utime(scored / "a.parquet", (1, 1))
+    assert world.run(tmp_path / "again", policy="score_column", **flags) == first
+    assert set(artifacts.glob("score_column/*/rows/*")) == made
+    table = pq.read_table(scored / "a.parquet")
+    size = (scored / "a.parquet").stat().st_size
+    upside_down = [{"score": own["score"]} for own in table.column("meta").to_pylist()[::-1]]
+    changed = table.set_column(1, "meta", [upside_down])
+    pq.write_table(changed, scored / "a.parquet", row_group_size=70)
+    # A policy that does not read scores finds the texts as they were.
+    os.utime(scored / "a.parquet", (2, 2))
+    flags.pop("score_column")
+    world.run(tmp_path / "random", policy="random", **flags)
+    flags["score_column"] = "meta.score"
+    world.run(tmp_path / "changed", policy="score_column", **flags)
+    fresh = world.run(tmp_path / "fresh", policy="score_column", **flags | {"artifacts": None})
+    assert manifest_of(tmp_path / "changed")["counts"] == fresh["counts"]
+    assert selected_ids(tmp_path / "changed") == selected_ids(tmp_path / "fresh")
+    assert selected_ids(tmp_path / "changed") != selected_ids(tmp_path / "first")
+    assert size == (scored / "a.parquet").stat().st_size
+
+
+def test_a_column_of_whole_numbers_ranks_rows(world, tmp_path):
+    world.run(tmp_path / "out", policy="score_column", score_column="n", query=None)
+    rows = selected_rows(tmp_path / "out")
+    assert min(row["n"] for row in rows) > 700
+    assert {own["influence"] for own in selected(tmp_path / "out")} == {None}
