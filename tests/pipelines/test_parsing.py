@@ -71,3 +71,32 @@ def test_the_readme_names_every_rule_of_acceptance():
         if line.startswith("| `--acceptance`")
     ]
     assert all(f"`{name}`:" in row for name in ACCEPTANCES)
+
+
+REQUIRED = ["--input=i", "--output=o", "--budget_tokens=1", "--tokens_column=n"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--policy=score_column"], "needs --score_column"),
+        (["--policy=random", "--score_column=s"], "--policy=random does not read it"),
+        (["--policy=similarity"], "needs --query"),
+        (["--policy=cluster_histogram"], "needs --query"),
+        (["--policy=loss_drop"], "needs --query"),
+        (["--policy=loss_drop", "--query=q"], "needs --proxy_model"),
+        (["--policy=similarity", "--query=q", "--weighted"], "--weighted needs influence"),
+        (["--policy=similarity", "--similarity=worst"], "--similarity: invalid choice: 'worst'"),
+    ],
+)
+def test_what_a_policy_lacks_or_does_not_know_is_refused(flags, words):
+    with pytest.raises(UsageError, match=words):
+        options.parse([*REQUIRED, *flags])
+
+
+def test_policies_by_embeddings_need_no_proxy_where_tokens_are_counted():
+    for policy in ("similarity", "cluster_histogram"):
+        parsed, _ = options.parse([*REQUIRED, f"--policy={policy}", "--query=q"])
+        assert parsed.needs_embeddings
+        assert not parsed.needs_proxy
+    assert parsed.similarity == "best"

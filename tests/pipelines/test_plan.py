@@ -88,6 +88,40 @@ def test_pipelines_read_a_corpus_once_and_fit_on_the_same_texts(world, tmp_path,
     assert shared[0].corpus.reserve_rate == {10**4: 1, 10**7: 1 / 2, 10**9: 1 / 64}[num_rows]
 
 
+@pytest.mark.parametrize(
+    ("flags", "stages"),
+    [
+        ({"policy": "similarity"}, "EmbedExamples, EmbedQuery, ScoreSimilarity, CutRanking"),
+        ({"policy": "cluster_histogram"}, "AssignClusters, EmbedQuery, CountQueryClusters, CutRanking"),
+        ({"policy": "loss_drop"}, "EmbedExamples, TuneProxy, ScoreExamples, CutRanking"),
+        (
+            {"policy": "score_column", "score_column": "n", "query": None},
+            "EmbedExamples, ReadScoreColumn, CutRanking",
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_of_a_rival_lists_its_stages(world, tmp_path, capsys, flags, stages):
+    assert quad.main(world.arguments(tmp_path / "out", plan=True, **flags)) == 0
+    (line,) = _lines(capsys, "stages")
+    assert stages in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [("kind", "the score column 'kind' is string, not a number"), ("m", "no column 'm'")],
+)
+def test_a_score_that_cannot_be_one_is_refused_when_it_is_planned(
+    world, tmp_path, capsys, column, words
+):
+    flags = {"policy": "score_column", "score_column": column, "query": None}
+    assert quad.main(world.arguments(tmp_path / "out", plan=True, **flags)) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert words in told
+    assert "--score_column" in told
+
+
 def _plan(world, output, capsys, **flags):
     """Prints a plan, and returns its lines by their first words."""
     capsys.readouterr()

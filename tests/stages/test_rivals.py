@@ -9,6 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.errors import UsageError
+from beam_quad.stages.read.embed_query import EmbedQuery
+from pipelines import chain, options
+from pipelines.inputs import look
 from tests.pipelines.world import manifest_of, selected, selected_ids, selected_rows, text_of
 from tests.stages.pages import hold_to_rival
 
@@ -54,16 +58,45 @@ def test_embeddings_serve_every_policy_that_looks_at_them(world, tmp_path):
     before = set(artifacts.rglob("*.*"))
     world.run(tmp_path / "b", **DEFAULTS, policy="similarity", artifacts=artifacts)
     made = {path.relative_to(artifacts).parts[0] for path in set(artifacts.rglob("*.*")) - before}
-    assert made == {"similarity", "cut"}
+    assert made == {"similarity", "cuts"}
 
 
-def test_what_has_no_vector_counts_as_unused(world, tmp_path):
-    (tmp_path / "q.jsonl").write_text(
-        '{"text": "biology1 biology2"}\n{"text": "..."}\n{"text": ""}'
-    )
-    manifest = world.run(tmp_path / "out", policy="similarity", query=tmp_path / "q.jsonl")
+class Embedder:
+    """Gives a text a vector if it is about biology."""
+
+    dim = 2
+
+    def embed(self, texts):
+        return np.array([[text.startswith("biology"), 0] for text in texts], np.float32)
+
+
+def _embedded(world, output, *texts):
+    """Builds the stage that embeds a query set, runs its pieces and returns it, with their sum."""
+    query = output.parent / "q.jsonl"
+    query.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    parsed, _ = options.parse(world.arguments(output, policy="similarity", query=query))
+    built = chain.build(parsed, look(parsed))
+    built.write_plans()
+    (stage,) = (stage for stage in built.stages if isinstance(stage, EmbedQuery))
+    (piece,) = stage.pieces()
+    total = stage.do(piece, Embedder())
+    assert stage.statistic(piece) == total
+    return stage, total
+
+
+def test_a_query_text_without_a_vector_counts_as_unused(world, tmp_path):
+    stage, total = _embedded(world, tmp_path / "out", "biology1", "law1", "", "biology2")
+    stage.finish(total)
     unused = {"empty_text": 1, "no_embedding": 1}
-    assert manifest["query"] == {"query": {"used": 1, "unused": unused}}
+    assert stage.groups() == {"query": {"documents": 2, "unused": unused}}
+    assert stage.points()[0].tolist() == [[1, 0], [1, 0]]
+    assert stage.point_sum().count == 2
+
+
+def test_a_query_set_without_a_vector_is_refused(world, tmp_path):
+    stage, total = _embedded(world, tmp_path / "out", "law1", "law2")
+    with pytest.raises(UsageError, match="no text of the query set has an embedding"):
+        stage.finish(total)
 
 
 def test_similarity_needs_no_proxy_where_tokens_are_counted(world, tmp_path):
@@ -71,6 +104,12 @@ def test_similarity_needs_no_proxy_where_tokens_are_counted(world, tmp_path):
     manifest = world.run(tmp_path / "out", **flags)
     assert manifest["fingerprints"]["proxy"] == ""
     assert manifest["tokens"]["selected"] >= 3000
+
+
+def _write(table: pa.Table, path: pathlib.Path) -> None:
+    """Writes a file whose size and footer tell nothing of its values."""
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, row_group_size=70, **plain)
 
 
 @pytest.fixture
@@ -83,7 +122,7 @@ def scored(tmp_path) -> pathlib.Path:
     scores: list[float | None] = [float(value) for value in rng.permutation(400)]
     scores[3:6] = [None, float("nan"), float("inf")]
     table = pa.table({"text": texts[:200], "meta": [{"score": own} for own in scores[:200]]})
-    pq.write_table(table, folder / "a.parquet", row_group_size=70)
+    _write(table, folder / "a.parquet")
     rows = [
         {"text": text, "meta": {"score": own}}
         for text, own in zip(texts[200:], scores[200:], strict=True)
@@ -102,7 +141,8 @@ def test_a_score_of_the_input_is_taken_from_the_highest_down(world, scored, tmp_
     flags = {"policy": "score_column", "score_column": "meta.score", "query": None}
     manifest = world.run(tmp_path / "out", input=scored, **flags, columns="text")
     rows = selected_rows(tmp_path / "out")
-    brought = [row["meta"]["score"] for row in rows]
+    # What met in the column is JSON text: its numbers are read as they are in a row.
+    brought = [json.loads(row["meta"])["score"] for row in rows]
     assert 100 < len(rows) < 200
     # All there are above the lowest that is taken.
     left = {float(i) for i in range(400)} - set(brought)
@@ -127,9 +167,11 @@ def test_scores_are_read_again_when_they_change_and_only_then(world, scored, tmp
     assert set(artifacts.glob("score_column/*/rows/*")) == made
     table = pq.read_table(scored / "a.parquet")
     size = (scored / "a.parquet").stat().st_size
-    upside_down = [{"score": own["score"]} for own in table.column("meta").to_pylist()[::-1]]
+    brought = [own["score"] for own in table.column("meta").to_pylist()]
+    upside_down = [{"score": None if own is None else 1000 - own} for own in brought]
     changed = table.set_column(1, "meta", [upside_down])
-    pq.write_table(changed, scored / "a.parquet", row_group_size=70)
+    _write(changed, scored / "a.parquet")
+    assert (scored / "a.parquet").stat().st_size == size
     # A policy that does not read scores finds the texts as they were.
     os.utime(scored / "a.parquet", (2, 2))
     flags.pop("score_column")
@@ -140,7 +182,6 @@ def test_scores_are_read_again_when_they_change_and_only_then(world, scored, tmp
     assert manifest_of(tmp_path / "changed")["counts"] == fresh["counts"]
     assert selected_ids(tmp_path / "changed") == selected_ids(tmp_path / "fresh")
     assert selected_ids(tmp_path / "changed") != selected_ids(tmp_path / "first")
-    assert size == (scored / "a.parquet").stat().st_size
 
 
 def test_a_column_of_whole_numbers_ranks_rows(world, tmp_path):
