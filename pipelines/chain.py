@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.errors import UsageError
+from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
@@ -32,7 +33,6 @@ from beam_quad.stages.influence.score import (
     Scoring,
 )
 from beam_quad.stages.influence.score_column import ReadScoreColumn
-from beam_quad.stages.influence.scored_rows import ScoredRows
 from beam_quad.stages.influence.similarity import ScoreSimilarity
 from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
 from beam_quad.stages.influence.tuned import TuneProxy
@@ -266,60 +266,73 @@ class _QuadBuilder(Builder):
 
     def _baseline(self, clusters: AssignClusters | None) -> Chain:
         policy = self.options.policy
-        facts: dict[str, Any] = {"clusters": clusters}
-        preference: Preference
-        if policy == "random":
-            preference = Random(self.options.seed)
-        elif policy == "cluster_histogram" and clusters is not None:
-            facts["texts"] = self.embed_query()
-            histogram = self.add(CountQueryClusters(facts["texts"], clusters))
-            preference = ClusterHistogram(histogram)
-        elif clusters is not None:
-            # Diversity alone.
-            passed_over = self.add(CountPassedOver(self.within_budget, clusters, None))
-            preference = EqualClusters(clusters, passed_over)
-        elif policy in ("similarity", "loss_drop", "score_column"):
-            facts["scores"] = self._rival_scores(policy, facts)
-            preference = HighestScore(facts["scores"])
-        elif policy == "perplexity":
-            facts["scores"] = self._score(PerplexityScoring(self.proxy()))
-            preference = MiddleScore(facts["scores"])
-        elif policy == "ngram":
-            facts["texts"] = self._count_ngrams()
-            weights = tuple(group.weight for group in self.query)
-            facts["scores"] = self._score(NgramScoring(facts["texts"]), weights)
-            preference = HighestScore(facts["scores"])
-        elif policy == "dsir":
-            facts["texts"] = self.add(CountNgrams(self.corpus, self.query))
-            facts["scores"] = self._score(DSIRScoring(facts["texts"]))
-            preference = Resampled(facts["scores"])
-        else:
-            if len(self.query) > 1:
-                raise UsageError(
-                    "--policy=influence_top_k ranks by one query group; pass --query, or --policy=quad"
-                )
-            scoring, vectors = self._scoring()
-            if vectors is not None:
-                facts |= {"query": self.query, "vectors": vectors, "texts": vectors}
-            facts["scores"] = self._score(scoring)
-            preference = HighestInfluence(facts["scores"])
-        selection = RankedSelection(*self._cut(preference), clusters)
-        if isinstance(preference, HighestInfluence):
+        baseline = _BASELINES[policy](self, clusters)
+        selection = RankedSelection(*self._cut(baseline.preference), clusters)
+        facts = baseline.facts
+        if isinstance(baseline.preference, HighestInfluence):
             scores = facts["scores"]
             facts["shown"] = self.add(ShowScores(self.within_budget, selection, scores, clusters))
-        title = f"Baseline selection: {policy}"
-        return self.finish(selection, self.summary(title=title, policy=policy, **facts))
+        words = policy + (f": {baseline.choice}" if baseline.choice else "")
+        summary = self.summary(
+            title=f"Baseline selection: {policy}", policy=words, clusters=clusters, **facts
+        )
+        return self.finish(selection, summary)
 
-    def _rival_scores(self, policy: str, facts: dict[str, Any]) -> ScoredRows:
-        """Adds the stages by which a baseline scores every row, and notes what reads the query set."""
-        if policy == "score_column":
-            return self.add(ReadScoreColumn(self.corpus, self.options.score_column or ""))
-        if policy == "similarity":
-            facts["texts"] = self.embed_query()
-            return self.add(ScoreSimilarity(self.corpus, facts["texts"], self.options.similarity))
-        tuning = Tuning(seed=self.options.seed)
-        facts["texts"] = self.add(TuneProxy(self.proxy(), self.query, tuning))
-        return self._score(LossDropScoring(facts["texts"]))
+    def _random(self, _: AssignClusters | None) -> "_Baseline":
+        return _Baseline(Random(self.options.seed))
+
+    def _cluster_uniform(self, clusters: AssignClusters | None) -> "_Baseline":
+        clusters = _required(clusters)
+        passed_over = self.add(CountPassedOver(self.within_budget, clusters, None))
+        return _Baseline(EqualClusters(clusters, passed_over))
+
+    def _cluster_histogram(self, clusters: AssignClusters | None) -> "_Baseline":
+        texts = self.embed_query()
+        histogram = self.add(CountQueryClusters(texts, _required(clusters)))
+        return _Baseline(ClusterHistogram(histogram), {"texts": texts})
+
+    def _perplexity(self, _: AssignClusters | None) -> "_Baseline":
+        scores = self._score(PerplexityScoring(self.proxy()))
+        return _Baseline(MiddleScore(scores), {"scores": scores})
+
+    def _dsir(self, _: AssignClusters | None) -> "_Baseline":
+        texts = self.add(CountNgrams(self.corpus, self.query))
+        scores = self._score(DSIRScoring(texts))
+        return _Baseline(Resampled(scores), {"scores": scores, "texts": texts})
+
+    def _ngram(self, _: AssignClusters | None) -> "_Baseline":
+        texts = self._count_ngrams()
+        weights = tuple(group.weight for group in self.query)
+        scores = self._score(NgramScoring(texts), weights)
+        return _Baseline(HighestScore(scores), {"scores": scores, "texts": texts})
+
+    def _similarity(self, _: AssignClusters | None) -> "_Baseline":
+        choice, texts = self.options.similarity, self.embed_query()
+        scores = self.add(ScoreSimilarity(self.corpus, texts, choice))
+        facts = {"scores": scores, "texts": texts}
+        return _Baseline(HighestScore(scores), facts, f"{choice} cosine to the query set")
+
+    def _loss_drop(self, _: AssignClusters | None) -> "_Baseline":
+        tuned = self.add(TuneProxy(self.proxy(), self.query, Tuning(seed=self.options.seed)))
+        scores = self._score(LossDropScoring(tuned))
+        return _Baseline(HighestScore(scores), {"scores": scores, "texts": tuned})
+
+    def _score_column(self, _: AssignClusters | None) -> "_Baseline":
+        column = self.options.score_column or ""
+        scores = self.add(ReadScoreColumn(self.corpus, column))
+        return _Baseline(HighestScore(scores), {"scores": scores}, column)
+
+    def _influence_top_k(self, _: AssignClusters | None) -> "_Baseline":
+        if len(self.query) > 1:
+            raise UsageError(
+                "--policy=influence_top_k ranks by one query group; pass --query, or --policy=quad"
+            )
+        scoring, vectors = self._scoring()
+        scores = self._score(scoring)
+        facts: dict[str, Any] = {"scores": scores}
+        if vectors is not None:
+            facts |= {"query": self.query, "vectors": vectors, "texts": vectors}
+        return _Baseline(HighestInfluence(scores), facts)
 
     def _score(
         self,
@@ -329,3 +342,39 @@ class _QuadBuilder(Builder):
         label: str = "ScoreExamples",
     ) -> ScoreExamples:
         return self.add(ScoreExamples(self.corpus, scoring, weights, among, label))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Baseline:
+    """How a baseline ranks the corpus.
+
+    Attributes:
+      preference: The ranking.
+      facts: Fields of `Summary`.
+      choice: What else it is, for people.
+    """
+
+    preference: Preference
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    choice: str = ""
+
+
+# The policies beside `quad`, by name.
+_BASELINES: dict[str, Callable[[_QuadBuilder, AssignClusters | None], _Baseline]] = {
+    "random": _QuadBuilder._random,
+    "perplexity": _QuadBuilder._perplexity,
+    "influence_top_k": _QuadBuilder._influence_top_k,
+    "cluster_uniform": _QuadBuilder._cluster_uniform,
+    "dsir": _QuadBuilder._dsir,
+    "ngram": _QuadBuilder._ngram,
+    "similarity": _QuadBuilder._similarity,
+    "cluster_histogram": _QuadBuilder._cluster_histogram,
+    "loss_drop": _QuadBuilder._loss_drop,
+    "score_column": _QuadBuilder._score_column,
+}
+
+
+def _required(clusters: AssignClusters | None) -> AssignClusters:
+    if clusters is None:
+        raise IntegrityError("a policy by clusters runs on a corpus that was not clustered")
+    return clusters

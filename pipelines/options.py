@@ -206,7 +206,7 @@ def _add_selection(group: Any) -> None:
         "--policy",
         choices=POLICIES,
         default="quad",
-        help="quad, or a baseline; baselines that look at a query set take its groups together, but influence_top_k, which takes one",
+        help="quad, or a baseline, which takes the groups of a query set together (influence_top_k: one group)",
     )
     add(
         "--similarity",

@@ -31,6 +31,8 @@ UNUSED = {"empty_text": 1, "invalid_utf8": 3, "malformed_json": 1, "null_text": 
     [
         (quad.main, "influence_top_k", {**UNUSED, "too_short": 1}),
         (quad.main, "dsir", UNUSED),
+        (quad.main, "similarity", UNUSED),
+        (quad.main, "loss_drop", {**UNUSED, "too_short": 1}),
         (influence_distillation.main, None, {**UNUSED, "too_short": 1}),
     ],
 )

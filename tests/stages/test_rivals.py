@@ -185,7 +185,7 @@ def test_scores_are_read_again_when_they_change_and_only_then(world, scored, tmp
 
 
 def test_a_column_of_whole_numbers_ranks_rows(world, tmp_path):
-    world.run(tmp_path / "out", policy="score_column", score_column="n", query=None)
+    world.launch(tmp_path / "out", policy="score_column", score_column="n", query=None)
     rows = selected_rows(tmp_path / "out")
     assert min(row["n"] for row in rows) > 700
     assert {own["influence"] for own in selected(tmp_path / "out")} == {None}

@@ -64,7 +64,7 @@ class TuneProxy(ProxyStage):
             counts[group.name] = UsedTexts(documents, found.unused + short)
             texts += found.texts
         tuned = tune_on_query(model, texts, self.tuning, self.rates)
-        parameters = {name: own.cpu() for name, own in tuned.model.named_parameters()}
+        parameters = {name: own.cpu().contiguous() for name, own in tuned.model.named_parameters()}
         files.write_once(self.path(_WEIGHTS), safetensors.torch.save(parameters))
         return ByName(counts)
 
