@@ -10,7 +10,7 @@ from beam_quad.artifacts import files
 from beam_quad.bandit import ACCEPTANCES
 from beam_quad.corpus import output
 from beam_quad.embedding import loading
-from beam_quad.stages import Stage, run_in_process
+from beam_quad.stages import run_in_process
 from pipelines import chain, options, run_options
 from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, selected
@@ -38,15 +38,20 @@ def test_every_room_is_on_the_page_and_every_link_leads_somewhere():
         assert (ROOM / link).exists(), link
 
 
-def test_the_files_of_a_documents_life_are_where_the_page_says(world: World, tmp_path):
-    world.run(tmp_path / "out")
+def test_the_stages_of_a_documents_life_leave_their_files_where_the_page_says(
+    world: World, tmp_path
+):
+    names: set[str] = set()
+    for acceptance in ("block", "shortlist"):
+        flags = {"acceptance": acceptance, "artifacts": tmp_path / "artifacts"}
+        world.run(tmp_path / acceptance, **flags)
+        parsed, _ = options.parse(world.arguments(tmp_path / acceptance, **flags))
+        names |= {stage.name for stage in chain.build(parsed, look(parsed)).stages}
     _, _, table = README.partition("## The life of a document")
     table, _, _ = table.partition("## Extend it")
-    for place in re.findall(r"`([a-z]+/[^`]*)`", table):
-        pattern = place.replace("SPLIT", "*")
-        assert list((tmp_path / "out" / "_run").glob(pattern)), place
-    named = {name for name in re.findall(r"`([A-Z]\w+)`", table) if not name.startswith("Round")}
-    assert named - {"Pilot"} <= {stage.__name__ for stage in _stages(Stage)}
+    for place in re.findall(r"`([a-z_]+/[^`]*)`", table):
+        assert list((tmp_path / "artifacts").glob(place.replace("SPLIT", "*"))), place
+    assert set(re.findall(r"`([A-Z]\w+[a-z0-9])`", table)) <= names
 
 
 def test_a_scorer(world: World, tmp_path):
@@ -103,7 +108,3 @@ def test_a_stage(world: World, tmp_path, longer_than):
     rows = [embed.corpus.rows(split) for split in embed.corpus.splits()]
     assert stage.load() == sum(int((each.tokens > longer_than).sum()) for each in rows) > 0
     assert files.exists(stage.artifact)
-
-
-def _stages(base: type) -> list[type]:
-    return [base, *(found for child in base.__subclasses__() for found in _stages(child))]

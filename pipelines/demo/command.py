@@ -1,7 +1,9 @@
 """The demo: a corpus, a proxy model and a selection, made on this machine from nothing but installed packages."""
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -9,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import transformers
@@ -64,6 +66,16 @@ QUICK = Size(
     budget_tokens=8_000,
     quad=("--embedder=hashing", "--curvature_examples=48", "--num_rounds=4", "--threads=1"),
 )
+
+
+# What the selection is compared with, by the words for it: flags of `beam-quad select`.
+OURS = "beam_quad, by default"
+RIVALS = {
+    "Quad's bandit over clusters": ("--policy=quad", "--acceptance=block"),
+    "DSIR, n-grams of words": ("--policy=dsir",),
+    "n-grams of the proxy's tokens": ("--policy=ngram",),
+    "cosine to the nearest query text": ("--policy=similarity",),
+}
 
 
 class Clock:
@@ -182,21 +194,33 @@ class Demo:
         self.say(f"selection of {self.budget_tokens:,} tokens: {self.command()}")
         return quad.main(self.quad_arguments())
 
+    def select_rivals(self) -> dict[str, pathlib.Path]:
+        """Runs it for each of `RIVALS` on the same artifacts; returns the outputs by name."""
+        outputs = {}
+        for number, (name, flags) in enumerate(RIVALS.items()):
+            outputs[name] = self.selection.with_name(f"{self.selection.name}-rival-{number}")
+            self.say(f"a rival: {name}, {' '.join(flags)}")
+            arguments = [*self.quad_arguments(), f"--output={outputs[name]}", *flags]
+            with contextlib.redirect_stdout(io.StringIO()):
+                if quad.main(arguments):
+                    raise errors.UsageError(f"the rival {name!r} failed; its error stands above")
+        return outputs
+
     def command(self) -> str:
         """The command line of the selection."""
         return "beam-quad select " + shlex.join(self.quad_arguments())
 
     def evaluate(
-        self, documents: Sequence[texts.Document], selected: Sequence[str]
+        self, documents: Sequence[texts.Document], selections: Mapping[str, Sequence[str]]
     ) -> evaluation.HeldOutLoss:
-        """Trains the small model on: on the selection, and on random texts of as many tokens."""
-        kept = self.selection.with_name(self.selection.name + ".evaluation.json")
+        """Trains the small model on: on each selection, and on random texts of as many tokens."""
+        kept = self.selection.with_name(self.selection.name + ".losses.json")
         if kept.exists():
             return evaluation.HeldOutLoss(**json.loads(kept.read_text()))
         self.say("evaluation: going on training the proxy")
         losses = evaluation.held_out_loss(
             self.small_model,
-            selected,
+            selections,
             [d.text for d in documents],
             corpus.read_jsonl(self.corpus.heldout_file),
             self.size.evaluation,
@@ -216,7 +240,12 @@ class Demo:
         if code := self.select():
             return code
         rows = summary.read_selection(self.selection)
-        losses = self.evaluate(documents, [row["text"] for row in rows])
+        outputs = {OURS: self.selection, **self.select_rivals()}
+        selections = {
+            name: [row["text"] for row in summary.read_selection(output)]
+            for name, output in outputs.items()
+        }
+        losses = self.evaluate(documents, selections)
         table = summary.render(
             [d.source for d in documents],
             [row["source"] for row in rows],

@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import transformers
 from beam_quad import seeding
 from pipelines.demo import proxy
 
+RANDOM = "random"
 Loader = Callable[[], torch.nn.Module]
 
 
@@ -20,18 +22,17 @@ class HeldOutLoss:
 
     Attributes:
       before: Of the proxy model itself.
-      selection: After the selection, one number for each order of its texts.
-      random: After as many tokens of the corpus at random, one number for each draw.
+      after: After the texts of each selection, by its name, one number for each order of them; after as many tokens of the
+        corpus at random, under `RANDOM`, one number for each draw.
     """
 
     before: float
-    selection: tuple[float, ...]
-    random: tuple[float, ...]
+    after: dict[str, tuple[float, ...]]
 
 
 def held_out_loss(
     model_directory: pathlib.Path,
-    selected: Sequence[str],
+    selections: Mapping[str, Sequence[str]],
     corpus: Sequence[str],
     heldout: Sequence[str],
     recipe: proxy.Recipe,
@@ -39,40 +40,43 @@ def held_out_loss(
     seed: int,
     progress: proxy.Progress,
 ) -> HeldOutLoss:
-    """Goes on training the proxy on the selection, and on random texts of as many tokens.
+    """Goes on training the proxy on each selection, and on random texts of as many tokens.
 
-    Both get the same recipe and the same number of tokens, so that nothing but the texts differs.
+    All get the same recipe and the same number of tokens, so that nothing but the texts differs.
 
     Args:
       model_directory: The proxy, as `proxy.train_proxy` saved it.
-      selected: Texts of the selection.
+      selections: Texts of each selection, by its name.
       corpus: All usable texts of the corpus.
-      heldout: Texts of the query's source which the selection has not seen.
-      recipe: How to train; `num_tokens` is cut to what the selection holds.
-      num_seeds: Orders of the selection, and random draws.
-      seed: The seed of both.
+      heldout: Texts of the query's source which no selection has seen.
+      recipe: How to train; `num_tokens` is cut to what each selection holds.
+      num_seeds: Orders of each selection, and random draws.
+      seed: The seed of all.
       progress: Takes a line after each training.
     """
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_directory)
-    chosen, pool, held = (proxy.encode(tokenizer, texts) for texts in (selected, corpus, heldout))
-    size = sum(map(len, chosen))
+    chosen = {name: proxy.encode(tokenizer, texts) for name, texts in selections.items()}
+    pool, held = (proxy.encode(tokenizer, texts) for texts in (corpus, heldout))
+    size = min(sum(map(len, documents)) for documents in chosen.values())
     recipe = dataclasses.replace(recipe, num_tokens=min(recipe.num_tokens, size))
 
-    def after(documents: Sequence[Sequence[int]], repeat: int, name: str) -> float:
+    def train_on(documents: Sequence[Sequence[int]], repeat: int) -> float:
         model = load(model_directory)
         proxy.train(model, documents, recipe, seeding.integer(seed, "evaluation", repeat))
-        loss = proxy.mean_loss(model, held)
-        progress(f"after {recipe.num_tokens:,} tokens of the {name}: {loss:.3f}")
-        return loss
+        return proxy.mean_loss(model, held)
 
     before = proxy.mean_loss(load(model_directory), held)
     progress(f"the proxy's loss on the held-out query texts: {before:.3f}")
+    after: dict[str, tuple[float, ...]] = {}
     repeats = range(num_seeds)
-    return HeldOutLoss(
-        before=before,
-        selection=tuple(after(chosen, r, "selection") for r in repeats),
-        random=tuple(after(random_draw(pool, size, seed + r), r, "corpus") for r in repeats),
-    )
+    for name, documents in chosen.items():
+        after[name] = tuple(train_on(documents, repeat) for repeat in repeats)
+        progress(
+            f"after {recipe.num_tokens:,} tokens of {name}: {statistics.mean(after[name]):.3f}"
+        )
+    after[RANDOM] = tuple(train_on(random_draw(pool, size, seed + r), r) for r in repeats)
+    progress(f"after {recipe.num_tokens:,} random tokens: {statistics.mean(after[RANDOM]):.3f}")
+    return HeldOutLoss(before, after)
 
 
 def load(directory: pathlib.Path) -> torch.nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.demo import noise
-from pipelines.demo.evaluation import HeldOutLoss
+from pipelines.demo.evaluation import RANDOM, HeldOutLoss
 
 
 def read_selection(output: pathlib.Path) -> list[dict[str, Any]]:
@@ -61,15 +61,21 @@ def _share_line(
 
 
 def _effects(manifest: dict[str, Any], losses: HeldOutLoss) -> list[str]:
-    influence, counts, tokens = manifest["influence"], manifest["counts"], manifest["tokens"]
+    counts, tokens = manifest["counts"], manifest["tokens"]
+    random = statistics.mean(losses.after[RANDOM])
+    lines = [
+        f"  {'what a model learns from':<38}{'held-out query loss':>21}{'gain over random':>19}",
+        f"  {'nothing more':<38}{losses.before:>13.3f}",
+    ]
+    for name, values in sorted(losses.after.items(), key=lambda item: -statistics.mean(item[1])):
+        gain = "" if name == RANDOM else f"{random - statistics.mean(values):>19.3f}"
+        lines.append(f"  {name:<38}{_spread(values):>21}{gain}")
     return [
-        f"  {'':<28}{'random':>16}{'selection':>16}",
-        f"  {'mean influence':<28}{influence['random_mean']:>16.4f}{influence['selected_mean']:>16.4f}",
-        f"  {'held-out query loss':<28}{_spread(losses.random):>16}{_spread(losses.selection):>16}"
-        f"   (before: {losses.before:.3f} nats a token)",
+        *lines,
         "",
-        f"  scored {counts['scored']:,} of {counts['read']:,} documents, selected {counts['selected']:,} "
-        f"({tokens['selected']:,} of {tokens['budget']:,} tokens), rejected {counts['rejected']:,}",
+        f"  {tokens['budget']:,} tokens each, nats a token; ± between {len(losses.after[RANDOM])} orders",
+        f"  beam_quad scored {counts['scored']:,} of {counts['read']:,} documents by influence, selected "
+        f"{counts['selected']:,} ({tokens['selected']:,} tokens), rejected {counts['rejected']:,}",
     ]
 
 

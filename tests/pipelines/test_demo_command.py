@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -15,6 +16,8 @@ def test_the_quick_demo_selects_and_a_second_run_goes_on_where_it_stopped(tmp_pa
     assert command.main(["--quick", f"--output={tmp_path}"]) == 0
     table = capsys.readouterr().out
     assert "held-out query loss" in table
+    for name in (command.OURS, *command.RIVALS, evaluation.RANDOM):
+        assert re.search(rf"^  {re.escape(name)} +\d\.\d\d\d", table, re.MULTILINE)
     assert (tmp_path / "selection-scratch-8000" / "report.html").exists()
     assert (tmp_path / "proxy" / "model.safetensors").stat().st_mtime_ns == model
 
@@ -36,12 +39,19 @@ def test_the_arguments_are_ones_that_quad_takes(size, tmp_path):
 def test_the_table_shows_shares_and_losses():
     sources = ["news"] * 60 + ["law"] * 30 + [next(iter(noise.NOISE))] * 10
     manifest = {
-        "influence": {"random_mean": 0.01, "selected_mean": 0.2},
         "counts": {"read": 105, "scored": 20, "selected": 10, "rejected": 5},
         "tokens": {"selected": 999, "budget": 1000},
     }
-    losses = evaluation.HeldOutLoss(before=5.0, selection=(4.0, 4.2), random=(4.6, 4.8))
+    after = {"ours": (4.0, 4.2), "theirs": (4.5, 4.5), evaluation.RANDOM: (4.6, 4.8)}
+    losses = evaluation.HeldOutLoss(5.0, after)
     lines = summary.render(sources, ["law"] * 9 + ["news"], manifest, losses).splitlines()
     assert lines[1].split() == ["law", "30.0%", "90.0%"]
     assert lines[3].split()[-2:] == ["10.0%", "0.0%"]
-    assert any("4.700 ± 0.141" in line and "4.100 ± 0.141" in line for line in lines)
+    shown = [
+        line.split() for line in lines if line.split()[:1] in (["random"], ["theirs"], ["ours"])
+    ]
+    assert shown == [
+        ["random", "4.700", "±", "0.141"],
+        ["theirs", "4.500", "±", "0.000", "0.200"],
+        ["ours", "4.100", "±", "0.141", "0.600"],
+    ]
