@@ -138,7 +138,7 @@ def select(
     arms_per_round: int | None = None,
     samples_per_pull: int | None = None,
     blocks_per_cluster: int = 16,
-    acceptance: str = "block",
+    acceptance: str = "shortlist",
     shortlist: float = 2.0,
     tau: float | None = None,
     alpha: float = 0.5,
@@ -171,15 +171,16 @@ def select(
       samples_per_pull: Texts scored in a pull; by default 4 to 10 by the size of the corpus. With `instance` acceptance,
         texts of a block, 32 by default.
       blocks_per_cluster: The most blocks of a cluster, a power of two.
-      acceptance: What a good pull gives: "block", its whole block; "instance", those of its texts, all scored, that reach
-        the threshold; "propagate", the texts that the scored ones of their cluster predict to be best. "shortlist" does
-        without a bandit: of the texts whose n-grams are likeliest in the query set, those of the highest joint rank.
+      acceptance: "shortlist" does without a bandit: of the texts whose n-grams are likeliest in the query set, it takes those
+        of the highest joint rank. With a bandit, as in the paper, what a good pull gives: "block", its whole block; "instance",
+        those of its texts, all scored, that reach the threshold; "propagate", the texts that the scored ones of their cluster
+        predict to be best; "cluster", its cluster, if that is among the best once the rounds are over.
       shortlist: With `shortlist` acceptance, tokens of the shortlist, in budgets, at least 1.
       tau: A fixed threshold on influence; by default the water level.
       alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
       max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
-      layers: Tracked layers, as in `influence.score_influence`, like the arguments below; by default "attention", and
-        "all" with `shortlist` acceptance.
+      layers: Tracked layers, as in `influence.score_influence`, like the arguments below; by default "all+head",
+        and "attention" with a bandit.
       curvature: Approximation of the Fisher.
       curvature_examples: How many texts the curvature is fitted on.
       curvature_labels: Labels of the Fisher.

@@ -86,7 +86,7 @@ def check_shortlist(shortlist: float, **bandit: object) -> None:
     for name, value in bandit.items():
         if value is not None:
             raise UsageError(
-                f"{name} is an option of the bandit, and acceptance={NAME!r} has none; leave it out"
+                f"{name} is an option of the bandit; leave it out, or pass acceptance='block' with it"
             )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from beam_quad.bandit import ACCEPTANCES, QuadPolicy
+from beam_quad.bandit import ACCEPTANCES
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from pipelines import parsing, run_options
@@ -127,7 +127,7 @@ class QuadOptions(RunOptions):
         given = [name for name in _OF_THE_BANDIT if getattr(self, name) is not None]
         if self.is_shortlist and given:
             raise UsageError(
-                f"--{given[0]} is for the bandit, which --acceptance=shortlist has not; leave it out"
+                f"--{given[0]} is for the bandit; leave it out, or pass --acceptance=block with it"
             )
         if self.scoring == "two_forwards" and (why := why_exact(self)):
             raise UsageError(f"--scoring=two_forwards cannot be: {why} Pass --scoring=auto.")
@@ -230,12 +230,11 @@ def _add_selection(group: Any) -> None:
         help="most blocks of a cluster, a power of 2",
     )
     gives = "; ".join(f"{name}: {rule.summary}" for name, rule in ACCEPTANCES.items())
-    gives += f"; {SHORTLIST}: no bandit, the best of a shortlist by n-grams and influence"
     add(
         "--acceptance",
         choices=(*ACCEPTANCES, SHORTLIST),
-        default=QuadPolicy.acceptance,
-        help=f"what a good pull gives; {gives}",
+        default=SHORTLIST,
+        help=f"{SHORTLIST}: the best of a shortlist, by influence and n-grams; or a bandit, of which a good pull gives: {gives}",
     )
     add("--shortlist", type=float, default=2.0, help="budgets in the shortlist")
     add("--tau", type=float, help="fixed threshold on influence; default the water level")

@@ -18,7 +18,13 @@ from tests.pipelines.world import KINDS, World, text_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUM_TEXTS = 300
-SELECT = {"budget_tokens": 1000, "embedder": "hashing", "curvature_examples": 32, "num_rounds": 4}
+SELECT = {
+    "budget_tokens": 1000,
+    "embedder": "hashing",
+    "curvature_examples": 32,
+    "num_rounds": 4,
+    "acceptance": "block",
+}
 DISTILL = {
     "budget_tokens": 1000,
     "embedder": "hashing",
@@ -59,7 +65,7 @@ def share_of(kind: str, indices: np.ndarray) -> float:
 
 @pytest.mark.parametrize("acceptance", ["block", "instance", "propagate", "shortlist"])
 def test_the_planted_clusters_are_preferred_within_the_budget(texts, queries, proxy, acceptance):
-    selection = select(texts, queries["law"], proxy, acceptance=acceptance, **SELECT)
+    selection = run_select(texts, queries["law"], proxy, acceptance=acceptance)
     assert share_of("law", selection.indices) > 0.5  # a fifth of the texts are
     total = selection.tokens[selection.indices].sum()
     # Texts that are accepted one by one meet a budget from below.
@@ -183,12 +189,12 @@ def test_no_cluster_gives_more_than_its_share(texts, queries, proxy):
 
 
 def test_a_fixed_threshold_is_kept_and_the_shortfall_is_said(texts, queries, proxy):
-    plain = select(texts, queries["law"], proxy, acceptance="instance", **SELECT)
+    plain = run_select(texts, queries["law"], proxy, acceptance="instance")
     tau = float(np.median(plain.influence[plain.indices]))
-    selection = select(texts, queries["law"], proxy, acceptance="instance", tau=tau, **SELECT)
+    selection = run_select(texts, queries["law"], proxy, acceptance="instance", tau=tau)
     assert selection.influence[selection.indices].min() >= tau
     assert "tokens are missing" in selection.shortfall
-    nothing = select(texts, queries["law"], proxy, acceptance="propagate", tau=1e9, **SELECT)
+    nothing = run_select(texts, queries["law"], proxy, acceptance="propagate", tau=1e9)
     assert len(nothing.indices) == len(nothing.weights) == 0
     assert nothing.shortfall.startswith("1,000 of 1,000 tokens are missing")
 
@@ -300,12 +306,15 @@ def test_what_no_method_can_use_is_refused_in_one_line(proxy, arguments, message
         ({"max_cluster_share": 0.0}, r"max_cluster_share must lie in \(0, 1\]"),
         ({"blocks_per_cluster": 3}, "blocks_per_cluster must be a power of two"),
         ({"num_rounds": 51}, "num_rounds must lie between 1 and 50"),
-        ({"acceptance": "all"}, "acceptance must be one of block, instance, propagate, shortlist"),
+        (
+            {"acceptance": "all"},
+            "acceptance must be one of block, instance, propagate, cluster, shortlist",
+        ),
         ({"acceptance": "shortlist", "shortlist": 0.5}, "at least 1 budget, got 0.5"),
         ({"acceptance": "shortlist", "shortlist": float("inf")}, "shortlist must be finite"),
-        ({"acceptance": "shortlist", "tau": 0.1}, "tau is an option of the bandit"),
+        ({"tau": 0.1}, "tau is an option of the bandit; leave it out, or pass acceptance"),
         ({"max_share_per_cluster": 1.5}, r"max_share_per_cluster must lie in \(0, 1\]"),
-        ({"tau": float("nan")}, "tau must be finite"),
+        ({"tau": float("nan"), "acceptance": "block"}, "tau must be finite"),
         (
             {"query_weights": {"code": 1.0}},
             "query_weights has 'code', but the query groups are query",

@@ -57,7 +57,7 @@ def test_a_rule_of_acceptance_in_the_registry_is_a_choice_of_the_flag_and_of_the
     monkeypatch.setitem(ACCEPTANCES, Best.name, Best)
     required = ["--input=i", "--output=o", "--budget_tokens=1"]
     assert options.parser().parse_args([*required, "--acceptance=best"]).acceptance == "best"
-    assert options.parser().parse_args(required).acceptance == WholeBlocks.name
+    assert options.parser().parse_args(required).acceptance == options.SHORTLIST
     parameters = {p["name"]: p for p in template_metadata("quad")["parameters"]}
     assert {"value": "best"} in parameters["acceptance"]["enumOptions"]
     for rule in ACCEPTANCES.values():

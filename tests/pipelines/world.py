@@ -58,6 +58,7 @@ class World:
             "curvature_examples": 48,
             "threads": 1,
             "max_cluster_share": 0.5,
+            "acceptance": "block",
         }
         built = []
         for name, value in (defaults | flags).items():
@@ -71,7 +72,7 @@ class World:
     def distillation_arguments(self, output: pathlib.Path, **flags: Any) -> list[str]:
         """Builds a command line of Influence Distillation."""
         quads_own = dict.fromkeys(
-            ("num_clusters", "num_rounds", "blocks_per_cluster", "max_cluster_share")
+            ("num_clusters", "num_rounds", "blocks_per_cluster", "max_cluster_share", "acceptance")
         )
         return self.arguments(output, **(quads_own | {"num_landmarks": 200} | flags))
 

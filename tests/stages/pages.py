@@ -18,6 +18,7 @@ _QUAD = {
     "num_rounds": 4,
     "blocks_per_cluster": 4,
     "max_cluster_share": 0.5,
+    "acceptance": "block",
     **_SHARED,
 }
 # Single precision in another order of summation.
