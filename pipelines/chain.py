@@ -14,7 +14,7 @@ from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.clusters.query import ClusterHistogram, CountQueryClusters
-from beam_quad.stages.influence.calibrate import CalibrateScoring
+from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import (
@@ -67,7 +67,7 @@ from beam_quad.stages.write.ranked import EqualClusters, Preferred, RankedSelect
 from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
-from pipelines.options import QuadOptions, why_exact
+from pipelines.options import QuadOptions
 from pipelines.run_options import SAMPLES_PER_PULL
 
 R = TypeVar("R", bound=Preference)
@@ -133,8 +133,8 @@ class _QuadBuilder(Builder):
         scoring, vectors = self._scoring()
         passed_over = self.add(CountPassedOver(self.within_budget, clusters, blocks))
         weights = tuple(group.weight for group in self.query) or (1.0,)
-        bandit = Bandit(policy, candidates, passed_over, scoring, options.scoring, weights)
-        calibration = self._play(bandit, vectors)
+        bandit = Bandit(policy, candidates, passed_over, scoring, weights)
+        halves = self._play(bandit, vectors)
         pulled = Pulled(bandit, policy.num_rounds + 1)
         finished = FinishedBandit(self._selection(policy.rule.accepts, pulled))
         summary = self.summary(
@@ -145,7 +145,7 @@ class _QuadBuilder(Builder):
             texts=vectors,
             clusters=clusters,
             bandit=finished,
-            calibration=calibration,
+            halves=halves,
         )
         return self.finish(finished.selection, summary)
 
@@ -191,31 +191,21 @@ class _QuadBuilder(Builder):
         self.stages += cut.stages("CutClusters")
         return Caps(heavy, cut)
 
-    def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CalibrateScoring | None:
-        """Adds the pilot, the stage that says how the rounds after it score, and these rounds."""
-        num_rounds = bandit.policy.num_rounds
-        if vectors is None or not isinstance(bandit.scoring, InfluenceScoring):
-            for number in range(num_rounds + 1):
-                self.add(RunRound(bandit, number, bandit.scoring, None))
-            return None
-        combined = None
-        scoring = bandit.scoring
-        if len(bandit.weights) > 1:
-            combined = CombinedVectors(bandit, vectors.vectors)
-            scoring = dataclasses.replace(scoring, vectors=combined)
+    def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CompareHalves | None:
+        """Adds the pilot, the stage that compares halves of the query set on it, and the rounds after it."""
+        combined, scoring, halves = None, bandit.scoring, None
+        if vectors is not None and isinstance(scoring, InfluenceScoring):
+            groups = tuple(group.name for group in self.query)
+            halves = CompareHalves(bandit, scoring, groups, vectors.halves)
+            if len(bandit.weights) > 1:
+                combined = CombinedVectors(bandit, vectors.vectors)
+                scoring = dataclasses.replace(scoring, vectors=combined)
         self.add(RunRound(bandit, 0, bandit.scoring, combined))
-        if not num_rounds:
-            return None
-        groups = tuple(group.name for group in self.query)
-        reason, is_asked_for = why_exact(self.options), bandit.way == "two_forwards"
-        calibration = self.add(
-            CalibrateScoring(bandit, scoring, groups, vectors.halves, reason, is_asked_for)
-        )
-        if reason is None:
-            scoring = dataclasses.replace(scoring, calibration=calibration)
-        for number in range(1, num_rounds + 1):
+        if halves is not None:
+            self.add(halves)
+        for number in range(1, bandit.policy.num_rounds + 1):
             self.add(RunRound(bandit, number, scoring, combined))
-        return calibration
+        return halves
 
     def _selection(self, accepts: Accepts, pulled: Pulled) -> BanditSelection:
         """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""

@@ -29,7 +29,6 @@ from beam_quad.report.formatting import size
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
-from beam_quad.stages.influence.score import TWO_FORWARDS
 from beam_quad.transforms import RunStage, Token, counters, start
 from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
@@ -396,8 +395,9 @@ def _print_summary(output: str) -> None:
     for name, target in manifest.get("targets", {}).items():
         for line in _about_target(name, target):
             print(line)
-    for line in _about_scoring(manifest.get("scoring") or {}):
-        print(line)
+    for group, agreement in manifest.get("halves", {}).items():
+        if words := poor_agreement(group, agreement):
+            print(f"warning: {words}")
     if words := few_landmarks(manifest):
         print(f"note: {words}")
     if words := passed_over(manifest):
@@ -426,12 +426,3 @@ def _traffic(result: PipelineResult) -> str:
     kinds: tuple[traffic.Kind, ...] = ("bytes_read", "bytes_shuffled", "bytes_stored")
     read, shuffled, stored = (size(counters.total(result, kind)) for kind in kinds)
     return f"this run read {read} of input, shuffled {shuffled} and stored {stored}"
-
-
-def _about_scoring(scoring: dict[str, Any]) -> Iterator[str]:
-    if scoring.get("num_examples"):
-        way = "by two forward passes" if scoring["way"] == TWO_FORWARDS else "exactly"
-        yield f"rounds scored {way}: {scoring['reason']}"
-    for group, agreement in scoring.get("halves", {}).items():
-        if words := poor_agreement(group, agreement):
-            yield f"warning: {words}"

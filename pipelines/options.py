@@ -27,7 +27,6 @@ _OF_CLUSTERS = ("quad", "cluster_uniform", "cluster_histogram")
 SIMILARITIES = ("best", "mean")
 SHORTLIST = "shortlist"
 _OF_THE_BANDIT = ("tau", "arms_per_round", "samples_per_pull")
-SCORINGS = ("auto", "exact", "two_forwards")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,6 @@ class QuadOptions(RunOptions):
     alpha: float
     max_share_per_cluster: float
     normalize: bool
-    scoring: Literal["auto", "exact", "two_forwards"]
     shortlist: float
 
     @property
@@ -129,8 +127,6 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--{given[0]} is for the bandit; leave it out, or pass --acceptance=block with it"
             )
-        if self.scoring == "two_forwards" and (why := why_exact(self)):
-            raise UsageError(f"--scoring=two_forwards cannot be: {why} Pass --scoring=auto.")
         blocks = self.blocks_per_cluster
         if blocks < 1 or blocks & (blocks - 1):
             raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")
@@ -186,12 +182,6 @@ def _add_scoring(group: Any) -> None:
         **SWITCH | {"default": None},
         help="divide influence by the gradient's norm; default with --acceptance=shortlist",
     )
-    group.add_argument(
-        "--scoring",
-        choices=SCORINGS,
-        default="auto",
-        help="influence by one forward and backward, by two forwards (float32), or what is cheaper",
-    )
 
 
 def _add_selection(group: Any) -> None:
@@ -243,16 +233,3 @@ def _add_selection(group: Any) -> None:
         "--max_share_per_cluster", type=float, default=1.0, help="most of the budget from a cluster"
     )
     run_options.add_reserve(group)
-
-
-def why_exact(options: QuadOptions) -> str | None:
-    """Says in a sentence why two forwards are out of the question; None where they are not."""
-    if options.scoring == "exact":
-        return "Exact scores were asked for."
-    if options.policy != "quad":
-        return "Without a pilot there is nothing to calibrate two forwards on."
-    if options.normalize:
-        return "Normalised scores need the gradient's norm, which two forwards do not give."
-    if options.dtype != "float32":
-        return f"In {options.dtype} the difference of two losses is rounding."
-    return None

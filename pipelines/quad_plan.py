@@ -6,11 +6,10 @@ from beam_quad.records import Budget
 from beam_quad.report import shortlist_cost
 from beam_quad.report.cost import format_plan
 from beam_quad.report.quad_cost import QuadWorkload, plan_cost
-from beam_quad.scoring.calibration import why_not_two_forwards
 from pipelines import plan
 from pipelines.builder import Chain
 from pipelines.inputs import Inputs
-from pipelines.options import QuadOptions, why_exact
+from pipelines.options import QuadOptions
 
 
 def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
@@ -47,10 +46,6 @@ def _workload(
     documents, scoring = shared["documents"], shared["scoring"]
     num_clusters = options.num_clusters or default_num_clusters(documents)
     samples = options.samples_per_pull or default_samples_per_pull(documents, num_clusters)
-    num_pilot = None if options.scoring == "two_forwards" else num_clusters * samples
-    is_exact = why_exact(options) or why_not_two_forwards(
-        models.skeleton, scoring.blocks, num_pilot
-    )
     # Several groups' vectors are combined, into one more.
     combined = scoring.vector_bytes if len(inputs.query) > 1 else 0
     return QuadWorkload(
@@ -60,7 +55,6 @@ def _workload(
         samples_per_pull=samples,
         blocks_per_cluster=options.blocks_per_cluster,
         normalize=options.normalize,
-        is_two_forwards=not is_exact,
     )
 
 

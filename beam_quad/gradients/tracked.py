@@ -168,30 +168,6 @@ def watched_modules(blocks: Sequence[Block]) -> tuple[str, ...]:
     return (*by_module(blocks), *tied_embeddings(blocks))
 
 
-def layers_below(model: Any, blocks: Iterable[Block]) -> tuple[nn.Module, ...]:
-    """Lists the layers of the stack that lie below the lowest tracked block, in order.
-
-    Args:
-      model: A causal language model of `transformers`.
-      blocks: What is tracked.
-
-    Returns:
-      The layers; none where a block lies outside the model's one stack of layers, or in its first layer, or where the head
-      is tied to the embedding. A head of its own lies above all layers.
-    """
-    # Where upper layers read the keys and values of lower ones, these cannot be left out.
-    if getattr(model.config.get_text_config(), "num_kv_shared_layers", None):
-        return ()
-    if tied_embeddings(blocks):
-        return ()
-    places = {_place_in_stack(model, block.module) for block in blocks if not block.is_head}
-    stacks = {stack for stack, _ in places}
-    if len(stacks) != 1 or None in stacks:
-        return ()
-    stack = model.get_submodule(stacks.pop())
-    return tuple(stack[: min(index for _, index in places)])
-
-
 def _place_in_stack(model: Any, module: str) -> tuple[str | None, int]:
     parts = module.split(".")
     for depth, part in enumerate(parts):

@@ -197,30 +197,6 @@ class QueryGroup:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scoring:
-    """How the scores of the rounds after the pilot were computed.
-
-    Attributes:
-      way: "exact" (a forward and a backward pass) or "two forwards" (a difference of two losses).
-      relative_step: Step of the two forwards, its norm over that of the tracked weights; None where they were not tried.
-      rank_correlation: Spearman's, of the two forwards' scores with the exact ones; None where they were not tried.
-      relative_error: Root mean square of the differences over the standard deviation of the exact scores; None
-        likewise.
-      num_examples: Examples of the pilot on which they were compared.
-      reason: One sentence, why this way was taken.
-      num_halvings: How often memory ran out and the micro-batch was halved.
-    """
-
-    way: str
-    relative_step: float | None
-    rank_correlation: float | None
-    relative_error: float | None
-    num_examples: int
-    reason: str
-    num_halvings: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
 class Source:
     """A part of the input: a top-level folder, or a file's stem where there are no folders.
 
@@ -337,7 +313,6 @@ class ReportData:
       targets: The targets of Influence Distillation.
       query_groups: The query groups; their section is shown where there are two or more, or where the
         agreement of their halves is known.
-      scoring: How the scores were computed.
       sources: Parts of the input.
       timings: Stages, in the order of the job.
       configuration: Options and their values, shown as text.
@@ -359,7 +334,6 @@ class ReportData:
     best_by_target: Mapping[str, tuple[Example, ...]] | None = None
     targets: tuple[Target, ...] | None = None
     query_groups: tuple[QueryGroup, ...] | None = None
-    scoring: Scoring | None = None
     sources: tuple[Source, ...] | None = None
     timings: tuple[StageTiming, ...] | None = None
     configuration: Mapping[str, object] | None = None

@@ -44,13 +44,11 @@ class QuadWorkload(ClusteredWorkload):
       num_rounds: Rounds after the pilot.
       samples_per_pull: Examples scored in a pull.
       blocks_per_cluster: Blocks of a cluster.
-      is_two_forwards: Whether the rounds after the pilot are scored by two forwards.
     """
 
     num_rounds: int
     samples_per_pull: int
     blocks_per_cluster: int
-    is_two_forwards: bool
 
     @property
     def pulls(self) -> int:
@@ -66,7 +64,7 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
     Args:
       workload: Counts and sizes.
       proxy_device: Where the proxy runs, at the rate of its dtype.
-      float32_device: The same at the rate of float32, in which the encoder and two forwards run, and the curvature is
+      float32_device: The same at the rate of float32, in which the encoder runs, and the curvature is
         summed, whatever the proxy's dtype is.
 
     Returns:
@@ -84,18 +82,17 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
         _candidates(w),
         cost.curvature_stage(w, proxy_device, float32_device),
         score_stage("pilot", pilot, w.exact_flops(w.num_query_vectors), w, proxy_device),
-        # Under the halves of each group; a few hundred forward passes more where two forwards are tried.
+        # Under the halves of each group.
         score_stage(
-            "calibrate", min(pilot, 64), w.exact_flops(2 * w.num_query_vectors), w, proxy_device
+            "halves", min(pilot, 64), w.exact_flops(2 * w.num_query_vectors), w, proxy_device
         ),
-        _rounds(w, later, proxy_device, float32_device),
+        _rounds(w, later, proxy_device),
         cost.write_stage(w),
     )
     choices = f"{w.num_clusters:,} clusters, {w.num_rounds} rounds"
-    two_forwards = ("two forwards",) if w.is_two_forwards else ()
     return CostPlan(
         stages, w, proxy_device, float32_device, cpu,
-        float32_work=cost.float32_work(w, *two_forwards),
+        float32_work=cost.float32_work(w),
         notes=(cost.corpus_note(w, choices), proxy_note(w)),
     )  # fmt: skip
 
@@ -134,14 +131,9 @@ def _candidates(w: QuadWorkload) -> StageCost:
     )
 
 
-def _rounds(
-    w: QuadWorkload, documents: int, proxy_device: Device, float32_device: Device
-) -> StageCost:
+def _rounds(w: QuadWorkload, documents: int, proxy_device: Device) -> StageCost:
     """Prices the rounds after the pilot, in which the groups' vectors are one."""
     name = f"{w.num_rounds} rounds, at most"
-    if w.is_two_forwards:
-        per_token = w.scoring.two_forwards_flops(w.window_tokens, 1)
-        return score_stage(name, documents, per_token, w, float32_device)
     return score_stage(name, documents, w.exact_flops(1), w, proxy_device)
 
 

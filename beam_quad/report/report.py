@@ -39,7 +39,6 @@ def render(data: ReportData) -> str:
             bandit.rounds(data),
             scores.examples(data),
             query.query_groups(data),
-            scores.scoring(data),
             provenance.sources(data),
             provenance.timings(data),
             provenance.configuration(data),

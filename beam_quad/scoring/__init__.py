@@ -1,6 +1,5 @@
 """From texts to numbers: influence on a query set, and the baselines it is compared with."""
 
-from beam_quad.scoring.calibration import Calibration, calibrate
 from beam_quad.scoring.costs import ScoringCosts
 from beam_quad.scoring.curvature import BlockCurvature, Curvature
 from beam_quad.scoring.dsir import DSIRScorer, NgramCounts, count_ngrams, sampling_priority
@@ -11,11 +10,9 @@ from beam_quad.scoring.loss_drop import LossDropScorer, tune_on_query
 from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.query import GradientSum, query_gradient
-from beam_quad.scoring.two_forwards import TwoForwardsScorer
 
 __all__ = [
     "BlockCurvature",
-    "Calibration",
     "CovarianceSum",
     "Curvature",
     "DSIRScorer",
@@ -29,8 +26,6 @@ __all__ = [
     "PerplexityScorer",
     "ScoringCosts",
     "TokenNgramCounts",
-    "TwoForwardsScorer",
-    "calibrate",
     "count_ngrams",
     "covariance_sums",
     "eigenbasis",

@@ -8,7 +8,6 @@ token, in a window of T tokens, with m the entries of a matrix and w the width o
                     forms no gradient of a weight, and none of an input that no tracked layer lies below; 8 w T every
                     attention layer whose q, k or v does, 10 w T where a fused kernel computes its scores again
     exact           forward, backward, and every tracked block and vector: V a, then gᵀ V a, or Vᵀ g where that is narrower
-    two forwards    two forwards, of which the layers below the lowest tracked one are run once
     covariances     forward, backward, a aᵀ every input of tracked modules and g gᵀ every block
     eigenvalues     forward, backward, U_Aᵀ a every input, U_Gᵀ g and g aᵀ every block
 
@@ -78,14 +77,12 @@ class ScoringCosts:
       blocks: What is tracked.
       vocabulary: Rows of the output layer.
       forward: Work of a forward pass.
-      shared: Its part below the lowest tracked layer, which two forwards share.
       backward: Work of the backward pass for activations.
     """
 
     blocks: tuple[Block, ...]
     vocabulary: int
     forward: TokenWork
-    shared: TokenWork
     backward: TokenWork
 
     @classmethod
@@ -101,13 +98,11 @@ class ScoringCosts:
         """
         steps = list(_steps(model))
         origins = {_origin(block) for block in blocks}
-        lowest = min((origin.layer for origin in origins - {_HEAD}), default=-1)
         is_parallel = bool(getattr(model.config, "use_parallel_residual", False))
         return cls(
             blocks=tuple(blocks),
             vocabulary=model.get_output_embeddings().weight.shape[0],
             forward=_total(step.forward for step in steps),
-            shared=_total(step.forward for step in steps if 0 <= step.place.layer < lowest),
             backward=_total(
                 step.backward
                 for step in steps
@@ -132,10 +127,6 @@ class ScoringCosts:
             return self._passes(length) + 2.0 * sum(each)
         products = num_vectors * sum(_product_entries(b) for b in self.blocks)
         return self._passes(length) + 2.0 * products
-
-    def two_forwards_flops(self, length: float, num_vectors: int = 1) -> float:
-        """Counts scoring by two forwards for each query vector."""
-        return num_vectors * (2 * self.forward.flops(length) - self.shared.flops(length))
 
     def query_flops(self, length: float) -> float:
         """Counts the gradient of the query set."""

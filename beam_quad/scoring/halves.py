@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from beam_quad import seeding
-from beam_quad.scoring.calibration import rank_correlation
 
 HALVES = (0, 1)
 
@@ -71,3 +70,13 @@ def halves_agreement(
         else None
         for name, target in targets.items()
     }
+
+
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Computes Spearman's rank correlation of two columns, ties at their mean rank; nan where one does not vary."""
+    # Importing it takes seconds, and a launcher never calls it.
+    from scipy import stats
+
+    if len(left) < 2 or not (np.ptp(left) > 0 and np.ptp(right) > 0):
+        return math.nan
+    return float(stats.spearmanr(left, right).statistic)

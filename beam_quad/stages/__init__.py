@@ -15,7 +15,7 @@ from beam_quad.stages.distillation.score_landmarks import ScoreLandmarks
 from beam_quad.stages.distillation.second_order import SolveSecondOrder
 from beam_quad.stages.distillation.shortlist import GatherShortlist
 from beam_quad.stages.distillation.sketch import SketchLandmarks
-from beam_quad.stages.influence.calibrate import CalibrateScoring
+from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.covariances import SumCovariances
 from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.ngrams import CountNgrams
@@ -44,7 +44,7 @@ from beam_quad.stages.write.weights import FindBestLeft
 __all__ = [
     "AssignClusters",
     "Bandit",
-    "CalibrateScoring",
+    "CompareHalves",
     "CompareSketches",
     "Corpus",
     "CountBlocks",

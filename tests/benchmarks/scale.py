@@ -4,7 +4,7 @@
 
 From shapes alone, by `beam_quad.scoring.ScoringCosts`, whose formulas `tests/scoring/test_costs.py` holds against what the
 code computes and writes. Nothing is downloaded and no model is run. Hours are those of one H100 SXM at its dense bf16
-rate times an assumed utilisation; two forwards need float32 and get none.
+rate times an assumed utilisation.
 """
 
 import argparse
@@ -37,7 +37,7 @@ MODELS = {
 }  # fmt: skip
 COLUMNS = (
     "proxy", "layers", "factors", "eigenvectors", "eigenvalues", "query vector",
-    "forward", "exact", "two forwards", "H100-hours",
+    "forward", "exact", "H100-hours",
 )  # fmt: skip
 
 
@@ -51,7 +51,6 @@ class Row:
     vector_bytes: int
     forward_flops: float
     exact_flops: float
-    two_forwards_flops: float
     gpu_hours: float
 
     def cells(self) -> list[str]:
@@ -66,7 +65,6 @@ class Row:
             *(gigabytes(size) for size in sizes),
             f"{forward / 1e9:.3g}",
             f"{self.exact_flops / 1e9:.3g} ({self.exact_flops / forward:.2f}x)",
-            f"{self.two_forwards_flops / 1e9:.3g} ({self.two_forwards_flops / forward:.2f}x)",
             f"{self.gpu_hours:.2g}",
         ]
 
@@ -85,7 +83,6 @@ def cost(model: transformers.PreTrainedModel, layers: str, length: int, flops_pe
         costs.vector_bytes,
         costs.forward_flops(length),
         exact,
-        costs.two_forwards_flops(length),
         exact * length * NUM_DOCUMENTS / flops_per_s / 3600,
     )
 
@@ -117,7 +114,7 @@ def main() -> None:
         for layers, row in by_layers.items():
             print(f"| {' | '.join([name, f'`{layers}`', *row.cells()])} |")
     print(
-        f"\nforward, exact, two forwards: GFLOPs a token at {options.length:,} tokens, over forward; H100-hours: exact, "
+        f"\nforward, exact: GFLOPs a token at {options.length:,} tokens, over forward; H100-hours: exact, "
         f"a million documents, {options.utilisation:.0%} of {H100_FLOPS_PER_S / 1e12:g} TFLOP/s bf16 (an assumption)"
     )
     print(json.dumps({n: {k: dataclasses.asdict(r) for k, r in v.items()} for n, v in rows.items()}))  # fmt: skip

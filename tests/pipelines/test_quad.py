@@ -152,7 +152,6 @@ def test_what_an_input_would_find_is_not_written(world, tmp_path, capsys, flag, 
         ({"num_rounds": 51}, "num_rounds"),
         ({"query_weight": ["other=1"]}, "other"),
         ({"policy": "best"}, "policy"),
-        ({"scoring": "two_forwards", "normalize": True}, "--scoring"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_is_one_line_and_writes_nothing(

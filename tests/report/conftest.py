@@ -156,9 +156,6 @@ def make_report() -> Callable[[int], report.ReportData]:
             best=_examples(1),
             worst=_examples(-1),
             query_groups=_query_groups(pilot),
-            scoring=report.Scoring(
-                "two forwards", 3e-4, 0.99993, 0.002, 64, "The device has float32, and there is one query vector.", 1
-            ),
             sources=_sources(),
             timings=(
                 report.StageTiming("EmbedExamples", 512.3),

@@ -12,12 +12,12 @@ from beam_quad.scoring.costs import ScoringCosts, TokenWork
 BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, stop=1000)
 # 50 M multiply-adds forward and 10 k for every token of the window, 40 M and 10 k backward.
 SCORING = ScoringCosts(
-    (BLOCK,), 32_000, TokenWork(50_000_000, 10_000), TokenWork(), TokenWork(40_000_000, 10_000)
+    (BLOCK,), 32_000, TokenWork(50_000_000, 10_000), TokenWork(40_000_000, 10_000)
 )
 WORKLOAD = QuadWorkload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget=Budget(25_000_000),
     num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16, reserve_examples=500_000,
-    scoring=SCORING, context_length=1024, max_windows=4, normalize=False, is_two_forwards=False, curvature="ekfac",
+    scoring=SCORING, context_length=1024, max_windows=4, normalize=False, curvature="ekfac",
     embedding_dim=384, embedder_flops=1e10, embeds_with_proxy=False,
     curvature_examples=4000, factor_bytes=2**30, query_tokens=50_000, num_query_vectors=2,
     vector_bytes=2**20, cores=16,
@@ -79,9 +79,8 @@ def test_embedding_never_takes_less_than_tokenising_the_corpus():
     assert not by_hashing.is_model
 
 
-@pytest.mark.parametrize("is_two_forwards", [False, True])
-def test_the_encoder_and_two_forwards_are_priced_at_the_rate_of_float32(is_two_forwards):
-    workload = dataclasses.replace(WORKLOAD, is_two_forwards=is_two_forwards, cores=1024)
+def test_the_encoder_and_sums_are_priced_at_the_rate_of_float32():
+    workload = dataclasses.replace(WORKLOAD, cores=1024)
     plan = plan_cost(workload, Device.hopper("bfloat16"), Device.hopper("float32"))
     rates = {s.name: s.flops / s.hours / 3600 for s in plan.stages if s.is_model}
     bfloat16, float32 = 0.4 * 989e12, 0.4 * 67e12
@@ -91,10 +90,9 @@ def test_the_encoder_and_two_forwards_are_priced_at_the_rate_of_float32(is_two_f
     hours = ((curvature.flops - sums) / bfloat16 + sums / float32) / 3600
     assert curvature.hours == pytest.approx(hours, rel=2e-3)
     del rates["curvature"]
-    assert rates == pytest.approx({
-        "embed": float32, "pilot": bfloat16, "calibrate": bfloat16,
-        "16 rounds, at most": float32 if is_two_forwards else bfloat16,
-    })  # fmt: skip
+    assert rates == pytest.approx(
+        {"embed": float32, "pilot": bfloat16, "halves": bfloat16, "16 rounds, at most": bfloat16}
+    )
 
 
 def test_products_of_the_proxys_blocks_are_priced_at_the_rate_of_its_dtype():

@@ -17,7 +17,7 @@ def sections(text):
 def test_the_page_is_well_formed_and_has_every_section(page):
     parsed = Page(page)
     assert sections(page) == {
-        "funnel", "scores", "clusters", "arms", "rounds", "examples", "groups", "scoring", "sources",
+        "funnel", "scores", "clusters", "arms", "rounds", "examples", "groups", "sources",
         "timing", "configuration",
     }  # fmt: skip
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -92,22 +92,10 @@ def test_the_reliability_is_the_agreement_of_two_whole_sets():
     assert query.reliability(halves) == pytest.approx(whole, abs=0.01)
 
 
-def test_the_way_of_scoring_and_its_check_are_shown(data, page):
-    assert (
-        "Pilot: exact, by a forward and a backward pass. Rounds: two forwards, step 3.0×10⁻⁴ of the weights, "
-        "checked on 64 pilot examples: rank correlation 0.9999, error 0.20 % of the spread." in page
-    )
-    assert "Memory ran out once" in page
-    exact = report.Scoring("exact", None, None, None, 0, "The proxy runs in bfloat16.")
-    text = report.render(dataclasses.replace(data, scoring=exact))
-    assert "a backward pass. Rounds: exact too. The proxy runs in bfloat16." in text
-    assert "Memory ran out" not in text
-
-
-def test_a_run_that_knows_neither_halves_nor_scoring_keeps_its_other_sections(data, page):
+def test_a_run_that_does_not_know_halves_keeps_its_other_sections(data, page):
     groups = tuple(dataclasses.replace(g, halves_agreement=None) for g in data.query_groups)
-    text = report.render(dataclasses.replace(data, query_groups=groups, scoring=None))
-    assert sections(page) - sections(text) == {"scoring"}
+    text = report.render(dataclasses.replace(data, query_groups=groups))
+    assert sections(page) == sections(text)
     assert "Is the query set good enough?" not in text
 
 

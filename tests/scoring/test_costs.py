@@ -13,7 +13,6 @@ from beam_quad.scoring import (
     InfluenceScorer,
     PerplexityScorer,
     ScoringCosts,
-    TwoForwardsScorer,
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
@@ -102,14 +101,6 @@ def test_norms_cost_what_is_counted(family, layers, formed_tokens, monkeypatch):
     scorer = InfluenceScorer(proxy, blocks, draw(blocks, 2), normalize=True)
     counted = flops_per_token(lambda: scorer.score(TEXTS))
     assert costs_of(family, layers).exact_flops(LENGTH, 2, normalize=True) == counted
-
-
-def test_two_forwards_share_what_lies_below(family, layers):
-    proxy = tiny.proxy(family)
-    blocks = find_blocks(proxy.model, layers)
-    scorer = TwoForwardsScorer(proxy, blocks, draw(blocks, 2), 1e-3)
-    counted = flops_per_token(lambda: scorer.score(TEXTS))
-    assert costs_of(family, layers).two_forwards_flops(LENGTH, num_vectors=2) == counted
 
 
 def test_query_flops_are_those_counted(family):

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beam_quad.scoring import calibration
 from tests.pipelines.world import (
     manifest_of,
     selected,
@@ -80,37 +79,9 @@ def test_another_budget_on_the_same_artifacts_scores_only_what_is_new(world, tmp
     assert manifest == fresh
 
 
-def test_two_forwards_select_like_the_exact_scores(world, finished, tmp_path):
-    artifacts = tmp_path / "artifacts"
-    world.run(tmp_path / "exact", scoring="exact", artifacts=artifacts)
-    manifest = world.run(tmp_path / "out", scoring="two_forwards", artifacts=artifacts)
-    scoring = manifest["scoring"]
-    assert scoring["way"] == "two forwards"
-    assert scoring["rank_correlation"] > 0.999
-    exact, found = (
-        {row["example_id"]: row["influence"] for row in selected(output)}
-        for output in (finished, tmp_path / "out")
-    )
-    common = [i for i in exact.keys() & found.keys() if exact[i] is not None]
-    assert len(exact.keys() & found.keys()) > 0.9 * len(exact)
-    np.testing.assert_allclose([found[i] for i in common], [exact[i] for i in common], rtol=0.02)
-    # Those of the rounds are its own, though the artifacts hold exact ones.
-    assert any(found[i] != exact[i] for i in common)
-
-
-def test_where_two_forwards_disagree_the_exact_way_is_taken(
-    world, finished, tmp_path, monkeypatch, caplog
-):
-    monkeypatch.setattr(calibration, "_LEAST_CORRELATION", 1.1)
-    manifest = world.run(tmp_path / "out", scoring="two_forwards")
-    assert manifest["scoring"]["way"] == "exact"
-    assert "do not reproduce" in caplog.text
-    assert selected_ids(tmp_path / "out") == selected_ids(finished)
-
-
 def test_the_halves_of_the_query_set_agree(finished):
     # Four of the five kinds have nothing to do with the query, and the order among them is chance.
-    assert 0.1 < manifest_of(finished)["scoring"]["halves"]["query"] < 1
+    assert 0.1 < manifest_of(finished)["halves"]["query"] < 1
 
 
 @pytest.mark.parametrize(

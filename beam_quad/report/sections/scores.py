@@ -12,8 +12,8 @@ from beam_quad.report.comparison import (
     sampling_weights,
     token_shares,
 )
-from beam_quad.report.data import Example, ReportData, Scoring
-from beam_quad.report.formatting import correlation, count, decimal, percent, signed
+from beam_quad.report.data import Example, ReportData
+from beam_quad.report.formatting import count, decimal, percent, signed
 from beam_quad.report.markup import Column, Html, Section, clean, join, table, tag
 from beam_quad.report.sections.common import ImageKey, figure
 from beam_quad.report.svg import RANDOM, SCORED, SELECTED
@@ -187,34 +187,3 @@ def _example(example: Example, rank: str | None) -> Html:
         tag("code", example.example_id),
         tag("p", example.text, dir="auto"),
     )
-
-
-def scoring(data: ReportData) -> Section | None:
-    """Shows which way the scores were computed, and how it was checked; None where it is not known.
-
-    The pilot is what two forwards are checked against, so it is always scored exactly: the way is that of the rounds
-    after it.
-    """
-    how = data.scoring
-    if how is None:
-        return None
-    step = f", step {decimal(how.relative_step, 2)} of the weights" if how.relative_step else ""
-    if how.way == "exact":
-        line = "exact too"
-        checked = f"; two forwards{step}, tried" if how.num_examples else ""
-    else:
-        line = f"{how.way}{step}"
-        checked = ", checked" if how.num_examples else ""
-    if checked:
-        checked += f" on {count(how.num_examples)} pilot examples: {_closeness(how)}"
-    pilot = "Pilot: exact, by a forward and a backward pass."
-    sentences = [pilot, f"Rounds: {line}{checked}.", how.reason]
-    if how.num_halvings:
-        times = "once" if how.num_halvings == 1 else f"{count(how.num_halvings)} times"
-        sentences.append(f"Memory ran out {times}, and the micro-batch was halved.")
-    return Section("scoring", "How it was scored", tag("p", join(sentences, " ")))
-
-
-def _closeness(how: Scoring) -> str:
-    error = percent(how.relative_error)
-    return f"rank correlation {correlation(how.rank_correlation, 4)}, error {error} of the spread"

@@ -15,7 +15,6 @@ from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.loss_drop import LossDropScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.sample import ScoreSample
-from beam_quad.scoring.two_forwards import TwoForwardsScorer
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.selection import nearest_ranks, random_ranks
 from beam_quad.stages.base import ModelStage
@@ -26,10 +25,6 @@ from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
 from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.prefetch import prefetched
-
-# The two ways to score, as `CalibrateScoring` names them.
-EXACT = "exact"
-TWO_FORWARDS = "two forwards"
 
 
 class Scorer(Protocol):
@@ -60,13 +55,6 @@ class StoredVectors(Protocol):
         """Reads the vectors by name."""
 
 
-class Calibration(Protocol):
-    """What says by which way to score."""
-
-    def read(self) -> dict[str, Any]:
-        """Returns `way` and, for two forwards, `relative_step`."""
-
-
 @dataclasses.dataclass(frozen=True)
 class InfluenceScoring:
     """Influence on the query set: one score for each query vector, higher where training lowers the query loss.
@@ -75,7 +63,6 @@ class InfluenceScoring:
       tracked: The proxy model and its tracked layers.
       vectors: Preconditioned query vectors, one set a group.
       normalize: Whether a score is divided by the norm of the example's gradient.
-      calibration: Says by which way to score; None scores exactly.
     """
 
     version: ClassVar[int] = 2
@@ -83,7 +70,6 @@ class InfluenceScoring:
     tracked: TrackedProxy
     vectors: StoredVectors
     normalize: bool
-    calibration: Calibration | None = None
 
     @property
     def device(self) -> str:
@@ -93,9 +79,6 @@ class InfluenceScoring:
         proxy = self.tracked.proxy.load()
         vectors = self.vectors.load()
         blocks = self.tracked.blocks(proxy)
-        way = self.calibration.read() if self.calibration else {}
-        if way.get("way") == TWO_FORWARDS:
-            return TwoForwardsScorer(proxy, blocks, vectors, way["relative_step"])
         return InfluenceScorer(proxy, blocks, vectors, self.normalize)
 
 

@@ -64,8 +64,7 @@ class Bandit(Stored):
       policy: Its rules; `samples_per_pull` is read from the blocks.
       candidates: The texts that pulls score.
       passed_over: What is too long for the budget.
-      scoring: How the pilot scores.
-      way: How the rounds after it are to: "auto", "exact" or "two_forwards".
+      scoring: How pulls are scored; after the pilot, under the query groups combined.
       weights: Weight of each query group.
     """
 
@@ -76,7 +75,6 @@ class Bandit(Stored):
     candidates: GatherCandidates
     passed_over: CountPassedOver
     scoring: Scoring
-    way: str
     weights: tuple[float, ...]
 
     @property
@@ -85,7 +83,7 @@ class Bandit(Stored):
 
     def pilot(self) -> list[object]:
         """What the pilot depends on: every arm is pulled once, whatever the policy and the budget."""
-        return [self.candidates, self.scoring, self.weights, self.way]
+        return [self.candidates, self.scoring, self.weights]
 
     def round_path(self, number: int) -> str:
         """Where the scores of a round are stored."""

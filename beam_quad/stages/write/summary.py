@@ -23,7 +23,7 @@ from beam_quad.selection.shown import clusters_to_show
 from beam_quad.stages.base import timing_path
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.distillation.distilled import FinishedDistillation
-from beam_quad.stages.influence.calibrate import CalibrateScoring
+from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.scored_rows import ScoredRows
 from beam_quad.stages.quad.finished import FinishedBandit
@@ -61,7 +61,7 @@ class Summary:
       clusters: What clustered the corpus, or None.
       bandit: The bandit that has played, or None for a baseline.
       scores: What scored every example, or None.
-      calibration: What compared ways to score, or None.
+      halves: What compared the scores under halves of the query set, or None.
       distillation: Influence Distillation that is done, or None.
       shortlist: What was taken from a shortlist, or None.
       shown: What is shown of scores by example, or None.
@@ -82,7 +82,7 @@ class Summary:
     clusters: AssignClusters | None = None
     bandit: FinishedBandit | None = None
     scores: ScoredRows | None = None
-    calibration: CalibrateScoring | None = None
+    halves: CompareHalves | None = None
     distillation: FinishedDistillation | None = None
     shortlist: ShortlistSelection | None = None
     shown: ShowScores | None = None
@@ -144,8 +144,8 @@ class Summary:
             result |= self.distillation.manifest(counts)
         if self.shown is not None:
             result |= self.shown.manifest()
-        if self.calibration is not None:
-            result["scoring"] = self._calibration()
+        if self.halves is not None:
+            result["halves"] = self.halves.read()
         return result
 
     def report(self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums) -> str:
@@ -160,23 +160,6 @@ class Summary:
         if self.scores is not None:
             return int(self.scores.facts().get("scored", 0))
         return 0
-
-    def _calibration(self) -> dict[str, Any]:
-        return self.calibration.read() if self.calibration else {}
-
-    def _scoring(self) -> page.Scoring | None:
-        found = self._calibration()
-        if not found or self.bandit is None:
-            return None
-        return page.Scoring(
-            way=found["way"],
-            relative_step=found.get("relative_step"),
-            rank_correlation=found.get("rank_correlation"),
-            relative_error=found.get("relative_error"),
-            num_examples=found.get("num_examples", 0),
-            reason=found["reason"],
-            num_halvings=self.bandit.bandit.num_halvings(self.bandit.num_rounds),
-        )
 
     def _budget_tokens(self) -> int | None:
         return self.budget.amount if self.budget.unit == "tokens" else None
@@ -230,7 +213,6 @@ class Summary:
             weights=weights,
             scores=scored.scores() if scored else None,
             targets=self.distillation.targets(counts) if self.distillation else None,
-            scoring=self._scoring(),
             best=best,
             best_by_target=self.distillation.best() if self.distillation else None,
             worst=worst,
@@ -268,6 +250,11 @@ class Summary:
             ):
                 if fit.get(name):
                     notices.append(page.Notice(f"{fit[name]:,} {words}.", level="note"))
+        if self.bandit is not None:
+            halvings = self.bandit.bandit.num_halvings(self.bandit.num_rounds)
+            if halvings:
+                words = f"Memory ran out {halvings:,} times, and the micro-batch was halved."
+                notices.append(page.Notice(words, level="note"))
         if self.bandit is not None and (state := self.bandit.state).unreachable_blocks:
             notices.append(
                 page.Notice(
@@ -310,7 +297,7 @@ class Summary:
         if self.vectors is None:
             return None
         counts = self.vectors.groups()
-        halves = self._calibration().get("halves", {})
+        halves = self.halves.read() if self.halves else {}
         if self.distillation is not None:
             halves = self.distillation.halves()
         pilot = self.bandit.group_influence() if self.bandit is not None else []

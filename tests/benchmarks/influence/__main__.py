@@ -9,8 +9,8 @@ of CPU time, which a busy machine changes least; with more threads, or on a GPU,
 second are by the same.
 
 The column MB is the most that a method takes over the loaded model while it works through two of the largest
-micro-batches, in 10**6 bytes: what it holds from batch to batch (the query's vectors; of the two forwards, the step of
-every tracked weight; of the fit, the eigenbases) and what comes and goes. On a CPU that is resident memory,
+micro-batches, in 10**6 bytes: what it holds from batch to batch (the query's vectors; of the
+fit, the eigenbases) and what comes and goes. On a CPU that is resident memory,
 which varies by tens of MB, on a GPU what torch has allocated. A peer's own copy of the model is not counted, nor what
 it does before the candidates: kronfluence is measured from the first request for a candidate's loss, with what it
 still holds by then.
@@ -95,7 +95,7 @@ def main() -> None:
         lengths = [length for length in LENGTHS if f"{plan.name}-{length}" in chosen]
         if not lengths:
             continue
-        # The two forwards and the fit need float32; bfloat16 is what scoring takes on a GPU.
+        # The fit needs float32; bfloat16 is what scoring takes on a GPU.
         spec = ProxySpec(
             str(texts.folder / plan.folder),
             device=options.device,

@@ -10,7 +10,6 @@ import torch
 
 from beam_quad.gradients import Proxy
 from beam_quad.gradients.windows import Documents
-from beam_quad.scoring import Calibration
 from tests.benchmarks.influence import clocks, material, ours, peers, ranking, report
 from tests.benchmarks.influence.material import Plan, Texts
 from tests.benchmarks.influence.methods import Method
@@ -23,42 +22,32 @@ EXACT = "exact, attention"
 EXACT_GROUPS = f"exact, attention, {ours.NUM_GROUPS} query groups"
 EXACT_ALL = "exact, all layers"
 EXACT_UPPER = "exact, upper half"
-TWO = "two forwards, attention"
-TWO_UPPER = "two forwards, upper half"
 BACKWARD = "forward + backward, all parameters"
 FIT = "EK-FAC fit, attention, both passes"
 VMAP = "per-example gradients, vmap(grad)"
 DATTRI = "dattri, hooks, not projected"
 KRON = "kronfluence, pairwise scores"
 
-_COMPARED = (TWO, VMAP, DATTRI, KRON)
+_COMPARED = (VMAP, DATTRI, KRON)
 _SLOW_PEERS = (VMAP, DATTRI, KRON)
-_NUM_CALIBRATED = 8
 _RATIOS = {
-    "two_forwards_over_forward": (TWO, FORWARD),
     "exact_over_forward": (EXACT, FORWARD),
     "exact_8_groups_over_forward": (EXACT_GROUPS, FORWARD),
     "exact_all_layers_over_forward": (EXACT_ALL, FORWARD),
-    "upper_half_over_forward": (TWO_UPPER, FORWARD),
     "exact_upper_half_over_forward": (EXACT_UPPER, FORWARD),
     "forward_backward_over_forward": (BACKWARD, FORWARD),
     "kronfluence_over_forward": (KRON, FORWARD),
-    "kronfluence_over_ours": (KRON, TWO),
     "kronfluence_over_exact": (KRON, EXACT),
-    "vmap_over_ours": (VMAP, TWO),
     "vmap_over_exact": (VMAP, EXACT),
-    "dattri_over_ours": (DATTRI, TWO),
     "dattri_over_exact": (DATTRI, EXACT),
     "ekfac_fit_over_forward_backward": (FIT, BACKWARD),
 }
 _MEMORY_RATIOS = {
-    "two_forwards_memory_over_forward": (TWO, FORWARD),
     "exact_memory_over_forward": (EXACT, FORWARD),
     "exact_memory_over_forward_backward": (EXACT, BACKWARD),
     "kronfluence_memory_over_exact": (KRON, EXACT),
 }
 _CORRELATIONS = {
-    "two_forwards_rank_correlation": TWO,
     "kronfluence_rank_correlation": KRON,
 }
 
@@ -73,7 +62,6 @@ class Bench:
       texts: The demo's.
       proxy: The model.
       fitted: Its vectors.
-      steps: Calibrated steps of the two forwards, by row; empty where the precision is too low for them.
       upper_half: Rank correlation of the upper half of the layers with all of them, by the query's domain.
       kronfluence: With factors of its own; None where it is not installed.
       rules: How methods are timed.
@@ -85,7 +73,6 @@ class Bench:
     texts: Texts
     proxy: Proxy
     fitted: Fitted
-    steps: dict[str, Calibration]
     upper_half: dict[str, float]
     kronfluence: Method | None
     rules: Rules
@@ -109,23 +96,17 @@ class Bench:
         say(f"{plan.name}: fitting EK-FAC to {len(sample)} documents of {length} tokens")
         fitted = ours.fit(proxy, sample, query)
         say(f"{plan.name}: {len(fitted.bases)} eigenbases took {_show(fitted.eigendecomposition)}")
-        steps = {}
-        for name, tracked in ((TWO, fitted.attention), (TWO_UPPER, fitted.upper)):
-            steps[name] = ours.calibrated(proxy, tracked, sample[:_NUM_CALIBRATED])
-            say(f"{plan.name}: {name}: {steps[name]}")
         upper = ranking.upper_half(proxy, texts.documents, *plan.num_ranking)
         by_domain = ", ".join(f"{domain} {found:.3f}" for domain, found in upper.items())
         say(f"{plan.name}: the upper half ranks as all attention layers: Spearman {by_domain}")
         kronfluence = _kronfluence(proxy, fitted, sample, query, scratch, say)
-        return cls(plan.name, plan, texts, proxy, fitted, steps, upper, kronfluence, rules, say)
+        return cls(plan.name, plan, texts, proxy, fitted, upper, kronfluence, rules, say)
 
     def in_bfloat16(self) -> "Bench":
         """The same with the model in bfloat16, without what needs float32."""
         model = copy.deepcopy(self.proxy.model).to(torch.bfloat16)
         proxy = dataclasses.replace(self.proxy, model=model)
-        return dataclasses.replace(
-            self, label=f"{self.label}-bf16", proxy=proxy, steps={}, kronfluence=None
-        )
+        return dataclasses.replace(self, label=f"{self.label}-bf16", proxy=proxy, kronfluence=None)
 
     def run(self, length: int) -> dict[str, float | None]:
         """Measures all methods at one length, prints the table and returns what goes into the JSON."""
@@ -157,10 +138,6 @@ class Bench:
             ours.exact(EXACT_ALL, proxy, fitted.everything),
             ours.exact(EXACT_UPPER, proxy, fitted.upper),
         ]
-        for name, tracked in ((TWO, fitted.attention), (TWO_UPPER, fitted.upper)):
-            if name in self.steps:
-                step = self.steps[name].relative_step
-                methods.append(ours.two_forwards(name, proxy, tracked, step))
         if proxy.dtype == torch.float32:
             methods.append(ours.fitting(FIT, proxy, fitted, texts))
         methods.append(peers.forward_backward(BACKWARD, proxy))

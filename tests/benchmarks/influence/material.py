@@ -33,7 +33,7 @@ class Plan:
       num_sample: Documents that the curvature is fitted on.
       num_ranking: Whole documents that `ranking.upper_half` fits on, that it ranks, and that make one query.
       num_query: Documents of the query; its groups take turns, and there must be one for each of them.
-      prepared_length: Tokens of the last three's documents, and of those that calibrate the step.
+      prepared_length: Tokens of the last three's documents.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Our own methods, and what they need: the query's vectors, and the step of the two forwards."""
+"""Our own methods, and what they need: the query's vectors."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,10 @@ import torch
 from beam_quad.gradients import Block, Proxy, find_blocks
 from beam_quad.gradients.windows import Documents
 from beam_quad.scoring import (
-    Calibration,
     Curvature,
     Eigenbasis,
     InfluenceScorer,
     PerplexityScorer,
-    TwoForwardsScorer,
-    calibrate,
     covariance_sums,
     eigenbasis,
     eigenvalue_sums,
@@ -99,12 +96,6 @@ def fit(proxy: Proxy, sample: Sequence[str], query: Sequence[str]) -> Fitted:
     )
 
 
-def calibrated(proxy: Proxy, tracked: Tracked, texts: Sequence[str]) -> Calibration:
-    """Finds the step of the two forwards on a few documents."""
-    scorer = InfluenceScorer(proxy, tracked.blocks, {"query": tracked.vector})
-    return calibrate(proxy, tracked.blocks, tracked.vector, texts, scorer.score(texts)[:, 0])
-
-
 def forward_only(name: str, proxy: Proxy) -> Function:
     """Perplexity: what all else is held against."""
     return _of_scorer(name, proxy, PerplexityScorer(proxy))
@@ -121,12 +112,6 @@ def exact_groups(name: str, proxy: Proxy, fitted: Fitted) -> Function:
     return _of_scorer(name, proxy, InfluenceScorer(proxy, fitted.attention.blocks, fitted.groups))
 
 
-def two_forwards(name: str, proxy: Proxy, tracked: Tracked, step: float) -> Function:
-    """The directional derivative."""
-    scorer = TwoForwardsScorer(proxy, tracked.blocks, {"query": tracked.vector}, step)
-    return _of_scorer(name, proxy, scorer)
-
-
 def fitting(name: str, proxy: Proxy, fitted: Fitted, texts: Sequence[str]) -> Function:
     """Both passes of the EK-FAC fit, labels drawn from the model; the first texts are the documents."""
 
@@ -141,9 +126,7 @@ def fitting(name: str, proxy: Proxy, fitted: Fitted, texts: Sequence[str]) -> Fu
     return Function(name, passes, proxy.device, clocks.held_bytes(fitted.bases))
 
 
-def _of_scorer(
-    name: str, proxy: Proxy, scorer: InfluenceScorer | PerplexityScorer | TwoForwardsScorer
-) -> Function:
+def _of_scorer(name: str, proxy: Proxy, scorer: InfluenceScorer | PerplexityScorer) -> Function:
     def score(documents: Documents, micro_batch: int) -> np.ndarray:
         proxy.max_batch_tokens = micro_batch
         column: np.ndarray = scorer.score(documents)[:, 0]

@@ -1,0 +1,84 @@
+"""After the pilot: whether the query set is good enough."""
+
+import dataclasses
+from typing import Annotated, Any
+
+import numpy as np
+
+from beam_quad import identity, seeding
+from beam_quad.artifacts import files
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.gradients.proxy import Proxy
+from beam_quad.scoring import InfluenceScorer
+from beam_quad.scoring.halves import HALVES, agreement
+from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
+from beam_quad.stages.influence.query_vectors import VectorFile, half_name
+from beam_quad.stages.influence.score import InfluenceScoring
+from beam_quad.stages.quad.rounds import Bandit
+
+# Rank correlations of 64 examples are known to within about (1 - r²) / 8.
+_NUM_EXAMPLES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareHalves(ProxyStage):
+    """Scores a few of the pilot's examples under halves of each query group's texts, and compares (split-half reliability).
+
+    Takes one piece and gives, by query group, the rank correlation of the scores under its halves; None if a half has no
+    text.
+
+    Args:
+      bandit: The bandit, whose pilot is done.
+      scoring: How the pilot was scored.
+      groups: Names of the query groups.
+      halves: Vectors of the groups' halves.
+    """
+
+    kind = "halves"
+    artifact_name = "halves.json"
+
+    bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
+    scoring: InfluenceScoring
+    groups: tuple[str, ...]
+    halves: VectorFile
+
+    @property
+    def root(self) -> str:
+        return self.bandit.root
+
+    @property
+    def proxy(self) -> ProxyModel:
+        return self.scoring.tracked.proxy
+
+    def pieces(self) -> range:
+        return range(1)
+
+    def do(self, piece: int, model: Proxy) -> dict[str, float | None]:
+        """One group's vectors at a time are on the device."""
+        blocks = self.scoring.tracked.blocks(model)
+        vectors = self.halves.load()
+        documents = model.read(self._sample())
+        found: dict[str, float | None] = {}
+        for group in self.groups:
+            halves = {n: vectors[n] for half in HALVES if (n := half_name(group, half)) in vectors}
+            found[group] = None
+            if len(halves) == len(HALVES):
+                scorer = InfluenceScorer(model, blocks, halves, self.scoring.normalize)
+                found[group] = agreement(*scorer.score(documents).T)
+        return found
+
+    def finish(self, total: dict[str, float | None]) -> None:
+        write_json(self.artifact, total)
+
+    def read(self) -> dict[str, Any]:
+        """Reads the rank correlations by query group."""
+        return read_json(self.artifact)
+
+    def _sample(self) -> list[str]:
+        """Draws texts of some of the pilot's examples."""
+        scored = self.bandit.all_scored(1)
+        usable = np.flatnonzero(np.isfinite(scored["influence"]))
+        seed, keys = self.bandit.policy.seed, scored["key"][usable]
+        at = usable[seeding.lowest(seed, "calibration", keys, _NUM_EXAMPLES)]
+        arms, keys = (scored[name][at].tolist() for name in ("cluster", "key"))
+        return list(files.in_parallel(self.bandit.candidates.read_text, arms, keys))
