@@ -46,6 +46,7 @@ class RunOptions:
     seed: int
     text_column: str
     query_text_column: str | None
+    prove: bool
     id_column: str | None
     tokens_column: str | None
     columns: str | None
@@ -140,6 +141,11 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         help="column of the text, or field of a struct, as meta.text",
     )
     add("--query_text_column", help="column of the text in query files; default as the corpus")
+    add(
+        "--prove",
+        **SWITCH,
+        help="set a fifth of the query aside, by hash of the text, for beam-quad prove to measure on",
+    )
     add("--id_column", help="column of the id; default <shard>#<row>")
     add(
         "--tokens_column", help="column of token counts; default counted with the proxy's tokenizer"
