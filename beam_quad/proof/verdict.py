@@ -150,7 +150,7 @@ class Trial:
         counts = self.before.counts
         num = int((counts > 0).sum())
         own, other = self._residuals(name), self._residuals(rival)
-        scale = num / max(1, num - 1) / counts.sum() ** 2
+        scale = float(num / max(1, num - 1) / counts.sum() ** 2)
         one = (self._own + self._shared) / self.num_seeds
         return (
             one + scale * float(own @ own),
