@@ -29,7 +29,7 @@ from beam_quad.stages.proof.train import TrainOn
 from beam_quad.stages.proof.write import WriteProof
 from beam_quad.stages.read.query import Query, read_query
 from beam_quad.stages.write.selection import WriteSelection
-from pipelines import chain, recorded
+from pipelines import chain
 from pipelines import options as quad_options
 from pipelines.builder import Builder, Chain
 from pipelines.identity import Identity
@@ -63,9 +63,8 @@ class _ProofBuilder(Builder):
 
     def __init__(self, options: ProveOptions, inputs: Inputs) -> None:
         self.options = options
-        self.manifests = {SELECTION: _manifest(options.output)} | {
-            name: _manifest(folder) for name, folder in options.against.items()
-        }
+        self.runs: dict[str, RunOptions] = {SELECTION: options.run, **options.against}
+        self.manifests = {name: _manifest(run.output) for name, run in self.runs.items()}
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         rival = self._rival(RANDOM)
         rate = chain.share_set_aside(rival, inputs.corpus)
@@ -81,11 +80,7 @@ class _ProofBuilder(Builder):
         num_tokens = options.proof_tokens or min(smallest, MOST_TOKENS)
         draws = Draws(proxy, options.seeds, num_tokens)
         drawn: list[DrawStage] = [
-            self._draw_parts(SELECTION, options.output, options.run, draws),
-            *(
-                self._draw_parts(name, folder, recorded.read(folder, "--against"), draws)
-                for name, folder in options.against.items()
-            ),
+            *(self._draw_parts(name, run, draws) for name, run in self.runs.items()),
             *(self._draw_policy(policy, draws) for policy in options.policies),
         ]
         for stage in drawn:
@@ -123,8 +118,8 @@ class _ProofBuilder(Builder):
         require_tokens(load_tokenizer(path, None), load_skeleton(spec), spec)
         return ProxyModel(spec, content_fingerprint(path, None))
 
-    def _draw_parts(self, name: str, folder: str, run: RunOptions, draws: Draws) -> DrawFromParts:
-        selected = files.join(folder, "selected")
+    def _draw_parts(self, name: str, run: RunOptions, draws: Draws) -> DrawFromParts:
+        selected = files.join(run.output, "selected")
         plan = plan_input(
             [selected],
             text_column=run.text_column,
@@ -202,20 +197,13 @@ class _ProofBuilder(Builder):
             texts = self._texts(plan, dataclasses.replace(options.run, prove=False))[0]
             held_out = (self._heldout_query(plan),)
         prints = fingerprints(texts)
-        for name, run in self._contenders().items():
+        for name, run in self.runs.items():
             plans = self.inputs.query if name == SELECTION else plan_query(run)
-            self._check(name, plans, run, prints, texts)
+            self._check(plans, run, prints, texts)
         return held_out
-
-    def _contenders(self) -> dict[str, RunOptions]:
-        others = self.options.against.items()
-        return {SELECTION: self.options.run} | {
-            name: recorded.read(folder, "--against") for name, folder in others
-        }
 
     def _check(
         self,
-        name: str,
         plans: Mapping[str, InputPlan],
         run: RunOptions,
         prints: np.ndarray,
@@ -224,9 +212,8 @@ class _ProofBuilder(Builder):
         steering = [text for plan in plans.values() for text in self._texts(plan, run)[0]]
         both = np.flatnonzero(np.isin(prints, fingerprints(steering)))
         if len(both):
-            where = self.options.output if name == SELECTION else self.options.against[name]
             raise UsageError(
-                f"{len(both)} of {len(prints)} held-out texts steered {where}, such as "
+                f"{len(both)} of {len(prints)} held-out texts steered {run.output}, such as "
                 f"{json.dumps(texts[both[0]][:40])}; pass --heldout with texts that are in no query set"
             )
 

@@ -23,7 +23,7 @@ class ProveOptions(RunOptions):
 
     Attributes:
       run: The flags of the selection.
-      against: Folders of other selections, by name.
+      against: The flags of other selections, by name.
       policies: Rivals that select of the same corpus, the random draw first.
       heldout: Globs of texts to measure on, in place of those that the selection set aside.
       proof_model: The model that is trained; None for the proxy.
@@ -35,7 +35,7 @@ class ProveOptions(RunOptions):
     """
 
     run: RunOptions
-    against: dict[str, str]
+    against: dict[str, RunOptions]
     policies: tuple[str, ...]
     heldout: tuple[str, ...]
     proof_model: str | None
@@ -139,10 +139,11 @@ def _policies(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((RANDOM, *names)))
 
 
-def _against(folders: Sequence[str], output: str) -> dict[str, str]:
+def _against(folders: Sequence[str], output: str) -> dict[str, RunOptions]:
     from beam_quad.artifacts import files
+    from pipelines import recorded
 
-    named: dict[str, str] = {}
+    named: dict[str, RunOptions] = {}
     for folder in folders:
         path = files.absolute(folder)
         name = path.rstrip("/").rsplit("/", 1)[-1]
@@ -152,7 +153,7 @@ def _against(folders: Sequence[str], output: str) -> dict[str, str]:
             raise UsageError(
                 f"--against={folder}: another contender is named {name}; rename the folder"
             )
-        named[name] = path
+        named[name] = recorded.read(path, "--against")
     return named
 
 
