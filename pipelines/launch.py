@@ -27,11 +27,12 @@ from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
 from beam_quad.report.formatting import size
+from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.influence.score import TWO_FORWARDS
-from beam_quad.stages.proof.write import PROOF, about_proof
+from beam_quad.stages.proof.write import PROOF
 from beam_quad.transforms import RunStage, Token, counters, start
 from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
@@ -379,7 +380,7 @@ class ProofOutput:
         proof = json.loads(files.read_bytes(path))
         for line in about_proof(proof):
             print(line)
-        print(f"proof: {path}")
+        print(f"proof: {path}; report: {files.join(output, 'proof.html')}")
 
 
 def _configuration_path(output: str) -> str:

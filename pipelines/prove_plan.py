@@ -27,9 +27,11 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
     # Of a text that is measured at most its windows are read.
     longest = default_context_length(skeleton.config, spec) * spec.max_windows
     measured = (1 + trainings) * (options.heldout_texts + options.general_texts) * longest
-    # Forward and backward are 6 operations a parameter and token, a forward alone 2.
-    flops = num_parameters * (6.0 * tokens + 2.0 * measured)
-    device = plan.device(options, options.dtype)
+    # Forward and backward are 6 operations a parameter and token, a forward alone 2. Parameters are float32 while they
+    # are trained.
+    training, measuring = 6.0 * num_parameters * tokens, 2.0 * num_parameters * measured
+    float32 = plan.device(options, "float32")
+    hours = float32.hours(training) + plan.device(options, options.dtype).hours(measuring)
     return "\n".join(
         [
             f"proves    {options.output}",
@@ -37,6 +39,7 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
             f"stages    {', '.join(stage.name for stage in chain.stages)}",
             f"trains    {trainings} times {draws.num_tokens:,} tokens = {tokens:,} tokens",
             f"measures  {1 + trainings} times, at most {measured:,} tokens in all",
-            f"costs     {flops:.2g} FLOPs of {num_parameters:,} parameters, at most {device.hours(flops):.2g} h on {device.name}",
+            f"costs     {training + measuring:.2g} FLOPs with {num_parameters:,} parameters",
+            f"takes     at most {hours:.2g} h on {float32.name}",
         ]
     )

@@ -1,7 +1,6 @@
 """The last stage of a proof: what it comes to, beside the selection's manifest."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from beam_quad import identity
@@ -9,12 +8,12 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
 from beam_quad.proof import Interval, Trial, judge
+from beam_quad.report.proof import render_proof
 from beam_quad.stages.base import Stage
-from beam_quad.stages.proof.measured import GENERAL, HELD_OUT
+from beam_quad.stages.proof.measured import HELD_OUT
 from beam_quad.stages.proof.train import TrainOn
 
 PROOF = "proof.json"
-_SETS = {HELD_OUT: "held-out query texts", GENERAL: "texts of the general mix"}
 _METHOD = (
     "gain: fall of the loss, nats per token; lead: gain of the selection less that of the contender; worth: the one over "
     "the other, null where the contender's own gain is noise; all [value, low, high] with intervals of 95 %: Student's t "
@@ -24,7 +23,7 @@ _METHOD = (
 
 @dataclasses.dataclass(frozen=True)
 class WriteProof(Stage):
-    """Judges the trainings, and writes `proof.json` into the folder of the selection.
+    """Judges the trainings, and writes `proof.html` and `proof.json` into the folder of the selection.
 
     Args:
       trained: The trainings.
@@ -70,21 +69,20 @@ class WriteProof(Stage):
             )
         verdict = judge(held_out, self.selection, measured.num_tokens())
         first = read_json(trained.paths(1)[0])
-        write_json(
-            self.artifact,
-            {
-                "configuration": self.configuration,
-                "verdict": verdict.sentence,
-                "is_worth_it": verdict.is_worth_it,
-                "selection": self.selection,
-                "model": trained.proxy.fingerprint,
-                "recipe": first["recipe"] | {"num_steps": first["num_steps"]},
-                "num_seeds": held_out.num_seeds,
-                "measured": measured.counts(),
-                "method": _METHOD,
-                **{name: self._results(trial) for name, trial in trials.items() if trial},
-            },
-        )
+        proof = {
+            "configuration": self.configuration,
+            "verdict": verdict.sentence,
+            "is_worth_it": verdict.is_worth_it,
+            "selection": self.selection,
+            "model": trained.proxy.fingerprint,
+            "recipe": first["recipe"] | {"num_steps": first["num_steps"]},
+            "num_seeds": held_out.num_seeds,
+            "measured": measured.counts(),
+            "method": _METHOD,
+            **{name: self._results(trial) for name, trial in trials.items() if trial},
+        }
+        files.write(files.join(self.output, "proof.html"), render_proof(proof).encode())
+        write_json(self.artifact, proof)
 
     def _results(self, trial: Trial) -> dict[str, Any]:
         return {
@@ -104,21 +102,6 @@ class WriteProof(Stage):
             "lead": _numbers(trial.lead(self.selection, name)),
             "worth": _numbers(trial.worth(self.selection, name)),
         }
-
-
-def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
-    """Puts a proof in lines: the losses by contender, and the verdict last."""
-    for name, words in _SETS.items():
-        if name not in proof:
-            continue
-        results = proof[name]
-        contenders = ", ".join(
-            f"{contender} {result['loss']:.4f}"
-            for contender, result in results["contenders"].items()
-        )
-        num_texts = proof["measured"][name]["texts"]
-        yield f"loss of {num_texts:,} {words}: before {results['before']:.4f}; after {contenders}"
-    yield proof["verdict"]
 
 
 def _numbers(interval: Interval | None) -> list[float] | None:
