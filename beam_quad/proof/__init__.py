@@ -1,7 +1,7 @@
 """What a selection is worth: a proxy goes on training on it and on its rivals, and texts that steered nobody measure."""
 
 from beam_quad.proof.held_out import divide, fingerprints, held_out
-from beam_quad.proof.training import Recipe, continue_training, measure, training_order
+from beam_quad.proof.training import Recipe, continue_training, measure, packed, training_order
 from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, judge
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "held_out",
     "judge",
     "measure",
+    "packed",
     "training_order",
 ]

@@ -1,6 +1,7 @@
 """Goes on training a proxy on a selection, and measures what it has learnt."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -91,7 +92,10 @@ def continue_training(proxy: Proxy, texts: Sequence[str], recipe: Recipe) -> Pro
       UsageError: If the texts hold no token.
       IntegrityError: If a gradient is not finite.
     """
-    batches = _batches(tokenize(proxy.tokenizer, texts), proxy.tokenizer.eos_token_id, recipe)
+    documents = tokenize(proxy.tokenizer, texts)
+    if not any(documents):
+        raise errors.UsageError("no text to train the proxy on has a token")
+    batches = packed(itertools.cycle(documents), proxy.tokenizer.eos_token_id, recipe)
     steps = ((recipe.rate(step), next(batches)) for step in range(recipe.num_steps))
     return descend(proxy, steps, betas=(0.9, 0.95))
 
@@ -117,23 +121,27 @@ def measure(proxy: Proxy, texts: Sequence[str]) -> Losses:
     return Losses(sums, counts)
 
 
-def _batches(
-    documents: Sequence[Sequence[int]], end_of_text: int | None, recipe: Recipe
+def packed(
+    documents: Iterator[Sequence[int]], end_of_text: int | None, recipe: Recipe
 ) -> Iterator[Documents]:
-    """Packs tokens into windows, going round as long as asked; each window counts as one document of a step."""
-    if not any(documents):
-        raise errors.UsageError("no text to train the proxy on has a token")
+    """Packs tokens into windows, each of which counts as one document of a step.
+
+    Args:
+      documents: Tokens of each text.
+      end_of_text: Put after each text, if there is such a token.
+      recipe: How many windows of how many tokens a step has.
+
+    Yields:
+      The windows of each step; what does not fill one is left out.
+    """
     size = recipe.batch_windows * recipe.window
     separator = [] if end_of_text is None else [end_of_text]
     counts = np.full(recipe.batch_windows, recipe.window - 1, np.int64)
     buffer: list[int] = []
-    while True:
-        for tokens in documents:
-            buffer += [*tokens, *separator]
-            while len(buffer) >= size:
-                windows = [
-                    Window(i, 0, buffer[i * recipe.window : (i + 1) * recipe.window])
-                    for i in range(recipe.batch_windows)
-                ]
-                yield Documents(windows, counts)
-                buffer = buffer[size:]
+    for tokens in documents:
+        buffer += [*tokens, *separator]
+        while len(buffer) >= size:
+            starts = range(0, size, recipe.window)
+            windows = [Window(i, 0, buffer[at : at + recipe.window]) for i, at in enumerate(starts)]
+            yield Documents(windows, counts)
+            buffer = buffer[size:]
