@@ -156,6 +156,7 @@ class _ProofBuilder(Builder):
             "policy": policy,
             "budget_tokens": max(1, self.selected),
             "weighted": False,
+            "scoring": "auto",
         }
         if isinstance(run, QuadOptions):
             options = dataclasses.replace(run, **changes)
@@ -196,6 +197,10 @@ class _ProofBuilder(Builder):
             )
             texts = self._texts(plan, dataclasses.replace(options.run, prove=False))[0]
             held_out = (self._heldout_query(plan),)
+        if not texts:
+            raise UsageError(
+                f"{options.output} has no held-out texts; pass --heldout=GLOB with texts to measure on"
+            )
         prints = fingerprints(texts)
         for name, run in self.runs.items():
             plans = self.inputs.query if name == SELECTION else plan_query(run)

@@ -93,6 +93,10 @@ class RunOptions:
             raise UsageError(
                 "tokens are counted with --proxy_model's tokenizer; or --tokens_column"
             )
+        if self.prove and not self.query:
+            raise UsageError(
+                "--prove sets query texts aside; pass --query or --query_group with it"
+            )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
         if not 0 < self.damping < float("inf"):

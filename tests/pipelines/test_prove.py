@@ -208,6 +208,19 @@ def test_what_cannot_be_proved_is_refused_in_a_line(selected, flags, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_flag_that_would_set_nothing_aside_is_refused(world, tmp_path):
+    with pytest.raises(UsageError, match="--prove sets query texts aside; pass --query"):
+        world.run(tmp_path / "out", policy="random", query=None, prove=True)
+
+
+def test_a_selection_without_a_query_is_proved_on_other_texts(world, tmp_path):
+    world.run(tmp_path / "out", policy="random", query=None)
+    built = build(tmp_path / "out", f"--heldout={world.query_of('law')}", "--policies=perplexity")
+    assert len(stage_of(built, DrawMeasured).held_out) == 1
+    with pytest.raises(UsageError, match="dsir cannot be a rival: --policy=dsir needs --query"):
+        build(tmp_path / "out", f"--heldout={world.query_of('law')}", "--policies=dsir")
+
+
 def test_an_output_that_is_not_finished_is_refused(selected, tmp_path):
     with pytest.raises(UsageError, match="holds no finished selection; run beam-quad select"):
         build(tmp_path)
