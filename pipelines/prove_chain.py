@@ -96,9 +96,8 @@ class _ProofBuilder(Builder):
             )
         )
         trained = self.add(TrainOn(measured, proxy, options.learning_rate))
-        proof = WriteProof(trained, SELECTION, self.output)
-        configuration = identity.digest(proof)
-        self.add(dataclasses.replace(proof, configuration=configuration))
+        configuration = identity.digest(WriteProof.kind, WriteProof.version, trained)
+        self.add(WriteProof(trained, SELECTION, self.output, configuration))
         found = Identity(configuration, {}, {}, self.inputs.corpus.snapshot)
         return Chain(tuple(self.stages), self.corpus.plan_path, found, self.plans, self.records)
 

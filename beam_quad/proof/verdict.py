@@ -187,37 +187,29 @@ def judge(trial: Trial, selection: str, num_tokens: int) -> Verdict:
     """
     lead, worth = trial.lead(selection, RANDOM), trial.worth(selection, RANDOM)
     draw = f"a random draw of the same {num_tokens:,} tokens"
-    if worth is not None:
-        over_random = f"{_times(worth)} {draw}"
-    else:
-        gain = trial.gain(RANDOM)
-        over_random = f"{_nats(lead)} nats per token more than {draw}, whose own gain of {_nats(gain)} is noise"
-    if lead.is_below(0):
-        return Verdict(
-            False, f"not worth it: {draw} does better; the selection is worth {over_random}"
-        )
+    over_random = f"{_ratio(lead, worth)} {draw}"
+    if worth is None:
+        over_random += f", which gains {_nats(trial.gain(RANDOM))}"
     if not lead.is_above(0):
+        does = "better" if lead.is_below(0) else "as well, within the noise"
         return Verdict(
-            False,
-            f"not shown to be worth it: {draw} does as well, within the noise ({over_random})",
+            False, f"not worth it: {draw} does {does} (the selection is worth {over_random})"
         )
     rivals = [name for name in trial.after if name not in (selection, RANDOM)]
     if not rivals:
         return Verdict(True, f"worth {over_random}; no other rival was trained")
     best = min(rivals, key=lambda name: (trial.loss(name), name))
     against, ratio = trial.lead(selection, best), trial.worth(selection, best)
-    over_best = (
-        f"{_times(ratio)} the best rival, {best}"
-        if ratio is not None
-        else f"{_nats(against)} nats per token more than the best rival, {best}"
-    )
+    over_best = f"{_ratio(against, ratio)} the best rival, {best}"
     if against.is_above(0):
         return Verdict(True, f"worth {over_random}; {over_best}")
     does = "better" if against.is_below(0) else "as well, within the noise"
     return Verdict(False, f"not worth it: {best} does {does} (worth {over_best}; {over_random})")
 
 
-def _times(worth: Interval) -> str:
+def _ratio(lead: Interval, worth: Interval | None) -> str:
+    if worth is None:
+        return f"{_nats(lead)} nats per token more than"
     return f"{worth.value:.2f} times ({worth.low:.2f} to {worth.high:.2f})"
 
 

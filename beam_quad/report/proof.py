@@ -87,9 +87,7 @@ def _row(name: str, result: Mapping[str, Any]) -> list[object]:
     if "lead" not in result:
         against: list[Any] = ["", ""]
     else:
-        times = (
-            "the gain of this row is noise" if worth is None else join([_interval(worth), " times"])
-        )
+        times = "no gain to compare with" if worth is None else join([_interval(worth), " times"])
         against = [_interval(result["lead"], is_signed=True), times]
     return [
         tag("strong", name) if name == "selection" else name,

@@ -16,7 +16,7 @@ from beam_quad.stages.proof.train import TrainOn
 PROOF = "proof.json"
 _METHOD = (
     "gain: fall of the loss, nats per token; lead: gain of the selection less that of the contender; worth: the one over "
-    "the other, null where the contender's own gain is noise; all [value, low, high] with intervals of 95 %: Student's t "
+    "the other, null where the contender itself gains nothing beyond the noise; all [value, low, high] with intervals of 95 %: Student's t "
     "over paired texts and a block design of contenders and seeds, Fieller's for ratios"
 )
 
@@ -38,7 +38,7 @@ class WriteProof(Stage):
     trained: TrainOn
     selection: str
     output: str
-    configuration: Annotated[str, identity.NotCounted("it is made of the other fields")] = ""
+    configuration: Annotated[str, identity.NotCounted("it is made of the trainings")]
 
     @property
     def root(self) -> str:
