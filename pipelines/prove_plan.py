@@ -1,6 +1,8 @@
 """`--plan` of a proof."""
 
-from beam_quad.gradients.proxy import default_context_length, load_skeleton
+from beam_quad.corpus.batches import Columns
+from beam_quad.gradients.proxy import load_skeleton, load_tokenizer
+from beam_quad.proof.held_out import HELD_OUT_SHARE
 from beam_quad.stages.proof.train import TrainOn
 from pipelines import plan
 from pipelines.builder import Chain
@@ -24,9 +26,7 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
     num_parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     trainings = len(names) * draws.num_seeds
     tokens = trainings * draws.num_tokens
-    # Of a text that is measured at most its windows are read.
-    longest = default_context_length(skeleton.config, spec) * spec.max_windows
-    measured = (1 + trainings) * (options.heldout_texts + options.general_texts) * longest
+    measured = (1 + trainings) * _measured_tokens(options, inputs, chain, trained)
     # Forward and backward are 6 operations a parameter and token, a forward alone 2. Parameters are float32 while they
     # are trained.
     training, measuring = 6.0 * num_parameters * tokens, 2.0 * num_parameters * measured
@@ -38,8 +38,23 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
             f"against   {', '.join(names[1:])}",
             f"stages    {', '.join(stage.name for stage in chain.stages)}",
             f"trains    {trainings} times {draws.num_tokens:,} tokens = {tokens:,} tokens",
-            f"measures  {1 + trainings} times, at most {measured:,} tokens in all",
+            f"measures  {1 + trainings} times, about {measured:,} tokens in all",
             f"costs     {training + measuring:.2g} FLOPs with {num_parameters:,} parameters",
-            f"takes     at most {hours:.2g} h on {float32.name}",
+            f"takes     about {hours:.2g} h on {float32.name}",
         ]
     )
+
+
+def _measured_tokens(options: ProveOptions, inputs: Inputs, chain: Chain, trained: TrainOn) -> int:
+    """Estimates the tokens that are measured at a time."""
+    spec, measured = trained.proxy.spec, trained.measured
+    tokenizer = load_tokenizer(spec.path, spec.revision)
+    general = min(options.general_texts, inputs.corpus.num_rows)
+    tokens = general * plan.mean_tokens(inputs.corpus, measured.corpus.columns, tokenizer)
+    groups = [(chain.plans[query.plan_path], query) for query in measured.held_out]
+    shares = [HELD_OUT_SHARE if query.sets_aside else 1.0 for _, query in groups]
+    texts = [found.num_rows * share for (found, _), share in zip(groups, shares, strict=True)]
+    kept = min(1.0, options.heldout_texts / max(1.0, sum(texts)))
+    for (found, query), number in zip(groups, texts, strict=True):
+        tokens += kept * number * plan.mean_tokens(found, Columns(query.text_column), tokenizer)
+    return round(tokens)

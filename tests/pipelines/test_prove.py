@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -165,6 +166,9 @@ def test_the_plan_prices_the_trainings(selected):
     words = prove_plan.describe(options, inputs, prove_chain.build(options, inputs))
     assert "trains    6 times 1,500 tokens = 9,000 tokens" in words
     assert "against   random, perplexity" in words
+    # The 500 of the general mix and a fifth of 25, of 12 to 40 words each.
+    (tokens,) = re.findall(r"measures  7 times, about ([\d,]+) tokens", words)
+    assert 7 * 505 * 22 < int(tokens.replace(",", "")) < 7 * 505 * 30
 
 
 def test_the_set_aside_texts_steer_nothing(world, tmp_path):
