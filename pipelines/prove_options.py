@@ -115,9 +115,6 @@ def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> Run
     """Puts the flags of a run where the proof shall run."""
     changes: dict[str, Any] = {
         "threads": values["threads"] or parsing.threads_of_a_process(rest),
-        "plan": False,
-        "take_over": False,
-        "accelerator": None,
     }
     if values["artifacts"]:
         changes["artifacts"] = values["artifacts"]

@@ -15,7 +15,7 @@ from pipelines.run_options import RunOptions
 _KINDS: dict[str, type[RunOptions]] = {
     kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
 }
-_PLACES = ("output", "artifacts", "input_root", "proxy_model", "embedder", "optimizer_state")
+_PLACES = ("artifacts", "input_root", "proxy_model", "embedder", "optimizer_state")
 
 
 def path_of(output: str) -> str:
@@ -26,12 +26,15 @@ def path_of(output: str) -> str:
 def to_bytes(options: RunOptions) -> bytes:
     """Writes flags as JSON; paths become absolute, as the next command may be given elsewhere."""
     values = dataclasses.asdict(options)
+    # The file lies in it, and moves with it; how the run was started is over.
+    del values["output"]
+    values |= {"plan": False, "take_over": False, "accelerator": None}
     values["input"] = _patterns(options.input)
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
     for name in _PLACES:
         # Of a model's name it shows only so whether it is a folder.
         if isinstance(path := values.get(name), str) and (
-            name in ("output", "artifacts") or os.path.exists(path)
+            name == "artifacts" or os.path.exists(path)
         ):
             values[name] = files.absolute(path)
     found = {"kind": type(options).__name__, "options": values}
