@@ -2,7 +2,7 @@
 
 from beam_quad.proof.held_out import divide, fingerprints, held_out
 from beam_quad.proof.training import Recipe, continue_training, measure, packed, training_order
-from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, judge
+from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, judge, price
 
 __all__ = [
     "RANDOM",
@@ -18,5 +18,6 @@ __all__ = [
     "judge",
     "measure",
     "packed",
+    "price",
     "training_order",
 ]

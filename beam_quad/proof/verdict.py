@@ -112,7 +112,7 @@ class Trial:
         return self._around(self._gain(name) - self._gain(rival), sum(self._variances(name, rival)))
 
     def worth(self, name: str, rival: str) -> Interval | None:
-        """A contender's gain over a rival's; None if the rival's gain does not stand out of the noise, or is a loss."""
+        """A contender's gain over a rival's; None if the rival's is within the noise, or either is a loss."""
         gain, other = self._gain(name), self._gain(rival)
         square = self._quantile**2
         constant, linear, quadratic = self._variances(name, rival)
@@ -120,7 +120,7 @@ class Trial:
         a = other**2 - square * quadratic
         b = -2 * gain * other - square * linear
         c = gain**2 - square * constant
-        if a <= 0 or other <= 0:
+        if a <= 0 or other <= 0 or gain <= 0:
             return None
         root = math.sqrt(max(0.0, b**2 - 4 * a * c))
         return Interval(gain / other, (-b - root) / (2 * a), (-b + root) / (2 * a))
@@ -205,6 +205,19 @@ def judge(trial: Trial, selection: str, num_tokens: int) -> Verdict:
         return Verdict(True, f"worth {over_random}; {over_best}")
     does = "better" if against.is_below(0) else "as well, within the noise"
     return Verdict(False, f"not worth it: {best} does {does} (worth {over_best}; {over_random})")
+
+
+def price(trial: Trial, selection: str) -> str | None:
+    """Says what a selection costs on a general mix, beside a random draw; None if that is within the noise, or nothing.
+
+    Args:
+      trial: The trial on the general mix; one of the contenders is the random draw, `RANDOM`.
+      selection: Name of the selection.
+    """
+    lead = trial.lead(RANDOM, selection)
+    if not lead.is_above(0):
+        return None
+    return f"its price: the general mix ends {_nats(lead)} nats per token worse than after the random draw"
 
 
 def _ratio(lead: Interval, worth: Interval | None) -> str:

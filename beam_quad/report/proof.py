@@ -40,6 +40,7 @@ def render_proof(proof: Mapping[str, Any]) -> str:
         tag("h1", "Proof of the selection"),
         tag("p", subtitle, class_="muted"),
         tag("p", _capitalised(proof["verdict"]), class_="verdict"),
+        tag("p", _capitalised(proof["price"])) if proof["price"] else None,
         id="summary",
     )
     sections = [_section(proof, name).to_html() for name in _SETS if name in proof]
@@ -64,6 +65,8 @@ def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
         )
         num_texts = proof["measured"][name]["texts"]
         yield f"loss of {num_texts:,} {words}: before {results['before']:.4f}; after {contenders}"
+    if proof["price"]:
+        yield proof["price"]
     yield proof["verdict"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from beam_quad.proof import RANDOM, Losses, Trial, judge
+from beam_quad.proof import RANDOM, Losses, Trial, judge, price
 
 NUM_TEXTS = 60
 
@@ -153,6 +153,22 @@ def test_what_is_within_the_noise_is_not_worth_it():
         "a random draw of the same 1,000 tokens does as well"
         in judge(same, "selection", 1000).sentence
     )
+
+
+def test_the_price_is_what_the_general_mix_loses_beside_a_random_draw():
+    words = price(exact(selection=-0.2, random=0.05), "selection")
+    assert words is not None
+    assert "ends 0.2500 (0.2500 to 0.2500) nats per token worse" in words
+    assert (
+        price(planted({"selection": 0.1, RANDOM: 0.1}, np.random.default_rng(11)), "selection")
+        is None
+    )
+    assert price(exact(selection=0.1, random=0.05), "selection") is None
+
+
+def test_a_selection_that_does_harm_is_worth_no_times_anything():
+    trial = exact(selection=-0.1, random=0.1)
+    assert trial.worth("selection", RANDOM) is None
 
 
 def test_contenders_with_other_numbers_of_trainings_are_refused():

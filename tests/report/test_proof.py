@@ -8,6 +8,7 @@ from tests.report.parsed import Page
 PROOF = {
     "verdict": "worth 1.90 times a random draw",
     "is_worth_it": True,
+    "price": "its price: the general mix",
     "num_seeds": 3,
     "recipe": {"num_tokens": 2_000_000, "num_steps": 195, "learning_rate": 5e-4},
     "measured": {
@@ -40,7 +41,8 @@ def test_the_page_shows_the_verdict_and_the_contenders_from_best_to_worst():
     assert "1.90 (1.60 to 2.30) times" in text
     assert "no gain to compare with" in text
     assert "7 more are trained on, and left out" in text
-    assert "general mix" not in text
+    assert "Its price: the general mix." in text
+    assert "texts of the general mix" not in text
     assert not [link for link in page.links if not link.startswith("#")]
 
 
@@ -51,5 +53,6 @@ def test_the_lines_give_the_losses_of_each_set_and_end_in_the_verdict():
     assert lines == [
         "loss of 40 held-out query texts: before 3.5000; after selection 3.3100, random 3.4000, <dsir> 3.4500",
         "loss of 500 texts of the general mix: before 3.5000; after selection 3.3100, random 3.4000, <dsir> 3.4500",
+        "its price: the general mix",
         "worth 1.90 times a random draw",
     ]

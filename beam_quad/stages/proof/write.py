@@ -7,16 +7,16 @@ from beam_quad import identity
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
-from beam_quad.proof import Interval, Trial, judge
+from beam_quad.proof import Interval, Trial, judge, price
 from beam_quad.report.proof import render_proof
 from beam_quad.stages.base import Stage
-from beam_quad.stages.proof.measured import HELD_OUT
+from beam_quad.stages.proof.measured import GENERAL, HELD_OUT
 from beam_quad.stages.proof.train import TrainOn
 
 PROOF = "proof.json"
 _METHOD = (
     "gain: fall of the loss, nats per token; lead: gain of the selection less that of the contender; worth: the one over "
-    "the other, null where the contender itself gains nothing beyond the noise; all [value, low, high] with intervals of 95 %: Student's t "
+    "the other, null where the contender gains nothing beyond the noise, or the selection nothing; all [value, low, high] with intervals of 95 %: Student's t "
     "over paired texts and a block design of contenders and seeds, Fieller's for ratios"
 )
 
@@ -68,11 +68,13 @@ class WriteProof(Stage):
                 "no held-out text has the 2 tokens that a loss needs; pass --heldout with others"
             )
         verdict = judge(held_out, self.selection, measured.num_tokens())
+        general = trials[GENERAL]
         first = read_json(trained.paths(1)[0])
         proof = {
             "configuration": self.configuration,
             "verdict": verdict.sentence,
             "is_worth_it": verdict.is_worth_it,
+            "price": None if general is None else price(general, self.selection),
             "selection": self.selection,
             "model": trained.proxy.fingerprint,
             "recipe": first["recipe"] | {"num_steps": first["num_steps"]},
