@@ -11,6 +11,10 @@ _COMMANDS = {
         "pipelines.influence_distillation",
         "select by influence propagated from landmarks, for one target or several",
     ),
+    "prove": (
+        "pipelines.prove",
+        "train on a selection and on its rivals, and say what the selection is worth",
+    ),
     "demo": ("pipelines.demo.__main__", "make a small corpus and a proxy model, and select"),
 }
 _USAGE = f"usage: beam-quad {{{','.join(_COMMANDS)}}} [--flags]"

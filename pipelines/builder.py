@@ -30,6 +30,7 @@ from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights, SumTaken
 from beam_quad.stages.write.weights import FindBestLeft
+from pipelines import recorded
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
@@ -59,11 +60,11 @@ class Chain:
     records: dict[str, bytes]
 
     def write_plans(self) -> None:
-        """Writes the plans and records, once."""
+        """Writes the plans, once, and the records."""
         for path, plan in self.plans.items():
             write_plan(path, plan)
         for path, data in self.records.items():
-            files.write_once(path, data)
+            files.write(path, data)
 
 
 class Builder:
@@ -139,7 +140,9 @@ class Builder:
         for name, plan in self.inputs.query.items():
             folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
             path = self._plan_path(folder, plan)
-            groups.append(Query(root, name, weights[name], path, plan.snapshot, column))
+            groups.append(
+                Query(root, name, weights[name], path, plan.snapshot, column, self._options.prove)
+            )
         return tuple(groups)
 
     def embed(self) -> None:
@@ -272,7 +275,8 @@ class Builder:
             self.corpus.plan_path,
             self.identity(),
             self.plans,
-            self.inputs.seen.unwritten,
+            dict(self.inputs.seen.unwritten)
+            | {recorded.path_of(self.output): recorded.to_bytes(options)},
         )
 
 

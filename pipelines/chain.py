@@ -87,9 +87,9 @@ def build(options: QuadOptions, inputs: Inputs, scoring: Scoring | None = None) 
     return _QuadBuilder(options, inputs, scoring).build()
 
 
-def _reserve_rate(options: QuadOptions, plan: InputPlan) -> float:
-    """The share of texts to set aside; all if pulls score whole blocks."""
-    if options.is_shortlist:
+def share_set_aside(options: QuadOptions, plan: InputPlan) -> float:
+    """The share of texts that a run sets aside; all if pulls score whole blocks."""
+    if options.acceptance not in ACCEPTANCES:
         return reserve_rate(plan, options.reserve_examples)
     rule = ACCEPTANCES[options.acceptance]
     if rule.pulls(options.samples_per_pull, options.blocks_per_cluster).is_census:
@@ -104,7 +104,7 @@ class _QuadBuilder(Builder):
     """Links the stages that a policy needs."""
 
     def __init__(self, options: QuadOptions, inputs: Inputs, scoring: Scoring | None) -> None:
-        rate = _reserve_rate(options, inputs.corpus)
+        rate = share_set_aside(options, inputs.corpus)
         super().__init__(
             options, inputs, rate, options.query_weights, Budget(options.budget_tokens)
         )

@@ -1,5 +1,6 @@
 """Launches a run: checks everything, builds the chain of stages, runs it, and says how it ended."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -26,9 +27,11 @@ from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
 from beam_quad.report.formatting import size
+from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
+from beam_quad.stages.proof.write import PROOF
 from beam_quad.transforms import RunStage, Token, counters, start
 from pipelines import jobs, progress, stopping
 from pipelines.builder import Chain
@@ -58,10 +61,14 @@ class Program(Generic[Options]):
     Attributes:
       build: Makes the chain of its stages.
       describe: Puts its plan in words, for `--plan`.
+      result: What it leaves in the output.
     """
 
     build: Callable[[Options, Inputs], Chain]
     describe: Callable[[Options, Inputs, Chain], str]
+    result: "SelectionOutput | ProofOutput" = dataclasses.field(
+        default_factory=lambda: SelectionOutput()
+    )
 
 
 def run(options: Options, beam_arguments: Sequence[str], program: Program[Options]) -> int:
@@ -77,9 +84,9 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
         return 0
     if launch.is_complete:
         print(f"{launch.output} is complete already: the same configuration and the same input")
-        _print_summary(launch.output)
+        program.result.print_summary(launch.output)
         return 0
-    return _start(launch, options)
+    return _start(launch, options, program.result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +125,7 @@ def _look(options: Options, beam_arguments: Sequence[str], program: Program[Opti
     output = files.absolute(options.output)
     _check_folder("output", options.output)
     _check_folder("artifacts", options.artifacts or options.output)
-    is_complete = _check_output(output, chain.identity)
+    is_complete = program.result.check(output, chain.identity)
     if not is_complete:
         _check_writable("output", options.output)
         _check_writable("artifacts", options.artifacts or options.output)
@@ -132,7 +139,7 @@ def _look(options: Options, beam_arguments: Sequence[str], program: Program[Opti
     return _Launch(beam_options, inputs, chain, output, is_complete)
 
 
-def _start(launch: _Launch, options: RunOptions) -> int:
+def _start(launch: _Launch, options: RunOptions, result: "SelectionOutput | ProofOutput") -> int:
     output, chain, runner = launch.output, launch.chain, launch.runner
     job = jobs.name(launch.beam_options)
     lock = OutputLock(output, jobs.is_done(launch.beam_options))
@@ -143,15 +150,12 @@ def _start(launch: _Launch, options: RunOptions) -> int:
         lock.acquire(take_over=options.take_over)
     try:
         # Another run may have come and gone since.
-        if _check_output(output, chain.identity):
-            _print_summary(output)
+        if result.check(output, chain.identity):
+            result.print_summary(output)
             return 0
-        files.write(_configuration_path(output), chain.identity.to_bytes())
+        result.begin(output, chain.identity)
         for folder in {output, files.absolute(options.artifacts or output)}:
             files.delete_temporaries(folder)
-        for folder in ("selected", "rejected"):
-            # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
-            files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
         chain.write_plans()
         if job:
             # A job on a cluster goes on where its launcher dies, and is found by its name.
@@ -163,14 +167,14 @@ def _start(launch: _Launch, options: RunOptions) -> int:
             else contextlib.nullcontext()
         )
         with watching:
-            result = _run(pipeline, lock, wait=runner not in _SUBMITTING_RUNNERS)
+            job_result = _run(pipeline, lock, wait=runner not in _SUBMITTING_RUNNERS)
         if runner in _SUBMITTING_RUNNERS:
-            print(_submitted(job, output))
+            print(_submitted(job, files.join(output, result.last_file)))
             return 0
     finally:
         lock.release()
-    _print_summary(output)
-    print(_traffic(result))
+    result.print_summary(output)
+    print(_traffic(job_result))
     return 0
 
 
@@ -195,15 +199,19 @@ def wire(
 ) -> beam.PCollection[Token]:
     """Adds the chain of stages to a pipeline; the steps with a model carry the accelerator as a resource hint."""
     tokens = start(pipeline, chain.plan_path)
+    times: collections.Counter[str] = collections.Counter()
     for stage in chain.stages:
-        tokens = tokens | stage.name >> RunStage(stage, accelerator)
+        times[stage.name] += 1
+        # The chain of a proof holds those of its rivals, which may read the corpus each in its way.
+        again = f"{times[stage.name]}" if times[stage.name] > 1 else ""
+        tokens = tokens | f"{stage.name}{again}" >> RunStage(stage, accelerator)
     return tokens
 
 
-def _submitted(job: str, output: str) -> str:
+def _submitted(job: str, path: str) -> str:
     if not job:
         return "dry run: the graph was built, and nothing was started"
-    return f"submitted as {job}; {output}/COMPLETE appears when it is done"
+    return f"submitted as {job}; {path} appears when it is done"
 
 
 def _check_accelerator(options: RunOptions, beam_arguments: Sequence[str]) -> None:
@@ -328,6 +336,52 @@ def _has_ended(result: PipelineResult) -> bool:
         return False
 
 
+class SelectionOutput:
+    """The output of a selection, which belongs to one configuration."""
+
+    last_file = "COMPLETE"
+
+    def check(self, output: str, identity: Identity) -> bool:
+        """Says whether it is complete; refuses one that holds something else."""
+        return _check_output(output, identity)
+
+    def begin(self, output: str, identity: Identity) -> None:
+        """Makes the output this run's, whose lock is held."""
+        files.write(_configuration_path(output), identity.to_bytes())
+        for folder in ("selected", "rejected"):
+            # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
+            files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
+
+    def print_summary(self, output: str) -> None:
+        """Says how the run ended."""
+        _print_summary(output)
+
+
+class ProofOutput:
+    """The proof in the output of a finished selection: the last one that was asked for."""
+
+    last_file = PROOF
+
+    def check(self, output: str, identity: Identity) -> bool:
+        """Says whether the proof is there."""
+        found = _read_identity(files.join(output, PROOF))
+        return found is not None and found["configuration"] == identity.configuration
+
+    def begin(self, output: str, identity: Identity) -> None:
+        """Deletes a proof of another kind: what it is made from is kept."""
+        path = files.join(output, PROOF)
+        if files.exists(path):
+            files.delete([path])
+
+    def print_summary(self, output: str) -> None:
+        """Prints the verdict, and what it rests on."""
+        path = files.join(output, PROOF)
+        proof = json.loads(files.read_bytes(path))
+        for line in about_proof(proof):
+            print(line)
+        print(f"proof: {path}; report: {files.join(output, 'proof.html')}")
+
+
 def _configuration_path(output: str) -> str:
     return files.join(output, "_run", "configuration")
 
@@ -404,6 +458,8 @@ def _print_summary(output: str) -> None:
         print(f"note: {words}")
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")
+    if manifest["config"].get("prove"):
+        print(f"to see what it is worth: beam-quad prove --output={output}")
     print(f"report: {files.join(output, 'report.html')}")
 
 

@@ -99,14 +99,19 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     values["input"] = tuple(values["input"])
     today = datetime.datetime.now(datetime.UTC).date()
     values["output"] = values["output"].replace("{date}", today.isoformat())
-    values["threads"] = values["threads"] or _threads_of_a_process(rest)
+    values["threads"] = values["threads"] or threads_of_a_process(rest)
     if values["dtype"] is None:
-        # A GPU's rate in bfloat16 is fifteen times that in float32; see `report.devices`.
-        values["dtype"] = "float32" if values["device"] == "cpu" else "bfloat16"
+        values["dtype"] = default_dtype(values["device"])
     return values, rest
 
 
-def _threads_of_a_process(arguments: Sequence[str]) -> int:
+def default_dtype(device: str) -> str:
+    """Names the dtype of the proxy where none is asked for."""
+    # A GPU's rate in bfloat16 is fifteen times that in float32; see `report.devices`.
+    return "float32" if device == "cpu" else "bfloat16"
+
+
+def threads_of_a_process(arguments: Sequence[str]) -> int:
     """Shares the cores that this process may use among Beam's local worker processes."""
     # It knows the limits of containers and of schedulers, which os.cpu_count() does not.
     import joblib

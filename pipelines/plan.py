@@ -90,16 +90,16 @@ def shared_workload(
     tokenizer = load_tokenizer(proxy.path, proxy.revision)
     query_columns = Columns(options.query_text_column or options.text_column)
     query_tokens = sum(
-        plan.num_rows * _mean_tokens(plan, query_columns, tokenizer)
+        plan.num_rows * mean_tokens(plan, query_columns, tokenizer)
         for plan in inputs.query.values()
     )
     scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))
     context_length = default_context_length(skeleton.config, proxy)
-    mean_tokens = _mean_tokens(inputs.corpus, columns, tokenizer)
+    tokens_per_document = mean_tokens(inputs.corpus, columns, tokenizer)
     embedding = embedder_costs(embedder)
     return Workload(
         documents=documents,
-        tokens=int(documents * mean_tokens),
+        tokens=int(documents * tokens_per_document),
         input_bytes=inputs.corpus.size_bytes,
         budget=budget,
         reserve_examples=round(_reserve_rate(chain) * documents),
@@ -108,7 +108,7 @@ def shared_workload(
         max_windows=options.max_windows,
         curvature=options.curvature,
         embedding_dim=embedding.dim,
-        embedder_flops=embedding.flops(mean_tokens),
+        embedder_flops=embedding.flops(tokens_per_document),
         embeds_with_proxy=isinstance(embedder, JvpSpec),
         curvature_examples=min(options.curvature_examples, documents),
         factor_bytes=_factor_bytes(options.curvature, scoring),
@@ -140,7 +140,8 @@ def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
     return (gradients + 3 * len(inputs.query)) * scoring.vector_bytes
 
 
-def _mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
+def mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
+    """Estimates the tokens of a text from a few rows of a few splits."""
     step = max(1, len(plan.splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
     for split in plan.splits[::step][:_SAMPLED_SPLITS]:

@@ -9,6 +9,7 @@ from beam_quad.corpus.seen import small_version
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import BadFileError, UsageError
 from beam_quad.gradients.windows import tokenize
+from beam_quad.proof.held_out import divide
 from beam_quad.records import Reason
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.stages.read.query import read_query
@@ -88,21 +89,28 @@ def _count_texts(
     name: str, plan: InputPlan, options: RunOptions, tokenizer: Any | None
 ) -> QueryCounts:
     column = options.query_text_column or options.text_column
-    used, unused = 0, Tally()
+    used, unused, num_aside = 0, Tally(), 0
     for split in plan.splits:
         for batch in read_query(split, column):
             # Where none is usable so far, any further text may be the first.
             if used and used + sum(unused.counts.values()) >= _MOST_COUNTED:
                 return QueryCounts(used, unused.counts, is_whole=False)
-            good = len(batch.texts)
+            texts, aside = divide(batch.texts) if options.prove else (batch.texts, [])
+            num_aside += len(aside)
+            good = len(texts)
             if tokenizer is not None:
-                good = sum(len(ids) >= 2 for ids in tokenize(tokenizer, batch.texts))
-            short = {Reason.TOO_SHORT.value: len(batch.texts) - good} if tokenizer else {}
+                good = sum(len(ids) >= 2 for ids in tokenize(tokenizer, texts))
+            short = {Reason.TOO_SHORT.value: len(texts) - good} if tokenizer else {}
             used, unused = used + good, unused + batch.unused + Tally(short)
     reasons = {reason: count for reason, count in unused.counts.items() if count}
     if not used:
         raise UsageError(
             f"{flag_of(name)}: no usable text in {', '.join(options.query[name])} "
             f"({texts_used(name, used, reasons)}); check its rows"
+        )
+    if options.prove and not num_aside:
+        raise UsageError(
+            f"--prove sets a fifth of the texts aside, by hash, but none of the {used} of {flag_of(name)}; "
+            "add texts, or leave --prove out"
         )
     return QueryCounts(used, reasons, is_whole=True)

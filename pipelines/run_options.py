@@ -46,6 +46,7 @@ class RunOptions:
     seed: int
     text_column: str
     query_text_column: str | None
+    prove: bool
     id_column: str | None
     tokens_column: str | None
     columns: str | None
@@ -102,6 +103,10 @@ class RunOptions:
             raise UsageError(
                 "tokens are counted with --proxy_model's tokenizer; or --tokens_column"
             )
+        if self.prove and not self.query:
+            raise UsageError(
+                "--prove sets query texts aside; pass --query or --query_group with it"
+            )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
         if not 0 < self.damping < float("inf"):
@@ -150,6 +155,11 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         help="column of the text, or field of a struct, as meta.text",
     )
     add("--query_text_column", help="column of the text in query files; default as the corpus")
+    add(
+        "--prove",
+        **SWITCH,
+        help="set a fifth of the query aside, by hash of the text, for beam-quad prove to measure on",
+    )
     add("--id_column", help="column of the id; default <shard>#<row>")
     add(
         "--tokens_column", help="column of token counts; default counted with the proxy's tokenizer"

@@ -1,17 +1,11 @@
 """A proxy tuned on a few texts: what the loss of other texts is compared under."""
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 
-import torch
-
 from beam_quad import errors, seeding
-from beam_quad.gradients import losses, passes
+from beam_quad.gradients.descent import descend
 from beam_quad.gradients.proxy import Proxy
-from beam_quad.gradients.windows import Documents
-
-_MAX_GRADIENT_NORM = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +58,6 @@ def tune(proxy: Proxy, texts: Sequence[str], tuning: Tuning | None = None) -> Pr
     if not usable:
         raise errors.UsageError("no text to tune the proxy on has at least 2 tokens")
     keys = seeding.keys([texts[i] for i in usable])
-    model = copy.deepcopy(proxy.model)
-    _cast(model, proxy.sum_dtype)
-    tuned = dataclasses.replace(proxy, model=model)
-    model.requires_grad_(True)
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
     batches = [
         documents.take([usable[i] for i in order[start : start + recipe.batch_texts]])
         for order in (
@@ -77,41 +65,5 @@ def tune(proxy: Proxy, texts: Sequence[str], tuning: Tuning | None = None) -> Pr
         )
         for start in range(0, len(order), recipe.batch_texts)
     ]
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * (1 - step / len(batches))
-        _differentiate(tuned, batch)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
-        if not torch.isfinite(norm):
-            raise errors.IntegrityError(
-                f"the gradient of tuning is not finite in step {step} of {len(batches)}; "
-                "lower the learning rate"
-            )
-        optimizer.step()
-    model.zero_grad()
-    _cast(model, proxy.dtype)
-    return dataclasses.replace(proxy, model=model)
-
-
-def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    # `Module.to` would cast buffers too, such as the frequencies of rotary embeddings, which stay in float32.
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
-def _differentiate(proxy: Proxy, documents: Documents) -> None:
-    """Leaves in the parameters the gradient of the mean over documents of their mean losses."""
-    counts = torch.from_numpy(documents.loss_tokens).double()
-    per_document = 1 / (counts * len(counts))
-
-    def compute(max_batch_tokens: int) -> None:
-        proxy.model.zero_grad()
-        for batch in proxy.micro_batches(documents.windows, max_batch_tokens):
-            weights = passes.token_weights(batch, per_document, proxy)
-            labels = passes.to_device(batch.labels, proxy)
-            with proxy.lock, torch.enable_grad():
-                outputs = passes.logits(proxy, batch)
-                gradient = losses.loss_gradient(outputs, labels, weights, None)
-                torch.autograd.backward(outputs, gradient)
-
-    passes.with_halving(proxy, compute)
+    rates = [recipe.learning_rate * (1 - step / len(batches)) for step in range(len(batches))]
+    return descend(proxy, zip(rates, batches, strict=True))

@@ -54,7 +54,12 @@ def render(data: ReportData) -> str:
             tag("main", *(section.to_html() for section in sections)),
         ]
     )
-    return f"<!doctype html>\n{tag('html', _head(data.title), tag('body', body), lang='en')}\n"
+    return page(data.title, body)
+
+
+def page(title: str, body: Html) -> str:
+    """Makes the document around a body."""
+    return f"<!doctype html>\n{tag('html', _head(title), tag('body', body), lang='en')}\n"
 
 
 def _head(title: str) -> Html:

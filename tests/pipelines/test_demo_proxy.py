@@ -1,5 +1,3 @@
-import concurrent.futures
-
 import pytest
 import torch
 import transformers
@@ -37,18 +35,6 @@ def test_the_loss_falls(saved):
     documents = proxy.encode(transformers.AutoTokenizer.from_pretrained(directory), TEXTS)
     assert proxy.mean_loss(model, documents) < proxy.mean_loss(proxy.new_model(3), documents) - 1
     assert sum("loss" in line for line in lines) == TINY.num_reports
-
-
-def test_gradients_by_windows_are_those_of_the_batch():
-    model = proxy.new_model(0).double()
-    batch = torch.arange(120).view(3, 40)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        loss = proxy.set_gradients(model, batch, pool)
-    found = [p.grad.clone() for p in model.parameters()]
-    whole = model(input_ids=batch, labels=batch).loss
-    expected = torch.autograd.grad(whole, list(model.parameters()))
-    assert loss == pytest.approx(whole.item())
-    torch.testing.assert_close(found, list(expected), rtol=1e-5, atol=1e-8)
 
 
 def test_the_mean_loss_counts_tokens_and_not_texts_or_padding():

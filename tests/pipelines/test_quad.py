@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_where_it_stopped(world, finished, tmp_path, stage)
     process.wait()
     assert not (output / "COMPLETE").exists()
     embedded = {p: p.stat().st_mtime_ns for p in output.glob("_run/embeddings/*/*.parquet")}
-    world.run(output)
+    world.launch(output)
     assert output_bytes(output) == output_bytes(finished)
     assert all(path.stat().st_mtime_ns == made for path, made in embedded.items())
 

@@ -9,7 +9,14 @@ import pytest
 from beam_quad.identity import NotCounted, digest, form, mark_of
 from beam_quad.records import Budget
 from beam_quad.stages.base import Stage, Stored
-from pipelines import chain, distillation_chain, distillation_options, options
+from pipelines import (
+    chain,
+    distillation_chain,
+    distillation_options,
+    options,
+    prove_chain,
+    prove_options,
+)
 from pipelines.inputs import look
 
 # Values that a field with a fixed choice of values changes to.
@@ -47,6 +54,9 @@ def stored(world, tmp_path_factory) -> list[Stored]:
     for flags in [*DISTILLATION, groups]:
         parsed, _ = distillation_options.parse(world.distillation_arguments(output, **flags))
         chains.append(distillation_chain.build(parsed, look(parsed)))
+    world.run(output, policy="random", prove=True)
+    parsed, _ = prove_options.parse([f"--output={output}"])
+    chains.append(prove_chain.build(parsed, look(parsed)))
     found: dict[type, Stored] = {}
     for built in chains:
         for stage in built.stages:
@@ -61,7 +71,7 @@ def test_every_stage_is_in_some_chain(stored):
 def test_a_stage_whose_field_changes_has_another_artifact_or_a_mark_that_says_why_not(stored):
     number, wrong = 0, []
     for one in stored:
-        if type(one).__name__ == "WriteSelection":
+        if type(one).__name__ in ("WriteSelection", "WriteProof"):
             continue  # The user names its folder, and its configuration is recorded there.
         for path, marks in _leaves(one):
             number += 1

@@ -12,6 +12,7 @@ from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import read_plan
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
+from beam_quad.proof.held_out import divide
 from beam_quad.records import Split
 from beam_quad.stages.read.embed import BATCH_ROWS
 
@@ -27,6 +28,7 @@ class Query:
       plan_path: The plan of its files.
       snapshot: Names and versions of its files.
       text_column: Column of the text.
+      sets_aside: Whether the texts that `proof.held_out` names are left aside, to measure the selection.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
@@ -35,21 +37,31 @@ class Query:
     plan_path: Annotated[str, identity.NotCounted("the snapshot tells what the plan holds")]
     snapshot: str
     text_column: str
+    sets_aside: bool = False
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""
         return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
 
     def read(self, part: int = 0, num_parts: int = 1) -> "QueryTexts":
-        """Reads the texts of every `num_parts`-th split from `part` on."""
+        """Reads the texts of every `num_parts`-th split from `part` on, without those that are set aside."""
         plan = self.plan()
         texts: list[str] = []
         unused = Tally()
         for split in plan.splits[part::num_parts]:
             for batch in read_query(split, self.text_column):
-                texts += batch.texts
+                texts += divide(batch.texts)[0] if self.sets_aside else batch.texts
                 unused += batch.unused
         return QueryTexts(texts, unused)
+
+    def read_aside(self) -> list[str]:
+        """Reads the texts that are set aside."""
+        return [
+            text
+            for split in self.plan().splits
+            for batch in read_query(split, self.text_column)
+            for text in divide(batch.texts)[1]
+        ]
 
 
 class QueryTexts(NamedTuple):

@@ -1,0 +1,23 @@
+"""What a selection is worth: a proxy goes on training on it and on its rivals, and texts that steered nobody measure."""
+
+from beam_quad.proof.held_out import divide, fingerprints, held_out
+from beam_quad.proof.training import Recipe, continue_training, measure, packed, training_order
+from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, judge, price
+
+__all__ = [
+    "RANDOM",
+    "Interval",
+    "Losses",
+    "Recipe",
+    "Trial",
+    "Verdict",
+    "continue_training",
+    "divide",
+    "fingerprints",
+    "held_out",
+    "judge",
+    "measure",
+    "packed",
+    "price",
+    "training_order",
+]

@@ -1,0 +1,285 @@
+"""The texts that a contender trains on: drawn from its selection by hash, for each seed anew."""
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import identity, seeding
+from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, traffic
+from beam_quad.artifacts.cache import cached
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.plan import read_plan
+from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.splits import InputPlan
+from beam_quad.gradients.proxy import load_tokenizer
+from beam_quad.gradients.windows import tokenize
+from beam_quad.proof import fingerprints, training_order
+from beam_quad.records import Split
+from beam_quad.stages.base import Stage
+from beam_quad.stages.influence.proxy import ProxyModel
+from beam_quad.stages.read.corpus import piece_path
+from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.write.ranked import Selection
+
+# Texts that are drawn over those that are trained on, as a draw by hash has no exact number of tokens.
+_SPARE = 2.0
+_DRAWN = pa.schema(
+    [
+        pa.field("key", pa.uint64()),
+        pa.field("fingerprint", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What is drawn of every contender alike.
+
+    Args:
+      proxy: The model that is trained, whose tokens count.
+      num_seeds: Trainings of each contender.
+      num_tokens: Tokens of each.
+    """
+
+    proxy: Annotated[
+        ProxyModel,
+        identity.CountedAs(lambda proxy: proxy.fingerprint, "only its tokenizer is looked at"),
+    ]
+    num_seeds: int
+    num_tokens: int
+
+    def share(self, num_tokens: int) -> float:
+        """The share of texts to draw of a selection with so many tokens."""
+        return min(1.0, _SPARE * self.num_tokens / max(1, num_tokens))
+
+    def by_seed(self, keys: np.ndarray, share: float) -> list[np.ndarray]:
+        """Which texts are drawn, for each seed, bool [n]."""
+        return [seeding.is_drawn(seed, "proof draw", keys, share) for seed in range(self.num_seeds)]
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """Counts the tokens of texts."""
+        spec = self.proxy.spec
+        tokenizer = cached(
+            ("tokenizer", self.proxy.key), lambda: load_tokenizer(spec.path, spec.revision)
+        )
+        return [len(ids) for ids in tokenize(tokenizer, texts)]
+
+
+class DrawStage(Stage):
+    """Draws the texts of a contender: splits in, one file of texts each, and the tokens that each seed may train on.
+
+    Attributes:
+      contender: Its name.
+      draws: What is drawn of every contender alike.
+    """
+
+    version = 1
+    artifact_name = "drawn.json"
+
+    contender: str
+    draws: Draws
+
+    @property
+    def name(self) -> str:
+        return "Draw" + "".join(part.capitalize() for part in self.contender.split("_"))
+
+    @property
+    @abc.abstractmethod
+    def columns(self) -> Columns:
+        """The columns that are read."""
+
+    @abc.abstractmethod
+    def share(self) -> float:
+        """The share of the texts that are drawn, for each seed."""
+
+    @abc.abstractmethod
+    def splits(self) -> tuple[Split, ...]:
+        """The splits of what is drawn from."""
+
+    @abc.abstractmethod
+    def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows of a split that are selected, bool [n], and their keys, uint64 [n]; None if each batch says so itself."""
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.splits()
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.path("texts"),)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (piece_path(self.path("texts"), piece),)
+
+    def statistic(self, piece: Split) -> Tally:
+        return Tally(aligned.read_metadata(self.paths(piece)[0]))
+
+    def do(self, piece: Split, model: Any) -> Tally:
+        share, total = self.share(), Tally()
+        with aligned.table_writer(self.paths(piece)[0], _DRAWN, 1024) as writer:
+            for keys, texts in self._drawn(piece, share):
+                tokens = np.array(self.draws.count_tokens(texts), np.int64)
+                for seed, is_drawn in enumerate(self.draws.by_seed(keys, share)):
+                    total += Tally({str(seed): int(tokens[is_drawn].sum())})
+                writer.write(
+                    {
+                        "key": keys,
+                        "fingerprint": fingerprints(texts),
+                        "tokens": tokens,
+                        "text": texts,
+                    }
+                )
+            writer.close(dict(total.counts))
+        return total
+
+    def finish(self, total: Tally | None) -> None:
+        counts = (total or Tally()).counts
+        tokens = [counts.get(str(seed), 0) for seed in range(self.draws.num_seeds)]
+        write_json(self.artifact, {"tokens": tokens, "share": self.share()})
+
+    def tokens(self) -> list[int]:
+        """Reads the tokens that each seed may train on."""
+        found: list[int] = read_json(self.artifact)["tokens"]
+        return found
+
+    def texts(self, seed: int, num_tokens: int) -> list[str]:
+        """Reads the texts of a seed that hold so many tokens, in the order in which they are trained on."""
+        found: list[str] = self._trained_on(seed, num_tokens, "text").to_pylist()
+        return found
+
+    def fingerprints(self, num_tokens: int) -> np.ndarray:
+        """Reads the fingerprints of all texts that a seed trains on, uint64 [n]."""
+        found = [
+            self._trained_on(seed, num_tokens, "fingerprint").to_numpy()
+            for seed in range(self.draws.num_seeds)
+        ]
+        return np.unique(np.concatenate(found))
+
+    def _trained_on(self, seed: int, num_tokens: int, column: str) -> pa.ChunkedArray:
+        share = read_json(self.artifact)["share"]
+        tables = []
+        for split in self.splits():
+            table = aligned.read_table(self.paths(split)[0])
+            is_drawn = self.draws.by_seed(table.column("key").to_numpy(), share)[seed]
+            tables.append(table.filter(pa.array(is_drawn)))
+        table = pa.concat_tables(tables)
+        order = training_order(seed, table.column("fingerprint").to_numpy())
+        ends = np.cumsum(table.column("tokens").to_numpy()[order])
+        # The last one may hold more than is left of the tokens.
+        return table.column(column).take(order[: np.searchsorted(ends, num_tokens) + 1])
+
+    def _drawn(self, split: Split, share: float) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Yields keys and texts of the drawn rows of a split, by batch."""
+        known = self.candidates(split)
+        if known is not None and not self._any_seed(known[1], known[0], share).any():
+            return
+        traffic.count("bytes_read", split.size_bytes)
+        first = 0
+        for batch in read_rows(split, self.columns, batch_rows=BATCH_ROWS):
+            rows = slice(first, first + len(batch))
+            first += len(batch)
+            if known is None:
+                keys = seeding.keys(batch.ids)
+                selected = np.array([text is not None for text in batch.texts])
+            else:
+                selected, keys = known[0][rows], known[1][rows]
+            drawn = np.flatnonzero(self._any_seed(keys, selected, share))
+            if len(drawn):
+                yield keys[drawn], [batch.texts[i] or "" for i in drawn]
+
+    def _any_seed(self, keys: np.ndarray, selected: np.ndarray, share: float) -> np.ndarray:
+        return selected & np.any(self.draws.by_seed(keys, share), axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawFromParts(DrawStage):
+    """Draws from a selection that was written.
+
+    Args:
+      artifacts: The folder of all artifacts.
+      contender: Its name.
+      plan_path: The plan of its parts.
+      snapshot: Names and versions of its parts.
+      text_column: Column of the text.
+      selected_tokens: Tokens of the selection.
+      draws: What is drawn of every contender alike.
+    """
+
+    kind = "proof_parts"
+
+    artifacts: Annotated[str, identity.NotCounted("where artifacts are stored")]
+    contender: str
+    plan_path: Annotated[str, identity.NotCounted("the snapshot tells what the plan holds")]
+    snapshot: str
+    text_column: str
+    selected_tokens: int
+    draws: Draws
+
+    @property
+    def root(self) -> str:
+        return self.artifacts
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.text_column)
+
+    def plan(self) -> InputPlan:
+        """The plan, read once per process."""
+        return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
+
+    def splits(self) -> tuple[Split, ...]:
+        return self.plan().splits
+
+    def share(self) -> float:
+        return self.draws.share(self.selected_tokens)
+
+    def candidates(self, split: Split) -> None:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawFromCorpus(SplitStage, DrawStage):
+    """Draws from what a policy selects of the corpus, which is nowhere written, or from all of it.
+
+    Args:
+      corpus: The corpus.
+      contender: Name of the policy.
+      selection: What it selects; None for everything: then each seed's texts are a random draw.
+      selected_tokens: Tokens that it selects; those of the corpus if None.
+      draws: What is drawn of every contender alike.
+    """
+
+    kind = "proof_corpus"
+
+    contender: str
+    selection: Selection | None
+    selected_tokens: int | None
+    draws: Draws
+
+    @property
+    def columns(self) -> Columns:
+        return self.corpus.columns
+
+    def pieces(self) -> tuple[Split, ...]:
+        return self.splits()
+
+    def splits(self) -> tuple[Split, ...]:
+        return self.corpus.splits()
+
+    def share(self) -> float:
+        return self.draws.share(self.selected_tokens or self.corpus.totals().tokens)
+
+    def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.corpus.rows(split, with_strings=self.selection is not None)
+        if self.selection is None:
+            return rows.usable, rows.keys
+        selected = np.zeros(len(rows.keys), bool)
+        selected[self.selection.keep(split, rows).rows] = True
+        return selected, rows.keys

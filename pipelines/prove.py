@@ -1,0 +1,28 @@
+"""Says what a finished selection is worth: `beam-quad prove --help`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines import command
+
+if TYPE_CHECKING:
+    from pipelines import prove_options
+    from pipelines.launch import Program
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the pipeline from a command line; see `command.main`."""
+    # Not above: what this imports takes time in which a signal has to be answered.
+    from pipelines import prove_options
+
+    return command.main(prove_options.parse, _program, argv)
+
+
+def _program() -> "Program[prove_options.ProveOptions]":
+    from pipelines import launch, prove_chain, prove_plan
+
+    return launch.Program(prove_chain.build, prove_plan.describe, launch.ProofOutput())
+
+
+if __name__ == "__main__":
+    command.run_as_program(main)

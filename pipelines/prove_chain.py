@@ -1,0 +1,243 @@
+"""Flags to objects: the chain of a proof."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from beam_quad import identity
+from beam_quad.artifacts import files
+from beam_quad.artifacts.json_files import read_json
+from beam_quad.corpus.seen import small_version
+from beam_quad.corpus.splits import InputPlan, plan_input
+from beam_quad.errors import UsageError
+from beam_quad.gradients.proxy import (
+    ProxySpec,
+    content_fingerprint,
+    load_skeleton,
+    load_tokenizer,
+    require_tokens,
+)
+from beam_quad.proof import divide, fingerprints
+from beam_quad.records import Budget
+from beam_quad.stages.influence.proxy import ProxyModel
+from beam_quad.stages.proof.draw import DrawFromCorpus, DrawFromParts, Draws, DrawStage
+from beam_quad.stages.proof.measured import DrawMeasured
+from beam_quad.stages.proof.train import TrainOn
+from beam_quad.stages.proof.write import WriteProof
+from beam_quad.stages.read.query import Query, read_query
+from beam_quad.stages.write.selection import WriteSelection
+from pipelines import chain
+from pipelines import options as quad_options
+from pipelines.builder import Builder, Chain
+from pipelines.identity import Identity
+from pipelines.inputs import Inputs, look
+from pipelines.options import QuadOptions
+from pipelines.prove_options import MOST_TOKENS, RANDOM, SELECTION, ProveOptions
+from pipelines.query import plan_query
+from pipelines.run_options import RunOptions
+
+HELD_OUT_GROUP = "heldout"
+
+
+def build(options: ProveOptions, inputs: Inputs) -> Chain:
+    """Builds the chain of stages.
+
+    Args:
+      options: The flags.
+      inputs: What `look` found.
+
+    Returns:
+      The chain; nothing is written yet.
+
+    Raises:
+      UsageError: If a rival cannot be, or a held-out text has steered a contender.
+    """
+    return _ProofBuilder(options, inputs).build()
+
+
+class _ProofBuilder(Builder):
+    """Links what contenders train on, what measures them, and the trainings."""
+
+    def __init__(self, options: ProveOptions, inputs: Inputs) -> None:
+        self.options = options
+        self.runs: dict[str, RunOptions] = {SELECTION: options.run, **options.against}
+        self.manifests = {name: _manifest(run.output) for name, run in self.runs.items()}
+        self.selected = self.manifests[SELECTION]["tokens"]["selected"]
+        rival = self._rival(RANDOM)
+        rate = chain.share_set_aside(rival, inputs.corpus)
+        weights = dict.fromkeys(inputs.query, 1.0)
+        super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
+        self.records: dict[str, bytes] = dict(inputs.seen.unwritten)
+
+    def build(self) -> Chain:
+        options = self.options
+        self.embed()
+        proxy = self._trained()
+        smallest = min(manifest["tokens"]["selected"] for manifest in self.manifests.values())
+        num_tokens = options.proof_tokens or min(smallest, MOST_TOKENS)
+        draws = Draws(proxy, options.seeds, num_tokens)
+        drawn: list[DrawStage] = [
+            *(self._draw_parts(name, run, draws) for name, run in self.runs.items()),
+            *(self._draw_policy(policy, draws) for policy in options.policies),
+        ]
+        for stage in drawn:
+            self.add(stage)
+        measured = self.add(
+            DrawMeasured(
+                self.corpus,
+                tuple(drawn),
+                self._held_out(),
+                options.heldout_texts,
+                options.general_texts,
+                options.seed,
+            )
+        )
+        trained = self.add(TrainOn(measured, proxy, options.learning_rate))
+        configuration = identity.digest(WriteProof.kind, WriteProof.version, trained)
+        self.add(WriteProof(trained, SELECTION, self.output, configuration))
+        found = Identity(configuration, {}, {}, self.inputs.corpus.snapshot)
+        return Chain(tuple(self.stages), self.corpus.plan_path, found, self.plans, self.records)
+
+    def _trained(self) -> ProxyModel:
+        """The model that is trained."""
+        options, path = self.options, self.options.proof_model
+        if path is None:
+            return self.proxy()
+        spec = ProxySpec(
+            path=path,
+            device=options.device,
+            dtype=options.dtype,
+            num_threads=options.threads,
+            max_windows=options.max_windows,
+            max_batch_tokens=options.max_batch_tokens,
+        )
+        require_tokens(load_tokenizer(path, None), load_skeleton(spec), spec)
+        return ProxyModel(spec, content_fingerprint(path, None))
+
+    def _draw_parts(self, name: str, run: RunOptions, draws: Draws) -> DrawFromParts:
+        selected = files.join(run.output, "selected")
+        plan = plan_input(
+            [selected],
+            text_column=run.text_column,
+            flag=f"{selected} of {name}",
+            version_of=small_version,
+        )
+        root = self.options.artifacts_root
+        path = self._plan_path(files.join(root, "proof_plan", plan.snapshot[:20]), plan)
+        tokens = self.manifests[name]["tokens"]["selected"]
+        return DrawFromParts(root, name, path, plan.snapshot, run.text_column, tokens, draws)
+
+    def _draw_policy(self, policy: str, draws: Draws) -> DrawFromCorpus:
+        if policy == RANDOM:
+            return DrawFromCorpus(self.corpus, policy, None, None, draws)
+        options = self._rival(policy)
+        built = chain.build(options, look(options))
+        *stages, write = built.stages
+        if not isinstance(write, WriteSelection):
+            raise TypeError(
+                f"the chain of {policy} ends in {write.name}, which writes no selection"
+            )
+        known = {stage.artifact for stage in self.stages}
+        self.stages += [stage for stage in stages if stage.artifact not in known]
+        self.plans |= built.plans
+        self.records |= {
+            path: data for path, data in built.records.items() if path in self.inputs.seen.unwritten
+        }
+        return DrawFromCorpus(write.corpus, policy, write.selection, self.selected, draws)
+
+    def _rival(self, policy: str) -> QuadOptions:
+        """The flags of a policy that selects of the same corpus, by the same query, as many tokens."""
+        run = self.options.run
+        changes: dict[str, Any] = {
+            "policy": policy,
+            "budget_tokens": max(1, self.selected),
+            "weighted": False,
+        }
+        if isinstance(run, QuadOptions):
+            options = dataclasses.replace(run, **changes)
+        else:
+            defaults, _ = quad_options.parse(
+                [
+                    "--input=input",
+                    "--output=output",
+                    "--tokens_column=tokens",
+                    "--policy=random",
+                    "--budget_tokens=1",
+                ]
+            )
+            shared = {f.name: getattr(run, f.name) for f in dataclasses.fields(RunOptions)}
+            weights = dict.fromkeys(run.query, 1.0)
+            options = dataclasses.replace(defaults, **shared | changes, query_weights=weights)
+        try:
+            options.check()
+        except UsageError as error:
+            raise UsageError(f"--policies: {policy} cannot be a rival: {error}") from error
+        return options
+
+    def _held_out(self) -> tuple[Query, ...]:
+        """Where the held-out texts are; refuses those that have steered a contender."""
+        options = self.options
+        if not options.heldout:
+            texts = [
+                t for plan in self.inputs.query.values() for t in self._texts(plan, options.run)[1]
+            ]
+            held_out = self.query
+        else:
+            plan = plan_input(
+                options.heldout,
+                text_column=_query_column(options.run),
+                is_query=True,
+                flag="--heldout",
+                version_of=small_version,
+            )
+            texts = self._texts(plan, dataclasses.replace(options.run, prove=False))[0]
+            held_out = (self._heldout_query(plan),)
+        if not texts:
+            raise UsageError(
+                f"{options.output} has no held-out texts; pass --heldout=GLOB with texts to measure on"
+            )
+        prints = fingerprints(texts)
+        for name, run in self.runs.items():
+            plans = self.inputs.query if name == SELECTION else plan_query(run)
+            self._check(plans, run, prints, texts)
+        return held_out
+
+    def _check(
+        self,
+        plans: Mapping[str, InputPlan],
+        run: RunOptions,
+        prints: np.ndarray,
+        texts: list[str],
+    ) -> None:
+        steering = [text for plan in plans.values() for text in self._texts(plan, run)[0]]
+        both = np.flatnonzero(np.isin(prints, fingerprints(steering)))
+        if len(both):
+            raise UsageError(
+                f"{len(both)} of {len(prints)} held-out texts steered {run.output}, such as "
+                f"{json.dumps(texts[both[0]][:40])}; pass --heldout with texts that are in no query set"
+            )
+
+    def _texts(self, plan: InputPlan, run: RunOptions) -> tuple[list[str], list[str]]:
+        """Reads query texts: those that steer a run, and those that it sets aside."""
+        column = _query_column(run)
+        texts = [
+            t for split in plan.splits for batch in read_query(split, column) for t in batch.texts
+        ]
+        return divide(texts) if run.prove else (texts, [])
+
+    def _heldout_query(self, plan: InputPlan) -> Query:
+        root, column = self.options.artifacts_root, _query_column(self.options.run)
+        folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
+        path = self._plan_path(folder, plan)
+        return Query(root, HELD_OUT_GROUP, 1.0, path, plan.snapshot, column)
+
+
+def _query_column(run: RunOptions) -> str:
+    return run.query_text_column or run.text_column
+
+
+def _manifest(output: str) -> dict[str, Any]:
+    return read_json(files.join(output, "manifest.json"))

@@ -1,0 +1,203 @@
+"""Flags of the proof of a selection."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from beam_quad.errors import UsageError
+from pipelines import parsing, run_options
+from pipelines.options import POLICIES
+from pipelines.run_options import RunOptions
+
+# What `proof.json` calls the selection that is proved.
+SELECTION = "selection"
+# Every worth is over that of the random draw.
+RANDOM = "random"
+MOST_TOKENS = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ProveOptions(RunOptions):
+    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's own, but for where the proof runs.
+
+    Attributes:
+      run: The flags of the selection.
+      against: The flags of other selections, by name.
+      policies: Rivals that select of the same corpus, the random draw first.
+      heldout: Globs of texts to measure on, in place of those that the selection set aside.
+      proof_model: The model that is trained; None for the proxy.
+      proof_tokens: Tokens of a training; None for those of the smallest selection, at most 2 million.
+      seeds: Trainings of each contender.
+      learning_rate: Of the trainings.
+      heldout_texts: The most held-out texts to measure on.
+      general_texts: Texts of the general mix.
+    """
+
+    run: RunOptions
+    against: dict[str, RunOptions]
+    policies: tuple[str, ...]
+    heldout: tuple[str, ...]
+    proof_model: str | None
+    proof_tokens: int | None
+    seeds: int
+    learning_rate: float
+    heldout_texts: int
+    general_texts: int
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether it embeds texts: a rival may, which the chain of its own stages says."""
+        return False
+
+    def check(self) -> None:
+        """Refuses what cannot be; see `RunOptions.check`."""
+        super().check()
+        for name in ("proof_tokens", "seeds", "heldout_texts", "general_texts"):
+            self.check_at_least_one(name)
+        if not 0 < self.learning_rate < float("inf"):
+            raise UsageError(f"--learning_rate must be positive, got {self.learning_rate}")
+        if self.proxy_model is None and self.proof_model is None:
+            raise UsageError(
+                "the selection was made without a proxy; pass --proof_model, a folder or hub id, to train"
+            )
+        if not self.run.prove and not self.heldout:
+            raise UsageError(
+                f"all query texts of {self.output} may have steered it, and cannot prove it: pass --heldout=GLOB with "
+                "other texts of their kind, or select again with --prove"
+            )
+
+
+def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
+    """Parses a command line, and reads the flags of the selection.
+
+    Args:
+      argv: Arguments without the program's name.
+
+    Returns:
+      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+
+    Raises:
+      UsageError: If a flag is unknown, lacks its value, or has one that cannot be; if there is no finished selection.
+    """
+    ours = parser()
+    namespace, rest = ours.parse_known_args(list(argv))
+    parsing.refuse_unknown(rest, ours)
+    values = vars(namespace)
+    policies = _policies(values["policies"])
+    # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    from beam_quad.artifacts import files
+    from pipelines import recorded
+
+    output = files.absolute(values["output"])
+    run = _placed(recorded.read(output, "--output"), values, rest)
+    own = getattr(run, "policy", None)
+    shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(RunOptions)}
+    given = {name: values[name] for name in ("plan", "take_over", "accelerator")}
+    options = ProveOptions(
+        **shared | given,
+        run=run,
+        against=_against(values["against"], output),
+        policies=tuple(name for name in policies if name == RANDOM or name != own),
+        heldout=tuple(values["heldout"]),
+        proof_model=values["proof_model"],
+        proof_tokens=values["proof_tokens"],
+        seeds=values["seeds"],
+        learning_rate=values["learning_rate"],
+        heldout_texts=values["heldout_texts"],
+        general_texts=values["general_texts"],
+    )
+    options.check()
+    return options, rest
+
+
+def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> RunOptions:
+    """Puts the flags of a run where the proof shall run."""
+    changes: dict[str, Any] = {
+        "threads": values["threads"] or parsing.threads_of_a_process(rest),
+    }
+    if values["artifacts"]:
+        changes["artifacts"] = values["artifacts"]
+    if values["device"]:
+        changes["device"] = values["device"]
+        changes["dtype"] = parsing.default_dtype(values["device"])
+    if values["dtype"]:
+        changes["dtype"] = values["dtype"]
+    return dataclasses.replace(run, **changes)
+
+
+def _policies(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in POLICIES:
+            raise UsageError(
+                f"--policies={text}: no policy {name}; there are {', '.join(POLICIES)}"
+            )
+    return tuple(dict.fromkeys((RANDOM, *names)))
+
+
+def _against(folders: Sequence[str], output: str) -> dict[str, RunOptions]:
+    from beam_quad.artifacts import files
+    from pipelines import recorded
+
+    named: dict[str, RunOptions] = {}
+    for folder in folders:
+        path = files.absolute(folder)
+        name = path.rstrip("/").rsplit("/", 1)[-1]
+        if path == output:
+            raise UsageError(f"--against={folder} is the selection itself; pass another one")
+        if name in named or name in (SELECTION, *POLICIES):
+            raise UsageError(
+                f"--against={folder}: another contender is named {name}; rename the folder"
+            )
+        named[name] = recorded.read(path, "--against")
+    return named
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of `pipelines.prove`."""
+    result = parsing.Parser(
+        prog="beam-quad prove",
+        description="Says what a finished selection is worth: a model goes on training on it and on its rivals, "
+        "and query texts that steered nobody measure.",
+        epilog="Any other option goes to Beam, such as --runner; see the README.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    group: Any = result.add_argument_group("contenders")
+    add = group.add_argument
+    add("--output", required=True, help="folder of the finished selection; proof.json goes there")
+    add("--against", action="append", default=[], help="folder of another one; may be repeated")
+    add("--policies", default="random,ngram,dsir", help="rivals on the same corpus, with commas")
+    add(
+        "--heldout",
+        action="append",
+        default=[],
+        help="glob of texts to measure on; default those that --prove set aside",
+    )
+    add("--artifacts", help="directory of what is reused; default the selection's")
+    _add_training(result.add_argument_group("training"))
+    run_options.add_running(result)
+    return result
+
+
+def _add_training(group: Any) -> None:
+    add = group.add_argument
+    add("--proof_model", help="model to train: folder or hub id; default the selection's proxy")
+    add(
+        "--proof_tokens",
+        type=parsing.count,
+        help="tokens of a training; default those of the smallest selection, at most 2M",
+    )
+    add("--seeds", type=int, default=3, help="trainings of each contender")
+    add("--learning_rate", type=float, default=5e-4, help="of the trainings, at its peak")
+    add(
+        "--heldout_texts",
+        type=parsing.count,
+        default=2000,
+        help="most held-out texts to measure on",
+    )
+    add("--general_texts", type=parsing.count, default=500, help="texts of the general mix")
+    add("--device", help="cpu, cuda or cuda:N; default the selection's")
+    add("--dtype", choices=("float32", "bfloat16"), help="of the model; default as for a selection")
+    add("--threads", type=int, help="CPU threads of a model; default as for a selection")

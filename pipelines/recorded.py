@@ -1,0 +1,77 @@
+"""The flags of a run, beside its output: what goes on from a selection reads them, and asks for none of them again."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from beam_quad.artifacts import files
+from beam_quad.artifacts.patterns import split_list
+from beam_quad.errors import UsageError
+from pipelines.distillation_options import DistillationOptions
+from pipelines.options import QuadOptions
+from pipelines.run_options import RunOptions
+
+_KINDS: dict[str, type[RunOptions]] = {
+    kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
+}
+_PLACES = ("artifacts", "input_root", "proxy_model", "embedder", "optimizer_state")
+
+
+def path_of(output: str) -> str:
+    """Where the flags of the run of an output are stored."""
+    return files.join(output, "_run", "options.json")
+
+
+def to_bytes(options: RunOptions) -> bytes:
+    """Writes flags as JSON; paths become absolute, as the next command may be given elsewhere."""
+    values = dataclasses.asdict(options)
+    # The file lies in it, and moves with it; how the run was started is over.
+    del values["output"]
+    values |= {"plan": False, "take_over": False, "accelerator": None}
+    values["input"] = _patterns(options.input)
+    values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
+    for name in _PLACES:
+        # Of a model's name it shows only so whether it is a folder.
+        if isinstance(path := values.get(name), str) and (
+            name == "artifacts" or os.path.exists(path)
+        ):
+            values[name] = files.absolute(path)
+    found = {"kind": type(options).__name__, "options": values}
+    return json.dumps(found, indent=1, sort_keys=True).encode()
+
+
+def read(output: str, flag: str) -> RunOptions:
+    """Reads the flags of the run that made an output, with the output where it is now.
+
+    Args:
+      output: The folder, absolute.
+      flag: What named it, for errors.
+
+    Raises:
+      UsageError: If no finished run of this version is there.
+    """
+    if not files.exists(files.join(output, "COMPLETE")):
+        raise UsageError(
+            f"{flag}={output} holds no finished selection; run beam-quad select or distill to its end first"
+        )
+    path = path_of(output)
+    if not files.exists(path):
+        raise UsageError(f"{path} is missing, which tells how {flag} was made; select again")
+    try:
+        found = json.loads(files.read_bytes(path))
+        values: dict[str, Any] = found["options"]
+        values["input"] = tuple(values["input"])
+        values["query"] = {name: tuple(globs) for name, globs in values["query"].items()}
+        options = _KINDS[found["kind"]](**values | {"output": output})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} was written by another version; select again") from error
+    return options
+
+
+def _patterns(patterns: tuple[str, ...]) -> list[str]:
+    return [
+        files.absolute(single)
+        for given in patterns
+        for single in split_list(given, lambda path: files.is_local(path) and os.path.lexists(path))
+    ]

@@ -1,0 +1,237 @@
+"""The proof of a selection, in a plain loop and on Beam."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from beam_quad import proof
+from beam_quad.errors import UsageError
+from beam_quad.stages import run_in_process
+from beam_quad.stages.proof.measured import DrawMeasured
+from beam_quad.stages.proof.train import TrainOn
+from pipelines import prove, prove_chain, prove_options, prove_plan, quad
+from pipelines.inputs import look
+from tests.pipelines.world import World, read_texts
+
+SHORT = ("--policies=perplexity", "--seeds=2", "--proof_tokens=1500", "--threads=1")
+
+
+@pytest.fixture(scope="module")
+def selected(world: World, tmp_path_factory) -> pathlib.Path:
+    """A finished selection for which a fifth of the query was set aside."""
+    output = tmp_path_factory.mktemp("selected") / "out"
+    world.run(output, policy="dsir", prove=True)
+    return output
+
+
+@pytest.fixture(scope="module")
+def steered(world: World, tmp_path_factory) -> pathlib.Path:
+    """A finished selection that the whole query steered."""
+    output = tmp_path_factory.mktemp("steered") / "out"
+    world.run(output, policy="dsir")
+    return output
+
+
+def build(output: pathlib.Path, *flags: str):
+    options, _ = prove_options.parse([f"--output={output}", *SHORT, *flags])
+    return prove_chain.build(options, look(options))
+
+
+def stage_of(built, kind: type):
+    return next(stage for stage in built.stages if isinstance(stage, kind))
+
+
+def run(output: pathlib.Path, *flags: str):
+    """Proves in a plain loop; returns the chain and what was written."""
+    built = build(output, *flags)
+    (output / "proof.json").unlink(missing_ok=True)
+    built.write_plans()
+    run_in_process(built.stages)
+    return built, json.loads((output / "proof.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def proved(selected):
+    return run(selected)
+
+
+def test_every_contender_trains_on_as_many_tokens_and_is_measured_on_the_same_texts(proved):
+    built, found = proved
+    assert found["recipe"]["num_tokens"] == 1500
+    for name in ("held_out", "general"):
+        contenders = found[name]["contenders"]
+        assert set(contenders) == {"selection", "random", "perplexity"}
+        assert all(len(set(one["losses"])) == 2 for one in contenders.values())
+    trained = stage_of(built, TrainOn)
+    assert len(trained.pieces()) == 7
+    assert found["verdict"] == proof.judge(trained.trial("held_out"), "selection", 1500).sentence
+
+
+def test_what_measures_is_what_was_set_aside_and_a_mix_that_nobody_trains_on(world, proved):
+    built, found = proved
+    measured = stage_of(built, DrawMeasured)
+    texts, _ = read_texts(world.query, is_query=True)
+    assert sorted(measured.texts()["held_out"]) == sorted(proof.divide(texts)[1])
+    corpus, _ = read_texts(world.corpus)
+    general = measured.texts()["general"]
+    assert len(general) == found["measured"]["general"]["texts"] > 100
+    assert set(general) < set(corpus)
+    trained_on = {
+        text for drawn in measured.drawn for seed in (0, 1) for text in drawn.texts(seed, 1500)
+    }
+    assert not trained_on & set(general)
+    assert len(trained_on & set(corpus)) > 200
+
+
+def test_every_seed_draws_texts_of_its_own_which_hold_the_tokens(world, proved):
+    built, _ = proved
+    drawn = {one.contender: one for one in stage_of(built, DrawMeasured).drawn}
+    for one in drawn.values():
+        assert min(one.tokens()) >= 1500
+        orders = [one.texts(seed, 1500) for seed in (0, 1)]
+        assert orders[0] != orders[1]
+        for texts in orders:
+            lengths = np.array([len(text.split()) for text in texts])
+            assert lengths[:-1].sum() < 1500 <= lengths.sum()
+    kinds = [text.split()[0][:3] for text in drawn["random"].texts(0, 1500)]
+    assert len(set(kinds)) > 4
+
+
+def test_a_random_draw_is_of_the_whole_corpus_and_the_selection_of_its_parts(
+    world, selected, proved
+):
+    built, _ = proved
+    drawn = {one.contender: one for one in stage_of(built, DrawMeasured).drawn}
+    parts, _ = read_texts(str(selected / "selected"))
+    assert set(drawn["selection"].texts(0, 1500)) < set(parts)
+    assert not set(drawn["random"].texts(0, 1500)) <= set(parts)
+
+
+def test_a_selection_by_the_query_is_better_on_its_held_out_texts_than_a_random_draw(
+    world, selected
+):
+    heldout = f"--heldout={world.query_of('biology')}"
+    _, found = run(selected, heldout, "--policies=random", "--seeds=5", "--proof_tokens=3000")
+    assert found["measured"]["held_out"]["texts"] == 24
+    value, low, _ = found["held_out"]["contenders"]["random"]["lead"]
+    assert value > low > 0
+    assert found["is_worth_it"]
+
+
+def test_beam_writes_what_the_loop_writes_and_makes_nothing_again(
+    selected, proved, tmp_path, monkeypatch, capsys
+):
+    _, found = proved
+    arguments = [f"--output={selected}", *SHORT]
+    assert prove.main([*arguments, f"--artifacts={tmp_path / 'own'}"]) == 0
+    assert json.loads((selected / "proof.json").read_text()) == found
+    assert found["verdict"] in capsys.readouterr().out
+    monkeypatch.setattr(TrainOn, "do", lambda *_: pytest.fail("a training was done again"))
+    (selected / "proof.json").unlink()
+    assert prove.main(arguments) == 0
+    assert json.loads((selected / "proof.json").read_text()) == found
+    capsys.readouterr()
+    assert prove.main(arguments) == 0
+    assert "complete already" in capsys.readouterr().out
+
+
+def test_a_proof_leaves_the_selection_as_it_is(world, selected, proved, capsys):
+    assert quad.main(world.arguments(selected, policy="dsir", prove=True)) == 0
+    printed = capsys.readouterr().out
+    assert "complete already" in printed
+    assert f"beam-quad prove --output={selected}" in printed
+
+
+def test_another_selection_is_a_contender_by_the_name_of_its_folder(world, selected, tmp_path):
+    world.run(tmp_path / "mine", policy="random", prove=True)
+    built = build(selected, f"--against={tmp_path / 'mine'}")
+    names = [one.contender for one in stage_of(built, DrawMeasured).drawn]
+    assert names == ["selection", "mine", "random", "perplexity"]
+
+
+def test_a_selection_of_influence_distillation_is_proved_too(world, tmp_path):
+    world.distill(tmp_path / "out", prove=True, curvature="identity", num_landmarks=60)
+    built = build(tmp_path / "out", "--policies=dsir")
+    names = [one.contender for one in stage_of(built, DrawMeasured).drawn]
+    assert names == ["selection", "random", "dsir"]
+
+
+def test_the_plan_prices_the_trainings(selected):
+    options, _ = prove_options.parse([f"--output={selected}", *SHORT])
+    inputs = look(options)
+    words = prove_plan.describe(options, inputs, prove_chain.build(options, inputs))
+    assert "trains    6 times 1,500 tokens = 9,000 tokens" in words
+    assert "against   random, perplexity" in words
+    # The 500 of the general mix and a fifth of 25, of 12 to 40 words each.
+    (tokens,) = re.findall(r"measures  7 times, about ([\d,]+) tokens", words)
+    assert 7 * 505 * 22 < int(tokens.replace(",", "")) < 7 * 505 * 30
+
+
+def test_the_set_aside_texts_steer_nothing(world, tmp_path):
+    manifest = world.run(tmp_path / "out", policy="dsir", prove=True)
+    texts, _ = read_texts(world.query, is_query=True)
+    assert manifest["query"]["query"]["used"] == len(proof.divide(texts)[0]) < len(texts)
+
+
+def test_a_selection_that_the_whole_query_steered_needs_other_texts(world, steered):
+    with pytest.raises(
+        UsageError, match=r"pass --heldout=GLOB with other texts .* or select again"
+    ):
+        build(steered)
+    with pytest.raises(UsageError, match=r"25 of 25 held-out texts steered .*, such as"):
+        build(steered, f"--heldout={world.query}")
+    built = build(steered, f"--heldout={world.query_of('biology')}")
+    assert len(built.stages) > 5
+
+
+def test_texts_that_steered_a_rival_are_refused(selected, steered):
+    others = steered.parent / "other"
+    shutil.copytree(steered, others, dirs_exist_ok=True)
+    with pytest.raises(UsageError, match=r"held-out texts steered .*/other, such as"):
+        build(selected, f"--against={others}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--policies=random,nonsense",), "no policy nonsense; there are quad, random"),
+        (("--seeds=0",), "--seeds must be at least 1, got 0"),
+        (("--learning_rate=0",), "--learning_rate must be positive, got 0.0"),
+        (("--against=/nowhere",), "--against=/nowhere holds no finished selection"),
+        (("--heldout=/nowhere/*.jsonl",), "/nowhere/.* matches no file"),
+        (("--proof_model=/nowhere",), "/nowhere"),
+    ],
+)
+def test_what_cannot_be_proved_is_refused_in_a_line(selected, flags, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        build(selected, *flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flag_that_would_set_nothing_aside_is_refused(world, tmp_path):
+    with pytest.raises(UsageError, match="--prove sets query texts aside; pass --query"):
+        world.run(tmp_path / "out", policy="random", query=None, prove=True)
+
+
+def test_a_selection_without_a_query_is_proved_on_other_texts(world, tmp_path):
+    world.run(tmp_path / "out", policy="random", query=None)
+    built = build(tmp_path / "out", f"--heldout={world.query_of('law')}", "--policies=perplexity")
+    assert len(stage_of(built, DrawMeasured).held_out) == 1
+    with pytest.raises(UsageError, match="dsir cannot be a rival: --policy=dsir needs --query"):
+        build(tmp_path / "out", f"--heldout={world.query_of('law')}", "--policies=dsir")
+
+
+def test_an_output_that_is_not_finished_is_refused(selected, tmp_path):
+    with pytest.raises(UsageError, match="holds no finished selection; run beam-quad select"):
+        build(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(selected, copy)
+    (copy / "_run" / "options.json").unlink()
+    with pytest.raises(UsageError, match=r"options.json is missing, which tells how --output"):
+        build(copy)
+    with pytest.raises(UsageError, match=r"--against=.* is the selection itself"):
+        build(selected, f"--against={selected}")
