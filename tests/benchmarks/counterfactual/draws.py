@@ -67,17 +67,18 @@ def prepare(name: str, size: Size, models: pathlib.Path) -> tuple[Proxy, list[Do
         folder = models / f"scratch-{size.num_documents}-{size.proxy_tokens}"
         recipe = proxy.Recipe(num_tokens=size.proxy_tokens)
         seen = [d.text for d in documents[::2]]
-        _make(folder, lambda path: proxy.train_proxy(seen, path, recipe, 0, print))
+        make_once(folder, lambda path: proxy.train_proxy(seen, path, recipe, 0, print))
     else:
         folder = models / name
-        _make(folder, smollm2.smollm2_proxy)
+        make_once(folder, smollm2.smollm2_proxy)
     spec = ProxySpec(
         str(folder), num_threads=num_threads, context_length=size.context_length, max_windows=1
     )
     return load_proxy(spec), documents[1::2]
 
 
-def _make(folder: pathlib.Path, make: Callable[[pathlib.Path], None]) -> None:
+def make_once(folder: pathlib.Path, make: Callable[[pathlib.Path], None]) -> None:
+    """Makes a folder, unless it is there; an interrupted one is made again."""
     if not folder.exists():
         unfinished = folder.with_name(folder.name + ".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
