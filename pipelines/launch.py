@@ -250,9 +250,9 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     asked = (standard.runner or "").lower().removesuffix("runner")
     standard.runner = known.get(asked, standard.runner)
     modes = [a for a in arguments if a.startswith("--direct_running_mode")]
-    if standard.runner in (None, "DirectRunner") and not modes:
-        # DirectRunner would look for Prism first, and download it.
-        standard.runner = "FnApiRunner"
+    if standard.runner in (None, "DirectRunner"):
+        # DirectRunner would look for Prism first, and download it, unless it is told how to run.
+        standard.runner = "DirectRunner" if modes else "FnApiRunner"
     _check_runner(options)
     return options
 

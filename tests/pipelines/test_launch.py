@@ -32,6 +32,7 @@ def test_a_runner_that_cannot_run_is_refused_in_a_line(flags, words, monkeypatch
         (["--runner=flink"], "FlinkRunner"),
         (["--runner=PRISM"], "PrismRunner"),
         (["--runner=DirectRunner", "--direct_running_mode=multi_processing"], "DirectRunner"),
+        (["--direct_running_mode=multi_processing"], "DirectRunner"),
     ],
 )
 def test_a_runner_is_known_in_any_case(flags, runner):
