@@ -24,11 +24,14 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from beam_quad.artifacts.owners import process_start
 
 FLINK_VERSION = "1.19"
 _FLINK = "apache-flink-libraries==1.19.3"
+# Python 3.11 has had filters since 3.11.4.
+_SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 _HERE = pathlib.Path(__file__).absolute().parent
 
 # Flink and Beam reach into the JDK, which Java 17 forbids unless told.
@@ -241,7 +244,7 @@ def _fetch_flink(folder: pathlib.Path) -> None:
     _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", f"--dest={folder}", _FLINK])  # fmt: skip
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **_SAFELY)
     (folder / archive.name.removesuffix(".tar.gz") / "deps" / "lib").rename(folder / "out")
 
 
