@@ -22,6 +22,7 @@ from beam_quad.selection import RowCounts
 from beam_quad.selection.shown import clusters_to_show
 from beam_quad.stages.base import timing_path
 from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.typical import typical_texts
 from beam_quad.stages.distillation.distilled import FinishedDistillation
 from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
@@ -38,6 +39,8 @@ _PACKAGES = (
 )  # fmt: skip
 _SHOWN_CLUSTERS = 40
 _TEXTS_PER_CLUSTER = 3
+_TYPICAL_TEXTS = 40
+_SHOWN_CHARACTERS = 2000
 _NAMED_FILES = 5
 
 
@@ -272,10 +275,12 @@ class Summary:
         ).reshape(-1, 2)
         means: np.ndarray | None = None
         texts: dict[int, list[str]] = {}
+        shown = clusters_to_show(selected[:, 1], sums.tokens, sums.examples, _SHOWN_CLUSTERS)
         if self.bandit is not None:
             means = self.bandit.state.arms.mean_influence
-            shown = clusters_to_show(selected[:, 1], sums.tokens, sums.examples, _SHOWN_CLUSTERS)
             texts = {c: self.bandit.typical_texts(c) for c in shown}
+        else:
+            texts = typical_texts(clusters, shown, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
         words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
         return tuple(
             page.Cluster(
