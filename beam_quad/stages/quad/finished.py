@@ -84,9 +84,15 @@ class FinishedBandit:
                 "random_mean": _random_mean(scores.pilot, corpus_tokens),
                 "scored_mean": _mean(scores.scored),
                 "within_cluster_deviation": state.deviation,
+                "intra_cluster_correlation": self.intra_cluster_correlation(),
                 "tau": state.tau if state.tau is not None and math.isfinite(state.tau) else None,
             },
         }
+
+    def intra_cluster_correlation(self) -> float | None:
+        """The share of the variance of the pilot's influence that lies between clusters; None where nothing varies."""
+        share = self.bandit.variance_components().intra_cluster_correlation
+        return share if math.isfinite(share) else None
 
     def scores(self) -> page.Scores:
         """Reads all scores, and which of them are in the selection and in the pilot."""

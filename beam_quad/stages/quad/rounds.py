@@ -15,6 +15,8 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import cached, once_per_process
 from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
+from beam_quad.bandit.arms import PullTable
+from beam_quad.bandit.posterior import VarianceComponents
 from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
@@ -137,6 +139,10 @@ class Bandit(Stored):
         table = self.all_scored(num_rounds)
         kept = self.is_candidate(table["tokens"])
         return {name: column[kept] for name, column in table.items()}
+
+    def variance_components(self) -> VarianceComponents:
+        """Estimates from the pilot how far examples lie from the mean of their cluster, and clusters from one another."""
+        return VarianceComponents.of(PullTable.of(self._scores(0)))
 
     def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
         """Which scored examples are not too long to be selected, bool [n]."""

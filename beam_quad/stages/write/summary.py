@@ -253,6 +253,8 @@ class Summary:
             ):
                 if fit.get(name):
                     notices.append(page.Notice(f"{fit[name]:,} {words}.", level="note"))
+        if self.bandit is not None and (words := _about_clusters(manifest["influence"])):
+            notices.append(page.Notice(words, level="note"))
         if self.bandit is not None:
             halvings = self.bandit.bandit.num_halvings(self.bandit.num_rounds)
             if halvings:
@@ -370,6 +372,17 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _about_clusters(influence: dict[str, Any]) -> str | None:
+    """Says whether clusters tell apart what is worth selecting; None where nothing varies."""
+    share = influence["intra_cluster_correlation"]
+    if share is None:
+        return None
+    return (
+        f"Clusters explain {share:.0%} of the variance of the pilot's influence; the rest lies inside them, where a bandit "
+        "over clusters does not look (--acceptance=shortlist does)."
+    )
 
 
 def _or_none(value: Any) -> float | None:
