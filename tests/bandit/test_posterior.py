@@ -52,6 +52,15 @@ def test_with_equal_tokens_the_components_are_those_of_the_analysis_of_variance(
     assert found.between == pytest.approx((mean_square_between - mean_square_within) / 4)
 
 
+def test_two_clusters_of_a_small_unit_have_the_components_of_the_analysis_of_variance_too():
+    influence = 1e-3 * np.array([[1.0, 2.0], [4.0, 6.0]])
+    found = VarianceComponents.of(table_of(np.repeat([0, 1], 2), np.full(4, 10), influence.ravel()))
+    within = influence.var(axis=1, ddof=1).mean()
+    between = influence.mean(axis=1).var(ddof=1) - within / 2
+    assert found.between == pytest.approx(between)
+    assert found.intra_cluster_correlation == pytest.approx(between / (between + within))
+
+
 def test_posterior_means_are_the_closest_to_the_true_means():
     pilot, true = draw(5_000, 4, between=0.1, within=1.0)
     components, errors = VarianceComponents.of(pilot), relative_errors([pilot], 5_000)
