@@ -108,6 +108,10 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--max_cluster_share must lie in (0, 1], got {self.max_cluster_share}"
             )
+        if not 0 < self.max_share_per_cluster <= 1:
+            raise UsageError(
+                f"--max_share_per_cluster must lie in (0, 1], got {self.max_share_per_cluster}"
+            )
         if self.policy == "score_column" and not self.score_column:
             raise UsageError(
                 "--policy=score_column needs --score_column: the column of the score, higher is taken first"

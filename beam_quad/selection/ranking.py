@@ -45,7 +45,7 @@ def cut_draws(seed: int, keys: Array) -> Array:
 
 def pack_ranks(ranks: Array, keys: Array, seed: int) -> Array:
     """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash, what is not finite is 0."""
-    finite = np.isfinite(ranks)
+    finite = _are_finite(ranks)
     packed = priorities(np.where(finite, ranks, 0.0)[:, None], cut_draws(seed, keys))[:, 0]
     return np.where(finite, packed, np.uint64(0))
 
@@ -66,7 +66,13 @@ def rank_usable(
       Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
     """
     packed = np.where(is_candidate, pack_ranks(ranks, keys, seed), np.uint64(0))
-    return packed, is_usable & ~np.isfinite(ranks)
+    return packed, is_usable & ~_are_finite(ranks)
+
+
+def _are_finite(ranks: Array) -> Array:
+    """Says which ranks are finite in single precision, in which they are compared, bool [n]."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(np.asarray(ranks, np.float32))
 
 
 def is_reached(packed: Array, floor: np.uint64) -> Array:

@@ -172,7 +172,7 @@ def test_invalid_bytes_of_another_column_are_shown_in_json(write_table, tmp_path
     assert json.loads((tmp_path / "p.jsonl").read_text())["url"] == "x\\xff"
 
 
-@pytest.mark.parametrize("suffix", output.OUTPUT_FORMATS)
+@pytest.mark.parametrize("suffix", output.WRITERS)
 def test_two_runs_write_the_same_bytes(write_table, tmp_path, suffix):
     plan = splits.plan_input([str(write_table(typed_table(), row_group_size=100))])
     chosen = [selection(plan.splits[0], range(0, NUM_ROWS, 2))]

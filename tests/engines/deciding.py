@@ -4,8 +4,8 @@ import json
 
 from beam_quad.artifacts import files
 
-# Clocks, attempts, and where the input lay: no result depends on them.
-_NOT_DECIDING = (".started", ".ended", "/configuration")
+# Clocks, attempts, what a run was told, and where the input lay: no result depends on them.
+_NOT_DECIDING = (".started", ".ended", "/configuration", "/options.json")
 _PLACES = ("/corpus/", "/query_plan/")
 
 

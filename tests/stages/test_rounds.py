@@ -33,7 +33,7 @@ def bandit(corpus):
     # The number of samples in the policy is not known where it is made.
     policy = QuadPolicy(budget_tokens=300, samples_per_pull=1)
     candidates, scoring = GatherCandidates(corpus, blocks), NoScoring()
-    return Bandit(policy, candidates, passed_over, scoring, "exact", (1.0,))
+    return Bandit(policy, candidates, passed_over, scoring, (1.0,))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The chain of the shortlist, in a plain loop, held to the page in memory."""
 
+import gzip
+import shutil
+
 import pytest
 
 from tests.pipelines.world import World, selected, selected_rows
@@ -55,4 +58,15 @@ def test_what_is_missing_of_the_budget_is_said_with_what_mends_it(world: World, 
     manifest = world.run(
         tmp_path / "out", acceptance="shortlist", shortlist=1.0, max_share_per_cluster=0.05
     )
-    assert "raise --shortlist or --max_share_per_cluster" in manifest["shortfall"]
+    assert (
+        "raise --max_share_per_cluster, raise --shortlist, give a larger" in manifest["shortfall"]
+    )
+
+
+@pytest.mark.parametrize("flags", [{"acceptance": "shortlist"}, {"policy": "ngram"}])
+def test_a_file_of_which_nothing_can_be_read_is_left_out(world: World, tmp_path, flags):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(world.corpus, corpus)
+    (corpus / "bad.jsonl.gz").write_bytes(gzip.compress(b'{"text": "law1 law2"}\n' * 99)[:-20])
+    counts = world.run(tmp_path / "out", input=corpus, on_bad_file="reject", **flags)["counts"]
+    assert (counts["bad_files"], counts["read"]) == (1, 912)

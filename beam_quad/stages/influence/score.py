@@ -148,7 +148,8 @@ class ScoringStage(ModelStage):
 
     @property
     def model_key(self) -> str:
-        return identity.digest(self.scoring)
+        # Its content is the same on any device of a kind, but the model is on one of them.
+        return f"{identity.digest(self.scoring)} {self.device}"
 
     @property
     def device(self) -> str:
@@ -182,6 +183,9 @@ class Listed(Protocol):
     def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Says which rows of a split are among them, bool [n]."""
 
+    def num_listed(self) -> int:
+        """How many rows there are, about."""
+
 
 # What shares a batch with a text depends on the rows of its shard alone. Of a list few rows are scored, from longer runs.
 _LISTED_BATCH_ROWS = 16 * BATCH_ROWS
@@ -202,7 +206,7 @@ class ScoreExamples(ScoredRows, ScoringStage):
     """
 
     kind = "corpus_scores"
-    version = 3
+    version = 4
 
     scoring: Scoring
     weights: tuple[float, ...] = (1.0,)
@@ -226,6 +230,9 @@ class ScoreExamples(ScoredRows, ScoringStage):
     @property
     def group_weights(self) -> tuple[float, ...]:
         return self.weights
+
+    def num_wanted(self) -> int:
+        return self.corpus.num_usable() if self.among is None else self.among.num_listed()
 
     def wanted(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         return rows.usable if self.among is None else self.among.is_listed(split, rows)

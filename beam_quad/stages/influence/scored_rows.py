@@ -36,6 +36,10 @@ class ScoredRows(RowAlignedStage):
         """Says which rows of a split are to be scored, bool [n]."""
         return rows.usable
 
+    def num_wanted(self) -> int:
+        """How many rows are to be scored, about."""
+        return self.corpus.num_usable()
+
     def statistic(self, piece: Split) -> ScoreSample:
         return self._sample(piece, self.corpus.rows(piece), self._read(piece))
 
@@ -71,6 +75,5 @@ class ScoredRows(RowAlignedStage):
         return aligned.unpack_vectors(table.column("scores"), _DTYPE)
 
     def _sample(self, split: Split, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
-        number = max(1, self.corpus.num_usable())
-        wanted = self.wanted(split, rows)
+        wanted, number = self.wanted(split, rows), max(1, self.num_wanted())
         return ScoreSample.of(scores, wanted, rows.keys, self.corpus.seed, number)

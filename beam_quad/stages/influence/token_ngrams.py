@@ -45,6 +45,9 @@ class CountTokenNgrams(SplitStage):
         reader = self.proxy.reader()
         counts = TokenNgramCounts.zero(reader.vocabulary)
         usable = self.corpus.distinct_rows(piece).usable
+        if not usable.any():
+            # Of a file that cannot be read nothing was set aside.
+            return counts
         path = piece_path(self.corpus.reserve_dir, piece)
         for batch in aligned.read_batches(path, ["row", "text"], _BATCH_ROWS):
             kept = np.flatnonzero(usable[batch.column("row").to_numpy()])

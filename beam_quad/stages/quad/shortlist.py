@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,12 @@ class Shortlist:
         """Says which rows of a split are on the list, bool [n]."""
         packed, _ = self.ranking.packed(split, rows)
         return is_reached(packed, self.cut.floors()[0])
+
+    def num_listed(self) -> int:
+        """As many examples as its share of the corpus's tokens."""
+        corpus = self.cut.corpus
+        share = self.cut.budget.share(corpus.num_usable(), corpus.totals().tokens)
+        return math.ceil(share * corpus.num_usable())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +259,12 @@ class ShortlistSelection:
     def shortfall(self) -> str:
         """Says what keeps the shortlist from filling the budget, and which options mend it."""
         facts = self._ranks.influence.facts()
+        remedies = ["give a larger corpus", "lower --budget_tokens"]
+        if self.shortlist.cut.floors()[0] > 0:
+            remedies.insert(0, "raise --shortlist")
+        if self.ranking.caps is not None:
+            remedies.insert(0, "raise --max_share_per_cluster")
         return (
             f"of the shortlist {facts['scored']:,} examples were scored and {facts['unscorable']:,} could not be; "
-            "raise --shortlist or --max_share_per_cluster, or give a larger corpus"
+            f"{', '.join(remedies[:-1])} or {remedies[-1]}"
         )
