@@ -17,7 +17,7 @@ from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
 from beam_quad.scoring.vectors import Vectors, combine_vectors, load_vectors, write_vectors
 from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues, set_threads
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage, TrackedProxy
-from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.query import Query, parts_of
 from beam_quad.stages.read.texts import NUM_GROUPS
 
 
@@ -71,11 +71,7 @@ class FitQueryVectors(ProxyStage):
         return self.tracked.proxy
 
     def pieces(self) -> list[tuple[int, int]]:
-        return [
-            (group, part)
-            for group, query in enumerate(self.query)
-            for part in range(min(NUM_GROUPS, len(query.plan().splits)))
-        ]
+        return parts_of(self.query, NUM_GROUPS)
 
     def prefixes(self) -> tuple[str, ...]:
         return (self.path("gradients"),)

@@ -17,7 +17,7 @@ from beam_quad.errors import UsageError
 from beam_quad.records import Reason
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.read.embed import BATCH_ROWS
-from beam_quad.stages.read.query import Query, UsedTexts
+from beam_quad.stages.read.query import Query, UsedTexts, parts_of
 from beam_quad.stages.read.texts import NUM_GROUPS
 
 
@@ -57,11 +57,7 @@ class EmbedQuery(ModelStage):
         return load_embedder(self.embedder, cached_proxy)
 
     def pieces(self) -> list[tuple[int, int]]:
-        return [
-            (group, part)
-            for group, query in enumerate(self.query)
-            for part in range(min(NUM_GROUPS, len(query.plan().splits)))
-        ]
+        return parts_of(self.query, NUM_GROUPS)
 
     def prefixes(self) -> tuple[str, ...]:
         return (self.path("parts"),)

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from beam_quad import identity
@@ -62,6 +62,15 @@ class Query:
             for batch in read_query(split, self.text_column)
             for text in divide(batch.texts)[1]
         ]
+
+
+def parts_of(groups: Sequence[Query], num_parts: int) -> list[tuple[int, int]]:
+    """Lists (group number, part) of all query groups that are read in `num_parts` parts (`Query.read`), none without a split."""
+    return [
+        (number, part)
+        for number, group in enumerate(groups)
+        for part in range(min(num_parts, len(group.plan().splits)))
+    ]
 
 
 class QueryTexts(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from tests.benchmarks.duel.training import Losses
+from beam_quad.proof import Losses
 
 # The orders of one policy.
 Runs = Sequence[Losses]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from beam_quad import seeding
+from beam_quad.proof import Losses
 from tests.benchmarks.duel.figures import (
     Difference,
     Noise,
@@ -13,7 +14,6 @@ from tests.benchmarks.duel.figures import (
 )
 from tests.benchmarks.duel.policies import OWN, RANDOM, joint_order
 from tests.benchmarks.duel.tables import Duel
-from tests.benchmarks.duel.training import Losses
 
 
 def runs(means, deviation=0.0, num_texts=50):

@@ -13,6 +13,7 @@ import torch
 
 from beam_quad import scoring, seeding
 from beam_quad.gradients import Proxy, load_tokenizer
+from beam_quad.proof import Losses
 from pipelines.demo import evaluation, proxy
 from tests.benchmarks.duel.kept import Kept
 from tests.benchmarks.duel.material import GENERAL, Material
@@ -52,24 +53,6 @@ class Training:
     protocol: str
     selection: tuple[int, ...]
     seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Losses:
-    """Losses of texts.
-
-    Attributes:
-      sums: Of each text's tokens, nats, float64 [num_texts].
-      counts: Tokens that were predicted, float64 [num_texts].
-    """
-
-    sums: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def mean(self) -> float:
-        """Nats per token."""
-        return float(self.sums.sum() / self.counts.sum())
 
 
 class Trainer:
