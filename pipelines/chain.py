@@ -13,22 +13,16 @@ from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
-from beam_quad.stages.clusters.query import ClusterHistogram, CountQueryClusters
+from beam_quad.stages.clusters.query import CountQueryClusters
 from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import (
     DSIRScoring,
-    HighestInfluence,
-    HighestScore,
     InfluenceScoring,
     LossDropScoring,
-    MiddleScore,
     NgramScoring,
     PerplexityScoring,
-    Preference,
-    Random,
-    Resampled,
     ScoreExamples,
     Scoring,
 )
@@ -63,7 +57,17 @@ from beam_quad.stages.quad.within_clusters import (
     PropagatedSelection,
 )
 from beam_quad.stages.write.budget import Cut
-from beam_quad.stages.write.ranked import EqualClusters, Preferred, RankedSelection
+from beam_quad.stages.write.preference import (
+    ClusterHistogram,
+    EqualClusters,
+    HighestInfluence,
+    HighestScore,
+    MiddleScore,
+    Preference,
+    Random,
+    Resampled,
+)
+from beam_quad.stages.write.ranked import Preferred, RankedSelection
 from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs

@@ -7,11 +7,9 @@ import numpy as np
 
 from beam_quad import archives
 from beam_quad.additive import Tally
-from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.clustering import assign, cluster_log_weights
-from beam_quad.records import Split
-from beam_quad.scoring import sampling_priority
 from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.embed_query import EmbedQuery
@@ -58,24 +56,3 @@ class CountQueryClusters(Stage):
         """
         counts = archives.parse(files.read_bytes(self.artifact))["counts"]
         return cluster_log_weights(counts, self.clusters.sums().examples)
-
-
-@dataclasses.dataclass(frozen=True)
-class ClusterHistogram:
-    """A sample without replacement that has the query set's histogram of clusters, for as long as a cluster lasts.
-
-    Args:
-      counts: The histogram.
-    """
-
-    counts: CountQueryClusters
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        clusters = self.counts.clusters
-        of_rows, _ = clusters.read(split)
-        # A rejected row, of cluster -1, is ranked but never taken.
-        log_weights = self.counts.log_weights()[of_rows]
-        return sampling_priority(log_weights, rows.keys, clusters.corpus.seed)
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None

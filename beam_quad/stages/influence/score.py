@@ -10,13 +10,12 @@ from beam_quad import identity
 from beam_quad.artifacts import aligned, traffic
 from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
-from beam_quad.scoring.dsir import DSIRScorer, sampling_priority
+from beam_quad.scoring.dsir import DSIRScorer
 from beam_quad.scoring.influence import InfluenceScorer
 from beam_quad.scoring.loss_drop import LossDropScorer
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.sample import ScoreSample
 from beam_quad.scoring.vectors import Vectors
-from beam_quad.selection import nearest_ranks, random_ranks
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
@@ -250,89 +249,3 @@ class ScoreExamples(ScoredRows, ScoringStage):
             if len(at):
                 yield at, model.prepare([batch.texts[i - first] or "" for i in at])
             first += len(batch.texts)
-
-
-class Preference(Protocol):
-    """Ranks the examples of a split for a baseline: higher is taken first, nan never, ties by hash."""
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Returns float64 [n]."""
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        """Returns the influence of each row, float64 [n], or None where it was not computed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Random:
-    """A uniform draw by hash.
-
-    Args:
-      seed: The run's seed.
-    """
-
-    seed: int
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return random_ranks(self.seed, rows.keys)
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class HighestScore:
-    """The highest scores first.
-
-    Args:
-      scores: The scores.
-    """
-
-    scores: ScoredRows
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return self.scores.read(split)
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class HighestInfluence(HighestScore):
-    """The highest influence first, without clusters: what Quad argues against."""
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return self.scores.read(split)
-
-
-@dataclasses.dataclass(frozen=True)
-class MiddleScore:
-    """The scores nearest to the corpus's median first: the middle band of perplexity.
-
-    Args:
-      scores: The scores.
-    """
-
-    scores: ScoreExamples
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return nearest_ranks(self.scores.read(split), self.scores.facts()["median"])
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Resampled:
-    """Importance resampling without replacement: log weight plus Gumbel noise, highest first.
-
-    Args:
-      scores: Log weights.
-    """
-
-    scores: ScoreExamples
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        return sampling_priority(self.scores.read(split), rows.keys, self.scores.corpus.seed)
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None

@@ -26,10 +26,11 @@ from beam_quad.selection import (
     within_caps,
 )
 from beam_quad.stages.clusters.assign import AssignClusters
-from beam_quad.stages.influence.score import HighestScore, ScoreExamples
+from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.preference import HighestScore, Preference
 from beam_quad.stages.write.ranked import Preferred
 
 # Below any joint rank: what stands for the examples that are not on the list where they are weighed.
@@ -98,7 +99,7 @@ class RankShortlist(SplitStage):
 
 
 @dataclasses.dataclass(frozen=True)
-class JointRank:
+class JointRank(Preference):
     """The highest joint rank first.
 
     Args:

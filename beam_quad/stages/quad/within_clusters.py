@@ -27,6 +27,7 @@ from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
 from beam_quad.stages.quad.select import BanditSelection
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.preference import Preference
 from beam_quad.stages.write.ranked import Preferred
 
 _PREDICTIONS = pa.schema([pa.field("predicted", pa.float32())])
@@ -74,7 +75,7 @@ class PredictWithinClusters(RowAlignedStage):
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictedInfluence:
+class PredictedInfluence(Preference):
     """All examples by influence, known or predicted.
 
     Args:
@@ -87,9 +88,6 @@ class PredictedInfluence:
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         return ranks_from(self.predictions.read(split), self.tau)
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,11 @@ import numpy as np
 
 from beam_quad.artifacts import aligned
 from beam_quad.records import Split
-from beam_quad.selection import Kept, Taken, even_ranks, keep_ranked, rank_usable
+from beam_quad.selection import Kept, Taken, keep_ranked, rank_usable
 from beam_quad.stages.clusters.assign import AssignClusters
-from beam_quad.stages.influence.score import Preference
-from beam_quad.stages.quad.blocks import CountPassedOver
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.preference import Preference
 
 
 class Selection(Protocol):
@@ -92,27 +91,3 @@ class RankedSelection:
             raise ValueError(f"{self.ranking.preference} knows no influence to weigh by")
         kept = self.keep(split, rows)
         return Taken.by_one_target(influence, kept, self.ranking.corpus.is_candidate(rows))
-
-
-@dataclasses.dataclass(frozen=True)
-class EqualClusters:
-    """The same tokens from every cluster, as far as it has them: diversity alone.
-
-    Args:
-      clusters: The clusters.
-      passed_over: What they hold that is too long to be selected.
-    """
-
-    clusters: AssignClusters
-    passed_over: CountPassedOver
-
-    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        clusters, _ = self.clusters.read(split)
-        tokens = self.clusters.sums().tokens
-        _, passed_over = self.passed_over.load()
-        if passed_over is not None:
-            tokens = tokens - passed_over.tokens
-        return even_ranks(self.clusters.corpus.seed, rows.keys, clusters, tokens)
-
-    def influence(self, split: Split) -> np.ndarray | None:
-        return None

@@ -1,0 +1,131 @@
+"""What a selection without pulls takes first, as small configurations."""
+
+import abc
+import dataclasses
+
+import numpy as np
+
+from beam_quad.artifacts import aligned
+from beam_quad.records import Split
+from beam_quad.scoring.dsir import sampling_priority
+from beam_quad.selection import even_ranks, nearest_ranks, random_ranks
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.query import CountQueryClusters
+from beam_quad.stages.influence.score import ScoreExamples
+from beam_quad.stages.influence.scored_rows import ScoredRows
+from beam_quad.stages.quad.blocks import CountPassedOver
+
+
+class Preference(abc.ABC):
+    """Ranks the examples of a split: higher is taken first, nan never, ties by hash."""
+
+    @abc.abstractmethod
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns float64 [n]."""
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        """Returns the influence of each row, float64 [n], or None where it was not computed."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Random(Preference):
+    """A uniform draw by hash.
+
+    Args:
+      seed: The run's seed.
+    """
+
+    seed: int
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return random_ranks(self.seed, rows.keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class HighestScore(Preference):
+    """The highest scores first.
+
+    Args:
+      scores: The scores.
+    """
+
+    scores: ScoredRows
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return self.scores.read(split)
+
+
+@dataclasses.dataclass(frozen=True)
+class HighestInfluence(HighestScore):
+    """The highest influence first, without clusters: what Quad argues against."""
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        return self.scores.read(split)
+
+
+@dataclasses.dataclass(frozen=True)
+class MiddleScore(Preference):
+    """The scores nearest to the corpus's median first: the middle band of perplexity.
+
+    Args:
+      scores: The scores.
+    """
+
+    scores: ScoreExamples
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return nearest_ranks(self.scores.read(split), self.scores.facts()["median"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Resampled(Preference):
+    """Importance resampling without replacement: log weight plus Gumbel noise, highest first.
+
+    Args:
+      scores: Log weights.
+    """
+
+    scores: ScoreExamples
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        return sampling_priority(self.scores.read(split), rows.keys, self.scores.corpus.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class EqualClusters(Preference):
+    """The same tokens from every cluster, as far as it has them: diversity alone.
+
+    Args:
+      clusters: The clusters.
+      passed_over: What they hold that is too long to be selected.
+    """
+
+    clusters: AssignClusters
+    passed_over: CountPassedOver
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        clusters, _ = self.clusters.read(split)
+        tokens = self.clusters.sums().tokens
+        _, passed_over = self.passed_over.load()
+        if passed_over is not None:
+            tokens = tokens - passed_over.tokens
+        return even_ranks(self.clusters.corpus.seed, rows.keys, clusters, tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterHistogram(Preference):
+    """A sample without replacement that has the query set's histogram of clusters, for as long as a cluster lasts.
+
+    Args:
+      counts: The histogram.
+    """
+
+    counts: CountQueryClusters
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        clusters = self.counts.clusters
+        of_rows, _ = clusters.read(split)
+        # A rejected row, of cluster -1, is ranked but never taken.
+        log_weights = self.counts.log_weights()[of_rows]
+        return sampling_priority(log_weights, rows.keys, clusters.corpus.seed)
