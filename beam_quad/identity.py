@@ -84,13 +84,13 @@ def form(value: object) -> object:
     raise TypeError(f"{value!r} of type {type(value).__name__} has no stable form")
 
 
-def fields_form(value: Any) -> list[object]:
+def fields_form(value: Any) -> list[list[object]]:
     """Lists name and stable form of each field of a dataclass that counts.
 
     Raises:
       TypeError: If a field has no stable form; the message names it.
     """
-    forms: list[object] = []
+    forms: list[list[object]] = []
     for field in dataclasses.fields(value):
         mark = mark_of(field)
         if isinstance(mark, NotCounted):

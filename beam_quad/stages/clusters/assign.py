@@ -41,7 +41,7 @@ class AssignClusters(RowAlignedStage):
         return self._sums(self.corpus.rows(piece), *self.read(piece))
 
     def do(self, piece: Split, model: Any) -> ClusterSums:
-        rows = self.corpus.rows(piece)
+        rows = self.corpus.own_rows(piece)
         clusters = np.full(len(rows.keys), -1, np.int32)
         similarity = np.zeros(len(rows.keys), np.float32)
         if rows.usable.any():
@@ -53,7 +53,7 @@ class AssignClusters(RowAlignedStage):
                 )
         clusters[~rows.usable] = -1
         self.write_rows(piece, _ASSIGNMENT, {"cluster": clusters, "similarity": similarity})
-        return self._sums(rows, clusters, similarity)
+        return self.statistic(piece)
 
     def finish(self, total: ClusterSums) -> None:
         files.write_once(self.artifact, total.to_bytes())
@@ -66,7 +66,9 @@ class AssignClusters(RowAlignedStage):
     def read(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Reads the cluster, int32 [n], and the similarity, float32 [n], of every row of a split."""
         columns = self.read_rows(split)
-        return columns["cluster"], columns["similarity"]
+        clusters = columns["cluster"].copy()
+        clusters[self.corpus.rejected_by_others(split)] = -1
+        return clusters, columns["similarity"]
 
     def _sums(
         self, rows: aligned.Rows, clusters: np.ndarray, similarity: np.ndarray

@@ -39,7 +39,7 @@ class Propagate(RowAlignedStage):
 
     def do(self, piece: Split, model: Any) -> Tally:
         ridge = self.propagation.load()
-        rows = self.corpus.rows(piece)
+        rows = self.corpus.own_rows(piece)
         influence = np.zeros((len(rows.keys), ridge.targets.shape[1]), INFLUENCE_DTYPE)
         if rows.usable.any():
             for first, vectors in self.corpus.embeddings(piece):

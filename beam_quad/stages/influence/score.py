@@ -217,14 +217,15 @@ class ScoreExamples(ScoredRows, ScoringStage):
         return self.label
 
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
-        rows = self.corpus.rows(piece)
+        # Of a list no row is scored in vain; of everything a row is scored whatever other rows hold.
+        rows = self.corpus.own_rows(piece) if self.among is None else self.corpus.rows(piece)
         wanted = self.wanted(piece, rows)
         scores = np.full((len(rows.keys), len(self.weights)), np.nan)
         if wanted.any():
             traffic.count("bytes_read", piece.size_bytes)
             for at, prepared in prefetched(self._batches(piece, wanted, model)):
                 scores[at] = model.score(prepared)[:, : len(self.weights)]
-        return self.write(piece, rows, scores)
+        return self.write(piece, scores)
 
     @property
     def group_weights(self) -> tuple[float, ...]:

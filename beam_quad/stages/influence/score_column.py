@@ -28,7 +28,7 @@ class ReadScoreColumn(ScoredRows):
     column: str
 
     def do(self, piece: Split, model: Any) -> ScoreSample:
-        rows = self.corpus.rows(piece)
+        rows = self.corpus.own_rows(piece)
         scores = np.full(len(rows.keys), np.nan)
         if rows.usable.any():
             traffic.count("bytes_read", piece.size_bytes)
@@ -41,4 +41,4 @@ class ReadScoreColumn(ScoredRows):
                 columns = dataclasses.replace(self.corpus.columns, score=self.column)
                 seen.record(self.corpus.seen_dir, piece, columns.names)
         scores[~rows.usable] = np.nan
-        return self.write(piece, rows, scores)
+        return self.write(piece, scores)

@@ -43,12 +43,12 @@ class ScoredRows(RowAlignedStage):
     def statistic(self, piece: Split) -> ScoreSample:
         return self._sample(piece, self.corpus.rows(piece), self._read(piece))
 
-    def write(self, split: Split, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
+    def write(self, split: Split, scores: np.ndarray) -> ScoreSample:
         """Writes the scores of a split, float64 [n] or [n, num_scores], and samples them."""
         scores = scores.reshape(len(scores), len(self.group_weights))
         column = aligned.vector_column(scores, _DTYPE)
         self.write_rows(split, pa.schema([pa.field("scores", column.type)]), {"scores": column})
-        return self._sample(split, rows, scores)
+        return self.statistic(split)
 
     def finish(self, total: ScoreSample | None) -> None:
         sample = total or ScoreSample(np.zeros((0, len(self.group_weights))), 0, 0)
@@ -72,7 +72,9 @@ class ScoredRows(RowAlignedStage):
 
     def _read(self, split: Split) -> np.ndarray:
         table = aligned.read_table(self.rows_path(split))
-        return aligned.unpack_vectors(table.column("scores"), _DTYPE)
+        scores = aligned.unpack_vectors(table.column("scores"), _DTYPE).copy()
+        scores[self.corpus.rejected_by_others(split)] = np.nan
+        return scores
 
     def _sample(self, split: Split, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
         wanted, number = self.wanted(split, rows), max(1, self.num_wanted())

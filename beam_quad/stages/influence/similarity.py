@@ -28,13 +28,13 @@ class ScoreSimilarity(ScoredRows):
     similarity: Literal["best", "mean"]
 
     def do(self, piece: Split, model: Any) -> ScoreSample:
-        rows = self.corpus.rows(piece)
+        rows = self.corpus.own_rows(piece)
         scores = np.full(len(rows.keys), np.nan)
         if rows.usable.any():
             for first, vectors in self.corpus.embeddings(piece):
                 scores[first : first + len(vectors)] = self._compare(vectors)
         scores[~rows.usable] = np.nan
-        return self.write(piece, rows, scores)
+        return self.write(piece, scores)
 
     def _compare(self, vectors: np.ndarray) -> np.ndarray:
         if self.similarity == "mean":

@@ -53,6 +53,11 @@ class DrawMeasured(RowAlignedStage):
     num_general: int
     seed: int
 
+    @property
+    def rows_folder(self) -> str:
+        """With the artifact: which texts are drawn depends on how many there are."""
+        return self.path("rows")
+
     def statistic(self, piece: Split) -> Tally:
         return Tally({"drawn": aligned.num_rows(self.rows_path(piece))})
 

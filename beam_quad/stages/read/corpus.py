@@ -111,6 +111,11 @@ class Corpus:
         """The corpus, whatever is selected of it."""
         return self.within(None)
 
+    def by_row(self) -> list[object]:
+        """What an artifact of a row depends on, whatever other rows there are."""
+        embeddings = self.embeddings_dir and posixpath.basename(self.embeddings_dir)
+        return [posixpath.basename(self.rows_dir), embeddings, self.seed]
+
     def texts(self) -> "Corpus":
         """Its texts alone: what stands for the corpus in stages that do not ask how they were embedded."""
         return dataclasses.replace(self, embedder=None, embedder_fingerprint="", budget=None)
@@ -158,11 +163,19 @@ class Corpus:
             return aligned.Rows.none()
         return aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
 
+    def own_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
+        """What is known of every row of the split by itself; texts without embedding are rejected."""
+        rows = self.all_rows(split, with_strings)
+        return _rejecting(rows, self._without_embedding(split), Reason.NO_EMBEDDING)
+
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split; duplicates by id and texts without embedding are rejected."""
-        rows = self.all_rows(split, with_strings)
-        rows = _rejecting(rows, self._without_embedding(split), Reason.NO_EMBEDDING)
+        rows = self.own_rows(split, with_strings)
         return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
+
+    def rejected_by_others(self, split: Split) -> np.ndarray:
+        """The rows of a split that are rejected for what other rows hold, numbers int64 [m]: duplicates by id."""
+        return self._duplicates(split)
 
     def distinct_rows(self, split: Split) -> aligned.Rows:
         """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""

@@ -1,12 +1,14 @@
 """Stages whose work is the corpus, split by split."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from beam_quad.artifacts import aligned
+from beam_quad import identity
+from beam_quad.artifacts import aligned, files
 from beam_quad.records import Split
 from beam_quad.stages.base import Stage
 from beam_quad.stages.read.corpus import Corpus, piece_path
@@ -31,17 +33,29 @@ class SplitStage(Stage):
 
 
 class RowAlignedStage(SplitStage):
-    """A stage that writes one row-aligned file a split."""
+    """A stage that writes one row-aligned file a split, and its artifact from their sum.
+
+    The files of a split depend on no other split: they are stored apart from the sum, and a corpus with one more shard
+    finds those of all others. What other splits say of a row, such as that its id stands there too, is put in when rows
+    are read.
+    """
+
+    @functools.cached_property
+    def rows_folder(self) -> str:
+        """Where the files of all splits are stored, named by all that they depend on."""
+        fields = [field for field in identity.fields_form(self) if field[0] != "corpus"]
+        name = identity.digest("rows", self.kind, self.version, fields, self.corpus.by_row())
+        return files.join(self.root, self.kind, name[:20], "rows")
 
     def prefixes(self) -> tuple[str, ...]:
-        return (self.path("rows"),)
+        return (self.rows_folder,)
 
     def paths(self, piece: Split) -> tuple[str, ...]:
         return (self.rows_path(piece),)
 
     def rows_path(self, split: Split) -> str:
         """Where the file of a split is stored."""
-        return piece_path(self.path("rows"), split)
+        return piece_path(self.rows_folder, split)
 
     def write_rows(self, split: Split, schema: pa.Schema, columns: dict[str, Any]) -> None:
         """Writes the file of a split."""
