@@ -24,19 +24,23 @@ from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
+from beam_quad.stages.refresh.base import Held
+from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights, SumTaken
 from beam_quad.stages.write.weights import FindBestLeft
-from pipelines import recorded
+from pipelines import recorded, refresh
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
+from pipelines.refresh import Fitted
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
 
 _WHERE_NOT_WHAT = (
-    "output", "artifacts", "plan", "take_over", "threads", "accelerator", "input_root",
+    "output", "artifacts", "plan", "take_over", "threads", "accelerator", "input_root", "base",
 )  # fmt: skip
 S = TypeVar("S", bound=Stage)
 
@@ -94,7 +98,10 @@ class Builder:
         self.files: dict[str, str] = {}
         self.stages: list[Stage] = []
         self.plans: dict[str, InputPlan] = {}
-        self.corpus = self._corpus(reserve_rate)
+        base = inputs.base
+        self.corpus = self._corpus(reserve_rate if base is None else base.fitted.reserve_rate)
+        # What clusters, curvature and counts are fitted to, which a refresh finds fitted.
+        self.fitted = self.corpus if base is None or options.refit else self._fitted(base.fitted)
         # For stages that ask which examples are too long for the budget.
         self.within_budget = self.corpus.within(budget)
         self.query = self._query(weights)
@@ -122,6 +129,23 @@ class Builder:
             reserve_rate=rate,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
+
+    def _fitted(self, fitted: Fitted) -> Corpus:
+        path = files.join(self._options.artifacts_root, *fitted.plan.split("/"))
+        return dataclasses.replace(self.corpus, layout=fitted.layout, plan_path=path)
+
+    @property
+    def held(self) -> Held | None:
+        """What stays selected as it was selected before; None if everything is selected anew."""
+        base = self.inputs.base
+        if base is None or self._options.reselect:
+            return None
+        before = base.manifest["budget"]
+        if before["unit"] != self.budget.unit:
+            raise UsageError(
+                f"--base={base.selection.output} has a budget in {before['unit']}; pass --budget_{before['unit']}"
+            )
+        return Held(base.selection, keeps_all=self.budget.amount >= before["amount"])
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
@@ -169,7 +193,7 @@ class Builder:
         options = self._options
         if options.curvature == "identity":
             return None
-        sample = self.add(SampleTexts(self.corpus, options.curvature_examples))
+        sample = self.add(SampleTexts(self.fitted, options.curvature_examples))
         covariances = self.add(
             SumCovariances(self.tracked(), sample, options.curvature_labels, options.seed)
         )
@@ -221,6 +245,8 @@ class Builder:
             "query": {name: plan.snapshot for name, plan in inputs.query.items()},
             **self.files,
         }
+        if inputs.base is not None:
+            fingerprints["base"] = inputs.base.selection.manifest
         corpus_id = identity.digest(self.corpus)
         return Identity.of(config, fingerprints, inputs.corpus.snapshot, corpus_id)
 
@@ -242,6 +268,7 @@ class Builder:
         selection: Selection,
         summary: Summary,
         weights: RowWeights | None = None,
+        scores: RowAlignedStage | None = None,
     ) -> Chain:
         """Adds the stages that weigh and write a selection, and makes the chain.
 
@@ -249,6 +276,10 @@ class Builder:
           selection: Says which rows are selected; with `--weighted` it must be `Weighable`, or come with `weights`.
           summary: Makes the manifest and the report; its stages are filled in.
           weights: Weighs the selection with `--weighted`; None for weights of the first order.
+          scores: What scored examples of a list, which a run that goes on from this one knows then.
+
+        Raises:
+          UsageError: If what a base has fitted is gone.
         """
         options = self._options
         if not options.weighted:
@@ -258,6 +289,11 @@ class Builder:
                 raise UsageError("--weighted needs a selection by influence, which this is not")
             taken = self.add(SumTaken(self.within_budget, selection))
             weights = self.add(FindBestLeft(self.within_budget, taken))
+        changes = None
+        if self.inputs.base is not None:
+            self._check_fitted()
+            base = self.inputs.base.selection
+            changes = self.add(CompareWithBase(self.within_budget, selection, base))
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
             WriteSelection(
@@ -268,7 +304,16 @@ class Builder:
                 self.budget,
                 dataclasses.replace(summary, stages=stages),
                 weights,
+                changes,
+                options.reselect,
             )
+        )
+        fitted = refresh.record_of(
+            refresh.Fitted(
+                self.fitted.layout, self._relative(self.fitted.plan_path), self.corpus.reserve_rate
+            ),
+            self._relative(self.corpus.plan_path),
+            None if scores is None else self._relative(scores.rows_folder),
         )
         return Chain(
             tuple(self.stages),
@@ -276,8 +321,24 @@ class Builder:
             self.identity(),
             self.plans,
             dict(self.inputs.seen.unwritten)
-            | {recorded.path_of(self.output): recorded.to_bytes(options)},
+            | {
+                recorded.path_of(self.output): recorded.to_bytes(options),
+                refresh.record_path(self.output): fitted,
+            },
         )
+
+    def _relative(self, path: str) -> str:
+        """Spells a path among the artifacts without their folder, which may move."""
+        return path.removeprefix(self._options.artifacts_root).replace("\\", "/").lstrip("/")
+
+    def _check_fitted(self) -> None:
+        """Refuses to fit anew, unasked, what a base has fitted."""
+        for stage in self.stages:
+            is_fit = getattr(stage, "corpus", None) is self.fitted
+            if is_fit and self.fitted is not self.corpus and not files.exists(stage.artifact):
+                raise UsageError(
+                    f"{stage.artifact}, which --base was made with, is gone; pass --refit to fit anew, or drop --base"
+                )
 
 
 def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:

@@ -15,6 +15,7 @@ from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.clusters.query import CountQueryClusters
 from beam_quad.stages.influence.compare_halves import CompareHalves
+from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.influence.score import (
@@ -56,6 +57,7 @@ from beam_quad.stages.quad.within_clusters import (
     PredictWithinClusters,
     PropagatedSelection,
 )
+from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.preference import (
     ClusterHistogram,
@@ -125,7 +127,7 @@ class _QuadBuilder(Builder):
 
     def _cluster(self) -> AssignClusters:
         options = self.options
-        centers = self.add(FitCenters(self.corpus, options.num_clusters, options.max_cluster_share))
+        centers = self.add(FitCenters(self.fitted, options.num_clusters, options.max_cluster_share))
         return self.add(AssignClusters(self.corpus, centers))
 
     def _quad(self, clusters: AssignClusters) -> Chain:
@@ -158,11 +160,14 @@ class _QuadBuilder(Builder):
         weights = tuple(group.weight for group in self.query) or (1.0,)
         ngrams = self._score(NgramScoring(self._count_ngrams()), weights, label="ScoreNgrams")
         listed, list_cut = self._cut(HighestScore(ngrams), options.shortlist_budget, "CutShortlist")
-        shortlist = Shortlist(listed, list_cut)
+        known = self._known()
+        shortlist = Shortlist(listed, list_cut, known, reads_old=options.reselect)
         scoring, vectors = self._scoring()
-        influence = self._score(scoring, weights, shortlist, "ScoreShortlist")
+        influence = self.add(
+            ScoreExamples(self.corpus, scoring, weights, shortlist, known, "ScoreShortlist")
+        )
         ranks = self.add(RankShortlist(self.corpus, influence, ngrams))
-        ranked = Preferred(self.within_budget, JointRank(ranks))
+        ranked = Preferred(self.within_budget, JointRank(ranks), self.held)
         ranking = Capped(ranked, self._caps(clusters, ranked))
         cut = Cut(self.within_budget, ranking, self.budget)
         self.stages += cut.stages("CutRanking")
@@ -179,10 +184,17 @@ class _QuadBuilder(Builder):
             shortlist=selection,
             shown=shown,
         )
-        return self.finish(selection, summary)
+        return self.finish(selection, summary, scores=influence)
+
+    def _known(self) -> KnownScores | None:
+        """What the base scored of its shortlist; None if vectors are fitted anew."""
+        base, options = self.inputs.base, self.options
+        if base is None or options.refit or base.scores is None:
+            return None
+        return KnownScores(base.selection, options.artifacts_root, base.scores)
 
     def _count_ngrams(self) -> CountTokenNgrams:
-        return self.add(CountTokenNgrams(self.corpus, self.query, self.proxy()))
+        return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
 
     def _caps(self, clusters: AssignClusters, ranked: Preferred[JointRank]) -> Caps | None:
         """Adds the stages that find what a cluster may give, if that is not all."""
@@ -225,10 +237,14 @@ class _QuadBuilder(Builder):
                 return PropagatedSelection(*self._cut(preference))
 
     def _cut(
-        self, preference: R, budget: Budget | None = None, what: str = "CutRanking"
+        self,
+        preference: R,
+        budget: Budget | None = None,
+        what: str = "CutRanking",
+        held: Held | None = None,
     ) -> tuple[Preferred[R], Cut]:
         """Adds the stages that cut a budget, that of the run by default, over a ranking."""
-        ranking = Preferred(self.within_budget, preference)
+        ranking = Preferred(self.within_budget, preference, held)
         cut = Cut(self.within_budget, ranking, budget or self.budget)
         self.stages += cut.stages(what)
         return ranking, cut
@@ -261,7 +277,7 @@ class _QuadBuilder(Builder):
     def _baseline(self, clusters: AssignClusters | None) -> Chain:
         policy = self.options.policy
         baseline = _BASELINES[policy](self, clusters)
-        selection = RankedSelection(*self._cut(baseline.preference), clusters)
+        selection = RankedSelection(*self._cut(baseline.preference, held=self.held), clusters)
         facts = baseline.facts
         if isinstance(baseline.preference, HighestInfluence):
             scores = facts["scores"]
@@ -290,7 +306,7 @@ class _QuadBuilder(Builder):
         return _Baseline(MiddleScore(scores), {"scores": scores})
 
     def _dsir(self, _: AssignClusters | None) -> "_Baseline":
-        texts = self.add(CountNgrams(self.corpus, self.query))
+        texts = self.add(CountNgrams(self.fitted, self.query))
         scores = self._score(DSIRScoring(texts))
         return _Baseline(Resampled(scores), {"scores": scores, "texts": texts})
 
@@ -332,10 +348,9 @@ class _QuadBuilder(Builder):
         self,
         scoring: Scoring,
         weights: tuple[float, ...] = (1.0,),
-        among: Shortlist | None = None,
         label: str = "ScoreExamples",
     ) -> ScoreExamples:
-        return self.add(ScoreExamples(self.corpus, scoring, weights, among, label))
+        return self.add(ScoreExamples(self.corpus, scoring, weights, label=label))
 
 
 @dataclasses.dataclass(frozen=True)

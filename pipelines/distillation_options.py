@@ -71,6 +71,10 @@ class DistillationOptions(RunOptions):
             self._check_second_order()
 
     def _check_second_order(self) -> None:
+        if self.base is not None and not self.reselect:
+            raise UsageError(
+                "--order=2 solves for a selection as a whole; pass --reselect with --base, or --order=1"
+            )
         if self.dtype != "float32":
             raise UsageError(
                 f"second derivatives drown in {self.dtype}; pass --dtype=float32, or --order=1"
@@ -112,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     run_options.add_data(result)
     run_options.add_models(result, embedder="minilm", curvature="ekfac")
     _add_selection(result)
+    run_options.add_refresh(result)
     run_options.add_running(result)
     return result
 

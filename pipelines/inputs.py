@@ -33,6 +33,7 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
+from pipelines import refresh
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
@@ -60,6 +61,7 @@ class Inputs:
       embedder: The embedder, or None where nothing is embedded.
       embedder_fingerprint: Its content.
       seen: What is known of the corpus's files by their content.
+      base: The selection that the run goes on from, or None.
     """
 
     corpus: InputPlan
@@ -71,6 +73,7 @@ class Inputs:
     embedder: AnyEmbedderSpec | None
     embedder_fingerprint: str
     seen: SeenFiles
+    base: refresh.Found | None = None
 
 
 def look(options: RunOptions) -> Inputs:
@@ -80,6 +83,7 @@ def look(options: RunOptions) -> Inputs:
       UsageError: One line, if anything is missing or cannot be used.
     """
     _check_apart(options)
+    found = refresh.read(options)
     read = Columns(
         options.text_column,
         options.id_column,
@@ -120,8 +124,24 @@ def look(options: RunOptions) -> Inputs:
         for name, plan in query.items()
     }
     embedder, embedder_print = _embedder(options, proxy, proxy_fingerprint, skeleton)
+    if found is not None:
+        contents = {
+            "proxy": proxy_fingerprint,
+            "embedder": embedder_print,
+            "query": {name: plan.snapshot for name, plan in query.items()},
+        }
+        refresh.check_contents(found, contents)
     return Inputs(
-        corpus, query, counts, proxy, proxy_fingerprint, skeleton, embedder, embedder_print, seen
+        corpus,
+        query,
+        counts,
+        proxy,
+        proxy_fingerprint,
+        skeleton,
+        embedder,
+        embedder_print,
+        seen,
+        found,
     )
 
 

@@ -33,7 +33,7 @@ from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.transforms import RunStage, Token, counters, start
-from pipelines import jobs, progress, stopping
+from pipelines import jobs, progress, refresh, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
@@ -78,6 +78,7 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
       BeamQuadError: With one line that says what to do.
     """
     with refusing():
+        options = refresh.resolved(options)
         launch = _look(options, beam_arguments, program)
     if options.plan:
         print(program.describe(options, launch.inputs, launch.chain))

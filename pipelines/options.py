@@ -176,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
     models = run_options.add_models(result, embedder="minilm", curvature="ekfac", layers=None)
     _add_scoring(models)
     _add_selection(result.add_argument_group("selection"))
+    run_options.add_refresh(result)
     run_options.add_running(result)
     return result
 

@@ -123,6 +123,8 @@ def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> Run
         changes["dtype"] = parsing.default_dtype(values["device"])
     if values["dtype"]:
         changes["dtype"] = values["dtype"]
+    # Rivals select of the whole corpus, whatever a selection went on from.
+    changes |= {"base": None, "reselect": False, "refit": False}
     return dataclasses.replace(run, **changes)
 
 

@@ -15,7 +15,7 @@ from pipelines.run_options import RunOptions
 _KINDS: dict[str, type[RunOptions]] = {
     kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
 }
-_PLACES = ("artifacts", "input_root", "proxy_model", "embedder", "optimizer_state")
+_PLACES = ("artifacts", "input_root", "proxy_model", "embedder", "optimizer_state", "base")
 
 
 def path_of(output: str) -> str:

@@ -59,6 +59,9 @@ class RunOptions:
     plan: bool
     take_over: bool
     accelerator: str | None
+    base: str | None
+    reselect: bool
+    refit: bool
 
     @property
     def artifacts_root(self) -> str:
@@ -114,6 +117,13 @@ class RunOptions:
         if self.context_length is not None and self.context_length < 2:
             raise UsageError(
                 f"--context_length must be at least 2, got {self.context_length}: the first token is never predicted"
+            )
+        if self.base is None and (self.reselect or self.refit):
+            flag = "reselect" if self.reselect else "refit"
+            raise UsageError(f"--{flag} says how to go on from a selection; pass --base with it")
+        if self.base is not None and self.weighted and not self.reselect:
+            raise UsageError(
+                "--weighted weighs a selection as a whole; pass --reselect with --base, or leave it out"
             )
         if self.accelerator is not None and self.device == "cpu":
             raise UsageError("--accelerator is for models on a GPU; pass --device=cuda with it")
@@ -246,6 +256,22 @@ def add_models(
         help="CPU threads of a model; default all cores, over the number of local worker processes",
     )
     return group
+
+
+def add_refresh(result: argparse.ArgumentParser) -> None:
+    """Adds how a run goes on from an earlier one."""
+    add = result.add_argument_group("refresh").add_argument
+    add(
+        "--base",
+        help="finished output to go on from, or a folder of dated ones, of which the newest before this one's date counts: "
+        "only new shards are read and scored, and what was selected stays",
+    )
+    add(
+        "--reselect",
+        **SWITCH,
+        help="of --base: choose anew among all examples, with every score that is known",
+    )
+    add("--refit", **SWITCH, help="of --base: fit clusters, curvature and vectors anew")
 
 
 def add_reserve(group: Any) -> None:

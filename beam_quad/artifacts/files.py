@@ -36,6 +36,7 @@ T = TypeVar("T")
 _GLOB = re.compile(r"[*?\[]")
 # What is fetched from an object store at least: the footer of a small file, or a few candidates, should not cost 16 MB.
 _BUFFER_BYTES = 1 << 20
+_COPY_BYTES = 16 << 20
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -389,6 +390,17 @@ def local_copy(path: str) -> Iterator[str]:
             shutil.copyfileobj(file, copy)
         copy.flush()
         yield copy.name
+
+
+def copy(source: str, target: str) -> None:
+    """Copies a file as it is, within an object store by the store itself; a file of that name stays."""
+    store, other = store_of(source), store_of(target)
+    if store is None or type(store) is not type(other):
+        with open_read(source) as file, writing(target) as copied:
+            shutil.copyfileobj(file, copied, _COPY_BYTES)
+    elif not exists(target):
+        # A store shows a copy when it is whole.
+        store.copy(source, target)
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -73,6 +73,9 @@ class Store(Protocol):
     def writing(self, path: str) -> contextlib.AbstractContextManager[None]:
         """Explains the errors of writing and closing what `create` gave."""
 
+    def copy(self, source: str, target: str) -> None:
+        """Copies within the store; no byte of it comes here."""
+
     def rename(self, source: str, target: str) -> None:
         """Copies within the store, then deletes the source."""
 
@@ -168,6 +171,10 @@ class _CloudStorage:
                     raise _no_bucket(path) from error
                 raise
 
+    def copy(self, source: str, target: str) -> None:
+        with _explained_gcs(target):
+            self._io.copy(source, target)
+
     def rename(self, source: str, target: str) -> None:
         with _explained_gcs(target):
             self._io.rename(source, target)
@@ -234,6 +241,10 @@ class _S3:
                 if error.code == 404:
                     raise _no_bucket(path) from error
                 raise
+
+    def copy(self, source: str, target: str) -> None:
+        with _explained_s3(target):
+            self._io().copy(source, target)
 
     def rename(self, source: str, target: str) -> None:
         with _explained_s3(target):

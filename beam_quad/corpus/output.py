@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import formats, json_rows, rows
+from beam_quad.corpus.compression import codec_of, decompressing
 from beam_quad.corpus.schemas import PROVENANCE, choice_of, free_name, holds_others
 from beam_quad.errors import BadFileError
 from beam_quad.records import Reason, Split
@@ -28,6 +30,7 @@ PROVENANCE_TYPE = pa.struct(
         pa.field("block_influence", pa.float64()),
         pa.field("predicted_influence", pa.float64()),
         pa.field("target", pa.string()),
+        pa.field("since", pa.string()),
     ]
 )
 WEIGHT = "weight"
@@ -94,6 +97,7 @@ def provenance(
     block_influence: Any = None,
     predicted_influence: Any = None,
     target: Any = None,
+    since: Any = None,
 ) -> pa.StructArray:
     """Makes the column that says why rows were chosen.
 
@@ -107,9 +111,11 @@ def provenance(
       block_influence: Influences of the blocks.
       predicted_influence: Influences of examples that were not scored themselves, predicted from others; nan where not.
       target: Names of the query groups for which they were taken.
+      since: The runs that brought them: the first digits of their configurations' fingerprints.
     """
     values = (
-        list(example_ids), cluster, block, round, tokens, influence, block_influence, predicted_influence, target
+        list(example_ids), cluster, block, round, tokens, influence, block_influence, predicted_influence, target,
+        since,
     )  # fmt: skip
     arrays = [
         pa.nulls(len(example_ids), field.type)
@@ -266,6 +272,56 @@ def _parquet_writer(file: files.HashedFile, schema: pa.Schema) -> pq.ParquetWrit
     return pq.ParquetWriter(
         file, schema, compression="zstd", compression_level=3, write_page_checksum=True
     )
+
+
+def copy_rows(source: str, path: str, is_kept: np.ndarray) -> WrittenPart:
+    """Writes a part that holds some rows of another, as they are.
+
+    Args:
+      source: A part of the same format.
+      path: The new part.
+      is_kept: Which of its rows are kept, bool [num_rows].
+
+    Raises:
+      BadFileError: If the part has another number of rows.
+    """
+    if path.endswith(".parquet"):
+        with files.open_read(source) as file:
+            parquet = pq.ParquetFile(file)
+            _check_num_rows(source, parquet.metadata.num_rows, is_kept)
+            batches = _kept_batches(parquet, is_kept)
+            return write_parquet(path, parquet.schema_arrow, batches)
+    return write_jsonl(path, _kept_lines(source, is_kept))
+
+
+def _kept_batches(parquet: pq.ParquetFile, is_kept: np.ndarray) -> Iterator[pa.RecordBatch]:
+    done = 0
+    for batch in parquet.iter_batches(_GROUP_ROWS):
+        end = done + batch.num_rows
+        yield batch.filter(pa.array(is_kept[done:end]))
+        done = end
+
+
+def _kept_lines(source: str, is_kept: np.ndarray) -> Iterator[bytes]:
+    with files.open_read(source) as raw, decompressing(raw, codec_of(source)) as stream:
+        number = -1
+        for number, line in enumerate(io.BufferedReader(stream)):  # type: ignore[type-var]
+            if number < len(is_kept) and is_kept[number]:
+                yield line.rstrip(b"\n")
+    _check_num_rows(source, number + 1, is_kept)
+
+
+def _check_num_rows(source: str, num_rows: int, is_kept: np.ndarray) -> None:
+    if num_rows != len(is_kept):
+        raise BadFileError(source, f"holds {num_rows} rows where {len(is_kept)} were written")
+
+
+def schema_of(part: str) -> pa.Schema | None:
+    """Reads the columns of a part; None of one in JSON Lines, whose rows need none."""
+    if not part.endswith(".parquet"):
+        return None
+    with files.open_read(part) as file:
+        return pq.read_schema(file)
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

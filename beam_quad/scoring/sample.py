@@ -20,17 +20,20 @@ class ScoreSample:
       values: Float64 [n, num_scores], in any order.
       scored: How many examples have a score in all.
       unscorable: How many could not be scored.
+      known: How many of both were scored by an earlier run.
     """
 
     values: np.ndarray
     scored: int
     unscorable: int
+    known: int = 0
 
     def __add__(self, other: "ScoreSample") -> "ScoreSample":
         return ScoreSample(
             np.concatenate([self.values, other.values]),
             self.scored + other.scored,
             self.unscorable + other.unscorable,
+            self.known + other.known,
         )
 
     @classmethod

@@ -10,6 +10,14 @@ from beam_quad.selection.allocation import (
 )
 from beam_quad.selection.budget import MAX_DRAW, CutExamples, cut_blocks
 from beam_quad.selection.caps import by_cluster, cap_clusters, heavy_clusters, within_caps
+from beam_quad.selection.changes import (
+    SHARD_CHANGED,
+    SHARD_GONE,
+    Changes,
+    all_left,
+    changes_of,
+)
+from beam_quad.selection.held import held_first
 from beam_quad.selection.joint_ranks import JointRanks, RankCounts
 from beam_quad.selection.kept import (
     Kept,
@@ -43,9 +51,12 @@ from beam_quad.selection.ranking import (
 __all__ = [
     "MAX_DRAW",
     "NUM_LEVELS",
+    "SHARD_CHANGED",
+    "SHARD_GONE",
     "Amount",
     "BucketAmounts",
     "BudgetSearch",
+    "Changes",
     "Contenders",
     "CutExamples",
     "JointRanks",
@@ -55,16 +66,19 @@ __all__ = [
     "RowCounts",
     "SourceCounts",
     "Taken",
+    "all_left",
     "allocate",
     "amounts_of",
     "by_cluster",
     "cap_clusters",
+    "changes_of",
     "cluster_weighted_mean",
     "count_rows",
     "cut_blocks",
     "cut_draws",
     "even_ranks",
     "heavy_clusters",
+    "held_first",
     "is_reached",
     "keep_accepted",
     "keep_for_targets",

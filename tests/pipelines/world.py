@@ -17,7 +17,14 @@ from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import plan_input
 from beam_quad.stages import run_in_process
-from pipelines import chain, distillation_chain, distillation_options, influence_distillation, quad
+from pipelines import (
+    chain,
+    distillation_chain,
+    distillation_options,
+    influence_distillation,
+    quad,
+    refresh,
+)
 from pipelines import options as quad_options
 from pipelines.inputs import look
 
@@ -79,6 +86,7 @@ class World:
     def distill(self, output: pathlib.Path, **flags: Any) -> dict[str, Any]:
         """Runs the stages of Influence Distillation in a plain loop and returns the manifest."""
         options, _ = distillation_options.parse(self.distillation_arguments(output, **flags))
+        options = refresh.resolved(options)
         return _run(distillation_chain.build(options, look(options)), output)
 
     def launch_distillation(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:
@@ -100,6 +108,7 @@ class World:
     def run(self, output: pathlib.Path, **flags: Any) -> dict[str, Any]:
         """Runs the stages of Quad, or of a baseline, in a plain loop and returns the manifest."""
         options, _ = quad_options.parse(self.arguments(output, **flags))
+        options = refresh.resolved(options)
         return _run(chain.build(options, look(options)), output)
 
     def launch(self, output: pathlib.Path, *beam: str, **flags: Any) -> dict[str, Any]:

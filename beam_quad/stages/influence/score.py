@@ -17,6 +17,7 @@ from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.sample import ScoreSample
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.stages.base import ModelStage
+from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.scored_rows import ScoredRows
@@ -201,15 +202,17 @@ class ScoreExamples(ScoredRows, ScoringStage):
       scoring: What scores.
       weights: Weight of each score that the scoring gives, over the spread of which it is divided if there are several.
       among: What is scored; None for every usable row.
+      known: What of it was scored before, and is not scored again; None without a base.
       label: The stage's name in a chain, in CapWords.
     """
 
     kind = "corpus_scores"
-    version = 4
+    version = 5
 
     scoring: Scoring
     weights: tuple[float, ...] = (1.0,)
     among: Listed | None = None
+    known: KnownScores | None = None
     label: Annotated[str, identity.NotCounted("a name for people")] = "ScoreExamples"
 
     @property
@@ -221,11 +224,24 @@ class ScoreExamples(ScoredRows, ScoringStage):
         rows = self.corpus.own_rows(piece) if self.among is None else self.corpus.rows(piece)
         wanted = self.wanted(piece, rows)
         scores = np.full((len(rows.keys), len(self.weights)), np.nan)
-        if wanted.any():
+        is_missing = wanted
+        if self.known is not None and (found := self.known.read(piece)) is not None:
+            known, is_known = found
+            scores[is_known] = known[is_known]
+            is_missing = wanted & ~is_known
+        if is_missing.any():
             traffic.count("bytes_read", piece.size_bytes)
-            for at, prepared in prefetched(self._batches(piece, wanted, model)):
+            for at, prepared in prefetched(self._batches(piece, is_missing, model)):
                 scores[at] = model.score(prepared)[:, : len(self.weights)]
-        return self.write(piece, scores)
+        return self.write(piece, scores, wanted)
+
+    def statistic(self, piece: Split) -> ScoreSample:
+        sample = super().statistic(piece)
+        is_known = None if self.known is None else self.known.is_scored(piece)
+        if is_known is None:
+            return sample
+        wanted = self.wanted(piece, self.corpus.rows(piece))
+        return dataclasses.replace(sample, known=int((is_known & wanted).sum()))
 
     @property
     def group_weights(self) -> tuple[float, ...]:

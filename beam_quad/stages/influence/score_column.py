@@ -24,6 +24,7 @@ class ReadScoreColumn(ScoredRows):
     """
 
     kind = "score_column"
+    version = 2
 
     column: str
 
@@ -41,4 +42,4 @@ class ReadScoreColumn(ScoredRows):
                 columns = dataclasses.replace(self.corpus.columns, score=self.column)
                 seen.record(self.corpus.seen_dir, piece, columns.names)
         scores[~rows.usable] = np.nan
-        return self.write(piece, scores)
+        return self.write(piece, scores, rows.usable)

@@ -43,11 +43,18 @@ class ScoredRows(RowAlignedStage):
     def statistic(self, piece: Split) -> ScoreSample:
         return self._sample(piece, self.corpus.rows(piece), self._read(piece))
 
-    def write(self, split: Split, scores: np.ndarray) -> ScoreSample:
-        """Writes the scores of a split, float64 [n] or [n, num_scores], and samples them."""
+    def write(self, split: Split, scores: np.ndarray, is_scored: np.ndarray) -> ScoreSample:
+        """Writes the scores of a split and samples them.
+
+        Args:
+          split: The split.
+          scores: Float64 [n] or [n, num_scores], nan where there is none.
+          is_scored: Which rows it was tried to score, bool [n].
+        """
         scores = scores.reshape(len(scores), len(self.group_weights))
         column = aligned.vector_column(scores, _DTYPE)
-        self.write_rows(split, pa.schema([pa.field("scores", column.type)]), {"scores": column})
+        fields = [pa.field("scores", column.type), pa.field("is_scored", pa.bool_())]
+        self.write_rows(split, pa.schema(fields), {"scores": column, "is_scored": is_scored})
         return self.statistic(split)
 
     def finish(self, total: ScoreSample | None) -> None:
@@ -56,6 +63,7 @@ class ScoredRows(RowAlignedStage):
         facts = {
             "scored": sample.scored,
             "unscorable": sample.unscorable,
+            "known": sample.known,
             "median": sample.median(weights),
             "weights": weights.tolist(),
         }
@@ -71,11 +79,17 @@ class ScoredRows(RowAlignedStage):
         return read_json(self.artifact)
 
     def _read(self, split: Split) -> np.ndarray:
-        table = aligned.read_table(self.rows_path(split))
-        scores = aligned.unpack_vectors(table.column("scores"), _DTYPE).copy()
+        scores, _ = read_scores(self.rows_path(split))
         scores[self.corpus.rejected_by_others(split)] = np.nan
         return scores
 
     def _sample(self, split: Split, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:
         wanted, number = self.wanted(split, rows), max(1, self.num_wanted())
         return ScoreSample.of(scores, wanted, rows.keys, self.corpus.seed, number)
+
+
+def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a file of scores: float64 [n, num_scores], and which rows it was tried to score, bool [n]."""
+    table = aligned.read_table(path)
+    scores = aligned.unpack_vectors(table.column("scores"), _DTYPE).copy()
+    return scores, table.column("is_scored").to_numpy()

@@ -23,6 +23,7 @@ class ScoreSimilarity(ScoredRows):
     """
 
     kind = "similarity"
+    version = 2
 
     query: EmbedQuery
     similarity: Literal["best", "mean"]
@@ -34,7 +35,7 @@ class ScoreSimilarity(ScoredRows):
             for first, vectors in self.corpus.embeddings(piece):
                 scores[first : first + len(vectors)] = self._compare(vectors)
         scores[~rows.usable] = np.nan
-        return self.write(piece, scores)
+        return self.write(piece, scores, rows.usable)
 
     def _compare(self, vectors: np.ndarray) -> np.ndarray:
         if self.similarity == "mean":

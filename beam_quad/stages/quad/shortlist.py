@@ -26,6 +26,7 @@ from beam_quad.selection import (
     within_caps,
 )
 from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
@@ -44,15 +45,23 @@ class Shortlist:
     Args:
       ranking: The corpus ranked by that score.
       cut: Where the list ends in it.
+      known: What was scored before, and is on the list whatever its rank; None without a base.
+      reads_old: Whether further examples of shards that the base had are on it: their texts are read again.
     """
 
     ranking: Preferred[HighestScore]
     cut: Cut
+    known: KnownScores | None = None
+    reads_old: bool = True
 
     def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Says which rows of a split are on the list, bool [n]."""
+        is_known = None if self.known is None else self.known.is_scored(split)
+        if is_known is not None and not self.reads_old:
+            return np.asarray(is_known & rows.usable)
         packed, _ = self.ranking.packed(split, rows)
-        return is_reached(packed, self.cut.floors()[0])
+        is_listed = is_reached(packed, self.cut.floors()[0])
+        return is_listed if is_known is None else np.asarray(is_listed | (is_known & rows.usable))
 
     def num_listed(self) -> int:
         """As many examples as its share of the corpus's tokens."""
@@ -246,6 +255,8 @@ class ShortlistSelection:
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         packed = self.ranking.priorities(split, rows)[:, 0]
         unscorable = self.shortlist.is_listed(split, rows) & ~np.isfinite(self._ranks.read(split))
+        if (held := self.ranking.ranking.held) is not None:
+            unscorable &= ~held.of(split, rows)
         clusters, _ = self.clusters.read(split)
         influence = self._ranks.influence.read(split)
         return keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)

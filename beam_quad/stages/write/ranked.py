@@ -7,9 +7,10 @@ import numpy as np
 
 from beam_quad.artifacts import aligned
 from beam_quad.records import Split
-from beam_quad.selection import Kept, Taken, keep_ranked, rank_usable
+from beam_quad.selection import Kept, Taken, held_first, keep_ranked, rank_usable
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.preference import Preference
 
@@ -39,10 +40,12 @@ class Preferred(Generic[P]):
     Args:
       corpus: The corpus, within the budget.
       preference: The ranking.
+      held: What comes first as it was selected before; None without a base.
     """
 
     corpus: Corpus
     preference: P
+    held: Held | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -59,7 +62,13 @@ class Preferred(Generic[P]):
         """
         ranks = self.preference.rank(split, rows)
         is_candidate = self.corpus.is_candidate(rows)
-        return rank_usable(ranks, rows.usable, is_candidate, rows.keys, self.corpus.seed)
+        packed, unscorable = rank_usable(
+            ranks, rows.usable, is_candidate, rows.keys, self.corpus.seed
+        )
+        if self.held is None:
+            return packed, unscorable
+        is_held = self.held.of(split, rows)
+        return held_first(packed, is_held, self.held.keeps_all), unscorable & ~is_held
 
 
 @dataclasses.dataclass(frozen=True)

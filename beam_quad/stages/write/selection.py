@@ -1,5 +1,6 @@
 """The last stage: every split is filtered against the selection, then manifest, report and COMPLETE."""
 
+import collections
 import dataclasses
 import json
 import logging
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 
 from beam_quad import identity
 from beam_quad.additive import total
@@ -18,9 +20,12 @@ from beam_quad.corpus.output import (
     Rejected,
     Selected,
     WrittenPart,
+    copy_rows,
+    output_schema,
     part_name,
     provenance,
     renamed_columns,
+    schema_of,
     write_rejected,
     write_selected,
 )
@@ -29,30 +34,58 @@ from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split, as_json
 from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
+from beam_quad.stages.read.corpus import piece_name
 from beam_quad.stages.read.embed import bad_file_detail
 from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.refresh.base import SELECTED_ROWS, Base, record_path, rows_path
+from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.write.ranked import Selection
 from beam_quad.stages.write.summary import Summary, about_columns
 from beam_quad.stages.write.taken import RowWeights
 
 _log = logging.getLogger(__name__)
+# Of the fingerprint of a configuration, which names a run in the rows that it brings.
+SINCE_DIGITS = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One file of the output: a run of splits.
+    """A run of splits: a file of its rejected rows, and one of its selected rows if any are to be written.
 
     Attributes:
-      number: Its number.
-      num_parts: How many there are.
+      name: Names what is recorded of it.
       first: Index of its first split.
       last: Index after its last split.
+      rejected: Name of the file of rejected rows.
+      selected: Name of the file of selected rows, or None.
+      number: Number of that file.
+      only_added: Whether the rows that the base selected are in parts of the base.
     """
 
-    number: int
-    num_parts: int
+    name: str
     first: int
     last: int
+    rejected: str
+    selected: str | None
+    number: int
+    only_added: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class BasePart:
+    """A part of the base, of which rows are selected still.
+
+    Attributes:
+      name: Names what is recorded of it.
+      base_number: Its number there.
+      selected: Name of the file of these rows.
+      num_rows: How many they are.
+    """
+
+    name: str
+    base_number: int
+    selected: str
+    num_rows: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +112,9 @@ class PartSums:
 class WriteSelection(SplitStage):
     """Writes the selected and the rejected rows of every run of splits, then what a reader needs to trust them.
 
-    Takes `Part`s and gives `PartSums`. Text goes from the input to the output on one worker; it is never shuffled. The
-    user names the folder; which configuration it belongs to is recorded there.
+    Takes `Part`s and, in a refresh, `BasePart`s, and gives `PartSums`. Text goes from the input to the output on one
+    worker; it is never shuffled. The store itself copies the parts of the base that lost no row. The user names the
+    folder; which configuration it belongs to is recorded there.
 
     Args:
       corpus: The corpus, within the budget.
@@ -90,6 +124,8 @@ class WriteSelection(SplitStage):
       budget: What is asked for, which with the corpus's size tells how large the parts will be.
       summary: Makes the manifest and the report.
       weights: Weighs what is selected, or None for a selection without weights.
+      changes: What a refresh changes; None without a base.
+      reselects: Whether all rows are written anew, those that the base selected too.
     """
 
     kind = "selection"
@@ -101,6 +137,8 @@ class WriteSelection(SplitStage):
     budget: Budget
     summary: Annotated[Summary, identity.NotCounted("it tells of the selection")]
     weights: RowWeights | None = None
+    changes: CompareWithBase | None = None
+    reselects: bool = False
 
     @property
     def folder(self) -> str:
@@ -111,27 +149,38 @@ class WriteSelection(SplitStage):
     def clock(self) -> str:
         return files.join(self.output, "_run", "write")
 
-    def pieces(self) -> list[Part]:
-        tokens = self.corpus.totals().tokens
-        share = self.budget.share(self.corpus.num_usable(), tokens)
-        runs = part_runs(self.corpus.splits(), share)
-        return [Part(i, len(runs), first, last) for i, (first, last) in enumerate(runs)]
+    def pieces(self) -> list[Part | BasePart]:
+        splits, tokens = self.corpus.splits(), self.corpus.totals().tokens
+        if self.changes is None or not self._copies(self.changes.base):
+            share = self.budget.share(self.corpus.num_usable(), tokens)
+            runs = part_runs(splits, share)
+            return [*self._parts(runs, [True] * len(runs), 0, only_added=False)]
+        changes = self.changes.load()
+        runs = part_runs(splits, changes.added.tokens / max(1, tokens))
+        has_rows = [any(changes.splits[str(i)] for i in range(*run)) for run in runs]
+        numbers = self.changes.numbers()
+        total = len(numbers) + sum(has_rows)
+        carried = [
+            BasePart(_stem(name), old, name, changes.parts[str(old)])
+            for old, number in numbers.items()
+            for name in [part_name(number, total, self.output_format)]
+        ]
+        return [*carried, *self._parts(runs, has_rows, len(numbers), only_added=True)]
 
     def prefixes(self) -> tuple[str, ...]:
         # A part is of one configuration: what another one has left here says nothing of this selection.
-        records = files.join(self.output, "_run", "parts", self.summary.configuration[:20])
         folders = (files.join(self.output, name) for name in ("selected", "rejected"))
-        return records, *folders
+        return posixpath.dirname(self._record_path("part")), *folders
 
-    def paths(self, piece: Part) -> tuple[str, ...]:
-        formats = ("json", self.output_format, "parquet")
-        return tuple(
-            files.join(folder, part_name(piece.number, piece.num_parts, ending))
-            for folder, ending in zip(self.prefixes(), formats, strict=True)
-        )
+    def paths(self, piece: Part | BasePart) -> tuple[str, ...]:
+        names = [("selected", piece.selected)]
+        if isinstance(piece, Part):
+            names.append(("rejected", piece.rejected))
+        written = [files.join(self.output, kind, name) for kind, name in names if name]
+        return self._record_path(piece.name), *written
 
-    def statistic(self, piece: Part) -> PartSums:
-        record = read_json(self.paths(piece)[0])
+    def statistic(self, piece: Part | BasePart) -> PartSums:
+        record = read_json(self._record_path(piece.name))
         parts = tuple(
             WrittenPart(files.join(self.output, path), sha256, num_rows, size)
             for path, sha256, num_rows, size in record["files"]
@@ -140,37 +189,36 @@ class WriteSelection(SplitStage):
             parts, RowCounts.from_json(record["counts"]), WeightSums(*record["weights"])
         )
 
-    def do(self, piece: Part, model: Any) -> PartSums:
+    def do(self, piece: Part | BasePart, model: Any) -> PartSums:
+        if isinstance(piece, Part):
+            return self._write(piece)
+        if self.changes is None:
+            raise IntegrityError(f"{piece.name} is a part of a base, and there is none")
+        return self._carry_over(piece, self.changes)
+
+    def _write(self, piece: Part) -> PartSums:
         counts: list[RowCounts] = []
         rejected: list[Rejected] = []
         weights: list[WeightSums] = []
-        record_path, selected_path, rejected_path = self.paths(piece)
-        selected = write_selected(
-            selected_path,
-            self._select(piece, counts, rejected, weights),
-            self.corpus.schema(),
-            weighted=self.weights is not None,
-        )
-        refused = write_rejected(rejected_path, rejected)
+        num_due: list[int] = []
+        selections = self._select(piece, counts, rejected, weights, num_due)
+        written: list[WrittenPart] = []
+        if piece.selected is not None:
+            path, schema = files.join(self.output, "selected", piece.selected), self.corpus.schema()
+            written.append(
+                write_selected(path, selections, schema, weighted=self.weights is not None)
+            )
+            _check_rows(written[0], sum(num_due))
+        else:
+            # Nothing is to be written, but the rows are counted.
+            collections.deque(selections, maxlen=0)
+        refused = write_rejected(files.join(self.output, "rejected", piece.rejected), rejected)
         sums = PartSums(
-            (selected, refused), total(counts, RowCounts()), total(weights, WeightSums())
+            (*written, refused), total(counts, RowCounts()), total(weights, WeightSums())
         )
-        _check_rows(selected, sums.counts.selected.documents)
         _check_rows(refused, sums.counts.rejected + sums.counts.bad_files)
-        record = {
-            "files": [
-                (
-                    posixpath.join(folder, posixpath.basename(f.path)),
-                    f.sha256,
-                    f.num_rows,
-                    f.size_bytes,
-                )
-                for folder, f in (("selected", selected), ("rejected", refused))
-            ],
-            "counts": as_json(sums.counts),
-            "weights": dataclasses.astuple(sums.weights),
-        }
-        write_json(record_path, record)
+        splits = self.corpus.splits()[piece.first : piece.last]
+        self._record(piece, sums, [piece_name(split) for split in splits])
         return sums
 
     def finish(self, sums: PartSums) -> None:
@@ -207,6 +255,63 @@ class WriteSelection(SplitStage):
         files.write(files.join(self.output, "report.html"), data)
         files.write_once(self.artifact, b"")
 
+    def _parts(
+        self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool
+    ) -> Iterator[Part]:
+        """Names the files of runs of splits: those of rejected rows, and those of selected rows after the base's."""
+        number, total = num_before, num_before + sum(has_rows)
+        for i, ((first, last), is_written) in enumerate(zip(runs, has_rows, strict=True)):
+            rejected, selected = part_name(i, len(runs)), None
+            name = f"rejected-{_stem(rejected)}"
+            if is_written:
+                selected = part_name(number, total, self.output_format)
+                name = _stem(selected)
+            yield Part(name, first, last, rejected, selected, number, only_added)
+            number += is_written
+
+    def _copies(self, base: Base) -> bool:
+        """Whether parts of the base are parts of the output: not if new rows have other columns."""
+        parts = base.parts()
+        if self.reselects or not parts:
+            return False
+        schema = schema_of(parts[0].path)
+        return schema is None or schema == output_schema(self.corpus.schema())
+
+    def _carry_over(self, piece: BasePart, changes: CompareWithBase) -> PartSums:
+        part, path = changes.base.parts()[piece.base_number], self.paths(piece)[1]
+        names = changes.base.splits_of(part)
+        if piece.num_rows == part.num_rows:
+            files.copy(part.path, path)
+            written = dataclasses.replace(part, path=path)
+        else:
+            kept = [changes.still_selected(piece.base_number, name) for name in names]
+            written = copy_rows(part.path, path, np.concatenate(kept))
+        _check_rows(written, piece.num_rows)
+        sums = PartSums((written,), RowCounts(), WeightSums())
+        self._record(piece, sums, names)
+        return sums
+
+    def _record_path(self, name: str) -> str:
+        return record_path(self.output, self.summary.configuration, name)
+
+    def _record(self, piece: Part | BasePart, sums: PartSums, splits: list[str]) -> None:
+        """Writes what a part holds, and of which splits, for a run that goes on with it."""
+        record = {
+            "files": [
+                (
+                    "/".join(file.path.replace("\\", "/").split("/")[-2:]),
+                    file.sha256,
+                    file.num_rows,
+                    file.size_bytes,
+                )
+                for file in sums.files
+            ],
+            "counts": as_json(sums.counts),
+            "weights": dataclasses.astuple(sums.weights),
+            "splits": splits,
+        }
+        write_json(self._record_path(piece.name), record)
+
     def _columns(self) -> dict[str, Any]:
         schema, shapes = self.corpus.schema(), self.corpus.totals().shapes
         if self.output_format == "parquet":
@@ -235,6 +340,7 @@ class WriteSelection(SplitStage):
         counts: list[RowCounts],
         rejected: list[Rejected],
         weighed: list[WeightSums],
+        num_due: list[int],
     ) -> Iterator[Selected]:
         for split in self.corpus.splits()[part.first : part.last]:
             rows = self.corpus.rows(split, with_strings=True)
@@ -245,14 +351,46 @@ class WriteSelection(SplitStage):
             kept = self.selection.keep(split, rows)
             rejected.extend(_rejected(split, rows, kept))
             counts.append(_counts(split, rows, kept, self.corpus.is_candidate(rows)))
-            if len(kept.rows):
+            is_written, since = self._write_rows(part, split, rows, kept)
+            at = np.flatnonzero(is_written)
+            num_due.append(len(at))
+            if len(at):
                 traffic.count("bytes_read", split.size_bytes)
                 weights = None
                 if self.weights is not None:
                     weights = self.weights.of(split, rows)[kept.rows]
                     weighed.append(WeightSums.of(weights))
-                why = _provenance(split, rows, kept)
-                yield Selected(split, split.first_row + kept.rows, why, weights)
+                why = _provenance(split, rows, kept, since).take(pa.array(at))
+                yield Selected(split, split.first_row + kept.rows[at], why, weights)
+
+    def _write_rows(
+        self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
+    ) -> tuple[np.ndarray, list[str]]:
+        """Writes which rows of a split are selected, for a run that goes on from this one.
+
+        Returns:
+          Which of them are to be written, bool [m], and the run that brought each.
+        """
+        since = np.full(len(kept.rows), self.summary.configuration[:SINCE_DIGITS], object)
+        parts = np.full(len(kept.rows), part.number)
+        is_written = np.ones(len(kept.rows), bool)
+        if self.changes is not None:
+            held = self.changes.base.selected(split)
+            stays = np.isin(held["row"], kept.rows, assume_unique=True)
+            at = np.searchsorted(kept.rows, held["row"][stays])
+            since[at] = held["since"][stays]
+            if part.only_added:
+                numbers = self.changes.numbers()
+                parts[at] = [numbers[old] for old in held["part"][stays].tolist()]
+                is_written[at] = False
+        columns = {
+            "row": kept.rows,
+            "tokens": rows.tokens[kept.rows],
+            "part": parts.astype(np.int32),
+            "since": since.tolist(),
+        }
+        aligned.write_table(rows_path(self.output, split), SELECTED_ROWS, columns)
+        return is_written, since.tolist()
 
     def _bad_file(self, split: Split) -> Iterator[Rejected]:
         # One line a file, however many splits it has.
@@ -274,7 +412,7 @@ def _check_rows(part: WrittenPart, expected: int) -> None:
         )
 
 
-def _provenance(split: Split, rows: aligned.Rows, kept: Kept) -> Any:
+def _provenance(split: Split, rows: aligned.Rows, kept: Kept, since: list[str]) -> Any:
     ids = [
         rows.ids[row] or default_id(split.shard, split.first_row + row)
         for row in kept.rows.tolist()
@@ -289,7 +427,13 @@ def _provenance(split: Split, rows: aligned.Rows, kept: Kept) -> Any:
         block_influence=kept.block_influence,
         predicted_influence=kept.predicted,
         target=kept.target,
+        since=since,
     )
+
+
+def _stem(name: str) -> str:
+    """A file's name without its ending."""
+    return name.partition(".")[0]
 
 
 def _or_null(column: np.ndarray) -> Any:

@@ -1,0 +1,93 @@
+"""What became of the rows of an earlier selection, and what came to them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from beam_quad.additive import ByName, Tally, add_fields
+from beam_quad.selection.accounts import Amount
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Why rows leave, beside the reasons for which rows are rejected.
+SHARD_GONE, SHARD_CHANGED, NOT_AMONG_THE_BEST = "shard_gone", "shard_changed", "not_among_the_best"
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """How a selection differs from the one before it. An additive statistic.
+
+    Attributes:
+      kept: Rows of both.
+      added: Rows of the new one alone.
+      left: Rows of the old one alone, by reason.
+      parts: Rows of both, by the number of the old selection's part that holds them.
+      splits: Rows of the new one alone, by the number of their split.
+    """
+
+    kept: Amount = dataclasses.field(default_factory=Amount)
+    added: Amount = dataclasses.field(default_factory=Amount)
+    left: ByName[Amount] = dataclasses.field(default_factory=ByName)
+    parts: Tally = dataclasses.field(default_factory=Tally)
+    splits: Tally = dataclasses.field(default_factory=Tally)
+
+    def __add__(self, other: "Changes") -> "Changes":
+        return add_fields(self, other)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Changes":
+        """Reads what `records.as_json` gave of one."""
+        left = {reason: Amount(**own) for reason, own in stored["left"]["named"].items()}
+        kept, added = Amount(**stored["kept"]), Amount(**stored["added"])
+        tallies = (Tally(stored[name]["counts"]) for name in ("parts", "splits"))
+        return cls(kept, added, ByName(left), *tallies)
+
+
+def changes_of(
+    split: int,
+    tokens: Array,
+    selected: Array,
+    held: Array,
+    held_parts: Array,
+    reasons: Mapping[int, str],
+) -> Changes:
+    """Compares the selections of a split that both know.
+
+    Args:
+      split: Its number.
+      tokens: Tokens of each row, int64 [n].
+      selected: The rows that are selected now, ascending, int64 [m].
+      held: The rows that were selected before, ascending, int64 [k].
+      held_parts: The part that holds each of them, int64 [k].
+      reasons: Why a row that was selected before is rejected now, by row; one without a reason is not among the best.
+    """
+    stays = np.isin(held, selected, assume_unique=True)
+    added = selected[~np.isin(selected, held, assume_unique=True)]
+    parts, numbers = np.unique(held_parts[stays], return_counts=True)
+    left: dict[str, Amount] = {}
+    for row in held[~stays].tolist():
+        reason = reasons.get(row, NOT_AMONG_THE_BEST)
+        left[reason] = left.get(reason, Amount()) + Amount(1, int(tokens[row]))
+    return Changes(
+        _amount(tokens[held[stays]]),
+        _amount(tokens[added]),
+        ByName(left),
+        Tally({str(part): int(number) for part, number in zip(parts, numbers, strict=True)}),
+        Tally({str(split): len(added)} if len(added) else {}),
+    )
+
+
+def all_left(tokens: Array, reason: str) -> Changes:
+    """What is left of a shard that is there no more: nothing.
+
+    Args:
+      tokens: Tokens of each row that was selected of it, int64 [k].
+      reason: `SHARD_GONE` or `SHARD_CHANGED`.
+    """
+    return Changes(left=ByName({reason: _amount(tokens)} if len(tokens) else {}))
+
+
+def _amount(tokens: Array) -> Amount:
+    return Amount(len(tokens), int(tokens.sum()))

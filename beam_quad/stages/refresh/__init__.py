@@ -1,0 +1,1 @@
+"""What a run keeps of the selection that it goes on from."""

@@ -1,0 +1,128 @@
+"""The finished selection that a run goes on from, by reference."""
+
+import dataclasses
+import posixpath
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import identity
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json
+from beam_quad.corpus.output import WrittenPart
+from beam_quad.corpus.plan import read_plan
+from beam_quad.records import Split
+from beam_quad.stages.read.corpus import piece_name
+
+SELECTED_ROWS = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("part", pa.int32()),
+        pa.field("since", pa.string()),
+    ]
+)
+_NOTHING: dict[str, np.ndarray] = {
+    field.name: np.zeros(0, object if field.name == "since" else np.int64)
+    for field in SELECTED_ROWS
+}
+
+
+def rows_folder(output: str) -> str:
+    """Where an output keeps, for every split, which rows of it are selected: `SELECTED_ROWS`."""
+    return files.join(output, "_run", "selected")
+
+
+def rows_path(output: str, split: Split) -> str:
+    """Where an output keeps which rows of a split are selected."""
+    return files.join(rows_folder(output), f"{piece_name(split)}.parquet")
+
+
+def record_path(output: str, configuration: str, name: str) -> str:
+    """Where an output keeps what a part of it holds.
+
+    Args:
+      output: The folder.
+      configuration: Fingerprint of its configuration.
+      name: The part's name, without its ending.
+    """
+    return files.join(output, "_run", "parts", configuration[:20], f"{name}.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A finished selection, whose rows are kept, and whose statistics and scores are found made.
+
+    Args:
+      output: Its folder.
+      plan_path: The plan of its corpus.
+      manifest: SHA-256 of its manifest, which names all of its files by content.
+      configuration: Fingerprint of its configuration.
+    """
+
+    output: Annotated[str, identity.NotCounted("the manifest's hash tells what it holds")]
+    plan_path: Annotated[str, identity.NotCounted("as the output")]
+    manifest: str
+    configuration: Annotated[str, identity.NotCounted("the manifest holds it")]
+
+    @once_per_process
+    def splits(self) -> dict[str, Split]:
+        """The splits of its corpus, by the names of their artifacts."""
+        return {piece_name(split): split for split in read_plan(self.plan_path).splits}
+
+    def has(self, split: Split) -> bool:
+        """Says whether a split was a part of its corpus, with the same content."""
+        return piece_name(split) in self.splits()
+
+    def selected(self, split: Split) -> dict[str, np.ndarray]:
+        """Reads which rows of a split it selected, by column of `SELECTED_ROWS`, in the order of the rows."""
+        if not self.has(split):
+            return dict(_NOTHING)
+        return aligned.read_columns(rows_path(self.output, split))
+
+    def parts(self) -> list[WrittenPart]:
+        """Lists its parts, in order."""
+        found = read_json(files.join(self.output, "manifest.json"))["files"]
+        return [
+            WrittenPart(
+                files.join(self.output, *part["path"].split("/")),
+                part["sha256"],
+                part["rows"],
+                part["bytes"],
+            )
+            for part in found
+            if part["path"].startswith("selected/")
+        ]
+
+    def splits_of(self, part: WrittenPart) -> list[str]:
+        """Lists the splits that gave a part its rows, by the names of their artifacts, in the order of the rows."""
+        stem = posixpath.basename(part.path).partition(".")[0]
+        found: dict[str, Any] = read_json(record_path(self.output, self.configuration, stem))
+        return list(found["splits"])
+
+    def rows_in(self, part: int, name: str) -> np.ndarray:
+        """Reads which rows of a split, by the name of its artifacts, are in a part: ascending, int64 [m]."""
+        table = aligned.read_columns(files.join(rows_folder(self.output), f"{name}.parquet"))
+        rows: np.ndarray = table["row"][table["part"] == part]
+        return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """The rows that stay selected because they were.
+
+    Args:
+      base: The selection that they are of.
+      keeps_all: Whether the budget is no smaller than that selection's.
+    """
+
+    base: Base
+    keeps_all: bool
+
+    def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Says which rows of a split are held, bool [n]: those that were selected, and are usable still."""
+        is_held = np.zeros(len(rows.keys), bool)
+        is_held[self.base.selected(split)["row"]] = True
+        return np.asarray(is_held & rows.usable)

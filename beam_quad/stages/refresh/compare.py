@@ -1,0 +1,109 @@
+"""What a refresh changes in the selection that it goes on from, which its parts are written by."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from beam_quad.artifacts import aligned
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.records import Split, as_json
+from beam_quad.selection import SHARD_CHANGED, SHARD_GONE, Changes, all_left, changes_of
+from beam_quad.stages.read.corpus import piece_name
+from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.refresh.base import Base
+from beam_quad.stages.write.ranked import Selection
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A split, of the corpus as it is or as it was.
+
+    Attributes:
+      split: The split.
+      number: Its number in the corpus; None if it is there no more.
+    """
+
+    split: Split
+    number: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareWithBase(SplitStage):
+    """Counts what stays selected, what comes and what leaves.
+
+    Takes `Compared`s, of the corpus and of what the base's corpus had besides, and gives `Changes`.
+
+    Args:
+      corpus: The corpus, within the budget.
+      selection: What is selected.
+      base: What was selected before.
+    """
+
+    kind = "changes"
+    artifact_name = "changes.json"
+
+    selection: Selection
+    base: Base
+
+    def pieces(self) -> list[Compared]:
+        splits, names = self.corpus.splits(), self._splits()
+        gone = [split for name, split in self.base.splits().items() if name not in names]
+        return [
+            *(Compared(split, number) for number, split in enumerate(splits)),
+            *(Compared(split, None) for split in gone),
+        ]
+
+    def do(self, piece: Compared, model: Any) -> Changes:
+        held = self.base.selected(piece.split)
+        if piece.number is None:
+            return all_left(held["tokens"], self._why_gone(piece.split))
+        rows = self.corpus.rows(piece.split)
+        kept = self.selection.keep(piece.split, rows)
+        reasons = {
+            row: str(aligned.reason_of(int(rows.reasons[row])))
+            for row in held["row"].tolist()
+            if not rows.usable[row]
+        }
+        return changes_of(piece.number, rows.tokens, kept.rows, held["row"], held["part"], reasons)
+
+    def finish(self, total: Changes | None) -> None:
+        write_json(self.artifact, as_json(total or Changes()))
+
+    @once_per_process
+    def load(self) -> Changes:
+        """Loads what was counted, once per process."""
+        return Changes.from_json(read_json(self.artifact))
+
+    @once_per_process
+    def numbers(self) -> dict[int, int]:
+        """The new number of each part of the base of which rows are selected still, by its old number."""
+        parts = self.load().parts
+        old = [number for number in range(len(self.base.parts())) if parts[str(number)]]
+        return {number: new for new, number in enumerate(old)}
+
+    def still_selected(self, number: int, name: str) -> np.ndarray:
+        """Says which rows of a split in a part of the base are selected still, bool [m].
+
+        Args:
+          number: The part's number in the base.
+          name: The split, by the name of its artifacts.
+        """
+        before = self.base.rows_in(number, name)
+        split = self._splits().get(name)
+        if split is None or not len(before):
+            return np.zeros(len(before), bool)
+        kept = self.selection.keep(split, self.corpus.rows(split))
+        return np.isin(before, kept.rows, assume_unique=True)
+
+    @once_per_process
+    def _splits(self) -> dict[str, Split]:
+        return {piece_name(split): split for split in self.corpus.splits()}
+
+    def _why_gone(self, split: Split) -> str:
+        return SHARD_CHANGED if split.shard in self._shards() else SHARD_GONE
+
+    @once_per_process
+    def _shards(self) -> frozenset[str]:
+        return frozenset(split.shard for split in self.corpus.splits())

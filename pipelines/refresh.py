@@ -1,0 +1,225 @@
+"""The selection that a run goes on from: found, checked, and read."""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from beam_quad.artifacts import files
+from beam_quad.errors import UsageError
+from beam_quad.stages.refresh.base import Base
+from pipelines import recorded
+from pipelines.run_options import RunOptions
+
+Options = TypeVar("Options", bound=RunOptions)
+_VERSION = 1
+_DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
+# What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
+_MAY_DIFFER = frozenset({
+    "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit",
+    "exclude", "prove", "plan", "take_over", "threads", "accelerator", "device", "proxy_model", "embedder", "weighted",
+    "max_share_per_cluster", "order",
+})  # fmt: skip
+_CONTENTS = {"proxy": "--proxy_model", "embedder": "--embedder", "query": "--query"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The corpus that the statistics of a run were fitted to: its own, or that of a run before it.
+
+    Attributes:
+      layout: Hash of its splits.
+      plan: Its plan, relative to the folder of artifacts.
+      reserve_rate: Share of its texts that are set aside.
+    """
+
+    layout: str
+    plan: str
+    reserve_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is known of the base of a run.
+
+    Attributes:
+      selection: The selection, by reference.
+      options: Its flags.
+      fitted: The corpus that its statistics were fitted to.
+      scores: Where its shortlist's scores are stored, relative to the folder of artifacts; None without a shortlist.
+      manifest: Its manifest.
+    """
+
+    selection: Base
+    options: RunOptions
+    fitted: Fitted
+    scores: str | None
+    manifest: dict[str, Any]
+
+    @property
+    def chain(self) -> list[dict[str, str]]:
+        """The runs that lead to this one, the first one first: `configuration`, and SHA-256 of the `manifest`."""
+        own = {
+            "configuration": self.manifest["configuration"],
+            "manifest": self.selection.manifest,
+        }
+        return [*self.manifest.get("refresh", {}).get("bases", ()), own]
+
+
+def record_of(fitted: Fitted, plan: str, scores: str | None) -> bytes:
+    """Writes what a run that goes on from this one needs to know, as JSON.
+
+    Args:
+      fitted: What its statistics are fitted to.
+      plan: The plan of its corpus, relative to the folder of artifacts.
+      scores: As in `Found`.
+    """
+    found = {
+        "version": _VERSION,
+        "fitted": dataclasses.asdict(fitted),
+        "plan": plan,
+        "scores": scores,
+    }
+    return json.dumps(found, indent=1, sort_keys=True).encode()
+
+
+def record_path(output: str) -> str:
+    """Where an output keeps it."""
+    return files.join(output, "_run", "fitted.json")
+
+
+def resolved(options: Options) -> Options:
+    """Finds the base that is meant, and takes from it what is not given: the artifacts, and the root of the input.
+
+    Raises:
+      UsageError: If there is none.
+    """
+    if options.base is None:
+        return options
+    output = _find(files.absolute(options.base), files.absolute(options.output))
+    if output is None:
+        return dataclasses.replace(options, base=None, reselect=False, refit=False)
+    before = recorded.read(output, "--base")
+    if options.artifacts is None:
+        options = dataclasses.replace(options, artifacts=before.artifacts_root)
+    elif files.absolute(options.artifacts) != before.artifacts_root:
+        raise UsageError(
+            f"--base={output} has its artifacts in {before.artifacts_root}; leave --artifacts out, or pass that folder"
+        )
+    root = _manifest(output)[0]["input"]["root"]
+    if options.input_root is None and root:
+        options = dataclasses.replace(options, input_root=root)
+    return dataclasses.replace(options, base=output)
+
+
+def read(options: RunOptions) -> Found | None:
+    """Reads the base of a run, whose flags are `resolved`.
+
+    Raises:
+      UsageError: If it is of another configuration, or of a version that kept less.
+    """
+    if options.base is None:
+        return None
+    output, path = options.base, record_path(options.base)
+    if not files.exists(path):
+        raise UsageError(
+            f"{path} is missing, without which no run goes on from --base; drop --base, and pass "
+            f"--artifacts={options.artifacts_root} to reuse what fits"
+        )
+    stored = json.loads(files.read_bytes(path))
+    if stored.get("version") != _VERSION:
+        raise UsageError(f"{path} was written by another version; drop --base once")
+    before = recorded.read(output, "--base")
+    _check_flags(options, before)
+    manifest, sha256 = _manifest(output)
+    plan_path = files.join(options.artifacts_root, *stored["plan"].split("/"))
+    selection = Base(output, plan_path, sha256, manifest["configuration"])
+    return Found(selection, before, Fitted(**stored["fitted"]), stored["scores"], manifest)
+
+
+def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:
+    """Refuses to go on with another model or query set.
+
+    Args:
+      found: The base.
+      fingerprints: Content of the models and of the query set, by name.
+
+    Raises:
+      UsageError: Naming the flag.
+    """
+    for name, flag in _CONTENTS.items():
+        if found.manifest["fingerprints"].get(name) != fingerprints.get(name):
+            raise UsageError(
+                f"{flag} has another content than that of --base={found.selection.output}; drop --base, and pass "
+                f"--artifacts={found.options.artifacts_root} to reuse what fits"
+            )
+
+
+def _find(folder: str, output: str) -> str | None:
+    """Finds the output that a base means: itself or, of a folder of dated outputs, the newest complete one before a run's.
+
+    Args:
+      folder: What was given.
+      output: The run's own output.
+
+    Returns:
+      None of a folder without any: the first run of a schedule.
+    """
+    if files.exists(files.join(folder, "COMPLETE")):
+        if folder == output:
+            raise UsageError(f"--base={folder} is --output too; pass another --output")
+        return folder
+    own = _date_of(output) or datetime.datetime.now(datetime.UTC).date()
+    complete = [
+        posixpath.dirname(info.path) for info in files.find(files.join(folder, "*", "COMPLETE"))
+    ]
+    dated = {path: date for path in complete if (date := _date_of(path)) is not None}
+    before = [path for path, date in dated.items() if date < own and path != output]
+    if before:
+        return max(before, key=lambda path: (dated[path], path))
+    if files.exists(recorded.path_of(folder)):
+        raise UsageError(f"--base={folder} is not finished; run its command to the end first")
+    if complete and not dated:
+        raise UsageError(
+            f"--base={folder} holds outputs whose names are no dates (2026-01-31); pass one of them"
+        )
+    return None
+
+
+def _date_of(path: str) -> datetime.date | None:
+    """Reads the date that a folder is named by; None where it is not."""
+    found = _DATE.fullmatch(posixpath.basename(path))
+    if found is None:
+        return None
+    year, month, day = (int(part or 1) for part in found.groups())
+    try:
+        return datetime.date(year, month, day)
+    except ValueError:
+        return None
+
+
+def _check_flags(options: RunOptions, before: RunOptions) -> None:
+    if type(options) is not type(before):
+        raise UsageError(
+            f"--base={options.base} was made by the other pipeline; go on with that one, or drop --base"
+        )
+    for field in dataclasses.fields(options):
+        old, new = getattr(before, field.name), getattr(options, field.name)
+        if field.name not in _MAY_DIFFER and old != new:
+            raise UsageError(
+                f"--{field.name} was {_shown(old)} in --base={options.base} and is {_shown(new)}; pass the same, or drop "
+                f"--base and pass --artifacts={options.artifacts_root} to reuse what fits"
+            )
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
+def _manifest(output: str) -> tuple[dict[str, Any], str]:
+    data = files.read_bytes(files.join(output, "manifest.json"))
+    return json.loads(data), hashlib.sha256(data).hexdigest()
