@@ -76,8 +76,8 @@ class _DistillationBuilder(Builder):
     def _propagation(self) -> FitPropagation:
         """Adds the stages up to the regression."""
         options = self.options
-        drawn = self.add(DrawLandmarks(self.corpus, options.num_landmarks))
-        landmarks = self.add(GatherLandmarks(self.corpus, drawn))
+        drawn = self.add(DrawLandmarks(self.fitted, options.num_landmarks))
+        landmarks = self.add(GatherLandmarks(self.fitted, drawn))
         vectors = self.fit_query()
         if options.curvature == "identity":
             # Another query set finds the sketches made.
@@ -116,13 +116,13 @@ class _DistillationBuilder(Builder):
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
         """Adds the stages in which several targets take turns."""
         if len(ranking.targets) == 1:
-            return allocate.Allocated(ranking, None)
+            return allocate.Allocated(ranking, None, self.held)
         # The second order chooses among more than the budget holds, and never among more than this.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         bounds = Cut(self.within_budget, ranking, budget)
         self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
         rounds = self.add(allocate.PlayRounds(self.within_budget, ranking, bounds))
-        return allocate.Allocated(ranking, rounds)
+        return allocate.Allocated(ranking, rounds, self.held)
 
     def _second_order(
         self, first: allocate.DistilledSelection, propagation: FitPropagation

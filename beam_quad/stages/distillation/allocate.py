@@ -14,6 +14,8 @@ from beam_quad.selection import (
     Kept,
     RoundRobin,
     Taken,
+    held_first,
+    is_reached,
     keep_for_targets,
     num_contenders,
     priorities,
@@ -23,6 +25,7 @@ from beam_quad.stages.distillation.fit_propagation import FitPropagation
 from beam_quad.stages.distillation.propagate import Propagate
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import Cut
 
 # Two of four levels bound the targets' cuts closely; see `selection.allocation`.
@@ -114,10 +117,12 @@ class Allocated:
     Args:
       ranking: The corpus ranked for each target.
       rounds: Their turns, or None with a single target, whose own ranking it is.
+      held: What comes first as it was selected before; None without a base.
     """
 
     ranking: Propagated
     rounds: PlayRounds | None
+    held: Held | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -125,7 +130,11 @@ class Allocated:
 
     def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.ranking.priorities(split, rows), rows.keys)
-        return np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
+        packed = np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
+        if self.held is None:
+            return packed
+        is_held = self.held.of(split, rows)[:, None]
+        return held_first(packed, is_held, self.held.keeps_all)
 
     def is_exact(self) -> bool:
         """Whether the targets took turns on all contenders, and not on a sample of them."""
@@ -191,9 +200,10 @@ class DistilledSelection:
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         influence = self.ranking.influence.read(split)
-        takers = self.would_take(influence, rows.keys)
-        is_example = self.ranking.is_example(rows)
-        return Taken(influence, np.where(is_example, takers, -1), is_example)
+        order = self.allocated.priorities(split, rows)[:, 0]
+        takers = self.allocated.takers(self.ranking.of(influence, rows.keys), rows.keys)
+        is_taken = is_reached(order, self.floor())
+        return Taken(influence, np.where(is_taken, takers, -1), self.ranking.is_example(rows))
 
     def floor(self) -> np.uint64:
         """The lowest priority that is taken."""
@@ -203,5 +213,8 @@ class DistilledSelection:
     def would_take(self, influence: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Finds the target that takes usable examples with some influence, float [n, num_targets]; -1 for none, int64 [n]."""
         packed = self.ranking.of(influence, keys)
-        is_taken = self.allocated.of(packed, keys)[:, 0] >= self.floor()
-        return np.where(is_taken, self.allocated.takers(packed, keys), -1)
+        order = self.allocated.of(packed, keys)[:, 0]
+        if self.allocated.held is not None:
+            # As if the examples were new.
+            order = held_first(order, np.zeros(len(keys), bool), self.allocated.held.keeps_all)
+        return np.where(order >= self.floor(), self.allocated.takers(packed, keys), -1)
