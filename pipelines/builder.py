@@ -289,10 +289,11 @@ class Builder:
                 raise UsageError("--weighted needs a selection by influence, which this is not")
             taken = self.add(SumTaken(self.within_budget, selection))
             weights = self.add(FindBestLeft(self.within_budget, taken))
-        changes = None
+        changes: CompareWithBase | None = None
+        bases: tuple[dict[str, str], ...] = ()
         if self.inputs.base is not None:
             self._check_fitted()
-            base = self.inputs.base.selection
+            base, bases = self.inputs.base.selection, tuple(self.inputs.base.chain)
             changes = self.add(CompareWithBase(self.within_budget, selection, base))
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
@@ -302,7 +303,7 @@ class Builder:
                 self.output,
                 options.output_format,
                 self.budget,
-                dataclasses.replace(summary, stages=stages),
+                dataclasses.replace(summary, stages=stages, changes=changes, bases=bases),
                 weights,
                 changes,
                 options.reselect,

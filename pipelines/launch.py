@@ -30,6 +30,7 @@ from beam_quad.report.formatting import size
 from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
+from beam_quad.report.sections.refresh import about_refresh
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.transforms import RunStage, Token, counters, start
@@ -437,6 +438,8 @@ def _print_summary(output: str) -> None:
         print(
             f"warning: {counts['bad_files']:,} files could not be read and are left out; see rejected/"
         )
+    for line in about_refresh(manifest):
+        print(line)
     influence = manifest.get("influence")
     if influence and influence["selected_mean"] is not None:
         # Without a pilot nothing was scored at random.
@@ -482,4 +485,10 @@ def _about_target(name: str, target: dict[str, Any]) -> Iterator[str]:
 def _traffic(result: PipelineResult) -> str:
     kinds: tuple[traffic.Kind, ...] = ("bytes_read", "bytes_shuffled", "bytes_stored")
     read, shuffled, stored = (size(counters.total(result, kind)) for kind in kinds)
-    return f"this run read {read} of input, shuffled {shuffled} and stored {stored}"
+    embedded, scored = (
+        counters.total(result, kind) for kind in ("documents_embedded", "documents_scored")
+    )
+    return (
+        f"this run read {read} of input, shuffled {shuffled} and stored {stored}; "
+        f"it embedded {embedded:,} documents and scored {scored:,}"
+    )

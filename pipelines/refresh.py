@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import logging
 import posixpath
 import re
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pipelines import recorded
 from pipelines.run_options import RunOptions
 
 Options = TypeVar("Options", bound=RunOptions)
+_log = logging.getLogger(__name__)
 _VERSION = 1
 _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
 # What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
@@ -137,6 +139,10 @@ def read(options: RunOptions) -> Found | None:
     _check_flags(options, before)
     manifest, sha256 = _manifest(output)
     plan_path = files.join(options.artifacts_root, *stored["plan"].split("/"))
+    if not files.exists(plan_path):
+        raise UsageError(
+            f"the artifacts of --base={output} are gone from {options.artifacts_root}; drop --base"
+        )
     selection = Base(output, plan_path, sha256, manifest["configuration"])
     return Found(selection, before, Fitted(**stored["fitted"]), stored["scores"], manifest)
 
@@ -187,6 +193,11 @@ def _find(folder: str, output: str) -> str | None:
         raise UsageError(
             f"--base={folder} holds outputs whose names are no dates (2026-01-31); pass one of them"
         )
+    if posixpath.dirname(output) != folder:
+        raise UsageError(
+            f"--base={folder} holds no finished selection from before {own}; pass a finished --output, or drop --base"
+        )
+    _log.warning("%s holds no selection from before %s: this run is the first", folder, own)
     return None
 
 

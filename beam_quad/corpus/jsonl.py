@@ -246,16 +246,16 @@ def _is_mark(line: bytes) -> bool:
     return len(line) < 8 and line.strip() == json_rows.BOM
 
 
-def lines_of(split: Split) -> Iterator[bytes]:
+def lines_of(path: str) -> Iterator[bytes]:
     """Yields the rows of a file as they are, without their line ends.
 
     Raises:
       BadFileError: Where the file turns out damaged; what was yielded before must not be used.
     """
-    codec = compression.codec_of(split.path)
+    codec = compression.codec_of(path)
     with (
-        damage.naming(split.path),
-        files.open_read(split.path, _BUFFER_BYTES) as raw,
+        damage.naming(path),
+        files.open_read(path, _BUFFER_BYTES) as raw,
         compression.decompressing(raw, codec) as stream,
     ):
         yield from _rows_of(_split_lines(_chunks(stream, _READ_BYTES)))
@@ -265,7 +265,7 @@ def rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:
     """Reads and checks all rows; see `beam_quad.corpus.rows.read_rows`."""
-    lines = lines_of(split)
+    lines = lines_of(split.path)
     first_row = 0
     while batch := list(itertools.islice(lines, batch_rows)):
         yield _batch(split.shard, first_row, batch, columns, seen)
@@ -274,7 +274,7 @@ def rows(
 
 def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
     """Reads a column; see `beam_quad.corpus.formats.Format`."""
-    lines, only = lines_of(split), Columns(name)
+    lines, only = lines_of(split.path), Columns(name)
     while batch := list(itertools.islice(lines, batch_rows)):
         found = (_row(line, only) for line in batch)
         yield [value_of(row, name) if isinstance(row, dict) else None for row in found]
@@ -372,7 +372,7 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
     row = next(wanted, None)
     if row is None:
         return
-    for number, line in enumerate(lines_of(split)):
+    for number, line in enumerate(lines_of(split.path)):
         if number == row:
             yield number, line.removeprefix(json_rows.BOM).removesuffix(b"\r")
             row = next(wanted, None)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.artifacts import files
-from beam_quad.corpus import formats, json_rows, rows
-from beam_quad.corpus.compression import codec_of, decompressing
+from beam_quad.corpus import formats, json_rows, jsonl, rows
 from beam_quad.corpus.schemas import PROVENANCE, choice_of, free_name, holds_others
 from beam_quad.errors import BadFileError
 from beam_quad.records import Reason, Split
@@ -303,11 +301,10 @@ def _kept_batches(parquet: pq.ParquetFile, is_kept: np.ndarray) -> Iterator[pa.R
 
 
 def _kept_lines(source: str, is_kept: np.ndarray) -> Iterator[bytes]:
-    with files.open_read(source) as raw, decompressing(raw, codec_of(source)) as stream:
-        number = -1
-        for number, line in enumerate(io.BufferedReader(stream)):  # type: ignore[type-var]
-            if number < len(is_kept) and is_kept[number]:
-                yield line.rstrip(b"\n")
+    number = -1
+    for number, line in enumerate(jsonl.lines_of(source)):
+        if number < len(is_kept) and is_kept[number]:
+            yield line
     _check_num_rows(source, number + 1, is_kept)
 
 

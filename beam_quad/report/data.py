@@ -41,6 +41,33 @@ class Funnel:
 
 
 @dataclasses.dataclass(frozen=True)
+class Amount:
+    """Documents and their tokens."""
+
+    documents: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Refresh:
+    """What changed in the selection that the run went on from.
+
+    Attributes:
+      num_bases: The runs before this one.
+      kept: What was selected, and is.
+      added: What was not.
+      left: What is no more, by reason.
+      splits: How many splits of the input are `new` or `kept`, and how many of the base are `gone` or `changed`.
+    """
+
+    num_bases: int
+    kept: Amount
+    added: Amount
+    left: Mapping[str, Amount]
+    splits: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Cluster:
     """One cluster of the corpus and what the selection took of it.
 
@@ -315,6 +342,7 @@ class ReportData:
         agreement of their halves is known.
       sources: Parts of the input.
       timings: Stages, in the order of the job.
+      refresh: What changed in the selection that the run went on from.
       configuration: Options and their values, shown as text.
       versions: Packages, models and fingerprints, shown as text.
     """
@@ -336,5 +364,6 @@ class ReportData:
     query_groups: tuple[QueryGroup, ...] | None = None
     sources: tuple[Source, ...] | None = None
     timings: tuple[StageTiming, ...] | None = None
+    refresh: Refresh | None = None
     configuration: Mapping[str, object] | None = None
     versions: Mapping[str, object] | None = None

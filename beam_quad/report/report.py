@@ -9,6 +9,7 @@ from beam_quad.report.sections import (
     overview,
     provenance,
     query,
+    refresh,
     scores,
     targets,
 )
@@ -32,6 +33,7 @@ def render(data: ReportData) -> str:
         section
         for section in (
             overview.funnel(data),
+            refresh.refresh(data),
             targets.targets(data),
             scores.scores(data, comparison),
             clusters.clusters(data),

@@ -4,6 +4,7 @@ import dataclasses
 
 from beam_quad import identity
 from beam_quad.additive import Tally
+from beam_quad.artifacts import traffic
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.distillation.landmark_scores import LandmarkScores
 from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS
@@ -42,6 +43,7 @@ class ScoreLandmarks(LandmarkScores, ModelStage):
 
     def do(self, piece: int, model: Scorer) -> Tally:
         landmarks = self.landmarks.read(piece, [*LANDMARK_COLUMNS, "text"])
+        traffic.count("documents_scored", landmarks.num_rows)
         texts = model.prepare(landmarks.column("text").to_pylist())
         # Twice as many vectors, which one worker holds for one piece.
         under_halves = self.halves.load().score(texts) if piece == 0 else None

@@ -231,6 +231,7 @@ class ScoreExamples(ScoredRows, ScoringStage):
             is_missing = wanted & ~is_known
         if is_missing.any():
             traffic.count("bytes_read", piece.size_bytes)
+            traffic.count("documents_scored", int(is_missing.sum()))
             for at, prepared in prefetched(self._batches(piece, is_missing, model)):
                 scores[at] = model.score(prepared)[:, : len(self.weights)]
         return self.write(piece, scores, wanted)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
-from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.cache import cached, once_per_process
 from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
 from beam_quad.bandit.arms import PullTable
@@ -310,6 +310,7 @@ class RunRound(ScoringStage):
                     }
                 )
                 num_scored += table.num_rows
+        traffic.count("documents_scored", num_scored)
         halvings = _num_halvings(model) - halvings_before
         return Tally({"scored": num_scored, "pulls": len(piece.arms), "halvings": halvings})
 

@@ -149,6 +149,9 @@ class EmbedExamples(SplitStage, ModelStage):
             for batch in batches:
                 first_row = batch.first_row - split.first_row
                 if embedder is not None and embeddings is not None:
+                    traffic.count(
+                        "documents_embedded", sum(text is not None for text in batch.texts)
+                    )
                     vectors = _embed(embedder, batch)
                     embeddings.write({"embedding": aligned.embedding_column(vectors)})
                     has_none = np.array([text is not None for text in batch.texts]) & ~vectors.any(

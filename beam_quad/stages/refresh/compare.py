@@ -83,6 +83,18 @@ class CompareWithBase(SplitStage):
         old = [number for number in range(len(self.base.parts())) if parts[str(number)]]
         return {number: new for new, number in enumerate(old)}
 
+    def count_splits(self) -> dict[str, int]:
+        """Counts the splits that are `new`, those that are `kept`, and those of the base that are `gone` or `changed`."""
+        pieces = self.pieces()
+        gone = [self._why_gone(piece.split) for piece in pieces if piece.number is None]
+        there = [self.base.has(piece.split) for piece in pieces if piece.number is not None]
+        return {
+            "new": there.count(False),
+            "kept": there.count(True),
+            "gone": gone.count(SHARD_GONE),
+            "changed": gone.count(SHARD_CHANGED),
+        }
+
     def still_selected(self, number: int, name: str) -> np.ndarray:
         """Says which rows of a split in a part of the base are selected still, bool [m].
 

@@ -31,6 +31,7 @@ from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.shortlist import ShortlistSelection
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.query import CountsQuery, Query
+from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
@@ -68,6 +69,8 @@ class Summary:
       distillation: Influence Distillation that is done, or None.
       shortlist: What was taken from a shortlist, or None.
       shown: What is shown of scores by example, or None.
+      changes: What changes in the selection that the run goes on from, or None.
+      bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
     """
 
     config: dict[str, Any]
@@ -89,6 +92,8 @@ class Summary:
     distillation: FinishedDistillation | None = None
     shortlist: ShortlistSelection | None = None
     shown: ShowScores | None = None
+    changes: CompareWithBase | None = None
+    bases: tuple[dict[str, str], ...] = ()
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -149,11 +154,29 @@ class Summary:
             result |= self.shown.manifest()
         if self.halves is not None:
             result["halves"] = self.halves.read()
+        if self.changes is not None:
+            result["refresh"] = self._refresh(self.changes)
         return result
 
     def report(self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums) -> str:
         """Makes the page."""
         return report.render(self._report_data(manifest, counts, weights))
+
+    def _refresh(self, compared: CompareWithBase) -> dict[str, Any]:
+        """Says what changed in the base, and what leads to it."""
+        changes = compared.load()
+        amounts = {"kept": changes.kept, "added": changes.added}
+        known = 0 if self.scores is None else int(self.scores.facts().get("known", 0))
+        return {
+            "bases": list(self.bases),
+            **{name: dataclasses.asdict(amount) for name, amount in amounts.items()},
+            "left": {
+                reason: dataclasses.asdict(own)
+                for reason, own in sorted(changes.left.named.items())
+            },
+            "splits": compared.count_splits(),
+            "scores_known": known,
+        }
 
     def _num_scored(self) -> int:
         if self.bandit is not None:
@@ -222,6 +245,7 @@ class Summary:
             query_groups=self._query_groups(),
             sources=_sources(counts),
             timings=timings,
+            refresh=_refresh_of(manifest),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},
         )
@@ -383,6 +407,15 @@ def _about_clusters(influence: dict[str, Any]) -> str | None:
         f"Clusters explain {share:.0%} of the variance of the pilot's influence; the rest lies inside them, where a bandit "
         "over clusters does not look (--acceptance=shortlist does)."
     )
+
+
+def _refresh_of(manifest: dict[str, Any]) -> page.Refresh | None:
+    found = manifest.get("refresh")
+    if found is None:
+        return None
+    amounts = {name: page.Amount(**found[name]) for name in ("kept", "added")}
+    left = {reason: page.Amount(**own) for reason, own in found["left"].items()}
+    return page.Refresh(len(found["bases"]), **amounts, left=left, splits=found["splits"])
 
 
 def _or_none(value: Any) -> float | None:
