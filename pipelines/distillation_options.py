@@ -124,10 +124,14 @@ def parser() -> argparse.ArgumentParser:
 def _add_selection(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group("selection")
     add = group.add_argument
-    add("--budget_tokens", type=parsing.count, help="tokens to select, such as 30B or 1e9")
+    add(
+        "--budget_tokens",
+        type=parsing.total,
+        help="tokens to select in all, such as 30B or 1e9; +50M: so many more than --base",
+    )
     add(
         "--budget_examples",
-        type=parsing.count,
+        type=parsing.total,
         help="examples to select, such as 2M, in place of tokens",
     )
     add(

@@ -193,9 +193,9 @@ def _add_selection(group: Any) -> None:
     add = group.add_argument
     add(
         "--budget_tokens",
-        type=parsing.count,
+        type=parsing.total,
         required=True,
-        help="tokens to select, such as 30B or 1e9",
+        help="tokens to select in all, such as 30B or 1e9; +50M: so many more than --base",
     )
     add(
         "--policy",

@@ -71,6 +71,16 @@ def count(text: str) -> int:
     return int(value)
 
 
+class More(int):
+    """A number beyond the one of the selection that a run goes on from."""
+
+
+def total(text: str) -> int:
+    """Reads a whole number as `count` does or, with a plus before it, as `More`."""
+    text = text.strip()
+    return More(count(text[1:])) if text.startswith("+") else count(text)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises `UsageError` where argparse would exit."""
 

@@ -14,6 +14,7 @@ from beam_quad.artifacts import files
 from beam_quad.errors import UsageError
 from beam_quad.stages.refresh.base import Base
 from pipelines import recorded
+from pipelines.parsing import More
 from pipelines.run_options import RunOptions
 
 Options = TypeVar("Options", bound=RunOptions)
@@ -101,10 +102,11 @@ def resolved(options: Options) -> Options:
       UsageError: If there is none.
     """
     if options.base is None:
-        return options
+        return _with_budget(options, {})
     output = _find(files.absolute(options.base), files.absolute(options.output))
     if output is None:
-        return dataclasses.replace(options, base=None, reselect=False, refit=False)
+        options = dataclasses.replace(options, base=None, reselect=False, refit=False)
+        return _with_budget(options, {})
     before = recorded.read(output, "--base")
     if options.artifacts is None:
         options = dataclasses.replace(options, artifacts=before.artifacts_root)
@@ -112,10 +114,23 @@ def resolved(options: Options) -> Options:
         raise UsageError(
             f"--base={output} has its artifacts in {before.artifacts_root}; leave --artifacts out, or pass that folder"
         )
-    root = _manifest(output)[0]["input"]["root"]
+    manifest, _ = _manifest(output)
+    root = manifest["input"]["root"]
     if options.input_root is None and root:
         options = dataclasses.replace(options, input_root=root)
-    return dataclasses.replace(options, base=output)
+    return dataclasses.replace(_with_budget(options, manifest["budget"]), base=output)
+
+
+def _with_budget(options: Options, before: Mapping[str, Any]) -> Options:
+    """Makes a budget that is given as so much more than the base's a total, which without a base is all of it."""
+    names = {"budget_tokens": "tokens", "budget_examples": "examples"}
+    given = {name: getattr(options, name, None) for name in names}
+    changes: dict[str, Any] = {
+        name: int(value) + (before["amount"] if before.get("unit") == names[name] else 0)
+        for name, value in given.items()
+        if isinstance(value, More)
+    }
+    return dataclasses.replace(options, **changes)
 
 
 def read(options: RunOptions) -> Found | None:

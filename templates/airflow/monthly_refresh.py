@@ -1,7 +1,7 @@
-"""Selects anew on the first of every month, over the shards that are there by then.
+"""Goes on with the selection on the first of every month, over the shards that are there by then.
 
-Every month has an output of its own and all share the artifacts, so that only new shards are read and embedded. Copy the
-file to the DAGs folder and set the project, region, bucket and image as parameters of the DAG; see
+Every month has an output of its own, complete in itself, which goes on from that of the month before: only new shards are
+read, embedded and scored, what was selected stays, and `budget_tokens` more are selected. Copy the file to the DAGs folder and set the project, region, bucket and image as parameters of the DAG; see
 `templates/dataflow/README.md` for the image and the template.
 """
 
@@ -23,7 +23,7 @@ with DAG(
         "region": "us-central1",
         "bucket": "BUCKET",
         "image": "us-central1-docker.pkg.dev/PROJECT/beam-quad/quad:latest",
-        "budget_tokens": 1_000_000_000,
+        "budget_tokens": "+1B",
     },
     tags=["beam_quad"],
 ):
@@ -41,6 +41,7 @@ with DAG(
                     "input": "gs://{{ params.bucket }}/corpus/*.parquet",
                     "query": "gs://{{ params.bucket }}/targets/*.jsonl",
                     "output": "gs://{{ params.bucket }}/selections/{{ data_interval_end | ds }}",
+                    "base": "gs://{{ params.bucket }}/selections",
                     "artifacts": "gs://{{ params.bucket }}/artifacts",
                     "budget_tokens": "{{ params.budget_tokens }}",
                     "proxy_model": "HuggingFaceTB/SmolLM2-135M",

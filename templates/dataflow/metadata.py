@@ -26,11 +26,12 @@ _NUMBER = r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 _PATTERNS = {
     "accelerator": r"type:[a-z0-9-]+;count:[0-9]+(;[a-z0-9:_-]+)*",
     "artifacts": _URL,
+    "base": _URL,
     "device": r"cpu|cuda(:[0-9]+)?",
     "input": _URLS,
     "input_root": _URL,
     "optimizer_state": _URL,
-    "layers": r"attention|mlp|all|last:[0-9]+|regex:.+",
+    "layers": r"(attention|mlp|all|last:[0-9]+)(\+head)?|head|regex:.+",
     "output": _URL,
     "query": _URLS,
     "query_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
@@ -40,7 +41,12 @@ _PATTERNS = {
 }
 # By `parsing.count`.
 _COUNT = r"[0-9]+(_[0-9]+)*(\.[0-9]+)?([eE]\+?[0-9]{1,3})?[kKmMbBtT]?"
-_PATTERNS_BY_TYPE = {int: r"[0-9]+", parsing.count: _COUNT, float: _NUMBER}
+_PATTERNS_BY_TYPE = {
+    int: r"[0-9]+",
+    parsing.count: _COUNT,
+    parsing.total: rf"\+?{_COUNT}",
+    float: _NUMBER,
+}
 
 
 _PIPELINES = {

@@ -270,6 +270,13 @@ def test_the_first_run_of_a_schedule_has_no_base(world, tmp_path):
     assert "refresh" not in manifest
 
 
+def test_a_budget_with_a_plus_is_so_much_more_than_the_bases(months):
+    months.add(NEW)
+    manifest = months.refresh("2026-02-01", budget_tokens="+500")
+    assert manifest["budget"]["amount"] == 3500
+    assert 3500 <= manifest["tokens"]["selected"] < 3540
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

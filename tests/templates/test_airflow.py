@@ -54,7 +54,10 @@ def test_the_monthly_refresh_parses_and_launches(
     found = json.loads(line.removeprefix("PARSED "))
     body = render(found["body"], found["params"])
     assert_launchable(body)
-    assert body["launchParameter"]["parameters"]["output"] == "gs://BUCKET/selections/2025-02-01"
+    parameters = body["launchParameter"]["parameters"]
+    assert parameters["output"] == "gs://BUCKET/selections/2025-02-01"
+    # A folder of dated outputs, of which the newest before this one is meant.
+    assert parameters["base"] == "gs://BUCKET/selections"
 
 
 def render(body: object, params: dict[str, object]) -> dict:
