@@ -37,7 +37,8 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
     if models is not None:
         workload = _workload(options, inputs, chain, models)
         devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-        lines += ["", format_plan(plan_cost(workload, *devices))]
+        costs = plan_cost(workload, *devices)
+        lines += ["", format_plan(plan.without_fitted(costs, inputs, options))]
     return "\n".join(lines)
 
 

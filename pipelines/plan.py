@@ -13,8 +13,9 @@ from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_to
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.records import Budget
-from beam_quad.report.cost import Workload
+from beam_quad.report.cost import CostPlan, Workload
 from beam_quad.report.devices import Device
+from beam_quad.report.formatting import size
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import NUM_GROUPS
@@ -22,6 +23,8 @@ from pipelines.builder import Chain
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
 
+# What a refresh finds made, by the names in the tables of costs.
+_FITTED = ("fit centers", "curvature", "landmarks", "fit")
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
 
@@ -32,12 +35,49 @@ def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
     exact = "" if plan.num_rows_exact else "about "
     return [
         f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
+        *_about_base(inputs),
         *(
             f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
             for name, p in inputs.query.items()
         ),
         f"policy    {policy}",
         f"stages    {', '.join(stage.name for stage in chain.stages)}",
+    ]
+
+
+def new_part(inputs: Inputs) -> InputPlan:
+    """The part of the corpus that the base did not have, which is all of it without a base; rows may be estimated."""
+    plan, base = inputs.corpus, inputs.base
+    if base is None:
+        return plan
+    splits = tuple(split for split in plan.splits if not base.selection.has(split))
+    size_bytes = sum(split.size_bytes for split in splits)
+    rows = round(plan.num_rows * size_bytes / max(1, plan.size_bytes))
+    if all(split.num_rows >= 0 for split in splits):
+        rows = sum(split.num_rows for split in splits)
+    return dataclasses.replace(
+        plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=len(splits)
+    )
+
+
+def without_fitted(costs: CostPlan, inputs: Inputs, options: RunOptions) -> CostPlan:
+    """Leaves out what a refresh finds made."""
+    if inputs.base is None or options.refit:
+        return costs
+    stages = tuple(stage for stage in costs.stages if stage.name not in _FITTED)
+    return dataclasses.replace(costs, stages=stages)
+
+
+def _about_base(inputs: Inputs) -> list[str]:
+    base = inputs.base
+    if base is None:
+        return []
+    plan, new = inputs.corpus, new_part(inputs)
+    selected = base.manifest["tokens"]["selected"]
+    return [
+        f"base      {base.selection.output}: {selected:,} tokens selected",
+        f"new       {len(new.splits):,} of {len(plan.splits):,} splits, about {new.num_rows:,} rows, "
+        f"{size(new.size_bytes)}: only they are read, embedded and scored, for their share of the budget",
     ]
 
 
@@ -85,7 +125,12 @@ def shared_workload(
       models: The models.
     """
     proxy, embedder, skeleton = models.proxy, models.embedder, models.skeleton
-    documents = max(1, inputs.corpus.num_rows)
+    corpus = new_part(inputs)
+    documents = max(1, corpus.num_rows)
+    if inputs.base is not None:
+        # As much of the budget as is new of the corpus: what was scored before is not scored again.
+        share = documents / max(1, inputs.corpus.num_rows)
+        budget = dataclasses.replace(budget, amount=max(1, round(share * budget.amount)))
     columns = Columns(options.text_column, None, options.tokens_column)
     tokenizer = load_tokenizer(proxy.path, proxy.revision)
     query_columns = Columns(options.query_text_column or options.text_column)
@@ -100,7 +145,7 @@ def shared_workload(
     return Workload(
         documents=documents,
         tokens=int(documents * tokens_per_document),
-        input_bytes=inputs.corpus.size_bytes,
+        input_bytes=corpus.size_bytes,
         budget=budget,
         reserve_examples=round(_reserve_rate(chain) * documents),
         scoring=scoring,

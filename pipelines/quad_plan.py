@@ -33,7 +33,7 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
             )
         else:
             costs = plan_cost(_workload(options, inputs, chain, models), *devices)
-        lines += ["", format_plan(costs)]
+        lines += ["", format_plan(plan.without_fitted(costs, inputs, options))]
     return "\n".join(lines)
 
 
