@@ -14,6 +14,7 @@ References:
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class ShardMeans:
 
     Attributes:
       totals: Sum over each shard's documents, float64 [num_shards].
-      documents: How many there are, at least 1, int64 [num_shards].
+      documents: How many there are, at least 1, int64 [num_shards]; of a mean over tokens, the tokens.
     """
 
     totals: Array
@@ -93,7 +94,7 @@ class Difference:
 
 
 def compare(
-    old: ShardMeans, new: ShardMeans, variance: float, old_variance: float | None = None
+    old: ShardMeans, new: ShardMeans, variance: float, old_error: float | None = None
 ) -> Difference:
     """Takes the difference of two means, and its error.
 
@@ -101,19 +102,38 @@ def compare(
       old: The old shards.
       new: The new shards.
       variance: σ², of a document.
-      old_variance: The variance that documents give the old mean; σ²/N by default.
+      old_error: The variance that documents give the old mean; σ²/N by default.
     """
-    squares, freedom, scale = np.add(old.spread(), new.spread())
-    between = 0.0
-    if freedom >= LEAST_FREEDOM and scale > 0:
-        between = max(0.0, float((squares - freedom * variance) / scale))
-    old_variance = variance / old.number if old_variance is None else old_variance
-    error = variance / new.number + old_variance
-    error += between * (old.concentration + new.concentration)
-    return Difference(
-        new.mean - old.mean,
-        float(np.sqrt(error)),
-        float(freedom) if freedom >= LEAST_FREEDOM else np.inf,
+    before, after, freedom = mean_variances(old, new, variance, variance)
+    if old_error is not None:
+        before += old_error - variance / old.number
+    return Difference(new.mean - old.mean, math.sqrt(before + after), freedom)
+
+
+def mean_variances(
+    old: ShardMeans, new: ShardMeans, old_variance: float, new_variance: float
+) -> tuple[float, float, float]:
+    """Estimates the variances of two means.
+
+    Args:
+      old: The old shards.
+      new: The new shards.
+      old_variance: σ² of an old document.
+      new_variance: σ² of a new one.
+
+    Returns:
+      Of the old mean and of the new one, and the degrees of freedom, inf where documents are the unit.
+    """
+    (before, m, old_scale), (after, n, new_scale) = old.spread(), new.spread()
+    errors = old_variance / old.number, new_variance / new.number
+    if m + n < LEAST_FREEDOM:
+        return *errors, math.inf
+    excess = before + after - m * old_variance - n * new_variance
+    between = max(0.0, excess / (old_scale + new_scale))
+    return (
+        errors[0] + between * old.concentration,
+        errors[1] + between * new.concentration,
+        float(m + n),
     )
 
 

@@ -370,8 +370,8 @@ class Finding:
     """
 
     name: str
-    old: float
-    new: float
+    old: float | None
+    new: float | None
     p_value: float | None = None
     is_by_shards: bool = True
     is_alarm: bool = False
@@ -482,11 +482,11 @@ def _influence(reference: ReferenceSums, old: DriftSums, new: DriftSums) -> _Tes
     before, after = old.influence(), new.influence()
     deviation = _deviation(old)
     if _are_few(before, after, LEAST_SCORED) or not deviation > 0:
-        return _Test(Finding("influence", 0.0, math.nan))
+        return _Test(Finding("influence", 0.0, None))
     # The old mean that is subtracted from a cluster's new documents has an error of its own.
     shares = new.pairs.documents / after.number
-    old_variance = deviation**2 * divided(shares**2, reference.scores.documents)
-    difference = compare(before, after, deviation**2, float(np.nansum(old_variance)))
+    old_error = deviation**2 * divided(shares**2, reference.scores.documents)
+    difference = compare(before, after, deviation**2, float(np.nansum(old_error)))
     shift = difference.value / deviation
     finding = _by_unit(Finding("influence", 0.0, shift), difference)
     return _Test(finding, difference.p_value, abs(shift) >= LEAST_SHIFT)
@@ -505,7 +505,7 @@ def _influence_by_cluster(old: DriftSums, new: DriftSums) -> _Test:
     gives them, s² / n + ω² Σn_i²/n², and what a split gives pairs of its own, ω², which the old splits' pairs tell. The sum over clusters
     is measured by its own squares, so that heavy tails of influence raise no alarm.
     """
-    nothing = Finding("influence_by_cluster", 0.0, math.nan)
+    nothing = Finding("influence_by_cluster", 0.0, None)
     known = (old.pairs.documents >= 2) & (new.pairs.documents >= 2)
     deviation = _deviation(old)
     if int(known.sum()) < LEAST_CLUSTERS or not deviation > 0:
