@@ -6,7 +6,7 @@ A shard's documents share a crawl, a date, a source. A mean over N documents in 
 
 so that ten thousand documents of one new shard say little more than one shard does. τ² is estimated by the analysis of
 variance within the old and within the new shards, and the difference is told by Student's t with as many degrees of freedom as
-shards, less two. With too few shards to know τ² the documents are the unit, τ² = 0.
+shards, less two. With too few shards to know τ² it is assumed: a document shares 1/400 of its variance with its shard.
 
 References:
   Donner & Klar, Design and Analysis of Cluster Randomization Trials in Health Research, 2000, chapter 6 (adjusted tests).
@@ -23,8 +23,10 @@ from scipy import stats
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# With fewer degrees of freedom between shards t's quantiles at a tenth of 5 % are above 5, and no drift is found.
+# With 3 degrees of freedom t has to be above 6 for the first of six questions, with 2 above 10: no drift would be found.
 LEAST_FREEDOM = 4
+# τ² over σ² with fewer: shards differ by a twentieth of the standard deviation of documents.
+ASSUMED_CORRELATION = 0.0025
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +70,7 @@ class Difference:
     Attributes:
       value: New less old.
       error: Its standard error.
-      freedom: Degrees of freedom; inf where documents are the unit.
+      freedom: Degrees of freedom; inf where how much shards differ is assumed.
     """
 
     value: float
@@ -77,7 +79,7 @@ class Difference:
 
     @property
     def is_by_shards(self) -> bool:
-        """Whether shards are the unit, not documents."""
+        """Whether the shards say how much they differ."""
         return bool(np.isfinite(self.freedom))
 
     @property
@@ -104,14 +106,16 @@ def compare(
       variance: σ², of a document.
       old_error: The variance that documents give the old mean; σ²/N by default.
     """
-    before, after, freedom = mean_variances(old, new, variance, variance)
+    before, after, freedom = mean_variances(
+        old, new, variance, variance, ASSUMED_CORRELATION * variance
+    )
     if old_error is not None:
         before += old_error - variance / old.number
     return Difference(new.mean - old.mean, math.sqrt(before + after), freedom)
 
 
 def mean_variances(
-    old: ShardMeans, new: ShardMeans, old_variance: float, new_variance: float
+    old: ShardMeans, new: ShardMeans, old_variance: float, new_variance: float, assumed: float
 ) -> tuple[float, float, float]:
     """Estimates the variances of two means.
 
@@ -120,20 +124,21 @@ def mean_variances(
       new: The new shards.
       old_variance: σ² of an old document.
       new_variance: σ² of a new one.
+      assumed: τ², where there are too few shards to know it.
 
     Returns:
-      Of the old mean and of the new one, and the degrees of freedom, inf where documents are the unit.
+      Of the old mean and of the new one, and the degrees of freedom, inf where τ² is assumed.
     """
     (before, m, old_scale), (after, n, new_scale) = old.spread(), new.spread()
-    errors = old_variance / old.number, new_variance / new.number
     if m + n < LEAST_FREEDOM:
-        return *errors, math.inf
-    excess = before + after - m * old_variance - n * new_variance
-    between = max(0.0, excess / (old_scale + new_scale))
+        between, freedom = assumed, math.inf
+    else:
+        excess = before + after - m * old_variance - n * new_variance
+        between, freedom = max(0.0, excess / (old_scale + new_scale)), float(m + n)
     return (
-        errors[0] + between * old.concentration,
-        errors[1] + between * new.concentration,
-        float(m + n),
+        old_variance / old.number + between * old.concentration,
+        new_variance / new.number + between * new.concentration,
+        freedom,
     )
 
 

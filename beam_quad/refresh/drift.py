@@ -33,6 +33,8 @@ from scipy import stats
 from beam_quad import archives, seeding
 from beam_quad.additive import Tally, add_by_bucket, add_fields
 from beam_quad.refresh.comparison import (
+    ASSUMED_CORRELATION,
+    LEAST_FREEDOM,
     Difference,
     ShardMeans,
     compare,
@@ -124,22 +126,19 @@ class ReferenceSums:
           Bool [n]: 1 % of documents like the old ones.
         """
         buckets = _buckets(cluster, cosine)
-        first = np.asarray(cluster, np.int64) * _BINS
-        cluster_start = self._below(first)
-        below, upto = self._below(buckets), self._below(buckets + 1)
-        others = self._below(first + _BINS) - cluster_start - is_old
-        ties = upto - below - is_old
+        at = np.searchsorted(self.buckets, buckets)
+        in_bin = np.append(self.buckets, -1)[at] == buckets
+        starts = self._sums[np.searchsorted(self.buckets, _BINS * np.arange(self.num_clusters + 1))]
+        farther = self._sums[at] - starts[cluster]
+        ties = self._sums[at + in_bin] - self._sums[at] - is_old
+        others = np.diff(starts)[cluster] - is_old
         draws = seeding.uniform(0, "far", keys)
-        ranks = (below - cluster_start + draws * (ties + 1)) / (others + 1)
+        ranks = (farther + draws * (ties + 1)) / (others + 1)
         return np.asarray(ranks < FAR_SHARE)
 
     @functools.cached_property
     def _sums(self) -> Array:
         return np.concatenate([[0], np.cumsum(self.amounts)])
-
-    def _below(self, buckets: Array) -> Array:
-        below: Array = self._sums[np.searchsorted(self.buckets, buckets)]
-        return below
 
     def to_bytes(self) -> bytes:
         """Writes the sums as an npz file."""
@@ -365,7 +364,7 @@ class Finding:
       new: Of the new ones: the share that is far; the shift of influence within clusters, and the root mean square of the
         clusters' own shifts, in standard deviations; mean tokens; the share of rows that is rejected.
       p_value: Adjusted for all questions asked (Holm); None if there are too few documents to tell.
-      is_by_shards: Whether shards are the unit. If not, there are too few to know how much shards differ without drift.
+      is_by_shards: Whether there are enough shards to know how much they differ without drift; it is assumed if not.
       is_alarm: Whether the new documents differ by more than the noise, and by enough to matter.
     """
 
@@ -510,12 +509,15 @@ def _influence_by_cluster(old: DriftSums, new: DriftSums) -> _Test:
     deviation = _deviation(old)
     if int(known.sum()) < LEAST_CLUSTERS or not deviation > 0:
         return _Test(nothing)
+    is_by_shards = len(old.shards) + len(new.shards) - 2 >= LEAST_FREEDOM
     a, b = _where(old.pairs, known), _where(new.pairs, known)
     noise = a.squares / (a.documents - 1) / a.documents
     # Among documents that made the mean, a product of two is lower by its error.
     own = a.split_products + a.split_pairs * noise
     scale = a.split_pairs * (1 - np.minimum(a.concentration, 0.5))
     shared = max(0.0, float(own.sum() / scale.sum())) if scale.sum() else 0.0
+    if not is_by_shards:
+        shared = max(shared, ASSUMED_CORRELATION * deviation**2)
     shared_error = math.sqrt(((own - shared * scale) ** 2).sum()) / max(scale.sum(), 1)
     expected = b.split_pairs + b.pairs * a.concentration
     moved = b.products - b.pairs * noise - shared * expected
@@ -525,7 +527,6 @@ def _influence_by_cluster(old: DriftSums, new: DriftSums) -> _Test:
     )
     shift = math.sqrt(max(0.0, float(moved.sum() / b.pairs.sum()))) / deviation
     p_value = float(stats.norm.sf((weights * moved).sum() / error)) if error > 0 else 1.0
-    is_by_shards = len(old.shards) + len(new.shards) > 2
     finding = dataclasses.replace(nothing, new=shift, is_by_shards=is_by_shards)
     return _Test(finding, p_value, shift >= LEAST_SHIFT)
 

@@ -21,7 +21,12 @@ from scipy import stats
 from beam_quad import archives, intervals, seeding
 from beam_quad.additive import add_fields
 from beam_quad.intervals import Interval
-from beam_quad.refresh.comparison import LEAST_FREEDOM, ShardMeans, mean_variances
+from beam_quad.refresh.comparison import (
+    ASSUMED_CORRELATION,
+    LEAST_FREEDOM,
+    ShardMeans,
+    mean_variances,
+)
 from beam_quad.refresh.scores import ScoreSums, divided
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -401,8 +406,10 @@ def _selected(old: WorthSums, new: WorthSums) -> Worth:
         squares = sums.selected_squares.sum() * (1 - 2 * share) + share**2 * sums.squares.sum()
         # Tokens are the unit: σ² is such that σ² / tokens is the variance that documents give.
         variances.append(float(squares / max(1, tokens.sum())))
+    share = float(np.mean([mean.mean for mean in means]))
+    assumed = ASSUMED_CORRELATION * share * (1 - share)
     before, after, freedom = (
-        mean_variances(means[0], means[1], variances[0], variances[1])
+        mean_variances(means[0], means[1], variances[0], variances[1], assumed)
         if min(mean.number for mean in means)
         else (0.0, 0.0, math.inf)
     )

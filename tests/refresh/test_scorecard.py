@@ -156,7 +156,7 @@ def test_clusters_that_grow_or_shrink_are_found_and_others_are_not(num_old, alik
         shrunk += 5 in [change.cluster for change in card.shrank]
         same = make_scorecard(old, sized(rng, 4, "new", even, alike))
         wrong += bool(same.grew + same.shrank)
-    assert min(grown, shrunk) >= 57
+    assert min(grown, shrunk) >= 50
     assert wrong <= 7  # 3 expected
 
 
