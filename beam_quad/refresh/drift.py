@@ -2,8 +2,9 @@
 
 Two passes, of sums each. The first goes over the old splits alone (`ReferenceSums`): how far their documents are from
 their centers, and what their influence is, cluster by cluster. The second goes over all splits (`DriftSums`), the old ones and
-the new ones apart, and measures every document against the first: is it farther from its center than nearly all old
-ones of its cluster, how far is its influence from their mean. `find_drift` compares what the two come to.
+the new ones apart, all assigned to the old centers, and measures every document against the first: is it farther from its
+center than nearly all old ones of its cluster, how far is its influence from their mean. `find_drift` compares what the two
+come to.
 
 A document's center is its nearest, so who is far from it is far from all. Its rank among the old documents of its cluster is a
 smoothed conformal p-value (Vovk et al., equation 2.20): with `b` of n old documents farther and `t` in the same bin of cosines, itself
@@ -307,9 +308,9 @@ class DriftSums:
         return int(self.counts[:, 0].sum())
 
     @property
-    def mean_tokens(self) -> float:
-        """Mean tokens of a document; nan without any."""
-        return float(divided(self.counts[:, 1].sum(), self.counts[:, 0].sum()))
+    def mean_tokens(self) -> float | None:
+        """Mean tokens of a document; None without any."""
+        return self.counts[:, 1].sum() / self.documents if self.documents else None
 
     @property
     def lengths(self) -> Array:
@@ -384,11 +385,13 @@ class Drift:
       documents: New documents.
       shards: New shards.
       findings: What each question comes to, by name.
+      reasons: The share of rows that is rejected for each reason: of the old ones, and of the new ones.
     """
 
     documents: int
     shards: int
     findings: dict[str, Finding]
+    reasons: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def is_alarm(self) -> bool:
@@ -438,7 +441,12 @@ def find_drift(reference: ReferenceSums, old: DriftSums, new: DriftSums) -> Drif
             -(before.p_value or 0),
         ):
             findings[found.name] = found
-    return Drift(new.documents, len(new.shards), findings)
+    rows = [max(1, sums.rejected().number) for sums in (old, new)]
+    reasons = {
+        reason: (old.reasons[reason] / rows[0], new.reasons[reason] / rows[1])
+        for reason in sorted({*old.reasons.counts, *new.reasons.counts})
+    }
+    return Drift(new.documents, len(new.shards), findings, reasons)
 
 
 def _means(totals: Array, documents: Array) -> ShardMeans:
@@ -454,13 +462,18 @@ def _buckets(cluster: Array, cosine: Array) -> Array:
     return np.asarray(cluster, np.int64) * _BINS + bins
 
 
+def _of_means(name: str, old: ShardMeans, new: ShardMeans) -> Finding:
+    before, after = (means.mean if means.number else None for means in (old, new))
+    return Finding(name, before, after)
+
+
 def _are_few(old: ShardMeans, new: ShardMeans, least: int) -> bool:
     return min(old.number, new.number) < least
 
 
 def _far(old: DriftSums, new: DriftSums) -> _Test:
     before, after = old.far(), new.far()
-    finding = Finding("far", before.mean, after.mean)
+    finding = _of_means("far", before, after)
     if _are_few(before, after, LEAST_DOCUMENTS):
         return _Test(finding)
     difference, p_above, _ = compare_shares(before, after)
@@ -469,7 +482,7 @@ def _far(old: DriftSums, new: DriftSums) -> _Test:
 
 def _rejected(old: DriftSums, new: DriftSums) -> _Test:
     before, after = old.rejected(), new.rejected()
-    finding = Finding("rejected", before.mean, after.mean)
+    finding = _of_means("rejected", before, after)
     if _are_few(before, after, LEAST_DOCUMENTS):
         return _Test(finding)
     difference, p_above, p_below = compare_shares(before, after)

@@ -69,13 +69,6 @@ class ScoreSums:
         columns = (np.ones(len(x)), w, w**2, x, x**2, w * x, w**2 * x, (w * x) ** 2)
         return cls(*(np.bincount(at, column, num_clusters) for column in columns))
 
-    def grown(self, num_clusters: int) -> "ScoreSums":
-        """Appends clusters without a document, up to `num_clusters`."""
-        more = num_clusters - len(self.documents)
-        return ScoreSums(
-            *(np.pad(getattr(self, f.name), (0, more)) for f in dataclasses.fields(self))
-        )
-
     @property
     def means(self) -> Array:
         """Token-weighted mean influence, float64 [num_clusters]; nan without a scored document."""

@@ -21,7 +21,7 @@ def drift_sentences(drift: Drift, *, grows_clusters: bool) -> list[str]:
       grows_clusters: Whether new clusters are opened; if not, it is said where that would help.
     """
     findings = drift.findings.values()
-    alarms = [_alarm(finding, grows_clusters) for finding in findings if finding.is_alarm]
+    alarms = [_alarm(drift, each, grows_clusters) for each in findings if each.is_alarm]
     few = [_WHAT[finding.name] for finding in findings if finding.p_value is None]
     told = [_WHAT[finding.name] for finding in findings if finding.p_value is not None]
     if told and not alarms:
@@ -48,7 +48,7 @@ def scorecard_sentences(card: Scorecard) -> list[str]:
     return sentences
 
 
-def _alarm(finding: Finding, grows_clusters: bool) -> str:
+def _alarm(drift: Drift, finding: Finding, grows_clusters: bool) -> str:
     old, new = finding.old or 0.0, finding.new or 0.0
     if finding.name == "far":
         sentence = f"{_percent(new)} of the new documents are farther from every center than 99 % of the old ones of their cluster"
@@ -59,9 +59,14 @@ def _alarm(finding: Finding, grows_clusters: bool) -> str:
     elif finding.name == "influence_by_cluster":
         sentence = f"clusters' new documents differ in influence from their old ones, each its own way, by {new:.2f} standard deviations"
     elif finding.name == "lengths":
-        sentence = f"new documents have {new:,.0f} tokens on average, old ones {old:,.0f}, and other lengths than by chance"
+        sentence = f"the lengths of documents have changed: new ones have {new:,.0f} tokens on average, old ones {old:,.0f}"
     else:
         sentence = f"{_percent(new)} of the new rows are rejected, {_percent(old)} of the old ones"
+        if drift.reasons:
+            reason, (before, after) = max(
+                drift.reasons.items(), key=lambda item: abs(item[1][1] - item[1][0])
+            )
+            sentence += f", most of the change for {reason!r} ({_percent(after)}, {_percent(before)} of the old)"
     if not finding.is_by_shards:
         sentence += " (there are too few shards to know how much shards differ without drift)"
     return sentence

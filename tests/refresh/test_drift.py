@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -158,6 +159,7 @@ def test_what_is_reported_is_what_the_documents_are():
     )
     rejected = sum(s.rejected["too short"] for s in new)
     assert drift.findings["rejected"].new == pytest.approx(rejected / (900 + rejected))
+    assert drift.reasons["too short"][1] == pytest.approx(rejected / (900 + rejected))
     residuals = np.concatenate([s.influence - reference.scores.plain_means[s.cluster] for s in new])
     before = np.concatenate([s.influence - reference.scores.plain_means[s.cluster] for s in old])
     scored = ~np.isnan(before)
@@ -178,6 +180,7 @@ def test_very_few_documents_are_too_few_to_tell():
         drift = find_drift(reference, before, measure(reference, shards, is_old=False))
         assert not drift.is_alarm
         assert {finding.p_value for finding in drift.findings.values()} == {None}
+        assert "NaN" not in json.dumps(records.as_json(drift))
 
 
 def rejecting(num_rejected, name, num_shards):
@@ -195,7 +198,7 @@ def rejecting(num_rejected, name, num_shards):
 def test_a_certain_difference_that_is_small_is_no_alarm():
     old, slightly, more = (rejecting(n, f"{n}-", 4) for n in (2_000, 2_200, 3_000))
     small = find_drift(ReferenceSums.zero(1), old, slightly).findings["rejected"]
-    assert small.p_value < 1e-6
+    assert small.p_value < 0.01
     assert not small.is_alarm
     assert find_drift(ReferenceSums.zero(1), old, more).findings["rejected"].is_alarm
 

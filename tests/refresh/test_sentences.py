@@ -25,7 +25,7 @@ def alarm(name, old, new, **more):
         (alarm("influence", 0.0, -0.3), "new documents have 0.30 standard deviations less influence"),
         (alarm("influence", 0.0, 0.3), "0.30 standard deviations more influence"),
         (alarm("influence_by_cluster", 0.0, 0.25), "each its own way, by 0.25 standard deviations"),
-        (alarm("lengths", 688.2, 1812.0), "new documents have 1,812 tokens on average, old ones 688"),
+        (alarm("lengths", 688.2, 1812.0), "new ones have 1,812 tokens on average, old ones 688"),
         (alarm("rejected", 0.02, 0.041), "4.1 % of the new rows are rejected, 2.0 % of the old ones"),
     ],
 )  # fmt: skip
@@ -34,6 +34,13 @@ def test_an_alarm_says_what_differs_and_by_how_much(finding, words):
     assert words in sentence
     assert "\n" not in sentence
     assert "too few shards" not in sentence
+
+
+def test_the_reason_that_changed_most_is_named():
+    reasons = {"empty": (0.01, 0.012), "too short": (0.01, 0.029)}
+    found = Drift(9, 2, {"rejected": alarm("rejected", 0.02, 0.041)}, reasons)
+    (sentence,) = drift_sentences(found, grows_clusters=False)
+    assert sentence.endswith("most of the change for 'too short' (2.9 %, 1.0 % of the old)")
 
 
 def test_new_clusters_are_advised_where_they_are_not_opened():
