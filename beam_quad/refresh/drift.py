@@ -114,8 +114,8 @@ class ReferenceSums:
         """Number of clusters."""
         return len(self.scores.documents)
 
-    def is_far(self, cluster: Array, cosine: Array, keys: Array, *, is_old: bool) -> Array:
-        """Finds documents that are farther from every center than 99 % of the old ones of their cluster.
+    def ranks(self, cluster: Array, cosine: Array, keys: Array, *, is_old: bool) -> Array:
+        """Ranks documents by their distance to the center among the old ones of their cluster.
 
         Args:
           cluster: Clusters, int [n].
@@ -124,7 +124,10 @@ class ReferenceSums:
           is_old: Whether the documents are among those summed here; each is then ranked among the others.
 
         Returns:
-          Bool [n]: 1 % of documents like the old ones.
+          The smoothed share of old documents that are farther, float64 [n] in [0, 1): uniform for documents like them.
+
+        Raises:
+          ValueError: If a cosine is not finite.
         """
         buckets = _buckets(cluster, cosine)
         at = np.searchsorted(self.buckets, buckets)
@@ -134,8 +137,15 @@ class ReferenceSums:
         ties = self._sums[at + in_bin] - self._sums[at] - is_old
         others = np.diff(starts)[cluster] - is_old
         draws = seeding.uniform(0, "far", keys)
-        ranks = (farther + draws * (ties + 1)) / (others + 1)
-        return np.asarray(ranks < FAR_SHARE)
+        ranks: Array = (farther + draws * (ties + 1)) / (others + 1)
+        return ranks
+
+    def is_far(self, cluster: Array, cosine: Array, keys: Array, *, is_old: bool) -> Array:
+        """Finds documents that are farther from every center than 99 % of the old ones of their cluster.
+
+        Takes what `ranks` takes. Returns bool [n]: true for 1 % of documents like the old ones.
+        """
+        return np.asarray(self.ranks(cluster, cosine, keys, is_old=is_old) < FAR_SHARE)
 
     @functools.cached_property
     def _sums(self) -> Array:
@@ -310,7 +320,7 @@ class DriftSums:
     @property
     def mean_tokens(self) -> float | None:
         """Mean tokens of a document; None without any."""
-        return self.counts[:, 1].sum() / self.documents if self.documents else None
+        return float(self.counts[:, 1].sum() / self.documents) if self.documents else None
 
     @property
     def lengths(self) -> Array:

@@ -77,6 +77,24 @@ def test_documents_like_the_old_ones_are_far_as_often_whatever_the_size_of_their
     assert old[0] == pytest.approx(0.01, abs=0.008)  # of 900 documents
 
 
+def test_an_old_document_is_ranked_as_a_new_one_would_be_among_the_others():
+    rng = np.random.default_rng(7)
+    cluster, cosine = rng.integers(0, 3, 40), np.round(rng.normal(0.5, 0.02, 40), 2)
+    keys = rng.integers(0, 2**63, 40).astype(np.uint64)
+    unknown, tokens = np.full(40, np.nan), np.ones(40, int)
+    whole = ReferenceSums.of(cluster, cosine, tokens, unknown, 3)
+    ranks = whole.ranks(cluster, cosine, keys, is_old=True)
+    for i in range(40):
+        others = np.arange(40) != i
+        rest = ReferenceSums.of(cluster[others], cosine[others], tokens[others], unknown[others], 3)
+        own = rest.ranks(cluster[[i]], cosine[[i]], keys[[i]], is_old=False)
+        assert own[0] == ranks[i]
+        same = others & (cluster == cluster[i])
+        bins = np.floor(cosine * 128)
+        farther, ties = (bins[same] < bins[i]).sum(), (bins[same] == bins[i]).sum()
+        assert farther <= own[0] * (same.sum() + 1) <= farther + ties + 1
+
+
 def test_far_is_below_the_hundredth_of_the_cosines_of_the_cluster():
     rng = np.random.default_rng(1)
     cluster = np.repeat([0, 1], 10_000)
@@ -197,10 +215,19 @@ def rejecting(num_rejected, name, num_shards):
 
 def test_a_certain_difference_that_is_small_is_no_alarm():
     old, slightly, more = (rejecting(n, f"{n}-", 4) for n in (2_000, 2_200, 3_000))
-    small = find_drift(ReferenceSums.zero(1), old, slightly).findings["rejected"]
-    assert small.p_value < 0.01
-    assert not small.is_alarm
-    assert find_drift(ReferenceSums.zero(1), old, more).findings["rejected"].is_alarm
+    changes = ((old, 1_000, 0), (slightly, 1_300, 1_500), (more, 2_000, 9_000))
+    for sums, far, longer in changes:
+        # Some are far, and some as long as no old one is.
+        sums.counts[:, 2] = far
+        at = int(np.argmax(sums.lengths))
+        sums.counts[:, 5 + at] -= longer
+        sums.counts[:, 5 + at + 1] += longer
+    small = find_drift(ReferenceSums.zero(1), old, slightly)
+    large = find_drift(ReferenceSums.zero(1), old, more)
+    for name in ("far", "lengths", "rejected"):
+        assert small.findings[name].p_value < 0.01
+        assert not small.findings[name].is_alarm
+        assert large.findings[name].is_alarm
 
 
 def test_of_too_few_shards_to_know_what_they_differ_by_it_is_said_and_they_are_given_leeway():
