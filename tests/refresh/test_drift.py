@@ -275,3 +275,30 @@ def test_what_cannot_be_summed_is_refused(cluster, cosine, influence, words):
         DriftSums.of(reference, "a", *columns, np.zeros(1, np.uint64), {}, is_old=False)
     with pytest.raises(ValueError, match="of 3 and 4 clusters"):
         ScoreSums.zero(3) + ScoreSums.zero(4)
+
+
+@pytest.mark.parametrize(("num_old", "own"), [(1, 0.0), (12, 0.5)])
+def test_neither_the_error_of_old_means_nor_what_each_shard_has_of_its_own_moves_a_cluster(
+    num_old, own
+):
+    """Of 300 clusters few documents are scored in each shard, and a shard's have a mean of their own."""
+    rng = np.random.default_rng(8)
+    alarms, found = 0, 0
+    for _ in range(12):
+        generations = []
+        for name, number in (("old", num_old), ("new", 1), ("moved", 1)):
+            shards = []
+            for i in range(number):
+                cluster = np.repeat(np.arange(300), 4)
+                influence = own * rng.normal(size=300)[cluster] + rng.normal(size=1_200)
+                influence += (-1.5) ** (cluster % 2) * (name == "moved")
+                constants = np.full(1_200, 0.5), np.full(1_200, 400)
+                keys = np.zeros(1_200, np.uint64)
+                shards.append(Shard(f"{name}{i}", cluster, *constants, influence, keys, {}))
+            generations.append(shards)
+        reference = refer(generations[0], 300)
+        old, new, moved = (measure(reference, g, is_old=g is generations[0]) for g in generations)
+        alarms += find_drift(reference, old, new).findings["influence_by_cluster"].is_alarm
+        found += find_drift(reference, old, moved).findings["influence_by_cluster"].is_alarm
+    assert alarms <= 1
+    assert found >= 11
