@@ -2,11 +2,10 @@
 
 from beam_quad.proof.held_out import divide, fingerprints, held_out
 from beam_quad.proof.training import Recipe, continue_training, measure, packed, training_order
-from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, judge, price
+from beam_quad.proof.verdict import RANDOM, Losses, Trial, Verdict, judge, price
 
 __all__ = [
     "RANDOM",
-    "Interval",
     "Losses",
     "Recipe",
     "Trial",

@@ -10,19 +10,17 @@ compared is linear in the gains: g - r h for a ratio r, and its variance has two
   the residuals, paired by text.
 
 Intervals are of 95 %, by Student's t, with the degrees of freedom of the part that has fewer; with a single seed they
-speak of the texts alone. Those of ratios are Fieller's: all r for which g - r h may be 0, so that
+speak of the texts alone. Those of ratios are Fieller's (`intervals.ratio`): all r for which g - r h may be 0, so that
 1 is outside the ratio's interval if and only if 0 is outside the difference's.
-
-References:
-  Fieller, Some Problems in Interval Estimation, 1954.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
+
+from beam_quad.intervals import Interval, ratio
 
 RANDOM = "random"
 
@@ -43,29 +41,6 @@ class Losses:
     def mean(self) -> float:
         """Nats per token."""
         return float(self.sums.sum() / self.counts.sum())
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval.
-
-    Attributes:
-      value: The estimate.
-      low: The lower end.
-      high: The upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def is_above(self, value: float) -> bool:
-        """Whether the whole interval is."""
-        return self.low > value
-
-    def is_below(self, value: float) -> bool:
-        """Whether the whole interval is."""
-        return self.high < value
 
 
 class Trial:
@@ -114,23 +89,15 @@ class Trial:
     def worth(self, name: str, rival: str) -> Interval | None:
         """A contender's gain over a rival's; None if the rival's is within the noise, or either is a loss."""
         gain, other = self._gain(name), self._gain(rival)
-        square = self._quantile**2
-        constant, linear, quadratic = self._variances(name, rival)
-        # (gain - r other)² <= square (constant + linear r + quadratic r²)
-        a = other**2 - square * quadratic
-        b = -2 * gain * other - square * linear
-        c = gain**2 - square * constant
-        if a <= 0 or other <= 0 or gain <= 0:
+        if gain <= 0:
             return None
-        root = math.sqrt(max(0.0, b**2 - 4 * a * c))
-        return Interval(gain / other, (-b - root) / (2 * a), (-b + root) / (2 * a))
+        return ratio(gain, other, self._variances(name, rival), self._quantile)
 
     def _gain(self, name: str) -> float:
         return self.before.mean - self.loss(name)
 
     def _around(self, value: float, variance: float) -> Interval:
-        half = self._quantile * math.sqrt(max(0.0, variance))
-        return Interval(value, value - half, value + half)
+        return Interval.around(value, variance, self._quantile)
 
     def _noise(self) -> tuple[float, float, int]:
         """The variance of a training that is its own, the one that its seed gives to all, and degrees of freedom."""

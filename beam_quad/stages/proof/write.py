@@ -7,7 +7,8 @@ from beam_quad import identity
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
-from beam_quad.proof import Interval, Trial, judge, price
+from beam_quad.intervals import Interval
+from beam_quad.proof import Trial, judge, price
 from beam_quad.report.proof import render_proof
 from beam_quad.stages.base import Stage
 from beam_quad.stages.proof.measured import GENERAL, HELD_OUT
