@@ -28,6 +28,12 @@ from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.refresh.compare import CompareWithBase
+from beam_quad.stages.refresh.drift import (
+    Documents,
+    InfluenceByRow,
+    MeasureDrift,
+    MeasureReference,
+)
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
@@ -269,6 +275,7 @@ class Builder:
         summary: Summary,
         weights: RowWeights | None = None,
         scores: RowAlignedStage | None = None,
+        influence: InfluenceByRow | None = None,
     ) -> Chain:
         """Adds the stages that weigh and write a selection, and makes the chain.
 
@@ -277,6 +284,7 @@ class Builder:
           summary: Makes the manifest and the report; its stages are filled in.
           weights: Weighs the selection with `--weighted`; None for weights of the first order.
           scores: What scored examples of a list, which a run that goes on from this one knows then.
+          influence: The influence of examples, where it is known or predicted row by row.
 
         Raises:
           UsageError: If what a base has fitted is gone.
@@ -290,11 +298,15 @@ class Builder:
             taken = self.add(SumTaken(self.within_budget, selection))
             weights = self.add(FindBestLeft(self.within_budget, taken))
         changes: CompareWithBase | None = None
+        drift: MeasureDrift | None = None
         bases: tuple[dict[str, str], ...] = ()
         if self.inputs.base is not None:
             self._check_fitted()
             base, bases = self.inputs.base.selection, tuple(self.inputs.base.chain)
             changes = self.add(CompareWithBase(self.within_budget, selection, base))
+            documents = Documents(summary.clusters, influence)
+            reference = self.add(MeasureReference(self.corpus, base, documents))
+            drift = self.add(MeasureDrift(self.within_budget, reference, selection))
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
             WriteSelection(
@@ -303,7 +315,9 @@ class Builder:
                 self.output,
                 options.output_format,
                 self.budget,
-                dataclasses.replace(summary, stages=stages, changes=changes, bases=bases),
+                dataclasses.replace(
+                    summary, stages=stages, changes=changes, drift=drift, bases=bases
+                ),
                 weights,
                 changes,
                 options.reselect,

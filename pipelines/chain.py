@@ -184,7 +184,7 @@ class _QuadBuilder(Builder):
             shortlist=selection,
             shown=shown,
         )
-        return self.finish(selection, summary, scores=influence)
+        return self.finish(selection, summary, scores=influence, influence=influence)
 
     def _known(self) -> KnownScores | None:
         """What the base scored of its shortlist; None if vectors are fitted anew."""
@@ -286,7 +286,10 @@ class _QuadBuilder(Builder):
         summary = self.summary(
             title=f"Baseline selection: {policy}", policy=words, clusters=clusters, **facts
         )
-        return self.finish(selection, summary)
+        influence = (
+            facts.get("scores") if isinstance(baseline.preference, HighestInfluence) else None
+        )
+        return self.finish(selection, summary, influence=influence)
 
     def _random(self, _: AssignClusters | None) -> "_Baseline":
         return _Baseline(Random(self.options.seed))

@@ -71,7 +71,7 @@ class _DistillationBuilder(Builder):
             texts=propagation.query,
             distillation=FinishedDistillation(self.within_budget, selection, second),
         )
-        return self.finish(second or selection, summary, weights=second)
+        return self.finish(second or selection, summary, weights=second, influence=influence)
 
     def _propagation(self) -> FitPropagation:
         """Adds the stages up to the regression."""

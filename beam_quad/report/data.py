@@ -58,6 +58,7 @@ class Refresh:
       added: What was not.
       left: What is no more, by reason.
       splits: How many splits of the input are `new` or `kept`, and how many of the base are `gone` or `changed`.
+      words: What new shards are worth, and whether they drift, a sentence each.
     """
 
     num_bases: int
@@ -65,6 +66,7 @@ class Refresh:
     added: Amount
     left: Mapping[str, Amount]
     splits: Mapping[str, int]
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,6 +108,22 @@ def test_a_new_shard_is_all_that_is_read_and_what_was_selected_stays(months, cou
     assert scored < 1.1 * counts["scored"] * num_new / 900
 
 
+def test_the_page_and_the_manifest_say_what_new_shards_are_worth(months):
+    months.add(NEW)
+    found = months.refresh("2026-02-01", budget_tokens=3600)["refresh"]
+    num_new = pq.read_metadata(months.input / NEW).num_rows
+    card = found["scorecard"]
+    assert card["new_documents"] == found["drift"]["documents"] == num_new
+    assert card["old_documents"] + card["new_documents"] == 900
+    # The shards are cut from one distribution.
+    assert not found["drift"]["is_alarm"]
+    ratio = card["selected"]["ratio"]
+    assert ratio["low"] < 1 < ratio["high"]
+    page = (months.root / "2026-02-01" / "report.html").read_text()
+    assert "Since the last run" in page
+    assert found["words"][0][1:] in page
+
+
 def test_rows_tell_which_run_brought_them(months):
     months.add(NEW)
     months.refresh("2026-02-01", budget_tokens=3600)

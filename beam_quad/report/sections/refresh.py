@@ -5,7 +5,7 @@ from typing import Any
 
 from beam_quad.report.data import Amount, ReportData
 from beam_quad.report.formatting import count, percent, ratio
-from beam_quad.report.markup import Column, Section, table
+from beam_quad.report.markup import Column, Section, join, table, tag
 
 _REASONS = {
     "shard_gone": "its shard is gone",
@@ -38,7 +38,9 @@ def refresh(data: ReportData) -> Section | None:
     ]
     runs = "one run" if found.num_bases == 1 else f"{count(found.num_bases)} runs"
     lead = f"This selection goes on from {runs}. {_splits(found.splits)}"
-    return Section("refresh", "Since the last run", table(columns, rows), lead)
+    words = [tag("li", _sentence(line)) for line in found.words]
+    body = join([table(columns, rows), tag("ul", *words) if words else None])
+    return Section("refresh", "Since the last run", body, lead)
 
 
 def about_refresh(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -57,6 +59,11 @@ def about_refresh(manifest: Mapping[str, Any]) -> Iterator[str]:
         *(left or ["none left"]),
     ]
     yield f"since the last run: {', '.join(words)}; {_splits(found['splits'])}"
+    yield from found.get("words", ())
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _splits(splits: Mapping[str, int]) -> str:

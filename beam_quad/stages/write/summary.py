@@ -32,6 +32,7 @@ from beam_quad.stages.quad.shortlist import ShortlistSelection
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.refresh.compare import CompareWithBase
+from beam_quad.stages.refresh.drift import MeasureDrift
 from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
@@ -70,6 +71,7 @@ class Summary:
       shortlist: What was taken from a shortlist, or None.
       shown: What is shown of scores by example, or None.
       changes: What changes in the selection that the run goes on from, or None.
+      drift: What compared new shards with old ones, or None.
       bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
     """
 
@@ -93,6 +95,7 @@ class Summary:
     shortlist: ShortlistSelection | None = None
     shown: ShowScores | None = None
     changes: CompareWithBase | None = None
+    drift: MeasureDrift | None = None
     bases: tuple[dict[str, str], ...] = ()
 
     def manifest(
@@ -176,6 +179,7 @@ class Summary:
             },
             "splits": compared.count_splits(),
             "scores_known": known,
+            **({} if self.drift is None else self.drift.facts()),
         }
 
     def _num_scored(self) -> int:
@@ -415,7 +419,13 @@ def _refresh_of(manifest: dict[str, Any]) -> page.Refresh | None:
         return None
     amounts = {name: page.Amount(**found[name]) for name in ("kept", "added")}
     left = {reason: page.Amount(**own) for reason, own in found["left"].items()}
-    return page.Refresh(len(found["bases"]), **amounts, left=left, splits=found["splits"])
+    return page.Refresh(
+        len(found["bases"]),
+        **amounts,
+        left=left,
+        splits=found["splits"],
+        words=tuple(found.get("words", ())),
+    )
 
 
 def _or_none(value: Any) -> float | None:

@@ -1,0 +1,197 @@
+"""What new shards are like and worth against those that the base had."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from beam_quad.additive import add_fields
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.records import Split, as_json
+from beam_quad.refresh import (
+    DriftSums,
+    ReferenceSums,
+    WorthSums,
+    drift_sentences,
+    find_drift,
+    make_scorecard,
+    scorecard_sentences,
+)
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.refresh.base import Base
+from beam_quad.stages.write.ranked import Selection
+
+_NAMED_CLUSTERS = 20
+
+
+class InfluenceByRow(Protocol):
+    """What gives rows their influence, known or predicted."""
+
+    def read(self, split: Split) -> np.ndarray:
+        """Returns float64 [n], or [n, num_targets]; nan where there is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+    """What is looked at of the documents of a split, by reference.
+
+    Args:
+      clusters: Their clusters, or None if nothing was clustered: then all are in one.
+      influence: Their influence, of several targets the mean; None where it was not computed.
+    """
+
+    clusters: AssignClusters | None
+    influence: InfluenceByRow | None
+
+    @property
+    def num_clusters(self) -> int:
+        """How many clusters there are."""
+        return 1 if self.clusters is None else self.clusters.centers.load().num_clusters
+
+    def read(self, split: Split, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reads cluster, cosine to its center and influence of some rows, by number: three arrays [m]."""
+        clusters, cosine = np.zeros(len(usable), np.int64), np.zeros(len(usable))
+        if self.clusters is not None:
+            of_rows, similarity = self.clusters.read(split)
+            clusters, cosine = of_rows[usable].astype(np.int64), similarity[usable].astype(float)
+        influence = np.full(len(usable), np.nan)
+        if self.influence is not None:
+            influence = self.influence.read(split)[usable].astype(float)
+            influence = influence.reshape(len(usable), -1).mean(axis=1)
+        return clusters, cosine, influence
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureReference(SplitStage):
+    """Sums what the documents of the base are like: splits in, `ReferenceSums` out.
+
+    Args:
+      corpus: The corpus.
+      base: The selection that the run goes on from.
+      documents: What is looked at.
+    """
+
+    kind = "reference"
+    artifact_name = "reference.npz"
+
+    base: Base
+    documents: Documents
+
+    def pieces(self) -> list[Split]:
+        return [split for split in self.corpus.splits() if self.base.has(split)]
+
+    def do(self, piece: Split, model: Any) -> ReferenceSums:
+        rows = self.corpus.rows(piece)
+        usable = np.flatnonzero(rows.usable)
+        clusters, cosine, influence = self.documents.read(piece, usable)
+        return ReferenceSums.of(
+            clusters, cosine, rows.tokens[usable], influence, self.documents.num_clusters
+        )
+
+    def finish(self, total: ReferenceSums | None) -> None:
+        total = total or ReferenceSums.zero(self.documents.num_clusters)
+        files.write_once(self.artifact, total.to_bytes())
+
+    @once_per_process
+    def load(self) -> ReferenceSums:
+        """Loads the sums, once per process."""
+        return ReferenceSums.from_bytes(files.read_bytes(self.artifact))
+
+
+@dataclasses.dataclass(frozen=True)
+class RefreshSums:
+    """What old and new shards are like, and worth. An additive statistic."""
+
+    old: DriftSums
+    new: DriftSums
+    old_worth: WorthSums
+    new_worth: WorthSums
+
+    def __add__(self, other: "RefreshSums") -> "RefreshSums":
+        return add_fields(self, other)
+
+    @classmethod
+    def zero(cls, num_clusters: int) -> "RefreshSums":
+        """Sums over no splits."""
+        drift, worth = DriftSums.zero(num_clusters), WorthSums.zero(num_clusters)
+        return cls(drift, drift, worth, worth)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureDrift(SplitStage):
+    """Compares new shards with old ones: splits in, `RefreshSums` out.
+
+    Args:
+      corpus: The corpus, within the budget.
+      reference: What old documents are like.
+      selection: What is selected.
+    """
+
+    kind = "drift"
+    artifact_name = "drift.json"
+
+    reference: MeasureReference
+    selection: Selection
+
+    def do(self, piece: Split, model: Any) -> RefreshSums:
+        rows, is_old = self.corpus.rows(piece), self.reference.base.has(piece)
+        documents = self.reference.documents
+        usable = np.flatnonzero(rows.usable)
+        clusters, cosine, influence = documents.read(piece, usable)
+        tokens, keys = rows.tokens[usable], rows.keys[usable]
+        codes, numbers = np.unique(rows.reasons[~rows.usable], return_counts=True)
+        rejected = {
+            str(aligned.reason_of(int(code))): int(number)
+            for code, number in zip(codes, numbers, strict=True)
+        }
+        drift = DriftSums.of(
+            self.reference.load(),
+            piece.shard,
+            clusters,
+            cosine,
+            tokens,
+            influence,
+            keys,
+            rejected,
+            is_old=is_old,
+        )
+        kept = self.selection.keep(piece, rows)
+        is_selected = np.isin(usable, kept.rows, assume_unique=True)
+        worth = WorthSums.of(
+            piece.shard, clusters, tokens, influence, is_selected, documents.num_clusters
+        )
+        nothing = RefreshSums.zero(documents.num_clusters)
+        if is_old:
+            return dataclasses.replace(nothing, old=drift, old_worth=worth)
+        return dataclasses.replace(nothing, new=drift, new_worth=worth)
+
+    def finish(self, total: RefreshSums | None) -> None:
+        sums = total or RefreshSums.zero(self.reference.documents.num_clusters)
+        found = find_drift(self.reference.load(), sums.old, sums.new)
+        card = make_scorecard(sums.old_worth, sums.new_worth)
+        changed = sorted(
+            (change for change in card.clusters if change.growth),
+            key=lambda change: -abs(change.new_share - change.old_share),
+        )
+        words = [*scorecard_sentences(card), *drift_sentences(found, grows_clusters=False)]
+        facts = {
+            "drift": as_json(found) | {"is_alarm": found.is_alarm},
+            "scorecard": as_json(
+                dataclasses.replace(card, clusters=tuple(changed)[:_NAMED_CLUSTERS])
+            )
+            | {
+                "grew": len(card.grew),
+                "shrank": len(card.shrank),
+                "num_clusters": len(card.clusters),
+            },
+            "words": words if card.new_documents else [],
+        }
+        write_json(self.artifact, facts)
+
+    @once_per_process
+    def facts(self) -> dict[str, Any]:
+        """Reads what was found: `drift`, `scorecard` with the clusters that changed most, and both in `words`."""
+        return read_json(self.artifact)
