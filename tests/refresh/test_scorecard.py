@@ -217,6 +217,9 @@ def test_the_error_of_a_single_scored_document_is_that_of_documents_of_other_clu
     single = card.clusters[1].influence.new
     assert single.high - single.value == pytest.approx(1.95996 * scores[:3].std(ddof=1), rel=1e-4)
     assert np.isfinite(card.influence.new.high)
+    several = card.clusters[0].influence.new
+    error = scores[:3].std(ddof=1) / math.sqrt(3)
+    assert several.high - several.value == pytest.approx(1.95996 * error, rel=1e-4)
 
 
 def test_a_cluster_that_comes_and_goes_by_shards_did_not_grow():
