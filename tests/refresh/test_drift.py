@@ -302,3 +302,24 @@ def test_neither_the_error_of_old_means_nor_what_each_shard_has_of_its_own_moves
         found += find_drift(reference, old, moved).findings["influence_by_cluster"].is_alarm
     assert alarms <= 1
     assert found >= 11
+
+
+def test_the_error_of_the_old_means_is_that_of_the_clusters_that_new_documents_are_in():
+    """All new documents are in a cluster of which 20 old ones are scored, of 5,020."""
+    rng = np.random.default_rng(9)
+    alarms = 0
+    for _ in range(40):
+        shards = []
+        for name, sizes in (("old", [5_000, 20]), ("new", [0, 500])):
+            cluster = np.repeat(np.arange(2), sizes)
+            constants = np.full(len(cluster), 0.5), np.full(len(cluster), 400)
+            influence, keys = rng.normal(size=len(cluster)), np.zeros(len(cluster), np.uint64)
+            shards.append(Shard(name, cluster, *constants, influence, keys, {}))
+        reference = refer(shards[:1], 2)
+        drift = find_drift(
+            reference,
+            measure(reference, shards[:1], is_old=True),
+            measure(reference, shards[1:], is_old=False),
+        )
+        alarms += drift.findings["influence"].is_alarm
+    assert alarms <= 3

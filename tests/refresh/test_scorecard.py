@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from beam_quad.additive import total
 from beam_quad.refresh.scorecard import VectorSums, WorthSums, make_scorecard, moves
@@ -158,6 +159,67 @@ def test_clusters_that_grow_or_shrink_are_found_and_others_are_not(num_old, alik
         wrong += bool(same.grew + same.shrank)
     assert min(grown, shrunk) >= 50
     assert wrong <= 7  # 3 expected
+
+
+def test_of_few_shards_the_changes_of_all_clusters_say_what_is_noise():
+    """By documents alone 58 of these 60 refreshes would have a cluster that grew or shrank."""
+    rng = np.random.default_rng(5)
+    even = np.full(40, 1 / 40)
+    cards = [
+        make_scorecard(*(sized(rng, 2, name, even, 300) for name in ("old", "new")))
+        for _ in range(60)
+    ]
+    assert sum(bool(card.grew + card.shrank) for card in cards) <= 12
+
+
+def test_a_growth_that_is_certain_but_small_is_none():
+    sums = []
+    for name, share in (("old", 0.1), ("slightly", 0.115), ("more", 0.13)):
+        number = np.array([share, *[(1 - share) / 19] * 19]) * 1_000_000
+        cluster = np.repeat(np.arange(20), number.astype(int))
+        tokens, unknown = np.full(len(cluster), 100), np.full(len(cluster), np.nan)
+        chosen = np.zeros(len(cluster), bool)
+        sums.append(WorthSums.of(name, cluster, tokens, unknown, chosen, 20))
+    old, slightly, more = sums
+    assert make_scorecard(old, slightly).grew == ()
+    assert [change.cluster for change in make_scorecard(old, more).grew] == [0]
+
+
+def test_of_few_shards_the_interval_of_what_is_selected_allows_for_how_shards_differ():
+    cluster, tokens = np.zeros(100_000, int), np.full(100_000, 100)
+    unknown, chosen = np.full(100_000, np.nan), np.arange(100_000) % 5 == 0
+    sums = [WorthSums.of(name, cluster, tokens, unknown, chosen, 1) for name in ("old", "new")]
+    found = make_scorecard(*sums).selected.new
+    variance = 0.2 * 0.8 * (1 / 100_000 + 1 / 400)
+    assert found.high - found.low == pytest.approx(2 * 1.95996 * math.sqrt(variance), rel=1e-4)
+
+
+def test_the_interval_of_what_is_selected_is_students_over_old_shards():
+    """Five shards of one size, and a new one that is as their mean: its error is their standard deviation."""
+    shares = np.array([0.1, 0.2, 0.25, 0.3, 0.4])
+    cluster, tokens, unknown = np.zeros(1_000, int), np.full(1_000, 10), np.full(1_000, np.nan)
+    parts = [
+        WorthSums.of(
+            f"{share}{name}", cluster, tokens, unknown, np.arange(1_000) < 1_000 * share, 1
+        )
+        for name, all_of in (("old", shares), ("new", [0.25]))
+        for share in all_of
+    ]
+    found = make_scorecard(total(parts[:5], WorthSums.zero(1)), parts[5]).selected.new
+    half = stats.t.isf(0.025, 4) * shares.std(ddof=1)
+    np.testing.assert_allclose([found.low, found.high], [0.25 - half, 0.25 + half])
+
+
+def test_the_error_of_a_single_scored_document_is_that_of_documents_of_other_clusters():
+    scores = np.array([1.0, 2.0, 6.0, 4.0])
+    columns = np.array([0, 0, 0, 1]), np.full(4, 10), scores, np.zeros(4, bool)
+    card = make_scorecard(WorthSums.zero(2), WorthSums.of("a", *columns, 2))
+    single = card.clusters[1].influence.new
+    assert single.high - single.value == pytest.approx(1.95996 * scores[:3].std(ddof=1), rel=1e-4)
+    assert np.isfinite(card.influence.new.high)
+    several = card.clusters[0].influence.new
+    error = scores[:3].std(ddof=1) / math.sqrt(3)
+    assert several.high - several.value == pytest.approx(1.95996 * error, rel=1e-4)
 
 
 def test_a_cluster_that_comes_and_goes_by_shards_did_not_grow():
