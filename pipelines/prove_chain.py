@@ -35,11 +35,15 @@ from pipelines.builder import Builder, Chain
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look
 from pipelines.options import QuadOptions
-from pipelines.prove_options import MOST_TOKENS, RANDOM, SELECTION, ProveOptions
+from pipelines.prove_options import (
+    HELD_OUT_GROUP,
+    MOST_TOKENS,
+    RANDOM,
+    SELECTION,
+    ProveOptions,
+)
 from pipelines.query import plan_query
 from pipelines.run_options import RunOptions
-
-HELD_OUT_GROUP = "heldout"
 
 
 def build(options: ProveOptions, inputs: Inputs) -> Chain:
@@ -68,7 +72,7 @@ class _ProofBuilder(Builder):
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         rival = self._rival(RANDOM)
         rate = chain.share_set_aside(rival, inputs.corpus)
-        weights = dict.fromkeys(inputs.query, 1.0)
+        weights = _weights(options.run)
         super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = dict(inputs.seen.unwritten)
 
@@ -96,8 +100,9 @@ class _ProofBuilder(Builder):
             )
         )
         trained = self.add(TrainOn(measured, proxy, options.learning_rate))
-        configuration = identity.digest(WriteProof.kind, WriteProof.version, trained)
-        self.add(WriteProof(trained, SELECTION, self.output, configuration))
+        weights = tuple(query.weight for query in measured.held_out)
+        configuration = identity.digest(WriteProof.kind, WriteProof.version, trained, weights)
+        self.add(WriteProof(trained, SELECTION, self.output, weights, configuration))
         found = Identity(configuration, {}, {}, self.inputs.corpus.snapshot)
         return Chain(tuple(self.stages), self.corpus.plan_path, found, self.plans, self.records)
 
@@ -169,7 +174,7 @@ class _ProofBuilder(Builder):
                 ]
             )
             shared = {f.name: getattr(run, f.name) for f in dataclasses.fields(RunOptions)}
-            weights = dict.fromkeys(run.query, 1.0)
+            weights = _weights(run)
             options = dataclasses.replace(defaults, **shared | changes, query_weights=weights)
         try:
             options.check()
@@ -186,15 +191,10 @@ class _ProofBuilder(Builder):
             ]
             held_out = self.query
         else:
-            plan = plan_input(
-                options.heldout,
-                text_column=_query_column(options.run),
-                is_query=True,
-                flag="--heldout",
-                version_of=small_version,
-            )
-            texts = self._texts(plan, dataclasses.replace(options.run, prove=False))[0]
-            held_out = (self._heldout_query(plan),)
+            plans = self._plan_held_out()
+            used_whole = dataclasses.replace(options.run, prove=False)
+            texts = [t for plan in plans.values() for t in self._texts(plan, used_whole)[0]]
+            held_out = tuple(self._heldout_query(name, plan) for name, plan in plans.items())
         if not texts:
             raise UsageError(
                 f"{options.output} has no held-out texts; pass --heldout=GLOB with texts to measure on"
@@ -204,6 +204,19 @@ class _ProofBuilder(Builder):
             plans = self.inputs.query if name == SELECTION else plan_query(run)
             self._check(plans, run, prints, texts)
         return held_out
+
+    def _plan_held_out(self) -> dict[str, InputPlan]:
+        """Plans the files of `--heldout`, or of each group of `--heldout_group`, by name."""
+        return {
+            name: plan_input(
+                globs,
+                text_column=_query_column(self.options.run),
+                is_query=True,
+                flag="--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
+                version_of=small_version,
+            )
+            for name, globs in sorted(self.options.heldout.items())
+        }
 
     def _check(
         self,
@@ -228,11 +241,17 @@ class _ProofBuilder(Builder):
         ]
         return divide(texts) if run.prove else (texts, [])
 
-    def _heldout_query(self, plan: InputPlan) -> Query:
+    def _heldout_query(self, name: str, plan: InputPlan) -> Query:
         root, column = self.options.artifacts_root, _query_column(self.options.run)
         folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
         path = self._plan_path(folder, plan)
-        return Query(root, HELD_OUT_GROUP, 1.0, path, plan.snapshot, column)
+        weight = _weights(self.options.run).get(name, 1.0)
+        return Query(root, name, weight, path, plan.snapshot, column)
+
+
+def _weights(run: RunOptions) -> dict[str, float]:
+    """The weight of each query group; those of Influence Distillation are targets, and alike."""
+    return run.query_weights if isinstance(run, QuadOptions) else dict.fromkeys(run.query, 1.0)
 
 
 def _query_column(run: RunOptions) -> str:

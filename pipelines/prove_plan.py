@@ -53,8 +53,7 @@ def _measured_tokens(options: ProveOptions, inputs: Inputs, chain: Chain, traine
     tokens = general * plan.mean_tokens(inputs.corpus, measured.corpus.columns, tokenizer)
     groups = [(chain.plans[query.plan_path], query) for query in measured.held_out]
     shares = [HELD_OUT_SHARE if query.sets_aside else 1.0 for _, query in groups]
-    texts = [found.num_rows * share for (found, _), share in zip(groups, shares, strict=True)]
-    kept = min(1.0, options.heldout_texts / max(1.0, sum(texts)))
-    for (found, query), number in zip(groups, texts, strict=True):
-        tokens += kept * number * plan.mean_tokens(found, Columns(query.text_column), tokenizer)
+    for (found, query), share in zip(groups, shares, strict=True):
+        texts = min(found.num_rows * share, options.heldout_texts)
+        tokens += texts * plan.mean_tokens(found, Columns(query.text_column), tokenizer)
     return round(tokens)

@@ -2,7 +2,7 @@
 
 from beam_quad.proof.held_out import divide, fingerprints, held_out
 from beam_quad.proof.training import Recipe, continue_training, measure, packed, training_order
-from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, judge, price
+from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, by_group, judge, price
 
 __all__ = [
     "RANDOM",
@@ -11,6 +11,7 @@ __all__ = [
     "Recipe",
     "Trial",
     "Verdict",
+    "by_group",
     "continue_training",
     "divide",
     "fingerprints",

@@ -40,10 +40,13 @@ def render_proof(proof: Mapping[str, Any]) -> str:
         tag("h1", "Proof of the selection"),
         tag("p", subtitle, class_="muted"),
         tag("p", _capitalised(proof["verdict"]), class_="verdict"),
+        tag("p", _capitalised(proof["by_group"])) if "groups" in proof else None,
         tag("p", _capitalised(proof["price"])) if proof["price"] else None,
         id="summary",
     )
     sections = [_section(proof, name).to_html() for name in _SETS if name in proof]
+    if "groups" in proof:
+        sections.insert(1, _groups(proof["groups"]).to_html())
     method = Section("method", "How it is measured", tag("p", _capitalised(proof["method"])))
     body = join([header, tag("main", *sections, method.to_html())])
     return page("Proof of the selection", body)
@@ -65,6 +68,8 @@ def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
         )
         num_texts = proof["measured"][name]["texts"]
         yield f"loss of {num_texts:,} {words}: before {results['before']:.4f}; after {contenders}"
+    if "groups" in proof:
+        yield proof["by_group"]
     if proof["price"]:
         yield proof["price"]
     yield proof["verdict"]
@@ -72,12 +77,43 @@ def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
 
 def _section(proof: Mapping[str, Any], name: str) -> Section:
     results, counts = proof[name], proof["measured"][name]
+    over = ""
+    if name == "held_out" and "groups" in proof:
+        over = f", the weighted mean over {count(len(proof['groups']))} query groups"
     left_out = f" {count(counts['trained_on'])} more are trained on, and left out."
     return Section(
         name.replace("_", "-"),
-        f"Loss of {count(counts['texts'])} {_SETS[name]}: {decimal(results['before'], 4)} before",
+        f"Loss of {count(counts['texts'])} {_SETS[name]}{over}: {decimal(results['before'], 4)} before",
         table(_COLUMNS, (_row(*each) for each in _by_loss(results["contenders"]))),
         _LEADS[name] + (left_out if counts["trained_on"] else ""),
+    )
+
+
+def _groups(groups: Mapping[str, Mapping[str, Any]]) -> Section:
+    """A table of all query groups, each from the best contender to the worst."""
+    columns = (
+        Column("Query group", "text"),
+        Column("Weight", hint="of the group in the mean, by --query_weight"),
+        Column("Texts", hint="held-out texts that measure"),
+        Column("Loss before", hint="of the model before the trainings, nats per token"),
+        *_COLUMNS,
+    )
+    rows = []
+    for name, group in groups.items():
+        about: list[object] = [
+            name,
+            f"{group['weight']:g}",
+            count(group["measured"]["texts"]),
+            decimal(group["before"], 4),
+        ]
+        for each in _by_loss(group["contenders"]):
+            rows.append([*about, *_row(*each)])
+            about = ["", "", "", ""]
+    return Section(
+        "groups",
+        "By query group",
+        table(columns, rows),
+        "The same trainings, measured on the held-out texts of each group alone.",
     )
 
 

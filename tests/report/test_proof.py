@@ -56,3 +56,20 @@ def test_the_lines_give_the_losses_of_each_set_and_end_in_the_verdict():
         "its price: the general mix",
         "worth 1.90 times a random draw",
     ]
+
+
+def test_query_groups_have_a_table_and_a_line():
+    proof = copy.deepcopy(PROOF)
+    law = copy.deepcopy(PROOF["held_out"]) | {
+        "before": 3.25,
+        "weight": 2.5,
+        "measured": {"texts": 12, "trained_on": 0},
+    }
+    proof |= {"by_group": "better for 1 of 2", "groups": {"<law>": law, "code": law}}
+    page = Page(render_proof(proof))
+    text = "".join(page.text)
+    assert "Better for 1 of 2." in text
+    assert "the weighted mean over 2 query groups: 3.5000 before" in text
+    assert "<law>2.5123.2500selection3.3100" in text
+    assert "groups" in page.ids
+    assert list(about_proof(proof))[-3:-1] == ["better for 1 of 2", "its price: the general mix"]

@@ -80,15 +80,22 @@ class TrainOn(NumberedStage, ProxyStage):
         """How every contender trains."""
         return Recipe.of(self.measured.num_tokens(), context_length, self.learning_rate)
 
-    def trial(self, name: str) -> Trial | None:
-        """Reads what the trainings did to the loss of a set of texts; None if there is no such text."""
-        before = self._losses(0, name)
-        if before.counts.sum() == 0:
-            return None
+    def predicted(self, name: str) -> np.ndarray:
+        """Reads how many tokens of each text of a set are predicted, float64 [num_texts]."""
+        return self._losses(0, name).counts
+
+    def trial(
+        self,
+        name: str,
+        groups: np.ndarray | None = None,
+        weights: tuple[float, ...] | None = None,
+    ) -> Trial:
+        """Reads what the trainings did to the loss of a set of texts; see `Trial`."""
+        before = [self._losses(0, name)]
         after: dict[str, list[Losses]] = {drawn.contender: [] for drawn in self.measured.drawn}
         for number, training in enumerate(self._trainings(), 1):
             after[training.drawn.contender].append(self._losses(number, name))
-        return Trial(before, after)
+        return Trial(before, after, groups, weights)
 
     def _losses(self, piece: int, name: str) -> Losses:
         found = read_json(self.paths(piece)[0])[name]
