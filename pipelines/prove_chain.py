@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from beam_quad.artifacts.json_files import read_json
 from beam_quad.corpus.seen import small_version
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import UsageError
+from beam_quad.gradients import untrained
 from beam_quad.gradients.proxy import (
     ProxySpec,
     content_fingerprint,
@@ -22,9 +24,9 @@ from beam_quad.gradients.proxy import (
 )
 from beam_quad.proof import divide, fingerprints
 from beam_quad.records import Budget
-from beam_quad.stages.influence.proxy import ProxyModel
 from beam_quad.stages.proof.draw import DrawFromCorpus, DrawFromParts, Draws, DrawStage
 from beam_quad.stages.proof.measured import DrawMeasured
+from beam_quad.stages.proof.start import Configuration, Start, TrainedModel
 from beam_quad.stages.proof.train import TrainOn
 from beam_quad.stages.proof.write import WriteProof
 from beam_quad.stages.read.query import Query, read_query
@@ -79,10 +81,10 @@ class _ProofBuilder(Builder):
     def build(self) -> Chain:
         options = self.options
         self.embed()
-        proxy = self._trained()
+        start = self._start()
         smallest = min(manifest["tokens"]["selected"] for manifest in self.manifests.values())
         num_tokens = options.proof_tokens or min(smallest, MOST_TOKENS)
-        draws = Draws(proxy, options.seeds, num_tokens)
+        draws = Draws(start, options.seeds, num_tokens)
         drawn: list[DrawStage] = [
             *(self._draw_parts(name, run, draws) for name, run in self.runs.items()),
             *(self._draw_policy(policy, draws) for policy in options.policies),
@@ -99,18 +101,20 @@ class _ProofBuilder(Builder):
                 options.seed,
             )
         )
-        trained = self.add(TrainOn(measured, proxy, options.learning_rate))
+        rate = options.learning_rate or start.learning_rate()
+        trained = self.add(TrainOn(measured, start, rate))
         weights = tuple(query.weight for query in measured.held_out)
         configuration = identity.digest(WriteProof.kind, WriteProof.version, trained, weights)
         self.add(WriteProof(trained, SELECTION, self.output, weights, configuration))
         found = Identity(configuration, {}, {}, self.inputs.corpus.snapshot)
         return Chain(tuple(self.stages), self.corpus.plan_path, found, self.plans, self.records)
 
-    def _trained(self) -> ProxyModel:
+    def _start(self) -> Start:
         """The model that is trained."""
         options, path = self.options, self.options.proof_model
         if path is None:
-            return self.proxy()
+            proxy = self.proxy()
+            return TrainedModel(proxy.spec, proxy.fingerprint)
         spec = ProxySpec(
             path=path,
             device=options.device,
@@ -119,8 +123,28 @@ class _ProofBuilder(Builder):
             max_windows=options.max_windows,
             max_batch_tokens=options.max_batch_tokens,
         )
+        if untrained.is_bare(path):
+            return self._configuration(spec)
         require_tokens(load_tokenizer(path, None), load_skeleton(spec), spec)
-        return ProxyModel(spec, content_fingerprint(path, None))
+        return TrainedModel(spec, content_fingerprint(path, None))
+
+    def _configuration(self, spec: ProxySpec) -> Configuration:
+        """A configuration without weights, with its own tokenizer or the proxy's."""
+        spec = dataclasses.replace(spec, path=os.path.abspath(os.path.expanduser(spec.path)))
+        fingerprint = untrained.fingerprint(spec.path)
+        proxy = self.inputs.proxy
+        if untrained.has_tokenizer(spec.path):
+            start = Configuration(spec, fingerprint, spec.path)
+        elif proxy is None:
+            raise UsageError(
+                f"--proof_model={self.options.proof_model} has no tokenizer, and the selection no proxy to take it from; "
+                "save a tokenizer beside it"
+            )
+        else:
+            both = identity.digest(fingerprint, self.inputs.proxy_fingerprint)
+            start = Configuration(spec, both, proxy.path, proxy.revision)
+        start.tokenizer()
+        return start
 
     def _draw_parts(self, name: str, run: RunOptions, draws: Draws) -> DrawFromParts:
         selected = files.join(run.output, "selected")

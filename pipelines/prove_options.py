@@ -30,10 +30,10 @@ class ProveOptions(RunOptions):
       policies: Rivals that select of the same corpus, the random draw first.
       heldout: Globs of texts to measure on by query group, in place of those that the selection set aside; `HELD_OUT_GROUP`
         alone where they are of no group.
-      proof_model: The model that is trained; None for the proxy.
+      proof_model: The model that is trained, or a configuration of one; None for the proxy.
       proof_tokens: Tokens of a training; None for those of the smallest selection, at most 2 million.
       seeds: Trainings of each contender.
-      learning_rate: Of the trainings.
+      learning_rate: Of the trainings; None for one that fits the model.
       heldout_texts: The most held-out texts to measure on.
       general_texts: Texts of the general mix.
     """
@@ -45,7 +45,7 @@ class ProveOptions(RunOptions):
     proof_model: str | None
     proof_tokens: int | None
     seeds: int
-    learning_rate: float
+    learning_rate: float | None
     heldout_texts: int
     general_texts: int
 
@@ -59,7 +59,7 @@ class ProveOptions(RunOptions):
         super().check()
         for name in ("proof_tokens", "seeds", "heldout_texts", "general_texts"):
             self.check_at_least_one(name)
-        if not 0 < self.learning_rate < float("inf"):
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise UsageError(f"--learning_rate must be positive, got {self.learning_rate}")
         if self.proxy_model is None and self.proof_model is None:
             raise UsageError(
@@ -236,14 +236,22 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_training(group: Any) -> None:
     add = group.add_argument
-    add("--proof_model", help="model to train: folder or hub id; default the selection's proxy")
+    add(
+        "--proof_model",
+        help="model to train: folder or hub id; or, from scratch, a config.json or a folder with one and no weights; "
+        "default the selection's proxy",
+    )
     add(
         "--proof_tokens",
         type=parsing.count,
         help="tokens of a training; default those of the smallest selection, at most 2M",
     )
     add("--seeds", type=int, default=3, help="trainings of each contender")
-    add("--learning_rate", type=float, default=5e-4, help="of the trainings, at its peak")
+    add(
+        "--learning_rate",
+        type=float,
+        help="of the trainings, at its peak; default 5e-4, or by the size of a model from scratch",
+    )
     add(
         "--heldout_texts",
         type=parsing.count,

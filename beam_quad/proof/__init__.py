@@ -1,7 +1,14 @@
 """What a selection is worth: a proxy goes on training on it and on its rivals, and texts that steered nobody measure."""
 
 from beam_quad.proof.held_out import divide, fingerprints, held_out
-from beam_quad.proof.training import Recipe, continue_training, measure, packed, training_order
+from beam_quad.proof.training import (
+    Recipe,
+    continue_training,
+    default_learning_rate,
+    measure,
+    packed,
+    training_order,
+)
 from beam_quad.proof.verdict import RANDOM, Interval, Losses, Trial, Verdict, by_group, judge, price
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "Verdict",
     "by_group",
     "continue_training",
+    "default_learning_rate",
     "divide",
     "fingerprints",
     "held_out",

@@ -31,9 +31,11 @@ def render_proof(proof: Mapping[str, Any]) -> str:
       An HTML document, the same for the same proof.
     """
     recipe = proof["recipe"]
+    passes = f"{recipe['num_passes']} passes over " if recipe["num_passes"] > 1 else ""
     subtitle = (
-        f"{count(recipe['num_tokens'])} tokens a training, {count(recipe['num_steps'])} steps at a learning rate of "
+        f"{passes}{count(recipe['num_tokens'])} tokens a training, {count(recipe['num_steps'])} steps at a learning rate of "
         f"{recipe['learning_rate']:g}, {count(proof['num_seeds'])} trainings of each contender"
+        f"{', from scratch' if proof['is_from_scratch'] else ''}"
     )
     header = tag(
         "header",

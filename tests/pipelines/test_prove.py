@@ -276,6 +276,77 @@ def test_texts_that_steered_a_rival_are_refused(selected, steered):
         build(selected, f"--against={others}")
 
 
+@pytest.fixture
+def bare(world, tmp_path) -> pathlib.Path:
+    """The configuration of the world's proxy alone."""
+    path = tmp_path / "own.json"
+    shutil.copy(pathlib.Path(world.proxy) / "config.json", path)
+    return path
+
+
+def test_a_configuration_is_trained_from_scratch_by_a_model_for_each_seed(world, selected, bare):
+    flags = (
+        f"--proof_model={bare}",
+        "--policies=random",
+        "--learning_rate=1e-2",
+        "--proof_tokens=800",
+    )
+    built, found = run(selected, *flags)
+    assert found["is_from_scratch"]
+    assert found["recipe"]["num_passes"] == 4
+    assert found["recipe"]["num_steps"] % 4 == 0
+    trained = stage_of(built, TrainOn)
+    assert len(trained.pieces()) == 2 + 2 * 2
+    trial = trained.trial("held_out")
+    assert len({losses.mean for losses in trial.before}) == 2
+    # All 241 tokens are as likely to a model that knows nothing.
+    assert found["held_out"]["before"] == pytest.approx(np.log(241), rel=0.02)
+    assert trial.gain("selection").is_above(0.3)
+    assert "nats per token more than" in found["verdict"] or "not worth it" in found["verdict"]
+    assert "times a random draw" not in found["verdict"]
+    _, again = run(selected, *flags, f"--artifacts={bare.parent / 'again'}")
+    assert again == found
+
+
+def test_a_configuration_is_priced_by_its_passes_and_takes_the_proxy_s_tokenizer(selected, bare):
+    arguments = [f"--output={selected}", *SHORT, f"--proof_model={bare}"]
+    options, _ = prove_options.parse(arguments)
+    inputs = look(options)
+    built = prove_chain.build(options, inputs)
+    words = prove_plan.describe(options, inputs, built)
+    assert "trains    6 times 4 passes over 1,500 tokens = 36,000 tokens, from scratch" in words
+    assert "measures  8 times" in words
+    assert stage_of(built, TrainOn).learning_rate > 1e-3
+
+
+def test_a_configuration_that_the_tokenizer_does_not_fit_is_refused_in_a_line(
+    world, selected, bare, tmp_path
+):
+    fields = json.loads(bare.read_text())
+    bare.write_text(json.dumps(fields | {"vocab_size": 300}))
+    with pytest.raises(
+        UsageError, match=r"has no tokenizer, and its vocab_size of 300 .* 241 tokens"
+    ):
+        build(selected, f"--proof_model={bare}")
+    # With a tokenizer of its own rows may be left over.
+    folder = tmp_path / "folder"
+    shutil.copytree(world.proxy, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copy(bare, folder / "config.json")
+    build(selected, f"--proof_model={folder}")
+    (folder / "config.json").write_text(json.dumps(fields | {"vocab_size": 100}))
+    with pytest.raises(UsageError, match="its embedding has 100 rows") as caught:
+        build(selected, f"--proof_model={folder}")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_there_and_cannot_be_loaded_are_refused_as_ever(world, selected, tmp_path):
+    folder = tmp_path / "folder"
+    shutil.copytree(world.proxy, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match=r"has no model.safetensors"):
+        build(selected, f"--proof_model={folder}")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

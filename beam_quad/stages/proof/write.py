@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from beam_quad import identity
 from beam_quad.artifacts import files
-from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.artifacts.json_files import write_json
 from beam_quad.errors import UsageError
 from beam_quad.proof import Interval, Trial, by_group, judge, price
 from beam_quad.report.proof import render_proof
@@ -66,8 +66,8 @@ class WriteProof(Stage):
         trained, measured = self.trained, self.trained.measured
         trials = self._trials()
         held_out, general = trials[HELD_OUT], trials.get(GENERAL)
-        verdict = judge(held_out, self.selection, measured.num_tokens())
-        first = read_json(trained.paths(1)[0])
+        is_from_scratch = trained.start.is_from_scratch
+        verdict = judge(held_out, self.selection, measured.num_tokens(), is_from_scratch)
         proof = {
             "configuration": self.configuration,
             "verdict": verdict.sentence,
@@ -75,7 +75,8 @@ class WriteProof(Stage):
             "price": None if general is None else price(general, self.selection),
             "selection": self.selection,
             "model": trained.proxy.fingerprint,
-            "recipe": first["recipe"] | {"num_steps": first["num_steps"]},
+            "is_from_scratch": is_from_scratch,
+            "recipe": trained.told_recipe(),
             "num_seeds": held_out.num_seeds,
             "measured": measured.counts(),
             "method": _METHOD,
