@@ -85,7 +85,7 @@ def test_another_configuration_or_tokenizer_is_another_content(folder):
     ("config", "words"),
     [
         ("{", "no model configuration in"),
-        ('{"model_type": "vit"}', "no causal language model can be made of"),
+        ('{"model_type": "t5"}', "no causal language model can be made of"),
         ('{"model_type": "nonsense"}', "no model configuration in"),
     ],
 )
