@@ -69,6 +69,7 @@ def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
             for contender, result in _by_loss(results["contenders"])
         )
         num_texts = proof["measured"][name]["texts"]
+        words += _over_groups(proof, name)
         yield f"loss of {num_texts:,} {words}: before {results['before']:.4f}; after {contenders}"
     if "groups" in proof:
         yield proof["by_group"]
@@ -79,16 +80,19 @@ def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
 
 def _section(proof: Mapping[str, Any], name: str) -> Section:
     results, counts = proof[name], proof["measured"][name]
-    over = ""
-    if name == "held_out" and "groups" in proof:
-        over = f", the weighted mean over {count(len(proof['groups']))} query groups"
     left_out = f" {count(counts['trained_on'])} more are trained on, and left out."
     return Section(
         name.replace("_", "-"),
-        f"Loss of {count(counts['texts'])} {_SETS[name]}{over}: {decimal(results['before'], 4)} before",
+        f"Loss of {count(counts['texts'])} {_SETS[name]}{_over_groups(proof, name)}: {decimal(results['before'], 4)} before",
         table(_COLUMNS, (_row(*each) for each in _by_loss(results["contenders"]))),
         _LEADS[name] + (left_out if counts["trained_on"] else ""),
     )
+
+
+def _over_groups(proof: Mapping[str, Any], name: str) -> str:
+    if name != "held_out" or "groups" not in proof:
+        return ""
+    return f", the weighted mean over {count(len(proof['groups']))} query groups"
 
 
 def _groups(groups: Mapping[str, Mapping[str, Any]]) -> Section:

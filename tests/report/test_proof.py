@@ -73,7 +73,9 @@ def test_query_groups_have_a_table_and_a_line():
     assert "the weighted mean over 2 query groups: 3.500 before" in text
     assert "<law>2.5123.250selection3.310" in text
     assert "groups" in page.ids
-    assert list(about_proof(proof))[-3:-1] == ["better for 1 of 2", "its price: the general mix"]
+    lines = list(about_proof(proof))
+    assert lines[0].startswith("loss of 40 held-out query texts, the weighted mean over 2 query")
+    assert lines[-3:-1] == ["better for 1 of 2", "its price: the general mix"]
 
 
 def test_a_training_from_scratch_and_its_passes_are_told():

@@ -93,9 +93,11 @@ class WriteProof(Stage):
             measured.held_out, groups @ trained.predicted(HELD_OUT), strict=True
         ):
             if not tokens:
-                whose = f" of {query.name}" if len(self.weights) > 1 else ""
+                whose, flag = "", "--heldout"
+                if len(self.weights) > 1:
+                    whose, flag = f" of {query.name}", "--heldout_group"
                 raise UsageError(
-                    f"no held-out text{whose} has the 2 tokens that a loss needs; pass --heldout with others"
+                    f"no held-out text{whose} has the 2 tokens that a loss needs; pass {flag} with others"
                 )
         trials = {HELD_OUT: trained.trial(HELD_OUT, groups, self.weights)}
         if trained.predicted(GENERAL).any():
