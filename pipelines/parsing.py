@@ -105,14 +105,22 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     namespace, rest = ours.parse_known_args(list(argv))
     refuse_unknown(rest, ours)
     values = vars(namespace)
-    values["query"] = _query_groups(values["query"], values.pop("query_group"))
+    plain, named = values["query"], values.pop("query_group")
+    values["query"] = {PLAIN_QUERY: tuple(plain)} if plain else {}
+    for name, globs in named_globs(named, "--query_group").items():
+        values["query"][name] = (*values["query"].get(name, ()), *globs)
     values["input"] = tuple(values["input"])
-    today = datetime.datetime.now(datetime.UTC).date()
-    values["output"] = values["output"].replace("{date}", today.isoformat())
+    values["output"] = dated(values["output"])
     values["threads"] = values["threads"] or threads_of_a_process(rest)
     if values["dtype"] is None:
         values["dtype"] = default_dtype(values["device"])
     return values, rest
+
+
+def dated(output: str) -> str:
+    """Puts the day (UTC) in the place of `{date}`."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    return output.replace("{date}", today.isoformat())
 
 
 def default_dtype(device: str) -> str:
@@ -196,14 +204,18 @@ def _split_named(texts: list[str]) -> list[str]:
     return [part for text in texts for part in before_name.split(text)]
 
 
-def _query_groups(plain: list[str], named: list[str]) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, list[str]] = {PLAIN_QUERY: list(plain)} if plain else {}
+def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
+    """Reads `NAME=GLOB`, which may be repeated: the globs by name.
+
+    Args:
+      named: What was given.
+      flag: Its flag, for errors.
+    """
+    groups: dict[str, list[str]] = {}
     for text in _split_named(named):
         name, separator, glob = text.partition("=")
         if not separator or not glob or not _GROUP_NAME.fullmatch(name):
-            raise UsageError(
-                f"--query_group={text} must be NAME=GLOB, NAME of letters, digits, _.-"
-            )
+            raise UsageError(f"{flag}={text} must be NAME=GLOB, NAME of letters, digits, _.-")
         groups.setdefault(name, []).append(glob)
     return {name: tuple(globs) for name, globs in groups.items()}
 

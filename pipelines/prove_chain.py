@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from beam_quad.artifacts.json_files import read_json
 from beam_quad.corpus.seen import small_version
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import UsageError
+from beam_quad.gradients import untrained
 from beam_quad.gradients.proxy import (
     ProxySpec,
     content_fingerprint,
@@ -22,9 +24,9 @@ from beam_quad.gradients.proxy import (
 )
 from beam_quad.proof import divide, fingerprints
 from beam_quad.records import Budget
-from beam_quad.stages.influence.proxy import ProxyModel
 from beam_quad.stages.proof.draw import DrawFromCorpus, DrawFromParts, Draws, DrawStage
 from beam_quad.stages.proof.measured import DrawMeasured
+from beam_quad.stages.proof.start import Configuration, Start, TrainedModel
 from beam_quad.stages.proof.train import TrainOn
 from beam_quad.stages.proof.write import WriteProof
 from beam_quad.stages.read.query import Query, read_query
@@ -35,11 +37,15 @@ from pipelines.builder import Builder, Chain
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look
 from pipelines.options import QuadOptions
-from pipelines.prove_options import MOST_TOKENS, RANDOM, SELECTION, ProveOptions
+from pipelines.prove_options import (
+    HELD_OUT_GROUP,
+    MOST_TOKENS,
+    RANDOM,
+    SELECTION,
+    ProveOptions,
+)
 from pipelines.query import plan_query
 from pipelines.run_options import RunOptions
-
-HELD_OUT_GROUP = "heldout"
 
 
 def build(options: ProveOptions, inputs: Inputs) -> Chain:
@@ -68,17 +74,17 @@ class _ProofBuilder(Builder):
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         rival = self._rival(RANDOM)
         rate = chain.share_set_aside(rival, inputs.corpus)
-        weights = dict.fromkeys(inputs.query, 1.0)
+        weights = _weights(options.run)
         super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = dict(inputs.seen.unwritten)
 
     def build(self) -> Chain:
         options = self.options
         self.embed()
-        proxy = self._trained()
+        start = self._start()
         smallest = min(manifest["tokens"]["selected"] for manifest in self.manifests.values())
         num_tokens = options.proof_tokens or min(smallest, MOST_TOKENS)
-        draws = Draws(proxy, options.seeds, num_tokens)
+        draws = Draws(start, options.seeds, num_tokens)
         drawn: list[DrawStage] = [
             *(self._draw_parts(name, run, draws) for name, run in self.runs.items()),
             *(self._draw_policy(policy, draws) for policy in options.policies),
@@ -95,17 +101,20 @@ class _ProofBuilder(Builder):
                 options.seed,
             )
         )
-        trained = self.add(TrainOn(measured, proxy, options.learning_rate))
-        configuration = identity.digest(WriteProof.kind, WriteProof.version, trained)
-        self.add(WriteProof(trained, SELECTION, self.output, configuration))
+        rate = options.learning_rate or start.learning_rate()
+        trained = self.add(TrainOn(measured, start, rate))
+        weights = tuple(query.weight for query in measured.held_out)
+        configuration = identity.digest(WriteProof.kind, WriteProof.version, trained, weights)
+        self.add(WriteProof(trained, SELECTION, self.output, weights, configuration))
         found = Identity(configuration, {}, {}, self.inputs.corpus.snapshot)
         return Chain(tuple(self.stages), self.corpus.plan_path, found, self.plans, self.records)
 
-    def _trained(self) -> ProxyModel:
+    def _start(self) -> Start:
         """The model that is trained."""
         options, path = self.options, self.options.proof_model
         if path is None:
-            return self.proxy()
+            proxy = self.proxy()
+            return TrainedModel(proxy.spec, proxy.fingerprint)
         spec = ProxySpec(
             path=path,
             device=options.device,
@@ -114,8 +123,28 @@ class _ProofBuilder(Builder):
             max_windows=options.max_windows,
             max_batch_tokens=options.max_batch_tokens,
         )
+        if untrained.is_bare(path):
+            return self._configuration(spec)
         require_tokens(load_tokenizer(path, None), load_skeleton(spec), spec)
-        return ProxyModel(spec, content_fingerprint(path, None))
+        return TrainedModel(spec, content_fingerprint(path, None))
+
+    def _configuration(self, spec: ProxySpec) -> Configuration:
+        """A configuration without weights, with its own tokenizer or the proxy's."""
+        spec = dataclasses.replace(spec, path=os.path.abspath(os.path.expanduser(spec.path)))
+        fingerprint = untrained.fingerprint(spec.path)
+        proxy = self.inputs.proxy
+        if untrained.has_tokenizer(spec.path):
+            start = Configuration(spec, fingerprint, spec.path)
+        elif proxy is None:
+            raise UsageError(
+                f"--proof_model={self.options.proof_model} has no tokenizer, and the selection no proxy to take it from; "
+                "save a tokenizer beside it"
+            )
+        else:
+            both = identity.digest(fingerprint, self.inputs.proxy_fingerprint)
+            start = Configuration(spec, both, proxy.path, proxy.revision)
+        start.tokenizer()
+        return start
 
     def _draw_parts(self, name: str, run: RunOptions, draws: Draws) -> DrawFromParts:
         selected = files.join(run.output, "selected")
@@ -169,7 +198,7 @@ class _ProofBuilder(Builder):
                 ]
             )
             shared = {f.name: getattr(run, f.name) for f in dataclasses.fields(RunOptions)}
-            weights = dict.fromkeys(run.query, 1.0)
+            weights = _weights(run)
             options = dataclasses.replace(defaults, **shared | changes, query_weights=weights)
         try:
             options.check()
@@ -186,15 +215,10 @@ class _ProofBuilder(Builder):
             ]
             held_out = self.query
         else:
-            plan = plan_input(
-                options.heldout,
-                text_column=_query_column(options.run),
-                is_query=True,
-                flag="--heldout",
-                version_of=small_version,
-            )
-            texts = self._texts(plan, dataclasses.replace(options.run, prove=False))[0]
-            held_out = (self._heldout_query(plan),)
+            plans = self._plan_held_out()
+            used_whole = dataclasses.replace(options.run, prove=False)
+            texts = [t for plan in plans.values() for t in self._texts(plan, used_whole)[0]]
+            held_out = tuple(self._heldout_query(name, plan) for name, plan in plans.items())
         if not texts:
             raise UsageError(
                 f"{options.output} has no held-out texts; pass --heldout=GLOB with texts to measure on"
@@ -204,6 +228,19 @@ class _ProofBuilder(Builder):
             plans = self.inputs.query if name == SELECTION else plan_query(run)
             self._check(plans, run, prints, texts)
         return held_out
+
+    def _plan_held_out(self) -> dict[str, InputPlan]:
+        """Plans the files of `--heldout`, or of each group of `--heldout_group`, by name."""
+        return {
+            name: plan_input(
+                globs,
+                text_column=_query_column(self.options.run),
+                is_query=True,
+                flag="--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
+                version_of=small_version,
+            )
+            for name, globs in sorted(self.options.heldout.items())
+        }
 
     def _check(
         self,
@@ -228,11 +265,17 @@ class _ProofBuilder(Builder):
         ]
         return divide(texts) if run.prove else (texts, [])
 
-    def _heldout_query(self, plan: InputPlan) -> Query:
+    def _heldout_query(self, name: str, plan: InputPlan) -> Query:
         root, column = self.options.artifacts_root, _query_column(self.options.run)
         folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
         path = self._plan_path(folder, plan)
-        return Query(root, HELD_OUT_GROUP, 1.0, path, plan.snapshot, column)
+        weight = _weights(self.options.run).get(name, 1.0)
+        return Query(root, name, weight, path, plan.snapshot, column)
+
+
+def _weights(run: RunOptions) -> dict[str, float]:
+    """The weight of each query group; those of Influence Distillation are targets, and alike."""
+    return run.query_weights if isinstance(run, QuadOptions) else dict.fromkeys(run.query, 1.0)
 
 
 def _query_column(run: RunOptions) -> str:

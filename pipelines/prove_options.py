@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ SELECTION = "selection"
 # Every worth is over that of the random draw.
 RANDOM = "random"
 MOST_TOKENS = 2_000_000
+# The group of what --heldout names, a name that no query group can have.
+HELD_OUT_GROUP = "held out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +28,12 @@ class ProveOptions(RunOptions):
       run: The flags of the selection.
       against: The flags of other selections, by name.
       policies: Rivals that select of the same corpus, the random draw first.
-      heldout: Globs of texts to measure on, in place of those that the selection set aside.
-      proof_model: The model that is trained; None for the proxy.
+      heldout: Globs of texts to measure on by query group, in place of those that the selection set aside; `HELD_OUT_GROUP`
+        alone where they are of no group.
+      proof_model: The model that is trained, or a configuration of one; None for the proxy.
       proof_tokens: Tokens of a training; None for those of the smallest selection, at most 2 million.
       seeds: Trainings of each contender.
-      learning_rate: Of the trainings.
+      learning_rate: Of the trainings; None for one that fits the model.
       heldout_texts: The most held-out texts to measure on.
       general_texts: Texts of the general mix.
     """
@@ -37,11 +41,11 @@ class ProveOptions(RunOptions):
     run: RunOptions
     against: dict[str, RunOptions]
     policies: tuple[str, ...]
-    heldout: tuple[str, ...]
+    heldout: dict[str, tuple[str, ...]]
     proof_model: str | None
     proof_tokens: int | None
     seeds: int
-    learning_rate: float
+    learning_rate: float | None
     heldout_texts: int
     general_texts: int
 
@@ -55,17 +59,31 @@ class ProveOptions(RunOptions):
         super().check()
         for name in ("proof_tokens", "seeds", "heldout_texts", "general_texts"):
             self.check_at_least_one(name)
-        if not 0 < self.learning_rate < float("inf"):
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise UsageError(f"--learning_rate must be positive, got {self.learning_rate}")
         if self.proxy_model is None and self.proof_model is None:
             raise UsageError(
                 "the selection was made without a proxy; pass --proof_model, a folder or hub id, to train"
             )
+        if self.heldout and HELD_OUT_GROUP not in self.heldout:
+            self._check_groups()
         if not self.run.prove and not self.heldout:
             raise UsageError(
                 f"all query texts of {self.output} may have steered it, and cannot prove it: pass --heldout=GLOB with "
                 "other texts of their kind, or select again with --prove"
             )
+
+    def _check_groups(self) -> None:
+        for name in self.heldout:
+            if name not in self.run.query:
+                raise UsageError(
+                    f"--heldout_group={name}: the selection has no query group {name}; it has {', '.join(self.run.query)}"
+                )
+        for name in self.run.query:
+            if name not in self.heldout:
+                raise UsageError(
+                    f"--heldout_group has no texts of {name}; pass --heldout_group={name}=GLOB too"
+                )
 
 
 def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
@@ -89,7 +107,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
     from beam_quad.artifacts import files
     from pipelines import recorded
 
-    output = files.absolute(values["output"])
+    output = files.absolute(parsing.dated(values["output"]))
     run = _placed(recorded.read(output, "--output"), values, rest)
     own = getattr(run, "policy", None)
     shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(RunOptions)}
@@ -99,7 +117,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
         run=run,
         against=_against(values["against"], output),
         policies=tuple(name for name in policies if name == RANDOM or name != own),
-        heldout=tuple(values["heldout"]),
+        heldout=_heldout(values["heldout"], values["heldout_group"]),
         proof_model=values["proof_model"],
         proof_tokens=values["proof_tokens"],
         seeds=values["seeds"],
@@ -138,12 +156,20 @@ def _policies(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((RANDOM, *names)))
 
 
+def _heldout(plain: list[str], named: list[str]) -> dict[str, tuple[str, ...]]:
+    if plain and named:
+        raise UsageError("pass --heldout or --heldout_group, not both")
+    if plain:
+        return {HELD_OUT_GROUP: tuple(plain)}
+    return parsing.named_globs(named, "--heldout_group")
+
+
 def _against(folders: Sequence[str], output: str) -> dict[str, RunOptions]:
     from beam_quad.artifacts import files
     from pipelines import recorded
 
     named: dict[str, RunOptions] = {}
-    for folder in folders:
+    for folder in _split(folders):
         path = files.absolute(folder)
         name = path.rstrip("/").rsplit("/", 1)[-1]
         if path == output:
@@ -154,6 +180,18 @@ def _against(folders: Sequence[str], output: str) -> dict[str, RunOptions]:
             )
         named[name] = recorded.read(path, "--against")
     return named
+
+
+def _split(folders: Sequence[str]) -> list[str]:
+    """Splits lists with commas: one parameter of a template holds what flags repeat."""
+    from beam_quad.artifacts import files
+    from beam_quad.artifacts.patterns import split_list
+
+    return [
+        folder
+        for given in folders
+        for folder in split_list(given, lambda path: files.is_local(path) and os.path.isdir(path))
+    ]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -168,14 +206,29 @@ def parser() -> argparse.ArgumentParser:
     )
     group: Any = result.add_argument_group("contenders")
     add = group.add_argument
-    add("--output", required=True, help="folder of the finished selection; proof.json goes there")
-    add("--against", action="append", default=[], help="folder of another one; may be repeated")
+    add(
+        "--output",
+        required=True,
+        help="folder of the finished selection; proof.json goes there; {date} is today",
+    )
+    add(
+        "--against",
+        action="append",
+        default=[],
+        help="folder of another one; may be repeated, or a list with commas",
+    )
     add("--policies", default="random,ngram,dsir", help="rivals on the same corpus, with commas")
     add(
         "--heldout",
         action="append",
         default=[],
         help="glob of texts to measure on; default those that --prove set aside",
+    )
+    add(
+        "--heldout_group",
+        action="append",
+        default=[],
+        help="NAME=GLOB: those of a query group, for every group",
     )
     add("--artifacts", help="directory of what is reused; default the selection's")
     _add_training(result.add_argument_group("training"))
@@ -185,19 +238,27 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_training(group: Any) -> None:
     add = group.add_argument
-    add("--proof_model", help="model to train: folder or hub id; default the selection's proxy")
+    add(
+        "--proof_model",
+        help="model to train: folder or hub id; or, from scratch, a config.json or a folder with one and no weights; "
+        "default the selection's proxy",
+    )
     add(
         "--proof_tokens",
         type=parsing.count,
         help="tokens of a training; default those of the smallest selection, at most 2M",
     )
     add("--seeds", type=int, default=3, help="trainings of each contender")
-    add("--learning_rate", type=float, default=5e-4, help="of the trainings, at its peak")
+    add(
+        "--learning_rate",
+        type=float,
+        help="of the trainings, at its peak; default 5e-4, or by the size of a model from scratch",
+    )
     add(
         "--heldout_texts",
         type=parsing.count,
         default=2000,
-        help="most held-out texts to measure on",
+        help="most held-out texts of a query group to measure on",
     )
     add("--general_texts", type=parsing.count, default=500, help="texts of the general mix")
     add("--device", help="cpu, cuda or cuda:N; default the selection's")

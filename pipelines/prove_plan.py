@@ -1,7 +1,7 @@
 """`--plan` of a proof."""
 
 from beam_quad.corpus.batches import Columns
-from beam_quad.gradients.proxy import load_skeleton, load_tokenizer
+from beam_quad.gradients.proxy import default_context_length
 from beam_quad.proof.held_out import HELD_OUT_SHARE
 from beam_quad.stages.proof.train import TrainOn
 from pipelines import plan
@@ -21,12 +21,16 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
     trained = next(stage for stage in chain.stages if isinstance(stage, TrainOn))
     draws = trained.measured.drawn[0].draws
     names = [drawn.contender for drawn in trained.measured.drawn]
-    spec = trained.proxy.spec
-    skeleton = load_skeleton(spec)
-    num_parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+    start = trained.start
+    skeleton = start.skeleton()
+    num_parameters = skeleton.num_parameters()
+    context_length = default_context_length(skeleton.config, start.spec)
+    recipe = start.recipe(skeleton, draws.num_tokens, context_length, trained.learning_rate)
     trainings = len(names) * draws.num_seeds
-    tokens = trainings * draws.num_tokens
-    measured = (1 + trainings) * _measured_tokens(options, inputs, chain, trained)
+    tokens = trainings * recipe.num_passes * draws.num_tokens
+    passes = f"{recipe.num_passes} passes over " if recipe.num_passes > 1 else ""
+    times = start.num_models(draws.num_seeds) + trainings
+    measured = times * _measured_tokens(options, inputs, chain, trained)
     # Forward and backward are 6 operations a parameter and token, a forward alone 2. Parameters are float32 while they
     # are trained.
     training, measuring = 6.0 * num_parameters * tokens, 2.0 * num_parameters * measured
@@ -37,8 +41,9 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
             f"proves    {options.output}",
             f"against   {', '.join(names[1:])}",
             f"stages    {', '.join(stage.name for stage in chain.stages)}",
-            f"trains    {trainings} times {draws.num_tokens:,} tokens = {tokens:,} tokens",
-            f"measures  {1 + trainings} times, about {measured:,} tokens in all",
+            f"trains    {trainings} times {passes}{draws.num_tokens:,} tokens = {tokens:,} tokens"
+            f"{', from scratch' if start.is_from_scratch else ''}",
+            f"measures  {times} times, about {measured:,} tokens in all",
             f"costs     {training + measuring:.2g} FLOPs with {num_parameters:,} parameters",
             f"takes     about {hours:.2g} h on {float32.name}",
         ]
@@ -47,14 +52,12 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
 
 def _measured_tokens(options: ProveOptions, inputs: Inputs, chain: Chain, trained: TrainOn) -> int:
     """Estimates the tokens that are measured at a time."""
-    spec, measured = trained.proxy.spec, trained.measured
-    tokenizer = load_tokenizer(spec.path, spec.revision)
+    measured, tokenizer = trained.measured, trained.start.tokenizer()
     general = min(options.general_texts, inputs.corpus.num_rows)
     tokens = general * plan.mean_tokens(inputs.corpus, measured.corpus.columns, tokenizer)
     groups = [(chain.plans[query.plan_path], query) for query in measured.held_out]
     shares = [HELD_OUT_SHARE if query.sets_aside else 1.0 for _, query in groups]
-    texts = [found.num_rows * share for (found, _), share in zip(groups, shares, strict=True)]
-    kept = min(1.0, options.heldout_texts / max(1.0, sum(texts)))
-    for (found, query), number in zip(groups, texts, strict=True):
-        tokens += kept * number * plan.mean_tokens(found, Columns(query.text_column), tokenizer)
+    for (found, query), share in zip(groups, shares, strict=True):
+        texts = min(found.num_rows * share, options.heldout_texts)
+        tokens += texts * plan.mean_tokens(found, Columns(query.text_column), tokenizer)
     return round(tokens)

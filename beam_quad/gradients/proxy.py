@@ -13,7 +13,7 @@ import transformers
 
 from beam_quad import errors, identity
 from beam_quad.gradients import checkpoints
-from beam_quad.gradients.checkpoints import PROXY, content_fingerprint, load_tokenizer
+from beam_quad.gradients.checkpoints import PROXY, Role, content_fingerprint, load_tokenizer
 from beam_quad.gradients.windows import Documents, MicroBatch, Window, micro_batches
 
 __all__ = [
@@ -50,7 +50,8 @@ _POSITIONS = (
 _TRIED_TOKENS = 8
 _SEEN_AHEAD = {"float32": 1e-5, "bfloat16": 1e-3}
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Dtypes of a proxy's parameters, by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +86,8 @@ class ProxySpec:
     max_batch_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise errors.UsageError(f"dtype must be one of {sorted(_DTYPES)}, got {self.dtype!r}")
+        if self.dtype not in DTYPES:
+            raise errors.UsageError(f"dtype must be one of {sorted(DTYPES)}, got {self.dtype!r}")
         if not _DEVICE.fullmatch(self.device):
             raise errors.UsageError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
         for name in ("num_threads", "max_windows", "max_batch_tokens"):
@@ -189,7 +190,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
         its positions, or if it sees the tokens that it is to predict.
     """
     require_device(spec.device)
-    _set_up_torch(spec)
+    set_up_torch(spec)
     tokenizer = load_tokenizer(spec.path, spec.revision)
     folder = _require_folder(spec)
     checkpoints.weight_files(folder, spec.path)
@@ -198,7 +199,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             str(folder),
             config=config,
-            dtype=_DTYPES[spec.dtype],
+            dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -213,7 +214,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
         max_windows=spec.max_windows,
         max_batch_tokens=spec.max_batch_tokens,
     )
-    _require_causal(proxy, spec)
+    require_causal(proxy, spec)
     return proxy
 
 
@@ -233,7 +234,7 @@ def load_skeleton(spec: ProxySpec) -> Any:
     config = checkpoints.load_config(folder, spec.path)
     with checkpoints.refusing(*_no_model(spec)), torch.device("meta"):
         empty = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=_DTYPES[spec.dtype], trust_remote_code=False
+            config, dtype=DTYPES[spec.dtype], trust_remote_code=False
         )
     model = checkpoints.load_empty(empty, folder, spec.path)
     default_context_length(model.config, spec)
@@ -347,7 +348,8 @@ def require_device(device: str) -> None:
         )
 
 
-def _set_up_torch(spec: ProxySpec) -> None:
+def set_up_torch(spec: ProxySpec) -> None:
+    """Sets torch to the spec's threads and to deterministic kernels."""
     # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -378,7 +380,7 @@ def _no_model(spec: ProxySpec) -> tuple[str, checkpoints.Role, str]:
 
 
 @torch.no_grad()
-def _require_causal(proxy: Proxy, spec: ProxySpec) -> None:
+def require_causal(proxy: Proxy, spec: ProxySpec, role: Role = PROXY) -> None:
     """Refuses a model in which a later token changes what is predicted of earlier ones.
 
     Two texts that differ in the last token alone go through the model one by one, so that both take the same kernels. In
@@ -397,6 +399,6 @@ def _require_causal(proxy: Proxy, spec: ProxySpec) -> None:
     scale = logits[0].abs().amax(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
     if (moved > _SEEN_AHEAD[spec.dtype] * scale).all():
         raise errors.UsageError(
-            f"{PROXY.flag}={spec.path} sees the tokens that it is to predict: {type(proxy.model).__name__} is no causal "
+            f"{role.flag}={spec.path} sees the tokens that it is to predict: {type(proxy.model).__name__} is no causal "
             "language model as its config.json stands (is_decoder, use_bidirectional_attention); pass one that is"
         )

@@ -31,19 +31,24 @@ def render_proof(proof: Mapping[str, Any]) -> str:
       An HTML document, the same for the same proof.
     """
     recipe = proof["recipe"]
+    passes = f"{recipe['num_passes']} passes over " if recipe["num_passes"] > 1 else ""
     subtitle = (
-        f"{count(recipe['num_tokens'])} tokens a training, {count(recipe['num_steps'])} steps at a learning rate of "
+        f"{passes}{count(recipe['num_tokens'])} tokens a training, {count(recipe['num_steps'])} steps at a learning rate of "
         f"{recipe['learning_rate']:g}, {count(proof['num_seeds'])} trainings of each contender"
+        f"{', from scratch' if proof['is_from_scratch'] else ''}"
     )
     header = tag(
         "header",
         tag("h1", "Proof of the selection"),
         tag("p", subtitle, class_="muted"),
         tag("p", _capitalised(proof["verdict"]), class_="verdict"),
+        tag("p", _capitalised(proof["by_group"])) if "groups" in proof else None,
         tag("p", _capitalised(proof["price"])) if proof["price"] else None,
         id="summary",
     )
     sections = [_section(proof, name).to_html() for name in _SETS if name in proof]
+    if "groups" in proof:
+        sections.insert(1, _groups(proof["groups"]).to_html())
     method = Section("method", "How it is measured", tag("p", _capitalised(proof["method"])))
     body = join([header, tag("main", *sections, method.to_html())])
     return page("Proof of the selection", body)
@@ -64,7 +69,10 @@ def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
             for contender, result in _by_loss(results["contenders"])
         )
         num_texts = proof["measured"][name]["texts"]
+        words += _over_groups(proof, name)
         yield f"loss of {num_texts:,} {words}: before {results['before']:.4f}; after {contenders}"
+    if "groups" in proof:
+        yield proof["by_group"]
     if proof["price"]:
         yield proof["price"]
     yield proof["verdict"]
@@ -75,9 +83,43 @@ def _section(proof: Mapping[str, Any], name: str) -> Section:
     left_out = f" {count(counts['trained_on'])} more are trained on, and left out."
     return Section(
         name.replace("_", "-"),
-        f"Loss of {count(counts['texts'])} {_SETS[name]}: {decimal(results['before'], 4)} before",
+        f"Loss of {count(counts['texts'])} {_SETS[name]}{_over_groups(proof, name)}: {decimal(results['before'], 4)} before",
         table(_COLUMNS, (_row(*each) for each in _by_loss(results["contenders"]))),
         _LEADS[name] + (left_out if counts["trained_on"] else ""),
+    )
+
+
+def _over_groups(proof: Mapping[str, Any], name: str) -> str:
+    if name != "held_out" or "groups" not in proof:
+        return ""
+    return f", the weighted mean over {count(len(proof['groups']))} query groups"
+
+
+def _groups(groups: Mapping[str, Mapping[str, Any]]) -> Section:
+    """A table of all query groups, each from the best contender to the worst."""
+    columns = (
+        Column("Query group", "text"),
+        Column("Weight", hint="of the group in the mean, by --query_weight"),
+        Column("Texts", hint="held-out texts that measure"),
+        Column("Loss before", hint="of the model before the trainings, nats per token"),
+        *_COLUMNS,
+    )
+    rows = []
+    for name, group in groups.items():
+        about: list[object] = [
+            name,
+            f"{group['weight']:g}",
+            count(group["measured"]["texts"]),
+            decimal(group["before"], 4),
+        ]
+        for each in _by_loss(group["contenders"]):
+            rows.append([*about, *_row(*each)])
+            about = ["", "", "", ""]
+    return Section(
+        "groups",
+        "By query group",
+        table(columns, rows),
+        "The same trainings, measured on the held-out texts of each group alone.",
     )
 
 

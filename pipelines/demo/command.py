@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import transformers
 
-from beam_quad import errors
+from beam_quad import errors, gradients, identity, seeding
 from pipelines import parsing, quad
 from pipelines.demo import corpus, evaluation, proxy, smollm2, summary, texts
 
@@ -214,7 +214,7 @@ class Demo:
         self, documents: Sequence[texts.Document], selections: Mapping[str, Sequence[str]]
     ) -> evaluation.HeldOutLoss:
         """Trains the small model on: on each selection, and on random texts of as many tokens."""
-        kept = self.selection.with_name(self.selection.name + ".losses.json")
+        kept = self._losses(selections)
         if kept.exists():
             return evaluation.HeldOutLoss(**json.loads(kept.read_text()))
         self.say("evaluation: going on training the proxy")
@@ -230,6 +230,16 @@ class Demo:
         )
         kept.write_text(json.dumps(dataclasses.asdict(losses)) + "\n")
         return losses
+
+    def _losses(self, selections: Mapping[str, Sequence[str]]) -> pathlib.Path:
+        """Where the losses are kept that this model has, trained so on these selections."""
+        made_from = identity.digest(
+            gradients.content_fingerprint(str(self.small_model)),
+            self.size.evaluation,
+            self.size.num_seeds,
+            {name: seeding.digest(*chosen) for name, chosen in selections.items()},
+        )
+        return self.selection.with_name(f"{self.selection.name}-{made_from[:12]}.losses.json")
 
     def run(self, prepare_only: bool) -> int:
         """Runs all parts and prints the table; returns an exit code."""

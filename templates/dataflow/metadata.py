@@ -2,6 +2,7 @@
 
     python -m templates.dataflow.metadata quad > templates/dataflow/quad.json
     python -m templates.dataflow.metadata influence_distillation > templates/dataflow/influence_distillation.json
+    python -m templates.dataflow.metadata prove > templates/dataflow/prove.json
 
 References:
   https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates
@@ -12,7 +13,7 @@ import json
 import sys
 from typing import Any
 
-from pipelines import distillation_options, options, parsing
+from pipelines import distillation_options, options, parsing, prove_options
 
 _URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
 # Between braces, one pair in another at most, and between brackets a comma separates no patterns.
@@ -25,14 +26,18 @@ _NUMBER = r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 # What a flag takes where its type does not say it. On Dataflow all data lie in object storage.
 _PATTERNS = {
     "accelerator": r"type:[a-z0-9-]+;count:[0-9]+(;[a-z0-9:_-]+)*",
+    "against": _URLS,
     "artifacts": _URL,
     "base": _URL,
     "device": r"cpu|cuda(:[0-9]+)?",
+    "heldout": _URLS,
+    "heldout_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
     "input": _URLS,
     "input_root": _URL,
     "optimizer_state": _URL,
     "layers": r"(attention|mlp|all|last:[0-9]+)(\+head)?|head|regex:.+",
     "output": _URL,
+    "policies": r"[a-z_]+(,[a-z_]+)*",
     "query": _URLS,
     "query_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
     "query_weight": rf"[A-Za-z0-9_.-]+={_NUMBER}(,[A-Za-z0-9_.-]+={_NUMBER})*",
@@ -52,6 +57,7 @@ _PATTERNS_BY_TYPE = {
 _PIPELINES = {
     "quad": ("Quad", options.parser),
     "influence_distillation": ("Influence Distillation", distillation_options.parser),
+    "prove": ("Proof of a selection", prove_options.parser),
 }
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -27,6 +28,33 @@ def test_another_seed_in_the_same_folder_is_refused(tmp_path, capsys):
     (tmp_path / "data" / "corpus.json").write_text(json.dumps({"settings": {}}))
     assert command.main(["--quick", f"--output={tmp_path}"]) == 2
     assert "pass another --output" in capsys.readouterr().err
+
+
+def test_losses_are_kept_for_the_same_model_recipe_and_selections_alone(tmp_path, monkeypatch):
+    measured = []
+
+    def held_out_loss(model, selections, documents, heldout, recipe, num_seeds, *rest):
+        measured.append((recipe, num_seeds))
+        return evaluation.HeldOutLoss(float(len(measured)), {"ours": (1.0,)})
+
+    monkeypatch.setattr(evaluation, "held_out_loss", held_out_loss)
+    monkeypatch.setattr(command.corpus, "read_jsonl", lambda path: [])
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "proxy" / "config.json").write_text("{}")
+    size = command.QUICK
+    demo = command.Demo(tmp_path, size, 1000, "medicine", "scratch", 0, command.Clock())
+
+    def before(size=size, texts=("a text",)):
+        return dataclasses.replace(demo, size=size).evaluate([], {"ours": texts}).before
+
+    assert [before(), before()] == [1, 1]
+    faster = dataclasses.replace(size.evaluation, learning_rate=1e-3)
+    assert before(dataclasses.replace(size, evaluation=faster)) == 2
+    assert before(dataclasses.replace(size, num_seeds=2)) == 3
+    assert before(texts=("another",)) == 4
+    (tmp_path / "proxy" / "config.json").write_text("{ }")
+    assert before() == 5
+    assert len(measured) == 5
 
 
 @pytest.mark.parametrize("size", [command.FULL, command.QUICK])

@@ -1,5 +1,6 @@
 """The proof of a selection, in a plain loop and on Beam."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -139,6 +140,86 @@ def test_beam_writes_what_the_loop_writes_and_makes_nothing_again(
     assert "complete already" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def grouped(world, tmp_path_factory) -> pathlib.Path:
+    """A finished selection for two query groups, of which one weighs three times the other."""
+    output = tmp_path_factory.mktemp("grouped") / "out"
+    groups = [f"{kind}={world.query_of(kind)}" for kind in ("law", "biology")]
+    world.run(
+        output, policy="dsir", prove=True, query=None, query_group=groups, query_weight="law=3"
+    )
+    return output
+
+
+def test_every_query_group_is_measured_and_the_verdict_is_of_their_weighted_mean(world, grouped):
+    built, found = run(grouped, "--policies=random")
+    groups, measured = found["groups"], stage_of(built, DrawMeasured)
+    assert [(name, group["weight"]) for name, group in groups.items()] == [
+        ("biology", 1),
+        ("law", 3),
+    ]
+    for name, members in zip(groups, measured.groups(), strict=True):
+        texts, _ = read_texts(world.query_of(name), is_query=True)
+        held_out = [
+            t for t, is_in in zip(measured.texts()["held_out"], members, strict=True) if is_in
+        ]
+        assert sorted(held_out) == sorted(proof.divide(texts)[1])
+    for number in (
+        lambda results: results["before"],
+        lambda results: results["contenders"]["selection"]["gain"][0],
+        lambda results: results["contenders"]["random"]["lead"][0],
+    ):
+        parts = [number(groups[name]) for name in ("biology", "law")]
+        assert parts[0] != parts[1]
+        assert number(found["held_out"]) == pytest.approx((parts[0] + 3 * parts[1]) / 4)
+    trial = stage_of(built, TrainOn).trial("held_out", measured.groups(), (1.0, 3.0))
+    assert found["verdict"] == proof.judge(trial, "selection", 1500).sentence
+    page = (grouped / "proof.html").read_text()
+    assert "By query group" in page
+    assert "the weighted mean over 2 query groups" in page
+
+
+def test_a_run_with_one_query_group_says_nothing_of_groups(selected, proved):
+    _, found = proved
+    assert "groups" not in found
+    assert "query group" not in (selected / "proof.html").read_text()
+
+
+def test_other_weights_of_query_groups_are_another_proof_of_the_same_trainings(grouped):
+    options, _ = prove_options.parse([f"--output={grouped}", *SHORT])
+    inputs = look(options)
+    lighter = dataclasses.replace(options.run, query_weights={"law": 1.0, "biology": 1.0})
+    chains = [
+        prove_chain.build(each, inputs)
+        for each in (options, dataclasses.replace(options, run=lighter))
+    ]
+    folders = {stage_of(each, TrainOn).folder for each in chains}
+    assert len(folders) == 1
+    assert len({each.identity.configuration for each in chains}) == 2
+
+
+def test_texts_of_a_query_group_can_be_given_for_every_group(world, grouped):
+    given = [
+        f"--heldout_group={a}={world.query_of(b)}"
+        for a, b in (("law", "news"), ("biology", "code"))
+    ]
+    built = build(grouped, *given)
+    measured = stage_of(built, DrawMeasured)
+    assert [(query.name, query.weight) for query in measured.held_out] == [
+        ("biology", 1),
+        ("law", 3),
+    ]
+    assert "/news/" in built.plans[measured.held_out[1].plan_path].splits[0].path
+    with pytest.raises(
+        UsageError, match="has no texts of biology; pass --heldout_group=biology=GLOB"
+    ):
+        build(grouped, given[0])
+    with pytest.raises(UsageError, match="no query group news; it has biology, law"):
+        build(grouped, f"--heldout_group=news={world.query_of('news')}")
+    with pytest.raises(UsageError, match="--heldout or --heldout_group, not both"):
+        build(grouped, *given, "--heldout=x")
+
+
 def test_a_proof_leaves_the_selection_as_it_is(world, selected, proved, capsys):
     assert quad.main(world.arguments(selected, policy="dsir", prove=True)) == 0
     printed = capsys.readouterr().out
@@ -193,6 +274,77 @@ def test_texts_that_steered_a_rival_are_refused(selected, steered):
     shutil.copytree(steered, others, dirs_exist_ok=True)
     with pytest.raises(UsageError, match=r"held-out texts steered .*/other, such as"):
         build(selected, f"--against={others}")
+
+
+@pytest.fixture
+def bare(world, tmp_path) -> pathlib.Path:
+    """The configuration of the world's proxy alone."""
+    path = tmp_path / "own.json"
+    shutil.copy(pathlib.Path(world.proxy) / "config.json", path)
+    return path
+
+
+def test_a_configuration_is_trained_from_scratch_by_a_model_for_each_seed(world, selected, bare):
+    flags = (
+        f"--proof_model={bare}",
+        "--policies=random",
+        "--learning_rate=1e-2",
+        "--proof_tokens=800",
+    )
+    built, found = run(selected, *flags)
+    assert found["is_from_scratch"]
+    assert found["recipe"]["num_passes"] == 4
+    assert found["recipe"]["num_steps"] % 4 == 0
+    trained = stage_of(built, TrainOn)
+    assert len(trained.pieces()) == 2 + 2 * 2
+    trial = trained.trial("held_out")
+    assert len({losses.mean for losses in trial.before}) == 2
+    # All 241 tokens are as likely to a model that knows nothing.
+    assert found["held_out"]["before"] == pytest.approx(np.log(241), rel=0.02)
+    assert trial.gain("selection").is_above(0.3)
+    assert "nats per token more than" in found["verdict"] or "not worth it" in found["verdict"]
+    assert "times a random draw" not in found["verdict"]
+    _, again = run(selected, *flags, f"--artifacts={bare.parent / 'again'}")
+    assert again == found
+
+
+def test_a_configuration_is_priced_by_its_passes_and_takes_the_proxy_s_tokenizer(selected, bare):
+    arguments = [f"--output={selected}", *SHORT, f"--proof_model={bare}"]
+    options, _ = prove_options.parse(arguments)
+    inputs = look(options)
+    built = prove_chain.build(options, inputs)
+    words = prove_plan.describe(options, inputs, built)
+    assert "trains    6 times 4 passes over 1,500 tokens = 36,000 tokens, from scratch" in words
+    assert "measures  8 times" in words
+    assert stage_of(built, TrainOn).learning_rate > 1e-3
+
+
+def test_a_configuration_that_the_tokenizer_does_not_fit_is_refused_in_a_line(
+    world, selected, bare, tmp_path
+):
+    fields = json.loads(bare.read_text())
+    bare.write_text(json.dumps(fields | {"vocab_size": 300}))
+    with pytest.raises(
+        UsageError, match=r"has no tokenizer, and its vocab_size of 300 .* 241 tokens"
+    ):
+        build(selected, f"--proof_model={bare}")
+    # With a tokenizer of its own rows may be left over.
+    folder = tmp_path / "folder"
+    shutil.copytree(world.proxy, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copy(bare, folder / "config.json")
+    build(selected, f"--proof_model={folder}")
+    (folder / "config.json").write_text(json.dumps(fields | {"vocab_size": 100}))
+    with pytest.raises(UsageError, match="its embedding has 100 rows") as caught:
+        build(selected, f"--proof_model={folder}")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_there_and_cannot_be_loaded_are_refused_as_ever(world, selected, tmp_path):
+    folder = tmp_path / "folder"
+    shutil.copytree(world.proxy, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match=r"has no model.safetensors"):
+        build(selected, f"--proof_model={folder}")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,49 @@ def test_the_rate_warms_up_to_its_peak_and_decays_to_a_tenth():
     assert rates[5:] == sorted(rates[5:], reverse=True)
 
 
+def test_every_pass_reads_the_same_windows_in_an_order_of_its_own(monkeypatch):
+    read = []
+
+    def descend(proxy, steps, betas):
+        read.extend([list(window.tokens) for window in batch.windows] for _, batch in steps)
+        return proxy
+
+    monkeypatch.setattr("beam_quad.proof.training.descend", descend)
+    proxy, once = tiny.proxy(), Recipe(160, 16, 2)
+    proof.continue_training(proxy, TEXTS, once)
+    single, read[:] = list(itertools.chain(*read)), []
+    proof.continue_training(proxy, TEXTS, Recipe(160, 16, 2, num_passes=3))
+    windows = list(itertools.chain(*read))
+    assert len(read) == 15
+    passes = [windows[at : at + 10] for at in (0, 10, 20)]
+    assert passes[0] == single
+    assert len({str(one) for one in passes}) == 3
+    assert all(sorted(one) == sorted(single) for one in passes)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "num_parameters", "num_passes"),
+    [(2_000_000, 100_000_000, 4), (2_000_000, 100_000, 1), (2_000_000, 150_000, 2)],
+)
+def test_from_scratch_tokens_are_read_until_there_are_20_a_parameter_or_4_times(
+    num_tokens, num_parameters, num_passes
+):
+    recipe = Recipe.from_scratch(num_tokens, 2048, 1e-3, num_parameters)
+    assert recipe.num_passes == num_passes
+    assert recipe.num_steps == num_passes * recipe.steps_of_a_pass
+    assert recipe.steps_of_a_pass * recipe.batch_windows * 512 == pytest.approx(
+        num_tokens, rel=1e-3
+    )
+
+
+def test_the_rate_from_scratch_is_that_of_kaplan_and_others():
+    # Of their equation D.1, by hand.
+    assert proof.default_learning_rate(1_000_000) == pytest.approx(1.3117e-3, rel=1e-4)
+    assert proof.default_learning_rate(10**9) == pytest.approx(3.481e-4, rel=1e-3)
+    assert proof.default_learning_rate(10**12) == 1e-4
+    assert proof.default_learning_rate(None) == Recipe(1, 2, 1).learning_rate
+
+
 @pytest.mark.parametrize("num_tokens", [100, 100_000, 10_000_000])
 def test_a_proof_takes_about_200_steps_if_it_has_tokens_for_them(num_tokens):
     recipe = Recipe.of(num_tokens, 2048, 1e-3)
@@ -90,5 +135,5 @@ def test_what_cannot_be_trained_is_refused():
         proof.continue_training(tiny.proxy(), [], RECIPE)
     with pytest.raises(ValueError, match="learning_rate must be positive, got 0"):
         Recipe(1, 2, 1, 0)
-    with pytest.raises(ValueError, match="window at least 2, got 1, 1 and 1"):
+    with pytest.raises(ValueError, match="window at least 2, got 1, 1, 1 and 1"):
         Recipe(1, 1, 1)

@@ -10,7 +10,8 @@ PROOF = {
     "is_worth_it": True,
     "price": "its price: the general mix",
     "num_seeds": 3,
-    "recipe": {"num_tokens": 2_000_000, "num_steps": 195, "learning_rate": 5e-4},
+    "is_from_scratch": False,
+    "recipe": {"num_tokens": 2_000_000, "num_passes": 1, "num_steps": 195, "learning_rate": 5e-4},
     "measured": {
         "held_out": {"texts": 40, "trained_on": 7},
         "general": {"texts": 500, "trained_on": 0},
@@ -56,3 +57,31 @@ def test_the_lines_give_the_losses_of_each_set_and_end_in_the_verdict():
         "its price: the general mix",
         "worth 1.90 times a random draw",
     ]
+
+
+def test_query_groups_have_a_table_and_a_line():
+    proof = copy.deepcopy(PROOF)
+    law = copy.deepcopy(PROOF["held_out"]) | {
+        "before": 3.25,
+        "weight": 2.5,
+        "measured": {"texts": 12, "trained_on": 0},
+    }
+    proof |= {"by_group": "better for 1 of 2", "groups": {"<law>": law, "code": law}}
+    page = Page(render_proof(proof))
+    text = "".join(page.text)
+    assert "Better for 1 of 2." in text
+    assert "the weighted mean over 2 query groups: 3.500 before" in text
+    assert "<law>2.5123.250selection3.310" in text
+    assert "groups" in page.ids
+    lines = list(about_proof(proof))
+    assert lines[0].startswith("loss of 40 held-out query texts, the weighted mean over 2 query")
+    assert lines[-3:-1] == ["better for 1 of 2", "its price: the general mix"]
+
+
+def test_a_training_from_scratch_and_its_passes_are_told():
+    proof = copy.deepcopy(PROOF) | {"is_from_scratch": True}
+    proof["recipe"]["num_passes"] = 4
+    text = "".join(Page(render_proof(proof)).text)
+    assert "4 passes over 2,000,000 tokens a training" in text
+    assert "3 trainings of each contender, from scratch" in text
+    assert "from scratch" not in render_proof(PROOF)

@@ -1,8 +1,16 @@
 """What reaches Dataflow: the template's parameters, the launch request, and the graph of the largest run, without a cloud."""
 
+import dataclasses
+import datetime
+import importlib
 import json
+import os
 import pathlib
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 from typing import Any
 
@@ -16,11 +24,19 @@ from packaging.requirements import Requirement
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import LockedError, UsageError
 from pipelines import chain as chains
-from pipelines import distillation_options, jobs, launch, quad, quad_plan
+from pipelines import (
+    distillation_options,
+    jobs,
+    launch,
+    prove,
+    prove_options,
+    quad,
+    quad_plan,
+)
 from pipelines import options as flags
 from pipelines.inputs import look
 from templates.dataflow.metadata import template_metadata
-from tests.pipelines.world import World
+from tests.pipelines.world import World, output_bytes
 from tests.templates.launchable import assert_launchable
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,7 +55,12 @@ def metadata() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "own"), [("quad", flags), ("influence_distillation", distillation_options)]
+    ("pipeline", "own"),
+    [
+        ("quad", flags),
+        ("influence_distillation", distillation_options),
+        ("prove", prove_options),
+    ],
 )
 def test_a_template_names_the_flags_of_its_pipeline_and_nothing_else(pipeline, own):
     assert json.loads((FOLDER / f"{pipeline}.json").read_text()) == template_metadata(pipeline)
@@ -84,6 +105,65 @@ def test_a_pattern_takes_what_the_pipeline_takes(metadata):
     }  # fmt: skip
     assert all(re.fullmatch(patterns[name], value) for name, value in good.items())
     assert not any(re.fullmatch(patterns[name], value) for name, value in bad.items())
+
+
+def test_a_pattern_of_a_proof_takes_what_the_pipeline_takes():
+    patterns = {p.name: p.regexes[0] for p in _metadata("prove").parameters if p.regexes}
+    good = {
+        "output": "gs://b/{date}", "against": "gs://b/a,gs://b/c", "policies": "random,influence_top_k",
+        "heldout": "gs://b/{1,2}.jsonl,s3://c/*", "heldout_group": "law=gs://b/l,gs://b/m,code=gs://b/c",
+        "learning_rate": "1e-3", "proof_tokens": "2M", "seeds": "5", "accelerator": ACCELERATOR,
+    }  # fmt: skip
+    bad = {
+        "output": "selection", "against": "other", "policies": "random dsir", "heldout": "texts.jsonl",
+        "heldout_group": "gs://b/l", "learning_rate": "low", "proof_tokens": "1e-9", "seeds": "three",
+    }  # fmt: skip
+    assert all(re.fullmatch(patterns[name], value) for name, value in good.items())
+    assert not any(re.fullmatch(patterns[name], value) for name, value in bad.items())
+
+
+def test_parameters_of_a_proof_s_template_reach_the_pipeline(world, tmp_path, monkeypatch):
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    others = [tmp_path / name for name in ("first", "second")]
+    world.run(tmp_path / today, policy="random", prove=True)
+    for other in others:
+        shutil.copytree(tmp_path / today, other)
+    defaults = {p.name: p.default_value for p in _metadata("prove").parameters if p.default_value}
+    given = {
+        "output": f"{tmp_path}/{{date}}",
+        "against": f"{others[0]},{others[1]}",
+        "take_over": "true",
+    }
+    options, _ = prove_options.parse([f"--{k}={v}" for k, v in (defaults | given).items()])
+    bare, _ = prove_options.parse([f"--output={tmp_path / today}", "--take_over"])
+    assert list(options.against) == ["first", "second"]
+    assert dataclasses.replace(options, against={}) == bare
+
+
+def test_a_dry_run_of_a_proof_builds_the_job_and_leaves_the_selection_as_it_is(
+    world, tmp_path, capsys
+):
+    output = tmp_path / "out"
+    world.run(output, policy="random", prove=True)
+    before = output_bytes(output)
+    arguments = [f"--output={output}", "--policies=random", "--seeds=1"]
+    assert prove.main([*arguments, *DATAFLOW]) == 0
+    assert "nothing was started" in capsys.readouterr().out
+    assert output_bytes(output) == before
+    assert not (output / "_run" / "lock").exists()
+
+
+def test_the_launcher_runs_each_pipeline_that_has_a_template_and_no_other():
+    names = [path.stem for path in FOLDER.glob("*.json") if path.stem != "launch"]
+    found = runpy.run_path(str(FOLDER / "main.py"))["PIPELINES"]
+    assert sorted(found) == sorted(names)
+    assert all(callable(importlib.import_module(f"pipelines.{name}").main) for name in found)
+    environment = os.environ | {"BEAM_QUAD_PIPELINE": "demo"}
+    ended = subprocess.run(
+        [sys.executable, FOLDER / "main.py"], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "must be one of quad, influence_distillation, prove" in ended.stderr
 
 
 def test_parameters_of_a_template_reach_the_pipeline():

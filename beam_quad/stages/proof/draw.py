@@ -17,12 +17,11 @@ from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import read_plan
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import tokenize
 from beam_quad.proof import fingerprints, training_order
 from beam_quad.records import Split
 from beam_quad.stages.base import Stage
-from beam_quad.stages.influence.proxy import ProxyModel
+from beam_quad.stages.proof.start import Start
 from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.splits import SplitStage
@@ -45,14 +44,14 @@ class Draws:
     """What is drawn of every contender alike.
 
     Args:
-      proxy: The model that is trained, whose tokens count.
+      start: The model that is trained, whose tokens count.
       num_seeds: Trainings of each contender.
       num_tokens: Tokens of each.
     """
 
-    proxy: Annotated[
-        ProxyModel,
-        identity.CountedAs(lambda proxy: proxy.fingerprint, "only its tokenizer is looked at"),
+    start: Annotated[
+        Start,
+        identity.CountedAs(lambda start: start.fingerprint, "only its tokenizer is looked at"),
     ]
     num_seeds: int
     num_tokens: int
@@ -67,11 +66,7 @@ class Draws:
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Counts the tokens of texts."""
-        spec = self.proxy.spec
-        tokenizer = cached(
-            ("tokenizer", self.proxy.key), lambda: load_tokenizer(spec.path, spec.revision)
-        )
-        return [len(ids) for ids in tokenize(tokenizer, texts)]
+        return [len(ids) for ids in tokenize(self.start.tokenizer(), texts)]
 
 
 class DrawStage(Stage):

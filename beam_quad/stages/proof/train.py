@@ -10,32 +10,33 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.proof import Losses, Recipe, Trial, continue_training, measure
 from beam_quad.stages.base import NumberedStage
-from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
+from beam_quad.stages.influence.proxy import ProxyStage
 from beam_quad.stages.proof.draw import DrawStage
 from beam_quad.stages.proof.measured import DrawMeasured
+from beam_quad.stages.proof.start import Start
 
 
 class Training(NamedTuple):
-    """One training.
+    """One training, or none: the model as it starts.
 
     Attributes:
-      drawn: What is trained on.
-      seed: Which draw of it, in which order.
+      seed: Which model, and which draw of what is trained on, in which order.
+      drawn: What is trained on, if anything.
     """
 
-    drawn: DrawStage
     seed: int
+    drawn: DrawStage | None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOn(NumberedStage, ProxyStage):
-    """Goes on training the proxy on every contender's texts, and measures the losses of every measured text.
+    """Trains a model on every contender's texts, and measures the losses of every measured text.
 
-    Takes numbers of trainings, 0 for none at all, and writes one file of losses each.
+    Takes numbers of trainings, the first of which are none at all, and writes one file of losses each.
 
     Args:
       measured: The texts to measure, which know the contenders.
-      model_to_train: The proxy.
+      start: The model.
       learning_rate: Of the trainings.
     """
 
@@ -44,7 +45,7 @@ class TrainOn(NumberedStage, ProxyStage):
     ending = "json"
 
     measured: DrawMeasured
-    model_to_train: ProxyModel
+    start: Start
     learning_rate: float
 
     @property
@@ -52,48 +53,69 @@ class TrainOn(NumberedStage, ProxyStage):
         return self.measured.root
 
     @property
-    def proxy(self) -> ProxyModel:
-        return self.model_to_train
+    def proxy(self) -> Start:
+        return self.start
 
     def pieces(self) -> range:
-        return range(1 + len(self._trainings()))
+        return range(len(self._trainings()))
 
     def statistic(self, piece: int) -> Tally:
         return Tally({"trainings": 1})
 
     def do(self, piece: int, model: Proxy) -> Tally:
-        trained = model
-        found: dict[str, Any] = {}
-        if piece:
-            drawn, seed = self._trainings()[piece - 1]
-            recipe = self.recipe(model.context_length)
-            trained = continue_training(model, drawn.texts(seed, recipe.num_tokens), recipe)
-            found |= {"contender": drawn.contender, "seed": seed}
-            found |= {"recipe": dataclasses.asdict(recipe), "num_steps": recipe.num_steps}
+        seed, drawn = self._trainings()[piece]
+        trained = self.start.model_of(seed, model)
+        found: dict[str, Any] = {"seed": seed}
+        if drawn is not None:
+            recipe = self._recipe(trained)
+            trained = continue_training(trained, drawn.texts(seed, recipe.num_tokens), recipe)
+            found |= {"contender": drawn.contender, "num_steps": recipe.num_steps}
+            found |= {"recipe": dataclasses.asdict(recipe)}
         for name, texts in self.measured.texts().items():
             losses = measure(trained, texts)
             found[name] = {"sums": losses.sums.tolist(), "counts": losses.counts.tolist()}
         write_json(self.paths(piece)[0], found)
         return Tally({"trainings": 1})
 
-    def recipe(self, context_length: int) -> Recipe:
-        """How every contender trains."""
-        return Recipe.of(self.measured.num_tokens(), context_length, self.learning_rate)
+    def told_recipe(self) -> dict[str, Any]:
+        """Reads how every contender trained."""
+        found = read_json(self.paths(self._num_models)[0])
+        return found["recipe"] | {"num_steps": found["num_steps"]}
 
-    def trial(self, name: str) -> Trial | None:
-        """Reads what the trainings did to the loss of a set of texts; None if there is no such text."""
-        before = self._losses(0, name)
-        if before.counts.sum() == 0:
-            return None
+    def _recipe(self, model: Proxy) -> Recipe:
+        num_tokens = self.measured.num_tokens()
+        return self.start.recipe(model.model, num_tokens, model.context_length, self.learning_rate)
+
+    def predicted(self, name: str) -> np.ndarray:
+        """Reads how many tokens of each text of a set are predicted, float64 [num_texts]."""
+        return self._losses(0, name).counts
+
+    def trial(
+        self,
+        name: str,
+        groups: np.ndarray | None = None,
+        weights: tuple[float, ...] | None = None,
+    ) -> Trial:
+        """Reads what the trainings did to the loss of a set of texts; see `Trial`."""
+        before = [self._losses(number, name) for number in range(self._num_models)]
         after: dict[str, list[Losses]] = {drawn.contender: [] for drawn in self.measured.drawn}
-        for number, training in enumerate(self._trainings(), 1):
-            after[training.drawn.contender].append(self._losses(number, name))
-        return Trial(before, after)
+        for number, (_, drawn) in enumerate(self._trainings()):
+            if drawn is not None:
+                after[drawn.contender].append(self._losses(number, name))
+        return Trial(before, after, groups, weights)
 
     def _losses(self, piece: int, name: str) -> Losses:
         found = read_json(self.paths(piece)[0])[name]
         return Losses(np.array(found["sums"], float), np.array(found["counts"], float))
 
+    @property
+    def _num_models(self) -> int:
+        return self.start.num_models(self.measured.drawn[0].draws.num_seeds)
+
     def _trainings(self) -> list[Training]:
         drawn = self.measured.drawn
-        return [Training(one, seed) for seed in range(drawn[0].draws.num_seeds) for one in drawn]
+        seeds = range(drawn[0].draws.num_seeds)
+        return [
+            *(Training(seed, None) for seed in range(self._num_models)),
+            *(Training(seed, one) for seed in seeds for one in drawn),
+        ]

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from beam_quad import identity
 from beam_quad.artifacts import files
-from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.artifacts.json_files import write_json
 from beam_quad.errors import UsageError
 from beam_quad.intervals import Interval
-from beam_quad.proof import Trial, judge, price
+from beam_quad.proof import Trial, by_group, judge, price
 from beam_quad.report.proof import render_proof
 from beam_quad.stages.base import Stage
 from beam_quad.stages.proof.measured import GENERAL, HELD_OUT
@@ -30,15 +30,18 @@ class WriteProof(Stage):
       trained: The trainings.
       selection: Name of the contender that is to be proved.
       output: The folder of the selection.
+      weights: Relative weight of each query group's held-out loss, > 0.
       configuration: Fingerprint of the proof, as the launcher knows it.
     """
 
     kind = "proof"
+    version = 2
     artifact_name = PROOF
 
     trained: TrainOn
     selection: str
     output: str
+    weights: tuple[float, ...]
     configuration: Annotated[str, identity.NotCounted("it is made of the trainings")]
 
     @property
@@ -62,15 +65,10 @@ class WriteProof(Stage):
 
     def finish(self, total: None) -> None:
         trained, measured = self.trained, self.trained.measured
-        trials = {name: trained.trial(name) for name in measured.counts()}
-        held_out = trials[HELD_OUT]
-        if held_out is None:
-            raise UsageError(
-                "no held-out text has the 2 tokens that a loss needs; pass --heldout with others"
-            )
-        verdict = judge(held_out, self.selection, measured.num_tokens())
-        general = trials[GENERAL]
-        first = read_json(trained.paths(1)[0])
+        trials = self._trials()
+        held_out, general = trials[HELD_OUT], trials.get(GENERAL)
+        is_from_scratch = trained.start.is_from_scratch
+        verdict = judge(held_out, self.selection, measured.num_tokens(), is_from_scratch)
         proof = {
             "configuration": self.configuration,
             "verdict": verdict.sentence,
@@ -78,25 +76,58 @@ class WriteProof(Stage):
             "price": None if general is None else price(general, self.selection),
             "selection": self.selection,
             "model": trained.proxy.fingerprint,
-            "recipe": first["recipe"] | {"num_steps": first["num_steps"]},
+            "is_from_scratch": is_from_scratch,
+            "recipe": trained.told_recipe(),
             "num_seeds": held_out.num_seeds,
             "measured": measured.counts(),
             "method": _METHOD,
-            **{name: self._results(trial) for name, trial in trials.items() if trial},
+            **{name: self._results(trial) for name, trial in trials.items()},
+            **self._by_group(held_out),
         }
         files.write(files.join(self.output, "proof.html"), render_proof(proof).encode())
         write_json(self.artifact, proof)
 
+    def _trials(self) -> dict[str, Trial]:
+        trained, measured = self.trained, self.trained.measured
+        groups = measured.groups()
+        for query, tokens in zip(
+            measured.held_out, groups @ trained.predicted(HELD_OUT), strict=True
+        ):
+            if not tokens:
+                whose, flag = "", "--heldout"
+                if len(self.weights) > 1:
+                    whose, flag = f" of {query.name}", "--heldout_group"
+                raise UsageError(
+                    f"no held-out text{whose} has the 2 tokens that a loss needs; pass {flag} with others"
+                )
+        trials = {HELD_OUT: trained.trial(HELD_OUT, groups, self.weights)}
+        if trained.predicted(GENERAL).any():
+            trials[GENERAL] = trained.trial(GENERAL)
+        return trials
+
+    def _by_group(self, held_out: Trial) -> dict[str, Any]:
+        """What is told of each query group; nothing if there is one, which is all."""
+        if len(self.weights) == 1:
+            return {}
+        names = [query.name for query in self.trained.measured.held_out]
+        trials = {name: held_out.only(number) for number, name in enumerate(names)}
+        counts = self.trained.measured.group_counts()
+        groups = {
+            name: {"weight": weight, "measured": counts[name]} | self._results(trials[name])
+            for name, weight in zip(names, self.weights, strict=True)
+        }
+        return {"by_group": by_group(trials, self.selection), "groups": groups}
+
     def _results(self, trial: Trial) -> dict[str, Any]:
         return {
-            "before": trial.before.mean,
+            "before": trial.initial,
             "contenders": {name: self._result(trial, name) for name in trial.after},
         }
 
     def _result(self, trial: Trial, name: str) -> dict[str, Any]:
         return {
             "loss": trial.loss(name),
-            "losses": [run.mean for run in trial.after[name]],
+            "losses": trial.losses(name),
             "gain": _numbers(trial.gain(name)),
         } | ({} if name == self.selection else self._against(trial, name))
 
