@@ -42,7 +42,7 @@ def run(proxy_name: str, is_quick: bool, models: pathlib.Path) -> dict[str, Any]
     models.mkdir(parents=True, exist_ok=True)
     proxy, documents = prepare(proxy_name, size, models)
     say(f"proxy {proxy_name}, {len(documents):,} documents to draw from")
-    kept = Kept(models / "retraining", say)
+    kept = Kept(models / "retraining", lambda line: None)
     results: list[Result] = []
     for seed in range(size.num_seeds):
         results.append(measure(proxy, size, draw(size, documents, seed), kept, say))

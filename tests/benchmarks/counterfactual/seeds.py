@@ -70,6 +70,7 @@ def measure(
     if size.num_partitions:
         retraining = Retraining(proxy, size, drawn, kept)
         scores[CEILING] = retraining.metagradients()
+        say(f"seed {drawn.seed}: differentiated a training on all candidates")
         left_out = retraining.leave_out()
         say(f"seed {drawn.seed}: trained without {len(left_out.rises)} fifths")
     own = {kind: default(size, kind) for kind in INFLUENCES}
