@@ -15,6 +15,11 @@ from tests.benchmarks.counterfactual.sizes import Size
 from tests.benchmarks.duel.kept import Kept
 
 _BATCH_DOCUMENTS = 8
+# Steps at rate 0 on other documents, which fill AdamW's moments and move nothing. A new optimiser's first steps go by the sign of
+# the gradient: hardly any sign changes with a small change of a weight, many do where a document is left out. On the quick
+# setting the metagradient foretells 10 trainings without a fifth at a rank correlation of .98 with these steps, and 20 at .71
+# without; with SGD at 1.00.
+_STEPS_BEFORE = 12
 _FIFTHS = 5
 
 
@@ -41,8 +46,8 @@ class LeftOut:
 class Retraining:
     """A training of the proxy on all candidates, each read once, in batches of any domains, and variants of it.
 
-    AdamW runs at the rate and by the schedule of the twenty steps. A document that is left out has weight 0: its place in a
-    step stays empty, and all else is read when it was.
+    AdamW runs at the rate and by the schedule of the twenty steps, from moments as of a training under way. A document that is
+    left out has weight 0: its place in a step stays empty, and all else is read when it was.
 
     Args:
       proxy: The model; it is not changed.
@@ -58,7 +63,8 @@ class Retraining:
 
     def metagradients(self) -> np.ndarray:
         """By how much a weight on each candidate lowers each query loss, nats, float64 [num_candidates, num_queries]."""
-        return -self._get("metagradients", lambda: self._training.metagradients(self._queries))
+        found = self._get("metagradients", lambda: self._training.metagradients(self._queries))
+        return -found[: len(self.drawn.candidates)]
 
     def leave_out(self) -> LeftOut:
         """Trains without a random fifth of the candidates, for every fifth of some partitions."""
@@ -76,7 +82,9 @@ class Retraining:
 
     def _losses(self, is_left_out: np.ndarray) -> np.ndarray:
         def compute() -> np.ndarray:
-            parameters = self._training.run(~is_left_out)
+            weights = np.ones(len(self._training.documents.loss_tokens))
+            weights[: len(is_left_out)] = ~is_left_out
+            parameters = self._training.run(weights)
             return self._training.losses(parameters, self._queries)
 
         return self._get("losses", compute, *np.flatnonzero(is_left_out))
@@ -92,8 +100,16 @@ class Retraining:
         )
         order = seeding.generator(self.drawn.seed, "retraining").permutation(num_candidates)
         batches = np.array_split(order, recipe.num_steps)
-        steps = [Step(recipe.rate(number), own.tolist()) for number, own in enumerate(batches)]
-        return Training(self.proxy, self.proxy.read(self.drawn.texts), steps, AdamW())
+        candidates = set(self.drawn.texts)
+        others = [text for text in self.drawn.factor_texts if text not in candidates]
+        others = others[: _STEPS_BEFORE * _BATCH_DOCUMENTS]
+        before = np.array_split(num_candidates + np.arange(len(others)), _STEPS_BEFORE)
+        steps = [
+            *(Step(0.0, own.tolist()) for own in before),
+            *(Step(recipe.rate(number), own.tolist()) for number, own in enumerate(batches)),
+        ]
+        documents = self.proxy.read([*self.drawn.texts, *others])
+        return Training(self.proxy, documents, steps, AdamW())
 
     @functools.cached_property
     def _queries(self) -> list[Documents]:
@@ -103,7 +119,7 @@ class Retraining:
     def _content(self) -> tuple[object, ...]:
         """What decides a training and its losses."""
         weights = [p.numpy().tobytes().hex() for p in self.proxy.model.parameters()]
-        texts = [self.drawn.texts, *self.drawn.queries.values()]
+        texts = [self.drawn.texts, self.drawn.factor_texts, *self.drawn.queries.values()]
         digests = [seeding.digest(*own) for own in (weights, *texts)]
         training = self._training
         return (*digests, self.proxy.context_length, *training.steps, training.optimizer)
