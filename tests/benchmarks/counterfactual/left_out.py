@@ -17,8 +17,7 @@ from tests.benchmarks.duel.kept import Kept
 _BATCH_DOCUMENTS = 8
 # Steps at rate 0 on other documents, which fill AdamW's moments and move nothing. A new optimiser's first steps go by the sign of
 # the gradient: hardly any sign changes with a small change of a weight, many do where a document is left out. On the quick
-# setting the metagradient foretells 10 trainings without a fifth at a rank correlation of .98 with these steps, and 20 at .71
-# without; with SGD at 1.00.
+# setting the metagradient foretells 20 trainings without a fifth at a rank correlation of .95 with these steps and .71 without.
 _STEPS_BEFORE = 12
 _FIFTHS = 5
 
