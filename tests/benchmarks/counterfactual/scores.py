@@ -68,11 +68,10 @@ class Scores:
     """
 
     def __init__(self, proxy: Proxy, size: Size, drawn: Draw) -> None:
-        widest = "all" if "all" in size.layers else size.layers[0]
         self._proxy = proxy
         self._drawn = drawn
         self._blocks = {layers: find_blocks(proxy.model, layers) for layers in size.layers}
-        self._widest = self._blocks[widest]
+        self._widest = self._blocks[size.layers[-1]]
         self._fits = {
             (sample, labels): fit(proxy, self._widest, drawn, sample, labels)
             for sample, labels in dict.fromkeys((s.sample, s.labels) for s in settings(size))
@@ -151,14 +150,30 @@ def default(size: Size, curvature: str = "ekfac") -> Setting:
     return Setting(curvature, DAMPING_RATIO, size.layers[0], size.factor_samples[-1])
 
 
+def named(size: Size) -> dict[str, Setting]:
+    """Returns the settings that are held against other scorers, by a short name."""
+    unit = dataclasses.replace(default(size), layers=size.layers[-1], normalize=True)
+    found = {kind: default(size, kind) for kind in ("ekfac", "kfac", "dot")}
+    if "head" in size.layers:
+        found["ekfac_head"] = dataclasses.replace(unit, layers="head")
+    return found | {"ekfac_unit": unit}
+
+
 def settings(size: Size) -> list[Setting]:
-    """Lists the settings: curvature x damping x layers, and the default with one other choice each."""
+    """Lists the settings: curvature x damping x layers, and the default with one other choice each.
+
+    Of the head, alone and with the others, they are few: what it adds is asked, and not which damping it likes.
+    """
     return list(dict.fromkeys(_settings(size)))
 
 
 def _settings(size: Size) -> Iterator[Setting]:
     first = default(size)
     for layers in size.layers:
+        if "head" in layers:
+            yield dataclasses.replace(first, layers=layers)
+            yield dataclasses.replace(first, layers=layers, normalize=True)
+            continue
         yield dataclasses.replace(default(size, "dot"), layers=layers)
         for curvature in ("ekfac", "kfac"):
             for damping in size.dampings:
@@ -168,7 +183,7 @@ def _settings(size: Size) -> Iterator[Setting]:
         for curvature in ("ekfac", "dot"):
             if layers != "mlp":
                 yield dataclasses.replace(default(size, curvature), layers=layers, normalize=True)
-    for layers in size.layers:
+    for layers in (own for own in size.layers if "head" not in own):
         for sample in size.factor_samples:
             yield dataclasses.replace(first, layers=layers, sample=sample)
         yield dataclasses.replace(first, layers=layers, labels="empirical")

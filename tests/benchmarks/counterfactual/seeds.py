@@ -1,92 +1,108 @@
-"""One seed's measurements: what was predicted for its groups, and what training did."""
+"""One seed's measurements: scores of its candidates, and what training did."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from beam_quad import scoring, seeding
 from beam_quad.gradients import Proxy
+from beam_quad.selection import JointRanks
+from beam_quad.shortlist import score_ngrams
 from tests.benchmarks.counterfactual import agreement, steps
 from tests.benchmarks.counterfactual.draws import Draw
-from tests.benchmarks.counterfactual.scores import Scores, Setting, default
+from tests.benchmarks.counterfactual.left_out import LeftOut, Retraining
+from tests.benchmarks.counterfactual.scores import Scores, Setting, default, named
 from tests.benchmarks.counterfactual.sizes import Size
+from tests.benchmarks.duel.kept import Kept
 
 INFLUENCES = ("ekfac", "kfac", "dot")
+CEILING = "metagradient"
+Key = Setting | str
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Predictions and measurements of one seed.
+    """Scores and measurements of one seed.
 
     Attributes:
-      domains: Domain of each group, int64 [num_groups].
-      settings: Mean influence of each group by setting, float64 [num_groups, num_queries].
-      baselines: The same of "perplexity" and "random".
+      drawn: Candidates, groups and queries.
+      scores: By setting, or by the name of another scorer, float64 [num_candidates, num_queries].
       small: Measured decrease after a small step, by the curvature of the step, [num_groups, num_queries].
       adamw: Measured decrease after twenty AdamW steps, nats, [num_groups, num_queries].
-      auc: Area under the curve of the query's own domain, by setting or baseline, [num_queries].
-      top: Share of the own domain among the best scores, likewise.
+      left_out: What trainings without a fifth of the candidates did; None if there were none.
     """
 
-    domains: np.ndarray
-    settings: dict[Setting, np.ndarray]
-    baselines: dict[str, np.ndarray]
-    small: dict[str, np.ndarray]
+    drawn: Draw
+    scores: Mapping[Key, np.ndarray]
+    small: Mapping[str, np.ndarray]
     adamw: np.ndarray
-    auc: dict[Setting | str, np.ndarray]
-    top: dict[Setting | str, np.ndarray]
+    left_out: LeftOut | None
+
+    def of_groups(self, key: Key) -> np.ndarray:
+        """Mean scores of the groups, float64 [num_groups, num_queries]."""
+        return agreement.group_means(self.scores[key], self.drawn.groups)
+
+    def by_query(self, judge: Callable[[np.ndarray, np.ndarray], float], key: Key) -> np.ndarray:
+        """Judges how scores single out each query's own domain, [num_queries]."""
+        return np.array(
+            [
+                judge(self.scores[key][:, column], self.drawn.sources == domain)
+                for column, domain in enumerate(self.drawn.queries)
+            ]
+        )
 
 
-def measure(proxy: Proxy, size: Size, drawn: Draw, say: Callable[[str], None]) -> Result:
-    """Scores the candidates by every setting, and takes every kind of step on every group."""
-    scores = Scores(proxy, size, drawn)
+def measure(
+    proxy: Proxy, size: Size, drawn: Draw, kept: Kept, say: Callable[[str], None]
+) -> Result:
+    """Scores the candidates in every way, and takes every kind of step."""
+    influence = Scores(proxy, size, drawn)
     say(f"seed {drawn.seed}: fitted the curvatures")
-    by_setting = scores.compute(size)
-    baselines = _baselines(proxy, drawn)
+    by_setting = influence.compute(size)
+    scores: dict[Key, np.ndarray] = {
+        **by_setting,
+        **_others(proxy, drawn, by_setting[named(size)["ekfac_unit"]]),
+    }
     say(f"seed {drawn.seed}: scored {len(drawn.candidates)} candidates")
-    predicted = {s: agreement.group_means(v, drawn.groups) for s, v in by_setting.items()}
+    left_out = None
+    if size.num_partitions:
+        retraining = Retraining(proxy, size, drawn, kept)
+        scores[CEILING] = retraining.metagradients()
+        say(f"seed {drawn.seed}: differentiated a training on all candidates")
+        left_out = retraining.leave_out()
+        say(f"seed {drawn.seed}: trained without {len(left_out.rises)} fifths")
     own = {kind: default(size, kind) for kind in INFLUENCES}
     small = steps.small_steps(
         proxy,
-        scores.blocks(size.layers[0]),
+        influence.blocks(size.layers[0]),
         drawn,
-        {kind: functools.partial(scores.precondition, s) for kind, s in own.items()},
-        {kind: predicted[setting] for kind, setting in own.items()},
+        {kind: functools.partial(influence.precondition, s) for kind, s in own.items()},
+        {kind: agreement.group_means(scores[s], drawn.groups) for kind, s in own.items()},
     )
     say(f"seed {drawn.seed}: took the small steps on {len(drawn.groups)} groups")
     adamw = steps.adamw_steps(proxy, drawn, size.adamw)
     say(f"seed {drawn.seed}: took the AdamW steps")
-    scored: list[tuple[Setting | str, np.ndarray]] = [*by_setting.items(), *baselines.items()]
-    return Result(
-        domains=drawn.domains,
-        settings=predicted,
-        baselines={k: agreement.group_means(v, drawn.groups) for k, v in baselines.items()},
-        small=small,
-        adamw=adamw,
-        auc={k: _by_query(agreement.area_under_curve, v, drawn) for k, v in scored},
-        top={k: _by_query(agreement.share_on_top, v, drawn) for k, v in scored},
-    )
+    return Result(drawn, scores, small, adamw, left_out)
 
 
-def _baselines(proxy: Proxy, drawn: Draw) -> dict[str, np.ndarray]:
-    """Scores without a query, the same for all, float64 [num_candidates, num_queries] each."""
-    losses = scoring.PerplexityScorer(proxy).score(drawn.texts)
-    draws = seeding.uniform(drawn.seed, "random", seeding.keys(drawn.texts))[:, None]
-    # Lower loss is taken as the better, as a filter by perplexity does.
+def _others(proxy: Proxy, drawn: Draw, influence: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores that are no influence, or not that alone, float64 [num_candidates, num_queries] each."""
+    texts, num_queries = drawn.texts, len(drawn.queries)
+    losses = scoring.PerplexityScorer(proxy).score(texts)
+    draws = seeding.uniform(drawn.seed, "random", seeding.keys(texts))[:, None]
+    ngrams = score_ngrams(proxy, texts, drawn.queries)
+    drops = [
+        scoring.LossDropScorer(proxy, scoring.tune_on_query(proxy, query)).score(texts)
+        for query in drawn.queries.values()
+    ]
+    pairs = zip(influence.T, ngrams.T, strict=True)
     return {
-        "perplexity": np.repeat(-losses, len(drawn.queries), axis=1),
-        "random": np.repeat(draws, len(drawn.queries), axis=1),
+        "joint": np.stack([JointRanks.of(pair).rank(pair) for pair in pairs], axis=1),
+        "ngrams": ngrams,
+        "loss_drop": np.concatenate(drops, axis=1),
+        # Lower loss is taken as the better, as a filter by perplexity does.
+        "perplexity": np.repeat(-losses, num_queries, axis=1),
+        "random": np.repeat(draws, num_queries, axis=1),
     }
-
-
-def _by_query(
-    judge: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, drawn: Draw
-) -> np.ndarray:
-    return np.array(
-        [
-            judge(scores[:, column], drawn.sources == domain)
-            for column, domain in enumerate(drawn.queries)
-        ]
-    )

@@ -21,9 +21,11 @@ class Size:
       groups_per_domain: Groups of each domain.
       group_size: Documents of a group.
       factor_samples: Sizes of the sample that curvature is fitted on, ascending; the last is the default.
-      layers: Choices of tracked layers.
+      layers: Choices of tracked layers; the last holds all others.
       dampings: Ratios of the mean eigenvalue.
       adamw: Twenty steps.
+      num_partitions: Partitions of the candidates into fifths, each of which is left out of a training on all; 0 for neither
+        such trainings nor the metagradient, which holds about √T states of a training of T steps.
       num_seeds: Draws of groups, queries and factor samples.
     """
 
@@ -38,6 +40,7 @@ class Size:
     layers: tuple[str, ...]
     dampings: tuple[float, ...]
     adamw: proxy.Recipe
+    num_partitions: int
     num_seeds: int
 
     @property
@@ -70,9 +73,10 @@ SIZES = {
         groups_per_domain=3,
         group_size=8,
         factor_samples=(128, 400, 1024),
-        layers=("attention", "mlp", "all"),
+        layers=("attention", "mlp", "all", "head", "all+head"),
         dampings=(0.01, 0.1, 1.0, 10.0),
         adamw=twenty_steps(2, 128, 1e-4),
+        num_partitions=4,
         num_seeds=2,
     ),
     "scratch, quick": Size(
@@ -84,9 +88,10 @@ SIZES = {
         groups_per_domain=2,
         group_size=3,
         factor_samples=(32, 96),
-        layers=("attention", "mlp", "all"),
+        layers=("attention", "mlp", "all", "head", "all+head"),
         dampings=(0.1, 1.0),
         adamw=twenty_steps(2, 96, 1e-4),
+        num_partitions=4,
         num_seeds=1,
     ),
     "smollm2": Size(
@@ -101,6 +106,7 @@ SIZES = {
         layers=("attention",),
         dampings=(0.01, 0.1, 1.0),
         adamw=twenty_steps(1, 64, 2e-5),
+        num_partitions=0,
         num_seeds=1,
     ),
     "smollm2, quick": Size(
@@ -115,6 +121,7 @@ SIZES = {
         layers=("attention",),
         dampings=(0.01, 0.1, 1.0),
         adamw=twenty_steps(1, 48, 2e-5),
+        num_partitions=0,
         num_seeds=1,
     ),
 }

@@ -1,19 +1,32 @@
 """Figures over all seeds, and the tables that show them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.counterfactual.agreement import Agreement, Estimate, gain
-from tests.benchmarks.counterfactual.scores import Setting, default, settings
-from tests.benchmarks.counterfactual.seeds import INFLUENCES, Result
+from tests.benchmarks.counterfactual.agreement import (
+    Agreement,
+    Estimate,
+    area_under_curve,
+    gain,
+    rank_correlation,
+    share_on_top,
+)
+from tests.benchmarks.counterfactual.scores import default, named, settings
+from tests.benchmarks.counterfactual.seeds import CEILING, INFLUENCES, Key, Result
 from tests.benchmarks.counterfactual.sizes import Size
 
 _TITLES = {
-    "ekfac": "EK-FAC",
-    "kfac": "K-FAC",
-    "dot": "gradient dot product",
+    CEILING: "metagradient (the ceiling)",
+    "joint": "n-grams + EK-FAC, joint rank",
+    "ekfac_unit": "EK-FAC, all layers, unit length",
+    "ekfac_head": "EK-FAC, head, unit length",
+    "ngrams": "n-grams of the proxy's tokens",
+    "loss_drop": "loss drop",
+    "ekfac": "EK-FAC, attention",
+    "kfac": "K-FAC, attention",
+    "dot": "gradient dot product, attention",
     "perplexity": "perplexity (lower is better)",
     "random": "random",
 }
@@ -28,11 +41,16 @@ class Figures:
     """
 
     def __init__(self, size: Size, results: Sequence[Result]) -> None:
-        adamw, domains = [r.adamw for r in results], results[0].domains
+        adamw, domains = [r.adamw for r in results], results[0].drawn.domains
+        left_out = [r.left_out for r in results if r.left_out is not None]
         self._size = size
         self._results = results
         self._adamw = Agreement(adamw, domains)
         self._gain = Agreement(adamw, domains, gain)
+        # Fifths of one partition make up for each other.
+        self._left_out = (
+            Agreement([own.rises for own in left_out], left_out[0].partitions) if left_out else None
+        )
         self._small = {
             kind: Agreement([r.small[kind] for r in results], domains) for kind in INFLUENCES
         }
@@ -42,20 +60,23 @@ class Figures:
         decrease = np.concatenate([r.adamw.ravel() for r in self._results])
         return {
             "groups": [len(r.adamw) for r in self._results],
+            "retrainings": [len(r.left_out.rises) for r in self._results if r.left_out],
             "adamw_decrease_nats": [
                 round(float(q), 4) for q in np.percentile(decrease, [5, 50, 95])
             ],
-            "scorers": {name: self._scorer(name) for name in _TITLES},
+            "scorers": {name: self._scorer(name, key) for name, key in self._keys().items()},
             "settings": {s.name: self._setting(s) for s in settings(self._size)},
         }
 
-    def _predicted(self, key: Setting | str) -> list[np.ndarray]:
-        if isinstance(key, Setting):
-            return [r.settings[key] for r in self._results]
-        return [r.baselines[key] for r in self._results]
+    def _keys(self) -> dict[str, Key]:
+        """What the scorers of the table are scored by, in its order."""
+        keys: dict[str, Key] = {name: named(self._size).get(name, name) for name in _TITLES}
+        return {name: key for name, key in keys.items() if key in self._results[0].scores}
 
-    def _scorer(self, name: str) -> dict[str, Any]:
-        key: Setting | str = default(self._size, name) if name in INFLUENCES else name
+    def _predicted(self, key: Key) -> list[np.ndarray]:
+        return [r.of_groups(key) for r in self._results]
+
+    def _scorer(self, name: str, key: Key) -> dict[str, Any]:
         predicted = self._predicted(key)
         own: dict[str, Any] = {"own_step": None, "own_step_slope": None}
         if name in INFLUENCES:
@@ -64,20 +85,38 @@ class Figures:
         sgd = {"sgd_step": self._small["dot"].estimate(predicted).rounded()}
         return own | sgd | self._judged(key)
 
-    def _setting(self, setting: Setting) -> dict[str, Any]:
+    def _setting(self, setting: Key) -> dict[str, Any]:
         value, again = self._adamw.replicates(self._predicted(setting))
         base, base_again = self._adamw.replicates(self._predicted(default(self._size)))
         minus = Estimate.of(value - base, again - base_again).rounded()
         return self._judged(setting) | {"minus_default": minus}
 
-    def _judged(self, key: Setting | str) -> dict[str, Any]:
+    def _judged(self, key: Key) -> dict[str, Any]:
         predicted = self._predicted(key)
         return {
             "adamw_20": self._adamw.estimate(predicted).rounded(),
             "adamw_20_gain": self._gain.estimate(predicted).rounded(),
-            "auc": round(float(np.mean([r.auc[key] for r in self._results])), 4),
-            "top": round(float(np.mean([r.top[key] for r in self._results])), 4),
+            "left_out": self._of_left_out(key),
+            "metagradient": self._of_ceiling(key),
+            "auc": self._singled_out(area_under_curve, key),
+            "top": self._singled_out(share_on_top, key),
         }
+
+    def _of_left_out(self, key: Key) -> dict[str, float] | None:
+        if self._left_out is None:
+            return None
+        predicted = [r.left_out.predicted(r.scores[key]) for r in self._results if r.left_out]
+        return self._left_out.estimate(predicted).rounded()
+
+    def _of_ceiling(self, key: Key) -> float | None:
+        """Correlates scores of documents with their metagradients."""
+        if self._left_out is None:
+            return None
+        each = [rank_correlation(r.scores[key], r.scores[CEILING]) for r in self._results]
+        return round(float(np.mean(each)), 4)
+
+    def _singled_out(self, judge: Callable[[np.ndarray, np.ndarray], float], key: Key) -> float:
+        return round(float(np.mean([r.by_query(judge, key) for r in self._results])), 4)
 
 
 def _slope(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray]) -> float:
@@ -95,26 +134,32 @@ def show(proxy_name: str, size: Size, figures: dict[str, Any]) -> None:
         f"{', '.join(size.query_domains)}. The query loss fell by {middle:.3f} nats in 20 AdamW steps\n"
         f"(median; 5-95 %: {low:.3f} to {high:.3f}). Steps: Spearman's rank correlation with the groups' mean scores, "
         "95 % intervals over\ndomains; gain: what the tenth with the best scores gave, from 0, the mean, to 1, the "
-        "best tenth;\nauc, top: how well a score singles out documents of the query's own domain.\n"
+        "best tenth;\nleft out: rank correlation of scores, added up over a random fifth of the candidates, with the loss "
+        "that a\ntraining on all others ends higher by; metagr.: rank correlation with the metagradient, document by "
+        "document;\nauc, top: how well a score singles out documents of the query's own domain.\n"
     )
-    print(f"{'scorer':<30}{'own step':>9}{'slope':>7}{'SGD step':>10}{_HEAD}")
+    print(f"{'scorer':<32}{'own step':>9}{'slope':>7}{'SGD step':>10}{_HEAD}")
     for name, figure in figures["scorers"].items():
         own = "" if figure["own_step"] is None else f"{figure['own_step']['value']:.4f}"
         slope = "" if figure["own_step"] is None else f"{figure['own_step_slope']:.3f}"
         sgd = figure["sgd_step"]["value"]
-        print(f"{_TITLES[name]:<30}{own:>9}{slope:>7}{sgd:>10.3f}{_judged(figure)}")
+        print(f"{_TITLES[name]:<32}{own:>9}{slope:>7}{sgd:>10.3f}{_judged(figure)}")
     print(f"\n{'setting':<56}{_HEAD}{'minus the default':>25}")
     for name, figure in figures["settings"].items():
         print(f"{name:<56}{_judged(figure)}{_interval(figure['minus_default'], '+'):>25}")
     print()
 
 
-_HEAD = f"{'AdamW x 20':>23}{'gain':>22}{'auc':>7}{'top':>6}"
+_HEAD = f"{'AdamW x 20':>23}{'gain':>22}{'left out':>22}{'metagr.':>9}{'auc':>7}{'top':>6}"
 
 
 def _judged(figure: dict[str, Any]) -> str:
     adamw, chosen = _interval(figure["adamw_20"]), _interval(figure["adamw_20_gain"])
-    return f"{adamw:>23}{chosen:>22}{figure['auc']:>7.3f}{figure['top']:>6.2f}"
+    left_out, ceiling = "", ""
+    if figure["left_out"] is not None:
+        left_out, ceiling = _interval(figure["left_out"]), f"{figure['metagradient']:.2f}"
+    own_domain = f"{figure['auc']:>7.3f}{figure['top']:>6.2f}"
+    return f"{adamw:>23}{chosen:>22}{left_out:>22}{ceiling:>9}{own_domain}"
 
 
 def _interval(figure: dict[str, float], sign: str = "") -> str:
