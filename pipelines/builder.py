@@ -23,6 +23,7 @@ from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
+from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.write.ranked import Selection, Weighable
@@ -92,6 +93,8 @@ class Builder:
         self.output = files.absolute(options.output)
         # Versions of further files that the result depends on, by name.
         self.files: dict[str, str] = {}
+        if inputs.excluded is not None:
+            self.files["exclude"] = inputs.excluded.excluded.digest
         self.stages: list[Stage] = []
         self.plans: dict[str, InputPlan] = {}
         self.corpus = self._corpus(reserve_rate)
@@ -120,6 +123,7 @@ class Builder:
             on_bad_file=options.on_bad_file,
             seed=options.seed,
             reserve_rate=rate,
+            excluded=inputs.excluded.excluded if inputs.excluded else None,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
 
@@ -156,6 +160,8 @@ class Builder:
                 proxy.revision if proxy is not None else None,
             )
         )
+        if self.corpus.excluded is not None:
+            self.add(ForgetTexts(self.corpus.excluded))
         if self.corpus.duplicates_dir is not None:
             self.add(FindDuplicateIds(self.corpus))
 
@@ -211,6 +217,7 @@ class Builder:
         config["query_text_column"] = options.query_text_column or options.text_column
         config["device"] = identity.device_kind(options.device)
         config["input"] = inputs.corpus.root
+        config["exclude"] = inputs.excluded.paths if inputs.excluded else None
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):
             if config.get(name):
@@ -275,8 +282,7 @@ class Builder:
             self.corpus.plan_path,
             self.identity(),
             self.plans,
-            dict(self.inputs.seen.unwritten)
-            | {recorded.path_of(self.output): recorded.to_bytes(options)},
+            self.inputs.unwritten | {recorded.path_of(self.output): recorded.to_bytes(options)},
         )
 
 

@@ -33,6 +33,7 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
+from pipelines.exclude import ExcludedIds, read_excluded
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
@@ -60,6 +61,7 @@ class Inputs:
       embedder: The embedder, or None where nothing is embedded.
       embedder_fingerprint: Its content.
       seen: What is known of the corpus's files by their content.
+      excluded: The ids of `--exclude`; None without the flag.
     """
 
     corpus: InputPlan
@@ -71,6 +73,12 @@ class Inputs:
     embedder: AnyEmbedderSpec | None
     embedder_fingerprint: str
     seen: SeenFiles
+    excluded: ExcludedIds | None = None
+
+    @property
+    def unwritten(self) -> dict[str, bytes]:
+        """What planning has found out and is to be written before the job starts, by path."""
+        return self.seen.unwritten | (self.excluded.unwritten if self.excluded else {})
 
 
 def look(options: RunOptions) -> Inputs:
@@ -80,6 +88,7 @@ def look(options: RunOptions) -> Inputs:
       UsageError: One line, if anything is missing or cannot be used.
     """
     _check_apart(options)
+    excluded = read_excluded(options)
     read = Columns(
         options.text_column,
         options.id_column,
@@ -121,7 +130,16 @@ def look(options: RunOptions) -> Inputs:
     }
     embedder, embedder_print = _embedder(options, proxy, proxy_fingerprint, skeleton)
     return Inputs(
-        corpus, query, counts, proxy, proxy_fingerprint, skeleton, embedder, embedder_print, seen
+        corpus,
+        query,
+        counts,
+        proxy,
+        proxy_fingerprint,
+        skeleton,
+        embedder,
+        embedder_print,
+        seen,
+        excluded,
     )
 
 
@@ -132,6 +150,8 @@ def _check_apart(options: RunOptions) -> None:
         ("--artifacts", options.artifacts_root, _ARTIFACTS),
     )
     asked = {"--input": options.input}
+    if options.exclude:
+        asked["--exclude"] = options.exclude
     if options.needs_query:
         asked |= {flag_of(name): globs for name, globs in options.query.items()}
     for (flag, folder, names), (by, globs) in itertools.product(places, asked.items()):

@@ -97,6 +97,7 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     values = vars(namespace)
     values["query"] = _query_groups(values["query"], values.pop("query_group"))
     values["input"] = tuple(values["input"])
+    values["exclude"] = tuple(values["exclude"])
     today = datetime.datetime.now(datetime.UTC).date()
     values["output"] = values["output"].replace("{date}", today.isoformat())
     values["threads"] = values["threads"] or threads_of_a_process(rest)

@@ -70,7 +70,7 @@ class _ProofBuilder(Builder):
         rate = chain.share_set_aside(rival, inputs.corpus)
         weights = dict.fromkeys(inputs.query, 1.0)
         super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
-        self.records: dict[str, bytes] = dict(inputs.seen.unwritten)
+        self.records: dict[str, bytes] = inputs.unwritten
 
     def build(self) -> Chain:
         options = self.options

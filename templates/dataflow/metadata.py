@@ -26,6 +26,7 @@ _NUMBER = r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 _PATTERNS = {
     "accelerator": r"type:[a-z0-9-]+;count:[0-9]+(;[a-z0-9:_-]+)*",
     "artifacts": _URL,
+    "exclude": _URLS,
     "device": r"cpu|cuda(:[0-9]+)?",
     "input": _URLS,
     "input_root": _URL,

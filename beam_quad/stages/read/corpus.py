@@ -21,6 +21,7 @@ from beam_quad.corpus.sums import ReadSums
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
+from beam_quad.stages.read.excluded import Excluded
 
 # In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
@@ -48,6 +49,7 @@ class Corpus:
       seed: The run's seed.
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
       budget: What is selected of it; None for a stage that does not ask, see `within`.
+      excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
@@ -64,6 +66,7 @@ class Corpus:
     seed: int
     reserve_rate: float
     budget: Budget | None = None
+    excluded: Excluded | None = None
 
     @functools.cached_property
     def rows_dir(self) -> str:
@@ -156,7 +159,15 @@ class Corpus:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
         if split.shard in self.bad_shards():
             return aligned.Rows.none()
-        return aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
+        return self.stored_rows(split, with_strings)
+
+    def stored_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
+        """What is stored of every row of the split, which was read; excluded ids are rejected."""
+        rows = aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
+        if self.excluded is None:
+            return rows
+        # Before all that is found out later: of a repeated id every row is excluded.
+        return _rejecting(rows, np.flatnonzero(self.excluded.rows_of(rows)), Reason.EXCLUDED)
 
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split; duplicates by id and texts without embedding are rejected."""
