@@ -127,8 +127,16 @@ class _ProofBuilder(Builder):
         )
         root = self.options.artifacts_root
         path = self._plan_path(files.join(root, "proof_plan", plan.snapshot[:20]), plan)
-        tokens = self.manifests[name]["tokens"]["selected"]
-        return DrawFromParts(root, name, path, plan.snapshot, run.text_column, tokens, draws)
+        return DrawFromParts(
+            root,
+            name,
+            path,
+            plan.snapshot,
+            run.text_column,
+            self.manifests[name]["tokens"]["selected"],
+            draws,
+            self.corpus.excluded,
+        )
 
     def _draw_policy(self, policy: str, draws: Draws) -> DrawFromCorpus:
         if policy == RANDOM:

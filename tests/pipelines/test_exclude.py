@@ -13,9 +13,10 @@ import pytest
 from beam_quad import seeding
 from beam_quad.artifacts import aligned
 from beam_quad.errors import UsageError
+from beam_quad.stages import run_in_process
 from beam_quad.stages.read.embed import EmbedExamples
 from pipelines import options as quad_options
-from pipelines import quad
+from pipelines import prove_chain, prove_options, quad
 from pipelines.exclude import read_excluded
 from pipelines.inputs import look
 from tests.pipelines.world import (
@@ -28,14 +29,22 @@ from tests.pipelines.world import (
 
 GONE = ("part-1.parquet", "part-3.jsonl")
 RANDOM = {"policy": "random", "query": None}
-# Of every policy and pipeline that keeps texts.
-KEEP_TEXTS = ("reserve", "sample", "candidates", "shown")
+KEEP_TEXTS = {
+    "reserve", "sample", "candidates", "shown", "landmarks", "proof_parts", "proof_corpus", "proof_measured"
+}  # fmt: skip
 
 
 def ids_of(world: World, *shards: str) -> list[str]:
     """Lists the default ids of all usable rows of some shards."""
     _, ids = read_texts(world.corpus)
     return [own for own in ids if own.split("#")[0] in shards]
+
+
+def texts_of(world: World, *shards: str) -> set[str]:
+    """Reads the usable texts of some shards."""
+    texts, ids = read_texts(world.corpus)
+    own = set(ids_of(world, *shards))
+    return {text for text, each in zip(texts, ids, strict=True) if each in own}
 
 
 def write_list(path: pathlib.Path, ids: list[str], column: str = "example_id") -> pathlib.Path:
@@ -96,10 +105,10 @@ def test_a_selection_is_that_of_a_corpus_without_the_excluded_rows(
     assert manifest["excluded"] == {"ids": number + 1, "rows": number}
 
 
-def test_landmarks_and_their_shortlist_are_those_of_a_corpus_without_the_excluded_rows(
+def test_landmarks_are_those_of_a_corpus_without_the_excluded_rows(
     world, smaller, lists, targets, tmp_path
 ):
-    flags = {"query": None, "query_group": targets[:2], "order": 2, "num_landmarks": 64}
+    flags = {"query": None, "query_group": targets[:2], "num_landmarks": 64}
     world.distill(tmp_path / "out", exclude=lists, **flags)
     smaller.distill(tmp_path / "smaller", **flags)
     assert why(tmp_path / "out") == why(tmp_path / "smaller")
@@ -171,7 +180,19 @@ def shared(world: World, targets, tmp_path_factory) -> pathlib.Path:
     world.run(root / "shortlist", artifacts=root / "artifacts", acceptance="shortlist")
     flags = {"query": None, "query_group": targets[:2], "num_landmarks": 64}
     world.distill(root / "distilled", artifacts=root / "artifacts", **flags)
+    flags = {"policy": "similarity", "prove": True}
+    world.run(root / "proved", artifacts=root / "artifacts", **flags)
+    draw_texts_of_a_proof(root / "proved")
     return root / "artifacts"
+
+
+def draw_texts_of_a_proof(output: pathlib.Path, *flags: str) -> None:
+    """Runs a proof up to its trainings."""
+    arguments = [f"--output={output}", "--policies=random", "--proof_tokens=2500", *flags]
+    parsed, _ = prove_options.parse(arguments)
+    built = prove_chain.build(parsed, look(parsed))
+    built.write_plans()
+    run_in_process([stage for stage in built.stages if stage.name not in ("TrainOn", "WriteProof")])
 
 
 def test_no_artifact_holds_an_excluded_text_afterwards_and_all_others_stay(
@@ -179,11 +200,9 @@ def test_no_artifact_holds_an_excluded_text_afterwards_and_all_others_stay(
 ):
     artifacts = tmp_path / "artifacts"
     shutil.copytree(shared, artifacts)
-    texts, ids = read_texts(world.corpus)
-    gone = set(ids_of(world, *GONE))
-    of_gone = {text for text, own in zip(texts, ids, strict=True) if own in gone}
+    of_gone = texts_of(world, *GONE)
     before = texts_below(artifacts)
-    assert set(before) == {*KEEP_TEXTS, "landmarks"}
+    assert set(before) == KEEP_TEXTS
     assert all(own & of_gone for own in before.values())
     world.run(tmp_path / "out", artifacts=artifacts, exclude=lists, policy="dsir")
     after = texts_below(artifacts)
@@ -217,19 +236,18 @@ def test_a_file_that_loses_rows_keeps_its_groups_its_metadata_and_all_other_rows
 def test_a_run_that_excludes_reads_and_embeds_nothing_again_and_selects_the_same(
     world, shared, lists, tmp_path, monkeypatch
 ):
-    world.run(tmp_path / "own", exclude=lists)
+    flags = {"exclude": lists, "acceptance": "shortlist"}
+    world.run(tmp_path / "own", **flags)
     artifacts = tmp_path / "artifacts"
     shutil.copytree(shared, artifacts)
     monkeypatch.setattr(EmbedExamples, "do", lambda *_: pytest.fail("a split was read"))
-    world.run(tmp_path / "out", artifacts=artifacts, exclude=lists)
+    world.run(tmp_path / "out", artifacts=artifacts, **flags)
     assert why(tmp_path / "out") == why(tmp_path / "own")
 
 
 def test_a_run_that_excludes_never_writes_the_texts(world, lists, tmp_path):
     world.run(tmp_path / "out", exclude=lists, acceptance="shortlist")
-    texts, ids = read_texts(world.corpus)
-    gone = set(ids_of(world, *GONE))
-    of_gone = {text for text, own in zip(texts, ids, strict=True) if own in gone}
+    of_gone = texts_of(world, *GONE)
     found = texts_below(tmp_path / "out" / "_run")
     assert set(found) == {"reserve", "sample", "shown"}
     assert not any(own & of_gone for own in found.values())
@@ -237,11 +255,25 @@ def test_a_run_that_excludes_never_writes_the_texts(world, lists, tmp_path):
     assert not [text for text in of_gone if text in page]
 
 
+def test_a_proof_draws_no_excluded_text_of_an_earlier_selection(world, lists, tmp_path):
+    flags = {"policy": "random", "budget_tokens": 5000}
+    world.run(tmp_path / "earlier", prove=True, **flags)
+    world.run(tmp_path / "out", exclude=lists, prove=True, **flags)
+    draw_texts_of_a_proof(tmp_path / "out", f"--against={tmp_path / 'earlier'}")
+    of_gone = texts_of(world, *GONE)
+    earlier = {row["text"] for row in selected_rows(tmp_path / "earlier")}
+    found = texts_below(tmp_path / "out" / "_run")
+    assert len(earlier & of_gone) > 50
+    assert len(found["proof_parts"] & earlier) > 50
+    assert not any(own & of_gone for own in found.values())
+
+
 def test_beam_writes_what_the_loop_writes(world, lists, tmp_path):
-    world.run(tmp_path / "out", artifacts=tmp_path / "a", exclude=lists)
+    flags = {"budget_tokens": 2000, **RANDOM}
+    world.run(tmp_path / "out", artifacts=tmp_path / "a", exclude=lists, **flags)
     written = output_bytes(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    world.launch(tmp_path / "out", artifacts=tmp_path / "b", exclude=f"{lists}/*")
+    world.launch(tmp_path / "out", artifacts=tmp_path / "b", exclude=f"{lists}/*", **flags)
     assert output_bytes(tmp_path / "out") == written
 
 

@@ -25,8 +25,9 @@ HELD_OUT, GENERAL = "held_out", "general"
 # Drawn over those that measure: some are trained on.
 _SPARE = 4
 _FEWEST = 2
-_TEXTS = pa.schema([pa.field("fingerprint", pa.uint64()), pa.field("text", pa.large_string())])
-_MEASURED = pa.schema([pa.field("set", pa.string()), pa.field("text", pa.large_string())])
+_TEXTS = pa.schema([pa.field("key", pa.uint64()), pa.field("text", pa.large_string())])
+# The key of a query text is 0.
+_MEASURED = pa.schema([pa.field("set", pa.string()), *_TEXTS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ class DrawMeasured(RowAlignedStage):
     """
 
     kind = "proof_measured"
+    version = 2
     artifact_name = "measured.json"
 
     drawn: tuple[DrawStage, ...]
@@ -67,7 +69,7 @@ class DrawMeasured(RowAlignedStage):
             for batch in read_rows(piece, self.corpus.columns, batch_rows=BATCH_ROWS):
                 texts += [t or "" for i, t in enumerate(batch.texts, first) if i in wanted]
                 first += len(batch)
-        self.write_rows(piece, _TEXTS, {"fingerprint": fingerprints(texts), "text": texts})
+        self.write_rows(piece, _TEXTS, {"key": rows.keys[drawn], "text": texts})
         return Tally({"drawn": len(texts)})
 
     def finish(self, total: Tally | None) -> None:
@@ -79,27 +81,31 @@ class DrawMeasured(RowAlignedStage):
             for text in (group.read_aside() if group.sets_aside else group.read().texts)
         ]
         tables = [self.read_rows(split) for split in self.corpus.splits()]
+        general = [text for table in tables for text in table["text"]]
+        general_keys = [key for table in tables for key in table["key"]]
         sets = {
-            HELD_OUT: (held_out, self.most_held_out),
-            GENERAL: ([text for table in tables for text in table["text"]], self.num_general),
+            HELD_OUT: (held_out, [0] * len(held_out), self.most_held_out),
+            GENERAL: (general, general_keys, self.num_general),
         }
-        counts, names, texts = {}, [], []
-        for name, (found, most) in sets.items():
+        counts, names, texts, keys = {}, [], [], []
+        for name, (found, own, most) in sets.items():
             prints = fingerprints(found)
             # In the order of their hashes, each text once.
             prints, first = np.unique(prints, return_index=True)
             is_free = ~np.isin(prints, trained)
             order = seeding.lowest(self.seed, name, prints[is_free], most)
-            taken = [found[i] for i in first[is_free][order]]
+            taken = first[is_free][order].tolist()
             counts[name] = {"texts": len(taken), "trained_on": int((~is_free).sum())}
             names += [name] * len(taken)
-            texts += taken
+            texts += [found[i] for i in taken]
+            keys += [own[i] for i in taken]
         if counts[HELD_OUT]["texts"] < _FEWEST:
             raise UsageError(
                 f"{counts[HELD_OUT]['texts']} held-out texts are left to measure on, as "
                 f"{counts[HELD_OUT]['trained_on']} are in what is trained on; pass --heldout with others"
             )
-        aligned.write_table(self.path("texts.parquet"), _MEASURED, {"set": names, "text": texts})
+        columns = {"set": names, "key": keys, "text": texts}
+        aligned.write_table(self.path("texts.parquet"), _MEASURED, columns)
         write_json(self.artifact, counts)
 
     def num_tokens(self) -> int:
