@@ -130,6 +130,22 @@ def test_an_excluded_row_is_rejected_with_its_reason(world, tmp_path):
     assert "excluded" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_what_was_read_is_counted_as_of_a_corpus_without_the_excluded_rows(
+    world, smaller, lists, tmp_path
+):
+    totals = []
+    for own, exclude in ((world, lists), (smaller, None)):
+        flags = {"policy": "random", "exclude": exclude}
+        own.run(tmp_path / own.root.name, **flags)
+        parsed, _ = quad_options.parse(own.arguments(tmp_path / own.root.name, **flags))
+        totals.append(chain.build(parsed, look(parsed)).stages[0].corpus.totals())
+    names = ("usable", "tokens", "reserve", "reserve_tokens", "lengths", "length_tokens")
+    left, right = ([getattr(total, name) for name in names] for total in totals)
+    assert left == right
+    assert totals[0].read == 912
+    assert totals[0].rejected["excluded"] == len(ids_of(world, *GONE))
+
+
 @pytest.mark.parametrize("name", ["ids.txt", "ids.parquet", "ids.jsonl", "ids.jsonl.gz"])
 @pytest.mark.parametrize("column", ["n", "example_id"])
 def test_ids_of_an_id_column_are_read_from_every_format(world, tmp_path, name, column):
