@@ -26,6 +26,7 @@ class Reason(enum.StrEnum):
     NOT_FINITE = "not_finite"
     BAD_FILE = "bad_file"
     NO_EMBEDDING = "no_embedding"
+    EXCLUDED = "excluded"
 
 
 @dataclasses.dataclass(frozen=True, order=True)

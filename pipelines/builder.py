@@ -23,6 +23,8 @@ from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
+from beam_quad.stages.read.excluded import Excluded
+from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
@@ -102,6 +104,8 @@ class Builder:
         self.output = files.absolute(options.output)
         # Versions of further files that the result depends on, by name.
         self.files: dict[str, str] = {}
+        if inputs.excluded is not None:
+            self.files["exclude"] = inputs.excluded.excluded.digest
         self.stages: list[Stage] = []
         self.plans: dict[str, InputPlan] = {}
         base = inputs.base
@@ -133,12 +137,16 @@ class Builder:
             on_bad_file=options.on_bad_file,
             seed=options.seed,
             reserve_rate=rate,
+            excluded=inputs.excluded.excluded if inputs.excluded else None,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
 
     def _fitted(self, fitted: Fitted) -> Corpus:
         path = files.join(self._options.artifacts_root, *fitted.plan.split("/"))
-        return dataclasses.replace(self.corpus, layout=fitted.layout, plan_path=path)
+        excluded = fitted.excluded and Excluded(self.corpus.root, fitted.excluded)
+        return dataclasses.replace(
+            self.corpus, layout=fitted.layout, plan_path=path, excluded=excluded or None
+        )
 
     @property
     def held(self) -> Held | None:
@@ -186,6 +194,8 @@ class Builder:
                 proxy.revision if proxy is not None else None,
             )
         )
+        if self.corpus.excluded is not None:
+            self.add(ForgetTexts(self.corpus.excluded))
         if self.corpus.duplicates_dir is not None:
             self.add(FindDuplicateIds(self.corpus))
 
@@ -241,6 +251,7 @@ class Builder:
         config["query_text_column"] = options.query_text_column or options.text_column
         config["device"] = identity.device_kind(options.device)
         config["input"] = inputs.corpus.root
+        config["exclude"] = inputs.excluded.paths if inputs.excluded else None
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):
             if config.get(name):
@@ -325,7 +336,10 @@ class Builder:
         )
         fitted = refresh.record_of(
             refresh.Fitted(
-                self.fitted.layout, self._relative(self.fitted.plan_path), self.corpus.reserve_rate
+                self.fitted.layout,
+                self._relative(self.fitted.plan_path),
+                self.corpus.reserve_rate,
+                self.fitted.excluded and self.fitted.excluded.digest,
             ),
             self._relative(self.corpus.plan_path),
             None if scores is None else self._relative(scores.rows_folder),
@@ -335,7 +349,7 @@ class Builder:
             self.corpus.plan_path,
             self.identity(),
             self.plans,
-            dict(self.inputs.seen.unwritten)
+            self.inputs.unwritten
             | {
                 recorded.path_of(self.output): recorded.to_bytes(options),
                 refresh.record_path(self.output): fitted,

@@ -34,6 +34,7 @@ from beam_quad.gradients.proxy import (
 )
 from beam_quad.gradients.tracked import find_blocks
 from pipelines import refresh
+from pipelines.exclude import ExcludedIds, read_excluded
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
@@ -62,6 +63,7 @@ class Inputs:
       embedder_fingerprint: Its content.
       seen: What is known of the corpus's files by their content.
       base: The selection that the run goes on from, or None.
+      excluded: The ids of `--exclude`; None without the flag.
     """
 
     corpus: InputPlan
@@ -74,6 +76,12 @@ class Inputs:
     embedder_fingerprint: str
     seen: SeenFiles
     base: refresh.Found | None = None
+    excluded: ExcludedIds | None = None
+
+    @property
+    def unwritten(self) -> dict[str, bytes]:
+        """What planning has found out and is to be written before the job starts, by path."""
+        return self.seen.unwritten | (self.excluded.unwritten if self.excluded else {})
 
 
 def look(options: RunOptions) -> Inputs:
@@ -84,6 +92,7 @@ def look(options: RunOptions) -> Inputs:
     """
     _check_apart(options)
     found = refresh.read(options)
+    excluded = read_excluded(options)
     read = Columns(
         options.text_column,
         options.id_column,
@@ -142,6 +151,7 @@ def look(options: RunOptions) -> Inputs:
         embedder_print,
         seen,
         found,
+        excluded,
     )
 
 
@@ -152,6 +162,8 @@ def _check_apart(options: RunOptions) -> None:
         ("--artifacts", options.artifacts_root, _ARTIFACTS),
     )
     asked = {"--input": options.input}
+    if options.exclude:
+        asked["--exclude"] = options.exclude
     if options.needs_query:
         asked |= {flag_of(name): globs for name, globs in options.query.items()}
     for (flag, folder, names), (by, globs) in itertools.product(places, asked.items()):

@@ -110,6 +110,7 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     for name, globs in named_globs(named, "--query_group").items():
         values["query"][name] = (*values["query"].get(name, ()), *globs)
     values["input"] = tuple(values["input"])
+    values["exclude"] = tuple(values["exclude"])
     values["output"] = dated(values["output"])
     values["threads"] = values["threads"] or threads_of_a_process(rest)
     if values["dtype"] is None:

@@ -40,6 +40,7 @@ def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
             f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
             for name, p in inputs.query.items()
         ),
+        *([f"exclude   {inputs.excluded.num_ids:,} ids"] if inputs.excluded else []),
         f"policy    {policy}",
         f"stages    {', '.join(stage.name for stage in chain.stages)}",
     ]

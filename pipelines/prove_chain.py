@@ -76,7 +76,7 @@ class _ProofBuilder(Builder):
         rate = chain.share_set_aside(rival, inputs.corpus)
         weights = _weights(options.run)
         super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
-        self.records: dict[str, bytes] = dict(inputs.seen.unwritten)
+        self.records: dict[str, bytes] = inputs.unwritten
 
     def build(self) -> Chain:
         options = self.options
@@ -156,8 +156,16 @@ class _ProofBuilder(Builder):
         )
         root = self.options.artifacts_root
         path = self._plan_path(files.join(root, "proof_plan", plan.snapshot[:20]), plan)
-        tokens = self.manifests[name]["tokens"]["selected"]
-        return DrawFromParts(root, name, path, plan.snapshot, run.text_column, tokens, draws)
+        return DrawFromParts(
+            root,
+            name,
+            path,
+            plan.snapshot,
+            run.text_column,
+            self.manifests[name]["tokens"]["selected"],
+            draws,
+            self.corpus.excluded,
+        )
 
     def _draw_policy(self, policy: str, draws: Draws) -> DrawFromCorpus:
         if policy == RANDOM:

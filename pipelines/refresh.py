@@ -38,11 +38,13 @@ class Fitted:
       layout: Hash of its splits.
       plan: Its plan, relative to the folder of artifacts.
       reserve_rate: Share of its texts that are set aside.
+      excluded: The ids that were left out, by the digest of their list; None if none were.
     """
 
     layout: str
     plan: str
     reserve_rate: float
+    excluded: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

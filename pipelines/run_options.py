@@ -56,6 +56,7 @@ class RunOptions:
     output_format: str
     weighted: bool
     on_bad_file: str
+    exclude: tuple[str, ...]
     plan: bool
     take_over: bool
     accelerator: str | None
@@ -191,6 +192,12 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         choices=("fail", "reject"),
         default="fail",
         help="what a file that is truncated or no data does",
+    )
+    add(
+        "--exclude",
+        action="append",
+        default=[],
+        help="glob of ids whose rows no run may select: .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
     )
     return group
 

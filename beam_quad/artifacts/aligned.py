@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,9 +86,12 @@ class TableWriter:
     def flush(self) -> None:
         """Ends the row group."""
         if self._num_pending:
-            table = pa.Table.from_batches(self._pending, schema=self._schema)
-            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+            self.write_group(pa.Table.from_batches(self._pending, schema=self._schema))
         self._pending, self._num_pending = [], 0
+
+    def write_group(self, table: pa.Table) -> None:
+        """Writes a table as a row group, even one without a row."""
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     @property
     def is_open(self) -> bool:
@@ -151,6 +154,35 @@ def read_batches(path: str, names: Sequence[str], batch_rows: int) -> Iterator[p
     """Yields some columns of a file in batches of at most so many rows."""
     with files.open_read(path) as file:
         yield from pq.ParquetFile(file).iter_batches(batch_rows, columns=list(names))
+
+
+def column_names(path: str) -> set[str]:
+    """Reads from the footer of a Parquet file the names of its columns."""
+    with files.open_read(path) as file:
+        return set(pq.read_schema(file).names)
+
+
+def drop_rows(path: str, name: str, is_dropped: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Writes a file again in its place without some rows; its row groups and metadata stay.
+
+    Args:
+      path: The file, written by a `TableWriter`.
+      name: A column of numbers.
+      is_dropped: Says by the values of that column, [n], which rows are dropped, bool [n].
+    """
+    metadata = read_metadata(path)
+    with files.writing(path, replace=True) as out, files.open_read(path) as file:
+        parquet = pq.ParquetFile(file)
+        writer = TableWriter(out, parquet.schema_arrow.remove_metadata())
+        try:
+            for i in range(parquet.num_row_groups):
+                table = parquet.read_row_group(i)
+                kept = ~is_dropped(table.column(name).to_numpy())
+                writer.write_group(table.filter(pa.array(kept)).replace_schema_metadata())
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.close(metadata or None)
 
 
 def num_rows(path: str) -> int:

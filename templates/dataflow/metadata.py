@@ -29,6 +29,7 @@ _PATTERNS = {
     "against": _URLS,
     "artifacts": _URL,
     "base": _URL,
+    "exclude": _URLS,
     "device": r"cpu|cuda(:[0-9]+)?",
     "heldout": _URLS,
     "heldout_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",

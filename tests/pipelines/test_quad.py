@@ -122,7 +122,7 @@ def test_a_truncated_file_fails_the_run_or_is_left_out_whole(world, tmp_path, ca
 
 
 @pytest.mark.parametrize("flag", ["output", "artifacts"])
-@pytest.mark.parametrize("by", ["input", "query"])
+@pytest.mark.parametrize("by", ["input", "query", "exclude"])
 def test_what_an_input_would_find_is_not_written(world, tmp_path, capsys, flag, by):
     folder = tmp_path / "in"
     shutil.copytree(world.query, folder)

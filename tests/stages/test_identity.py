@@ -33,6 +33,7 @@ QUAD = [
     {"policy": "influence_top_k", "weighted": True}, {"policy": "dsir"},
     {"policy": "similarity"}, {"policy": "cluster_histogram"}, {"policy": "loss_drop"},
     {"policy": "score_column", "score_column": "n"},
+    {"policy": "random", "exclude": "ids.txt"},
 ]  # fmt: skip
 DISTILLATION = [
     {"order": 2, "weighted": True},
@@ -48,8 +49,11 @@ def stored(world, tmp_path_factory) -> list[Stored]:
         "query": None,
         "query_group": [f"{k}={world.query_of(k)}" for k in ("law", "biology")],
     }
+    ids = output.with_name("ids.txt")
+    ids.write_text("part-0.parquet#1")
     for flags in [*QUAD, groups]:
-        parsed, _ = options.parse(world.arguments(output, **flags))
+        exclude = ids if "exclude" in flags else None
+        parsed, _ = options.parse(world.arguments(output, **flags | {"exclude": exclude}))
         chains.append(chain.build(parsed, look(parsed)))
     for flags in [*DISTILLATION, groups]:
         parsed, _ = distillation_options.parse(world.distillation_arguments(output, **flags))

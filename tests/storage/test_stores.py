@@ -2,12 +2,17 @@
 
 import concurrent.futures
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from beam_quad.artifacts import files
+from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.corpus import finding, splits
 from beam_quad.errors import LockedError, UsageError
+from beam_quad.stages import run_in_process
+from beam_quad.stages.read.excluded import listed, lists_below
+from beam_quad.stages.read.forget import ForgetTexts
 
 
 def test_a_file_appears_whole_is_not_replaced_unless_asked_and_is_read_from_any_place(root):
@@ -23,6 +28,17 @@ def test_a_file_appears_whole_is_not_replaced_unless_asked_and_is_read_from_any_
         assert file.read(4) == b"3456"
     files.write(path, b"other")
     assert files.read_bytes(path) == b"other"
+
+
+def test_excluded_texts_are_dropped_from_files_on_a_store(root):
+    excluded, raw = listed(root, np.array([3, 2], np.uint64))
+    files.write_once(excluded.path, raw)
+    path = f"{root}/reserve/{'0' * 20}/a.parquet"
+    schema = pa.schema([("key", pa.uint64()), ("text", pa.large_string())])
+    aligned.write_table(path, schema, {"key": [1, 2, 3, 4], "text": ["a", "b", "c", "d"]})
+    run_in_process([ForgetTexts(excluded)])
+    assert aligned.read_columns(path)["text"].tolist() == ["a", "d"]
+    assert lists_below(root) == [excluded]
 
 
 def test_a_file_without_a_byte_can_be_written(root):

@@ -67,7 +67,7 @@ class AssignClusters(RowAlignedStage):
         """Reads the cluster, int32 [n], and the similarity, float32 [n], of every row of a split."""
         columns = self.read_rows(split)
         clusters = columns["cluster"].copy()
-        clusters[self.corpus.rejected_by_others(split)] = -1
+        clusters[self.corpus.rejected_since(split)] = -1
         return clusters, columns["similarity"]
 
     def _sums(

@@ -80,7 +80,7 @@ class ScoredRows(RowAlignedStage):
 
     def _read(self, split: Split) -> np.ndarray:
         scores, _ = read_scores(self.rows_path(split))
-        scores[self.corpus.rejected_by_others(split)] = np.nan
+        scores[self.corpus.rejected_since(split)] = np.nan
         return scores
 
     def _sample(self, split: Split, rows: aligned.Rows, scores: np.ndarray) -> ScoreSample:

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from beam_quad.stages.base import Stage
 from beam_quad.stages.proof.start import Start
 from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.excluded import Excluded
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
 
@@ -104,6 +105,10 @@ class DrawStage(Stage):
     def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of a split that are selected, bool [n], and their keys, uint64 [n]; None if each batch says so itself."""
 
+    def is_drawn_from(self, texts: Sequence[str | None], keys: np.ndarray) -> np.ndarray:
+        """Which rows of a batch are selected, bool [n], where each batch says so itself."""
+        return np.array([text is not None for text in texts])
+
     def pieces(self) -> tuple[Split, ...]:
         return self.splits()
 
@@ -182,7 +187,7 @@ class DrawStage(Stage):
             first += len(batch)
             if known is None:
                 keys = seeding.keys(batch.ids)
-                selected = np.array([text is not None for text in batch.texts])
+                selected = self.is_drawn_from(batch.texts, keys)
             else:
                 selected, keys = known[0][rows], known[1][rows]
             drawn = np.flatnonzero(self._any_seed(keys, selected, share))
@@ -205,9 +210,11 @@ class DrawFromParts(DrawStage):
       text_column: Column of the text.
       selected_tokens: Tokens of the selection.
       draws: What is drawn of every contender alike.
+      excluded: Ids that are not drawn, though an earlier run may have selected them; None for none.
     """
 
     kind = "proof_parts"
+    version = 2
 
     artifacts: Annotated[str, identity.NotCounted("where artifacts are stored")]
     contender: str
@@ -216,6 +223,7 @@ class DrawFromParts(DrawStage):
     text_column: str
     selected_tokens: int
     draws: Draws
+    excluded: Excluded | None
 
     @property
     def root(self) -> str:
@@ -223,7 +231,7 @@ class DrawFromParts(DrawStage):
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.text_column)
+        return Columns(self.text_column, id="beam_quad.example_id")
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""
@@ -237,6 +245,10 @@ class DrawFromParts(DrawStage):
 
     def candidates(self, split: Split) -> None:
         return None
+
+    def is_drawn_from(self, texts: Sequence[str | None], keys: np.ndarray) -> np.ndarray:
+        selected = super().is_drawn_from(texts, keys)
+        return selected if self.excluded is None else selected & ~self.excluded.holds(keys)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,13 +26,10 @@ HELD_OUT, GENERAL = "held_out", "general"
 # Drawn over those that measure: some are trained on.
 _SPARE = 4
 _FEWEST = 2
-_TEXTS = pa.schema([pa.field("fingerprint", pa.uint64()), pa.field("text", pa.large_string())])
+_TEXTS = pa.schema([pa.field("key", pa.uint64()), pa.field("text", pa.large_string())])
+# The key of a query text is 0.
 _MEASURED = pa.schema(
-    [
-        pa.field("set", pa.string()),
-        pa.field("groups", pa.list_(pa.int32())),
-        pa.field("text", pa.large_string()),
-    ]
+    [pa.field("set", pa.string()), pa.field("groups", pa.list_(pa.int32())), *_TEXTS]
 )
 
 
@@ -53,7 +50,7 @@ class DrawMeasured(RowAlignedStage):
     """
 
     kind = "proof_measured"
-    version = 2
+    version = 3
     artifact_name = "measured.json"
 
     drawn: tuple[DrawStage, ...]
@@ -81,17 +78,19 @@ class DrawMeasured(RowAlignedStage):
             for batch in read_rows(piece, self.corpus.columns, batch_rows=BATCH_ROWS):
                 texts += [t or "" for i, t in enumerate(batch.texts, first) if i in wanted]
                 first += len(batch)
-        self.write_rows(piece, _TEXTS, {"fingerprint": fingerprints(texts), "text": texts})
+        self.write_rows(piece, _TEXTS, {"key": rows.keys[drawn], "text": texts})
         return Tally({"drawn": len(texts)})
 
     def finish(self, total: Tally | None) -> None:
         num_tokens = self.num_tokens()
         trained = np.concatenate([draw.fingerprints(num_tokens) for draw in self.drawn])
         tables = [self.read_rows(split) for split in self.corpus.splits()]
-        general = _Measuring.draw(
-            [text for table in tables for text in table["text"]],
-            trained, self.seed, GENERAL, self.num_general,
-        )  # fmt: skip
+        texts = [text for table in tables for text in table["text"]]
+        keys = [key for table in tables for key in table["key"]]
+        general = _Measuring.draw(texts, trained, self.seed, GENERAL, self.num_general)
+        prints = fingerprints(texts).tolist()
+        # Of equal texts the first.
+        key_of = dict(zip(reversed(prints), reversed(keys), strict=True))
         groups = {
             query.name: _Measuring.draw(
                 query.read_aside() if query.sets_aside else query.read().texts,
@@ -110,6 +109,7 @@ class DrawMeasured(RowAlignedStage):
         columns = {
             "set": [HELD_OUT] * len(held_out) + [GENERAL] * len(general.texts),
             "groups": [*groups_of.values(), *([] for _ in general.texts)],
+            "key": [*(0 for _ in held_out), *(key_of[print_] for print_ in general.texts)],
             "text": [*held_out.values(), *general.texts.values()],
         }
         aligned.write_table(self.path("texts.parquet"), _MEASURED, columns)

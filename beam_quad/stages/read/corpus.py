@@ -21,6 +21,7 @@ from beam_quad.corpus.sums import ReadSums
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
+from beam_quad.stages.read.excluded import Excluded
 
 # In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
@@ -48,6 +49,7 @@ class Corpus:
       seed: The run's seed.
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
       budget: What is selected of it; None for a stage that does not ask, see `within`.
+      excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
@@ -64,6 +66,7 @@ class Corpus:
     seed: int
     reserve_rate: float
     budget: Budget | None = None
+    excluded: Excluded | None = None
 
     @functools.cached_property
     def rows_dir(self) -> str:
@@ -161,7 +164,15 @@ class Corpus:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
         if split.shard in self.bad_shards():
             return aligned.Rows.none()
-        return aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
+        return self.stored_rows(split, with_strings)
+
+    def stored_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
+        """What is stored of every row of the split, which was read; excluded ids are rejected."""
+        rows = aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
+        if self.excluded is None:
+            return rows
+        # Before all that is found out later: of a repeated id every row is excluded.
+        return _rejecting(rows, np.flatnonzero(self.excluded.rows_of(rows)), Reason.EXCLUDED)
 
     def own_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split by itself; texts without embedding are rejected."""
@@ -173,9 +184,16 @@ class Corpus:
         rows = self.own_rows(split, with_strings)
         return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
 
-    def rejected_by_others(self, split: Split) -> np.ndarray:
-        """The rows of a split that are rejected for what other rows hold, numbers int64 [m]: duplicates by id."""
-        return self._duplicates(split)
+    def rejected_since(self, split: Split) -> np.ndarray:
+        """The rows of a split that files made of it may still count, numbers int64 [m]: duplicates by id, excluded ids.
+
+        An id stands elsewhere, or is put on a list, without any file of the split being made anew.
+        """
+        duplicates = self._duplicates(split)
+        if self.excluded is None or split.shard in self.bad_shards():
+            return duplicates
+        rows = aligned.read_rows_file(piece_path(self.rows_dir, split))
+        return np.union1d(duplicates, np.flatnonzero(self.excluded.rows_of(rows)))
 
     def distinct_rows(self, split: Split) -> aligned.Rows:
         """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""

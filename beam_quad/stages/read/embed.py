@@ -102,8 +102,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     def statistic(self, piece: Split) -> ReadSums:
         path = piece_path(self.corpus.rows_dir, piece)
-        sums = ReadSums.from_json(aligned.read_metadata(path))
-        return dataclasses.replace(sums, without_embedding=self._without_embedding(piece))
+        return self._counted(piece, ReadSums.from_json(aligned.read_metadata(path)))
 
     def do(self, piece: Split, model: _Model) -> ReadSums:
         try:
@@ -160,8 +159,10 @@ class EmbedExamples(SplitStage, ModelStage):
                     without += (first_row + np.flatnonzero(has_none)).tolist()
                 columns = self._row_columns(batch, model.tokenizer)
                 rows.write(columns)
-                kept = self._write_reserve(reserve, batch, first_row, columns)
-                total = total + _sums(columns, kept)
+                read = aligned.Rows(columns["key"], columns["tokens"], columns["reason"])
+                kept = np.flatnonzero(self.corpus.in_reserve(read))
+                self._write_reserve(reserve, batch, first_row, read, kept)
+                total = total + _sums(read, kept)
             if embeddings is not None:
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
@@ -171,7 +172,17 @@ class EmbedExamples(SplitStage, ModelStage):
                 total = dataclasses.replace(total, unusable=Tally({split.shard: total.read}))
             total = dataclasses.replace(total, shapes=rows_seen.shapes)
             rows.close(total.as_json())
-        return dataclasses.replace(total, without_embedding=self._without_embedding(split))
+        return self._counted(split, total)
+
+    def _counted(self, split: Split, read: ReadSums) -> ReadSums:
+        """Counts a split for this run: what is stored of it depends on no list of ids, and on no embedder."""
+        if self.corpus.excluded is not None:
+            rows = self.corpus.stored_rows(split)
+            kept = np.flatnonzero(self.corpus.in_reserve(rows))
+            tokens = np.where(rows.usable, rows.tokens, 0)
+            counted = _sums(dataclasses.replace(rows, tokens=tokens), kept)
+            read = dataclasses.replace(counted, unusable=read.unusable, shapes=read.shapes)
+        return dataclasses.replace(read, without_embedding=self._without_embedding(split))
 
     def _without_embedding(self, split: Split) -> Tally:
         """Counts the usable texts of a split that have no embedding; nothing if there is none."""
@@ -180,7 +191,7 @@ class EmbedExamples(SplitStage, ModelStage):
         rows = without_embedding(self.corpus.embeddings_dir, split)
         if not rows:
             return Tally()
-        usable = aligned.read_rows_file(piece_path(self.corpus.rows_dir, split)).usable[rows]
+        usable = self.corpus.stored_rows(split).usable[rows]
         return Tally({piece_name(split): int(usable.sum())})
 
     def _row_columns(self, batch: RowBatch, tokenizer: Any | None) -> dict[str, Any]:
@@ -214,10 +225,11 @@ class EmbedExamples(SplitStage, ModelStage):
         writer: aligned.TableWriter,
         batch: RowBatch,
         first_row: int,
-        columns: dict[str, Any],
-    ) -> np.ndarray:
-        rows = aligned.Rows(columns["key"], columns["tokens"], columns["reason"])
-        kept = np.flatnonzero(self.corpus.in_reserve(rows))
+        rows: aligned.Rows,
+        kept: np.ndarray,
+    ) -> None:
+        if self.corpus.excluded is not None:
+            kept = kept[~self.corpus.excluded.rows_of(rows)[kept]]
         writer.write(
             {
                 "row": first_row + kept,
@@ -227,7 +239,6 @@ class EmbedExamples(SplitStage, ModelStage):
                 "text": [batch.texts[i] for i in kept],
             }
         )
-        return kept
 
     def _write_bad(self, split: Split, error: BadFileError) -> ReadSums:
         write_json(self.corpus.bad_path(split), {"detail": error.detail})
@@ -249,17 +260,17 @@ def _embed(embedder: Embedder, batch: RowBatch) -> np.ndarray:
     return vectors
 
 
-def _sums(columns: dict[str, Any], kept: np.ndarray) -> ReadSums:
-    codes, occurrences = np.unique(columns["reason"], return_counts=True)
+def _sums(rows: aligned.Rows, kept: np.ndarray) -> ReadSums:
+    codes, occurrences = np.unique(rows.reasons, return_counts=True)
     reasons = {aligned.reason_of(int(c)): int(n) for c, n in zip(codes, occurrences, strict=True)}
     # Rejected rows have 0 tokens and are not counted.
-    lengths, tokens = count_lengths(columns["tokens"])
+    lengths, tokens = count_lengths(rows.tokens)
     return ReadSums(
-        read=len(columns["key"]),
+        read=len(rows.keys),
         usable=reasons.pop(None, 0),
-        tokens=int(columns["tokens"].sum()),
+        tokens=int(rows.tokens.sum()),
         reserve=len(kept),
-        reserve_tokens=int(columns["tokens"][kept].sum()),
+        reserve_tokens=int(rows.tokens[kept].sum()),
         rejected=Tally({reason.value: number for reason, number in reasons.items() if reason}),
         lengths=Tally({str(exponent): number for exponent, number in lengths.items()}),
         length_tokens=Tally({str(exponent): number for exponent, number in tokens.items()}),

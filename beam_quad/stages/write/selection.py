@@ -453,6 +453,8 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
             detail = f"id {rows.ids[row]!r} stands at an earlier row"
         elif reason is Reason.NO_EMBEDDING:
             detail = "the embedder gives its text no finite, non-zero vector"
+        elif reason is Reason.EXCLUDED:
+            detail = "its id is on the list of --exclude"
         yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
 
 

@@ -13,7 +13,7 @@ from beam_quad import report
 from beam_quad.artifacts import files
 from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
-from beam_quad.records import Budget
+from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
@@ -143,6 +143,11 @@ class Summary:
             "files": parts,
             "columns": columns,
         }
+        if self.corpus.excluded is not None:
+            result["excluded"] = {
+                "ids": len(self.corpus.excluded.keys()),
+                "rows": counts.reasons.counts.get(Reason.EXCLUDED.value, 0),
+            }
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -262,6 +267,11 @@ class Summary:
             number = manifest["counts"]["bad_files"]
             notices.append(
                 page.Notice(f"{number:,} input files were unreadable and left out; see rejected/.")
+            )
+        if (excluded := manifest.get("excluded")) and not excluded["rows"]:
+            ids = f"{excluded['ids']:,} ids"
+            notices.append(
+                page.Notice(f"No row has one of the {ids} of --exclude; check the list.")
             )
         if words := passed_over(manifest):
             notices.append(page.Notice(words, level="note"))
