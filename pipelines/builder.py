@@ -143,9 +143,9 @@ class Builder:
 
     def _fitted(self, fitted: Fitted) -> Corpus:
         path = files.join(self._options.artifacts_root, *fitted.plan.split("/"))
-        excluded = fitted.excluded and Excluded(self.corpus.root, fitted.excluded)
+        excluded = Excluded(self.corpus.root, fitted.excluded) if fitted.excluded else None
         return dataclasses.replace(
-            self.corpus, layout=fitted.layout, plan_path=path, excluded=excluded or None
+            self.corpus, layout=fitted.layout, plan_path=path, excluded=excluded
         )
 
     @property
@@ -277,6 +277,7 @@ class Builder:
             corpus=self.within_budget,
             output=self.output,
             budget=self.budget,
+            fitted=self.fitted,
             **facts,
         )
 
@@ -339,7 +340,7 @@ class Builder:
                 self.fitted.layout,
                 self._relative(self.fitted.plan_path),
                 self.corpus.reserve_rate,
-                self.fitted.excluded and self.fitted.excluded.digest,
+                self.fitted.excluded.digest if self.fitted.excluded else None,
             ),
             self._relative(self.corpus.plan_path),
             None if scores is None else self._relative(scores.rows_folder),

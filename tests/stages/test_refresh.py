@@ -286,6 +286,44 @@ def test_the_first_run_of_a_schedule_has_no_base(world, tmp_path):
     assert "refresh" not in manifest
 
 
+def test_excluding_ids_is_a_refresh_of_a_corpus_without_them(months, counted):
+    rows = {row["example_id"] for row in selected(months.first)}
+    gone = [f"{SHARDS[0]}#{i}" for i in range(pq.read_metadata(months.input / SHARDS[0]).num_rows)]
+    (months.root / "gone.txt").write_text("\n".join(gone))
+    counted.clear()
+    found = months.refresh("excluded", exclude=months.root / "gone.txt")
+    assert counted["documents_embedded"] == counted["documents_scored"] == 0
+    assert found["excluded"]["rows"] == found["rejected"]["excluded"] == len(gone)
+    assert "centers" in found["excluded"]["known_to"]
+    left = found["refresh"]["left"]
+    assert left["excluded"]["documents"] == len(rows.intersection(gone)) > 0
+    (months.input / SHARDS[0]).unlink()
+    # The list binds what shares the artifacts.
+    without = months.refresh("without", exclude=months.root / "gone.txt")
+    assert without["counts"]["selected"] == found["counts"]["selected"]
+    names = [set(_rows(months.root / name)) for name in ("excluded", "without")]
+    assert names[0] == names[1]
+    same = [_without_since(months.root / name) for name in ("excluded", "without")]
+    assert same[0] == same[1]
+
+
+def _without_since(output: pathlib.Path) -> list[dict]:
+    return [
+        row | {"beam_quad": row["beam_quad"] | {"since": None}} for row in selected_rows(output)
+    ]
+
+
+def test_no_artifact_holds_the_text_of_an_excluded_row(months):
+    row = selected_rows(months.first)[0]
+    (months.root / "gone.txt").write_text(row["beam_quad"]["example_id"])
+    months.refresh("excluded", exclude=months.root / "gone.txt")
+    for path in (months.first / "_run").rglob("*.parquet"):
+        table = pq.read_table(path)
+        if "text" in table.column_names:
+            assert row["text"] not in table.column("text").to_pylist()
+    assert row["text"] not in [r["text"] for r in selected_rows(months.root / "excluded")]
+
+
 def test_a_budget_with_a_plus_is_so_much_more_than_the_bases(months):
     months.add(NEW)
     manifest = months.refresh("2026-02-01", budget_tokens="+500")

@@ -60,7 +60,7 @@ class Documents:
         influence = np.full(len(usable), np.nan)
         if self.influence is not None:
             influence = self.influence.read(split)[usable].astype(float)
-            influence = influence.reshape(len(usable), -1).mean(axis=1)
+            influence = influence if influence.ndim == 1 else influence.mean(axis=1)
         return clusters, cosine, influence
 
 

@@ -39,6 +39,8 @@ _PACKAGES = (
     "beam_quad", "apache-beam", "torch", "transformers", "sentence-transformers", "pyarrow",
     "scikit-learn", "numpy",
 )  # fmt: skip
+# What a run that goes on from another finds fitted.
+_FITTED = ["centers", "curvature", "query vectors", "n-gram counts", "landmarks"]
 _SHOWN_CLUSTERS = 40
 _TEXTS_PER_CLUSTER = 3
 _TYPICAL_TEXTS = 40
@@ -57,6 +59,7 @@ class Summary:
       corpus: The corpus.
       output: The output directory.
       budget: What was asked for.
+      fitted: The corpus that clusters, curvature and counts were fitted to.
       title: What was run, for the report's head.
       policy: The policy in words.
       stages: Name and clock of every stage, in order.
@@ -81,6 +84,7 @@ class Summary:
     corpus: Corpus
     output: str
     budget: Budget
+    fitted: Corpus
     title: str
     policy: str
     stages: tuple[tuple[str, str], ...] = ()
@@ -147,6 +151,8 @@ class Summary:
             result["excluded"] = {
                 "ids": len(self.corpus.excluded.keys()),
                 "rows": counts.reasons.counts.get(Reason.EXCLUDED.value, 0),
+                # An excluded text is in no file, but sums that were made of it before stay as they are.
+                "known_to": _FITTED if self.fitted.excluded != self.corpus.excluded else [],
             }
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
