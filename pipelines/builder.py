@@ -15,6 +15,8 @@ from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.stages.base import Stage
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.influence.covariances import SumCovariances
 from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
@@ -36,6 +38,7 @@ from beam_quad.stages.refresh.drift import (
     MeasureDrift,
     MeasureReference,
 )
+from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
@@ -112,6 +115,8 @@ class Builder:
         self.corpus = self._corpus(reserve_rate if base is None else base.fitted.reserve_rate)
         # What clusters, curvature and counts are fitted to, which a refresh finds fitted.
         self.fitted = self.corpus if base is None or options.refit else self._fitted(base.fitted)
+        # Where clusters are opened: those by the centers of the base.
+        self.old_clusters: AssignClusters | None = None
         # For stages that ask which examples are too long for the budget.
         self.within_budget = self.corpus.within(budget)
         self.query = self._query(weights)
@@ -316,9 +321,10 @@ class Builder:
             self._check_fitted()
             base, bases = self.inputs.base.selection, tuple(self.inputs.base.chain)
             changes = self.add(CompareWithBase(self.within_budget, selection, base))
-            documents = Documents(summary.clusters, influence)
+            documents = Documents(self.old_clusters or summary.clusters, influence)
             reference = self.add(MeasureReference(self.corpus, base, documents))
-            drift = self.add(MeasureDrift(self.within_budget, reference, selection))
+            grows = options.grow_clusters
+            drift = self.add(MeasureDrift(self.within_budget, reference, selection, grows))
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
             WriteSelection(
@@ -344,6 +350,7 @@ class Builder:
             ),
             self._relative(self.corpus.plan_path),
             None if scores is None else self._relative(scores.rows_folder),
+            self._grown_centers(summary.clusters),
         )
         return Chain(
             tuple(self.stages),
@@ -360,6 +367,14 @@ class Builder:
     def _relative(self, path: str) -> str:
         """Spells a path among the artifacts without their folder, which may move."""
         return path.removeprefix(self._options.artifacts_root).replace("\\", "/").lstrip("/")
+
+    def _grown_centers(self, clusters: AssignClusters | None) -> list[str] | None:
+        """Kind and name of centers that a run which goes on from this one cannot name by what was fitted."""
+        if clusters is None or isinstance(clusters.centers, FitCenters):
+            return None
+        if isinstance(clusters.centers, GrowCenters | StoredCenters):
+            return clusters.centers.identity()
+        raise TypeError(f"{clusters.centers!r} has no name that another run could find it by")
 
     def _check_fitted(self) -> None:
         """Refuses to fit anew, unasked, what a base has fitted."""

@@ -12,7 +12,7 @@ from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
-from beam_quad.stages.clusters.centers import FitCenters
+from beam_quad.stages.clusters.centers import FitCenters, HasCenters
 from beam_quad.stages.clusters.query import CountQueryClusters
 from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.known import KnownScores
@@ -58,6 +58,8 @@ from beam_quad.stages.quad.within_clusters import (
     PropagatedSelection,
 )
 from beam_quad.stages.refresh.base import Held
+from beam_quad.stages.refresh.drift import Documents, MeasureReference
+from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.preference import (
     ClusterHistogram,
@@ -74,6 +76,7 @@ from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
 from pipelines.options import QuadOptions
+from pipelines.refresh import Found
 from pipelines.run_options import SAMPLES_PER_PULL
 
 R = TypeVar("R", bound=Preference)
@@ -126,8 +129,23 @@ class _QuadBuilder(Builder):
         return self._baseline(clusters)
 
     def _cluster(self) -> AssignClusters:
-        options = self.options
-        centers = self.add(FitCenters(self.fitted, options.num_clusters, options.max_cluster_share))
+        options, base = self.options, self.inputs.base
+        centers: HasCenters
+        if base is None or base.centers is None or options.refit:
+            centers = self.add(
+                FitCenters(self.fitted, options.num_clusters, options.max_cluster_share)
+            )
+        else:
+            centers = StoredCenters(options.artifacts_root, *base.centers)
+        clusters = self.add(AssignClusters(self.corpus, centers))
+        return clusters if base is None or not options.grow_clusters else self._grow(clusters, base)
+
+    def _grow(self, clusters: AssignClusters, base: Found) -> AssignClusters:
+        """Adds the stages that open clusters for new documents, and assign all documents to old and new ones."""
+        self.old_clusters = clusters
+        documents = Documents(clusters, None)
+        reference = self.add(MeasureReference(self.corpus, base.selection, documents))
+        centers = self.add(GrowCenters(self.corpus, clusters, reference))
         return self.add(AssignClusters(self.corpus, centers))
 
     def _quad(self, clusters: AssignClusters) -> Chain:

@@ -142,7 +142,7 @@ def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> Run
     if values["dtype"]:
         changes["dtype"] = values["dtype"]
     # Rivals select of the whole corpus, whatever a selection went on from.
-    changes |= {"base": None, "reselect": False, "refit": False}
+    changes |= {"base": None, "reselect": False, "refit": False, "grow_clusters": False}
     return dataclasses.replace(run, **changes)
 
 

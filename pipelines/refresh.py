@@ -23,7 +23,7 @@ _VERSION = 1
 _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
 # What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
 _MAY_DIFFER = frozenset({
-    "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit",
+    "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
     "exclude", "prove", "plan", "take_over", "threads", "accelerator", "device", "proxy_model", "embedder", "weighted",
     "max_share_per_cluster", "order",
 })  # fmt: skip
@@ -56,6 +56,7 @@ class Found:
       options: Its flags.
       fitted: The corpus that its statistics were fitted to.
       scores: Where its shortlist's scores are stored, relative to the folder of artifacts; None without a shortlist.
+      centers: Kind and name of its centers, if clusters were opened since they were fitted.
       manifest: Its manifest.
     """
 
@@ -63,6 +64,7 @@ class Found:
     options: RunOptions
     fitted: Fitted
     scores: str | None
+    centers: list[str] | None
     manifest: dict[str, Any]
 
     @property
@@ -75,19 +77,21 @@ class Found:
         return [*self.manifest.get("refresh", {}).get("bases", ()), own]
 
 
-def record_of(fitted: Fitted, plan: str, scores: str | None) -> bytes:
+def record_of(fitted: Fitted, plan: str, scores: str | None, centers: list[str] | None) -> bytes:
     """Writes what a run that goes on from this one needs to know, as JSON.
 
     Args:
       fitted: What its statistics are fitted to.
       plan: The plan of its corpus, relative to the folder of artifacts.
       scores: As in `Found`.
+      centers: As in `Found`.
     """
     found = {
         "version": _VERSION,
         "fitted": dataclasses.asdict(fitted),
         "plan": plan,
         "scores": scores,
+        "centers": centers,
     }
     return json.dumps(found, indent=1, sort_keys=True).encode()
 
@@ -107,7 +111,9 @@ def resolved(options: Options) -> Options:
         return _with_budget(options, {})
     output = _find(files.absolute(options.base), files.absolute(options.output))
     if output is None:
-        options = dataclasses.replace(options, base=None, reselect=False, refit=False)
+        options = dataclasses.replace(
+            options, base=None, reselect=False, refit=False, grow_clusters=False
+        )
         return _with_budget(options, {})
     before = recorded.read(output, "--base")
     if options.artifacts is None:
@@ -161,7 +167,8 @@ def read(options: RunOptions) -> Found | None:
             f"the artifacts of --base={output} are gone from {options.artifacts_root}; drop --base"
         )
     selection = Base(output, plan_path, sha256, manifest["configuration"])
-    return Found(selection, before, Fitted(**stored["fitted"]), stored["scores"], manifest)
+    fitted = Fitted(**stored["fitted"])
+    return Found(selection, before, fitted, stored["scores"], stored["centers"], manifest)
 
 
 def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:

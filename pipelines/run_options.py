@@ -63,6 +63,7 @@ class RunOptions:
     base: str | None
     reselect: bool
     refit: bool
+    grow_clusters: bool
 
     @property
     def artifacts_root(self) -> str:
@@ -119,8 +120,9 @@ class RunOptions:
             raise UsageError(
                 f"--context_length must be at least 2, got {self.context_length}: the first token is never predicted"
             )
-        if self.base is None and (self.reselect or self.refit):
-            flag = "reselect" if self.reselect else "refit"
+        for flag in ("reselect", "refit", "grow_clusters"):
+            if self.base is not None or not getattr(self, flag):
+                continue
             raise UsageError(f"--{flag} says how to go on from a selection; pass --base with it")
         if self.base is not None and self.weighted and not self.reselect:
             raise UsageError(
@@ -279,6 +281,11 @@ def add_refresh(result: argparse.ArgumentParser) -> None:
         help="of --base: choose anew among all examples, with every score that is known",
     )
     add("--refit", **SWITCH, help="of --base: fit clusters, curvature and vectors anew")
+    add(
+        "--grow_clusters",
+        **SWITCH,
+        help="of --base: open clusters for new documents that are far from all; old ones keep their ids",
+    )
 
 
 def add_reserve(group: Any) -> None:

@@ -56,7 +56,7 @@ class Run:
       tokens: Tokens selected.
     """
 
-    counts: collections.Counter[str]
+    counts: dict[str, int]
     scored: int
     share: float
     tokens: int
@@ -140,7 +140,7 @@ def run(
     if method in ("distill", "ngram") and base is not None:
         scored = 0
     tokens = manifest["tokens"]["selected"]
-    return Run(counts, scored, corpus.share(output), tokens)
+    return Run(dict(counts), scored, corpus.share(output), tokens)
 
 
 def _run_in_process(method: str, argv: Sequence[str]) -> None:
@@ -176,7 +176,7 @@ def play(method: str, found: material.Material, domain: str, root: pathlib.Path)
 
     def over_share(kind: str) -> list[float]:
         return [
-            own.counts[kind] / (first.counts[kind] * documents / base_documents)
+            own.counts.get(kind, 0) / (first.counts[kind] * documents / base_documents)
             for own, documents in zip(months, corpus.documents[_FIRST_SHARDS:], strict=True)
         ]
 

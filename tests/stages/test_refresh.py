@@ -6,12 +6,14 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.artifacts import traffic
 from beam_quad.errors import UsageError
 from tests.pipelines.world import (
+    KINDS,
     World,
     output_bytes,
     selected,
@@ -284,6 +286,32 @@ def test_the_first_run_of_a_schedule_has_no_base(world, tmp_path):
         tmp_path / "selections" / "2026-01-01", base=tmp_path / "selections", policy="random"
     )
     assert "refresh" not in manifest
+
+
+def test_documents_far_from_all_open_clusters_that_later_runs_keep(months):
+    rng = np.random.default_rng(5)
+    for shard in range(4):
+        kinds = ["other" if i < 60 else KINDS[i % 5] for i in range(120)]
+        texts = [" ".join(f"{kind}{n}" for n in rng.integers(0, 40, 30)) for kind in kinds]
+        lines = [json.dumps({"text": text}) for text in texts]
+        (months.input / f"part-{5 + shard}.jsonl").write_text("\n".join(lines))
+    months.refresh("fixed", budget_tokens=4000)
+    found = months.refresh("grown", grow_clusters=True, budget_tokens=4000)
+    words = [" ".join(_refresh_words(months.root / name)) for name in ("fixed", "grown")]
+    assert "pass --grow_clusters" in words[0]
+    assert "--grow_clusters" not in words[1]
+    assert found["refresh"]["kept"]["documents"] == len(selected(months.first))
+    months.refresh("after", months.root / "grown", budget_tokens="+500")
+    rows = {name: _rows(months.root / name) for name in ("fixed", "grown", "after")}
+    # Of those that stay in their cluster no id changes, and the next run assigns as this one did.
+    assert rows["grown"].items() <= rows["after"].items()
+    runs = sorted((months.first / "_run" / "grown_centers").iterdir())
+    assert len(runs) == 1
+    assert json.loads((runs[0] / "fit.json").read_text())["opened"] >= 1
+
+
+def _refresh_words(output: pathlib.Path) -> list[str]:
+    return json.loads((output / "manifest.json").read_text())["refresh"]["words"]
 
 
 def test_excluding_ids_is_a_refresh_of_a_corpus_without_them(months, counted):

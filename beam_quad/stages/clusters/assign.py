@@ -13,7 +13,7 @@ from beam_quad.clustering import (
     assign,
 )
 from beam_quad.records import Split
-from beam_quad.stages.clusters.centers import FitCenters
+from beam_quad.stages.clusters.centers import HasCenters
 from beam_quad.stages.read.splits import RowAlignedStage
 
 _ASSIGNMENT = pa.schema([pa.field("cluster", pa.int32()), pa.field("similarity", pa.float32())])
@@ -35,7 +35,7 @@ class AssignClusters(RowAlignedStage):
     version = 2
     artifact_name = "clusters.npz"
 
-    centers: FitCenters
+    centers: HasCenters
 
     def statistic(self, piece: Split) -> ClusterSums:
         return self._sums(self.corpus.rows(piece), *self.read(piece))

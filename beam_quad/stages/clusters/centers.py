@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,16 @@ from beam_quad.stages.read.corpus import (
     piece_path,
 )
 from beam_quad.stages.read.splits import SplitStage
+
+
+class HasCenters(Protocol):
+    """What made the centers that clusters are assigned by."""
+
+    def load(self) -> Centers:
+        """Loads them, once per process."""
+
+    def report(self) -> dict[str, Any]:
+        """Reads what is to be said of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +69,14 @@ class FitCenters(SplitStage):
         rows = self.corpus.rows(piece)
         drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
         vectors = _take_embeddings(self.corpus, piece, drawn)
-        schema = aligned.embeddings_schema(vectors.shape[1])
-        columns = {"embedding": aligned.embedding_column(vectors)}
-        aligned.write_table(self.paths(piece)[0], schema, columns)
+        write_points(self.paths(piece)[0], vectors)
         return Tally({"points": len(drawn)})
 
     def finish(self, total: Tally) -> None:
         if not total["points"]:
             raise UsageError(f"no usable example in the corpus: {self._why_none()}")
         paths = [self.paths(split)[0] for split in self.corpus.splits()]
-        points = _read_points(paths, total["points"])
+        points = read_points(paths, total["points"])
         centers, report = fit_centers(
             points, min(self._requested(), len(points)), self.corpus.seed, self.max_cluster_share
         )
@@ -108,7 +116,13 @@ def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarr
     return np.concatenate(taken)
 
 
-def _read_points(paths: list[str], num_points: int) -> np.ndarray:
+def write_points(path: str, vectors: np.ndarray) -> None:
+    """Writes a sample of embeddings, float16 [n, dim]."""
+    schema = aligned.embeddings_schema(vectors.shape[1])
+    aligned.write_table(path, schema, {"embedding": aligned.embedding_column(vectors)})
+
+
+def read_points(paths: list[str], num_points: int) -> np.ndarray:
     """Reads the samples into one array, which is the largest of a run: 5.5 GB for 10,000 clusters in 512 dimensions."""
     points, done = np.zeros((0, 1), np.float32), 0
     for vectors in itertools.chain.from_iterable(files.in_parallel(_read_sample, paths)):

@@ -128,6 +128,7 @@ class MeasureDrift(SplitStage):
       corpus: The corpus, within the budget.
       reference: What old documents are like.
       selection: What is selected.
+      grows_clusters: Whether clusters are opened for what is far from all.
     """
 
     kind = "drift"
@@ -135,6 +136,7 @@ class MeasureDrift(SplitStage):
 
     reference: MeasureReference
     selection: Selection
+    grows_clusters: bool = False
 
     def do(self, piece: Split, model: Any) -> RefreshSums:
         rows, is_old = self.corpus.rows(piece), self.reference.base.has(piece)
@@ -176,7 +178,10 @@ class MeasureDrift(SplitStage):
             (change for change in card.clusters if change.growth),
             key=lambda change: -abs(change.new_share - change.old_share),
         )
-        words = [*scorecard_sentences(card), *drift_sentences(found, grows_clusters=False)]
+        words = [
+            *scorecard_sentences(card),
+            *drift_sentences(found, grows_clusters=self.grows_clusters),
+        ]
         facts = {
             "drift": as_json(found) | {"is_alarm": found.is_alarm},
             "scorecard": as_json(

@@ -294,6 +294,7 @@ class Summary:
                 ("empty_dropped", "centers attracted no example and were dropped"),
                 ("resplit", "clusters were too large and were split again by k-means"),
                 ("hash_split", "centers were still too large and are split by hash"),
+                ("opened", "clusters were opened for new documents that are far from all others"),
             ):
                 if fit.get(name):
                     notices.append(page.Notice(f"{fit[name]:,} {words}.", level="note"))
