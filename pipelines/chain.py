@@ -185,7 +185,9 @@ class _QuadBuilder(Builder):
             ScoreExamples(self.corpus, scoring, weights, shortlist, known, "ScoreShortlist")
         )
         ranks = self.add(RankShortlist(self.corpus, influence, ngrams))
-        ranked = Preferred(self.within_budget, JointRank(ranks), self.held)
+        held = self.held
+        preference = JointRank(ranks, None if held is None else held.base)
+        ranked = Preferred(self.within_budget, preference, held)
         ranking = Capped(ranked, self._caps(clusters, ranked))
         cut = Cut(self.within_budget, ranking, self.budget)
         self.stages += cut.stages("CutRanking")

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from beam_quad.artifacts import files
+from beam_quad.artifacts import files, traffic
 from beam_quad.corpus import compression, damage, json_rows, json_types, schemas
 from beam_quad.corpus.batches import (
     Columns,
@@ -372,6 +372,7 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
     row = next(wanted, None)
     if row is None:
         return
+    traffic.count("bytes_read", split.size_bytes)
     for number, line in enumerate(lines_of(split.path)):
         if number == row:
             yield number, line.removeprefix(json_rows.BOM).removesuffix(b"\r")

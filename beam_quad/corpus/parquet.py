@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beam_quad.artifacts import files
+from beam_quad.artifacts import files, traffic
 from beam_quad.corpus import damage, json_rows, schemas
 from beam_quad.corpus.batches import Columns, Fault, RowBatch, make_batch
 from beam_quad.corpus.json_types import Seen
@@ -239,6 +239,9 @@ def selected(
             end = row + file.metadata.row_group(group).num_rows
             low, high = np.searchsorted(row_numbers, [row, end])
             if low < high:
+                found = file.metadata.row_group(group)
+                sizes = [found.column(i).total_compressed_size for i in range(found.num_columns)]
+                traffic.count("bytes_read", sum(sizes))
                 stored = file.iter_batches(
                     _SELECTED_ROWS,
                     row_groups=[group],

@@ -176,7 +176,7 @@ def play(method: str, found: material.Material, domain: str, root: pathlib.Path)
 
     def over_share(kind: str) -> list[float]:
         return [
-            own.counts.get(kind, 0) / (first.counts[kind] * documents / base_documents)
+            own.counts.get(kind, 0) / max(1, first.counts.get(kind, 0) * documents / base_documents)
             for own, documents in zip(months, corpus.documents[_FIRST_SHARDS:], strict=True)
         ]
 

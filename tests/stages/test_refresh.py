@@ -92,7 +92,7 @@ def test_a_new_shard_is_all_that_is_read_and_what_was_selected_stays(months, cou
     num_new = pq.read_metadata(months.input / NEW).num_rows
     assert counted["documents_embedded"] == num_new
     # Once for embeddings, once for n-grams, once for influence, once to be written.
-    assert counted["bytes_read"] == 4 * (months.input / NEW).stat().st_size
+    assert 3 < counted["bytes_read"] / (months.input / NEW).stat().st_size <= 4
     before, after = _rows(months.first), _rows(months.root / "2026-02-01")
     assert before.items() <= after.items()
     added = after.keys() - before.keys()
@@ -261,8 +261,13 @@ def test_the_last_of_a_chain_of_refreshes_costs_what_the_first_did(months, count
         costs.append(dict(counted))
         base = months.root / name
     # The first of them has one more shard.
-    for kind in ("documents_embedded", "documents_scored", "bytes_read"):
-        assert max(cost[kind] for cost in costs[2:]) <= 1.2 * costs[1][kind]
+    # Of shards of thirty documents a month selects two or three, now and then one of an old shard.
+    for kind, most in {
+        "documents_embedded": 1.0,
+        "documents_scored": 1.2,
+        "bytes_read": 2.0,
+    }.items():
+        assert max(cost[kind] for cost in costs[2:]) <= most * costs[1][kind]
     assert len(list((base / "selected").iterdir())) <= 6
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from beam_quad import identity
 from beam_quad.additive import total
-from beam_quad.artifacts import aligned, files, traffic
+from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
 from beam_quad.corpus.output import (
@@ -355,7 +355,6 @@ class WriteSelection(SplitStage):
             at = np.flatnonzero(is_written)
             num_due.append(len(at))
             if len(at):
-                traffic.count("bytes_read", split.size_bytes)
                 weights = None
                 if self.weights is not None:
                     weights = self.weights.of(split, rows)[kept.rows]
