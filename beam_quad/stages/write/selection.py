@@ -207,6 +207,11 @@ class WriteSelection(SplitStage):
         files.write(files.join(self.output, "report.html"), data)
         files.write_once(self.artifact, b"")
 
+    def progress(self, total: PartSums) -> dict[str, int]:
+        selected = total.counts.selected
+        is_tokens = self.budget.unit == "tokens"
+        return {"accepted": selected.tokens if is_tokens else selected.documents}
+
     def _columns(self) -> dict[str, Any]:
         schema, shapes = self.corpus.schema(), self.corpus.totals().shapes
         if self.output_format == "parquet":
