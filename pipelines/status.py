@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       cannot be read.
     """
     try:
-        return _tell(_parser().parse_args(argv))
+        parser = _parser()
+        arguments, for_beam = parser.parse_known_args(argv)
+        parsing.refuse_unknown(for_beam, parser)
+        return _tell(arguments, for_beam)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _tell(arguments: argparse.Namespace) -> int:
+def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
     # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     from beam_quad.artifacts import files
     from beam_quad.report.progress import RunProgress, as_json, lines
     from pipelines import progress
 
+    # As a run is told of a store by them, so may be whoever asks.
+    FileSystems.set_options(PipelineOptions(list(for_beam)))
     run = progress.RecordedRun(files.absolute(arguments.output))
 
     def look() -> RunProgress:
@@ -57,7 +65,8 @@ def _tell(arguments: argparse.Namespace) -> int:
 
     def is_over(seconds: float) -> bool:
         time.sleep(seconds)
-        return progress.owner_of(run.output) is None
+        # Of a job whose service does not answer, the lock outlives it.
+        return run.num_finished() == len(run.names) or progress.owner_of(run.output) is None
 
     found = look()
     show(found)
@@ -72,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = parsing.Parser(
         prog="beam-quad status",
         description="Says how a run stands, from its output alone: from any machine, on any runner, while it runs and "
-        "after. The exit code is 0 if it is complete, 3 if it is running, 4 if it has stopped, and 2 if there is none.",
+        "after. The exit code is 0 if it is complete, 3 if it is running, 4 if it has stopped, and 2 if there is none. Beam's "
+        "flags, such as --s3_endpoint_url, reach a store as they do for a run.",
+        allow_abbrev=False,
     )
     parser.add_argument("output", help="the --output of the run")
     parser.add_argument("--watch", action="store_true", help="go on telling until the run ends")

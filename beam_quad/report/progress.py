@@ -200,7 +200,9 @@ def lines(run: RunProgress) -> list[str]:
         found.append(("accepted", words))
     found.append(("stored", size(run.stored_bytes)))
     if run.seconds is not None:
-        found.append(("time", ", ".join(filter(None, [duration(run.seconds), _to_go(run)]))))
+        so_far = "" if run.state == "complete" else " so far"
+        to_go = f", {_to_go(run)}" if _to_go(run) else ""
+        found.append(("time", f"{duration(run.seconds)}{so_far}{to_go}"))
     if run.state == "running":
         last = "" if run.written is None else f"; last file {_ago(run, run.written)}"
         found.append(("held by", f"{run.owner}{last}"))
@@ -243,7 +245,7 @@ def as_json(run: RunProgress) -> dict[str, Any]:
 def _where(run: RunProgress) -> str:
     stage = run.current
     if stage is None:
-        return f"{len(run.stages)} stages"
+        return f"{len(run.stages)} stage{'s' if len(run.stages) > 1 else ''}"
     words = f"stage {run.num_finished + 1}/{len(run.stages)} {stage.name}"
     if not stage.pieces:
         return words
