@@ -286,21 +286,23 @@ def follow(
       is_over: Waits so many seconds, and says whether the run has ended.
       say: Takes a line.
     """
-    shown, last, failure = run.num_finished() - 1, 0.0, None
-    while not is_over(_POLL_S if files.is_local(run.output) else _STORE_POLL_S):
+    shown, last, failure, has_ended = run.num_finished() - 1, 0.0, None, False
+    while not has_ended:
+        # Once more when it has ended: a stage may have come since.
+        has_ended = is_over(_POLL_S if files.is_local(run.output) else _STORE_POLL_S)
         current = run.num_finished()
         for number in range(shown + 1, current):
             say(f"stage {number + 1}/{len(run.names)} {run.names[number]}")
-        shown, was_shown = max(shown, current - 1), shown
+        is_new, shown = current > shown, max(shown, current - 1)
         if current == len(run.names):
             continue
-        if current > was_shown or time.monotonic() - last > _HEARTBEAT_S:
+        if is_new or time.monotonic() - last > _HEARTBEAT_S:
             progress = look()
             say(headline(progress))
-            if progress.failure not in (None, failure):
+            shown, last = current, time.monotonic()
+            if progress.failure not in (None, failure) and not has_ended:
                 failure = progress.failure
                 say(f"failed: {failure.error}")
-            shown, last = current, time.monotonic()
 
 
 @contextlib.contextmanager

@@ -131,10 +131,15 @@ class RunProgress:
 
     @property
     def stage_to_go_s(self) -> float | None:
-        """Seconds that the stage at work still takes, by its pieces or else by the plan; None where neither tells."""
+        """Seconds that the stage at work still takes, by its pieces or else by the plan; None where neither tells.
+
+        None for a run that has stopped.
+        """
         stage = self.current
         if stage is None:
             return 0.0
+        if self.state == "stopped":
+            return None
         started = stage.started if self._is_own(stage) else None
         elapsed = 0.0 if started is None else max(0.0, self.seen - started)
         made = (stage.done or 0) - stage.found
@@ -148,7 +153,7 @@ class RunProgress:
     def to_go_s(self) -> float | None:
         """Seconds until all is done: later stages by the plan, at the pace of those that this run has finished.
 
-        None without a plan, where a later stage may take any time.
+        None without a plan, where a later stage may take any time, and for a run that has stopped.
         """
         later = self.stages[self.num_finished + 1 :]
         own = self.stage_to_go_s
@@ -262,7 +267,7 @@ def _read(run: RunProgress) -> str:
 
 
 def _to_go(run: RunProgress) -> str:
-    if run.state != "running":
+    if run.current is None:
         return ""
     if run.to_go_s is not None:
         return f"about {duration(run.to_go_s)} to go"

@@ -98,7 +98,7 @@ def test_a_run_stands_in_a_few_lines():
 
 def test_a_stopped_run_has_taken_the_time_to_its_last_sign_of_life_and_says_what_failed():
     run = dataclasses.replace(RUN, state="stopped", owner=None, seen=5000.0)
-    assert run.seconds == 176
+    assert (run.seconds, run.stage_to_go_s, run.to_go_s) == (176, None, None)
     failed = dataclasses.replace(run, failure=Failure(1180.0, "the disk is full"))
     assert failed.seconds == 180
     assert lines(failed)[-2:] == [

@@ -291,6 +291,10 @@ class RunRound(ScoringStage):
         """Where pulls are found scored, or their scores go."""
         return Scores(self.bandit, self.scoring)
 
+    def prefixes(self) -> tuple[str, ...]:
+        # Of other runs too, by pulls: none of its files belongs to a piece.
+        return (self.scores.folder,)
+
     def pieces(self) -> list[Pulls]:
         store = self.scores.load()
         missing: dict[int, list[tuple[int, int, str]]] = {}
