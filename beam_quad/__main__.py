@@ -15,6 +15,7 @@ _COMMANDS = {
         "pipelines.prove",
         "train on a selection and on its rivals, and say what the selection is worth",
     ),
+    "status": ("pipelines.status", "say how a run stands, from its output alone"),
     "demo": ("pipelines.demo.__main__", "make a small corpus and a proxy model, and select"),
 }
 _USAGE = f"usage: beam-quad {{{','.join(_COMMANDS)}}} [--flags]"

@@ -2,7 +2,7 @@
 
 from beam_quad.distillation import default_num_landmarks
 from beam_quad.gradients.attention import eager_attention
-from beam_quad.report.cost import Workload, format_plan
+from beam_quad.report.cost import CostPlan, Workload, format_plan
 from beam_quad.report.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.distillation.allocate import PlayRounds
@@ -33,13 +33,20 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
     if documents < (options.num_landmarks or 0):
         policy += f" (all there are, of {options.num_landmarks:,} asked for)"
     lines = plan.describe_input(inputs, chain, policy)
-    models = plan.Models.of(inputs)
-    if models is not None:
-        workload = _workload(options, inputs, chain, models)
-        devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-        costs = plan_cost(workload, *devices)
-        lines += ["", format_plan(plan.without_fitted(costs, inputs, options))]
+    costs = price(options, inputs, chain)
+    if costs is not None:
+        lines += ["", format_plan(costs)]
     return "\n".join(lines)
+
+
+def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPlan | None:
+    """Estimates what a run costs, stage by stage; None without a proxy. Arguments as for `describe`."""
+    models = plan.Models.of(inputs)
+    if models is None:
+        return None
+    workload = _workload(options, inputs, chain, models)
+    devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
+    return plan.without_fitted(plan_cost(workload, *devices), inputs, options)
 
 
 def _workload(

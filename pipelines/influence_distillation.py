@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _program() -> "Program[distillation_options.DistillationOptions]":
     from pipelines import distillation_chain, distillation_plan, launch
 
-    return launch.Program(distillation_chain.build, distillation_plan.describe)
+    plan = distillation_plan
+    return launch.Program(distillation_chain.build, plan.describe, plan.price)
 
 
 if __name__ == "__main__":

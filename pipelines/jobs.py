@@ -165,6 +165,19 @@ def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
     return ask
 
 
+def is_done_by_name(owner: Owner) -> bool:
+    """Asks whether the job that an owner of a lock names has ended, of the service that its name says."""
+    service = owner.job.rpartition("/")[0]
+    kind, _, place = service.partition(":")
+    flags = []
+    if kind == "flink":
+        flags = ["--runner=FlinkRunner", f"--flink_master={place}"]
+    elif kind == "dataflow":
+        project, _, region = place.partition("/")
+        flags = ["--runner=DataflowRunner", f"--project={project}", f"--region={region}"]
+    return is_done(PipelineOptions(flags))(owner)
+
+
 def _service(options: PipelineOptions) -> str:
     runner = options.view_as(StandardOptions).runner or ""
     portable = options.view_as(PortableOptions)

@@ -22,10 +22,11 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineResult, PipelineState, create_runner
 
-from beam_quad.artifacts import files, traffic
+from beam_quad.artifacts import clock, files, traffic
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
+from beam_quad.report.cost import CostPlan
 from beam_quad.report.formatting import size
 from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.overview import passed_over
@@ -33,6 +34,7 @@ from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.refresh import about_refresh
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
+from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.transforms import RunStage, Token, counters, start
 from pipelines import jobs, progress, refresh, stopping
 from pipelines.builder import Chain
@@ -62,11 +64,13 @@ class Program(Generic[Options]):
     Attributes:
       build: Makes the chain of its stages.
       describe: Puts its plan in words, for `--plan`.
+      price: Estimates what the stages take; None where there is no saying.
       result: What it leaves in the output.
     """
 
     build: Callable[[Options, Inputs], Chain]
     describe: Callable[[Options, Inputs, Chain], str]
+    price: Callable[[Options, Inputs, Chain], CostPlan | None] = lambda *_: None
     result: "SelectionOutput | ProofOutput" = dataclasses.field(
         default_factory=lambda: SelectionOutput()
     )
@@ -88,7 +92,8 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
         print(f"{launch.output} is complete already: the same configuration and the same input")
         program.result.print_summary(launch.output)
         return 0
-    return _start(launch, options, program.result)
+    costs = program.price(options, launch.inputs, launch.chain)
+    return _start(launch, options, costs, program.result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +146,12 @@ def _look(options: Options, beam_arguments: Sequence[str], program: Program[Opti
     return _Launch(beam_options, inputs, chain, output, is_complete)
 
 
-def _start(launch: _Launch, options: RunOptions, result: "SelectionOutput | ProofOutput") -> int:
+def _start(
+    launch: _Launch,
+    options: RunOptions,
+    costs: CostPlan | None,
+    result: "SelectionOutput | ProofOutput",
+) -> int:
     output, chain, runner = launch.output, launch.chain, launch.runner
     job = jobs.name(launch.beam_options)
     lock = OutputLock(output, jobs.is_done(launch.beam_options))
@@ -159,25 +169,32 @@ def _start(launch: _Launch, options: RunOptions, result: "SelectionOutput | Proo
         for folder in {output, files.absolute(options.artifacts or output)}:
             files.delete_temporaries(folder)
         chain.write_plans()
+        _record(launch, costs)
         if job:
             # A job on a cluster goes on where its launcher dies, and is found by its name.
             lock.name_job(job)
             print(f"starting {job}, which goes on if this process is stopped", file=sys.stderr)
-        watching = (
-            progress.printed(chain.stages)
-            if runner in jobs.LOCAL_RUNNERS
-            else contextlib.nullcontext()
-        )
-        with watching:
-            job_result = _run(pipeline, lock, wait=runner not in _SUBMITTING_RUNNERS)
         if runner in _SUBMITTING_RUNNERS:
-            print(_submitted(job, files.join(output, result.last_file)))
+            _run(pipeline, lock, wait=False)
+            print(_submitted(job, output, result.last_file))
             return 0
+        with progress.printed(output):
+            job_result = _run(pipeline, lock, wait=True)
+    except Exception as error:
+        clock.write_failure(progress.path_of(output), known_cause(error) or error)
+        raise
     finally:
         lock.release()
     result.print_summary(output)
     print(_traffic(job_result))
     return 0
+
+
+def _record(launch: _Launch, costs: CostPlan | None) -> None:
+    """Records the chain for whoever asks how the run stands."""
+    corpus, stages = launch.inputs.corpus, launch.chain.stages
+    budget = stages[-1].budget if isinstance(stages[-1], WriteSelection) else None
+    progress.record(launch.output, stages, corpus.num_rows, corpus.size_bytes, budget, costs)
 
 
 def _pipeline(
@@ -210,10 +227,11 @@ def wire(
     return tokens
 
 
-def _submitted(job: str, path: str) -> str:
+def _submitted(job: str, output: str, last_file: str) -> str:
     if not job:
         return "dry run: the graph was built, and nothing was started"
-    return f"submitted as {job}; {path} appears when it is done"
+    path = files.join(output, last_file)
+    return f"submitted as {job}; {path} appears when it is done, and beam-quad status {output} tells how it stands"
 
 
 def _check_accelerator(options: RunOptions, beam_arguments: Sequence[str]) -> None:

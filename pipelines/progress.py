@@ -1,23 +1,315 @@
-"""Tells how far a local run is, from the files that its stages leave behind."""
+"""How a run stands, read from what its launcher and its stages leave in the store, wherever they run."""
 
 import contextlib
+import dataclasses
+import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from beam_quad.artifacts import files
-from beam_quad.stages.base import Stage
+from beam_quad.artifacts import clock, files
+from beam_quad.artifacts.lock import OutputLock
+from beam_quad.errors import UsageError
+from beam_quad.records import Budget
+from beam_quad.report.progress import (
+    Failure,
+    RunProgress,
+    StageProgress,
+    State,
+    headline,
+)
+from pipelines import jobs
 
-_POLL_S = 1.0
+if TYPE_CHECKING:
+    # torch takes seconds to import, for which nobody who asks how a run stands shall wait.
+    from beam_quad.report.cost import CostPlan, StageCost
+    from beam_quad.stages.base import Stage
+
+# A request to an object store has its price.
+_POLL_S, _STORE_POLL_S = 1.0, 10.0
 _HEARTBEAT_S = 30.0
 
 
+@dataclasses.dataclass(frozen=True)
+class RecordedStage:
+    """What the launcher records of a stage.
+
+    Attributes:
+      name: Its name.
+      artifact: The file that exists if and only if it is finished.
+      clock: Where its times are stored.
+      prefixes: Where the files of its finished pieces are stored.
+      planned_s: Seconds that it takes by the plan; None if the run has none.
+      is_model: Whether it runs a model, by the plan.
+    """
+
+    name: str
+    artifact: str
+    clock: str
+    prefixes: tuple[str, ...]
+    planned_s: float | None
+    is_model: bool
+
+    def places(self, output: str) -> list[str]:
+        """The folders of its files; of an output that it makes, only the parts."""
+        folder = self.artifact.rpartition("/")[0]
+        return [*self.prefixes, *[folder] * (folder != output)]
+
+    def is_piece(self, path: str) -> bool:
+        """Whether a file is one of its pieces': it may be beside the artifact."""
+        return not path.startswith((self.artifact, self.clock))
+
+
+class RecordedRun:
+    """The run that was started last on an output.
+
+    Args:
+      output: The output; absolute where local.
+
+    Raises:
+      UsageError: If no run of this version was started there.
+    """
+
+    def __init__(self, output: str) -> None:
+        path = path_of(output)
+        try:
+            record = json.loads(files.read_bytes(path)) if files.exists(path) else _recall(output)
+            self._stages = tuple(_from_json(output, stage) for stage in record["stages"])
+            self._budget = Budget(**record["budget"]) if record["budget"] else None
+            self._started, self._counts = record["started"], record["counts"]
+            self._documents, self._input_bytes = record["documents"], record["input_bytes"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path} was written by another version; run its command again"
+            ) from error
+        self.output = output
+        self._num_finished = 0
+        self._sizes: dict[str, int] = {}
+        self._written: float | None = None
+        self._finished: dict[int, StageProgress] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the stages."""
+        return [stage.name for stage in self._stages]
+
+    def num_finished(self) -> int:
+        """Counts the stages that are finished, by one request for each that has become so, and one more."""
+        # The job is a chain: what is finished came before what is not.
+        while self._num_finished < len(self._stages):
+            if not files.exists(self._stages[self._num_finished].artifact):
+                break
+            self._num_finished += 1
+        return self._num_finished
+
+    def look(self, owner: str | None) -> RunProgress:
+        """Reads how the run stands.
+
+        Args:
+          owner: Who works on it, in words; None if nobody does.
+        """
+        number = self.num_finished()
+        stages = [self._look_at(at) for at in range(min(number + 1, len(self._stages)))]
+        stages += [_progress(stage) for stage in self._stages[number + 1 :]]
+        is_complete = number == len(self._stages)
+        state: State = "complete" if is_complete else "running" if owner else "stopped"
+        return RunProgress(
+            state=state,
+            stages=stages,
+            num_finished=number,
+            started=self._started,
+            seen=time.time(),
+            written=self._written,
+            documents=self._documents,
+            input_bytes=self._input_bytes,
+            stored_bytes=sum(self._sizes.values()),
+            budget=self._budget,
+            owner=owner,
+            failure=None if is_complete else self._failure(self._stages[number]),
+        )
+
+    def _look_at(self, number: int) -> StageProgress:
+        if number in self._finished:
+            return self._finished[number]
+        stage = self._stages[number]
+        started = clock.read(stage.clock, "started") or {}
+        ended = (clock.read(stage.clock, "ended") or {}) if number < self._num_finished else {}
+        found = _progress(
+            stage,
+            started=started.get("at"),
+            ended=ended.pop("at", None),
+            pieces=started.get("pieces"),
+            found=started.get("found", 0),
+            done=self._num_done(stage, started.get("pieces", 0), started.get("files", 0)),
+            counts=ended or self._counts,
+        )
+        if found.ended is not None:
+            self._finished[number] = found
+        return found
+
+    def _num_done(self, stage: RecordedStage, num_pieces: int, files_per_piece: int) -> int | None:
+        """Lists a stage's files, and counts the pieces that have all of theirs."""
+        for place in stage.places(self.output):
+            for info in files.find(place):
+                self._sizes[info.path] = info.size_bytes
+                self._written = max(self._written or 0.0, info.modified_s)
+        each = files_per_piece // max(1, len(stage.prefixes))
+        if not each:
+            return None
+        paths = [path for path in self._sizes if stage.is_piece(path)]
+        numbers = [sum(p.startswith(f"{prefix}/") for p in paths) for prefix in stage.prefixes]
+        return min(*numbers, each * num_pieces) // each
+
+    def _failure(self, stage: RecordedStage) -> Failure | None:
+        # Of the launcher, which may be gone by now, and of a worker, which may have been tried again.
+        found = [clock.read(path, "failed") for path in (path_of(self.output), stage.clock)]
+        last = max((each for each in found if each), key=lambda each: each["at"], default=None)
+        return Failure(last["at"], last["error"]) if last else None
+
+
+def path_of(output: str) -> str:
+    """Where the stages of the run of an output are recorded."""
+    return files.join(output, "_run", "stages.json")
+
+
+def record(
+    output: str,
+    stages: "Sequence[Stage]",
+    documents: int,
+    input_bytes: int,
+    budget: Budget | None,
+    costs: "CostPlan | None",
+) -> None:
+    """Records the stages of a run that is about to start, for whoever asks how it stands.
+
+    Args:
+      output: The output; absolute where local.
+      stages: The chain.
+      documents: Documents of the input; about, where they are not counted.
+      input_bytes: Its size.
+      budget: How much is selected; None if nothing is.
+      costs: The plan, or None if the run has none.
+    """
+    names = [stage.name for stage in stages]
+    planned = None if costs is None else costs.of_chain(names)
+    found = {
+        "started": time.time(),
+        "counts": {},
+        "documents": documents,
+        "input_bytes": input_bytes,
+        "budget": None if budget is None else dataclasses.asdict(budget),
+        "stages": [dataclasses.asdict(_recorded(output, stage, planned)) for stage in stages],
+    }
+    files.write(path_of(output), json.dumps(found, indent=1).encode())
+
+
+def _recall(output: str) -> dict[str, Any]:
+    """Makes the record of a finished selection whose artifacts were deleted, from its manifest.
+
+    Raises:
+      UsageError: If there is none.
+    """
+    path = files.join(output, "manifest.json")
+    if not files.exists(files.join(output, "COMPLETE")) or not files.exists(path):
+        raise UsageError(f"{output} holds no run of beam-quad; pass the --output of one")
+    manifest = json.loads(files.read_bytes(path))
+    counts, tokens, budget = (manifest[name] for name in ("counts", "tokens", "budget"))
+    is_tokens = budget["unit"] == "tokens"
+    parts = ("selected", "rejected")
+    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, None, False)
+    return {
+        "started": None,
+        "counts": {
+            "documents": counts["read"],
+            "tokens": tokens["read"],
+            "scored": counts["scored"],
+            "accepted": tokens["selected"] if is_tokens else counts["selected"],
+        },
+        "documents": counts["read"],
+        "input_bytes": manifest["input"]["bytes"],
+        "budget": budget,
+        "stages": [dataclasses.asdict(stage)],
+    }
+
+
+def _recorded(
+    output: str, stage: "Stage", planned: "Mapping[str, StageCost] | None"
+) -> RecordedStage:
+    cost = None if planned is None else planned.get(stage.name)
+    return RecordedStage(
+        name=stage.name,
+        artifact=_within(output, stage.artifact),
+        clock=_within(output, stage.clock),
+        prefixes=tuple(_within(output, prefix) for prefix in stage.prefixes()),
+        planned_s=None if planned is None else 3600 * cost.hours if cost else 0.0,
+        is_model=cost is not None and cost.is_model,
+    )
+
+
+def _within(output: str, path: str) -> str:
+    # An output may be mounted elsewhere on another machine, and is told of what moves with it.
+    return path.removeprefix(f"{output}/")
+
+
+def _from_json(output: str, found: dict[str, Any]) -> RecordedStage:
+    def place(path: str) -> str:
+        is_own = files.is_local(path) and not path.startswith("/")
+        return files.join(output, path) if is_own else path
+
+    found["prefixes"] = tuple(place(prefix) for prefix in found["prefixes"])
+    return RecordedStage(**found | {n: place(found[n]) for n in ("artifact", "clock")})
+
+
+def _progress(stage: RecordedStage, **facts: Any) -> StageProgress:
+    return StageProgress(stage.name, stage.planned_s, stage.is_model, **facts)
+
+
+def owner_of(output: str) -> str | None:
+    """Says who works on an output; None if nobody does, or their process or job has ended."""
+    owner = OutputLock(output, jobs.is_done_by_name).owner()
+    return None if owner is None else str(owner)
+
+
+def follow(
+    run: RecordedRun,
+    look: Callable[[], RunProgress],
+    is_over: Callable[[float], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Says a line as each stage starts, now and then how it stands, and what fails.
+
+    Args:
+      run: The run.
+      look: Reads how it stands.
+      is_over: Waits so many seconds, and says whether the run has ended.
+      say: Takes a line.
+    """
+    shown, last, failure, has_ended = run.num_finished() - 1, 0.0, None, False
+    while not has_ended:
+        # Once more when it has ended: a stage may have come since.
+        has_ended = is_over(_POLL_S if files.is_local(run.output) else _STORE_POLL_S)
+        current = run.num_finished()
+        for number in range(shown + 1, current):
+            say(f"stage {number + 1}/{len(run.names)} {run.names[number]}")
+        is_new, shown = current > shown, max(shown, current - 1)
+        if current == len(run.names):
+            continue
+        if is_new or time.monotonic() - last > _HEARTBEAT_S:
+            progress = look()
+            say(headline(progress))
+            shown, last = current, time.monotonic()
+            if progress.failure not in (None, failure) and not has_ended:
+                failure = progress.failure
+                say(f"failed: {failure.error}")
+
+
 @contextlib.contextmanager
-def printed(stages: Sequence[Stage]) -> Iterator[None]:
-    """Prints a line to standard error as each stage starts, and now and then how many of its pieces are done."""
+def printed(output: str) -> Iterator[None]:
+    """Prints to standard error how a run of this process stands while it is waited for."""
     over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(stages, over), daemon=True)
+    thread = threading.Thread(target=_watch, args=(output, over), daemon=True)
     thread.start()
     try:
         yield
@@ -26,45 +318,17 @@ def printed(stages: Sequence[Stage]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(stages: Sequence[Stage], over: threading.Event) -> None:
-    # A disk that fails ends the run in the step that needs it, with more to say.
-    with contextlib.suppress(OSError):
-        _tell(stages, over)
+def _watch(output: str, over: threading.Event) -> None:
+    start = time.monotonic()
 
+    def say(line: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - start:5.0f} s] {line}\n")
+        sys.stderr.flush()
 
-def _tell(stages: Sequence[Stage], over: threading.Event) -> None:
-    start = last = time.monotonic()
-    current = _num_finished(stages, 0)
-    done = f", {current} of them done by an earlier run" if current else ""
-    _say(start, f"a chain of {len(stages)} stages{done}")
-    shown = current - 1
-    while not over.wait(_POLL_S):
-        # The job is a chain: what is finished came before what is not.
-        current = _num_finished(stages, current)
-        for number in range(shown + 1, min(current + 1, len(stages))):
-            _say(start, f"stage {number + 1}/{len(stages)} {stages[number].name}")
-            shown, last = number, time.monotonic()
-        if current < len(stages) and time.monotonic() - last > _HEARTBEAT_S:
-            stage = stages[current]
-            _say(start, f"stage {current + 1}/{len(stages)} {stage.name}{_pieces(stage)}")
-            last = time.monotonic()
-
-
-def _num_finished(stages: Sequence[Stage], at_least: int) -> int:
-    while at_least < len(stages) and files.exists(stages[at_least].artifact):
-        at_least += 1
-    return at_least
-
-
-def _pieces(stage: Stage) -> str:
-    if not stage.prefixes():
-        return ""
-    stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
-    pieces = list(stage.pieces())
-    done = sum(stored.issuperset(stage.paths(piece)) for piece in pieces)
-    return f": {done:,} of {len(pieces):,} pieces done"
-
-
-def _say(start: float, line: str) -> None:
-    sys.stderr.write(f"[{time.monotonic() - start:5.0f} s] {line}\n")
-    sys.stderr.flush()
+    # A store that fails ends the run in the step that needs it, with more to say.
+    with contextlib.suppress(Exception):
+        run = RecordedRun(output)
+        number = run.num_finished()
+        done = f", {number} of them done by an earlier run" if number else ""
+        say(f"a chain of {len(run.names)} stages{done}")
+        follow(run, lambda: run.look("this process"), over.wait, say)

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _program() -> "Program[options.QuadOptions]":
     from pipelines import chain, launch, quad_plan
 
-    return launch.Program(chain.build, quad_plan.describe)
+    return launch.Program(chain.build, quad_plan.describe, quad_plan.price)
 
 
 if __name__ == "__main__":

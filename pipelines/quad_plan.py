@@ -4,7 +4,7 @@ from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.records import Budget
 from beam_quad.report import shortlist_cost
-from beam_quad.report.cost import format_plan
+from beam_quad.report.cost import CostPlan, format_plan
 from beam_quad.report.quad_cost import QuadWorkload, plan_cost
 from pipelines import plan
 from pipelines.builder import Chain
@@ -24,17 +24,24 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
     if options.policy == "quad":
         policy += f", {options.acceptance} acceptance"
     lines = plan.describe_input(inputs, chain, policy)
-    models = plan.Models.of(inputs) if options.policy == "quad" else None
-    if models is not None:
-        devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-        if options.is_shortlist:
-            costs = shortlist_cost.plan_cost(
-                _shortlist_workload(options, inputs, chain, models), *devices
-            )
-        else:
-            costs = plan_cost(_workload(options, inputs, chain, models), *devices)
-        lines += ["", format_plan(plan.without_fitted(costs, inputs, options))]
+    costs = price(options, inputs, chain)
+    if costs is not None:
+        lines += ["", format_plan(costs)]
     return "\n".join(lines)
+
+
+def price(options: QuadOptions, inputs: Inputs, chain: Chain) -> CostPlan | None:
+    """Estimates what a run costs, stage by stage; None for a baseline. Arguments as for `describe`."""
+    models = plan.Models.of(inputs) if options.policy == "quad" else None
+    if models is None:
+        return None
+    devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
+    if options.is_shortlist:
+        listed = _shortlist_workload(options, inputs, chain, models)
+        costs = shortlist_cost.plan_cost(listed, *devices)
+    else:
+        costs = plan_cost(_workload(options, inputs, chain, models), *devices)
+    return plan.without_fitted(costs, inputs, options)
 
 
 def _workload(

@@ -51,7 +51,9 @@ def test_help_lists_the_commands_without_loading_a_library(project):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0
-    assert all(f"\n  {name} " in done.stdout for name in ("select", "distill", "prove", "demo"))
+    assert all(
+        f"\n  {name} " in done.stdout for name in ("select", "distill", "prove", "status", "demo")
+    )
     assert done.stdout.endswith("set()\n")
 
 
@@ -59,7 +61,7 @@ def test_help_lists_the_commands_without_loading_a_library(project):
 def test_a_command_that_is_none_is_refused_with_those_that_are(tmp_path, arguments):
     done = run(tmp_path, *arguments)
     assert done.returncode == 2
-    assert "beam-quad {select,distill,prove,demo}" in done.stderr
+    assert "beam-quad {select,distill,prove,status,demo}" in done.stderr
 
 
 def test_the_package_installs_the_command():

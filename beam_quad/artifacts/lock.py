@@ -77,9 +77,8 @@ class OutputLock:
         except OSError as error:
             if error.errno not in _NO_FLOCK or not isinstance(self._store, _LockFile):
                 raise
-        # Not under the same name: a host that mounts the disk with flock keeps a file there.
         other = self._store.remove_unless(may_take)
-        self._store = _Claims(files.join(self._output, "_run", "locks"))
+        self._store = self._claims()
         return other or self._store.take(owner, may_take)
 
     def name_job(self, job: str) -> None:
@@ -128,6 +127,18 @@ class OutputLock:
         else:
             self._store.drop(owner)
 
+    def owner(self) -> Owner | None:
+        """Reads who has the lock, and takes nothing; None if nobody has, or their process or job has ended."""
+        stores: list[_LockFile | _Claims] = [self._store]
+        if isinstance(self._store, _LockFile):
+            stores.append(self._claims())
+        owners = (owner for store in stores for owner in store.owners())
+        return next((owner for owner in owners if not self._is_dead(owner)), None)
+
+    def _claims(self) -> "_Claims":
+        # Not under the same name: a host that mounts the disk with flock keeps a file there.
+        return _Claims(files.join(self._output, "_run", "locks"))
+
     def __enter__(self) -> Self:
         if self._owner is None:
             self.acquire()
@@ -151,6 +162,9 @@ def _store_of(output: str) -> "_LockFile | _Claims":
     return _LockFile(path) if files.is_local(path) else _Claims(path)
 
 
+_REWRITE_S = 0.2
+
+
 class _LockFile:
     """A lock on a local disk."""
 
@@ -165,6 +179,20 @@ class _LockFile:
                 return other
             _overwrite(descriptor, owner)
         return None
+
+    def owners(self) -> list[Owner]:
+        """Reads the owner, if there is one: without a lock, as who looks may not write here."""
+        for wait_s in (_REWRITE_S, 0.0):
+            try:
+                with open(self._path, "rb") as file:
+                    owner = Owner.parse(file.read())
+            except FileNotFoundError:
+                return []
+            if owner is not None:
+                return [owner]
+            # It may be about to be rewritten.
+            time.sleep(wait_s)
+        return []
 
     def rewrite(self, owner: Owner) -> bool:
         """Replaces what the lock says of its owner; False where it is no longer the owner's."""
@@ -263,6 +291,10 @@ class _Claims:
             time.sleep(_WAIT_S)
         self.drop(owner)
         return others[0]
+
+    def owners(self) -> list[Owner]:
+        """Reads the owners of all claims, the earliest first."""
+        return [owner for owner in self._read().values() if owner is not None]
 
     def rewrite(self, owner: Owner) -> bool:
         """Replaces what the owner's claim says; False where it was taken away."""

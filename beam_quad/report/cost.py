@@ -8,7 +8,9 @@ never below the time that reading the input takes.
 """
 
 import dataclasses
+import fnmatch
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from beam_quad.records import Budget
@@ -101,6 +103,7 @@ class StageCost:
       bytes_read: Compressed input that it reads; not its own artifacts.
       bytes_shuffled: What crosses between workers.
       bytes_stored: What it leaves in the artifacts or the output.
+      covers: Names of the chain's stages that it prices together; `*` stands for any end of a name.
     """
 
     name: str
@@ -111,6 +114,7 @@ class StageCost:
     bytes_read: float = 0.0
     bytes_shuffled: float = 0.0
     bytes_stored: float = 0.0
+    covers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +158,22 @@ class CostPlan:
         """Estimated hours of the stages that run a model, times the number of devices."""
         return self.proxy_device.count * math.fsum(s.hours for s in self.stages if s.is_model)
 
+    def of_chain(self, names: Sequence[str]) -> dict[str, StageCost]:
+        """Shares the hours of each line equally among the stages that it covers.
+
+        Args:
+          names: Names of a chain's stages.
+
+        Returns:
+          The line of each covered stage, with the hours that are its own.
+        """
+        found: dict[str, StageCost] = {}
+        for line in self.stages:
+            covered = [n for n in names if any(fnmatch.fnmatchcase(n, own) for own in line.covers)]
+            for name in covered:
+                found[name] = dataclasses.replace(line, hours=line.hours / len(covered))
+        return found
+
 
 def embed_stage(w: Workload, proxy_device: Device, float32_device: Device) -> StageCost:
     """Prices the stage that reads, tokenises and embeds the corpus, and sets texts aside."""
@@ -169,6 +189,7 @@ def embed_stage(w: Workload, proxy_device: Device, float32_device: Device) -> St
         is_model=w.embedder_flops > 0,
         bytes_read=w.input_bytes,
         bytes_stored=2.0 * w.documents * w.embedding_dim + w.reserve_examples * w.example_bytes,
+        covers=("EmbedExamples",),
     )
 
 
@@ -199,6 +220,13 @@ def curvature_stage(w: Workload, proxy_device: Device, float32_device: Device) -
         is_model=True,
         bytes_shuffled=texts,
         bytes_stored=texts + w.factor_bytes + w.vector_bytes,
+        covers=(
+            "SampleTexts",
+            "SumCovariances",
+            "Eigendecompose",
+            "SumEigenvalues",
+            "FitQueryVectors",
+        ),
     )
 
 
@@ -212,6 +240,7 @@ def write_stage(w: Workload) -> StageCost:
         seconds / 3600,
         bytes_read=w.input_bytes,
         bytes_stored=w.input_bytes * w.budget.share(w.documents, w.tokens),
+        covers=("WriteSelection",),
     )
 
 

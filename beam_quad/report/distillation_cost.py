@@ -181,6 +181,7 @@ def _landmarks(w: DistillationWorkload, proxy_device: Device, float32_device: De
         is_model=True,
         bytes_shuffled=gathered,
         bytes_stored=stored,
+        covers=("GatherLandmarks", "SketchLandmarks", "CompareSketches", "ScoreLandmarks"),
     )
 
 
@@ -190,7 +191,8 @@ def _fit(w: DistillationWorkload) -> StageCost:
     # The landmarks with their duals, in one file, and with what is exact and what is predicted of each, in another.
     stored = n * (2.0 * w.embedding_dim + 4 * _FLOAT64_BYTES * w.num_targets + _LANDMARK_BYTES)
     seconds = flops / (_FLOAT64_RATE * Device.cpu(1).flops_per_s)  # in one process
-    return StageCost("fit", n, flops, seconds / 3600, bytes_stored=stored)
+    hours, covers = seconds / 3600, ("FitPropagation",)
+    return StageCost("fit", n, flops, hours, bytes_stored=stored, covers=covers)
 
 
 def _propagate(w: DistillationWorkload) -> StageCost:
@@ -202,13 +204,15 @@ def _propagate(w: DistillationWorkload) -> StageCost:
         flops,
         Device.cpu(w.cores).hours(flops / _FLOAT64_RATE),
         bytes_stored=float(w.documents * influence_bytes),
+        covers=("Propagate",),
     )
 
 
 def _allocate(w: DistillationWorkload) -> StageCost:
     priorities = w.documents * w.num_targets * w.num_passes
     seconds = priorities / (_PRIORITIES_PER_CORE_S * w.cores)
-    return StageCost("allocate", w.documents, 0.0, seconds / 3600)
+    covers = ("Bound*", "Cut*", "PlayRounds", "GatherShortlist", "SumTaken", "FindBestLeft")
+    return StageCost("allocate", w.documents, 0.0, seconds / 3600, covers=covers)
 
 
 def _interact(w: DistillationWorkload, order: SecondOrder, device: Device) -> StageCost:
@@ -228,6 +232,7 @@ def _interact(w: DistillationWorkload, order: SecondOrder, device: Device) -> St
         is_model=True,
         bytes_shuffled=lists,
         bytes_stored=lists + w.num_targets * _FLOAT64_BYTES * n**2,
+        covers=("InteractLandmarks",),
     )
 
 

@@ -81,11 +81,8 @@ def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Devi
         assign_stage(w, cpu),
         _candidates(w),
         cost.curvature_stage(w, proxy_device, float32_device),
-        score_stage("pilot", pilot, w.exact_flops(w.num_query_vectors), w, proxy_device),
-        # Under the halves of each group.
-        score_stage(
-            "halves", min(pilot, 64), w.exact_flops(2 * w.num_query_vectors), w, proxy_device
-        ),
+        score_stage("pilot", "Pilot", pilot, w.exact_flops(w.num_query_vectors), w, proxy_device),
+        _halves(w, min(pilot, 64), proxy_device),
         _rounds(w, later, proxy_device),
         cost.write_stage(w),
     )
@@ -107,6 +104,7 @@ def fit_centers_stage(w: ClusteredWorkload) -> StageCost:
         flops,
         Device.cpu(1).hours(flops),  # in one process
         bytes_stored=2.0 * points * w.embedding_dim + 4.0 * w.num_clusters * w.embedding_dim,
+        covers=("FitCenters",),
     )
 
 
@@ -114,7 +112,8 @@ def assign_stage(w: ClusteredWorkload, cpu: Device) -> StageCost:
     """Prices the cluster of every example."""
     flops = 2.0 * w.documents * w.num_clusters * w.embedding_dim
     stored = float(w.documents * _ROW_ARTIFACT_BYTES)
-    return StageCost("assign", w.documents, flops, cpu.hours(flops), bytes_stored=stored)
+    hours, covers = cpu.hours(flops), ("AssignClusters",)
+    return StageCost("assign", w.documents, flops, hours, bytes_stored=stored, covers=covers)
 
 
 def _candidates(w: QuadWorkload) -> StageCost:
@@ -128,22 +127,36 @@ def _candidates(w: QuadWorkload) -> StageCost:
         0.0,
         bytes_shuffled=drawn * w.example_bytes,
         bytes_stored=kept * w.example_bytes,
+        covers=("GatherCandidates",),
     )
+
+
+def _halves(w: QuadWorkload, documents: int, proxy_device: Device) -> StageCost:
+    """Prices the scores under the halves of each group."""
+    per_token = w.exact_flops(2 * w.num_query_vectors)
+    return score_stage("halves", "CompareHalves", documents, per_token, w, proxy_device)
 
 
 def _rounds(w: QuadWorkload, documents: int, proxy_device: Device) -> StageCost:
     """Prices the rounds after the pilot, in which the groups' vectors are one."""
     name = f"{w.num_rounds} rounds, at most"
-    return score_stage(name, documents, w.exact_flops(1), w, proxy_device)
+    return score_stage(name, "Round*", documents, w.exact_flops(1), w, proxy_device)
 
 
 def score_stage(
-    name: str, documents: int, per_token: float, w: ClusteredWorkload, device: Device
+    name: str,
+    covers: str,
+    documents: int,
+    per_token: float,
+    w: ClusteredWorkload,
+    device: Device,
 ) -> StageCost:
-    """Prices the scores of some examples."""
+    """Prices the scores of some examples; `covers` names the stages that give them."""
     flops = per_token * documents * w.scored_tokens
     stored = float(documents * _SCORE_BYTES)
-    return StageCost(name, documents, flops, device.hours(flops), True, bytes_stored=stored)
+    return StageCost(
+        name, documents, flops, device.hours(flops), True, bytes_stored=stored, covers=(covers,)
+    )
 
 
 def proxy_note(w: ClusteredWorkload) -> str:

@@ -38,9 +38,8 @@ def plan_cost(
 ) -> CostPlan:
     """Estimates a run, stage by stage; arguments as for `quad_cost.plan_cost`."""
     w, cpu = workload, Device.cpu(workload.cores)
-    influence = score_stage(
-        "influence", w.listed, w.exact_flops(w.num_query_vectors), w, proxy_device
-    )
+    per_token = w.exact_flops(w.num_query_vectors)
+    influence = score_stage("influence", "ScoreShortlist", w.listed, per_token, w, proxy_device)
     stages = (
         cost.embed_stage(w, proxy_device, float32_device),
         fit_centers_stage(w),
@@ -70,6 +69,7 @@ def _score_ngrams(w: ShortlistWorkload) -> StageCost:
         cost.tokenising_s(w) / 3600,
         bytes_read=w.input_bytes,
         bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
+        covers=("CountTokenNgrams", "ScoreNgrams"),
     )
 
 

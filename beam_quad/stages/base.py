@@ -12,12 +12,12 @@ import abc
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from beam_quad import identity
 from beam_quad.additive import Tally
-from beam_quad.artifacts import files
+from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.cache import cached_model
 from beam_quad.artifacts.json_files import write_json
 from beam_quad.gradients.proxy import require_device
@@ -123,6 +123,14 @@ class Stage(Stored):
         """Writes the artifact from the sum over all pieces, which is None if there were none: here its counts."""
         write_json(self.artifact, (total or Tally()).counts)
 
+    def progress(self, total: Any) -> Mapping[str, int]:
+        """Gives what the finished stage adds to how a run stands; called once, after `finish`.
+
+        Returns:
+          `documents` and `tokens` that were read, how many were `scored`, or what of the budget is `accepted` so far.
+        """
+        return {}
+
 
 class ModelStage(Stage):
     """A stage that needs a model: it runs as a RunInference step, with one model per process."""
@@ -187,20 +195,34 @@ class NumberedStage(Stage):
 
 def list_work(stage: Stage) -> Iterator[Any]:
     """Yields every piece of a stage, as `Finished` if its files are stored; nothing if the whole stage is finished."""
-    if files.exists(stage.artifact):
-        return
-    _write_clock(stage, "started")
+    with clock.noting_failure(stage.clock):
+        yield from () if files.exists(stage.artifact) else _list_work(stage)
+
+
+def _list_work(stage: Stage) -> list[Any]:
+    at = time.time()
     stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
-    for piece in stage.pieces():
-        paths = stage.paths(piece)
-        yield Finished(piece) if paths and stored.issuperset(paths) else piece
+    pieces = list(stage.pieces())
+    paths = [stage.paths(piece) for piece in pieces]
+    is_finished = [bool(own) and stored.issuperset(own) for own in paths]
+    # Only here is it known how many pieces there are.
+    facts = {
+        "pieces": len(pieces),
+        "found": sum(is_finished),
+        "files": len(paths[0]) if paths else 0,
+    }
+    clock.write(stage.clock, "started", **facts | {"at": at})
+    return [
+        Finished(piece) if done else piece for piece, done in zip(pieces, is_finished, strict=True)
+    ]
 
 
 def do_element(stage: Stage, element: Any) -> Any:
     """Turns an element of `list_work` into its statistic; a finished piece is read, and needs no model."""
-    if isinstance(element, Finished):
-        return stage.statistic(element.piece)
-    return stage.do(element, stage.model() if isinstance(stage, ModelStage) else None)
+    with clock.noting_failure(stage.clock):
+        if isinstance(element, Finished):
+            return stage.statistic(element.piece)
+        return stage.do(element, stage.model() if isinstance(stage, ModelStage) else None)
 
 
 def add(total: Any, statistic: Any) -> Any:
@@ -212,9 +234,10 @@ def add(total: Any, statistic: Any) -> Any:
 
 def finish(stage: Stage, total: Any) -> None:
     """Writes the artifact of a stage, unless it is stored already."""
-    if not files.exists(stage.artifact):
-        stage.finish(total)
-        _write_clock(stage, "ended")
+    with clock.noting_failure(stage.clock):
+        if not files.exists(stage.artifact):
+            stage.finish(total)
+            clock.write(stage.clock, "ended", **stage.progress(total))
 
 
 def run_in_process(stages: Sequence[Stage]) -> None:
@@ -230,21 +253,17 @@ def run_in_process(stages: Sequence[Stage]) -> None:
         finish(stage, functools.reduce(add, _statistics(stage, work), None))
 
 
-def timing_path(clock: str, edge: str) -> str:
-    """Where the time of a stage's start or end is kept, by its `clock`."""
-    return f"{clock}.{edge}"
-
-
 def _statistics(stage: Stage, work: Sequence[Any]) -> Iterator[Any]:
     if not isinstance(stage, GroupedStage):
         yield from (do_element(stage, element) for element in work)
         return
-    groups = _by_group(drawn for piece in work for drawn in stage.draw(piece))
-    if isinstance(stage, RegroupedStage):
-        groups = _by_group(
-            part for group, parts in groups.items() for part in stage.regroup(group, parts)
-        )
-    yield from (stage.put_together(group, parts) for group, parts in groups.items())
+    with clock.noting_failure(stage.clock):
+        groups = _by_group(drawn for piece in work for drawn in stage.draw(piece))
+        if isinstance(stage, RegroupedStage):
+            groups = _by_group(
+                part for group, parts in groups.items() for part in stage.regroup(group, parts)
+            )
+        yield from (stage.put_together(group, parts) for group, parts in groups.items())
 
 
 def _by_group(drawn: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:
@@ -252,8 +271,3 @@ def _by_group(drawn: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:
     for group, part in drawn:
         groups.setdefault(group, []).append(part)
     return groups
-
-
-def _write_clock(stage: Stage, edge: str) -> None:
-    path = timing_path(stage.clock, edge)
-    files.write(path, str(time.time()).encode())

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 
-from beam_quad.artifacts import traffic
+from beam_quad.artifacts import clock, traffic
 from beam_quad.stages.base import (
     Finished,
     GroupedStage,
@@ -142,21 +142,24 @@ def _draw(element: Any, stage: GroupedStage) -> Iterator[tuple[int, bytes]]:
     if isinstance(element, Sentinel):
         yield _NO_GROUP, b""
         return
-    for group, part in stage.draw(element):
-        traffic.count("bytes_shuffled", len(part))
-        yield group, part
+    with clock.noting_failure(stage.clock):
+        for group, part in stage.draw(element):
+            traffic.count("bytes_shuffled", len(part))
+            yield group, part
 
 
 def _put_together(element: tuple[int, Iterable[bytes]], stage: GroupedStage) -> Any:
     group, parts = element
-    return None if group == _NO_GROUP else stage.put_together(group, parts)
+    with clock.noting_failure(stage.clock):
+        return None if group == _NO_GROUP else stage.put_together(group, parts)
 
 
 def _regroup(
     element: tuple[int, Iterable[bytes]], stage: RegroupedStage
 ) -> Iterator[tuple[int, bytes]]:
     group, parts = element
-    yield from [(_NO_GROUP, b"")] if group == _NO_GROUP else stage.regroup(group, parts)
+    with clock.noting_failure(stage.clock):
+        yield from [(_NO_GROUP, b"")] if group == _NO_GROUP else stage.regroup(group, parts)
 
 
 def _finish(total: Any, stage: Stage) -> Token:

@@ -44,6 +44,25 @@ def test_released_lock_can_be_taken(output):
     assert files.find(output) == []
 
 
+def test_whoever_asks_is_told_the_owner_and_leaves_the_lock_alone(output):
+    assert OutputLock(output).owner() is None
+    assert files.find(output) == []
+    with OutputLock(output):
+        held = files.find(output)
+        assert OutputLock(output).owner().pid == os.getpid()
+        assert files.find(output) == held
+    assert OutputLock(output).owner() is None
+    leave_lock(output, process_start="another boot:1")
+    assert OutputLock(output).owner() is None
+
+
+def test_the_owner_of_a_job_is_told_until_the_job_has_ended(output):
+    leave_lock(output, process_start="", job="flink:h:1/q")
+    assert OutputLock(output).owner().job == "flink:h:1/q"
+    assert OutputLock(output, lambda owner: owner.job != "flink:h:1/q").owner() is not None
+    assert OutputLock(output, lambda owner: owner.job == "flink:h:1/q").owner() is None
+
+
 def test_lock_of_a_dead_process_is_taken_over(output):
     code = "from beam_quad.artifacts.owners import Owner; print(Owner.here().dump().decode())"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

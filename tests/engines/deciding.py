@@ -2,10 +2,10 @@
 
 import json
 
-from beam_quad.artifacts import files
+from beam_quad.artifacts import clock, files
 
 # Clocks, attempts, what a run was told, and where the input lay: no result depends on them.
-_NOT_DECIDING = (".started", ".ended", "/configuration", "/options.json")
+_NOT_DECIDING = (*clock.ENDINGS, "/configuration", "/options.json", "/stages.json")
 _PLACES = ("/corpus/", "/query_plan/")
 
 

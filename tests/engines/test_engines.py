@@ -33,7 +33,10 @@ def test_every_engine_on_every_store_decides_the_same_by_the_same_artifacts(
         upload(root)
         where = {"input": f"{root}/corpus", "query": f"{root}/query"}
     output = f"{root}/out"
-    subprocess.run(_command(world, output, *flags, **where), check=True, capture_output=True)
+    command = _command(world, output, *flags, **where)
+    done = subprocess.run(command, check=True, capture_output=True)
+    # Whoever waits for a cluster is told how it goes on, too.
+    assert b"] stage 19/19 WriteSelection" in done.stderr
     if scheme is None:
         assert deciding(output) == deciding(str(finished))
     assert contents(output) == contents(str(finished))

@@ -107,6 +107,7 @@ def test_a_job_on_flink_has_ended_unless_one_of_its_name_goes_on_or_may_come(
     owner = dataclasses.replace(Owner.here(), job=f"flink:{address}/{job}")
     owner = dataclasses.replace(owner, started=started or owner.started)
     assert jobs.is_done(options)(owner) is is_done
+    assert jobs.is_done_by_name(owner) is is_done
 
 
 def test_only_the_service_of_a_job_is_asked(address):

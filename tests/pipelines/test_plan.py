@@ -7,8 +7,17 @@ import shutil
 
 import pytest
 
+from beam_quad.stages.base import ModelStage
 from beam_quad.stages.read.texts import SampleTexts
-from pipelines import chain, distillation_chain, distillation_options, influence_distillation, quad
+from pipelines import (
+    chain,
+    distillation_chain,
+    distillation_options,
+    distillation_plan,
+    influence_distillation,
+    quad,
+    quad_plan,
+)
 from pipelines import options as quad_options
 from pipelines.inputs import look
 
@@ -47,6 +56,29 @@ def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, cap
     assert lines.keys() >= priced | also
     assert "interactions" in also or "interactions" not in lines
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"acceptance": "shortlist"}, {"order": 2, "num_landmarks": 200}, {"weighted": True, "num_landmarks": 200, "curvature": "identity"}]
+)  # fmt: skip
+def test_every_line_of_a_plan_shares_its_hours_among_stages_of_the_chain(world, tmp_path, flags):
+    if "num_landmarks" in flags:
+        options, _ = distillation_options.parse(world.distillation_arguments(tmp_path, **flags))
+        build, price = distillation_chain.build, distillation_plan.price
+    else:
+        options, _ = quad_options.parse(world.arguments(tmp_path, **flags))
+        build, price = chain.build, quad_plan.price
+    inputs = look(options)
+    built = build(options, inputs)
+    costs = price(options, inputs, built)
+    shared = costs.of_chain([stage.name for stage in built.stages])
+    assert {cost.name for cost in shared.values()} == {cost.name for cost in costs.stages}
+    for line in costs.stages:
+        hours = [cost.hours for cost in shared.values() if cost.name == line.name]
+        assert hours == pytest.approx([line.hours / len(hours)] * len(hours))
+    # What runs a model on the corpus or on the query set is never taken for a stage that takes no time.
+    models = {s.name for s in built.stages if isinstance(s, ModelStage)}
+    assert models <= shared.keys()
 
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])

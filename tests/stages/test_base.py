@@ -1,10 +1,12 @@
 """The shape of every stage, in a plain loop and on Beam: the same claims hold for both."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 import pytest
 
+from beam_quad.artifacts import clock
 from beam_quad.stages.base import Stage, run_in_process
 from beam_quad.transforms import RunStage, start
 from tests.stages.letters import CountInitials, CountLetters, ListsFirst, NeedsDevice, total_of
@@ -68,3 +70,30 @@ def test_a_stage_starts_after_the_one_before(run, tmp_path):
 def test_a_device_that_is_not_there_fails_the_run(run, tmp_path):
     with pytest.raises(Exception, match="cuda:99"):
         run([NeedsDevice(str(tmp_path), ("alpha",))])
+
+
+def test_the_times_of_a_stage_say_how_many_pieces_it_has_and_found(run, tmp_path):
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "be.json").write_text('{"letters": 2}')
+    stage = CountLetters(str(tmp_path), ("alpha", "be", "gamma"))
+    before = time.time()
+    run([stage])
+    started, ended = (clock.read(stage.clock, edge) for edge in ("started", "ended"))
+    assert before <= started.pop("at") <= ended.pop("at") <= time.time()
+    assert (started, ended) == ({"pieces": 3, "found": 1, "files": 1}, {})
+
+
+@pytest.mark.parametrize("method", ["pieces", "do", "draw", "regroup", "put_together", "finish"])
+def test_what_fails_in_a_stage_leaves_its_line_beside_the_artifact(
+    run, tmp_path, monkeypatch, method
+):
+    kind = CountLetters if method == "do" else CountInitials
+    monkeypatch.setattr(kind, method, fail)
+    stage = kind(str(tmp_path), ("alpha", "be"))
+    with pytest.raises(Exception, match="no room"):
+        run([stage])
+    assert clock.read(stage.clock, "failed")["error"] == "ValueError: no room left"
+
+
+def fail(*_: object) -> None:
+    raise ValueError("no room\nleft")

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.artifacts import clock
 from tests.pipelines.world import (
     manifest_of,
     selected,
@@ -33,7 +34,7 @@ def _files(folder: pathlib.Path) -> set[str]:
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in (".started", ".ended")
+        if path.is_file() and path.suffix not in clock.ENDINGS
     }
 
 

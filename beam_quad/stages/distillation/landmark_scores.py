@@ -22,6 +22,9 @@ class LandmarkScores(LandmarkStage):
     def statistic(self, piece: int) -> Tally:
         return Tally({"scored": self.read(piece).num_rows})
 
+    def progress(self, total: Tally | None) -> dict[str, int]:
+        return {"scored": total["scored"] if total else 0}
+
     def read(self, group: int) -> pa.Table:
         """Reads the scores of a group."""
         return aligned.read_table(self.group_path(group))

@@ -69,6 +69,9 @@ class ScoredRows(RowAlignedStage):
         }
         write_json(self.artifact, facts)
 
+    def progress(self, total: ScoreSample | None) -> dict[str, int]:
+        return {"scored": total.scored if total else 0}
+
     def read(self, split: Split) -> np.ndarray:
         """Reads the row-aligned scores of a split, several as one: float64 [n], nan where there is none."""
         return combine_scores(self._read(split), np.array(self.facts()["weights"]))

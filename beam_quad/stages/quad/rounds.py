@@ -140,6 +140,12 @@ class Bandit(Stored):
         kept = self.is_candidate(table["tokens"])
         return {name: column[kept] for name, column in table.items()}
 
+    def progress(self, number: int) -> dict[str, int]:
+        """Counts the finite scores of a round, made or found, and the tokens accepted by its end."""
+        finite = np.isfinite(self._columns(number)["influence"])
+        accepted = self._decision(number).accepted_tokens
+        return {"scored": int(finite.sum()), "accepted": accepted}
+
     def variance_components(self) -> VarianceComponents:
         """Estimates from the pilot how far examples lie from the mean of their cluster, and clusters from one another."""
         return VarianceComponents.of(PullTable.of(self._scores(0)))
@@ -285,6 +291,10 @@ class RunRound(ScoringStage):
         """Where pulls are found scored, or their scores go."""
         return Scores(self.bandit, self.scoring)
 
+    def prefixes(self) -> tuple[str, ...]:
+        # Of other runs too, by pulls: none of its files belongs to a piece.
+        return (self.scores.folder,)
+
     def pieces(self) -> list[Pulls]:
         store = self.scores.load()
         missing: dict[int, list[tuple[int, int, str]]] = {}
@@ -342,6 +352,9 @@ class RunRound(ScoringStage):
         files.write(self.bandit.halvings_path(self.number), str(halvings).encode())
         decided = self.bandit.decide(self.number).of_round(self.number)
         files.write_once(self.artifact, decided.to_bytes())
+
+    def progress(self, total: Tally | None) -> dict[str, int]:
+        return self.bandit.progress(self.number)
 
     def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[str, pa.Table, Any]]:
         for key, table in self._candidates(piece):

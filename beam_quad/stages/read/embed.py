@@ -117,6 +117,9 @@ class EmbedExamples(SplitStage, ModelStage):
     def finish(self, total: ReadSums) -> None:
         write_json(self.artifact, total.as_json())
 
+    def progress(self, total: ReadSums) -> dict[str, int]:
+        return {"documents": total.read, "tokens": total.tokens}
+
     def _embed(self, split: Split, model: _Model) -> ReadSums:
         embedder = model.embedder
         embeddings_path = None

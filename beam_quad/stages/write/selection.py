@@ -255,6 +255,11 @@ class WriteSelection(SplitStage):
         files.write(files.join(self.output, "report.html"), data)
         files.write_once(self.artifact, b"")
 
+    def progress(self, total: PartSums) -> dict[str, int]:
+        selected = total.counts.selected
+        is_tokens = self.budget.unit == "tokens"
+        return {"accepted": selected.tokens if is_tokens else selected.documents}
+
     def _parts(
         self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool
     ) -> Iterator[Part]:

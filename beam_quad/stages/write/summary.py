@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from beam_quad import report
-from beam_quad.artifacts import files
+from beam_quad.artifacts import clock
 from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
@@ -20,7 +20,6 @@ from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.targets import few_landmarks
 from beam_quad.selection import RowCounts
 from beam_quad.selection.shown import clusters_to_show
-from beam_quad.stages.base import timing_path
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.typical import typical_texts
 from beam_quad.stages.distillation.distilled import FinishedDistillation
@@ -367,15 +366,11 @@ class Summary:
 
     def _timings(self) -> tuple[page.StageTiming, ...]:
         timings = []
-        for name, clock in self.stages:
-            try:
-                started, ended = (
-                    float(files.read_bytes(timing_path(clock, edge)))
-                    for edge in ("started", "ended")
-                )
-            except OSError:
-                continue
-            timings.append(page.StageTiming(name, max(0.0, ended - started)))
+        for name, path in self.stages:
+            started, ended = clock.read(path, "started"), clock.read(path, "ended")
+            if started and ended:
+                seconds = max(0.0, ended["at"] - started["at"])
+                timings.append(page.StageTiming(name, seconds))
         return tuple(timings)
 
 

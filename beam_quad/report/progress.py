@@ -1,0 +1,284 @@
+"""How a run stands: its stage, its counts, the time that it has taken and will take; in lines, and for `--json`."""
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from beam_quad.records import Budget
+from beam_quad.report.formatting import count, duration, percent, ratio, size
+
+State = Literal["running", "stopped", "complete"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StageProgress:
+    """How a stage stands. Times are seconds since 1970.
+
+    Attributes:
+      name: Its name.
+      planned_s: Seconds that it takes by the plan; None if the run has none.
+      is_model: Whether it runs a model, by the plan.
+      started: When it was started last; None if it was not.
+      ended: When it was finished; None if it was not, or by whoever left no word of it.
+      pieces: How many pieces it has, once it has listed them.
+      found: How many of these an earlier attempt had finished.
+      done: How many are finished; None if pieces leave no files of their own.
+      counts: What it has read, scored or accepted, by `Stage.progress`, once it is finished.
+    """
+
+    name: str
+    planned_s: float | None = None
+    is_model: bool = False
+    started: float | None = None
+    ended: float | None = None
+    pieces: int | None = None
+    found: int = 0
+    done: int | None = None
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What failed last.
+
+    Attributes:
+      at: When, in seconds since 1970.
+      error: Its line.
+    """
+
+    at: float
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunProgress:
+    """How a run stands. Times are seconds since 1970.
+
+    Attributes:
+      state: Whether somebody works on it, or all is done.
+      stages: The chain, in order.
+      num_finished: How many of the stages are finished: a chain's first ones.
+      started: When the run was started last; None if its records were deleted since.
+      seen: When this was read.
+      written: When one of its files was written last; None where there is none.
+      documents: Documents of the input, as planned; about, where they were not counted.
+      input_bytes: Size of the input.
+      stored_bytes: Size of what its stages have stored.
+      budget: How much is selected; None if nothing is.
+      owner: Who holds the lock, in words; None if nobody does.
+      failure: What failed last; None once the run is complete.
+    """
+
+    state: State
+    stages: Sequence[StageProgress]
+    num_finished: int
+    started: float | None
+    seen: float
+    written: float | None
+    documents: int
+    input_bytes: int
+    stored_bytes: int
+    budget: Budget | None
+    owner: str | None
+    failure: Failure | None
+
+    @property
+    def current(self) -> StageProgress | None:
+        """The stage that is worked on; None once all are finished."""
+        is_over = self.num_finished >= len(self.stages)
+        return None if is_over else self.stages[self.num_finished]
+
+    @property
+    def documents_read(self) -> int:
+        """Documents that were read; while they are read, the share that the finished pieces are of all."""
+        if (read := self._sum("documents")) is not None:
+            return read
+        current = self.current
+        if self.num_finished or current is None or not current.pieces:
+            return 0
+        return round(self.documents * (current.done or 0) / current.pieces)
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of the documents; None before all are read."""
+        return self._sum("tokens")
+
+    @property
+    def scored(self) -> int | None:
+        """Scores of finished stages; None before the first."""
+        return self._sum("scored")
+
+    @property
+    def accepted(self) -> int | None:
+        """What of the budget the last stage that says so has accepted; None before one does."""
+        found = [stage.counts["accepted"] for stage in self.stages if "accepted" in stage.counts]
+        return found[-1] if found else None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the start of the run to its last sign of life, or to now where it is running; None where that is not known."""
+        if self.started is None:
+            return None
+        if self.state == "running":
+            return max(0.0, self.seen - self.started)
+        ends = (stage.ended for stage in self.stages)
+        last = max((end for end in ends if end is not None), default=self.started)
+        if self.state == "stopped":
+            last = max(last, self.written or 0.0, self.failure.at if self.failure else 0.0)
+        return max(0.0, last - self.started)
+
+    @property
+    def stage_to_go_s(self) -> float | None:
+        """Seconds that the stage at work still takes, by its pieces or else by the plan; None where neither tells.
+
+        None for a run that has stopped.
+        """
+        stage = self.current
+        if stage is None:
+            return 0.0
+        if self.state == "stopped":
+            return None
+        started = stage.started if self._is_own(stage) else None
+        elapsed = 0.0 if started is None else max(0.0, self.seen - started)
+        made = (stage.done or 0) - stage.found
+        if started is not None and stage.pieces and made > 0:
+            return elapsed * (stage.pieces - (stage.done or 0)) / made
+        if stage.planned_s is None:
+            return None
+        return max(0.0, stage.planned_s * self._pace(stage.is_model) - elapsed)
+
+    @property
+    def to_go_s(self) -> float | None:
+        """Seconds until all is done: later stages by the plan, at the pace of those that this run has finished.
+
+        None without a plan, where a later stage may take any time, and for a run that has stopped.
+        """
+        later = self.stages[self.num_finished + 1 :]
+        own = self.stage_to_go_s
+        if own is None or any(stage.planned_s is None for stage in later):
+            return None
+        return own + math.fsum((s.planned_s or 0.0) * self._pace(s.is_model) for s in later)
+
+    def _pace(self, is_model: bool) -> float:
+        """Seconds that this run takes for one that is planned, with a model or without; 1 before it is known."""
+        measured = [
+            (stage.planned_s, stage.ended - stage.started)
+            for stage in self.stages[: self.num_finished]
+            if stage.planned_s and stage.is_model == is_model and self._is_own(stage)
+            if stage.started is not None and stage.ended is not None
+        ]
+        planned = math.fsum(seconds for seconds, _ in measured)
+        return math.fsum(max(0.0, taken) for _, taken in measured) / planned if planned else 1.0
+
+    def _is_own(self, stage: StageProgress) -> bool:
+        """Whether a stage was started by this run, and not by an earlier one whose artifact it has found."""
+        if stage.started is None or self.started is None:
+            return False
+        return stage.started >= self.started
+
+    def _sum(self, name: str) -> int | None:
+        found = [stage.counts[name] for stage in self.stages if name in stage.counts]
+        return sum(found) if found else None
+
+
+def headline(run: RunProgress) -> str:
+    """Says in a line what a run is at, with what is to go."""
+    words = _where(run)
+    if run.accepted is not None and run.budget is not None and run.current is not None:
+        words += f", {run.accepted:,} of {run.budget.amount:,} {run.budget.unit} accepted"
+    to_go = _to_go(run)
+    return f"{words}, {to_go}" if to_go else words
+
+
+def lines(run: RunProgress) -> list[str]:
+    """Says in a few lines how a run stands."""
+    found = [(run.state, _where(run)), ("read", _read(run))]
+    if run.scored is not None:
+        found.append(("scores", count(run.scored)))
+    if run.accepted is not None and run.budget is not None:
+        share = percent(ratio(run.accepted, run.budget.amount))
+        words = (
+            f"{run.accepted:,} of {run.budget.amount:,} {run.budget.unit} of the budget ({share})"
+        )
+        found.append(("accepted", words))
+    found.append(("stored", size(run.stored_bytes)))
+    if run.seconds is not None:
+        so_far = "" if run.state == "complete" else " so far"
+        to_go = f", {_to_go(run)}" if _to_go(run) else ""
+        found.append(("time", f"{duration(run.seconds)}{so_far}{to_go}"))
+    if run.state == "running":
+        last = "" if run.written is None else f"; last file {_ago(run, run.written)}"
+        found.append(("held by", f"{run.owner}{last}"))
+    if run.failure is not None:
+        words = f"{_ago(run, run.failure.at)}, {_utc(run.failure.at)}: {run.failure.error}"
+        found.append(("failed", words))
+    return [f"{name:<9} {words}" for name, words in found]
+
+
+def as_json(run: RunProgress) -> dict[str, Any]:
+    """Turns it into what `json.dumps` takes: always the same names, null for what is not known."""
+    stage, budget = run.current, run.budget
+    return {
+        "state": run.state,
+        "stage": None if stage is None else {
+            "number": run.num_finished + 1,
+            "name": stage.name,
+            "pieces": stage.pieces,
+            "pieces_done": stage.done,
+            "seconds_to_go": run.stage_to_go_s,
+        },
+        "stages": len(run.stages),
+        "documents": {"read": run.documents_read, "planned": run.documents},
+        "tokens": run.tokens,
+        "scored": run.scored,
+        "accepted": run.accepted,
+        "budget": None if budget is None else {"amount": budget.amount, "unit": budget.unit},
+        "bytes": {"input": run.input_bytes, "stored": run.stored_bytes},
+        "seconds": run.seconds,
+        "seconds_to_go": run.to_go_s,
+        "last_file": None if run.written is None else _utc(run.written),
+        "held_by": run.owner,
+        "failed": None if run.failure is None else {
+            "at": _utc(run.failure.at),
+            "error": run.failure.error,
+        },
+    }  # fmt: skip
+
+
+def _where(run: RunProgress) -> str:
+    stage = run.current
+    if stage is None:
+        return f"{len(run.stages)} stage{'s' if len(run.stages) > 1 else ''}"
+    words = f"stage {run.num_finished + 1}/{len(run.stages)} {stage.name}"
+    if not stage.pieces:
+        return words
+    if stage.done is None:
+        return f"{words}: {stage.pieces:,} pieces"
+    return f"{words}: {stage.done:,} of {stage.pieces:,} pieces done"
+
+
+def _read(run: RunProgress) -> str:
+    of = "" if run.tokens is not None else f"about {run.documents_read:,} of "
+    number = run.documents if run.tokens is None else run.documents_read
+    tokens = "" if run.tokens is None else f", {run.tokens:,} tokens"
+    return f"{of}{number:,} documents{tokens}; the input has {size(run.input_bytes)}"
+
+
+def _to_go(run: RunProgress) -> str:
+    if run.current is None:
+        return ""
+    if run.to_go_s is not None:
+        return f"about {duration(run.to_go_s)} to go"
+    if run.stage_to_go_s is not None:
+        return f"about {duration(run.stage_to_go_s)} to go in this stage"
+    return ""
+
+
+def _ago(run: RunProgress, at: float) -> str:
+    return f"{duration(max(0.0, run.seen - at))} ago"
+
+
+def _utc(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
