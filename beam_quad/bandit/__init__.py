@@ -16,6 +16,8 @@ from beam_quad.bandit.blocks import num_blocks as num_blocks
 from beam_quad.bandit.blocks import num_drawn as num_drawn
 from beam_quad.bandit.blocks import num_groups as num_groups
 from beam_quad.bandit.blocks import num_instance_blocks as num_instance_blocks
+from beam_quad.bandit.evidence import Evidence as Evidence
+from beam_quad.bandit.evidence import Prior as Prior
 from beam_quad.bandit.policy import QuadPolicy as QuadPolicy
 from beam_quad.bandit.policy import replay as replay
 from beam_quad.bandit.pulls import Pulls as Pulls

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from beam_quad.bandit import rules
-from beam_quad.bandit.arms import PullTable
+from beam_quad.bandit.arms import ArmPrior, PullTable
 from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.evidence import Evidence
 from beam_quad.bandit.posterior import VarianceComponents, relative_errors
 from beam_quad.bandit.pulls import Pulls, SampledPulls, WholePulls
 from beam_quad.bandit.state import AcceptedBlock, AcceptedExamples
@@ -42,6 +43,7 @@ class Acceptance(abc.ABC):
       budget_tokens: Tokens to select.
       cluster_cap_tokens: The most tokens that one cluster may give.
       ties: Decides between equal clusters, uint64 [num_clusters].
+      prior: What is known of the arms before the first pull, or None.
 
     Attributes:
       name: The value of `--acceptance`.
@@ -64,7 +66,12 @@ class Acceptance(abc.ABC):
     can_cap_clusters: ClassVar[bool] = True
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
         self.budget_tokens = budget_tokens
         self.left_tokens = budget_tokens
@@ -74,6 +81,7 @@ class Acceptance(abc.ABC):
         self.worth = self.obtainable(blocks)
         self._blocks = blocks
         self._ties = ties
+        self._prior = prior
         self._residuals = rules.WHOLE_BLOCKS
         self._accepted_blocks: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
         self._accepted_tokens: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
@@ -118,14 +126,19 @@ class Acceptance(abc.ABC):
         """Tokens accepted so far; with predictions, those expected to reach tau."""
         return self.budget_tokens - self.left_tokens
 
-    def learn_spread(self, table: PullTable, means: Array) -> None:
+    def learn_spread(
+        self, table: PullTable, means: Array, known: Evidence | None = None
+    ) -> None:
         """Learns from the pilot how far examples lie from the mean of their arm.
 
         Args:
           table: The pilot's pulls.
           means: Mean influence of each arm, float64 [num_clusters].
+          known: What was scored before, and the pilot; None if nothing was scored before.
         """
-        if table.influence.size:
+        if known is not None and known.residuals.size:
+            self._residuals = known.residuals
+        elif table.influence.size:
             self._residuals = np.sort(table.influence - means[table.cluster_id[table.pull]])
 
     def count(self, table: PullTable, tokens: Array) -> None:  # noqa: B027 (most rules need it not)
@@ -207,12 +220,19 @@ class WholeBlocks(Acceptance):
     accepts = Accepts.BLOCKS
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._accepted: list[AcceptedBlock] = []
 
-    def learn_spread(self, table: PullTable, means: Array) -> None:
+    def learn_spread(
+        self, table: PullTable, means: Array, known: Evidence | None = None
+    ) -> None:
         """As `Acceptance.learn_spread`: a block counts by its mean, however its examples spread."""
 
     @property
@@ -251,9 +271,14 @@ class Instances(Acceptance):
     can_pull_repeatedly = True
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._accepted = [AcceptedExamples.empty()]
 
     @classmethod
@@ -309,9 +334,14 @@ class Propagated(Acceptance):
     can_cap_clusters = False
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._pulled = PulledBlocks.none(blocks.num_clusters)
 
     def count(self, table: PullTable, tokens: Array) -> None:
@@ -362,9 +392,14 @@ class WholeClusters(Acceptance):
     accepts = Accepts.BLOCKS
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._tables: list[PullTable] = []
         self._pulled_tokens = 0
         self._components = VarianceComponents(math.nan, 0.0, 0.0)
@@ -385,9 +420,11 @@ class WholeClusters(Acceptance):
         """As `Acceptance.accepted_tokens`; 0 before the rounds are over."""
         return int(self._accepted_tokens.sum())
 
-    def learn_spread(self, table: PullTable, means: Array) -> None:
+    def learn_spread(
+        self, table: PullTable, means: Array, known: Evidence | None = None
+    ) -> None:
         """As `Acceptance.learn_spread`: also learns how far clusters lie apart."""
-        self._components = VarianceComponents.of(table)
+        self._components = VarianceComponents.of(table) if known is None else known.components()
 
     def count(self, table: PullTable, tokens: Array) -> None:
         """As `Acceptance.count`: pulled blocks stay in the supply, as their clusters may be taken."""
@@ -434,7 +471,8 @@ class WholeClusters(Acceptance):
         return np.ones(means.size)
 
     def _posterior(self, means: Array) -> Array:
-        return self._components.posterior_means(means, relative_errors(self._tables, means.size))
+        errors = relative_errors(self._tables, means.size, self._prior)
+        return self._components.posterior_means(means, errors)
 
 
 ACCEPTANCES: dict[str, type[Acceptance]] = {
