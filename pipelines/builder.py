@@ -19,14 +19,14 @@ from beam_quad.stages.influence.covariances import SumCovariances
 from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
-from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.corpus import Corpus, piece_name
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
-from beam_quad.stages.refresh.base import Held
+from beam_quad.stages.refresh.base import Base, Held
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
@@ -146,6 +146,24 @@ class Builder:
                 f"--base={base.selection.output} has a budget in {before['unit']}; pass --budget_{before['unit']}"
             )
         return Held(base.selection, keeps_all=self.budget.amount >= before["amount"])
+
+    def added(self, base: Base) -> Corpus | None:
+        """The corpus for stages that look at the splits which a base did not have; None if it had them all."""
+        plan = self.inputs.corpus
+        new = tuple(split for split in plan.splits if not base.has(split))
+        if not new:
+            return None
+        path = self._plan_path(self.corpus.folder, dataclasses.replace(plan, splits=new))
+        part = identity.digest([piece_name(split) for split in new])
+        return dataclasses.replace(self.corpus, part=part, part_path=path)
+
+    def free_tokens(self, base: Base) -> int:
+        """The tokens of the budget that are left for new rows once those stay whose splits a base had, too."""
+        present = {piece_name(split) for split in self.inputs.corpus.splits}
+        gone = [split for name, split in base.splits().items() if name not in present]
+        tokens = (int(base.selected(split)["tokens"].sum()) for split in gone)
+        before = self.inputs.base.manifest["tokens"]["selected"] if self.inputs.base else 0
+        return int(self.budget.amount - before + sum(tokens))
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
@@ -269,6 +287,7 @@ class Builder:
         summary: Summary,
         weights: RowWeights | None = None,
         scores: RowAlignedStage | None = None,
+        evidence: str | None = None,
     ) -> Chain:
         """Adds the stages that weigh and write a selection, and makes the chain.
 
@@ -277,6 +296,7 @@ class Builder:
           summary: Makes the manifest and the report; its stages are filled in.
           weights: Weighs the selection with `--weighted`; None for weights of the first order.
           scores: What scored examples of a list, which a run that goes on from this one knows then.
+          evidence: Where it is stored what bandits scored, which that run knows, too.
 
         Raises:
           UsageError: If what a base has fitted is gone.
@@ -314,6 +334,7 @@ class Builder:
             ),
             self._relative(self.corpus.plan_path),
             None if scores is None else self._relative(scores.rows_folder),
+            None if evidence is None else self._relative(evidence),
         )
         return Chain(
             tuple(self.stages),

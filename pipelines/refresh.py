@@ -51,6 +51,7 @@ class Found:
       options: Its flags.
       fitted: The corpus that its statistics were fitted to.
       scores: Where its shortlist's scores are stored, relative to the folder of artifacts; None without a shortlist.
+      evidence: Where it is stored what its bandit scored, and those before it, as the scores; None without a bandit.
       manifest: Its manifest.
     """
 
@@ -58,6 +59,7 @@ class Found:
     options: RunOptions
     fitted: Fitted
     scores: str | None
+    evidence: str | None
     manifest: dict[str, Any]
 
     @property
@@ -70,19 +72,21 @@ class Found:
         return [*self.manifest.get("refresh", {}).get("bases", ()), own]
 
 
-def record_of(fitted: Fitted, plan: str, scores: str | None) -> bytes:
+def record_of(fitted: Fitted, plan: str, scores: str | None, evidence: str | None) -> bytes:
     """Writes what a run that goes on from this one needs to know, as JSON.
 
     Args:
       fitted: What its statistics are fitted to.
       plan: The plan of its corpus, relative to the folder of artifacts.
       scores: As in `Found`.
+      evidence: As in `Found`.
     """
     found = {
         "version": _VERSION,
         "fitted": dataclasses.asdict(fitted),
         "plan": plan,
         "scores": scores,
+        "evidence": evidence,
     }
     return json.dumps(found, indent=1, sort_keys=True).encode()
 
@@ -138,7 +142,8 @@ def read(options: RunOptions) -> Found | None:
     manifest, sha256 = _manifest(output)
     plan_path = files.join(options.artifacts_root, *stored["plan"].split("/"))
     selection = Base(output, plan_path, sha256, manifest["configuration"])
-    return Found(selection, before, Fitted(**stored["fitted"]), stored["scores"], manifest)
+    fitted = Fitted(**stored["fitted"])
+    return Found(selection, before, fitted, stored["scores"], stored["evidence"], manifest)
 
 
 def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:

@@ -126,9 +126,7 @@ class Acceptance(abc.ABC):
         """Tokens accepted so far; with predictions, those expected to reach tau."""
         return self.budget_tokens - self.left_tokens
 
-    def learn_spread(
-        self, table: PullTable, means: Array, known: Evidence | None = None
-    ) -> None:
+    def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
         """Learns from the pilot how far examples lie from the mean of their arm.
 
         Args:
@@ -230,9 +228,7 @@ class WholeBlocks(Acceptance):
         super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._accepted: list[AcceptedBlock] = []
 
-    def learn_spread(
-        self, table: PullTable, means: Array, known: Evidence | None = None
-    ) -> None:
+    def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
         """As `Acceptance.learn_spread`: a block counts by its mean, however its examples spread."""
 
     @property
@@ -420,9 +416,7 @@ class WholeClusters(Acceptance):
         """As `Acceptance.accepted_tokens`; 0 before the rounds are over."""
         return int(self._accepted_tokens.sum())
 
-    def learn_spread(
-        self, table: PullTable, means: Array, known: Evidence | None = None
-    ) -> None:
+    def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
         """As `Acceptance.learn_spread`: also learns how far clusters lie apart."""
         self._components = VarianceComponents.of(table) if known is None else known.components()
 

@@ -62,7 +62,7 @@ def num_blocks(
             f"blocks_per_cluster must be a power of two, so that blocks nest, got {blocks_per_cluster}"
         )
     most = np.minimum(np.asarray(reserve) // samples_per_pull, examples // (2 * samples_per_pull))
-    return _where_nonempty(examples, _floor_power_of_two(np.minimum(most, blocks_per_cluster)))
+    return where_nonempty(examples, floor_power_of_two(np.minimum(most, blocks_per_cluster)))
 
 
 def num_instance_blocks(
@@ -93,7 +93,7 @@ def num_instance_blocks(
         )
     # floor(sqrt(2) x) to a power of two is x to the nearest power of two on a logarithmic scale.
     nearest = np.floor(np.sqrt(2.0) * np.asarray(reserve, dtype=np.float64) / samples_per_pull)
-    counts = _where_nonempty(examples, _floor_power_of_two(nearest))
+    counts = where_nonempty(examples, floor_power_of_two(nearest))
     cap = max(int(counts.max(initial=1)), 1)
     while int(np.minimum(counts, cap).sum(dtype=np.int64)) > max_blocks:
         cap //= 2
@@ -334,11 +334,12 @@ def _check_samples(samples_per_pull: int) -> None:
         raise ValueError(f"samples_per_pull must be at least 1, got {samples_per_pull}")
 
 
-def _where_nonempty(examples: Array, counts: Array) -> Array:
+def where_nonempty(examples: Array, counts: Array) -> Array:
+    """Takes the counts of the clusters that have examples, and 0 for the others: int32 [num_clusters]."""
     return np.where(np.asarray(examples) > 0, counts, 0).astype(np.int32)
 
 
-def _floor_power_of_two(values: Array) -> Array:
+def floor_power_of_two(values: Array) -> Array:
     """Rounds down to a power of two, and up to 1."""
     _, exponent = np.frexp(np.maximum(values, 1).astype(np.float64))
     return np.left_shift(1, exponent.astype(np.int64) - 1)

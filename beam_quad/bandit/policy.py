@@ -136,7 +136,9 @@ class _Game:
         self.tokens = blocks.tokens.copy()
         self.ties = rules.tie_breakers(policy.seed, blocks.num_clusters)
         self.prior = prior
-        arms = prior and prior.arms(blocks.num_clusters, policy.samples_per_pull)
+        arms = None
+        if prior is not None:
+            arms = prior.arms(blocks.num_clusters, policy.samples_per_pull)
         self.arms = ArmSums(blocks.num_clusters, arms)
         self.num_pulled = np.zeros(blocks.num_clusters, dtype=np.int64)
         self.rule = policy.rule(
@@ -164,7 +166,9 @@ class _Game:
         self.arms.add(table)
         tokens = self.tokens[self.blocks.offsets[table.cluster_id] + table.block]
         if self.round == 0:
-            known = self.prior and self.prior.evidence + Evidence.of_pilot(table)
+            known = None
+            if self.prior is not None:
+                known = self.prior.evidence + Evidence.of_pilot(table)
             self.deviation = known.deviation if known else table.pooled_deviation()
             self.rule.learn_spread(table, self.arms.means, known)
         self.rule.count(table, tokens)
@@ -288,7 +292,9 @@ class _Game:
 
     def _upper_bounds(self) -> Array:
         pull_error = self.deviation / math.sqrt(self.policy.samples_per_pull)
-        return rules.upper_bounds(self.arms.means, self.arms.weights, self.policy.alpha * pull_error)
+        return rules.upper_bounds(
+            self.arms.means, self.arms.weights, self.policy.alpha * pull_error
+        )
 
     def _arm_table(self) -> ArmTable:
         num_accepted, tokens = self.rule.by_cluster(self.arms.means, self.tau)

@@ -53,7 +53,9 @@ def test_an_example_that_two_runs_scored_counts_once():
 @pytest.mark.parametrize(
     ("num_new", "arms"), [(1, [1]), (25, [1]), (26, [1, 2]), (75, [0, 1, 2]), (100, [0, 1, 2, 3])]
 )
-def test_the_pilot_pulls_the_share_of_arms_that_is_new_those_with_most_documents_first(num_new, arms):
+def test_the_pilot_pulls_the_share_of_arms_that_is_new_those_with_most_documents_first(
+    num_new, arms
+):
     state = state_after(Prior(old([0] * NUM_ARMS), num_new, 100), ())
     assert [cluster for cluster, _ in state.pulls] == arms
 

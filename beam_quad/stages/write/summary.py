@@ -68,6 +68,7 @@ class Summary:
       distillation: Influence Distillation that is done, or None.
       shortlist: What was taken from a shortlist, or None.
       shown: What is shown of scores by example, or None.
+      adds_only: Whether what a base left out of its selection stays out.
     """
 
     config: dict[str, Any]
@@ -89,6 +90,7 @@ class Summary:
     distillation: FinishedDistillation | None = None
     shortlist: ShortlistSelection | None = None
     shown: ShowScores | None = None
+    adds_only: bool = False
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -172,6 +174,11 @@ class Summary:
         selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
         if selected >= amount:
             return None
+        if self.adds_only:
+            return (
+                f"{amount - selected:,} of {amount:,} {unit} are missing: the new documents give no more, and what --base "
+                f"left out stays out; pass --reselect to choose among all, or lower --budget_{unit}"
+            )
         if self.bandit is not None:
             return self.bandit.shortfall()
         if self.shortlist is not None:
