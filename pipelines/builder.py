@@ -12,7 +12,7 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.errors import UsageError
+from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.records import Budget
 from beam_quad.stages.base import Stage
 from beam_quad.stages.influence.covariances import SumCovariances
@@ -162,8 +162,21 @@ class Builder:
         present = {piece_name(split) for split in self.inputs.corpus.splits}
         gone = [split for name, split in base.splits().items() if name not in present]
         tokens = (int(base.selected(split)["tokens"].sum()) for split in gone)
-        before = self.inputs.base.manifest["tokens"]["selected"] if self.inputs.base else 0
-        return int(self.budget.amount - before + sum(tokens))
+        before: int = self._before["tokens"]["selected"]
+        return self.budget.amount - before + sum(tokens)
+
+    @property
+    def slack(self) -> int:
+        """The tokens by which the base missed its budget without a word: less than an example."""
+        tokens = self._before["tokens"]
+        return max(0, tokens["budget"] - tokens["selected"]) if not self._before["shortfall"] else 0
+
+    @property
+    def _before(self) -> dict[str, Any]:
+        """The manifest of the base."""
+        if self.inputs.base is None:
+            raise IntegrityError("a run without a base asks for its manifest")
+        return self.inputs.base.manifest
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and

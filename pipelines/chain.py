@@ -146,7 +146,7 @@ class _QuadBuilder(Builder):
         played: BanditSelection | None = None
         facts: dict[str, Any] = {}
         evidence = None if known is None else known.path
-        if tokens > 0 and corpus is not None:
+        if tokens > self.slack and corpus is not None:
             policy = self._policy(tokens)
             own = self.add(AssignClusters(corpus, clusters.centers, "AssignAdded"))
             played, facts, evidence = self._run_bandit(
@@ -155,7 +155,7 @@ class _QuadBuilder(Builder):
         preference = SelectedWorth(held.base, played)
         cut = self._cut(preference, what="CutSelection", held=held)
         selection = RefreshedSelection(*cut, clusters, known)
-        return self._finish_quad(selection, facts | {"adds_only": True}, evidence, clusters)
+        return self._finish_quad(selection, facts | {"slack": self.slack}, evidence, clusters)
 
     def _count_blocks(
         self, policy: QuadPolicy, corpus: Corpus, own: AssignClusters, whole: AssignClusters | None

@@ -239,7 +239,7 @@ class WholeBlocks(Acceptance):
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`."""
         self._withdraw(table)
-        cluster_id, influence = table.cluster_id, table.means
+        cluster_id, influence = table.cluster_id, self._judged(table)
         order, taken = take_blocks(
             influence, tokens, self.room[cluster_id], self._ties[cluster_id], tau, self.left_tokens
         )
@@ -252,6 +252,19 @@ class WholeBlocks(Acceptance):
         self._spend(cluster_id[order], taken)
         self.is_full = self.left_tokens == 0
         return int(order.size)
+
+    def _judged(self, table: PullTable) -> Array:
+        """Mean influence of each pull, drawn towards what was known of its cluster before: float64 [pulls].
+
+        Where only new documents are pulled, a block holds few and few of them are scored: by their mean alone the luckiest
+        blocks would be accepted, not the best.
+        """
+        if self._prior is None:
+            return table.means
+        own = table.tokens_per_pull
+        tokens = own + self._prior.tokens[table.cluster_id]
+        weighted = table.means * own + self._prior.weighted[table.cluster_id]
+        return np.asarray(weighted / np.maximum(tokens, 1))
 
     def expected_share(self, means: Array, tau: float) -> Array:
         """As `Acceptance.expected_share`: an arm is pulled in the hope that its mean reaches tau; then it gives all."""

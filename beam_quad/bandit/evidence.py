@@ -123,26 +123,28 @@ class Prior:
     """What a bandit knows of its arms before it pulls one.
 
     A cluster's documents of another month may differ from those that were scored. So all that is known of a cluster counts
-    as one pull's worth of examples at most: the first pull of its new documents weighs as much, and further ones more.
+    as much as one pull at most: a pull of its new documents weighs about as much, and further ones more.
 
     Args:
       evidence: What was scored.
       num_new: Documents that the bandit plays over, at least 1.
       num_documents: Those and all others.
+      num_samples: Examples that a pull would score if the bandit played over all of them, at least 1.
     """
 
     evidence: Evidence
     num_new: int
     num_documents: int
+    num_samples: int
 
     def share_of(self, number: int) -> int:
         """Takes the new documents' share of a number, rounded up."""
         return -(-number * self.num_new // self.num_documents)
 
     def arms(self, num_clusters: int, samples_per_pull: int) -> ArmPrior:
-        """Says what is known of every arm."""
+        """Says what is known of every arm, whose pulls score so many examples."""
         examples, tokens, squares, weighted = self.evidence.sums(num_clusters)
-        share = np.minimum(1.0, samples_per_pull / np.maximum(examples, 1))
+        share = np.minimum(1.0, self.num_samples / np.maximum(examples, 1))
         return ArmPrior(
             pulls=examples * share / samples_per_pull,
             tokens=tokens * share,

@@ -7,7 +7,7 @@ import numpy as np
 
 from beam_quad.bandit.blocks import (
     default_samples_per_pull,
-    floor_power_of_two,
+    nearest_power_of_two,
     num_blocks,
     num_instance_blocks,
     where_nonempty,
@@ -94,11 +94,11 @@ class SampledPulls:
         return num_blocks(examples, reserve, samples, self.blocks_per_cluster)
 
     def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
-        """As `Pulls.of_part`: blocks are no smaller than the whole's; where a cluster is, fewer examples are scored."""
+        """As `Pulls.of_part`: blocks are about as large as the whole's; where clusters are smaller, fewer are scored."""
         samples = self.samples(whole.num_examples, len(whole.examples))
         of_whole = self.num_blocks(whole.examples, whole.reserve)
         share = of_whole * part.examples / np.maximum(whole.examples, 1)
-        counts = where_nonempty(part.examples, floor_power_of_two(share))
+        counts = where_nonempty(part.examples, nearest_power_of_two(share))
         per_block = part.num_examples / max(int(counts.sum()), 1)
         of_whole_block = whole.num_examples / max(int(of_whole.sum()), 1)
         return max(1, min(samples, round(samples * per_block / of_whole_block))), counts

@@ -56,13 +56,13 @@ def test_an_example_that_two_runs_scored_counts_once():
 def test_the_pilot_pulls_the_share_of_arms_that_is_new_those_with_most_documents_first(
     num_new, arms
 ):
-    state = state_after(Prior(old([0] * NUM_ARMS), num_new, 100), ())
+    state = state_after(Prior(old([0] * NUM_ARMS), num_new, 100, 4), ())
     assert [cluster for cluster, _ in state.pulls] == arms
 
 
 def test_without_evidence_on_an_arm_it_is_tried_before_all_others():
     known = evidence_of(*(pull(c, 0, [5.0, 7.0], 9) for c in (1, 2, 3)))
-    state = state_after(Prior(known, 1, 100), (pull(1, 0, [6.0, 6.0]),), tau=0.0)
+    state = state_after(Prior(known, 1, 100, 4), (pull(1, 0, [6.0, 6.0]),), tau=0.0)
     assert state.pulls[0] == (0, 0)
     assert np.isinf(state.arms.upper_bound[0])
     assert np.isfinite(state.arms.upper_bound[1:]).all()
@@ -70,10 +70,10 @@ def test_without_evidence_on_an_arm_it_is_tried_before_all_others():
 
 def test_old_scores_weigh_as_one_pull_however_many_they_are():
     for number in (4, 8, 40):
-        prior = Prior(old([2.0] * NUM_ARMS, number), 1, 100)
+        prior = Prior(old([2.0] * NUM_ARMS, number), 1, 100, 4)
         state = state_after(prior, (pull(1, 0, [6.0] * 4),))
         assert state.arms.mean_influence.tolist() == pytest.approx([2, 4, 2, 2])
-    few = Prior(old([2.0] * NUM_ARMS, 2), 1, 100)
+    few = Prior(old([2.0] * NUM_ARMS, 2), 1, 100, 4)
     state = state_after(few, (pull(1, 0, [6.0] * 4),))
     assert state.arms.mean_influence[1] == pytest.approx((2 * 2 + 4 * 6) / 6)
     assert state.arms.pulls.tolist() == [0, 1, 0, 0]
@@ -81,7 +81,7 @@ def test_old_scores_weigh_as_one_pull_however_many_they_are():
 
 @pytest.mark.parametrize("acceptance", ["block", "instance", "propagate", "cluster"])
 def test_known_arms_are_chosen_without_a_pilot_of_their_own(acceptance):
-    prior = Prior(old([9.0, 0.0, 8.0, -9.0], 40), 1, 100)
+    prior = Prior(old([9.0, 0.0, 8.0, -9.0], 40), 1, 100, 4)
     pulls = (pull(1, 0, [0.0, 1.0, 0.0, -1.0]),)
     state = state_after(prior, pulls, acceptance=acceptance, alpha=0.0)
     assert state.pulls[0][0] == 0
@@ -91,7 +91,7 @@ def test_known_arms_are_chosen_without_a_pilot_of_their_own(acceptance):
 def test_a_round_after_the_pilot_pulls_at_least_the_new_share_of_arms():
     few, all_new = (
         state_after(
-            Prior(old([1.0] * NUM_ARMS), num_new, 100),
+            Prior(old([1.0] * NUM_ARMS), num_new, 100, 4),
             tuple(pull(c, 0, [1.0, 1.0]) for c in clusters),
             budget_tokens=210,
             tau=0.0,
@@ -104,8 +104,23 @@ def test_a_round_after_the_pilot_pulls_at_least_the_new_share_of_arms():
     assert all_new.stop_reason == "budget_met"
 
 
+def test_a_block_of_few_scores_is_judged_by_its_cluster_too():
+    prior = Prior(old([9.0, 0.0, 8.0, -9.0], 40), 1, 100, 4)
+    state = state_after(prior, (pull(1, 0, [2.0] * 4),), tau=1.0)
+    # Four examples of mean 0 are known beside its own four of mean 2.
+    assert [(block.cluster_id, block.influence) for block in state.accepted] == [(1, 1.0)]
+    state = state_after(prior, (pull(1, 0, [1.9] * 4),), tau=1.0)
+    assert not state.accepted
+
+
+def test_a_pull_of_few_documents_weighs_less_than_what_was_known():
+    prior = Prior(old([2.0] * NUM_ARMS, 40), 1, 100, 6)
+    state = state_after(prior, (pull(1, 0, [6.0, 6.0]),), samples_per_pull=2)
+    assert state.arms.mean_influence[1] == pytest.approx((6 * 2 + 2 * 6) / 8)
+
+
 def test_whole_clusters_are_ranked_by_what_was_scored_of_them_before():
-    prior = Prior(old([9.0, 0.0, 8.0, -9.0], 40), 1, 100)
+    prior = Prior(old([9.0, 0.0, 8.0, -9.0], 40), 1, 100, 4)
     pulls = (pull(1, 0, [0.0, 1.0, 0.0, -1.0]),)
     state = state_after(prior, pulls, acceptance="cluster", budget_tokens=10, alpha=0.0)
     while not state.is_done:

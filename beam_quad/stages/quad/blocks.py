@@ -8,7 +8,7 @@ import numpy as np
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
-from beam_quad.bandit import Blocks, Pulls, Sizes, example_blocks
+from beam_quad.bandit import Blocks, Evidence, Prior, Pulls, Sizes, example_blocks
 from beam_quad.records import Split
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.splits import SplitStage
@@ -67,10 +67,14 @@ class CountBlocks(SplitStage):
         values = read_json(self.artifact)
         return values["samples_per_pull"], values["whole_blocks"]
 
-    def num_documents(self) -> tuple[int, int]:
-        """Counts the examples that have a block, and those of the whole corpus."""
-        own = int(self.clusters.sums().examples.sum())
-        return own, own if self.whole is None else int(self.whole.sums().examples.sum())
+    def prior(self, evidence: Evidence) -> Prior | None:
+        """What a bandit over a part of a corpus knows at the start; None over the whole, whose pilot finds its scores made."""
+        if self.whole is None:
+            return None
+        new, whole = self.clusters.sums().examples, self.whole.sums().examples
+        num_documents = int(whole.sum())
+        samples = self.pulls.samples(num_documents, len(whole))
+        return Prior(evidence, int(new.sum()), num_documents, samples)
 
     def _sizes(self) -> tuple[int, np.ndarray]:
         """Decides how many examples a pull scores, and how many blocks each cluster has."""

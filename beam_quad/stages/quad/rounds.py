@@ -177,11 +177,7 @@ class Bandit(Stored):
         return standardised_weights(self.weights, groups)
 
     def _prior(self) -> Prior | None:
-        """What is known of the arms at the start; None of the whole corpus, whose pilot finds its scores made."""
-        blocks = self.candidates.blocks
-        if self.known is None or blocks.whole is None:
-            return None
-        return Prior(self.known.load(), *blocks.num_documents())
+        return None if self.known is None else self.candidates.blocks.prior(self.known.load())
 
     def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
         """Which scored examples are not too long to be selected, bool [n]."""

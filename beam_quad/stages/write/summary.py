@@ -68,7 +68,8 @@ class Summary:
       distillation: Influence Distillation that is done, or None.
       shortlist: What was taken from a shortlist, or None.
       shown: What is shown of scores by example, or None.
-      adds_only: Whether what a base left out of its selection stays out.
+      slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
+        example; None where everything can be selected.
     """
 
     config: dict[str, Any]
@@ -90,7 +91,7 @@ class Summary:
     distillation: FinishedDistillation | None = None
     shortlist: ShortlistSelection | None = None
     shown: ShowScores | None = None
-    adds_only: bool = False
+    slack: int | None = None
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -174,7 +175,10 @@ class Summary:
         selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
         if selected >= amount:
             return None
-        if self.adds_only:
+        if self.slack is not None:
+            is_met = self.bandit is not None and self.bandit.shortfall() is None
+            if is_met or amount - selected <= self.slack:
+                return None
             return (
                 f"{amount - selected:,} of {amount:,} {unit} are missing: the new documents give no more, and what --base "
                 f"left out stays out; pass --reselect to choose among all, or lower --budget_{unit}"
