@@ -113,6 +113,22 @@ def test_a_block_of_few_scores_is_judged_by_its_cluster_too():
     assert not state.accepted
 
 
+def test_a_block_that_fell_short_is_accepted_once_the_water_has_fallen_to_it_or_the_rounds_are_over():
+    prior = Prior(old([9.0, 0.0, 8.0, -9.0], 40), 26, 100, 4)
+    pilot = (pull(1, 0, [2.0] * 4), pull(2, 0, [8.0] * 4))
+    policy = QuadPolicy(450, 4, alpha=0.0, num_rounds=1)
+    first = replay(policy, BLOCKS, [pilot], prior)
+    # Two arms hold 400 tokens, of which 100 are taken; the water stands at the third best.
+    assert [(block.cluster_id, block.block) for block in first.accepted] == [(2, 0), (1, 0)]
+    policy = QuadPolicy(350, 4, alpha=0.0, num_rounds=1)
+    first = replay(policy, BLOCKS, [pilot], prior)
+    assert [(block.cluster_id, block.block) for block in first.accepted] == [(2, 0)]
+    scores = tuple(pull(c, b, [1.8 - c] * 4) for c, b in first.pulls)
+    last = replay(policy, BLOCKS, [pilot, scores], prior)
+    assert last.accepted_tokens == 350
+    assert (1, 0, 1, 1.0) in [(b.cluster_id, b.block, b.round, b.influence) for b in last.accepted]
+
+
 def test_a_pull_of_few_documents_weighs_less_than_what_was_known():
     prior = Prior(old([2.0] * NUM_ARMS, 40), 1, 100, 6)
     state = state_after(prior, (pull(1, 0, [6.0, 6.0]),), samples_per_pull=2)
