@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -137,9 +138,10 @@ class Prior:
     num_documents: int
     num_samples: int
 
-    def share_of(self, number: int) -> int:
-        """Takes the new documents' share of a number, rounded up."""
-        return -(-number * self.num_new // self.num_documents)
+    @property
+    def share(self) -> Fraction:
+        """The share of the documents that is new."""
+        return Fraction(self.num_new, self.num_documents)
 
     def arms(self, num_clusters: int, samples_per_pull: int) -> ArmPrior:
         """Says what is known of every arm, whose pulls score so many examples."""
@@ -163,6 +165,6 @@ class Prior:
         Returns:
           Clusters, ascending, int64.
         """
-        number = self.share_of(int(np.unique(self.evidence.cluster).size))
+        number = math.ceil(self.share * int(np.unique(self.evidence.cluster).size))
         order = np.lexsort((ties, -examples))
         return np.sort(order[can_pull[order]][:number])

@@ -284,11 +284,13 @@ class _Game:
             room=self.rule.room[order],
             wanted_tokens=wanted if self.rule.can_pull_repeatedly else 0.0,
         )
-        at_least = rules.MIN_ARMS_PER_ROUND
-        if self.prior is not None:
-            at_least = self.prior.share_of(at_least)
-        count = rules.first_until(gives, wanted, at_least)
+        count = rules.first_until(gives, wanted, self._least_arms())
         return self.blocks.pullable[places[:count]]
+
+    def _least_arms(self) -> int:
+        if self.prior is None:
+            return rules.MIN_ARMS_PER_ROUND
+        return max(1, int(self.prior.share * rules.MIN_ARMS_PER_ROUND))
 
     def _upper_bounds(self) -> Array:
         pull_error = self.deviation / math.sqrt(self.policy.samples_per_pull)
