@@ -267,7 +267,9 @@ class _QuadBuilder(Builder):
         combined, scoring, halves = None, bandit.scoring, None
         if vectors is not None and isinstance(scoring, InfluenceScoring):
             groups = tuple(group.name for group in self.query)
-            halves = CompareHalves(bandit, scoring, groups, vectors.halves)
+            # The pilot of a refresh is too small to tell, and the query set is that of the base.
+            if bandit.candidates.blocks.whole is None:
+                halves = CompareHalves(bandit, scoring, groups, vectors.halves)
             if len(bandit.weights) > 1:
                 combined = CombinedVectors(bandit, vectors.vectors)
                 scoring = dataclasses.replace(scoring, vectors=combined)
