@@ -12,7 +12,7 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.errors import UsageError
+from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.records import Budget
 from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
@@ -21,7 +21,7 @@ from beam_quad.stages.influence.covariances import SumCovariances
 from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
-from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.corpus import Corpus, piece_name
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
@@ -30,7 +30,7 @@ from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
-from beam_quad.stages.refresh.base import Held
+from beam_quad.stages.refresh.base import Base, Held
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import (
     Documents,
@@ -166,6 +166,37 @@ class Builder:
             )
         return Held(base.selection, keeps_all=self.budget.amount >= before["amount"])
 
+    def added(self, base: Base) -> Corpus | None:
+        """The corpus for stages that look at the splits which a base did not have; None if it had them all."""
+        plan = self.inputs.corpus
+        new = tuple(split for split in plan.splits if not base.has(split))
+        if not new:
+            return None
+        path = self._plan_path(self.corpus.folder, dataclasses.replace(plan, splits=new))
+        part = identity.digest([piece_name(split) for split in new])
+        return dataclasses.replace(self.corpus, part=part, part_path=path)
+
+    def free_tokens(self, base: Base) -> int:
+        """The tokens of the budget that are left for new rows once those stay whose splits a base had, too."""
+        present = {piece_name(split) for split in self.inputs.corpus.splits}
+        gone = [split for name, split in base.splits().items() if name not in present]
+        tokens = (int(base.selected(split)["tokens"].sum()) for split in gone)
+        before: int = self._before["tokens"]["selected"]
+        return self.budget.amount - before + sum(tokens)
+
+    @property
+    def slack(self) -> int:
+        """The tokens by which the base missed its budget without a word: less than an example."""
+        tokens = self._before["tokens"]
+        return max(0, tokens["budget"] - tokens["selected"]) if not self._before["shortfall"] else 0
+
+    @property
+    def _before(self) -> dict[str, Any]:
+        """The manifest of the base."""
+        if self.inputs.base is None:
+            raise IntegrityError("a run without a base asks for its manifest")
+        return self.inputs.base.manifest
+
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
         # all else. So it is with the choice of the columns that are carried.
@@ -293,6 +324,7 @@ class Builder:
         weights: RowWeights | None = None,
         scores: RowAlignedStage | None = None,
         influence: InfluenceByRow | None = None,
+        evidence: str | None = None,
     ) -> Chain:
         """Adds the stages that weigh and write a selection, and makes the chain.
 
@@ -302,6 +334,7 @@ class Builder:
           weights: Weighs the selection with `--weighted`; None for weights of the first order.
           scores: What scored examples of a list, which a run that goes on from this one knows then.
           influence: The influence of examples, where it is known or predicted row by row.
+          evidence: Where it is stored what bandits scored, which that run knows, too.
 
         Raises:
           UsageError: If what a base has fitted is gone.
@@ -351,6 +384,7 @@ class Builder:
             self._relative(self.corpus.plan_path),
             None if scores is None else self._relative(scores.rows_folder),
             self._grown_centers(summary.clusters),
+            None if evidence is None else self._relative(evidence),
         )
         return Chain(
             tuple(self.stages),

@@ -33,7 +33,10 @@ from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
 from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
+from beam_quad.stages.quad.evidence import GatherEvidence
 from beam_quad.stages.quad.finished import FinishedBandit
+from beam_quad.stages.quad.known import KnownEvidence
+from beam_quad.stages.quad.refreshed import RefreshedSelection, SelectedWorth
 from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
 from beam_quad.stages.quad.rounds import Bandit, CombinedVectors, RunRound
 from beam_quad.stages.quad.select import (
@@ -57,6 +60,7 @@ from beam_quad.stages.quad.within_clusters import (
     PredictWithinClusters,
     PropagatedSelection,
 )
+from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.refresh.drift import Documents, MeasureReference
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
@@ -71,7 +75,7 @@ from beam_quad.stages.write.preference import (
     Random,
     Resampled,
 )
-from beam_quad.stages.write.ranked import Preferred, RankedSelection
+from beam_quad.stages.write.ranked import Preferred, RankedSelection, Selection
 from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
@@ -149,29 +153,80 @@ class _QuadBuilder(Builder):
         return self.add(AssignClusters(self.corpus, centers))
 
     def _quad(self, clusters: AssignClusters) -> Chain:
+        """Plays the bandit over the whole corpus or, in a refresh, over what is new for what is free of the budget."""
+        held = self.held
+        if held is None:
+            policy = self._policy(self.options.budget_tokens)
+            blocks = self._count_blocks(policy, self.corpus, clusters, None)
+            return self._finish_quad(*self._run_bandit(policy, blocks), clusters)
+        tokens, corpus = self.free_tokens(held.base), self.added(held.base)
+        known = self._evidence()
+        played: BanditSelection | None = None
+        facts: dict[str, Any] = {}
+        evidence = None if known is None else known.path
+        if tokens > self.slack and corpus is not None:
+            policy = self._policy(tokens)
+            own = self.add(AssignClusters(corpus, clusters.centers, "AssignAdded"))
+            played, facts, evidence = self._run_bandit(
+                policy, self._count_blocks(policy, corpus, own, clusters)
+            )
+        preference = SelectedWorth(held.base, played)
+        cut = self._cut(preference, what="CutSelection", held=held)
+        selection = RefreshedSelection(*cut, clusters, known)
+        return self._finish_quad(selection, facts | {"slack": self.slack}, evidence, clusters)
+
+    def _count_blocks(
+        self, policy: QuadPolicy, corpus: Corpus, own: AssignClusters, whole: AssignClusters | None
+    ) -> CountBlocks:
         options = self.options
-        policy = self._policy()
         pulls = policy.rule.pulls(options.samples_per_pull, options.blocks_per_cluster)
-        blocks = self.add(CountBlocks(self.corpus, clusters, pulls))
-        candidates = self.add(GatherCandidates(self.corpus, blocks))
+        return self.add(CountBlocks(corpus, own, pulls, whole))
+
+    def _run_bandit(
+        self, policy: QuadPolicy, blocks: CountBlocks
+    ) -> tuple[BanditSelection, dict[str, Any], str]:
+        """Adds the stages that play a bandit.
+
+        Returns:
+          What it selects, what `Summary` is told of it, and where it is stored what was scored up to then.
+        """
+        corpus, within = blocks.corpus, blocks.corpus.within(self.budget)
+        candidates = self.add(GatherCandidates(corpus, blocks))
         scoring, vectors = self._scoring()
-        passed_over = self.add(CountPassedOver(self.within_budget, clusters, blocks))
+        passed_over = self.add(CountPassedOver(within, blocks.clusters, blocks))
         weights = tuple(group.weight for group in self.query) or (1.0,)
-        bandit = Bandit(policy, candidates, passed_over, scoring, weights)
+        known = None if self.options.refit else self._evidence()
+        bandit = Bandit(policy, candidates, passed_over, scoring, weights, known)
         halves = self._play(bandit, vectors)
         pulled = Pulled(bandit, policy.num_rounds + 1)
-        finished = FinishedBandit(self._selection(policy.rule.accepts, pulled))
-        summary = self.summary(
-            title="Quad selection",
-            policy=f"quad: bandit over clusters, {options.acceptance} acceptance",
-            query=self.query if vectors is not None else (),
-            vectors=vectors,
-            texts=vectors,
-            clusters=clusters,
-            bandit=finished,
-            halves=halves,
-        )
-        return self.finish(finished.selection, summary)
+        evidence = self.add(GatherEvidence(bandit, pulled.num_rounds))
+        selection = self._selection(policy.rule.accepts, pulled, within)
+        facts = {
+            "query": self.query if vectors is not None else (),
+            "vectors": vectors,
+            "texts": vectors,
+            "bandit": FinishedBandit(selection),
+            "halves": halves,
+        }
+        return selection, facts, evidence.artifact
+
+    def _finish_quad(
+        self,
+        selection: Selection,
+        facts: dict[str, Any],
+        evidence: str | None,
+        clusters: AssignClusters,
+    ) -> Chain:
+        words = f"quad: bandit over clusters, {self.options.acceptance} acceptance"
+        summary = self.summary(title="Quad selection", policy=words, clusters=clusters, **facts)
+        return self.finish(selection, summary, evidence=evidence)
+
+    def _evidence(self) -> KnownEvidence | None:
+        """What the bandits of the base and of those before it scored."""
+        base = self.inputs.base
+        if base is None or base.evidence is None:
+            return None
+        return KnownEvidence(base.selection, self.options.artifacts_root, base.evidence)
 
     def _shortlist(self, clusters: AssignClusters) -> Chain:
         options = self.options
@@ -232,7 +287,9 @@ class _QuadBuilder(Builder):
         combined, scoring, halves = None, bandit.scoring, None
         if vectors is not None and isinstance(scoring, InfluenceScoring):
             groups = tuple(group.name for group in self.query)
-            halves = CompareHalves(bandit, scoring, groups, vectors.halves)
+            # The pilot of a refresh is too small to tell, and the query set is that of the base.
+            if bandit.candidates.blocks.whole is None:
+                halves = CompareHalves(bandit, scoring, groups, vectors.halves)
             if len(bandit.weights) > 1:
                 combined = CombinedVectors(bandit, vectors.vectors)
                 scoring = dataclasses.replace(scoring, vectors=combined)
@@ -243,18 +300,20 @@ class _QuadBuilder(Builder):
             self.add(RunRound(bandit, number, scoring, combined))
         return halves
 
-    def _selection(self, accepts: Accepts, pulled: Pulled) -> BanditSelection:
+    def _selection(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
         """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
         match accepts:
             case Accepts.BLOCKS:
-                return BlockSelection(self.add(CutBlocks(self.within_budget, pulled)))
+                return BlockSelection(self.add(CutBlocks(within, pulled)))
             case Accepts.EXAMPLES:
-                return ExampleSelection(self.add(CutBlocks(self.within_budget, pulled)))
+                return ExampleSelection(self.add(CutBlocks(within, pulled)))
             case Accepts.PREDICTIONS:
                 fit = self.add(FitWithinClusters(self.corpus, pulled))
-                predictions = self.add(PredictWithinClusters(self.corpus, fit))
-                preference = PredictedInfluence(predictions, self.options.tau)
-                return PropagatedSelection(*self._cut(preference))
+                predictions = self.add(PredictWithinClusters(within.within(None), fit))
+                ranking = Preferred(within, PredictedInfluence(predictions, self.options.tau))
+                cut = Cut(within, ranking, Budget(pulled.bandit.policy.budget_tokens))
+                self.stages += cut.stages("CutRanking")
+                return PropagatedSelection(ranking, cut)
 
     def _cut(
         self,
@@ -269,11 +328,11 @@ class _QuadBuilder(Builder):
         self.stages += cut.stages(what)
         return ranking, cut
 
-    def _policy(self) -> QuadPolicy:
+    def _policy(self, budget_tokens: int) -> QuadPolicy:
         options = self.options
         try:
             return QuadPolicy(
-                budget_tokens=options.budget_tokens,
+                budget_tokens=budget_tokens,
                 # The real number is known on the workers, once the corpus is counted.
                 samples_per_pull=options.samples_per_pull or 1,
                 num_rounds=options.num_rounds,

@@ -57,6 +57,7 @@ class Found:
       fitted: The corpus that its statistics were fitted to.
       scores: Where its shortlist's scores are stored, relative to the folder of artifacts; None without a shortlist.
       centers: Kind and name of its centers, if clusters were opened since they were fitted.
+      evidence: Where it is stored what its bandit scored, and those before it, as the scores; None without a bandit.
       manifest: Its manifest.
     """
 
@@ -65,6 +66,7 @@ class Found:
     fitted: Fitted
     scores: str | None
     centers: list[str] | None
+    evidence: str | None
     manifest: dict[str, Any]
 
     @property
@@ -77,7 +79,13 @@ class Found:
         return [*self.manifest.get("refresh", {}).get("bases", ()), own]
 
 
-def record_of(fitted: Fitted, plan: str, scores: str | None, centers: list[str] | None) -> bytes:
+def record_of(
+    fitted: Fitted,
+    plan: str,
+    scores: str | None,
+    centers: list[str] | None,
+    evidence: str | None,
+) -> bytes:
     """Writes what a run that goes on from this one needs to know, as JSON.
 
     Args:
@@ -85,6 +93,7 @@ def record_of(fitted: Fitted, plan: str, scores: str | None, centers: list[str] 
       plan: The plan of its corpus, relative to the folder of artifacts.
       scores: As in `Found`.
       centers: As in `Found`.
+      evidence: As in `Found`.
     """
     found = {
         "version": _VERSION,
@@ -92,6 +101,7 @@ def record_of(fitted: Fitted, plan: str, scores: str | None, centers: list[str] 
         "plan": plan,
         "scores": scores,
         "centers": centers,
+        "evidence": evidence,
     }
     return json.dumps(found, indent=1, sort_keys=True).encode()
 
@@ -168,7 +178,8 @@ def read(options: RunOptions) -> Found | None:
         )
     selection = Base(output, plan_path, sha256, manifest["configuration"])
     fitted = Fitted(**stored["fitted"])
-    return Found(selection, before, fitted, stored["scores"], stored["centers"], manifest)
+    scores, centers, evidence = (stored[name] for name in ("scores", "centers", "evidence"))
+    return Found(selection, before, fitted, scores, centers, evidence, manifest)
 
 
 def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ A new rule is a class here, an entry in `ACCEPTANCES` and a test.
 """
 
 import abc
+import dataclasses
 import enum
 import math
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from beam_quad.bandit import rules
-from beam_quad.bandit.arms import PullTable
+from beam_quad.bandit.arms import ArmPrior, PullTable
 from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.evidence import Evidence
 from beam_quad.bandit.posterior import VarianceComponents, relative_errors
 from beam_quad.bandit.pulls import Pulls, SampledPulls, WholePulls
 from beam_quad.bandit.state import AcceptedBlock, AcceptedExamples
@@ -42,6 +44,7 @@ class Acceptance(abc.ABC):
       budget_tokens: Tokens to select.
       cluster_cap_tokens: The most tokens that one cluster may give.
       ties: Decides between equal clusters, uint64 [num_clusters].
+      prior: What is known of the arms before the first pull, or None.
 
     Attributes:
       name: The value of `--acceptance`.
@@ -64,7 +67,12 @@ class Acceptance(abc.ABC):
     can_cap_clusters: ClassVar[bool] = True
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
         self.budget_tokens = budget_tokens
         self.left_tokens = budget_tokens
@@ -74,6 +82,7 @@ class Acceptance(abc.ABC):
         self.worth = self.obtainable(blocks)
         self._blocks = blocks
         self._ties = ties
+        self._prior = prior
         self._residuals = rules.WHOLE_BLOCKS
         self._accepted_blocks: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
         self._accepted_tokens: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
@@ -118,14 +127,17 @@ class Acceptance(abc.ABC):
         """Tokens accepted so far; with predictions, those expected to reach tau."""
         return self.budget_tokens - self.left_tokens
 
-    def learn_spread(self, table: PullTable, means: Array) -> None:
+    def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
         """Learns from the pilot how far examples lie from the mean of their arm.
 
         Args:
           table: The pilot's pulls.
           means: Mean influence of each arm, float64 [num_clusters].
+          known: What was scored before, and the pilot; None if nothing was scored before.
         """
-        if table.influence.size:
+        if known is not None and known.residuals.size:
+            self._residuals = known.residuals
+        elif table.influence.size:
             self._residuals = np.sort(table.influence - means[table.cluster_id[table.pull]])
 
     def count(self, table: PullTable, tokens: Array) -> None:  # noqa: B027 (most rules need it not)
@@ -187,10 +199,10 @@ class Acceptance(abc.ABC):
         """Counts the pulls that gave something and the tokens they gave, by cluster: two int64 [num_clusters]."""
         return self._accepted_blocks, self._accepted_tokens
 
-    def _withdraw(self, table: PullTable) -> None:
-        """Takes pulled blocks off the supply."""
-        place = self._blocks.offsets[table.cluster_id] + table.block
-        np.subtract.at(self.supply, table.cluster_id, self.worth[place])
+    def _withdraw(self, cluster_id: Array, block: Array) -> None:
+        """Takes blocks off the supply."""
+        place = self._blocks.offsets[cluster_id] + block
+        np.subtract.at(self.supply, cluster_id, self.worth[place])
 
     def _spend(self, cluster_id: Array, tokens: Array) -> None:
         """Takes accepted tokens off the budget and off the room of their clusters."""
@@ -200,19 +212,29 @@ class Acceptance(abc.ABC):
 
 
 class WholeBlocks(Acceptance):
-    """Accepts a block whole if its scored examples reach tau on average."""
+    """Accepts a block whole if its scored examples reach tau on average.
+
+    A block that falls short is left for good. But where something was known before there are few blocks, those of new
+    documents, and no better ones may come: then it waits until tau has fallen to it, or the rounds are over.
+    """
 
     name = "block"
     summary = "its whole block"
     accepts = Accepts.BLOCKS
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._accepted: list[AcceptedBlock] = []
+        self._waiting = _Offers.none()
 
-    def learn_spread(self, table: PullTable, means: Array) -> None:
+    def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
         """As `Acceptance.learn_spread`: a block counts by its mean, however its examples spread."""
 
     @property
@@ -222,12 +244,34 @@ class WholeBlocks(Acceptance):
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`."""
-        self._withdraw(table)
-        cluster_id, influence = table.cluster_id, table.means
+        offers = _Offers(table.cluster_id, table.block, self._judged(table), tokens)
+        if self._prior is None:
+            self._withdraw(table.cluster_id, table.block)
+            return self._take(offers, tau, number)[0].size
+        self._waiting = self._waiting.with_more(offers)
+        order, _ = self._take(self._waiting, tau, number)
+        taken = self._waiting.some(order)
+        self._withdraw(taken.cluster_id, taken.block)
+        self._waiting = self._waiting.some(np.delete(np.arange(len(self._waiting.block)), order))
+        return int(order.size)
+
+    def finish(self, means: Array, tokens: Array, tau: float | None, number: int) -> None:
+        """As `Acceptance.finish`: the best of the blocks that wait fill the budget."""
+        self._take(self._waiting, -math.inf if tau is None else tau, number)
+
+    def _take(self, offers: "_Offers", tau: float, number: int) -> tuple[Array, Array]:
+        """Takes blocks that reach tau; as `take_blocks`."""
+        cluster_id = offers.cluster_id
         order, taken = take_blocks(
-            influence, tokens, self.room[cluster_id], self._ties[cluster_id], tau, self.left_tokens
+            offers.influence,
+            offers.tokens,
+            self.room[cluster_id],
+            self._ties[cluster_id],
+            tau,
+            self.left_tokens,
+            cluster_id,
         )
-        columns = (cluster_id[order], table.block[order], influence[order], tokens[order], taken)
+        columns = (*(column[order] for column in dataclasses.astuple(offers)), taken)
         self._accepted += [
             AcceptedBlock(cluster, block, number, mean, size, take)
             for cluster, block, mean, size, take in zip(*(c.tolist() for c in columns), strict=True)
@@ -235,7 +279,20 @@ class WholeBlocks(Acceptance):
         np.add.at(self._accepted_blocks, cluster_id[order], 1)
         self._spend(cluster_id[order], taken)
         self.is_full = self.left_tokens == 0
-        return int(order.size)
+        return order, taken
+
+    def _judged(self, table: PullTable) -> Array:
+        """Mean influence of each pull, drawn towards what was known of its cluster before: float64 [pulls].
+
+        Where only new documents are pulled, a block holds few and few of them are scored: by their mean alone the luckiest
+        blocks would be accepted, not the best.
+        """
+        if self._prior is None:
+            return table.means
+        own = table.tokens_per_pull
+        tokens = own + self._prior.tokens[table.cluster_id]
+        weighted = table.means * own + self._prior.weighted[table.cluster_id]
+        return np.asarray(weighted / np.maximum(tokens, 1))
 
     def expected_share(self, means: Array, tau: float) -> Array:
         """As `Acceptance.expected_share`: an arm is pulled in the hope that its mean reaches tau; then it gives all."""
@@ -251,9 +308,14 @@ class Instances(Acceptance):
     can_pull_repeatedly = True
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._accepted = [AcceptedExamples.empty()]
 
     @classmethod
@@ -273,7 +335,7 @@ class Instances(Acceptance):
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`."""
-        self._withdraw(table)
+        self._withdraw(table.cluster_id, table.block)
         cluster_id = table.cluster_id[table.pull]
         order, full_clusters, self.is_full = take_examples(
             table.influence, table.tokens, cluster_id, table.keys, self.room, tau, self.left_tokens
@@ -309,14 +371,19 @@ class Propagated(Acceptance):
     can_cap_clusters = False
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._pulled = PulledBlocks.none(blocks.num_clusters)
 
     def count(self, table: PullTable, tokens: Array) -> None:
         """As `Acceptance.count`: what pulled blocks are expected to give is known apart from the supply."""
-        self._withdraw(table)
+        self._withdraw(table.cluster_id, table.block)
         self._pulled = self._pulled.with_round(table, tokens)
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
@@ -362,9 +429,14 @@ class WholeClusters(Acceptance):
     accepts = Accepts.BLOCKS
 
     def __init__(
-        self, blocks: Blocks, budget_tokens: int, cluster_cap_tokens: int, ties: Array
+        self,
+        blocks: Blocks,
+        budget_tokens: int,
+        cluster_cap_tokens: int,
+        ties: Array,
+        prior: ArmPrior | None = None,
     ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties)
+        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
         self._tables: list[PullTable] = []
         self._pulled_tokens = 0
         self._components = VarianceComponents(math.nan, 0.0, 0.0)
@@ -385,9 +457,9 @@ class WholeClusters(Acceptance):
         """As `Acceptance.accepted_tokens`; 0 before the rounds are over."""
         return int(self._accepted_tokens.sum())
 
-    def learn_spread(self, table: PullTable, means: Array) -> None:
+    def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
         """As `Acceptance.learn_spread`: also learns how far clusters lie apart."""
-        self._components = VarianceComponents.of(table)
+        self._components = VarianceComponents.of(table) if known is None else known.components()
 
     def count(self, table: PullTable, tokens: Array) -> None:
         """As `Acceptance.count`: pulled blocks stay in the supply, as their clusters may be taken."""
@@ -414,7 +486,8 @@ class WholeClusters(Acceptance):
         posterior = self._posterior(means)
         per_cluster = self._blocks.per_cluster(tokens)
         order, taken = take_blocks(
-            posterior, per_cluster, self.room, self._ties, -math.inf if tau is None else tau, self.budget_tokens
+            posterior, per_cluster, self.room, self._ties, -math.inf if tau is None else tau, self.budget_tokens,
+            np.arange(posterior.size),
         )  # fmt: skip
         for cluster, give in zip(order.tolist(), taken.tolist(), strict=True):
             own = tokens[self._blocks.offsets[cluster] : self._blocks.offsets[cluster + 1]]
@@ -434,7 +507,8 @@ class WholeClusters(Acceptance):
         return np.ones(means.size)
 
     def _posterior(self, means: Array) -> Array:
-        return self._components.posterior_means(means, relative_errors(self._tables, means.size))
+        errors = relative_errors(self._tables, means.size, self._prior)
+        return self._components.posterior_means(means, errors)
 
 
 ACCEPTANCES: dict[str, type[Acceptance]] = {
@@ -442,10 +516,45 @@ ACCEPTANCES: dict[str, type[Acceptance]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Offers:
+    """Blocks that could be accepted.
+
+    Attributes:
+      cluster_id: int64 [n].
+      block: int64 [n].
+      influence: That by which they are judged, float64 [n].
+      tokens: int64 [n].
+    """
+
+    cluster_id: Array
+    block: Array
+    influence: Array
+    tokens: Array
+
+    @classmethod
+    def none(cls) -> "_Offers":
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(nothing, nothing, nothing.astype(np.float64), nothing)
+
+    def with_more(self, other: "_Offers") -> "_Offers":
+        columns = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return _Offers(*(np.concatenate(pair) for pair in columns))
+
+    def some(self, at: Array) -> "_Offers":
+        return _Offers(*(column[at] for column in dataclasses.astuple(self)))
+
+
 def take_blocks(
-    influence: Array, tokens: Array, room: Array, ties: Array, tau: float, left_tokens: int
+    influence: Array,
+    tokens: Array,
+    room: Array,
+    ties: Array,
+    tau: float,
+    left_tokens: int,
+    cluster_id: Array,
 ) -> tuple[Array, Array]:
-    """Takes blocks, at most one of each cluster.
+    """Takes blocks.
 
     Args:
       influence: Mean influence of each block's scored examples, float64 [n]; nan is not accepted.
@@ -454,6 +563,7 @@ def take_blocks(
       ties: Decides between equals, uint64 [n].
       tau: The least influence that is accepted.
       left_tokens: What is left of the budget.
+      cluster_id: Cluster of each block, int64 [n].
 
     Returns:
       Positions of the blocks taken, in that order, and how many tokens of each are taken, both int64 [taken]. The last
@@ -461,7 +571,8 @@ def take_blocks(
     """
     order = rules.ranking(influence, ties)
     order = order[influence[order] >= tau]
-    offered = np.minimum(tokens, room)[order]
+    of_cluster = _running_sum(tokens[order], cluster_id[order]) - tokens[order]
+    offered = np.clip(room[order] - of_cluster, 0, tokens[order])
     before = np.cumsum(offered) - offered
     taken = np.clip(left_tokens - before, 0, offered)
     return order[taken > 0], taken[taken > 0]

@@ -135,14 +135,35 @@ class PullTable:
         Returns:
           sqrt(Σ_i Σ_j (x_ij - mean_i)² / Σ_i (n_i - 1)), examples unweighted; 0 where no pull has two examples.
         """
+        squares, freedom = self.pooled_squares()
+        return math.sqrt(squares / freedom) if freedom else 0.0
+
+    def pooled_squares(self) -> tuple[float, int]:
+        """Sums Σ_i Σ_j (x_ij - mean_i)², and its degrees of freedom, Σ_i (n_i - 1)."""
         values = self.influence.tolist()
         squares: list[float] = []
         for start, end in self.bounds:
             if end > start:
                 mean = math.fsum(values[start:end]) / (end - start)
                 squares += [(value - mean) ** 2 for value in values[start:end]]
-        freedom = len(squares) - int(np.count_nonzero(np.diff(self.starts)))
-        return math.sqrt(math.fsum(squares) / freedom) if freedom else 0.0
+        return math.fsum(squares), len(squares) - int(np.count_nonzero(np.diff(self.starts)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArmPrior:
+    """What is known of every arm before the first pull, as if it had been scored.
+
+    Attributes:
+      pulls: How many pulls it is worth, float64 [num_clusters].
+      tokens: Tokens of so many examples, float64 [num_clusters].
+      squares: Squares of their tokens, float64 [num_clusters].
+      weighted: Their influence times tokens, float64 [num_clusters].
+    """
+
+    pulls: Array
+    tokens: Array
+    squares: Array
+    weighted: Array
 
 
 class ArmSums:
@@ -150,16 +171,32 @@ class ArmSums:
 
     A sum goes over all values of an arm at once: sums of parts, each rounded, would not merge exactly.
 
+    Args:
+      num_clusters: Number of arms.
+      prior: What is known of them before the first pull.
+
     Attributes:
       means: Token-weighted mean influence of the examples scored so far, float64 [num_clusters]; nan before the first.
       pulls: Pulls with at least one scorable example, int64 [num_clusters].
     """
 
-    def __init__(self, num_clusters: int) -> None:
+    def __init__(self, num_clusters: int, prior: ArmPrior | None = None) -> None:
         self.means: Array = np.full(num_clusters, np.nan)
         self.pulls: Array = np.zeros(num_clusters, dtype=np.int64)
+        self._prior_pulls: Array = np.zeros(num_clusters, dtype=np.int64)
         self._weighted: list[list[float]] = [[] for _ in range(num_clusters)]
-        self._tokens = [0] * num_clusters
+        self._tokens: list[float] = [0] * num_clusters
+        if prior is not None:
+            self._prior_pulls = prior.pulls
+            known = prior.tokens > 0
+            self.means[known] = prior.weighted[known] / prior.tokens[known]
+            self._weighted = [[value] for value in prior.weighted.tolist()]
+            self._tokens = prior.tokens.tolist()
+
+    @property
+    def weights(self) -> Array:
+        """How many pulls each mean rests on, with those that the prior is worth; [num_clusters]."""
+        return np.asarray(self.pulls + self._prior_pulls)
 
     def add(self, table: PullTable) -> None:
         """Adds the pulls of a round; one without a scorable example changes nothing."""

@@ -62,7 +62,7 @@ def num_blocks(
             f"blocks_per_cluster must be a power of two, so that blocks nest, got {blocks_per_cluster}"
         )
     most = np.minimum(np.asarray(reserve) // samples_per_pull, examples // (2 * samples_per_pull))
-    return _where_nonempty(examples, _floor_power_of_two(np.minimum(most, blocks_per_cluster)))
+    return where_nonempty(examples, _floor_power_of_two(np.minimum(most, blocks_per_cluster)))
 
 
 def num_instance_blocks(
@@ -91,9 +91,7 @@ def num_instance_blocks(
             f"{np.count_nonzero(examples)} clusters need a block each but at most {max_blocks} are allowed; "
             "lower --num_clusters"
         )
-    # floor(sqrt(2) x) to a power of two is x to the nearest power of two on a logarithmic scale.
-    nearest = np.floor(np.sqrt(2.0) * np.asarray(reserve, dtype=np.float64) / samples_per_pull)
-    counts = _where_nonempty(examples, _floor_power_of_two(nearest))
+    counts = where_nonempty(examples, nearest_power_of_two(np.asarray(reserve) / samples_per_pull))
     cap = max(int(counts.max(initial=1)), 1)
     while int(np.minimum(counts, cap).sum(dtype=np.int64)) > max_blocks:
         cap //= 2
@@ -334,8 +332,15 @@ def _check_samples(samples_per_pull: int) -> None:
         raise ValueError(f"samples_per_pull must be at least 1, got {samples_per_pull}")
 
 
-def _where_nonempty(examples: Array, counts: Array) -> Array:
+def where_nonempty(examples: Array, counts: Array) -> Array:
+    """Takes the counts of the clusters that have examples, and 0 for the others: int32 [num_clusters]."""
     return np.where(np.asarray(examples) > 0, counts, 0).astype(np.int32)
+
+
+def nearest_power_of_two(values: Array) -> Array:
+    """Rounds to a power of two on a logarithmic scale, and up to 1: int64, of the input's shape."""
+    # Rounding down sqrt(2) x does so.
+    return _floor_power_of_two(np.floor(np.sqrt(2.0) * np.asarray(values, np.float64)))
 
 
 def _floor_power_of_two(values: Array) -> Array:

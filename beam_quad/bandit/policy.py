@@ -11,6 +11,7 @@ from beam_quad.bandit import rules
 from beam_quad.bandit.acceptance import ACCEPTANCES, Acceptance, WholeBlocks
 from beam_quad.bandit.arms import ArmSums, PullTable, RoundScores
 from beam_quad.bandit.blocks import Blocks
+from beam_quad.bandit.evidence import Evidence, Prior
 from beam_quad.bandit.state import ArmTable, BanditState, RoundRecord, StopReason
 from beam_quad.errors import IntegrityError
 
@@ -99,7 +100,9 @@ class QuadPolicy:
         return max(math.floor(self.max_share_per_cluster * self.budget_tokens), 1)
 
 
-def replay(policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores]) -> BanditState:
+def replay(
+    policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores], prior: Prior | None = None
+) -> BanditState:
     """Plays the rounds that were scored again, and decides what comes next.
 
     Nothing is carried from round to round but the scores, so a state can be had at any time and on any worker. It does
@@ -110,12 +113,14 @@ def replay(policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores]) ->
       blocks: What the blocks of the corpus hold.
       rounds: The scores of rounds 0, 1, ...: one entry for each of the pulls that the state before it asks for. Empty
         rounds after the bandit has stopped are allowed and change nothing.
+      prior: What was scored before of the same clusters. Then the pilot pulls only as many arms as new documents ask for,
+        and the others are known by what was scored of them.
 
     Raises:
       IntegrityError: If the scores of a round are not those of the pulls that the policy makes.
       ValueError: If an influence is infinite or an example has no tokens.
     """
-    game = _Game(policy, blocks)
+    game = _Game(policy, blocks, prior)
     for scores in rounds:
         game.leave_out_unscorable(scores)
         game.play(PullTable.of(scores))
@@ -125,20 +130,26 @@ def replay(policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores]) ->
 class _Game:
     """The bandit between two rounds: `pulls`, positions in the row of blocks, are what it asks for next."""
 
-    def __init__(self, policy: QuadPolicy, blocks: Blocks) -> None:
+    def __init__(self, policy: QuadPolicy, blocks: Blocks, prior: Prior | None) -> None:
         self.policy = policy
         self.blocks = blocks
         self.tokens = blocks.tokens.copy()
         self.ties = rules.tie_breakers(policy.seed, blocks.num_clusters)
-        self.arms = ArmSums(blocks.num_clusters)
+        self.prior = prior
+        arms = None
+        if prior is not None:
+            arms = prior.arms(blocks.num_clusters, policy.samples_per_pull)
+        self.arms = ArmSums(blocks.num_clusters, arms)
         self.num_pulled = np.zeros(blocks.num_clusters, dtype=np.int64)
-        self.rule = policy.rule(blocks, policy.budget_tokens, policy.cluster_cap_tokens, self.ties)
+        self.rule = policy.rule(
+            blocks, policy.budget_tokens, policy.cluster_cap_tokens, self.ties, arms
+        )
         self.deviation = 0.0
         self.tau = math.nan if policy.tau is None else policy.tau
         self.scored = 0
         self.log: list[RoundRecord] = []
         self.round = 0
-        self.pulls = blocks.pullable[self._next()[self._has_next()]]
+        self.pulls = blocks.pullable[self._next()[self._pilot()]]
         self.stop_reason: StopReason | None = None if self.pulls.size else "no_arm_above_tau"
 
     def leave_out_unscorable(self, scores: RoundScores) -> None:
@@ -155,8 +166,11 @@ class _Game:
         self.arms.add(table)
         tokens = self.tokens[self.blocks.offsets[table.cluster_id] + table.block]
         if self.round == 0:
-            self.deviation = table.pooled_deviation()
-            self.rule.learn_spread(table, self.arms.means)
+            known = None
+            if self.prior is not None:
+                known = self.prior.evidence + Evidence.of_pilot(table)
+            self.deviation = known.deviation if known else table.pooled_deviation()
+            self.rule.learn_spread(table, self.arms.means, known)
         self.rule.count(table, tokens)
         if self.round == 0:
             # The pilot's threshold follows from its own scores; later ones were set when the pulls were chosen.
@@ -203,6 +217,13 @@ class _Game:
 
     def _has_next(self) -> Array:
         return np.asarray(self._next() < self.blocks.pullable_starts[1:])
+
+    def _pilot(self) -> Array:
+        """The arms of the pilot, ascending: all that can be pulled, or as many as what was scored before leaves to pull."""
+        if self.prior is None:
+            return np.flatnonzero(self._has_next())
+        examples = self.blocks.per_cluster(self.blocks.examples)
+        return self.prior.pilot(examples, self._has_next(), self.ties)
 
     def _threshold(self) -> float:
         """Takes the fixed threshold, or the water level of what can still be accepted."""
@@ -263,12 +284,19 @@ class _Game:
             room=self.rule.room[order],
             wanted_tokens=wanted if self.rule.can_pull_repeatedly else 0.0,
         )
-        count = rules.first_until(gives, wanted, rules.MIN_ARMS_PER_ROUND)
+        count = rules.first_until(gives, wanted, self._least_arms())
         return self.blocks.pullable[places[:count]]
+
+    def _least_arms(self) -> int:
+        if self.prior is None:
+            return rules.MIN_ARMS_PER_ROUND
+        return max(1, int(self.prior.share * rules.MIN_ARMS_PER_ROUND))
 
     def _upper_bounds(self) -> Array:
         pull_error = self.deviation / math.sqrt(self.policy.samples_per_pull)
-        return rules.upper_bounds(self.arms.means, self.arms.pulls, self.policy.alpha * pull_error)
+        return rules.upper_bounds(
+            self.arms.means, self.arms.weights, self.policy.alpha * pull_error
+        )
 
     def _arm_table(self) -> ArmTable:
         num_accepted, tokens = self.rule.by_cluster(self.arms.means, self.tau)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_quad.bandit.arms import PullTable
+from beam_quad.bandit.arms import ArmPrior, PullTable
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -47,13 +47,25 @@ class VarianceComponents:
           pilot: The pulls; those without a scorable example do not count.
         """
         is_scored = pilot.tokens_per_pull > 0
-        means = pilot.means[is_scored]
-        within = pilot.pooled_deviation() ** 2
+        errors = relative_errors([pilot], int(pilot.cluster_id.max(initial=-1)) + 1)
+        return cls.of_means(
+            pilot.means[is_scored], errors[pilot.cluster_id[is_scored]], pilot.pooled_deviation()
+        )
+
+    @classmethod
+    def of_means(cls, means: Array, errors: Array, deviation: float) -> "VarianceComponents":
+        """Estimates them from what was scored of each cluster.
+
+        Args:
+          means: Token-weighted mean influence of each cluster's scored examples, float64 [n].
+          errors: `relative_errors` of these clusters, float64 [n].
+          deviation: Standard deviation of influence within clusters.
+        """
+        within = deviation**2
         if not means.size:
             return cls(math.nan, 0.0, within)
-        errors = within * relative_errors([pilot], int(pilot.cluster_id.max()) + 1)
-        error = float(errors[pilot.cluster_id[is_scored]].mean())
         variance = float(means.var(ddof=1)) if means.size > 1 else 0.0
+        error = float((within * errors).mean())
         return cls(float(means.mean()), max(variance - error, 0.0), within)
 
     @property
@@ -83,17 +95,22 @@ class VarianceComponents:
         return posterior
 
 
-def relative_errors(tables: Sequence[PullTable], num_clusters: int) -> Array:
+def relative_errors(
+    tables: Sequence[PullTable], num_clusters: int, prior: ArmPrior | None = None
+) -> Array:
     """Computes the variance of each cluster's token-weighted mean, over the variance of one example.
 
     Args:
       tables: The pulls of all rounds.
       num_clusters: Number of clusters.
+      prior: What was known of them before.
 
     Returns:
       Σw² / (Σw)² of the tokens w of its scored examples, float64 [num_clusters]; inf without any.
     """
     totals, squares = np.zeros(num_clusters), np.zeros(num_clusters)
+    if prior is not None:
+        totals, squares = prior.tokens.copy(), prior.squares.copy()
     for table in tables:
         cluster_id = table.cluster_id[table.pull]
         # Integers below 2**53, which float64 adds exactly in any order.

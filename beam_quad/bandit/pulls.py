@@ -5,11 +5,35 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from beam_quad.bandit.blocks import default_samples_per_pull, num_blocks, num_instance_blocks
+from beam_quad.bandit.blocks import (
+    default_samples_per_pull,
+    nearest_power_of_two,
+    num_blocks,
+    num_instance_blocks,
+    where_nonempty,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _WHOLE_PULL_EXAMPLES = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sizes:
+    """How large clusters are.
+
+    Attributes:
+      examples: Examples of each, int64 [num_clusters].
+      reserve: How many of them have their text in the reserve, int64 [num_clusters].
+    """
+
+    examples: Array
+    reserve: Array
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of all clusters."""
+        return int(self.examples.sum())
 
 
 class Pulls(Protocol):
@@ -31,6 +55,13 @@ class Pulls(Protocol):
 
         Returns:
           At least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
+        """
+
+    def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
+        """Sizes the pulls of a part of a corpus, so that they score as many of its examples as those of the whole would.
+
+        Returns:
+          As `samples` and as `num_blocks`.
         """
 
 
@@ -62,6 +93,16 @@ class SampledPulls:
         samples = self.samples(int(examples.sum()), len(examples))
         return num_blocks(examples, reserve, samples, self.blocks_per_cluster)
 
+    def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
+        """As `Pulls.of_part`: blocks are about as large as the whole's; where clusters are smaller, fewer are scored."""
+        samples = self.samples(whole.num_examples, len(whole.examples))
+        of_whole = self.num_blocks(whole.examples, whole.reserve)
+        share = of_whole * part.examples / np.maximum(whole.examples, 1)
+        counts = where_nonempty(part.examples, nearest_power_of_two(share))
+        per_block = part.num_examples / max(int(counts.sum()), 1)
+        of_whole_block = whole.num_examples / max(int(of_whole.sum()), 1)
+        return max(1, min(samples, round(samples * per_block / of_whole_block))), counts
+
 
 @dataclasses.dataclass(frozen=True)
 class WholePulls:
@@ -87,3 +128,8 @@ class WholePulls:
         return num_instance_blocks(
             examples, reserve, self.samples(int(examples.sum()), len(examples))
         )
+
+    def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
+        """As `Pulls.of_part`: what is pulled is scored, in any corpus."""
+        samples = self.samples(part.num_examples, len(part.examples))
+        return samples, self.num_blocks(part.examples, part.reserve)

@@ -75,7 +75,7 @@ def upper_bounds(means: Array, pulls: Array, exploration: float) -> Array:
 
     Args:
       means: Ibar, float64 [arms].
-      pulls: T, int64 [arms].
+      pulls: T, [arms]; what was known before may count as a part of one.
       exploration: Weight of the confidence term, in units of influence.
 
     Returns:
@@ -84,7 +84,7 @@ def upper_bounds(means: Array, pulls: Array, exploration: float) -> Array:
     References:
       Auer, Cesa-Bianchi & Fischer, Finite-time Analysis of the Multiarmed Bandit Problem, 2002.
     """
-    logarithm = math.log(max(int(pulls.sum()), 1))
+    logarithm = math.log(max(float(pulls.sum()), 1.0))
     width = exploration * np.sqrt(2.0 * logarithm / np.maximum(pulls, 1))
     return np.where(pulls > 0, means + width, np.inf)
 

@@ -22,7 +22,8 @@ class AcceptedBlock:
       cluster_id: Its cluster.
       block: Its number within the cluster.
       round: The round in which it was pulled and accepted.
-      influence: Token-weighted mean influence of its scored examples.
+      influence: That by which it was accepted: token-weighted mean of its scored examples, drawn towards what was known of
+        its cluster by rules that say so.
       tokens: Tokens of all its examples.
       take_tokens: How many of them are taken; fewer than `tokens` where the budget or the cluster's share ends within
         the block, which is then cut in hash order.

@@ -74,13 +74,13 @@ class PulledBlocks:
           residuals: How far scored examples lie from the mean of their arm, ascending, float64 [examples >= 1].
 
         Returns:
-          In [0, 1], float64 [num_clusters]; 0 for an arm of which nothing is scored.
+          In [0, 1], float64 [num_clusters]; 0 for an arm of which nothing is known.
         """
         scored = self._per_arm(self.cluster_id, self.tokens)
         prior_tokens = PRIOR_EXAMPLES * int(self.tokens.sum()) / max(self.tokens.size, 1)
         supposed = prior_tokens * expected_share(threshold, means, residuals)
         shares = (self.tokens_above(threshold) + supposed) / np.maximum(scored + prior_tokens, 1)
-        return np.where(scored > 0, shares, 0.0)
+        return np.where(np.isnan(means), 0.0, shares)
 
     def yields(self, threshold: float, means: Array, residuals: Array) -> Array:
         """Estimates how many tokens of each arm's pulled blocks reach a threshold.

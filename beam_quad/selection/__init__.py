@@ -23,11 +23,13 @@ from beam_quad.selection.kept import (
     Kept,
     Taken,
     keep_accepted,
+    keep_again,
     keep_for_targets,
     keep_predicted,
     keep_ranked,
     known_influence,
     or_estimate,
+    within_reach,
 )
 from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
 from beam_quad.selection.parts import part_runs
@@ -81,6 +83,7 @@ __all__ = [
     "held_first",
     "is_reached",
     "keep_accepted",
+    "keep_again",
     "keep_for_targets",
     "keep_predicted",
     "keep_ranked",
@@ -99,4 +102,5 @@ __all__ = [
     "tie_draws",
     "weighted_mean",
     "within_caps",
+    "within_reach",
 ]

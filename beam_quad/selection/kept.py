@@ -27,6 +27,7 @@ class Kept:
       unscorable: Row numbers that have no finite score, and are rejected for it, int64.
       predicted: Influence predicted from other examples, float64, nan where there is none; None where none has one.
       target: Names of the query groups for which they were taken, or None.
+      worth: The influence for which they were taken, known or supposed, float64; None where something else decides.
     """
 
     rows: np.ndarray
@@ -38,6 +39,7 @@ class Kept:
     unscorable: np.ndarray
     predicted: np.ndarray | None = None
     target: Sequence[str] | None = None
+    worth: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +141,40 @@ def keep_accepted(
     )
 
 
+def within_reach(kept: Kept, is_kept: Array) -> Kept:
+    """Keeps those of the rows of a selection that a further cut leaves, bool [n] over all rows; all stay unscorable."""
+    at = np.flatnonzero(is_kept[kept.rows])
+    of_rows: dict[str, Any] = {
+        field.name: np.asarray(getattr(kept, field.name))[at]
+        for field in dataclasses.fields(kept)
+        if field.name != "unscorable" and getattr(kept, field.name) is not None
+    }
+    return dataclasses.replace(kept, **of_rows)
+
+
+def keep_again(is_kept: Array, clusters: Array, worth: Array, is_unscorable: Array) -> Kept:
+    """Keeps rows that an earlier run selected, which wrote by which block and in which round.
+
+    Args:
+      is_kept: Which rows these are, bool [n].
+      clusters: Cluster of each row, integer [n].
+      worth: The influence for which they were selected, float64 [n].
+      is_unscorable: Which rows could not be scored, bool [n].
+    """
+    at = np.flatnonzero(is_kept)
+    none, nothing = np.full(len(at), -1, np.int64), np.full(len(at), np.nan)
+    return Kept(
+        at,
+        clusters[at].astype(np.int64),
+        none,
+        none,
+        nothing,
+        nothing,
+        np.flatnonzero(is_unscorable),
+        worth=worth[at],
+    )
+
+
 def keep_ranked(
     packed: Array,
     floor: np.uint64,
@@ -205,6 +241,7 @@ def keep_predicted(
         np.where(why >= 0, pulled["influence"][why], np.nan),
         np.flatnonzero(has_score & np.isnan(influence)),
         predicted=predicted[at],
+        worth=np.where(has_score, influence, predicted)[at],
     )
 
 

@@ -293,6 +293,19 @@ def test_every_rule_stands_under_its_name_and_accepts_something_of_its_own():
     assert QuadPolicy(1, 1).rule is WholeBlocks
 
 
+def test_blocks_of_one_cluster_share_its_room():
+    order, taken = take_blocks(
+        influence=np.array([1.0, 3.0, 2.0]),
+        tokens=np.array([50, 50, 50]),
+        room=np.array([70, 70, 70]),
+        ties=np.zeros(3, dtype=np.uint64),
+        tau=0.0,
+        left_tokens=200,
+        cluster_id=np.array([0, 0, 1]),
+    )
+    assert (order.tolist(), taken.tolist()) == ([1, 2, 0], [50, 50, 20])
+
+
 def test_blocks_are_taken_best_first_and_the_last_is_cut():
     order, taken = take_blocks(
         influence=np.array([1.0, 4.0, 2.0, np.nan, 3.0]),
@@ -301,6 +314,7 @@ def test_blocks_are_taken_best_first_and_the_last_is_cut():
         ties=np.arange(5, dtype=np.uint64),
         tau=1.0,
         left_tokens=90,
+        cluster_id=np.arange(5),
     )
     assert order.tolist() == [1, 4, 2]
     assert taken.tolist() == [50, 20, 20]

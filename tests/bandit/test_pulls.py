@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from beam_quad.bandit.pulls import SampledPulls, WholePulls
+from beam_quad.bandit.pulls import SampledPulls, Sizes, WholePulls
 
 EXAMPLES, RESERVE = np.array([1024, 0, 10]), np.array([512, 0, 5])
 
@@ -20,3 +21,33 @@ def test_whole_pulls_cut_blocks_to_the_size_of_a_pull():
     assert WholePulls(None).num_blocks(EXAMPLES, RESERVE).tolist() == [16, 0, 1]
     assert WholePulls(8).num_blocks(EXAMPLES, RESERVE).tolist() == [64, 0, 1]
     assert WholePulls(8).is_census
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.25, 1.0])
+def test_pulls_of_a_part_score_no_more_of_its_examples_than_those_of_the_whole(share):
+    rng = np.random.default_rng(0)
+    examples = rng.integers(600, 2000, 50)
+    part = np.maximum(1, (share * examples).astype(int))
+    whole, pulls = Sizes(examples, examples), SampledPulls(8, 16)
+    samples, blocks = pulls.of_part(Sizes(part, part), whole)
+    of_whole = pulls.num_blocks(examples, examples)
+    scored, of_all = samples * blocks.sum() / part.sum(), 8 * of_whole.sum() / examples.sum()
+    assert 0.6 * of_all < scored < 1.1 * of_all
+    assert samples <= 8
+    if share == 1:
+        assert samples == 8
+        np.testing.assert_array_equal(blocks, of_whole)
+
+
+def test_an_empty_cluster_of_a_part_has_no_block():
+    sizes = Sizes(np.array([0, 40]), np.array([0, 40]))
+    _, blocks = SampledPulls(4, 16).of_part(
+        sizes, Sizes(np.array([900, 900]), np.array([900, 900]))
+    )
+    assert blocks.tolist() == [0, 1]
+
+
+def test_a_whole_pull_of_a_part_scores_what_it_pulls():
+    sizes = Sizes(np.array([64, 10]), np.array([64, 10]))
+    samples, blocks = WholePulls(32).of_part(sizes, Sizes(10 * sizes.examples, sizes.reserve))
+    assert (samples, blocks.tolist()) == (32, [2, 1])

@@ -199,7 +199,9 @@ class LargeBlocks(Corpus):
         """Values the clusters of the highest worth, the last cut where the budget ends."""
         supply = self.blocks.per_cluster(self.blocks.tokens)
         ties = rules.tie_breakers(self.seed, self.blocks.num_clusters)
-        order, taken = take_blocks(worth, supply, supply, ties, -np.inf, budget)
+        order, taken = take_blocks(
+            worth, supply, supply, ties, -np.inf, budget, np.arange(len(worth))
+        )
         total = float(self.true_means[order] @ taken)
         return self.valued(total, int(taken.sum()), budget, scored)
 

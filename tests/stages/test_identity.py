@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines import (
     options,
     prove_chain,
     prove_options,
+    refresh,
 )
 from pipelines.inputs import look
 
@@ -58,6 +60,7 @@ def stored(world, tmp_path_factory) -> list[Stored]:
     for flags in [*DISTILLATION, groups]:
         parsed, _ = distillation_options.parse(world.distillation_arguments(output, **flags))
         chains.append(distillation_chain.build(parsed, look(parsed)))
+    chains += list(_refreshes(world, output))
     world.run(output, policy="random", prove=True)
     parsed, _ = prove_options.parse([f"--output={output}"])
     chains.append(prove_chain.build(parsed, look(parsed)))
@@ -66,6 +69,17 @@ def stored(world, tmp_path_factory) -> list[Stored]:
         for stage in built.stages:
             _collect(stage, found)
     return list(found.values())
+
+
+def _refreshes(world, output) -> Iterator[chain.Chain]:
+    """Chains that go on from a selection by a bandit, and from one of a shortlist, of a part of the corpus."""
+    part = {"input": f"{world.corpus}/part-0.parquet", "input_root": world.corpus}
+    for acceptance in ("block", "shortlist"):
+        base = output.with_name(acceptance)
+        world.run(base, acceptance=acceptance, budget_tokens=500, **part)
+        flags = {"acceptance": acceptance, "base": base, "input_root": world.corpus}
+        parsed, _ = options.parse(world.arguments(output.with_name("next"), **flags))
+        yield chain.build(parsed := refresh.resolved(parsed), look(parsed))
 
 
 def test_every_stage_is_in_some_chain(stored):

@@ -1,11 +1,12 @@
 """The cluster of every example."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
+from beam_quad import identity
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.clustering import (
@@ -29,6 +30,7 @@ class AssignClusters(RowAlignedStage):
     Args:
       corpus: The corpus, embedded.
       centers: The centers.
+      label: The stage's name in a chain, in CapWords.
     """
 
     kind = "clusters"
@@ -36,6 +38,11 @@ class AssignClusters(RowAlignedStage):
     artifact_name = "clusters.npz"
 
     centers: HasCenters
+    label: Annotated[str, identity.NotCounted("a name for people")] = "AssignClusters"
+
+    @property
+    def name(self) -> str:
+        return self.label
 
     def statistic(self, piece: Split) -> ClusterSums:
         return self._sums(self.corpus.rows(piece), *self.read(piece))

@@ -8,7 +8,7 @@ import numpy as np
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
-from beam_quad.bandit import Blocks, Pulls, example_blocks
+from beam_quad.bandit import Blocks, Evidence, Prior, Pulls, Sizes, example_blocks
 from beam_quad.records import Split
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.splits import SplitStage
@@ -25,6 +25,7 @@ class CountBlocks(SplitStage):
       corpus: The corpus, embedded.
       clusters: Its clusters.
       pulls: How pulls are sized.
+      whole: The clusters of the whole corpus, if this is a part of it.
     """
 
     kind = "blocks"
@@ -33,10 +34,10 @@ class CountBlocks(SplitStage):
 
     clusters: AssignClusters
     pulls: Pulls
+    whole: AssignClusters | None = None
 
     def do(self, piece: Split, model: Any) -> Blocks:
-        sums = self.clusters.sums()
-        num = self.pulls.num_blocks(sums.examples, sums.reserve)
+        _, num = self._sizes()
         rows = self.corpus.rows(piece)
         clusters, _ = self.clusters.read(piece)
         at = np.flatnonzero(clusters >= 0)
@@ -49,8 +50,7 @@ class CountBlocks(SplitStage):
         )
 
     def finish(self, total: Blocks) -> None:
-        sums = self.clusters.sums()
-        samples = self.pulls.samples(int(sums.examples.sum()), len(sums.examples))
+        samples, _ = self._sizes()
         files.write_once(self.path("blocks.npz"), total.to_bytes())
         write_json(
             self.artifact, {"samples_per_pull": samples, "whole_blocks": self.pulls.is_census}
@@ -66,6 +66,26 @@ class CountBlocks(SplitStage):
         """Loads how many examples a pull scores, and whether it scores whole blocks, once per process."""
         values = read_json(self.artifact)
         return values["samples_per_pull"], values["whole_blocks"]
+
+    def prior(self, evidence: Evidence) -> Prior | None:
+        """What a bandit over a part of a corpus knows at the start; None over the whole, whose pilot finds its scores made."""
+        if self.whole is None:
+            return None
+        new, whole = self.clusters.sums().examples, self.whole.sums().examples
+        num_documents = int(whole.sum())
+        samples = self.pulls.samples(num_documents, len(whole))
+        return Prior(evidence, int(new.sum()), num_documents, samples)
+
+    def _sizes(self) -> tuple[int, np.ndarray]:
+        """Decides how many examples a pull scores, and how many blocks each cluster has."""
+        sums = self.clusters.sums()
+        if self.whole is None:
+            samples = self.pulls.samples(int(sums.examples.sum()), len(sums.examples))
+            return samples, self.pulls.num_blocks(sums.examples, sums.reserve)
+        of_whole = self.whole.sums()
+        return self.pulls.of_part(
+            Sizes(sums.examples, sums.reserve), Sizes(of_whole.examples, of_whole.reserve)
+        )
 
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         """Finds cluster and block of each row of a split, -1 for those that have none, int [n]."""

@@ -60,6 +60,14 @@ class Pulled:
         """The scored examples that can be selected, as `Bandit.scored`."""
         return self.bandit.scored(self.num_rounds)
 
+    @once_per_process
+    def all_scored(self) -> Scored:
+        """The scored examples of this run and of those before it: `key`, ascending, `cluster`, `tokens` and `influence`."""
+        if self.bandit.known is None:
+            return self.scored()
+        evidence = self.bandit.evidence(self.num_rounds)
+        return {name: getattr(evidence, name) for name in ("key", "cluster", "tokens", "influence")}
+
     def state(self) -> BanditState:
         """Where the bandit ended."""
         return self.bandit.state(self.num_rounds)
@@ -82,7 +90,7 @@ class Pulled:
 
 @dataclasses.dataclass(frozen=True)
 class FitWithinClusters(SplitStage, GroupedStage):
-    """Fits a regression for every cluster to the embeddings of its scored examples.
+    """Fits a regression for every cluster to the embeddings of its scored examples, whichever run scored them.
 
     Takes splits; what crosses the shuffle are the embeddings of the scored examples, packed by split and group of arms.
     Writes one file per group.
@@ -98,7 +106,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
     pulled: Pulled
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
-        scored, rows = self.pulled.scored(), self.corpus.rows(piece)
+        scored, rows = self.pulled.all_scored(), self.corpus.rows(piece)
         place = find_sorted(scored["key"], rows.keys)
         at = np.flatnonzero(rows.usable & (place >= 0))
         at = at[np.isfinite(scored["influence"][place[at]])]

@@ -14,7 +14,15 @@ from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.cache import cached, once_per_process
-from beam_quad.bandit import BanditState, Blocks, QuadPolicy, RoundScores, replay
+from beam_quad.bandit import (
+    BanditState,
+    Blocks,
+    Evidence,
+    Prior,
+    QuadPolicy,
+    RoundScores,
+    replay,
+)
 from beam_quad.bandit.arms import PullTable
 from beam_quad.bandit.posterior import VarianceComponents
 from beam_quad.bandit.scored import pulls_of
@@ -26,6 +34,7 @@ from beam_quad.stages.base import Stored
 from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage, StoredVectors
 from beam_quad.stages.quad.blocks import CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
+from beam_quad.stages.quad.known import KnownEvidence
 from beam_quad.stages.read.prefetch import prefetched
 
 _SCORES = pa.schema(
@@ -68,6 +77,7 @@ class Bandit(Stored):
       passed_over: What is too long for the budget.
       scoring: How pulls are scored; after the pilot, under the query groups combined.
       weights: Weight of each query group.
+      known: What runs before this one scored, if it goes on from one.
     """
 
     kind = "rounds"
@@ -78,6 +88,7 @@ class Bandit(Stored):
     passed_over: CountPassedOver
     scoring: Scoring
     weights: tuple[float, ...]
+    known: KnownEvidence | None = None
 
     @property
     def root(self) -> str:
@@ -85,7 +96,7 @@ class Bandit(Stored):
 
     def pilot(self) -> list[object]:
         """What the pilot depends on: every arm is pulled once, whatever the policy and the budget."""
-        return [self.candidates, self.scoring, self.weights]
+        return [self.candidates, self.scoring, self.weights, self.known]
 
     def round_path(self, number: int) -> str:
         """Where the scores of a round are stored."""
@@ -112,13 +123,13 @@ class Bandit(Stored):
     def decide(self, number: int) -> BanditState:
         """Decides what a round that was scored gives and what comes next, exactly, from the scores of all rounds so far."""
         scores = [self._scores(earlier) for earlier in range(number + 1)]
-        return replay(self.sized_policy(), self.blocks(), scores)
+        return replay(self.sized_policy(), self.blocks(), scores, self._prior())
 
     def pulls(self, number: int) -> tuple[tuple[int, int], ...]:
-        """The pulls (cluster, block) of a round: as the round before decided, and every arm's first block in the pilot."""
+        """The pulls (cluster, block) of a round, as the round before decided; those of the pilot need no score."""
         if number:
             return self._decision(number - 1).pulls
-        return replay(self.sized_policy(), self.blocks(), []).pulls
+        return replay(self.sized_policy(), self.blocks(), [], self._prior()).pulls
 
     @once_per_process
     def state(self, num_rounds: int) -> BanditState:
@@ -148,7 +159,31 @@ class Bandit(Stored):
 
     def variance_components(self) -> VarianceComponents:
         """Estimates from the pilot how far examples lie from the mean of their cluster, and clusters from one another."""
-        return VarianceComponents.of(PullTable.of(self._scores(0)))
+        pilot, prior = PullTable.of(self._scores(0)), self._prior()
+        if prior is None:
+            return VarianceComponents.of(pilot)
+        return (prior.evidence + Evidence.of_pilot(pilot)).components()
+
+    def evidence(self, num_rounds: int) -> Evidence:
+        """What the first rounds scored, and all runs before this one."""
+        own = Evidence.of(self.scored(num_rounds), PullTable.of(self._scores(0)))
+        return own if self.known is None else own + self.known.load()
+
+    def group_weights(self) -> np.ndarray:
+        """What the scores under each query group count, float64 [num_groups]: as the first of all pilots has found."""
+        table = aligned.read_table(self.round_path(0))
+        return self.standardised(matrix(table.column("group_influence"), len(self.weights)))
+
+    def standardised(self, groups: np.ndarray) -> np.ndarray:
+        """As `group_weights`, from the pilot's scores under each query group, float64 [n, num_groups]."""
+        if groups.shape[1] == 1:
+            return np.ones(1)
+        if self.known is not None:
+            return self.known.group_weights()
+        return standardised_weights(self.weights, groups)
+
+    def _prior(self) -> Prior | None:
+        return None if self.known is None else self.candidates.blocks.prior(self.known.load())
 
     def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
         """Which scored examples are not too long to be selected, bool [n]."""
@@ -337,10 +372,10 @@ class RunRound(ScoringStage):
             tables.append(_with_arm(store[key], cluster, block))
         table = pa.concat_tables(tables) if tables else _EMPTY
         num_groups = 1 if self.number else len(self.bandit.weights)
-        groups = _matrix(table.column("scores"), num_groups)
+        groups = matrix(table.column("scores"), num_groups)
         weights = np.ones(1)
         if self.combined is not None and self.number == 0:
-            weights = standardised_weights(self.bandit.weights, groups)
+            weights = self.bandit.standardised(groups)
             self.combined.write(weights)
         columns = {name: table.column(name).combine_chunks() for name in _SCORES.names[1:4]}
         columns["cluster"] = table.column("cluster").combine_chunks()
@@ -421,7 +456,8 @@ def _with_arm(table: pa.Table, cluster: int, block: int) -> pa.Table:
     return table
 
 
-def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """Reads lists of `width` numbers, float64 [n, width]."""
     values = np.array(column.to_pylist(), np.float64)
     return values.reshape(len(column), -1) if len(column) else np.zeros((0, width))
 

@@ -159,7 +159,7 @@ class BlockSelection(BanditSelection):
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         clusters, blocks = self.pulled.arms(split, rows)
-        return keep_accepted(
+        kept = keep_accepted(
             self.cut.load(),
             self.pulled.scored(),
             clusters,
@@ -169,6 +169,7 @@ class BlockSelection(BanditSelection):
             self.corpus.is_candidate(rows),
             self._only(),
         )
+        return dataclasses.replace(kept, worth=self._worth(kept))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`: an example is worth what its block's scored examples are on average, for which it was accepted.
@@ -189,6 +190,10 @@ class BlockSelection(BanditSelection):
     def _only(self) -> np.ndarray | None:
         """Keys of the examples that are selected of their blocks, uint64, ascending; None for whole blocks."""
         return None
+
+    def _worth(self, kept: Kept) -> np.ndarray:
+        """The influence for which each row was accepted, float64 [m]."""
+        return kept.block_influence
 
     def _own(self, influence: np.ndarray, kept: Kept) -> np.ndarray:
         """Puts in the influence for which rows were accepted one by one, float64 [n]."""
@@ -214,6 +219,9 @@ class ExampleSelection(BlockSelection):
     @once_per_process
     def _only(self) -> np.ndarray:
         return np.sort(self.pulled.state().accepted_examples.keys)
+
+    def _worth(self, kept: Kept) -> np.ndarray:
+        return kept.influence
 
     def _own(self, influence: np.ndarray, kept: Kept) -> np.ndarray:
         influence[kept.rows] = kept.influence

@@ -50,6 +50,8 @@ class Corpus:
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
       budget: What is selected of it; None for a stage that does not ask, see `within`.
       excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
+      part: Hash of the splits that a stage looks at; None for all. Whatever else is known is that of the whole corpus.
+      part_path: The plan of these splits.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
@@ -67,6 +69,10 @@ class Corpus:
     reserve_rate: float
     budget: Budget | None = None
     excluded: Excluded | None = None
+    part: str | None = None
+    part_path: Annotated[str | None, identity.NotCounted("the part tells what the plan holds")] = (
+        None
+    )
 
     @functools.cached_property
     def rows_dir(self) -> str:
@@ -111,8 +117,8 @@ class Corpus:
         return dataclasses.replace(self, budget=budget)
 
     def whole(self) -> "Corpus":
-        """The corpus, whatever is selected of it."""
-        return self.within(None)
+        """All of the corpus, whatever is selected of it."""
+        return dataclasses.replace(self, budget=None, part=None, part_path=None)
 
     def by_row(self) -> list[object]:
         """What an artifact of a row depends on, whatever other rows there are."""
@@ -128,8 +134,11 @@ class Corpus:
         return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
 
     def splits(self) -> tuple[Split, ...]:
-        """All splits, by (shard, first row)."""
-        return self.plan().splits
+        """All splits, or those of the part, by (shard, first row)."""
+        path = self.part_path
+        if path is None:
+            return self.plan().splits
+        return cached(("plan", path), lambda: read_plan(path)).splits
 
     @once_per_process
     def totals(self) -> ReadSums:
@@ -144,7 +153,7 @@ class Corpus:
     def unusable_shards(self) -> list[str]:
         """Shards of which no row can be used, though they have rows."""
         rows: dict[str, int] = {}
-        for split in self.splits():
+        for split in self.plan().splits:
             rows[split.shard] = rows.get(split.shard, 0) + split.num_rows
         unusable = self.totals().unusable
         # Rows of JSON Lines are not known when planning: -1.

@@ -22,11 +22,11 @@ SELECTED_ROWS = pa.schema(
         pa.field("tokens", pa.int64()),
         pa.field("part", pa.int32()),
         pa.field("since", pa.string()),
+        pa.field("worth", pa.float64()),
     ]
 )
 _NOTHING: dict[str, np.ndarray] = {
-    field.name: np.zeros(0, object if field.name == "since" else np.int64)
-    for field in SELECTED_ROWS
+    field.name: np.zeros(0, field.type.to_pandas_dtype()) for field in SELECTED_ROWS
 }
 
 

@@ -392,6 +392,7 @@ class WriteSelection(SplitStage):
             "tokens": rows.tokens[kept.rows],
             "part": parts.astype(np.int32),
             "since": since.tolist(),
+            "worth": np.full(len(kept.rows), np.nan) if kept.worth is None else kept.worth,
         }
         aligned.write_table(rows_path(self.output, split), SELECTED_ROWS, columns)
         return is_written, since.tolist()

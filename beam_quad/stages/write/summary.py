@@ -75,6 +75,8 @@ class Summary:
       changes: What changes in the selection that the run goes on from, or None.
       drift: What compared new shards with old ones, or None.
       bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
+      slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
+        example; None where everything can be selected.
     """
 
     config: dict[str, Any]
@@ -100,6 +102,7 @@ class Summary:
     changes: CompareWithBase | None = None
     drift: MeasureDrift | None = None
     bases: tuple[dict[str, str], ...] = ()
+    slack: int | None = None
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -209,6 +212,14 @@ class Summary:
         selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
         if selected >= amount:
             return None
+        if self.slack is not None:
+            is_met = self.bandit is not None and self.bandit.shortfall() is None
+            if is_met or amount - selected <= self.slack:
+                return None
+            return (
+                f"{amount - selected:,} of {amount:,} {unit} are missing: the new documents give no more, and what --base "
+                f"left out stays out; pass --reselect to choose among all, or lower --budget_{unit}"
+            )
         if self.bandit is not None:
             return self.bandit.shortfall()
         if self.shortlist is not None:

@@ -1,0 +1,170 @@
+"""What runs before this one scored, and what it says of the clusters of documents that have come since."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from beam_quad.bandit.arms import ArmPrior, PullTable
+from beam_quad.bandit.posterior import VarianceComponents
+from beam_quad.columns import look_up
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_COLUMNS = ("cluster", "tokens", "influence", "residual")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """The examples that the runs so far have scored. An additive statistic.
+
+    Attributes:
+      key: Ascending and distinct, uint64 [n].
+      cluster: int64 [n].
+      tokens: int64 [n].
+      influence: float64 [n]; nan where an example could not be scored.
+      residual: How far it lies from the mean of its pull, float64 [n]; nan but for the examples of pilots.
+      squares: Sum of the squares by which the examples of pilots lie from the plain mean of their pull.
+      freedom: Degrees of freedom of that sum.
+    """
+
+    key: Array
+    cluster: Array
+    tokens: Array
+    influence: Array
+    residual: Array
+    squares: float
+    freedom: int
+
+    @classmethod
+    def of(cls, scored: Mapping[str, Array], pilot: PullTable) -> "Evidence":
+        """Takes what one run scored.
+
+        Args:
+          scored: Its examples, in the order of their keys (see `bandit.scored`), those of the pilot among them.
+          pilot: The pulls of its pilot.
+        """
+        order = np.argsort(pilot.keys)
+        residuals = (pilot.influence - pilot.means[pilot.pull])[order]
+        squares, freedom = pilot.pooled_squares()
+        return cls(
+            scored["key"],
+            np.asarray(scored["cluster"], np.int64),
+            np.asarray(scored["tokens"], np.int64),
+            scored["influence"],
+            look_up(pilot.keys[order], residuals, scored["key"], np.nan),
+            squares,
+            freedom,
+        )
+
+    @classmethod
+    def of_pilot(cls, pilot: PullTable) -> "Evidence":
+        """Takes what a pilot scored."""
+        order = np.argsort(pilot.keys)
+        scored = {
+            "key": pilot.keys[order],
+            "cluster": pilot.cluster_id[pilot.pull][order],
+            "tokens": pilot.tokens[order],
+            "influence": pilot.influence[order],
+        }
+        return cls.of(scored, pilot)
+
+    def __add__(self, other: "Evidence") -> "Evidence":
+        # Both score an example alike, if both have scored it.
+        key, first = np.unique(np.concatenate([self.key, other.key]), return_index=True)
+        columns = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])[first]
+            for name in _COLUMNS
+        }
+        squares, freedom = self.squares + other.squares, self.freedom + other.freedom
+        return Evidence(key, **columns, squares=squares, freedom=freedom)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of influence within clusters, pooled over the pilots; 0 where no pull has two examples."""
+        return math.sqrt(self.squares / self.freedom) if self.freedom else 0.0
+
+    @property
+    def residuals(self) -> Array:
+        """How far the examples of pilots lie from the mean of their pull, ascending, float64 [m]."""
+        return np.sort(self.residual[np.isfinite(self.residual)])
+
+    @property
+    def unscorable(self) -> Array:
+        """Keys of the examples that could not be scored, ascending, uint64 [m]."""
+        return self.key[np.isnan(self.influence)]
+
+    def sums(self, num_clusters: int) -> tuple[Array, Array, Array, Array]:
+        """Sums the scored examples of each cluster.
+
+        Returns:
+          Examples, tokens, squares of tokens, and influence times tokens: four float64 [num_clusters].
+        """
+        known = np.isfinite(self.influence)
+        cluster, tokens = self.cluster[known], self.tokens[known].astype(np.float64)
+        columns = (np.ones(len(tokens)), tokens, tokens**2, tokens * self.influence[known])
+        examples, total, squares, weighted = (
+            np.bincount(cluster, column, num_clusters) for column in columns
+        )
+        return examples, total, squares, weighted
+
+    def components(self) -> VarianceComponents:
+        """Estimates how far examples lie from the mean of their cluster, and clusters from the mean of all."""
+        _, tokens, squares, weighted = self.sums(int(self.cluster.max(initial=-1)) + 1)
+        known = tokens > 0
+        errors = squares[known] / tokens[known] ** 2
+        return VarianceComponents.of_means(weighted[known] / tokens[known], errors, self.deviation)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prior:
+    """What a bandit knows of its arms before it pulls one.
+
+    A cluster's documents of another month may differ from those that were scored. So all that is known of a cluster counts
+    as much as one pull at most: a pull of its new documents weighs about as much, and further ones more.
+
+    Args:
+      evidence: What was scored.
+      num_new: Documents that the bandit plays over, at least 1.
+      num_documents: Those and all others.
+      num_samples: Examples that a pull would score if the bandit played over all of them, at least 1.
+    """
+
+    evidence: Evidence
+    num_new: int
+    num_documents: int
+    num_samples: int
+
+    @property
+    def share(self) -> Fraction:
+        """The share of the documents that is new."""
+        return Fraction(self.num_new, self.num_documents)
+
+    def arms(self, num_clusters: int, samples_per_pull: int) -> ArmPrior:
+        """Says what is known of every arm, whose pulls score so many examples."""
+        examples, tokens, squares, weighted = self.evidence.sums(num_clusters)
+        share = np.minimum(1.0, self.num_samples / np.maximum(examples, 1))
+        return ArmPrior(
+            pulls=examples * share / samples_per_pull,
+            tokens=tokens * share,
+            squares=squares * share,
+            weighted=weighted * share,
+        )
+
+    def pilot(self, examples: Array, can_pull: Array, ties: Array) -> Array:
+        """Chooses the arms of the pilot: those with the most new documents, in number the share of those known.
+
+        Args:
+          examples: New documents of each cluster, int64 [num_clusters].
+          can_pull: Which arms can be pulled, bool [num_clusters].
+          ties: Decides between equals, uint64 [num_clusters].
+
+        Returns:
+          Clusters, ascending, int64.
+        """
+        number = math.ceil(self.share * int(np.unique(self.evidence.cluster).size))
+        order = np.lexsort((ties, -examples))
+        return np.sort(order[can_pull[order]][:number])

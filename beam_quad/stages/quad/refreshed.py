@@ -1,0 +1,75 @@
+"""What a bandit's run selects when it goes on from a finished selection: what was selected before, and the best of what is new."""
+
+import dataclasses
+
+import numpy as np
+
+from beam_quad.artifacts import aligned
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.columns import find_sorted
+from beam_quad.records import Split
+from beam_quad.selection import Kept, is_reached, keep_again, within_reach
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.quad.known import KnownEvidence
+from beam_quad.stages.quad.select import BanditSelection
+from beam_quad.stages.refresh.base import Base
+from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.preference import Preference
+from beam_quad.stages.write.ranked import Preferred
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectedWorth(Preference):
+    """What was selected before and what a bandit selects of the new splits, by what each was selected for.
+
+    Args:
+      base: What was selected before.
+      added: What is selected of the splits that came since; None if nothing is.
+    """
+
+    base: Base
+    added: BanditSelection | None
+
+    def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        worth = np.full(len(rows.keys), np.nan)
+        if self.base.has(split):
+            selected = self.base.selected(split)
+            worth[selected["row"]] = selected["worth"]
+        elif self.added is not None:
+            kept = self.added.keep(split, rows)
+            worth[kept.rows] = kept.worth
+        return worth
+
+
+@dataclasses.dataclass(frozen=True)
+class RefreshedSelection:
+    """The rows that were selected before and are there still, and those that a bandit selects of the new splits.
+
+    What was left out of an old split stays out: its blocks were judged when it was new.
+
+    Args:
+      ranking: Both, in that order.
+      cut: Where the budget ends in them.
+      clusters: The clusters of the whole corpus.
+      known: What was scored before; None if that is not known.
+    """
+
+    ranking: Preferred[SelectedWorth]
+    cut: Cut
+    clusters: AssignClusters
+    known: KnownEvidence | None
+
+    def keep(self, split: Split, rows: aligned.Rows) -> Kept:
+        packed, _ = self.ranking.packed(split, rows)
+        is_kept = is_reached(packed, self.cut.floors()[0])
+        preference = self.ranking.preference
+        if preference.added is not None and not preference.base.has(split):
+            return within_reach(preference.added.keep(split, rows), is_kept)
+        worth, (clusters, _) = preference.rank(split, rows), self.clusters.read(split)
+        is_unscorable = rows.usable & (find_sorted(self._unscorable(), rows.keys) >= 0)
+        return keep_again(is_kept, clusters, worth, is_unscorable)
+
+    @once_per_process
+    def _unscorable(self) -> np.ndarray:
+        """Keys of the examples that no run could score, ascending, uint64 [m]."""
+        return np.zeros(0, np.uint64) if self.known is None else self.known.load().unscorable
