@@ -2,7 +2,13 @@
 
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.loading import embedder_costs, embedder_fingerprint, load_embedder
-from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, JvpSpec
+from beam_quad.embedding.spec import (
+    AnyEmbedderSpec,
+    Embedder,
+    EmbedderSpec,
+    JvpSpec,
+    PreparingEmbedder,
+)
 
 __all__ = [
     "AnyEmbedderSpec",
@@ -10,6 +16,7 @@ __all__ = [
     "EmbedderCosts",
     "EmbedderSpec",
     "JvpSpec",
+    "PreparingEmbedder",
     "embedder_costs",
     "embedder_fingerprint",
     "load_embedder",
