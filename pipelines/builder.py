@@ -210,6 +210,7 @@ class Builder:
             config.pop(name)
         config["query_text_column"] = options.query_text_column or options.text_column
         config["device"] = identity.device_kind(options.device)
+        config["embedder_dtype"] = getattr(inputs.embedder, "dtype", None)
         config["input"] = inputs.corpus.root
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):

@@ -33,6 +33,7 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
+from pipelines.parsing import default_dtype
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
@@ -41,6 +42,7 @@ _ARTIFACTS = ("rows/0/a.parquet", "corpus/0/totals.json", "corpus/0/plan.json.gz
 
 # Of --embedder=jvp the proxy's own flags say these.
 _PROXY_FLAGS = {
+    "embedder_dtype": "dtype",
     "embedder_max_tokens": "context_length",
     "embedder_revision": "proxy_revision",
 }
@@ -202,18 +204,22 @@ def _embedder(
 
 
 def _encoder(options: RunOptions) -> EmbedderSpec:
-    if options.embedder == "hashing" and options.embedder_prompt is not None:
-        raise UsageError(
-            "--embedder_prompt is for sentence encoders, and --embedder=hashing counts words; leave it out"
-        )
+    is_hashing = options.embedder == "hashing"
+    for flag in ("embedder_prompt", "embedder_dtype"):
+        if is_hashing and getattr(options, flag) is not None:
+            raise UsageError(
+                f"--{flag} is for sentence encoders, and --embedder=hashing counts words; leave it out"
+            )
+    device = "cpu" if is_hashing else options.device
     return EmbedderSpec(
         name=options.embedder,
         revision=options.embedder_revision,
-        device="cpu" if options.embedder == "hashing" else options.device,
+        device=device,
         num_threads=options.threads,
         dim=options.embedder_dim,
         max_tokens=options.embedder_max_tokens,
         prompt=options.embedder_prompt,
+        dtype=options.embedder_dtype or default_dtype(device),
     )
 
 
