@@ -12,6 +12,7 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
+from beam_quad.embedding import StaticSpec
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.stages.base import Stage
@@ -21,6 +22,7 @@ from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
+from beam_quad.stages.read.distil import DistilTokens
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.query import Query
@@ -149,6 +151,10 @@ class Builder:
         """Adds the stages that read the corpus."""
         options, proxy = self._options, self.inputs.proxy
         counts_tokens = proxy is not None and not options.tokens_column
+        embedder = self.inputs.embedder
+        if isinstance(embedder, StaticSpec) and embedder.table is not None:
+            fingerprint = self.inputs.embedder_fingerprint
+            self.add(DistilTokens(self.corpus.root, embedder, fingerprint))
         self.add(
             EmbedExamples(
                 self.corpus,

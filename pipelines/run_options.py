@@ -197,7 +197,8 @@ def add_models(
     add(
         "--embedder",
         default=embedder,
-        help="minilm, hashing, jvp (of the proxy's first blocks), a folder or a hub id",
+        help="minilm, static or static:X (token vectors of minilm or X), hashing, jvp (of the proxy's first blocks), "
+        "a folder or a hub id",
     )
     add("--embedder_revision", help="its revision on the hub")
     add("--embedder_dim", type=int, help="dimension to keep; hashing: buckets (512)")

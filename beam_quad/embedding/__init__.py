@@ -1,4 +1,4 @@
-"""Text to unit vectors: sentence encoders, hashed words and a proxy's first blocks, behind one protocol."""
+"""Text to unit vectors: sentence encoders, vectors of tokens, hashed words and a proxy's first blocks, behind one protocol."""
 
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.loading import embedder_costs, embedder_fingerprint, load_embedder
@@ -8,6 +8,7 @@ from beam_quad.embedding.spec import (
     EmbedderSpec,
     JvpSpec,
     PreparingEmbedder,
+    StaticSpec,
 )
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EmbedderSpec",
     "JvpSpec",
     "PreparingEmbedder",
+    "StaticSpec",
     "embedder_costs",
     "embedder_fingerprint",
     "load_embedder",

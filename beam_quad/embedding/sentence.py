@@ -1,5 +1,6 @@
 """Sentence encoders, through sentence-transformers."""
 
+import functools
 import itertools
 import json
 import math
@@ -29,6 +30,9 @@ _CPU_TEXTS = 32
 # Characters, padded, of texts of like length that are tokenised together. On a GPU such a chunk is a micro-batch: some
 # 130,000 tokens of English.
 _CHUNK_CHARACTERS = 1 << 19
+# A word of every vocabulary: what is put around it is put around every text.
+_WORD = "a"
+_TOKENS_PER_PASS = 1024
 # A GPU that cannot hold so few texts will not hold fewer.
 _FEWEST_TEXTS = 8
 # A text is cut at so many characters per token before it is tokenised, since the tail of a book need not be tokenised to
@@ -79,14 +83,15 @@ class SentenceEmbedder:
         self._device = _checked_device(spec.device)
         if spec.num_threads is not None:
             torch.set_num_threads(spec.num_threads)
-        self._model = _load(directory, spec, {"device": str(self._device)})
+        self._model = load_model(directory, spec, {"device": str(self._device)})
         self._prompt = _prompt(self._model, spec.prompt)
         self._limit = _limit_tokens(self._model, spec.max_tokens)
         self.num_halvings = 0
         first = self._tokenized(["dimension"], [0])
         self._is_padded = first.num_tokens is not None
         full_dim = int(self._vectors(first).shape[1])
-        self.dim = _dimension(spec, min(full_dim, self._model.truncate_dim or full_dim))
+        full_dim = min(full_dim, self._model.truncate_dim or full_dim)
+        self.dim = checked_dimension(spec.name, spec.dim, full_dim)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite vector; see `Embedder.embed`."""
@@ -114,6 +119,44 @@ class SentenceEmbedder:
         for chunk in chunks:
             vectors[chunk.rows] = self._vectors(chunk)[:, : self.dim].numpy()
         return unit_rows(vectors)
+
+    @functools.cached_property
+    def num_tokens(self) -> int:
+        """Tokens of the vocabulary that have an embedding."""
+        size = len(own_tokenizer(self._model))
+        rows = self._model[0].auto_model.get_input_embeddings().weight.shape[0]
+        return min(size, int(rows))
+
+    def tokenizer(self) -> str:
+        """The tokenizer, as JSON, without truncation and padding."""
+        backend = own_tokenizer(self._model).backend_tokenizer
+        copy = tokenizers.Tokenizer.from_str(backend.to_str())
+        copy.no_truncation()
+        copy.no_padding()
+        return copy.to_str()
+
+    @torch.inference_mode()
+    def embed_tokens(self, tokens: np.ndarray) -> np.ndarray:
+        """Embeds tokens, int64 [n], each as a text of its own, without a prompt.
+
+        Returns:
+          Vectors of any norm, float32 [n, dim].
+        """
+        features = _features(self._model, [_WORD], "")
+        whole = features["input_ids"][0].tolist()
+        inner = own_tokenizer(self._model)(_WORD, add_special_tokens=False)["input_ids"]
+        start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
+        vectors = []
+        for run in np.array_split(tokens, -(-len(tokens) // _TOKENS_PER_PASS)):
+            ids = [[*whole[:start], token, *whole[start + len(inner) :]] for token in run.tolist()]
+            padded = torch.tensor(ids, device=self._device)
+            alike = {
+                name: value[:, :1].expand(padded.shape).to(self._device)
+                for name, value in features.items()
+                if isinstance(value, torch.Tensor) and value.shape == features["input_ids"].shape
+            }
+            vectors.append(self._pass(features | alike | {"input_ids": padded}))
+        return torch.cat(vectors)[:, : self.dim].numpy()
 
     def _chunks(
         self, texts: Sequence[str], rows: Iterable[int], most: int | None
@@ -227,14 +270,33 @@ def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
     Raises:
       UsageError: As `SentenceEmbedder`, as far as it can be told without the weights.
     """
-    model = _load(directory, spec, {})
+    model = load_model(directory, spec, {})
     # Some modules of images and texts do not know their dimension before they have embedded something.
     dim = _known_dimension(model)
-    dim = SentenceEmbedder(directory, spec).dim if dim is None else _dimension(spec, dim)
+    dim = (
+        SentenceEmbedder(directory, spec).dim
+        if dim is None
+        else checked_dimension(spec.name, spec.dim, dim)
+    )
     tables = (nn.Embedding, nn.EmbeddingBag)
     modules = [m for m in model.modules() if not isinstance(m, tables)]
     entries = sum(p.numel() for m in modules for p in m.parameters(recurse=False))
     return EmbedderCosts(dim, _limit_tokens(model, spec.max_tokens), token_flops=2.0 * entries)
+
+
+def own_tokenizer(model: SentenceTransformer) -> Any:
+    """The fast tokenizer of an encoder's first module.
+
+    Raises:
+      UsageError: If it has none.
+    """
+    tokenizer = getattr(model[0], "tokenizer", None)
+    if not getattr(tokenizer, "is_fast", False) or not hasattr(model[0], "auto_model"):
+        raise UsageError(
+            f"{EMBEDDER.flag}=static:... distils encoders that begin with a transformer and its fast tokenizer, and this "
+            f"one begins with {type(model[0]).__name__}; pass another"
+        )
+    return tokenizer
 
 
 def _checked_device(name: str) -> torch.device:
@@ -247,8 +309,12 @@ def _checked_device(name: str) -> torch.device:
     return device
 
 
-def _load(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> SentenceTransformer:
-    """Loads an encoder on a device, or without its weights if none is named."""
+def load_model(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> SentenceTransformer:
+    """Loads an encoder on a device, or without its weights if none is named.
+
+    Raises:
+      UsageError: If it cannot be loaded, or if its weights or its tokenizer do not fit it.
+    """
     _require_kind(directory, spec.name)
     for part in _parts(directory):
         _require_part(part, spec.name)
@@ -376,12 +442,17 @@ def _known_dimension(model: SentenceTransformer) -> int | None:
     return None if dim is None else int(dim)
 
 
-def _dimension(spec: EmbedderSpec, full_dim: int) -> int:
-    if spec.dim is not None and spec.dim > full_dim:
+def checked_dimension(name: str, asked: int | None, full_dim: int) -> int:
+    """Decides the dimension of vectors: all of an encoder's, or as many as are asked for.
+
+    Raises:
+      UsageError: If the encoder has fewer.
+    """
+    if asked is not None and asked > full_dim:
         raise UsageError(
-            f"{spec.name} has {full_dim} dimensions, fewer than {spec.dim}; lower --embedder_dim"
+            f"{name} has {full_dim} dimensions, fewer than {asked}; lower --embedder_dim"
         )
-    return spec.dim or full_dim
+    return asked or full_dim
 
 
 def _limit_tokens(model: SentenceTransformer, max_tokens: int | None) -> int | None:

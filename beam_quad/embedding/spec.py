@@ -17,6 +17,8 @@ DTYPES = ("float32", "bfloat16")
 JVP_DIM = 4096
 JVP_BLOCKS = 4
 JVP_TANGENTS = 2
+STATIC_DIM = 256
+STATIC_TOKENS = 512
 
 
 def _first_window(proxy: "ProxySpec") -> "ProxySpec":
@@ -108,7 +110,48 @@ class JvpSpec:
         return self.proxy.device
 
 
-AnyEmbedderSpec = EmbedderSpec | JvpSpec
+@dataclasses.dataclass(frozen=True)
+class StaticSpec:
+    """Names an embedder by vectors of tokens, distilled from a sentence encoder; small, picklable, as the others.
+
+    Attributes:
+      encoder: What they are distilled from, and where; or a model of static embeddings, which is read as it is.
+      table: Where a run stores what it has distilled; None distils anew.
+      dim: Dimension of the vectors; by default 256, or all where there are fewer or where they are read as they are.
+      max_tokens: Tokens of a text that are read.
+
+    Raises:
+      UsageError: If a number is not positive.
+    """
+
+    encoder: EmbedderSpec
+    table: Annotated[str | None, identity.NotCounted("where it is stored")] = None
+    dim: int | None = None
+    max_tokens: int = STATIC_TOKENS
+
+    def __post_init__(self) -> None:
+        for field in ("dim", "max_tokens"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise UsageError(f"the embedder's {field} must be at least 1, got {value}")
+
+    @property
+    def device(self) -> str:
+        """Where texts are embedded: their tokens' vectors are only averaged."""
+        return "cpu"
+
+    def distilled_dim(self, full_dim: int) -> int:
+        """Decides the dimension of what is distilled from an encoder of `full_dim` dimensions."""
+        return min(self.dim or STATIC_DIM, full_dim)
+
+
+def static_source(name: str) -> str | None:
+    """Names what `static` or `static:NAME` is made from; None for the name of another embedder."""
+    kind, _, source = name.partition(":")
+    return (source or "minilm") if kind == "static" else None
+
+
+AnyEmbedderSpec = EmbedderSpec | JvpSpec | StaticSpec
 
 
 class Embedder(Protocol):

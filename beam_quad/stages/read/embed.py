@@ -11,14 +11,13 @@ import pyarrow as pa
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files, traffic
-from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
 from beam_quad.corpus.batches import RowBatch
 from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.rows import read_runs
 from beam_quad.corpus.sums import ReadSums
-from beam_quad.embedding import Embedder, PreparingEmbedder, load_embedder
+from beam_quad.embedding import Embedder, PreparingEmbedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import TokenCounter
@@ -31,6 +30,7 @@ from beam_quad.stages.read.corpus import (
     piece_path,
     without_embedding,
 )
+from beam_quad.stages.read.distil import load_stored_embedder
 from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
 
@@ -134,7 +134,7 @@ class EmbedExamples(SplitStage, ModelStage):
     def load(self) -> _Model:
         spec, embedder, counter = self.corpus.embedder, None, None
         if spec is not None:
-            embedder = load_embedder(spec, cached_proxy)
+            embedder = load_stored_embedder(spec)
         if self.tokenizer is not None:
             counter = TokenCounter(load_tokenizer(self.tokenizer, self.tokenizer_revision))
         return _Model(embedder, counter, threading.Lock())
