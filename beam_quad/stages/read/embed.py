@@ -39,7 +39,7 @@ from beam_quad.stages.read.splits import SplitStage
 BATCH_ROWS = 256
 # Runs of batches are embedded together: among so many texts most find others of their length.
 _RUN_ROWS = 16 * BATCH_ROWS
-_RUN_CHARACTERS = 1 << 23
+_RUN_CHARACTERS = 1 << 22
 
 RESERVE_SCHEMA = pa.schema(
     [
