@@ -20,6 +20,8 @@ import pathlib
 import tempfile
 import warnings
 
+# Before torch is imported: threads that spin while they wait would count as work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np

@@ -20,6 +20,7 @@ from beam_quad.stages.base import list_work
 from tests.benchmarks.embed.material import Material, timed
 
 _SPINNING_S = 3.0
+_NUM_SHARDS = 4
 _TIMED = 1000
 _BATCH = 256
 
@@ -109,7 +110,7 @@ def measure(material: Material, shape: str, threads: int) -> Busy:
     """
     before = _spare_cores()
     device = StandIn(SHAPES[shape], threads / before)
-    stage = material.stage(f"{shape}-{threads}", material.long, EmbedderSpec("minilm"))
+    stage = material.stage(f"{shape}-{threads}", material.long, EmbedderSpec("minilm"), _NUM_SHARDS)
     least = _least_cpu_seconds(material, device)
     own = stage.load()._replace(embedder=device)
     work = list(list_work(stage))

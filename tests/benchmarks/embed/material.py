@@ -18,7 +18,6 @@ from beam_quad.stages.read.embed import EmbedExamples
 from pipelines.demo import corpus as demo
 from pipelines.demo import proxy
 
-_NUM_SHARDS = 4
 _GROUP_ROWS = 1000
 
 
@@ -40,11 +39,13 @@ class Material:
     long: list[str]
     tokenizer: str
 
-    def stage(self, name: str, texts: Sequence[str], embedder: AnyEmbedderSpec) -> EmbedExamples:
+    def stage(
+        self, name: str, texts: Sequence[str], embedder: AnyEmbedderSpec, num_shards: int = 1
+    ) -> EmbedExamples:
         """Writes texts to shards of their own, and makes the stage that embeds them."""
         shards = self.folder / name / "corpus"
         shards.mkdir(parents=True)
-        for number, some in enumerate(np.array_split(np.arange(len(texts)), _NUM_SHARDS)):
+        for number, some in enumerate(np.array_split(np.arange(len(texts)), num_shards)):
             table = pa.table({"text": [texts[i] for i in some]})
             pq.write_table(table, shards / f"{number}.parquet", row_group_size=_GROUP_ROWS)
         corpus = Corpus(
