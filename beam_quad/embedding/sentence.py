@@ -98,7 +98,7 @@ class SentenceEmbedder:
         return self.embed_prepared(self.prepare(texts))
 
     def prepare(self, texts: Sequence[str]) -> list[Chunk]:
-        """Tokenises texts, each once, in chunks of like length; see `PreparingEmbedder.prepare`."""
+        """Tokenises texts in chunks of like length; see `PreparingEmbedder.prepare`."""
         rows = range(len(texts))
         if self._limit is None:
             return list(self._chunks(texts, rows, None))
@@ -110,7 +110,8 @@ class SentenceEmbedder:
             is_cut = np.array([len(texts[row]) > near for row in chunk.rows])
             is_short = is_cut & (np.asarray(chunk.num_tokens, float) < self._limit)
             again += chunk.rows[is_short].tolist()
-            chunks.append(chunk.where(~is_short) if is_short.any() else chunk)
+            if not is_short.all():
+                chunks.append(chunk.where(~is_short) if is_short.any() else chunk)
         return [*chunks, *self._chunks(texts, sorted(again), far)]
 
     def embed_prepared(self, chunks: Sequence[Chunk]) -> np.ndarray:
@@ -230,7 +231,7 @@ def _features(model: SentenceTransformer, texts: list[str], prompt: str | None) 
     """Tokenises texts behind a prompt, as `SentenceTransformer.encode` does."""
     if hasattr(model, "preprocess"):
         return dict(model.preprocess(texts, prompt=prompt))
-    # Releases before 5.4.
+    # Older releases put the prompt before the texts themselves.
     features = dict(model.tokenize([f"{prompt or ''}{text}" for text in texts]))
     if prompt and (length := model._get_prompt_length(prompt)) is not None:
         features["prompt_length"] = length

@@ -124,6 +124,8 @@ def test_texts_of_one_call_are_passed_with_those_of_their_length(embedder, monke
 def test_a_text_of_long_tokens_is_read_to_the_limit_and_no_text_beyond_it(embedder):
     # 256 tokens take more than 8 characters each of the first, and fewer of the second.
     sparse, dense = ("word" + " " * 20) * 300, "word " * 300
+    alone = [embedder.embed([text])[0] for text in (sparse, "word " * 254)]
+    np.testing.assert_allclose(*alone, atol=1e-5)
     features = {}
     for chunk in embedder.prepare([sparse, dense, sparse + "tail", dense + "tail"]):
         assert set(chunk.num_tokens) == {256}
