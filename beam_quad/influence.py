@@ -33,7 +33,8 @@ from beam_quad.clustering import (
     fit_centers,
     sample_rate,
 )
-from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, load_embedder
+from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, StaticSpec, load_embedder
+from beam_quad.embedding.spec import static_source
 from beam_quad.errors import UsageError
 from beam_quad.gradients import Block, Proxy, ProxySpec, find_blocks, load_proxy, tokenize
 from beam_quad.scoring import (
@@ -420,6 +421,8 @@ def embedder_spec(embedder: str | AnyEmbedderSpec, proxy: ProxySpec, seed: int) 
     if embedder == "jvp":
         return JvpSpec(proxy, seed=seed)
     device = "cpu" if embedder == "hashing" else proxy.device
+    if (source := static_source(embedder)) is not None:
+        return StaticSpec(EmbedderSpec(source, device=device, num_threads=proxy.num_threads))
     return EmbedderSpec(embedder, device=device, num_threads=proxy.num_threads)
 
 

@@ -116,7 +116,7 @@ def distill(
       budget_tokens: Tokens to select, of the proxy's tokenizer; this or `budget_examples`.
       budget_examples: Texts to select.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
-      embedder: "minilm", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
+      embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
       num_landmarks: Texts that are scored exactly; by default an eighth of all, 512 to 4,096.
       ridge: Added to the diagonal of the regression's kernel, positive.
       layers: Tracked layers, as in `influence.score_influence`, like the arguments below.

@@ -163,7 +163,7 @@ def select(
       budget_tokens: Tokens to select, of the proxy's tokenizer. The text in which the budget ends is selected.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
       query_weights: Weights of query groups; 1 by default.
-      embedder: "minilm", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
+      embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
       num_clusters: Clusters, the arms; by default √(n / 2), 8 to 10,000.
       max_cluster_share: A cluster with a larger share of the texts is split again, in (0, 1].
       num_rounds: Rounds after the pilot, 1 to 50.

@@ -12,6 +12,7 @@ from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
+from beam_quad.embedding import StaticSpec
 from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.records import Budget
 from beam_quad.stages.base import Stage
@@ -23,6 +24,7 @@ from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.read.corpus import Corpus, piece_name
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
+from beam_quad.stages.read.distil import DistilTokens
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.excluded import Excluded
@@ -223,6 +225,10 @@ class Builder:
         """Adds the stages that read the corpus."""
         options, proxy = self._options, self.inputs.proxy
         counts_tokens = proxy is not None and not options.tokens_column
+        embedder = self.inputs.embedder
+        if isinstance(embedder, StaticSpec) and embedder.table is not None:
+            fingerprint = self.inputs.embedder_fingerprint
+            self.add(DistilTokens(self.corpus.root, embedder, fingerprint))
         self.add(
             EmbedExamples(
                 self.corpus,
@@ -286,6 +292,7 @@ class Builder:
             config.pop(name)
         config["query_text_column"] = options.query_text_column or options.text_column
         config["device"] = identity.device_kind(options.device)
+        config["embedder_dtype"] = getattr(inputs.embedder, "dtype", None)
         config["input"] = inputs.corpus.root
         config["exclude"] = inputs.excluded.paths if inputs.excluded else None
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}

@@ -18,11 +18,13 @@ from beam_quad.embedding import (
     AnyEmbedderSpec,
     EmbedderSpec,
     JvpSpec,
+    StaticSpec,
     embedder_costs,
     embedder_fingerprint,
 )
 from beam_quad.embedding.jvp_costs import first_blocks
-from beam_quad.embedding.spec import JVP_DIM
+from beam_quad.embedding.sources import is_static, locate
+from beam_quad.embedding.spec import JVP_DIM, STATIC_TOKENS, static_source
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import (
     ProxySpec,
@@ -33,8 +35,10 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
+from beam_quad.stages.read.distil import DistilTokens
 from pipelines import refresh
 from pipelines.exclude import ExcludedIds, read_excluded
+from pipelines.parsing import default_dtype
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
@@ -43,6 +47,7 @@ _ARTIFACTS = ("rows/0/a.parquet", "corpus/0/totals.json", "corpus/0/plan.json.gz
 
 # Of --embedder=jvp the proxy's own flags say these.
 _PROXY_FLAGS = {
+    "embedder_dtype": "dtype",
     "embedder_max_tokens": "context_length",
     "embedder_revision": "proxy_revision",
 }
@@ -198,7 +203,7 @@ def try_proxy(inputs: Inputs, keep: bool) -> None:
 
 def _commit(fingerprint: str) -> str | None:
     """The commit of a hub id; None for a folder."""
-    found = re.match(r"hub:[^@]*@(\w+)", fingerprint)
+    found = re.search(r"hub:[^@]*@(\w+)", fingerprint)
     return found[1] if found else None
 
 
@@ -226,6 +231,8 @@ def _embedder(
     if options.embedder == "jvp":
         products = _jvp(options, proxy, skeleton)
         return products, embedder_fingerprint(products, proxy_fingerprint)
+    if (source := static_source(options.embedder)) is not None:
+        return _static(options, source)
     encoder = _encoder(options)
     fingerprint = embedder_fingerprint(encoder)
     encoder = dataclasses.replace(encoder, revision=_commit(fingerprint))
@@ -234,19 +241,49 @@ def _embedder(
 
 
 def _encoder(options: RunOptions) -> EmbedderSpec:
-    if options.embedder == "hashing" and options.embedder_prompt is not None:
-        raise UsageError(
-            "--embedder_prompt is for sentence encoders, and --embedder=hashing counts words; leave it out"
-        )
+    is_hashing = options.embedder == "hashing"
+    for flag in ("embedder_prompt", "embedder_dtype"):
+        if is_hashing and getattr(options, flag) is not None:
+            raise UsageError(
+                f"--{flag} is for sentence encoders, and --embedder=hashing counts words; leave it out"
+            )
+    device = "cpu" if is_hashing else options.device
     return EmbedderSpec(
         name=options.embedder,
         revision=options.embedder_revision,
-        device="cpu" if options.embedder == "hashing" else options.device,
+        device=device,
         num_threads=options.threads,
         dim=options.embedder_dim,
         max_tokens=options.embedder_max_tokens,
         prompt=options.embedder_prompt,
+        dtype=options.embedder_dtype or default_dtype(device),
     )
+
+
+def _static(options: RunOptions, source: str) -> tuple[StaticSpec, str]:
+    if options.embedder_prompt is not None:
+        raise UsageError(
+            "--embedder_prompt is for sentence encoders, and --embedder=static averages tokens; leave it out"
+        )
+    encoder = EmbedderSpec(
+        name=source,
+        revision=options.embedder_revision,
+        device=options.device,
+        num_threads=options.threads,
+        dtype=options.embedder_dtype or default_dtype(options.device),
+    )
+    spec = StaticSpec(
+        encoder, dim=options.embedder_dim, max_tokens=options.embedder_max_tokens or STATIC_TOKENS
+    )
+    fingerprint = embedder_fingerprint(spec)
+    spec = dataclasses.replace(
+        spec, encoder=dataclasses.replace(encoder, revision=_commit(fingerprint))
+    )
+    embedder_costs(spec)
+    if not is_static(locate(spec.encoder)):
+        stage = DistilTokens(options.artifacts_root, spec, fingerprint)
+        spec = dataclasses.replace(spec, table=stage.artifact)
+    return spec, fingerprint
 
 
 def _jvp(options: RunOptions, proxy: ProxySpec | None, skeleton: Any) -> JvpSpec:

@@ -8,7 +8,7 @@ from typing import Any
 from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.embedding import AnyEmbedderSpec, JvpSpec, embedder_costs
+from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, embedder_costs
 from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
@@ -155,7 +155,7 @@ def shared_workload(
         curvature=options.curvature,
         embedding_dim=embedding.dim,
         embedder_flops=embedding.flops(tokens_per_document),
-        embeds_with_proxy=isinstance(embedder, JvpSpec),
+        embeds_in_float32=isinstance(embedder, EmbedderSpec) and embedder.dtype == "float32",
         curvature_examples=min(options.curvature_examples, documents),
         factor_bytes=_factor_bytes(options.curvature, scoring),
         query_tokens=int(query_tokens),

@@ -29,6 +29,7 @@ class RunOptions:
     embedder_dim: int | None
     embedder_max_tokens: int | None
     embedder_prompt: str | None
+    embedder_dtype: str | None
     jvp_blocks: int
     jvp_tangents: int
     artifacts: str | None
@@ -215,7 +216,8 @@ def add_models(
     add(
         "--embedder",
         default=embedder,
-        help="minilm, hashing, jvp (of the proxy's first blocks), a folder or a hub id",
+        help="minilm, static or static:X (token vectors of minilm or X), hashing, jvp (of the proxy's first blocks), "
+        "a folder or a hub id",
     )
     add("--embedder_revision", help="its revision on the hub")
     add("--embedder_dim", type=int, help="dimension to keep; hashing: buckets (512)")
@@ -223,6 +225,11 @@ def add_models(
     add(
         "--embedder_prompt",
         help="put before every text that is embedded, as 'query: '; default the encoder's own",
+    )
+    add(
+        "--embedder_dtype",
+        choices=("float32", "bfloat16"),
+        help="of a sentence encoder; default float32 on a CPU, bfloat16 on a GPU",
     )
     add("--jvp_blocks", type=int, default=4, help="of --embedder=jvp: blocks of the proxy passed")
     add("--jvp_tangents", type=int, default=2, help="of --embedder=jvp: products, concatenated")

@@ -88,6 +88,7 @@ class RowBatch:
       tokens: Their token counts, int64 [n], -1 where rejected; None without a tokens column.
       reasons: Why a row is rejected; None where it is usable.
       details: What is wrong, for people; empty where nothing is.
+      group_row: The first, counted from the start of its row group; of the shard, where the format has none.
     """
 
     first_row: int
@@ -96,9 +97,30 @@ class RowBatch:
     tokens: np.ndarray | None
     reasons: list[Reason | None]
     details: list[str]
+    group_row: int
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of all texts."""
+        return sum(len(text) for text in self.texts if text is not None)
+
+    @classmethod
+    def joined(cls, batches: Sequence["RowBatch"]) -> "RowBatch":
+        """Joins batches, at least one, that follow each other in one row group."""
+        first = batches[0]
+        counts = [batch.tokens for batch in batches if batch.tokens is not None]
+        return cls(
+            first.first_row,
+            [text for batch in batches for text in batch.texts],
+            [name for batch in batches for name in batch.ids],
+            np.concatenate(counts) if counts else None,
+            [reason for batch in batches for reason in batch.reasons],
+            [detail for batch in batches for detail in batch.details],
+            first.group_row,
+        )
 
 
 def default_id(shard: str, row: int) -> str:
@@ -119,6 +141,7 @@ def make_batch(
     values: Mapping[str, Sequence[Any]],
     columns: Columns,
     broken: Mapping[int, Fault],
+    group_row: int | None = None,
 ) -> RowBatch:
     """Checks rows, one after the other, for every reason to reject one; the first found is given.
 
@@ -128,6 +151,7 @@ def make_batch(
       values: Python values of each of the columns, n each.
       columns: Which columns mean what.
       broken: Faults, by position, of rows that could not be read at all; they come before every other.
+      group_row: As `RowBatch`; the row of the shard by default.
     """
     texts = list(values[columns.text])
     ids = values[columns.id] if columns.id else None
@@ -150,7 +174,15 @@ def make_batch(
         names.append(
             str(ids[i]) if ids is not None and has_id else default_id(shard, first_row + i)
         )
-    return RowBatch(first_row, texts, names, None if tokens is None else counts, reasons, details)
+    return RowBatch(
+        first_row,
+        texts,
+        names,
+        None if tokens is None else counts,
+        reasons,
+        details,
+        first_row if group_row is None else group_row,
+    )
 
 
 def _text_fault(text: Any) -> Fault | None:

@@ -151,11 +151,12 @@ def rows(
     row = split.first_row
     with damage.naming(split.path), _opened(split.path) as file:
         for group in _groups(split):
+            start = row
             stored = file.iter_batches(
                 batch_rows, row_groups=[group], columns=columns.names, use_threads=False
             )
             for table in _aligned(stored, batch_rows):
-                yield _batch(split.shard, row, table, columns)
+                yield _batch(split.shard, row, table, columns, row - start)
                 row += table.num_rows
     if row != split.first_row + split.num_rows:
         raise BadFileError(split.path, f"has other rows than planned: {row}")
@@ -187,14 +188,16 @@ def _aligned(batches: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.
         yield pa.Table.from_batches(pending)
 
 
-def _batch(shard: str, first_row: int, table: pa.Table, columns: Columns) -> RowBatch:
+def _batch(
+    shard: str, first_row: int, table: pa.Table, columns: Columns, group_row: int
+) -> RowBatch:
     values: dict[str, list[Any]] = {}
     broken: dict[int, Fault] = {}
     for name in columns.names:
         column = _column(table, name)
         values[name], faults = _values(column)
         broken.update(faults)
-    return make_batch(shard, first_row, values, columns, broken)
+    return make_batch(shard, first_row, values, columns, broken, group_row)
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -40,6 +40,46 @@ def read_rows(
     _check_unchanged(split)
 
 
+def read_runs(
+    split: Split,
+    columns: Columns,
+    batch_rows: int,
+    max_rows: int,
+    max_characters: int,
+    seen: Seen | None = None,
+) -> Iterator[RowBatch]:
+    """Reads all rows of a split, as `read_rows`, in runs long enough to sort their texts by length.
+
+    A run is as many whole batches as stay within both bounds, counted from the start of each row group and anew every
+    `max_rows` rows, so that its ends depend on the shard alone, as those of batches do.
+
+    Args:
+      split: The split.
+      columns: Which columns mean what.
+      batch_rows: Rows of a batch, > 0.
+      max_rows: Rows of a run, a multiple of `batch_rows`.
+      max_characters: Characters of a run's texts; a single batch may hold more.
+      seen: As `read_rows`.
+
+    Yields:
+      Runs in order of rows, none empty. Memory is that of one run and one batch.
+
+    Raises:
+      BadFileError: As `read_rows`.
+    """
+    run: list[RowBatch] = []
+    characters = 0
+    for batch in read_rows(split, columns, batch_rows, seen):
+        more = batch.num_characters
+        if run and (batch.group_row % max_rows == 0 or characters + more > max_characters):
+            yield RowBatch.joined(run)
+            run, characters = [], 0
+        run.append(batch)
+        characters += more
+    if run:
+        yield RowBatch.joined(run)
+
+
 def read_numbers(split: Split, name: str, batch_rows: int) -> Iterator[np.ndarray]:
     """Reads a column of numbers of all rows of a split, and of Parquet no other column.
 

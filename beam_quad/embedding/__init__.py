@@ -1,8 +1,15 @@
-"""Text to unit vectors: sentence encoders, hashed words and a proxy's first blocks, behind one protocol."""
+"""Text to unit vectors: sentence encoders, vectors of tokens, hashed words and a proxy's first blocks, behind one protocol."""
 
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.loading import embedder_costs, embedder_fingerprint, load_embedder
-from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, JvpSpec
+from beam_quad.embedding.spec import (
+    AnyEmbedderSpec,
+    Embedder,
+    EmbedderSpec,
+    JvpSpec,
+    PreparingEmbedder,
+    StaticSpec,
+)
 
 __all__ = [
     "AnyEmbedderSpec",
@@ -10,6 +17,8 @@ __all__ = [
     "EmbedderCosts",
     "EmbedderSpec",
     "JvpSpec",
+    "PreparingEmbedder",
+    "StaticSpec",
     "embedder_costs",
     "embedder_fingerprint",
     "load_embedder",

@@ -83,19 +83,22 @@ class JvpEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite product; see `Embedder.embed`."""
-        if not texts:
-            return np.zeros((0, self.dim), np.float32)
-        windows = self._windows(texts)
-        vectors = passes.with_halving(self._proxy, lambda tokens: self._embed(windows, tokens))
-        return unit_rows(vectors.cpu().numpy()).astype(np.float32, copy=False)
+        return self.embed_prepared(self.prepare(texts))
 
-    def _windows(self, texts: Sequence[str]) -> list[Window]:
-        """Takes the first window of each text."""
+    def prepare(self, texts: Sequence[str]) -> list[Window]:
+        """Takes the first window of each text; see `PreparingEmbedder.prepare`."""
         longest = self._proxy.context_length * _CHARACTERS_PER_TOKEN
         documents = self._proxy.read([text[:longest] for text in texts])
         first = {w.document: w for w in documents.windows if w.index == 0}
         end = [self._proxy.tokenizer.eos_token_id or 0]
         return [first.get(row) or Window(row, 0, end) for row in range(len(texts))]
+
+    def embed_prepared(self, windows: Sequence[Window]) -> np.ndarray:
+        """Embeds the windows of `prepare`; see `PreparingEmbedder.embed_prepared`."""
+        if not windows:
+            return np.zeros((0, self.dim), np.float32)
+        vectors = passes.with_halving(self._proxy, lambda tokens: self._embed(windows, tokens))
+        return unit_rows(vectors.cpu().numpy()).astype(np.float32, copy=False)
 
     def _embed(self, windows: Sequence[Window], max_batch_tokens: int) -> torch.Tensor:
         proxy = self._proxy

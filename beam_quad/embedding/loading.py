@@ -8,14 +8,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from beam_quad.embedding.costs import EmbedderCosts
-from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, JvpSpec
+from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, JvpSpec, StaticSpec
 
 if TYPE_CHECKING:
     from beam_quad.gradients.proxy import Proxy, ProxySpec
 
 # The module of each embedder that has a name; any other name is a sentence encoder's. They are imported when they are
 # needed: torch and transformers take seconds, and hashing needs neither.
-NAMED = {"hashing": "beam_quad.embedding.hashing", "jvp": "beam_quad.embedding.jvp"}
+NAMED = {
+    "hashing": "beam_quad.embedding.hashing",
+    "jvp": "beam_quad.embedding.jvp",
+    "static": "beam_quad.embedding.static",
+}
+_OF_TYPE = {JvpSpec: "jvp", StaticSpec: "static"}
 _SENTENCE_ENCODERS = "beam_quad.embedding.sentence"
 
 
@@ -76,5 +81,5 @@ def embedder_costs(spec: AnyEmbedderSpec) -> EmbedderCosts:
 
 
 def _module_of(spec: AnyEmbedderSpec) -> EmbedderModule:
-    name = "jvp" if isinstance(spec, JvpSpec) else spec.name
+    name = spec.name if isinstance(spec, EmbedderSpec) else _OF_TYPE[type(spec)]
     return cast("EmbedderModule", importlib.import_module(NAMED.get(name, _SENTENCE_ENCODERS)))

@@ -1,11 +1,12 @@
 """Sentence encoders, through sentence-transformers."""
 
+import functools
 import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -23,19 +24,48 @@ from beam_quad.gradients import checkpoints
 from beam_quad.gradients.checkpoints import EMBEDDER
 from beam_quad.gradients.passes import is_out_of_memory
 
-# Texts per micro-batch; halved along the ladder when a GPU's memory runs out. A CPU gains nothing from larger ones.
-_LADDER = {"cpu": (32,), "cuda": (256, 128, 64, 32, 16, 8)}
-# Characters per token beyond which a text is cut before it is tokenised: English has about 4.5, and the tail of a
-# book need not be tokenised to be thrown away.
-_CHARACTERS_PER_TOKEN = 32
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Texts of a micro-batch on a CPU, which gains nothing from larger ones.
+_CPU_TEXTS = 32
+# Characters, padded, of texts of like length that are tokenised together. On a GPU such a chunk is a micro-batch: some
+# 130,000 tokens of English.
+_CHUNK_CHARACTERS = 1 << 19
+# A word of every vocabulary: what is put around it is put around every text.
+_WORD = "a"
+_TOKENS_PER_PASS = 1024
+# A GPU that cannot hold so few texts will not hold fewer.
+_FEWEST_TEXTS = 8
+# A text is cut at so many characters per token before it is tokenised, since the tail of a book need not be tokenised to
+# be thrown away; and at the larger number if that left the model's limit unfilled. English has about 4.5.
+_CHARACTERS_PER_TOKEN = (8, 32)
+
+
+class Chunk(NamedTuple):
+    """Texts of like length, tokenised.
+
+    Attributes:
+      rows: Which texts of a call they are, int64 [n].
+      features: What the encoder takes, on the CPU.
+      num_tokens: Tokens of each, int64 [n]; None for an encoder that takes no padded tokens.
+    """
+
+    rows: np.ndarray
+    features: dict[str, Any]
+    num_tokens: np.ndarray | None
+
+    def where(self, is_wanted: np.ndarray) -> "Chunk":
+        """Takes the texts that are wanted, bool [n], of padded tokens."""
+        assert self.num_tokens is not None
+        features = _some(self.features, torch.from_numpy(np.flatnonzero(is_wanted)))
+        return Chunk(self.rows[is_wanted], features, self.num_tokens[is_wanted])
 
 
 class SentenceEmbedder:
     """Embeds texts with a sentence encoder.
 
-    Micro-batches have a fixed size and are cut from the texts of one call sorted by length and text, so that the
-    result of a call does not depend on other calls, nor on the order of its texts. (Another composition of a
-    micro-batch changes the last bits, about 1e-7.)
+    Micro-batches are cut from the texts of one call sorted by length and text, so that the result of a call does not
+    depend on other calls, nor on the order of its texts. (Another composition of a micro-batch changes the last bits,
+    about 1e-7.)
 
     Attributes:
       dim: Dimension of the vectors.
@@ -50,45 +80,167 @@ class SentenceEmbedder:
           UsageError: If the encoder cannot be loaded, if its weights or its tokenizer do not fit it, or if it has fewer
             dimensions than the spec asks for.
         """
-        device = _checked_device(spec.device)
+        self._device = _checked_device(spec.device)
         if spec.num_threads is not None:
             torch.set_num_threads(spec.num_threads)
-        self._model = _load(directory, spec, {"device": str(device)})
-        self._prompt = spec.prompt
-        self._ladder = _LADDER.get(device.type, _LADDER["cpu"])
-        limit = _limit_tokens(self._model, spec.max_tokens)
-        self._max_characters = None if limit is None else limit * _CHARACTERS_PER_TOKEN
+        self._model = load_model(directory, spec, {"device": str(self._device)})
+        self._prompt = _prompt(self._model, spec.prompt)
+        self._limit = _limit_tokens(self._model, spec.max_tokens)
         self.num_halvings = 0
-        self.dim = _dimension(spec, int(self._encode(["dimension"]).shape[1]))
+        first = self._tokenized(["dimension"], [0])
+        self._is_padded = first.num_tokens is not None
+        full_dim = int(self._vectors(first).shape[1])
+        full_dim = min(full_dim, self._model.truncate_dim or full_dim)
+        self.dim = checked_dimension(spec.name, spec.dim, full_dim)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite vector; see `Embedder.embed`."""
-        if not texts:
-            return np.zeros((0, self.dim), np.float32)
-        cut = [text[: self._max_characters] for text in texts]
-        order = sorted(range(len(cut)), key=lambda i: (len(cut[i]), cut[i]))
-        vectors = np.empty((len(cut), self.dim), np.float32)
-        vectors[order] = self._encode([cut[i] for i in order])[:, : self.dim]
+        return self.embed_prepared(self.prepare(texts))
+
+    def prepare(self, texts: Sequence[str]) -> list[Chunk]:
+        """Tokenises texts in chunks of like length; see `PreparingEmbedder.prepare`."""
+        rows = range(len(texts))
+        if self._limit is None:
+            return list(self._chunks(texts, rows, None))
+        near, far = (self._limit * characters for characters in _CHARACTERS_PER_TOKEN)
+        if not self._is_padded:
+            return list(self._chunks(texts, rows, far))
+        chunks, again = [], []
+        for chunk in self._chunks(texts, rows, near):
+            is_cut = np.array([len(texts[row]) > near for row in chunk.rows])
+            is_short = is_cut & (np.asarray(chunk.num_tokens, float) < self._limit)
+            again += chunk.rows[is_short].tolist()
+            if not is_short.all():
+                chunks.append(chunk.where(~is_short) if is_short.any() else chunk)
+        return [*chunks, *self._chunks(texts, sorted(again), far)]
+
+    def embed_prepared(self, chunks: Sequence[Chunk]) -> np.ndarray:
+        """Embeds the texts of `prepare`; see `PreparingEmbedder.embed_prepared`."""
+        vectors = np.empty((sum(len(chunk.rows) for chunk in chunks), self.dim), np.float32)
+        for chunk in chunks:
+            vectors[chunk.rows] = self._vectors(chunk)[:, : self.dim].numpy()
         return unit_rows(vectors)
 
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        for batch_size in self._ladder[:-1]:
-            try:
-                return self._encode_in_batches(texts, batch_size)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.num_halvings += 1
-                torch.cuda.empty_cache()
-        return self._encode_in_batches(texts, self._ladder[-1])
+    @functools.cached_property
+    def num_tokens(self) -> int:
+        """Tokens of the vocabulary that have an embedding."""
+        size = len(own_tokenizer(self._model))
+        rows = self._model[0].auto_model.get_input_embeddings().weight.shape[0]
+        return min(size, int(rows))
 
-    def _encode_in_batches(self, texts: list[str], batch_size: int) -> np.ndarray:
-        return np.asarray(
-            self._model.encode(
-                texts, prompt=self._prompt, batch_size=batch_size, show_progress_bar=False
-            ),
-            np.float32,
-        )
+    def tokenizer(self) -> str:
+        """The tokenizer, as JSON, without truncation and padding."""
+        backend = own_tokenizer(self._model).backend_tokenizer
+        copy = tokenizers.Tokenizer.from_str(backend.to_str())
+        copy.no_truncation()
+        copy.no_padding()
+        return copy.to_str()
+
+    @torch.inference_mode()
+    def embed_tokens(self, tokens: np.ndarray) -> np.ndarray:
+        """Embeds tokens, int64 [n], each as a text of its own, without a prompt.
+
+        Returns:
+          Vectors of any norm, float32 [n, dim].
+        """
+        features = _features(self._model, [_WORD], "")
+        whole = features["input_ids"][0].tolist()
+        inner = own_tokenizer(self._model)(_WORD, add_special_tokens=False)["input_ids"]
+        start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
+        vectors = []
+        for run in np.array_split(tokens, -(-len(tokens) // _TOKENS_PER_PASS)):
+            ids = [[*whole[:start], token, *whole[start + len(inner) :]] for token in run.tolist()]
+            padded = torch.tensor(ids, device=self._device)
+            alike = {
+                name: value[:, :1].expand(padded.shape).to(self._device)
+                for name, value in features.items()
+                if isinstance(value, torch.Tensor) and value.shape == features["input_ids"].shape
+            }
+            vectors.append(self._pass(features | alike | {"input_ids": padded}))
+        return torch.cat(vectors)[:, : self.dim].numpy()
+
+    def _chunks(
+        self, texts: Sequence[str], rows: Iterable[int], most: int | None
+    ) -> Iterator[Chunk]:
+        """Tokenises some of the texts, cut at `most` characters."""
+        cut = {row: texts[row][:most] for row in rows}
+        ordered = sorted(cut, key=lambda row: (len(cut[row]), cut[row]))
+        start = 0
+        for end in range(1, len(ordered) + 1):
+            # The next one is the longest.
+            padded = (end + 1 - start) * len(cut[ordered[end]]) if end < len(ordered) else math.inf
+            if padded > _CHUNK_CHARACTERS:
+                chosen = ordered[start:end]
+                yield self._tokenized([cut[row] for row in chosen], chosen)
+                start = end
+
+    def _tokenized(self, texts: list[str], rows: Sequence[int]) -> Chunk:
+        features = _features(self._model, texts, self._prompt)
+        mask = features.get("attention_mask")
+        is_padded = isinstance(mask, torch.Tensor) and mask.ndim == 2
+        num_tokens = mask.sum(1).numpy() if mask is not None and is_padded else None
+        return Chunk(np.array(rows, np.int64), features, num_tokens)
+
+    @torch.inference_mode()
+    def _vectors(self, chunk: Chunk) -> torch.Tensor:
+        """Passes a chunk through the encoder, float32 [n, dimension of the encoder], on the CPU."""
+        features = {name: _moved(value, self._device) for name, value in chunk.features.items()}
+        if chunk.num_tokens is None:
+            return self._pass(features)
+        order = np.argsort(-chunk.num_tokens, kind="stable")
+        size = _CPU_TEXTS if self._device.type == "cpu" else len(order)
+        while True:
+            parts = [order[start : start + size] for start in range(0, len(order), size)]
+            try:
+                passed = [self._pass(_some(features, torch.from_numpy(part))) for part in parts]
+            except RuntimeError as error:
+                if size <= _FEWEST_TEXTS or not is_out_of_memory(error):
+                    raise
+            else:
+                return torch.cat(passed)[torch.from_numpy(np.argsort(order))]
+            size //= 2
+            self.num_halvings += 1
+            torch.cuda.empty_cache()
+
+    def _pass(self, features: dict[str, Any]) -> torch.Tensor:
+        vectors: torch.Tensor = self._model(features)["sentence_embedding"]
+        return vectors.to("cpu", torch.float32)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _some(features: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """Takes some texts of padded features, and drops the columns in which these have nothing but padding."""
+    mask = features["attention_mask"]
+    rows = rows.to(mask.device)
+    columns = torch.nonzero(mask[rows].any(0)).flatten().tolist()
+    used = slice(columns[0], columns[-1] + 1) if columns else slice(None)
+    return {name: _taken(value, mask.shape, rows, used) for name, value in features.items()}
+
+
+def _taken(value: Any, shape: tuple[int, ...], rows: torch.Tensor, used: slice) -> Any:
+    if not isinstance(value, torch.Tensor) or value.ndim == 0 or len(value) != shape[0]:
+        return value
+    chosen = value[rows]
+    return chosen[:, used] if value.shape[:2] == shape else chosen
+
+
+def _features(model: SentenceTransformer, texts: list[str], prompt: str | None) -> dict[str, Any]:
+    """Tokenises texts behind a prompt, as `SentenceTransformer.encode` does."""
+    if hasattr(model, "preprocess"):
+        return dict(model.preprocess(texts, prompt=prompt))
+    # Older releases put the prompt before the texts themselves.
+    features = dict(model.tokenize([f"{prompt or ''}{text}" for text in texts]))
+    if prompt and (length := model._get_prompt_length(prompt)) is not None:
+        features["prompt_length"] = length
+    return features
+
+
+def _prompt(model: SentenceTransformer, asked: str | None) -> str | None:
+    default: str | None = model.prompts.get(model.default_prompt_name)
+    return default if asked is None else asked
 
 
 def load(spec: EmbedderSpec, _: object) -> SentenceEmbedder:
@@ -119,14 +271,33 @@ def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
     Raises:
       UsageError: As `SentenceEmbedder`, as far as it can be told without the weights.
     """
-    model = _load(directory, spec, {})
+    model = load_model(directory, spec, {})
     # Some modules of images and texts do not know their dimension before they have embedded something.
     dim = _known_dimension(model)
-    dim = SentenceEmbedder(directory, spec).dim if dim is None else _dimension(spec, dim)
+    dim = (
+        SentenceEmbedder(directory, spec).dim
+        if dim is None
+        else checked_dimension(spec.name, spec.dim, dim)
+    )
     tables = (nn.Embedding, nn.EmbeddingBag)
     modules = [m for m in model.modules() if not isinstance(m, tables)]
     entries = sum(p.numel() for m in modules for p in m.parameters(recurse=False))
     return EmbedderCosts(dim, _limit_tokens(model, spec.max_tokens), token_flops=2.0 * entries)
+
+
+def own_tokenizer(model: SentenceTransformer) -> Any:
+    """The fast tokenizer of an encoder's first module.
+
+    Raises:
+      UsageError: If it has none.
+    """
+    tokenizer = getattr(model[0], "tokenizer", None)
+    if not getattr(tokenizer, "is_fast", False) or not hasattr(model[0], "auto_model"):
+        raise UsageError(
+            f"{EMBEDDER.flag}=static:... distils encoders that begin with a transformer and its fast tokenizer, and this "
+            f"one begins with {type(model[0]).__name__}; pass another"
+        )
+    return tokenizer
 
 
 def _checked_device(name: str) -> torch.device:
@@ -139,12 +310,17 @@ def _checked_device(name: str) -> torch.device:
     return device
 
 
-def _load(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> SentenceTransformer:
-    """Loads an encoder on a device, or without its weights if none is named."""
+def load_model(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> SentenceTransformer:
+    """Loads an encoder on a device, or without its weights if none is named.
+
+    Raises:
+      UsageError: If it cannot be loaded, or if its weights or its tokenizer do not fit it.
+    """
     _require_kind(directory, spec.name)
     for part in _parts(directory):
         _require_part(part, spec.name)
     meta = {} if where else {"device_map": "meta"}
+    dtype = _DTYPES[spec.dtype]
     no_encoder = f"{directory} does not load as a sentence encoder"
     with checkpoints.refusing(no_encoder, EMBEDDER, "of a sentence encoder"):
         model = SentenceTransformer(
@@ -153,7 +329,7 @@ def _load(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> Sentenc
             local_files_only=True,
             model_kwargs={
                 "use_safetensors": True,
-                "dtype": torch.float32,
+                "dtype": dtype,
                 # Looked at below, by name.
                 "ignore_mismatched_sizes": True,
                 # What the publisher's machine had may not be installed here.
@@ -161,7 +337,9 @@ def _load(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> Sentenc
                 **meta,
             },
             **where,
-        ).eval()
+        )
+        # Layers behind the encoder come in their own.
+        model = model.to(dtype).eval()
     for part, module in zip(_parts(directory), _modules(model), strict=False):
         wrapped = (m for m in module.modules() if isinstance(m, transformers.PreTrainedModel))
         if (encoder := next(wrapped, None)) is not None:
@@ -265,12 +443,17 @@ def _known_dimension(model: SentenceTransformer) -> int | None:
     return None if dim is None else int(dim)
 
 
-def _dimension(spec: EmbedderSpec, full_dim: int) -> int:
-    if spec.dim is not None and spec.dim > full_dim:
+def checked_dimension(name: str, asked: int | None, full_dim: int) -> int:
+    """Decides the dimension of vectors: all of an encoder's, or as many as are asked for.
+
+    Raises:
+      UsageError: If the encoder has fewer.
+    """
+    if asked is not None and asked > full_dim:
         raise UsageError(
-            f"{spec.name} has {full_dim} dimensions, fewer than {spec.dim}; lower --embedder_dim"
+            f"{name} has {full_dim} dimensions, fewer than {asked}; lower --embedder_dim"
         )
-    return spec.dim or full_dim
+    return asked or full_dim
 
 
 def _limit_tokens(model: SentenceTransformer, max_tokens: int | None) -> int | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 from beam_quad.embedding.spec import EmbedderSpec
@@ -61,6 +62,19 @@ def hub_commit(spec: EmbedderSpec) -> str:
       UsageError: If the hub does not give it.
     """
     return checkpoints.locate(spec.name, spec.revision, EMBEDDER, with_weights=False).name
+
+
+def is_static(directory: Path) -> bool:
+    """Whether a model is one of static embeddings, of sentence-transformers or of model2vec.
+
+    Raises:
+      UsageError: If its list of modules cannot be read.
+    """
+    index = directory / "modules.json"
+    if not index.is_file():
+        return False
+    with checkpoints.refusing(f"{index} cannot be read", EMBEDDER, "of a sentence encoder"):
+        return str(json.loads(index.read_bytes())[0]["type"]).endswith("StaticEmbedding")
 
 
 def _packaged_minilm() -> Path:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     # It imports torch and transformers, which hashing needs not wait for.
     from beam_quad.gradients.proxy import ProxySpec
 
+DTYPES = ("float32", "bfloat16")
 JVP_DIM = 4096
 JVP_BLOCKS = 4
 JVP_TANGENTS = 2
+STATIC_DIM = 256
+STATIC_TOKENS = 512
 
 
 def _first_window(proxy: "ProxySpec") -> "ProxySpec":
@@ -38,9 +41,10 @@ class EmbedderSpec:
         cuts at its own limit and hashing nowhere.
       prompt: Put before every text by a sentence encoder, such as "query: "; None for the prompt that the model
         declares as its default, "" for none. Hashing has none.
+      dtype: "float32" or "bfloat16": of the weights and activations of a sentence encoder. Hashing has none.
 
     Raises:
-      UsageError: If a number is not positive.
+      UsageError: If a number is not positive, or the dtype another.
     """
 
     name: Annotated[str, identity.NotCounted("the embedder has a fingerprint")]
@@ -57,8 +61,13 @@ class EmbedderSpec:
     dim: int | None = None
     max_tokens: int | None = None
     prompt: str | None = None
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UsageError(
+                f"the embedder's dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}"
+            )
         for field in ("num_threads", "dim", "max_tokens"):
             value = getattr(self, field)
             if value is not None and value < 1:
@@ -101,7 +110,48 @@ class JvpSpec:
         return self.proxy.device
 
 
-AnyEmbedderSpec = EmbedderSpec | JvpSpec
+@dataclasses.dataclass(frozen=True)
+class StaticSpec:
+    """Names an embedder by vectors of tokens, distilled from a sentence encoder; small, picklable, as the others.
+
+    Attributes:
+      encoder: What they are distilled from, and where; or a model of static embeddings, which is read as it is.
+      table: Where a run stores what it has distilled; None distils anew.
+      dim: Dimension of the vectors; by default 256, or all where there are fewer or where they are read as they are.
+      max_tokens: Tokens of a text that are read.
+
+    Raises:
+      UsageError: If a number is not positive.
+    """
+
+    encoder: EmbedderSpec
+    table: Annotated[str | None, identity.NotCounted("where it is stored")] = None
+    dim: int | None = None
+    max_tokens: int = STATIC_TOKENS
+
+    def __post_init__(self) -> None:
+        for field in ("dim", "max_tokens"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise UsageError(f"the embedder's {field} must be at least 1, got {value}")
+
+    @property
+    def device(self) -> str:
+        """Where texts are embedded: their tokens' vectors are only averaged."""
+        return "cpu"
+
+    def distilled_dim(self, full_dim: int) -> int:
+        """Decides the dimension of what is distilled from an encoder of `full_dim` dimensions."""
+        return min(self.dim or STATIC_DIM, full_dim)
+
+
+def static_source(name: str) -> str | None:
+    """Names what `static` or `static:NAME` is made from; None for the name of another embedder."""
+    kind, _, source = name.partition(":")
+    return (source or "minilm") if kind == "static" else None
+
+
+AnyEmbedderSpec = EmbedderSpec | JvpSpec | StaticSpec
 
 
 class Embedder(Protocol):
@@ -123,4 +173,20 @@ class Embedder(Protocol):
           Vectors of norm 1, float32 [num_texts, dim], in the order of `texts`; 0 for a text that the model gives no
           finite direction.
         """
+        ...
+
+
+@runtime_checkable
+class PreparingEmbedder(Embedder, Protocol):
+    """An embedder in two halves, of which the first needs no device and runs ahead in threads.
+
+    `embed` is one after the other.
+    """
+
+    def prepare(self, texts: Sequence[str]) -> Any:
+        """Does what needs no device, such as tokenising; called by several threads."""
+        ...
+
+    def embed_prepared(self, prepared: Any) -> np.ndarray:
+        """Embeds what `prepare` made, as `embed` does; called by one thread at a time."""
         ...

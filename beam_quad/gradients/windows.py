@@ -9,6 +9,8 @@ import torch
 
 # Eight lengths per octave from 128 on: padding to them adds 3 % on average, and a GPU sees few shapes.
 _SHORTEST_STEP = 8
+# Tokens that are only counted are dropped after so many texts: a token takes some hundred bytes.
+_TEXTS_PER_CALL = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,29 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         return []
     encoded = tokenizer(list(texts), padding=False, truncation=False, verbose=False)
     return [list(ids) for ids in encoded["input_ids"]]
+
+
+class TokenCounter:
+    """Counts tokens as `tokenize` makes them, several times as fast: no token leaves the tokenizer.
+
+    Threads may share it.
+
+    Args:
+      tokenizer: A fast tokenizer of `transformers`, which nothing else uses from now on.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        # Leaves the tokenizer without padding and truncation, and set as all calls of `tokenize` set it.
+        tokenize(tokenizer, [""])
+        self._tokenizer = tokenizer.backend_tokenizer
+
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        """Counts the tokens of whole texts, int64 [num_texts]."""
+        counts: list[int] = []
+        for start in range(0, len(texts), _TEXTS_PER_CALL):
+            some = list(texts[start : start + _TEXTS_PER_CALL])
+            counts += [len(encoding) for encoding in self._tokenizer.encode_batch_fast(some)]
+        return np.array(counts, np.int64)
 
 
 def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Sequence[int]]:

@@ -41,7 +41,7 @@ class Workload:
       curvature: "ekfac", "kfac", or "identity" (none).
       embedding_dim: Dimension of an embedding.
       embedder_flops: Floating-point operations of embedding a mean example; 0 for hashing.
-      embeds_with_proxy: Whether the proxy embeds, at the rate of its dtype, and not an encoder in float32.
+      embeds_in_float32: Whether texts are embedded in float32, whatever the proxy's dtype is.
       curvature_examples: Examples that the factors are fitted on.
       factor_bytes: Factors, eigenvectors and eigenvalues that the run stores.
       query_tokens: Tokens of the query set.
@@ -61,7 +61,7 @@ class Workload:
     curvature: Literal["ekfac", "kfac", "identity"]
     embedding_dim: int
     embedder_flops: float
-    embeds_with_proxy: bool
+    embeds_in_float32: bool
     curvature_examples: int
     factor_bytes: int
     query_tokens: int
@@ -177,7 +177,7 @@ class CostPlan:
 
 def embed_stage(w: Workload, proxy_device: Device, float32_device: Device) -> StageCost:
     """Prices the stage that reads, tokenises and embeds the corpus, and sets texts aside."""
-    device = proxy_device if w.embeds_with_proxy else float32_device
+    device = float32_device if w.embeds_in_float32 else proxy_device
     flops = w.embedder_flops * w.documents
     # This stage also counts the tokens of the whole corpus, which a fast encoder has to wait for.
     least_s = tokenising_s(w)
@@ -246,7 +246,7 @@ def write_stage(w: Workload) -> StageCost:
 
 def float32_work(w: Workload, *others: str) -> tuple[str, ...]:
     """Names what runs in float32 whatever the proxy's dtype is: the encoder, where there is one, sums, and others."""
-    has_encoder = w.embedder_flops > 0 and not w.embeds_with_proxy
+    has_encoder = w.embedder_flops > 0 and w.embeds_in_float32
     return (*["encoder"] * has_encoder, *others, "sums of the curvature")
 
 

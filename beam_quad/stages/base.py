@@ -133,7 +133,14 @@ class Stage(Stored):
 
 
 class ModelStage(Stage):
-    """A stage that needs a model: it runs as a RunInference step, with one model per process."""
+    """A stage that needs a model: it runs as a RunInference step, with one model per process.
+
+    Attributes:
+      pieces_at_once: Pieces that threads of a process may do at the same time. More than one where `do` uses the model
+        in turns, so that a piece reads and writes while another has the device.
+    """
+
+    pieces_at_once: ClassVar[int] = 1
 
     @property
     @abc.abstractmethod

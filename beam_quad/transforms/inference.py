@@ -12,11 +12,14 @@ from beam_quad.transforms.elements import Sentinel
 
 
 class LazyModel:
-    """The model of a stage, loaded by the first piece that needs it and used by one thread at a time."""
+    """The model of a stage, loaded by the first piece that needs it and used by few threads at a time.
+
+    How many is up to the stage (`ModelStage.pieces_at_once`).
+    """
 
     def __init__(self, stage: ModelStage) -> None:
         self._stage = stage
-        self._lock = threading.Lock()
+        self._turns = threading.Semaphore(stage.pieces_at_once)
 
     def do(self, element: Any) -> Any:
         """Returns the statistic of an element; the sentinel and a finished piece need no model."""
@@ -24,7 +27,7 @@ class LazyModel:
             return None
         if isinstance(element, Finished):
             return do_element(self._stage, element)
-        with self._lock:
+        with self._turns:
             return do_element(self._stage, element)
 
 

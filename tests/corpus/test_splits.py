@@ -35,6 +35,32 @@ def test_batches_do_not_depend_on_how_a_shard_is_split(write_table, split_bytes)
     assert [text for _, texts in batches for text in texts] == random_texts(1000)
 
 
+@pytest.mark.parametrize("split_bytes", [1, 20_000, 10**9])
+def test_runs_do_not_depend_on_how_a_shard_is_split_and_stay_in_their_bounds(
+    write_table, split_bytes
+):
+    # Row groups are whole runs of 200 rows, so that only their own ends tell that one begins.
+    texts = ["short"] * 300 + random_texts(700)
+    path = write_table({"text": texts}, row_group_size=200)
+    plan = splits.plan_input([str(path)], split_bytes=split_bytes)
+    runs = [
+        (run.first_row, run.texts)
+        for split in plan.splits
+        for run in rows.read_runs(split, Columns(), 50, 200, 90 * 256)
+    ]
+    # Of 256 characters each 90 texts fit, and so one batch of 50.
+    first = [0, 200, 350, *range(400, 1000, 50)]
+    assert [start for start, _ in runs] == first
+    assert [text for _, own in runs for text in own] == texts
+
+
+def test_a_run_starts_anew_in_a_row_group_however_few_rows_the_one_before_had(write_table):
+    path = write_table({"text": ["a"] * 50}, row_group_size=10)
+    (split,) = splits.plan_input([str(path)]).splits
+    runs = list(rows.read_runs(split, Columns(), 10, 20, 10**6))
+    assert [(run.first_row, len(run)) for run in runs] == [(row, 10) for row in range(0, 50, 10)]
+
+
 def test_shards_are_named_relative_to_the_common_folder(write_lines, tmp_path):
     write_lines(LINE, name="in/x/1.jsonl")
     write_lines(LINE, name="in/y/z/1.jsonl")

@@ -74,38 +74,71 @@ def test_the_costs_are_those_of_the_published_shape_without_its_embeddings(embed
 def test_a_text_without_a_finite_vector_has_zeros_and_leaves_the_others_alone(
     embedder, monkeypatch
 ):
-    encode = embedder._encode
-    bad = {"nan": np.nan, "inf": np.inf, "zero": 0.0}
+    vectors_of = embedder._vectors
 
-    def spoilt(texts):
-        vectors = encode(texts)
-        for row, text in enumerate(texts):
-            if text in bad:
-                vectors[row, 0 if bad[text] else slice(None)] = bad[text]
+    def spoilt(chunk):
+        vectors = vectors_of(chunk).clone()
+        for place, row in enumerate(chunk.rows):
+            vectors[place, :1] = {1: np.nan, 2: np.inf}.get(row, vectors[place, 0])
+            vectors[place] *= row != 3
         return vectors
 
-    expected = embedder.embed(["good", *bad])[0]
-    monkeypatch.setattr(embedder, "_encode", spoilt)
-    vectors = embedder.embed(["good", *bad])
+    texts = ["good", "nan", "inf", "zero"]
+    expected = embedder.embed(texts)[0]
+    monkeypatch.setattr(embedder, "_vectors", spoilt)
+    vectors = embedder.embed(texts)
     np.testing.assert_array_equal(vectors[0], expected)
     np.testing.assert_array_equal(vectors[1:], 0)
 
 
 def test_the_batch_is_halved_when_memory_runs_out(embedder, monkeypatch):
-    sizes = []
+    texts = [f"text {number}" for number in range(40)]
+    expected, pass_, sizes = embedder.embed(texts), embedder._pass, []
 
-    def encode(texts, batch_size):
-        sizes.append(batch_size)
-        if batch_size > 64:
+    def full(features):
+        sizes.append(len(features["input_ids"]))
+        if sizes[-1] > 8:
             raise torch.OutOfMemoryError("full")
-        return np.ones((len(texts), 384), np.float32)
+        return pass_(features)
 
-    monkeypatch.setattr(embedder, "_ladder", (256, 128, 64, 32))
-    monkeypatch.setattr(embedder, "_encode_in_batches", encode)
+    monkeypatch.setattr(embedder, "_pass", full)
     monkeypatch.setattr(embedder, "num_halvings", 0)
-    embedder.embed(["text"])
-    assert sizes == [256, 128, 64]
+    np.testing.assert_allclose(embedder.embed(texts), expected, atol=1e-5)
+    assert sizes == [32, 16, 8, 8, 8, 8, 8]
     assert embedder.num_halvings == 2
+
+
+def test_texts_of_one_call_are_passed_with_those_of_their_length(embedder, monkeypatch):
+    pass_, shapes = embedder._pass, []
+
+    def seen(features):
+        shapes.append(tuple(features["input_ids"].shape))
+        return pass_(features)
+
+    monkeypatch.setattr(embedder, "_pass", seen)
+    texts = [text for _ in range(32) for text in ("short text", "word " * 50, "word " * 1000)]
+    embedder.embed(texts)
+    assert sorted(shapes) == [(32, 4), (32, 52), (32, 256)]
+
+
+def test_a_text_of_long_tokens_is_read_to_the_limit_and_no_text_beyond_it(embedder):
+    # 256 tokens take more than 8 characters each of the first, and fewer of the second.
+    sparse, dense = ("word" + " " * 20) * 300, "word " * 300
+    alone = [embedder.embed([text])[0] for text in (sparse, "word " * 254)]
+    np.testing.assert_allclose(*alone, atol=1e-5)
+    features = {}
+    for chunk in embedder.prepare([sparse, dense, sparse + "tail", dense + "tail"]):
+        assert set(chunk.num_tokens) == {256}
+        features |= dict(zip(chunk.rows, chunk.features["input_ids"].tolist(), strict=True))
+    assert features[0] == features[1] == features[2] == features[3]
+
+
+def test_half_precision_moves_a_vector_by_less_than_a_hundredth(embedder):
+    half = load_embedder(EmbedderSpec("minilm", num_threads=1, dtype="bfloat16"))
+    vectors = half.embed(TEXTS)
+    assert vectors.dtype == np.float32
+    cosines = (vectors * embedder.embed(TEXTS)).sum(1)
+    assert 0.99 < cosines.min() < 1 - 1e-6
 
 
 def test_the_fingerprint_follows_content_not_place(tmp_path):

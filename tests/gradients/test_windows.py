@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from beam_quad.gradients import windows
 from tests.gradients import tiny
@@ -13,6 +14,22 @@ def test_tokens_are_the_tokenizers_and_are_not_cut():
     assert windows.tokenize(tiny.tokenizer(), ["3 1 4", "", "5 " * 2000])[:2] == [[3, 1, 4], []]
     assert len(windows.tokenize(tiny.tokenizer(), ["5 " * 2000])[0]) == 2000
     assert windows.tokenize(tiny.tokenizer(), []) == []
+
+
+def test_tokens_are_counted_as_they_are_made_whatever_the_tokenizer_did_before():
+    texts = ["3 1 4", "", "5 " * 2000, *(f"{n} " * n for n in range(1, 300))]
+    tokenizer = tiny.tokenizer()
+    # Puts a token around every text, and is left cutting and padding.
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="7 $A 9", special_tokens=[("7", 7), ("9", 9)]
+    )
+    tokenizer.add_special_tokens({"pad_token": "0"})
+    tokenizer(["1 2 3", "4"], truncation=True, max_length=3, padding=True)
+    counter = windows.TokenCounter(tokenizer)
+    expected = [len(tokens) for tokens in windows.tokenize(tokenizer, texts)]
+    assert expected[:3] == [5, 2, 2002]
+    assert counter.count(texts).tolist() == expected
+    assert counter.count([]).tolist() == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ WORKLOAD = QuadWorkload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget=Budget(25_000_000),
     num_clusters=1000, num_rounds=16, samples_per_pull=10, blocks_per_cluster=16, reserve_examples=500_000,
     scoring=SCORING, context_length=1024, max_windows=4, normalize=False, curvature="ekfac",
-    embedding_dim=384, embedder_flops=1e10, embeds_with_proxy=False,
+    embedding_dim=384, embedder_flops=1e10, embeds_in_float32=True,
     curvature_examples=4000, factor_bytes=2**30, query_tokens=50_000, num_query_vectors=2,
     vector_bytes=2**20, cores=16,
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_the_encoder_and_sums_are_priced_at_the_rate_of_float32():
 
 
 def test_products_of_the_proxys_blocks_are_priced_at_the_rate_of_its_dtype():
-    workload = dataclasses.replace(WORKLOAD, embeds_with_proxy=True, embedder_flops=1e11)
+    workload = dataclasses.replace(WORKLOAD, embeds_in_float32=False, embedder_flops=1e11)
     plan = plan_cost(workload, Device.hopper("bfloat16"), Device.hopper("float32"))
     embed = plan.stages[0]
     assert embed.flops == 1e6 * 1e11

@@ -39,7 +39,7 @@ def workload(scoring, **changes):
     return DistillationWorkload(**{
         "documents": 1000, "tokens": 1000 * LENGTH, "input_bytes": 100_000, "budget": Budget(100, "examples"),
         "reserve_examples": 1000, "scoring": scoring, "context_length": LENGTH, "max_windows": 4,
-        "curvature": "ekfac", "embedding_dim": 32, "embedder_flops": 1e6, "embeds_with_proxy": True,
+        "curvature": "ekfac", "embedding_dim": 32, "embedder_flops": 1e6, "embeds_in_float32": False,
         "curvature_examples": 48, "factor_bytes": 2**20, "query_tokens": 500, "num_query_vectors": TARGETS,
         "vector_bytes": 2**10, "cores": 16, "num_landmarks": len(TEXTS), "is_sketched": False,
         "sketch_dim": DIM, "sketch_entries": 1 << 22, "num_passes": 7, "second_order": None,

@@ -1,10 +1,15 @@
 """What the first stage does with texts that have no embedding, without Beam."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 import json
+import threading
+import time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.artifacts import aligned
@@ -15,6 +20,7 @@ from beam_quad.records import Reason
 from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import SampleTexts
+from beam_quad.transforms.inference import LazyModel
 
 LINES = ["first", "bad", "third", " ", "bad", "sixth"]
 
@@ -108,3 +114,66 @@ def test_a_corpus_of_rejected_rows_says_why_and_points_to_no_file(corpus):
     ) as caught:
         fit.finish(fit.do(split, None))
     assert "rejected/" not in str(caught.value)
+
+
+def planned(corpus, plan):
+    """Gives the corpus another plan."""
+    other = dataclasses.replace(corpus, plan_path=f"{corpus.root}/other.json.gz")
+    write_plan(other.plan_path, plan)
+    return other
+
+
+class Company(Embedder):
+    """Gives a text a vector of the texts that it shares a call with."""
+
+    def embed(self, texts):
+        return np.full((len(texts), self.dim), len(texts), np.float32)
+
+
+@pytest.mark.parametrize("split_bytes", [1, 10**9])
+def test_what_shares_a_call_with_a_text_does_not_depend_on_how_the_shard_is_split(
+    corpus, tmp_path, split_bytes
+):
+    table = pa.table({"text": [f"{row:09}" * 8 for row in range(9000)], "n": [5] * 9000})
+    pq.write_table(table, tmp_path / "b.parquet", row_group_size=4500)
+    plan = plan_input((str(tmp_path / "b.parquet"),), tokens_column="n", split_bytes=split_bytes)
+    assert len(plan.splits) == (2 if split_bytes == 1 else 1)
+    corpus = planned(corpus, plan)
+    stage = EmbedExamples(corpus, None, None)
+    model, vectors = stage.load()._replace(embedder=Company()), []
+    for split in corpus.splits():
+        stage.do(split, model)
+        vectors += [run[:, 0] for _, run in corpus.embeddings(split)]
+    np.testing.assert_array_equal(np.concatenate(vectors), 2 * ([4096] * 4096 + [404] * 404))
+
+
+class InTurns(Embedder):
+    """Prepares two pieces at the same time, or breaks; embeds one at a time, or fails."""
+
+    def __init__(self):
+        super().__init__()
+        self._both, self._device = threading.Barrier(2), threading.Lock()
+
+    def prepare(self, texts):
+        self._both.wait(30)
+        return texts
+
+    def embed_prepared(self, texts):
+        assert self._device.acquire(blocking=False), "two pieces have the device at once"
+        time.sleep(0.05)
+        self._device.release()
+        return self.embed(texts)
+
+
+def test_pieces_are_prepared_at_the_same_time_and_have_the_device_in_turns(
+    corpus, tmp_path, monkeypatch
+):
+    for name in "xy":
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "first", "n": 5}\n' * 3)
+    corpus = planned(corpus, plan_input((f"{tmp_path}/*.jsonl",), tokens_column="n"))
+    stage = EmbedExamples(corpus, None, None)
+    model = stage.load()._replace(embedder=InTurns())
+    monkeypatch.setattr(EmbedExamples, "model", lambda _: model)
+    lazy = LazyModel(stage)
+    with concurrent.futures.ThreadPoolExecutor(2) as bundles:
+        assert [total.usable for total in bundles.map(lazy.do, corpus.splits())] == [3, 3]

@@ -27,7 +27,7 @@ OTHER = {
     "budget": Budget(7), "num_rounds": 3, "max_share_per_cluster": 0.5,
 }  # fmt: skip
 QUAD = [
-    {"acceptance": "block", "id_column": "n"},
+    {"acceptance": "block", "id_column": "n", "embedder": "static"},
     {"acceptance": "propagate", "weighted": True},
     {"acceptance": "instance", "curvature": "kfac"},
     {"acceptance": "shortlist", "max_share_per_cluster": 0.2},

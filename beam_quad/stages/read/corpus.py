@@ -26,7 +26,7 @@ from beam_quad.stages.read.excluded import Excluded
 # In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
 # Raised when the files of that folder change their meaning, so that those of an older version are not read.
-_VERSIONS = {"rows": 3, "embeddings": 1, "reserve": 1, "corpus": 3}
+_VERSIONS = {"rows": 3, "embeddings": 2, "reserve": 1, "corpus": 4}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -10,17 +11,16 @@ import pyarrow as pa
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files, traffic
-from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
 from beam_quad.corpus.batches import RowBatch
 from beam_quad.corpus.json_types import Seen
-from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.rows import read_runs
 from beam_quad.corpus.sums import ReadSums
-from beam_quad.embedding import Embedder, load_embedder
+from beam_quad.embedding import Embedder, PreparingEmbedder
 from beam_quad.errors import BadFileError
 from beam_quad.gradients.proxy import load_tokenizer
-from beam_quad.gradients.windows import tokenize
+from beam_quad.gradients.windows import TokenCounter
 from beam_quad.records import Reason, Split, count_lengths
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.read.corpus import (
@@ -30,11 +30,16 @@ from beam_quad.stages.read.corpus import (
     piece_path,
     without_embedding,
 )
+from beam_quad.stages.read.distil import load_stored_embedder
+from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
 # corpus was split.
 BATCH_ROWS = 256
+# Runs of batches are embedded together: among so many texts most find others of their length.
+_RUN_ROWS = 16 * BATCH_ROWS
+_RUN_CHARACTERS = 1 << 22
 
 RESERVE_SCHEMA = pa.schema(
     [
@@ -48,8 +53,47 @@ RESERVE_SCHEMA = pa.schema(
 
 
 class _Model(NamedTuple):
+    """What reads and embeds texts.
+
+    Attributes:
+      embedder: The embedder, or None if nothing is embedded.
+      counter: Counts the proxy's tokens; None with a column of token counts.
+      lock: Held while texts pass through the embedder.
+    """
+
     embedder: Embedder | None
-    tokenizer: Any | None
+    counter: TokenCounter | None
+    lock: threading.Lock
+
+    def prepare(self, texts: list[str]) -> Any:
+        """Does what the embedder needs no device for."""
+        if isinstance(self.embedder, PreparingEmbedder):
+            return self.embedder.prepare(texts)
+        return texts
+
+    def embed(self, prepared: Any) -> np.ndarray:
+        """Embeds what `prepare` made, float32 [num_texts, dim]."""
+        assert self.embedder is not None
+        with self.lock:
+            if isinstance(self.embedder, PreparingEmbedder):
+                return self.embedder.embed_prepared(prepared)
+            return self.embedder.embed(prepared)
+
+
+class _Run(NamedTuple):
+    """Consecutive rows, of which only the vectors are missing.
+
+    Attributes:
+      rows: The rows, n of them.
+      columns: What is kept of each.
+      has_text: Which of them have one, bool [n].
+      prepared: The texts of these, as the embedder takes them; None if they are not embedded.
+    """
+
+    rows: RowBatch
+    columns: dict[str, Any]
+    has_text: np.ndarray
+    prepared: Any | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +111,8 @@ class EmbedExamples(SplitStage, ModelStage):
 
     kind = "corpus"
     artifact_name = "totals.json"
+    # One has the device while another is read, or written.
+    pieces_at_once = 2
 
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
     tokenizer: Annotated[str | None, identity.NotCounted("the corpus names its content")]
@@ -86,12 +132,12 @@ class EmbedExamples(SplitStage, ModelStage):
         return self.corpus.embedder.device if self.corpus.embedder else "cpu"
 
     def load(self) -> _Model:
-        spec, embedder, tokenizer = self.corpus.embedder, None, None
+        spec, embedder, counter = self.corpus.embedder, None, None
         if spec is not None:
-            embedder = load_embedder(spec, cached_proxy)
+            embedder = load_stored_embedder(spec)
         if self.tokenizer is not None:
-            tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
-        return _Model(embedder, tokenizer)
+            counter = TokenCounter(load_tokenizer(self.tokenizer, self.tokenizer_revision))
+        return _Model(embedder, counter, threading.Lock())
 
     def prefixes(self) -> tuple[str, ...]:
         folders = (self.corpus.rows_dir, self.corpus.embeddings_dir, self.corpus.reserve_dir)
@@ -147,24 +193,24 @@ class EmbedExamples(SplitStage, ModelStage):
                     )
                 )
             traffic.count("bytes_read", split.size_bytes)
-            batches = read_rows(split, self.corpus.columns, batch_rows=BATCH_ROWS, seen=rows_seen)
-            for batch in batches:
-                first_row = batch.first_row - split.first_row
+            runs = read_runs(
+                split, self.corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
+            )
+            has_embeddings = embeddings is not None
+            for run in made_ahead(runs, lambda rows: self._prepare(rows, model, has_embeddings)):
+                first_row = run.rows.first_row - split.first_row
                 if embedder is not None and embeddings is not None:
-                    traffic.count(
-                        "documents_embedded", sum(text is not None for text in batch.texts)
-                    )
-                    vectors = _embed(embedder, batch)
+                    traffic.count("documents_embedded", int(run.has_text.sum()))
+                    vectors = np.zeros((len(run.rows), embedder.dim), np.float32)
+                    if run.has_text.any():
+                        vectors[run.has_text] = model.embed(run.prepared)
                     embeddings.write({"embedding": aligned.embedding_column(vectors)})
-                    has_none = np.array([text is not None for text in batch.texts]) & ~vectors.any(
-                        axis=1
-                    )
+                    has_none = run.has_text & ~vectors.any(axis=1)
                     without += (first_row + np.flatnonzero(has_none)).tolist()
-                columns = self._row_columns(batch, model.tokenizer)
-                rows.write(columns)
-                read = aligned.Rows(columns["key"], columns["tokens"], columns["reason"])
+                rows.write(run.columns)
+                read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 kept = np.flatnonzero(self.corpus.in_reserve(read))
-                self._write_reserve(reserve, batch, first_row, read, kept)
+                self._write_reserve(reserve, run.rows, first_row, read, kept)
                 total = total + _sums(read, kept)
             if embeddings is not None:
                 embeddings.close({WITHOUT_EMBEDDING: without})
@@ -197,15 +243,23 @@ class EmbedExamples(SplitStage, ModelStage):
         usable = self.corpus.stored_rows(split).usable[rows]
         return Tally({piece_name(split): int(usable.sum())})
 
-    def _row_columns(self, batch: RowBatch, tokenizer: Any | None) -> dict[str, Any]:
+    def _prepare(self, rows: RowBatch, model: _Model, has_embeddings: bool) -> _Run:
+        """Does all that needs no device: tokens are counted, rows hashed, texts prepared for the embedder."""
+        texts = [text for text in rows.texts if text is not None]
+        has_text = np.array([text is not None for text in rows.texts])
+        columns = self._row_columns(rows, texts, model.counter)
+        return _Run(rows, columns, has_text, model.prepare(texts) if has_embeddings else None)
+
+    def _row_columns(
+        self, batch: RowBatch, texts: list[str], counter: TokenCounter | None
+    ) -> dict[str, Any]:
         reasons, details = list(batch.reasons), list(batch.details)
         good = [i for i, text in enumerate(batch.texts) if text is not None]
         tokens = np.zeros(len(reasons), np.int64)
         if batch.tokens is not None:
             tokens[good] = batch.tokens[good]
-        else:
-            texts = [text for text in batch.texts if text is not None]
-            tokens[good] = [len(ids) for ids in tokenize(tokenizer, texts)]
+        elif counter is not None:
+            tokens[good] = counter.count(texts)
         for i in good:
             if tokens[i] < 2:
                 reasons[i] = Reason.TOO_SHORT
@@ -252,15 +306,6 @@ def bad_file_detail(corpus: Corpus, split: Split) -> str:
     """What was wrong with the file of a split, or an empty string."""
     path = corpus.bad_path(split)
     return str(read_json(path)["detail"]) if files.exists(path) else ""
-
-
-def _embed(embedder: Embedder, batch: RowBatch) -> np.ndarray:
-    """Embeds the texts of a batch, float32 [rows, dim]; 0 for a row without a text, or whose text has no vector."""
-    vectors = np.zeros((len(batch.texts), embedder.dim), np.float32)
-    good = [i for i, text in enumerate(batch.texts) if text is not None]
-    if good:
-        vectors[good] = embedder.embed([batch.texts[i] for i in good])  # type: ignore[misc]
-    return vectors
 
 
 def _sums(rows: aligned.Rows, kept: np.ndarray) -> ReadSums:

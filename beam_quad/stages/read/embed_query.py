@@ -9,13 +9,14 @@ import pyarrow as pa
 from beam_quad import archives, seeding
 from beam_quad.additive import ByName, Tally
 from beam_quad.artifacts import aligned, files
-from beam_quad.artifacts.cache import cached_proxy, once_per_process
+from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.clustering import PointSum
-from beam_quad.embedding import AnyEmbedderSpec, Embedder, load_embedder
+from beam_quad.embedding import AnyEmbedderSpec, Embedder
 from beam_quad.errors import UsageError
 from beam_quad.records import Reason
 from beam_quad.stages.base import ModelStage
+from beam_quad.stages.read.distil import load_stored_embedder
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.query import Query, UsedTexts, parts_of
 from beam_quad.stages.read.texts import NUM_GROUPS
@@ -54,7 +55,7 @@ class EmbedQuery(ModelStage):
         return self.embedder.device
 
     def load(self) -> Embedder:
-        return load_embedder(self.embedder, cached_proxy)
+        return load_stored_embedder(self.embedder)
 
     def pieces(self) -> list[tuple[int, int]]:
         return parts_of(self.query, NUM_GROUPS)

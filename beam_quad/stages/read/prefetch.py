@@ -1,13 +1,17 @@
 """Reads and tokenises ahead, so that a device never waits for what needs no device."""
 
+import concurrent.futures
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 # One is in use, one is ready and one is being made.
 _DEPTH = 1
+# While one waits for the interpreter, the other's tokens are made without it.
+_MAKERS = 2
 
 
 class _End:
@@ -39,6 +43,24 @@ def prefetched(items: Iterable[T]) -> Iterator[T]:
     finally:
         is_stopped.set()
         thread.join()
+
+
+def made_ahead(items: Iterable[T], make: Callable[[T], U]) -> Iterator[U]:
+    """Yields what is made of items, in their order, two at a time while a third is in use.
+
+    Args:
+      items: They are read by a thread of their own, as in `prefetched`.
+      make: Called in other threads, for two items at once.
+
+    Yields:
+      What was made. An error of `make` is raised where its item would have come.
+    """
+    with concurrent.futures.ThreadPoolExecutor(_MAKERS) as makers:
+        try:
+            for future in prefetched(makers.submit(make, item) for item in items):
+                yield future.result()
+        finally:
+            makers.shutdown(cancel_futures=True)
 
 
 def _fill(items: Iterable[T], ready: "queue.Queue[T | _End]", is_stopped: threading.Event) -> None:

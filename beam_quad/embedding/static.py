@@ -1,0 +1,52 @@
+"""Embeddings by vectors of tokens, distilled from a sentence encoder or read as they are."""
+
+from pathlib import Path
+
+import numpy as np
+
+from beam_quad.embedding import sentence
+from beam_quad.embedding.costs import EmbedderCosts
+from beam_quad.embedding.sources import is_static, locate, source_fingerprint
+from beam_quad.embedding.spec import EmbedderSpec, StaticSpec
+from beam_quad.embedding.token_vectors import StaticEmbedder, TokenVectors
+
+VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
+
+
+def load(spec: StaticSpec, _: object) -> StaticEmbedder:
+    """As `EmbedderModule`; what is not distilled yet is distilled here, which takes a minute."""
+    directory = locate(spec.encoder)
+    if is_static(directory):
+        return StaticEmbedder(_stored_vectors(directory, spec.encoder), spec.max_tokens, spec.dim)
+    encoder = sentence.SentenceEmbedder(directory, spec.encoder)
+    embeddings = encoder.embed_tokens(np.arange(encoder.num_tokens))
+    sentence.checked_dimension(spec.encoder.name, spec.dim, embeddings.shape[1])
+    dim = spec.distilled_dim(embeddings.shape[1])
+    vectors = TokenVectors.distilled(encoder.tokenizer(), embeddings, dim)
+    return StaticEmbedder(vectors, spec.max_tokens)
+
+
+def fingerprint(spec: StaticSpec, _: object) -> str:
+    """As `EmbedderModule`."""
+    source = source_fingerprint(spec.encoder)
+    return f"static:v{VERSION}:{source}:dim={spec.dim}:max_tokens={spec.max_tokens}"
+
+
+def costs(spec: StaticSpec) -> EmbedderCosts:
+    """As `EmbedderModule`: there is no product of matrices."""
+    directory = locate(spec.encoder)
+    if is_static(directory):
+        full_dim = dim = int(_stored_vectors(directory, spec.encoder).vectors.shape[1])
+    else:
+        full_dim = sentence.skeleton_costs(directory, spec.encoder).dim
+        dim = spec.distilled_dim(full_dim)
+        sentence.own_tokenizer(sentence.load_model(directory, spec.encoder, {}))
+    sentence.checked_dimension(spec.encoder.name, spec.dim, full_dim)
+    return EmbedderCosts(spec.dim or dim, spec.max_tokens)
+
+
+def _stored_vectors(directory: Path, encoder: EmbedderSpec) -> TokenVectors:
+    """Reads a model of static embeddings."""
+    module = sentence.load_model(directory, encoder, {"device": "cpu"})[0]
+    vectors = module.embedding.weight.detach().float().numpy()
+    return TokenVectors(module.tokenizer.to_str(), vectors)

@@ -1,0 +1,82 @@
+"""The vectors of tokens behind `--embedder=static`, distilled from a sentence encoder once and for all runs."""
+
+import dataclasses
+from typing import Annotated, Any
+
+import numpy as np
+
+from beam_quad import identity
+from beam_quad.additive import Tally
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached_proxy
+from beam_quad.embedding import AnyEmbedderSpec, Embedder, StaticSpec, load_embedder
+from beam_quad.embedding.token_vectors import StaticEmbedder, TokenVectors
+from beam_quad.stages.base import ModelStage, NumberedStage
+
+_NUM_GROUPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilTokens(NumberedStage, ModelStage):
+    """Passes every token of a sentence encoder's vocabulary through it, and makes vectors of what comes out.
+
+    Takes the number of a part of the vocabulary.
+
+    Args:
+      place: The folder of all artifacts.
+      embedder: What is distilled from which encoder.
+      embedder_fingerprint: Its content.
+    """
+
+    kind = "token_vectors"
+    artifact_name = "vectors.npz"
+    ending = "npz"
+
+    place: Annotated[str, identity.NotCounted("where artifacts are stored")]
+    embedder: StaticSpec
+    embedder_fingerprint: str
+
+    @property
+    def root(self) -> str:
+        return self.place
+
+    @property
+    def model_key(self) -> str:
+        return repr((self.embedder.encoder, self.embedder_fingerprint))
+
+    @property
+    def device(self) -> str:
+        return self.embedder.encoder.device
+
+    def load(self) -> Embedder:
+        return load_embedder(self.embedder.encoder)
+
+    def pieces(self) -> range:
+        return range(_NUM_GROUPS)
+
+    def statistic(self, piece: int) -> Tally:
+        return Tally({"parts": 1})
+
+    def do(self, piece: int, model: Any) -> Tally:
+        tokens = np.array_split(np.arange(model.num_tokens), _NUM_GROUPS)[piece]
+        part = TokenVectors(model.tokenizer(), model.embed_tokens(tokens))
+        files.write_once(self.group_path(piece, self.ending), part.to_bytes())
+        return self.statistic(piece)
+
+    def finish(self, total: Tally) -> None:
+        parts = [
+            TokenVectors.from_bytes(files.read_bytes(self.group_path(piece, self.ending)))
+            for piece in self.pieces()
+        ]
+        embeddings = np.concatenate([part.vectors for part in parts])
+        dim = self.embedder.distilled_dim(embeddings.shape[1])
+        vectors = TokenVectors.distilled(parts[0].tokenizer, embeddings, dim)
+        files.write_once(self.artifact, vectors.to_bytes())
+
+
+def load_stored_embedder(spec: AnyEmbedderSpec) -> Embedder:
+    """Loads an embedder on a worker: with the process's proxy, or with what `DistilTokens` stored."""
+    if isinstance(spec, StaticSpec) and spec.table is not None:
+        vectors = TokenVectors.from_bytes(files.read_bytes(spec.table))
+        return StaticEmbedder(vectors, spec.max_tokens)
+    return load_embedder(spec, cached_proxy)
