@@ -32,7 +32,7 @@ from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
-from beam_quad.stages.refresh.base import Base, Held
+from beam_quad.stages.refresh.base import RANK_LEVELS, Base, Held
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import (
     Documents,
@@ -41,6 +41,7 @@ from beam_quad.stages.refresh.drift import (
     MeasureReference,
 )
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
+from beam_quad.stages.write.budget import Cut, Ranking
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
@@ -198,6 +199,20 @@ class Builder:
         if self.inputs.base is None:
             raise IntegrityError("a run without a base asks for its manifest")
         return self.inputs.base.manifest
+
+    def prefer(self, held: Held | None, ranking: Ranking) -> Held | None:
+        """Adds the stages that find which new examples come before old ones.
+
+        Args:
+          held: What stays selected, or None without a base.
+          ranking: The ranking without regard to the base.
+        """
+        if held is None:
+            return None
+        budget = dataclasses.replace(self.budget, amount=2 * self.budget.amount)
+        twice = Cut(self.within_budget, ranking, budget)
+        self.stages += twice.stages("CutTwice", RANK_LEVELS)
+        return dataclasses.replace(held, twice=twice)
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and

@@ -240,8 +240,8 @@ class _QuadBuilder(Builder):
             ScoreExamples(self.corpus, scoring, weights, shortlist, known, "ScoreShortlist")
         )
         ranks = self.add(RankShortlist(self.corpus, influence, ngrams))
-        held = self.held
-        preference = JointRank(ranks, None if held is None else held.base)
+        preference = JointRank(ranks)
+        held = self.prefer(self.held, Preferred(self.within_budget, preference))
         ranked = Preferred(self.within_budget, preference, held)
         ranking = Capped(ranked, self._caps(clusters, ranked))
         cut = Cut(self.within_budget, ranking, self.budget)
@@ -356,7 +356,8 @@ class _QuadBuilder(Builder):
     def _baseline(self, clusters: AssignClusters | None) -> Chain:
         policy = self.options.policy
         baseline = _BASELINES[policy](self, clusters)
-        selection = RankedSelection(*self._cut(baseline.preference, held=self.held), clusters)
+        held = self.prefer(self.held, Preferred(self.within_budget, baseline.preference))
+        selection = RankedSelection(*self._cut(baseline.preference, held=held), clusters)
         facts = baseline.facts
         if isinstance(baseline.preference, HighestInfluence):
             scores = facts["scores"]

@@ -1,5 +1,7 @@
 """Flags to objects: the chain of Influence Distillation's stages."""
 
+import dataclasses
+
 from beam_quad.artifacts import files
 from beam_quad.corpus.seen import content_hash
 from beam_quad.distillation import NUM_LANDMARKS
@@ -116,13 +118,16 @@ class _DistillationBuilder(Builder):
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
         """Adds the stages in which several targets take turns."""
         if len(ranking.targets) == 1:
-            return allocate.Allocated(ranking, None, self.held)
+            return self._held_first(allocate.Allocated(ranking, None))
         # The second order chooses among more than the budget holds, and never among more than this.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         bounds = Cut(self.within_budget, ranking, budget)
         self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
         rounds = self.add(allocate.PlayRounds(self.within_budget, ranking, bounds))
-        return allocate.Allocated(ranking, rounds, self.held)
+        return self._held_first(allocate.Allocated(ranking, rounds))
+
+    def _held_first(self, allocated: allocate.Allocated) -> allocate.Allocated:
+        return dataclasses.replace(allocated, held=self.prefer(self.held, allocated))
 
     def _second_order(
         self, first: allocate.DistilledSelection, propagation: FitPropagation

@@ -135,10 +135,11 @@ def run(
     finally:
         traffic._counters.remove(count)
     manifest = json.loads((output / "manifest.json").read_text())
+    # A shortlist is scored twice, of which n-grams cost no pass of the proxy.
     known = manifest.get("refresh", {}).get("scores_known", 0)
-    scored = manifest["counts"]["scored"] - known
-    if method in ("distill", "ngram") and base is not None:
-        scored = 0
+    scored = counts["documents_scored"]
+    if method == "shortlist":
+        scored = manifest["counts"]["scored"] - known
     tokens = manifest["tokens"]["selected"]
     return Run(dict(counts), scored, corpus.share(output), tokens)
 

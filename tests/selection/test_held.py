@@ -17,7 +17,7 @@ def _packed(rng: np.random.Generator, number: int) -> np.ndarray:
 def test_held_rows_are_before_all_others_and_either_part_keeps_its_order(keeps_all):
     rng = np.random.default_rng(0)
     packed, is_held = _packed(rng, 1000), rng.random(1000) < 0.3
-    first = held_first(packed, is_held, keeps_all)
+    first = held_first(packed, is_held, np.zeros(1000, bool), keeps_all)
     assert first[is_held].min() > first[~is_held].max()
     assert ((first == 0) == ((packed == 0) & ~is_held)).all()
     for part in (~is_held, is_held) if not keeps_all else (~is_held,):
@@ -25,8 +25,21 @@ def test_held_rows_are_before_all_others_and_either_part_keeps_its_order(keeps_a
         assert (np.diff(first[part][order].astype(object)) >= 0).all()
 
 
+def test_preferred_rows_come_between_held_ones_and_all_others():
+    rng = np.random.default_rng(3)
+    packed, is_held = _packed(rng, 500), rng.random(500) < 0.2
+    is_preferred = (rng.random(500) < 0.3) & ~is_held
+    first = held_first(packed, is_held, is_preferred, keeps_all=False)
+    between = is_preferred & (packed > 0)
+    assert first[is_held].min() > first[between].max() > first[between].min() > 0
+    assert first[between].min() > first[~is_held & ~between].max()
+    assert (first[is_preferred & (packed == 0)] == 0).all()
+
+
 def test_a_row_of_the_lowest_priority_can_still_be_selected():
-    assert held_first(np.array([1, 0], np.uint64), np.zeros(2, bool), True).tolist() == [1, 0]
+    assert held_first(
+        np.array([1, 0], np.uint64), np.zeros(2, bool), np.zeros(2, bool), True
+    ).tolist() == [1, 0]
 
 
 def test_a_budget_no_smaller_than_before_loses_no_held_row_though_one_overshot_it():
@@ -35,7 +48,7 @@ def test_a_budget_no_smaller_than_before_loses_no_held_row_though_one_overshot_i
     is_held = np.zeros(300, bool)
     is_held[:40] = True
     budget = int(tokens[is_held].sum()) - 20
-    first = held_first(packed, is_held, keeps_all=True)[:, None]
+    first = held_first(packed, is_held, np.zeros(300, bool), keeps_all=True)[:, None]
     floor = search_budget(first, tokens, budget).floors[0]
     assert (is_reached(first[:, 0], floor) == is_held).all()
 
@@ -43,7 +56,7 @@ def test_a_budget_no_smaller_than_before_loses_no_held_row_though_one_overshot_i
 def test_a_smaller_budget_lets_the_lowest_held_rows_go():
     packed = np.array([50, 10, 40, 90, 20], np.uint64) << np.uint64(8)
     is_held = np.array([True, True, True, False, True])
-    first = held_first(packed, is_held, keeps_all=False)[:, None]
+    first = held_first(packed, is_held, np.zeros(5, bool), keeps_all=False)[:, None]
     floor = search_budget(first, np.ones(5, np.int64), 2).floors[0]
     assert np.flatnonzero(is_reached(first[:, 0], floor)).tolist() == [0, 2]
 

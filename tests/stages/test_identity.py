@@ -78,6 +78,7 @@ def _refreshes(world, output) -> Iterator[chain.Chain]:
         base = output.with_name(acceptance)
         world.run(base, acceptance=acceptance, budget_tokens=500, **part)
         flags = {"acceptance": acceptance, "base": base, "input_root": world.corpus}
+        flags |= {"grow_clusters": acceptance == "shortlist" or None}
         parsed, _ = options.parse(world.arguments(output.with_name("next"), **flags))
         yield chain.build(parsed := refresh.resolved(parsed), look(parsed))
 

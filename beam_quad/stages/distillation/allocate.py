@@ -133,8 +133,7 @@ class Allocated:
         packed = np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
         if self.held is None:
             return packed
-        is_held = self.held.of(split, rows)[:, None]
-        return held_first(packed, is_held, self.held.keeps_all)
+        return self.held.first(packed[:, 0], split, rows)[:, None]
 
     def is_exact(self) -> bool:
         """Whether the targets took turns on all contenders, and not on a sample of them."""
@@ -216,5 +215,6 @@ class DistilledSelection:
         order = self.allocated.of(packed, keys)[:, 0]
         if self.allocated.held is not None:
             # As if the examples were new.
-            order = held_first(order, np.zeros(len(keys), bool), self.allocated.held.keeps_all)
+            nobody = np.zeros(len(keys), bool)
+            order = held_first(order, nobody, order > 0, self.allocated.held.keeps_all)
         return np.where(order >= self.floor(), self.allocated.takers(packed, keys), -1)

@@ -30,15 +30,12 @@ from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
-from beam_quad.stages.refresh.base import Base
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.preference import HighestScore, Preference
 from beam_quad.stages.write.ranked import Preferred
 
 # Below any joint rank: what stands for the examples that are not on the list where they are weighed.
 _UNLISTED = -100.0
-# By how much an example of an old shard has to be better than a new one: a standard deviation of one of the two scores.
-_REREAD = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,20 +111,14 @@ class RankShortlist(SplitStage):
 class JointRank(Preference):
     """The highest joint rank first.
 
-    An example that the base had and did not select is taken before a new one only if it is better by `_REREAD`. It would be
-    a few examples more or less of the new shards, for each of which an old shard were read again.
-
     Args:
       ranks: The ranks.
-      base: The selection that the run goes on from; None where all are chosen alike.
     """
 
     ranks: RankShortlist
-    base: Base | None = None
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        ranks = self.ranks.read(split)
-        return ranks if self.base is None or not self.base.has(split) else ranks - _REREAD
+        return self.ranks.read(split)
 
     def influence(self, split: Split) -> np.ndarray | None:
         return self.ranks.influence.read(split)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import posixpath
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from beam_quad.artifacts.json_files import read_json
 from beam_quad.corpus.output import WrittenPart
 from beam_quad.corpus.plan import read_plan
 from beam_quad.records import Split
+from beam_quad.selection import held_first, is_reached
 from beam_quad.stages.read.corpus import piece_name
 
 SELECTED_ROWS = pa.schema(
@@ -109,17 +110,40 @@ class Base:
         return rows
 
 
+class Floor(Protocol):
+    """Where a budget ends in a ranking."""
+
+    def floors(self, num_levels: int) -> np.ndarray:
+        """Reads the lowest priority that it reaches, by the first levels of the search, uint64 [1]."""
+
+
+# Levels of a search that decide by rank alone, and not by the hashes that decide between equals.
+RANK_LEVELS = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """The rows that stay selected because they were.
+    """What a refresh puts first: the rows that stay selected because they were, and the best of the new ones.
+
+    New rows that are among what twice the budget would select come before old ones. Whether a shard gives a few rows more or
+    fewer is chance, and for each of those few an old shard would be read again.
 
     Args:
-      base: The selection that they are of.
+      base: The selection that the run goes on from.
       keeps_all: Whether the budget is no smaller than that selection's.
+      twice: Where twice the budget ends, in the ranking without regard to the base; None if no row is ranked anew.
     """
 
     base: Base
     keeps_all: bool
+    twice: Floor | None = None
+
+    def first(self, packed: np.ndarray, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Puts what comes first into the priorities of a split, uint64 [n]."""
+        is_new = np.zeros(len(packed), bool)
+        if self.twice is not None and not self.base.has(split):
+            is_new = is_reached(packed, self.twice.floors(RANK_LEVELS)[0])
+        return held_first(packed, self.of(split, rows), is_new, self.keeps_all)
 
     def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Says which rows of a split are held, bool [n]: those that were selected, and are usable still."""

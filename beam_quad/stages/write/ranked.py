@@ -7,7 +7,7 @@ import numpy as np
 
 from beam_quad.artifacts import aligned
 from beam_quad.records import Split
-from beam_quad.selection import Kept, Taken, held_first, keep_ranked, rank_usable
+from beam_quad.selection import Kept, Taken, keep_ranked, rank_usable
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
@@ -67,8 +67,8 @@ class Preferred(Generic[P]):
         )
         if self.held is None:
             return packed, unscorable
-        is_held = self.held.of(split, rows)
-        return held_first(packed, is_held, self.held.keeps_all), unscorable & ~is_held
+        packed = self.held.first(packed, split, rows)
+        return packed, unscorable & ~self.held.of(split, rows)
 
 
 @dataclasses.dataclass(frozen=True)
