@@ -106,8 +106,8 @@ class QuadSelection:
       blocks: Block of every text within its cluster, int64 [n]; -1 where a text cannot be used, or there is no bandit.
       state: The bandit at the end: its log of rounds, a row for each arm, and why it stopped; None where there is none.
       shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
-      ngrams: With `shortlist` acceptance, mean log ratio of every text's n-grams, float64 [n]; nan where a text cannot be
-        used. Higher is more like the query set.
+      ngrams: With `shortlist` acceptance, influence of every text under a model of n-grams, float64 [n]; nan where a text
+        cannot be used. Higher is more like the query set.
     """
 
     ids: list[str]

@@ -1,7 +1,7 @@
 """Rivals: what anyone can rank texts by in an afternoon, and what a selection by influence must beat, in memory.
 
     dsir                hashed words: importance resampling (Xie et al. 2023)
-    ngram               uni- and bigrams of the proxy's tokens, the mean log ratio to the corpus
+    ngram               uni- and bigrams of the proxy's tokens: influence under a model of nothing else
     similarity_mean     mean cosine of the embedding to those of the query set (BETR, Mizrahi et al. 2025)
     similarity_best     cosine to the nearest of the query set
     cluster_histogram   clusters sampled by the query set's histogram (CRISP, Grangier et al. 2024)
@@ -167,7 +167,7 @@ def dsir_scores(material: Material) -> Array:
 
 
 def ngram_scores(material: Material) -> Array:
-    """Averages the log ratios of each text's uni- and bigrams, in the proxy's tokens."""
+    """Scores by influence under a model of uni- and bigrams, in the proxy's tokens."""
     scores = score_ngrams(material.proxy, material.examples.texts, {"query": material.query_texts})
     return material.examples.spread(scores[:, 0], np.nan)
 

@@ -1,6 +1,6 @@
 """The shortlist on one page: a cheap score of every text, influence of the best of them, and the ranks of both, in memory.
 
-    1  n-grams       of the proxy's tokens: how much likelier are those of a text in the query set than in the corpus?
+    1  n-grams       of the proxy's tokens: influence of every text under a model that knows nothing else
     2  shortlist     the best by n-grams, until their tokens reach two budgets
     3  influence     of the shortlist alone, over gradients of unit length
     4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
@@ -15,7 +15,7 @@ influence then decides among the texts that it puts first. The two are added by 
 `beam_quad.select(..., acceptance="shortlist")` comes here once the texts are embedded and clustered.
 
 References:
-  Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023 (log ratios of n-grams).
+  Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023 (n-grams).
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Shortlisted:
       is_selected: bool [n].
       weights: Weight of each selected example, positive, summing to the number of those that could be selected; 0 for the
         others; float64 [n].
-      ngrams: Mean log ratio of each example's n-grams, float64 [n]; higher is more like the query set.
+      ngrams: Influence of each example under a model of n-grams, float64 [n]; higher is more like the query set.
       influence: Influence of the shortlist, float64 [n]; nan elsewhere, and where it is not finite.
       joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan elsewhere.
       shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
@@ -180,7 +180,7 @@ def score_ngrams(proxy: Proxy, texts: Sequence[str], queries: Mapping[str, Seque
       queries: Texts of each query group.
 
     Returns:
-      Mean log ratio, float64 [num_texts, num_groups]; nan for a text of fewer than 2 tokens.
+      As `NgramScorer.score`, float64 [num_texts, num_groups]; nan for a text of fewer than 2 tokens.
 
     Raises:
       UsageError: If a group has no text with at least 2 tokens.

@@ -1,7 +1,8 @@
-"""Importance weights of n-grams counted in the proxy's own tokens: a score of every text that needs no model.
+"""Influence under a model of n-grams, counted in the proxy's own tokens: a score of every text that needs no model.
 
 A small proxy learns uni- and bigrams before all else, so they say most of what a short training on a text does. DSIR
-hashes words; the tokens counted here are those that the proxy trains on.
+hashes words; the tokens counted here are those that the proxy trains on. The score is that of `influence`, of a model with
+one logit a bucket: such a model has a closed form, so that a text costs a look at its n-grams.
 
 N-grams are counted in the windows that influence looks at (`gradients.windows.cut`). A text is cut into windows of
 `context_length` tokens that do not overlap. If there are more than `max_windows`, evenly spaced ones are taken, the first and
@@ -10,7 +11,7 @@ has 2n - 1 n-grams.
 
 References:
   Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023.
-  Zhai & Lafferty, A Study of Smoothing Methods for Language Models Applied to Information Retrieval, 2004.
+  Koh & Liang, Understanding Black-box Predictions via Influence Functions, 2017.
 """
 
 import dataclasses
@@ -23,8 +24,9 @@ from beam_quad import archives
 from beam_quad.gradients.windows import Documents
 
 NUM_BIGRAM_BUCKETS = 30_011
-# N-grams that the query set is smoothed with, as many as two texts of 500 tokens hold.
-PRIOR_NGRAMS = 2_000.0
+# λ in mean eigenvalues of the Fisher. From .003 to 3 it hardly changes a selection; it bounds the weight of an n-gram that the
+# corpus lacks, however large the corpus.
+DAMPING = 0.1
 # Odd, of random bits; a pair of tokens is hashed by the upper half of its product.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -92,58 +94,66 @@ class TokenNgramCounts:
         return cls(**archives.parse(raw))
 
 
-def log_ratios(
-    query: TokenNgramCounts, corpus: TokenNgramCounts, prior: float = PRIOR_NGRAMS
+def query_vector(
+    query: TokenNgramCounts, corpus: TokenNgramCounts, damping: float = DAMPING
 ) -> np.ndarray:
-    """Computes how much likelier each n-gram is in the query set than in the corpus.
+    """Computes in which direction the n-gram model moves to become good at the query set.
 
-    The corpus's probabilities p are smoothed by one occurrence a bucket. The query set, which lacks most n-grams, is
-    smoothed by `prior` n-grams drawn from p (a Dirichlet prior), so that with c of the N n-grams of the query set in a bucket
+    The model gives bucket g a probability p[g], the corpus's, by a softmax over B logits. A set of n-grams with shares q has
+    the gradient p - q of the mean loss with respect to these; the Fisher is diag(p) but for a term of rank one that shifts
+    all logits alike, and its mean eigenvalue is 1 / B. So the fall of the loss has the preconditioned direction
 
-        w = log [(c + prior · p) / (N + prior)] - log p = log [(c / p + prior) / (N + prior)].
+        v[g] = (q[g] - p[g]) / (p[g] + damping / B):
 
-    A bucket that the query set lacks has one and the same weight, log [prior / (N + prior)], however rare it is.
+    how many times likelier an n-gram is in the query set than in the corpus, less 1.
 
     Args:
       query: Counts of the query set.
       corpus: Counts of the corpus, or of a uniform sample of it.
-      prior: N-grams of the prior, positive.
+      damping: λ over the mean eigenvalue, positive.
 
     Returns:
       Float64 [num_buckets].
 
     Raises:
-      ValueError: If the counts do not fit together, the query set has none, or `prior` is not positive.
+      ValueError: If the counts do not fit together, the query set has none, or `damping` is not positive.
     """
     if query.counts.shape != corpus.counts.shape:
         raise ValueError(
             f"the query set's vocabulary has {query.vocabulary} tokens, the corpus's "
             f"{corpus.vocabulary}; were they counted with different proxies?"
         )
-    if not prior > 0:
-        raise ValueError(f"prior must be positive, got {prior}")
-    num_ngrams = int(query.counts.sum())
-    if not num_ngrams:
+    if not damping > 0:
+        raise ValueError(f"damping must be positive, got {damping}")
+    if not query.counts.any():
         raise ValueError("the query set has no n-grams, so nothing is more like it")
-    smoothed = corpus.counts + 1.0
-    probabilities = smoothed / smoothed.sum()
-    ratios: np.ndarray = np.log((query.counts / probabilities + prior) / (num_ngrams + prior))
-    return ratios
+    shares, probabilities = _shares(query), _shares(corpus)
+    vector: np.ndarray = (shares - probabilities) / (probabilities + damping / len(shares))
+    return vector
+
+
+def _shares(counts: TokenNgramCounts) -> np.ndarray:
+    return np.asarray(counts.counts / max(1, counts.counts.sum()))
 
 
 class NgramScorer:
-    """Scores a text by the mean log ratio of its n-grams: how much likelier they are in the query set than in the corpus.
+    """Scores a text by its influence on the query set under the model of n-grams, over a gradient of unit length.
 
-    Higher: more like the query set. A mean, so that the length of a text is not rewarded.
+    With f[g] the share of bucket g among the text's n-grams, p and v as in `query_vector`,
+
+        I = < f - p , v > / || f - p ||.
+
+    Higher: its n-grams are likelier in the query set. What is said again and again makes the gradient longer, so that a text of
+    a few n-grams scores low even if each is a little likelier there, as the digits of a dump are in clinical notes.
 
     Args:
       queries: Counts of each query group.
       corpus: Counts of the corpus, or of a uniform sample of it.
       read: Tokenises texts and cuts them into windows, as `Proxy.read` does.
-      prior: As in `log_ratios`.
+      damping: As in `query_vector`.
 
     Raises:
-      ValueError: If there is no group, or as `log_ratios`.
+      ValueError: If there is no group, or as `query_vector`.
     """
 
     def __init__(
@@ -151,15 +161,14 @@ class NgramScorer:
         queries: Mapping[str, TokenNgramCounts],
         corpus: TokenNgramCounts,
         read: Callable[[Sequence[str]], Documents],
-        prior: float = PRIOR_NGRAMS,
+        damping: float = DAMPING,
     ) -> None:
         if not queries:
             raise ValueError("there is no query group to compare texts with")
         self.groups = tuple(queries)
         self._vocabulary = corpus.vocabulary
-        ratios = [log_ratios(query, corpus, prior) for query in queries.values()]
-        self._unigrams = [own[: self._vocabulary] for own in ratios]
-        self._bigrams = [own[self._vocabulary :] for own in ratios]
+        self._probabilities = _shares(corpus)
+        self._vectors = [query_vector(query, corpus, damping) for query in queries.values()]
         self._read = read
 
     def prepare(self, texts: Sequence[str]) -> Documents:
@@ -179,19 +188,22 @@ class NgramScorer:
         tokens = _Tokens.of(documents)
         tokens.refuse_from(self._vocabulary)
         num_documents = len(documents.loss_tokens)
-        counts = np.bincount(
-            tokens.documents, weights=2 * tokens.lengths - 1, minlength=num_documents
-        )
-        # A bigram's weight stands at its second token.
-        buckets = np.append(np.intp(0), bigram_buckets(tokens.ids))
-        scores = np.full((num_documents, len(self.groups)), np.nan)
-        for group, (unigrams, bigrams) in enumerate(
-            zip(self._unigrams, self._bigrams, strict=True)
-        ):
-            weights = unigrams[tokens.ids] + np.where(tokens.is_first, 0.0, bigrams[buckets])
-            by_window = np.add.reduceat(weights, tokens.starts) if len(weights) else weights
-            sums = np.bincount(tokens.documents, weights=by_window, minlength=num_documents)
-            np.divide(sums, counts, out=scores[:, group], where=counts > 0)
+        owners, buckets, counts = tokens.ngrams(self._vocabulary)
+
+        def by_document(values: np.ndarray) -> np.ndarray:
+            return np.bincount(owners, weights=values, minlength=num_documents)
+
+        p = self._probabilities
+        num_ngrams = by_document(counts)
+        shares = counts / num_ngrams[owners]
+        # Of the buckets that a text lacks, the sum of p² less that of those it has.
+        lacking = np.maximum(p @ p - by_document(p[buckets] ** 2), 0.0)
+        lengths = np.sqrt(by_document((shares - p[buckets]) ** 2) + lacking)
+        scores = np.zeros((num_documents, len(self.groups)))
+        for group, vector in enumerate(self._vectors):
+            products = by_document(shares * vector[buckets]) - p @ vector
+            np.divide(products, lengths, out=scores[:, group], where=lengths > 0)
+        scores[num_ngrams == 0] = np.nan
         return scores
 
 
@@ -234,6 +246,16 @@ class _Tokens:
         is_first[starts] = True
         of_window = np.array([window.document for window in windows], np.int64)
         return cls(ids, starts, lengths, of_window, is_first)
+
+    def ngrams(self, vocabulary: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts each document's distinct uni- and bigrams: document, bucket and occurrences, int64 [n] each, ascending."""
+        num_buckets = vocabulary + NUM_BIGRAM_BUCKETS
+        first = np.repeat(self.documents, self.lengths) * num_buckets
+        is_second = ~self.is_first[1:]
+        bigrams = first[1:] + vocabulary + bigram_buckets(self.ids)
+        pairs = np.concatenate([first + self.ids, bigrams[is_second]])
+        distinct, counts = np.unique(pairs, return_counts=True)
+        return *np.divmod(distinct, num_buckets), counts
 
     def refuse_from(self, vocabulary: int) -> None:
         if len(self.ids) and not (self.ids.min() >= 0 and self.ids.max() < vocabulary):

@@ -1,6 +1,6 @@
 """Several scores as one: the sum of their normal scores, from ranks that are found by sums.
 
-Scores of different kinds, such as influence and log ratios of n-grams, share no unit. Their ranks do. A rank in (0, 1) becomes
+Scores of different kinds, such as influence and n-grams, share no unit. Their ranks do. A rank in (0, 1) becomes
 the quantile of a standard normal variable there, so that the best few of one score are as far apart from the rest as those of
 another, and a document that is extreme in one score is not made ordinary by a middling other.
 

@@ -28,11 +28,7 @@ def test_a_pretrained_model_chooses_the_query_s_domain_and_no_noise(tmp_path, la
         "--embedder=minilm",
         "--embedder_max_tokens=64",
         "--budget_tokens=4000",
-        # The n-grams of a shortlist take dumps of numbers for a clinic's, as the tokens of both are digits.
-        "--acceptance=block",
         "--num_clusters=12",
-        "--num_rounds=2",
-        "--blocks_per_cluster=2",
         "--curvature_examples=32",
         "--context_length=96",
         "--max_windows=1",

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from beam_quad.scoring.ngrams import (
     NgramScorer,
     TokenNgramCounts,
     bigram_buckets,
-    log_ratios,
+    query_vector,
 )
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT, VOCABULARY
@@ -53,28 +54,51 @@ def test_counts_are_those_of_the_uni_and_bigrams_within_each_window():
     assert sum(expected.values()) == 11 + 2 * 31 + (3 * 31 + 19) + 31 + (3 * 31 + 23)
 
 
-def test_a_score_is_the_mean_log_ratio_of_the_n_grams_of_a_text():
+def test_a_score_is_the_influence_of_a_softmax_over_n_grams_over_a_gradient_of_unit_length():
     query, corpus = counts_of(QUERY), counts_of(TEXTS)
-    total_query, total_corpus = query.counts.sum(), corpus.counts.sum()
+    # A model of one logit a bucket, dense, with the gradient of its mean loss by autograd.
+    shares = torch.from_numpy(corpus.counts / corpus.counts.sum())
 
-    def weight(bucket):
-        likely = (corpus.counts[bucket] + 1) / (total_corpus + NUM_BUCKETS)
-        return math.log(
-            (query.counts[bucket] + 50 * likely) / (total_query + 50) / likely
-        )  # fmt: skip
+    def gradient(buckets):
+        logits = shares.clamp_min(1e-300).log().requires_grad_()
+        loss = -torch.log_softmax(logits, 0)[torch.tensor(buckets)].mean()
+        return torch.autograd.grad(loss, logits)[0]
 
-    buckets = [buckets_one_by_one(text) for text in TEXTS]
-    expected = [np.mean([weight(b) for b in own]) if own else np.nan for own in buckets]
-    found = NgramScorer({"query": query}, corpus, read, prior=50).score(TEXTS)
+    of_query = gradient([bucket for text in QUERY for bucket in buckets_one_by_one(text)])
+    target = of_query / (shares + 0.25 / NUM_BUCKETS)
+    expected = [np.nan] * len(TEXTS)
+    for i, text in enumerate(TEXTS):
+        if buckets := buckets_one_by_one(text):
+            own = gradient(buckets)
+            expected[i] = float(own @ target / own.norm())
+    found = NgramScorer({"query": query}, corpus, read, damping=0.25).score(TEXTS)
     assert found.shape == (len(TEXTS), 1)
     np.testing.assert_allclose(found[:, 0], expected, **EXACT)
 
 
-def test_an_n_gram_that_the_query_set_lacks_weighs_the_same_however_rare():
-    corpus = counts_of(["1 2 3", "1 2 1 2"])
-    ratios = log_ratios(counts_of(["4 5"]), corpus, prior=7)
-    np.testing.assert_allclose(ratios[[1, 2, 3, 6]], math.log(7 / (3 + 7)), **EXACT)
-    assert ratios[4] == ratios[5] > 0
+def test_the_query_vector_without_damping_is_the_newton_step_of_the_softmax():
+    counts = np.zeros(NUM_BUCKETS, np.int64)
+    counts[:40] = np.arange(1, 41)
+    own = np.zeros(NUM_BUCKETS, np.int64)
+    own[5:30] = 3
+    p, q = counts[:40] / counts.sum(), own[:40] / own.sum()
+    fisher = np.diag(p) - np.outer(p, p)
+    expected = np.linalg.pinv(fisher) @ (q - p)
+    found = query_vector(TokenNgramCounts(own), TokenNgramCounts(counts), damping=1e-9)[:40]
+    # Logits mean the same if all are shifted alike.
+    np.testing.assert_allclose(found - found.mean(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_dump_of_a_few_n_grams_is_behind_a_text_of_the_query_set_s_kind():
+    clinic = ["1 2 21 22 23 24 1 3", "2 3 25 26 27 28 3 1", "3 1 22 25 23 27 2 2"]
+    others = ["11 12 13 14 15 16 17 18 19 20"] * 40 + ["21 22 23 24 25 26 27 28"]
+    dump, note = "1 2 1 2 1 2 1 2", "1 2 21 22 26 27 3 1"
+    query, corpus = counts_of(clinic), counts_of([*clinic, *others])
+    vector = query_vector(query, corpus)
+    means = [vector[buckets_one_by_one(text)].mean() for text in (dump, note)]
+    scores = NgramScorer({"query": query}, corpus, read).score([dump, note])[:, 0]
+    assert means[0] > means[1]
+    assert scores[0] < scores[1]
 
 
 def test_higher_is_more_like_the_query_set_by_its_words_or_by_their_order():
@@ -122,13 +146,13 @@ def test_what_cannot_be_compared_is_refused():
     query, corpus = counts_of(QUERY), counts_of(TEXTS)
     other = TokenNgramCounts.zero(VOCABULARY + 1)
     with pytest.raises(ValueError, match="no n-grams"):
-        log_ratios(TokenNgramCounts.zero(VOCABULARY), corpus)
+        query_vector(TokenNgramCounts.zero(VOCABULARY), corpus)
     with pytest.raises(ValueError, match="different proxies"):
-        log_ratios(query, other)
+        query_vector(query, other)
     with pytest.raises(ValueError, match="different proxies"):
         query + other
-    with pytest.raises(ValueError, match="prior must be positive"):
-        log_ratios(query, corpus, prior=0)
+    with pytest.raises(ValueError, match="damping must be positive"):
+        query_vector(query, corpus, damping=0)
     with pytest.raises(ValueError, match="no query group"):
         NgramScorer({}, corpus, read)
     with pytest.raises(ValueError, match="another proxy"):

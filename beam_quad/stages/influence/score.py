@@ -161,11 +161,13 @@ class ScoringStage(ModelStage):
 
 @dataclasses.dataclass(frozen=True)
 class NgramScoring:
-    """Mean log ratio of the n-grams of the proxy's tokens, query set against corpus: one score a query group.
+    """Influence under a model of the n-grams of the proxy's tokens: one score a query group.
 
     Args:
       counts: The n-grams.
     """
+
+    version: ClassVar[int] = 2
 
     counts: CountTokenNgrams
 

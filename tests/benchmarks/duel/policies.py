@@ -123,7 +123,7 @@ def _shortlist(layers: str, normalize: bool, num_budgets: float = 2.0) -> Policy
         order = joint_order(cheap, exact, lengths, int(num_tokens))
         return Choice(order, scored=float(lengths[order].sum() / lengths.sum()))
 
-    return Policy(choose, ("ngrams",))
+    return Policy(choose, ("n-grams",))
 
 
 def _quad(acceptance: str, layers: str, normalize: bool = False) -> Policy:
@@ -156,7 +156,7 @@ POLICIES: dict[str, Policy] = {
     "influence-all-unit": _influence("all", True),
     "influence-head-unit": _influence("all+head", True),
     "dsir": _sampled(Scores.dsir, "dsir"),
-    "ngrams": _by(Scores.ngrams, "ngrams"),
+    "ngrams": _by(Scores.ngrams, "n-grams"),
     "similarity-mean": _by(lambda scores: scores.cosines("mean"), "embeddings"),
     "similarity-best": _by(lambda scores: scores.cosines("best"), "embeddings"),
     "cluster-histogram": _sampled(Scores.cluster_histogram, "embeddings"),

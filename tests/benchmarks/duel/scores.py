@@ -106,10 +106,10 @@ class Scores:
         return self.kept.get("loss", (self.material.fingerprint,), compute)
 
     def ngrams(self) -> np.ndarray:
-        """Mean log ratio of the n-grams of the proxy's tokens, float64 [n, num_domains]."""
+        """Influence under a model of the n-grams of the proxy's tokens, float64 [n, num_domains]."""
 
         return self._by_domain(
-            "ngrams", lambda queries: score_ngrams(self.proxy, self.material.texts, queries)
+            "n-grams", lambda queries: score_ngrams(self.proxy, self.material.texts, queries)
         )
 
     def dsir(self) -> np.ndarray:
