@@ -21,9 +21,10 @@ def test_sequence_gradients_are_sums_of_outer_products(tokens, monkeypatch):
 
 def test_inner_products_are_those_of_the_gradients(tokens):
     a, g = tokens
-    v = torch.randn(5, 7, dtype=torch.float64)
+    v = torch.randn(2, 5, 7, dtype=torch.float64)
     gradients = torch.einsum("bto,bti->boi", g, products.with_bias(a, True))
-    expected = (gradients * v).sum((1, 2))
+    expected = torch.einsum("boi,voi->bv", gradients, v)
+    torch.testing.assert_close(products.formed_products(gradients, v), expected, **EXACT)
     torch.testing.assert_close(products.inner_products(a, g, v), expected, **EXACT)
 
 
@@ -40,9 +41,9 @@ def test_gradients_of_long_sequences_are_formed():
 
 def test_inner_products_go_through_the_narrower_side(tokens):
     g, a = tokens  # 6 outputs, 5 inputs
-    v = torch.randn(6, 6, dtype=torch.float64)
+    v = torch.randn(2, 6, 6, dtype=torch.float64)
     gradients = torch.einsum("bto,bti->boi", g, products.with_bias(a, True))
-    expected = (gradients * v).sum((1, 2))
+    expected = torch.einsum("boi,voi->bv", gradients, v)
     torch.testing.assert_close(products.inner_products(a, g, v), expected, **EXACT)
 
 
@@ -77,8 +78,10 @@ def test_what_tokens_add_to_rows_is_summed_row_by_row(tokens):
     torch.testing.assert_close(sums[1, 2], deltas[1, 2], **EXACT)
     is_first = [[True, True, False, False], [True, True, True, False], [True, False, False, False]]
     assert products.first_of_rows(ROWS).tolist() == is_first
-    v = torch.randn(5, 7, dtype=torch.float64)
-    expected = [(v[r, :6] * d).sum() for r, d in zip(ROWS, deltas, strict=True)]
-    torch.testing.assert_close(
-        products.row_products(ROWS, deltas, v), torch.stack(expected), **EXACT
-    )
+    vectors = torch.randn(2, 5, 7, dtype=torch.float64)
+    expected = [
+        torch.stack([(v[r, :6] * d).sum() for r, d in zip(ROWS, deltas, strict=True)])
+        for v in vectors
+    ]
+    found = products.row_products(ROWS, deltas, vectors)
+    torch.testing.assert_close(found, torch.stack(expected, dim=1), **EXACT)

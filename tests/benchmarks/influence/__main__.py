@@ -113,7 +113,7 @@ def main() -> None:
             bench = case.Bench.prepare(
                 plan, texts, load_proxy(spec), rules, pathlib.Path(scratch), say
             )
-            for key, value in bench.ranks().items():
+            for key, value in (bench.ranks() | bench.batching()).items():
                 results.setdefault(key, {})[bench.label] = value
             benches = [bench] + ([bench.in_bfloat16()] if options.device == "cuda" else [])
             for each in benches:
