@@ -47,6 +47,29 @@ def test_inner_products_go_through_the_narrower_side(tokens):
     torch.testing.assert_close(products.inner_products(a, g, v), expected, **EXACT)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_the_bits_of_a_sequence_do_not_depend_on_those_beside_it(num_threads):
+    torch.manual_seed(0)
+    wide, narrow = torch.randn(5, 144, 300), torch.randn(5, 144, 280)
+    vectors, rows = torch.randn(2, 300, 280), torch.randint(0, 300, (5, 144))
+    for compute in (
+        lambda some: products.inner_products(narrow[some], wide[some], vectors),
+        lambda some: products.inner_products(wide[some], narrow[some], vectors.mT.contiguous()),
+        lambda some: products.squared_norms(narrow[some], wide[some]),
+        lambda some: products.row_products(rows[some], narrow[some], vectors),
+        lambda some: products.entry_products(narrow[some], narrow[some]),
+        lambda some: products.formed_products(torch.bmm(wide[some].mT, narrow[some]), vectors),
+    ):
+        threads_before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            together = compute(slice(None))
+            alone = [compute(slice(i, i + 1)) for i in range(5)]
+        finally:
+            torch.set_num_threads(threads_before)
+        torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=0)
+
+
 def test_wide_output_gradients_are_converted_piece_by_piece(tokens, monkeypatch):
     a, g = tokens
     expected = products.squared_norms(a[:, :2], g[:, :2]), g.square().sum((0, 1))
