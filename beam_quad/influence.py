@@ -54,6 +54,8 @@ CurvatureLabels = Literal["sampled", "empirical"]
 
 # Texts that go through a model in one call; a text's numbers depend on nothing outside its call.
 _TEXTS_PER_CALL = 256
+# Texts that are scored in one call: micro-batches of one length are full only where texts are many.
+_SCORED_PER_CALL = 4096
 
 
 def score_influence(
@@ -295,12 +297,13 @@ class TextScorer(Protocol):
 
 def score_texts(scorer: TextScorer, texts: Sequence[str]) -> Array:
     """Scores any number of texts, at least 1: float64 [num_texts, num_scores]; nan where a text cannot be scored."""
-    return np.concatenate([scorer.score(texts[run]) for run in runs_of(len(texts))])
+    runs = runs_of(len(texts), _SCORED_PER_CALL)
+    return np.concatenate([scorer.score(texts[run]) for run in runs])
 
 
-def runs_of(num_texts: int) -> list[slice]:
+def runs_of(num_texts: int, size: int = _TEXTS_PER_CALL) -> list[slice]:
     """Cuts texts into runs, each of which goes through a model in one call."""
-    return [slice(i, i + _TEXTS_PER_CALL) for i in range(0, num_texts, _TEXTS_PER_CALL)]
+    return [slice(i, i + size) for i in range(0, num_texts, size)]
 
 
 def check_texts(

@@ -25,6 +25,7 @@ References:
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -288,8 +289,13 @@ def select(
     rounds: list[tuple[PullScores, ...]] = []
     while not (state := replay(policy, blocks, rounds)).is_done:
         arms = sorted(state.pulls)
-        # A pull is one call, so that its scores depend on nothing but its own texts.
-        scores = [score_texts(scorer, [examples.texts[i] for i in candidates[arm]]) for arm in arms]
+        # A score depends on nothing but its own text, so that all pulls go through the model together.
+        pulled = np.concatenate([candidates[arm] for arm in arms])
+        of_pulled = score_texts(scorer, [examples.texts[i] for i in pulled])
+        ends = itertools.accumulate(len(candidates[arm]) for arm in arms)
+        scores = [
+            of_pulled[end - len(candidates[arm]) : end] for arm, end in zip(arms, ends, strict=True)
+        ]
         weights = np.ones(1)
         if len(scorer.groups) > 1:
             # Query groups have scores of different scales: each is divided by its spread in the pilot. Scores are linear

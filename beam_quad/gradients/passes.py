@@ -56,7 +56,7 @@ def token_weights(batch: MicroBatch, per_document: torch.Tensor, proxy: Proxy) -
       `proxy.sum_dtype` [batch, length], 0 at a window's last token and at padding.
     """
     weights = per_document[batch.documents][:, None] * batch.loss_mask
-    return weights.to(dtype=proxy.sum_dtype, device=proxy.device)
+    return to_device(weights.to(proxy.sum_dtype), proxy)
 
 
 def window_losses(proxy: Proxy, batch: MicroBatch, weights: torch.Tensor) -> torch.Tensor:

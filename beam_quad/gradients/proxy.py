@@ -14,7 +14,7 @@ import transformers
 from beam_quad import errors, identity
 from beam_quad.gradients import checkpoints
 from beam_quad.gradients.checkpoints import PROXY, Role, content_fingerprint, load_tokenizer
-from beam_quad.gradients.windows import Documents, MicroBatch, Window, micro_batches
+from beam_quad.gradients.windows import Documents, MicroBatch, Window, even_batches, micro_batches
 
 __all__ = [
     "Proxy",
@@ -169,10 +169,18 @@ class Proxy:
         self, windows: Sequence[Window], max_batch_tokens: int
     ) -> Iterator[MicroBatch]:
         """Cuts windows into micro-batches for the device; see `windows.micro_batches`."""
-        device = self.device.type
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        max_batch_tokens = max(1, min(max_batch_tokens, _LOGIT_ENTRIES[device] // vocabulary))
-        return micro_batches(windows, self.context_length, max_batch_tokens, _START_TOKENS[device])
+        most = self._most_tokens(max_batch_tokens)
+        return micro_batches(windows, self.context_length, most, _START_TOKENS[self.device.type])
+
+    def even_batches(
+        self, windows: Sequence[Window], max_batch_tokens: int
+    ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
+        """Cuts windows into micro-batches of one padded length each; see `windows.even_batches`."""
+        return even_batches(windows, self.context_length, self._most_tokens(max_batch_tokens))
+
+    def _most_tokens(self, max_batch_tokens: int) -> int:
+        vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
+        return max(1, min(max_batch_tokens, _LOGIT_ENTRIES[self.device.type] // vocabulary))
 
 
 def load_proxy(spec: ProxySpec) -> Proxy:

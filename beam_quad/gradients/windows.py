@@ -205,6 +205,35 @@ def micro_batches(
         yield _pad(ordered[start:end], lengths[start])
 
 
+def even_batches(
+    windows: Sequence[Window], context_length: int, max_batch_tokens: int
+) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
+    """Groups windows of one padded length, so that what a window goes through depends on its own length alone.
+
+    A few windows make many small micro-batches; of thousands, nearly all micro-batches are full. The largest come first.
+
+    Args:
+      windows: The windows of one call.
+      context_length: Tokens of the longest window.
+      max_batch_tokens: Padded tokens of a micro-batch; one window alone may hold more.
+
+    Yields:
+      Micro-batches that hold every window once, and the positions of their windows, int64 [batch].
+    """
+    by_length: dict[int, list[int]] = {}
+    for position, window in enumerate(windows):
+        length = padded_length(len(window.tokens), context_length)
+        by_length.setdefault(length, []).append(position)
+    cuts = [
+        (length, own[start : start + size])
+        for length, own in by_length.items()
+        for size in [max(1, max_batch_tokens // length)]
+        for start in range(0, len(own), size)
+    ]
+    for length, own in sorted(cuts, key=lambda cut: (-len(cut[1]) * cut[0], cut[0])):
+        yield _pad([windows[i] for i in own], length), torch.tensor(own)
+
+
 def _best_cuts(lengths: Sequence[int], max_batch_tokens: int, start_tokens: int) -> Iterator[int]:
     """Yields where each micro-batch ends: the cheapest way to cut lengths in descending order, found from the end."""
     num = len(lengths)

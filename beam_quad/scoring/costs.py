@@ -7,7 +7,7 @@ token, in a window of T tokens, with m the entries of a matrix and w the width o
     backward        2 m every matrix whose input depends on a tracked output: parameters are frozen, so that autograd
                     forms no gradient of a weight, and none of an input that no tracked layer lies below; 8 w T every
                     attention layer whose q, k or v does, 10 w T where a fused kernel computes its scores again
-    exact           forward, backward, and every tracked block and vector: V a, then gᵀ V a, or Vᵀ g where that is narrower
+    exact           forward, backward, and every input of tracked modules and vector: V a or Vᵀ g, whichever is narrower
     covariances     forward, backward, a aᵀ every input of tracked modules and g gᵀ every block
     eigenvalues     forward, backward, U_Aᵀ a every input, U_Gᵀ g and g aᵀ every block
 
@@ -15,7 +15,7 @@ The head has no U_G, and of its g gᵀ the diagonal alone, which is no product o
 too, the backward pass goes down to the embedding; joining the two parts of a gradient takes, in EK-FAC's eigenvalues
 and in norms, two products of T x T matrices with what is `in` wide.
 
-Normalised, a block's gradient is formed where that is cheaper than its products and Gram matrices (`products.is_formed`).
+An input's gradient is formed where that is cheaper than its products and Gram matrices (`products.is_formed`).
 
 Modules that read one tensor are one input: here those that stand at one place of a layer and are equally wide, as q, k
 and v do. Where attention and MLP read the same tensor too, as in Phi, there is a little less to do.
@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from beam_quad.gradients.tracked import Block
+from beam_quad.scoring import products
 from beam_quad.scoring.eigenvalues import is_factored
 from beam_quad.scoring.fitting import Labels
-from beam_quad.scoring.products import is_formed
 
 _FLOAT32_BYTES = 4
 # Projections back to the residual stream, as the families of `transformers` name them; the others read from it.
@@ -122,11 +122,9 @@ class ScoringCosts:
           num_vectors: Query vectors, which share the passes.
           normalize: Whether gradients' norms are computed too, for documents of one window.
         """
-        if normalize:
-            each = (_normalised_entries(block, length, num_vectors) for block in self.blocks)
-            return self._passes(length) + 2.0 * sum(each)
-        products = num_vectors * sum(_product_entries(b) for b in self.blocks)
-        return self._passes(length) + 2.0 * products
+        stacks = self._stacks
+        each = (_scored_entries(own, length, num_vectors, normalize) for own in stacks)
+        return self._passes(length) + 2.0 * sum(each)
 
     def query_flops(self, length: float) -> float:
         """Counts the gradient of the query set."""
@@ -187,9 +185,18 @@ class ScoringCosts:
         return _FLOAT32_BYTES * self._gradient_entries
 
     @property
+    def _stacks(self) -> list[list[Block]]:
+        """Blocks that read one tensor."""
+        stacks: dict[tuple[_Place, bool, int], list[Block]] = {}
+        for block in self.blocks:
+            key = (_origin(block), block.has_bias, block.in_features)
+            stacks.setdefault(key, []).append(block)
+        return list(stacks.values())
+
+    @property
     def _factor_sizes(self) -> list[int]:
-        inputs = {(_origin(b), b.has_bias, b.in_features): b.shape[1] for b in self.blocks}
-        return [*inputs.values(), *(b.out_features for b in self.blocks if not b.is_head)]
+        inputs = [own[0].shape[1] for own in self._stacks]
+        return [*inputs, *(b.out_features for b in self.blocks if not b.is_head)]
 
     @property
     def _diagonal_sizes(self) -> list[int]:
@@ -309,22 +316,19 @@ def _total(works: Iterator[TokenWork]) -> TokenWork:
     return sum(works, TokenWork())
 
 
-def _product_entries(block: Block) -> int:
-    """Counts what `products.inner_products` does for one token."""
-    if block.out_features > block.in_features:
-        return math.prod(block.shape) + block.in_features
-    return block.out_features * (block.in_features + 1)
-
-
-def _normalised_entries(block: Block, length: float, num_vectors: int) -> float:
-    """Counts what a block's products and its part of the norm take for one token."""
-    out_features, in_features = block.shape
+def _scored_entries(
+    stack: Sequence[Block], length: float, num_vectors: int, has_norm: bool
+) -> float:
+    """Counts what a stack's products and, where it is asked for, its part of the norm take for one token."""
+    first = stack[0]
+    out_features, in_features = sum(block.out_features for block in stack), first.shape[1]
     entries = out_features * in_features
-    # The two parts of a tied head: rows of the output part unless it was formed, sums by row, their product.
-    join = 0.0 if block.embedding is None else (length + 1) * block.in_features
-    if is_formed(block.shape, int(length)):
+    is_formed = products.is_formed((out_features, in_features), int(length), num_vectors, has_norm)
+    # The two parts of a tied head: rows of the output part unless it was formed, and sums by row.
+    join = length * first.in_features if has_norm and first.embedding is not None else 0.0
+    if is_formed:
         return entries * (1 + num_vectors / length) + join
-    if block.embedding is not None:
-        join += length * in_features
-    grams = length * (in_features + out_features + 1)
-    return num_vectors * _product_entries(block) + grams + join
+    grams = length * (in_features + out_features) if has_norm else 0.0
+    # V a leaves the bias's column to the sum.
+    narrow = entries if out_features > first.in_features else out_features * first.in_features
+    return num_vectors * narrow + grams + 2 * join

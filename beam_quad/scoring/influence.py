@@ -45,16 +45,10 @@ class InfluenceScorer(ProxyScorer):
         super().__init__(proxy)
         self._normalize = normalize
         self._watched = tracked.watched_modules(blocks)
-        self._vectors = {
-            block.name: [
-                by_block[block.name].to(dtype=proxy.dtype, device=proxy.device)
-                for by_block in vectors.values()
-            ]
-            for block in blocks
-        }
+        self.stacks = Stack.of(proxy, blocks, vectors)
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts; one call is one batch, and a score depends on nothing outside it.
+        """Scores texts, the more at a time the better; a score does not depend on the texts beside it.
 
         Args:
           texts: The documents, as texts or prepared.
@@ -63,45 +57,55 @@ class InfluenceScorer(ProxyScorer):
           Influence, float64 [num_texts, num_groups]; nan for a text with fewer than 2 tokens, or whose score is not
           finite.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # blocks of opposite infinities
-            totals: np.ndarray = self.score_blocks(texts).sum(axis=2)
+        with np.errstate(over="ignore", invalid="ignore"):  # stacks of opposite infinities
+            totals: np.ndarray = self.score_stacks(texts).sum(axis=2)
         return np.where(np.isfinite(totals), totals, np.nan)
 
-    def score_blocks(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts block by block, float64 [num_texts, num_groups, num_blocks]; the sum is the score."""
+    def score_stacks(self, texts: Sequence[str] | Documents) -> np.ndarray:
+        """Scores texts stack by stack, float64 [num_texts, num_groups, num_stacks]; the sum is the score."""
         documents = self._proxy.read(texts)
-        pieces = documents.windows
         counts = torch.from_numpy(documents.loss_tokens).double()
-        influence, squared_norms = self._score_windows(pieces, counts)
+        influence, squared_norms = self._score_windows(documents.windows, counts)
         influence[counts == 0] = torch.nan
         if self._normalize:
-            self._join_norms(pieces, counts, squared_norms)
+            self._join_norms(documents.windows, counts, squared_norms)
             # A square that overflowed would make the score 0.
             is_norm = torch.isfinite(squared_norms) & (squared_norms > 0)
             norms = squared_norms.sqrt().where(is_norm, torch.nan)
             influence /= norms[:, None, None]
-        blocks: np.ndarray = influence.numpy()
-        return blocks
+        by_stack: np.ndarray = influence.numpy()
+        return by_stack
 
     def _score_windows(
         self, pieces: Sequence[Window], counts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds up each document's windows: influence by group and block, and their own squared norms."""
+        """Adds up each document's windows: influence by group and stack, and their own squared norms."""
         proxy = self._proxy
-        shape = (len(counts), len(self.groups), len(self.blocks))
-
-        def compute(max_batch_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-            influence = torch.zeros(shape, dtype=torch.float64)
-            squared_norms = torch.zeros(len(counts), dtype=torch.float64)
-            for batch in proxy.micro_batches(pieces, max_batch_tokens):
-                weights = passes.token_weights(batch, 1 / counts, proxy)
-                partial = _Partial(proxy, batch, self.blocks, self._vectors, self._normalize)
-                passes.backward(proxy, self._watched, batch, weights, partial.record)
-                influence.index_add_(0, batch.documents, partial.influence.double().cpu())
-                squared_norms.index_add_(0, batch.documents, partial.squared_norms.double().cpu())
+        shape = (len(counts), len(self.groups), len(self.stacks))
+        influence = torch.zeros(shape, dtype=torch.float64)
+        squared_norms = torch.zeros(len(counts), dtype=torch.float64)
+        if not pieces:
             return influence, squared_norms
 
-        return passes.with_halving(proxy, compute)
+        def compute(max_batch_tokens: int) -> tuple[torch.Tensor, ...]:
+            order, products, squares = [], [], []
+            for batch, windows in proxy.even_batches(pieces, max_batch_tokens):
+                weights = passes.token_weights(batch, 1 / counts, proxy)
+                partial = Partial(proxy, batch, self.stacks, self._normalize)
+                passes.backward(proxy, self._watched, batch, weights, partial.record)
+                order.append(windows)
+                products.append(partial.influence())
+                squares.append(partial.squared_norms())
+            # What was found stays on the device until here: no micro-batch waits for another's.
+            return torch.cat(order), torch.cat(products).cpu(), torch.cat(squares).cpu()
+
+        order, products, squares = passes.with_halving(proxy, compute)
+        # Added in the order of the windows, whatever order they went through the model in.
+        order = order.argsort()
+        documents = torch.tensor([window.document for window in pieces])
+        influence.index_add_(0, documents, products[order].double())
+        squared_norms.index_add_(0, documents, squares[order].double())
+        return influence, squared_norms
 
     def _join_norms(
         self, pieces: Sequence[Window], counts: torch.Tensor, squared_norms: torch.Tensor
@@ -113,92 +117,165 @@ class InfluenceScorer(ProxyScorer):
         by_document = collections.defaultdict(list)
         for window in pieces:
             by_document[window.document].append(dataclasses.replace(window, document=0))
+        joined = {}
         for document, own in by_document.items():
             if len(own) > 1:
                 weight = 1 / counts[document : document + 1]
                 gradient = query.weighted_gradient(self._proxy, self.blocks, own, weight)
                 squares = [block.double().square().sum() for block in gradient.values()]
-                squared_norms[document] = torch.stack(squares).sum().cpu()
+                joined[document] = torch.stack(squares).sum()
+        if joined:
+            squared_norms[list(joined)] = torch.stack(list(joined.values())).cpu()
 
 
-class _Partial:
-    """What the blocks contribute to the windows of one micro-batch.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stack:
+    """Blocks whose modules are given one tensor, such as q, k and v, seen as one linear layer: one product serves all.
 
     Attributes:
-      influence: float32 or float64 [batch, num_groups, num_blocks].
-      squared_norms: Same dtype, [batch].
+      blocks: The blocks, one below the other.
+      vectors: The vector of each query group, in the proxy's dtype, [num_groups, out, in (+ 1)].
+    """
+
+    blocks: tuple[Block, ...]
+    vectors: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        proxy: Proxy,
+        blocks: Sequence[Block],
+        vectors: Mapping[str, Mapping[str, torch.Tensor]],
+    ) -> tuple["Stack", ...]:
+        """Stacks all blocks, and the vectors of every query group alike.
+
+        Raises:
+          UsageError: As `passes.input_groups`.
+        """
+        stacks = []
+        for own in passes.input_groups(proxy, blocks).values():
+            stacked = [torch.cat([by_block[b.name] for b in own]) for by_block in vectors.values()]
+            on_device = torch.stack(stacked).to(dtype=proxy.dtype, device=proxy.device)
+            stacks.append(cls(own, on_device))
+        return tuple(stacks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of a gradient: outputs of all blocks, inputs (and 1 for a bias)."""
+        _, out_features, in_features = self.vectors.shape
+        return out_features, in_features
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that the blocks are in."""
+        return tuple(tracked.by_module(self.blocks))
+
+    def join(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Joins the modules' output gradients, [batch, length, module's outputs] each to [batch, length, out]."""
+        parts = [block.select(outputs[block.module]) for block in self.blocks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+class Partial:
+    """What the stacks contribute to the windows of one micro-batch: all of it stays on the device.
+
+    Args:
+      proxy: The model.
+      batch: The windows.
+      stacks: What is tracked, and the vectors.
+      normalize: Whether norms are asked for too.
     """
 
     def __init__(
-        self,
-        proxy: Proxy,
-        batch: MicroBatch,
-        blocks: Sequence[Block],
-        vectors: Mapping[str, Sequence[torch.Tensor]],
-        normalize: bool,
+        self, proxy: Proxy, batch: MicroBatch, stacks: Sequence[Stack], normalize: bool
     ) -> None:
-        self._modules = tracked.by_module(blocks)
-        self._tied = tracked.tied_embeddings(blocks)
-        self._tokens = batch.tokens.to(proxy.device)
+        self._stack_of = {module: stack for stack in stacks for module in stack.modules}
+        # No other module is given what the head is given, so that it is a stack of its own.
+        self._tied = {
+            embedding: stack
+            for stack in stacks
+            for embedding in tracked.tied_embeddings(stack.blocks)
+        }
+        self._dtype = proxy.sum_dtype
+        self._tokens = passes.to_device(batch.tokens, proxy)
+        self._normalize = normalize
+        # Output gradients that wait for those of other modules of their stack.
+        self._outputs: dict[str, torch.Tensor] = {}
         # Rows of the output part of a tied head's gradients, which the input part is not orthogonal to.
         self._output_rows: dict[str, torch.Tensor] = {}
-        self._vectors = vectors
-        self._normalize = normalize
-        self._columns = {name: column for column, name in enumerate(vectors)}
-        num_windows, num_groups = len(batch.lengths), len(next(iter(vectors.values())))
-        self.influence = torch.zeros(
-            num_windows, num_groups, len(vectors), dtype=proxy.sum_dtype, device=proxy.device
-        )
-        self.squared_norms = torch.zeros(num_windows, dtype=proxy.sum_dtype, device=proxy.device)
+        self._influence: dict[str, torch.Tensor] = {}
+        self._order = [stack.blocks[0].name for stack in stacks]
+        self._squares: list[torch.Tensor] = []
+
+    def influence(self) -> torch.Tensor:
+        """Products with the vectors, float32 or float64 [batch, num_groups, num_stacks]."""
+        return torch.stack([self._influence[name] for name in self._order], dim=2)
+
+    def squared_norms(self) -> torch.Tensor:
+        """Squared norms over all stacks, same dtype, [batch]; 0 if they are not asked for."""
+        if not self._normalize:
+            return torch.zeros(len(self._tokens), dtype=self._dtype, device=self._tokens.device)
+        return torch.stack(self._squares, dim=1).sum(1)
 
     def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
+        """Takes a module's inputs and output gradients, as `passes.Record`."""
         if module in self._tied:
             self._record_rows(self._tied[module], a, g)
             return
-        for block in self._modules[module]:
-            outputs = block.select(g)
-            if self._normalize and products.is_formed(block.shape, a.shape[1]):
-                self._record_formed(block, a, outputs)
-                continue
-            column = self._columns[block.name]
-            for group, v in enumerate(self._vectors[block.name]):
-                self.influence[:, group, column] += products.inner_products(a, outputs, v)
-            if self._normalize:
-                dtype = self.squared_norms.dtype
-                inputs = products.with_bias(a.to(dtype), block.has_bias)
-                self.squared_norms += products.squared_norms(inputs, outputs)
-                if block.embedding is not None:
-                    rows = products.gradient_rows(inputs, g, self._tokens)
-                    self._output_rows[block.name] = rows[..., : block.in_features]
+        stack = self._stack_of[module]
+        self._outputs[module] = g
+        if all(name in self._outputs for name in stack.modules):
+            outputs = stack.join({name: self._outputs.pop(name) for name in stack.modules})
+            self._record_stack(stack, a, outputs)
 
-    def _record_formed(self, block: Block, a: torch.Tensor, g: torch.Tensor) -> None:
+    def _record_stack(self, stack: Stack, a: torch.Tensor, g: torch.Tensor) -> None:
+        first, num_groups = stack.blocks[0], len(stack.vectors)
+        if products.is_formed(stack.shape, a.shape[1], num_groups, self._normalize):
+            self._record_formed(stack, a, g)
+            return
+        self._influence[first.name] = products.inner_products(a, g, stack.vectors)
+        if self._normalize:
+            inputs = products.with_bias(a.to(self._dtype), first.has_bias)
+            self._squares.append(products.squared_norms(inputs, g))
+            if first.embedding is not None:
+                rows = products.gradient_rows(inputs, g, self._tokens)
+                self._output_rows[first.name] = rows[..., : first.in_features]
+
+    def _record_formed(self, stack: Stack, a: torch.Tensor, g: torch.Tensor) -> None:
         """Takes products and norm off the gradients themselves, a few windows at a time."""
-        inputs = products.with_bias(a.to(self.squared_norms.dtype), block.has_bias)
-        vectors = torch.stack(list(self._vectors[block.name])).to(inputs).flatten(1)
-        rows = []
+        first = stack.blocks[0]
+        # A product alone bears the model's own precision.
+        dtype = self._dtype if self._normalize else a.dtype
+        inputs = products.with_bias(a.to(dtype), first.has_bias)
+        vectors = stack.vectors.to(self._dtype)
+        influence, squares, rows = [], [], []
         start = 0
-        for gradients in products.sequence_gradients(inputs, g):
-            some = slice(start, start + len(gradients))
+        for formed in products.sequence_gradients(inputs, g):
+            some = slice(start, start + len(formed))
             start = some.stop
-            flat = gradients.flatten(1)
-            self.influence[some, :, self._columns[block.name]] += flat @ vectors.T
-            self.squared_norms[some] += torch.linalg.vector_norm(flat, dim=1).square()
-            if block.embedding is not None:
+            gradients = formed.to(self._dtype)
+            influence.append(products.formed_products(gradients, vectors))
+            if not self._normalize:
+                continue
+            squares.append(torch.linalg.vector_norm(gradients.flatten(1), dim=1).square())
+            if first.embedding is not None:
                 tokens = self._tokens[some]
                 own = torch.arange(len(tokens), device=tokens.device)[:, None]
-                rows.append(gradients[own, tokens, : block.in_features])
+                rows.append(gradients[own, tokens, : first.in_features])
+        self._influence[first.name] = torch.cat(influence)
+        if self._normalize:
+            self._squares.append(torch.cat(squares))
         if rows:
-            self._output_rows[block.name] = torch.cat(rows)
+            self._output_rows[first.name] = torch.cat(rows)
 
-    def _record_rows(self, block: Block, rows: torch.Tensor, deltas: torch.Tensor) -> None:
-        column = self._columns[block.name]
-        for group, v in enumerate(self._vectors[block.name]):
-            self.influence[:, group, column] += products.row_products(rows, deltas, v)
+    def _record_rows(self, stack: Stack, rows: torch.Tensor, deltas: torch.Tensor) -> None:
+        (block,) = stack.blocks
+        self._influence[block.name] += products.row_products(rows, deltas, stack.vectors)
         if self._normalize:
             # ||D + d||² - ||D||² = <d, d + 2 D>, where d has only the rows of the window's tokens.
-            deltas = deltas.to(self.squared_norms.dtype)
+            deltas = deltas.to(self._dtype)
             added = products.sums_by_row(rows, deltas) + 2 * self._output_rows.pop(block.name)
-            self.squared_norms += torch.einsum("bti,bti->b", deltas, added)
+            self._squares.append(products.entry_products(deltas, added))
 
 
 def check_vectors(

@@ -95,7 +95,7 @@ class LossDropScorer(ProxyScorer):
         return self._before.num_halvings + self._after.num_halvings
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts, forward only; one call is one batch.
+        """Scores texts, forward only; a score does not depend on the texts beside it.
 
         Args:
           texts: The documents, as texts or prepared.

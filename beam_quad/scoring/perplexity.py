@@ -18,7 +18,7 @@ class PerplexityScorer(ProxyScorer):
     """
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts, forward only; one call is one batch.
+        """Scores texts, forward only; a score does not depend on the texts beside it.
 
         Args:
           texts: The documents, as texts or prepared.
@@ -31,13 +31,21 @@ class PerplexityScorer(ProxyScorer):
         documents = proxy.read(texts)
         counts = torch.from_numpy(documents.loss_tokens).double()
 
-        def compute(max_batch_tokens: int) -> torch.Tensor:
-            totals = torch.zeros(len(counts), dtype=torch.float64)
-            for batch in proxy.micro_batches(documents.windows, max_batch_tokens):
-                weights = passes.token_weights(batch, torch.ones_like(counts), proxy)
-                sums = passes.window_losses(proxy, batch, weights)
-                totals.index_add_(0, batch.documents, sums.double().cpu())
-            return totals
+        windows = documents.windows
+        if not windows:
+            return np.full((len(counts), 1), np.nan)
 
-        means = (passes.with_halving(proxy, compute) / counts).numpy()[:, None]
+        def compute(max_batch_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+            order, losses = [], []
+            for batch, own in proxy.even_batches(windows, max_batch_tokens):
+                weights = passes.token_weights(batch, torch.ones_like(counts), proxy)
+                order.append(own)
+                losses.append(passes.window_losses(proxy, batch, weights))
+            return torch.cat(order), torch.cat(losses).cpu()
+
+        order, losses = passes.with_halving(proxy, compute)
+        totals = torch.zeros(len(counts), dtype=torch.float64)
+        of_window = torch.tensor([window.document for window in windows])
+        totals.index_add_(0, of_window, losses[order.argsort()].double())
+        means = (totals / counts).numpy()[:, None]
         return np.where(np.isfinite(means), means, np.nan)

@@ -25,32 +25,57 @@ def summed_gradient(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     return sum(others, first)
 
 
-def inner_products(a: torch.Tensor, g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Computes sum over tokens of gᵀ V a for each sequence, without forming its gradient.
+def inner_products(a: torch.Tensor, g: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Computes sum over tokens of gᵀ V a for each sequence and vector V, without forming the gradient.
 
-    Either V a or Vᵀ g is formed, whichever is narrower.
+    Either V a or Vᵀ g is formed, whichever is narrower. The rest is a product by entries and its sum: as a product of
+    matrices it would be one of a row and a column, for which libraries have no fast kernel.
 
     Args:
       a: Inputs with the bias's 1 still left out, [batch, length, in].
       g: Output gradients, [batch, length, out].
-      v: The vector V, [out, in] or, with a bias, [out, in + 1], in the dtype of `a`.
+      vectors: The vectors V, [num_vectors, out, in] or, with a bias, [num_vectors, out, in + 1], in the dtype of `a`.
 
     Returns:
-      float32 (float64 for float64 inputs), [batch].
+      float32 (float64 for float64 inputs), [batch, num_vectors].
     """
+    num_vectors, out_features, width = vectors.shape
     in_features = a.shape[-1]
-    has_bias = v.shape[1] > in_features
+    has_bias = width > in_features
     dtype = torch.promote_types(a.dtype, torch.float32)
-    if g.shape[-1] > in_features:
-        mapped = (g @ v).to(dtype)
-        products = torch.einsum("bti,bti->b", mapped[..., :in_features], a.to(dtype))
-        return products + mapped[..., in_features].sum(1) if has_bias else products
-    mapped = functional.linear(a, v[:, :in_features], v[:, in_features] if has_bias else None)
-    return torch.einsum("bto,bto->b", mapped.to(dtype), g.to(dtype))
+    if out_features > in_features:
+        other = with_bias(a, has_bias)
+        mapped = g @ vectors.transpose(0, 1).flatten(1)
+    else:
+        other = g
+        rows = vectors.flatten(0, 1)
+        bias = rows[:, in_features] if has_bias else None
+        mapped = functional.linear(a, rows[:, :in_features], bias)
+    products = (
+        mapped.to(dtype).view(*g.shape[:2], num_vectors, -1).mul_(other.to(dtype)[:, :, None])
+    )
+    return _sum_by_sequence(products)
 
 
-def is_formed(shape: tuple[int, int], length: int) -> bool:
-    """Whether a sequence's gradient is formed where both its norm and its products are asked for.
+def formed_products(gradients: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Computes the inner products of gradients that were formed.
+
+    Args:
+      gradients: [num_sequences, out, in].
+      vectors: Same dtype, [num_vectors, out, in].
+
+    Returns:
+      [num_sequences, num_vectors].
+    """
+    columns = vectors.flatten(1).T.expand(len(gradients), -1, -1)
+    # One product a sequence: the rounding of a product of all would depend on how many they are.
+    return torch.bmm(gradients.flatten(1)[:, None], columns).squeeze(1)
+
+
+def is_formed(
+    shape: tuple[int, int], length: int, num_vectors: int = 1, has_norm: bool = True
+) -> bool:
+    """Whether a sequence's gradient is formed for its products with vectors and, where it is asked for, its norm.
 
     Formed, it costs one product of a token with the matrix, and a few passes over its entries; else each of its products
     costs as much, and its norm the Gram matrices.
@@ -58,10 +83,14 @@ def is_formed(shape: tuple[int, int], length: int) -> bool:
     Args:
       shape: Shape of the gradient, out and in.
       length: Tokens of the sequence.
+      num_vectors: Vectors that it is multiplied by.
+      has_norm: Whether its norm is asked for.
     """
     out_features, in_features = shape
-    grams = length * length * (in_features + out_features)
-    return grams > _FORMED_TOKENS * in_features * out_features
+    entries = in_features * out_features
+    grams = length * length * (in_features + out_features) if has_norm else 0
+    more = max(num_vectors - 1, 0) * length * entries
+    return grams + more > _FORMED_TOKENS * entries
 
 
 def squared_norms(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
@@ -77,10 +106,10 @@ def squared_norms(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
       The inputs' dtype, [batch].
     """
     squares = [
-        torch.einsum("bst,bst->b", torch.bmm(a[some], a[some].mT), torch.bmm(own, own.mT))
+        _sum_by_sequence(torch.bmm(a[some], a[some].mT).mul_(torch.bmm(own, own.mT))[:, :, None])
         for some, own in _in_dtype(g, a.dtype)
     ]
-    return torch.cat(squares).clamp_min(0)
+    return torch.cat(squares).squeeze(1).clamp_min(0)
 
 
 def sequence_gradients(a: torch.Tensor, g: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -152,19 +181,33 @@ def add_rows(total: torch.Tensor, rows: torch.Tensor, deltas: torch.Tensor) -> N
     total[:, :width].index_add_(0, rows.flatten(), deltas.flatten(0, 1).to(total.dtype))
 
 
-def row_products(rows: torch.Tensor, deltas: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Computes sum over tokens of delta . V[row] for each sequence.
+def row_products(rows: torch.Tensor, deltas: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Computes sum over tokens of delta . V[row] for each sequence and vector V.
 
     Args:
       rows: int64 [batch, length].
       deltas: [batch, length, in].
-      v: The vector V, [out, in (+ 1)].
+      vectors: The vectors V, [num_vectors, out, in (+ 1)].
 
     Returns:
-      float32 (float64 for float64 deltas), [batch].
+      float32 (float64 for float64 deltas), [batch, num_vectors].
     """
     dtype = torch.promote_types(deltas.dtype, torch.float32)
-    return (v[rows, : deltas.shape[2]].to(dtype) * deltas.to(dtype)).sum((1, 2))
+    chosen = vectors[:, rows, : deltas.shape[2]].to(dtype)
+    return _sum_by_sequence((chosen * deltas.to(dtype)).permute(1, 2, 0, 3))
+
+
+def entry_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Sums the products of two tensors' entries by sequence, [batch, length, features] to [batch]."""
+    return _sum_by_sequence((left * right)[:, :, None]).squeeze(1)
+
+
+def _sum_by_sequence(products: torch.Tensor) -> torch.Tensor:
+    """Sums over features and then over tokens, [batch, length, n, features] to [batch, n].
+
+    In one step, the order of a sum would depend on the sequences beside it.
+    """
+    return products.sum(3).mT.contiguous().sum(2)
 
 
 def _in_dtype(g: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:

@@ -89,6 +89,32 @@ def test_micro_batches_hold_every_window_once(lengths, max_batch_tokens):
     assert sorted(found) == list(range(len(lengths)))
 
 
+@given(
+    lengths=st.lists(st.integers(2, 64), min_size=1, max_size=30),
+    max_batch_tokens=st.integers(8, 300),
+)
+def test_even_micro_batches_pad_a_window_by_its_own_length(lengths, max_batch_tokens):
+    pieces = windows.windows_of([[n] * n for n in lengths], 64, 1)
+    found = []
+    for batch, own in windows.even_batches(pieces, 64, max_batch_tokens):
+        assert batch.tokens.numel() <= max_batch_tokens or len(batch.tokens) == 1
+        (padded,) = {windows.padded_length(n, 64) for n in batch.lengths.tolist()}
+        assert batch.tokens.shape[1] == padded
+        assert batch.tokens[:, 0].tolist() == [lengths[i] for i in own]
+        found += own.tolist()
+    assert sorted(found) == list(range(len(lengths)))
+
+
+def test_many_texts_fill_micro_batches_and_are_hardly_padded():
+    draws = np.random.default_rng(0)
+    lengths = np.exp(draws.normal(np.log(250), 1, 4000)).astype(int).clip(20, 4000)
+    pieces = windows.windows_of([range(n) for n in lengths.tolist()], 1024, 4)
+    sizes = [b.tokens.numel() for b, _ in windows.even_batches(pieces, 1024, 8192)]
+    tokens = sum(len(window.tokens) for window in pieces)
+    assert 1 - tokens / sum(sizes) < 0.05
+    assert np.mean(sizes) > 0.85 * 8192
+
+
 def test_labels_are_the_next_tokens():
     (batch,) = windows.micro_batches(windows.windows_of([[5, 6, 7]], 64, 1), 64, 100)
     assert batch.labels[batch.loss_mask].tolist() == [6, 7]

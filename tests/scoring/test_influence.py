@@ -1,3 +1,4 @@
+import collections
 import copy
 
 import numpy as np
@@ -17,6 +18,7 @@ from beam_quad.scoring import (
 )
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
+from tests.launches import count_launches
 from tests.scoring import reference
 
 TEXTS = tiny.texts([6, 15, 1, 3, 40, 100])
@@ -132,7 +134,7 @@ def test_groups_share_a_pass_and_blocks_add_up():
         np.testing.assert_allclose(
             together[:, column], score(proxy, blocks, vectors[name]), **EXACT
         )
-    np.testing.assert_allclose(scorer.score_blocks(TEXTS).sum(2), together, **EXACT)
+    np.testing.assert_allclose(scorer.score_stacks(TEXTS).sum(2), together, **EXACT)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,88 @@ def test_scores_do_not_depend_on_order_company_or_batch_size(family, layers, nor
     small = score(tiny.proxy(family, max_batch_tokens=1), blocks, v, normalize=normalize)
     for found in (backwards, alone, small):
         np.testing.assert_allclose(found, expected, **EXACT)
+
+
+COMPANY = tiny.texts([6, 15, 1, 3, 40, 100, 15, 64, 64, 33, 129, 7, 150, 64, 9], seed=1)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(
+    ("layers", "normalize", "num_groups"),
+    [("attention", False, 1), ("all+head", True, 1), ("all+head", True, 3), ("all", False, 3)],
+)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_a_score_has_the_same_bits_in_any_company(
+    family, layers, normalize, num_groups, num_threads
+):
+    proxy = tiny.proxy(family, torch.float32, context_length=64, max_batch_tokens=256)
+    blocks = find_blocks(proxy.model, layers)
+    vectors = {f"{i}": reference.random_vectors(blocks, i) for i in range(num_groups)}
+    scorer = InfluenceScorer(proxy, blocks, vectors, normalize)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        together = scorer.score(COMPANY)
+        backwards = scorer.score(COMPANY[::-1])[::-1]
+        alone = np.concatenate([scorer.score([text]) for text in COMPANY])
+        proxy.max_batch_tokens = 1024
+        in_larger_batches = scorer.score(COMPANY)
+    finally:
+        torch.set_num_threads(threads_before)
+    for found in (backwards, alone, in_larger_batches):
+        np.testing.assert_array_equal(found, together)
+
+
+@pytest.mark.parametrize(
+    ("layers", "normalize", "num_groups"),
+    [
+        ("attention", False, 1),
+        ("attention", False, 8),
+        ("all+head", True, 1),
+        ("all+head", True, 8),
+    ],
+)
+def test_a_micro_batch_launches_less_than_twice_what_training_does(layers, normalize, num_groups):
+    proxy = tiny.proxy("llama", torch.float32, context_length=64, max_batch_tokens=256)
+    blocks = find_blocks(proxy.model, layers)
+    vectors = {f"{i}": reference.random_vectors(blocks, i) for i in range(num_groups)}
+    scorer = InfluenceScorer(proxy, blocks, vectors, normalize)
+    documents = proxy.read(tiny.texts([64] * 4))
+    found = count_launches(lambda: scorer.score(documents))
+    tokens = torch.tensor([window.tokens for window in documents.windows])
+    proxy.model.requires_grad_(True)
+    plain = count_launches(
+        lambda: proxy.model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+    )
+    assert found < 2 * plain
+
+
+def test_micro_batches_do_not_wait_for_one_another(monkeypatch):
+    proxy = tiny.proxy(max_batch_tokens=16)
+    blocks = find_blocks(proxy.model, "all+head")
+    vectors = {"query": reference.random_vectors(blocks)}
+    scorer = InfluenceScorer(proxy, blocks, vectors, normalize=True)
+    few, many = (proxy.read(tiny.texts([16] * n)) for n in (1, 8))
+    waits = collections.Counter()
+
+    def count_calls(name):
+        plain = getattr(torch.Tensor, name)
+
+        def call(self, *args, **kwargs):
+            waits[name] += 1
+            return plain(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, call)
+
+    # Not `__bool__`: transformers asks at the start of every forward whether windows are packed.
+    for name in ("cpu", "item", "tolist", "numpy", "__float__", "__int__"):
+        count_calls(name)
+    scorer.score(few)
+    of_few = waits.copy()
+    waits.clear()
+    scorer.score(many)
+    assert waits == of_few
+    assert waits["cpu"] > 0
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES + tiny.MIXTURES)
@@ -334,7 +418,7 @@ def test_blocks_of_opposite_infinities_score_nan_without_a_warning(monkeypatch):
     blocks = find_blocks(proxy.model)
     scorer = InfluenceScorer(proxy, blocks, {"query": reference.random_vectors(blocks)})
     by_block = np.array([[[np.inf, -np.inf]], [[1.0, 2.0]]])
-    monkeypatch.setattr(scorer, "score_blocks", lambda texts: by_block)
+    monkeypatch.setattr(scorer, "score_stacks", lambda texts: by_block)
     np.testing.assert_array_equal(scorer.score(["3 4", "5 6"]), [[np.nan], [3]])
 
 

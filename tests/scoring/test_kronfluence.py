@@ -188,7 +188,8 @@ def our_results(problem, blocks, strategy):
     squares = (eigenvalues or {}).values()
     curvature = Curvature.from_parts(bases, eigenvalues, DAMPING_RATIO)
     vector = curvature.precondition(query_gradient(proxy, blocks, problem.query).mean())
-    scores = InfluenceScorer(proxy, blocks, {"query": vector}).score_blocks(problem.corpus)[:, 0]
+    by_block = [InfluenceScorer(proxy, [block], {"query": vector}) for block in blocks]
+    scores = np.concatenate([scorer.score(problem.corpus) for scorer in by_block], axis=1)
     return Results(
         {name: total.activation for total in sums.values() for name in total.gradients},
         {name: total.gradients[name] for total in sums.values() for name in total.gradients},

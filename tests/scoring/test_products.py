@@ -21,9 +21,10 @@ def test_sequence_gradients_are_sums_of_outer_products(tokens, monkeypatch):
 
 def test_inner_products_are_those_of_the_gradients(tokens):
     a, g = tokens
-    v = torch.randn(5, 7, dtype=torch.float64)
+    v = torch.randn(2, 5, 7, dtype=torch.float64)
     gradients = torch.einsum("bto,bti->boi", g, products.with_bias(a, True))
-    expected = (gradients * v).sum((1, 2))
+    expected = torch.einsum("boi,voi->bv", gradients, v)
+    torch.testing.assert_close(products.formed_products(gradients, v), expected, **EXACT)
     torch.testing.assert_close(products.inner_products(a, g, v), expected, **EXACT)
 
 
@@ -40,10 +41,33 @@ def test_gradients_of_long_sequences_are_formed():
 
 def test_inner_products_go_through_the_narrower_side(tokens):
     g, a = tokens  # 6 outputs, 5 inputs
-    v = torch.randn(6, 6, dtype=torch.float64)
+    v = torch.randn(2, 6, 6, dtype=torch.float64)
     gradients = torch.einsum("bto,bti->boi", g, products.with_bias(a, True))
-    expected = (gradients * v).sum((1, 2))
+    expected = torch.einsum("boi,voi->bv", gradients, v)
     torch.testing.assert_close(products.inner_products(a, g, v), expected, **EXACT)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_the_bits_of_a_sequence_do_not_depend_on_those_beside_it(num_threads):
+    torch.manual_seed(0)
+    wide, narrow = torch.randn(5, 144, 300), torch.randn(5, 144, 280)
+    vectors, rows = torch.randn(2, 300, 280), torch.randint(0, 300, (5, 144))
+    for compute in (
+        lambda some: products.inner_products(narrow[some], wide[some], vectors),
+        lambda some: products.inner_products(wide[some], narrow[some], vectors.mT.contiguous()),
+        lambda some: products.squared_norms(narrow[some], wide[some]),
+        lambda some: products.row_products(rows[some], narrow[some], vectors),
+        lambda some: products.entry_products(narrow[some], narrow[some]),
+        lambda some: products.formed_products(torch.bmm(wide[some].mT, narrow[some]), vectors),
+    ):
+        threads_before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            together = compute(slice(None))
+            alone = [compute(slice(i, i + 1)) for i in range(5)]
+        finally:
+            torch.set_num_threads(threads_before)
+        torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=0)
 
 
 def test_wide_output_gradients_are_converted_piece_by_piece(tokens, monkeypatch):
@@ -77,8 +101,10 @@ def test_what_tokens_add_to_rows_is_summed_row_by_row(tokens):
     torch.testing.assert_close(sums[1, 2], deltas[1, 2], **EXACT)
     is_first = [[True, True, False, False], [True, True, True, False], [True, False, False, False]]
     assert products.first_of_rows(ROWS).tolist() == is_first
-    v = torch.randn(5, 7, dtype=torch.float64)
-    expected = [(v[r, :6] * d).sum() for r, d in zip(ROWS, deltas, strict=True)]
-    torch.testing.assert_close(
-        products.row_products(ROWS, deltas, v), torch.stack(expected), **EXACT
-    )
+    vectors = torch.randn(2, 5, 7, dtype=torch.float64)
+    expected = [
+        torch.stack([(v[r, :6] * d).sum() for r, d in zip(ROWS, deltas, strict=True)])
+        for v in vectors
+    ]
+    found = products.row_products(ROWS, deltas, vectors)
+    torch.testing.assert_close(found, torch.stack(expected, dim=1), **EXACT)

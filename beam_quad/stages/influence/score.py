@@ -28,7 +28,7 @@ from beam_quad.stages.read.prefetch import prefetched
 
 
 class Scorer(Protocol):
-    """Scores the texts of one batch, whatever else is scored before or after it."""
+    """Scores texts, many at once; a score has the same bits whatever texts are beside its own."""
 
     def prepare(self, texts: list[str]) -> Any:
         """Does what needs no device, such as tokenising; runs in another thread, ahead of `score`."""
@@ -65,7 +65,7 @@ class InfluenceScoring:
       normalize: Whether a score is divided by the norm of the example's gradient.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     tracked: TrackedProxy
     vectors: StoredVectors
@@ -90,7 +90,7 @@ class PerplexityScoring:
       proxy: The proxy model.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     proxy: ProxyModel
 
@@ -129,6 +129,8 @@ class LossDropScoring:
     Args:
       tuned: The tuned proxy.
     """
+
+    version: ClassVar[int] = 2
 
     tuned: TuneProxy
 
@@ -189,8 +191,8 @@ class Listed(Protocol):
         """How many rows there are, about."""
 
 
-# What shares a batch with a text depends on the rows of its shard alone. Of a list few rows are scored, from longer runs.
-_LISTED_BATCH_ROWS = 16 * BATCH_ROWS
+# Rows whose texts go to the scorer at once: micro-batches of one length are full only where texts are many.
+_SCORED_ROWS = 16 * BATCH_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,8 +263,7 @@ class ScoreExamples(ScoredRows, ScoringStage):
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Yields the rows of each batch that holds wanted ones, and their prepared texts."""
         # The reserve would do for a small corpus, but not for a large one, of which it is a part.
-        batch_rows = BATCH_ROWS if self.among is None else _LISTED_BATCH_ROWS
-        batches = read_rows(piece, self.corpus.columns, batch_rows=batch_rows)
+        batches = read_rows(piece, self.corpus.columns, batch_rows=_SCORED_ROWS)
         first = 0
         for batch in batches:
             at = first + np.flatnonzero(wanted[first : first + len(batch.texts)])

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -60,6 +60,8 @@ ROUND_SCHEMA = pa.schema(
 )
 
 
+# Of the texts that go to the scorer at once: about a million tokens, so that nearly all of its micro-batches are full.
+_BYTES_AT_ONCE = 1 << 22
 # What is kept in memory of the scores of a round.
 _SCORED = ["cluster", "block", "example_id", "key", "tokens", "influence"]
 
@@ -281,8 +283,8 @@ class Scores(Stored):
 class RunRound(ScoringStage):
     """Scores what a round pulls and was not scored before; then decides what it gives, and what the next round pulls.
 
-    Takes `Pulls`, writes one file of scores each, and gives counts. A pull is one batch for the scorer, so that its
-    scores depend on nothing but its own examples, and are reused by whole pulls only.
+    Takes `Pulls`, writes one file of scores each, and gives counts. Many pulls go to the scorer at once, and scores are
+    reused by whole pulls: a score depends on nothing but its own text.
 
     Args:
       bandit: The bandit.
@@ -343,11 +345,11 @@ class RunRound(ScoringStage):
         num_scored = 0
         halvings_before = _num_halvings(model)
         with aligned.table_writer(path, _SCORES) as writer:
-            for key, table, prepared in prefetched(self._prepared(piece, model)):
+            for keys, table, prepared in prefetched(self._prepared(piece, model)):
                 scores = model.score(prepared)
                 writer.write(
                     {
-                        "pull_key": [key] * table.num_rows,
+                        "pull_key": keys,
                         "example_id": table.column("example_id").to_pylist(),
                         "key": table.column("key").to_numpy(),
                         "tokens": table.column("tokens").to_numpy(),
@@ -391,9 +393,12 @@ class RunRound(ScoringStage):
     def progress(self, total: Tally | None) -> dict[str, int]:
         return self.bandit.progress(self.number)
 
-    def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[str, pa.Table, Any]]:
-        for key, table in self._candidates(piece):
-            yield key, table, model.prepare(table.column("text").to_pylist())
+    def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[list[str], pa.Table, Any]]:
+        """Yields many pulls at a time: the pull key of each row, the rows, and their prepared texts."""
+        for pulls in _at_once(self._candidates(piece)):
+            keys = [key for key, own in pulls for _ in range(own.num_rows)]
+            table = pa.concat_tables([own for _, own in pulls])
+            yield keys, table, model.prepare(table.column("text").to_pylist())
 
     def _candidates(self, piece: Pulls) -> Iterator[tuple[str, pa.Table]]:
         columns = ["block", "key", "tokens", "example_id", "text"]
@@ -410,6 +415,22 @@ class RunRound(ScoringStage):
             (cluster, block, keys[cluster, block], candidates.group_of(cluster))
             for cluster, block in self.bandit.pulls(self.number)
         ]
+
+
+def _at_once(
+    pulls: Iterable[tuple[str, pa.Table]],
+) -> Iterator[list[tuple[str, pa.Table]]]:
+    """Joins pulls until they hold enough bytes to fill the scorer's micro-batches."""
+    joined: list[tuple[str, pa.Table]] = []
+    num_bytes = 0
+    for pull in pulls:
+        joined.append(pull)
+        num_bytes += pull[1].nbytes
+        if num_bytes >= _BYTES_AT_ONCE:
+            yield joined
+            joined, num_bytes = [], 0
+    if joined:
+        yield joined
 
 
 class ScoreStore:

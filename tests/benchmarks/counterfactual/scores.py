@@ -95,25 +95,28 @@ class Scores:
     def compute(self, size: Size) -> dict[Setting, np.ndarray]:
         """Scores by all settings, float64 [num_candidates, num_queries] each."""
         plain = [s for s in settings(size) if not s.normalize]
-        # Scores are sums over blocks, so that one pass over all layers gives those of every choice of layers.
-        by_vector = self._score_blocks({_vector(s): s for s in plain})
-        columns = {block.name: column for column, block in enumerate(self._widest)}
+        # Scores are sums over stacks, so that one pass over all layers gives those of every choice of layers.
+        scorer, by_vector = self._score_stacks({_vector(s): s for s in plain})
         scores = {}
         for setting in plain:
-            tracked = [columns[block.name] for block in self._blocks[setting.layers]]
+            chosen = set(self._blocks[setting.layers])
+            tracked = [chosen.issuperset(stack.blocks) for stack in scorer.stacks]
             scores[setting] = by_vector[_vector(setting)][:, :, tracked].sum(2)
         for layers in size.layers:
             own = [s for s in settings(size) if s.normalize and s.layers == layers]
             scores |= self._score_normalized(own)
         return scores
 
-    def _score_blocks(self, vectors: Mapping[object, Setting]) -> dict[object, np.ndarray]:
-        """Scores by several vectors in one pass, float64 [num_candidates, num_queries, num_blocks] each."""
+    def _score_stacks(
+        self, vectors: Mapping[object, Setting]
+    ) -> tuple[scoring.InfluenceScorer, dict[object, np.ndarray]]:
+        """Scores by several vectors in one pass, float64 [num_candidates, num_queries, num_stacks] each."""
         groups = self._vectors(list(vectors.values()))
         scorer = scoring.InfluenceScorer(self._proxy, self._widest, groups)
-        scores = scorer.score_blocks(self._drawn.texts)
+        scores = scorer.score_stacks(self._drawn.texts)
         shape = (len(scores), len(vectors), len(self._queries), -1)
-        return dict(zip(vectors, np.moveaxis(scores.reshape(shape), 1, 0), strict=True))
+        by_vector = np.moveaxis(scores.reshape(shape), 1, 0)
+        return scorer, dict(zip(vectors, by_vector, strict=True))
 
     def _score_normalized(self, own: Sequence[Setting]) -> dict[Setting, np.ndarray]:
         """Scores by settings of the same layers, whose norm they share, float64 [num_candidates, num_queries] each."""

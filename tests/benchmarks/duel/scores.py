@@ -26,7 +26,7 @@ from beam_quad.gradients import (
 )
 from beam_quad.influence import Examples, cluster_examples, query_vectors
 from beam_quad.scoring import PerplexityScorer, dsir
-from beam_quad.scoring.influence import _Partial
+from beam_quad.scoring.influence import Partial, Stack
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.shortlist import score_ngrams
 from tests.benchmarks.duel.kept import Kept
@@ -245,10 +245,7 @@ def influence_by_layers(proxy: Proxy, vectors: Vectors, texts: Sequence[str]) ->
         tuple(b for b in blocks if b.name in own and b.name not in below)
         for below, own in itertools.pairwise([set[str](), *names])
     ]
-    columns = {
-        part: {b.name: [by_block[b.name] for by_block in vectors.values()] for b in part}
-        for part in added
-    }
+    stacks = {part: Stack.of(proxy, part, vectors) for part in added}
     modules = {name: part for part in added for name in tracked.watched_modules(part)}
     documents = proxy.read(texts)
     counts = torch.from_numpy(documents.loss_tokens).double()
@@ -257,7 +254,7 @@ def influence_by_layers(proxy: Proxy, vectors: Vectors, texts: Sequence[str]) ->
     products = torch.zeros(len(texts), len(vectors), len(added), dtype=torch.float64)
     squares = torch.zeros(len(texts), len(added), dtype=torch.float64)
     for batch in proxy.micro_batches(documents.windows, proxy.max_batch_tokens):
-        partial = {part: _Partial(proxy, batch, part, columns[part], True) for part in added}
+        partial = {part: Partial(proxy, batch, stacks[part], True) for part in added}
 
         def record(module: str, a: torch.Tensor, g: torch.Tensor, partial: Any = partial) -> None:
             partial[modules[module]].record(module, a, g)
@@ -265,8 +262,8 @@ def influence_by_layers(proxy: Proxy, vectors: Vectors, texts: Sequence[str]) ->
         weights = passes.token_weights(batch, 1 / counts, proxy)
         passes.backward(proxy, tuple(modules), batch, weights, record)
         for place, part in enumerate(added):
-            products[batch.documents, :, place] = partial[part].influence.double().sum(2)
-            squares[batch.documents, place] = partial[part].squared_norms.double()
+            products[batch.documents, :, place] = partial[part].influence().double().sum(2)
+            squares[batch.documents, place] = partial[part].squared_norms().double()
     plain, norms = products.cumsum(2), squares.cumsum(1).sqrt()
     scores = torch.stack([plain, plain / norms[:, None]], dim=3).flatten(2).numpy()
     return np.asarray(np.where(np.isfinite(scores), scores, np.nan))

@@ -18,6 +18,10 @@ still holds by then.
 How the upper half of the layers ranks is given for a query of each of four domains, once per model; in the JSON the
 mean, the lowest and the highest.
 
+In the JSON, `launches_over_forward_backward` counts what one micro-batch of exact scores launches (one query group or
+eight, whichever is more) beside a training pass; `padding_share` and `micro_batch_fill` are of the corpus's first 4,096
+documents, which go to the scorer at once, in micro-batches of a run's default size.
+
 A K-FAC vector has the shape of an EK-FAC vector, so that scores cost the same with either.
 """
 
@@ -113,7 +117,7 @@ def main() -> None:
             bench = case.Bench.prepare(
                 plan, texts, load_proxy(spec), rules, pathlib.Path(scratch), say
             )
-            for key, value in bench.ranks().items():
+            for key, value in (bench.ranks() | bench.batching()).items():
                 results.setdefault(key, {})[bench.label] = value
             benches = [bench] + ([bench.in_bfloat16()] if options.device == "cuda" else [])
             for each in benches:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from beam_quad.gradients import Proxy
+from beam_quad.gradients import Proxy, ProxySpec
 from beam_quad.gradients.windows import Documents
 from tests.benchmarks.influence import clocks, material, ours, peers, ranking, report
 from tests.benchmarks.influence.material import Plan, Texts
@@ -16,6 +16,7 @@ from tests.benchmarks.influence.methods import Method
 from tests.benchmarks.influence.ours import Fitted
 from tests.benchmarks.influence.race import Outcome, Rules, race
 from tests.benchmarks.influence.report import Agreement
+from tests.launches import count_launches
 
 FORWARD = "forward only (perplexity)"
 EXACT = "exact, attention"
@@ -28,6 +29,8 @@ VMAP = "per-example gradients, vmap(grad)"
 DATTRI = "dattri, hooks, not projected"
 KRON = "kronfluence, pairwise scores"
 
+# A run's defaults, for the models here.
+_CONTEXT_LENGTH, _MAX_WINDOWS, _TEXTS_AT_ONCE = 1024, 4, 4096
 _COMPARED = (VMAP, DATTRI, KRON)
 _SLOW_PEERS = (VMAP, DATTRI, KRON)
 _RATIOS = {
@@ -121,7 +124,23 @@ class Bench:
         agreements = self._agreements(methods, documents, outcomes, num_round)
         title = f"\n{self.label}, {length} tokens, {num_round} documents a round"
         print(report.table(title, in_round, outcomes, FORWARD, agreements) + "\n", flush=True)
-        return _summary(outcomes, agreements)
+        return _summary(outcomes, agreements) | _launches(methods, in_round)
+
+    def batching(self) -> dict[str, float | None]:
+        """Returns what goes into the JSON about micro-batches of the corpus's documents, whole as a run scores them.
+
+        As many go to the scorer at once as in a run; a micro-batch is as large as a run's default.
+        """
+        proxy, most = self.proxy, ProxySpec("").max_batch_tokens
+        proxy = dataclasses.replace(proxy, context_length=_CONTEXT_LENGTH, max_windows=_MAX_WINDOWS)
+        texts = [document.text for document in self.texts.documents[:_TEXTS_AT_ONCE]]
+        windows = proxy.read(texts).windows
+        sizes = [batch.tokens.numel() for batch, _ in proxy.even_batches(windows, most)]
+        num_tokens = sum(len(window.tokens) for window in windows)
+        return {
+            "padding_share": report.rounded(1 - num_tokens / sum(sizes)),
+            "micro_batch_fill": report.rounded(statistics.fmean(sizes) / most),
+        }
 
     def ranks(self) -> dict[str, float | None]:
         """Returns what goes into the JSON about the upper half: over the queries, mean, lowest and highest."""
@@ -197,6 +216,18 @@ def _kronfluence(
         f"its eigendecompositions took {_show(decomposition)}"
     )
     return peer
+
+
+def _launches(methods: list[Method], documents: Documents) -> dict[str, float | None]:
+    """Counts what one micro-batch of two documents launches, beside a plain training pass."""
+    pair = material.first(documents, 2)
+    counts = {
+        method.name: count_launches(lambda method=method: method.score(pair, 1 << 30))  # type: ignore[misc]
+        for method in methods
+        if method.name in (EXACT, EXACT_GROUPS, BACKWARD)
+    }
+    worst = max(counts[EXACT], counts[EXACT_GROUPS])
+    return {"launches_over_forward_backward": report.rounded(worst / counts[BACKWARD])}
 
 
 def _show(cost: clocks.Cost) -> str:

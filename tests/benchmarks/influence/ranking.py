@@ -47,11 +47,12 @@ def upper_half(
     sample, ranked = rest[:num_sample], rest[num_sample : num_sample + num_ranked]
     blocks = find_blocks(proxy.model, "attention")
     vectors = _vectors(proxy, blocks, sample, queries)
-    by_block = InfluenceScorer(proxy, blocks, vectors).score_blocks(ranked)
+    scorer = InfluenceScorer(proxy, blocks, vectors)
+    by_stack = scorer.score_stacks(ranked)
     num_layers = proxy.model.config.num_hidden_layers
     upper = {block.name for block in find_blocks(proxy.model, f"last:{num_layers // 2}")}
-    is_upper = np.array([block.name in upper for block in blocks])
-    own, whole = by_block[:, :, is_upper].sum(2), by_block.sum(2)
+    is_upper = np.array([stack.blocks[0].name in upper for stack in scorer.stacks])
+    own, whole = by_stack[:, :, is_upper].sum(2), by_stack.sum(2)
     return {
         domain: float(stats.spearmanr(own[:, i], whole[:, i]).statistic)
         for i, domain in enumerate(vectors)
