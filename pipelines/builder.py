@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from beam_quad import identity
 from beam_quad.artifacts import files
 from beam_quad.clustering import default_num_clusters
@@ -182,10 +184,19 @@ class Builder:
     def free_tokens(self, base: Base) -> int:
         """The tokens of the budget that are left for new rows once those stay whose splits a base had, too."""
         present = {piece_name(split) for split in self.inputs.corpus.splits}
-        gone = [split for name, split in base.splits().items() if name not in present]
-        tokens = (int(base.selected(split)["tokens"].sum()) for split in gone)
-        before: int = self._before["tokens"]["selected"]
-        return self.budget.amount - before + sum(tokens)
+        excluded = self.inputs.excluded
+        looked_at = [
+            split
+            for name, split in base.splits().items()
+            if excluded is not None or name not in present
+        ]
+        free = self.budget.amount - self._before["tokens"]["selected"]
+        for split, rows in zip(looked_at, files.in_parallel(base.selected, looked_at), strict=True):
+            leaves = np.full(len(rows["row"]), piece_name(split) not in present)
+            if excluded is not None:
+                leaves |= excluded.holds(rows["key"])
+            free += int(rows["tokens"][leaves].sum())
+        return int(free)
 
     @property
     def slack(self) -> int:

@@ -160,7 +160,7 @@ class _QuadBuilder(Builder):
             blocks = self._count_blocks(policy, self.corpus, clusters, None)
             return self._finish_quad(*self._run_bandit(policy, blocks), clusters)
         tokens, corpus = self.free_tokens(held.base), self.added(held.base)
-        known = self._evidence()
+        known = None if self.options.refit else self._evidence()
         played: BanditSelection | None = None
         facts: dict[str, Any] = {}
         evidence = None if known is None else known.path
@@ -170,6 +170,9 @@ class _QuadBuilder(Builder):
             played, facts, evidence = self._run_bandit(
                 policy, self._count_blocks(policy, corpus, own, clusters)
             )
+        elif self.options.refit:
+            # For the runs that go on from this one.
+            self._scoring()
         preference = SelectedWorth(held.base, played)
         cut = self._cut(preference, what="CutSelection", held=held)
         selection = RefreshedSelection(*cut, clusters, known)

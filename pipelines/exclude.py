@@ -31,6 +31,11 @@ class ExcludedIds:
     num_ids: int
     unwritten: dict[str, bytes]
 
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """Says which keys, uint64 [n], are those of excluded ids, bool [n]; no file is read."""
+        own = keys_of(self.unwritten[self.excluded.path])
+        return np.asarray(find_sorted(own, keys) >= 0)
+
 
 def read_excluded(options: RunOptions) -> ExcludedIds | None:
     """Reads the lists of `--exclude`; None without the flag.

@@ -145,6 +145,7 @@ def look(options: RunOptions) -> Inputs:
             "query": {name: plan.snapshot for name, plan in query.items()},
         }
         refresh.check_contents(found, contents)
+        refresh.check_splits(found, corpus)
     return Inputs(
         corpus,
         query,

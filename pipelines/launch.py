@@ -31,7 +31,7 @@ from beam_quad.report.formatting import size
 from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
-from beam_quad.report.sections.refresh import about_refresh
+from beam_quad.report.sections.refresh import about_refresh, harmful_added
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.stages.write.selection import WriteSelection
@@ -458,6 +458,8 @@ def _print_summary(output: str) -> None:
         )
     for line in about_refresh(manifest):
         print(line)
+    if words := harmful_added(manifest):
+        print(f"warning: {words}")
     influence = manifest.get("influence")
     if influence and influence["selected_mean"] is not None:
         # Without a pilot nothing was scored at random.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from beam_quad.artifacts import files
+from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
 from beam_quad.stages.refresh.base import Base
 from pipelines import recorded
@@ -20,12 +21,14 @@ from pipelines.run_options import RunOptions
 Options = TypeVar("Options", bound=RunOptions)
 _log = logging.getLogger(__name__)
 _VERSION = 1
+# The unit of each flag.
+_BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
 _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
 # What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
     "exclude", "prove", "plan", "take_over", "threads", "accelerator", "device", "proxy_model", "embedder", "weighted",
-    "max_share_per_cluster", "order",
+    "max_share_per_cluster", "order", "num_rounds",
 })  # fmt: skip
 _CONTENTS = {"proxy": "--proxy_model", "embedder": "--embedder", "query": "--query"}
 
@@ -118,7 +121,9 @@ def resolved(options: Options) -> Options:
       UsageError: If there is none.
     """
     if options.base is None:
-        return _with_budget(options, {})
+        if any(isinstance(getattr(options, name, None), More) for name in _BUDGETS):
+            raise UsageError("a budget with + is so much more than --base's; pass --base with it")
+        return options
     output = _find(files.absolute(options.base), files.absolute(options.output))
     if output is None:
         options = dataclasses.replace(
@@ -134,17 +139,17 @@ def resolved(options: Options) -> Options:
         )
     manifest, _ = _manifest(output)
     root = manifest["input"]["root"]
-    if options.input_root is None and root:
+    # Of a corpus that has moved the new place is found as the first time.
+    if options.input_root is None and root and all(_lies_in(root, p) for p in options.input):
         options = dataclasses.replace(options, input_root=root)
     return dataclasses.replace(_with_budget(options, manifest["budget"]), base=output)
 
 
 def _with_budget(options: Options, before: Mapping[str, Any]) -> Options:
     """Makes a budget that is given as so much more than the base's a total, which without a base is all of it."""
-    names = {"budget_tokens": "tokens", "budget_examples": "examples"}
-    given = {name: getattr(options, name, None) for name in names}
+    given = {name: getattr(options, name, None) for name in _BUDGETS}
     changes: dict[str, Any] = {
-        name: int(value) + (before["amount"] if before.get("unit") == names[name] else 0)
+        name: int(value) + (before["amount"] if before.get("unit") == _BUDGETS[name] else 0)
         for name, value in given.items()
         if isinstance(value, More)
     }
@@ -177,6 +182,11 @@ def read(options: RunOptions) -> Found | None:
             f"the artifacts of --base={output} are gone from {options.artifacts_root}; drop --base"
         )
     selection = Base(output, plan_path, sha256, manifest["configuration"])
+    if missing := selection.missing_rows():
+        raise UsageError(
+            f"{output}/_run lacks which rows of {missing:,} splits --base selected; drop --base, and pass "
+            f"--artifacts={options.artifacts_root} to reuse what fits"
+        )
     fitted = Fitted(**stored["fitted"])
     scores, centers, evidence = (stored[name] for name in ("scores", "centers", "evidence"))
     return Found(selection, before, fitted, scores, centers, evidence, manifest)
@@ -230,10 +240,31 @@ def _find(folder: str, output: str) -> str | None:
         )
     if posixpath.dirname(output) != folder:
         raise UsageError(
-            f"--base={folder} holds no finished selection from before {own}; pass a finished --output, or drop --base"
+            f"--base={folder} holds no finished selection from before {own}; pass a finished --output, or the folder that "
+            "--output is in, by its date, or drop --base"
         )
     _log.warning("%s holds no selection from before %s: this run is the first", folder, own)
     return None
+
+
+def _lies_in(root: str, pattern: str) -> bool:
+    """Says whether what a pattern finds is in a folder."""
+    return files.absolute(pattern).startswith(root.rstrip("/") + "/") or pattern == root
+
+
+def check_splits(found: Found, plan: InputPlan) -> None:
+    """Refuses a corpus that has no file of the base, by name and content.
+
+    Raises:
+      UsageError: Saying how files are named.
+    """
+    had = found.selection.splits()
+    if had and not any(found.selection.has(split) for split in plan.splits):
+        raise UsageError(
+            f"none of the files of --base={found.selection.output} is among --input, whose files are named relative to "
+            f"{plan.root or 'nothing'}; pass --input_root with the folder that stands for "
+            f"{found.manifest['input']['root']}, or drop --base"
+        )
 
 
 def _date_of(path: str) -> datetime.date | None:

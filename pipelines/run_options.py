@@ -162,7 +162,7 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         required=True,
         help="directory of the selection; new, or of the same run; {date} is today, for schedulers",
     )
-    add("--artifacts", help="directory of what is reused; default OUTPUT/_run")
+    add("--artifacts", help="directory of what is reused; default OUTPUT/_run, or that of --base")
     add(
         "--text_column",
         default="text",

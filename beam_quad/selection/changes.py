@@ -25,6 +25,7 @@ class Changes:
       left: Rows of the old one alone, by reason.
       parts: Rows of both, by the number of the old selection's part that holds them.
       splits: Rows of the new one alone, by the number of their split.
+      harmful: Rows of the new one alone whose own influence is negative: training on them raises the query loss.
     """
 
     kept: Amount = dataclasses.field(default_factory=Amount)
@@ -32,6 +33,7 @@ class Changes:
     left: ByName[Amount] = dataclasses.field(default_factory=ByName)
     parts: Tally = dataclasses.field(default_factory=Tally)
     splits: Tally = dataclasses.field(default_factory=Tally)
+    harmful: int = 0
 
     def __add__(self, other: "Changes") -> "Changes":
         return add_fields(self, other)
@@ -42,7 +44,8 @@ class Changes:
         left = {reason: Amount(**own) for reason, own in stored["left"]["named"].items()}
         kept, added = Amount(**stored["kept"]), Amount(**stored["added"])
         tallies = (Tally(stored[name]["counts"]) for name in ("parts", "splits"))
-        return cls(kept, added, ByName(left), *tallies)
+        parts, splits = tallies
+        return cls(kept, added, ByName(left), parts, splits, stored["harmful"])
 
 
 def changes_of(

@@ -9,12 +9,15 @@ PART_BYTES = 128 << 20
 MAX_SPLITS_PER_PART = 64
 
 
-def part_runs(splits: Sequence[Split], share: float) -> list[tuple[int, int]]:
+def part_runs(
+    splits: Sequence[Split], share: float, max_splits: int = MAX_SPLITS_PER_PART
+) -> list[tuple[int, int]]:
     """Cuts the splits into runs whose selected part is expected to be about `PART_BYTES`.
 
     Args:
       splits: All splits.
       share: Share of the corpus that is selected, in [0, 1].
+      max_splits: The most splits of a run.
 
     Returns:
       (first, last) of each run, `last` excluded.
@@ -22,7 +25,7 @@ def part_runs(splits: Sequence[Split], share: float) -> list[tuple[int, int]]:
     runs, first, size = [], 0, 0.0
     for index, split in enumerate(splits):
         size += share * split.size_bytes
-        if size >= PART_BYTES or index + 1 - first == MAX_SPLITS_PER_PART:
+        if size >= PART_BYTES or index + 1 - first == max_splits:
             runs.append((first, index + 1))
             first, size = index + 1, 0.0
     if first < len(splits):

@@ -64,7 +64,7 @@ def ids(output: pathlib.Path) -> dict[str, dict]:
 def worths(output: pathlib.Path) -> dict[tuple[str, int], float]:
     """What each selected row was selected for, by split and row."""
     found = {}
-    for path in (output / "_run" / "selected").iterdir():
+    for path in (output / "_run" / "selected").glob("*/*.parquet"):
         table = aligned.read_columns(str(path))
         found |= {
             (path.name, row): worth for row, worth in zip(table["row"], table["worth"], strict=True)

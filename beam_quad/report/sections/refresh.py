@@ -37,7 +37,7 @@ def refresh(data: ReportData) -> Section | None:
         Column("Selection", hint="share of the selected tokens"),
     ]
     runs = "one run" if found.num_bases == 1 else f"{count(found.num_bases)} runs"
-    lead = f"This selection goes on from {runs}. {_splits(found.splits)}"
+    lead = f"This selection goes on from {runs}; {_splits(found.splits)}"
     words = [tag("li", _sentence(line)) for line in found.words]
     body = join([table(columns, rows), tag("ul", *words) if words else None])
     return Section("refresh", "Since the last run", body, lead)
@@ -62,18 +62,27 @@ def about_refresh(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from found.get("words", ())
 
 
+def harmful_added(manifest: Mapping[str, Any]) -> str | None:
+    """Says how many documents of negative influence a refresh added for want of better ones, from a manifest; or None."""
+    number = manifest.get("refresh", {}).get("added_harmful", 0)
+    if not number:
+        return None
+    return (
+        f"{count(number)} of the documents that were added have an influence below 0: the new files and what was scored "
+        "before hold no better ones; pass --reselect to choose among all documents."
+    )
+
+
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
 def _splits(splits: Mapping[str, int]) -> str:
     """Says what became of the input."""
-    words = [
-        f"{count(splits['new'])} of its {count(splits['new'] + splits['kept'])} splits are new"
-    ]
+    words = [f"of {count(splits['new'] + splits['kept'])} splits {count(splits['new'])} new"]
     words += [
-        f"{count(splits[name])} of the last run's {verb}"
-        for name, verb in (("changed", "changed"), ("gone", "are gone"))
+        f"{count(splits[name])} of the last run's {name}"
+        for name in ("changed", "gone")
         if splits[name]
     ]
     return f"{', '.join(words)}."

@@ -192,7 +192,8 @@ class DistilledSelection:
           takers: The target that takes each row, -1 for none, int64 [n].
         """
         landmarks = self.propagation.load().keys
-        unscorable = self.ranking.is_unscorable(rows)
+        # What stays selected as it was before is not rejected, though it cannot be scored any more.
+        unscorable = self.ranking.is_unscorable(rows) & (takers < 0)
         return keep_for_targets(
             influence, takers, rows.keys, landmarks, unscorable, self.ranking.targets
         )

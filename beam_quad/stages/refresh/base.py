@@ -20,6 +20,7 @@ from beam_quad.stages.read.corpus import piece_name
 SELECTED_ROWS = pa.schema(
     [
         pa.field("row", pa.int64()),
+        pa.field("key", pa.uint64()),
         pa.field("tokens", pa.int64()),
         pa.field("part", pa.int32()),
         pa.field("since", pa.string()),
@@ -31,14 +32,24 @@ _NOTHING: dict[str, np.ndarray] = {
 }
 
 
-def rows_folder(output: str) -> str:
-    """Where an output keeps, for every split, which rows of it are selected: `SELECTED_ROWS`."""
-    return files.join(output, "_run", "selected")
+def rows_folder(output: str, configuration: str) -> str:
+    """Where an output keeps, for every split, which rows of it are selected: `SELECTED_ROWS`.
+
+    Args:
+      output: The folder.
+      configuration: Fingerprint of its configuration: what another one has left there says nothing of it.
+    """
+    return files.join(output, "_run", "selected", configuration[:20])
 
 
-def rows_path(output: str, split: Split) -> str:
-    """Where an output keeps which rows of a split are selected."""
-    return files.join(rows_folder(output), f"{piece_name(split)}.parquet")
+def rows_path(output: str, configuration: str, split: Split) -> str:
+    """Where an output keeps which rows of a split are selected. Arguments as for `rows_folder`."""
+    return files.join(rows_folder(output, configuration), f"{piece_name(split)}.parquet")
+
+
+def unread_path(output: str, configuration: str) -> str:
+    """Where an output keeps which splits could not be read, by name. Arguments as for `rows_folder`."""
+    return files.join(rows_folder(output, configuration), "unread.json")
 
 
 def record_path(output: str, configuration: str, name: str) -> str:
@@ -70,8 +81,10 @@ class Base:
 
     @once_per_process
     def splits(self) -> dict[str, Split]:
-        """The splits of its corpus, by the names of their artifacts."""
-        return {piece_name(split): split for split in read_plan(self.plan_path).splits}
+        """The splits of its corpus that could be read, by the names of their artifacts."""
+        unread = set(read_json(unread_path(self.output, self.configuration))["splits"])
+        named = {piece_name(split): split for split in read_plan(self.plan_path).splits}
+        return {name: split for name, split in named.items() if name not in unread}
 
     def has(self, split: Split) -> bool:
         """Says whether a split was a part of its corpus, with the same content."""
@@ -81,8 +94,21 @@ class Base:
         """Reads which rows of a split it selected, by column of `SELECTED_ROWS`, in the order of the rows."""
         if not self.has(split):
             return dict(_NOTHING)
-        return aligned.read_columns(rows_path(self.output, split))
+        return aligned.read_columns(rows_path(self.output, self.configuration, split))
 
+    def missing_rows(self) -> int:
+        """Counts the splits of which it is not known any more which rows it selected."""
+        listed = files.find(rows_folder(self.output, self.configuration))
+        there = {posixpath.basename(info.path).partition(".")[0] for info in listed}
+        return len(self.splits().keys() - there) if "unread" in there else len(there) + 1
+
+    @once_per_process
+    def is_weighted(self) -> bool:
+        """Whether its rows have weights."""
+        config = read_json(files.join(self.output, "manifest.json"))["config"]
+        return bool(config["weighted"])
+
+    @once_per_process
     def parts(self) -> list[WrittenPart]:
         """Lists its parts, in order."""
         found = read_json(files.join(self.output, "manifest.json"))["files"]
@@ -105,7 +131,8 @@ class Base:
 
     def rows_in(self, part: int, name: str) -> np.ndarray:
         """Reads which rows of a split, by the name of its artifacts, are in a part: ascending, int64 [m]."""
-        table = aligned.read_columns(files.join(rows_folder(self.output), f"{name}.parquet"))
+        folder = rows_folder(self.output, self.configuration)
+        table = aligned.read_columns(files.join(folder, f"{name}.parquet"))
         rows: np.ndarray = table["row"][table["part"] == part]
         return rows
 

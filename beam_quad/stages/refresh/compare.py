@@ -66,7 +66,12 @@ class CompareWithBase(SplitStage):
             for row in held["row"].tolist()
             if not rows.usable[row]
         }
-        return changes_of(piece.number, rows.tokens, kept.rows, held["row"], held["part"], reasons)
+        is_added = ~np.isin(kept.rows, held["row"], assume_unique=True)
+        harmful = int(np.count_nonzero(kept.influence[is_added] < 0))
+        changes = changes_of(
+            piece.number, rows.tokens, kept.rows, held["row"], held["part"], reasons
+        )
+        return dataclasses.replace(changes, harmful=harmful)
 
     def finish(self, total: Changes | None) -> None:
         write_json(self.artifact, as_json(total or Changes()))

@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from beam_quad.additive import add_fields
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
@@ -19,6 +18,7 @@ from beam_quad.refresh import (
     make_scorecard,
     scorecard_sentences,
 )
+from beam_quad.stages.base import add
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import Base
@@ -103,21 +103,16 @@ class MeasureReference(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class RefreshSums:
-    """What old and new shards are like, and worth. An additive statistic."""
+    """What old and new shards are like, and worth; None of no shards. An additive statistic."""
 
-    old: DriftSums
-    new: DriftSums
-    old_worth: WorthSums
-    new_worth: WorthSums
+    old: DriftSums | None = None
+    new: DriftSums | None = None
+    old_worth: WorthSums | None = None
+    new_worth: WorthSums | None = None
 
     def __add__(self, other: "RefreshSums") -> "RefreshSums":
-        return add_fields(self, other)
-
-    @classmethod
-    def zero(cls, num_clusters: int) -> "RefreshSums":
-        """Sums over no splits."""
-        drift, worth = DriftSums.zero(num_clusters), WorthSums.zero(num_clusters)
-        return cls(drift, drift, worth, worth)
+        names = [field.name for field in dataclasses.fields(self)]
+        return RefreshSums(**{n: add(getattr(self, n), getattr(other, n)) for n in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,15 +160,15 @@ class MeasureDrift(SplitStage):
         worth = WorthSums.of(
             piece.shard, clusters, tokens, influence, is_selected, documents.num_clusters
         )
-        nothing = RefreshSums.zero(documents.num_clusters)
         if is_old:
-            return dataclasses.replace(nothing, old=drift, old_worth=worth)
-        return dataclasses.replace(nothing, new=drift, new_worth=worth)
+            return RefreshSums(old=drift, old_worth=worth)
+        return RefreshSums(new=drift, new_worth=worth)
 
     def finish(self, total: RefreshSums | None) -> None:
-        sums = total or RefreshSums.zero(self.reference.documents.num_clusters)
-        found = find_drift(self.reference.load(), sums.old, sums.new)
-        card = make_scorecard(sums.old_worth, sums.new_worth)
+        sums, number = total or RefreshSums(), self.reference.documents.num_clusters
+        none, nothing = DriftSums.zero(number), WorthSums.zero(number)
+        found = find_drift(self.reference.load(), sums.old or none, sums.new or none)
+        card = make_scorecard(sums.old_worth or nothing, sums.new_worth or nothing)
         changed = sorted(
             (change for change in card.clusters if change.growth),
             key=lambda change: -abs(change.new_share - change.old_share),
@@ -194,9 +189,18 @@ class MeasureDrift(SplitStage):
             },
             "words": words if card.new_documents else [],
         }
-        write_json(self.artifact, facts)
+        write_json(self.artifact, _rounded(facts))
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
         """Reads what was found: `drift`, `scorecard` with the clusters that changed most, and both in `words`."""
         return read_json(self.artifact)
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds numbers to six digits, of which none depends on the order in which sums were added."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(own) for name, own in value.items()}
+    return [_rounded(own) for own in value] if isinstance(value, list) else value

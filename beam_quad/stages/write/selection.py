@@ -34,16 +34,25 @@ from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split, as_json
 from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
+from beam_quad.selection.parts import MAX_SPLITS_PER_PART
 from beam_quad.stages.read.corpus import piece_name
 from beam_quad.stages.read.embed import bad_file_detail
 from beam_quad.stages.read.splits import SplitStage
-from beam_quad.stages.refresh.base import SELECTED_ROWS, Base, record_path, rows_path
+from beam_quad.stages.refresh.base import (
+    SELECTED_ROWS,
+    Base,
+    record_path,
+    rows_path,
+    unread_path,
+)
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.write.ranked import Selection
 from beam_quad.stages.write.summary import Summary, about_columns
 from beam_quad.stages.write.taken import RowWeights
 
 _log = logging.getLogger(__name__)
+# Splits of a part of what a refresh adds, over those of other parts: few of them give any rows.
+_SPARSER = 16
 # Of the fingerprint of a configuration, which names a run in the rows that it brings.
 SINCE_DIGITS = 12
 
@@ -156,7 +165,8 @@ class WriteSelection(SplitStage):
             runs = part_runs(splits, share)
             return [*self._parts(runs, [True] * len(runs), 0, only_added=False)]
         changes = self.changes.load()
-        runs = part_runs(splits, changes.added.tokens / max(1, tokens))
+        share = changes.added.tokens / max(1, tokens)
+        runs = part_runs(splits, share, MAX_SPLITS_PER_PART * _SPARSER)
         has_rows = [any(changes.splits[str(i)] for i in range(*run)) for run in runs]
         numbers = self.changes.numbers()
         total = len(numbers) + sum(has_rows)
@@ -253,6 +263,12 @@ class WriteSelection(SplitStage):
         page = self.summary.report(manifest, counts, sums.weights)
         data = page.encode("utf-8", "backslashreplace")
         files.write(files.join(self.output, "report.html"), data)
+        unread = [
+            piece_name(split)
+            for split in self.corpus.splits()
+            if split.shard in self.corpus.bad_shards()
+        ]
+        write_json(unread_path(self.output, self.summary.configuration), {"splits": unread})
         files.write_once(self.artifact, b"")
 
     def progress(self, total: PartSums) -> dict[str, int]:
@@ -276,11 +292,15 @@ class WriteSelection(SplitStage):
 
     def _copies(self, base: Base) -> bool:
         """Whether parts of the base are parts of the output: not if new rows have other columns."""
-        parts = base.parts()
+        parts, weighted = base.parts(), self.weights is not None
         if self.reselects or not parts:
             return False
         schema = schema_of(parts[0].path)
-        return schema is None or schema == output_schema(self.corpus.schema())
+        expected = output_schema(self.corpus.schema(), weighted)
+        if base.is_weighted() is weighted and (schema is None or schema == expected):
+            return True
+        _log.warning("the columns have changed: parts of the base are written anew, not copied")
+        return False
 
     def _carry_over(self, piece: BasePart, changes: CompareWithBase) -> PartSums:
         part, path = changes.base.parts()[piece.base_number], self.paths(piece)[1]
@@ -352,6 +372,7 @@ class WriteSelection(SplitStage):
             if split.shard in self.corpus.bad_shards():
                 rejected.extend(self._bad_file(split))
                 counts.append(RowCounts(bad_files=int(split.first_row == 0)))
+                self._write_index(split, {field.name: [] for field in SELECTED_ROWS})
                 continue
             kept = self.selection.keep(split, rows)
             rejected.extend(_rejected(split, rows, kept))
@@ -389,13 +410,18 @@ class WriteSelection(SplitStage):
                 is_written[at] = False
         columns = {
             "row": kept.rows,
+            "key": rows.keys[kept.rows],
             "tokens": rows.tokens[kept.rows],
             "part": parts.astype(np.int32),
             "since": since.tolist(),
             "worth": np.full(len(kept.rows), np.nan) if kept.worth is None else kept.worth,
         }
-        aligned.write_table(rows_path(self.output, split), SELECTED_ROWS, columns)
+        self._write_index(split, columns)
         return is_written, since.tolist()
+
+    def _write_index(self, split: Split, columns: dict[str, Any]) -> None:
+        path = rows_path(self.output, self.summary.configuration, split)
+        aligned.write_table(path, SELECTED_ROWS, columns)
 
     def _bad_file(self, split: Split) -> Iterator[Rejected]:
         # One line a file, however many splits it has.

@@ -17,6 +17,7 @@ from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
+from beam_quad.report.sections.refresh import harmful_added
 from beam_quad.report.sections.targets import few_landmarks
 from beam_quad.selection import RowCounts
 from beam_quad.selection.shown import clusters_to_show
@@ -191,6 +192,7 @@ class Summary:
                 for reason, own in sorted(changes.left.named.items())
             },
             "splits": compared.count_splits(),
+            "added_harmful": changes.harmful,
             "scores_known": known,
             **({} if self.drift is None else self.drift.facts()),
         }
@@ -213,8 +215,10 @@ class Summary:
         if selected >= amount:
             return None
         if self.slack is not None:
+            # The bandit knows its own part of the budget alone: it is believed where less than an example is missing.
             is_met = self.bandit is not None and self.bandit.shortfall() is None
-            if is_met or amount - selected <= self.slack:
+            least = max(self.slack, self.corpus.longest()) if is_met else self.slack
+            if amount - selected <= least:
                 return None
             return (
                 f"{amount - selected:,} of {amount:,} {unit} are missing: the new documents give no more, and what --base "
@@ -289,6 +293,8 @@ class Summary:
             notices.append(
                 page.Notice(f"No row has one of the {ids} of --exclude; check the list.")
             )
+        if words := harmful_added(manifest):
+            notices.append(page.Notice(words))
         if words := passed_over(manifest):
             notices.append(page.Notice(words, level="note"))
         for name, group in manifest.get("query", {}).items():
