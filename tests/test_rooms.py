@@ -42,10 +42,14 @@ def test_the_stages_of_a_documents_life_leave_their_files_where_the_page_says(
     world: World, tmp_path
 ):
     names: set[str] = set()
-    for acceptance in ("block", "shortlist"):
-        flags = {"acceptance": acceptance, "artifacts": tmp_path / "artifacts"}
-        world.run(tmp_path / acceptance, **flags)
-        parsed, _ = options.parse(world.arguments(tmp_path / acceptance, **flags))
+    for name, flags in (
+        ("block", {"acceptance": "block"}),
+        ("shortlist", {"acceptance": "shortlist"}),
+        ("next", {"acceptance": "shortlist", "base": tmp_path / "shortlist"}),
+    ):
+        flags["artifacts"] = tmp_path / "artifacts"
+        world.run(tmp_path / name, **flags)
+        parsed, _ = options.parse(world.arguments(tmp_path / name, **flags))
         names |= {stage.name for stage in chain.build(parsed, look(parsed)).stages}
     _, _, table = README.partition("## The life of a document")
     table, _, _ = table.partition("## Extend it")
