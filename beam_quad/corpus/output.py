@@ -28,7 +28,7 @@ PROVENANCE_TYPE = pa.struct(
         pa.field("block_influence", pa.float64()),
         pa.field("predicted_influence", pa.float64()),
         pa.field("target", pa.string()),
-        pa.field("since", pa.string()),
+        pa.field("since", pa.int32()),
     ]
 )
 WEIGHT = "weight"
@@ -109,7 +109,7 @@ def provenance(
       block_influence: Influences of the blocks.
       predicted_influence: Influences of examples that were not scored themselves, predicted from others; nan where not.
       target: Names of the query groups for which they were taken.
-      since: The runs that brought them: the first digits of their configurations' fingerprints.
+      since: Numbers of the runs that brought them: 0 the one that went on from none, and so on.
     """
     values = (
         list(example_ids), cluster, block, round, tokens, influence, block_influence, predicted_influence, target,

@@ -1,6 +1,7 @@
 """The stages of a command line in a plain loop, held to Beam byte by byte."""
 
 import pathlib
+import shutil
 
 import pytest
 
@@ -25,6 +26,24 @@ def test_repeated_ids_are_found_on_beam_as_in_a_plain_loop(world, tmp_path):
     flags = {"id_column": "n", "num_rounds": 1}
     world.launch(tmp_path / "beam", **flags)
     world.run(tmp_path / "loop", **flags)
+    hold_to_loop(tmp_path / "beam", tmp_path / "loop")
+
+
+def test_a_refresh_on_beam_leaves_the_files_of_a_plain_loop(world, tmp_path):
+    months = tmp_path / "corpus"
+    months.mkdir()
+    shards = sorted(pathlib.Path(world.corpus).iterdir())
+    for shard in shards[1:]:
+        shutil.copy2(shard, months / shard.name)
+    flags = {"input": str(months), "acceptance": "shortlist", "layers": "all+head"}
+    for name in ("beam", "loop"):
+        world.run(tmp_path / name, **flags)
+    shutil.copy2(shards[0], months / shards[0].name)
+    for name, play in (("beam", world.launch), ("loop", world.run)):
+        output = tmp_path / f"{name}-next"
+        play(output, base=tmp_path / name, budget_tokens="+600", **flags)
+    hold_to_loop(tmp_path / "beam-next", tmp_path / "loop-next")
+    # What the two share they have made in the same way, too.
     hold_to_loop(tmp_path / "beam", tmp_path / "loop")
 
 

@@ -133,7 +133,7 @@ def test_rows_tell_which_run_brought_them(months):
     runs = [months.first, months.root / "2026-02-01", months.root / "2026-03-01"]
     manifests = [json.loads((run / "manifest.json").read_text()) for run in runs]
     since = collections.Counter(row["since"] for row in selected(runs[-1]))
-    assert list(since) == [m["configuration"][:12] for m in manifests]
+    assert sorted(since) == [0, 1, 2]
     chain = manifests[-1]["refresh"]["bases"]
     assert [base["configuration"] for base in chain] == [m["configuration"] for m in manifests[:2]]
 

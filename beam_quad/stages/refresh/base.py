@@ -23,7 +23,7 @@ SELECTED_ROWS = pa.schema(
         pa.field("key", pa.uint64()),
         pa.field("tokens", pa.int64()),
         pa.field("part", pa.int32()),
-        pa.field("since", pa.string()),
+        pa.field("since", pa.int32()),
         pa.field("worth", pa.float64()),
     ]
 )

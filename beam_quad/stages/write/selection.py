@@ -53,8 +53,6 @@ from beam_quad.stages.write.taken import RowWeights
 _log = logging.getLogger(__name__)
 # Splits of a part of what a refresh adds, over those of other parts: few of them give any rows.
 _SPARSER = 16
-# Of the fingerprint of a configuration, which names a run in the rows that it brings.
-SINCE_DIGITS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -390,13 +388,14 @@ class WriteSelection(SplitStage):
 
     def _write_rows(
         self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
-    ) -> tuple[np.ndarray, list[str]]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Writes which rows of a split are selected, for a run that goes on from this one.
 
         Returns:
           Which of them are to be written, bool [m], and the run that brought each.
         """
-        since = np.full(len(kept.rows), self.summary.configuration[:SINCE_DIGITS], object)
+        # A number, which unlike a fingerprint does not depend on where the input is stored.
+        since = np.full(len(kept.rows), len(self.summary.bases), np.int32)
         parts = np.full(len(kept.rows), part.number)
         is_written = np.ones(len(kept.rows), bool)
         if self.changes is not None:
@@ -413,11 +412,11 @@ class WriteSelection(SplitStage):
             "key": rows.keys[kept.rows],
             "tokens": rows.tokens[kept.rows],
             "part": parts.astype(np.int32),
-            "since": since.tolist(),
+            "since": since,
             "worth": np.full(len(kept.rows), np.nan) if kept.worth is None else kept.worth,
         }
         self._write_index(split, columns)
-        return is_written, since.tolist()
+        return is_written, since
 
     def _write_index(self, split: Split, columns: dict[str, Any]) -> None:
         path = rows_path(self.output, self.summary.configuration, split)
@@ -443,7 +442,7 @@ def _check_rows(part: WrittenPart, expected: int) -> None:
         )
 
 
-def _provenance(split: Split, rows: aligned.Rows, kept: Kept, since: list[str]) -> Any:
+def _provenance(split: Split, rows: aligned.Rows, kept: Kept, since: np.ndarray) -> Any:
     ids = [
         rows.ids[row] or default_id(split.shard, split.first_row + row)
         for row in kept.rows.tolist()
