@@ -77,7 +77,8 @@ def _worth(worth: Worth, by: str, *, is_share: bool = False) -> str | None:
     if old is None or new is None:
         return None
     values = [_percent(v.value) if is_share else f"{v.value:.4g}" for v in (new, old)]
-    if ratio is None:
+    # A share is never below 0: an interval that is says that too little is known of the ratio.
+    if ratio is None or (is_share and ratio.low <= 0):
         return f"{by} a token of the new shards is worth {values[0]}, one of the old {values[1]}"
     return f"{by} a token of the new shards is worth {_times(ratio)} one of the old: {values[0]} against {values[1]}"
 
