@@ -238,13 +238,13 @@ def selected(
     """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
     row = split.first_row
     with damage.naming(split.path), _opened(split.path) as file:
+        sizes = {g: _compressed_size(file.metadata.row_group(g)) for g in _groups(split)}
         for group in _groups(split):
             end = row + file.metadata.row_group(group).num_rows
             low, high = np.searchsorted(row_numbers, [row, end])
             if low < high:
-                found = file.metadata.row_group(group)
-                sizes = [found.column(i).total_compressed_size for i in range(found.num_columns)]
-                traffic.count("bytes_read", sum(sizes))
+                share = sizes[group] / max(1, sum(sizes.values()))
+                traffic.count("bytes_read", round(share * split.size_bytes))
                 stored = file.iter_batches(
                     _SELECTED_ROWS,
                     row_groups=[group],
@@ -255,6 +255,11 @@ def selected(
             row = end
     if len(row_numbers) and row_numbers[-1] >= row:
         raise BadFileError(split.path, f"has no row {row_numbers[-1]}")
+
+
+def _compressed_size(group: Any) -> int:
+    """Adds up what the columns of a row group take in the file."""
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
 
 
 def _chosen(

@@ -5,8 +5,10 @@ import json
 from beam_quad.artifacts import clock, files
 
 # Clocks, attempts, what a run was told, and where the input lay: no result depends on them.
-_NOT_DECIDING = (*clock.ENDINGS, "/configuration", "/options.json", "/stages.json")
+_NOT_DECIDING = (*clock.ENDINGS, "/configuration", "/options.json", "/stages.json", "/fitted.json")
 _PLACES = ("/corpus/", "/query_plan/")
+# Names the splits of each part, and with them the versions that a store gave the input.
+_PARTS = "_run/parts/"
 
 
 def deciding(output: str) -> dict[str, bytes]:
@@ -34,6 +36,8 @@ def contents(output: str) -> list[bytes]:
 
 
 def _decides(name: str) -> bool:
+    if name.startswith(_PARTS):
+        return False
     if name.startswith("_run/"):
         is_plan = any(place in name for place in _PLACES) and name.endswith(".json.gz")
         return not name.endswith(_NOT_DECIDING) and not is_plan

@@ -92,7 +92,7 @@ def test_a_new_shard_is_all_that_is_read_and_what_was_selected_stays(months, cou
     num_new = pq.read_metadata(months.input / NEW).num_rows
     assert counted["documents_embedded"] == num_new
     # Once for embeddings, once for n-grams, once for influence, once to be written.
-    assert 3 < counted["bytes_read"] / (months.input / NEW).stat().st_size <= 4
+    assert 3 < counted["bytes_read"] / (months.input / NEW).stat().st_size < 4.01
     before, after = _rows(months.first), _rows(months.root / "2026-02-01")
     assert before.items() <= after.items()
     added = after.keys() - before.keys()

@@ -154,9 +154,10 @@ class Summary:
             result["excluded"] = {
                 "ids": len(self.corpus.excluded.keys()),
                 "rows": counts.reasons.counts.get(Reason.EXCLUDED.value, 0),
-                # An excluded text is in no file, but sums that were made of it before stay as they are.
-                "known_to": _FITTED if self.fitted.excluded != self.corpus.excluded else [],
             }
+            if self.fitted.excluded != self.corpus.excluded:
+                # An excluded text is in no file, but sums that were made of it before stay as they are.
+                result["excluded"]["known_to"] = _FITTED
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
