@@ -174,6 +174,11 @@ def path_of(output: str) -> str:
     return files.join(output, "_run", "stages.json")
 
 
+def is_output(output: str) -> bool:
+    """Whether a run was started on an output."""
+    return files.exists(path_of(output)) or files.exists(files.join(output, "COMPLETE"))
+
+
 def record(
     output: str,
     stages: "Sequence[Stage]",

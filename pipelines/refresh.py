@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import posixpath
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from beam_quad.artifacts import files
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import UsageError
 from beam_quad.stages.refresh.base import Base
-from pipelines import recorded
+from pipelines import dated, recorded
 from pipelines.parsing import More
 from pipelines.run_options import RunOptions
 
@@ -23,7 +22,6 @@ _log = logging.getLogger(__name__)
 _VERSION = 1
 # The unit of each flag.
 _BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
-_DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
 # What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
@@ -224,17 +222,17 @@ def _find(folder: str, output: str) -> str | None:
         if folder == output:
             raise UsageError(f"--base={folder} is --output too; pass another --output")
         return folder
-    own = _date_of(output) or datetime.datetime.now(datetime.UTC).date()
+    own = dated.date_of(output) or datetime.datetime.now(datetime.UTC).date()
     complete = [
         posixpath.dirname(info.path) for info in files.find(files.join(folder, "*", "COMPLETE"))
     ]
-    dated = {path: date for path in complete if (date := _date_of(path)) is not None}
-    before = [path for path, date in dated.items() if date < own and path != output]
-    if before:
-        return max(before, key=lambda path: (dated[path], path))
+    dates = dated.dated(complete)
+    before = {path: date for path, date in dates.items() if date < own and path != output}
+    if (found := dated.newest(before)) is not None:
+        return found
     if files.exists(recorded.path_of(folder)):
         raise UsageError(f"--base={folder} is not finished; run its command to the end first")
-    if complete and not dated:
+    if complete and not dates:
         raise UsageError(
             f"--base={folder} holds outputs whose names are no dates (2026-01-31); pass one of them"
         )
@@ -265,18 +263,6 @@ def check_splits(found: Found, plan: InputPlan) -> None:
             f"{plan.root or 'nothing'}; pass --input_root with the folder that stands for "
             f"{found.manifest['input']['root']}, or drop --base"
         )
-
-
-def _date_of(path: str) -> datetime.date | None:
-    """Reads the date that a folder is named by; None where it is not."""
-    found = _DATE.fullmatch(posixpath.basename(path))
-    if found is None:
-        return None
-    year, month, day = (int(part or 1) for part in found.groups())
-    try:
-        return datetime.date(year, month, day)
-    except ValueError:
-        return None
 
 
 def _check_flags(options: RunOptions, before: RunOptions) -> None:

@@ -43,11 +43,19 @@ def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
 
     from beam_quad.artifacts import files
     from beam_quad.report.progress import RunProgress, as_json, lines
-    from pipelines import progress
+    from pipelines import dated, progress
 
     # As a run is told of a store by them, so may be whoever asks.
     FileSystems.set_options(PipelineOptions(list(for_beam)))
-    run = progress.RecordedRun(files.absolute(arguments.output))
+    output = files.absolute(arguments.output)
+    if not progress.is_output(output):
+        # Of a schedule: a folder of outputs that are named by their days.
+        found_in = files.find(files.join(output, "*", "_run", "stages.json"))
+        folders = (info.path.removesuffix("/_run/stages.json") for info in found_in)
+        if (newest := dated.newest(dated.dated(folders))) is not None:
+            print(f"the newest in {output}: {newest}", file=sys.stderr)
+            output = newest
+    run = progress.RecordedRun(output)
 
     def look() -> RunProgress:
         # Before the stages: a run gives its lock back when all of them are finished.
@@ -85,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         "flags, such as --s3_endpoint_url, reach a store as they do for a run.",
         allow_abbrev=False,
     )
-    parser.add_argument("output", help="the --output of the run")
+    parser.add_argument(
+        "output",
+        help="the --output of the run, or a folder of dated ones, of which the newest is meant",
+    )
     parser.add_argument("--watch", action="store_true", help="go on telling until the run ends")
     parser.add_argument(
         "--json", action="store_true", help="print an object of JSON in place of lines"

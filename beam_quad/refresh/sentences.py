@@ -35,8 +35,8 @@ def drift_sentences(drift: Drift, *, grows_clusters: bool) -> list[str]:
 
 def scorecard_sentences(card: Scorecard) -> list[str]:
     """Says what a token of the new shards is worth against one of the old, and which clusters changed."""
-    influence = _worth(card.influence, "by mean influence")
-    selected = _worth(card.selected, "by the share of tokens selected", is_share=True)
+    influence = _compared(card.influence, "the mean influence of a token")
+    selected = _compared(card.selected, "the share of tokens that is selected", is_share=True)
     sentences = [each for each in (influence, selected) if each is not None]
     changes = [
         f"{len(found):,} {word}"
@@ -72,15 +72,16 @@ def _alarm(drift: Drift, finding: Finding, grows_clusters: bool) -> str:
     return sentence
 
 
-def _worth(worth: Worth, by: str, *, is_share: bool = False) -> str | None:
+def _compared(worth: Worth, what: str, *, is_share: bool = False) -> str | None:
     old, new, ratio = worth.old, worth.new, worth.ratio
     if old is None or new is None:
         return None
     values = [_percent(v.value) if is_share else f"{v.value:.4g}" for v in (new, old)]
+    sentence = f"{what} is {values[0]} in new shards and {values[1]} in old ones"
     # A share is never below 0: an interval that is says that too little is known of the ratio.
     if ratio is None or (is_share and ratio.low <= 0):
-        return f"{by} a token of the new shards is worth {values[0]}, one of the old {values[1]}"
-    return f"{by} a token of the new shards is worth {_times(ratio)} one of the old: {values[0]} against {values[1]}"
+        return sentence
+    return f"{sentence}: {_times(ratio)} as much"
 
 
 def _times(ratio: Interval) -> str:

@@ -147,6 +147,16 @@ def test_what_failed_last_is_told_until_the_run_is_complete(world, stopped, caps
     assert (code, found["failed"]) == (0, None)
 
 
+def test_of_a_folder_of_dated_outputs_the_newest_is_told(finished, tmp_path, capsys):
+    for name in ("2026-01", "2026-02", "latest"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "COMPLETE").touch()
+    shutil.copytree(finished / "_run", tmp_path / "2026-01" / "_run")
+    shutil.copytree(finished, tmp_path / "2026-02", dirs_exist_ok=True)
+    assert status.main([str(tmp_path)]) == 0
+    assert f"the newest in {tmp_path}: {tmp_path}/2026-02" in capsys.readouterr().err
+
+
 def _fail(*_: object) -> None:
     raise ValueError("no room")
 

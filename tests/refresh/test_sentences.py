@@ -75,9 +75,9 @@ def test_the_scorecard_says_what_tokens_are_worth_and_how_many_clusters_changed(
     clusters = (change(1, 0.5), change(1, None), change(-1, 0.1), change(0, None))
     said = scorecard_sentences(Scorecard(9, 9, 9, 9, influence, 1.0, selected, clusters))
     assert said == [
-        "by mean influence a token of the new shards is worth 0.02, one of the old -0.01",
-        "by the share of tokens selected a token of the new shards is worth 1.20 times (1.05 to 1.41) one of the old: "
-        "24.0 % against 20.0 %",
+        "the mean influence of a token is 0.02 in new shards and -0.01 in old ones",
+        "the share of tokens that is selected is 24.0 % in new shards and 20.0 % in old ones: 1.20 times (1.05 to 1.41) "
+        "as much",
         "of 4 clusters 2 grew, 1 shrank and 1 moved",
     ]
     assert scorecard_sentences(Scorecard(0, 0, 0, 0, NOTHING, 0.0, NOTHING, ())) == []

@@ -1,0 +1,30 @@
+"""Outputs that are named by the day of their run: a schedule's."""
+
+import datetime
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+
+_DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
+
+
+def date_of(path: str) -> datetime.date | None:
+    """Reads the date that a folder is named by, such as 2026-01-31 or 202601; None if there is none."""
+    found = _DATE.fullmatch(posixpath.basename(path))
+    if found is None:
+        return None
+    year, month, day = (int(part or 1) for part in found.groups())
+    try:
+        return datetime.date(year, month, day)
+    except ValueError:
+        return None
+
+
+def dated(paths: Iterable[str]) -> dict[str, datetime.date]:
+    """Finds the dates of those folders that are named by one."""
+    return {path: date for path in paths if (date := date_of(path)) is not None}
+
+
+def newest(dates: Mapping[str, datetime.date]) -> str | None:
+    """Finds the folder of the latest date; None if there is none."""
+    return max(dates, key=lambda path: (dates[path], path), default=None)
