@@ -36,7 +36,7 @@ from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.transforms import RunStage, Token, counters, start
-from pipelines import jobs, progress, refresh, stopping
+from pipelines import jobs, progress, recorded, refresh, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
@@ -425,7 +425,7 @@ def _check_output(output: str, identity: Identity) -> bool:
         raise UsageError(f"{output} holds other files, such as {strangers[0]}; pass a new --output")
     raise UsageError(
         f"{output} belongs to another configuration or input: {identity.difference(found)}; pass a new --output "
-        f"(and --artifacts={output}/_run to reuse what fits), or delete it"
+        f"(and --artifacts={recorded.artifacts_of(output)} to reuse what fits), or delete it"
     )
 
 

@@ -70,6 +70,18 @@ def read(output: str, flag: str) -> RunOptions:
     return options
 
 
+def artifacts_of(output: str) -> str:
+    """Where the artifacts of the run of an output are, as far as it is recorded; beside it otherwise."""
+    path = path_of(output)
+    try:
+        found = (
+            json.loads(files.read_bytes(path))["options"]["artifacts"] if files.exists(path) else ""
+        )
+    except (ValueError, KeyError, TypeError):
+        found = ""
+    return found or files.join(output, "_run")
+
+
 def _patterns(patterns: tuple[str, ...]) -> list[str]:
     return [
         files.absolute(single)

@@ -90,9 +90,15 @@ def test_a_corpus_of_other_content_of_the_same_size_is_another_input(
     assert "--input holds other files, or files of other content" in capsys.readouterr().err
 
 
-def test_a_refusal_names_what_differs(small, drawn, capsys):
+def test_a_refusal_names_what_differs_and_where_the_artifacts_are(small, drawn, tmp_path, capsys):
     assert quad.main(_arguments(small, drawn, budget_tokens=301)) == 2
-    assert "--budget_tokens was 300 and is 301; pass" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--budget_tokens was 300 and is 301; pass" in said
+    assert f"--artifacts={drawn}/_run to reuse" in said
+    shared = {"artifacts": drawn / "_run"}
+    small.launch(tmp_path / "out", **RANDOM, **shared, budget_tokens=200)
+    assert quad.main(_arguments(small, tmp_path / "out", **shared, budget_tokens=301)) == 2
+    assert f"--artifacts={drawn}/_run to reuse" in capsys.readouterr().err
 
 
 def test_an_output_whose_selection_is_gone_takes_another_command_and_writes_all_of_it(
