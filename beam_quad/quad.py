@@ -132,7 +132,7 @@ def select(
     budget_tokens: int,
     ids: Sequence[str] | None = None,
     query_weights: Mapping[str, float] | None = None,
-    embedder: str | AnyEmbedderSpec = "minilm",
+    embedder: str | AnyEmbedderSpec | None = None,
     num_clusters: int | None = None,
     max_cluster_share: float = 0.05,
     num_rounds: int = 16,
@@ -164,7 +164,8 @@ def select(
       budget_tokens: Tokens to select, of the proxy's tokenizer. The text in which the budget ends is selected.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
       query_weights: Weights of query groups; 1 by default.
-      embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
+      embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec; by default
+        "static" with a shortlist, which looks at clusters for `max_share_per_cluster` alone, and "minilm" with a bandit.
       num_clusters: Clusters, the arms; by default √(n / 2), 8 to 10,000.
       max_cluster_share: A cluster with a larger share of the texts is split again, in (0, 1].
       num_rounds: Rounds after the pilot, 1 to 50.
@@ -228,7 +229,9 @@ def select(
     # 1 Embed. From here on an example is a text that can be used, n of them.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        Examples.of(texts, ids, proxy), embedder_spec(embedder, proxy_model, seed), proxy
+        Examples.of(texts, ids, proxy),
+        embedder_spec(embedder or ("minilm" if has_bandit else "static"), proxy_model, seed),
+        proxy,
     )
     keys, tokens = examples.keys, examples.tokens
     # Of a tiny budget, one long text would be all.

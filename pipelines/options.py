@@ -151,6 +151,9 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
     values, rest = parsing.parse(parser(), argv)
     weights = parsing.query_weights(values.pop("query_weight"), values["query"])
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
+    if values["embedder"] is None:
+        # A shortlist looks at clusters for caps and for the report alone.
+        values["embedder"] = "static" if is_shortlist else "minilm"
     if values["layers"] is None:
         values["layers"] = "all+head" if is_shortlist else "attention"
     if values["normalize"] is None:
@@ -173,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--query_weight", action="append", default=[], help="NAME=W: its relative weight"
     )
-    models = run_options.add_models(result, embedder="minilm", curvature="ekfac", layers=None)
+    models = run_options.add_models(result, embedder=None, curvature="ekfac", layers=None)
     _add_scoring(models)
     _add_selection(result.add_argument_group("selection"))
     run_options.add_refresh(result)

@@ -206,7 +206,10 @@ def add_data(result: argparse.ArgumentParser) -> Any:
 
 
 def add_models(
-    result: argparse.ArgumentParser, embedder: str, curvature: str, layers: str | None = "attention"
+    result: argparse.ArgumentParser,
+    embedder: str | None,
+    curvature: str,
+    layers: str | None = "attention",
 ) -> Any:
     """Adds the models and how influence is computed, with the defaults of a pipeline; returns the group."""
     group: Any = result.add_argument_group("models")

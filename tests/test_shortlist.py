@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from beam_quad import score_influence, select, shortlist
+from beam_quad.embedding import EmbedderSpec
 from beam_quad.gradients import ProxySpec
 from tests.pipelines.world import KINDS, World, text_of
 
@@ -102,6 +103,12 @@ def test_a_longer_shortlist_holds_the_shorter_one(selection, texts, law, proxy):
     shorter = np.flatnonzero(np.isfinite(selection.influence))
     assert np.isfinite(longer.influence[shorter]).all()
     assert longer.tokens[np.isfinite(longer.influence)].sum() >= 3 * BUDGET
+
+
+def test_without_a_cap_the_selection_is_the_same_whatever_embeds(selection, texts, law, proxy):
+    other = run(texts, law, proxy, embedder=EmbedderSpec("hashing", dim=16), num_clusters=5)
+    assert (other.clusters != selection.clusters).any()
+    np.testing.assert_array_equal(other.indices, selection.indices)
 
 
 def test_no_cluster_gives_more_than_its_share(texts, law, proxy):

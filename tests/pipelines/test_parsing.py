@@ -100,3 +100,17 @@ def test_policies_by_embeddings_need_no_proxy_where_tokens_are_counted():
         assert parsed.needs_embeddings
         assert not parsed.needs_proxy
     assert parsed.similarity == "best"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), ("static", "all+head", True)),
+        (("--acceptance=block",), ("minilm", "attention", False)),
+        (("--acceptance=block", "--embedder=static", "--normalize"), ("static", "attention", True)),
+    ],
+)
+def test_defaults_follow_from_the_rule_of_acceptance(flags, expected):
+    given = ("--input=a", "--query=b", "--output=c", "--budget_tokens=9", "--proxy_model=m")
+    found, _ = options.parse([*given, *flags])
+    assert (found.embedder, found.layers, found.normalize) == expected
