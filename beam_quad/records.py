@@ -27,6 +27,7 @@ class Reason(enum.StrEnum):
     BAD_FILE = "bad_file"
     NO_EMBEDDING = "no_embedding"
     EXCLUDED = "excluded"
+    CONTAMINATED = "contaminated"
 
 
 @dataclasses.dataclass(frozen=True, order=True)

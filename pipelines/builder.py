@@ -114,6 +114,8 @@ class Builder:
         self.files: dict[str, str] = {}
         if inputs.excluded is not None:
             self.files["exclude"] = inputs.excluded.excluded.digest
+        if inputs.leaks is not None:
+            self.files["leaks"] = inputs.leaks.leaks.digest
         self.stages: list[Stage] = []
         self.plans: dict[str, InputPlan] = {}
         base = inputs.base
@@ -148,6 +150,7 @@ class Builder:
             seed=options.seed,
             reserve_rate=rate,
             excluded=inputs.excluded.excluded if inputs.excluded else None,
+            leaks=inputs.leaks.leaks if inputs.leaks else None,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
 
@@ -321,6 +324,7 @@ class Builder:
         config["embedder_dtype"] = getattr(inputs.embedder, "dtype", None)
         config["input"] = inputs.corpus.root
         config["exclude"] = inputs.excluded.paths if inputs.excluded else None
+        config["decontaminate"] = inputs.leaks.root if inputs.leaks else None
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):
             if config.get(name):

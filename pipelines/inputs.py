@@ -37,6 +37,7 @@ from beam_quad.gradients.proxy import (
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.stages.read.distil import DistilTokens
 from pipelines import refresh
+from pipelines.decontaminate import LeakItems, read_items
 from pipelines.exclude import ExcludedIds, read_excluded
 from pipelines.parsing import default_dtype
 from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
@@ -69,6 +70,7 @@ class Inputs:
       seen: What is known of the corpus's files by their content.
       base: The selection that the run goes on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
+      leaks: The texts that no selected document may hold; None if there are none.
     """
 
     corpus: InputPlan
@@ -82,11 +84,15 @@ class Inputs:
     seen: SeenFiles
     base: refresh.Found | None = None
     excluded: ExcludedIds | None = None
+    leaks: LeakItems | None = None
 
     @property
     def unwritten(self) -> dict[str, bytes]:
         """What planning has found out and is to be written before the job starts, by path."""
-        return self.seen.unwritten | (self.excluded.unwritten if self.excluded else {})
+        found = self.seen.unwritten
+        for listed in (self.excluded, self.leaks):
+            found = found | (listed.unwritten if listed is not None else {})
+        return found
 
 
 def look(options: RunOptions) -> Inputs:
@@ -137,12 +143,14 @@ def look(options: RunOptions) -> Inputs:
         name: count_texts(name, plan, options, tokenizer if has_loss else None)
         for name, plan in query.items()
     }
+    leaks = read_items(options, query)
     embedder, embedder_print = _embedder(options, proxy, proxy_fingerprint, skeleton)
     if found is not None:
         contents = {
             "proxy": proxy_fingerprint,
             "embedder": embedder_print,
             "query": {name: plan.snapshot for name, plan in query.items()},
+            "leaks": leaks.leaks.digest if leaks is not None else None,
         }
         refresh.check_contents(found, contents)
         refresh.check_splits(found, corpus)
@@ -158,6 +166,7 @@ def look(options: RunOptions) -> Inputs:
         seen,
         found,
         excluded,
+        leaks,
     )
 
 
@@ -168,8 +177,9 @@ def _check_apart(options: RunOptions) -> None:
         ("--artifacts", options.artifacts_root, _ARTIFACTS),
     )
     asked = {"--input": options.input}
-    if options.exclude:
-        asked["--exclude"] = options.exclude
+    for flag in ("exclude", "decontaminate"):
+        if globs := getattr(options, flag):
+            asked[f"--{flag}"] = globs
     if options.needs_query:
         asked |= {flag_of(name): globs for name, globs in options.query.items()}
     for (flag, folder, names), (by, globs) in itertools.product(places, asked.items()):

@@ -29,6 +29,7 @@ from beam_quad.gradients.proxy import require_device
 from beam_quad.report.cost import CostPlan
 from beam_quad.report.formatting import size
 from beam_quad.report.proof import about_proof
+from beam_quad.report.sections.leaks import about_leaks
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.refresh import about_refresh, harmful_added
@@ -460,6 +461,8 @@ def _print_summary(output: str) -> None:
         print(line)
     if words := harmful_added(manifest):
         print(f"warning: {words}")
+    if words := about_leaks(manifest):
+        print(f"note: {words}")
     influence = manifest.get("influence")
     if influence and influence["selected_mean"] is not None:
         # Without a pilot nothing was scored at random.

@@ -111,6 +111,7 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
         values["query"][name] = (*values["query"].get(name, ()), *globs)
     values["input"] = tuple(values["input"])
     values["exclude"] = tuple(values["exclude"])
+    values["decontaminate"] = tuple(values["decontaminate"])
     values["output"] = dated(values["output"])
     values["threads"] = values["threads"] or threads_of_a_process(rest)
     if values["dtype"] is None:

@@ -41,6 +41,7 @@ def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
             for name, p in inputs.query.items()
         ),
         *([f"exclude   {inputs.excluded.num_ids:,} ids"] if inputs.excluded else []),
+        *([f"leaks     {inputs.leaks.line()}"] if inputs.leaks else []),
         f"policy    {policy}",
         f"stages    {', '.join(stage.name for stage in chain.stages)}",
     ]

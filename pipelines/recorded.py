@@ -29,7 +29,7 @@ def to_bytes(options: RunOptions) -> bytes:
     # The file lies in it, and moves with it; how the run was started is over.
     del values["output"]
     values |= {"plan": False, "take_over": False, "accelerator": None}
-    for name in ("input", "exclude"):
+    for name in ("input", "exclude", "decontaminate"):
         values[name] = _patterns(getattr(options, name))
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
     for name in _PLACES:
@@ -62,7 +62,7 @@ def read(output: str, flag: str) -> RunOptions:
     try:
         found = json.loads(files.read_bytes(path))
         values: dict[str, Any] = found["options"]
-        values |= {name: tuple(values[name]) for name in ("input", "exclude")}
+        values |= {name: tuple(values[name]) for name in ("input", "exclude", "decontaminate")}
         values["query"] = {name: tuple(globs) for name, globs in values["query"].items()}
         options = _KINDS[found["kind"]](**values | {"output": output})
     except (ValueError, KeyError, TypeError) as error:

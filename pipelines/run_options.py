@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
+from beam_quad.selection.leaks import FEWEST_WORDS
 from pipelines import parsing
 from pipelines.parsing import SWITCH
 
@@ -58,6 +59,10 @@ class RunOptions:
     weighted: bool
     on_bad_file: str
     exclude: tuple[str, ...]
+    decontaminate: tuple[str, ...]
+    decontaminate_words: int
+    decontaminate_threshold: float
+    keep_query_copies: bool
     plan: bool
     take_over: bool
     accelerator: str | None
@@ -115,6 +120,15 @@ class RunOptions:
             )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
+        if self.decontaminate_words < FEWEST_WORDS:
+            raise UsageError(
+                f"--decontaminate_words must be at least {FEWEST_WORDS}, got {self.decontaminate_words}; shorter n-grams are "
+                "phrases that anybody writes"
+            )
+        if not 0 <= self.decontaminate_threshold < 1:
+            raise UsageError(
+                f"--decontaminate_threshold must be at least 0 and below 1, got {self.decontaminate_threshold}"
+            )
         if not 0 < self.damping < float("inf"):
             raise UsageError(f"--damping must be positive, got {self.damping}")
         if self.context_length is not None and self.context_length < 2:
@@ -201,6 +215,30 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         action="append",
         default=[],
         help="glob of ids whose rows no run may select: .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
+    )
+    add(
+        "--decontaminate",
+        action="append",
+        default=[],
+        help="glob of texts that no selected document may hold, such as benchmarks: .txt, Parquet or JSON Lines, in the "
+        "query's text column",
+    )
+    add(
+        "--decontaminate_words",
+        type=int,
+        default=13,
+        help="words of the n-grams by which such texts, and those of the query set, are found",
+    )
+    add(
+        "--decontaminate_threshold",
+        type=float,
+        default=0.5,
+        help="a document that holds more than this share of a text's words, in such n-grams, is rejected",
+    )
+    add(
+        "--keep_query_copies",
+        **SWITCH,
+        help="select documents that hold a text of the query set, too",
     )
     return group
 

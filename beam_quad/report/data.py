@@ -322,6 +322,27 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
+class Leak:
+    """A document that holds a text which no selection may.
+
+    Attributes:
+      document: Its shard and row.
+      set: Where the text is from.
+      item: Its file and row.
+      matched: The longest passage that both have: words, without case and punctuation.
+      item_text: The text, or its beginning.
+      share: Share of its words that the document has.
+    """
+
+    document: str
+    set: str
+    item: str
+    matched: str
+    item_text: str
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -345,6 +366,7 @@ class ReportData:
       sources: Parts of the input.
       timings: Stages, in the order of the job.
       refresh: What changed in the selection that the run went on from.
+      leaks: Some of the documents that hold a text which no selection may; None where nothing was looked for.
       configuration: Options and their values, shown as text.
       versions: Packages, models and fingerprints, shown as text.
     """
@@ -367,5 +389,6 @@ class ReportData:
     sources: tuple[Source, ...] | None = None
     timings: tuple[StageTiming, ...] | None = None
     refresh: Refresh | None = None
+    leaks: tuple[Leak, ...] | None = None
     configuration: Mapping[str, object] | None = None
     versions: Mapping[str, object] | None = None

@@ -6,6 +6,7 @@ from beam_quad.report.markup import Html, clean, join, tag
 from beam_quad.report.sections import (
     bandit,
     clusters,
+    leaks,
     overview,
     provenance,
     query,
@@ -41,6 +42,7 @@ def render(data: ReportData) -> str:
             bandit.rounds(data),
             scores.examples(data),
             query.query_groups(data),
+            leaks.leaks(data),
             provenance.sources(data),
             provenance.timings(data),
             provenance.configuration(data),

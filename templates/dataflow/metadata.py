@@ -29,6 +29,7 @@ _PATTERNS = {
     "against": _URLS,
     "artifacts": _URL,
     "base": _URL,
+    "decontaminate": _URLS,
     "exclude": _URLS,
     "device": r"cpu|cuda(:[0-9]+)?",
     "heldout": _URLS,

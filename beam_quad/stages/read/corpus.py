@@ -22,11 +22,12 @@ from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.stages.read.excluded import Excluded
+from beam_quad.stages.read.leaks import Leaks
 
 # In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
 # Raised when the files of that folder change their meaning, so that those of an older version are not read.
-_VERSIONS = {"rows": 3, "embeddings": 2, "reserve": 1, "corpus": 4}
+_VERSIONS = {"rows": 3, "embeddings": 2, "reserve": 1, "leaking": 1, "corpus": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Corpus:
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
       budget: What is selected of it; None for a stage that does not ask, see `within`.
       excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
+      leaks: The texts that no selected document may hold; None if there are none.
       part: Hash of the splits that a stage looks at; None for all. Whatever else is known is that of the whole corpus.
       part_path: The plan of these splits.
     """
@@ -69,6 +71,7 @@ class Corpus:
     reserve_rate: float
     budget: Budget | None = None
     excluded: Excluded | None = None
+    leaks: Leaks | None = None
     part: str | None = None
     part_path: Annotated[str | None, identity.NotCounted("the part tells what the plan holds")] = (
         None
@@ -92,6 +95,13 @@ class Corpus:
         """Folder of the texts set aside for scoring."""
         rows = posixpath.basename(self.rows_dir)
         return self._folder("reserve", rows, self.seed, self.reserve_rate)
+
+    @functools.cached_property
+    def leaking_dir(self) -> str | None:
+        """Folder of the rows that leak what no selection may hold; None if that is nothing."""
+        if self.leaks is None:
+            return None
+        return self._folder("leaking", self.columns, self.leaks)
 
     @functools.cached_property
     def folder(self) -> str:
@@ -167,7 +177,8 @@ class Corpus:
     def num_distinct(self) -> int:
         """Examples of `distinct_rows` that are usable."""
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
-        return max(0, self.totals().usable - duplicates)
+        leaking = sum(self.totals().leaking.counts.values())
+        return max(0, self.totals().usable - duplicates - leaking)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
@@ -189,24 +200,27 @@ class Corpus:
         return _rejecting(rows, self._without_embedding(split), Reason.NO_EMBEDDING)
 
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is known of every row of the split; duplicates by id and texts without embedding are rejected."""
+        """What is known of every row of the split; leaks, duplicates by id and texts without embedding are rejected."""
         rows = self.own_rows(split, with_strings)
+        rows = _rejecting(rows, self._leaking(split), Reason.CONTAMINATED)
         return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
 
     def rejected_since(self, split: Split) -> np.ndarray:
-        """The rows of a split that files made of it may still count, numbers int64 [m]: duplicates by id, excluded ids.
+        """The rows of a split that files made of it may still count, numbers int64 [m]: duplicates by id, excluded ids, leaks.
 
-        An id stands elsewhere, or is put on a list, without any file of the split being made anew.
+        An id stands elsewhere, or is put on a list, and a text may no longer be selected, without any file of the split
+        being made anew.
         """
-        duplicates = self._duplicates(split)
+        since = np.union1d(self._duplicates(split), self._leaking(split))
         if self.excluded is None or split.shard in self.bad_shards():
-            return duplicates
+            return since
         rows = aligned.read_rows_file(piece_path(self.rows_dir, split))
-        return np.union1d(duplicates, np.flatnonzero(self.excluded.rows_of(rows)))
+        return np.union1d(since, np.flatnonzero(self.excluded.rows_of(rows)))
 
     def distinct_rows(self, split: Split) -> aligned.Rows:
-        """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""
-        return _rejecting(self.all_rows(split), self._duplicates(split), Reason.DUPLICATE_ID)
+        """What is known of every row of the split, whatever embeds it; leaks and duplicates by id are rejected."""
+        rows = _rejecting(self.all_rows(split), self._leaking(split), Reason.CONTAMINATED)
+        return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
 
     def embeddings_path(self, split: Split) -> str:
         """Where the embeddings of a split are stored.
@@ -268,6 +282,16 @@ class Corpus:
         ):
             return np.zeros(0, np.int64)
         return np.array(without_embedding(self.embeddings_dir, split), np.int64)
+
+    def leaks_of(self, split: Split) -> dict[str, np.ndarray]:
+        """Reads the rows of a split that leak what no selection may hold: the columns of `LEAKS_SCHEMA`, by row."""
+        folder = self.leaking_dir
+        if folder is None or piece_name(split) not in self.totals().leaking.counts:
+            return {"row": np.zeros(0, np.int64)}
+        return aligned.read_columns(piece_path(folder, split))
+
+    def _leaking(self, split: Split) -> np.ndarray:
+        return self.leaks_of(split)["row"]
 
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir

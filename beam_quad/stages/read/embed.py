@@ -1,5 +1,6 @@
 """Every text is read once: its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
 
+import collections
 import contextlib
 import dataclasses
 import threading
@@ -15,7 +16,7 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
 from beam_quad.corpus.batches import RowBatch
 from beam_quad.corpus.json_types import Seen
-from beam_quad.corpus.rows import read_runs
+from beam_quad.corpus.rows import read_rows, read_runs
 from beam_quad.corpus.sums import ReadSums
 from beam_quad.embedding import Embedder, PreparingEmbedder
 from beam_quad.errors import BadFileError
@@ -31,6 +32,7 @@ from beam_quad.stages.read.corpus import (
     without_embedding,
 )
 from beam_quad.stages.read.distil import load_stored_embedder
+from beam_quad.stages.read.leaks import LEAKS_SCHEMA
 from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
 
@@ -88,12 +90,14 @@ class _Run(NamedTuple):
       columns: What is kept of each.
       has_text: Which of them have one, bool [n].
       prepared: The texts of these, as the embedder takes them; None if they are not embedded.
+      leaks: Those that leak, the columns of `LEAKS_SCHEMA`, by number among the rows; None if nothing is looked for.
     """
 
     rows: RowBatch
     columns: dict[str, Any]
     has_text: np.ndarray
     prepared: Any | None
+    leaks: dict[str, list] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +144,8 @@ class EmbedExamples(SplitStage, ModelStage):
         return _Model(embedder, counter, threading.Lock())
 
     def prefixes(self) -> tuple[str, ...]:
-        folders = (self.corpus.rows_dir, self.corpus.embeddings_dir, self.corpus.reserve_dir)
+        corpus = self.corpus
+        folders = (corpus.rows_dir, corpus.embeddings_dir, corpus.reserve_dir, corpus.leaking_dir)
         return tuple(folder for folder in folders if folder is not None)
 
     def paths(self, piece: Split) -> tuple[str, ...]:
@@ -154,6 +159,10 @@ class EmbedExamples(SplitStage, ModelStage):
         try:
             if problem := self.corpus.plan().bad_files.get(piece.shard):
                 raise BadFileError(piece.path, problem)
+            if self.corpus.leaking_dir is not None:
+                folders = [f for f in self.prefixes() if f != self.corpus.leaking_dir]
+                if all(files.exists(piece_path(folder, piece)) for folder in folders):
+                    return self._look_for_leaks(piece)
             return self._embed(piece, model)
         except BadFileError as error:
             if self.corpus.on_bad_file != "reject":
@@ -185,6 +194,10 @@ class EmbedExamples(SplitStage, ModelStage):
                     piece_path(self.corpus.reserve_dir, split), RESERVE_SCHEMA, 1024
                 )
             )
+            leaking = None
+            if self.corpus.leaking_dir is not None:
+                path = piece_path(self.corpus.leaking_dir, split)
+                leaking = stack.enter_context(aligned.table_writer(path, LEAKS_SCHEMA))
             embeddings, without = None, []
             if embedder is not None and embeddings_path is not None:
                 embeddings = stack.enter_context(
@@ -208,6 +221,8 @@ class EmbedExamples(SplitStage, ModelStage):
                     has_none = run.has_text & ~vectors.any(axis=1)
                     without += (first_row + np.flatnonzero(has_none)).tolist()
                 rows.write(run.columns)
+                if leaking is not None and run.leaks is not None:
+                    leaking.write(_from_row(first_row, run.leaks))
                 read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 kept = np.flatnonzero(self.corpus.in_reserve(read))
                 self._write_reserve(reserve, run.rows, first_row, read, kept)
@@ -231,7 +246,35 @@ class EmbedExamples(SplitStage, ModelStage):
             tokens = np.where(rows.usable, rows.tokens, 0)
             counted = _sums(dataclasses.replace(rows, tokens=tokens), kept)
             read = dataclasses.replace(counted, unusable=read.unusable, shapes=read.shapes)
-        return dataclasses.replace(read, without_embedding=self._without_embedding(split))
+        leaking, sets = self._leaking(split)
+        without = self._without_embedding(split)
+        return dataclasses.replace(
+            read, without_embedding=without, leaking=leaking, leaking_sets=sets
+        )
+
+    def _look_for_leaks(self, split: Split) -> ReadSums:
+        """Looks for leaks alone, as all else is made: another list of items embeds nothing again."""
+        traffic.count("bytes_read", split.size_bytes)
+        folder, leaks = self.corpus.leaking_dir, self.corpus.leaks
+        assert folder is not None
+        assert leaks is not None
+        with aligned.table_writer(piece_path(folder, split), LEAKS_SCHEMA) as writer:
+            for batch in read_rows(split, self.corpus.columns, BATCH_ROWS):
+                first_row = batch.first_row - split.first_row
+                writer.write(_from_row(first_row, leaks.find(batch.texts)))
+        return self.statistic(split)
+
+    def _leaking(self, split: Split) -> tuple[Tally, Tally]:
+        """Counts the usable texts of a split that leak, in all, by its name, and by set; nothing if there is none."""
+        if self.corpus.leaking_dir is None:
+            return Tally(), Tally()
+        path = piece_path(self.corpus.leaking_dir, split)
+        found = aligned.read_columns(path, ["row", "set"])
+        if not len(found["row"]):
+            return Tally(), Tally()
+        usable = self.corpus.stored_rows(split).usable[found["row"]]
+        sets = collections.Counter(found["set"][usable].tolist())
+        return Tally({piece_name(split): int(usable.sum())}), Tally(dict(sets))
 
     def _without_embedding(self, split: Split) -> Tally:
         """Counts the usable texts of a split that have no embedding; nothing if there is none."""
@@ -248,7 +291,13 @@ class EmbedExamples(SplitStage, ModelStage):
         texts = [text for text in rows.texts if text is not None]
         has_text = np.array([text is not None for text in rows.texts])
         columns = self._row_columns(rows, texts, model.counter)
-        return _Run(rows, columns, has_text, model.prepare(texts) if has_embeddings else None)
+        return _Run(
+            rows,
+            columns,
+            has_text,
+            model.prepare(texts) if has_embeddings else None,
+            None if self.corpus.leaks is None else self.corpus.leaks.find(rows.texts),
+        )
 
     def _row_columns(
         self, batch: RowBatch, texts: list[str], counter: TokenCounter | None
@@ -300,6 +349,11 @@ class EmbedExamples(SplitStage, ModelStage):
     def _write_bad(self, split: Split, error: BadFileError) -> ReadSums:
         write_json(self.corpus.bad_path(split), {"detail": error.detail})
         return ReadSums(bad_files=Tally({split.shard: 1}))
+
+
+def _from_row(first_row: int, leaks: dict[str, list]) -> dict[str, list]:
+    """Numbers leaks from a row of their split on."""
+    return leaks | {"row": [first_row + row for row in leaks["row"]]}
 
 
 def bad_file_detail(corpus: Corpus, split: Split) -> str:

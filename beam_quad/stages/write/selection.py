@@ -37,6 +37,7 @@ from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
 from beam_quad.stages.read.corpus import piece_name
 from beam_quad.stages.read.embed import bad_file_detail
+from beam_quad.stages.read.leaks import leak_detail
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import (
     SELECTED_ROWS,
@@ -373,7 +374,7 @@ class WriteSelection(SplitStage):
                 self._write_index(split, {field.name: [] for field in SELECTED_ROWS})
                 continue
             kept = self.selection.keep(split, rows)
-            rejected.extend(_rejected(split, rows, kept))
+            rejected.extend(_rejected(split, rows, kept, self.corpus.leaks_of(split)))
             counts.append(_counts(split, rows, kept, self.corpus.is_candidate(rows)))
             is_written, since = self._write_rows(part, split, rows, kept)
             at = np.flatnonzero(is_written)
@@ -470,7 +471,10 @@ def _or_null(column: np.ndarray) -> Any:
     return np.ma.masked_less(column, 0) if (column < 0).any() else column
 
 
-def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected]:
+def _rejected(
+    split: Split, rows: aligned.Rows, kept: Kept, leaks: dict[str, np.ndarray]
+) -> Iterator[Rejected]:
+    leak_of = {int(row): at for at, row in enumerate(leaks["row"])}
     unscorable = set(kept.unscorable.tolist())
     for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist())):
         number = split.first_row + row
@@ -485,6 +489,8 @@ def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected
             detail = "the embedder gives its text no finite, non-zero vector"
         elif reason is Reason.EXCLUDED:
             detail = "its id is on the list of --exclude"
+        elif reason is Reason.CONTAMINATED:
+            detail = leak_detail(leaks, leak_of[row])
         yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
 
 

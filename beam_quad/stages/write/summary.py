@@ -15,6 +15,7 @@ from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
+from beam_quad.report.sections.leaks import about_leaks
 from beam_quad.report.sections.overview import passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.refresh import harmful_added
@@ -46,6 +47,7 @@ _TEXTS_PER_CLUSTER = 3
 _TYPICAL_TEXTS = 40
 _SHOWN_CHARACTERS = 2000
 _NAMED_FILES = 5
+_SHOWN_LEAKS, _LEAKS_PER_SPLIT = 50, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +160,14 @@ class Summary:
             if self.fitted.excluded != self.corpus.excluded:
                 # An excluded text is in no file, but sums that were made of it before stay as they are.
                 result["excluded"]["known_to"] = _FITTED
+        if self.corpus.leaks is not None:
+            index = self.corpus.leaks.index()
+            result["contaminated"] = {
+                "texts": len(index.num_words),
+                "not_looked_for": index.num_unfindable,
+                "rows": counts.reasons.counts.get(Reason.CONTAMINATED.value, 0),
+                "rows_by_set": dict(sorted(self.corpus.totals().leaking_sets.counts.items())),
+            }
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -276,9 +286,33 @@ class Summary:
             sources=_sources(counts),
             timings=timings,
             refresh=_refresh_of(manifest),
+            leaks=self._leaks(),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},
         )
+
+    def _leaks(self) -> tuple[page.Leak, ...] | None:
+        """A few leaks of many splits, to look at; None where nothing is looked for."""
+        corpus = self.corpus
+        if corpus.leaks is None:
+            return None
+        found: list[page.Leak] = []
+        for split in corpus.splits():
+            own = corpus.leaks_of(split)
+            for at in range(min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found), len(own["row"]))):
+                found.append(
+                    page.Leak(
+                        document=f"{split.shard}#{split.first_row + own['row'][at]}",
+                        set=str(own["set"][at]),
+                        item=str(own["item"][at]),
+                        matched=str(own["matched"][at]),
+                        item_text=str(own["item_text"][at]),
+                        share=float(own["share"][at]),
+                    )
+                )
+            if len(found) == _SHOWN_LEAKS:
+                break
+        return tuple(found)
 
     def _notices(self, manifest: dict[str, Any]) -> tuple[page.Notice, ...]:
         notices = []
@@ -294,6 +328,8 @@ class Summary:
             notices.append(
                 page.Notice(f"No row has one of the {ids} of --exclude; check the list.")
             )
+        if words := about_leaks(manifest):
+            notices.append(page.Notice(words, level="note"))
         if words := harmful_added(manifest):
             notices.append(page.Notice(words))
         if words := passed_over(manifest):

@@ -1,0 +1,125 @@
+"""What a selection must not hold: the texts that a model is to be tested on, and those of the query set."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad import identity
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.artifacts.json_files import read_json
+from beam_quad.selection.leaks import LeakIndex
+
+# Of each leaking row of a split: its number, and what it gives away.
+LEAKS_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("set", pa.string()),
+        pa.field("item", pa.string()),
+        pa.field("share", pa.float64()),
+        pa.field("matched", pa.string()),
+        pa.field("item_text", pa.string()),
+    ]
+)
+_SHOWN_CHARACTERS = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A text that no selected document may hold.
+
+    Attributes:
+      set: Where it is from, as a person names it: a flag or a file.
+      name: Its file and row.
+      text: The text.
+    """
+
+    set: str
+    name: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaks:
+    """Items that no selected document may hold, by reference: in files that are named by their content.
+
+    Args:
+      root: The folder of all artifacts.
+      digest: Hash of the items and of how they are looked for.
+    """
+
+    root: Annotated[str, identity.NotCounted("where artifacts are stored")]
+    digest: str
+
+    @property
+    def folder(self) -> str:
+        """Where they are stored."""
+        return files.join(self.root, "leaks", self.digest)
+
+    @property
+    def index_path(self) -> str:
+        """The file of their n-grams."""
+        return files.join(self.folder, "index.npz")
+
+    @property
+    def items_path(self) -> str:
+        """The file of their names and beginnings."""
+        return files.join(self.folder, "items.json")
+
+    @once_per_process
+    def index(self) -> LeakIndex:
+        """Loads their n-grams, once per process."""
+        return LeakIndex.from_bytes(files.read_bytes(self.index_path))
+
+    @once_per_process
+    def items(self) -> list[list[str]]:
+        """Loads set, name and beginning of each, once per process."""
+        found: list[list[str]] = read_json(self.items_path)["items"]
+        return found
+
+    def find(self, texts: Sequence[str | None]) -> dict[str, list]:
+        """Finds the texts that leak an item: the columns of `LEAKS_SCHEMA`, `row` being the number among the texts."""
+        columns: dict[str, list] = {name: [] for name in LEAKS_SCHEMA.names}
+        for row, text in enumerate(texts):
+            leak = None if text is None else self.index().find(text)
+            if leak is None:
+                continue
+            own_set, name, beginning = self.items()[leak.item]
+            values = (row, own_set, name, leak.share, leak.matched, beginning)
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+        return columns
+
+
+def leak_detail(leaks: dict[str, np.ndarray], at: int) -> str:
+    """Says of one row of `LEAKS_SCHEMA` what it gives away."""
+    own = {name: column[at] for name, column in leaks.items()}
+    return f"{own['share']:.0%} of {own['item']}: {own['matched']!r}"
+
+
+def listed(
+    root: str, items: Sequence[Item], length: int, threshold: float
+) -> tuple[Leaks, LeakIndex, dict[str, bytes]]:
+    """Names items by their content.
+
+    Args:
+      root: The folder of all artifacts.
+      items: The items.
+      length: Words of an n-gram.
+      threshold: A document leaks an item if it covers more than this share of it.
+
+    Returns:
+      The items by reference, their index, and what is to be written before they are used, by path.
+    """
+    index = LeakIndex.of([item.text for item in items], length, threshold)
+    raw = index.to_bytes()
+    shown = [[item.set, item.name, item.text[:_SHOWN_CHARACTERS]] for item in items]
+    named = json.dumps({"items": shown}).encode()
+    digest = hashlib.blake2b(raw + named, digest_size=10).hexdigest()
+    leaks = Leaks(root, digest)
+    return leaks, index, {leaks.index_path: raw, leaks.items_path: named}

@@ -1,0 +1,93 @@
+"""The texts that no selected document may hold, as the launcher finds them."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.splits import InputPlan, plan_input
+from beam_quad.errors import BadFileError, UsageError
+from beam_quad.selection.leaks import FEWEST_WORDS
+from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.leaks import Item, Leaks, listed
+from pipelines.query import flag_of
+from pipelines.run_options import RunOptions
+
+_FLAG = "--decontaminate"
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakItems:
+    """What `--decontaminate` and the query set hold.
+
+    Attributes:
+      leaks: The texts, by reference.
+      root: The folder of the files of `--decontaminate`; None without it.
+      counts: How many each set has, by its name.
+      num_unfindable: How many of all are not looked for: see `LeakIndex.num_unfindable`.
+      unwritten: What is to be written before the job starts, by path.
+    """
+
+    leaks: Leaks
+    root: str | None
+    counts: dict[str, int]
+    num_unfindable: int
+    unwritten: dict[str, bytes]
+
+    def line(self) -> str:
+        """Says in a line what is looked for."""
+        sets = ", ".join(f"{number:,} texts of {name}" for name, number in self.counts.items())
+        few = (
+            f", but for {self.num_unfindable:,} of fewer than {FEWEST_WORDS} words, or found twice"
+        )
+        return f"{sets}{few if self.num_unfindable else ''}"
+
+
+def read_items(options: RunOptions, query: Mapping[str, InputPlan]) -> LeakItems | None:
+    """Reads the texts that no selected document may hold; None if there are none.
+
+    Args:
+      options: The flags.
+      query: The plan of each query group's files.
+
+    Raises:
+      UsageError: If nothing matches `--decontaminate`, or a file cannot be read or has no text.
+    """
+    column = options.query_text_column or options.text_column
+    items: list[Item] = []
+    root = None
+    if options.decontaminate:
+        plan = plan_input(options.decontaminate, text_column=column, is_query=True, flag=_FLAG)
+        own = list(_items(_FLAG, plan, column))
+        if not own:
+            raise UsageError(f"{_FLAG}: no usable text in {', '.join(options.decontaminate)}")
+        items, root = own, plan.root
+    if not options.keep_query_copies:
+        for name, plan in query.items():
+            items += _items(flag_of(name), plan, column)
+    if not items:
+        return None
+    leaks, index, unwritten = listed(
+        options.artifacts_root,
+        items,
+        options.decontaminate_words,
+        options.decontaminate_threshold,
+    )
+    counts = dict(collections.Counter(item.set for item in items))
+    return LeakItems(leaks, root, counts, index.num_unfindable, unwritten)
+
+
+def _items(flag: str, plan: InputPlan, column: str) -> Iterator[Item]:
+    try:
+        for split in plan.splits:
+            # A set of several files is told by each.
+            own_set = f"{flag} {split.shard}" if flag == _FLAG else flag
+            for batch in read_rows(split, Columns(column), BATCH_ROWS):
+                for row, text in enumerate(batch.texts, batch.first_row):
+                    if text is not None:
+                        yield Item(own_set, f"{split.shard}#{row}", text)
+    except BadFileError as error:
+        raise UsageError(
+            f"{flag}: {error.path}: {error.detail}; repair the file, or leave it out"
+        ) from error
