@@ -46,6 +46,7 @@ from beam_quad.scoring import (
     query_gradient,
 )
 from beam_quad.scoring.vectors import Vectors
+from beam_quad.selection.leaks import NUM_WORDS, THRESHOLD, LeakIndex
 
 Array = np.ndarray[Any, np.dtype[Any]]
 QueryTexts = Sequence[str] | Mapping[str, Sequence[str]]
@@ -171,6 +172,30 @@ class Examples:
         spread = np.full((self.num_texts, *values.shape[1:]), fill, values.dtype)
         spread[self.positions] = values
         return spread
+
+
+def usable_examples(
+    texts: Sequence[str],
+    ids: Sequence[str],
+    proxy: Proxy,
+    queries: Mapping[str, Sequence[str]] | None,
+) -> Examples:
+    """Takes the texts that can be used: as `Examples.of`, and no copies of query texts.
+
+    Args:
+      texts: The texts.
+      ids: Their ids.
+      proxy: Counts tokens.
+      queries: Texts of each query group; None keeps what holds one of them.
+
+    Raises:
+      UsageError: If no text is left.
+    """
+    examples = Examples.of(texts, ids, proxy)
+    if queries is None:
+        return examples
+    index = LeakIndex.of([text for own in queries.values() for text in own], NUM_WORDS, THRESHOLD)
+    return examples.where(np.array([index.find(text) is None for text in examples.texts]))
 
 
 def embed_examples(

@@ -38,7 +38,6 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
-    Examples,
     QueryTexts,
     check_at_least_one,
     check_curvature,
@@ -49,6 +48,7 @@ from beam_quad.influence import (
     query_groups,
     query_vectors,
     score_texts,
+    usable_examples,
 )
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer, tensors
@@ -102,6 +102,7 @@ def distill(
     curvature_examples: int = 1024,
     curvature_labels: CurvatureLabels = "sampled",
     damping: float = 1.0,
+    keep_query_copies: bool = False,
     seed: int = 0,
 ) -> DistilledSelection:
     """Selects texts under a budget that one target, or several in turn, spend on the texts of the highest influence.
@@ -124,6 +125,7 @@ def distill(
       curvature_examples: How many texts the curvature is fitted on.
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
+      keep_query_copies: Whether texts that hold a query text can be selected, too; see `selection.leaks`.
       seed: Seed of every draw.
 
     Raises:
@@ -144,7 +146,9 @@ def distill(
     # 1 Embed. From here on an example is a text that can be used, n of them.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        Examples.of(texts, ids, proxy), embedder_spec(embedder, proxy_model, seed), proxy
+        usable_examples(texts, ids, proxy, None if keep_query_copies else queries),
+        embedder_spec(embedder, proxy_model, seed),
+        proxy,
     )
     keys, tokens = examples.keys, examples.tokens
 

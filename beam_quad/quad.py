@@ -57,7 +57,6 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
-    Examples,
     QueryTexts,
     check_at_least_one,
     check_choice,
@@ -70,6 +69,7 @@ from beam_quad.influence import (
     query_groups,
     query_vectors,
     score_texts,
+    usable_examples,
 )
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer
@@ -150,6 +150,7 @@ def select(
     curvature_labels: CurvatureLabels = "sampled",
     damping: float = 1.0,
     normalize: bool | None = None,
+    keep_query_copies: bool = False,
     seed: int = 0,
 ) -> QuadSelection:
     """Selects texts under a token budget by their influence on the query texts, and by diversity.
@@ -188,6 +189,7 @@ def select(
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
       normalize: Whether influence is divided by the norm of the text's gradient; by default with `shortlist` acceptance.
+      keep_query_copies: Whether texts that hold a query text can be selected, too; see `selection.leaks`.
       seed: Seed of every draw.
 
     Raises:
@@ -229,7 +231,7 @@ def select(
     # 1 Embed. From here on an example is a text that can be used, n of them.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        Examples.of(texts, ids, proxy),
+        usable_examples(texts, ids, proxy, None if keep_query_copies else queries),
         embedder_spec(embedder or ("minilm" if has_bandit else "static"), proxy_model, seed),
         proxy,
     )

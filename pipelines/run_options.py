@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
-from beam_quad.selection.leaks import FEWEST_WORDS
+from beam_quad.selection.leaks import FEWEST_WORDS, NUM_WORDS, THRESHOLD
 from pipelines import parsing
 from pipelines.parsing import SWITCH
 
@@ -226,13 +226,13 @@ def add_data(result: argparse.ArgumentParser) -> Any:
     add(
         "--decontaminate_words",
         type=int,
-        default=13,
+        default=NUM_WORDS,
         help="words of the n-grams by which such texts, and those of the query set, are found",
     )
     add(
         "--decontaminate_threshold",
         type=float,
-        default=0.5,
+        default=THRESHOLD,
         help="a document that holds more than this share of a text's words, in such n-grams, is rejected",
     )
     add(

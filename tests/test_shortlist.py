@@ -111,6 +111,14 @@ def test_without_a_cap_the_selection_is_the_same_whatever_embeds(selection, text
     np.testing.assert_array_equal(other.indices, selection.indices)
 
 
+def test_what_holds_a_query_text_is_selected_only_if_that_is_asked_for(texts, law, proxy):
+    copies = [f"as they say: {text}" for text in law]
+    both = [*texts, *copies]
+    is_copy = np.arange(len(both)) >= len(texts)
+    assert not is_copy[run(both, law, proxy).indices].any()
+    assert is_copy[run(both, law, proxy, keep_query_copies=True).indices].sum() > len(law) // 2
+
+
 def test_no_cluster_gives_more_than_its_share(texts, law, proxy):
     capped = run(texts, law, proxy, max_share_per_cluster=0.25, shortlist=4.0)
     given = np.bincount(capped.clusters[capped.indices], weights=capped.tokens[capped.indices])

@@ -24,6 +24,8 @@ from beam_quad.columns import places_in_runs, run_starts
 Array = np.ndarray[Any, np.dtype[Any]]
 # A shorter item is a phrase that anybody writes.
 FEWEST_WORDS = 8
+# By default: words of an n-gram, and the share of an item that a document may hold.
+NUM_WORDS, THRESHOLD = 13, 0.5
 # An n-gram of more items is a form that they are put in, such as a prompt.
 _MOST_ITEMS = 32
 # In UTF-8: punctuation beyond ASCII; and characters of scripts that put no space between words, each a word of its own.
