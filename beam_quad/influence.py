@@ -195,7 +195,7 @@ def usable_examples(
     if queries is None:
         return examples
     index = LeakIndex.of([text for own in queries.values() for text in own], NUM_WORDS, THRESHOLD)
-    return examples.where(np.array([index.find(text) is None for text in examples.texts]))
+    return examples.where(np.array([leak is None for leak in index.find(examples.texts)]))
 
 
 def embed_examples(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_quad import archives
-from beam_quad.columns import places_in_runs, run_starts
+from beam_quad.columns import places_in_runs, run_bounds, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A shorter item is a phrase that anybody writes.
@@ -39,7 +39,10 @@ _BYTES = bytes(
 # An odd number: powers of it have inverses modulo 2**64.
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
+_BETWEEN = b"\x00"
 _SHOWN_WORDS = 60
+# Texts are looked at together while they have no more characters than this: so many that NumPy's calls cost nothing.
+_MOST_CHARACTERS = 1 << 20
 
 
 class Leak(NamedTuple):
@@ -57,19 +60,24 @@ class Leak(NamedTuple):
 
 
 class Words:
-    """The words of a text, and hashes of their n-grams.
+    """The words of texts in one row, and hashes of their n-grams.
 
     Args:
-      text: The text.
+      texts: The texts. Between two of them is a word that no text has, so that no n-gram of an item spans them.
+
+    Attributes:
+      words: The words.
+      ends: Where each text ends, the word between included, int64 [num_texts].
     """
 
-    def __init__(self, text: str) -> None:
-        if text.isascii():
-            raw = text.encode()
-        else:
-            raw = unicodedata.normalize("NFKC", text).lower().encode(errors="replace")
-            raw = _CHARACTER.sub(rb" \g<0> ", _PUNCTUATION.sub(b" ", raw))
-        self.words = raw.translate(_BYTES).split()
+    def __init__(self, *texts: str) -> None:
+        self.words: list[bytes] = []
+        ends = []
+        for text in texts:
+            self.words += _words(text)
+            self.words.append(_BETWEEN)
+            ends.append(len(self.words))
+        self.ends = np.array(ends, np.int64)
 
     def hashes(self, length: int) -> Array:
         """Hashes the n-grams of so many words, uint64 [num_words - length + 1]; none of a shorter text."""
@@ -95,6 +103,15 @@ class Words:
         terms = joined.astype(np.uint64) * _powers(_BASE, len(joined))[: len(joined)]
         np.cumsum(terms, out=prefixes[1:])
         return prefixes, np.append(0, spaces + 1), np.append(spaces, len(joined))
+
+
+def _words(text: str) -> list[bytes]:
+    if text.isascii():
+        raw = text.encode()
+    else:
+        raw = unicodedata.normalize("NFKC", text).lower().encode(errors="replace")
+        raw = _CHARACTER.sub(rb" \g<0> ", _PUNCTUATION.sub(b" ", raw))
+    return raw.translate(_BYTES).split()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,12 +147,12 @@ class LeakIndex:
         known: set[bytes] = set()
         for number, text in enumerate(texts):
             words = Words(text)
-            joined = b" ".join(words.words)
-            if len(words.words) < FEWEST_WORDS or joined in known:
+            joined, num_words = b" ".join(words.words), len(words.words) - 1
+            if num_words < FEWEST_WORDS or joined in known:
                 continue
             known.add(joined)
-            own = min(length, len(words.words))
-            hashes = words.hashes(own)
+            own = min(length, num_words)
+            hashes = words.hashes(own)[: num_words - own + 1]
             columns.append(
                 (
                     hashes,
@@ -151,38 +168,55 @@ class LeakIndex:
         kept = ~_is_form(hashes, items)
         hashes, items, positions, lengths = (c[kept] for c in (hashes, items, positions, lengths))
         found, covered = _covered(items, positions, lengths)
-        num_words = np.zeros(len(texts), np.int64)
-        num_words[found] = covered
-        return cls(hashes, items, positions, lengths, num_words, threshold)
+        totals = np.zeros(len(texts), np.int64)
+        totals[found] = covered
+        return cls(hashes, items, positions, lengths, totals, threshold)
 
     @property
     def num_unfindable(self) -> int:
         """Items that no document can be found to leak: too short, equal to an earlier one, or a form of many."""
         return int((self.num_words == 0).sum())
 
-    def find(self, text: str) -> Leak | None:
-        """Finds the item that a document covers most of, the first of equals; None if it covers too little of any."""
-        words = Words(text)
-        columns: list[tuple[Array, Array, Array, Array]] = []
-        for length in self._lengths:
-            hashes = words.hashes(length)
-            at = np.flatnonzero(self._might_hold(hashes))
-            if not len(at):
-                continue
-            first, last = (
-                np.searchsorted(self.hashes, hashes[at], side) for side in ("left", "right")
-            )
-            number = last - first
-            rows = np.repeat(first, number) + places_in_runs(np.repeat(np.arange(len(at)), number))
-            columns.append(
-                (self.items[rows], self.positions[rows], self.lengths[rows], np.repeat(at, number))
-            )
-        if not columns:
-            return None
-        items, positions, lengths, places = map(np.concatenate, zip(*columns, strict=True))
-        if not len(items):
-            return None
-        found, covered = _covered(items, positions, lengths)
+    def find(self, texts: Sequence[str]) -> list[Leak | None]:
+        """Finds of each text the item that it covers most of, the first of equals; None if it covers too little of any."""
+        found: list[Leak | None] = []
+        run: list[str] = []
+        size = 0
+        for text in texts:
+            if run and size + len(text) > _MOST_CHARACTERS:
+                found += self._find(run)
+                run, size = [], 0
+            run.append(text)
+            size += len(text)
+        return found + self._find(run)
+
+    def _find(self, texts: Sequence[str]) -> list[Leak | None]:
+        words = Words(*texts)
+        found: list[Leak | None] = [None] * len(texts)
+        # Places in the texts, and the rows of n-grams that stand there.
+        shared = [self._shared(words.hashes(length)) for length in self._lengths]
+        if not shared:
+            return found
+        places, rows = (np.concatenate(columns) for columns in zip(*shared, strict=True))
+        numbers = np.searchsorted(words.ends, places, "right")
+        order = np.argsort(numbers, kind="stable")
+        for start, end in run_bounds(numbers[order]):
+            own = order[start:end]
+            found[numbers[own[0]]] = self._best(words, places[own], rows[own])
+        return found
+
+    def _shared(self, hashes: Array) -> tuple[Array, Array]:
+        """Finds n-grams of the items: places among the hashes, and rows here, both int64 [k]."""
+        at = np.flatnonzero(self._might_hold(hashes))
+        first, last = (np.searchsorted(self.hashes, hashes[at], side) for side in ("left", "right"))
+        number = last - first
+        within = places_in_runs(np.repeat(np.arange(len(at)), number))
+        return np.repeat(at, number), np.repeat(first, number) + within
+
+    def _best(self, words: Words, places: Array, rows: Array) -> Leak | None:
+        """Finds what a text covers most of, by the n-grams that it shares with items."""
+        items, lengths = self.items[rows], self.lengths[rows]
+        found, covered = _covered(items, self.positions[rows], lengths)
         shares = covered / self.num_words[found]
         best = int(np.argmax(shares))
         if shares[best] <= self.threshold:

@@ -85,8 +85,9 @@ class Leaks:
     def find(self, texts: Sequence[str | None]) -> dict[str, list]:
         """Finds the texts that leak an item: the columns of `LEAKS_SCHEMA`, `row` being the number among the texts."""
         columns: dict[str, list] = {name: [] for name in LEAKS_SCHEMA.names}
-        for row, text in enumerate(texts):
-            leak = None if text is None else self.index().find(text)
+        rows = [row for row, text in enumerate(texts) if text is not None]
+        found = self.index().find([text for text in texts if text is not None])
+        for row, leak in zip(rows, found, strict=True):
             if leak is None:
                 continue
             own_set, name, beginning = self.items()[leak.item]
