@@ -122,7 +122,7 @@ class LeakIndex:
       hashes: Hash of each n-gram of each item, ascending, uint64 [m].
       items: Its item, int64 [m].
       positions: Its first word in the item, int64 [m].
-      lengths: Its words, int64 [m]: as many as asked for, or all of a shorter item.
+      lengths: Its words, int64 [m]: as many as asked for, or fewer of a short item.
       num_words: Words of each item that are in one of these n-grams, int64 [num_items]; 0 if it cannot be found.
       threshold: A document leaks an item if it covers more than this share of it, in [0, 1).
     """
@@ -140,7 +140,7 @@ class LeakIndex:
 
         Args:
           texts: Their texts. Of equal ones the first is found; what has fewer than `FEWEST_WORDS` words is not.
-          length: Words of an n-gram, at least `FEWEST_WORDS`.
+          length: Words of an n-gram, at least `FEWEST_WORDS`, which are those of an item of fewer words than four of them.
           threshold: As the attribute.
         """
         columns: list[tuple[Array, Array, Array, Array]] = []
@@ -151,7 +151,8 @@ class LeakIndex:
             if num_words < FEWEST_WORDS or joined in known:
                 continue
             known.add(joined)
-            own = min(length, num_words)
+            # Of a short item one changed word may leave no long n-gram on either side of it.
+            own = length if num_words >= 4 * length else FEWEST_WORDS
             hashes = words.hashes(own)[: num_words - own + 1]
             columns.append(
                 (

@@ -31,7 +31,7 @@ def by_search(items, document, length):
     shares = []
     for item in items:
         words = item.split()
-        n = min(length, len(words))
+        n = length if len(words) >= 4 * length else FEWEST_WORDS
         grams = {tuple(own[i : i + n]) for i in range(len(own) - n + 1)}
         covered = set()
         for i in range(len(words) - n + 1):
