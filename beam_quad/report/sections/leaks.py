@@ -34,7 +34,7 @@ def about_leaks(manifest: Mapping[str, Any]) -> str | None:
 def _leak(leak: Leak) -> Html:
     facts = (
         tag("strong", percent(leak.share)),
-        tag("span", f"of {leak.item}, of {leak.set}, is in"),
+        tag("span", f"of {leak.item} ({leak.set.split()[0]}) is in"),
         tag("code", leak.document),
     )
     return tag("article", tag("header", *facts), tag("p", _marked(leak), dir="auto"))
