@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,7 +93,6 @@ class Builder:
       options: The flags.
       inputs: What `look` found.
       reserve_rate: Share of texts to set aside, in (0, 1].
-      weights: Weight of each query group.
       budget: How much is selected.
     """
 
@@ -103,7 +101,6 @@ class Builder:
         options: RunOptions,
         inputs: Inputs,
         reserve_rate: float,
-        weights: Mapping[str, float],
         budget: Budget,
     ) -> None:
         self._options = options
@@ -124,7 +121,7 @@ class Builder:
         self.old_clusters: AssignClusters | None = None
         # For stages that ask which examples are too long for the budget.
         self.within_budget = self.corpus.within(budget)
-        self.query = self._query(weights)
+        self.query = self._query()
 
     def add(self, stage: S) -> S:
         """Puts a stage at the end of the chain."""
@@ -236,14 +233,15 @@ class Builder:
         self.plans[path] = plan
         return path
 
-    def _query(self, weights: Mapping[str, float]) -> tuple[Query, ...]:
+    def _query(self) -> tuple[Query, ...]:
         root, groups = self._options.artifacts_root, []
         column = self._options.query_text_column or self._options.text_column
         for name, plan in self.inputs.query.items():
             folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
             path = self._plan_path(folder, plan)
+            weight = self._options.query_weights[name]
             groups.append(
-                Query(root, name, weights[name], path, plan.snapshot, column, self._options.prove)
+                Query(root, name, weight, path, plan.snapshot, column, self._options.prove)
             )
         return tuple(groups)
 

@@ -74,8 +74,7 @@ class _ProofBuilder(Builder):
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         rival = self._rival(RANDOM)
         rate = chain.share_set_aside(rival, inputs.corpus)
-        weights = _weights(options.run)
-        super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
+        super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
 
     def build(self) -> Chain:
@@ -206,8 +205,7 @@ class _ProofBuilder(Builder):
                 ]
             )
             shared = {f.name: getattr(run, f.name) for f in dataclasses.fields(RunOptions)}
-            weights = _weights(run)
-            options = dataclasses.replace(defaults, **shared | changes, query_weights=weights)
+            options = dataclasses.replace(defaults, **shared | changes)
         try:
             options.check()
         except UsageError as error:
@@ -277,13 +275,8 @@ class _ProofBuilder(Builder):
         root, column = self.options.artifacts_root, _query_column(self.options.run)
         folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
         path = self._plan_path(folder, plan)
-        weight = _weights(self.options.run).get(name, 1.0)
+        weight = self.options.run.query_weights.get(name, 1.0)
         return Query(root, name, weight, path, plan.snapshot, column)
-
-
-def _weights(run: RunOptions) -> dict[str, float]:
-    """The weight of each query group; those of Influence Distillation are targets, and alike."""
-    return run.query_weights if isinstance(run, QuadOptions) else dict.fromkeys(run.query, 1.0)
 
 
 def _query_column(run: RunOptions) -> str:

@@ -21,6 +21,7 @@ class RunOptions:
 
     input: tuple[str, ...]
     query: dict[str, tuple[str, ...]]
+    query_weights: dict[str, float]
     output: str
     proxy_model: str | None
     proxy_revision: str | None
@@ -157,6 +158,12 @@ def add_data(result: argparse.ArgumentParser) -> Any:
     )
     add("--query", action="append", default=[], help="glob of the texts to become good at")
     add("--query_group", action="append", default=[], help="NAME=GLOB: a named part of the query")
+    add(
+        "--query_weight",
+        action="append",
+        default=[],
+        help="NAME=W: its relative weight; of Influence Distillation its share of the budget",
+    )
     add(
         "--output",
         required=True,

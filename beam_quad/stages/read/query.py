@@ -24,7 +24,7 @@ class Query:
     Args:
       root: The folder of all artifacts.
       name: The group's name.
-      weight: Relative weight of its (standardised) influence, > 0.
+      weight: Relative weight of its (standardised) influence, or share of the budget, > 0.
       plan_path: The plan of its files.
       snapshot: Names and versions of its files.
       text_column: Column of the text.
@@ -33,7 +33,7 @@ class Query:
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
     name: str
-    weight: Annotated[float, identity.NotCounted("it weighs scores, and the bandit has it")]
+    weight: Annotated[float, identity.NotCounted("what weighs scores or shares has it")]
     plan_path: Annotated[str, identity.NotCounted("the snapshot tells what the plan holds")]
     snapshot: str
     text_column: str
