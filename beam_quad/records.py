@@ -27,6 +27,8 @@ class Reason(enum.StrEnum):
     BAD_FILE = "bad_file"
     NO_EMBEDDING = "no_embedding"
     EXCLUDED = "excluded"
+    NO_ANSWER = "no_answer"
+    LONG_ANSWER = "long_answer"
 
 
 @dataclasses.dataclass(frozen=True, order=True)

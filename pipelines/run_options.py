@@ -48,6 +48,10 @@ class RunOptions:
     seed: int
     text_column: str
     query_text_column: str | None
+    prompt_column: str | None
+    query_prompt_column: str | None
+    messages_column: str | None
+    query_messages_column: str | None
     prove: bool
     id_column: str | None
     tokens_column: str | None
@@ -114,6 +118,10 @@ class RunOptions:
             raise UsageError(
                 "--prove sets query texts aside; pass --query or --query_group with it"
             )
+        if self.prompt_column and self.messages_column:
+            raise UsageError(
+                "--messages_column holds prompts and answers; leave --prompt_column out, or pass it with --text_column"
+            )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
         if not 0 < self.damping < float("inf"):
@@ -176,6 +184,22 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         help="column of the text, or field of a struct, as meta.text",
     )
     add("--query_text_column", help="column of the text in query files; default as the corpus")
+    add(
+        "--prompt_column",
+        help="column of a prompt, which the text answers: the loss is the answer's tokens; default none",
+    )
+    add(
+        "--query_prompt_column",
+        help="column of the prompt in query files; default as the corpus, empty for none",
+    )
+    add(
+        "--messages_column",
+        help="column of conversations, lists of {role, content}, in place of the text: the loss is the assistant's",
+    )
+    add(
+        "--query_messages_column",
+        help="column of conversations in query files; default as the corpus, empty for none",
+    )
     add(
         "--prove",
         **SWITCH,
