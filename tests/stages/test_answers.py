@@ -2,17 +2,22 @@
 
 import collections
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_quad import answers, distill, rivals, score_influence, select
+from beam_quad import answers, distill, proof, rivals, score_influence, select
+from beam_quad.answers import ChatTemplate
 from beam_quad.errors import UsageError
-from beam_quad.gradients import ProxySpec, load_tokenizer, tokenize
+from beam_quad.gradients import ProxySpec, load_proxy, load_tokenizer, tokenize
 from beam_quad.records import Reason
-from pipelines import quad
+from beam_quad.stages import run_in_process
+from beam_quad.stages.proof.train import TrainOn
+from pipelines import prove_chain, prove_options, quad
+from pipelines.inputs import look
 from tests.pipelines.world import (
     KINDS,
     World,
@@ -26,6 +31,7 @@ from tests.pipelines.world import (
 PROMPTS = {"prompt_column": "prompt", "text_column": "answer"}
 # As `World.arguments`, of which the pages know these.
 SHARED = {"budget_tokens": 3000, "embedder": "hashing", "curvature_examples": 48}
+TEMPLATE = "{% for m in messages %}common1 {{ m['content'] }} common2 {% endfor %}"
 QUAD = {"num_clusters": 12, "max_cluster_share": 0.5}
 
 
@@ -126,12 +132,44 @@ def test_rivals_rank_by_the_answers_as_they_do_in_memory(asked, tmp_path, policy
     assert selected_ids(tmp_path / "out") == sorted(ids[i] for i in chosen)
 
 
-def test_conversations_are_selected_as_the_texts_that_they_are_written_as(asked, tmp_path):
+def test_embeddings_are_of_prompts_and_answers_without_a_mark(asked):
     world, rows, query = asked
-    world.run(tmp_path / "out", acceptance="shortlist", messages_column="messages")
-    texts, queries = ([answers.conversation(r["messages"]) for r in own] for own in (rows, query))
+    spec = ProxySpec(world.proxy, num_threads=1)
+    marked, plain = (
+        rivals.score("similarity_best", texts_of(rows), texts_of(query), spec, embedder="hashing"),
+        rivals.score(
+            "similarity_best",
+            answers.all_plain(texts_of(rows)),
+            answers.all_plain(texts_of(query)),
+            spec,
+            embedder="hashing",
+        ),
+    )
+    usable = np.isfinite(marked)  # all but the answer that is too long
+    assert usable.sum() == len(rows) - 1
+    np.testing.assert_array_equal(marked[usable], plain[usable])
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_conversations_are_selected_as_the_texts_that_they_are_written_as(
+    asked, tmp_path, template
+):
+    world, rows, query = asked
+    proxy = tmp_path / "proxy"
+    shutil.copytree(world.proxy, proxy)
+    tokenizer = load_tokenizer(world.proxy)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(proxy)
+    flags = {"acceptance": "shortlist", "messages_column": "messages", "proxy_model": proxy}
+    world.launch(tmp_path / "out", **flags)
+    of_tokenizer = ChatTemplate.of(load_tokenizer(str(proxy)))
+    assert (of_tokenizer is None) == (template is None)
+    texts, queries = (
+        [answers.conversation(row["messages"], of_tokenizer) for row in own]
+        for own in (rows, query)
+    )
     expected = select(
-        texts, queries, ProxySpec(world.proxy, num_threads=1),
+        texts, queries, ProxySpec(str(proxy), num_threads=1),
         ids=ids_of(rows), acceptance="shortlist", **SHARED, **QUAD,
     )  # fmt: skip
     assert selected_ids(tmp_path / "out") == sorted(expected.ids[i] for i in expected.indices)
@@ -163,14 +201,16 @@ def test_rows_without_a_prompt_or_an_answer_are_told_apart(world, tmp_path):
     rows[5]["answer"] = None
     rows[6]["answer"] = " ".join(["law1"] * 65)
     rows[7]["prompt"], rows[7]["answer"] = "", "law1"
-    write(tmp_path / "a.jsonl", rows)
-    manifest = world.run(
-        tmp_path / "out", input=tmp_path / "a.jsonl", policy="random", budget_tokens=200, **PROMPTS,
-        query=None,
-    )  # fmt: skip
-    assert manifest["rejected"] == {
-        "empty_text": 1, "long_answer": 1, "no_answer": 1, "not_a_string": 1, "null_text": 1,
-    }  # fmt: skip
+    write(tmp_path / "a.jsonl", [row | {"n": 5} for row in rows])
+    for tokens_column in (None, "n"):
+        manifest = world.run(
+            tmp_path / f"out-{tokens_column}", input=tmp_path / "a.jsonl", policy="random",
+            budget_tokens=100, query=None, tokens_column=tokens_column, **PROMPTS,
+        )  # fmt: skip
+        assert manifest["rejected"] == {
+            "empty_text": 1, "long_answer": 1, "no_answer": 1, "not_a_string": 1, "null_text": 1,
+        }  # fmt: skip
+    assert manifest["counts"]["selected"] == 20
     talks = [messages_of(row) for row in rows[8:]]
     talks[:4] = [None, "hello", [{"role": "user", "content": "law1"}], [{"role": "assistant"}]]
     write(tmp_path / "b.jsonl", [{"messages": talk} for talk in talks])
@@ -239,3 +279,26 @@ def test_every_reason_keeps_its_code():
     # Codes are stored with rows: new reasons come last.
     assert list(Reason)[-2:] == [Reason.NO_ANSWER, Reason.LONG_ANSWER]
     assert max(collections.Counter(Reason).values()) == 1
+
+
+def test_a_proof_trains_and_measures_on_answers(asked, tmp_path):
+    world, rows, query = asked
+    output = tmp_path / "out"
+    world.run(output, policy="dsir", prove=True, **PROMPTS)
+    flags = ["--policies=random", "--seeds=1", "--proof_tokens=1500", "--threads=1"]
+    options, _ = prove_options.parse([f"--output={output}", *flags])
+    built = prove_chain.build(options, look(options))
+    built.write_plans()
+    run_in_process(built.stages)
+    trained = next(stage for stage in built.stages if isinstance(stage, TrainOn))
+    for drawn in trained.measured.drawn:
+        assert set(drawn.texts(0, 1500)) <= set(texts_of(rows))
+    held_out = trained.measured.texts()["held_out"]
+    assert sorted(held_out) == sorted(proof.divide(texts_of(query))[1])
+    # Of the loss that is measured, the answers' tokens alone are a part.
+    proxy = load_proxy(ProxySpec(world.proxy, num_threads=1))
+    losses = proof.measure(proxy, held_out)
+    words = sum(len(answers.answers_of(text).split()) for text in held_out)
+    assert losses.counts.sum() == words
+    found = json.loads((output / "proof.json").read_text())
+    assert found["held_out"]["before"] == pytest.approx(losses.mean, rel=1e-5)
