@@ -23,6 +23,10 @@ _ANSWER = re.compile(f"{_START}([^{_END}]*){_END}")
 _PLACE = "\ufdd2{}\ufdd3"
 _PLACES = re.compile("\ufdd2(\\d+)\ufdd3")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# Templates that tell the model the date would write another text every day: it is Llama 3.1's default for all.
+_TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro %}"
+# What else a template raises at a conversation that it does not expect.
+_REFUSALS = (LookupError, AttributeError, ValueError)
 # By what ShareGPT calls them.
 _ROLES = {"human": "user", "gpt": "assistant"}
 _ASSISTANT = "assistant"
@@ -176,11 +180,13 @@ class ChatTemplate:
         try:
             texts, found = render_jinja_template(
                 [[message._asdict() for message in messages]],
-                chat_template=self.source,
+                chat_template=f"{_TODAY}{self.source}"
+                if "strftime_now" in self.source
+                else self.source,
                 return_assistant_tokens_mask=with_answers,
                 **dict(self.special_tokens),
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, *_REFUSALS) as error:
             raise NoAnswerError(f"the chat template refuses it: {error}") from error
         return texts[0], found[0] if with_answers else []
 

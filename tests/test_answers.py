@@ -106,6 +106,11 @@ def test_what_the_tokenizer_puts_first_itself_is_not_written_twice():
     assert "<s>" + once == answers.conversation(TALK, template(LLAMA3))
 
 
+def test_a_template_that_tells_the_date_writes_the_same_text_every_day():
+    dated = template("Today: {{ strftime_now('%d %b %Y') }}\n" + CHATML)
+    assert answers.conversation(TALK, dated).startswith("Today: 26 Jul 2024\n<|im_start|>system")
+
+
 def test_without_a_template_turns_are_paragraphs():
     text = answers.conversation(TALK[1:])
     assert (
@@ -136,6 +141,7 @@ def test_parts_of_a_message_and_the_names_of_sharegpt_are_read():
         ([{"role": "assistant", "content": None}], None, NoAnswerError, "says anything"),
         (TALK, SHOUTS, NoAnswerError, "rewrites an answer"),
         (TALK, NO_SYSTEM, NoAnswerError, "no system"),
+        (TALK, "{{ messages[9]['content'].strip() }}", NoAnswerError, "refuses it"),
     ],
 )
 def test_a_conversation_without_an_answer_that_can_be_told_says_why(messages, source, error, words):
