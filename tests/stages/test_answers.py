@@ -302,3 +302,24 @@ def test_a_proof_trains_and_measures_on_answers(asked, tmp_path):
     assert losses.counts.sum() == words
     found = json.loads((output / "proof.json").read_text())
     assert found["held_out"]["before"] == pytest.approx(losses.mean, rel=1e-5)
+
+
+def test_a_run_goes_on_from_a_selection_of_answers(asked, tmp_path):
+    world, rows, _ = asked
+    flags = {"acceptance": "shortlist", "input_root": world.corpus, **PROMPTS}
+    first = {"input": f"{world.corpus}/a.parquet", "budget_tokens": 1500}
+    world.run(tmp_path / "base", **flags | first)
+    world.run(tmp_path / "next", base=tmp_path / "base", **flags)
+    found = selected_ids(tmp_path / "next")
+    assert set(selected_ids(tmp_path / "base")) < set(found)
+    assert any(own.startswith("b.jsonl") for own in found)
+    influence = score_influence(
+        texts_of(rows[:200]), texts_of(asked[2]), ProxySpec(world.proxy, num_threads=1),
+        ids=ids_of(rows[:200]), curvature_examples=48, layers="all+head", normalize=True,
+    )  # fmt: skip
+    expected = dict(zip(ids_of(rows[:200]), influence, strict=True))
+    for row in selected_rows(tmp_path / "next"):
+        why = row["beam_quad"]
+        if why["example_id"] in expected:
+            own = expected[why["example_id"]]
+            assert why["influence"] == pytest.approx(own, rel=1e-3, abs=1e-6)
