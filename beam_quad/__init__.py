@@ -10,13 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beam_quad.answers import answer as answer
+    from beam_quad.answers import conversation as conversation
     from beam_quad.influence import score_influence as score_influence
     from beam_quad.influence_distillation import distill as distill
     from beam_quad.quad import select as select
 
-__all__ = ["distill", "score_influence", "select"]
+__all__ = ["answer", "conversation", "distill", "score_influence", "select"]
 
 _PAGES = {
+    "answer": "beam_quad.answers",
+    "conversation": "beam_quad.answers",
     "distill": "beam_quad.influence_distillation",
     "score_influence": "beam_quad.influence",
     "select": "beam_quad.quad",

@@ -5,7 +5,7 @@ The influence of a text z on a query set Q is
     I(z) = + < v , ∇L(z) >,        v = (F + λI)⁻¹ ∇L(Q),
 
 the fall of the query loss after a small step on z, in the geometry of the Fisher F. L is the mean loss over the tokens
-of a text. With one vector v for the whole query set, a text costs one forward and one backward pass for activations
+of a text or, if the text answers a prompt (`beam_quad.answer`), over the answer's. With one vector v for the whole query set, a text costs one forward and one backward pass for activations
 only: no gradient of a parameter is formed, so nothing is compressed.
 
 Both methods stand on this page: `beam_quad.quad` scores a few texts of every cluster with it, and
@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from beam_quad import seeding
+from beam_quad import answers, seeding
 from beam_quad.clustering import (
     Centers,
     assign,
@@ -36,7 +36,8 @@ from beam_quad.clustering import (
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, StaticSpec, load_embedder
 from beam_quad.embedding.spec import static_source
 from beam_quad.errors import UsageError
-from beam_quad.gradients import Block, Proxy, ProxySpec, find_blocks, load_proxy, tokenize
+from beam_quad.gradients import Block, Proxy, ProxySpec, find_blocks, load_proxy
+from beam_quad.gradients.windows import read_tokens
 from beam_quad.scoring import (
     Curvature,
     InfluenceScorer,
@@ -135,19 +136,22 @@ class Examples:
 
     @classmethod
     def of(cls, texts: Sequence[str], ids: Sequence[str], proxy: Proxy) -> "Examples":
-        """Counts tokens, and leaves out texts of white space and texts without a token to predict.
+        """Counts tokens, and leaves out texts of white space, without a token to predict, or with an answer that is too long.
 
         Raises:
           UsageError: If no text is left.
         """
         tokens = np.zeros(len(texts), np.int64)
+        has_loss = np.zeros(len(texts), bool)
         for run in runs_of(len(texts)):
-            tokens[run] = [len(own) for own in tokenize(proxy.tokenizer, texts[run])]
-        has_words = np.array([bool(text) and not text.isspace() for text in texts])
+            found = read_tokens(proxy.tokenizer, texts[run])
+            tokens[run] = [len(own.ids) for own in found]
+            has_loss[run] = [bool(own.windows(proxy.context_length, 1)) for own in found]
+        has_words = np.array([bool(own.strip()) for own in answers.all_plain(texts)])
         everything = cls(
             list(texts), list(ids), seeding.keys(ids), tokens, np.arange(len(texts)), len(texts)
         )
-        return everything.where(np.asarray(has_words & (tokens >= 2)))
+        return everything.where(np.asarray(has_words & has_loss))
 
     def where(self, is_kept: Array) -> "Examples":
         """Keeps some of the examples, bool [n].
@@ -194,8 +198,9 @@ def usable_examples(
     examples = Examples.of(texts, ids, proxy)
     if queries is None:
         return examples
-    index = LeakIndex.of([text for own in queries.values() for text in own], NUM_WORDS, THRESHOLD)
-    return examples.where(np.array([leak is None for leak in index.find(examples.texts)]))
+    items = answers.all_plain(text for own in queries.values() for text in own)
+    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(answers.all_plain(examples.texts))
+    return examples.where(np.array([leak is None for leak in found]))
 
 
 def embed_examples(
@@ -210,7 +215,7 @@ def embed_examples(
     model = load_embedder(embedder, proxy_of=lambda _: proxy)
     vectors = np.zeros((len(examples.texts), model.dim), np.float16)
     for run in runs_of(len(examples.texts)):
-        vectors[run] = model.embed(examples.texts[run])
+        vectors[run] = model.embed(answers.all_plain(examples.texts[run]))
     has_vector = np.asarray(vectors.any(axis=1))
     return examples.where(has_vector), vectors[has_vector]
 

@@ -5,7 +5,7 @@
     3  curvature, query vectors one vector for each target
     4  exact influence          of the landmarks: cosines of gradients with the targets' vectors
     5  propagate                kernel ridge regression from embeddings to influence, for every target at once
-    6  targets in turn          each takes its best text not yet taken, until the budget is met
+    6  targets in turn          the one with the least takes its best text not yet taken, until the budget is met
     7  weigh                    a projection on the simplex: the excess over the best text that was left out
 
 The paper weighs texts so that one step on them lowers the target loss the most:
@@ -26,7 +26,7 @@ References:
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -93,6 +93,7 @@ def distill(
     *,
     budget_tokens: int | None = None,
     budget_examples: int | None = None,
+    query_weights: Mapping[str, float] | None = None,
     ids: Sequence[str] | None = None,
     embedder: str | AnyEmbedderSpec = "minilm",
     num_landmarks: int | None = None,
@@ -116,6 +117,7 @@ def distill(
       proxy_model: The model whose gradients count, as in `influence.score_influence`.
       budget_tokens: Tokens to select, of the proxy's tokenizer; this or `budget_examples`.
       budget_examples: Texts to select.
+      query_weights: Shares of the budget, relative, by query group; 1 by default.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
       embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
       num_landmarks: Texts that are scored exactly; by default an eighth of all, 512 to 4,096.
@@ -132,7 +134,7 @@ def distill(
       UsageError: If an argument cannot be used: one line that names it.
     """
     texts, ids = check_texts(texts, ids)
-    queries, _ = query_groups(query_texts)
+    queries, shares = query_groups(query_texts, query_weights)
     targets = tuple(queries)
     check_curvature(curvature, curvature_examples, curvature_labels, damping)
     check_at_least_one(
@@ -179,14 +181,15 @@ def distill(
     )
     influence = regression.predict(points, keys).astype(np.float32)
 
-    # 6 Targets take turns, in an order that every round draws anew. A landmark without a finite score cannot be taken,
+    # 6 Targets take turns: the one with the fewest tokens over its weight moves next (a budget of texts: fewest texts), and of
+    # equals the one that a hash draws. A landmark without a finite score cannot be taken,
     # nor can a text that would be all of a tiny budget.
     can_be = tokens <= budget.longest(*count_lengths(tokens))
     can_be[unscorable] = False
     amounts = budget.amounts(tokens)
     takers = np.full(len(keys), -1, np.int64)
     takers[can_be] = allocate(
-        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, seed, num_contenders(len(targets))
+        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, shares, seed, num_contenders(len(targets))
     )  # fmt: skip
     is_taken = takers >= 0
 

@@ -28,6 +28,8 @@ class Reason(enum.StrEnum):
     NO_EMBEDDING = "no_embedding"
     EXCLUDED = "excluded"
     CONTAMINATED = "contaminated"
+    NO_ANSWER = "no_answer"
+    LONG_ANSWER = "long_answer"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -58,6 +60,14 @@ class Split:
     found_version: str = ""
 
 
+BudgetUnit = Literal["tokens", "examples"]
+
+
+def amounts_in(unit: BudgetUnit, tokens: np.ndarray) -> np.ndarray:
+    """What each of the examples with these tokens takes from a budget of a unit, int64 [n]."""
+    return tokens if unit == "tokens" else np.ones(len(tokens), np.int64)
+
+
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """How much is selected.
@@ -68,11 +78,11 @@ class Budget:
     """
 
     amount: int
-    unit: Literal["tokens", "examples"] = "tokens"
+    unit: BudgetUnit = "tokens"
 
     def amounts(self, tokens: np.ndarray) -> np.ndarray:
         """What each of the examples with these tokens takes from the budget, int64 [n]."""
-        return tokens if self.unit == "tokens" else np.ones(len(tokens), np.int64)
+        return amounts_in(self.unit, tokens)
 
     def longest(self, lengths: Mapping[int, int], tokens: Mapping[int, int]) -> int:
         """Decides how long an example may be to be selected; a longer one is passed over for the next.

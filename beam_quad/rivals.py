@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from beam_quad import seeding
+from beam_quad import answers, seeding
 from beam_quad.clustering import (
     PointSum,
     assign,
@@ -219,7 +219,7 @@ def _embed_queries(material: Material) -> tuple[Array, Array]:
     model = load_embedder(material.embedder, proxy_of=lambda _: material.proxy)
     points = np.zeros((len(texts), model.dim), np.float16)
     for run in runs_of(len(texts)):
-        points[run] = model.embed(texts[run])
+        points[run] = model.embed(answers.all_plain(texts[run]))
     has_vector = points.any(axis=1)
     if not has_vector.any():
         raise UsageError("no query text has an embedding")

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from beam_quad import identity
 from beam_quad.artifacts import files
 from beam_quad.clustering import default_num_clusters
-from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import StaticSpec
@@ -50,6 +48,7 @@ from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights, SumTaken
 from beam_quad.stages.write.weights import FindBestLeft
 from pipelines import recorded, refresh
+from pipelines.columns import corpus_columns, query_columns
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.refresh import Fitted
@@ -94,7 +93,6 @@ class Builder:
       options: The flags.
       inputs: What `look` found.
       reserve_rate: Share of texts to set aside, in (0, 1].
-      weights: Weight of each query group.
       budget: How much is selected.
     """
 
@@ -103,7 +101,6 @@ class Builder:
         options: RunOptions,
         inputs: Inputs,
         reserve_rate: float,
-        weights: Mapping[str, float],
         budget: Budget,
     ) -> None:
         self._options = options
@@ -126,7 +123,7 @@ class Builder:
         self.old_clusters: AssignClusters | None = None
         # For stages that ask which examples are too long for the budget.
         self.within_budget = self.corpus.within(budget)
-        self.query = self._query(weights)
+        self.query = self._query()
 
     def add(self, stage: S) -> S:
         """Puts a stage at the end of the chain."""
@@ -136,14 +133,16 @@ class Builder:
     def _corpus(self, rate: float) -> Corpus:
         options, inputs = self._options, self.inputs
         splits = inputs.corpus.splits
+        columns = corpus_columns(options, inputs.template)
+        reads_tokens = inputs.context_length is not None or not options.tokens_column
         layout = [(s.shard, s.version, s.first_group, s.num_groups) for s in splits]
         corpus = Corpus(
             root=options.artifacts_root,
             plan_path="",
             seen_dir=inputs.seen.folder,
             layout=identity.digest(layout),
-            columns=Columns(options.text_column, options.id_column, options.tokens_column),
-            tokenizer=None if options.tokens_column else inputs.proxy_fingerprint,
+            columns=columns,
+            tokenizer=inputs.proxy_fingerprint if reads_tokens else None,
             embedder=inputs.embedder,
             embedder_fingerprint=inputs.embedder_fingerprint,
             on_bad_file=options.on_bad_file,
@@ -151,6 +150,7 @@ class Builder:
             reserve_rate=rate,
             excluded=inputs.excluded.excluded if inputs.excluded else None,
             leaks=inputs.leaks.leaks if inputs.leaks else None,
+            context_length=inputs.context_length,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
 
@@ -239,21 +239,22 @@ class Builder:
         self.plans[path] = plan
         return path
 
-    def _query(self, weights: Mapping[str, float]) -> tuple[Query, ...]:
+    def _query(self) -> tuple[Query, ...]:
         root, groups = self._options.artifacts_root, []
-        column = self._options.query_text_column or self._options.text_column
+        columns = query_columns(self._options, self.inputs.template)
         for name, plan in self.inputs.query.items():
-            folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
+            folder = files.join(root, "query_plan", identity.digest(plan.snapshot, columns)[:20])
             path = self._plan_path(folder, plan)
+            weight = self._options.query_weights[name]
             groups.append(
-                Query(root, name, weights[name], path, plan.snapshot, column, self._options.prove)
+                Query(root, name, weight, path, plan.snapshot, columns, self._options.prove)
             )
         return tuple(groups)
 
     def embed(self) -> None:
         """Adds the stages that read the corpus."""
-        options, proxy = self._options, self.inputs.proxy
-        counts_tokens = proxy is not None and not options.tokens_column
+        proxy = self.inputs.proxy
+        counts_tokens = proxy is not None and self.corpus.tokenizer is not None
         embedder = self.inputs.embedder
         if isinstance(embedder, StaticSpec) and embedder.table is not None:
             fingerprint = self.inputs.embedder_fingerprint
@@ -319,7 +320,12 @@ class Builder:
         config = dataclasses.asdict(options)
         for name in _WHERE_NOT_WHAT:
             config.pop(name)
-        config["query_text_column"] = options.query_text_column or options.text_column
+        columns = query_columns(options)
+        config |= {
+            "query_text_column": columns.text,
+            "query_prompt_column": columns.prompt,
+            "query_messages_column": columns.messages,
+        }
         config["device"] = identity.device_kind(options.device)
         config["embedder_dtype"] = getattr(inputs.embedder, "dtype", None)
         config["input"] = inputs.corpus.root

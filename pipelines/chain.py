@@ -118,9 +118,7 @@ class _QuadBuilder(Builder):
 
     def __init__(self, options: QuadOptions, inputs: Inputs, scoring: Scoring | None) -> None:
         rate = share_set_aside(options, inputs.corpus)
-        super().__init__(
-            options, inputs, rate, options.query_weights, Budget(options.budget_tokens)
-        )
+        super().__init__(options, inputs, rate, Budget(options.budget_tokens))
         self.options = options
         self.scoring = scoring
 

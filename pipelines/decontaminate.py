@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+from beam_quad.answers import plain
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan, plan_input
@@ -44,28 +45,37 @@ class LeakItems:
         return f"{sets}{few if self.num_unfindable else ''}"
 
 
-def read_items(options: RunOptions, query: Mapping[str, InputPlan]) -> LeakItems | None:
+def read_items(
+    options: RunOptions, query: Mapping[str, InputPlan], columns: Columns
+) -> LeakItems | None:
     """Reads the texts that no selected document may hold; None if there are none.
 
     Args:
       options: The flags.
       query: The plan of each query group's files.
+      columns: The columns of query files, which those of `--decontaminate` have too.
 
     Raises:
       UsageError: If nothing matches `--decontaminate`, or a file cannot be read or has no text.
     """
-    column = options.query_text_column or options.text_column
     items: list[Item] = []
     root = None
     if options.decontaminate:
-        plan = plan_input(options.decontaminate, text_column=column, is_query=True, flag=_FLAG)
-        own = list(_items(_FLAG, plan, column))
+        plan = plan_input(
+            options.decontaminate,
+            text_column=columns.text,
+            prompt_column=columns.prompt,
+            messages_column=columns.messages,
+            is_query=True,
+            flag=_FLAG,
+        )
+        own = list(_items(_FLAG, plan, columns))
         if not own:
             raise UsageError(f"{_FLAG}: no usable text in {', '.join(options.decontaminate)}")
         items, root = own, plan.root
     if not options.keep_query_copies:
         for name, plan in query.items():
-            items += _items(flag_of(name), plan, column)
+            items += _items(flag_of(name), plan, columns)
     if not items:
         return None
     leaks, index, unwritten = listed(
@@ -78,15 +88,15 @@ def read_items(options: RunOptions, query: Mapping[str, InputPlan]) -> LeakItems
     return LeakItems(leaks, root, counts, index.num_unfindable, unwritten)
 
 
-def _items(flag: str, plan: InputPlan, column: str) -> Iterator[Item]:
+def _items(flag: str, plan: InputPlan, columns: Columns) -> Iterator[Item]:
     try:
         for split in plan.splits:
             # A set of several files is told by each.
             own_set = f"{flag} {split.shard}" if flag == _FLAG else flag
-            for batch in read_rows(split, Columns(column), BATCH_ROWS):
+            for batch in read_rows(split, columns, BATCH_ROWS):
                 for row, text in enumerate(batch.texts, batch.first_row):
                     if text is not None:
-                        yield Item(own_set, f"{split.shard}#{row}", text)
+                        yield Item(own_set, f"{split.shard}#{row}", plain(text))
     except BadFileError as error:
         raise UsageError(
             f"{flag}: {error.path}: {error.detail}; repair the file, or leave it out"

@@ -50,7 +50,7 @@ class _DistillationBuilder(Builder):
     def __init__(self, options: DistillationOptions, inputs: Inputs) -> None:
         landmarks = 2 * (options.num_landmarks or NUM_LANDMARKS)
         rate = reserve_rate(inputs.corpus, options.reserve_examples, landmarks)
-        super().__init__(options, inputs, rate, dict.fromkeys(options.query, 1.0), options.budget)
+        super().__init__(options, inputs, rate, options.budget)
         self.options = options
 
     def build(self) -> Chain:
@@ -123,8 +123,10 @@ class _DistillationBuilder(Builder):
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         bounds = Cut(self.within_budget, ranking, budget)
         self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
-        rounds = self.add(allocate.PlayRounds(self.within_budget, ranking, bounds))
-        return self._held_first(allocate.Allocated(ranking, rounds))
+        weights = tuple(group.weight for group in self.query)
+        unit = self.options.budget.unit
+        turns = self.add(allocate.TakeTurns(self.within_budget, ranking, bounds, unit, weights))
+        return self._held_first(allocate.Allocated(ranking, turns))
 
     def _held_first(self, allocated: allocate.Allocated) -> allocate.Allocated:
         return dataclasses.replace(allocated, held=self.prefer(self.held, allocated))

@@ -5,7 +5,7 @@ from beam_quad.gradients.attention import eager_attention
 from beam_quad.report.cost import CostPlan, Workload, format_plan
 from beam_quad.report.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
-from beam_quad.stages.distillation.allocate import PlayRounds
+from beam_quad.stages.distillation.allocate import TakeTurns
 from beam_quad.stages.distillation.shortlist import SHORTLIST, GatherShortlist
 from beam_quad.stages.distillation.sketch import SketchLandmarks
 from beam_quad.stages.write.budget import CutBudget
@@ -16,7 +16,7 @@ from pipelines.builder import Chain
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
 
-_READERS_OF_INFLUENCE = (CutBudget, PlayRounds, GatherShortlist, SumTaken, FindBestLeft)
+_READERS_OF_INFLUENCE = (CutBudget, TakeTurns, GatherShortlist, SumTaken, FindBestLeft)
 
 
 def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:

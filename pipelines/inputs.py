@@ -1,15 +1,16 @@
 """What a launcher looks at before anything is written: the corpus, the query set and the models."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from typing import Any
 
 import torch
 
+from beam_quad.answers import ChatTemplate
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import cached_proxy
-from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.finding import finder_of
 from beam_quad.corpus.output import written_names
 from beam_quad.corpus.seen import SeenFiles
@@ -29,18 +30,21 @@ from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import (
     ProxySpec,
     content_fingerprint,
+    default_context_length,
     load_proxy,
     load_skeleton,
     load_tokenizer,
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
+from beam_quad.gradients.windows import without_loss
 from beam_quad.stages.read.distil import DistilTokens
 from pipelines import refresh
+from pipelines.columns import corpus_columns, query_columns
 from pipelines.decontaminate import LeakItems, read_items
 from pipelines.exclude import ExcludedIds, read_excluded
 from pipelines.parsing import default_dtype
-from pipelines.query import QueryCounts, count_texts, flag_of, plan_query
+from pipelines.query import QueryCounts, WithoutLoss, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
 
 # Names of artifacts as stages give them, relative to --artifacts.
@@ -68,6 +72,8 @@ class Inputs:
       embedder: The embedder, or None where nothing is embedded.
       embedder_fingerprint: Its content.
       seen: What is known of the corpus's files by their content.
+      template: How the proxy writes conversations; None if it has no template, or none is read.
+      context_length: Tokens of the proxy's window, in which an answer must fit; None if the corpus has no answers.
       base: The selection that the run goes on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
       leaks: The texts that no selected document may hold; None if there are none.
@@ -82,6 +88,8 @@ class Inputs:
     embedder: AnyEmbedderSpec | None
     embedder_fingerprint: str
     seen: SeenFiles
+    template: ChatTemplate | None = None
+    context_length: int | None = None
     base: refresh.Found | None = None
     excluded: ExcludedIds | None = None
     leaks: LeakItems | None = None
@@ -104,17 +112,14 @@ def look(options: RunOptions) -> Inputs:
     _check_apart(options)
     found = refresh.read(options)
     excluded = read_excluded(options)
-    read = Columns(
-        options.text_column,
-        options.id_column,
-        options.tokens_column,
-        score=options.ranking_column,
-    )
+    read = dataclasses.replace(corpus_columns(options), score=options.ranking_column)
     seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
     corpus = plan_input(
         options.input,
         input_root=options.input_root,
         text_column=options.text_column,
+        prompt_column=options.prompt_column,
+        messages_column=options.messages_column,
         id_column=options.id_column,
         tokens_column=options.tokens_column,
         score_column=options.ranking_column,
@@ -127,7 +132,10 @@ def look(options: RunOptions) -> Inputs:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
     query = plan_query(options) if options.needs_query else {}
     proxy, proxy_fingerprint = _proxy(options), ""
-    skeleton = tokenizer = None
+    skeleton: Any = None
+    tokenizer: Any = None
+    template: ChatTemplate | None = None
+    context_length: int | None = None
     if proxy is not None:
         proxy_fingerprint = content_fingerprint(proxy.path, proxy.revision)
         proxy = dataclasses.replace(proxy, revision=_commit(proxy_fingerprint))
@@ -137,13 +145,22 @@ def look(options: RunOptions) -> Inputs:
             require_tokens(tokenizer, skeleton, proxy)
         if options.needs_influence:
             find_blocks(skeleton, options.layers)
+        if options.messages_column or query_columns(options).messages:
+            template = ChatTemplate.of(tokenizer)
+        if read.has_answers:
+            config = (skeleton or load_skeleton(proxy)).config
+            context_length = default_context_length(config, proxy)
     # Where no loss is computed, no text is too short for one.
-    has_loss = options.needs_proxy and options.needs_query
+    counts_losses: WithoutLoss | None = None
+    if proxy is not None and options.needs_proxy and options.needs_query:
+        counts_losses = functools.partial(
+            without_loss, tokenizer, context_length=default_context_length(skeleton.config, proxy)
+        )
     counts = {
-        name: count_texts(name, plan, options, tokenizer if has_loss else None)
+        name: count_texts(name, plan, options, query_columns(options, template), counts_losses)
         for name, plan in query.items()
     }
-    leaks = read_items(options, query)
+    leaks = read_items(options, query, query_columns(options, template))
     embedder, embedder_print = _embedder(options, proxy, proxy_fingerprint, skeleton)
     if found is not None:
         contents = {
@@ -164,6 +181,8 @@ def look(options: RunOptions) -> Inputs:
         embedder,
         embedder_print,
         seen,
+        template,
+        context_length,
         found,
         excluded,
         leaks,

@@ -33,7 +33,6 @@ _OF_THE_BANDIT = ("tau", "arms_per_round", "samples_per_pull")
 class QuadOptions(RunOptions):
     """The flags of `pipelines.quad`, checked one by one; see `parser` for what each means."""
 
-    query_weights: dict[str, float]
     budget_tokens: int
     policy: str
     similarity: Literal["best", "mean"]
@@ -149,7 +148,6 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
       UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
     """
     values, rest = parsing.parse(parser(), argv)
-    weights = parsing.query_weights(values.pop("query_weight"), values["query"])
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
     if values["embedder"] is None:
         # A shortlist looks at clusters for caps and for the report alone.
@@ -158,7 +156,7 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
         values["layers"] = "all+head" if is_shortlist else "attention"
     if values["normalize"] is None:
         values["normalize"] = is_shortlist
-    options = QuadOptions(query_weights=weights, **values)
+    options = QuadOptions(**values)
     options.check()
     return options, rest
 
@@ -172,10 +170,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    data = run_options.add_data(result)
-    data.add_argument(
-        "--query_weight", action="append", default=[], help="NAME=W: its relative weight"
-    )
+    run_options.add_data(result)
     models = run_options.add_models(result, embedder=None, curvature="ekfac", layers=None)
     _add_scoring(models)
     _add_selection(result.add_argument_group("selection"))

@@ -109,6 +109,7 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
     values["query"] = {PLAIN_QUERY: tuple(plain)} if plain else {}
     for name, globs in named_globs(named, "--query_group").items():
         values["query"][name] = (*values["query"].get(name, ()), *globs)
+    values["query_weights"] = query_weights(values.pop("query_weight"), values["query"])
     values["input"] = tuple(values["input"])
     values["exclude"] = tuple(values["exclude"])
     values["decontaminate"] = tuple(values["decontaminate"])

@@ -20,6 +20,7 @@ from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import NUM_GROUPS
 from pipelines.builder import Chain
+from pipelines.columns import corpus_columns, query_columns
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
 
@@ -133,11 +134,10 @@ def shared_workload(
         # As much of the budget as is new of the corpus: what was scored before is not scored again.
         share = documents / max(1, inputs.corpus.num_rows)
         budget = dataclasses.replace(budget, amount=max(1, round(share * budget.amount)))
-    columns = Columns(options.text_column, None, options.tokens_column)
+    columns = corpus_columns(options, inputs.template)
     tokenizer = load_tokenizer(proxy.path, proxy.revision)
-    query_columns = Columns(options.query_text_column or options.text_column)
     query_tokens = sum(
-        plan.num_rows * mean_tokens(plan, query_columns, tokenizer)
+        plan.num_rows * mean_tokens(plan, query_columns(options, inputs.template), tokenizer)
         for plan in inputs.query.values()
     )
     scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))

@@ -34,6 +34,7 @@ from beam_quad.stages.write.selection import WriteSelection
 from pipelines import chain
 from pipelines import options as quad_options
 from pipelines.builder import Builder, Chain
+from pipelines.columns import corpus_columns, query_columns
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look
 from pipelines.options import QuadOptions
@@ -74,8 +75,7 @@ class _ProofBuilder(Builder):
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         rival = self._rival(RANDOM)
         rate = chain.share_set_aside(rival, inputs.corpus)
-        weights = _weights(options.run)
-        super().__init__(options, inputs, rate, weights, Budget(rival.budget_tokens))
+        super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
 
     def build(self) -> Chain:
@@ -151,6 +151,8 @@ class _ProofBuilder(Builder):
         plan = plan_input(
             [selected],
             text_column=run.text_column,
+            prompt_column=run.prompt_column,
+            messages_column=run.messages_column,
             flag=f"{selected} of {name}",
             version_of=small_version,
         )
@@ -161,7 +163,7 @@ class _ProofBuilder(Builder):
             name,
             path,
             plan.snapshot,
-            run.text_column,
+            corpus_columns(run, self.inputs.template),
             self.manifests[name]["tokens"]["selected"],
             draws,
             self.corpus.excluded,
@@ -206,8 +208,7 @@ class _ProofBuilder(Builder):
                 ]
             )
             shared = {f.name: getattr(run, f.name) for f in dataclasses.fields(RunOptions)}
-            weights = _weights(run)
-            options = dataclasses.replace(defaults, **shared | changes, query_weights=weights)
+            options = dataclasses.replace(defaults, **shared | changes)
         try:
             options.check()
         except UsageError as error:
@@ -239,10 +240,13 @@ class _ProofBuilder(Builder):
 
     def _plan_held_out(self) -> dict[str, InputPlan]:
         """Plans the files of `--heldout`, or of each group of `--heldout_group`, by name."""
+        columns = query_columns(self.options.run)
         return {
             name: plan_input(
                 globs,
-                text_column=_query_column(self.options.run),
+                text_column=columns.text,
+                prompt_column=columns.prompt,
+                messages_column=columns.messages,
                 is_query=True,
                 flag="--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
                 version_of=small_version,
@@ -267,27 +271,19 @@ class _ProofBuilder(Builder):
 
     def _texts(self, plan: InputPlan, run: RunOptions) -> tuple[list[str], list[str]]:
         """Reads query texts: those that steer a run, and those that it sets aside."""
-        column = _query_column(run)
+        columns = query_columns(run, self.inputs.template)
         texts = [
-            t for split in plan.splits for batch in read_query(split, column) for t in batch.texts
+            t for split in plan.splits for batch in read_query(split, columns) for t in batch.texts
         ]
         return divide(texts) if run.prove else (texts, [])
 
     def _heldout_query(self, name: str, plan: InputPlan) -> Query:
-        root, column = self.options.artifacts_root, _query_column(self.options.run)
-        folder = files.join(root, "query_plan", identity.digest(plan.snapshot, column)[:20])
+        root = self.options.artifacts_root
+        columns = query_columns(self.options.run, self.inputs.template)
+        folder = files.join(root, "query_plan", identity.digest(plan.snapshot, columns)[:20])
         path = self._plan_path(folder, plan)
-        weight = _weights(self.options.run).get(name, 1.0)
-        return Query(root, name, weight, path, plan.snapshot, column)
-
-
-def _weights(run: RunOptions) -> dict[str, float]:
-    """The weight of each query group; those of Influence Distillation are targets, and alike."""
-    return run.query_weights if isinstance(run, QuadOptions) else dict.fromkeys(run.query, 1.0)
-
-
-def _query_column(run: RunOptions) -> str:
-    return run.query_text_column or run.text_column
+        weight = self.options.query_weights.get(name, 1.0)
+        return Query(root, name, weight, path, plan.snapshot, columns)
 
 
 def _manifest(output: str) -> dict[str, Any]:

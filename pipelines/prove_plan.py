@@ -1,6 +1,5 @@
 """`--plan` of a proof."""
 
-from beam_quad.corpus.batches import Columns
 from beam_quad.gradients.proxy import default_context_length
 from beam_quad.proof.held_out import HELD_OUT_SHARE
 from beam_quad.stages.proof.train import TrainOn
@@ -59,5 +58,5 @@ def _measured_tokens(options: ProveOptions, inputs: Inputs, chain: Chain, traine
     shares = [HELD_OUT_SHARE if query.sets_aside else 1.0 for _, query in groups]
     for (found, query), share in zip(groups, shares, strict=True):
         texts = min(found.num_rows * share, options.heldout_texts)
-        tokens += texts * plan.mean_tokens(found, Columns(query.text_column), tokenizer)
+        tokens += texts * plan.mean_tokens(found, query.columns, tokenizer)
     return round(tokens)

@@ -1,23 +1,23 @@
 """The query set as the launcher finds it: its plan, and how many of its texts can be used."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from beam_quad.additive import Tally
+from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.seen import small_version
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import BadFileError, UsageError
-from beam_quad.gradients.windows import tokenize
 from beam_quad.proof.held_out import divide
-from beam_quad.records import Reason
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.stages.read.query import read_query
+from pipelines.columns import query_columns
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 
 # As many texts as are read and tokenised in a second or two; the stage that reads the query set counts all.
 _MOST_COUNTED = 2048
+WithoutLoss = Callable[[Sequence[str]], dict[str, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,13 @@ def flag_of(name: str) -> str:
 
 def plan_query(options: RunOptions) -> dict[str, InputPlan]:
     """Plans the files of each query group, by name: the order in which groups are given decides nothing."""
-    column = options.query_text_column or options.text_column
+    columns = query_columns(options)
     return {
         name: plan_input(
             globs,
-            text_column=column,
+            text_column=columns.text,
+            prompt_column=columns.prompt,
+            messages_column=columns.messages,
             is_query=True,
             flag=flag_of(name),
             version_of=small_version,
@@ -64,7 +66,11 @@ def plan_query(options: RunOptions) -> dict[str, InputPlan]:
 
 
 def count_texts(
-    name: str, plan: InputPlan, options: RunOptions, tokenizer: Any | None
+    name: str,
+    plan: InputPlan,
+    options: RunOptions,
+    columns: Columns,
+    without_loss: WithoutLoss | None,
 ) -> QueryCounts:
     """Counts the texts of a group that can be used, and refuses one that has none.
 
@@ -72,13 +78,14 @@ def count_texts(
       name: The group's name.
       plan: Its files.
       options: The flags.
-      tokenizer: The proxy's, by which a text has the two tokens that a loss needs; None where no loss is computed.
+      columns: What of them is read as what.
+      without_loss: Counts the texts that have no loss, by reason; None where no loss is computed.
 
     Raises:
       UsageError: With what is wrong with its texts, or with the file that cannot be read.
     """
     try:
-        return _count_texts(name, plan, options, tokenizer)
+        return _count_texts(name, plan, options, columns, without_loss)
     except BadFileError as error:
         raise UsageError(
             f"{flag_of(name)}: {error.path}: {error.detail}; repair the file, or leave it out"
@@ -86,22 +93,23 @@ def count_texts(
 
 
 def _count_texts(
-    name: str, plan: InputPlan, options: RunOptions, tokenizer: Any | None
+    name: str,
+    plan: InputPlan,
+    options: RunOptions,
+    columns: Columns,
+    without_loss: WithoutLoss | None,
 ) -> QueryCounts:
-    column = options.query_text_column or options.text_column
     used, unused, num_aside = 0, Tally(), 0
     for split in plan.splits:
-        for batch in read_query(split, column):
+        for batch in read_query(split, columns):
             # Where none is usable so far, any further text may be the first.
             if used and used + sum(unused.counts.values()) >= _MOST_COUNTED:
                 return QueryCounts(used, unused.counts, is_whole=False)
             texts, aside = divide(batch.texts) if options.prove else (batch.texts, [])
             num_aside += len(aside)
-            good = len(texts)
-            if tokenizer is not None:
-                good = sum(len(ids) >= 2 for ids in tokenize(tokenizer, texts))
-            short = {Reason.TOO_SHORT.value: len(texts) - good} if tokenizer else {}
-            used, unused = used + good, unused + batch.unused + Tally(short)
+            without = Tally(without_loss(texts) if without_loss is not None else {})
+            used += len(texts) - sum(without.counts.values())
+            unused = unused + batch.unused + without
     reasons = {reason: count for reason, count in unused.counts.items() if count}
     if not used:
         raise UsageError(

@@ -22,6 +22,7 @@ class RunOptions:
 
     input: tuple[str, ...]
     query: dict[str, tuple[str, ...]]
+    query_weights: dict[str, float]
     output: str
     proxy_model: str | None
     proxy_revision: str | None
@@ -48,6 +49,10 @@ class RunOptions:
     seed: int
     text_column: str
     query_text_column: str | None
+    prompt_column: str | None
+    query_prompt_column: str | None
+    messages_column: str | None
+    query_messages_column: str | None
     prove: bool
     id_column: str | None
     tokens_column: str | None
@@ -118,6 +123,10 @@ class RunOptions:
             raise UsageError(
                 "--prove sets query texts aside; pass --query or --query_group with it"
             )
+        if self.prompt_column and self.messages_column:
+            raise UsageError(
+                "--messages_column holds prompts and answers; leave --prompt_column out, or pass it with --text_column"
+            )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
         if self.decontaminate_words < FEWEST_WORDS:
@@ -172,6 +181,12 @@ def add_data(result: argparse.ArgumentParser) -> Any:
     add("--query", action="append", default=[], help="glob of the texts to become good at")
     add("--query_group", action="append", default=[], help="NAME=GLOB: a named part of the query")
     add(
+        "--query_weight",
+        action="append",
+        default=[],
+        help="NAME=W: its relative weight; of Influence Distillation its share of the budget",
+    )
+    add(
         "--output",
         required=True,
         help="directory of the selection; new, or of the same run; {date} is today, for schedulers",
@@ -183,6 +198,22 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         help="column of the text, or field of a struct, as meta.text",
     )
     add("--query_text_column", help="column of the text in query files; default as the corpus")
+    add(
+        "--prompt_column",
+        help="column of a prompt, which the text answers: the loss is the answer's tokens; default none",
+    )
+    add(
+        "--query_prompt_column",
+        help="column of the prompt in query files; default as the corpus, empty for none",
+    )
+    add(
+        "--messages_column",
+        help="column of conversations, lists of {role, content}, in place of the text: the loss is the assistant's",
+    )
+    add(
+        "--query_messages_column",
+        help="column of conversations in query files; default as the corpus, empty for none",
+    )
     add(
         "--prove",
         **SWITCH,

@@ -378,7 +378,8 @@ def test_the_pages_load_no_beam_and_the_package_loads_no_page():
 
 
 def test_every_public_name_is_there():
-    assert set(beam_quad.__all__) == {"distill", "score_influence", "select"}
+    names = {"answer", "conversation", "distill", "score_influence", "select"}
+    assert set(beam_quad.__all__) == names
     assert all(callable(getattr(beam_quad, name)) for name in beam_quad.__all__)
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from beam_quad import identity
+from beam_quad import answers, identity
+from beam_quad.answers import ChatTemplate
 from beam_quad.corpus.json_types import OutOfRange
 from beam_quad.records import Reason
 
@@ -27,6 +28,9 @@ class Columns:
       tokens: The number of tokens that counts towards the budget; None: the proxy's.
       text_flag: The flag that names the text, for errors.
       score: The score that the input brings, any number; None where none is read.
+      prompt: The prompt that the text answers; None: there is none, and all of the text is in its loss.
+      messages: A conversation in place of text and prompt; None: there is none.
+      template: How the proxy writes conversations; None: as `answers.conversation` does without one.
     """
 
     text: str = "text"
@@ -37,12 +41,29 @@ class Columns:
         str | None,
         identity.NotCounted("the stage that reads it names it, and rejects no row for it"),
     ] = None
+    prompt: str | None = None
+    messages: str | None = None
+    template: ChatTemplate | None = None
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether only a part of a text is in its loss (`beam_quad.answers`)."""
+        return bool(self.prompt or self.messages)
+
+    @property
+    def content(self) -> str:
+        """The column of the text, or of the conversation in its place."""
+        return self.messages or self.text
 
     @property
     def names(self) -> list[str]:
         """The columns that are read, text first, each once."""
-        named = (self.text, self.id, self.tokens, self.score)
+        named = (self.content, self.prompt, self.id, self.tokens, self.score)
         return list(dict.fromkeys(name for name in named if name))
+
+    def flag(self, role: str) -> str:
+        """The flag that names the column of a role: text, prompt or messages."""
+        return self.text_flag.replace("text", role)
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
@@ -153,15 +174,20 @@ def make_batch(
       broken: Faults, by position, of rows that could not be read at all; they come before every other.
       group_row: As `RowBatch`; the row of the shard by default.
     """
-    texts = list(values[columns.text])
+    contents = values[columns.content]
+    prompts = values[columns.prompt] if columns.prompt else None
+    texts: list[str | None] = [None] * len(contents)
     ids = values[columns.id] if columns.id else None
     tokens = values[columns.tokens] if columns.tokens else None
     reasons: list[Reason | None] = [None] * len(texts)
     details = [""] * len(texts)
     names = []
     counts = np.full(len(texts), -1, dtype=np.int64)
-    for i, text in enumerate(texts):
-        fault = broken.get(i) or _text_fault(text)
+    for i, content in enumerate(contents):
+        fault = broken.get(i)
+        if not fault:
+            prompt = None if prompts is None else prompts[i]
+            texts[i], fault = _text(content, prompt, columns)
         if not fault and ids is not None:
             fault = _id_fault(ids[i])
         if not fault and tokens is not None:
@@ -183,6 +209,31 @@ def make_batch(
         details,
         first_row if group_row is None else group_row,
     )
+
+
+def _text(content: Any, prompt: Any, columns: Columns) -> tuple[str | None, Fault | None]:
+    """Makes the text of a row, with marks around its answers if it has prompts, or says why there is none."""
+    if columns.messages:
+        return _conversation(content, columns.template)
+    fault = _text_fault(content)
+    if fault:
+        return None, fault
+    if not columns.prompt:
+        return answers.without_marks(content), None
+    if type(prompt) is not str and prompt is not None:
+        return None, (Reason.NOT_A_STRING, f"the prompt is {json_type(prompt)}")
+    return answers.answer(prompt or "", content), None
+
+
+def _conversation(messages: Any, template: ChatTemplate | None) -> tuple[str | None, Fault | None]:
+    if messages is None:
+        return None, (Reason.NULL_TEXT, "no messages")
+    try:
+        return answers.conversation(messages, template), None
+    except TypeError as error:
+        return None, (Reason.SCHEMA_MISMATCH, str(error))
+    except answers.NoAnswerError as error:
+        return None, (Reason.NO_ANSWER, str(error))
 
 
 def _text_fault(text: Any) -> Fault | None:

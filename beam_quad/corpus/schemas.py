@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -440,7 +440,8 @@ def check_read_columns(
         no score a number. One line that names the flag.
     """
     roles = (
-        ("text", columns.text_flag, columns.text, _is_bytes, "not string"),
+        _content_role(columns),
+        ("prompt", columns.flag("prompt"), columns.prompt, _is_bytes, "not string"),
         ("id", "--id_column", columns.id, _is_id, "neither string nor integer"),
         ("tokens", "--tokens_column", columns.tokens, _is_number, "not integer"),
         ("score", "--score_column", columns.score, _is_score, "not a number"),
@@ -457,6 +458,14 @@ def check_read_columns(
             raise UsageError(
                 f"{path}: the {role} column {name!r} is {found[0]}, {what}; pass another {flag}"
             )
+
+
+def _content_role(
+    columns: Columns,
+) -> tuple[str, str, str, Callable[[pa.DataType], bool], str]:
+    if columns.messages:
+        return "messages", columns.flag("messages"), columns.messages, _is_list, "not a list"
+    return "text", columns.flag("text"), columns.text, _is_bytes, "not string"
 
 
 def _is_score(data_type: pa.DataType) -> bool:

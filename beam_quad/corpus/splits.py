@@ -56,6 +56,8 @@ def plan_input(
     *,
     input_root: str | None = None,
     text_column: str = "text",
+    prompt_column: str | None = None,
+    messages_column: str | None = None,
     id_column: str | None = None,
     tokens_column: str | None = None,
     score_column: str | None = None,
@@ -74,6 +76,8 @@ def plan_input(
         folder, files and folders whose names start with `_` or `.` are left out, as Spark and Arrow do.
       input_root: Folder that shards are named relative to; None: the longest that all inputs have in common.
       text_column: Column of the text.
+      prompt_column: Column of the prompt that it answers, or None.
+      messages_column: Column of a conversation in place of both, or None.
       id_column: Column of the example id, or None.
       tokens_column: Column of the token count, or None.
       score_column: Column of a score, or None.
@@ -91,7 +95,15 @@ def plan_input(
         together, two shards of one name.
     """
     text_flag = "--query_text_column" if is_query else "--text_column"
-    read = Columns(text_column, id_column, tokens_column, text_flag, score_column)
+    read = Columns(
+        text_column,
+        id_column,
+        tokens_column,
+        text_flag,
+        score_column,
+        prompt_column,
+        messages_column,
+    )
     found = find_files(patterns, flag, is_query)
     infos = found.infos
     root = files.absolute(input_root) if input_root else _common_folder(infos)
@@ -107,7 +119,9 @@ def plan_input(
     _tell_bad_files(problems, shards, flag)
     _check_any(summaries, [found.origins[info.path] for info in shards.values()])
     if all(s.is_known and s.schema is None and s.shapes is None for s in summaries):
-        raise UsageError(f"{flag}: no file has a row with a column {text_column!r}; check its rows")
+        raise UsageError(
+            f"{flag}: no file has a row with a column {read.content!r}; check its rows"
+        )
     stored = schemas.unify(
         (shard, summary.schema)
         for shard, summary in zip(shards, summaries, strict=True)

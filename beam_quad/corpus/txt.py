@@ -11,13 +11,23 @@ from beam_quad.artifacts import files
 from beam_quad.corpus.batches import Columns, Fault, RowBatch, make_batch
 from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.summaries import ShardSummary
+from beam_quad.errors import UsageError
 from beam_quad.records import Reason, Split
 
 EXTENSIONS = re.compile(r"\.txt$", re.IGNORECASE)
 
 
 def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    """Describes the one row of a file, whose text column is its content."""
+    """Describes the one row of a file, whose text column is its content.
+
+    Raises:
+      UsageError: If a text is to have a prompt, which no such file has.
+    """
+    if columns.has_answers:
+        flag = columns.flag("messages" if columns.messages else "prompt")
+        raise UsageError(
+            f"{info.path}: a .txt file has no prompt; write JSON Lines or Parquet, or leave {flag} empty, as {flag}="
+        )
     return ShardSummary(pa.schema([(columns.text, pa.string())]), None, 1, is_exact=True)
 
 

@@ -14,7 +14,14 @@ import transformers
 from beam_quad import errors, identity
 from beam_quad.gradients import checkpoints
 from beam_quad.gradients.checkpoints import PROXY, Role, content_fingerprint, load_tokenizer
-from beam_quad.gradients.windows import Documents, MicroBatch, Window, even_batches, micro_batches
+from beam_quad.gradients.windows import (
+    Documents,
+    MicroBatch,
+    Window,
+    even_batches,
+    micro_batches,
+    without_loss,
+)
 
 __all__ = [
     "Proxy",
@@ -165,6 +172,11 @@ class Proxy:
         with self._reading:
             return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
 
+    def without_loss(self, texts: Sequence[str]) -> dict[str, int]:
+        """Counts the texts that have no loss, by reason."""
+        with self._reading:
+            return without_loss(self.tokenizer, texts, self.context_length)
+
     def micro_batches(
         self, windows: Sequence[Window], max_batch_tokens: int
     ) -> Iterator[MicroBatch]:
@@ -268,6 +280,10 @@ class TextReader:
     def read(self, texts: Sequence[str]) -> Documents:
         """Tokenises texts and cuts them into windows, as `Proxy.read` does."""
         return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
+
+    def without_loss(self, texts: Sequence[str]) -> dict[str, int]:
+        """Counts the texts that have no loss, by reason."""
+        return without_loss(self.tokenizer, texts, self.context_length)
 
 
 def load_reader(spec: ProxySpec) -> TextReader:

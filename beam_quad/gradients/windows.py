@@ -1,16 +1,23 @@
 """From texts to micro-batches: tokens, windows of the proxy's context, and a fixed ladder of lengths."""
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+from beam_quad import answers
+from beam_quad.records import Reason
 
 # Eight lengths per octave from 128 on: padding to them adds 3 % on average, and a GPU sees few shapes.
 _SHORTEST_STEP = 8
 # Tokens that are only counted are dropped after so many texts: a token takes some hundred bytes.
 _TEXTS_PER_CALL = 256
+T = TypeVar("T")
+# First token and the token behind the last of each answer, in order.
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +28,30 @@ class Window:
       document: Position of the document among the texts of one call.
       index: Position of the window among those of its document that are looked at.
       tokens: Token ids, at least 2.
+      answers: Which of them are in the loss (`beam_quad.answers`), but for the first; None: all.
     """
 
     document: int
     index: int
     tokens: Sequence[int]
+    answers: Spans | None = None
+
+    @property
+    def predicted(self) -> Spans:
+        """The tokens whose prediction is in the loss: never the first."""
+        found = ((0, len(self.tokens)),) if self.answers is None else self.answers
+        return tuple((max(start, 1), end) for start, end in found if end > max(start, 1))
+
+    def answer_tokens(self) -> list[Sequence[int]]:
+        """The tokens of each answer; all of them where they are one."""
+        if self.answers is None:
+            return [self.tokens]
+        return [self.tokens[start:end] for start, end in self.answers]
+
+    @property
+    def num_predicted(self) -> int:
+        """How many these are."""
+        return sum(end - start for start, end in self.predicted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +70,8 @@ class Documents:
     def of(
         cls, texts: Sequence[str], tokenizer: Any, context_length: int, max_windows: int
     ) -> "Documents":
-        """Tokenises and cuts texts."""
-        pieces = windows_of(tokenize(tokenizer, texts), context_length, max_windows)
+        """Tokenises and cuts texts; of a text with marks (`beam_quad.answers`) only the answers are in the loss."""
+        pieces = windows_of(read_tokens(tokenizer, texts), context_length, max_windows)
         return cls(pieces, count_loss_tokens(pieces, len(texts)))
 
     def take(self, positions: Sequence[int]) -> "Documents":
@@ -66,12 +92,14 @@ class MicroBatch:
     Attributes:
       tokens: Token ids, int64 [batch, length]; padding is 0.
       lengths: Tokens of each window, int64 [batch].
+      loss_mask: Positions whose prediction, of the next token, is in the loss, bool [batch, length].
       documents: Document of each window, int64 [batch].
       indices: Index of each window in its document, int64 [batch].
     """
 
     tokens: torch.Tensor
     lengths: torch.Tensor
+    loss_mask: torch.Tensor
     documents: torch.Tensor
     indices: torch.Tensor
 
@@ -81,14 +109,87 @@ class MicroBatch:
         return torch.arange(self.tokens.shape[1]) < self.lengths[:, None]
 
     @property
-    def loss_mask(self) -> torch.Tensor:
-        """Positions whose prediction, of the next token, is in the loss, bool [batch, length]."""
-        return torch.arange(self.tokens.shape[1]) < self.lengths[:, None] - 1
-
-    @property
     def labels(self) -> torch.Tensor:
         """The token after each position, int64 [batch, length]; meaningless outside `loss_mask`."""
         return self.tokens.roll(-1, dims=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The tokens of a whole text.
+
+    Attributes:
+      ids: Token ids.
+      answers: The tokens of each of its answers, which alone are in the loss; None: all are.
+    """
+
+    ids: Sequence[int]
+    answers: Spans | None = None
+
+    def windows(
+        self, context_length: int, max_windows: int
+    ) -> Sequence[tuple[Sequence[int], Spans | None]]:
+        """Cuts windows, with their own answers: of a text without marks as `cut`, else as `cut_answers`."""
+        if self.answers is None:
+            return [(own, None) for own in cut(self.ids, context_length, max_windows)]
+        return cut_answers(self.ids, self.answers, context_length, max_windows)
+
+    def is_too_long(self, context_length: int) -> bool:
+        """Says whether an answer does not fit a window with the token before it."""
+        return any(end - max(start - 1, 0) > context_length for start, end in self.answers or ())
+
+    def fault(self, context_length: int) -> tuple[Reason, str] | None:
+        """Says why the text has no loss; None if it has one."""
+        if self.windows(context_length, 1):
+            return None
+        if self.answers is None:
+            return Reason.TOO_SHORT, f"{len(self.ids)} tokens; a loss needs at least 2"
+        if self.is_too_long(context_length):
+            longest = max(end - start for start, end in self.answers)
+            return Reason.LONG_ANSWER, (
+                f"an answer of {longest} tokens does not fit a window of {context_length} behind a token of its prompt"
+            )
+        return Reason.NO_ANSWER, "no answer has a token to predict"
+
+
+def read_tokens(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
+    """Tokenizes whole texts with the tokenizer's default special tokens, and finds the tokens of their answers.
+
+    A token belongs to the answer in which its last character is. (To a tokenizer that trims offsets, as GPT-2's, spaces at a
+    token's ends are none.)
+
+    Args:
+      tokenizer: A fast tokenizer of `transformers`.
+      texts: The texts, of any length, with or without marks (`beam_quad.answers`).
+    """
+    if not any(map(answers.is_marked, texts)):
+        return [Tokens(ids) for ids in tokenize(tokenizer, texts)]
+    encoded = tokenizer(
+        answers.all_plain(texts),
+        padding=False,
+        truncation=False,
+        verbose=False,
+        return_offsets_mapping=True,
+    )
+    each = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [_tokens(text, ids, offsets) for text, ids, offsets in each]
+
+
+def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Tokens:
+    if not answers.is_marked(text):
+        return Tokens(list(ids))
+    return Tokens(list(ids), _token_spans(offsets, answers.spans(text)[1]))
+
+
+def _token_spans(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> Spans:
+    # What the tokenizer adds is at (0, 0). The start of a token may be cut off, as that of a run of spaces by GPT-2's.
+    ends = np.array([end for _, end in offsets], np.int64)
+    found = []
+    for start, end in spans:
+        own = np.flatnonzero((ends > start) & (ends <= end))
+        if len(own):
+            found.append((int(own[0]), int(own[-1]) + 1))
+    return tuple(found)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -96,15 +197,21 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
     Args:
       tokenizer: A fast tokenizer of `transformers`.
-      texts: The texts, of any length.
+      texts: The texts, of any length; marks (`beam_quad.answers`) are no part of them.
 
     Returns:
       Token ids of each text, not cut.
     """
     if not texts:
         return []
-    encoded = tokenizer(list(texts), padding=False, truncation=False, verbose=False)
+    encoded = tokenizer(answers.all_plain(texts), padding=False, truncation=False, verbose=False)
     return [list(ids) for ids in encoded["input_ids"]]
+
+
+def without_loss(tokenizer: Any, texts: Sequence[str], context_length: int) -> dict[str, int]:
+    """Counts the texts that have no loss, by reason (`Tokens.fault`)."""
+    faults = [tokens.fault(context_length) for tokens in read_tokens(tokenizer, texts)]
+    return dict(collections.Counter(fault[0].value for fault in faults if fault))
 
 
 class TokenCounter:
@@ -125,9 +232,24 @@ class TokenCounter:
         """Counts the tokens of whole texts, int64 [num_texts]."""
         counts: list[int] = []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
-            some = list(texts[start : start + _TEXTS_PER_CALL])
+            some = answers.all_plain(texts[start : start + _TEXTS_PER_CALL])
             counts += [len(encoding) for encoding in self._tokenizer.encode_batch_fast(some)]
         return np.array(counts, np.int64)
+
+    def check(
+        self, texts: Sequence[str], context_length: int
+    ) -> tuple[np.ndarray, list[tuple[Reason, str] | None]]:
+        """Counts the tokens of whole texts, int64 [num_texts], and says of each why it has no loss (`Tokens.fault`)."""
+        counts: list[int] = []
+        faults: list[tuple[Reason, str] | None] = []
+        for start in range(0, len(texts), _TEXTS_PER_CALL):
+            some = texts[start : start + _TEXTS_PER_CALL]
+            encoded = self._tokenizer.encode_batch(answers.all_plain(some))
+            for text, encoding in zip(some, encoded, strict=True):
+                counts.append(len(encoding))
+                tokens = _tokens(text, encoding.ids, encoding.offsets)
+                faults.append(tokens.fault(context_length))
+        return np.array(counts, np.int64), faults
 
 
 def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Sequence[int]]:
@@ -145,20 +267,58 @@ def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Se
       The windows in order; none for a document with fewer than 2 tokens.
     """
     starts = [s for s in range(0, len(tokens), context_length) if len(tokens) - s >= 2]
-    if len(starts) > max_windows:
-        spaces = max(max_windows - 1, 1)
-        starts = [starts[i * (len(starts) - 1) // spaces] for i in range(max_windows)]
-    return [tokens[s : s + context_length] for s in starts]
+    return [tokens[s : s + context_length] for s in _evenly(starts, max_windows)]
 
 
-def windows_of(
-    documents: Sequence[Sequence[int]], context_length: int, max_windows: int
-) -> list[Window]:
-    """Cuts every document; one with fewer than 2 tokens gives no window."""
+def cut_answers(
+    tokens: Sequence[int], spans: Spans, context_length: int, max_windows: int
+) -> list[tuple[Sequence[int], Spans]]:
+    """Cuts windows that hold whole answers and as much of what is before them as fits: prompts are cut from the left.
+
+    A window takes as many answers as fit; what is behind the last of them has no part in its loss, and is left out. If there are
+    more than `max_windows`, evenly spaced ones are taken, as in `cut`.
+
+    Args:
+      tokens: Token ids of the document.
+      spans: The tokens of its answers.
+      context_length: Tokens of a window, at least 2.
+      max_windows: The most windows to take, at least 1.
+
+    Returns:
+      The windows in order, and their answers; none if an answer does not fit, or there is none to predict.
+    """
+    if Tokens(tokens, spans).is_too_long(context_length):
+        return []
+    groups: list[list[tuple[int, int]]] = []
+    for start, end in spans:
+        if end <= max(start, 1):
+            continue
+        if groups and end - max(groups[-1][0][0] - 1, 0) <= context_length:
+            groups[-1].append((start, end))
+        else:
+            groups.append([(start, end)])
+    found = []
+    for own in _evenly(groups, max_windows):
+        end = own[-1][1]
+        first = max(0, end - context_length)
+        found.append((tokens[first:end], tuple((a - first, b - first) for a, b in own)))
+    return found
+
+
+def _evenly(items: list[T], number: int) -> list[T]:
+    """Takes evenly spaced items, the first and the last among them, if there are more than a number."""
+    if len(items) <= number:
+        return items
+    spaces = max(number - 1, 1)
+    return [items[i * (len(items) - 1) // spaces] for i in range(number)]
+
+
+def windows_of(documents: Iterable[Tokens], context_length: int, max_windows: int) -> list[Window]:
+    """Cuts every document; one with no token to predict gives no window."""
     return [
-        Window(document, index, tokens)
-        for document, ids in enumerate(documents)
-        for index, tokens in enumerate(cut(ids, context_length, max_windows))
+        Window(document, index, *window)
+        for document, own in enumerate(documents)
+        for index, window in enumerate(own.windows(context_length, max_windows))
     ]
 
 
@@ -166,7 +326,7 @@ def count_loss_tokens(windows: Sequence[Window], num_documents: int) -> np.ndarr
     """Counts the tokens of each document that its windows predict, int64 [num_documents]."""
     counts = np.zeros(num_documents, dtype=np.int64)
     for window in windows:
-        counts[window.document] += len(window.tokens) - 1
+        counts[window.document] += window.num_predicted
     return counts
 
 
@@ -253,11 +413,15 @@ def _best_cuts(lengths: Sequence[int], max_batch_tokens: int, start_tokens: int)
 
 def _pad(windows: Sequence[Window], length: int) -> MicroBatch:
     tokens = torch.zeros(len(windows), length, dtype=torch.int64)
+    loss_mask = torch.zeros(len(windows), length, dtype=torch.bool)
     for row, window in enumerate(windows):
         tokens[row, : len(window.tokens)] = torch.tensor(window.tokens)
+        for start, end in window.predicted:
+            loss_mask[row, start - 1 : end - 1] = True
     return MicroBatch(
         tokens=tokens,
         lengths=torch.tensor([len(w.tokens) for w in windows]),
+        loss_mask=loss_mask,
         documents=torch.tensor([w.document for w in windows]),
         indices=torch.tensor([w.index for w in windows]),
     )

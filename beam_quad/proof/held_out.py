@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from beam_quad import seeding
+from beam_quad import answers, seeding
 
 # One text in five measures.
 HELD_OUT_SHARE = 0.2
@@ -14,7 +14,7 @@ _SEED = 0
 
 
 def fingerprints(texts: Iterable[str]) -> np.ndarray:
-    """Hashes texts by their words: letter case, white space and compatible forms of characters do not count.
+    """Hashes texts by their words: letter case, white space, compatible forms of characters and marks do not count.
 
     Returns:
       uint64 [n].
@@ -44,5 +44,5 @@ def divide(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _normalised(text: str) -> str:
     # Lone surrogates have no UTF-8, which the hash reads.
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", answers.plain(text)).casefold()
     return " ".join(folded.encode("utf-8", "replace").decode("utf-8").split())

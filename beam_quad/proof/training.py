@@ -10,7 +10,7 @@ import numpy as np
 from beam_quad import errors, seeding
 from beam_quad.gradients.descent import descend
 from beam_quad.gradients.proxy import Proxy
-from beam_quad.gradients.windows import Documents, Window, tokenize
+from beam_quad.gradients.windows import Documents, Spans, Tokens, Window, read_tokens
 from beam_quad.proof.verdict import Losses
 from beam_quad.scoring import PerplexityScorer
 
@@ -131,7 +131,8 @@ def continue_training(proxy: Proxy, texts: Sequence[str], recipe: Recipe) -> Pro
     """Trains a copy of a proxy on texts, at first in the order given; the proxy is left as it is.
 
     Texts are packed into windows one after the other, the tokenizer's end of text after each if it has one. A step
-    lowers the mean loss of its tokens. Every pass reads the same windows.
+    lowers the mean loss of its tokens: of texts that answer prompts (`beam_quad.answers`), of the answers'. Every pass reads the
+    same windows.
 
     Returns:
       The trained proxy.
@@ -140,8 +141,8 @@ def continue_training(proxy: Proxy, texts: Sequence[str], recipe: Recipe) -> Pro
       UsageError: If the texts hold no token.
       IntegrityError: If a gradient is not finite.
     """
-    documents = tokenize(proxy.tokenizer, texts)
-    if not any(documents):
+    documents = read_tokens(proxy.tokenizer, texts)
+    if not any(own.ids if own.answers is None else own.answers for own in documents):
         raise errors.UsageError("no text to train the proxy on has a token")
     first = itertools.islice(
         _filled(itertools.cycle(documents), proxy.tokenizer.eos_token_id, recipe.window),
@@ -174,7 +175,7 @@ def measure(proxy: Proxy, texts: Sequence[str]) -> Losses:
 
 
 def packed(
-    documents: Iterator[Sequence[int]], end_of_text: int | None, recipe: Recipe
+    documents: Iterator[Tokens], end_of_text: int | None, recipe: Recipe
 ) -> Iterator[Documents]:
     """Packs tokens into windows, each of which counts as one document of a step.
 
@@ -184,25 +185,38 @@ def packed(
       recipe: How many windows of how many tokens a step has.
 
     Returns:
-      The windows of each step; what does not fill one is left out.
+      The windows of each step; what does not fill one is left out, and so is a window without a token of the loss.
     """
     return _batches(_filled(documents, end_of_text, recipe.window), recipe)
 
 
-def _filled(
-    documents: Iterator[Sequence[int]], end_of_text: int | None, size: int
-) -> Iterator[list[int]]:
+def _filled(documents: Iterator[Tokens], end_of_text: int | None, size: int) -> Iterator[Window]:
     """Yields the tokens of each window; what does not fill one is left out."""
     separator = [] if end_of_text is None else [end_of_text]
     buffer: list[int] = []
+    # Where answers are in the buffer; a text without marks is one as a whole, with the end of text behind it.
+    spans: list[tuple[int, int]] = []
     for tokens in documents:
-        buffer += [*tokens, *separator]
+        first = len(buffer)
+        buffer += [*tokens.ids, *separator]
+        own = ((0, len(buffer) - first),) if tokens.answers is None else tokens.answers
+        spans += [(first + start, first + end) for start, end in own]
         full = len(buffer) // size * size
-        yield from (buffer[at : at + size] for at in range(0, full, size))
+        for at in range(0, full, size):
+            window = Window(0, 0, buffer[at : at + size], _within(spans, at, size))
+            if window.predicted:
+                yield window
         buffer = buffer[full:]
+        spans = list(_within(spans, full, len(buffer)))
 
 
-def _passes(windows: Sequence[list[int]], num_passes: int) -> Iterator[list[int]]:
+def _within(spans: Sequence[tuple[int, int]], first: int, size: int) -> Spans:
+    """Cuts spans to some tokens, counted from the first of them."""
+    cut = ((max(start - first, 0), min(end - first, size)) for start, end in spans)
+    return tuple((start, end) for start, end in cut if start < end)
+
+
+def _passes(windows: Sequence[Window], num_passes: int) -> Iterator[Window]:
     """Yields all windows as often as asked: in order first, then in orders of their own."""
     yield from windows
     keys = np.arange(len(windows), dtype=np.uint64)
@@ -210,8 +224,12 @@ def _passes(windows: Sequence[list[int]], num_passes: int) -> Iterator[list[int]
         yield from (windows[i] for i in seeding.lowest(number, "proof pass", keys))
 
 
-def _batches(windows: Iterator[list[int]], recipe: Recipe) -> Iterator[Documents]:
+def _batches(windows: Iterator[Window], recipe: Recipe) -> Iterator[Documents]:
     """Yields the windows of each step; what does not fill one is left out."""
-    counts = np.full(recipe.batch_windows, recipe.window - 1, np.int64)
-    while len(batch := list(itertools.islice(windows, recipe.batch_windows))) == len(counts):
-        yield Documents([Window(i, 0, tokens) for i, tokens in enumerate(batch)], counts)
+    while len(batch := list(itertools.islice(windows, recipe.batch_windows))) == (
+        recipe.batch_windows
+    ):
+        # A token counts the same in every window of the step, however many there are in it.
+        tokens = sum(window.num_predicted for window in batch)
+        counts = np.full(len(batch), tokens / len(batch))
+        yield Documents([dataclasses.replace(w, document=i) for i, w in enumerate(batch)], counts)

@@ -211,7 +211,7 @@ def _propagate(w: DistillationWorkload) -> StageCost:
 def _allocate(w: DistillationWorkload) -> StageCost:
     priorities = w.documents * w.num_targets * w.num_passes
     seconds = priorities / (_PRIORITIES_PER_CORE_S * w.cores)
-    covers = ("Bound*", "Cut*", "PlayRounds", "GatherShortlist", "SumTaken", "FindBestLeft")
+    covers = ("Bound*", "Cut*", "TakeTurns", "GatherShortlist", "SumTaken", "FindBestLeft")
     return StageCost("allocate", w.documents, 0.0, seconds / 3600, covers=covers)
 
 

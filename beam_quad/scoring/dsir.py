@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from beam_quad import archives, seeding
+from beam_quad import answers, archives, seeding
 
 NUM_BUCKETS = 10_000
 # The paper cuts the Pile into examples of 128 words before it weighs them.
@@ -131,7 +131,10 @@ def sampling_priority(log_weights: np.ndarray, keys: np.ndarray, seed: int) -> n
 
 
 def count_ngrams(texts: Sequence[str], num_buckets: int = NUM_BUCKETS) -> scipy.sparse.csr_matrix:
-    """Counts the hashed uni- and bigrams of each text, int64 [num_texts, num_buckets], sparse."""
+    """Counts the hashed uni- and bigrams of each text, int64 [num_texts, num_buckets], sparse.
+
+    Of a text with marks (`beam_quad.answers`) the answers' are counted.
+    """
     vectorizer = HashingVectorizer(
         n_features=num_buckets,
         ngram_range=(1, 2),
@@ -142,7 +145,7 @@ def count_ngrams(texts: Sequence[str], num_buckets: int = NUM_BUCKETS) -> scipy.
     )
     if not texts:
         return scipy.sparse.csr_matrix((0, num_buckets), dtype=np.int64)
-    return vectorizer.transform(texts)
+    return vectorizer.transform(map(answers.answers_of, texts))
 
 
 def _log_probability(ngrams: NgramCounts, smoothing: float) -> np.ndarray:

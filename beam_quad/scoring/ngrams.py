@@ -7,7 +7,8 @@ one logit a bucket: such a model has a closed form, so that a text costs a look 
 N-grams are counted in the windows that influence looks at (`gradients.windows.cut`). A text is cut into windows of
 `context_length` tokens that do not overlap. If there are more than `max_windows`, evenly spaced ones are taken, the first and
 the last among them; a last window of a single token is dropped. A bigram never crosses two windows, so a window of n tokens
-has 2n - 1 n-grams.
+has 2n - 1 n-grams. Of a text that answers prompts (`beam_quad.answers`) the tokens of the answers are counted, each answer
+like a window.
 
 References:
   Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023.
@@ -219,12 +220,12 @@ def bigram_buckets(ids: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Tokens:
-    """All windows of a call, one after the other.
+    """All windows of a call, one after the other: those of answers are the answers in them.
 
     Attributes:
       ids: Token ids, int64 [num_tokens].
       starts: Where each window begins, int64 [num_windows].
-      lengths: Tokens of each window, at least 2, int64 [num_windows].
+      lengths: Tokens of each window, at least 1, int64 [num_windows].
       documents: Document of each window, ascending, int64 [num_windows].
       is_first: Whether a token is the first of its window, bool [num_tokens].
     """
@@ -237,14 +238,18 @@ class _Tokens:
 
     @classmethod
     def of(cls, documents: Documents) -> "_Tokens":
-        windows = documents.windows
-        lengths = np.array([len(window.tokens) for window in windows], np.int64)
-        tokens = itertools.chain.from_iterable(window.tokens for window in windows)
+        counted = [
+            (window.document, tokens)
+            for window in documents.windows
+            for tokens in window.answer_tokens()
+        ]
+        lengths = np.array([len(tokens) for _, tokens in counted], np.int64)
+        tokens = itertools.chain.from_iterable(tokens for _, tokens in counted)
         ids = np.fromiter(tokens, np.int64, int(lengths.sum()))
         starts = np.cumsum(lengths) - lengths
         is_first = np.zeros(len(ids), bool)
         is_first[starts] = True
-        of_window = np.array([window.document for window in windows], np.int64)
+        of_window = np.array([document for document, _ in counted], np.int64)
         return cls(ids, starts, lengths, of_window, is_first)
 
     def ngrams(self, vocabulary: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

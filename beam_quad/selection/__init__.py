@@ -3,7 +3,7 @@
 from beam_quad.selection.accounts import Amount, RowCounts, SourceCounts, count_rows, source_of
 from beam_quad.selection.allocation import (
     Contenders,
-    RoundRobin,
+    Turns,
     allocate,
     num_contenders,
     tie_draws,
@@ -64,10 +64,10 @@ __all__ = [
     "JointRanks",
     "Kept",
     "RankCounts",
-    "RoundRobin",
     "RowCounts",
     "SourceCounts",
     "Taken",
+    "Turns",
     "all_left",
     "allocate",
     "amounts_of",

@@ -1,28 +1,31 @@
-"""Several targets share one budget: round-robin, each taking its best example that none has taken.
+"""Several targets share one budget: the one that has the least moves next, and takes its best example that none has taken.
 
-In each round every target, in a seeded random order, takes its best example not yet taken. What has been taken at any moment is
+What a target has is the sum of its examples in the unit of the budget, tokens or documents, over its weight; equals move in a
+seeded random order. Of documents and equal weights that is round-robin, each round in an order of its own; of tokens no target
+falls behind because its examples are short. What has been taken at any moment is
 therefore, for each target, everything down to the last example that it took: a selection is one *cut* for each target, and a worker
 that knows the cuts knows which of its rows are in. Finding them takes three sums over the corpus, and no worker ever
 holds more than its own rows and a bounded sample:
 
 1. `BudgetSearch` bounds every target's cut from below: what is above a cut is all taken, so it holds no more than the budget.
    Two passes of counts bound it closely. Examples below every bound cannot be taken; the others are the contenders.
-2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `RoundRobin` plays all rounds on
+2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `Turns` plays all turns on
    them and notes at which step each target's cut came to which priority. The step of any example is then the first step at which a
    target's cut comes to it, found from its own scores alone.
 3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus. Examples that are
    too long for the budget (`records.Budget.longest`) have no priority from the start.
 
-Where there are at most `limit` contenders the result is round-robin to the example. Beyond that (50 B tokens are 50 M examples
-or more, of which a shortlist for each target would be gigabytes, and rounds played one by one are as many passes) the sample plays
+Where there are at most `limit` contenders the targets take turns to the example. Beyond that (50 B tokens are 50 M examples
+or more, of which a shortlist for each target would be gigabytes, and turns taken one by one are as many passes) the sample plays
 for the corpus: every target's share is right to about 1 / sqrt(examples it took in the sample), at worst 3 % of it for ten
 targets and the default limit. Still exact are the order within each target, the budget, and that nothing depends on order or workers.
 
 References:
-  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
+  Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025 (round-robin).
 """
 
 import dataclasses
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +53,7 @@ class Contenders:
     Attributes:
       keys: Keys of the examples, in order of draw, uint64 [m], m <= limit.
       priorities: Their priorities, uint64 [m, num_targets].
+      amounts: What each takes from the budget: its tokens, or 1; int64 [m].
       num_seen: How many there were to draw from; the draw is all of them where that is at most `limit`.
       seed: The run's seed.
       limit: How many are kept.
@@ -57,28 +61,37 @@ class Contenders:
 
     keys: Array
     priorities: Array
+    amounts: Array
     num_seen: int
     seed: int
     limit: int = NUM_CONTENDERS
 
     @classmethod
     def of(
-        cls, keys: Array, packed: Array, floors: Array, seed: int, limit: int = NUM_CONTENDERS
+        cls,
+        keys: Array,
+        packed: Array,
+        amounts: Array,
+        floors: Array,
+        seed: int,
+        limit: int = NUM_CONTENDERS,
     ) -> "Contenders":
         """Draws from rows.
 
         Args:
           keys: Keys of the examples (`seeding.keys`), uint64 [n].
           packed: Their priorities, uint64 [n, num_targets].
+          amounts: What each takes from the budget: its tokens, or 1; int64 [n].
           floors: `BudgetSearch.floors`, uint64 [num_targets].
           seed: The run's seed.
           limit: How many are kept.
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
-        refuse_other_lengths(len(packed), keys=keys)
+        refuse_other_lengths(len(packed), keys=keys, amounts=amounts)
         contends = (packed >= floors).any(axis=1)
-        return cls(keys[contends], packed[contends], int(contends.sum()), seed, limit)._cut()
+        own = keys[contends], packed[contends], np.asarray(amounts, np.int64)[contends]
+        return cls(*own, int(contends.sum()), seed, limit)._cut()
 
     def __add__(self, other: "Contenders") -> "Contenders":
         mine, theirs = (self.seed, self.limit), (other.seed, other.limit)
@@ -88,21 +101,27 @@ class Contenders:
             )
         keys = np.concatenate([self.keys, other.keys])
         packed = np.concatenate([self.priorities, other.priorities])
-        return Contenders(keys, packed, self.num_seen + other.num_seen, *mine)._cut()
+        amounts = np.concatenate([self.amounts, other.amounts])
+        return Contenders(keys, packed, amounts, self.num_seen + other.num_seen, *mine)._cut()
 
     @property
     def is_exact(self) -> bool:
-        """Whether all contenders are here, so that the result is round-robin to the example."""
+        """Whether all contenders are here, so that the targets take turns to the example."""
         return self.num_seen == len(self.keys)
 
     def _cut(self) -> "Contenders":
         kept = np.argsort(seeding.mix(self.seed, "contender", self.keys))[: self.limit]
-        return dataclasses.replace(self, keys=self.keys[kept], priorities=self.priorities[kept])
+        return dataclasses.replace(
+            self,
+            keys=self.keys[kept],
+            priorities=self.priorities[kept],
+            amounts=self.amounts[kept],
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RoundRobin:
-    """Rounds that were played: the steps at which each target's cut came to which priority.
+class Turns:
+    """Turns that were taken: the steps at which each target's cut came to which priority.
 
     Attributes:
       cuts: What each target took, best first, one target after the other, uint64 [num_steps].
@@ -117,21 +136,27 @@ class RoundRobin:
     seed: int
 
     @classmethod
-    def play(cls, contenders: Contenders, targets: Sequence[str]) -> "RoundRobin":
-        """Plays rounds until all contenders are taken.
+    def take(
+        cls, contenders: Contenders, targets: Sequence[str], weights: Sequence[float]
+    ) -> "Turns":
+        """Takes turns until all contenders are taken.
 
         Args:
           contenders: Of the whole corpus.
-          targets: Names of the targets, in the order of the columns. The order in which a round visits them is drawn by name.
+          targets: Names of the targets, in the order of the columns. Who moves first among equals is drawn by name.
+          weights: Their weights, positive, of which only the ratios count.
         """
         num_targets = contenders.priorities.shape[1]
         if len(targets) != num_targets or len(set(targets)) != num_targets:
             raise ValueError(f"{num_targets} targets need as many different names, got {targets}")
+        if len(weights) != num_targets or not all(0 < weight < np.inf for weight in weights):
+            raise ValueError(f"{num_targets} targets need as many positive weights, got {weights}")
         # Equal priorities, one in 2**32 of equal scores, go by key.
         rankings = [
             np.lexsort((contenders.keys, ~column)).tolist() for column in contenders.priorities.T
         ]
-        takes = _play(rankings, _visits(targets, len(contenders.keys), contenders.seed))
+        draws = move_draws(targets, len(contenders.keys), contenders.seed)
+        takes = _take(rankings, contenders.amounts.tolist(), weights, draws)
         cuts = [contenders.priorities[[row for _, row in own], j] for j, own in enumerate(takes)]
         steps = [np.array([step for step, _ in own], np.int64) for own in takes]
         starts = np.cumsum([0] + [len(own) for own in takes])
@@ -181,11 +206,11 @@ class RoundRobin:
         return np.where(never, drawn.astype(np.int64), arrivals.argmin(axis=1))
 
     def to_bytes(self) -> bytes:
-        """Writes the rounds as an npz file."""
+        """Writes the turns as an npz file."""
         return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> "RoundRobin":
+    def from_bytes(cls, raw: bytes) -> "Turns":
         """Reads what `to_bytes` wrote."""
         found = archives.parse(raw)
         return cls(found["cuts"], found["steps"], found["starts"], int(found["seed"]))
@@ -197,6 +222,7 @@ def allocate(
     amounts: Array,
     budget: int,
     targets: Sequence[str],
+    weights: Sequence[float],
     seed: int,
     limit: int = NUM_CONTENDERS,
 ) -> Array:
@@ -208,6 +234,7 @@ def allocate(
       amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
       budget: In the same unit. The example in which it ends is taken.
       targets: Names of the targets.
+      weights: Their weights, positive: shares of the budget.
       seed: The run's seed.
       limit: How many contenders are kept.
 
@@ -216,11 +243,11 @@ def allocate(
     """
     packed = priorities(influence, tie_draws(keys, seed))
     bounds = search_budget(packed, amounts, budget, NUM_LEVELS // 2)
-    contenders = Contenders.of(keys, packed, bounds.floors, seed, limit)
-    rounds = RoundRobin.play(contenders, targets)
-    ranking = rounds.ranking(packed, keys)
+    contenders = Contenders.of(keys, packed, amounts, bounds.floors, seed, limit)
+    turns = Turns.take(contenders, targets, weights)
+    ranking = turns.ranking(packed, keys)
     is_taken = ranking[:, 0] >= search_budget(ranking, amounts, budget).floors[0]
-    return np.where(is_taken, rounds.takers(packed, keys), -1)
+    return np.where(is_taken, turns.takers(packed, keys), -1)
 
 
 def tie_draws(keys: Array, seed: int) -> Array:
@@ -228,25 +255,32 @@ def tie_draws(keys: Array, seed: int) -> Array:
     return seeding.mix(seed, "tie", keys)
 
 
-def _visits(targets: Sequence[str], num_visits: int, seed: int) -> list[int]:
-    """Which target is visited at each step: all of them in every round, in an order of the round's own."""
-    rounds = np.arange(-(-num_visits // len(targets)), dtype=np.uint64)
-    drawn = seeding.mix(seed, "round", rounds)[:, None] ^ seeding.keys(targets)
-    orders = np.argsort(seeding.mix(seed, "visit", drawn), axis=1)
-    visits: list[int] = orders.reshape(-1)[:num_visits].tolist()
-    return visits
+def move_draws(targets: Sequence[str], num_takes: int, seed: int) -> Array:
+    """Draws who moves first of targets that have the same, the lowest, by what each has taken: uint64 [num_takes + 1, num_targets]."""
+    takes = np.arange(num_takes + 1, dtype=np.uint64)
+    drawn = seeding.mix(seed, "round", takes)[:, None] ^ seeding.keys(targets)
+    return seeding.mix(seed, "visit", drawn)
 
 
-def _play(rankings: list[list[int]], visits: list[int]) -> list[list[tuple[int, int]]]:
+def _take(
+    rankings: list[list[int]], amounts: list[int], weights: Sequence[float], draws: Array
+) -> list[list[tuple[int, int]]]:
     """Takes rows in turn; gives (step, row) of each target's takes."""
-    is_taken = bytearray(len(visits))
-    nexts = [0] * len(rankings)
+    is_taken = bytearray(len(amounts))
+    nexts, spent = [0] * len(rankings), [0] * len(rankings)
     takes: list[list[tuple[int, int]]] = [[] for _ in rankings]
-    for step, target in enumerate(visits):
+    turns = [(0.0, int(draw), target) for target, draw in enumerate(draws[0])]
+    heapq.heapify(turns)
+    for step in range(len(amounts)):
+        target = turns[0][2]
         ranking, at = rankings[target], nexts[target]
         while is_taken[ranking[at]]:
             at += 1
-        is_taken[ranking[at]] = True
+        row = ranking[at]
+        is_taken[row] = True
         nexts[target] = at + 1
-        takes[target].append((step, ranking[at]))
+        takes[target].append((step, row))
+        spent[target] += amounts[row]
+        draw = int(draws[len(takes[target]), target])
+        heapq.heapreplace(turns, (spent[target] / weights[target], draw, target))
     return takes

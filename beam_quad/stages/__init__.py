@@ -4,7 +4,7 @@ from beam_quad.stages.base import ModelStage, Stage, run_in_process
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.clusters.query import CountQueryClusters
-from beam_quad.stages.distillation.allocate import PlayRounds
+from beam_quad.stages.distillation.allocate import TakeTurns
 from beam_quad.stages.distillation.compare_sketches import CompareSketches
 from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
 from beam_quad.stages.distillation.fit_propagation import FitPropagation
@@ -67,7 +67,6 @@ __all__ = [
     "GatherShortlist",
     "InteractLandmarks",
     "ModelStage",
-    "PlayRounds",
     "PredictWithinClusters",
     "Propagate",
     "Query",
@@ -83,6 +82,7 @@ __all__ = [
     "SumCovariances",
     "SumEigenvalues",
     "SumTaken",
+    "TakeTurns",
     "TuneProxy",
     "WriteSelection",
     "run_in_process",

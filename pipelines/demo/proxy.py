@@ -14,6 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from beam_quad import gradients, proof, seeding
 from beam_quad.gradients.descent import descend
+from beam_quad.gradients.windows import Tokens
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY_SIZE = 2048
@@ -115,7 +116,7 @@ def train(
 
     # A window is a micro-batch, with a thread of its own.
     shell = gradients.Proxy(model, None, recipe.window, max_batch_tokens=recipe.window)
-    batches = proof.packed(_endless(documents, seed), 0, recipe)
+    batches = proof.packed(map(Tokens, _endless(documents, seed)), 0, recipe)
     trained = descend(
         shell,
         ((recipe.rate(step), next(batches)) for step in range(recipe.num_steps)),

@@ -68,7 +68,7 @@ def test_sampled_gradients_are_those_of_the_drawn_labels(problem):
 
 def test_draws_depend_on_the_example_and_not_on_its_batch():
     def draws(ids, lengths):
-        pieces = windows.windows_of([range(n) for n in lengths], 8, 4)
+        pieces = windows.windows_of(map(windows.Tokens, [range(n) for n in lengths]), 8, 4)
         found = {}
         for batch in windows.micro_batches(pieces, 8, 16):
             uniforms = losses.label_uniforms(7, seeding.keys(ids), batch)

@@ -57,7 +57,7 @@ def test_one_window_is_the_first():
 
 
 def test_counts_what_windows_predict():
-    pieces = windows.windows_of([range(25), range(1), range(7)], 10, 4)
+    pieces = windows.windows_of(map(windows.Tokens, [range(25), range(1), range(7)]), 10, 4)
     assert windows.count_loss_tokens(pieces, 3).tolist() == [9 + 9 + 4, 0, 6]
 
 
@@ -73,7 +73,7 @@ def test_padding_adds_less_than_an_eighth_or_8_tokens(length):
     max_batch_tokens=st.integers(8, 300),
 )
 def test_micro_batches_hold_every_window_once(lengths, max_batch_tokens):
-    pieces = windows.windows_of([list(range(n)) for n in lengths], 64, 1)
+    pieces = windows.windows_of(map(windows.Tokens, [list(range(n)) for n in lengths]), 64, 1)
     found = []
     for batch in windows.micro_batches(pieces, 64, max_batch_tokens):
         assert batch.tokens.numel() <= max_batch_tokens or len(batch.tokens) == 1
@@ -94,7 +94,7 @@ def test_micro_batches_hold_every_window_once(lengths, max_batch_tokens):
     max_batch_tokens=st.integers(8, 300),
 )
 def test_even_micro_batches_pad_a_window_by_its_own_length(lengths, max_batch_tokens):
-    pieces = windows.windows_of([[n] * n for n in lengths], 64, 1)
+    pieces = windows.windows_of(map(windows.Tokens, [[n] * n for n in lengths]), 64, 1)
     found = []
     for batch, own in windows.even_batches(pieces, 64, max_batch_tokens):
         assert batch.tokens.numel() <= max_batch_tokens or len(batch.tokens) == 1
@@ -108,7 +108,7 @@ def test_even_micro_batches_pad_a_window_by_its_own_length(lengths, max_batch_to
 def test_many_texts_fill_micro_batches_and_are_hardly_padded():
     draws = np.random.default_rng(0)
     lengths = np.exp(draws.normal(np.log(250), 1, 4000)).astype(int).clip(20, 4000)
-    pieces = windows.windows_of([range(n) for n in lengths.tolist()], 1024, 4)
+    pieces = windows.windows_of(map(windows.Tokens, [range(n) for n in lengths.tolist()]), 1024, 4)
     sizes = [b.tokens.numel() for b, _ in windows.even_batches(pieces, 1024, 8192)]
     tokens = sum(len(window.tokens) for window in pieces)
     assert 1 - tokens / sum(sizes) < 0.05
@@ -116,7 +116,9 @@ def test_many_texts_fill_micro_batches_and_are_hardly_padded():
 
 
 def test_labels_are_the_next_tokens():
-    (batch,) = windows.micro_batches(windows.windows_of([[5, 6, 7]], 64, 1), 64, 100)
+    (batch,) = windows.micro_batches(
+        windows.windows_of(map(windows.Tokens, [[5, 6, 7]]), 64, 1), 64, 100
+    )
     assert batch.labels[batch.loss_mask].tolist() == [6, 7]
 
 

@@ -188,11 +188,8 @@ def test_a_run_with_one_query_group_says_nothing_of_groups(selected, proved):
 def test_other_weights_of_query_groups_are_another_proof_of_the_same_trainings(grouped):
     options, _ = prove_options.parse([f"--output={grouped}", *SHORT])
     inputs = look(options)
-    lighter = dataclasses.replace(options.run, query_weights={"law": 1.0, "biology": 1.0})
-    chains = [
-        prove_chain.build(each, inputs)
-        for each in (options, dataclasses.replace(options, run=lighter))
-    ]
+    lighter = dataclasses.replace(options, query_weights={"law": 1.0, "biology": 1.0})
+    chains = [prove_chain.build(each, inputs) for each in (options, lighter)]
     folders = {stage_of(each, TrainOn).folder for each in chains}
     assert len(folders) == 1
     assert len({each.identity.configuration for each in chains}) == 2

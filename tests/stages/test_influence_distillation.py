@@ -27,6 +27,10 @@ def hold_rows(rows, expected, tolerance):
         assert why[other.pop()] is None
 
 
+def _tokens(rows):
+    return sum(row["beam_quad"]["tokens"] for row in rows)
+
+
 def _die(*_):
     raise RuntimeError("pulled the plug")
 
@@ -67,12 +71,26 @@ def test_every_target_gets_its_share_and_its_own_kind_fills_it(distilled):
     rows = selected_rows(distilled)
     for kind in KINDS:
         own = [row for row in rows if row["beam_quad"]["target"] == kind]
-        assert len(own) == pytest.approx(len(rows) / 3, abs=1)
+        assert _tokens(own) == pytest.approx(_tokens(rows) / 3, abs=40)  # the longest text
         assert np.mean([row["kind"] == kind for row in own]) > 0.7  # a fifth of the corpus is
     found = manifest_of(distilled)["targets"]
     assert {name: t["documents"] for name, t in found.items()} == {
         kind: sum(row["beam_quad"]["target"] == kind for row in rows) for kind in KINDS
     }
+
+
+def test_targets_share_a_budget_by_their_weights_as_on_the_page(world, tmp_path):
+    queries = {kind: world.query_of(kind) for kind in KINDS[:2]}
+    flags = {"query_group": [f"{k}={v}" for k, v in queries.items()], "query": None}
+    world.distill(tmp_path / "tokens", query_weight="law=3", **flags)
+    expected = distill_corpus(world, queries, query_weights={"law": 3})
+    rows = selected_rows(tmp_path / "tokens")
+    assert selected_ids(tmp_path / "tokens") == sorted(expected.ids[i] for i in expected.indices)
+    law = [row for row in rows if row["beam_quad"]["target"] == "law"]
+    assert _tokens(law) == pytest.approx(_tokens(rows) * 3 / 4, abs=40)
+    flags |= {"budget_tokens": None, "budget_examples": 80, "query_weight": "law=3"}
+    found = world.distill(tmp_path / "examples", **flags)["targets"]
+    assert (found["law"]["documents"], found["biology"]["documents"]) == (60, 20)
 
 
 def test_weights_are_positive_where_selected_and_sum_to_the_examples_of_the_corpus(distilled):

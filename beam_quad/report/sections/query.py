@@ -154,8 +154,8 @@ def _groups_table(data: ReportData) -> Html:
     ]  # fmt: skip
     rows = [_group_row(group, pilot, corpus) for group in data.query_groups or ()]
     if data.targets:
-        # Targets have no weights, and what the landmarks say of each has a section of its own.
-        columns, rows = columns[:3], [row[:3] for row in rows]
+        # What the landmarks say of each has a section of its own.
+        columns, rows = columns[:4], [row[:4] for row in rows]
     return table(columns, rows)
 
 

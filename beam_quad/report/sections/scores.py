@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from beam_quad import answers
 from beam_quad.report import plots
 from beam_quad.report.comparison import (
     Comparison,
@@ -185,5 +186,5 @@ def _example(example: Example, rank: str | None) -> Html:
         "article",
         tag("header", *facts),
         tag("code", example.example_id),
-        tag("p", example.text, dir="auto"),
+        tag("p", answers.plain(example.text), dir="auto"),
     )

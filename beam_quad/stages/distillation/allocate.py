@@ -1,4 +1,4 @@
-"""Several targets share one budget: round-robin over what propagation says of the corpus, and optimal weights."""
+"""Several targets share one budget: they take turns over what propagation says of the corpus."""
 
 import dataclasses
 from typing import Any
@@ -8,12 +8,12 @@ import numpy as np
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
-from beam_quad.records import Budget, Split
+from beam_quad.records import Budget, BudgetUnit, Split, amounts_in
 from beam_quad.selection import (
     Contenders,
     Kept,
-    RoundRobin,
     Taken,
+    Turns,
     held_first,
     is_reached,
     keep_for_targets,
@@ -69,22 +69,26 @@ class Propagated:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlayRounds(SplitStage):
-    """Plays the rounds in which targets take turns, on the examples that any of them may take.
+class TakeTurns(SplitStage):
+    """Lets targets take turns, on the examples that any of them may take.
 
-    Takes splits, gives `Contenders`, and writes the `RoundRobin`.
+    Takes splits, gives `Contenders`, and writes the `Turns`.
 
     Args:
       corpus: The corpus, within the budget.
       ranking: The corpus ranked for each target.
       bounds: Bounds each target's cut.
+      unit: What the targets share: tokens, or examples.
+      weights: The targets' weights: their shares.
     """
 
-    kind = "round_robin"
-    artifact_name = "rounds.npz"
+    kind = "turns"
+    artifact_name = "turns.npz"
 
     ranking: Propagated
     bounds: Cut
+    unit: BudgetUnit
+    weights: tuple[float, ...]
 
     def do(self, piece: Split, model: Any) -> Contenders:
         rows = self.corpus.rows(piece)
@@ -92,22 +96,25 @@ class PlayRounds(SplitStage):
         packed = self.ranking.priorities(piece, rows)[is_example]
         floors = self.bounds.floors(BOUND_LEVELS)
         limit = num_contenders(self.ranking.num_rankings)
-        return Contenders.of(rows.keys[is_example], packed, floors, self.corpus.seed, limit)
+        keys, amounts = rows.keys, amounts_in(self.unit, rows.tokens)
+        return Contenders.of(
+            keys[is_example], packed, amounts[is_example], floors, self.corpus.seed, limit
+        )
 
     def finish(self, total: Contenders) -> None:
-        rounds = RoundRobin.play(total, self.ranking.targets)
+        turns = Turns.take(total, self.ranking.targets, self.weights)
         facts = {"contenders": total.num_seen, "is_exact": total.is_exact}
-        write_json(self.path("rounds.json"), facts)
-        files.write_once(self.artifact, rounds.to_bytes())
+        write_json(self.path("turns.json"), facts)
+        files.write_once(self.artifact, turns.to_bytes())
 
     @once_per_process
-    def load(self) -> RoundRobin:
-        """Loads what was played, once per process."""
-        return RoundRobin.from_bytes(files.read_bytes(self.artifact))
+    def load(self) -> Turns:
+        """Loads what was taken, once per process."""
+        return Turns.from_bytes(files.read_bytes(self.artifact))
 
     def is_exact(self) -> bool:
         """Whether the targets took turns on all contenders, and not on a sample of them."""
-        return bool(read_json(self.path("rounds.json"))["is_exact"])
+        return bool(read_json(self.path("turns.json"))["is_exact"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +123,12 @@ class Allocated:
 
     Args:
       ranking: The corpus ranked for each target.
-      rounds: Their turns, or None with a single target, whose own ranking it is.
+      turns: Their turns, or None with a single target, whose own ranking it is.
       held: What comes first as it was selected before; None without a base.
     """
 
     ranking: Propagated
-    rounds: PlayRounds | None
+    turns: TakeTurns | None
     held: Held | None = None
 
     @property
@@ -137,19 +144,19 @@ class Allocated:
 
     def is_exact(self) -> bool:
         """Whether the targets took turns on all contenders, and not on a sample of them."""
-        return self.rounds is None or self.rounds.is_exact()
+        return self.turns is None or self.turns.is_exact()
 
     def of(self, packed: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Ranks examples for all targets by their rankings for each: uint64 [n, num_targets] to [n, 1]."""
-        if self.rounds is None:
+        if self.turns is None:
             return packed
-        return self.rounds.load().ranking(packed, keys)
+        return self.turns.load().ranking(packed, keys)
 
     def takers(self, packed: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Finds the target that takes each example if the budget lasts: int64 [n]. Arguments as for `of`."""
-        if self.rounds is None:
+        if self.turns is None:
             return np.zeros(len(keys), np.int64)
-        return self.rounds.load().takers(packed, keys)
+        return self.turns.load().takers(packed, keys)
 
 
 @dataclasses.dataclass(frozen=True)

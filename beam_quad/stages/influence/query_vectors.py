@@ -11,7 +11,6 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import tokenize
-from beam_quad.records import Reason
 from beam_quad.scoring import Curvature, GradientSum, query_gradient, tensors
 from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
 from beam_quad.scoring.vectors import Vectors, combine_vectors, load_vectors, write_vectors
@@ -99,7 +98,7 @@ class FitQueryVectors(ProxyStage):
             documents += gradients.num_examples
         tokens = sum(len(ids) for ids in tokenize(model.tokenizer, texts))
         # What a loss cannot be had of, as of a row of the corpus.
-        unused = found.unused + Tally({Reason.TOO_SHORT.value: len(texts) - documents})
+        unused = found.unused + Tally(model.without_loss(texts))
         counts = GroupCounts(
             documents, tokens, Tally({r: n for r, n in unused.counts.items() if n})
         )

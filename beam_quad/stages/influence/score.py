@@ -28,7 +28,10 @@ from beam_quad.stages.read.prefetch import prefetched
 
 
 class Scorer(Protocol):
-    """Scores texts, many at once; a score has the same bits whatever texts are beside its own."""
+    """Scores texts, many at once; a score has the same bits whatever texts are beside its own.
+
+    Texts that answer prompts have marks around their answers (`beam_quad.answers`).
+    """
 
     def prepare(self, texts: list[str]) -> Any:
         """Does what needs no device, such as tokenising; runs in another thread, ahead of `score`."""

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from beam_quad import identity
+from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import TextReader
-from beam_quad.records import Reason, Split
+from beam_quad.records import Split
 from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts
 from beam_quad.stages.influence.proxy import ProxyModel
 from beam_quad.stages.read.corpus import Corpus, piece_path
@@ -83,9 +84,7 @@ class CountTokenNgrams(SplitStage):
             raise UsageError(f"no text of query group {group.name!r} has at least 2 tokens")
         files.write_once(self._group_counts(number), counts.to_bytes())
         used = int(np.count_nonzero(documents.loss_tokens))
-        unused = dict(found.unused.counts)
-        if used < len(found.texts):
-            unused[Reason.TOO_SHORT.value] = len(found.texts) - used
+        unused = (found.unused + Tally(reader.without_loss(found.texts))).counts
         return {"documents": used, "unused": unused}
 
     def _group_counts(self, number: int) -> str:

@@ -11,7 +11,6 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tuning import Tuning
-from beam_quad.records import Reason
 from beam_quad.scoring.loss_drop import RATES, tune_on_query
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
 from beam_quad.stages.read.query import Query, UsedTexts
@@ -60,8 +59,8 @@ class TuneProxy(ProxyStage):
             found = group.read()
             documents = int((model.read(found.texts).loss_tokens > 0).sum())
             # What a loss cannot be had of, as of a row of the corpus.
-            short = Tally({Reason.TOO_SHORT.value: len(found.texts) - documents})
-            counts[group.name] = UsedTexts(documents, found.unused + short)
+            unused = found.unused + Tally(model.without_loss(found.texts))
+            counts[group.name] = UsedTexts(documents, unused)
             texts += found.texts
         tuned = tune_on_query(model, texts, self.tuning, self.rates)
         parameters = {name: own.cpu().contiguous() for name, own in tuned.model.named_parameters()}

@@ -207,7 +207,7 @@ class DrawFromParts(DrawStage):
       contender: Its name.
       plan_path: The plan of its parts.
       snapshot: Names and versions of its parts.
-      text_column: Column of the text.
+      columns_of: What of the parts is read as what.
       selected_tokens: Tokens of the selection.
       draws: What is drawn of every contender alike.
       excluded: Ids that are not drawn, though an earlier run may have selected them; None for none.
@@ -220,7 +220,7 @@ class DrawFromParts(DrawStage):
     contender: str
     plan_path: Annotated[str, identity.NotCounted("the snapshot tells what the plan holds")]
     snapshot: str
-    text_column: str
+    columns_of: Columns
     selected_tokens: int
     draws: Draws
     excluded: Excluded | None
@@ -231,7 +231,7 @@ class DrawFromParts(DrawStage):
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.text_column, id="beam_quad.example_id")
+        return dataclasses.replace(self.columns_of, id="beam_quad.example_id", tokens=None)
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""

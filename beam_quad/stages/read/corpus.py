@@ -43,12 +43,13 @@ class Corpus:
       seen_dir: Folder of the records of `corpus.seen`.
       layout: Hash of the splits: shards, versions and row groups.
       columns: The columns that are read from every row.
-      tokenizer: Content of what counts tokens; None with a column of token counts.
+      tokenizer: Content of what counts tokens, and finds those of answers; None with a column of token counts and no answers.
       embedder: What embeds, or None if no stage needs vectors.
       embedder_fingerprint: Its content.
       on_bad_file: What becomes of a file of which nothing can be used: "fail" or "reject".
       seed: The run's seed.
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
+      context_length: Tokens of the proxy's window, in which an answer must fit; None if the texts have none, or there is no proxy.
       budget: What is selected of it; None for a stage that does not ask, see `within`.
       excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
       leaks: The texts that no selected document may hold; None if there are none.
@@ -69,6 +70,7 @@ class Corpus:
     on_bad_file: str
     seed: int
     reserve_rate: float
+    context_length: int | None = None
     budget: Budget | None = None
     excluded: Excluded | None = None
     leaks: Leaks | None = None
@@ -80,7 +82,7 @@ class Corpus:
     @functools.cached_property
     def rows_dir(self) -> str:
         """Folder of the rows (keys, tokens, reasons)."""
-        return self._folder("rows", self.columns, self.tokenizer)
+        return self._folder("rows", self.columns, self.tokenizer, self.context_length)
 
     @functools.cached_property
     def embeddings_dir(self) -> str | None:

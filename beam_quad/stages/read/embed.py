@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import threading
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow as pa
 
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
+from beam_quad.answers import all_plain
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
@@ -59,7 +62,7 @@ class _Model(NamedTuple):
 
     Attributes:
       embedder: The embedder, or None if nothing is embedded.
-      counter: Counts the proxy's tokens; None with a column of token counts.
+      counter: Counts the proxy's tokens, and finds those of answers; None if neither is asked for.
       lock: Held while texts pass through the embedder.
     """
 
@@ -109,7 +112,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     Args:
       corpus: Where to read and write, and what embeds.
-      tokenizer: Path or hub id of the proxy's tokenizer; None with a column of token counts.
+      tokenizer: Path or hub id of the proxy's tokenizer; None if the corpus needs none.
       tokenizer_revision: Its revision on the hub.
     """
 
@@ -289,13 +292,14 @@ class EmbedExamples(SplitStage, ModelStage):
     def _prepare(self, rows: RowBatch, model: _Model, has_embeddings: bool) -> _Run:
         """Does all that needs no device: tokens are counted, rows hashed, texts prepared for the embedder."""
         texts = [text for text in rows.texts if text is not None]
+        seen = all_plain(texts)
         has_text = np.array([text is not None for text in rows.texts])
         columns = self._row_columns(rows, texts, model.counter)
         return _Run(
             rows,
             columns,
             has_text,
-            model.prepare(texts) if has_embeddings else None,
+            model.prepare(seen) if has_embeddings else None,
             None if self.corpus.leaks is None else self.corpus.leaks.find(rows.texts),
         )
 
@@ -305,12 +309,17 @@ class EmbedExamples(SplitStage, ModelStage):
         reasons, details = list(batch.reasons), list(batch.details)
         good = [i for i, text in enumerate(batch.texts) if text is not None]
         tokens = np.zeros(len(reasons), np.int64)
-        if batch.tokens is not None:
-            tokens[good] = batch.tokens[good]
+        faults: Sequence[tuple[Reason, str] | None] = ()
+        if counter is not None and self.corpus.context_length is not None:
+            tokens[good], faults = counter.check(texts, self.corpus.context_length)
         elif counter is not None:
             tokens[good] = counter.count(texts)
-        for i in good:
-            if tokens[i] < 2:
+        if batch.tokens is not None:
+            tokens[good] = batch.tokens[good]
+        for i, fault in itertools.zip_longest(good, faults):
+            if fault:
+                reasons[i], details[i] = fault
+            elif tokens[i] < 2:
                 reasons[i] = Reason.TOO_SHORT
                 details[i] = f"{tokens[i]} tokens; a loss needs at least 2"
         codes = np.array([aligned.reason_code(reason) for reason in reasons], np.uint8)

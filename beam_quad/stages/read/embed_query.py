@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_quad import archives, seeding
+from beam_quad import answers, archives, seeding
 from beam_quad.additive import ByName, Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
@@ -77,7 +77,7 @@ class EmbedQuery(ModelStage):
         vectors = np.zeros((len(found.texts), model.dim), aligned.EMBEDDING_DTYPE)
         for start in range(0, len(found.texts), BATCH_ROWS):
             run = slice(start, start + BATCH_ROWS)
-            vectors[run] = model.embed(found.texts[run])
+            vectors[run] = model.embed(answers.all_plain(found.texts[run]))
         has_vector = vectors.any(axis=1)
         # A text's draws follow its words, wherever in the query set it stands.
         keys = seeding.keys(found.texts)[has_vector]

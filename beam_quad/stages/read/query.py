@@ -24,19 +24,19 @@ class Query:
     Args:
       root: The folder of all artifacts.
       name: The group's name.
-      weight: Relative weight of its (standardised) influence, > 0.
+      weight: Relative weight of its (standardised) influence, or share of the budget, > 0.
       plan_path: The plan of its files.
       snapshot: Names and versions of its files.
-      text_column: Column of the text.
+      columns: What of the files is read as what.
       sets_aside: Whether the texts that `proof.held_out` names are left aside, to measure the selection.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
     name: str
-    weight: Annotated[float, identity.NotCounted("it weighs scores, and the bandit has it")]
+    weight: Annotated[float, identity.NotCounted("what weighs scores or shares has it")]
     plan_path: Annotated[str, identity.NotCounted("the snapshot tells what the plan holds")]
     snapshot: str
-    text_column: str
+    columns: Columns
     sets_aside: bool = False
 
     def plan(self) -> InputPlan:
@@ -49,7 +49,7 @@ class Query:
         texts: list[str] = []
         unused = Tally()
         for split in plan.splits[part::num_parts]:
-            for batch in read_query(split, self.text_column):
+            for batch in read_query(split, self.columns):
                 texts += divide(batch.texts)[0] if self.sets_aside else batch.texts
                 unused += batch.unused
         return QueryTexts(texts, unused)
@@ -59,7 +59,7 @@ class Query:
         return [
             text
             for split in self.plan().splits
-            for batch in read_query(split, self.text_column)
+            for batch in read_query(split, self.columns)
             for text in divide(batch.texts)[1]
         ]
 
@@ -118,9 +118,9 @@ class CountsQuery(Protocol):
         """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
 
 
-def read_query(split: Split, text_column: str) -> Iterator[QueryTexts]:
+def read_query(split: Split, columns: Columns) -> Iterator[QueryTexts]:
     """Reads the texts of one split of a query group, batch by batch."""
-    for batch in read_rows(split, Columns(text_column), batch_rows=BATCH_ROWS):
+    for batch in read_rows(split, columns, batch_rows=BATCH_ROWS):
         texts = [text for text in batch.texts if text is not None]
         reasons = collections.Counter(reason.value for reason in batch.reasons if reason)
         yield QueryTexts(texts, Tally(dict(reasons)))

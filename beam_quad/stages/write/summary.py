@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from beam_quad import report
+from beam_quad.answers import all_plain
 from beam_quad.artifacts import clock
 from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
@@ -381,6 +382,7 @@ class Summary:
             texts = {c: self.bandit.typical_texts(c) for c in shown}
         else:
             texts = typical_texts(clusters, shown, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
+        texts = {c: all_plain(own) for c, own in texts.items()}
         words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
         return tuple(
             page.Cluster(
