@@ -11,6 +11,8 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.finding import finder_of
+from beam_quad.corpus.joining import Joins
+from beam_quad.corpus.kept import KeptSummaries
 from beam_quad.corpus.output import written_names
 from beam_quad.corpus.seen import SeenFiles
 from beam_quad.corpus.splits import InputPlan, plan_input
@@ -69,6 +71,7 @@ class Inputs:
       seen: What is known of the corpus's files by their content.
       base: The selection that the run goes on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
+      planned: What is known of the corpus's files and joins for later runs, by path.
     """
 
     corpus: InputPlan
@@ -82,11 +85,13 @@ class Inputs:
     seen: SeenFiles
     base: refresh.Found | None = None
     excluded: ExcludedIds | None = None
+    planned: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
     @property
     def unwritten(self) -> dict[str, bytes]:
         """What planning has found out and is to be written before the job starts, by path."""
-        return self.seen.unwritten | (self.excluded.unwritten if self.excluded else {})
+        excluded = self.excluded.unwritten if self.excluded else {}
+        return self.seen.unwritten | self.planned | excluded
 
 
 def look(options: RunOptions) -> Inputs:
@@ -105,6 +110,8 @@ def look(options: RunOptions) -> Inputs:
         score=options.ranking_column,
     )
     seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
+    kept = KeptSummaries(files.join(options.artifacts_root, "corpus", "summaries"), read)
+    joins = Joins(files.join(options.artifacts_root, "corpus", "joins"))
     corpus = plan_input(
         options.input,
         input_root=options.input_root,
@@ -116,6 +123,8 @@ def look(options: RunOptions) -> Inputs:
         split_bytes=options.split_mb << 20,
         reject_bad_files=options.on_bad_file == "reject",
         version_of=seen.version,
+        kept=kept,
+        joins=joins,
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
@@ -158,6 +167,7 @@ def look(options: RunOptions) -> Inputs:
         seen,
         found,
         excluded,
+        kept.unwritten | joins.unwritten,
     )
 
 

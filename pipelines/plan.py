@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, embedder_costs
@@ -54,10 +55,11 @@ def new_part(inputs: Inputs) -> InputPlan:
     splits = tuple(split for split in plan.splits if not base.selection.has(split))
     size_bytes = sum(split.size_bytes for split in splits)
     rows = round(plan.num_rows * size_bytes / max(1, plan.size_bytes))
+    num_shards = len({part.shard for split in splits for part in parts_of(split)})
     if all(split.num_rows >= 0 for split in splits):
         rows = sum(split.num_rows for split in splits)
     return dataclasses.replace(
-        plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=len(splits)
+        plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=num_shards
     )
 
 

@@ -31,6 +31,10 @@ EXTENSIONS = re.compile(
 )
 
 SCHEMA_ROWS = 1000
+# A large file is cut at multiples of so many rows, so that what is read or scored together is not.
+CUT_ROWS = 1 << 14
+# Each part passes over the rows before it: of many parts most of the work were that.
+MOST_CUTS = 32
 _READ_BYTES = 1 << 20
 # A shard is read from end to end: few requests, whatever is asked for at a time.
 _BUFFER_BYTES = 16 << 20
@@ -246,6 +250,12 @@ def _is_mark(line: bytes) -> bool:
     return len(line) < 8 and line.strip() == json_rows.BOM
 
 
+def _lines_of(split: Split) -> Iterator[bytes]:
+    """Yields the rows of a split; those before it are passed over, which costs far less than to parse them."""
+    last = split.first_row + split.num_groups if split.num_groups else None
+    return itertools.islice(lines_of(split.path), split.first_row, last)
+
+
 def lines_of(path: str) -> Iterator[bytes]:
     """Yields the rows of a file as they are, without their line ends.
 
@@ -265,8 +275,8 @@ def rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:
     """Reads and checks all rows; see `beam_quad.corpus.rows.read_rows`."""
-    lines = lines_of(split.path)
-    first_row = 0
+    lines = _lines_of(split)
+    first_row = split.first_row
     while batch := list(itertools.islice(lines, batch_rows)):
         yield _batch(split.shard, first_row, batch, columns, seen)
         first_row += len(batch)
@@ -274,7 +284,7 @@ def rows(
 
 def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
     """Reads a column; see `beam_quad.corpus.formats.Format`."""
-    lines, only = lines_of(split.path), Columns(name)
+    lines, only = _lines_of(split), Columns(name)
     while batch := list(itertools.islice(lines, batch_rows)):
         found = (_row(line, only) for line in batch)
         yield [value_of(row, name) if isinstance(row, dict) else None for row in found]

@@ -25,6 +25,7 @@ from beam_quad import seeding
 from beam_quad.artifacts import files
 from beam_quad.artifacts.files import FileInfo
 from beam_quad.corpus import damage, parquet
+from beam_quad.corpus.joining import parts_of
 from beam_quad.errors import BadFileError
 from beam_quad.records import Split
 
@@ -104,7 +105,7 @@ def small_version(shard: str, info: FileInfo) -> str:
 
 
 def record(folder: str, split: Split, columns: Sequence[str]) -> None:
-    """Records the content of a split's file, which was read; one in an object store has its checksum for a version.
+    """Records the content of a split's files, which were read; one in an object store has its checksum for a version.
 
     Args:
       folder: Where the records are.
@@ -114,14 +115,14 @@ def record(folder: str, split: Split, columns: Sequence[str]) -> None:
     Raises:
       BadFileError: If the file has changed since.
     """
-    if not files.is_local(split.path):
-        return
-    content = _kind_id(split.path, columns) + content_hash(split.path, columns)
-    info = files.stat(split.path)
-    if info is None or info.version != split.found_version:
-        raise BadFileError(split.path, "has changed since it was planned")
-    path, data = _record(folder, split.shard, info, split.version, content)
-    files.write_once(path, data)
+    for part in parts_of(split):
+        if files.is_local(part.path):
+            content = _kind_id(part.path, columns) + content_hash(part.path, columns)
+            info = files.stat(part.path)
+            if info is None or info.version != part.found_version:
+                raise BadFileError(part.path, "has changed since it was planned")
+            path, data = _record(folder, part.shard, info, part.version, content)
+            files.write_once(path, data)
 
 
 def content_hash(path: str, columns: Sequence[str] | None = None) -> str:

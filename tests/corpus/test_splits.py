@@ -1,8 +1,14 @@
+import gzip
+
+import numpy as np
 import pyarrow as pa
 import pytest
+import zstandard
 
-from beam_quad.corpus import rows, splits
+from beam_quad.corpus import jsonl, rows, splits
 from beam_quad.corpus.batches import Columns
+from beam_quad.stages.influence import score
+from beam_quad.stages.read import embed
 
 LINE = b'{"text": "a"}'
 
@@ -151,3 +157,49 @@ def test_query_may_be_plain_text(tmp_path):
     (batch,) = rows.read_rows(plan.splits[0], Columns(), 10)
     assert batch.texts == ["what is\nit?"]
     assert batch.ids == ["q.txt#0"]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_large_json_lines_are_cut_into_runs_of_rows_of_which_the_last_is_open(
+    write_lines, monkeypatch, ending
+):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 200)
+    lines = [b'{"text": "%d", "n": %d}' % (i, i) for i in range(3000)]
+    path = write_lines(*lines, b"", b" ")
+    packed = path.with_name(f"a.jsonl{ending}")
+    codec = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending]
+    packed.write_bytes(codec(path.read_bytes()))
+    plan = splits.plan_input([str(packed)], split_bytes=packed.stat().st_size // 4)
+    assert 3 <= len(plan.splits) <= 5
+    assert sum(split.size_bytes for split in plan.splits) == packed.stat().st_size
+    runs = [
+        (run.first_row, run.ids, run.texts)
+        for split in plan.splits
+        for run in rows.read_runs(split, Columns(), 50, 200, 10**6)
+    ]
+    (whole,) = splits.plan_input([str(packed)]).splits
+    own = rows.read_runs(whole, Columns(), 50, 200, 10**6)
+    assert runs == [(run.first_row, run.ids, run.texts) for run in own]
+    last = plan.splits[-1]
+    ((numbers, found),) = rows.read_selected(last, pa.schema([("n", pa.int64())]), [2999])
+    assert numbers.tolist() == found.column("n").to_pylist() == [2999]
+    read = [n for split in plan.splits for n in rows.read_numbers(split, "n", 64)]
+    assert np.concatenate(read).tolist() == list(range(3000))
+
+
+@pytest.mark.parametrize("num_rows", [100, 5000])
+def test_a_cut_by_an_estimate_that_is_wrong_leaves_no_row_out(write_lines, monkeypatch, num_rows):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 50)
+    # The first rows are twenty times as long as the others, or the others as the first.
+    lines = [b'{"text": "%s"}' % (b"a" * 40) for _ in range(1000)]
+    lines += [b'{"text": "%s"}' % (b"b" * (2 if num_rows > 1000 else 800)) for _ in range(num_rows)]
+    path = write_lines(*lines)
+    plan = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 8)
+    assert len(plan.splits) > 1
+    batches = [b for split in plan.splits for b in rows.read_rows(split, Columns(), 50)]
+    assert [id for b in batches for id in b.ids] == [f"a.jsonl#{i}" for i in range(len(lines))]
+
+
+def test_a_cut_keeps_what_is_embedded_and_scored_together():
+    assert jsonl.CUT_ROWS % embed._RUN_ROWS == 0
+    assert jsonl.CUT_ROWS % score._SCORED_ROWS == 0
