@@ -21,6 +21,7 @@ from beam_quad.corpus.batches import (
     value_of,
     values_of,
 )
+from beam_quad.corpus.cursors import Cursor, Cursors
 from beam_quad.corpus.json_types import OutOfRange, Seen, TooDeep
 from beam_quad.corpus.summaries import ShardSummary
 from beam_quad.errors import BadFileError, UsageError
@@ -40,10 +41,15 @@ _READ_BYTES = 1 << 20
 _BUFFER_BYTES = 16 << 20
 # Small reads while planning: what a truncated stream still holds is seen, and little is fetched for its first rows.
 _SAMPLE_BYTES = 1 << 12
+# A large file may be cut, by the number of its rows, for which so much of it tells.
+_LARGE_BYTES = 64 << 20
+_LARGE_SAMPLE_BYTES = 4 << 20
 _SELECTED_ROWS = 1024
 _SELECTED_BYTES = 64 << 20
 # Enough to tell another kind of file by.
 _HEAD_BYTES = 64
+# A worker reads few parts of files at once.
+_CURSORS = Cursors(4)
 # Of values that a column which is read may hold.
 _TYPES = {
     str: pa.string(),
@@ -98,6 +104,12 @@ def _sample(
         if raw.tell() >= info.size_bytes:
             rest, is_whole = sum(1 for _ in lines), True
             is_all = rest == 0
+        elif info.size_bytes > _LARGE_BYTES:
+            # What is read ahead of the first rows is much beside them: by them alone a cut would be far from even.
+            while raw.tell() < _LARGE_SAMPLE_BYTES and (
+                more := sum(1 for _ in itertools.islice(lines, SCHEMA_ROWS))
+            ):
+                rest += more
     except Exception as error:
         if not damage.is_damage(error):
             raise
@@ -252,8 +264,23 @@ def _is_mark(line: bytes) -> bool:
 
 def _lines_of(split: Split) -> Iterator[bytes]:
     """Yields the rows of a split; those before it are passed over, which costs far less than to parse them."""
-    last = split.first_row + split.num_groups if split.num_groups else None
-    return itertools.islice(lines_of(split.path), split.first_row, last)
+    row, lines = _opened(split, split.first_row)
+    skip = split.first_row - row
+    yield from itertools.islice(lines, skip, skip + split.num_groups if split.num_groups else None)
+    _leave(split, split.first_row + split.num_groups, lines)
+
+
+def _opened(split: Split, row: int) -> Cursor:
+    """Opens the file of a split, or takes it where the reader of a part before has left it."""
+    is_cut = split.first_row > 0 or split.num_groups > 0
+    found = _CURSORS.take(f"{split.path} {split.found_version}", row) if is_cut else None
+    return found or Cursor(0, lines_of(split.path))
+
+
+def _leave(split: Split, row: int, lines: Iterator[bytes]) -> None:
+    # Of the last part, or of a whole file, nothing follows.
+    if split.num_groups:
+        _CURSORS.leave(f"{split.path} {split.found_version}", Cursor(row, lines))
 
 
 def lines_of(path: str) -> Iterator[bytes]:
@@ -383,11 +410,13 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
     if row is None:
         return
     traffic.count("bytes_read", split.size_bytes)
-    for number, line in enumerate(lines_of(split.path)):
+    first, lines = _opened(split, row)
+    for number, line in enumerate(lines, first):
         if number == row:
             yield number, line.removeprefix(json_rows.BOM).removesuffix(b"\r")
             row = next(wanted, None)
             if row is None:
+                _leave(split, number + 1, lines)
                 return
     raise BadFileError(split.path, f"has no row {row}")
 

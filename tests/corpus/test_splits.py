@@ -1,4 +1,7 @@
 import gzip
+import itertools
+import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -185,6 +188,53 @@ def test_large_json_lines_are_cut_into_runs_of_rows_of_which_the_last_is_open(
     assert numbers.tolist() == found.column("n").to_pylist() == [2999]
     read = [n for split in plan.splits for n in rows.read_numbers(split, "n", 64)]
     assert np.concatenate(read).tolist() == list(range(3000))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (3, 1, 2, 0)])
+def test_parts_are_read_on_from_one_another_in_any_order(write_lines, monkeypatch, order):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 10)
+    opened = []
+
+    def lines_of(path, own=jsonl.lines_of):
+        opened.append(path)
+        return own(path)
+
+    monkeypatch.setattr(jsonl, "lines_of", lines_of)
+    path = write_lines(*[b'{"text": "%02d"}' % i for i in range(40)])
+    plan = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 4)
+    texts = [f"{i:02}" for i in range(40)]
+    for i in order:
+        split = plan.splits[i]
+        (batch,) = rows.read_rows(split, Columns(), 10)
+        assert batch.texts == texts[10 * i : 10 * i + 10]
+    # Once, and once more for each part that is read after a later one.
+    assert len(opened) == 1 + sum(later < first for first, later in itertools.pairwise(order))
+    opened.clear()
+    for split in plan.splits:
+        lines = rows.read_lines(split, [split.first_row + 2, split.first_row + 5])
+        assert [json.loads(line)["text"] for _, line in lines] == [
+            texts[split.first_row + 2],
+            texts[split.first_row + 5],
+        ]
+    assert len(opened) == 1
+    # Other content under the name is not read on in the old one.
+    write_lines(*[b'{"text": "x%02d"}' % i for i in range(40)])
+    other = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 4)
+    (batch,) = rows.read_rows(other.splits[1], Columns(), 10)
+    assert batch.texts[0] == "x10"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_the_rows_of_a_large_file_are_well_estimated(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(jsonl, "_LARGE_BYTES", 1 << 20)
+    monkeypatch.setattr(jsonl, "_LARGE_SAMPLE_BYTES", 1 << 20)
+    lines = b"".join(b'{"text": "%s"}\n' % os.urandom(30).hex().encode() for _ in range(80_000))
+    path = tmp_path / f"a.jsonl{ending}"
+    codec = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending]
+    path.write_bytes(codec(lines))
+    plan = splits.plan_input([str(path)])
+    assert not plan.num_rows_exact
+    assert plan.num_rows == pytest.approx(80_000, rel=0.1)
 
 
 @pytest.mark.parametrize("num_rows", [100, 5000])

@@ -109,7 +109,8 @@ def test_joining_changes_no_row_of_the_output(world, tmp_path, monkeypatch):
         output = tmp_path / f"{most}"
         manifest = world.run(output, input=str(folder), **FLAGS)
         page = (output / "report.html").read_text()
-        sources = re.findall(r"<tr><td>source-.*?</tr>", page, re.DOTALL)
+        sources = re.findall(r'<td class="text">source-.*?</tr>', page, re.DOTALL)
+        assert len(sources) == 2
         outputs[most] = (
             selected_rows(output),
             _rejected(output),
