@@ -5,6 +5,7 @@ import itertools
 import os
 from typing import Any
 
+from beam_quad.corpus import formats
 from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
@@ -190,9 +191,11 @@ def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
 
 def mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
     """Estimates the tokens of a text from a few rows of a few splits."""
-    step = max(1, len(plan.splits) // _SAMPLED_SPLITS)
+    # A launcher does not pass over the rows before a later part of a large file.
+    splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
+    step = max(1, len(splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
-    for split in plan.splits[::step][:_SAMPLED_SPLITS]:
+    for split in splits[::step][:_SAMPLED_SPLITS]:
         for batch in itertools.islice(read_rows(split, columns, _SAMPLED_ROWS), 1):
             counts += _counts(batch, tokenizer)
     return sum(counts) / max(1, len(counts))
