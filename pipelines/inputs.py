@@ -111,7 +111,10 @@ def look(options: RunOptions) -> Inputs:
     )
     seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
     kept = KeptSummaries(files.join(options.artifacts_root, "corpus", "summaries"), read)
-    joins = Joins(files.join(options.artifacts_root, "corpus", "joins"))
+    joins = Joins(
+        files.join(options.artifacts_root, "corpus", "joins"),
+        found.selection.splits().values() if found else (),
+    )
     corpus = plan_input(
         options.input,
         input_root=options.input_root,

@@ -1,13 +1,14 @@
 """Small shards are joined: several are one split, one piece of work with one file for each kind of artifact.
 
 Which shards are joined is kept with the artifacts. What an earlier run read together, or alone, is found so, and new
-shards are joined with new ones only: no row that was read is read again because shards came. Shards that are joined
-follow each other in the order of their names, so that the order of the rows does not depend on it. No draw does: an
-example's id names its own shard and row.
+shards are joined with new ones only: no row that was read is read again because shards came. If one of them goes or
+changes, the others are new. Shards that are joined follow each other in the order of their names, so that the order of the
+rows does not depend on it. No draw does: an example's id names its own shard and row.
 """
 
 import base64
 import dataclasses
+import functools
 import gzip
 import json
 import zlib
@@ -65,15 +66,34 @@ def leave_out(split: Split, shards: Collection[str]) -> Split:
 
 @dataclasses.dataclass(eq=False)
 class Joins:
-    """Which shards are joined.
+    """Which shards are joined, and how those were cut that a run goes on from.
 
     Attributes:
-      folder: Where it is kept.
+      folder: Where it is kept what is joined.
+      base: The splits of a run that this one goes on from: they are found again, whatever the folder says.
       unwritten: What planning has decided anew, by path.
     """
 
     folder: str
+    base: Collection[Split] = ()
     unwritten: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def _base_cuts(self) -> dict[str, list[Split]]:
+        found: dict[str, list[Split]] = {}
+        for split in self.base:
+            if not split.packed:
+                found.setdefault(_name(split), []).append(split)
+        return found
+
+    def as_before(self, splits: Sequence[Split]) -> Sequence[Split]:
+        """Gives the splits of one shard as the run cut it that this one goes on from, if it had all of it."""
+        cut = sorted(self._base_cuts.get(_name(splits[0]), ()))
+        place = {name: getattr(splits[0], name) for name in ("path", "found_version")}
+        size_bytes = sum(split.size_bytes for split in splits)
+        if not cut or sum(split.size_bytes for split in cut) != size_bytes:
+            return splits
+        return [dataclasses.replace(split, **place) for split in cut]
 
     def joined(
         self, splits: Sequence[Split], whole: Sequence[bool], most_bytes: int
@@ -115,12 +135,14 @@ class Joins:
             alone.update(found["alone"])
         runs: list[list[int]] = []
         used: set[str] = set()
+        base = [[_name(part) for part in parts_of(split)] for split in self.base if split.packed]
+        alone.update(self._base_cuts)
         # Runs that started at once may have joined one shard with different others.
-        for names in sorted(joined, key=lambda names: (-len(names), names)):
+        for names in [*base, *sorted(joined, key=lambda names: (-len(names), names))]:
             if used.isdisjoint(names) and all(name in at for name in names):
                 used.update(names)
                 runs.append([at[name] for name in names])
-        return runs, alone - used
+        return runs, alone
 
     def _keep(self, names: dict[int, str], runs: Sequence[Sequence[int]], alone: set[int]) -> None:
         if not runs and not alone:

@@ -1,4 +1,4 @@
-"""Plans the input: finds it, opens every file once, fixes one schema and cuts the splits."""
+"""Plans the input: finds it, opens files that are not known, fixes one schema, cuts large files and joins small ones."""
 
 import collections
 import concurrent.futures
@@ -128,11 +128,10 @@ def plan_input(
     )
     choice = schemas.Choice(tuple(columns), tuple(read.names))
     schema = _schema_of_all(stored, summaries, choice)
-    splits = [
-        split
-        for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True)
-        for split in _cut(shard, info, version, summary, split_bytes)
-    ]
+    splits: list[Split] = []
+    for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True):
+        own = [*_cut(shard, info, version, summary, split_bytes)]
+        splits += own if joins is None else joins.as_before(own)
     if joins is not None:
         numbers = collections.Counter(split.shard for split in splits)
         whole = [numbers[split.shard] == 1 and split.shard not in problems for split in splits]

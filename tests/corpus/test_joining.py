@@ -1,10 +1,11 @@
 """Small shards are one piece of work, and stay so when others come."""
 
 import gzip
+import shutil
 
 import pytest
 
-from beam_quad.corpus import joining, rows, splits
+from beam_quad.corpus import joining, jsonl, rows, splits
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.joining import Joins, leave_out, parts_of
 
@@ -28,8 +29,8 @@ def write(write_lines):
 def plan(tmp_path):
     """Plans the input as a run does that ends."""
 
-    def plan_and_keep(**options):
-        joins = Joins(str(tmp_path / "joins"))
+    def plan_and_keep(base=(), **options):
+        joins = Joins(str(tmp_path / "joins"), base)
         found = splits.plan_input([str(tmp_path / "in")], joins=joins, **options)
         (tmp_path / "joins").mkdir(exist_ok=True)
         for path, data in joins.unwritten.items():
@@ -96,6 +97,33 @@ def test_a_shard_that_was_read_alone_stays_alone(write, plan):
     after = plan().splits
     assert set(before) < set(after)
     assert any(split.packed for split in after)
+
+
+def test_the_splits_of_a_base_are_found_again_whatever_else_was_joined(
+    write, plan, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 2)
+    (path, *_) = write(f"a-{i:02}" for i in range(12))
+    sizes = {"split_bytes": 3 * path.stat().st_size}
+    before = plan(**sizes).splits
+    # Another rule now, and nothing is known of the old one; of one file it makes five, of others it joins two.
+    shutil.rmtree(tmp_path / "joins")
+    write(f"a-{i:02}-new" for i in range(6))
+    sizes = {"split_bytes": 2 * path.stat().st_size}
+    found = plan(base=before, **sizes).splits
+    assert set(before) < set(found)
+    assert {len(parts_of(split)) for split in set(found) - set(before)} == {2}
+    shutil.rmtree(tmp_path / "joins")
+    monkeypatch.setattr(joining, "MANY_SPLITS", 1000)
+    whole = plan().splits
+    shutil.rmtree(tmp_path / "joins")
+    monkeypatch.setattr(joining, "MANY_SPLITS", 4)
+    assert plan(base=whole, split_bytes=path.stat().st_size // 3).splits == whole
+    # Of another content nothing is as before.
+    path.write_bytes(b"".join(line + b"\n" for line in TEN[1:]))
+    again = plan(base=whole, split_bytes=path.stat().st_size // 3).splits
+    assert [split.shard for split in set(whole) - set(again)] == [path.name]
+    assert len(again) == len(whole) + 2
 
 
 def test_only_the_shards_joined_with_one_that_is_gone_are_read_anew(write, plan):

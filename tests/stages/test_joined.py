@@ -191,3 +191,18 @@ def test_a_bad_file_takes_no_other_with_it_that_it_is_joined_with(world, tmp_pat
     ]
     assert _num_pieces(tmp_path / "6") < 13
     assert outputs[6] == outputs[1000]
+
+
+def test_a_part_of_a_file_without_a_usable_row_is_no_file_without_one(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 64)
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "half.jsonl"
+    path.write_bytes(b"no row\n" * 128 + b"".join(line + b"\n" for line in _lines(world)))
+    (tmp_path / "in" / "none.jsonl").write_bytes(b'{"text": ""}\n' * 300)
+    monkeypatch.setattr(
+        inputs, "plan_input", lambda *p, **o: splits.plan_input(*p, **(o | {"split_bytes": 2000}))
+    )
+    flags = {"policy": "random", "acceptance": None}
+    manifest = world.run(tmp_path / "out", input=str(tmp_path / "in"), **flags)
+    assert _num_pieces(tmp_path / "out") > 6
+    assert manifest["columns"]["files_without_usable_rows"] == ["none.jsonl"]

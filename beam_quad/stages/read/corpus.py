@@ -196,7 +196,7 @@ class Corpus:
         unusable = self.totals().unusable
         splits: dict[str, list[Split]] = {}
         for part in itertools.chain.from_iterable(map(parts_of, self.plan().splits)):
-            if unusable[part.shard]:
+            if unusable[part.shard] and part.shard not in self.bad_shards():
                 splits.setdefault(part.shard, []).append(part)
         return [shard for shard, own in splits.items() if not self._has_usable(own)]
 
