@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import gzip
 import json
+import operator
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 
@@ -22,6 +23,9 @@ from beam_quad.records import Split
 MANY_SPLITS = 1000
 # Each is opened by itself: many more of them would be minutes in an object store, however small they are.
 MOST_PARTS = 1024
+_OWN_FIELDS = operator.attrgetter(
+    *(field.name for field in dataclasses.fields(Split) if field.name != "packed")
+)
 
 
 def join(splits: Sequence[Split]) -> Split:
@@ -47,7 +51,7 @@ def parts_of(split: Split) -> tuple[Split, ...]:
 
 def _packed(splits: Sequence[Split]) -> Split:
     rows = [split.num_rows for split in splits]
-    parts = [dataclasses.astuple(split)[:-1] for split in splits]
+    parts = list(map(_OWN_FIELDS, splits))
     packed = base64.b85encode(zlib.compress(json.dumps(parts).encode(), 9)).decode()
     num_rows = -1 if min(rows, default=0) < 0 else sum(rows)
     size_bytes = sum(split.size_bytes for split in splits)
