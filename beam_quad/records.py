@@ -34,19 +34,21 @@ class Reason(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Split:
-    """The unit of work: a whole shard, or a run of row groups of a large Parquet shard.
+    """The unit of work: a whole shard, a part of a large one, or several small ones joined (`corpus.joining`).
 
     Attributes:
-      shard: Path of the shard relative to the input root; part of every example id.
-      first_group: First row group (Parquet), else 0.
-      num_groups: Number of row groups (Parquet); 0 for JSONL, which is read whole.
-      first_row: Row of the shard at which the split starts; 0 for JSONL.
+      shard: Path of the shard relative to the input root; part of every example id. Of joined shards a name that is no
+        shard's.
+      first_group: First row group (Parquet), or first row (JSONL).
+      num_groups: Number of row groups (Parquet), or the most rows (JSONL); 0 for a JSONL shard to its end.
+      first_row: Row of the shard at which the split starts.
       num_rows: Rows of the split; -1 where unknown until it is read (JSONL).
-      path: Where the shard is stored.
+      path: Where the shard is stored; empty for joined shards.
       size_bytes: Size of the shard's part in bytes, compressed.
       version: What artifacts are named by: changes when the shard's content does.
       found_version: What a listing said when the run was planned; another than `version` where the same content was
         first read elsewhere, or at another modification time.
+      packed: The splits that were joined, as `corpus.joining.parts_of` reads them; empty for a split of one shard.
     """
 
     shard: str
@@ -58,6 +60,7 @@ class Split:
     size_bytes: int
     version: str
     found_version: str = ""
+    packed: str = ""
 
 
 BudgetUnit = Literal["tokens", "examples"]

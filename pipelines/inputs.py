@@ -12,6 +12,8 @@ from beam_quad.answers import ChatTemplate
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.corpus.finding import finder_of
+from beam_quad.corpus.joining import Joins
+from beam_quad.corpus.kept import KeptSummaries
 from beam_quad.corpus.output import written_names
 from beam_quad.corpus.seen import SeenFiles
 from beam_quad.corpus.splits import InputPlan, plan_input
@@ -77,6 +79,7 @@ class Inputs:
       base: The selection that the run goes on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
       leaks: The texts that no selected document may hold; None if there are none.
+      planned: What is known of the corpus's files and joins for later runs, by path.
     """
 
     corpus: InputPlan
@@ -93,11 +96,12 @@ class Inputs:
     base: refresh.Found | None = None
     excluded: ExcludedIds | None = None
     leaks: LeakItems | None = None
+    planned: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
     @property
     def unwritten(self) -> dict[str, bytes]:
         """What planning has found out and is to be written before the job starts, by path."""
-        found = self.seen.unwritten
+        found = self.seen.unwritten | self.planned
         for listed in (self.excluded, self.leaks):
             found = found | (listed.unwritten if listed is not None else {})
         return found
@@ -114,6 +118,11 @@ def look(options: RunOptions) -> Inputs:
     excluded = read_excluded(options)
     read = dataclasses.replace(corpus_columns(options), score=options.ranking_column)
     seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
+    kept = KeptSummaries(files.join(options.artifacts_root, "corpus", "summaries"), read)
+    joins = Joins(
+        files.join(options.artifacts_root, "corpus", "joins"),
+        found.selection.splits().values() if found else (),
+    )
     corpus = plan_input(
         options.input,
         input_root=options.input_root,
@@ -127,6 +136,8 @@ def look(options: RunOptions) -> Inputs:
         split_bytes=options.split_mb << 20,
         reject_bad_files=options.on_bad_file == "reject",
         version_of=seen.version,
+        kept=kept,
+        joins=joins,
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
@@ -186,6 +197,7 @@ def look(options: RunOptions) -> Inputs:
         found,
         excluded,
         leaks,
+        kept.unwritten | joins.unwritten,
     )
 
 

@@ -5,7 +5,9 @@ import itertools
 import os
 from typing import Any
 
+from beam_quad.corpus import formats
 from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, embedder_costs
@@ -56,10 +58,11 @@ def new_part(inputs: Inputs) -> InputPlan:
     splits = tuple(split for split in plan.splits if not base.selection.has(split))
     size_bytes = sum(split.size_bytes for split in splits)
     rows = round(plan.num_rows * size_bytes / max(1, plan.size_bytes))
+    num_shards = len({part.shard for split in splits for part in parts_of(split)})
     if all(split.num_rows >= 0 for split in splits):
         rows = sum(split.num_rows for split in splits)
     return dataclasses.replace(
-        plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=len(splits)
+        plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=num_shards
     )
 
 
@@ -189,9 +192,11 @@ def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
 
 def mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
     """Estimates the tokens of a text from a few rows of a few splits."""
-    step = max(1, len(plan.splits) // _SAMPLED_SPLITS)
+    # A launcher does not pass over the rows before a later part of a large file.
+    splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
+    step = max(1, len(splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
-    for split in plan.splits[::step][:_SAMPLED_SPLITS]:
+    for split in splits[::step][:_SAMPLED_SPLITS]:
         for batch in itertools.islice(read_rows(split, columns, _SAMPLED_ROWS), 1):
             counts += _counts(batch, tokenizer)
     return sum(counts) / max(1, len(counts))

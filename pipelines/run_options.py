@@ -228,7 +228,12 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         help="columns to carry to the output, with commas, as 'id,meta*', or to leave out, as '!raw_html'; default all",
     )
     add("--input_root", help="folder that shards are named relative to; default their common one")
-    add("--split_mb", type=int, default=256, help="Parquet files above this are cut into splits")
+    add(
+        "--split_mb",
+        type=int,
+        default=256,
+        help="size of a piece of work: larger files are cut, and of more than 1,000 small ones several are joined",
+    )
     add("--output_format", choices=OUTPUT_FORMATS, default="parquet", help="of the selection")
     add(
         "--weighted",

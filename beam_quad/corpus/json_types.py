@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -105,9 +105,14 @@ class Shapes:
             return Shapes({}, is_open=True)
         return Shapes(columns)
 
-    def as_json(self) -> dict[str, Any]:
-        """Turns it into what `json.dumps` takes, the same for equal sums in any order."""
-        columns = {name: _as_json(shape) for name, shape in sorted(self.columns.items())}
+    def as_json(self, as_found: bool = False) -> dict[str, Any]:
+        """Turns it into what `json.dumps` takes, the same for equal sums in any order.
+
+        Args:
+          as_found: Whether names keep the order in which they were found, which is that of columns.
+        """
+        order = list if as_found else sorted
+        columns = {name: _as_json(shape, order) for name, shape in order(self.columns.items())}
         return {"columns": columns, "is_open": self.is_open}
 
     @classmethod
@@ -117,9 +122,9 @@ class Shapes:
         return cls(columns, stored["is_open"])
 
 
-def _as_json(shape: Shape) -> list[Any]:
-    fields = {name: _as_json(field) for name, field in sorted(shape.fields.items())}
-    return [shape.kinds, fields, None if shape.item is None else _as_json(shape.item)]
+def _as_json(shape: Shape, order: Callable[[Iterable[Any]], list[Any]]) -> list[Any]:
+    fields = {name: _as_json(field, order) for name, field in order(shape.fields.items())}
+    return [shape.kinds, fields, None if shape.item is None else _as_json(shape.item, order)]
 
 
 def _from_json(stored: list[Any]) -> Shape:

@@ -21,6 +21,7 @@ from beam_quad.corpus.batches import (
     value_of,
     values_of,
 )
+from beam_quad.corpus.cursors import Cursor, Cursors
 from beam_quad.corpus.json_types import OutOfRange, Seen, TooDeep
 from beam_quad.corpus.summaries import ShardSummary
 from beam_quad.errors import BadFileError, UsageError
@@ -31,15 +32,24 @@ EXTENSIONS = re.compile(
 )
 
 SCHEMA_ROWS = 1000
+# A large file is cut at multiples of so many rows, so that what is read or scored together is not.
+CUT_ROWS = 1 << 14
+# Each part passes over the rows before it: of many parts most of the work were that.
+MOST_CUTS = 32
 _READ_BYTES = 1 << 20
 # A shard is read from end to end: few requests, whatever is asked for at a time.
 _BUFFER_BYTES = 16 << 20
 # Small reads while planning: what a truncated stream still holds is seen, and little is fetched for its first rows.
 _SAMPLE_BYTES = 1 << 12
+# A large file may be cut, by the number of its rows, for which so much of it tells.
+_LARGE_BYTES = 64 << 20
+_LARGE_SAMPLE_BYTES = 4 << 20
 _SELECTED_ROWS = 1024
 _SELECTED_BYTES = 64 << 20
 # Enough to tell another kind of file by.
 _HEAD_BYTES = 64
+# A worker reads few parts of files at once.
+_CURSORS = Cursors(4)
 # Of values that a column which is read may hold.
 _TYPES = {
     str: pa.string(),
@@ -94,6 +104,12 @@ def _sample(
         if raw.tell() >= info.size_bytes:
             rest, is_whole = sum(1 for _ in lines), True
             is_all = rest == 0
+        elif info.size_bytes > _LARGE_BYTES:
+            # What is read ahead of the first rows is much beside them: by them alone a cut would be far from even.
+            while raw.tell() < _LARGE_SAMPLE_BYTES and (
+                more := sum(1 for _ in itertools.islice(lines, SCHEMA_ROWS))
+            ):
+                rest += more
     except Exception as error:
         if not damage.is_damage(error):
             raise
@@ -246,6 +262,27 @@ def _is_mark(line: bytes) -> bool:
     return len(line) < 8 and line.strip() == json_rows.BOM
 
 
+def _lines_of(split: Split) -> Iterator[bytes]:
+    """Yields the rows of a split; those before it are passed over, which costs far less than to parse them."""
+    row, lines = _opened(split, split.first_row)
+    skip = split.first_row - row
+    yield from itertools.islice(lines, skip, skip + split.num_groups if split.num_groups else None)
+    _leave(split, split.first_row + split.num_groups, lines)
+
+
+def _opened(split: Split, row: int) -> Cursor:
+    """Opens the file of a split, or takes it where the reader of a part before has left it."""
+    is_cut = split.first_row > 0 or split.num_groups > 0
+    found = _CURSORS.take(f"{split.path} {split.found_version}", row) if is_cut else None
+    return found or Cursor(0, lines_of(split.path))
+
+
+def _leave(split: Split, row: int, lines: Iterator[bytes]) -> None:
+    # Of the last part, or of a whole file, nothing follows.
+    if split.num_groups:
+        _CURSORS.leave(f"{split.path} {split.found_version}", Cursor(row, lines))
+
+
 def lines_of(path: str) -> Iterator[bytes]:
     """Yields the rows of a file as they are, without their line ends.
 
@@ -265,8 +302,8 @@ def rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:
     """Reads and checks all rows; see `beam_quad.corpus.rows.read_rows`."""
-    lines = lines_of(split.path)
-    first_row = 0
+    lines = _lines_of(split)
+    first_row = split.first_row
     while batch := list(itertools.islice(lines, batch_rows)):
         yield _batch(split.shard, first_row, batch, columns, seen)
         first_row += len(batch)
@@ -274,7 +311,7 @@ def rows(
 
 def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
     """Reads a column; see `beam_quad.corpus.formats.Format`."""
-    lines, only = lines_of(split.path), Columns(name)
+    lines, only = _lines_of(split), Columns(name)
     while batch := list(itertools.islice(lines, batch_rows)):
         found = (_row(line, only) for line in batch)
         yield [value_of(row, name) if isinstance(row, dict) else None for row in found]
@@ -373,11 +410,13 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
     if row is None:
         return
     traffic.count("bytes_read", split.size_bytes)
-    for number, line in enumerate(lines_of(split.path)):
+    first, lines = _opened(split, row)
+    for number, line in enumerate(lines, first):
         if number == row:
             yield number, line.removeprefix(json_rows.BOM).removesuffix(b"\r")
             row = next(wanted, None)
             if row is None:
+                _leave(split, number + 1, lines)
                 return
     raise BadFileError(split.path, f"has no row {row}")
 

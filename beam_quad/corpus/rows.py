@@ -8,6 +8,7 @@ import pyarrow as pa
 from beam_quad.artifacts import files
 from beam_quad.corpus import formats, jsonl
 from beam_quad.corpus.batches import Columns, RowBatch, numbers_of
+from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.json_types import Seen
 from beam_quad.errors import BadFileError
 from beam_quad.records import Split
@@ -19,7 +20,7 @@ def read_rows(
     """Reads all rows of a split, each checked for every reason to reject it.
 
     Batches are runs of `batch_rows` rows counted from the start of each row group (of the file, where the format has
-    none), so that their boundaries depend on the shard alone and not on how it was split.
+    none), so that their boundaries depend on the shard alone and not on how it was split, or joined with others.
 
     Args:
       split: The split.
@@ -34,10 +35,11 @@ def read_rows(
       BadFileError: If the file turns out damaged, gone or changed since it was planned, perhaps after some batches;
         nothing of it may be used then.
     """
-    _check_unchanged(split)
-    yield from formats.format_of(split.path).rows(split, columns, batch_rows, seen)
-    # What was read may be in part of the one content, in part of another.
-    _check_unchanged(split)
+    for part in parts_of(split):
+        _check_unchanged(part)
+        yield from formats.format_of(part.path).rows(part, columns, batch_rows, seen)
+        # What was read may be in part of the one content, in part of another.
+        _check_unchanged(part)
 
 
 def read_runs(
@@ -94,10 +96,11 @@ def read_numbers(split: Split, name: str, batch_rows: int) -> Iterator[np.ndarra
     Raises:
       BadFileError: As `read_rows`.
     """
-    _check_unchanged(split)
-    for values in formats.format_of(split.path).values(split, name, batch_rows):
-        yield numbers_of(values)
-    _check_unchanged(split)
+    for part in parts_of(split):
+        _check_unchanged(part)
+        for values in formats.format_of(part.path).values(part, name, batch_rows):
+            yield numbers_of(values)
+        _check_unchanged(part)
 
 
 def read_selected(
@@ -106,7 +109,7 @@ def read_selected(
     """Reads chosen rows of a split with all columns; row groups without one are not read.
 
     Args:
-      split: The split.
+      split: A split of one shard.
       schema: Schema of the corpus; a column that the file lacks is null.
       keep: Rows of the shard, ascending; or bool [rows of the split].
 
@@ -125,7 +128,7 @@ def read_lines(split: Split, keep: np.ndarray | Sequence[int]) -> Iterator[tuple
     """Reads chosen rows of a JSON Lines split as they are, without their line ends.
 
     Args:
-      split: The split.
+      split: A split of one shard.
       keep: Rows of the shard, ascending; or bool [rows of the split].
 
     Yields:

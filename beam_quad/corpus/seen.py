@@ -2,7 +2,7 @@
 
 A local disk tells size and modification time, and nothing of the content. The stage that reads a file therefore records
 a hash of what it read beside the version that its artifacts are named by, in a file whose name says all: one listing tells
-the planner what is known. A file that is where it was, with the same size and time, is taken for unchanged; of one whose
+the planner what is known. Of joined shards such names are in one file. A file that is where it was, with the same size and time, is taken for unchanged; of one whose
 name and size are known from elsewhere, or from another time, the planner compares the content.
 
 Of a Parquet file that is the footer and the columns that the run reads, so that wide columns beside them cost nothing. Of
@@ -18,13 +18,14 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from beam_quad import seeding
 from beam_quad.artifacts import files
 from beam_quad.artifacts.files import FileInfo
 from beam_quad.corpus import damage, parquet
+from beam_quad.corpus.joining import parts_of
 from beam_quad.errors import BadFileError
 from beam_quad.records import Split
 
@@ -87,13 +88,25 @@ class SeenFiles:
         with self._lock:
             if self._by_shard is None:
                 self._by_shard = {}
-                for info in files.find(self.folder):
-                    name = info.path.rsplit("/", 1)[-1].removesuffix(_SUFFIX)
+                for name in _names(self.folder):
                     if name.count("_") == 3:
                         shard, place, version, content = name.split("_")
                         key = shard, int(version.split("-")[0])
                         self._by_shard.setdefault(key, []).append(_Record(place, version, content))
             return self._by_shard
+
+
+def _names(folder: str) -> Iterator[str]:
+    """Reads what is recorded: each record by a name, of joined shards together in a file."""
+    paths = [info.path for info in files.find(folder)]
+    joined = [path for path in paths if _name_of(path).startswith(_JOINED)]
+    yield from map(_name_of, paths)
+    for data in files.in_parallel(files.read_bytes, joined):
+        yield from json.loads(gzip.decompress(data))
+
+
+def _name_of(path: str) -> str:
+    return path.rsplit("/", 1)[-1].removesuffix(_SUFFIX)
 
 
 def small_version(shard: str, info: FileInfo) -> str:
@@ -104,7 +117,7 @@ def small_version(shard: str, info: FileInfo) -> str:
 
 
 def record(folder: str, split: Split, columns: Sequence[str]) -> None:
-    """Records the content of a split's file, which was read; one in an object store has its checksum for a version.
+    """Records the content of a split's files, which were read; one in an object store has its checksum for a version.
 
     Args:
       folder: Where the records are.
@@ -114,14 +127,21 @@ def record(folder: str, split: Split, columns: Sequence[str]) -> None:
     Raises:
       BadFileError: If the file has changed since.
     """
-    if not files.is_local(split.path):
-        return
-    content = _kind_id(split.path, columns) + content_hash(split.path, columns)
-    info = files.stat(split.path)
-    if info is None or info.version != split.found_version:
-        raise BadFileError(split.path, "has changed since it was planned")
-    path, data = _record(folder, split.shard, info, split.version, content)
-    files.write_once(path, data)
+    records = {}
+    for part in parts_of(split):
+        if files.is_local(part.path):
+            content = _kind_id(part.path, columns) + content_hash(part.path, columns)
+            info = files.stat(part.path)
+            if info is None or info.version != part.found_version:
+                raise BadFileError(part.path, "has changed since it was planned")
+            path, data = _record(folder, part.shard, info, part.version, content)
+            records[path] = data
+    if split.packed and records:
+        names = sorted(_name_of(path) for path in records)
+        path = files.join(folder, f"{_JOINED}{seeding.digest(*names)[:20]}{_SUFFIX}")
+        records = {path: gzip.compress(json.dumps(names).encode(), mtime=0)}
+    for path, data in records.items():
+        files.write_once(path, data)
 
 
 def content_hash(path: str, columns: Sequence[str] | None = None) -> str:
@@ -156,6 +176,7 @@ def _kind_id(path: str, columns: Sequence[str]) -> str:
 
 
 _SUFFIX = ".json.gz"
+_JOINED = "joined-"
 
 
 def _record(

@@ -1,24 +1,29 @@
-"""Plans the input: finds it, opens every file once, fixes one schema and cuts the splits."""
+"""Plans the input: finds it, opens files that are not known, fixes one schema, cuts large files and joins small ones."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.artifacts import files
-from beam_quad.corpus import damage, formats, parquet, schemas
+from beam_quad.corpus import damage, formats, jsonl, parquet, schemas
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.finding import find_files, naming
+from beam_quad.corpus.joining import Joins
 from beam_quad.corpus.json_types import Shapes
+from beam_quad.corpus.kept import KeptSummaries
 from beam_quad.corpus.summaries import ShardSummary
 from beam_quad.errors import BAD_FILE_REMEDY, BadFileError, UsageError
 from beam_quad.records import Split
 
 _log = logging.getLogger(__name__)
 SPLIT_BYTES = 256 << 20
+# So many JSON Lines files are opened at most, for what their rows look like and how many they are.
+SAMPLED_FILES = 1000
 _QUERY_REMEDY = "repair the file, or leave it out"
 
 
@@ -68,6 +73,8 @@ def plan_input(
     reject_bad_files: bool = False,
     flag: str = "--input",
     version_of: Callable[[str, files.FileInfo], str] = lambda _, info: info.version,
+    kept: KeptSummaries | None = None,
+    joins: Joins | None = None,
 ) -> InputPlan:
     """Plans the input and refuses what cannot be one corpus, before anything is written or started.
 
@@ -82,12 +89,15 @@ def plan_input(
       tokens_column: Column of the token count, or None.
       score_column: Column of a score, or None.
       columns: Patterns of the columns to carry, or with `!` before them to leave out; see `schemas.Choice`.
-      split_bytes: A Parquet file above this size is cut into runs of row groups of about it.
+      split_bytes: A file above this size is cut into parts of about it: runs of row groups, or of rows. Small files are
+        joined to at most it.
       num_threads: Files opened at once.
       is_query: Whether `.txt` files, one text each, are inputs too.
       reject_bad_files: Whether a file of which nothing can be used is one of `bad_files` instead of refused.
       flag: What the patterns were given by, for errors.
       version_of: Finds the version of a shard's content; several threads ask at once.
+      kept: What is known of the files already; None: all are opened.
+      joins: Which small files are joined; None: none are.
 
     Raises:
       UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
@@ -111,8 +121,11 @@ def plan_input(
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         remedy = _QUERY_REMEDY if is_query else BAD_FILE_REMEDY
         bad_file_remedy = None if reject_bad_files else remedy
-        summaries = _summarise_all(pool, shards, read, found.origins, bad_file_remedy)
-        summaries = list(pool.map(_exactly(summaries), shards.values(), summaries))
+        opened = _sample(shards, split_bytes)
+        known = _summarise_all(pool, opened, read, found.origins, bad_file_remedy, kept)
+        summaries = _with_estimates(shards, known)
+        mark = _exactly(summaries, kept)
+        summaries = list(pool.map(mark, shards.values(), summaries))
         versions = list(pool.map(version_of, shards, shards.values()))
     named = zip(shards, summaries, strict=True)
     problems = {shard: summary.problem for shard, summary in named if summary.problem}
@@ -129,11 +142,14 @@ def plan_input(
     )
     choice = schemas.Choice(tuple(columns), tuple(read.names))
     schema = _schema_of_all(stored, summaries, choice)
-    splits = [
-        split
-        for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True)
-        for split in _cut(shard, info, version, summary, split_bytes)
-    ]
+    splits: list[Split] = []
+    for (shard, info), summary, version in zip(shards.items(), summaries, versions, strict=True):
+        own = [*_cut(shard, info, version, summary, split_bytes)]
+        splits += own if joins is None else joins.as_before(own)
+    if joins is not None:
+        numbers = collections.Counter(split.shard for split in splits)
+        whole = [numbers[split.shard] == 1 and split.shard not in problems for split in splits]
+        splits = joins.joined(splits, whole, split_bytes)
     return InputPlan(
         splits=tuple(splits),
         schema=schema,
@@ -166,8 +182,50 @@ def _tell_bad_files(
     )
 
 
+def _sample(shards: Mapping[str, files.FileInfo], split_bytes: int) -> dict[str, files.FileInfo]:
+    """Draws the files that are opened: all Parquet files and, of very many JSON Lines files, a hash sample.
+
+    A row that does not fit what these hold is found by the worker that reads it. What is cut is opened, too.
+    """
+    lines = [shard for shard, info in shards.items() if formats.is_jsonl(info.path)]
+    if len(lines) <= SAMPLED_FILES:
+        return dict(shards)
+    unopened = set(sorted(lines, key=seeding.digest)[SAMPLED_FILES:])
+    return {
+        shard: info
+        for shard, info in shards.items()
+        if shard not in unopened or info.size_bytes > split_bytes
+    }
+
+
+def _with_estimates(
+    shards: Mapping[str, files.FileInfo], known: Mapping[str, ShardSummary]
+) -> list[ShardSummary]:
+    """Estimates the rows of files that were not opened by those of files with the same ending."""
+    rows, sizes = collections.Counter[str](), collections.Counter[str]()
+    for shard, summary in known.items():
+        ending = _ending(shard)
+        rows[ending] += summary.num_rows
+        sizes[ending] += shards[shard].size_bytes
+    every = rows.total() / max(1, sizes.total())
+    summaries = []
+    for shard, info in shards.items():
+        if shard in known:
+            summaries.append(known[shard])
+            continue
+        ending = _ending(shard)
+        density = rows[ending] / sizes[ending] if sizes[ending] else every
+        num_rows = round(density * info.size_bytes)
+        summaries.append(ShardSummary(None, None, num_rows, is_exact=False, is_known=False))
+    return summaries
+
+
+def _ending(shard: str) -> str:
+    return shard.rpartition(".")[2].lower()
+
+
 def _exactly(
-    summaries: Iterable[ShardSummary],
+    summaries: Iterable[ShardSummary], kept: KeptSummaries | None
 ) -> Callable[[files.FileInfo, ShardSummary], ShardSummary]:
     """Makes what marks, in the schema of a shard, the whole numbers that a double holds, if they may meet doubles."""
     declared = [summary.schema for summary in summaries if summary.schema is not None]
@@ -181,7 +239,11 @@ def _exactly(
             return summary
         whole = {field.name for field in summary.schema if field.type == pa.int64()}
         wanted = whole if has_lines else whole & doubles
-        exact = parquet.exact_columns(info.path, wanted) if wanted else ()
+        exact: Collection[str] = ()
+        if wanted and kept is not None:
+            exact = kept.exact_columns(info, wanted, parquet.exact_columns)
+        elif wanted:
+            exact = parquet.exact_columns(info.path, wanted)
         marked = [schemas.exact_field(f) if f.name in exact else f for f in summary.schema]
         return dataclasses.replace(summary, schema=pa.schema(marked))
 
@@ -233,13 +295,17 @@ def _summarise_all(
     columns: Columns,
     origins: Mapping[str, str],
     bad_file_remedy: str | None,
-) -> list[ShardSummary]:
+    kept: KeptSummaries | None,
+) -> dict[str, ShardSummary]:
     def summarise(info: files.FileInfo) -> ShardSummary:
         with naming(origins[info.path]):
             return _summarise(info, columns, bad_file_remedy)
 
+    def known(info: files.FileInfo) -> ShardSummary:
+        return summarise(info) if kept is None else kept.summary(info, summarise)
+
     try:
-        return list(pool.map(summarise, shards.values()))
+        return dict(zip(shards, pool.map(known, shards.values()), strict=True))
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
@@ -287,14 +353,16 @@ def _schema_of_all(
 def _cut(
     shard: str, info: files.FileInfo, version: str, summary: ShardSummary, split_bytes: int
 ) -> Iterator[Split]:
+    if formats.is_jsonl(info.path):
+        yield from _cut_lines(shard, info, version, summary, split_bytes)
+        return
     if not summary.groups or info.size_bytes <= split_bytes:
-        num_rows = summary.num_rows if summary.groups or not formats.is_jsonl(info.path) else -1
         yield Split(
             shard,
             0,
             len(summary.groups),
             0,
-            num_rows,
+            summary.num_rows,
             info.path,
             info.size_bytes,
             version,
@@ -315,3 +383,21 @@ def _cut(
         shard, first_group, len(summary.groups) - first_group, first_row, num_rows,
         info.path, size_bytes, version, info.version,
     )  # fmt: skip
+
+
+def _cut_lines(
+    shard: str, info: files.FileInfo, version: str, summary: ShardSummary, split_bytes: int
+) -> Iterator[Split]:
+    """Cuts JSON Lines by rows, whose number is an estimate: the last part is all that follows, perhaps nothing."""
+    num_parts = min(jsonl.MOST_CUTS, max(1, -(-info.size_bytes // split_bytes)))
+    num_rows = -(-summary.num_rows // num_parts)
+    num_rows = max(1, -(-num_rows // jsonl.CUT_ROWS)) * jsonl.CUT_ROWS
+    first_rows = range(0, max(1, summary.num_rows), num_rows) if num_parts > 1 else range(1)
+    for number, first_row in enumerate(first_rows, 1):
+        is_last = number == len(first_rows)
+        size_bytes = info.size_bytes // len(first_rows)
+        size_bytes += info.size_bytes % len(first_rows) * is_last
+        yield Split(
+            shard, first_row, 0 if is_last else num_rows, first_row, -1,
+            info.path, size_bytes, version, info.version,
+        )  # fmt: skip

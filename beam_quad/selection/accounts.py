@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def _amounts(stored: Mapping[str, Any]) -> ByName[Amount]:
 
 
 def count_rows(
-    shard: str,
+    shards: Sequence[tuple[str, slice]],
     is_usable: Array,
     is_candidate: Array,
     tokens: Array,
@@ -130,7 +130,7 @@ def count_rows(
     """Counts the rows of a split.
 
     Args:
-      shard: The shard that the split is of.
+      shards: The shards that the split is of, and where the rows of each are in it.
       is_usable: Which rows were not rejected when they were read, bool [n].
       is_candidate: Which of these are short enough for the budget, bool [n].
       tokens: Tokens of each row, int64 [n].
@@ -140,21 +140,30 @@ def count_rows(
     left = is_usable.copy()
     left[kept.unscorable] = False
     num_rejected = int((~left).sum())
+    sources: ByName[SourceCounts] = ByName()
+    for shard, own in shards:
+        first, last, _ = own.indices(len(left))
+        selected = kept.rows[slice(*np.searchsorted(kept.rows, [first, last]))]
+        documents = int(left[own].sum())
+        source = SourceCounts(
+            documents,
+            int(tokens[own][is_usable[own]].sum()),
+            last - first - documents,
+            _amount(tokens, selected),
+        )
+        sources = sources + ByName({source_of(shard): source})
     # Counted from what is neither taken nor rejected, so that a row that is both, or none, shows in the sum.
     left[kept.rows] = False
-    selected = _amount(tokens, kept.rows)
-    usable_tokens = int(tokens[is_usable].sum())
     not_finite = {str(Reason.NOT_FINITE): len(kept.unscorable)} if len(kept.unscorable) else {}
-    source = SourceCounts(len(is_usable) - num_rejected, usable_tokens, num_rejected, selected)
     return RowCounts(
         read=len(is_usable),
         rejected=num_rejected,
         not_selected=int(left.sum()),
-        selected=selected,
-        usable_tokens=usable_tokens,
+        selected=_amount(tokens, kept.rows),
+        usable_tokens=int(tokens[is_usable].sum()),
         passed_over=_amount(tokens, np.flatnonzero(is_usable & ~is_candidate)),
         reasons=Tally(dict(reasons)) + Tally(not_finite),
-        sources=ByName({source_of(shard): source}),
+        sources=sources,
         clusters=_by_cluster(tokens, kept),
         targets=_by_target(tokens, kept),
     )

@@ -111,6 +111,10 @@ class Stage(Stored):
         """The files of one piece; it is finished if and only if all of them exist."""
         return ()
 
+    def size_of(self, piece: Any) -> int:
+        """How much work a piece is beside others: a large one that starts last is waited for."""
+        return 0
+
     @abc.abstractmethod
     def do(self, piece: Any, model: Any) -> Any:
         """Does one piece, writes its files and returns its statistic. May run twice for one piece."""
@@ -201,7 +205,7 @@ class NumberedStage(Stage):
 
 
 def list_work(stage: Stage) -> Iterator[Any]:
-    """Yields every piece of a stage, as `Finished` if its files are stored; nothing if the whole stage is finished."""
+    """Yields every piece of a stage, the largest first, as `Finished` if its files are stored; nothing if all is finished."""
     with clock.noting_failure(stage.clock):
         yield from () if files.exists(stage.artifact) else _list_work(stage)
 
@@ -209,7 +213,7 @@ def list_work(stage: Stage) -> Iterator[Any]:
 def _list_work(stage: Stage) -> list[Any]:
     at = time.time()
     stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
-    pieces = list(stage.pieces())
+    pieces = sorted(stage.pieces(), key=stage.size_of, reverse=True)
     paths = [stage.paths(piece) for piece in pieces]
     is_finished = [bool(own) and stored.issuperset(own) for own in paths]
     # Only here is it known how many pieces there are.

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.artifacts import files
-from beam_quad.corpus import parquet, rows, seen, splits
+from beam_quad.corpus import joining, parquet, rows, seen, splits
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.seen import SeenFiles
 from beam_quad.errors import BadFileError
@@ -148,3 +148,19 @@ def test_the_version_of_a_small_query_file_is_its_content(tmp_path):
     path.write_bytes(_LINE.replace(b"one", b"two"))
     os.utime(path, (1, 1))
     assert seen.small_version("a.jsonl", files.stat(str(path))) != before
+
+
+def test_joined_shards_are_recorded_together_and_known_each(tmp_path):
+    folder, records = tmp_path / "in", tmp_path / "seen"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.jsonl").write_bytes(_LINE * (1 + ord(name)))
+    before, _ = plan(folder, records)
+    seen.record(str(records), joining.join(before.splits), ["text"])
+    assert len(list(records.iterdir())) == 1
+    for name in "bc":
+        os.utime(folder / f"{name}.jsonl", (1, 1))
+    (folder / "c.jsonl").write_bytes(_LINE.replace(b"one", b"two") * (1 + ord("c")))
+    after, _ = plan(folder, records)
+    same = [a.version == b.version for a, b in zip(after.splits, before.splits, strict=True)]
+    assert same == [True, True, False]

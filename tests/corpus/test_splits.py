@@ -1,8 +1,17 @@
+import gzip
+import itertools
+import json
+import os
+
+import numpy as np
 import pyarrow as pa
 import pytest
+import zstandard
 
-from beam_quad.corpus import rows, splits
+from beam_quad.corpus import jsonl, rows, splits
 from beam_quad.corpus.batches import Columns
+from beam_quad.stages.influence import score
+from beam_quad.stages.read import embed
 
 LINE = b'{"text": "a"}'
 
@@ -151,3 +160,96 @@ def test_query_may_be_plain_text(tmp_path):
     (batch,) = rows.read_rows(plan.splits[0], Columns(), 10)
     assert batch.texts == ["what is\nit?"]
     assert batch.ids == ["q.txt#0"]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_large_json_lines_are_cut_into_runs_of_rows_of_which_the_last_is_open(
+    write_lines, monkeypatch, ending
+):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 200)
+    lines = [b'{"text": "%d", "n": %d}' % (i, i) for i in range(3000)]
+    path = write_lines(*lines, b"", b" ")
+    packed = path.with_name(f"a.jsonl{ending}")
+    codec = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending]
+    packed.write_bytes(codec(path.read_bytes()))
+    plan = splits.plan_input([str(packed)], split_bytes=packed.stat().st_size // 4)
+    assert 3 <= len(plan.splits) <= 5
+    assert sum(split.size_bytes for split in plan.splits) == packed.stat().st_size
+    runs = [
+        (run.first_row, run.ids, run.texts)
+        for split in plan.splits
+        for run in rows.read_runs(split, Columns(), 50, 200, 10**6)
+    ]
+    (whole,) = splits.plan_input([str(packed)]).splits
+    own = rows.read_runs(whole, Columns(), 50, 200, 10**6)
+    assert runs == [(run.first_row, run.ids, run.texts) for run in own]
+    last = plan.splits[-1]
+    ((numbers, found),) = rows.read_selected(last, pa.schema([("n", pa.int64())]), [2999])
+    assert numbers.tolist() == found.column("n").to_pylist() == [2999]
+    read = [n for split in plan.splits for n in rows.read_numbers(split, "n", 64)]
+    assert np.concatenate(read).tolist() == list(range(3000))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (3, 1, 2, 0)])
+def test_parts_are_read_on_from_one_another_in_any_order(write_lines, monkeypatch, order):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 10)
+    opened = []
+
+    def lines_of(path, own=jsonl.lines_of):
+        opened.append(path)
+        return own(path)
+
+    monkeypatch.setattr(jsonl, "lines_of", lines_of)
+    path = write_lines(*[b'{"text": "%02d"}' % i for i in range(40)])
+    plan = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 4)
+    texts = [f"{i:02}" for i in range(40)]
+    for i in order:
+        split = plan.splits[i]
+        (batch,) = rows.read_rows(split, Columns(), 10)
+        assert batch.texts == texts[10 * i : 10 * i + 10]
+    # Once, and once more for each part that is read after a later one.
+    assert len(opened) == 1 + sum(later < first for first, later in itertools.pairwise(order))
+    opened.clear()
+    for split in plan.splits:
+        lines = rows.read_lines(split, [split.first_row + 2, split.first_row + 5])
+        assert [json.loads(line)["text"] for _, line in lines] == [
+            texts[split.first_row + 2],
+            texts[split.first_row + 5],
+        ]
+    assert len(opened) == 1
+    # Other content under the name is not read on in the old one.
+    write_lines(*[b'{"text": "x%02d"}' % i for i in range(40)])
+    other = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 4)
+    (batch,) = rows.read_rows(other.splits[1], Columns(), 10)
+    assert batch.texts[0] == "x10"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_the_rows_of_a_large_file_are_well_estimated(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(jsonl, "_LARGE_BYTES", 1 << 20)
+    monkeypatch.setattr(jsonl, "_LARGE_SAMPLE_BYTES", 1 << 20)
+    lines = b"".join(b'{"text": "%s"}\n' % os.urandom(30).hex().encode() for _ in range(80_000))
+    path = tmp_path / f"a.jsonl{ending}"
+    codec = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[ending]
+    path.write_bytes(codec(lines))
+    plan = splits.plan_input([str(path)])
+    assert not plan.num_rows_exact
+    assert plan.num_rows == pytest.approx(80_000, rel=0.1)
+
+
+@pytest.mark.parametrize("num_rows", [100, 5000])
+def test_a_cut_by_an_estimate_that_is_wrong_leaves_no_row_out(write_lines, monkeypatch, num_rows):
+    monkeypatch.setattr(jsonl, "CUT_ROWS", 50)
+    # The first rows are twenty times as long as the others, or the others as the first.
+    lines = [b'{"text": "%s"}' % (b"a" * 40) for _ in range(1000)]
+    lines += [b'{"text": "%s"}' % (b"b" * (2 if num_rows > 1000 else 800)) for _ in range(num_rows)]
+    path = write_lines(*lines)
+    plan = splits.plan_input([str(path)], split_bytes=path.stat().st_size // 8)
+    assert len(plan.splits) > 1
+    batches = [b for split in plan.splits for b in rows.read_rows(split, Columns(), 50)]
+    assert [id for b in batches for id in b.ids] == [f"a.jsonl#{i}" for i in range(len(lines))]
+
+
+def test_a_cut_keeps_what_is_embedded_and_scored_together():
+    assert jsonl.CUT_ROWS % embed._RUN_ROWS == 0
+    assert jsonl.CUT_ROWS % score._SCORED_ROWS == 0

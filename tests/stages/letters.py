@@ -37,6 +37,9 @@ class CountLetters(Stage):
     def paths(self, piece: str) -> tuple[str, ...]:
         return (f"{self.folder}/words/{piece}.json",)
 
+    def size_of(self, piece: str) -> int:
+        return len(piece)
+
     def do(self, piece: str, model: Any) -> Tally:
         path = pathlib.Path(self.paths(piece)[0])
         path.parent.mkdir(exist_ok=True, parents=True)

@@ -35,6 +35,11 @@ def test_a_stage_does_each_piece_once_and_reads_what_is_finished(run, tmp_path):
     assert sorted((tmp_path / "log").read_text().split()) == ["alpha", "be", "be", "gamma"]
 
 
+def test_the_largest_pieces_start_first_and_equal_ones_in_their_order(run, tmp_path):
+    run([CountLetters(str(tmp_path), ("be", "alpha", "bee", "gamma", "to"))])
+    assert (tmp_path / "log").read_text().split() == ["alpha", "gamma", "bee", "be", "to"]
+
+
 def test_a_finished_stage_lists_nothing(run, tmp_path):
     (tmp_path / "total.json").write_text("{}")
     run([CountLetters(str(tmp_path), ("alpha",))])

@@ -39,7 +39,7 @@ class CountNgrams(SplitStage):
             return counts
         traffic.count("bytes_read", piece.size_bytes)
         first = 0
-        for batch in read_rows(piece, columns, batch_rows=BATCH_ROWS):
+        for batch in read_rows(self.corpus.readable(piece), columns, batch_rows=BATCH_ROWS):
             kept = usable[first : first + len(batch)]
             texts = [text or "" for text, keep in zip(batch.texts, kept, strict=True) if keep]
             counts = counts + NgramCounts.of(texts)

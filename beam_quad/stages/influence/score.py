@@ -266,7 +266,9 @@ class ScoreExamples(ScoredRows, ScoringStage):
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Yields the rows of each batch that holds wanted ones, and their prepared texts."""
         # The reserve would do for a small corpus, but not for a large one, of which it is a part.
-        batches = read_rows(piece, self.corpus.columns, batch_rows=_SCORED_ROWS)
+        batches = read_rows(
+            self.corpus.readable(piece), self.corpus.columns, batch_rows=_SCORED_ROWS
+        )
         first = 0
         for batch in batches:
             at = first + np.flatnonzero(wanted[first : first + len(batch.texts)])

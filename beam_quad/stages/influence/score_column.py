@@ -34,12 +34,13 @@ class ReadScoreColumn(ScoredRows):
         if rows.usable.any():
             traffic.count("bytes_read", piece.size_bytes)
             first = 0
-            for numbers in read_numbers(piece, self.column, BATCH_ROWS):
+            readable = self.corpus.readable(piece)
+            for numbers in read_numbers(readable, self.column, BATCH_ROWS):
                 scores[first : first + len(numbers)] = numbers
                 first += len(numbers)
             if piece.first_group == 0:
                 # The stage that read the texts recorded nothing of this column.
                 columns = dataclasses.replace(self.corpus.columns, score=self.column)
-                seen.record(self.corpus.seen_dir, piece, columns.names)
+                seen.record(self.corpus.seen_dir, readable, columns.names)
         scores[~rows.usable] = np.nan
         return self.write(piece, scores, rows.usable)

@@ -105,6 +105,10 @@ class DrawStage(Stage):
     def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of a split that are selected, bool [n], and their keys, uint64 [n]; None if each batch says so itself."""
 
+    def readable(self, split: Split) -> Split:
+        """What is read of a split whose rows are known."""
+        return split
+
     def is_drawn_from(self, texts: Sequence[str | None], keys: np.ndarray) -> np.ndarray:
         """Which rows of a batch are selected, bool [n], where each batch says so itself."""
         return np.array([text is not None for text in texts])
@@ -182,7 +186,7 @@ class DrawStage(Stage):
             return
         traffic.count("bytes_read", split.size_bytes)
         first = 0
-        for batch in read_rows(split, self.columns, batch_rows=BATCH_ROWS):
+        for batch in read_rows(self.readable(split), self.columns, batch_rows=BATCH_ROWS):
             rows = slice(first, first + len(batch))
             first += len(batch)
             if known is None:
@@ -279,6 +283,9 @@ class DrawFromCorpus(SplitStage, DrawStage):
 
     def splits(self) -> tuple[Split, ...]:
         return self.corpus.splits()
+
+    def readable(self, split: Split) -> Split:
+        return self.corpus.readable(split)
 
     def share(self) -> float:
         return self.draws.share(self.selected_tokens or self.corpus.totals().tokens)

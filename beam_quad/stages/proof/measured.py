@@ -75,7 +75,9 @@ class DrawMeasured(RowAlignedStage):
         if len(drawn):
             traffic.count("bytes_read", piece.size_bytes)
             wanted, first = set(drawn.tolist()), 0
-            for batch in read_rows(piece, self.corpus.columns, batch_rows=BATCH_ROWS):
+            for batch in read_rows(
+                self.corpus.readable(piece), self.corpus.columns, batch_rows=BATCH_ROWS
+            ):
                 texts += [t or "" for i, t in enumerate(batch.texts, first) if i in wanted]
                 first += len(batch)
         self.write_rows(piece, _TEXTS, {"key": rows.keys[drawn], "text": texts})

@@ -1,9 +1,11 @@
 """The corpus of a run, by reference: where its artifacts are stored, and what every stage reads of them."""
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +17,7 @@ from beam_quad.artifacts.cache import cached, once_per_process
 from beam_quad.artifacts.json_files import read_json
 from beam_quad.corpus import schemas
 from beam_quad.corpus.batches import Columns
+from beam_quad.corpus.joining import leave_out, parts_of
 from beam_quad.corpus.plan import read_plan
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.corpus.sums import ReadSums
@@ -26,8 +29,46 @@ from beam_quad.stages.read.leaks import Leaks
 
 # In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
+# In the metadata of the rows of joined shards: how many rows each has, and what is wrong with those that are left out.
+READ_OF = "rows_by_shard"
+BAD = "bad_by_shard"
 # Raised when the files of that folder change their meaning, so that those of an older version are not read.
 _VERSIONS = {"rows": 3, "embeddings": 2, "reserve": 1, "leaking": 1, "corpus": 5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows of one shard among those of a split.
+
+    Attributes:
+      split: What of the shard is in the split.
+      first: Where its rows start in the split.
+      num_rows: How many they are.
+      problem: Why there is none, if nothing of a shard that was joined with others could be used.
+    """
+
+    split: Split
+    first: int
+    num_rows: int
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the rows of a split stand in shards.
+
+    Attributes:
+      parts: The rows of each shard, in order.
+    """
+
+    parts: Sequence[Part]
+
+    def of(self, row: int) -> tuple[str, int]:
+        """The shard of a row of the split, and its row of that shard."""
+        after = bisect.bisect_right(self.parts, row, key=lambda part: part.first)
+        # Of shards without rows, which start where the next one does, the last one counts.
+        part = self.parts[after - 1]
+        return part.split.shard, part.split.first_row + row - part.first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,12 +205,20 @@ class Corpus:
 
     def unusable_shards(self) -> list[str]:
         """Shards of which no row can be used, though they have rows."""
-        rows: dict[str, int] = {}
-        for split in self.plan().splits:
-            rows[split.shard] = rows.get(split.shard, 0) + split.num_rows
         unusable = self.totals().unusable
-        # Rows of JSON Lines are not known when planning: -1.
-        return [s for s, n in rows.items() if 0 < unusable[s] >= n]
+        splits: dict[str, list[Split]] = {}
+        for part in itertools.chain.from_iterable(map(parts_of, self.plan().splits)):
+            if unusable[part.shard] and part.shard not in self.bad_shards():
+                splits.setdefault(part.shard, []).append(part)
+        return [shard for shard, own in splits.items() if not self._has_usable(own)]
+
+    def _has_usable(self, splits: Sequence[Split]) -> bool:
+        """Says whether any row of a shard, some of whose splits have no usable row, can be used."""
+        num_rows = [split.num_rows for split in splits]
+        if min(num_rows) >= 0:
+            return self.totals().unusable[splits[0].shard] < sum(num_rows)
+        # Rows of JSON Lines are not known when planning.
+        return len(splits) > 1 and any(self.stored_rows(s).usable.any() for s in splits)
 
     def num_usable(self) -> int:
         """Examples that can be selected, but for texts both duplicate and without embedding."""
@@ -181,6 +230,22 @@ class Corpus:
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
         leaking = sum(self.totals().leaking.counts.values())
         return max(0, self.totals().usable - duplicates - leaking)
+
+    def readable(self, split: Split) -> Split:
+        """A split to read the rows of which something is known: without those shards of joined ones that are bad."""
+        return leave_out(split, self.bad_shards())
+
+    def places(self, split: Split, rows: aligned.Rows) -> Places:
+        """Says which rows of a split that was read are of which shard."""
+        if not split.packed:
+            return Places([Part(split, 0, len(rows.keys))])
+        stored = aligned.read_metadata(piece_path(self.rows_dir, split))
+        parts, first = [], 0
+        for own in parts_of(split):
+            num_rows = stored[READ_OF].get(own.shard, 0)
+            parts.append(Part(own, first, num_rows, stored[BAD].get(own.shard, "")))
+            first += num_rows
+        return Places(parts)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
         """What is known of every row of the split, duplicates by id included; none of a bad shard."""
@@ -312,7 +377,7 @@ class Corpus:
 
 
 def piece_name(split: Split) -> str:
-    """Names the artifacts of a split by its content: shard, version and row groups."""
+    """Names the artifacts of a split by its content: shard, version and row groups, or rows."""
     stem = posixpath.basename(split.shard).split(".")[0][:40]
     where = seeding.digest(split.shard, split.version, split.first_group, split.num_groups)
     return f"{stem}-{where[:20]}"

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
+from beam_quad.additive import total as sum_up
 from beam_quad.answers import all_plain
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus import seen
 from beam_quad.corpus.batches import RowBatch
+from beam_quad.corpus.joining import leave_out, parts_of
 from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.rows import read_rows, read_runs
 from beam_quad.corpus.sums import ReadSums
@@ -28,6 +30,8 @@ from beam_quad.gradients.windows import TokenCounter
 from beam_quad.records import Reason, Split, count_lengths
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.read.corpus import (
+    BAD,
+    READ_OF,
     WITHOUT_EMBEDDING,
     Corpus,
     piece_name,
@@ -155,22 +159,28 @@ class EmbedExamples(SplitStage, ModelStage):
         return tuple(piece_path(folder, piece) for folder in self.prefixes())
 
     def statistic(self, piece: Split) -> ReadSums:
-        path = piece_path(self.corpus.rows_dir, piece)
-        return self._counted(piece, ReadSums.from_json(aligned.read_metadata(path)))
+        stored = aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))
+        own = {name: value for name, value in stored.items() if name not in (READ_OF, BAD)}
+        return self._counted(piece, ReadSums.from_json(own))
 
     def do(self, piece: Split, model: _Model) -> ReadSums:
-        try:
-            if problem := self.corpus.plan().bad_files.get(piece.shard):
-                raise BadFileError(piece.path, problem)
-            if self.corpus.leaking_dir is not None:
-                folders = [f for f in self.prefixes() if f != self.corpus.leaking_dir]
-                if all(files.exists(piece_path(folder, piece)) for folder in folders):
+        shards, bad = {part.path: part.shard for part in parts_of(piece)}, dict[str, str]()
+        while True:
+            try:
+                if problem := self.corpus.plan().bad_files.get(piece.shard):
+                    raise BadFileError(piece.path, problem)
+                if self._lacks_leaks_alone(piece):
                     return self._look_for_leaks(piece)
-            return self._embed(piece, model)
-        except BadFileError as error:
-            if self.corpus.on_bad_file != "reject":
-                raise
-            return self._write_bad(piece, error)
+                return self._embed(piece, model, bad)
+            except BadFileError as error:
+                if self.corpus.on_bad_file != "reject":
+                    raise
+                if not piece.packed:
+                    return self._write_bad(piece, error)
+                if error.path not in shards:
+                    raise
+                # The files that it is joined with are read without it.
+                bad[shards.pop(error.path)] = error.detail
 
     def finish(self, total: ReadSums) -> None:
         write_json(self.artifact, total.as_json())
@@ -178,14 +188,15 @@ class EmbedExamples(SplitStage, ModelStage):
     def progress(self, total: ReadSums) -> dict[str, int]:
         return {"documents": total.read, "tokens": total.tokens}
 
-    def _embed(self, split: Split, model: _Model) -> ReadSums:
-        embedder = model.embedder
+    def _embed(self, split: Split, model: _Model, bad: Mapping[str, str]) -> ReadSums:
+        embedder, readable = model.embedder, leave_out(split, bad)
         embeddings_path = None
         if embedder is not None and self.corpus.embeddings_dir is not None:
             # Another tokenizer or reserve finds the embeddings made: they are the dear part.
             path = piece_path(self.corpus.embeddings_dir, split)
             embeddings_path = None if files.exists(path) else path
-        total, rows_seen = ReadSums(), Seen()
+        rows_seen, row = Seen(), 0
+        totals = {part.shard: ReadSums() for part in parts_of(readable)}
         with contextlib.ExitStack() as stack:
             rows = stack.enter_context(
                 aligned.table_writer(
@@ -209,12 +220,18 @@ class EmbedExamples(SplitStage, ModelStage):
                     )
                 )
             traffic.count("bytes_read", split.size_bytes)
-            runs = read_runs(
-                split, self.corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
+            runs = (
+                (part.shard, run)
+                for part in parts_of(readable)
+                for run in read_runs(
+                    part, self.corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
+                )
             )
             has_embeddings = embeddings is not None
-            for run in made_ahead(runs, lambda rows: self._prepare(rows, model, has_embeddings)):
-                first_row = run.rows.first_row - split.first_row
+            for shard, run in made_ahead(
+                runs, lambda read: (read[0], self._prepare(read[1], model, has_embeddings))
+            ):
+                first_row, row = row, row + len(run.rows)
                 if embedder is not None and embeddings is not None:
                     traffic.count("documents_embedded", int(run.has_text.sum()))
                     vectors = np.zeros((len(run.rows), embedder.dim), np.float32)
@@ -229,16 +246,21 @@ class EmbedExamples(SplitStage, ModelStage):
                 read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 kept = np.flatnonzero(self.corpus.in_reserve(read))
                 self._write_reserve(reserve, run.rows, first_row, read, kept)
-                total = total + _sums(read, kept)
+                totals[shard] += _sums(read, kept)
             if embeddings is not None:
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.
-                seen.record(self.corpus.seen_dir, split, self.corpus.columns.names)
-            if total.read and not total.usable:
-                total = dataclasses.replace(total, unusable=Tally({split.shard: total.read}))
-            total = dataclasses.replace(total, shapes=rows_seen.shapes)
-            rows.close(total.as_json())
+                seen.record(self.corpus.seen_dir, readable, self.corpus.columns.names)
+            unusable = {s: own.read for s, own in totals.items() if own.read and not own.usable}
+            total = dataclasses.replace(
+                sum_up(totals.values(), ReadSums()),
+                unusable=Tally(unusable),
+                bad_files=Tally(dict.fromkeys(bad, 1)),
+                shapes=rows_seen.shapes,
+            )
+            read_of = {s: own.read for s, own in totals.items()} if split.packed else {}
+            rows.close(total.as_json() | {READ_OF: read_of, BAD: dict(bad)})
         return self._counted(split, total)
 
     def _counted(self, split: Split, read: ReadSums) -> ReadSums:
@@ -248,23 +270,32 @@ class EmbedExamples(SplitStage, ModelStage):
             kept = np.flatnonzero(self.corpus.in_reserve(rows))
             tokens = np.where(rows.usable, rows.tokens, 0)
             counted = _sums(dataclasses.replace(rows, tokens=tokens), kept)
-            read = dataclasses.replace(counted, unusable=read.unusable, shapes=read.shapes)
+            known = {name: getattr(read, name) for name in ("unusable", "bad_files", "shapes")}
+            read = dataclasses.replace(counted, **known)
         leaking, sets = self._leaking(split)
         without = self._without_embedding(split)
         return dataclasses.replace(
             read, without_embedding=without, leaking=leaking, leaking_sets=sets
         )
 
+    def _lacks_leaks_alone(self, split: Split) -> bool:
+        """Whether all of a split is made but what it leaks: another list of items embeds nothing again."""
+        if self.corpus.leaking_dir is None:
+            return False
+        folders = [folder for folder in self.prefixes() if folder != self.corpus.leaking_dir]
+        return all(files.exists(piece_path(folder, split)) for folder in folders)
+
     def _look_for_leaks(self, split: Split) -> ReadSums:
-        """Looks for leaks alone, as all else is made: another list of items embeds nothing again."""
         traffic.count("bytes_read", split.size_bytes)
         folder, leaks = self.corpus.leaking_dir, self.corpus.leaks
         assert folder is not None
         assert leaks is not None
+        stored, row = aligned.read_metadata(piece_path(self.corpus.rows_dir, split)), 0
         with aligned.table_writer(piece_path(folder, split), LEAKS_SCHEMA) as writer:
-            for batch in read_rows(split, self.corpus.columns, BATCH_ROWS):
-                first_row = batch.first_row - split.first_row
-                writer.write(_from_row(first_row, leaks.find(batch.texts)))
+            readable = leave_out(split, stored[BAD])
+            for batch in read_rows(readable, self.corpus.columns, BATCH_ROWS):
+                writer.write(_from_row(row, leaks.find(batch.texts)))
+                row += len(batch)
         return self.statistic(split)
 
     def _leaking(self, split: Split) -> tuple[Tally, Tally]:
@@ -366,7 +397,7 @@ def _from_row(first_row: int, leaks: dict[str, list]) -> dict[str, list]:
 
 
 def bad_file_detail(corpus: Corpus, split: Split) -> str:
-    """What was wrong with the file of a split, or an empty string."""
+    """What was wrong with the file of a split of one shard, or an empty string."""
     path = corpus.bad_path(split)
     return str(read_json(path)["detail"]) if files.exists(path) else ""
 

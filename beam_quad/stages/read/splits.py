@@ -31,6 +31,9 @@ class SplitStage(Stage):
     def pieces(self) -> Any:
         return self.corpus.splits()
 
+    def size_of(self, piece: Any) -> int:
+        return piece.size_bytes if isinstance(piece, Split) else 0
+
 
 class RowAlignedStage(SplitStage):
     """A stage that writes one row-aligned file a split, and its artifact from their sum.

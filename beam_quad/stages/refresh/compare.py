@@ -8,6 +8,7 @@ import numpy as np
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.corpus.joining import parts_of
 from beam_quad.records import Split, as_json
 from beam_quad.selection import SHARD_CHANGED, SHARD_GONE, Changes, all_left, changes_of
 from beam_quad.stages.read.corpus import piece_name
@@ -119,8 +120,11 @@ class CompareWithBase(SplitStage):
         return {piece_name(split): split for split in self.corpus.splits()}
 
     def _why_gone(self, split: Split) -> str:
-        return SHARD_CHANGED if split.shard in self._shards() else SHARD_GONE
+        # Joined shards come and go together.
+        shards = {part.shard for part in parts_of(split)}
+        return SHARD_GONE if shards.isdisjoint(self._shards()) else SHARD_CHANGED
 
     @once_per_process
     def _shards(self) -> frozenset[str]:
-        return frozenset(split.shard for split in self.corpus.splits())
+        splits = self.corpus.splits()
+        return frozenset(part.shard for split in splits for part in parts_of(split))

@@ -35,7 +35,7 @@ from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split, as_json
 from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
-from beam_quad.stages.read.corpus import piece_name
+from beam_quad.stages.read.corpus import Places, piece_name
 from beam_quad.stages.read.embed import bad_file_detail
 from beam_quad.stages.read.leaks import leak_detail
 from beam_quad.stages.read.splits import SplitStage
@@ -373,9 +373,17 @@ class WriteSelection(SplitStage):
                 counts.append(RowCounts(bad_files=int(split.first_row == 0)))
                 self._write_index(split, {field.name: [] for field in SELECTED_ROWS})
                 continue
+            places = self.corpus.places(split, rows)
+            bad = [
+                Rejected(own.split.shard, None, Reason.BAD_FILE, own.problem)
+                for own in places.parts
+                if own.problem
+            ]
+            rejected.extend(bad)
+            counts.append(RowCounts(bad_files=len(bad)))
             kept = self.selection.keep(split, rows)
-            rejected.extend(_rejected(split, rows, kept, self.corpus.leaks_of(split)))
-            counts.append(_counts(split, rows, kept, self.corpus.is_candidate(rows)))
+            rejected.extend(_rejected(places, rows, kept, self.corpus.leaks_of(split)))
+            counts.append(_counts(places, rows, kept, self.corpus.is_candidate(rows)))
             is_written, since = self._write_rows(part, split, rows, kept)
             at = np.flatnonzero(is_written)
             num_due.append(len(at))
@@ -384,8 +392,8 @@ class WriteSelection(SplitStage):
                 if self.weights is not None:
                     weights = self.weights.of(split, rows)[kept.rows]
                     weighed.append(WeightSums.of(weights))
-                why = _provenance(split, rows, kept, since).take(pa.array(at))
-                yield Selected(split, split.first_row + kept.rows[at], why, weights)
+                why = _provenance(places, rows, kept, since).take(pa.array(at))
+                yield from _by_shard(places, kept.rows[at], why, weights)
 
     def _write_rows(
         self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
@@ -443,11 +451,19 @@ def _check_rows(part: WrittenPart, expected: int) -> None:
         )
 
 
-def _provenance(split: Split, rows: aligned.Rows, kept: Kept, since: np.ndarray) -> Any:
-    ids = [
-        rows.ids[row] or default_id(split.shard, split.first_row + row)
-        for row in kept.rows.tolist()
-    ]
+def _by_shard(
+    places: Places, rows: np.ndarray, why: Any, weights: np.ndarray | None
+) -> Iterator[Selected]:
+    for part in places.parts:
+        first, last = np.searchsorted(rows, [part.first, part.first + part.num_rows])
+        if first < last:
+            own = None if weights is None else weights[first:last]
+            numbers = part.split.first_row + rows[first:last] - part.first
+            yield Selected(part.split, numbers, why.slice(first, last - first), own)
+
+
+def _provenance(places: Places, rows: aligned.Rows, kept: Kept, since: np.ndarray) -> Any:
+    ids = [rows.ids[row] or default_id(*places.of(row)) for row in kept.rows.tolist()]
     return provenance(
         ids,
         tokens=rows.tokens[kept.rows],
@@ -472,14 +488,14 @@ def _or_null(column: np.ndarray) -> Any:
 
 
 def _rejected(
-    split: Split, rows: aligned.Rows, kept: Kept, leaks: dict[str, np.ndarray]
+    places: Places, rows: aligned.Rows, kept: Kept, leaks: dict[str, np.ndarray]
 ) -> Iterator[Rejected]:
     leak_of = {int(row): at for at, row in enumerate(leaks["row"])}
     unscorable = set(kept.unscorable.tolist())
     for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist())):
-        number = split.first_row + row
+        shard, number = places.of(row)
         if row in unscorable:
-            yield Rejected(split.shard, number, Reason.NOT_FINITE, "its score is not finite")
+            yield Rejected(shard, number, Reason.NOT_FINITE, "its score is not finite")
             continue
         reason = aligned.reason_of(int(rows.reasons[row]))
         detail = rows.details[row] or ""
@@ -491,13 +507,16 @@ def _rejected(
             detail = "its id is on the list of --exclude"
         elif reason is Reason.CONTAMINATED:
             detail = leak_detail(leaks, leak_of[row])
-        yield Rejected(split.shard, number, reason or Reason.BAD_FILE, detail)
+        yield Rejected(shard, number, reason or Reason.BAD_FILE, detail)
 
 
-def _counts(split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray) -> RowCounts:
+def _counts(places: Places, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray) -> RowCounts:
     codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
     reasons = {
         str(aligned.reason_of(int(code))): int(count)
         for code, count in zip(codes, occurrences, strict=True)
     }
-    return count_rows(split.shard, rows.usable, is_candidate, rows.tokens, reasons, kept)
+    shards = [
+        (part.split.shard, slice(part.first, part.first + part.num_rows)) for part in places.parts
+    ]
+    return count_rows(shards, rows.usable, is_candidate, rows.tokens, reasons, kept)

@@ -9,7 +9,6 @@ import pyarrow as pa
 from beam_quad import seeding
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.corpus.batches import default_id
 from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.report import data as page
@@ -138,12 +137,11 @@ class ShowScores(SplitStage):
 
     def _example(self, number: int, row: int) -> tuple[str, str]:
         """Reads id and text of a row of a split."""
-        split = self.corpus.splits()[number]
+        split = self.corpus.readable(self.corpus.splits()[number])
         first = 0
         for batch in read_rows(split, self.corpus.columns, batch_rows=BATCH_ROWS):
             if row < first + len(batch.texts):
-                own = batch.ids[row - first] or default_id(split.shard, split.first_row + row)
-                return own, (batch.texts[row - first] or "")[:_SHOWN_CHARACTERS]
+                return batch.ids[row - first], (batch.texts[row - first] or "")[:_SHOWN_CHARACTERS]
             first += len(batch.texts)
         return "", ""
 

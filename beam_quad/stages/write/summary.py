@@ -300,10 +300,13 @@ class Summary:
         found: list[page.Leak] = []
         for split in corpus.splits():
             own = corpus.leaks_of(split)
+            if not len(own["row"]):
+                continue
+            places = corpus.places(split, corpus.rows(split))
             for at in range(min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found), len(own["row"]))):
                 found.append(
                     page.Leak(
-                        document=f"{split.shard}#{split.first_row + own['row'][at]}",
+                        document="{}#{}".format(*places.of(int(own["row"][at]))),
                         set=str(own["set"][at]),
                         item=str(own["item"][at]),
                         matched=str(own["matched"][at]),
