@@ -36,6 +36,7 @@ class AssignClusters(RowAlignedStage):
     kind = "clusters"
     version = 2
     artifact_name = "clusters.npz"
+    num_adders = 64
 
     centers: HasCenters
     label: Annotated[str, identity.NotCounted("a name for people")] = "AssignClusters"

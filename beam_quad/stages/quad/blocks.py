@@ -31,6 +31,7 @@ class CountBlocks(SplitStage):
     kind = "blocks"
     version = 2
     artifact_name = "blocks.json"
+    num_adders = 64
 
     clusters: AssignClusters
     pulls: Pulls
@@ -113,6 +114,7 @@ class CountPassedOver(SplitStage):
     kind = "passed_over"
     version = 2
     artifact_name = "passed_over.json"
+    num_adders = 64
 
     clusters: AssignClusters
     blocks: CountBlocks | None
