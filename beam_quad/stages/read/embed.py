@@ -31,6 +31,7 @@ from beam_quad.stages.read.corpus import (
     without_embedding,
 )
 from beam_quad.stages.read.distil import load_stored_embedder
+from beam_quad.stages.read.points import PointsAside
 from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
 
@@ -186,6 +187,7 @@ class EmbedExamples(SplitStage, ModelStage):
                 )
             )
             embeddings, without = None, []
+            points = PointsAside(self.corpus, split)
             if embedder is not None and embeddings_path is not None:
                 embeddings = stack.enter_context(
                     aligned.table_writer(
@@ -199,6 +201,7 @@ class EmbedExamples(SplitStage, ModelStage):
             has_embeddings = embeddings is not None
             for run in made_ahead(runs, lambda rows: self._prepare(rows, model, has_embeddings)):
                 first_row = run.rows.first_row - split.first_row
+                read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 if embedder is not None and embeddings is not None:
                     traffic.count("documents_embedded", int(run.has_text.sum()))
                     vectors = np.zeros((len(run.rows), embedder.dim), np.float32)
@@ -207,12 +210,13 @@ class EmbedExamples(SplitStage, ModelStage):
                     embeddings.write({"embedding": aligned.embedding_column(vectors)})
                     has_none = run.has_text & ~vectors.any(axis=1)
                     without += (first_row + np.flatnonzero(has_none)).tolist()
+                    points.add(first_row, read, vectors)
                 rows.write(run.columns)
-                read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 kept = np.flatnonzero(self.corpus.in_reserve(read))
                 self._write_reserve(reserve, run.rows, first_row, read, kept)
                 total = total + _sums(read, kept)
             if embeddings is not None:
+                points.write()
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.
