@@ -78,6 +78,11 @@ class AssignClusters(RowAlignedStage):
         clusters[self.corpus.rejected_since(split)] = -1
         return clusters, columns["similarity"]
 
+    def has_any(self, split: Split, clusters: list[int]) -> bool:
+        """Says whether a split may have a row of some clusters: one that was rejected since counts. Reads one column."""
+        column = aligned.read_columns(self.rows_path(split), ["cluster"])["cluster"]
+        return bool(np.isin(column, clusters).any())
+
     def _sums(
         self, rows: aligned.Rows, clusters: np.ndarray, similarity: np.ndarray
     ) -> ClusterSums:

@@ -25,6 +25,7 @@ from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import ClusterRegression, fit_by_cluster
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
+from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.read.splits import SplitStage
 
@@ -71,6 +72,11 @@ class Pulled:
     def state(self) -> BanditState:
         """Where the bandit ended."""
         return self.bandit.state(self.num_rounds)
+
+    @property
+    def clusters(self) -> AssignClusters:
+        """The clusters that the arms are."""
+        return self.bandit.candidates.blocks.clusters
 
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         """Finds cluster and block of each row of a split, as `CountBlocks.arms`."""

@@ -97,7 +97,11 @@ class CutBlocks(SplitStage):
         return self.corpus.splits() if self._cuts() else ()
 
     def do(self, piece: Split, model: Any) -> CutExamples:
-        codes = np.array([arm_code(c, b) for c, b in sorted(self._cuts())], np.int64)
+        cuts = sorted(self._cuts())
+        # As a rule one block is cut: most of what is stored of a split need not be read to know that nothing of it is here.
+        if not self.pulled.clusters.has_any(piece, [cluster for cluster, _ in cuts]):
+            return CutExamples.none()
+        codes = np.array([arm_code(c, b) for c, b in cuts], np.int64)
         rows = self.corpus.rows(piece)
         clusters, blocks = self.pulled.arms(piece, rows)
         at = np.flatnonzero(clusters >= 0)
