@@ -74,14 +74,17 @@ class AssignClusters(RowAlignedStage):
     def read(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Reads the cluster, int32 [n], and the similarity, float32 [n], of every row of a split."""
         columns = self.read_rows(split)
-        clusters = columns["cluster"].copy()
-        clusters[self.corpus.rejected_since(split)] = -1
-        return clusters, columns["similarity"]
+        return self._own(split, columns["cluster"]), columns["similarity"]
 
-    def has_any(self, split: Split, clusters: list[int]) -> bool:
-        """Says whether a split may have a row of some clusters: one that was rejected since counts. Reads one column."""
+    def of_rows(self, split: Split) -> np.ndarray:
+        """Reads the cluster of every row of a split alone, int32 [n]."""
         column = aligned.read_columns(self.rows_path(split), ["cluster"])["cluster"]
-        return bool(np.isin(column, clusters).any())
+        return self._own(split, column)
+
+    def _own(self, split: Split, column: np.ndarray) -> np.ndarray:
+        clusters = column.copy()
+        clusters[self.corpus.rejected_since(split)] = -1
+        return clusters
 
     def _sums(
         self, rows: aligned.Rows, clusters: np.ndarray, similarity: np.ndarray
