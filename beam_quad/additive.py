@@ -27,6 +27,47 @@ def total(items: Iterable[A], zero: A) -> A:
     return functools.reduce(operator.add, items, zero)
 
 
+@dataclasses.dataclass
+class PairwiseSum(Generic[A]):
+    """Sums items in pairs of sums of about as many.
+
+    A statistic that grows with the items, such as one by shard, is so copied log n times and not n times.
+
+    Attributes:
+      sums: Sums so far, each with the number of its items, which falls from one to the next.
+    """
+
+    sums: list[tuple[int, A]] = dataclasses.field(default_factory=list)
+
+    def add(self, item: A | None, number: int = 1) -> None:
+        """Adds an item, itself the sum of a number of them; None is the sum of none."""
+        if item is None:
+            return
+        while self.sums and self.sums[-1][0] <= number:
+            before, sum_before = self.sums.pop()
+            number, item = before + number, sum_before + item
+        self.sums.append((number, item))
+
+    def merge(self, other: "PairwiseSum[A]") -> None:
+        """Adds what another one has summed."""
+        for number, item in other.sums:
+            self.add(item, number)
+
+    def compact(self) -> "PairwiseSum[A]":
+        """Returns the same as one sum."""
+        compacted = PairwiseSum[A]()
+        for number, item in reversed(self.sums):
+            compacted.sums = [
+                (number + before, item + sum_before) for before, sum_before in compacted.sums
+            ] or [(number, item)]
+        return compacted
+
+    def total(self) -> A | None:
+        """Adds up all items; None if there are none."""
+        sums = self.compact().sums
+        return sums[0][1] if sums else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Tally:
     """Named integer counts. A name that is absent counts 0.

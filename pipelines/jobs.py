@@ -27,11 +27,9 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from beam_quad.artifacts.owners import Owner
 from beam_quad.errors import UsageError
+from pipelines.parsing import LOCAL_RUNNERS
 
 _log = logging.getLogger(__name__)
-# The job is run by threads of this process, or by its child processes.
-DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
-LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
 # What submits a job to a job server, which Beam starts where --job_endpoint names none.
 _JOB_SERVER_RUNNERS = ("FlinkRunner", "PortableRunner", "SparkRunner")
 # An endpoint that is a job server inside this process.

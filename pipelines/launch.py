@@ -42,13 +42,14 @@ from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look, try_proxy
+from pipelines.parsing import DIRECT_RUNNERS, LOCAL_RUNNERS
 from pipelines.run_options import RunOptions
 
 _LINE = 300
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
 _RUNNERS = (
-    *jobs.LOCAL_RUNNERS,
+    *LOCAL_RUNNERS,
     *_SUBMITTING_RUNNERS,
     "FlinkRunner",
     "PortableRunner",
@@ -126,7 +127,7 @@ def _look(options: Options, beam_arguments: Sequence[str], program: Program[Opti
     beam_options = _beam_options(beam_arguments)
     # Beam does so when a pipeline is made; the input is looked at before.
     FileSystems.set_options(beam_options)
-    if beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS:
+    if beam_options.view_as(StandardOptions).runner in LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)
     chain = program.build(options, inputs)
@@ -139,7 +140,7 @@ def _look(options: Options, beam_arguments: Sequence[str], program: Program[Opti
         _check_writable("artifacts", options.artifacts or options.output)
         for name, counts in inputs.query_counts.items():
             print(counts.line(name), file=sys.stderr)
-        is_local = beam_options.view_as(StandardOptions).runner in jobs.LOCAL_RUNNERS
+        is_local = beam_options.view_as(StandardOptions).runner in LOCAL_RUNNERS
         # A plan may be made where the weights do not fit.
         if is_local and not options.plan:
             direct = beam_options.view_as(DirectOptions)
@@ -346,7 +347,7 @@ def _workers_left_to_this_process(
     pipeline: beam.Pipeline,
 ) -> contextlib.AbstractContextManager[None]:
     # Servers that Beam starts are ended by an interrupt, and must get it.
-    is_direct = pipeline.options.view_as(StandardOptions).runner in jobs.DIRECT_RUNNERS
+    is_direct = pipeline.options.view_as(StandardOptions).runner in DIRECT_RUNNERS
     return stopping.interrupts_kept_from_children() if is_direct else contextlib.nullcontext()
 
 

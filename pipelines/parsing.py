@@ -24,6 +24,9 @@ _JOB_SERVER_FLAGS = frozenset(
         "--number_of_execution_retries",
     }
 )
+# The job is run by threads of this process, or by its child processes.
+DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
 # A letter that is missing or wrong in a name of five; lower, --eta passes for --tau.
 _NEAR = 0.85
 # The group of what --query names.
@@ -132,15 +135,22 @@ def default_dtype(device: str) -> str:
     return "float32" if device == "cpu" else "bfloat16"
 
 
-def threads_of_a_process(arguments: Sequence[str]) -> int:
-    """Shares the cores that this process may use among Beam's local worker processes."""
+def threads_of_a_process(arguments: Sequence[str]) -> int | None:
+    """Shares the cores that this process may use among Beam's local worker processes.
+
+    Returns:
+      None on a cluster, whose workers find their own.
+    """
     # It knows the limits of containers and of schedulers, which os.cpu_count() does not.
     import joblib
 
     beam = Parser(add_help=False, allow_abbrev=False)
+    beam.add_argument("--runner", default="")
     beam.add_argument("--direct_running_mode")
     beam.add_argument("--direct_num_workers", type=int, default=1)
     local = beam.parse_known_args(arguments)[0]
+    if local.runner not in LOCAL_RUNNERS:
+        return None
     cores: int = joblib.cpu_count()
     if local.direct_running_mode != "multi_processing":
         return cores

@@ -89,7 +89,10 @@ def _about_base(inputs: Inputs) -> list[str]:
 
 def device(options: RunOptions, dtype: str) -> Device:
     """Says what models are assumed to run on, at the rate of a dtype."""
-    return Device.cpu(options.threads) if options.device == "cpu" else Device.hopper(dtype)
+    if options.device != "cpu":
+        return Device.hopper(dtype)
+    # Of a cluster's workers nothing is known here.
+    return Device.cpu(options.threads or os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ class RunOptions:
     max_batch_tokens: int
     device: str
     dtype: str
-    threads: int
+    threads: int | None
     seed: int
     text_column: str
     query_text_column: str | None
@@ -346,7 +346,7 @@ def add_models(
     add(
         "--threads",
         type=int,
-        help="CPU threads of a model; default all cores, over the number of local worker processes",
+        help="CPU threads of a model; default all cores of a worker, over the number of local worker processes",
     )
     return group
 

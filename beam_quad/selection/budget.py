@@ -25,6 +25,12 @@ class CutExamples:
     draw: Array
     tokens: Array
 
+    @classmethod
+    def none(cls) -> "CutExamples":
+        """Makes the statistic of no examples."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing.astype(np.uint64), nothing)
+
     def __add__(self, other: "CutExamples") -> "CutExamples":
         return CutExamples(
             np.concatenate([self.bucket, other.bucket]),

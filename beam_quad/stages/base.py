@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from beam_quad import identity
-from beam_quad.additive import Tally
+from beam_quad.additive import PairwiseSum, Tally
 from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.cache import cached_model
 from beam_quad.artifacts.json_files import write_json
@@ -80,9 +80,12 @@ class Stage(Stored):
 
     Attributes:
       artifact_name: Name of the file that exists if and only if the stage is finished.
+      num_adders: Workers that each add up a part of the statistics, before one adds up their sums; more than one if a
+        statistic is of a megabyte, or grows with the corpus.
     """
 
     artifact_name: ClassVar[str]
+    num_adders: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
@@ -261,7 +264,10 @@ def run_in_process(stages: Sequence[Stage]) -> None:
         work = list(list_work(stage))
         if isinstance(stage, ModelStage):
             require_device(stage.device)
-        finish(stage, functools.reduce(add, _statistics(stage, work), None))
+        total = PairwiseSum[Any]()
+        for statistic in _statistics(stage, work):
+            total.add(statistic)
+        finish(stage, total.total())
 
 
 def _statistics(stage: Stage, work: Sequence[Any]) -> Iterator[Any]:

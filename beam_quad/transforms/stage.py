@@ -4,7 +4,6 @@ token -> List -> Reshuffle -> Do -> Sum -> Finish -> token
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 
+from beam_quad.additive import PairwiseSum
 from beam_quad.artifacts import clock, traffic
 from beam_quad.stages.base import (
     Finished,
@@ -19,7 +19,6 @@ from beam_quad.stages.base import (
     ModelStage,
     RegroupedStage,
     Stage,
-    add,
     do_element,
     finish,
     list_work,
@@ -35,17 +34,24 @@ class SumCombineFn(beam.CombineFn):
     None is the sum of none: how many clusters a statistic counts is known on the workers only.
     """
 
-    def create_accumulator(self) -> Any:
-        return None
+    def create_accumulator(self) -> PairwiseSum[Any]:
+        return PairwiseSum()
 
-    def add_input(self, accumulator: Any, statistic: Any) -> Any:
-        return add(accumulator, statistic)
-
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        return functools.reduce(add, accumulators, None)
-
-    def extract_output(self, accumulator: Any) -> Any:
+    def add_input(self, accumulator: PairwiseSum[Any], statistic: Any) -> PairwiseSum[Any]:
+        accumulator.add(statistic)
         return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[PairwiseSum[Any]]) -> PairwiseSum[Any]:
+        merged = PairwiseSum[Any]()
+        for accumulator in accumulators:
+            merged.merge(accumulator)
+        return merged
+
+    def compact(self, accumulator: PairwiseSum[Any]) -> PairwiseSum[Any]:
+        return accumulator.compact()
+
+    def extract_output(self, accumulator: PairwiseSum[Any]) -> Any:
+        return accumulator.total()
 
 
 @dataclasses.dataclass
@@ -71,9 +77,14 @@ class RunStage(beam.PTransform):
             # The list is one element's output: without a shuffle its pieces would all run on the worker that made it.
             | "Spread" >> beam.Reshuffle()
             | "Do" >> self._hinted()
-            | "Sum" >> beam.CombineGlobally(SumCombineFn()).without_defaults()
+            | "Sum" >> self._sum()
             | "Finish" >> beam.Map(_finish, self.stage)
         )
+
+    def _sum(self) -> beam.CombineGlobally:
+        combine = beam.CombineGlobally(SumCombineFn()).without_defaults()
+        number = self.stage.num_adders
+        return combine.with_fanout(number) if number > 1 else combine
 
     def _hinted(self) -> "DoPieces":
         step = DoPieces(self.stage)

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,9 +81,25 @@ def test_blocks_add_up_and_zero_is_neutral():
     assert (b + a).to_bytes() == total.to_bytes()
 
 
-def test_blocks_survive_being_written():
+def test_blocks_survive_being_written_and_sent():
     blocks = some_blocks(3)
-    assert Blocks.from_bytes(blocks.to_bytes()).to_bytes() == blocks.to_bytes()
+    for read in (Blocks.from_bytes(blocks.to_bytes()), pickle.loads(pickle.dumps(blocks))):
+        assert read.to_bytes() == blocks.to_bytes()
+    assert (read + blocks).to_bytes() == (blocks + blocks).to_bytes()
+
+
+def test_what_is_sent_of_a_split_does_not_grow_with_the_blocks_that_it_has_nothing_of():
+    few, many = (
+        Blocks.of(
+            np.array([size], np.int32),
+            np.zeros(5, int),
+            np.arange(5),
+            np.full(5, 9),
+            np.ones(5, bool),
+        )
+        for size in (8, 2**17)
+    )
+    assert len(pickle.dumps(many)) == len(pickle.dumps(few))
 
 
 def test_blocks_cut_otherwise_are_refused():

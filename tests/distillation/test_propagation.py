@@ -12,17 +12,19 @@ def points():
     return points, targets
 
 
-def test_predictions_are_those_of_the_formula(points, keys):
+# Below .001 the kernel is computed in double precision too.
+@pytest.mark.parametrize(("added", "tolerance"), [(0.01, 1e-6), (0.0009, 1e-10)])
+def test_predictions_are_those_of_the_formula(points, keys, added, tolerance):
     embeddings, targets = points
     x, landmarks, t = embeddings.astype(float), embeddings[:30].astype(float), targets[:30]
-    ridge = KernelRidge.fit(embeddings[:30], t, keys(30), bandwidth=1.7)
+    ridge = KernelRidge.fit(embeddings[:30], t, keys(30), ridge=added, bandwidth=1.7)
 
     def kernel(a, b):
         return np.exp(-((a[:, None] - b) ** 2).sum(-1) / (2 * 1.7**2))
 
-    duals = np.linalg.solve(kernel(landmarks, landmarks) + 0.01 * np.eye(30), t - t.mean(0))
+    duals = np.linalg.solve(kernel(landmarks, landmarks) + added * np.eye(30), t - t.mean(0))
     expected = t.mean(0) + kernel(x, landmarks) @ duals
-    np.testing.assert_allclose(ridge.predict(embeddings), expected, rtol=1e-9)
+    np.testing.assert_allclose(ridge.predict(embeddings), expected, atol=tolerance, rtol=0)
 
 
 def test_all_examples_as_landmarks_without_ridge_give_the_exact_matrix(points, keys):
@@ -76,19 +78,34 @@ def test_the_order_of_landmarks_changes_no_bit(points, keys):
     assert shuffled.to_bytes() == ridge.to_bytes()
 
 
-def test_chunks_and_bytes_do_not_change_predictions(points, keys, monkeypatch):
-    embeddings, targets = points
-    ridge = KernelRidge.fit(embeddings[:30], targets[:30], keys(30))
-    whole = ridge.predict(embeddings)
+@pytest.mark.parametrize("num_landmarks", [9, 30, 100])
+@pytest.mark.parametrize("added", [0.01, 0.0009])
+def test_the_bits_of_a_prediction_depend_on_no_other_example(
+    keys, monkeypatch, num_landmarks, added
+):
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(700, 26)).astype(np.float16)
+    targets = generator.normal(size=(num_landmarks, 3))
+    landmarks = points[:num_landmarks]
+    ridge = KernelRidge.fit(landmarks, targets, keys(num_landmarks), ridge=added)
     read = KernelRidge.from_bytes(ridge.to_bytes())
-    np.testing.assert_array_equal(read.predict(embeddings), whole)
-    monkeypatch.setattr(propagation, "_CHUNK_ENTRIES", 7 * 30)
-    np.testing.assert_allclose(read.predict(embeddings), whole, rtol=1e-12)
+    whole = ridge.predict(points)
+    monkeypatch.setattr(propagation, "_ENTRIES", 600 * 100)
+    for size in (1, 5, 300, 699):
+        some = generator.choice(len(points), size, replace=False)
+        np.testing.assert_array_equal(read.predict(points[some]), whole[some])
+
+
+def test_near_duplicates_far_from_the_origin_are_told_apart(keys):
+    points = 1 + 1e-3 * np.random.default_rng(0).normal(size=(40, 8))
+    ridge = KernelRidge.fit(points[:30], points[:30, :1] * 1e3, keys(30))
+    in_double = ridge.coefficients(points[30:]) @ ridge.targets
+    np.testing.assert_allclose(ridge.predict(points[30:]), in_double, atol=1e-5)
 
 
 def test_coefficients_write_predictions_as_averages_of_the_landmarks(points, keys):
     embeddings, targets = points
-    ridge = KernelRidge.fit(embeddings[:30], targets[:30], keys(30))
+    ridge = KernelRidge.fit(embeddings[:30], targets[:30], keys(30), ridge=0.0009)
     coefficients = ridge.coefficients(embeddings)
     np.testing.assert_allclose(coefficients.sum(axis=1), 1)
     np.testing.assert_allclose(coefficients @ ridge.targets, ridge.predict(embeddings))

@@ -179,6 +179,8 @@ def _sizes(line):
         (["--direct_running_mode=multi_processing", "--direct_num_workers=3"], 2, "float32"),
         (["--direct_running_mode=multi_processing", "--direct_num_workers=0"], 1, "float32"),
         (["--direct_running_mode=multi_threading", "--direct_num_workers=3"], 8, "float32"),
+        (["--runner=PrismRunner"], 8, "float32"),
+        (["--runner=DataflowRunner"], None, "float32"),
         (["--threads=5", "--device=cuda:1", "--dtype=float32"], 5, "float32"),
     ],
 )

@@ -16,6 +16,7 @@ class CountLetters(Stage):
 
     kind = "letters"
     artifact_name = "total.json"
+    num_adders = 2
 
     place: str
     words: tuple[str, ...]

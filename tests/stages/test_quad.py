@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beam_quad.artifacts import clock
+from beam_quad.artifacts import clock, files
+from beam_quad.stages import CutBlocks
+from pipelines import chain, options
+from pipelines.inputs import look
 from tests.pipelines.world import (
     manifest_of,
     selected,
@@ -40,6 +43,25 @@ def _files(folder: pathlib.Path) -> set[str]:
 
 def test_the_pipeline_selects_what_the_page_selects(world, finished):
     hold_to_quad(world, selected_rows(finished))
+
+
+def test_of_a_split_without_the_cluster_of_a_cut_block_nothing_else_is_read(
+    world, finished, monkeypatch
+):
+    parsed, _ = options.parse(world.arguments(finished))
+    cut = next(s for s in chain.build(parsed, look(parsed)).stages if isinstance(s, CutBlocks))
+    split = cut.corpus.splits()[0]
+    clusters, blocks = cut.pulled.arms(split, cut.corpus.rows(split))
+    opened, open_read = [], files.open_read
+    monkeypatch.setattr(files, "open_read", lambda path: opened.append(path) or open_read(path))
+    for cluster, block, is_there in (
+        (clusters.max(), blocks[clusters.argmax()], True),
+        (99, 0, False),
+    ):
+        monkeypatch.setattr(CutBlocks, "_cuts", lambda _, arm=(int(cluster), int(block)): {arm: 1})
+        opened.clear()
+        assert (len(cut.do(split, None).bucket) > 0) == is_there
+        assert (len(opened) > 1) == is_there
 
 
 def test_every_row_is_accounted_for_and_the_budget_is_met_to_within_one_example(finished):

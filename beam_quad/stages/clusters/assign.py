@@ -36,6 +36,7 @@ class AssignClusters(RowAlignedStage):
     kind = "clusters"
     version = 2
     artifact_name = "clusters.npz"
+    num_adders = 64
 
     centers: HasCenters
     label: Annotated[str, identity.NotCounted("a name for people")] = "AssignClusters"
@@ -73,9 +74,17 @@ class AssignClusters(RowAlignedStage):
     def read(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """Reads the cluster, int32 [n], and the similarity, float32 [n], of every row of a split."""
         columns = self.read_rows(split)
-        clusters = columns["cluster"].copy()
+        return self._own(split, columns["cluster"]), columns["similarity"]
+
+    def of_rows(self, split: Split) -> np.ndarray:
+        """Reads the cluster of every row of a split alone, int32 [n]."""
+        column = aligned.read_columns(self.rows_path(split), ["cluster"])["cluster"]
+        return self._own(split, column)
+
+    def _own(self, split: Split, column: np.ndarray) -> np.ndarray:
+        clusters = column.copy()
         clusters[self.corpus.rejected_since(split)] = -1
-        return clusters, columns["similarity"]
+        return clusters
 
     def _sums(
         self, rows: aligned.Rows, clusters: np.ndarray, similarity: np.ndarray

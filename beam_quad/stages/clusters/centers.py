@@ -18,11 +18,8 @@ from beam_quad.clustering import (
 )
 from beam_quad.errors import UsageError
 from beam_quad.records import Reason, Split, as_json
-from beam_quad.stages.read.corpus import (
-    Corpus,
-    hash_sample,
-    piece_path,
-)
+from beam_quad.stages.read import points
+from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
 
 
@@ -66,19 +63,17 @@ class FitCenters(SplitStage):
 
     def do(self, piece: Split, model: Any) -> Tally:
         rate = sample_rate(self._requested(), max(1, self.corpus.num_usable()))
-        rows = self.corpus.rows(piece)
-        drawn = hash_sample(self.corpus.seed, "centers", rows, rate)
-        vectors = _take_embeddings(self.corpus, piece, drawn)
+        vectors = points.read(self.corpus, piece, rate)
         write_points(self.paths(piece)[0], vectors)
-        return Tally({"points": len(drawn)})
+        return Tally({"points": len(vectors)})
 
     def finish(self, total: Tally) -> None:
         if not total["points"]:
             raise UsageError(f"no usable example in the corpus: {self._why_none()}")
         paths = [self.paths(split)[0] for split in self.corpus.splits()]
-        points = read_points(paths, total["points"])
+        sample = read_points(paths, total["points"])
         centers, report = fit_centers(
-            points, min(self._requested(), len(points)), self.corpus.seed, self.max_cluster_share
+            sample, min(self._requested(), len(sample)), self.corpus.seed, self.max_cluster_share
         )
         write_json(self.path("fit.json"), as_json(report))
         files.write_once(self.artifact, centers.to_bytes())
@@ -104,16 +99,6 @@ class FitCenters(SplitStage):
 
     def _requested(self) -> int:
         return self.num_clusters or default_num_clusters(max(1, self.corpus.num_usable()))
-
-
-def _take_embeddings(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarray:
-    taken = [np.zeros((0, 1), np.float16)]
-    if len(rows):
-        taken = []
-        for first, vectors in corpus.embeddings(split):
-            inside = rows[(rows >= first) & (rows < first + len(vectors))]
-            taken.append(vectors[inside - first])
-    return np.concatenate(taken)
 
 
 def write_points(path: str, vectors: np.ndarray) -> None:

@@ -21,7 +21,7 @@ class Propagate(RowAlignedStage):
     """Predicts the influence of every example on every target; landmarks keep their exact one.
 
     Takes splits, writes one row-aligned file of influence each (meaningless for a rejected row), and gives counts.
-    Predictions are made by row groups of the embeddings, which the data decide.
+    The bits of a prediction depend on its row alone.
 
     Args:
       corpus: The corpus, embedded.
@@ -29,7 +29,7 @@ class Propagate(RowAlignedStage):
     """
 
     kind = "propagated"
-    version = 2
+    version = 3
     artifact_name = "propagated.json"
 
     propagation: FitPropagation

@@ -28,6 +28,7 @@ class CountNgrams(SplitStage):
     kind = "ngrams"
     version = 3
     artifact_name = "corpus.npz"
+    num_adders = 64
 
     query: tuple[Query, ...]
 

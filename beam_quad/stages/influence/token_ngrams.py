@@ -37,6 +37,7 @@ class CountTokenNgrams(SplitStage):
 
     kind = "token_ngrams"
     artifact_name = "corpus.npz"
+    num_adders = 64
 
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.texts, "no text is embedded for it")]
     query: tuple[Query, ...]

@@ -31,6 +31,7 @@ class CountBlocks(SplitStage):
     kind = "blocks"
     version = 2
     artifact_name = "blocks.json"
+    num_adders = 64
 
     clusters: AssignClusters
     pulls: Pulls
@@ -89,12 +90,16 @@ class CountBlocks(SplitStage):
 
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         """Finds cluster and block of each row of a split, -1 for those that have none, int [n]."""
-        clusters, _ = self.clusters.read(split)
+        clusters = self.clusters.of_rows(split)
+        return clusters, self.of_rows(rows, clusters)
+
+    def of_rows(self, rows: aligned.Rows, clusters: np.ndarray) -> np.ndarray:
+        """Finds the block of rows by their clusters, int [n]; -1 where that is."""
         blocks = np.full(len(clusters), -1, np.int64)
         usable = np.flatnonzero(clusters >= 0)
         num = self.load().num_blocks
         blocks[usable] = example_blocks(self.corpus.seed, rows.keys[usable], clusters[usable], num)
-        return clusters, blocks
+        return blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,7 @@ class CountPassedOver(SplitStage):
     kind = "passed_over"
     version = 2
     artifact_name = "passed_over.json"
+    num_adders = 64
 
     clusters: AssignClusters
     blocks: CountBlocks | None

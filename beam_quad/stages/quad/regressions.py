@@ -25,6 +25,7 @@ from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import ClusterRegression, fit_by_cluster
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
+from beam_quad.stages.quad.blocks import CountBlocks
 from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.read.splits import SplitStage
 
@@ -72,9 +73,14 @@ class Pulled:
         """Where the bandit ended."""
         return self.bandit.state(self.num_rounds)
 
+    @property
+    def counted(self) -> CountBlocks:
+        """The blocks of the clusters, which are the arms."""
+        return self.bandit.candidates.blocks
+
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         """Finds cluster and block of each row of a split, as `CountBlocks.arms`."""
-        return self.bandit.candidates.blocks.arms(split, rows)
+        return self.counted.arms(split, rows)
 
     @once_per_process
     def blocks(self) -> dict[str, np.ndarray]:

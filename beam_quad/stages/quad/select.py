@@ -97,10 +97,15 @@ class CutBlocks(SplitStage):
         return self.corpus.splits() if self._cuts() else ()
 
     def do(self, piece: Split, model: Any) -> CutExamples:
-        codes = np.array([arm_code(c, b) for c, b in sorted(self._cuts())], np.int64)
+        cuts, counted = sorted(self._cuts()), self.pulled.counted
+        clusters = counted.clusters.of_rows(piece)
+        at = np.flatnonzero(np.isin(clusters, [cluster for cluster, _ in cuts]))
+        # As a rule one block is cut, and many a split has nothing of it.
+        if not len(at):
+            return CutExamples.none()
+        codes = np.array([arm_code(c, b) for c, b in cuts], np.int64)
         rows = self.corpus.rows(piece)
-        clusters, blocks = self.pulled.arms(piece, rows)
-        at = np.flatnonzero(clusters >= 0)
+        blocks = counted.of_rows(rows, clusters)
         found = find_sorted(codes, arm_code(clusters[at], blocks[at]))
         scored = self.pulled.scored()
         unscorable = np.isin(rows.keys[at], scored["key"][np.isnan(scored["influence"])])

@@ -46,6 +46,7 @@ class PredictWithinClusters(RowAlignedStage):
     """
 
     kind = "predictions"
+    version = 2
     artifact_name = "predictions.json"
 
     fit: FitWithinClusters

@@ -33,7 +33,7 @@ WITHOUT_EMBEDDING = "without_embedding"
 READ_OF = "rows_by_shard"
 BAD = "bad_by_shard"
 # Raised when the files of that folder change their meaning, so that those of an older version are not read.
-_VERSIONS = {"rows": 3, "embeddings": 2, "reserve": 1, "leaking": 1, "corpus": 5}
+_VERSIONS = {"rows": 3, "embeddings": 2, "points": 1, "reserve": 1, "leaking": 1, "corpus": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +132,11 @@ class Corpus:
             return None
         made_from = (self.columns, self.embedder_fingerprint, self.embedder)
         return self._folder("embeddings", *made_from)
+
+    @functools.cached_property
+    def points_dir(self) -> str:
+        """Folder of the embeddings that are set aside for centers; see `stages.read.points`."""
+        return self._folder("points", *self.by_row())
 
     @functools.cached_property
     def reserve_dir(self) -> str:

@@ -40,6 +40,7 @@ from beam_quad.stages.read.corpus import (
 )
 from beam_quad.stages.read.distil import load_stored_embedder
 from beam_quad.stages.read.leaks import LEAKS_SCHEMA
+from beam_quad.stages.read.points import PointsAside
 from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
 
@@ -213,6 +214,7 @@ class EmbedExamples(SplitStage, ModelStage):
                 path = piece_path(self.corpus.leaking_dir, split)
                 leaking = stack.enter_context(aligned.table_writer(path, LEAKS_SCHEMA))
             embeddings, without = None, []
+            points = PointsAside(self.corpus, split)
             if embedder is not None and embeddings_path is not None:
                 embeddings = stack.enter_context(
                     aligned.table_writer(
@@ -232,6 +234,7 @@ class EmbedExamples(SplitStage, ModelStage):
                 runs, lambda read: (read[0], self._prepare(read[1], model, has_embeddings))
             ):
                 first_row, row = row, row + len(run.rows)
+                read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 if embedder is not None and embeddings is not None:
                     traffic.count("documents_embedded", int(run.has_text.sum()))
                     vectors = np.zeros((len(run.rows), embedder.dim), np.float32)
@@ -240,14 +243,15 @@ class EmbedExamples(SplitStage, ModelStage):
                     embeddings.write({"embedding": aligned.embedding_column(vectors)})
                     has_none = run.has_text & ~vectors.any(axis=1)
                     without += (first_row + np.flatnonzero(has_none)).tolist()
+                    points.add(first_row, read, vectors)
                 rows.write(run.columns)
                 if leaking is not None and run.leaks is not None:
                     leaking.write(_from_row(first_row, run.leaks))
-                read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 kept = np.flatnonzero(self.corpus.in_reserve(read))
                 self._write_reserve(reserve, run.rows, first_row, read, kept)
                 totals[shard] += _sums(read, kept)
             if embeddings is not None:
+                points.write()
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.

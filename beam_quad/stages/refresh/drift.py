@@ -76,6 +76,7 @@ class MeasureReference(SplitStage):
 
     kind = "reference"
     artifact_name = "reference.npz"
+    num_adders = 64
 
     base: Base
     documents: Documents
@@ -128,6 +129,7 @@ class MeasureDrift(SplitStage):
 
     kind = "drift"
     artifact_name = "drift.json"
+    num_adders = 64
 
     reference: MeasureReference
     selection: Selection

@@ -90,6 +90,7 @@ class CutBudget(Stage):
     """
 
     kind = "cuts"
+    num_adders = 64
 
     cut: Cut
     level: int

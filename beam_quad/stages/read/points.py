@@ -1,0 +1,77 @@
+"""The embeddings that centers are fitted to: a hash sample, set aside while texts are embedded."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from beam_quad import seeding
+from beam_quad.artifacts import aligned, files
+from beam_quad.records import Split
+from beam_quad.stages.read.corpus import Corpus, hash_sample, piece_path
+
+# Neither the number of clusters nor that of documents is known yet. For 10,000 clusters it is enough from 90 million documents on.
+SHARE = 1 / 32
+_PURPOSE = "centers"
+# The lowest draws come first: row groups beyond those asked for are not read.
+_GROUP_ROWS = 128
+
+
+class PointsAside:
+    """Sets a share of the embeddings of a split aside.
+
+    Args:
+      corpus: The corpus.
+      split: The split.
+    """
+
+    def __init__(self, corpus: Corpus, split: Split) -> None:
+        self._corpus = corpus
+        self._split = split
+        self._rows = [np.zeros(0, np.int64)]
+        self._draws = [np.zeros(0)]
+        self._vectors: list[np.ndarray] = []
+
+    def add(self, first_row: int, rows: aligned.Rows, vectors: np.ndarray) -> None:
+        """Takes a run of rows, the number of the first, and their embeddings, float32 [n, dim]."""
+        at = hash_sample(self._corpus.seed, _PURPOSE, rows, SHARE)
+        self._rows.append(first_row + at)
+        self._draws.append(seeding.uniform(self._corpus.seed, _PURPOSE, rows.keys[at]))
+        self._vectors.append(vectors[at])
+
+    def write(self) -> None:
+        """Writes what was drawn, if there was a run."""
+        if not self._vectors:
+            return
+        rows, draws = np.concatenate(self._rows), np.concatenate(self._draws)
+        vectors, order = np.concatenate(self._vectors), np.argsort(draws, kind="stable")
+        fields = [pa.field("row", pa.int64()), pa.field("draw", pa.float64())]
+        schema = pa.schema([*fields, *aligned.embeddings_schema(vectors.shape[1])])
+        path = piece_path(self._corpus.points_dir, self._split)
+        with aligned.table_writer(path, schema, _GROUP_ROWS) as writer:
+            for start in range(0, len(order), _GROUP_ROWS):
+                at = order[start : start + _GROUP_ROWS]
+                column = aligned.embedding_column(vectors[at])
+                writer.write({"row": rows[at], "draw": draws[at], "embedding": column})
+
+
+def read(corpus: Corpus, split: Split, rate: float) -> np.ndarray:
+    """Reads the embeddings of a share of the usable rows, float16 [m, dim] by row.
+
+    All embeddings are read only if more is asked for than is set aside, or nothing is: their split was embedded with
+    another seed or tokenizer, or by an earlier version.
+    """
+    drawn = hash_sample(corpus.seed, _PURPOSE, corpus.rows(split), rate)
+    path = piece_path(corpus.points_dir, split)
+    if not len(drawn):
+        return np.zeros((0, 1), aligned.EMBEDDING_DTYPE)
+    if rate > SHARE or not files.exists(path):
+        return corpus.some_embeddings(split, drawn)
+    with files.open_read(path) as file:
+        table = pq.read_table(
+            file, columns=["row", "embedding"], filters=pc.field("draw") < rate
+        ).sort_by("row")
+    # A row may have been rejected since, such as a duplicate.
+    kept = np.isin(table.column("row").to_numpy(), drawn)
+    vectors = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
+    return np.asarray(vectors[kept])
