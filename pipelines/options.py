@@ -26,6 +26,8 @@ _OF_PROXY = ("quad", "influence_top_k", "perplexity", "loss_drop", "ngram")
 _OF_CLUSTERS = ("quad", "cluster_uniform", "cluster_histogram")
 SIMILARITIES = ("best", "mean")
 SHORTLIST = "shortlist"
+# What accepts blocks, or examples of them, while they are scored, and knows no company.
+_WITH_NEAR_DUPLICATES = ("block", "instance")
 _OF_THE_BANDIT = ("tau", "arms_per_round", "samples_per_pull")
 
 
@@ -131,6 +133,12 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--{given[0]} is for the bandit; leave it out, or pass --acceptance=block with it"
             )
+        keeps = self.policy == "quad" and self.acceptance in _WITH_NEAR_DUPLICATES
+        if keeps and self.near_duplicates == "drop":
+            raise UsageError(
+                f"--acceptance={self.acceptance} takes blocks as they are; leave out --near_duplicates=drop, or pass "
+                "--acceptance=propagate or shortlist with it"
+            )
         blocks = self.blocks_per_cluster
         if blocks < 1 or blocks & (blocks - 1):
             raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")
@@ -155,6 +163,9 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
         values["layers"] = "all+head" if is_shortlist else "attention"
     if values["normalize"] is None:
         values["normalize"] = is_shortlist
+    if values["near_duplicates"] is None:
+        keeps = values["policy"] == "quad" and values["acceptance"] in _WITH_NEAR_DUPLICATES
+        values["near_duplicates"] = "keep" if keeps else "drop"
     options = QuadOptions(query_weights=weights, **values)
     options.check()
     return options, rest
@@ -236,5 +247,10 @@ def _add_selection(group: Any) -> None:
     add("--alpha", type=float, default=0.5, help="exploration, in errors of one pull")
     add(
         "--max_share_per_cluster", type=float, default=1.0, help="most of the budget from a cluster"
+    )
+    run_options.add_near_duplicates(
+        group,
+        None,
+        "; default, but keep with --acceptance=block or instance, which take blocks as they are",
     )
     run_options.add_reserve(group)

@@ -28,7 +28,7 @@ _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
     "exclude", "prove", "plan", "take_over", "threads", "accelerator", "device", "proxy_model", "embedder", "weighted",
-    "max_share_per_cluster", "order", "num_rounds",
+    "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold",
 })  # fmt: skip
 _CONTENTS = {"proxy": "--proxy_model", "embedder": "--embedder", "query": "--query"}
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
+from beam_quad.selection.near_duplicates import THRESHOLD
 from pipelines import parsing
 from pipelines.parsing import SWITCH
 
@@ -58,6 +59,8 @@ class RunOptions:
     weighted: bool
     on_bad_file: str
     exclude: tuple[str, ...]
+    near_duplicates: Literal["keep", "drop"]
+    near_duplicate_threshold: float
     plan: bool
     take_over: bool
     accelerator: str | None
@@ -115,6 +118,10 @@ class RunOptions:
             )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
+        if not 0 < self.near_duplicate_threshold <= 1:
+            raise UsageError(
+                f"--near_duplicate_threshold must lie in (0, 1], got {self.near_duplicate_threshold}"
+            )
         if not 0 < self.damping < float("inf"):
             raise UsageError(f"--damping must be positive, got {self.damping}")
         if self.context_length is not None and self.context_length < 2:
@@ -292,6 +299,23 @@ def add_refresh(result: argparse.ArgumentParser) -> None:
         "--grow_clusters",
         **SWITCH,
         help="of --base: open clusters for new documents that are far from all; old ones keep their ids",
+    )
+
+
+def add_near_duplicates(group: Any, default: str | None, but: str = "") -> None:
+    """Adds what becomes of near-duplicates; `but` says where the default is another."""
+    group.add_argument(
+        "--near_duplicates",
+        choices=("keep", "drop"),
+        default=default,
+        help=f"drop: of documents that are nearly the same, the one that ranks highest is selected at most{but}",
+    )
+    group.add_argument(
+        "--near_duplicate_threshold",
+        type=float,
+        default=THRESHOLD,
+        help="of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "
+        "with one word in seven replaced it is 0.6",
     )
 
 

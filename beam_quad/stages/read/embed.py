@@ -32,6 +32,7 @@ from beam_quad.stages.read.corpus import (
 )
 from beam_quad.stages.read.distil import load_stored_embedder
 from beam_quad.stages.read.prefetch import made_ahead
+from beam_quad.stages.read.sign import SignTexts, sign_rows, write_signatures
 from beam_quad.stages.read.splits import SplitStage
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
@@ -88,25 +89,28 @@ class _Run(NamedTuple):
       columns: What is kept of each.
       has_text: Which of them have one, bool [n].
       prepared: The texts of these, as the embedder takes them; None if they are not embedded.
+      signatures: Their signatures, uint16 [n, NUM_HASHES]; None if they are not signed.
     """
 
     rows: RowBatch
     columns: dict[str, Any]
     has_text: np.ndarray
     prepared: Any | None
+    signatures: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedExamples(SplitStage, ModelStage):
     """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
 
-    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, and the texts of the reserve. Only references
-    and counts leave the worker.
+    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, the signatures, and the texts of the reserve.
+    Only references and counts leave the worker.
 
     Args:
       corpus: Where to read and write, and what embeds.
       tokenizer: Path or hub id of the proxy's tokenizer; None with a column of token counts.
       tokenizer_revision: Its revision on the hub.
+      signs: Where the signatures of texts are stored; None if no stage looks at them.
     """
 
     kind = "corpus"
@@ -117,6 +121,9 @@ class EmbedExamples(SplitStage, ModelStage):
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
     tokenizer: Annotated[str | None, identity.NotCounted("the corpus names its content")]
     tokenizer_revision: Annotated[str | None, identity.NotCounted("as the tokenizer")]
+    signs: Annotated[
+        SignTexts | None, identity.NotCounted("it signs what was read without being signed")
+    ] = None
 
     @property
     def folder(self) -> str:
@@ -192,12 +199,15 @@ class EmbedExamples(SplitStage, ModelStage):
                         embeddings_path, aligned.embeddings_schema(embedder.dim), 8192
                     )
                 )
+            signatures = None
+            if self.signs is not None and not files.exists(self.signs.path_of(split)):
+                signatures = stack.enter_context(self.signs.writer(split))
             traffic.count("bytes_read", split.size_bytes)
             runs = read_runs(
                 split, self.corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
             )
-            has_embeddings = embeddings is not None
-            for run in made_ahead(runs, lambda rows: self._prepare(rows, model, has_embeddings)):
+            wanted = embeddings is not None, signatures is not None
+            for run in made_ahead(runs, lambda rows: self._prepare(rows, model, *wanted)):
                 first_row = run.rows.first_row - split.first_row
                 if embedder is not None and embeddings is not None:
                     traffic.count("documents_embedded", int(run.has_text.sum()))
@@ -207,6 +217,8 @@ class EmbedExamples(SplitStage, ModelStage):
                     embeddings.write({"embedding": aligned.embedding_column(vectors)})
                     has_none = run.has_text & ~vectors.any(axis=1)
                     without += (first_row + np.flatnonzero(has_none)).tolist()
+                if signatures is not None and run.signatures is not None:
+                    write_signatures(signatures, run.signatures)
                 rows.write(run.columns)
                 read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
                 kept = np.flatnonzero(self.corpus.in_reserve(read))
@@ -243,12 +255,20 @@ class EmbedExamples(SplitStage, ModelStage):
         usable = self.corpus.stored_rows(split).usable[rows]
         return Tally({piece_name(split): int(usable.sum())})
 
-    def _prepare(self, rows: RowBatch, model: _Model, has_embeddings: bool) -> _Run:
-        """Does all that needs no device: tokens are counted, rows hashed, texts prepared for the embedder."""
+    def _prepare(
+        self, rows: RowBatch, model: _Model, has_embeddings: bool, has_signatures: bool
+    ) -> _Run:
+        """Does all that needs no device: tokens are counted, rows hashed, texts signed and prepared for the embedder."""
         texts = [text for text in rows.texts if text is not None]
         has_text = np.array([text is not None for text in rows.texts])
         columns = self._row_columns(rows, texts, model.counter)
-        return _Run(rows, columns, has_text, model.prepare(texts) if has_embeddings else None)
+        return _Run(
+            rows,
+            columns,
+            has_text,
+            model.prepare(texts) if has_embeddings else None,
+            sign_rows(rows.texts) if has_signatures else None,
+        )
 
     def _row_columns(
         self, batch: RowBatch, texts: list[str], counter: TokenCounter | None

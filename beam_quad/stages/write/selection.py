@@ -224,7 +224,8 @@ class WriteSelection(SplitStage):
         sums = PartSums(
             (*written, refused), total(counts, RowCounts()), total(weights, WeightSums())
         )
-        _check_rows(refused, sums.counts.rejected + sums.counts.bad_files)
+        told = sums.counts.rejected + sums.counts.bad_files + sums.counts.near_duplicates.documents
+        _check_rows(refused, told)
         splits = self.corpus.splits()[piece.first : piece.last]
         self._record(piece, sums, [piece_name(split) for split in splits])
         return sums
@@ -472,8 +473,15 @@ def _or_null(column: np.ndarray) -> Any:
 
 def _rejected(split: Split, rows: aligned.Rows, kept: Kept) -> Iterator[Rejected]:
     unscorable = set(kept.unscorable.tolist())
-    for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist())):
+    twins: dict[int, str] = {}
+    if kept.twins is not None:
+        twins = dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+    for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist(), twins)):
         number = split.first_row + row
+        if row in twins:
+            detail = f"{twins[row]} is nearly the same, and ranks higher; counted as not selected"
+            yield Rejected(split.shard, number, Reason.NEAR_DUPLICATE, detail)
+            continue
         if row in unscorable:
             yield Rejected(split.shard, number, Reason.NOT_FINITE, "its score is not finite")
             continue

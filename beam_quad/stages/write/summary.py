@@ -147,6 +147,7 @@ class Summary:
                 "tokens": counts.passed_over.tokens,
                 "longer_than": self.corpus.longest() if counts.passed_over.documents else None,
             },
+            "near_duplicates": dataclasses.asdict(counts.near_duplicates),
             "files": parts,
             "columns": columns,
         }
