@@ -256,6 +256,9 @@ class Builder:
         threshold = self._options.near_duplicate_threshold
         compared = Compared(self.signs, cut, threshold, held, ranks_new=corpus is not None)
         candidates = self.add(LinkCandidates(self.within_budget, compared))
+        found = self.add(FindNearDuplicates(self.within_budget, candidates))
+        everything = dataclasses.replace(compared, is_all=True)
+        candidates = self.add(LinkCandidates(self.within_budget, everything, found))
         return self.add(FindNearDuplicates(self.within_budget, candidates))
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:

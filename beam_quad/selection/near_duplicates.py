@@ -36,8 +36,8 @@ SHINGLE_WORDS = 2
 NUM_HASHES = 128
 SIGNATURE_DTYPE = np.dtype("<u2")
 THRESHOLD = 0.6
-# Documents are compared that so many budgets would reach, by a search of so many levels. Only if more of them are left out
-# than this allows for is a budget filled up with documents that were not compared.
+# Documents are compared that so many budgets would reach, by a search of so many levels. Only if so many of them are left out
+# that the others do not fill a budget are all documents compared.
 COMPARED_BUDGETS = 4
 COMPARED_LEVELS = 2
 # What signatures mean; those of another version cannot be compared.
@@ -234,13 +234,27 @@ def without_near_duplicates(
     compared = search_budget(
         column, amounts_of(column, amounts), COMPARED_BUDGETS * budget, COMPARED_LEVELS
     )
-    at = np.flatnonzero(is_reached(packed, compared.floors[0]))
-    twins = find_twins(
-        sign([texts[i] for i in at.tolist()]), packed[at], np.zeros(len(at), bool), threshold
-    )
+    for floor in (compared.floors[0], np.uint64(0)):
+        at = np.flatnonzero(is_reached(packed, floor))
+        signatures = sign([texts[i] for i in at.tolist()])
+        twins = find_twins(signatures, packed[at], np.zeros(len(at), bool), threshold)
+        dropped = at[twins != np.arange(len(at))]
+        if fills_budget(floor, int(amounts[dropped].sum()), budget):
+            break
     result = packed.copy()
-    result[at[twins != np.arange(len(at))]] = 0
+    result[dropped] = 0
     return result
+
+
+def fills_budget(floor: np.uint64, dropped: int, budget: int) -> bool:
+    """Tells whether the documents that were compared fill a budget without those that are left out.
+
+    Args:
+      floor: The lowest priority that was compared, of a search for `COMPARED_BUDGETS`; 0 if all documents were.
+      dropped: What is left out, in the unit of the budget.
+      budget: The budget.
+    """
+    return bool(floor == 0) or dropped <= (COMPARED_BUDGETS - 1) * budget
 
 
 def _candidates(hashes: Array) -> Iterator[Array]:

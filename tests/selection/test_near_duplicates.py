@@ -16,6 +16,7 @@ from beam_quad.selection.near_duplicates import (
     link_equal,
     sign,
     similarities,
+    without_near_duplicates,
 )
 
 RNG = np.random.default_rng(0)
@@ -174,3 +175,19 @@ def test_links_connect_what_shares_a_bucket_and_their_sum_what_any_of_them_conne
         assert len(set(labels[:4])) == len(set(labels[4:])) == 1
         assert labels[0] != labels[4]
     assert len((links + more + links).spanning().left) == 4
+
+
+def test_a_budget_is_filled_from_the_ranking_even_where_a_few_budgets_are_all_copies():
+    copies, others = " ".join(text()), [" ".join(text()) for _ in range(20)]
+    texts = [copies] * 80 + others
+    packed = np.arange(100, 0, -1).astype(np.uint64)
+    kept = without_near_duplicates(packed, texts, np.full(100, 10), budget=100)
+    assert np.flatnonzero(kept).tolist() == [0, *range(80, 100)]
+
+
+def test_below_what_a_few_budgets_reach_nothing_is_compared_if_the_rest_fills_one():
+    texts = [" ".join(text()) for _ in range(60)] + [" ".join(text())] * 2
+    texts[1] = texts[0]
+    packed = np.arange(62, 0, -1).astype(np.uint64) << np.uint64(32)
+    kept = without_near_duplicates(packed, texts, np.full(62, 10), budget=100)
+    assert np.flatnonzero(kept == 0).tolist() == [1]

@@ -1,7 +1,8 @@
 """Near-duplicates among what could be selected: of each family, the document that ranks highest stays.
 
-They are looked for among the documents that a few budgets would reach, so that little crosses the shuffle of a large corpus.
-What takes the place of those that are left out is found by the same `Cut` as ever, in a ranking without them.
+They are looked for among the documents that a few budgets would reach, so that little crosses the shuffle of a large corpus;
+and among all documents only if those are mostly copies, as in a month that was crawled twice. What takes the place of those
+that are left out is found by the same `Cut` as ever, in a ranking without them.
 """
 
 import dataclasses
@@ -18,12 +19,14 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.records import Split
 from beam_quad.selection import Twins, is_reached
 from beam_quad.selection.near_duplicates import (
+    COMPARED_BUDGETS,
     COMPARED_LEVELS,
     NUM_HASHES,
     SIGNATURE_DTYPE,
     Links,
     bands,
     components,
+    fills_budget,
     find_twins,
     link_equal,
 )
@@ -42,11 +45,12 @@ _MEMBERS = np.dtype(
         ("row", "<u8"),
         ("key", "<u8"),
         ("priority", "<u8"),
+        ("amount", "<i8"),
         ("is_held", "?"),
         ("signature", SIGNATURE_DTYPE, (NUM_HASHES,)),
     ]
 )
-_FOUND = np.dtype([("row", "<u8"), ("key", "<u8"), ("twin", "<u8")])
+_FOUND = np.dtype([("row", "<u8"), ("key", "<u8"), ("amount", "<i8"), ("twin", "<u8")])
 _SPLIT_BITS = np.uint64(32)
 _CANDIDATES = pa.schema([pa.field("row", pa.uint64()), pa.field("family", pa.int64())])
 _KEYS = pa.schema([pa.field("key", pa.uint64())])
@@ -63,6 +67,7 @@ class Compared:
       threshold: Similarity of near-duplicates, in (0, 1].
       held: What stays selected as it was selected before; None without a base.
       ranks_new: Whether the ranking speaks of the splits alone that the base did not have.
+      is_all: Whether all documents are compared that can be selected, wherever the cut lies.
     """
 
     signs: SignTexts
@@ -70,9 +75,12 @@ class Compared:
     threshold: float
     held: Held | None = None
     ranks_new: bool = False
+    is_all: bool = False
 
     def floor(self) -> np.uint64:
         """The lowest priority that is compared."""
+        if self.is_all:
+            return np.uint64(0)
         lowest: np.uint64 = self.cut.floors(COMPARED_LEVELS)[0]
         return lowest
 
@@ -102,15 +110,25 @@ class LinkCandidates(SplitStage, GroupedStage):
     Args:
       corpus: The corpus, within the budget.
       compared: The documents.
+      earlier: What was found among fewer documents; nothing is done if that is enough.
     """
 
     kind = "near_duplicate_candidates"
     artifact_name = "candidates.parquet"
 
     compared: Compared
+    earlier: "FindNearDuplicates | None" = None
+
+    @property
+    def name(self) -> str:
+        return "LinkAllCandidates" if self.earlier else "LinkCandidates"
+
+    def is_needed(self) -> bool:
+        """Whether nothing was found before that is enough."""
+        return self.earlier is None or not self.earlier.is_enough()
 
     def pieces(self) -> Iterable[Any]:
-        return enumerate(self.corpus.splits())
+        return enumerate(self.corpus.splits()) if self.is_needed() else ()
 
     def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
         index, split = piece
@@ -148,13 +166,16 @@ class Dropped:
     Attributes:
       pieces: How many rows of each split, by its name.
       keys: Their keys, uint64 [m].
+      amount: What they would take from the budget.
     """
 
     pieces: Tally
     keys: np.ndarray
+    amount: int
 
     def __add__(self, other: "Dropped") -> "Dropped":
-        return Dropped(self.pieces + other.pieces, np.concatenate([self.keys, other.keys]))
+        keys = np.concatenate([self.keys, other.keys])
+        return Dropped(self.pieces + other.pieces, keys, self.amount + other.amount)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +196,16 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
     candidates: LinkCandidates
 
     @property
+    def name(self) -> str:
+        return "FindAllNearDuplicates" if self.candidates.earlier else "FindNearDuplicates"
+
+    @property
     def compared(self) -> Compared:
         """The documents that were compared."""
         return self.candidates.compared
 
     def pieces(self) -> Iterable[Any]:
-        return enumerate(self.corpus.splits())
+        return enumerate(self.corpus.splits()) if self.candidates.is_needed() else ()
 
     def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
         index, split = piece
@@ -195,6 +220,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         packed = np.empty(len(at), _MEMBERS)
         packed["row"], packed["key"] = _numbers(index, at), rows.keys[at]
         packed["priority"], packed["is_held"] = priorities[own], is_held[own]
+        packed["amount"] = self.compared.cut.budget.amounts(rows.tokens)[at]
         packed["signature"] = self.compared.signs.read(split, at)
         group = linked["family"][first:last] % _NUM_GROUPS
         for value in np.unique(group):
@@ -208,7 +234,8 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         )
         at = np.flatnonzero(twins != np.arange(len(twins)))
         found = np.empty(len(at), _FOUND)
-        found["row"], found["key"] = packed["row"][at], packed["key"][at]
+        for name in ("row", "key", "amount"):
+            found[name] = packed[name][at]
         found["twin"] = packed["row"][twins[at]]
         splits = found["row"] >> _SPLIT_BITS
         for split in np.unique(splits):
@@ -224,12 +251,19 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         names = [f"{splits[i].shard}#{splits[i].first_row + row}" for i, row in twins]
         columns = {"row": _rows(found["row"]), "twin": names}
         aligned.write_table(piece_path(self.folder, splits[group]), _DROPPED, columns)
-        return Dropped(Tally({piece_name(splits[group]): len(found)}), found["key"])
+        number = Tally({piece_name(splits[group]): len(found)})
+        return Dropped(number, found["key"], int(found["amount"].sum()))
 
     def finish(self, total: Dropped | None) -> None:
-        total = total or Dropped(Tally(), np.zeros(0, np.uint64))
+        total = total or Dropped(Tally(), np.zeros(0, np.uint64), 0)
         aligned.write_table(self.path("keys.parquet"), _KEYS, {"key": np.sort(total.keys)})
-        write_json(self.artifact, total.pieces.counts)
+        write_json(self.artifact, {"pieces": total.pieces.counts, "amount": total.amount})
+
+    def is_enough(self) -> bool:
+        """Whether the documents that were compared fill the budget without those that are left out."""
+        compared = self.compared
+        budget = compared.cut.budget.amount // COMPARED_BUDGETS
+        return fills_budget(compared.floor(), self._found()["amount"], budget)
 
     def rows(self, split: Split) -> np.ndarray:
         """Reads the rows of a split that are left out, ascending, int64 [m]."""
@@ -252,17 +286,22 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         return np.isin(keys, self._keys())
 
     def _read(self, split: Split) -> dict[str, np.ndarray]:
-        if piece_name(split) not in self._pieces():
+        source = self._source()
+        if piece_name(split) not in source._found()["pieces"]:
             return {"row": np.zeros(0, np.int64), "twin": np.zeros(0, object)}
-        return aligned.read_columns(piece_path(self.folder, split))
+        return aligned.read_columns(piece_path(source.folder, split))
+
+    def _source(self) -> "FindNearDuplicates":
+        earlier = self.candidates.earlier
+        return earlier if earlier is not None and earlier.is_enough() else self
 
     @once_per_process
-    def _pieces(self) -> dict[str, int]:
+    def _found(self) -> dict[str, Any]:
         return read_json(self.artifact)
 
     @once_per_process
     def _keys(self) -> np.ndarray:
-        return aligned.read_columns(self.path("keys.parquet"))["key"]
+        return aligned.read_columns(self._source().path("keys.parquet"))["key"]
 
 
 def _numbers(split: int, rows: np.ndarray) -> np.ndarray:
