@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from beam_quad.bandit import ACCEPTANCES
+from beam_quad.bandit import ACCEPTANCES, Accepts
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from pipelines import parsing, run_options
@@ -26,8 +26,6 @@ _OF_PROXY = ("quad", "influence_top_k", "perplexity", "loss_drop", "ngram")
 _OF_CLUSTERS = ("quad", "cluster_uniform", "cluster_histogram")
 SIMILARITIES = ("best", "mean")
 SHORTLIST = "shortlist"
-# What accepts blocks, or examples of them, while they are scored, and knows no company.
-_WITH_NEAR_DUPLICATES = ("block", "instance")
 _OF_THE_BANDIT = ("tau", "arms_per_round", "samples_per_pull")
 
 
@@ -133,8 +131,7 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--{given[0]} is for the bandit; leave it out, or pass --acceptance=block with it"
             )
-        keeps = self.policy == "quad" and self.acceptance in _WITH_NEAR_DUPLICATES
-        if keeps and self.near_duplicates == "drop":
+        if self.near_duplicates == "drop" and not _ranks(self.policy, self.acceptance):
             raise UsageError(
                 f"--acceptance={self.acceptance} takes blocks as they are; leave out --near_duplicates=drop, or pass "
                 "--acceptance=propagate or shortlist with it"
@@ -164,11 +161,20 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
     if values["normalize"] is None:
         values["normalize"] = is_shortlist
     if values["near_duplicates"] is None:
-        keeps = values["policy"] == "quad" and values["acceptance"] in _WITH_NEAR_DUPLICATES
-        values["near_duplicates"] = "keep" if keeps else "drop"
+        ranks = _ranks(values["policy"], values["acceptance"])
+        values["near_duplicates"] = "drop" if ranks else "keep"
     options = QuadOptions(query_weights=weights, **values)
     options.check()
     return options, rest
+
+
+def _ranks(policy: str, acceptance: str) -> bool:
+    """Whether a selection is the best of a ranking, in which what is left out gives way to the next."""
+    return (
+        policy != "quad"
+        or acceptance == SHORTLIST
+        or ACCEPTANCES[acceptance].accepts is Accepts.PREDICTIONS
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -251,6 +257,6 @@ def _add_selection(group: Any) -> None:
     run_options.add_near_duplicates(
         group,
         None,
-        "; default, but keep with --acceptance=block or instance, which take blocks as they are",
+        "; default, but keep with --acceptance=block, instance or cluster, which take blocks as they are",
     )
     run_options.add_reserve(group)

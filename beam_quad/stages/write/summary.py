@@ -15,7 +15,7 @@ from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
-from beam_quad.report.sections.overview import passed_over
+from beam_quad.report.sections.overview import near_duplicates, passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.refresh import harmful_added
 from beam_quad.report.sections.targets import few_landmarks
@@ -297,8 +297,9 @@ class Summary:
             )
         if words := harmful_added(manifest):
             notices.append(page.Notice(words))
-        if words := passed_over(manifest):
-            notices.append(page.Notice(words, level="note"))
+        for words in (passed_over(manifest), near_duplicates(manifest)):
+            if words:
+                notices.append(page.Notice(words, level="note"))
         for name, group in manifest.get("query", {}).items():
             if group["unused"]:
                 level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"
