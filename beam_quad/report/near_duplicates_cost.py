@@ -11,8 +11,8 @@ from beam_quad.selection.near_duplicates import (
 )
 
 _TEXT_BYTES_PER_TOKEN = 4
-# Measured by `tests.benchmarks.near_duplicates`.
-_SIGNED_BYTES_PER_CORE_S = 18e6
+# Measured by `tests.benchmarks.twins`.
+_SIGNED_BYTES_PER_CORE_S = 15e6
 _COMPARED_PER_CORE_S = 100_000
 _BAND_BYTES = 16
 
