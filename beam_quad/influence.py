@@ -53,6 +53,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 QueryTexts = Sequence[str] | Mapping[str, Sequence[str]]
 CurvatureKind = Literal["ekfac", "kfac", "identity"]
 CurvatureLabels = Literal["sampled", "empirical"]
+NearDuplicates = Literal["keep", "drop"]
 
 # Texts that go through a model in one call; a text's numbers depend on nothing outside its call.
 _TEXTS_PER_CALL = 256
@@ -198,8 +199,8 @@ def usable_examples(
     examples = Examples.of(texts, ids, proxy)
     if queries is None:
         return examples
-    items = answers.all_plain(text for own in queries.values() for text in own)
-    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(answers.all_plain(examples.texts))
+    items = [text for own in queries.values() for text in own]
+    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(examples.texts)
     return examples.where(np.array([leak is None for leak in found]))
 
 
@@ -427,6 +428,18 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_near_duplicates(near_duplicates: NearDuplicates, threshold: float) -> float | None:
+    """Gives the similarity of near-duplicates that are left out; None where they are kept.
+
+    Raises:
+      UsageError: If an argument cannot be used.
+    """
+    check_choice("near_duplicates", near_duplicates, get_args(NearDuplicates))
+    if not 0 < threshold <= 1:
+        raise UsageError(f"near_duplicate_threshold must lie in (0, 1], got {threshold}")
+    return threshold if near_duplicates == "drop" else None
 
 
 def check_at_least_one(**values: int | None) -> None:

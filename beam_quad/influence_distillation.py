@@ -38,9 +38,11 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
+    NearDuplicates,
     QueryTexts,
     check_at_least_one,
     check_curvature,
+    check_near_duplicates,
     check_texts,
     embed_examples,
     embedder_spec,
@@ -53,7 +55,8 @@ from beam_quad.influence import (
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer, tensors
 from beam_quad.scoring.cosines import cosines
-from beam_quad.selection import allocate, num_contenders
+from beam_quad.selection import NEAR_DUPLICATE, allocate, num_contenders
+from beam_quad.selection.near_duplicates import THRESHOLD
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,6 +107,8 @@ def distill(
     curvature_labels: CurvatureLabels = "sampled",
     damping: float = 1.0,
     keep_query_copies: bool = False,
+    near_duplicates: NearDuplicates = "drop",
+    near_duplicate_threshold: float = THRESHOLD,
     seed: int = 0,
 ) -> DistilledSelection:
     """Selects texts under a budget that one target, or several in turn, spend on the texts of the highest influence.
@@ -128,6 +133,10 @@ def distill(
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
       keep_query_copies: Whether texts that hold a query text can be selected, too; see `selection.leaks`.
+      near_duplicates: "drop" selects of texts that are nearly the same only the one that ranks highest
+        (`selection.near_duplicates`); "keep" selects whatever ranks high.
+      near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
+        (0, 1].
       seed: Seed of every draw.
 
     Raises:
@@ -142,6 +151,7 @@ def distill(
     )
     if not 0 < ridge < math.inf:
         raise UsageError(f"ridge must be positive and finite, got {ridge}")
+    threshold = check_near_duplicates(near_duplicates, near_duplicate_threshold)
     budget = _budget(budget_tokens, budget_examples)
     proxy_model = proxy_spec(proxy_model)
 
@@ -189,9 +199,11 @@ def distill(
     amounts = budget.amounts(tokens)
     takers = np.full(len(keys), -1, np.int64)
     takers[can_be] = allocate(
-        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, shares, seed, num_contenders(len(targets))
+        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, shares, seed, num_contenders(len(targets)),
+        [examples.texts[i] for i in np.flatnonzero(can_be).tolist()], threshold,
     )  # fmt: skip
     is_taken = takers >= 0
+    can_be[takers == NEAR_DUPLICATE] = False
 
     # 7 Weigh: w = max(0, (p - μ) / λ), where μ is the influence of the best text that was left out.
     weights = np.zeros(len(keys))

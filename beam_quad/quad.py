@@ -57,10 +57,12 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
+    NearDuplicates,
     QueryTexts,
     check_at_least_one,
     check_choice,
     check_curvature,
+    check_near_duplicates,
     check_texts,
     cluster_examples,
     embed_examples,
@@ -87,6 +89,7 @@ from beam_quad.selection import (
     ranks_from,
     search_budget,
 )
+from beam_quad.selection.near_duplicates import THRESHOLD, without_near_duplicates
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,6 +154,8 @@ def select(
     damping: float = 1.0,
     normalize: bool | None = None,
     keep_query_copies: bool = False,
+    near_duplicates: NearDuplicates | None = None,
+    near_duplicate_threshold: float = THRESHOLD,
     seed: int = 0,
 ) -> QuadSelection:
     """Selects texts under a token budget by their influence on the query texts, and by diversity.
@@ -190,6 +195,11 @@ def select(
       damping: λ over the mean eigenvalue of each block.
       normalize: Whether influence is divided by the norm of the text's gradient; by default with `shortlist` acceptance.
       keep_query_copies: Whether texts that hold a query text can be selected, too; see `selection.leaks`.
+      near_duplicates: "drop" selects of texts that are nearly the same only the one that ranks highest
+        (`selection.near_duplicates`); by default with `shortlist` and `propagate` acceptance. Else "keep": what accepts
+        blocks takes them as they are.
+      near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
+        (0, 1].
       seed: Seed of every draw.
 
     Raises:
@@ -205,6 +215,14 @@ def select(
         raise UsageError(f"max_cluster_share must lie in (0, 1], got {max_cluster_share}")
     check_choice("acceptance", acceptance, (*ACCEPTANCES, shortlist_page.NAME))
     has_bandit = acceptance in ACCEPTANCES
+    can_drop = not has_bandit or ACCEPTANCES[acceptance].accepts is Accepts.PREDICTIONS
+    if near_duplicates == "drop" and not can_drop:
+        raise UsageError(
+            f"acceptance={acceptance!r} takes blocks as they are; pass near_duplicates='keep', or acceptance='propagate'"
+        )
+    threshold = check_near_duplicates(
+        near_duplicates or ("drop" if can_drop else "keep"), near_duplicate_threshold
+    )
     if not has_bandit:
         shortlist_page.check_shortlist(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
@@ -255,7 +273,7 @@ def select(
         found = shortlist_page.select_from_shortlist(
             proxy, tracked, vectors, examples, queries, group_weights, clusters, is_short,
             budget_tokens=budget_tokens, shortlist=shortlist, cap_tokens=policy.cluster_cap_tokens,
-            normalize=normalize, seed=seed,
+            normalize=normalize, seed=seed, near_duplicate_threshold=threshold,
         )  # fmt: skip
         return QuadSelection(
             ids=ids,
@@ -336,7 +354,10 @@ def select(
         predicted = _predict(scored, points[known], clusters, code, points, seed)
         predicted[known] = influence[known]
         estimate = or_estimate(predicted.astype(np.float32), of_cluster)
-        is_selected, missing = _best(predicted, tau, is_short, tokens, keys, budget_tokens, seed)
+        is_selected, is_near_duplicate, missing = _best(
+            predicted, tau, is_short, tokens, keys, budget_tokens, seed, examples.texts, threshold
+        )
+        can_be &= ~is_near_duplicate
         state = dataclasses.replace(state, accepted_tokens=budget_tokens - missing)
     elif accepts is Accepts.EXAMPLES:
         is_selected = np.isin(keys, state.accepted_examples.keys)
@@ -434,10 +455,21 @@ def _best(
     keys: Array,
     budget_tokens: int,
     seed: int,
-) -> tuple[Array, int]:
-    """Takes the examples of the highest influence, float64 [n], down to `tau`: bool [n], and the tokens missing."""
+    texts: Sequence[str],
+    threshold: float | None,
+) -> tuple[Array, Array, int]:
+    """Takes the examples of the highest influence, float64 [n], down to `tau`.
+
+    Returns:
+      Those that are taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; and the tokens missing.
+    """
     ranks = ranks_from(predicted.astype(np.float32), tau)
     packed, _ = rank_usable(ranks, np.ones(len(keys), bool), is_short, keys, seed)
-    column = packed[:, None]
+    kept = packed
+    if threshold is not None:
+        kept = without_near_duplicates(packed, texts, tokens, budget_tokens, threshold)
+    column = kept[:, None]
     search = search_budget(column, amounts_of(column, tokens), budget_tokens)
-    return is_reached(packed, search.floors[0]), search.missing(budget_tokens)
+    is_selected = is_reached(kept, search.floors[0])
+    is_near_duplicate = is_reached(packed, search.floors[0]) & ~is_selected
+    return is_selected, is_near_duplicate, search.missing(budget_tokens)

@@ -11,7 +11,10 @@ OUTPUT_FORMATS = ("parquet", "jsonl", "jsonl.zst")
 
 
 class Reason(enum.StrEnum):
-    """Why an input row was rejected. The values are written to `rejected/`; their order ranks them nowhere."""
+    """Why an input row was rejected or, of `NEAR_DUPLICATE`, not selected.
+
+    The values are written to `rejected/`; their order ranks them nowhere.
+    """
 
     NULL_TEXT = "null_text"
     EMPTY_TEXT = "empty_text"
@@ -30,6 +33,7 @@ class Reason(enum.StrEnum):
     CONTAMINATED = "contaminated"
     NO_ANSWER = "no_answer"
     LONG_ANSWER = "long_answer"
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 @dataclasses.dataclass(frozen=True, order=True)

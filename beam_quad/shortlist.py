@@ -1,7 +1,7 @@
 """The shortlist on one page: a cheap score of every text, influence of the best of them, and the ranks of both, in memory.
 
     1  n-grams       of the proxy's tokens: influence of every text under a model that knows nothing else
-    2  shortlist     the best by n-grams, until their tokens reach two budgets
+    2  shortlist     the best by n-grams that are nearly the same as none above them, until their tokens reach two budgets
     3  influence     of the shortlist alone, over gradients of unit length
     4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
     5  cap, and cut  the best first, until the budget is met; no cluster gives more than its share
@@ -41,6 +41,7 @@ from beam_quad.selection import (
     rank_usable,
     search_budget,
 )
+from beam_quad.selection.near_duplicates import without_near_duplicates
 
 NAME = "shortlist"
 # A proxy learns at least as much in its MLPs and in its head as in its attention, and a gradient is worth no more for being
@@ -105,6 +106,7 @@ def select_from_shortlist(
     cap_tokens: int,
     normalize: bool,
     seed: int,
+    near_duplicate_threshold: float | None,
 ) -> Shortlisted:
     """Selects from examples by a shortlist.
 
@@ -122,6 +124,7 @@ def select_from_shortlist(
       cap_tokens: The most tokens that one cluster may give, at least 1.
       normalize: Whether influence is divided by the norm of the example's gradient.
       seed: Decides between equals.
+      near_duplicate_threshold: Similarity of near-duplicates, of which one is on the list at most; None keeps them.
     """
     keys, tokens = examples.keys, examples.tokens
     usable = np.ones(len(keys), bool)
@@ -131,8 +134,16 @@ def select_from_shortlist(
 
     # 2 Shortlist: the threshold at which the tokens of the best reach so many budgets, found by counting.
     packed, _ = rank_usable(ngrams, usable, is_candidate, keys, seed)
-    search = _search(packed, tokens, math.ceil(shortlist * budget_tokens))
-    listed = np.flatnonzero(is_reached(packed, search.floors[0]))
+    listed_tokens = math.ceil(shortlist * budget_tokens)
+    kept = packed
+    if near_duplicate_threshold is not None:
+        kept = without_near_duplicates(
+            packed, examples.texts, tokens, listed_tokens, near_duplicate_threshold
+        )
+    search = _search(kept, tokens, listed_tokens)
+    is_listed = is_reached(kept, search.floors[0])
+    is_near_duplicate = is_reached(packed, search.floors[0]) & ~is_listed
+    listed = np.flatnonzero(is_listed)
     listed = listed[np.argsort(keys[listed])]
 
     # 3 Influence.
@@ -159,7 +170,8 @@ def select_from_shortlist(
         takers = np.where(is_selected[ranked], 0, -1)
         own = weigh(joint_rank[ranked].astype(np.float32)[:, None], takers)
         unscorable = len(listed) - len(ranked)
-        weights[ranked] = own * ((int(is_candidate.sum()) - unscorable) / len(ranked))
+        num_candidates = int((is_candidate & ~is_near_duplicate).sum()) - unscorable
+        weights[ranked] = own * (num_candidates / len(ranked))
     missing = search.missing(budget_tokens)
     return Shortlisted(
         is_selected=is_selected,

@@ -15,6 +15,7 @@ from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import StaticSpec
 from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.records import Budget
+from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, COMPARED_LEVELS
 from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
@@ -30,6 +31,7 @@ from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.excluded import Excluded
 from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
+from beam_quad.stages.read.sign import SignTexts
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import RANK_LEVELS, Base, Held
@@ -42,6 +44,7 @@ from beam_quad.stages.refresh.drift import (
 )
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
 from beam_quad.stages.write.budget import Cut, Ranking
+from beam_quad.stages.write.near_duplicates import Compared, FindNearDuplicates, LinkCandidates
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.summary import Summary
@@ -121,6 +124,8 @@ class Builder:
         self.fitted = self.corpus if base is None or options.refit else self._fitted(base.fitted)
         # Where clusters are opened: those by the centers of the base.
         self.old_clusters: AssignClusters | None = None
+        drops = options.near_duplicates == "drop"
+        self.signs = SignTexts(self.corpus) if drops else None
         # For stages that ask which examples are too long for the budget.
         self.within_budget = self.corpus.within(budget)
         self.query = self._query()
@@ -228,6 +233,37 @@ class Builder:
         self.stages += twice.stages("CutTwice", RANK_LEVELS)
         return dataclasses.replace(held, twice=twice)
 
+    def find_near_duplicates(
+        self,
+        ranking: Ranking,
+        budget: Budget,
+        held: Held | None,
+        corpus: Corpus | None = None,
+    ) -> FindNearDuplicates | None:
+        """Adds the stages that find what is left out for a near-duplicate that ranks higher.
+
+        Args:
+          ranking: The ranking, a single one.
+          budget: What it is cut at.
+          held: What stays selected in any case; None without a base.
+          corpus: The splits that the ranking speaks of, within the budget, if those are not all: the new ones of a refresh.
+
+        Returns:
+          What is left out; None if near-duplicates are kept.
+        """
+        if self.signs is None:
+            return None
+        amount = COMPARED_BUDGETS * budget.amount
+        cut = Cut(corpus or self.within_budget, ranking, dataclasses.replace(budget, amount=amount))
+        self.stages += cut.stages("CutCompared", COMPARED_LEVELS)
+        threshold = self._options.near_duplicate_threshold
+        compared = Compared(self.signs, cut, threshold, held, ranks_new=corpus is not None)
+        candidates = self.add(LinkCandidates(self.within_budget, compared))
+        found = self.add(FindNearDuplicates(self.within_budget, candidates))
+        everything = dataclasses.replace(compared, is_all=True)
+        candidates = self.add(LinkCandidates(self.within_budget, everything, found))
+        return self.add(FindNearDuplicates(self.within_budget, candidates))
+
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
         # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
         # all else. So it is with the choice of the columns that are carried.
@@ -264,8 +300,11 @@ class Builder:
                 self.corpus,
                 proxy.path if proxy is not None and counts_tokens else None,
                 proxy.revision if proxy is not None else None,
+                self.signs,
             )
         )
+        if self.signs is not None:
+            self.add(self.signs)
         if self.corpus.excluded is not None:
             self.add(ForgetTexts(self.corpus.excluded))
         if self.corpus.duplicates_dir is not None:

@@ -171,9 +171,11 @@ class _QuadBuilder(Builder):
         elif self.options.refit:
             # For the runs that go on from this one.
             self._scoring()
-        preference = SelectedWorth(held.base, played)
-        cut = self._cut(preference, what="CutSelection", held=held)
-        selection = RefreshedSelection(*cut, clusters, known)
+        # What was played for is without near-duplicates already, of what stays selected, too.
+        ranking = Preferred(self.within_budget, SelectedWorth(held.base, played), held)
+        cut = Cut(self.within_budget, ranking, self.budget)
+        self.stages += cut.stages("CutSelection")
+        selection = RefreshedSelection(ranking, cut, clusters, known)
         return self._finish_quad(selection, facts | {"slack": self.slack}, evidence, clusters)
 
     def _count_blocks(
@@ -233,7 +235,10 @@ class _QuadBuilder(Builder):
         options = self.options
         weights = tuple(group.weight for group in self.query) or (1.0,)
         ngrams = self._score(NgramScoring(self._count_ngrams()), weights, label="ScoreNgrams")
-        listed, list_cut = self._cut(HighestScore(ngrams), options.shortlist_budget, "CutShortlist")
+        # Near-duplicates are found before they are scored, which the list is then long enough for without them.
+        listed, list_cut = self._cut(
+            HighestScore(ngrams), options.shortlist_budget, "CutShortlist", stays=self.held
+        )
         known = self._known()
         shortlist = Shortlist(listed, list_cut, known, reads_old=options.reselect)
         scoring, vectors = self._scoring()
@@ -312,7 +317,15 @@ class _QuadBuilder(Builder):
                 fit = self.add(FitWithinClusters(self.corpus, pulled))
                 predictions = self.add(PredictWithinClusters(within.within(None), fit))
                 ranking = Preferred(within, PredictedInfluence(predictions, self.options.tau))
-                cut = Cut(within, ranking, Budget(pulled.bandit.policy.budget_tokens))
+                budget = Budget(pulled.bandit.policy.budget_tokens)
+                held = self.held
+                ranking = dataclasses.replace(
+                    ranking,
+                    near_duplicates=self.find_near_duplicates(
+                        ranking, budget, held, None if held is None else within
+                    ),
+                )
+                cut = Cut(within, ranking, budget)
                 self.stages += cut.stages("CutRanking")
                 return PropagatedSelection(ranking, cut)
 
@@ -322,10 +335,22 @@ class _QuadBuilder(Builder):
         budget: Budget | None = None,
         what: str = "CutRanking",
         held: Held | None = None,
+        stays: Held | None = None,
     ) -> tuple[Preferred[R], Cut]:
-        """Adds the stages that cut a budget, that of the run by default, over a ranking."""
+        """Adds the stages that cut a budget over a ranking without near-duplicates.
+
+        Args:
+          preference: The ranking.
+          budget: That of the run by default.
+          what: What is cut, in CapWords.
+          held: What comes first as it was selected before.
+          stays: What is not left out for a near-duplicate, though it does not come first.
+        """
+        budget = budget or self.budget
         ranking = Preferred(self.within_budget, preference, held)
-        cut = Cut(self.within_budget, ranking, budget or self.budget)
+        found = self.find_near_duplicates(ranking, budget, held or stays)
+        ranking = dataclasses.replace(ranking, near_duplicates=found)
+        cut = Cut(self.within_budget, ranking, budget)
         self.stages += cut.stages(what)
         return ranking, cut
 

@@ -8,6 +8,7 @@ from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
+from beam_quad.selection.near_duplicates import COMPARED_BUDGETS
 from beam_quad.stages.distillation import allocate, shortlist
 from beam_quad.stages.distillation.compare_sketches import CompareSketches
 from beam_quad.stages.distillation.distilled import FinishedDistillation
@@ -61,6 +62,8 @@ class _DistillationBuilder(Builder):
         targets = tuple(group.name for group in self.query)
         ranking = allocate.Propagated(self.within_budget, influence, targets)
         allocated = self._allocate(ranking)
+        found = self.find_near_duplicates(allocated, options.budget, allocated.held)
+        allocated = dataclasses.replace(allocated, near_duplicates=found)
         cut = Cut(self.within_budget, allocated, options.budget)
         self.stages += cut.stages("CutBudget")
         selection = allocate.DistilledSelection(allocated, cut)
@@ -121,6 +124,9 @@ class _DistillationBuilder(Builder):
             return self._held_first(allocate.Allocated(ranking, None))
         # The second order chooses among more than the budget holds, and never among more than this.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
+        if self.signs is not None:
+            # What takes the place of near-duplicates is played for, too.
+            budget = dataclasses.replace(budget, amount=COMPARED_BUDGETS * budget.amount)
         bounds = Cut(self.within_budget, ranking, budget)
         self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
         weights = tuple(group.weight for group in self.query)

@@ -146,6 +146,7 @@ def _add_selection(result: argparse.ArgumentParser) -> None:
         "--optimizer_state",
         help="safetensors of Adam's state by parameter name; examples' gradients become its steps",
     )
+    run_options.add_near_duplicates(group, "drop")
     run_options.add_reserve(group)
     _add_second_order(result.add_argument_group("second order"))
 

@@ -46,7 +46,8 @@ def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPla
         return None
     workload = _workload(options, inputs, chain, models)
     devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-    return plan.without_fitted(plan_cost(workload, *devices), inputs, options)
+    costs = plan.with_near_duplicates(plan_cost(workload, *devices), options)
+    return plan.without_fitted(costs, inputs, options)
 
 
 def _workload(

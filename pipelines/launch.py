@@ -30,7 +30,7 @@ from beam_quad.report.cost import CostPlan
 from beam_quad.report.formatting import size
 from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.leaks import about_leaks
-from beam_quad.report.sections.overview import passed_over
+from beam_quad.report.sections.overview import near_duplicates, passed_over
 from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
 from beam_quad.report.sections.refresh import about_refresh, harmful_added
 from beam_quad.report.sections.targets import few_landmarks, poor_propagation
@@ -482,8 +482,9 @@ def _print_summary(output: str) -> None:
             print(f"warning: {words}")
     if words := few_landmarks(manifest):
         print(f"note: {words}")
-    if words := passed_over(manifest):
-        print(f"note: {words}")
+    for words in (passed_over(manifest), near_duplicates(manifest)):
+        if words:
+            print(f"note: {words}")
     if manifest["shortfall"]:
         print(f"warning: {manifest['shortfall']}")
     if manifest["config"].get("prove"):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from beam_quad.bandit import ACCEPTANCES
+from beam_quad.bandit import ACCEPTANCES, Accepts
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from pipelines import parsing, run_options
@@ -130,6 +130,11 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--{given[0]} is for the bandit; leave it out, or pass --acceptance=block with it"
             )
+        if self.near_duplicates == "drop" and not _ranks(self.policy, self.acceptance):
+            raise UsageError(
+                f"--acceptance={self.acceptance} takes blocks as they are; leave out --near_duplicates=drop, or pass "
+                "--acceptance=propagate or shortlist with it"
+            )
         blocks = self.blocks_per_cluster
         if blocks < 1 or blocks & (blocks - 1):
             raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")
@@ -156,9 +161,21 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
         values["layers"] = "all+head" if is_shortlist else "attention"
     if values["normalize"] is None:
         values["normalize"] = is_shortlist
+    if values["near_duplicates"] is None:
+        ranks = _ranks(values["policy"], values["acceptance"])
+        values["near_duplicates"] = "drop" if ranks else "keep"
     options = QuadOptions(**values)
     options.check()
     return options, rest
+
+
+def _ranks(policy: str, acceptance: str) -> bool:
+    """Whether a selection is the best of a ranking, in which what is left out gives way to the next."""
+    return (
+        policy != "quad"
+        or acceptance == SHORTLIST
+        or ACCEPTANCES[acceptance].accepts is Accepts.PREDICTIONS
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -234,5 +251,10 @@ def _add_selection(group: Any) -> None:
     add("--alpha", type=float, default=0.5, help="exploration, in errors of one pull")
     add(
         "--max_share_per_cluster", type=float, default=1.0, help="most of the budget from a cluster"
+    )
+    run_options.add_near_duplicates(
+        group,
+        None,
+        "; default, but keep with --acceptance=block, instance or cluster, which take blocks as they are",
     )
     run_options.add_reserve(group)

@@ -15,6 +15,7 @@ from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_to
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
 from beam_quad.records import Budget
+from beam_quad.report import near_duplicates_cost
 from beam_quad.report.cost import CostPlan, Workload
 from beam_quad.report.devices import Device
 from beam_quad.report.formatting import size
@@ -72,6 +73,15 @@ def without_fitted(costs: CostPlan, inputs: Inputs, options: RunOptions) -> Cost
         return costs
     stages = tuple(stage for stage in costs.stages if stage.name not in _FITTED)
     return dataclasses.replace(costs, stages=stages)
+
+
+def with_near_duplicates(costs: CostPlan, options: RunOptions, budgets: float = 1.0) -> CostPlan:
+    """Adds what it costs to find near-duplicates, if they are dropped; see `report.near_duplicates_cost`."""
+    if options.near_duplicates == "keep":
+        return costs
+    return near_duplicates_cost.with_near_duplicates(
+        costs, options.near_duplicate_threshold, budgets
+    )
 
 
 def _about_base(inputs: Inputs) -> list[str]:

@@ -41,6 +41,8 @@ def price(options: QuadOptions, inputs: Inputs, chain: Chain) -> CostPlan | None
         costs = shortlist_cost.plan_cost(listed, *devices)
     else:
         costs = plan_cost(_workload(options, inputs, chain, models), *devices)
+    budgets = options.shortlist if options.is_shortlist else 1.0
+    costs = plan.with_near_duplicates(costs, options, budgets)
     return plan.without_fitted(costs, inputs, options)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
-from beam_quad.selection.leaks import FEWEST_WORDS, NUM_WORDS, THRESHOLD
+from beam_quad.selection import leaks, near_duplicates
 from pipelines import parsing
 from pipelines.parsing import SWITCH
 
@@ -68,6 +68,8 @@ class RunOptions:
     decontaminate_words: int
     decontaminate_threshold: float
     keep_query_copies: bool
+    near_duplicates: Literal["keep", "drop"]
+    near_duplicate_threshold: float
     plan: bool
     take_over: bool
     accelerator: str | None
@@ -129,14 +131,18 @@ class RunOptions:
             )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
-        if self.decontaminate_words < FEWEST_WORDS:
+        if self.decontaminate_words < leaks.FEWEST_WORDS:
             raise UsageError(
-                f"--decontaminate_words must be at least {FEWEST_WORDS}, got {self.decontaminate_words}; shorter n-grams are "
+                f"--decontaminate_words must be at least {leaks.FEWEST_WORDS}, got {self.decontaminate_words}; shorter n-grams are "
                 "phrases that anybody writes"
             )
         if not 0 <= self.decontaminate_threshold < 1:
             raise UsageError(
                 f"--decontaminate_threshold must be at least 0 and below 1, got {self.decontaminate_threshold}"
+            )
+        if not 0 < self.near_duplicate_threshold <= 1:
+            raise UsageError(
+                f"--near_duplicate_threshold must lie in (0, 1], got {self.near_duplicate_threshold}"
             )
         if not 0 < self.damping < float("inf"):
             raise UsageError(f"--damping must be positive, got {self.damping}")
@@ -262,13 +268,13 @@ def add_data(result: argparse.ArgumentParser) -> Any:
     add(
         "--decontaminate_words",
         type=int,
-        default=NUM_WORDS,
+        default=leaks.NUM_WORDS,
         help="words of the n-grams by which such texts, and those of the query set, are found",
     )
     add(
         "--decontaminate_threshold",
         type=float,
-        default=THRESHOLD,
+        default=leaks.THRESHOLD,
         help="a document that holds more than this share of a text's words, in such n-grams, is rejected",
     )
     add(
@@ -369,6 +375,23 @@ def add_refresh(result: argparse.ArgumentParser) -> None:
         "--grow_clusters",
         **SWITCH,
         help="of --base: open clusters for new documents that are far from all; old ones keep their ids",
+    )
+
+
+def add_near_duplicates(group: Any, default: str | None, but: str = "") -> None:
+    """Adds what becomes of near-duplicates; `but` says where the default is another."""
+    group.add_argument(
+        "--near_duplicates",
+        choices=("keep", "drop"),
+        default=default,
+        help=f"drop: of documents that are nearly the same, the one that ranks highest is selected at most{but}",
+    )
+    group.add_argument(
+        "--near_duplicate_threshold",
+        type=float,
+        default=near_duplicates.THRESHOLD,
+        help="of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "
+        "with one word in seven replaced it is 0.6",
     )
 
 

@@ -299,11 +299,18 @@ def read_embeddings(path: str) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def read_some_embeddings(path: str, rows: np.ndarray) -> np.ndarray:
-    """Reads the embeddings of a few rows, float16 [m, dim]; row groups that hold none of them are not read.
+    """Reads the embeddings of a few rows, float16 [m, dim]; arguments as for `read_some_vectors`."""
+    return read_some_vectors(path, "embedding", EMBEDDING_DTYPE, rows)
+
+
+def read_some_vectors(path: str, name: str, dtype: np.dtype, rows: np.ndarray) -> np.ndarray:
+    """Reads what `vector_column` packed of a few rows, [m, dim]; row groups that hold none of them are not read.
 
     Args:
-      path: The embeddings of a split.
-      rows: Ascending row numbers of the split, int64 [m].
+      path: The file of a split.
+      name: The column.
+      dtype: What it holds.
+      rows: Ascending row numbers of the split, int64 [m], at least one.
     """
     with files.open_read(path) as file:
         parquet = pq.ParquetFile(file)
@@ -313,6 +320,6 @@ def read_some_embeddings(path: str, rows: np.ndarray) -> np.ndarray:
         for group, (start, end) in enumerate(itertools.pairwise(starts)):
             own = rows[np.searchsorted(rows, start) : np.searchsorted(rows, end)] - start
             if len(own):
-                column = parquet.read_row_group(group, columns=["embedding"]).column(0)
-                parts.append(unpack_vectors(column.take(pa.array(own)), EMBEDDING_DTYPE))
+                column = parquet.read_row_group(group, columns=[name]).column(0)
+                parts.append(unpack_vectors(column.take(pa.array(own)), dtype))
     return np.concatenate(parts)

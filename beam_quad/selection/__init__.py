@@ -2,6 +2,7 @@
 
 from beam_quad.selection.accounts import Amount, RowCounts, SourceCounts, count_rows, source_of
 from beam_quad.selection.allocation import (
+    NEAR_DUPLICATE,
     Contenders,
     Turns,
     allocate,
@@ -22,6 +23,7 @@ from beam_quad.selection.joint_ranks import JointRanks, RankCounts
 from beam_quad.selection.kept import (
     Kept,
     Taken,
+    Twins,
     keep_accepted,
     keep_again,
     keep_for_targets,
@@ -52,6 +54,7 @@ from beam_quad.selection.ranking import (
 
 __all__ = [
     "MAX_DRAW",
+    "NEAR_DUPLICATE",
     "NUM_LEVELS",
     "SHARD_CHANGED",
     "SHARD_GONE",
@@ -68,6 +71,7 @@ __all__ = [
     "SourceCounts",
     "Taken",
     "Turns",
+    "Twins",
     "all_left",
     "allocate",
     "amounts_of",

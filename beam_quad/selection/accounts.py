@@ -64,6 +64,7 @@ class RowCounts:
       selected: What is selected.
       usable_tokens: Tokens of the rows that were usable when they were read.
       passed_over: What is usable but too long for the budget.
+      near_duplicates: What would be selected if no near-duplicate ranked above it.
       bad_files: Files of which nothing could be used.
       reasons: Rejected rows by reason.
       sources: By the part of the input that they belong to.
@@ -77,6 +78,7 @@ class RowCounts:
     selected: Amount = Amount()
     usable_tokens: int = 0
     passed_over: Amount = Amount()
+    near_duplicates: Amount = Amount()
     bad_files: int = 0
     reasons: Tally = dataclasses.field(default_factory=Tally)
     sources: ByName[SourceCounts] = dataclasses.field(default_factory=ByName)
@@ -105,6 +107,7 @@ class RowCounts:
             **{name: stored[name] for name in _NUMBERS},
             selected=Amount(**stored["selected"]),
             passed_over=Amount(**stored["passed_over"]),
+            near_duplicates=Amount(**stored["near_duplicates"]),
             reasons=Tally(stored["reasons"]["counts"]),
             sources=ByName(sources),
             clusters=_amounts(stored["clusters"]),
@@ -162,6 +165,7 @@ def count_rows(
         selected=_amount(tokens, kept.rows),
         usable_tokens=int(tokens[is_usable].sum()),
         passed_over=_amount(tokens, np.flatnonzero(is_usable & ~is_candidate)),
+        near_duplicates=Amount() if kept.twins is None else _amount(tokens, kept.twins.rows),
         reasons=Tally(dict(reasons)) + Tally(not_finite),
         sources=sources,
         clusters=_by_cluster(tokens, kept),

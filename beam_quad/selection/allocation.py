@@ -33,12 +33,20 @@ import numpy as np
 
 from beam_quad import archives, seeding
 from beam_quad.distillation.checks import refuse_other_lengths
-from beam_quad.selection.ranking import NUM_LEVELS, priorities, search_budget
+from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, without_near_duplicates
+from beam_quad.selection.ranking import (
+    NUM_LEVELS,
+    amounts_of,
+    is_reached,
+    priorities,
+    search_budget,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_CONTENDERS = 1 << 17
 _CONTENDER_BYTES = 8 << 20
+NEAR_DUPLICATE = -2
 
 
 def num_contenders(num_targets: int) -> int:
@@ -225,6 +233,8 @@ def allocate(
     weights: Sequence[float],
     seed: int,
     limit: int = NUM_CONTENDERS,
+    texts: Sequence[str] = (),
+    near_duplicate_threshold: float | None = None,
 ) -> Array:
     """Allocates a budget over a corpus held in memory, as the distributed sums do.
 
@@ -237,17 +247,26 @@ def allocate(
       weights: Their weights, positive: shares of the budget.
       seed: The run's seed.
       limit: How many contenders are kept.
+      texts: The texts, n of them, where near-duplicates are left out.
+      near_duplicate_threshold: Similarity of near-duplicates, in (0, 1]; None keeps them.
 
     Returns:
-      The target that takes each example, -1 where none does, int64 [n].
+      The target that takes each example, -1 where none does, int64 [n]; `NEAR_DUPLICATE` of what the budget reaches and is
+      left out.
     """
     packed = priorities(influence, tie_draws(keys, seed))
-    bounds = search_budget(packed, amounts, budget, NUM_LEVELS // 2)
+    # What takes the place of near-duplicates is played for, too.
+    played = budget if near_duplicate_threshold is None else COMPARED_BUDGETS * budget
+    bounds = search_budget(packed, amounts, played, NUM_LEVELS // 2)
     contenders = Contenders.of(keys, packed, amounts, bounds.floors, seed, limit)
     turns = Turns.take(contenders, targets, weights)
-    ranking = turns.ranking(packed, keys)
-    is_taken = ranking[:, 0] >= search_budget(ranking, amounts, budget).floors[0]
-    return np.where(is_taken, turns.takers(packed, keys), -1)
+    order = kept = turns.ranking(packed, keys)[:, 0]
+    if near_duplicate_threshold is not None:
+        kept = without_near_duplicates(order, texts, amounts, budget, near_duplicate_threshold)
+    column = kept[:, None]
+    floor = search_budget(column, amounts_of(column, amounts), budget).floors[0]
+    others = np.where(is_reached(order, floor), NEAR_DUPLICATE, -1)
+    return np.where(is_reached(kept, floor), turns.takers(packed, keys), others)
 
 
 def tie_draws(keys: Array, seed: int) -> Array:

@@ -14,6 +14,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Twins:
+    """Rows of a split that would be selected if no near-duplicate ranked above them. Both [m], by ascending row.
+
+    Attributes:
+      rows: Row numbers, int64.
+      names: The row that stays in the place of each, as `SHARD#ROW`.
+    """
+
+    rows: np.ndarray
+    names: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Kept:
     """The rows of a split that are selected, and why. All columns are [m], by ascending row.
 
@@ -28,6 +41,7 @@ class Kept:
       predicted: Influence predicted from other examples, float64, nan where there is none; None where none has one.
       target: Names of the query groups for which they were taken, or None.
       worth: The influence for which they were taken, known or supposed, float64; None where something else decides.
+      twins: Rows that are left out for a near-duplicate; None where none is looked for.
     """
 
     rows: np.ndarray
@@ -40,6 +54,11 @@ class Kept:
     predicted: np.ndarray | None = None
     target: Sequence[str] | None = None
     worth: np.ndarray | None = None
+    twins: Twins | None = None
+
+
+# Attributes that do not speak of the selected rows.
+_OF_OTHER_ROWS = ("unscorable", "twins")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +86,8 @@ class Taken:
         """
         is_example = is_candidate.copy()
         is_example[kept.unscorable] = False
+        if kept.twins is not None:
+            is_example[kept.twins.rows] = False
         takers = np.full(len(influence), -1, np.int64)
         takers[kept.rows] = 0
         single = np.where(is_example, influence, 0.0).astype(np.float32)
@@ -147,7 +168,7 @@ def within_reach(kept: Kept, is_kept: Array) -> Kept:
     of_rows: dict[str, Any] = {
         field.name: np.asarray(getattr(kept, field.name))[at]
         for field in dataclasses.fields(kept)
-        if field.name != "unscorable" and getattr(kept, field.name) is not None
+        if field.name not in _OF_OTHER_ROWS and getattr(kept, field.name) is not None
     }
     return dataclasses.replace(kept, **of_rows)
 

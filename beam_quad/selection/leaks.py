@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_quad import archives
+from beam_quad.answers import plain
 from beam_quad.columns import places_in_runs, run_bounds, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -74,7 +75,7 @@ class Words:
         self.words: list[bytes] = []
         ends = []
         for text in texts:
-            self.words += _words(text)
+            self.words += _words(plain(text))
             self.words.append(_BETWEEN)
             ends.append(len(self.words))
         self.ends = np.array(ends, np.int64)

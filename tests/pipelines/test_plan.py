@@ -123,12 +123,12 @@ def test_pipelines_read_a_corpus_once_and_fit_on_the_same_texts(world, tmp_path,
 @pytest.mark.parametrize(
     ("flags", "stages"),
     [
-        ({"policy": "similarity"}, "EmbedExamples, EmbedQuery, ScoreSimilarity, CutRanking"),
-        ({"policy": "cluster_histogram"}, "AssignClusters, EmbedQuery, CountQueryClusters, CutRanking"),
-        ({"policy": "loss_drop"}, "EmbedExamples, TuneProxy, ScoreExamples, CutRanking"),
+        ({"policy": "similarity"}, "EmbedExamples, SignTexts, EmbedQuery, ScoreSimilarity, CutCompared0"),
+        ({"policy": "cluster_histogram"}, "AssignClusters, EmbedQuery, CountQueryClusters, CutCompared0"),
+        ({"policy": "loss_drop"}, "EmbedExamples, SignTexts, TuneProxy, ScoreExamples, CutCompared0"),
         (
             {"policy": "score_column", "score_column": "n", "query": None},
-            "EmbedExamples, ReadScoreColumn, CutRanking",
+            "EmbedExamples, SignTexts, ReadScoreColumn, CutCompared0",
         ),
     ],
 )  # fmt: skip

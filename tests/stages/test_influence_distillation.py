@@ -133,7 +133,8 @@ def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, m
         tmp_path / "news", query=world.query_of("news"), curvature="identity", artifacts=artifacts
     )
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
-        "query_plan", "query", "sketched_scores", "propagation", "propagated", "cuts"
+        "query_plan", "query", "sketched_scores", "propagation", "propagated", "cuts",
+        "near_duplicate_candidates", "near_duplicates",
     }  # fmt: skip
 
 
@@ -146,5 +147,6 @@ def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path, embedder, made
     before = _kinds(artifacts)
     world.distill(tmp_path / "out", artifacts=artifacts, embedder=embedder)
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
-        "draws", "landmarks", "landmark_scores", "propagation", "propagated", "cuts", *made
+        "draws", "landmarks", "landmark_scores", "propagation", "propagated", "cuts", "signatures",
+        "near_duplicate_candidates", "near_duplicates", *made
     }  # fmt: skip

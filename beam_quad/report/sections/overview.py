@@ -83,6 +83,15 @@ def passed_over(manifest: Mapping[str, Any]) -> str | None:
     )
 
 
+def near_duplicates(manifest: Mapping[str, Any]) -> str | None:
+    """Says how many documents were left out for a near-duplicate, from a manifest; None where none was."""
+    number = manifest["near_duplicates"]["documents"]
+    if not number:
+        return None
+    what, verb = ("near-duplicate", "was") if number == 1 else ("near-duplicates", "were")
+    return f"{count(number)} {what} of documents that rank higher {verb} left out; rejected/ names them."
+
+
 def _against_random(comparison: Contrast) -> str:
     gain, spread = comparison.gain, comparison.spread
     if abs(gain.mean) <= gain.half_width:

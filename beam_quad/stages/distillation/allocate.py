@@ -14,6 +14,7 @@ from beam_quad.selection import (
     Kept,
     Taken,
     Turns,
+    Twins,
     held_first,
     is_reached,
     keep_for_targets,
@@ -27,6 +28,7 @@ from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 
 # Two of four levels bound the targets' cuts closely; see `selection.allocation`.
 BOUND_LEVELS = 2
@@ -125,17 +127,31 @@ class Allocated:
       ranking: The corpus ranked for each target.
       turns: Their turns, or None with a single target, whose own ranking it is.
       held: What comes first as it was selected before; None without a base.
+      near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
     """
 
     ranking: Propagated
     turns: TakeTurns | None
     held: Held | None = None
+    near_duplicates: FindNearDuplicates | None = None
 
     @property
     def num_rankings(self) -> int:
         return 1
 
     def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        packed = self._all(split, rows)
+        return (
+            packed if self.near_duplicates is None else self.near_duplicates.without(packed, split)
+        )
+
+    def twins(self, split: Split, rows: aligned.Rows, floor: np.uint64) -> Twins | None:
+        """Finds what is left out for a near-duplicate though it reaches a priority."""
+        if self.near_duplicates is None:
+            return None
+        return self.near_duplicates.above(self._all(split, rows)[:, 0], split, floor)
+
+    def _all(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.ranking.priorities(split, rows), rows.keys)
         packed = np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
         if self.held is None:
@@ -188,7 +204,12 @@ class DistilledSelection:
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         taken = self.taken(split, rows)
-        return self.kept(rows, taken.influence, taken.takers)
+        kept = self.kept(rows, taken.influence, taken.takers)
+        return dataclasses.replace(kept, twins=self.twins(split, rows))
+
+    def twins(self, split: Split, rows: aligned.Rows) -> Twins | None:
+        """Finds what is left out for a near-duplicate though the budget reaches it."""
+        return self.allocated.twins(split, rows, self.floor())
 
     def kept(self, rows: aligned.Rows, influence: np.ndarray, takers: np.ndarray) -> Kept:
         """Tells of the rows that targets take why: by influence that is known of landmarks, predicted of the others.
@@ -210,7 +231,10 @@ class DistilledSelection:
         order = self.allocated.priorities(split, rows)[:, 0]
         takers = self.allocated.takers(self.ranking.of(influence, rows.keys), rows.keys)
         is_taken = is_reached(order, self.floor())
-        return Taken(influence, np.where(is_taken, takers, -1), self.ranking.is_example(rows))
+        is_example = self.ranking.is_example(rows)
+        if (twins := self.twins(split, rows)) is not None:
+            is_example[twins.rows] = False
+        return Taken(influence, np.where(is_taken, takers, -1), is_example)
 
     def floor(self) -> np.uint64:
         """The lowest priority that is taken."""
@@ -225,4 +249,7 @@ class DistilledSelection:
             # As if the examples were new.
             nobody = np.zeros(len(keys), bool)
             order = held_first(order, nobody, order > 0, self.allocated.held.keeps_all)
-        return np.where(order >= self.floor(), self.allocated.takers(packed, keys), -1)
+        is_taken = order >= self.floor()
+        if self.allocated.near_duplicates is not None:
+            is_taken &= ~self.allocated.near_duplicates.drops(keys)
+        return np.where(is_taken, self.allocated.takers(packed, keys), -1)

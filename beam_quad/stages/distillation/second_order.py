@@ -184,7 +184,8 @@ class SecondOrderSelection:
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         influence = self.first.ranking.influence.read(split)
         takers = np.where(rows.usable, self.takers(rows.keys), -1)
-        return self.first.kept(rows, influence, takers)
+        kept = self.first.kept(rows, influence, takers)
+        return dataclasses.replace(kept, twins=self.first.twins(split, rows))
 
     def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """As `RowWeights`."""

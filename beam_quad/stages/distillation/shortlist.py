@@ -13,6 +13,7 @@ from beam_quad.artifacts.json_files import read_json
 from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget, Split
+from beam_quad.selection import is_reached
 from beam_quad.stages.base import GroupedStage
 from beam_quad.stages.distillation.allocate import DistilledSelection
 from beam_quad.stages.distillation.interactions import InteractionLandmarks
@@ -61,8 +62,8 @@ class GatherShortlist(SplitStage, GroupedStage):
         ranking, allocated = self.first.ranking, self.first.allocated
         influence = ranking.influence.read(piece)
         packed = ranking.of(influence, rows.keys)
-        order = allocated.of(packed, rows.keys)[:, 0]
-        at = np.flatnonzero(ranking.is_example(rows) & (order >= self.cut.floors()[0]))
+        order = allocated.priorities(piece, rows)[:, 0]
+        at = np.flatnonzero(is_reached(order, self.cut.floors()[0]))
         if not len(at):
             return
         takers = allocated.takers(packed[at], rows.keys[at])

@@ -57,11 +57,15 @@ class Shortlist:
     def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Says which rows of a split are on the list, bool [n]."""
         is_known = None if self.known is None else self.known.is_scored(split)
-        if is_known is not None and not self.reads_old:
-            return np.asarray(is_known & rows.usable)
+        if is_known is not None:
+            is_known = is_known & rows.usable
+            if self.ranking.near_duplicates is not None:
+                is_known[self.ranking.near_duplicates.rows(split)] = False
+            if not self.reads_old:
+                return np.asarray(is_known)
         packed, _ = self.ranking.packed(split, rows)
         is_listed = is_reached(packed, self.cut.floors()[0])
-        return is_listed if is_known is None else np.asarray(is_listed | (is_known & rows.usable))
+        return is_listed if is_known is None else np.asarray(is_listed | is_known)
 
     def num_listed(self) -> int:
         """As many examples as its share of the corpus's tokens."""
@@ -259,7 +263,9 @@ class ShortlistSelection:
             unscorable &= ~held.of(split, rows)
         clusters, _ = self.clusters.read(split)
         influence = self._ranks.influence.read(split)
-        return keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
+        kept = keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
+        floor = self.shortlist.cut.floors()[0]
+        return dataclasses.replace(kept, twins=self.shortlist.ranking.twins(split, rows, floor))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, by the joint rank: the rest of the corpus is below the list."""

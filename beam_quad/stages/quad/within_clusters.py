@@ -113,15 +113,17 @@ class PropagatedSelection(BanditSelection):
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         packed, _ = self.ranking.packed(split, rows)
-        return keep_predicted(
+        floor = self.cut.floors()[0]
+        kept = keep_predicted(
             packed,
-            self.cut.floors()[0],
+            floor,
             self._predictions.read(split),
             self.pulled.blocks(),
             self.pulled.scored(),
             *self.pulled.places(split, rows),
             rows.keys,
         )
+        return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`: where nothing is predicted, an example is worth the average of its cluster."""
@@ -155,7 +157,10 @@ class PropagatedSelection(BanditSelection):
         """Says which examples are selected if they have a given influence, bool [n]; nan never is."""
         ranks = ranks_from(influence, self.ranking.preference.tau)
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
-        return is_reached(packed, self.cut.floors()[0])
+        is_taken = is_reached(packed, self.cut.floors()[0])
+        if self.ranking.near_duplicates is not None:
+            is_taken &= ~self.ranking.near_duplicates.drops(keys)
+        return is_taken
 
 
 def _count(predicted: np.ndarray) -> Tally:

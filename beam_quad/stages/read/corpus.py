@@ -240,10 +240,10 @@ class Corpus:
         """A split to read the rows of which something is known: without those shards of joined ones that are bad."""
         return leave_out(split, self.bad_shards())
 
-    def places(self, split: Split, rows: aligned.Rows) -> Places:
-        """Says which rows of a split that was read are of which shard."""
+    def places(self, split: Split, num_rows: int = -1) -> Places:
+        """Says which rows of a split that was read are of which shard; `num_rows` of a split of one shard, if asked for."""
         if not split.packed:
-            return Places([Part(split, 0, len(rows.keys))])
+            return Places([Part(split, 0, num_rows)])
         stored = aligned.read_metadata(piece_path(self.rows_dir, split))
         parts, first = [], 0
         for own in parts_of(split):

@@ -42,6 +42,7 @@ from beam_quad.stages.read.distil import load_stored_embedder
 from beam_quad.stages.read.leaks import LEAKS_SCHEMA
 from beam_quad.stages.read.points import PointsAside
 from beam_quad.stages.read.prefetch import made_ahead
+from beam_quad.stages.read.sign import SignTexts, sign_rows, write_signatures
 from beam_quad.stages.read.splits import SplitStage
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
@@ -99,6 +100,7 @@ class _Run(NamedTuple):
       has_text: Which of them have one, bool [n].
       prepared: The texts of these, as the embedder takes them; None if they are not embedded.
       leaks: Those that leak, the columns of `LEAKS_SCHEMA`, by number among the rows; None if nothing is looked for.
+      signatures: Their signatures, uint16 [n, NUM_HASHES]; None if they are not signed.
     """
 
     rows: RowBatch
@@ -106,19 +108,21 @@ class _Run(NamedTuple):
     has_text: np.ndarray
     prepared: Any | None
     leaks: dict[str, list] | None
+    signatures: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedExamples(SplitStage, ModelStage):
     """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
 
-    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, and the texts of the reserve. Only references
-    and counts leave the worker.
+    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, the signatures, and the texts of the reserve.
+    Only references and counts leave the worker.
 
     Args:
       corpus: Where to read and write, and what embeds.
       tokenizer: Path or hub id of the proxy's tokenizer; None if the corpus needs none.
       tokenizer_revision: Its revision on the hub.
+      signs: Where the signatures of texts are stored; None if no stage looks at them.
     """
 
     kind = "corpus"
@@ -129,6 +133,9 @@ class EmbedExamples(SplitStage, ModelStage):
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
     tokenizer: Annotated[str | None, identity.NotCounted("the corpus names its content")]
     tokenizer_revision: Annotated[str | None, identity.NotCounted("as the tokenizer")]
+    signs: Annotated[
+        SignTexts | None, identity.NotCounted("it signs what was read without being signed")
+    ] = None
 
     @property
     def folder(self) -> str:
@@ -221,6 +228,9 @@ class EmbedExamples(SplitStage, ModelStage):
                         embeddings_path, aligned.embeddings_schema(embedder.dim), 8192
                     )
                 )
+            signatures = None
+            if self.signs is not None and not files.exists(self.signs.path_of(split)):
+                signatures = stack.enter_context(self.signs.writer(split))
             traffic.count("bytes_read", split.size_bytes)
             runs = (
                 (part.shard, run)
@@ -229,9 +239,9 @@ class EmbedExamples(SplitStage, ModelStage):
                     part, self.corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
                 )
             )
-            has_embeddings = embeddings is not None
+            wanted = embeddings is not None, signatures is not None
             for shard, run in made_ahead(
-                runs, lambda read: (read[0], self._prepare(read[1], model, has_embeddings))
+                runs, lambda read: (read[0], self._prepare(read[1], model, *wanted))
             ):
                 first_row, row = row, row + len(run.rows)
                 read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
@@ -244,6 +254,8 @@ class EmbedExamples(SplitStage, ModelStage):
                     has_none = run.has_text & ~vectors.any(axis=1)
                     without += (first_row + np.flatnonzero(has_none)).tolist()
                     points.add(first_row, read, vectors)
+                if signatures is not None and run.signatures is not None:
+                    write_signatures(signatures, run.signatures)
                 rows.write(run.columns)
                 if leaking is not None and run.leaks is not None:
                     leaking.write(_from_row(first_row, run.leaks))
@@ -324,8 +336,10 @@ class EmbedExamples(SplitStage, ModelStage):
         usable = self.corpus.stored_rows(split).usable[rows]
         return Tally({piece_name(split): int(usable.sum())})
 
-    def _prepare(self, rows: RowBatch, model: _Model, has_embeddings: bool) -> _Run:
-        """Does all that needs no device: tokens are counted, rows hashed, texts prepared for the embedder."""
+    def _prepare(
+        self, rows: RowBatch, model: _Model, has_embeddings: bool, has_signatures: bool
+    ) -> _Run:
+        """Does all that needs no device: tokens are counted, rows hashed, texts signed and prepared for the embedder."""
         texts = [text for text in rows.texts if text is not None]
         seen = all_plain(texts)
         has_text = np.array([text is not None for text in rows.texts])
@@ -336,6 +350,7 @@ class EmbedExamples(SplitStage, ModelStage):
             has_text,
             model.prepare(seen) if has_embeddings else None,
             None if self.corpus.leaks is None else self.corpus.leaks.find(rows.texts),
+            sign_rows(rows.texts) if has_signatures else None,
         )
 
     def _row_columns(

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import identity
-from beam_quad.answers import plain
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json
@@ -87,7 +86,7 @@ class Leaks:
         """Finds the texts that leak an item: the columns of `LEAKS_SCHEMA`, `row` being the number among the texts."""
         columns: dict[str, list] = {name: [] for name in LEAKS_SCHEMA.names}
         rows = [row for row, text in enumerate(texts) if text is not None]
-        found = self.index().find([plain(text) for text in texts if text is not None])
+        found = self.index().find([text for text in texts if text is not None])
         for row, leak in zip(rows, found, strict=True):
             if leak is None:
                 continue

@@ -7,11 +7,12 @@ import numpy as np
 
 from beam_quad.artifacts import aligned
 from beam_quad.records import Split
-from beam_quad.selection import Kept, Taken, keep_ranked, rank_usable
+from beam_quad.selection import Kept, Taken, Twins, keep_ranked, rank_usable
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.preference import Preference
 
 
@@ -41,11 +42,13 @@ class Preferred(Generic[P]):
       corpus: The corpus, within the budget.
       preference: The ranking.
       held: What comes first as it was selected before; None without a base.
+      near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
     """
 
     corpus: Corpus
     preference: P
     held: Held | None = None
+    near_duplicates: FindNearDuplicates | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -60,6 +63,18 @@ class Preferred(Generic[P]):
         Returns:
           Priorities, uint64 [n], 0 for rows that cannot be selected; and which usable rows have no finite rank, bool [n].
         """
+        packed, unscorable = self._pack(split, rows)
+        if self.near_duplicates is not None:
+            packed = self.near_duplicates.without(packed, split)
+        return packed, unscorable
+
+    def twins(self, split: Split, rows: aligned.Rows, floor: np.uint64) -> Twins | None:
+        """Finds what is left out for a near-duplicate though it reaches a priority."""
+        if self.near_duplicates is None:
+            return None
+        return self.near_duplicates.above(self._pack(split, rows)[0], split, floor)
+
+    def _pack(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         ranks = self.preference.rank(split, rows)
         is_candidate = self.corpus.is_candidate(rows)
         packed, unscorable = rank_usable(
@@ -91,7 +106,9 @@ class RankedSelection:
         if self.clusters is not None:
             clusters, _ = self.clusters.read(split)
         influence = self.ranking.preference.influence(split)
-        return keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
+        floor = self.cut.floors()[0]
+        kept = keep_ranked(packed, floor, unscorable, clusters, influence)
+        return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, where the ranking is one by influence."""

@@ -225,7 +225,8 @@ class WriteSelection(SplitStage):
         sums = PartSums(
             (*written, refused), total(counts, RowCounts()), total(weights, WeightSums())
         )
-        _check_rows(refused, sums.counts.rejected + sums.counts.bad_files)
+        told = sums.counts.rejected + sums.counts.bad_files + sums.counts.near_duplicates.documents
+        _check_rows(refused, told)
         splits = self.corpus.splits()[piece.first : piece.last]
         self._record(piece, sums, [piece_name(split) for split in splits])
         return sums
@@ -373,7 +374,7 @@ class WriteSelection(SplitStage):
                 counts.append(RowCounts(bad_files=int(split.first_row == 0)))
                 self._write_index(split, {field.name: [] for field in SELECTED_ROWS})
                 continue
-            places = self.corpus.places(split, rows)
+            places = self.corpus.places(split, len(rows.keys))
             bad = [
                 Rejected(own.split.shard, None, Reason.BAD_FILE, own.problem)
                 for own in places.parts
@@ -492,8 +493,15 @@ def _rejected(
 ) -> Iterator[Rejected]:
     leak_of = {int(row): at for at, row in enumerate(leaks["row"])}
     unscorable = set(kept.unscorable.tolist())
-    for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist())):
+    twins: dict[int, str] = {}
+    if kept.twins is not None:
+        twins = dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+    for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist(), twins)):
         shard, number = places.of(row)
+        if row in twins:
+            detail = f"{twins[row]} is nearly the same, and ranks higher; counted as not selected"
+            yield Rejected(shard, number, Reason.NEAR_DUPLICATE, detail)
+            continue
         if row in unscorable:
             yield Rejected(shard, number, Reason.NOT_FINITE, "its score is not finite")
             continue

@@ -17,7 +17,7 @@ from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
 from beam_quad.report.sections.leaks import about_leaks
-from beam_quad.report.sections.overview import passed_over
+from beam_quad.report.sections.overview import near_duplicates, passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.refresh import harmful_added
 from beam_quad.report.sections.targets import few_landmarks
@@ -150,6 +150,7 @@ class Summary:
                 "tokens": counts.passed_over.tokens,
                 "longer_than": self.corpus.longest() if counts.passed_over.documents else None,
             },
+            "near_duplicates": dataclasses.asdict(counts.near_duplicates),
             "files": parts,
             "columns": columns,
         }
@@ -302,7 +303,7 @@ class Summary:
             own = corpus.leaks_of(split)
             if not len(own["row"]):
                 continue
-            places = corpus.places(split, corpus.rows(split))
+            places = corpus.places(split)
             for at in range(min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found), len(own["row"]))):
                 found.append(
                     page.Leak(
@@ -336,8 +337,9 @@ class Summary:
             notices.append(page.Notice(words, level="note"))
         if words := harmful_added(manifest):
             notices.append(page.Notice(words))
-        if words := passed_over(manifest):
-            notices.append(page.Notice(words, level="note"))
+        for words in (passed_over(manifest), near_duplicates(manifest)):
+            if words:
+                notices.append(page.Notice(words, level="note"))
         for name, group in manifest.get("query", {}).items():
             if group["unused"]:
                 level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"

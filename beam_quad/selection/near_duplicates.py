@@ -1,0 +1,305 @@
+"""Near-duplicates: of documents that share most pairs of words, the one that ranks highest stays.
+
+A document is the set of its shingles, runs of `SHINGLE_WORDS` words without case, punctuation and white space. Two documents
+are near-duplicates where the Jaccard similarity of their sets reaches a threshold. It is estimated from `NUM_HASHES` minima of
+hashes (MinHash), and looked at only where a band of the minima is equal (locality-sensitive hashing). Copies that differ in
+case, punctuation and white space have equal minima, and are always found.
+
+With pairs of words, a document of which one word in ten was replaced keeps a similarity of about .68, one word in seven .6;
+two documents that were not made from each other rarely reach .3.
+
+Near-duplicates of near-duplicates are one family, of which one document stays: two copies of a text that were edited at
+different places are both like the text, but less like each other.
+
+References:
+  Broder, On the Resemblance and Containment of Documents, 1997 (shingles, minima).
+  Indyk & Motwani, Approximate Nearest Neighbors, 1998 (bands).
+  Dahlgaard, Knudsen & Thorup, Fast Similarity Sketching, 2017 (the minima, as `rensa` makes them).
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import rensa
+
+from beam_quad import seeding
+from beam_quad.columns import places_in_runs, run_starts
+from beam_quad.selection.ranking import amounts_of, is_reached, search_budget
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SHINGLE_WORDS = 2
+NUM_HASHES = 128
+SIGNATURE_DTYPE = np.dtype("<u2")
+THRESHOLD = 0.6
+# Documents are compared that so many budgets would reach, by a search of so many levels. Only if so many of them are left out
+# that the others do not fill a budget are all documents compared.
+COMPARED_BUDGETS = 4
+COMPARED_LEVELS = 2
+# What signatures mean; those of another version cannot be compared.
+SIGNATURE_VERSION = (1, int(rensa.RMinHash.ALGORITHM_VERSION))
+
+_SEED = 1
+# Scripts without spaces: each sign counts as a word.
+_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+")
+# The least probability with which a pair just at the threshold is looked at.
+_LEAST_RECALL = 0.95
+# A document is compared with so many that rank above it in its bucket, and with the first of them. In a bucket of
+# more, all are near-duplicates of near-duplicates, or are found in other buckets.
+_COMPARED = 16
+_PAIRS_PER_STEP = 1 << 16
+# Sums of more links are made smaller: a text with a million copies has one in every bucket, for each of them.
+_MOST_LINKS = 1 << 22
+
+
+def sign(texts: Sequence[str]) -> Array:
+    """Makes the signatures of texts: minima of the hashes of their shingles, of which 16 bits are kept.
+
+    A text of fewer words than a shingle has one shingle, its words, or, if it has none, itself.
+
+    Returns:
+      uint16 [num_texts, NUM_HASHES].
+    """
+    words = [_WORD.findall(folded) or [folded] for folded in (text.casefold() for text in texts)]
+    if not words:
+        return np.zeros((0, NUM_HASHES), SIGNATURE_DTYPE)
+    counts = np.array([len(own) for own in words])
+    hashed = rensa.RMinHash.hash_token_sets(words)
+    hashes = np.fromiter(itertools.chain.from_iterable(hashed), np.uint64, int(counts.sum()))
+    shingles, offsets = _shingles(hashes, counts)
+    minima = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+        shingles, offsets, NUM_HASHES, _SEED
+    )
+    mixed = seeding.mix(_SEED, "signature", np.array(minima.to_rows(), np.uint64))
+    return (mixed >> np.uint64(48)).astype(SIGNATURE_DTYPE)
+
+
+def _shingles(hashes: Array, counts: Array) -> tuple[Array, Array]:
+    """Hashes runs of words of one text: uint64 [m], and where each text's begin and the last ends, uint64 [n + 1]."""
+    mixed = seeding.mix(_SEED, "word", hashes)
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    width = np.minimum(counts, SHINGLE_WORDS)
+    texts = np.repeat(np.arange(len(counts)), counts - width + 1)
+    offsets = np.concatenate([[0], np.cumsum(counts - width + 1)])
+    first = np.arange(len(texts)) - offsets[texts] + starts[texts]
+    shingles = np.zeros(len(texts), np.uint64)
+    for place in range(SHINGLE_WORDS):
+        has = place < width[texts]
+        words = mixed[np.where(has, first + place, 0)]
+        shingles = np.where(has, seeding.mix(_SEED, "shingle", shingles) ^ words, shingles)
+    return shingles, offsets.astype(np.uint64)
+
+
+def similarities(left: Array, right: Array) -> Array:
+    """Estimates the Jaccard similarity of pairs from their signatures, [n, NUM_HASHES] each: float64 [n]."""
+    return np.asarray((left == right).mean(axis=1))
+
+
+def band_rows(threshold: float) -> int:
+    """Decides how many minima make a band: as many as leave a pair at the threshold a chance of .95 to share one.
+
+    Raises:
+      ValueError: If the threshold does not lie in (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the threshold must lie in (0, 1], got {threshold}")
+    recalls = (
+        (rows, 1 - (1 - threshold**rows) ** (NUM_HASHES // rows)) for rows in range(16, 1, -1)
+    )
+    return next((rows for rows, recall in recalls if recall >= _LEAST_RECALL), 1)
+
+
+def bands(signatures: Array, threshold: float) -> Array:
+    """Hashes the bands of signatures; documents that share a hash are candidates.
+
+    Args:
+      signatures: uint16 [n, NUM_HASHES].
+      threshold: In (0, 1].
+
+    Returns:
+      uint64 [n, num_bands].
+    """
+    rows = band_rows(threshold)
+    num_bands = NUM_HASHES // rows
+    wide = signatures[:, : num_bands * rows].astype(np.uint64).reshape(-1, num_bands, rows)
+    hashes = np.broadcast_to(np.arange(num_bands, dtype=np.uint64), wide.shape[:2])
+    for row in range(rows):
+        hashes = seeding.mix(_SEED, "band", hashes) ^ wide[:, :, row]
+    return seeding.mix(_SEED, "bucket", hashes)
+
+
+def link_equal(hashes: Array, rows: Array) -> tuple[Array, Array]:
+    """Links each row to the first one in its bucket, in the order given.
+
+    Args:
+      hashes: Buckets, uint64 [m].
+      rows: Numbers of rows, integer [m].
+
+    Returns:
+      The first ones and those linked to them, both [k]; no row is linked to itself.
+    """
+    order = np.argsort(hashes, kind="stable")
+    hashes, rows = hashes[order], rows[order]
+    if not len(rows):
+        return rows, rows
+    starts = run_starts(hashes)
+    first = np.repeat(rows[starts], np.diff(np.append(starts, len(rows))))
+    is_link = first != rows
+    return first[is_link], rows[is_link]
+
+
+def components(left: Array, right: Array) -> tuple[Array, Array]:
+    """Finds what links connect.
+
+    Args:
+      left: Numbers of rows, integer [m].
+      right: The row that each is linked to, integer [m].
+
+    Returns:
+      The rows that have links, ascending, [k], and the number of the component of each, int64 [k].
+    """
+    # Importing it takes long, and a launcher never calls it.
+    from scipy.sparse import coo_array, csgraph
+
+    rows, at = np.unique(np.concatenate([left, right]), return_inverse=True)
+    ends = at[: len(left)], at[len(left) :]
+    graph = coo_array((np.ones(len(left), bool), ends), shape=(len(rows), len(rows)))
+    _, labels = csgraph.connected_components(graph, directed=False)
+    return rows, labels.astype(np.int64)
+
+
+def find_twins(
+    signatures: Array, priorities: Array, is_held: Array, threshold: float = THRESHOLD
+) -> Array:
+    """Finds for each document the one of its family that stays.
+
+    Args:
+      signatures: uint16 [n, NUM_HASHES].
+      priorities: Of two documents of a family the higher one stays, of equal ones the first; uint64 [n].
+      is_held: Which documents stay in any case, before all others, bool [n].
+      threshold: Similarity of near-duplicates, in (0, 1].
+
+    Returns:
+      Positions, int64 [n]; its own for a document that stays.
+    """
+    order = np.lexsort([~priorities, ~is_held])
+    ranked = np.ascontiguousarray(signatures[order], SIGNATURE_DTYPE)
+    # Copies are many, and need no comparison.
+    raw = ranked.view(np.dtype((np.void, ranked.itemsize * NUM_HASHES)))[:, 0]
+    _, first, same = np.unique(raw, return_index=True, return_inverse=True)
+    original, first = first[same], np.sort(first)
+    distinct = ranked[first]
+    pairs = [
+        first[own[similarities(distinct[own[:, 0]], distinct[own[:, 1]]) >= threshold]]
+        for own in _candidates(bands(distinct, threshold))
+    ]
+    copies = np.flatnonzero(original != np.arange(len(order)))
+    pairs.append(np.stack([original[copies], copies], axis=1))
+    left, right = np.concatenate(pairs).T
+    twins = np.arange(len(order))
+    if len(left):
+        members, labels = components(left, right)
+        # Members ascend by rank, so that the first one of a component is its best.
+        best = np.full(labels.max() + 1, len(order))
+        np.minimum.at(best, labels, members)
+        twins[members] = best[labels]
+    twins[is_held[order]] = np.flatnonzero(is_held[order])
+    result = np.empty(len(order), np.int64)
+    result[order] = order[twins]
+    return result
+
+
+def without_near_duplicates(
+    packed: Array, texts: Sequence[str], amounts: Array, budget: int, threshold: float = THRESHOLD
+) -> Array:
+    """Gives priority 0 to the near-duplicates in a ranking of a corpus held in memory.
+
+    Args:
+      packed: Priorities, uint64 [n].
+      texts: The texts, n of them.
+      amounts: What each takes from the budget: its tokens, or 1; int64 [n].
+      budget: In the same unit, at least 1.
+      threshold: Similarity of near-duplicates, in (0, 1].
+
+    Returns:
+      uint64 [n].
+    """
+    column = packed[:, None]
+    compared = search_budget(
+        column, amounts_of(column, amounts), COMPARED_BUDGETS * budget, COMPARED_LEVELS
+    )
+    for floor in (compared.floors[0], np.uint64(0)):
+        at = np.flatnonzero(is_reached(packed, floor))
+        signatures = sign([texts[i] for i in at.tolist()])
+        twins = find_twins(signatures, packed[at], np.zeros(len(at), bool), threshold)
+        dropped = at[twins != np.arange(len(at))]
+        if fills_budget(floor, int(amounts[dropped].sum()), budget):
+            break
+    result = packed.copy()
+    result[dropped] = 0
+    return result
+
+
+def fills_budget(floor: np.uint64, dropped: int, budget: int) -> bool:
+    """Tells whether the documents that were compared fill a budget without those that are left out.
+
+    Args:
+      floor: The lowest priority that was compared, of a search for `COMPARED_BUDGETS`; 0 if all documents were.
+      dropped: What is left out, in the unit of the budget.
+      budget: The budget.
+    """
+    return bool(floor == 0) or dropped <= (COMPARED_BUDGETS - 1) * budget
+
+
+def _candidates(hashes: Array) -> Iterator[Array]:
+    """Yields pairs of documents that share a bucket, each once, int64 [k, 2]: (the one before, the other)."""
+    num_documents, num_bands = hashes.shape
+    found = []
+    for band in range(num_bands):
+        own = np.argsort(hashes[:, band], kind="stable")
+        places = places_in_runs(hashes[own, band]) if len(own) else own
+        at = np.flatnonzero(places)
+        for lag in range(1, _COMPARED + 1):
+            at = at[places[at] >= lag]
+            found.append(own[at - lag] * num_documents + own[at])
+        far = np.flatnonzero(places > _COMPARED)
+        found.append(own[far - places[far]] * num_documents + own[far])
+    codes = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    for first in range(0, len(codes), _PAIRS_PER_STEP):
+        yield np.stack(np.divmod(codes[first : first + _PAIRS_PER_STEP], num_documents), axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Links:
+    """Links between rows that may be near-duplicates. An additive statistic.
+
+    Attributes:
+      left: Numbers of rows, uint64 [m].
+      right: The row that each is linked to, uint64 [m].
+    """
+
+    left: Array
+    right: Array
+
+    @classmethod
+    def none(cls) -> "Links":
+        """No links."""
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+
+    def __add__(self, other: "Links") -> "Links":
+        both = Links(
+            np.concatenate([self.left, other.left]), np.concatenate([self.right, other.right])
+        )
+        return both if len(both.left) < _MOST_LINKS else both.spanning()
+
+    def spanning(self) -> "Links":
+        """As few links as connect the same rows: each row to the lowest of its component."""
+        rows, labels = components(self.left, self.right)
+        order = np.argsort(labels, kind="stable")
+        return Links(*link_equal(labels[order].astype(np.uint64), rows[order]))
