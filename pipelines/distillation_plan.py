@@ -2,8 +2,8 @@
 
 from beam_quad.distillation import default_num_landmarks
 from beam_quad.gradients.attention import eager_attention
-from beam_quad.report.cost import CostPlan, Workload, format_plan
-from beam_quad.report.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
+from beam_quad.plan.cost import CostPlan, Workload, format_plan
+from beam_quad.plan.distillation import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.distillation.allocate import PlayRounds
 from beam_quad.stages.distillation.shortlist import SHORTLIST, GatherShortlist

@@ -12,9 +12,9 @@ from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, embedder_costs
 from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
+from beam_quad.plan.cost import CostPlan, Workload
+from beam_quad.plan.devices import HOPPER, Device, chip_named
 from beam_quad.records import Budget
-from beam_quad.report.cost import CostPlan, Workload
-from beam_quad.report.devices import Device
 from beam_quad.report.formatting import size
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.read.embed import EmbedExamples
@@ -83,8 +83,10 @@ def _about_base(inputs: Inputs) -> list[str]:
 
 
 def device(options: RunOptions, dtype: str) -> Device:
-    """Says what models are assumed to run on, at the rate of a dtype."""
-    return Device.cpu(options.threads) if options.device == "cpu" else Device.hopper(dtype)
+    """Says what models are assumed to run on, at the rate of a dtype: the accelerator that is asked for, or an H100."""
+    if options.device == "cpu":
+        return Device.cpu(options.threads)
+    return Device.gpu(chip_named(options.accelerator or "") or HOPPER, dtype)
 
 
 @dataclasses.dataclass(frozen=True)

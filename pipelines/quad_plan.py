@@ -2,10 +2,10 @@
 
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
+from beam_quad.plan import shortlist
+from beam_quad.plan.cost import CostPlan, format_plan
+from beam_quad.plan.quad import QuadWorkload, plan_cost
 from beam_quad.records import Budget
-from beam_quad.report import shortlist_cost
-from beam_quad.report.cost import CostPlan, format_plan
-from beam_quad.report.quad_cost import QuadWorkload, plan_cost
 from pipelines import plan
 from pipelines.builder import Chain
 from pipelines.inputs import Inputs
@@ -38,7 +38,7 @@ def price(options: QuadOptions, inputs: Inputs, chain: Chain) -> CostPlan | None
     devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
     if options.is_shortlist:
         listed = _shortlist_workload(options, inputs, chain, models)
-        costs = shortlist_cost.plan_cost(listed, *devices)
+        costs = shortlist.plan_cost(listed, *devices)
     else:
         costs = plan_cost(_workload(options, inputs, chain, models), *devices)
     return plan.without_fitted(costs, inputs, options)
@@ -67,9 +67,9 @@ def _workload(
 
 def _shortlist_workload(
     options: QuadOptions, inputs: Inputs, chain: Chain, models: plan.Models
-) -> shortlist_cost.ShortlistWorkload:
+) -> shortlist.ShortlistWorkload:
     shared = plan.shared_workload(options, inputs, chain, Budget(options.budget_tokens), models)
-    return shortlist_cost.ShortlistWorkload(
+    return shortlist.ShortlistWorkload(
         **vars(shared),
         num_clusters=options.num_clusters or default_num_clusters(shared.documents),
         normalize=options.normalize,

@@ -12,15 +12,15 @@ from beam_quad.gradients import find_blocks
 from beam_quad.gradients.attention import eager_attention
 from beam_quad.gradients.hessian import curvature_products
 from beam_quad.gradients.sketches import GradientSketcher
-from beam_quad.records import Budget
-from beam_quad.report.cost import format_plan
-from beam_quad.report.devices import Device
-from beam_quad.report.distillation_cost import (
+from beam_quad.plan.cost import format_plan
+from beam_quad.plan.devices import Device
+from beam_quad.plan.distillation import (
     DistillationWorkload,
     SecondOrder,
     plan_cost,
     product_flops,
 )
+from beam_quad.records import Budget
 from beam_quad.scoring import InfluenceScorer, ScoringCosts
 from tests.gradients import tiny
 

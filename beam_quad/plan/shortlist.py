@@ -1,11 +1,11 @@
-"""What a selection from a shortlist would cost; see `cost` and `quad_cost`, which it adds this to."""
+"""What a selection from a shortlist would cost; see `cost` and `quad`, which it adds this to."""
 
 import dataclasses
 
-from beam_quad.report import cost
-from beam_quad.report.cost import CostPlan, StageCost
-from beam_quad.report.devices import Device
-from beam_quad.report.quad_cost import (
+from beam_quad.plan import cost
+from beam_quad.plan.cost import CostPlan, StageCost
+from beam_quad.plan.devices import Device
+from beam_quad.plan.quad import (
     ClusteredWorkload,
     assign_stage,
     fit_centers_stage,
@@ -36,7 +36,7 @@ class ShortlistWorkload(ClusteredWorkload):
 def plan_cost(
     workload: ShortlistWorkload, proxy_device: Device, float32_device: Device
 ) -> CostPlan:
-    """Estimates a run, stage by stage; arguments as for `quad_cost.plan_cost`."""
+    """Estimates a run, stage by stage; arguments as for `quad.plan_cost`."""
     w, cpu = workload, Device.cpu(workload.cores)
     per_token = w.exact_flops(w.num_query_vectors)
     influence = score_stage("influence", "ScoreShortlist", w.listed, per_token, w, proxy_device)

@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 
 from beam_quad.gradients.tracked import Block
+from beam_quad.plan.cost import format_plan
+from beam_quad.plan.devices import Device, chip_named
+from beam_quad.plan.quad import QuadWorkload, plan_cost
 from beam_quad.records import Budget
-from beam_quad.report.cost import format_plan
-from beam_quad.report.devices import Device
-from beam_quad.report.quad_cost import QuadWorkload, plan_cost
 from beam_quad.scoring.costs import ScoringCosts, TokenWork
 
+H100 = chip_named("NVIDIA H100 80GB HBM3")
 BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, stop=1000)
 # 50 M multiply-adds forward and 10 k for every token of the window, 40 M and 10 k backward.
 SCORING = ScoringCosts(
@@ -83,7 +84,7 @@ def test_embedding_never_takes_less_than_tokenising_the_corpus():
 
 def test_the_encoder_and_sums_are_priced_at_the_rate_of_float32():
     workload = dataclasses.replace(WORKLOAD, cores=1024)
-    plan = plan_cost(workload, Device.hopper("bfloat16"), Device.hopper("float32"))
+    plan = plan_cost(workload, Device.gpu(H100, "bfloat16"), Device.gpu(H100, "float32"))
     rates = {s.name: s.flops / s.hours / 3600 for s in plan.stages if s.is_model}
     bfloat16, float32 = 0.4 * 989e12, 0.4 * 67e12
     # Factors and eigenvalues of 4,000 examples of 500 tokens, and two query gradients of 50,000 tokens in all.
@@ -99,7 +100,7 @@ def test_the_encoder_and_sums_are_priced_at_the_rate_of_float32():
 
 def test_products_of_the_proxys_blocks_are_priced_at_the_rate_of_its_dtype():
     workload = dataclasses.replace(WORKLOAD, embeds_in_float32=False, embedder_flops=1e11)
-    plan = plan_cost(workload, Device.hopper("bfloat16"), Device.hopper("float32"))
+    plan = plan_cost(workload, Device.gpu(H100, "bfloat16"), Device.gpu(H100, "float32"))
     embed = plan.stages[0]
     assert embed.flops == 1e6 * 1e11
     assert embed.flops / embed.hours / 3600 == pytest.approx(0.4 * 989e12)
@@ -109,21 +110,21 @@ def test_products_of_the_proxys_blocks_are_priced_at_the_rate_of_its_dtype():
 
 def test_a_dtype_without_a_rate_is_refused():
     with pytest.raises(ValueError, match="float16"):
-        Device.hopper("float16")
+        Device.gpu(H100, "float16")
 
 
 def test_device_hours_count_every_device_and_only_model_stages():
-    plan = plan_cost(WORKLOAD, Device.hopper("bfloat16", 8), Device.hopper("float32", 8))
+    plan = plan_cost(WORKLOAD, Device.gpu(H100, "bfloat16", 8), Device.gpu(H100, "float32", 8))
     model_hours = sum(s.hours for s in plan.stages if s.is_model)
     assert plan.device_hours == pytest.approx(8 * model_hours)
     assert plan.hours > model_hours
 
 
 def test_the_table_names_its_assumptions():
-    bfloat16, float32 = (Device.hopper(dtype, 2) for dtype in ("bfloat16", "float32"))
+    bfloat16, float32 = (Device.gpu(H100, dtype, 2) for dtype in ("bfloat16", "float32"))
     text = format_plan(plan_cost(WORKLOAD, bfloat16, float32))
     assert (
-        "proxy on 2 x H100/H200 at 40 % of 989 TFLOP/s bfloat16, encoder and sums of the curvature on 2 x"
+        "proxy on 2 x H100 at 40 % of 989 TFLOP/s bfloat16, encoder and sums of the curvature on 2 x"
         in text
     )
     assert "stored: 1 GiB of factors, 1 MiB of query gradients and vectors" in text
@@ -131,10 +132,10 @@ def test_the_table_names_its_assumptions():
 
 
 def test_a_device_is_named_once_where_all_runs_in_float32():
-    float32 = Device.hopper("float32")
+    float32 = Device.gpu(H100, "float32")
     plan = plan_cost(WORKLOAD, float32, float32)
     assert f"models: {plan.proxy_device.name}, " in format_plan(plan)
-    assert float32.name == "1 x H100/H200 at 40 % of 67 TFLOP/s float32 without TF32"
+    assert float32.name == "1 x H100 at 40 % of 67 TFLOP/s float32 without TF32"
 
 
 def test_an_empty_corpus_has_a_plan():

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from beam_quad.plan.devices import Device
 from beam_quad.records import Budget
-from beam_quad.report.devices import Device
 from beam_quad.report.formatting import compact, duration, size
 from beam_quad.scoring.costs import ScoringCosts
 

@@ -8,9 +8,9 @@ import math
 
 from beam_quad.bandit import num_drawn
 from beam_quad.bandit.rules import ROUND_MARGIN
-from beam_quad.report import cost
-from beam_quad.report.cost import CostPlan, StageCost, Workload
-from beam_quad.report.devices import Device
+from beam_quad.plan import cost
+from beam_quad.plan.cost import CostPlan, StageCost, Workload
+from beam_quad.plan.devices import Device
 from beam_quad.report.formatting import compact, size
 
 _KMEANS_POINTS_PER_CLUSTER = 256

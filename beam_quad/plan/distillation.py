@@ -17,9 +17,9 @@ Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a
 import dataclasses
 import math
 
-from beam_quad.report import cost
-from beam_quad.report.cost import CostPlan, StageCost, Workload
-from beam_quad.report.devices import Device
+from beam_quad.plan import cost
+from beam_quad.plan.cost import CostPlan, StageCost, Workload
+from beam_quad.plan.devices import Device
 from beam_quad.report.formatting import compact, size
 from beam_quad.scoring.costs import ScoringCosts
 
