@@ -45,8 +45,8 @@ def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPla
     if models is None:
         return None
     workload = _workload(options, inputs, chain, models)
-    devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-    return plan.without_fitted(plan_cost(workload, *devices), inputs, options)
+    machines = plan.machines(options)
+    return plan.refreshed(plan_cost(workload, machines), inputs, options)
 
 
 def _workload(

@@ -1,5 +1,7 @@
 """`--plan` of Quad."""
 
+import dataclasses
+
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.plan import shortlist
@@ -35,13 +37,15 @@ def price(options: QuadOptions, inputs: Inputs, chain: Chain) -> CostPlan | None
     models = plan.Models.of(inputs) if options.policy == "quad" else None
     if models is None:
         return None
-    devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
+    machines = plan.machines(options)
     if options.is_shortlist:
         listed = _shortlist_workload(options, inputs, chain, models)
-        costs = shortlist.plan_cost(listed, *devices)
+        costs = shortlist.plan_cost(listed, machines)
+        if inputs.base is None:
+            costs = dataclasses.replace(costs, notes=(*costs.notes, shortlist.cheaper(listed)))
     else:
-        costs = plan_cost(_workload(options, inputs, chain, models), *devices)
-    return plan.without_fitted(costs, inputs, options)
+        costs = plan_cost(_workload(options, inputs, chain, models), machines)
+    return plan.refreshed(costs, inputs, options)
 
 
 def _workload(

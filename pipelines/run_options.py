@@ -59,6 +59,7 @@ class RunOptions:
     on_bad_file: str
     exclude: tuple[str, ...]
     plan: bool
+    prices: str | None
     take_over: bool
     accelerator: str | None
     base: str | None
@@ -313,6 +314,10 @@ def add_running(result: argparse.ArgumentParser) -> None:
         "--plan",
         **SWITCH,
         help="check everything that needs no weights, print the plan, start nothing",
+    )
+    add(
+        "--prices",
+        help="JSON of what cores, memory, GPUs, shuffles and stores cost, for --plan; Google Cloud's list prices by default",
     )
     add(
         "--take_over",

@@ -1,10 +1,9 @@
-"""What a selection from a shortlist would cost; see `cost` and `quad`, which it adds this to."""
+"""What a selection from a shortlist takes; see `cost` and `quad`, which it adds this to."""
 
 import dataclasses
 
-from beam_quad.plan import cost
-from beam_quad.plan.cost import CostPlan, StageCost
-from beam_quad.plan.devices import Device
+from beam_quad.plan import cost, rates
+from beam_quad.plan.cost import CostPlan, Machines, StageWork
 from beam_quad.plan.quad import (
     ClusteredWorkload,
     assign_stage,
@@ -14,6 +13,14 @@ from beam_quad.plan.quad import (
 )
 
 _SCORE_BYTES = 8
+_PASSES = (
+    "CutShortlist*",
+    "RankShortlist",
+    "CutRanking*",
+    "FindHeavyClusters",
+    "CutClusters*",
+    "ShowScores",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,50 +40,52 @@ class ShortlistWorkload(ClusteredWorkload):
         return min(self.documents, round(self.shortlist * share * self.documents))
 
 
-def plan_cost(
-    workload: ShortlistWorkload, proxy_device: Device, float32_device: Device
-) -> CostPlan:
+def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
     """Estimates a run, stage by stage; arguments as for `quad.plan_cost`."""
-    w, cpu = workload, Device.cpu(workload.cores)
+    w = workload
     per_token = w.exact_flops(w.num_query_vectors)
-    influence = score_stage("influence", "ScoreShortlist", w.listed, per_token, w, proxy_device)
-    stages = (
-        cost.embed_stage(w, proxy_device, float32_device),
+    influence = score_stage("influence", "ScoreShortlist", w.listed, per_token, w)
+    works = (
+        cost.embed_stage(w),
         fit_centers_stage(w),
-        assign_stage(w, cpu),
+        assign_stage(w),
         _score_ngrams(w),
-        cost.curvature_stage(w, proxy_device, float32_device),
+        cost.curvature_stage(w),
         dataclasses.replace(
             influence,
+            pieces=w.splits,
             bytes_read=w.input_bytes,
             bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
+        ),
+        dataclasses.replace(
+            cost.passes_stage("rank, cut", _PASSES, 10, w.documents, w.splits),
+            alone_s=rates.SHOWN_S,
         ),
         cost.write_stage(w),
     )
     choices = f"a shortlist of {w.shortlist:g} budgets"
-    return CostPlan(
-        stages, w, proxy_device, float32_device, cpu,
-        float32_work=cost.float32_work(w),
-        notes=(cost.corpus_note(w, choices), proxy_note(w), *_cheaper(w)),
-    )  # fmt: skip
+    notes = (cost.corpus_note(w, choices), proxy_note(w))
+    return CostPlan.of(works, w.documents, w.splits, machines, cost.float32_work(w), notes)
 
 
-def _score_ngrams(w: ShortlistWorkload) -> StageCost:
-    return StageCost(
+def _score_ngrams(w: ShortlistWorkload) -> StageWork:
+    per_byte = rates.COUNT_NGRAMS_BYTE_S + rates.SCORE_NGRAMS_BYTE_S
+    return StageWork(
         "n-grams",
+        ("CountTokenNgrams", "ScoreNgrams"),
         w.documents,
-        0.0,
-        cost.tokenising_s(w) / 3600,
+        num_stages=2,
+        pieces=2 * w.splits,
+        core_s=w.text_bytes * per_byte,
         bytes_read=w.input_bytes,
         bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
-        covers=("CountTokenNgrams", "ScoreNgrams"),
     )
 
 
-def _cheaper(w: ShortlistWorkload) -> tuple[str, ...]:
+def cheaper(w: ShortlistWorkload) -> str:
     """Names the setting that scores fewer documents, which a large corpus may be better off with."""
     per_document = w.exact_flops(w.num_query_vectors) * w.scored_tokens
     return (
         f"cheaper: --acceptance=block scores some {8 * w.num_clusters:,} documents instead of {w.listed:,} "
-        f"({per_document:.1e} FLOPs each), and selects less well; --policy=ngram scores none",
+        f"({per_document:.1e} FLOPs each), and selects less well; --policy=ngram scores none"
     )

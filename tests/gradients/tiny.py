@@ -77,6 +77,7 @@ _CONFIGS = {
     # 4-D inputs of kv_b_proj.
     "deepseek_v3": lambda: transformers.DeepseekV3Config(
         **_SIZES,
+        num_key_value_heads=4,
         moe_intermediate_size=8,
         n_routed_experts=4,
         n_group=2,
