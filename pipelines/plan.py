@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from beam_quad.artifacts import files
@@ -200,10 +201,10 @@ def shared_workload(
         counts_tokens=options.tokens_column is None,
         embeds_in_float32=isinstance(embedder, EmbedderSpec) and embedder.dtype == "float32",
         curvature_examples=min(options.curvature_examples, documents),
-        factor_bytes=_factor_bytes(options.curvature, scoring),
+        factor_bytes=factor_bytes(options.curvature, scoring),
         query_tokens=int(query_tokens),
         num_query_vectors=len(inputs.query),
-        vector_bytes=_vector_bytes(inputs, scoring),
+        vector_bytes=vector_bytes([len(p.splits) for p in inputs.query.values()], scoring),
     )
 
 
@@ -214,7 +215,7 @@ def _reserve_rate(chain: Chain) -> float:
     )
 
 
-def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
+def factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     """Adds up the factors that stay in files: every partial sum is as large as the whole."""
     if kind == "identity":
         return 0
@@ -222,10 +223,14 @@ def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     return NUM_GROUPS * sums + scoring.eigenbasis_bytes
 
 
-def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
-    """Adds up the partial gradients of each query group, its vector, and those of its halves."""
-    gradients = sum(2 * min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
-    return (gradients + 3 * len(inputs.query)) * scoring.vector_bytes
+def vector_bytes(splits: Iterable[int], scoring: ScoringCosts) -> int:
+    """Adds up the partial gradients of each query group, its vector, and those of its halves.
+
+    Args:
+      splits: In how many pieces each query group is read.
+      scoring: Costs of the proxy.
+    """
+    return sum(2 * min(NUM_GROUPS, own) + 3 for own in splits) * scoring.vector_bytes
 
 
 @dataclasses.dataclass(frozen=True)

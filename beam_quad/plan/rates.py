@@ -41,8 +41,10 @@ SHOWN_S = 0.5
 PRIORITY_S = 1 / 4e6
 
 # A process with torch, transformers and Beam, before it does anything, in bytes.
-PROCESS_BYTES = 1.0e9
+PROCESS_BYTES = 1.2e9
 # What a split of the corpus takes in the plan that every process holds (a plan of 10^5 splits: 83 MB).
 SPLIT_BYTES = 830
+# What tokenising a run of texts for n-grams takes beside, and for a byte of a mean text of it.
+NGRAMS_BYTES, NGRAMS_TEXT_BYTES = 0.37e9, 80_000
 # Requests of a piece of a stage to the store: files that it reads, and those that it writes.
 PIECE_READS, PIECE_WRITES = 2.0, 1.0

@@ -77,6 +77,7 @@ def _score_ngrams(w: ShortlistWorkload) -> StageWork:
         num_stages=2,
         pieces=2 * w.splits,
         core_s=w.text_bytes * per_byte,
+        memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * w.example_text_bytes,
         bytes_read=w.input_bytes,
         bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
     )

@@ -26,16 +26,22 @@ _TOPIC_WORDS = 500
 _WORDS = (70, 200)
 
 
-def write_corpus(folder: pathlib.Path, num_documents: int, words: tuple[int, int] = _WORDS) -> None:
+def write_corpus(
+    folder: pathlib.Path,
+    num_documents: int,
+    words: tuple[int, int] = _WORDS,
+    min_shards: int = _MIN_SHARDS,
+) -> None:
     """Writes the shards; equal arguments give equal shards.
 
     Args:
       folder: Where.
       num_documents: How many documents.
       words: How many words a document has, at least and at most.
+      min_shards: Shards of a small corpus.
     """
     folder.mkdir(parents=True)
-    size = min(_DOCUMENTS_PER_SHARD, -(-num_documents // _MIN_SHARDS))
+    size = min(_DOCUMENTS_PER_SHARD, -(-num_documents // min_shards))
     vocabulary = _vocabulary()
     for shard, first in enumerate(range(0, num_documents, size)):
         rng = np.random.default_rng([0, shard])
