@@ -17,6 +17,7 @@ from typing import Literal
 from beam_quad.plan import rates
 from beam_quad.plan.devices import Device
 from beam_quad.plan.prices import LIST_PRICES, Prices
+from beam_quad.plan.rates import Requests
 from beam_quad.records import Budget
 from beam_quad.report.formatting import compact, duration, size
 from beam_quad.scoring.costs import ScoringCosts
@@ -112,7 +113,7 @@ class StageWork:
       covers: Names of the chain's stages that it prices together; `*` stands for any end of a name.
       documents: Examples that it touches.
       num_stages: How many stages these are.
-      pieces: Pieces of work of these stages, each of which reads and writes files.
+      requests: Requests to an object store.
       is_model: Whether it runs a model, on the devices.
       flops: Floating-point operations of the model, in the proxy's dtype.
       float32_flops: The same in float32, whatever the proxy's dtype is.
@@ -131,7 +132,7 @@ class StageWork:
     covers: tuple[str, ...]
     documents: int
     num_stages: int = 1
-    pieces: int = 0
+    requests: Requests = rates.NO_REQUESTS
     is_model: bool = False
     flops: float = 0.0
     float32_flops: float = 0.0
@@ -202,7 +203,6 @@ class Machines:
         device_hours = self.proxy.count * hours if has_device else 0.0
         busy_s = core_s + alone_s + (0.0 if has_device else device_s * self.proxy.count)
         core_hours = self.device_cores * hours if has_device else busy_s / 3600
-        requests = work.pieces * (rates.PIECE_READS + rates.PIECE_WRITES)
         return StageCost(
             **{name: getattr(work, name) for name in _AS_THEY_ARE},
             flops=work.total_flops,
@@ -210,7 +210,7 @@ class Machines:
             core_hours=core_hours,
             device_hours=device_hours,
             memory_bytes=rates.PROCESS_BYTES + rates.SPLIT_BYTES * splits + work.memory_bytes,
-            requests=requests,
+            requests=sum(work.requests),
             dollars=self._dollars(work, core_hours, device_hours),
         )
 
@@ -218,12 +218,11 @@ class Machines:
         of_devices = self.prices.of_devices(device_hours, self.proxy.chip)
         if of_devices is None:
             return None
-        reads, writes = work.pieces * rates.PIECE_READS, work.pieces * rates.PIECE_WRITES
         return (
             of_devices
             + self.prices.of_cores(core_hours, self.memory_per_core)
             + self.prices.of_bytes(work.bytes_shuffled, work.bytes_stored)
-            + self.prices.of_requests(reads, writes)
+            + self.prices.of_requests(*work.requests)
         )
 
 
@@ -351,7 +350,7 @@ def embed_stage(w: Workload) -> StageWork:
         "embed",
         ("EmbedExamples",),
         w.documents,
-        pieces=w.splits,
+        requests=rates.requests(w.splits, "EmbedExamples"),
         is_model=w.embedder_flops > 0,
         flops=0.0 if w.embeds_in_float32 else flops,
         float32_flops=flops if w.embeds_in_float32 else 0.0,
@@ -410,15 +409,20 @@ def curvature_stage(w: Workload) -> StageWork:
 
 
 def passes_stage(
-    name: str, covers: tuple[str, ...], num_passes: int, documents: int, splits: int
+    name: str,
+    covers: tuple[str, ...],
+    num_passes: int,
+    documents: int,
+    splits: int,
+    *others: str,
 ) -> StageWork:
-    """Prices passes over a few numbers of every row."""
+    """Prices passes over a few numbers of every row; `others` are stages that read more files than a pass does."""
     return StageWork(
         name,
         covers,
         documents,
         num_stages=num_passes,
-        pieces=num_passes * splits,
+        requests=rates.requests(splits, *[rates.PASS] * (num_passes - len(others)), *others),
         core_s=num_passes * documents * rates.PASS_ROW_S,
     )
 
@@ -429,7 +433,7 @@ def write_stage(w: Workload) -> StageWork:
         "write",
         ("WriteSelection",),
         w.documents,
-        pieces=w.splits,
+        requests=rates.requests(w.splits, "WriteSelection"),
         core_s=w.input_bytes * rates.COPIED_BYTE_S,
         alone_s=rates.REPORT_S,
         bytes_read=w.input_bytes,

@@ -171,7 +171,7 @@ def _landmarks(w: DistillationWorkload) -> StageWork:
         covers,
         n,
         num_stages=3,
-        pieces=2 * w.splits,
+        requests=rates.requests(w.splits, rates.PASS, rates.PASS),
         is_model=True,
         flops=passes,
         float32_flops=single,
@@ -206,7 +206,7 @@ def _propagate(w: DistillationWorkload) -> StageWork:
         "propagate",
         ("Propagate",),
         w.documents,
-        pieces=w.splits,
+        requests=rates.requests(w.splits, "AssignClusters"),
         cpu_flops=flops,
         flops_per_core_s=_FLOAT64_FLOPS_PER_S,
         memory_bytes=float(_FLOAT64_BYTES * w.num_landmarks * w.embedding_dim),
@@ -220,7 +220,7 @@ def _allocate(w: DistillationWorkload) -> StageWork:
         ("Bound*", "Cut*", "PlayRounds", "GatherShortlist", "SumTaken", "FindBestLeft"),
         w.documents,
         num_stages=w.num_passes,
-        pieces=w.num_passes * w.splits,
+        requests=rates.requests(w.splits, *[rates.PASS] * w.num_passes),
         core_s=w.documents * w.num_targets * w.num_passes * rates.PRIORITY_S,
     )
 

@@ -81,12 +81,18 @@ def plan_cost(workload: QuadWorkload, machines: Machines) -> CostPlan:
         score_stage("pilot", "Pilot", pilot, w.exact_flops(w.num_query_vectors), w),
         _halves(w, min(pilot, 64)),
         _rounds(w, later),
-        cost.passes_stage("count, cut", _PASSES, 4, w.documents, w.splits),
+        _passes(w),
         cost.write_stage(w),
     )
     choices = f"{w.num_clusters:,} clusters, {w.num_rounds} rounds"
     notes = (cost.corpus_note(w, choices), proxy_note(w))
     return CostPlan.of(works, w.documents, w.splits, machines, cost.float32_work(w), notes)
+
+
+def _passes(w: QuadWorkload) -> StageWork:
+    """Prices what counts the rows' blocks and cuts them, of which the first alone reads files of every split."""
+    passes = cost.passes_stage("count, cut", _PASSES, 4, w.documents, w.splits)
+    return dataclasses.replace(passes, requests=rates.requests(w.splits, "CountBlocks"))
 
 
 def fit_centers_stage(w: ClusteredWorkload) -> StageWork:
@@ -96,7 +102,7 @@ def fit_centers_stage(w: ClusteredWorkload) -> StageWork:
         "fit centers",
         ("FitCenters",),
         points,
-        pieces=w.splits,
+        requests=rates.requests(w.splits, "FitCenters"),
         # In one process.
         flops_per_core_s=rates.KMEANS_FLOPS_PER_S,
         alone_flops=2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim,
@@ -112,7 +118,7 @@ def assign_stage(w: ClusteredWorkload) -> StageWork:
         "assign",
         ("AssignClusters",),
         w.documents,
-        pieces=w.splits,
+        requests=rates.requests(w.splits, "AssignClusters"),
         cpu_flops=2.0 * w.documents * w.num_clusters * w.embedding_dim,
         core_s=w.documents * rates.ASSIGN_ROW_S,
         memory_bytes=4.0 * w.num_clusters * w.embedding_dim,
@@ -128,7 +134,7 @@ def _candidates(w: QuadWorkload) -> StageWork:
         "candidates",
         ("GatherCandidates",),
         kept,
-        pieces=w.splits,
+        requests=rates.requests(w.splits, "GatherCandidates"),
         core_s=drawn * w.example_text_bytes * rates.SHUFFLED_BYTE_S,
         bytes_shuffled=drawn * w.example_bytes,
         bytes_stored=kept * w.example_bytes,

@@ -4,6 +4,8 @@ Seconds of CPU time unless a name says otherwise. Measured by `python -m tests.b
 where nothing else is said; its README has the runs.
 """
 
+from typing import NamedTuple
+
 # Of any stage of a chain, on a local runner: its graph, its listing, its artifact.
 STAGE_S = 0.17
 # Reading, tokenising for the proxy, and counting what n-grams there are; scoring by them. Of a byte of text.
@@ -46,5 +48,39 @@ PROCESS_BYTES = 1.2e9
 SPLIT_BYTES = 830
 # What tokenising a run of texts for n-grams takes beside, and for a byte of a mean text of it.
 NGRAMS_BYTES, NGRAMS_TEXT_BYTES = 0.37e9, 80_000
-# Requests of a piece of a stage to the store: files that it reads, and those that it writes.
-PIECE_READS, PIECE_WRITES = 2.0, 1.0
+# Files of a split that a stage looks for, opens or reads, and those that it writes; `PASS` is a stage that only counts.
+PASS = "a pass"
+_REQUESTS = {
+    "EmbedExamples": (6, 4),
+    "FitCenters": (3, 1),
+    "AssignClusters": (4, 1),
+    "CountBlocks": (2, 0),
+    "GatherCandidates": (3, 0),
+    "CountTokenNgrams": (2, 0),
+    "ScoreNgrams": (6, 1),
+    "ScoreShortlist": (8, 1),
+    PASS: (3, 0),
+    "ShowScores": (10, 0),
+    "WriteSelection": (11, 1),
+}
+
+
+class Requests(NamedTuple):
+    """Requests to an object store.
+
+    Attributes:
+      reads: Those that read an object or ask for it.
+      writes: Those that write or list.
+    """
+
+    reads: float
+    writes: float
+
+
+NO_REQUESTS = Requests(0.0, 0.0)
+
+
+def requests(splits: int, *stages: str) -> Requests:
+    """Counts the requests of some stages for all splits of the corpus; parts of a file that are read count as one."""
+    each = [_REQUESTS[stage] for stage in stages]
+    return Requests(*(float(splits * sum(kind)) for kind in zip(*each, strict=True)))

@@ -53,12 +53,12 @@ def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
         cost.curvature_stage(w),
         dataclasses.replace(
             influence,
-            pieces=w.splits,
+            requests=rates.requests(w.splits, "ScoreShortlist"),
             bytes_read=w.input_bytes,
             bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
         ),
         dataclasses.replace(
-            cost.passes_stage("rank, cut", _PASSES, 10, w.documents, w.splits),
+            cost.passes_stage("rank, cut", _PASSES, 10, w.documents, w.splits, "ShowScores"),
             alone_s=rates.SHOWN_S,
         ),
         cost.write_stage(w),
@@ -75,7 +75,7 @@ def _score_ngrams(w: ShortlistWorkload) -> StageWork:
         ("CountTokenNgrams", "ScoreNgrams"),
         w.documents,
         num_stages=2,
-        pieces=2 * w.splits,
+        requests=rates.requests(w.splits, "CountTokenNgrams", "ScoreNgrams"),
         core_s=w.text_bytes * per_byte,
         memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * w.example_text_bytes,
         bytes_read=w.input_bytes,

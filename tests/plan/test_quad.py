@@ -173,12 +173,13 @@ def test_dollars_are_those_of_cores_devices_bytes_and_requests():
     own = dataclasses.replace(machines(), prices=prices)
     embed, *_, candidates, _, _, _, _, _, _ = plan_cost(WORKLOAD, own).stages
     cores = embed.core_hours * (0.05 + 4 * 0.01)
-    requests = 100 * (rates.PIECE_READS * 0.4 + rates.PIECE_WRITES * 5.0) / 1000
+    requests = (100 * 6 * 0.4 + 100 * 4 * 5.0) / 1000
+    assert embed.requests == 100 * (6 + 4)
     stored = 0.02 * embed.bytes_stored / 1e9
     assert embed.dollars == pytest.approx(2 * embed.device_hours + cores + stored + requests)
     cores = candidates.core_hours * (0.05 + 4 * 0.01)
     moved = (0.1 * candidates.bytes_shuffled + 0.02 * candidates.bytes_stored) / 1e9
-    assert candidates.dollars == pytest.approx(cores + moved + requests)
+    assert candidates.dollars == pytest.approx(cores + moved + 100 * 3 * 0.4 / 1000)
 
 
 def test_a_device_without_a_price_leaves_no_dollars_and_says_what_to_do():

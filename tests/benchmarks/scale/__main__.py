@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import fnmatch
 import json
-import math
 import pathlib
 import subprocess
 import sys
@@ -93,8 +92,8 @@ def held_against(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _compared(measured: float, simulated: float) -> dict[str, float]:
-    ratio = measured / simulated if simulated else math.inf
+def _compared(measured: float, simulated: float) -> dict[str, float | None]:
+    ratio = measured / simulated if simulated else None
     return {"measured": measured, "simulated": simulated, "ratio": ratio}
 
 
@@ -120,10 +119,9 @@ def _run(folder: pathlib.Path, acceptance: str, num_documents: int) -> dict[str,
 
 
 def _report(acceptance: str, num_documents: int, found: dict[str, Any]) -> str:
-    def row(name: str, line: dict[str, float]) -> str:
-        return (
-            f"{name:24}{line['measured']:>12,.1f}{line['simulated']:>12,.1f}{line['ratio']:>8.2f}"
-        )
+    def row(name: str, line: dict[str, float | None]) -> str:
+        ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f}"
+        return f"{name:24}{line['measured']:>12,.1f}{line['simulated']:>12,.1f}{ratio:>8}"
 
     memory = {k: v if k == "ratio" else v / 1e6 for k, v in found["memory"].items()}
     lines = [

@@ -1,12 +1,13 @@
 """A corpus and machines that nobody has at hand, priced by the functions of `--plan`."""
 
 import dataclasses
+import functools
 
 import torch
 import transformers
 
 from beam_quad.distillation import default_num_landmarks
-from beam_quad.embedding import EmbedderSpec, embedder_costs
+from beam_quad.embedding import EmbedderCosts, EmbedderSpec, embedder_costs
 from beam_quad.gradients import find_blocks
 from beam_quad.plan.cost import CostPlan, Machines, Workload
 from beam_quad.plan.devices import Device, chip_named
@@ -129,7 +130,7 @@ def _workload(flags: QuadOptions | DistillationOptions, case: Case, rate: float)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(MODELS[case.proxy])
     scoring = ScoringCosts.of(model, find_blocks(model, flags.layers))
-    embedder = embedder_costs(EmbedderSpec(flags.embedder, dtype="bfloat16"))
+    embedder = _embedder_costs(flags.embedder)
     text_bytes = case.documents * case.document_bytes
     return Workload(
         documents=case.documents,
@@ -154,6 +155,11 @@ def _workload(flags: QuadOptions | DistillationOptions, case: Case, rate: float)
         num_query_vectors=1,
         vector_bytes=plan.vector_bytes([1], scoring),
     )
+
+
+@functools.cache
+def _embedder_costs(name: str) -> EmbedderCosts:
+    return embedder_costs(EmbedderSpec(name, dtype="bfloat16"))
 
 
 def _distillation(flags: DistillationOptions, case: Case) -> DistillationWorkload:
