@@ -58,7 +58,7 @@ from pipelines.refresh import Fitted
 from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
 
 _WHERE_NOT_WHAT = (
-    "output", "artifacts", "plan", "take_over", "threads", "accelerator", "input_root", "base",
+    "output", "artifacts", "plan", "prices", "take_over", "threads", "accelerator", "input_root", "base",
 )  # fmt: skip
 S = TypeVar("S", bound=Stage)
 

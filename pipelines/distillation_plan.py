@@ -2,8 +2,8 @@
 
 from beam_quad.distillation import default_num_landmarks
 from beam_quad.gradients.attention import eager_attention
-from beam_quad.report.cost import CostPlan, Workload, format_plan
-from beam_quad.report.distillation_cost import DistillationWorkload, SecondOrder, plan_cost
+from beam_quad.plan.cost import CostPlan, Workload, format_plan
+from beam_quad.plan.distillation import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.distillation.allocate import TakeTurns
 from beam_quad.stages.distillation.shortlist import SHORTLIST, GatherShortlist
@@ -45,9 +45,9 @@ def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPla
     if models is None:
         return None
     workload = _workload(options, inputs, chain, models)
-    devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
-    costs = plan.with_near_duplicates(plan_cost(workload, *devices), options)
-    return plan.without_fitted(costs, inputs, options)
+    machines = plan.machines(options)
+    costs = plan.with_near_duplicates(plan_cost(workload, machines), workload, options)
+    return plan.refreshed(costs, inputs, options)
 
 
 def _workload(

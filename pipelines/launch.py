@@ -26,7 +26,7 @@ from beam_quad.artifacts import clock, files, traffic
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
-from beam_quad.report.cost import CostPlan
+from beam_quad.plan.cost import CostPlan
 from beam_quad.report.formatting import size
 from beam_quad.report.proof import about_proof
 from beam_quad.report.sections.leaks import about_leaks

@@ -131,7 +131,7 @@ def dated(output: str) -> str:
 
 def default_dtype(device: str) -> str:
     """Names the dtype of the proxy, and that of a sentence encoder, where none is asked for."""
-    # A GPU's rate in bfloat16 is fifteen times that in float32; see `report.devices`.
+    # A GPU's rate in bfloat16 is fifteen times that in float32; see `plan.devices`.
     return "float32" if device == "cpu" else "bfloat16"
 
 

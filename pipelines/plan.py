@@ -3,21 +3,25 @@
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterable
 from typing import Any
 
+from beam_quad.artifacts import files
 from beam_quad.corpus import formats
 from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, embedder_costs
+from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
+from beam_quad.plan import cost, near_duplicates
+from beam_quad.plan.cost import CostPlan, Machines, Workload
+from beam_quad.plan.devices import HOPPER, Device, chip_named
+from beam_quad.plan.prices import LIST_PRICES, Prices
 from beam_quad.records import Budget
-from beam_quad.report import near_duplicates_cost
-from beam_quad.report.cost import CostPlan, Workload
-from beam_quad.report.devices import Device
 from beam_quad.report.formatting import size
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.read.embed import EmbedExamples
@@ -29,6 +33,8 @@ from pipelines.run_options import RunOptions
 
 # What a refresh finds made, by the names in the tables of costs.
 _FITTED = ("fit centers", "curvature", "landmarks", "fit")
+# Passes over the rows of old and new files.
+_COMPARED = ("CompareWithBase", "MeasureDrift", "MeasureReference")
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
 
@@ -67,20 +73,27 @@ def new_part(inputs: Inputs) -> InputPlan:
     )
 
 
-def without_fitted(costs: CostPlan, inputs: Inputs, options: RunOptions) -> CostPlan:
-    """Leaves out what a refresh finds made."""
-    if inputs.base is None or options.refit:
+def refreshed(costs: CostPlan, inputs: Inputs, options: RunOptions) -> CostPlan:
+    """Leaves out what a refresh finds made, and adds what it compares with its base."""
+    if inputs.base is None:
         return costs
-    stages = tuple(stage for stage in costs.stages if stage.name not in _FITTED)
-    return dataclasses.replace(costs, stages=stages)
+    made = () if options.refit else _FITTED
+    documents, splits = inputs.corpus.num_rows, len(inputs.corpus.splits)
+    compared = cost.passes_stage("compare", _COMPARED, len(_COMPARED), documents, splits)
+    *stages, written = (stage for stage in costs.stages if stage.name not in made)
+    return dataclasses.replace(
+        costs, stages=(*stages, costs.machines.price(compared, splits), written)
+    )
 
 
-def with_near_duplicates(costs: CostPlan, options: RunOptions, budgets: float = 1.0) -> CostPlan:
-    """Adds what it costs to find near-duplicates, if they are dropped; see `report.near_duplicates_cost`."""
+def with_near_duplicates(
+    costs: CostPlan, workload: Workload, options: RunOptions, budgets: float = 1.0
+) -> CostPlan:
+    """Adds what it costs to find near-duplicates, if they are dropped; see `plan.near_duplicates`."""
     if options.near_duplicates == "keep":
         return costs
-    return near_duplicates_cost.with_near_duplicates(
-        costs, options.near_duplicate_threshold, budgets
+    return near_duplicates.with_near_duplicates(
+        costs, workload, options.near_duplicate_threshold, budgets
     )
 
 
@@ -94,15 +107,40 @@ def _about_base(inputs: Inputs) -> list[str]:
         f"base      {base.selection.output}: {selected:,} tokens selected",
         f"new       {len(new.splits):,} of {len(plan.splits):,} splits, about {new.num_rows:,} rows, "
         f"{size(new.size_bytes)}: only they are read, embedded and scored, for their share of the budget",
+        "leaves    what leaves the selection is known only at the run; where new files do not make up for it, documents of old "
+        "ones are read and scored too, which is not in this plan",
     ]
 
 
 def device(options: RunOptions, dtype: str) -> Device:
-    """Says what models are assumed to run on, at the rate of a dtype."""
-    if options.device != "cpu":
-        return Device.hopper(dtype)
-    # Of a cluster's workers nothing is known here.
-    return Device.cpu(options.threads or os.cpu_count() or 1)
+    """Says what models are assumed to run on, at the rate of a dtype: the accelerator that is asked for, or an H100."""
+    if options.device == "cpu":
+        # Of a cluster's workers nothing is known here.
+        return Device.cpu(options.threads or os.cpu_count() or 1)
+    return Device.gpu(chip_named(options.accelerator or "") or HOPPER, dtype)
+
+
+def machines(options: RunOptions) -> Machines:
+    """Says what the work is assumed to be done by: one device, and the cores of this machine.
+
+    Raises:
+      UsageError: If there are no such prices.
+    """
+    cores = os.cpu_count() or 1
+    own, float32 = (device(options, dtype) for dtype in (options.dtype, "float32"))
+    prices = LIST_PRICES if options.prices is None else read_prices(options.prices)
+    return Machines(own, float32, cores, cores, prices=prices)
+
+
+def read_prices(path: str) -> Prices:
+    """Reads a file of prices.
+
+    Raises:
+      UsageError: If there is none, or it holds no prices.
+    """
+    if files.stat(path) is None:
+        raise UsageError(f"--prices={path} is not there")
+    return Prices.from_json(files.read_bytes(path).decode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,17 +191,21 @@ def shared_workload(
     columns = corpus_columns(options, inputs.template)
     tokenizer = load_tokenizer(proxy.path, proxy.revision)
     query_tokens = sum(
-        plan.num_rows * mean_tokens(plan, query_columns(options, inputs.template), tokenizer)
+        plan.num_rows
+        * text_lengths(plan, query_columns(options, inputs.template), tokenizer).tokens
         for plan in inputs.query.values()
     )
     scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))
     context_length = default_context_length(skeleton.config, proxy)
-    tokens_per_document = mean_tokens(inputs.corpus, columns, tokenizer)
+    lengths = text_lengths(inputs.corpus, columns, tokenizer)
     embedding = embedder_costs(embedder)
+    is_hashing = isinstance(embedder, EmbedderSpec) and embedder.name == "hashing"
     return Workload(
         documents=documents,
-        tokens=int(documents * tokens_per_document),
+        tokens=int(documents * lengths.tokens),
         input_bytes=corpus.size_bytes,
+        text_bytes=round(documents * lengths.text_bytes),
+        splits=len(corpus.splits),
         budget=budget,
         reserve_examples=round(_reserve_rate(chain) * documents),
         scoring=scoring,
@@ -171,14 +213,15 @@ def shared_workload(
         max_windows=options.max_windows,
         curvature=options.curvature,
         embedding_dim=embedding.dim,
-        embedder_flops=embedding.flops(tokens_per_document),
+        embedder_flops=embedding.flops(lengths.tokens),
+        embedder_tokens=0.0 if is_hashing else embedding.read_tokens(lengths.tokens),
+        counts_tokens=options.tokens_column is None,
         embeds_in_float32=isinstance(embedder, EmbedderSpec) and embedder.dtype == "float32",
         curvature_examples=min(options.curvature_examples, documents),
-        factor_bytes=_factor_bytes(options.curvature, scoring),
+        factor_bytes=factor_bytes(options.curvature, scoring),
         query_tokens=int(query_tokens),
         num_query_vectors=len(inputs.query),
-        vector_bytes=_vector_bytes(inputs, scoring),
-        cores=os.cpu_count() or 1,
+        vector_bytes=vector_bytes([len(p.splits) for p in inputs.query.values()], scoring),
     )
 
 
@@ -189,7 +232,7 @@ def _reserve_rate(chain: Chain) -> float:
     )
 
 
-def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
+def factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     """Adds up the factors that stay in files: every partial sum is as large as the whole."""
     if kind == "identity":
         return 0
@@ -197,22 +240,43 @@ def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     return NUM_GROUPS * sums + scoring.eigenbasis_bytes
 
 
-def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
-    """Adds up the partial gradients of each query group, its vector, and those of its halves."""
-    gradients = sum(2 * min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
-    return (gradients + 3 * len(inputs.query)) * scoring.vector_bytes
+def vector_bytes(splits: Iterable[int], scoring: ScoringCosts) -> int:
+    """Adds up the partial gradients of each query group, its vector, and those of its halves.
+
+    Args:
+      splits: In how many pieces each query group is read.
+      scoring: Costs of the proxy.
+    """
+    return sum(2 * min(NUM_GROUPS, own) + 3 for own in splits) * scoring.vector_bytes
 
 
-def mean_tokens(plan: InputPlan, columns: Columns, tokenizer: object) -> float:
-    """Estimates the tokens of a text from a few rows of a few splits."""
+@dataclasses.dataclass(frozen=True)
+class TextLengths:
+    """How long a text is on the average, by a few rows of a few splits.
+
+    Attributes:
+      tokens: Its tokens.
+      text_bytes: Its bytes.
+    """
+
+    tokens: float
+    text_bytes: float
+
+
+def text_lengths(plan: InputPlan, columns: Columns, tokenizer: object) -> TextLengths:
+    """Estimates tokens and bytes of a text."""
     # A launcher does not pass over the rows before a later part of a large file.
     splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
     step = max(1, len(splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
+    sizes: list[int] = []
     for split in splits[::step][:_SAMPLED_SPLITS]:
         for batch in itertools.islice(read_rows(split, columns, _SAMPLED_ROWS), 1):
             counts += _counts(batch, tokenizer)
-    return sum(counts) / max(1, len(counts))
+            sizes += [
+                len(text.encode(errors="replace")) for text in batch.texts if text is not None
+            ]
+    return TextLengths(sum(counts) / max(1, len(counts)), sum(sizes) / max(1, len(sizes)))
 
 
 def _counts(batch: RowBatch, tokenizer: object) -> list[int]:

@@ -24,7 +24,7 @@ from pipelines import jobs
 
 if TYPE_CHECKING:
     # torch takes seconds to import, for which nobody who asks how a run stands shall wait.
-    from beam_quad.report.cost import CostPlan, StageCost
+    from beam_quad.plan.cost import CostPlan, StageCost
     from beam_quad.stages.base import Stage
 
 # A request to an object store has its price.

@@ -111,7 +111,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
     run = _placed(recorded.read(output, "--output"), values, rest)
     own = getattr(run, "policy", None)
     shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(RunOptions)}
-    given = {name: values[name] for name in ("plan", "take_over", "accelerator")}
+    given = {name: values[name] for name in ("plan", "prices", "take_over", "accelerator")}
     options = ProveOptions(
         **shared | given,
         run=run,

@@ -1,6 +1,8 @@
 """`--plan` of a proof."""
 
 from beam_quad.gradients.proxy import default_context_length
+from beam_quad.plan import proof
+from beam_quad.plan.cost import format_plan
 from beam_quad.proof.held_out import HELD_OUT_SHARE
 from beam_quad.stages.proof.train import TrainOn
 from pipelines import plan
@@ -30,11 +32,9 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
     passes = f"{recipe.num_passes} passes over " if recipe.num_passes > 1 else ""
     times = start.num_models(draws.num_seeds) + trainings
     measured = times * _measured_tokens(options, inputs, chain, trained)
-    # Forward and backward are 6 operations a parameter and token, a forward alone 2. Parameters are float32 while they
-    # are trained.
-    training, measuring = 6.0 * num_parameters * tokens, 2.0 * num_parameters * measured
-    float32 = plan.device(options, "float32")
-    hours = float32.hours(training) + plan.device(options, options.dtype).hours(measuring)
+    costs = proof.plan_cost(
+        num_parameters, trainings, tokens, times, measured, inputs.corpus.num_rows, plan.machines(options)
+    )  # fmt: skip
     return "\n".join(
         [
             f"proves    {options.output}",
@@ -43,8 +43,9 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
             f"trains    {trainings} times {passes}{draws.num_tokens:,} tokens = {tokens:,} tokens"
             f"{', from scratch' if start.is_from_scratch else ''}",
             f"measures  {times} times, about {measured:,} tokens in all",
-            f"costs     {training + measuring:.2g} FLOPs with {num_parameters:,} parameters",
-            f"takes     about {hours:.2g} h on {float32.name}",
+            f"model     {num_parameters:,} parameters",
+            "",
+            format_plan(costs),
         ]
     )
 
@@ -53,10 +54,10 @@ def _measured_tokens(options: ProveOptions, inputs: Inputs, chain: Chain, traine
     """Estimates the tokens that are measured at a time."""
     measured, tokenizer = trained.measured, trained.start.tokenizer()
     general = min(options.general_texts, inputs.corpus.num_rows)
-    tokens = general * plan.mean_tokens(inputs.corpus, measured.corpus.columns, tokenizer)
+    tokens = general * plan.text_lengths(inputs.corpus, measured.corpus.columns, tokenizer).tokens
     groups = [(chain.plans[query.plan_path], query) for query in measured.held_out]
     shares = [HELD_OUT_SHARE if query.sets_aside else 1.0 for _, query in groups]
     for (found, query), share in zip(groups, shares, strict=True):
         texts = min(found.num_rows * share, options.heldout_texts)
-        tokens += texts * plan.mean_tokens(found, query.columns, tokenizer)
+        tokens += texts * plan.text_lengths(found, query.columns, tokenizer).tokens
     return round(tokens)

@@ -1,11 +1,13 @@
 """`--plan` of Quad."""
 
+import dataclasses
+
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
+from beam_quad.plan import shortlist
+from beam_quad.plan.cost import CostPlan, Machines, Workload, format_plan
+from beam_quad.plan.quad import QuadWorkload, plan_cost
 from beam_quad.records import Budget
-from beam_quad.report import shortlist_cost
-from beam_quad.report.cost import CostPlan, format_plan
-from beam_quad.report.quad_cost import QuadWorkload, plan_cost
 from pipelines import plan
 from pipelines.builder import Chain
 from pipelines.inputs import Inputs
@@ -30,35 +32,47 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
     return "\n".join(lines)
 
 
-def price(options: QuadOptions, inputs: Inputs, chain: Chain) -> CostPlan | None:
-    """Estimates what a run costs, stage by stage; None for a baseline. Arguments as for `describe`."""
+def price(
+    options: QuadOptions, inputs: Inputs, chain: Chain, machines: Machines | None = None
+) -> CostPlan | None:
+    """Estimates what a run costs, stage by stage; None for a baseline.
+
+    Args:
+      options: The flags.
+      inputs: What was found.
+      chain: The stages.
+      machines: What does the work; by default what the flags name.
+    """
     models = plan.Models.of(inputs) if options.policy == "quad" else None
     if models is None:
         return None
-    devices = [plan.device(options, dtype) for dtype in (options.dtype, "float32")]
+    budget = Budget(options.budget_tokens)
+    shared = plan.shared_workload(options, inputs, chain, budget, models)
+    costs = price_workload(options, shared, machines or plan.machines(options))
+    if options.is_shortlist and inputs.base is None:
+        cheaper = shortlist.cheaper(_shortlist_workload(options, shared))
+        costs = dataclasses.replace(costs, notes=(*costs.notes, cheaper))
+    return plan.refreshed(costs, inputs, options)
+
+
+def price_workload(options: QuadOptions, shared: Workload, machines: Machines) -> CostPlan:
+    """Estimates what the policy `quad` costs by its flags, of any corpus; see `shared_workload`."""
     if options.is_shortlist:
-        listed = _shortlist_workload(options, inputs, chain, models)
-        costs = shortlist_cost.plan_cost(listed, *devices)
+        costs = shortlist.plan_cost(_shortlist_workload(options, shared), machines)
     else:
-        costs = plan_cost(_workload(options, inputs, chain, models), *devices)
+        costs = plan_cost(_bandit_workload(options, shared), machines)
     budgets = options.shortlist if options.is_shortlist else 1.0
-    costs = plan.with_near_duplicates(costs, options, budgets)
-    return plan.without_fitted(costs, inputs, options)
+    return plan.with_near_duplicates(costs, shared, options, budgets)
 
 
-def _workload(
-    options: QuadOptions, inputs: Inputs, chain: Chain, models: plan.Models
-) -> QuadWorkload:
-    shared = vars(
-        plan.shared_workload(options, inputs, chain, Budget(options.budget_tokens), models)
-    )
-    documents, scoring = shared["documents"], shared["scoring"]
+def _bandit_workload(options: QuadOptions, shared: Workload) -> QuadWorkload:
+    documents = shared.documents
     num_clusters = options.num_clusters or default_num_clusters(documents)
     samples = options.samples_per_pull or default_samples_per_pull(documents, num_clusters)
     # Several groups' vectors are combined, into one more.
-    combined = scoring.vector_bytes if len(inputs.query) > 1 else 0
+    combined = shared.scoring.vector_bytes if shared.num_query_vectors > 1 else 0
     return QuadWorkload(
-        **shared | {"vector_bytes": shared["vector_bytes"] + combined},
+        **vars(shared) | {"vector_bytes": shared.vector_bytes + combined},
         num_clusters=num_clusters,
         num_rounds=options.num_rounds,
         samples_per_pull=samples,
@@ -67,11 +81,8 @@ def _workload(
     )
 
 
-def _shortlist_workload(
-    options: QuadOptions, inputs: Inputs, chain: Chain, models: plan.Models
-) -> shortlist_cost.ShortlistWorkload:
-    shared = plan.shared_workload(options, inputs, chain, Budget(options.budget_tokens), models)
-    return shortlist_cost.ShortlistWorkload(
+def _shortlist_workload(options: QuadOptions, shared: Workload) -> shortlist.ShortlistWorkload:
+    return shortlist.ShortlistWorkload(
         **vars(shared),
         num_clusters=options.num_clusters or default_num_clusters(shared.documents),
         normalize=options.normalize,

@@ -28,7 +28,7 @@ def to_bytes(options: RunOptions) -> bytes:
     values = dataclasses.asdict(options)
     # The file lies in it, and moves with it; how the run was started is over.
     del values["output"]
-    values |= {"plan": False, "take_over": False, "accelerator": None}
+    values |= {"plan": False, "prices": None, "take_over": False, "accelerator": None}
     for name in ("input", "exclude", "decontaminate"):
         values[name] = _patterns(getattr(options, name))
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}

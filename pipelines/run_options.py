@@ -71,6 +71,7 @@ class RunOptions:
     near_duplicates: Literal["keep", "drop"]
     near_duplicate_threshold: float
     plan: bool
+    prices: str | None
     take_over: bool
     accelerator: str | None
     base: str | None
@@ -413,6 +414,10 @@ def add_running(result: argparse.ArgumentParser) -> None:
         "--plan",
         **SWITCH,
         help="check everything that needs no weights, print the plan, start nothing",
+    )
+    add(
+        "--prices",
+        help="JSON of what cores, memory, GPUs, shuffles and stores cost, for --plan; Google Cloud's list prices by default",
     )
     add(
         "--take_over",

@@ -23,5 +23,9 @@ class EmbedderCosts:
 
     def flops(self, num_tokens: float) -> float:
         """Counts a text of `num_tokens` tokens."""
-        read = num_tokens if self.max_tokens is None else min(num_tokens, self.max_tokens)
+        read = self.read_tokens(num_tokens)
         return self.token_flops * read + self.pair_flops * read**2 + self.text_flops
+
+    def read_tokens(self, num_tokens: float) -> float:
+        """Counts the tokens that are read of a text of `num_tokens`."""
+        return num_tokens if self.max_tokens is None else min(num_tokens, self.max_tokens)

@@ -1,4 +1,4 @@
-"""Manifest in, report and cost plan out: nothing here knows Beam, a model or a file."""
+"""Manifest in, report out: nothing here knows Beam, a model or a file."""
 
 from beam_quad.report.data import (
     Arm,

@@ -40,6 +40,7 @@ _PATTERNS = {
     "layers": r"(attention|mlp|all|last:[0-9]+)(\+head)?|head|regex:.+",
     "output": _URL,
     "policies": r"[a-z_]+(,[a-z_]+)*",
+    "prices": _URL,
     "query": _URLS,
     "query_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
     "query_weight": rf"[A-Za-z0-9_.-]+={_NUMBER}(,[A-Za-z0-9_.-]+={_NUMBER})*",

@@ -77,6 +77,7 @@ _CONFIGS = {
     # 4-D inputs of kv_b_proj.
     "deepseek_v3": lambda: transformers.DeepseekV3Config(
         **_SIZES,
+        num_key_value_heads=4,
         moe_intermediate_size=8,
         n_routed_experts=4,
         n_group=2,
@@ -104,9 +105,9 @@ def model(family: str = "llama", dtype: torch.dtype = torch.float64) -> torch.nn
     return made.to(dtype)
 
 
-def tokenizer() -> transformers.PreTrainedTokenizerFast:
+def tokenizer(vocabulary: int = VOCABULARY) -> transformers.PreTrainedTokenizerFast:
     """Makes a tokenizer whose words are the numbers below the vocabulary's size."""
-    words = models.WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0")
+    words = models.WordLevel({str(i): i for i in range(vocabulary)}, unk_token="0")
     made = tokenizers.Tokenizer(words)
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made)
@@ -122,7 +123,7 @@ def proxy(
     return Proxy(model(family, dtype), tokenizer(), context_length, max_windows, max_batch_tokens)
 
 
-def texts(lengths: Sequence[int], seed: int = 0) -> list[str]:
+def texts(lengths: Sequence[int], seed: int = 0, vocabulary: int = VOCABULARY) -> list[str]:
     """Draws texts of so many tokens."""
     draws = np.random.default_rng(seed)
-    return [" ".join(map(str, draws.integers(0, VOCABULARY, length))) for length in lengths]
+    return [" ".join(map(str, draws.integers(0, vocabulary, length))) for length in lengths]

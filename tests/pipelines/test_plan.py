@@ -43,6 +43,11 @@ def test_a_plan_for_several_targets_stores_what_is_found_on_disk(
     assert written / 4 < planned < 4 * written
 
 
+_PRICES = (
+    "core_hour", "memory_gb_hour", "shuffled_gb", "stored_gb_month", "thousand_reads", "thousand_writes",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("order", "also"), [(1, set()), (2, {"interactions"})], ids=["first", "second"]
 )
@@ -168,7 +173,7 @@ def _lines(capsys, start=""):
 
 def _sizes(line):
     units = {"KiB": 2**10, "MiB": 2**20}
-    return [float(n) * units[unit] for n, unit in re.findall(r"([0-9.]+) ([KM]iB)", line)]
+    return [float(n) * units[unit] for n, unit in re.findall(r"([0-9.]+) ([KM]iB)", line)][:3]
 
 
 @pytest.mark.parametrize(
@@ -206,3 +211,38 @@ def test_a_plan_of_a_shortlist_reads_what_a_run_reads_and_names_what_is_cheaper(
     for plan, count in zip(_sizes(lines["total"])[1:], _sizes(counted)[1:], strict=True):
         assert count / 4 < plan < 4 * count
     assert "--acceptance=block scores some 96 documents instead of" in lines["cheaper:"]
+
+
+def test_a_plan_of_a_refresh_prices_what_is_new_and_names_what_only_the_run_knows(
+    world, tmp_path, capsys
+):
+    flags = {"acceptance": "shortlist"}
+    world.run(tmp_path / "first", **flags)
+    base = world.arguments(tmp_path / "second", base=tmp_path / "first", plan=True, **flags)
+    capsys.readouterr()
+    assert quad.main(base) == 0
+    lines = {line.split(maxsplit=1)[0]: line for line in _lines(capsys) if line}
+    assert "known only at the run" in lines["leaves"]
+    assert "compare" in lines
+    assert "curvature" not in lines
+    assert "cheaper:" not in lines
+
+
+def test_dollars_are_told_at_the_prices_of_a_file(world, tmp_path, capsys):
+    prices = tmp_path / "prices.json"
+    told = []
+    for dollars in (1e3, 1e4):
+        prices.write_text(json.dumps(dict.fromkeys(_PRICES, dollars)))
+        capsys.readouterr()
+        assert quad.main(world.arguments(tmp_path / "out", plan=True, prices=prices)) == 0
+        (total,) = _lines(capsys, "total")
+        told.append(float(total.split()[-1].replace(",", "")))
+    assert told[1] == pytest.approx(10 * told[0], rel=0.01)
+
+
+def test_a_file_of_prices_that_is_not_there_is_refused_in_a_line(world, tmp_path, capsys):
+    arguments = world.arguments(tmp_path / "out", plan=True, prices=tmp_path / "none.json")
+    assert quad.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert f"--prices={tmp_path / 'none.json'} is not there" in told
+    assert not (tmp_path / "out").exists()

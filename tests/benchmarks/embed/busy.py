@@ -15,7 +15,7 @@ from beam_quad.embedding import EmbedderSpec
 from beam_quad.embedding.sentence import Chunk, SentenceEmbedder
 from beam_quad.embedding.sources import locate
 from beam_quad.gradients import load_tokenizer
-from beam_quad.report.devices import Device
+from beam_quad.plan.devices import Device, chip_named
 from beam_quad.stages.base import list_work
 from tests.benchmarks.embed.material import Material, timed
 
@@ -63,7 +63,7 @@ class StandIn:
         self._encoder = SentenceEmbedder(locate(spec), spec)
         self._encoder._limit = self._encoder._model[0].max_seq_length = shape.max_tokens
         self._shape, self._slower = shape, slower
-        self._device = Device.hopper("bfloat16")
+        self._device = Device.gpu(chip_named("H200"), "bfloat16")
         self.seconds = 0.0
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:

@@ -22,14 +22,30 @@ _COMMON_WORDS = 20_000
 _TOPIC_WORDS = 500
 
 
-def write_corpus(folder: pathlib.Path, num_documents: int) -> None:
-    """Writes the shards; equal arguments give equal shards."""
+# Words of a document, at least and at most.
+_WORDS = (70, 200)
+
+
+def write_corpus(
+    folder: pathlib.Path,
+    num_documents: int,
+    words: tuple[int, int] = _WORDS,
+    min_shards: int = _MIN_SHARDS,
+) -> None:
+    """Writes the shards; equal arguments give equal shards.
+
+    Args:
+      folder: Where.
+      num_documents: How many documents.
+      words: How many words a document has, at least and at most.
+      min_shards: Shards of a small corpus.
+    """
     folder.mkdir(parents=True)
-    size = min(_DOCUMENTS_PER_SHARD, -(-num_documents // _MIN_SHARDS))
+    size = min(_DOCUMENTS_PER_SHARD, -(-num_documents // min_shards))
     vocabulary = _vocabulary()
     for shard, first in enumerate(range(0, num_documents, size)):
         rng = np.random.default_rng([0, shard])
-        rows = _rows(rng, vocabulary, first, min(size, num_documents - first))
+        rows = _rows(rng, vocabulary, words, first, min(size, num_documents - first))
         if shard % _JSONL_EVERY == _JSONL_EVERY - 1:
             with gzip.open(folder / f"part-{shard:05d}.jsonl.gz", "wb", compresslevel=6) as file:
                 for batch in rows:
@@ -52,16 +68,20 @@ def _vocabulary() -> np.ndarray:
 
 
 def _rows(
-    rng: np.random.Generator, vocabulary: np.ndarray, first: int, count: int
+    rng: np.random.Generator,
+    vocabulary: np.ndarray,
+    words: tuple[int, int],
+    first: int,
+    count: int,
 ) -> Iterator[pa.RecordBatch]:
     for start in range(first, first + count, _CHUNK):
         size = min(_CHUNK, first + count - start)
-        num_words = rng.integers(70, 201, size)
+        num_words = rng.integers(words[0], words[1] + 1, size)
         # The product of two uniform draws favours the first topics: clusters differ in size.
         topics = (rng.random(size) * rng.random(size) * _NUM_TOPICS).astype(np.int64)
-        words = vocabulary[_words(rng, np.repeat(topics, num_words))].tolist()
+        drawn = vocabulary[_words(rng, np.repeat(topics, num_words))].tolist()
         ends = np.cumsum(num_words).tolist()
-        texts = [" ".join(words[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+        texts = [" ".join(drawn[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
         columns = {
             "text": texts,
             "tokens": num_words.astype(np.int64),

@@ -23,6 +23,7 @@ def select(corpus: pathlib.Path, output: pathlib.Path, budget_tokens: int) -> No
             "--embedder=hashing",
             "--tokens_column=tokens",
             "--policy=random",
+            "--acceptance=block",
         ]
     )
     # The command line asks for a query set and a proxy with this policy, and a scoring of one's own needs neither.

@@ -1,4 +1,4 @@
-"""What a Quad run would cost; see `cost`, which it adds this to.
+"""What a Quad run takes; see `cost`, which it adds this to.
 
 k-means, assignment       2 D              per example and center, D the dimension of an embedding
 """
@@ -8,14 +8,18 @@ import math
 
 from beam_quad.bandit import num_drawn
 from beam_quad.bandit.rules import ROUND_MARGIN
-from beam_quad.report import cost
-from beam_quad.report.cost import CostPlan, StageCost, Workload
-from beam_quad.report.devices import Device
+from beam_quad.plan import cost, rates
+from beam_quad.plan.cost import CostPlan, Machines, StageWork, Workload
 from beam_quad.report.formatting import compact, size
 
 _KMEANS_POINTS_PER_CLUSTER = 256
 _KMEANS_PASSES = 10
 _ROW_ARTIFACT_BYTES = 24  # cluster, similarity, block and tokens of one example, before compression
+# Stages that pass over the rows; rules of acceptance have some of them.
+_PASSES = (
+    "CountBlocks", "CountPassedOver", "GatherEvidence", "CutBlocks", "FitWithinClusters", "PredictWithinClusters",
+    "CutRanking*",
+)  # fmt: skip
 _SCORE_BYTES = 128  # id, score and tokens of a scored example, in the file of its pulls and in that of its round
 
 
@@ -58,89 +62,97 @@ class QuadWorkload(ClusteredWorkload):
         return min(max(wanted, 8 * self.num_rounds), blocks - self.num_clusters)
 
 
-def plan_cost(workload: QuadWorkload, proxy_device: Device, float32_device: Device) -> CostPlan:
+def plan_cost(workload: QuadWorkload, machines: Machines) -> CostPlan:
     """Estimates a Quad run, stage by stage.
 
     Args:
       workload: Counts and sizes.
-      proxy_device: Where the proxy runs, at the rate of its dtype.
-      float32_device: The same at the rate of float32, in which the encoder runs, and the curvature is
-        summed, whatever the proxy's dtype is.
-
-    Returns:
-      The plan. Each stage takes the longer of its computing and its reading.
-
-    Raises:
-      ValueError: If the two are not as many devices.
+      machines: What does the work. The encoder runs in float32 on a CPU, and the curvature is summed in it
+        everywhere, whatever the proxy's dtype is.
     """
-    w, cpu = workload, Device.cpu(workload.cores)
+    w = workload
     pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
-    stages = (
-        cost.embed_stage(w, proxy_device, float32_device),
+    works = (
+        cost.embed_stage(w),
         fit_centers_stage(w),
-        assign_stage(w, cpu),
+        assign_stage(w),
         _candidates(w),
-        cost.curvature_stage(w, proxy_device, float32_device),
-        score_stage("pilot", "Pilot", pilot, w.exact_flops(w.num_query_vectors), w, proxy_device),
-        _halves(w, min(pilot, 64), proxy_device),
-        _rounds(w, later, proxy_device),
+        cost.curvature_stage(w),
+        score_stage("pilot", "Pilot", pilot, w.exact_flops(w.num_query_vectors), w),
+        _halves(w, min(pilot, 64)),
+        _rounds(w, later),
+        _passes(w),
         cost.write_stage(w),
     )
     choices = f"{w.num_clusters:,} clusters, {w.num_rounds} rounds"
-    return CostPlan(
-        stages, w, proxy_device, float32_device, cpu,
-        float32_work=cost.float32_work(w),
-        notes=(cost.corpus_note(w, choices), proxy_note(w)),
-    )  # fmt: skip
+    notes = (cost.corpus_note(w, choices), proxy_note(w))
+    return CostPlan.of(works, w.documents, w.splits, machines, cost.float32_work(w), notes)
 
 
-def fit_centers_stage(w: ClusteredWorkload) -> StageCost:
+def _passes(w: QuadWorkload) -> StageWork:
+    """Prices what counts the rows' blocks and cuts them, of which the first alone reads files of every split."""
+    passes = cost.passes_stage("count, cut", _PASSES, 4, w.documents, w.splits)
+    return dataclasses.replace(passes, requests=rates.requests(w.splits, "CountBlocks"))
+
+
+def fit_centers_stage(w: ClusteredWorkload) -> StageWork:
     """Prices k-means on a sample of the embeddings."""
     points = min(w.documents, _KMEANS_POINTS_PER_CLUSTER * w.num_clusters)
-    flops = 2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim
-    return StageCost(
+    return StageWork(
         "fit centers",
+        ("FitCenters",),
         points,
-        flops,
-        Device.cpu(1).hours(flops),  # in one process
+        requests=rates.requests(w.splits, "FitCenters"),
+        # In one process.
+        flops_per_core_s=rates.KMEANS_FLOPS_PER_S,
+        alone_flops=2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim,
+        core_s=w.documents * rates.PASS_ROW_S + points * rates.FIT_POINT_S,
+        memory_bytes=4.0 * points * w.embedding_dim,
         bytes_stored=2.0 * points * w.embedding_dim + 4.0 * w.num_clusters * w.embedding_dim,
-        covers=("FitCenters",),
     )
 
 
-def assign_stage(w: ClusteredWorkload, cpu: Device) -> StageCost:
+def assign_stage(w: ClusteredWorkload) -> StageWork:
     """Prices the cluster of every example."""
-    flops = 2.0 * w.documents * w.num_clusters * w.embedding_dim
-    stored = float(w.documents * _ROW_ARTIFACT_BYTES)
-    hours, covers = cpu.hours(flops), ("AssignClusters",)
-    return StageCost("assign", w.documents, flops, hours, bytes_stored=stored, covers=covers)
+    return StageWork(
+        "assign",
+        ("AssignClusters",),
+        w.documents,
+        requests=rates.requests(w.splits, "AssignClusters"),
+        cpu_flops=2.0 * w.documents * w.num_clusters * w.embedding_dim,
+        core_s=w.documents * rates.ASSIGN_ROW_S,
+        memory_bytes=4.0 * w.num_clusters * w.embedding_dim,
+        bytes_stored=float(w.documents * _ROW_ARTIFACT_BYTES),
+    )
 
 
-def _candidates(w: QuadWorkload) -> StageCost:
+def _candidates(w: QuadWorkload) -> StageWork:
     blocks = w.num_clusters * w.blocks_per_cluster
     drawn = min(blocks * num_drawn(w.samples_per_pull), w.reserve_examples)
     kept = min(blocks * w.samples_per_pull, w.reserve_examples)
-    return StageCost(
+    return StageWork(
         "candidates",
+        ("GatherCandidates",),
         kept,
-        0.0,
-        0.0,
+        requests=rates.requests(w.splits, "GatherCandidates"),
+        core_s=drawn * w.example_text_bytes * rates.SHUFFLED_BYTE_S,
         bytes_shuffled=drawn * w.example_bytes,
         bytes_stored=kept * w.example_bytes,
-        covers=("GatherCandidates",),
     )
 
 
-def _halves(w: QuadWorkload, documents: int, proxy_device: Device) -> StageCost:
+def _halves(w: QuadWorkload, documents: int) -> StageWork:
     """Prices the scores under the halves of each group."""
     per_token = w.exact_flops(2 * w.num_query_vectors)
-    return score_stage("halves", "CompareHalves", documents, per_token, w, proxy_device)
+    return score_stage("halves", "CompareHalves", documents, per_token, w)
 
 
-def _rounds(w: QuadWorkload, documents: int, proxy_device: Device) -> StageCost:
+def _rounds(w: QuadWorkload, documents: int) -> StageWork:
     """Prices the rounds after the pilot, in which the groups' vectors are one."""
     name = f"{w.num_rounds} rounds, at most"
-    return score_stage(name, "Round*", documents, w.exact_flops(1), w, proxy_device)
+    per_token = w.exact_flops(1)
+    scored = score_stage(name, "Round*", documents, per_token, w, num_stages=w.num_rounds)
+    return dataclasses.replace(scored, alone_s=w.num_rounds * rates.ROUND_S)
 
 
 def score_stage(
@@ -149,13 +161,19 @@ def score_stage(
     documents: int,
     per_token: float,
     w: ClusteredWorkload,
-    device: Device,
-) -> StageCost:
+    num_stages: int = 1,
+) -> StageWork:
     """Prices the scores of some examples; `covers` names the stages that give them."""
-    flops = per_token * documents * w.scored_tokens
-    stored = float(documents * _SCORE_BYTES)
-    return StageCost(
-        name, documents, flops, device.hours(flops), True, bytes_stored=stored, covers=(covers,)
+    return StageWork(
+        name,
+        (covers,),
+        documents,
+        num_stages=num_stages,
+        is_model=True,
+        flops=per_token * documents * w.scored_tokens,
+        core_s=documents * rates.SCORED_ROW_S,
+        memory_bytes=float(w.num_query_vectors * w.scoring.vector_bytes),
+        bytes_stored=float(documents * _SCORE_BYTES),
     )
 
 

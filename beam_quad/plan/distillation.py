@@ -1,4 +1,4 @@
-"""What a run of Influence Distillation would cost; see `cost`, which it adds this to.
+"""What a run of Influence Distillation takes; see `cost`, which it adds this to.
 
 Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a gradient, padded to a power of two:
 
@@ -17,21 +17,16 @@ Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a
 import dataclasses
 import math
 
-from beam_quad.report import cost
-from beam_quad.report.cost import CostPlan, StageCost, Workload
-from beam_quad.report.devices import Device
+from beam_quad.plan import cost, rates
+from beam_quad.plan.cost import CostPlan, Machines, StageWork, Workload
 from beam_quad.report.formatting import compact, size
 from beam_quad.scoring.costs import ScoringCosts
 
-# Matrix products in double precision run at half the rate of single; the exponentials of the kernel take a fifth more (one
-# core, 4096 landmarks of 1152 dimensions: 81, 37 and 30 GFLOP/s).
-_FLOAT64_RATE = 0.5
+_FLOAT64_FLOPS_PER_S = rates.FLOAT64_RATE * rates.CORE_FLOPS_PER_S
 _VECTORS_PER_TARGET = 3  # its own, and those of its halves
 _LANDMARKS_UNDER_HALVES = 64  # those of the first group of `stages.distillation.score_landmarks`
 _SCORE_BYTES = 64  # id, tokens and score of a landmark on a target
 _INFLUENCE_BYTES = 4
-# Reading the influence of examples on a target, packing it into priorities and counting these; measured, on one core.
-_PRIORITIES_PER_CORE_S = 4e6
 # As `stages.distillation.interactions` takes them: landmarks that share a forward pass of a target's texts, and those that are
 # multiplied with the gradients of all, which are computed for each such piece.
 _LANDMARKS_PER_PASS = 8
@@ -119,29 +114,20 @@ class DistillationWorkload(Workload):
         return self.scored_tokens * self.scoring.forward_flops(self.window_tokens)
 
 
-def plan_cost(
-    workload: DistillationWorkload, proxy_device: Device, float32_device: Device
-) -> CostPlan:
+def plan_cost(workload: DistillationWorkload, machines: Machines) -> CostPlan:
     """Estimates a run of Influence Distillation, stage by stage.
 
     Args:
       workload: Counts and sizes.
-      proxy_device: Where the proxy runs, at the rate of its dtype.
-      float32_device: The same at the rate of float32, in which the encoder runs, the curvature is summed, and gradients of
-        landmarks are formed and compressed, whatever the proxy's dtype is.
-
-    Returns:
-      The plan.
-
-    Raises:
-      ValueError: If the two are not as many devices.
+      machines: What does the work. The curvature is summed in float32, and gradients of landmarks are formed and compressed in
+        it, whatever the proxy's dtype is.
     """
     w = workload
-    second_order = () if w.second_order is None else (_interact(w, w.second_order, float32_device),)
-    stages = (
-        cost.embed_stage(w, proxy_device, float32_device),
-        cost.curvature_stage(w, proxy_device, float32_device),
-        _landmarks(w, proxy_device, float32_device),
+    second_order = () if w.second_order is None else (_interact(w, w.second_order),)
+    works = (
+        cost.embed_stage(w),
+        cost.curvature_stage(w),
+        _landmarks(w),
         _fit(w),
         _propagate(w),
         _allocate(w),
@@ -150,18 +136,18 @@ def plan_cost(
     )
     sketched = ("landmarks' gradients",) if w.is_sketched else ()
     targets = f"{w.num_targets} target{'s' if w.num_targets > 1 else ''}"
-    return CostPlan(
-        stages, w, proxy_device, float32_device, Device.cpu(w.cores),
-        float32_work=cost.float32_work(w, *sketched),
-        notes=(
-            cost.corpus_note(w, f"{w.num_landmarks:,} landmarks, {targets}"),
-            _proxy_note(w),
-            _selection_note(w, math.fsum(stage.flops for stage in stages)),
-        ),
-    )  # fmt: skip
+    flops = math.fsum(work.total_flops for work in works)
+    notes = (
+        cost.corpus_note(w, f"{w.num_landmarks:,} landmarks, {targets}"),
+        _proxy_note(w),
+        _selection_note(w, flops),
+    )
+    return CostPlan.of(
+        works, w.documents, w.splits, machines, cost.float32_work(w, *sketched), notes
+    )
 
 
-def _landmarks(w: DistillationWorkload, proxy_device: Device, float32_device: Device) -> StageCost:
+def _landmarks(w: DistillationWorkload) -> StageWork:
     n, num_vectors = w.num_landmarks, _VECTORS_PER_TARGET * w.num_targets
     gathered = n * (w.example_bytes + 2.0 * w.embedding_dim)
     stored = gathered + float(n * _SCORE_BYTES * w.num_targets)
@@ -173,49 +159,73 @@ def _landmarks(w: DistillationWorkload, proxy_device: Device, float32_device: De
     else:
         under_halves = min(n, _LANDMARKS_UNDER_HALVES) * w.exact_flops(num_vectors - w.num_targets)
         passes, single = n * w.exact_flops(w.num_targets) + under_halves, 0.0
-    return StageCost(
+    covers = (
+        "DrawLandmarks",
+        "GatherLandmarks",
+        "SketchLandmarks",
+        "CompareSketches",
+        "ScoreLandmarks",
+    )
+    return StageWork(
         "landmarks",
+        covers,
         n,
-        passes + single,
-        proxy_device.hours(passes) + float32_device.hours(single),
+        num_stages=3,
+        requests=rates.requests(w.splits, rates.PASS, rates.PASS),
         is_model=True,
+        flops=passes,
+        float32_flops=single,
+        core_s=n * rates.SCORED_ROW_S + w.documents * rates.PASS_ROW_S,
+        memory_bytes=float(num_vectors * w.scoring.vector_bytes),
         bytes_shuffled=gathered,
         bytes_stored=stored,
-        covers=("GatherLandmarks", "SketchLandmarks", "CompareSketches", "ScoreLandmarks"),
     )
 
 
-def _fit(w: DistillationWorkload) -> StageCost:
+def _fit(w: DistillationWorkload) -> StageWork:
     n = w.num_landmarks
     flops = 2 * (2.0 * n**2 * w.embedding_dim + n**3 / 3) + 2.0 * n**3
     # The landmarks with their duals, in one file, and with what is exact and what is predicted of each, in another.
     stored = n * (2.0 * w.embedding_dim + 4 * _FLOAT64_BYTES * w.num_targets + _LANDMARK_BYTES)
-    seconds = flops / (_FLOAT64_RATE * Device.cpu(1).flops_per_s)  # in one process
-    hours, covers = seconds / 3600, ("FitPropagation",)
-    return StageCost("fit", n, flops, hours, bytes_stored=stored, covers=covers)
-
-
-def _propagate(w: DistillationWorkload) -> StageCost:
-    flops = 2.0 * w.documents * w.num_landmarks * (w.embedding_dim + w.num_targets)
-    influence_bytes = _INFLUENCE_BYTES * w.num_targets
-    return StageCost(
-        "propagate",
-        w.documents,
-        flops,
-        Device.cpu(w.cores).hours(flops / _FLOAT64_RATE),
-        bytes_stored=float(w.documents * influence_bytes),
-        covers=("Propagate",),
+    return StageWork(
+        "fit",
+        ("FitPropagation",),
+        n,
+        # In one process.
+        alone_flops=flops,
+        flops_per_core_s=_FLOAT64_FLOPS_PER_S,
+        memory_bytes=3.0 * _FLOAT64_BYTES * n**2,
+        bytes_stored=stored,
     )
 
 
-def _allocate(w: DistillationWorkload) -> StageCost:
-    priorities = w.documents * w.num_targets * w.num_passes
-    seconds = priorities / (_PRIORITIES_PER_CORE_S * w.cores)
-    covers = ("Bound*", "Cut*", "TakeTurns", "GatherShortlist", "SumTaken", "FindBestLeft")
-    return StageCost("allocate", w.documents, 0.0, seconds / 3600, covers=covers)
+def _propagate(w: DistillationWorkload) -> StageWork:
+    flops = 2.0 * w.documents * w.num_landmarks * (w.embedding_dim + w.num_targets)
+    influence_bytes = _INFLUENCE_BYTES * w.num_targets
+    return StageWork(
+        "propagate",
+        ("Propagate",),
+        w.documents,
+        requests=rates.requests(w.splits, "AssignClusters"),
+        cpu_flops=flops,
+        flops_per_core_s=_FLOAT64_FLOPS_PER_S,
+        memory_bytes=float(_FLOAT64_BYTES * w.num_landmarks * w.embedding_dim),
+        bytes_stored=float(w.documents * influence_bytes),
+    )
 
 
-def _interact(w: DistillationWorkload, order: SecondOrder, device: Device) -> StageCost:
+def _allocate(w: DistillationWorkload) -> StageWork:
+    return StageWork(
+        "allocate",
+        ("Bound*", "Cut*", "TakeTurns", "GatherShortlist", "SumTaken", "FindBestLeft"),
+        w.documents,
+        num_stages=w.num_passes,
+        requests=rates.requests(w.splits, *[rates.PASS] * w.num_passes),
+        core_s=w.documents * w.num_targets * w.num_passes * rates.PRIORITY_S,
+    )
+
+
+def _interact(w: DistillationWorkload, order: SecondOrder) -> StageWork:
     """Prices the landmarks' interactions, and the shortlists with their places among these landmarks."""
     n = order.num_landmarks
     length = min(order.mean_tokens, w.context_length)
@@ -224,15 +234,15 @@ def _interact(w: DistillationWorkload, order: SecondOrder, device: Device) -> St
     gradients = w.num_targets * n * (1 + n / _LANDMARKS_PER_PIECE) * w.gradient_flops
     flops = products + gradients + 2.0 * w.num_targets * n**2 * w.kept_entries
     lists = float(order.shortlist_examples * _FLOAT64_BYTES * n)
-    return StageCost(
+    return StageWork(
         "interactions",
+        ("InteractLandmarks",),
         n,
-        flops,
-        device.hours(flops),
         is_model=True,
+        float32_flops=flops,
+        memory_bytes=float(_LANDMARKS_PER_PIECE * w.scoring.vector_bytes),
         bytes_shuffled=lists,
         bytes_stored=lists + w.num_targets * _FLOAT64_BYTES * n**2,
-        covers=("InteractLandmarks",),
     )
 
 

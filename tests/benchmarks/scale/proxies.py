@@ -1,13 +1,10 @@
 """What do larger proxies cost? Bytes of curvature and query vectors, FLOPs of a scored token, hours of a GPU.
 
-    python -m tests.benchmarks.scale [--length 1000] [--utilisation 0.4]
-
 From shapes alone, by `beam_quad.scoring.ScoringCosts`, whose formulas `tests/scoring/test_costs.py` holds against what the
-code computes and writes. Nothing is downloaded and no model is run. Hours are those of one H100 SXM at its dense bf16
-rate times an assumed utilisation.
+code computes and writes. Nothing is downloaded and no model is run. Hours are those of one H100 at the rate that a plan
+assumes.
 """
 
-import argparse
 import dataclasses
 import json
 
@@ -15,26 +12,13 @@ import torch
 import transformers
 
 from beam_quad.gradients import find_blocks
+from beam_quad.plan.devices import HOPPER, Device
 from beam_quad.scoring import ScoringCosts
+from tests.benchmarks.shapes import MODELS
 
-# NVIDIA, H100 Tensor Core GPU data sheet: SXM, bf16, without sparsity.
-H100_FLOPS_PER_S = 989e12
 NUM_DOCUMENTS = 1_000_000
-# The shapes of SmolLM2-135M, Sheared-LLaMA-1.3B and Llama-2-7B.
-MODELS = {
-    "135M": transformers.LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
-    ),
-    "1.3B": transformers.LlamaConfig(
-        vocab_size=32000, hidden_size=2048, intermediate_size=5504, num_hidden_layers=24,
-        num_attention_heads=16,
-    ),
-    "7B": transformers.LlamaConfig(
-        vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
-        num_attention_heads=32,
-    ),
-}  # fmt: skip
+# Tokens of a document, one window.
+_LENGTH = 1000
 COLUMNS = (
     "proxy", "layers", "factors", "eigenvectors", "eigenvalues", "query vector",
     "forward", "exact", "H100-hours",
@@ -99,26 +83,16 @@ def table(length: int, flops_per_s: float) -> dict[str, dict[str, Row]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.scale", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--length", type=int, default=1000, help="tokens of a document, one window")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="assumed share of the rate")
-    parser.add_argument("--quick", action="store_true", help="changes nothing: no model is run")
-    options = parser.parse_args()
-    rows = table(options.length, options.utilisation * H100_FLOPS_PER_S)
+def report() -> None:
+    """Prints the table, and JSON in the last line."""
+    device = Device.gpu(HOPPER, "bfloat16")
+    rows = table(_LENGTH, device.flops_per_s)
     print(f"| {' | '.join(COLUMNS)} |")
     print(f"|{'---|' * 2}{'--:|' * (len(COLUMNS) - 2)}")
     for name, by_layers in rows.items():
         for layers, row in by_layers.items():
             print(f"| {' | '.join([name, f'`{layers}`', *row.cells()])} |")
     print(
-        f"\nforward, exact: GFLOPs a token at {options.length:,} tokens, over forward; H100-hours: exact, "
-        f"a million documents, {options.utilisation:.0%} of {H100_FLOPS_PER_S / 1e12:g} TFLOP/s bf16 (an assumption)"
+        f"\nforward, exact: GFLOPs a token at {_LENGTH:,} tokens, over forward; H100-hours: exact, a million documents, {device.name}"
     )
     print(json.dumps({n: {k: dataclasses.asdict(r) for k, r in v.items()} for n, v in rows.items()}))  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

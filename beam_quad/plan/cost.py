@@ -1,0 +1,533 @@
+"""What a run will take, from counts alone: what the tables that `--plan` prints before anything is started share.
+
+Each stage says what it takes, whatever does it (`StageWork`); machines and prices make hours and dollars of it
+(`StageCost`). Rough by design: floating-point operations by the usual rules, at a throughput that is named in the output,
+and CPU time at the unit costs of `rates`.
+
+    proxy model               `ScoringCosts`   its shapes, tracked layers and the windows' mean length
+    embedder                  2 P              per token, P an encoder's parameters; `jvp_costs` of the proxy's blocks
+"""
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from beam_quad.plan import rates
+from beam_quad.plan.devices import Device
+from beam_quad.plan.prices import LIST_PRICES, Prices
+from beam_quad.plan.rates import Requests
+from beam_quad.records import Budget
+from beam_quad.report.formatting import compact, duration, size
+from beam_quad.scoring.costs import ScoringCosts
+
+# Characters of a token that an encoder is given at most; see `embedding.sentence`.
+_CHARACTERS_PER_TOKEN = 8
+# Vectors that preconditioning one holds at a time: its gradient and its product, rotated twice.
+_VECTORS_HELD = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What the plan of any pipeline is computed from.
+
+    Attributes:
+      documents: Examples of the corpus, estimated where they are not counted.
+      tokens: Their tokens, estimated.
+      input_bytes: Size of the input files, compressed.
+      text_bytes: Size of their texts, estimated.
+      splits: Pieces of them that are worked on.
+      budget: How much to select.
+      reserve_examples: Examples whose texts are set aside.
+      scoring: Costs of the proxy model and its tracked layers.
+      context_length: Tokens of a window.
+      max_windows: Windows of an example that are scored at most.
+      curvature: "ekfac", "kfac", or "identity" (none).
+      embedding_dim: Dimension of an embedding.
+      embedder_flops: Floating-point operations of embedding a mean example; 0 for hashing.
+      embedder_tokens: Tokens that an encoder reads of a mean example; 0 for hashing.
+      counts_tokens: Whether tokens are counted, by the proxy's tokenizer, and not read from a column.
+      embeds_in_float32: Whether texts are embedded in float32, whatever the proxy's dtype is.
+      curvature_examples: Examples that the factors are fitted on.
+      factor_bytes: Factors, eigenvectors and eigenvalues that the run stores.
+      query_tokens: Tokens of the query set.
+      num_query_vectors: Query vectors, one a group.
+      vector_bytes: Query gradients and vectors that the run stores.
+    """
+
+    documents: int
+    tokens: int
+    input_bytes: int
+    text_bytes: int
+    splits: int
+    budget: Budget
+    reserve_examples: int
+    scoring: ScoringCosts
+    context_length: int
+    max_windows: int
+    curvature: Literal["ekfac", "kfac", "identity"]
+    embedding_dim: int
+    embedder_flops: float
+    embedder_tokens: float
+    counts_tokens: bool
+    embeds_in_float32: bool
+    curvature_examples: int
+    factor_bytes: int
+    query_tokens: int
+    num_query_vectors: int
+    vector_bytes: int
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens of an example."""
+        return self.tokens / max(self.documents, 1)
+
+    @property
+    def scored_tokens(self) -> float:
+        """Tokens of a mean example that are scored."""
+        return min(self.mean_tokens, self.context_length * self.max_windows)
+
+    @property
+    def window_tokens(self) -> float:
+        """Tokens of such an example's windows."""
+        return min(self.mean_tokens, self.context_length)
+
+    @property
+    def example_bytes(self) -> float:
+        """A mean example, compressed as the input is, and as its text is in artifacts and shuffles."""
+        return self.input_bytes / max(self.documents, 1)
+
+    @property
+    def example_text_bytes(self) -> float:
+        """The text of a mean example."""
+        return self.text_bytes / max(self.documents, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageWork:
+    """What one line of the plan takes, whatever does it.
+
+    Attributes:
+      name: The line.
+      covers: Names of the chain's stages that it prices together; `*` stands for any end of a name.
+      documents: Examples that it touches.
+      num_stages: How many stages these are.
+      requests: Requests to an object store.
+      is_model: Whether it runs a model, on the devices.
+      flops: Floating-point operations of the model, in the proxy's dtype.
+      float32_flops: The same in float32, whatever the proxy's dtype is.
+      cpu_flops: Floating-point operations that all workers share.
+      core_s: Other CPU time that they share, in seconds of a core.
+      alone_flops: Floating-point operations that one core does while all else waits.
+      flops_per_core_s: How many of these, and of those that are shared, a core does in a second.
+      alone_s: CPU time of the same.
+      memory_bytes: Memory of the largest process, above what any process takes.
+      bytes_read: Compressed input that it reads; not its own artifacts.
+      bytes_shuffled: What crosses between workers.
+      bytes_stored: What it leaves in the artifacts or the output.
+    """
+
+    name: str
+    covers: tuple[str, ...]
+    documents: int
+    num_stages: int = 1
+    requests: Requests = rates.NO_REQUESTS
+    is_model: bool = False
+    flops: float = 0.0
+    float32_flops: float = 0.0
+    cpu_flops: float = 0.0
+    core_s: float = 0.0
+    alone_flops: float = 0.0
+    alone_s: float = 0.0
+    flops_per_core_s: float = rates.CORE_FLOPS_PER_S
+    memory_bytes: float = 0.0
+    bytes_read: float = 0.0
+    bytes_shuffled: float = 0.0
+    bytes_stored: float = 0.0
+
+    @property
+    def total_flops(self) -> float:
+        """All of its floating-point operations."""
+        return self.flops + self.float32_flops + self.cpu_flops + self.alone_flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Machines:
+    """What does the work.
+
+    Attributes:
+      proxy: The devices of the models, at the rate of the proxy's dtype.
+      float32: The same at the rate of float32, in which some work is done whatever the proxy's dtype is.
+      cores: CPU cores of all workers without a device.
+      device_cores: CPU cores of the workers with one; where models run on CPUs, those of all workers.
+      memory_per_core: Memory that is paid for with each core, in bytes.
+      prices: What they are paid.
+      stage_s: Seconds that any stage takes at least.
+
+    Raises:
+      ValueError: If the two devices are not as many.
+    """
+
+    proxy: Device
+    float32: Device
+    cores: int
+    device_cores: int
+    memory_per_core: float = 4e9
+    prices: Prices = LIST_PRICES
+    stage_s: float = rates.STAGE_S
+
+    def __post_init__(self) -> None:
+        if self.proxy.count != self.float32.count:
+            raise ValueError(f"got {self.proxy.count} and {self.float32.count} of the same devices")
+
+    def price(self, work: StageWork, splits: int) -> "StageCost":
+        """Makes hours and dollars of what a stage takes.
+
+        A model's devices and their cores are paid for as long as it runs, other cores for what they do.
+
+        Args:
+          work: What it takes.
+          splits: Pieces of the corpus, of which every process holds a list.
+        """
+        has_device = work.is_model and self.proxy.chip is not None
+        device_s = (
+            work.flops / self.proxy.flops_per_s + work.float32_flops / self.float32.flops_per_s
+        )
+        core_s = work.core_s + work.cpu_flops / work.flops_per_core_s
+        alone_s = work.alone_s + work.alone_flops / work.flops_per_core_s
+        shared_s = core_s / (self.device_cores if work.is_model else self.cores)
+        # A device computes while cores read and tokenise; where cores compute, they do one after the other.
+        parallel_s = max(device_s, shared_s) if has_device else device_s + shared_s
+        hours = (parallel_s + alone_s + work.num_stages * self.stage_s) / 3600
+        device_hours = self.proxy.count * hours if has_device else 0.0
+        busy_s = core_s + alone_s + (0.0 if has_device else device_s * self.proxy.count)
+        core_hours = self.device_cores * hours if has_device else busy_s / 3600
+        return StageCost(
+            **{name: getattr(work, name) for name in _AS_THEY_ARE},
+            flops=work.total_flops,
+            hours=hours,
+            core_hours=core_hours,
+            device_hours=device_hours,
+            memory_bytes=rates.PROCESS_BYTES + rates.SPLIT_BYTES * splits + work.memory_bytes,
+            requests=sum(work.requests),
+            dollars=self._dollars(work, core_hours, device_hours),
+        )
+
+    def _dollars(self, work: StageWork, core_hours: float, device_hours: float) -> float | None:
+        of_devices = self.prices.of_devices(device_hours, self.proxy.chip)
+        if of_devices is None:
+            return None
+        return (
+            of_devices
+            + self.prices.of_cores(core_hours, self.memory_per_core)
+            + self.prices.of_bytes(work.bytes_shuffled, work.bytes_stored)
+            + self.prices.of_requests(*work.requests)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """One line of the plan.
+
+    Attributes:
+      name: The stage.
+      covers: As in `StageWork`.
+      documents: Examples that it touches.
+      is_model: Whether it runs a model.
+      flops: Floating-point operations.
+      hours: Estimated hours from its start to its end.
+      core_hours: Hours of CPU cores that are paid for.
+      device_hours: Hours of GPUs that are paid for.
+      memory_bytes: Memory of the largest process, without the model itself.
+      bytes_read: Compressed input that it reads; not its own artifacts.
+      bytes_shuffled: What crosses between workers.
+      bytes_stored: What it leaves in the artifacts or the output.
+      requests: Requests to an object store.
+      dollars: All of it, with a month of what it stores; None if the device has no price.
+    """
+
+    name: str
+    covers: tuple[str, ...]
+    documents: int
+    is_model: bool
+    flops: float
+    hours: float
+    core_hours: float
+    device_hours: float
+    memory_bytes: float
+    bytes_read: float
+    bytes_shuffled: float
+    bytes_stored: float
+    requests: float
+    dollars: float | None
+
+
+_AS_THEY_ARE = (
+    "name", "covers", "documents", "is_model", "bytes_read", "bytes_shuffled", "bytes_stored",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class CostPlan:
+    """The plan of a run.
+
+    Attributes:
+      stages: Its stages, in order.
+      documents: Examples of the corpus.
+      machines: What does the work.
+      float32_work: What runs at the rate of float32.
+      notes: What stands below the table.
+    """
+
+    stages: tuple[StageCost, ...]
+    documents: int
+    machines: Machines
+    float32_work: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        works: Sequence[StageWork],
+        documents: int,
+        splits: int,
+        machines: Machines,
+        float32_work: tuple[str, ...],
+        notes: tuple[str, ...],
+    ) -> "CostPlan":
+        """Prices stages; `splits` are the pieces of the corpus, and the other arguments as the attributes are."""
+        stages = tuple(machines.price(work, splits) for work in works)
+        return cls(stages, documents, machines, float32_work, notes)
+
+    @property
+    def hours(self) -> float:
+        """Estimated hours of all stages, one after the other."""
+        return math.fsum(stage.hours for stage in self.stages)
+
+    @property
+    def device_hours(self) -> float:
+        """Estimated hours of GPUs."""
+        return math.fsum(stage.device_hours for stage in self.stages)
+
+    @property
+    def core_hours(self) -> float:
+        """Estimated hours of CPU cores."""
+        return math.fsum(stage.core_hours for stage in self.stages)
+
+    @property
+    def dollars(self) -> float | None:
+        """What the run costs; None if a stage has no price."""
+        each = [stage.dollars for stage in self.stages]
+        return None if None in each else math.fsum(d for d in each if d is not None)
+
+    @property
+    def bottleneck(self) -> StageCost:
+        """The stage that takes longest."""
+        return max(self.stages, key=lambda stage: stage.hours)
+
+    def of_chain(self, names: Sequence[str]) -> dict[str, StageCost]:
+        """Shares the hours of each line equally among the stages that it covers.
+
+        Args:
+          names: Names of a chain's stages.
+
+        Returns:
+          The line of each covered stage, with the hours that are its own.
+        """
+        found: dict[str, StageCost] = {}
+        for line in self.stages:
+            covered = [n for n in names if any(fnmatch.fnmatchcase(n, own) for own in line.covers)]
+            for name in covered:
+                found[name] = dataclasses.replace(line, hours=line.hours / len(covered))
+        return found
+
+
+def embed_stage(w: Workload) -> StageWork:
+    """Prices the stage that reads, tokenises and embeds the corpus, and sets texts aside."""
+    flops = w.embedder_flops * w.documents
+    return StageWork(
+        "embed",
+        ("EmbedExamples",),
+        w.documents,
+        requests=rates.requests(w.splits, "EmbedExamples"),
+        is_model=w.embedder_flops > 0,
+        flops=0.0 if w.embeds_in_float32 else flops,
+        float32_flops=flops if w.embeds_in_float32 else 0.0,
+        core_s=w.documents * rates.EMBED_ROW_S + _reading_s(w),
+        bytes_read=w.input_bytes,
+        bytes_stored=2.0 * w.documents * w.embedding_dim + w.reserve_examples * w.example_bytes,
+    )
+
+
+def _reading_s(w: Workload) -> float:
+    """CPU time of tokenising for the proxy and for an encoder, or of hashing."""
+    seconds = w.text_bytes * rates.TOKENISE_BYTE_S if w.counts_tokens else 0.0
+    if not w.embedder_tokens:
+        return seconds + w.text_bytes * rates.HASH_BYTE_S
+    given = w.documents * w.embedder_tokens * _CHARACTERS_PER_TOKEN
+    return seconds + min(w.text_bytes, given) * rates.TOKENISE_BYTE_S
+
+
+def curvature_stage(w: Workload) -> StageWork:
+    """Prices the factors of the curvature and the query vectors: passes, and sums in float32."""
+    examples = 0 if w.curvature == "identity" else w.curvature_examples
+    per_token, sums_per_token = (
+        w.scoring.covariance_flops(w.window_tokens),
+        w.scoring.covariance_sum_flops,
+    )
+    if w.curvature == "ekfac":
+        per_token += w.scoring.eigenvalue_flops(w.window_tokens)
+        sums_per_token += w.scoring.eigenvalue_sum_flops
+    fitted_tokens = examples * w.scored_tokens
+    flops = per_token * fitted_tokens + w.scoring.query_flops(w.window_tokens) * w.query_tokens
+    sums = sums_per_token * fitted_tokens + w.scoring.gradient_sum_flops * w.query_tokens
+    texts = examples * w.example_bytes
+    held = max(
+        w.scoring.eigenbasis_bytes + w.scoring.eigenvalue_bytes if examples else 0,
+        _VECTORS_HELD * w.scoring.vector_bytes,
+    )
+    covers = (
+        "SampleTexts",
+        "SumCovariances",
+        "Eigendecompose",
+        "SumEigenvalues",
+        "FitQueryVectors",
+    )
+    return StageWork(
+        "curvature",
+        covers,
+        examples,
+        num_stages=len(covers) if examples else 1,
+        is_model=True,
+        flops=flops - sums,
+        float32_flops=sums,
+        memory_bytes=held,
+        bytes_shuffled=texts,
+        bytes_stored=texts + w.factor_bytes + w.vector_bytes,
+    )
+
+
+def passes_stage(
+    name: str,
+    covers: tuple[str, ...],
+    num_passes: int,
+    documents: int,
+    splits: int,
+    *others: str,
+) -> StageWork:
+    """Prices passes over a few numbers of every row; `others` are stages that read more files than a pass does."""
+    return StageWork(
+        name,
+        covers,
+        documents,
+        num_stages=num_passes,
+        requests=rates.requests(splits, *[rates.PASS] * (num_passes - len(others)), *others),
+        core_s=num_passes * documents * rates.PASS_ROW_S,
+    )
+
+
+def write_stage(w: Workload) -> StageWork:
+    """Prices the stage that reads the input once more and writes what is selected, and the page."""
+    return StageWork(
+        "write",
+        ("WriteSelection",),
+        w.documents,
+        requests=rates.requests(w.splits, "WriteSelection"),
+        core_s=w.input_bytes * rates.COPIED_BYTE_S,
+        alone_s=rates.REPORT_S,
+        bytes_read=w.input_bytes,
+        bytes_stored=w.input_bytes * w.budget.share(w.documents, w.tokens),
+    )
+
+
+def float32_work(w: Workload, *others: str) -> tuple[str, ...]:
+    """Names what runs in float32 whatever the proxy's dtype is: the encoder, where there is one, sums, and others."""
+    has_encoder = w.embedder_flops > 0 and w.embeds_in_float32
+    return (*["encoder"] * has_encoder, *others, "sums of the curvature")
+
+
+def corpus_note(w: Workload, choices: str) -> str:
+    """Says what is selected from what, and by which choices of the pipeline's own."""
+    return (
+        f"corpus: {compact(w.documents)} examples, {compact(w.tokens)} tokens, {size(w.input_bytes)}; "
+        f"budget: {compact(w.budget.amount)} {w.budget.unit}; {choices}"
+    )
+
+
+def format_plan(plan: CostPlan) -> str:
+    """Formats a plan as a table for the terminal, with its assumptions below."""
+    rows: list[tuple[str, ...]] = [
+        ("stage", "examples", "FLOPs", "time", "core-h", "device-h", "read", "shuffled", "stored", "memory", "requests", "dollars")
+    ]  # fmt: skip
+    rows += [_row(stage) for stage in plan.stages]
+    rows.append(_row(total(plan)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(n) if i == 0 else c.rjust(n) for i, (c, n) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]  # fmt: skip
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join([*lines, "", *plan.notes, *about_machines(plan.machines, plan.float32_work)])
+
+
+def about_machines(machines: Machines, float32_work: Sequence[str]) -> tuple[str, ...]:
+    """Says on what a plan assumes that its work is done, and at which prices."""
+    prices = machines.prices
+    chip, of_device = machines.proxy.chip, ""
+    if chip is not None:
+        hour = prices.device_hour.get(chip)
+        of_device = (
+            f"; no price of {chip} is known, so that no dollars are told: pass --prices"
+            if hour is None
+            else f", ${hour:g} an hour of {chip}"
+        )
+    return (
+        f"machines: models on {_model_devices(machines, float32_work)}, with {machines.device_cores} cores; the rest on {machines.cores} cores, "
+        f"each tokenising {1e-6 / rates.TOKENISE_BYTE_S:g} MB of text a second; memory: of the largest process, without the model",
+        f"prices: ${prices.core_hour:g} a core-hour, with {machines.memory_per_core / 1e9:g} GB at ${prices.memory_gb_hour:g}, "
+        f"${prices.shuffled_gb:g} a GB shuffled, ${prices.stored_gb_month:g} a GB stored for a month{of_device}",
+    )
+
+
+def _model_devices(machines: Machines, float32_work: Sequence[str]) -> str:
+    proxy, float32 = machines.proxy.name, machines.float32.name
+    if proxy == float32:
+        return proxy
+    return f"{proxy}, {' and '.join(float32_work)} on {float32}"
+
+
+def total(plan: CostPlan) -> StageCost:
+    """Adds up all stages; memory is that of the largest process."""
+    stages = plan.stages
+    return StageCost(
+        "total",
+        (),
+        plan.documents,
+        False,
+        math.fsum(s.flops for s in stages),
+        plan.hours,
+        plan.core_hours,
+        plan.device_hours,
+        max(s.memory_bytes for s in stages),
+        math.fsum(s.bytes_read for s in stages),
+        math.fsum(s.bytes_shuffled for s in stages),
+        math.fsum(s.bytes_stored for s in stages),
+        math.fsum(s.requests for s in stages),
+        plan.dollars,
+    )
+
+
+def _row(stage: StageCost) -> tuple[str, ...]:
+    sizes = (stage.bytes_read, stage.bytes_shuffled, stage.bytes_stored, stage.memory_bytes)
+    return (
+        stage.name,
+        compact(stage.documents),
+        f"{stage.flops:.1e}" if stage.flops else "",
+        duration(stage.hours * 3600) if stage.hours else "",
+        f"{stage.core_hours:,.3g}" if stage.core_hours else "",
+        f"{stage.device_hours:,.3g}" if stage.device_hours else "",
+        *(size(n) if n else "" for n in sizes),
+        compact(stage.requests) if stage.requests else "",
+        "" if stage.dollars is None else f"{stage.dollars:,.2f}",
+    )

@@ -1,0 +1,100 @@
+"""How fast models are assumed to run, where a plan turns operations into hours."""
+
+import dataclasses
+import re
+
+# Share of the peak that a plan assumes; `tests.benchmarks.gpu` measures it.
+UTILISATION = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A GPU, as its data sheet has it.
+
+    Attributes:
+      name: Its name; also by which words of a device's name it is known.
+      bfloat16_flops_per_s: Peak of the tensor cores in bfloat16, without sparsity.
+      float32_flops_per_s: Peak in float32: of the CUDA cores, as torch leaves TF32 off.
+      memory_bytes: Its memory.
+    """
+
+    name: str
+    bfloat16_flops_per_s: float
+    float32_flops_per_s: float
+    memory_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.bfloat16_flops_per_s / 1e12:g} TFLOP/s bfloat16"
+
+    def peak(self, dtype: str) -> tuple[float, str]:
+        """Gives its peak in a dtype, "bfloat16" or "float32", and puts it in words.
+
+        Raises:
+          ValueError: If the dtype is another one.
+        """
+        peaks = {"bfloat16": self.bfloat16_flops_per_s, "float32": self.float32_flops_per_s}
+        if dtype not in peaks:
+            raise ValueError(f"dtype must be one of {sorted(peaks)}, got {dtype!r}")
+        note = " without TF32" if dtype == "float32" else ""
+        return peaks[dtype], f"{peaks[dtype] / 1e12:g} TFLOP/s {dtype}{note}"
+
+
+# NVIDIA's data sheets of the H100, H200, A100, L40S and L4; where they state a rate with sparsity, half of it. The plain
+# names of Hopper are those of the SXM form.
+CHIPS = (
+    Chip("H200 NVL", 835.5e12, 60e12, 141 * 10**9),
+    Chip("H100 NVL", 835.5e12, 60e12, 94 * 10**9),
+    Chip("H100 PCIe", 756.5e12, 51e12, 80 * 10**9),
+    Chip("H200", 989e12, 67e12, 141 * 10**9),
+    Chip("H100", 989e12, 67e12, 80 * 10**9),
+    Chip("A100", 312e12, 19.5e12, 40 * 10**9),
+    Chip("L40S", 362e12, 91.6e12, 48 * 10**9),
+    Chip("L4", 121e12, 30.3e12, 24 * 10**9),
+)
+
+
+# What a plan assumes if it is not told.
+HOPPER = next(chip for chip in CHIPS if chip.name == "H100")
+
+
+def chip_named(name: str) -> Chip | None:
+    """Finds a chip by a name that holds its own, such as torch's "NVIDIA H100 80GB HBM3" or Dataflow's "nvidia-l4"."""
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    return next((chip for chip in CHIPS if words.issuperset(chip.name.lower().split())), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A throughput assumption.
+
+    Attributes:
+      name: How it is named in the plan.
+      flops_per_s: Sustained floating-point operations per second, of all devices together.
+      count: Number of devices (of a CPU: of cores).
+      chip: Name of the chip; None for a CPU.
+    """
+
+    name: str
+    flops_per_s: float
+    count: int = 1
+    chip: str | None = None
+
+    @classmethod
+    def gpu(cls, chip: Chip, dtype: str, count: int = 1) -> "Device":
+        """Assumes a share of what a chip does in a dtype, "bfloat16" or "float32", at best.
+
+        Raises:
+          ValueError: If the dtype is another one.
+        """
+        peak, words = chip.peak(dtype)
+        name = f"{count} x {chip.name} at {UTILISATION:.0%} of {words}".replace("%", " %")
+        return cls(name, count * UTILISATION * peak, count, chip.name)
+
+    @classmethod
+    def cpu(cls, cores: int) -> "Device":
+        """Assumes 50 GFLOP/s per core, float32."""
+        return cls(f"{cores} CPU cores at 50 GFLOP/s", cores * 50e9, cores)
+
+    def hours(self, flops: float, least_s: float = 0.0) -> float:
+        """Estimates the hours of some computing that takes no less than `least_s` seconds."""
+        return max(flops / self.flops_per_s, least_s) / 3600

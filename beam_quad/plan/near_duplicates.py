@@ -1,0 +1,53 @@
+"""What it takes to find near-duplicates; a line of any plan. Unit costs are measured by `tests.benchmarks.twins`."""
+
+import dataclasses
+
+from beam_quad.plan import rates
+from beam_quad.plan.cost import CostPlan, StageWork, Workload
+from beam_quad.selection.near_duplicates import (
+    COMPARED_BUDGETS,
+    NUM_HASHES,
+    SIGNATURE_DTYPE,
+    band_rows,
+)
+
+_SIGNED_BYTES_PER_CORE_S = 15e6
+_COMPARED_PER_CORE_S = 100_000
+_BAND_BYTES = 16
+
+
+def with_near_duplicates(
+    costs: CostPlan, workload: Workload, threshold: float, budgets: float = 1.0
+) -> CostPlan:
+    """Adds the line to a plan, before that of what is written.
+
+    Args:
+      costs: The plan without it.
+      workload: What it is computed from.
+      threshold: Similarity of near-duplicates, in (0, 1].
+      budgets: What the ranking is cut at in which they are looked for, in budgets.
+    """
+    work = near_duplicates_stage(workload, threshold, budgets)
+    *stages, written = costs.stages
+    line = costs.machines.price(work, workload.splits)
+    return dataclasses.replace(costs, stages=(*stages, line, written))
+
+
+def near_duplicates_stage(w: Workload, threshold: float, budgets: float = 1.0) -> StageWork:
+    """Says what it takes to find near-duplicates, of a corpus in which those that are compared fill the budget.
+
+    Texts are signed while they are embedded; signatures are compared of what a few budgets reach. Arguments as for
+    `with_near_duplicates`.
+    """
+    share = min(1.0, COMPARED_BUDGETS * budgets * w.budget.share(w.documents, w.tokens))
+    compared = round(share * w.documents)
+    return StageWork(
+        "near-duplicates",
+        ("SignTexts", "LinkCandidates", "FindNearDuplicates"),
+        compared,
+        num_stages=3,
+        requests=rates.requests(w.splits, rates.PASS, rates.PASS, rates.PASS),
+        core_s=w.text_bytes / _SIGNED_BYTES_PER_CORE_S + compared / _COMPARED_PER_CORE_S,
+        bytes_shuffled=float(_BAND_BYTES * (NUM_HASHES // band_rows(threshold)) * compared),
+        bytes_stored=float(SIGNATURE_DTYPE.itemsize * NUM_HASHES * w.documents),
+    )

@@ -1,0 +1,92 @@
+"""What a selection from a shortlist takes; see `cost` and `quad`, which it adds this to."""
+
+import dataclasses
+
+from beam_quad.plan import cost, rates
+from beam_quad.plan.cost import CostPlan, Machines, StageWork
+from beam_quad.plan.quad import (
+    ClusteredWorkload,
+    assign_stage,
+    fit_centers_stage,
+    proxy_note,
+    score_stage,
+)
+
+_SCORE_BYTES = 8
+_PASSES = (
+    "CutShortlist*",
+    "RankShortlist",
+    "CutRanking*",
+    "FindHeavyClusters",
+    "CutClusters*",
+    "ShowScores",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortlistWorkload(ClusteredWorkload):
+    """What the plan is computed from.
+
+    Attributes:
+      shortlist: Tokens of the shortlist, in budgets.
+    """
+
+    shortlist: float
+
+    @property
+    def listed(self) -> int:
+        """Examples on the shortlist."""
+        share = self.budget.share(self.documents, self.tokens)
+        return min(self.documents, round(self.shortlist * share * self.documents))
+
+
+def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
+    """Estimates a run, stage by stage; arguments as for `quad.plan_cost`."""
+    w = workload
+    per_token = w.exact_flops(w.num_query_vectors)
+    influence = score_stage("influence", "ScoreShortlist", w.listed, per_token, w)
+    works = (
+        cost.embed_stage(w),
+        fit_centers_stage(w),
+        assign_stage(w),
+        _score_ngrams(w),
+        cost.curvature_stage(w),
+        dataclasses.replace(
+            influence,
+            requests=rates.requests(w.splits, "ScoreShortlist"),
+            bytes_read=w.input_bytes,
+            bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
+        ),
+        dataclasses.replace(
+            cost.passes_stage("rank, cut", _PASSES, 10, w.documents, w.splits, "ShowScores"),
+            alone_s=rates.SHOWN_S,
+        ),
+        cost.write_stage(w),
+    )
+    choices = f"a shortlist of {w.shortlist:g} budgets"
+    notes = (cost.corpus_note(w, choices), proxy_note(w))
+    return CostPlan.of(works, w.documents, w.splits, machines, cost.float32_work(w), notes)
+
+
+def _score_ngrams(w: ShortlistWorkload) -> StageWork:
+    per_byte = rates.COUNT_NGRAMS_BYTE_S + rates.SCORE_NGRAMS_BYTE_S
+    return StageWork(
+        "n-grams",
+        ("CountTokenNgrams", "ScoreNgrams"),
+        w.documents,
+        num_stages=2,
+        requests=rates.requests(w.splits, "CountTokenNgrams", "ScoreNgrams"),
+        core_s=w.text_bytes * per_byte,
+        memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * w.example_text_bytes,
+        bytes_read=w.input_bytes,
+        bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),
+    )
+
+
+def cheaper(w: ShortlistWorkload) -> str:
+    """Names the setting that scores fewer documents, which a large corpus may be better off with."""
+    per_document = w.exact_flops(w.num_query_vectors) * w.scored_tokens
+    return (
+        f"cheaper: --acceptance=block scores some {8 * w.num_clusters:,} documents instead of {w.listed:,} "
+        f"({per_document:.1e} FLOPs each), and selects less well; --policy=ngram scores none"
+    )
