@@ -176,8 +176,9 @@ def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     """Adds up the factors that stay in files: every partial sum is as large as the whole."""
     if kind == "identity":
         return 0
-    sums = scoring.covariance_bytes + (scoring.eigenvalue_bytes if kind == "ekfac" else 0)
-    return NUM_GROUPS * sums + scoring.eigenbasis_bytes
+    # The sum of the covariances is decomposed where it is made, that of the eigenvalues is kept.
+    eigenvalues = (NUM_GROUPS + 1) * scoring.eigenvalue_bytes if kind == "ekfac" else 0
+    return NUM_GROUPS * scoring.covariance_bytes + scoring.eigenbasis_bytes + eigenvalues
 
 
 def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:

@@ -225,6 +225,8 @@ def curvature_stage(w: Workload, proxy_device: Device, float32_device: Device) -
             "SumCovariances",
             "Eigendecompose",
             "SumEigenvalues",
+            "AddEigenvalues",
+            "SumQueryGradients",
             "FitQueryVectors",
         ),
     )

@@ -122,7 +122,7 @@ class ScoringCosts:
           num_vectors: Query vectors, which share the passes.
           normalize: Whether gradients' norms are computed too, for documents of one window.
         """
-        stacks = self._stacks
+        stacks = _stacks(self.blocks)
         each = (_scored_entries(own, length, num_vectors, normalize) for own in stacks)
         return self._passes(length) + 2.0 * sum(each)
 
@@ -163,21 +163,19 @@ class ScoringCosts:
     @property
     def covariance_bytes(self) -> int:
         """Bytes of one set of Kronecker factors: the upper triangles of A of every input and of G of every block."""
-        triangles = (self._factor_entries + sum(self._factor_sizes)) // 2
+        triangles = (self._factor_entries + sum(_factor_sizes(self.blocks))) // 2
         tied = sum(b.out_features for b in self._tied)
-        return _FLOAT32_BYTES * (triangles + sum(self._diagonal_sizes) + tied)
+        return _FLOAT32_BYTES * (triangles + sum(_diagonal_sizes(self.blocks)) + tied)
 
     @property
     def eigenbasis_bytes(self) -> int:
         """Bytes of the factors' eigenvectors and eigenvalues."""
-        diagonals = 2 * sum(self._diagonal_sizes)
-        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes) + diagonals)
+        return _eigenbasis_bytes(self.blocks)
 
     @property
     def eigenvalue_bytes(self) -> int:
         """Bytes of one set of EK-FAC's eigenvalues."""
-        entries = (sum(b.shape) if is_factored(b) else math.prod(b.shape) for b in self.blocks)
-        return _FLOAT32_BYTES * sum(entries)
+        return _eigenvalue_bytes(self.blocks)
 
     @property
     def vector_bytes(self) -> int:
@@ -185,30 +183,12 @@ class ScoringCosts:
         return _FLOAT32_BYTES * self._gradient_entries
 
     @property
-    def _stacks(self) -> list[list[Block]]:
-        """Blocks that read one tensor."""
-        stacks: dict[tuple[_Place, bool, int], list[Block]] = {}
-        for block in self.blocks:
-            key = (_origin(block), block.has_bias, block.in_features)
-            stacks.setdefault(key, []).append(block)
-        return list(stacks.values())
-
-    @property
-    def _factor_sizes(self) -> list[int]:
-        inputs = [own[0].shape[1] for own in self._stacks]
-        return [*inputs, *(b.out_features for b in self.blocks if not b.is_head)]
-
-    @property
-    def _diagonal_sizes(self) -> list[int]:
-        return [block.out_features for block in self.blocks if block.is_head]
-
-    @property
     def _tied(self) -> list[Block]:
         return [block for block in self.blocks if block.embedding is not None]
 
     @property
     def _factor_entries(self) -> int:
-        return sum(size**2 for size in self._factor_sizes)
+        return sum(size**2 for size in _factor_sizes(self.blocks))
 
     @property
     def _gradient_entries(self) -> int:
@@ -223,6 +203,44 @@ class ScoringCosts:
         # Two cumulative sums as products with a triangle, over groups of the vocabulary and within one.
         width = math.isqrt(self.vocabulary - 1) + 1
         return 2.0 * (width**2 + math.ceil(self.vocabulary / width) ** 2)
+
+
+def fitted_bytes(blocks: Sequence[Block]) -> int:
+    """Bytes of what the pass of EK-FAC's eigenvalues holds of blocks: their factors' eigenvectors, and the sums in them."""
+    return _eigenbasis_bytes(blocks) + _eigenvalue_bytes(blocks)
+
+
+def layer_of(block: Block) -> float:
+    """Numbers the layer that a block is in; the head is above all, and what is in none is below."""
+    return _HEAD.layer if block.is_head else _place(block.module).layer
+
+
+def _eigenbasis_bytes(blocks: Sequence[Block]) -> int:
+    sizes = _factor_sizes(blocks)
+    entries = sum(size**2 for size in sizes) + sum(sizes) + 2 * sum(_diagonal_sizes(blocks))
+    return _FLOAT32_BYTES * entries
+
+
+def _eigenvalue_bytes(blocks: Sequence[Block]) -> int:
+    entries = (sum(b.shape) if is_factored(b) else math.prod(b.shape) for b in blocks)
+    return _FLOAT32_BYTES * sum(entries)
+
+
+def _stacks(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Groups blocks that read one tensor."""
+    stacks: dict[tuple[_Place, bool, int], list[Block]] = {}
+    for block in blocks:
+        stacks.setdefault((_origin(block), block.has_bias, block.in_features), []).append(block)
+    return list(stacks.values())
+
+
+def _factor_sizes(blocks: Sequence[Block]) -> list[int]:
+    inputs = [own[0].shape[1] for own in _stacks(blocks)]
+    return [*inputs, *(b.out_features for b in blocks if not b.is_head)]
+
+
+def _diagonal_sizes(blocks: Sequence[Block]) -> list[int]:
+    return [block.out_features for block in blocks if block.is_head]
 
 
 class _Place(NamedTuple):
