@@ -247,7 +247,7 @@ def product_flops(
       num_vectors: Vectors.
       num_sharing: Those that share a forward and a backward pass.
     """
-    both_passes = scoring.query_flops(length)
+    both_passes = scoring.pass_flops(length) + scoring.gradient_sum_flops
     backward = both_passes - scoring.forward_flops(length)
     return num_vectors * (both_passes / max(num_sharing, 1) + 2 * backward)
 

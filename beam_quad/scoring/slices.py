@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 
 from beam_quad.gradients.tracked import Block
-from beam_quad.scoring.costs import fitted_bytes, layer_of
+from beam_quad.scoring.shapes import fitted_bytes, layer_of
 
 # Bytes of what a pass of a slice holds at most, unless a single layer is larger. A pass costs a forward and, from the slice up, a
 # backward; up to here that is one slice of any model of 500 M parameters with all its layers, or 2 B with their attention.

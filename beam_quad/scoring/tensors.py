@@ -1,6 +1,5 @@
 """Tensors in safetensors files, written and read one at a time."""
 
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -116,16 +115,9 @@ def write(file: Writable, tensors: Mapping[str, torch.Tensor]) -> None:
         writer.write(name, tensor)
 
 
-def dump(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """Writes named tensors, from any device, to safetensors bytes."""
-    file = io.BytesIO()
-    write(file, tensors)
-    return file.getvalue()
-
-
-def parse(data: bytes) -> dict[str, torch.Tensor]:
-    """Reads safetensors bytes to tensors on the CPU."""
-    reader = TensorReader(io.BytesIO(data))
+def read(file: BinaryIO) -> dict[str, torch.Tensor]:
+    """Reads all tensors of a file, by name, to the CPU."""
+    reader = TensorReader(file)
     return reader.read(reader.names)
 
 

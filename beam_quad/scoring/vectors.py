@@ -53,8 +53,7 @@ def write_vectors(
 
 def load_vectors(file: BinaryIO) -> Vectors:
     """Reads what either wrote, groups in their order."""
-    reader = tensors.TensorReader(file)
-    named = reader.read(reader.names)
+    named = tensors.read(file)
     prefixes = sorted({name.split("/", 1)[0] for name in named})
     return {prefix.split(":", 1)[1]: tensors.with_prefix(prefix, named) for prefix in prefixes}
 

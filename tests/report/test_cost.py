@@ -12,7 +12,11 @@ from beam_quad.scoring.costs import ScoringCosts, TokenWork
 BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, stop=1000)
 # 50 M multiply-adds forward and 10 k for every token of the window, 40 M and 10 k backward.
 SCORING = ScoringCosts(
-    (BLOCK,), 32_000, TokenWork(50_000_000, 10_000), TokenWork(40_000_000, 10_000)
+    (BLOCK,),
+    32_000,
+    forward=TokenWork(50_000_000, 10_000),
+    backward=TokenWork(40_000_000, 10_000),
+    slice_backwards=(TokenWork(40_000_000, 10_000),),
 )
 WORKLOAD = QuadWorkload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, budget=Budget(25_000_000),

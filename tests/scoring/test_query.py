@@ -1,5 +1,3 @@
-import io
-
 import pytest
 import torch
 
@@ -10,6 +8,7 @@ from beam_quad.scoring.tensors import TensorReader
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
 from tests.scoring import reference
+from tests.scoring.saved import saved
 
 TEXTS = tiny.texts([6, 90, 1, 25, 16])
 
@@ -37,10 +36,7 @@ def test_sums_do_not_depend_on_the_partition():
 
 def test_sums_survive_bytes():
     total = GradientSum({"a.b": torch.rand(2, 3)}, 4)
-    file = io.BytesIO()
-    total.save(file)
-    file.seek(0)
-    loaded = GradientSum.load(TensorReader(file), ["a.b"])
+    loaded = GradientSum.load(TensorReader(saved(total)), ["a.b"])
     assert loaded.num_examples == 4
     torch.testing.assert_close(loaded.gradients, total.gradients, rtol=0, atol=0)
 

@@ -9,7 +9,7 @@ from beam_quad.scoring import (
     query_gradient,
     slices,
 )
-from beam_quad.scoring.costs import fitted_bytes
+from beam_quad.scoring.shapes import fitted_bytes
 from beam_quad.scoring.slices import layer_slices
 from tests.gradients import tiny
 

@@ -37,7 +37,8 @@ def test_bases_are_those_of_the_runs_threads_on_any_machine(corpus, threads):
         seed=0,
     )
     for group in range(NUM_GROUPS):
-        files.write_once(covariances.part_path("q", group), total.save())
+        with files.writing(covariances.part_path("q", group)) as file:
+            total.save(file)
     write_json(covariances.artifact, {"inputs": {"q": ["q"]}})
     written = []
     for cores in (1, 2):

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
@@ -62,9 +62,11 @@ class FitStage(ProxyStage):
         """Where a group of texts leaves its part of the sum for an input of tracked modules."""
         return self.path("sums", f"{name}-{group:02d}.safetensors")
 
-    def parts(self, name: str) -> Iterator[bytes]:
-        """Reads the parts of the sum for an input, in the order of the groups."""
-        return (files.read_bytes(self.part_path(name, group)) for group in range(NUM_GROUPS))
+    def parts(self, name: str) -> Iterator[BinaryIO]:
+        """Opens the parts of the sum for an input, one after the other, in the order of the groups."""
+        for group in range(NUM_GROUPS):
+            with files.open_read(self.part_path(name, group)) as file:
+                yield file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,8 @@ class SumCovariances(FitStage):
         inputs = {name: list(total.gradients) for name, total in sums.items()}
         fitted = Fitted(len(texts) if number == 0 else 0, inputs)
         for name in list(sums):
-            files.write_once(self.part_path(name, group), sums.pop(name).save())
+            with files.writing(self.part_path(name, group)) as file:
+                sums.pop(name).save(file)
         write_json(self.paths(piece)[0], fitted.as_json())
         return fitted
 

@@ -52,12 +52,14 @@ class Eigendecompose(Stage):
     def do(self, piece: str, model: Any) -> Tally:
         set_threads(self.covariances.proxy.spec.num_threads)
         basis = eigenbasis(self.covariances.total(piece))
-        files.write_once(self.paths(piece)[0], basis.save())
+        with files.writing(self.paths(piece)[0]) as file:
+            basis.save(file)
         return self.statistic(piece)
 
     def load(self, name: str) -> Eigenbasis:
         """Loads the eigenbasis of an input."""
-        return Eigenbasis.load(files.read_bytes(self.paths(name)[0]))
+        with files.open_read(self.paths(name)[0]) as file:
+            return Eigenbasis.load(file)
 
     def curvature(self, name: str, damping_ratio: float) -> Curvature:
         """Loads K-FAC's curvature of the blocks that share an input."""
@@ -101,7 +103,8 @@ class SumEigenvalues(FitStage):
         bases = {name: self.bases.load(name) for name in fit.inputs_of(blocks)}
         sums = eigenvalue_sums(model, blocks, bases, ids, texts, fit.seed, fit.labels)
         for name in list(sums):
-            files.write_once(self.part_path(name, group), sums.pop(name).save())
+            with files.writing(self.part_path(name, group)) as file:
+                sums.pop(name).save(file)
         write_json(self.paths(piece)[0], {"examples": len(texts) if number == 0 else 0})
         return self.statistic(piece)
 
@@ -147,12 +150,14 @@ class AddEigenvalues(Stage):
 
     def do(self, piece: str, model: Any) -> Tally:
         total = functools.reduce(operator.add, map(EigenvalueSum.load, self.parts.parts(piece)))
-        files.write_once(self.paths(piece)[0], total.save())
+        with files.writing(self.paths(piece)[0]) as file:
+            total.save(file)
         return self.statistic(piece)
 
     def curvature(self, name: str, damping_ratio: float) -> Curvature:
         """Loads EK-FAC's curvature of the blocks that share an input."""
-        total = EigenvalueSum.load(files.read_bytes(self.paths(name)[0]))
+        with files.open_read(self.paths(name)[0]) as file:
+            total = EigenvalueSum.load(file)
         basis = self.parts.bases.load(name)
         return Curvature.from_parts({name: basis}, {name: total}, damping_ratio)
 
