@@ -17,6 +17,7 @@ from beam_quad.report.cost import CostPlan, Workload
 from beam_quad.report.devices import Device
 from beam_quad.report.formatting import size
 from beam_quad.scoring import ScoringCosts
+from beam_quad.scoring.query import NUM_PARTS
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import NUM_GROUPS
 from pipelines.builder import Chain
@@ -183,7 +184,7 @@ def _factor_bytes(kind: str, scoring: ScoringCosts) -> int:
 
 def _vector_bytes(inputs: Inputs, scoring: ScoringCosts) -> int:
     """Adds up the partial gradients of each query group, its vector, and those of its halves."""
-    gradients = sum(2 * min(NUM_GROUPS, len(plan.splits)) for plan in inputs.query.values())
+    gradients = sum(2 * min(NUM_PARTS, len(plan.splits)) for plan in inputs.query.values())
     return (gradients + 3 * len(inputs.query)) * scoring.vector_bytes
 
 

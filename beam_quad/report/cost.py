@@ -232,6 +232,15 @@ def curvature_stage(w: Workload, proxy_device: Device, float32_device: Device) -
     )
 
 
+def fit_note(w: Workload) -> str:
+    """Says in how many slices of layers the curvature and the query vectors are fitted, and what a worker holds of them."""
+    if w.curvature == "identity":
+        return ""
+    slices = len(w.scoring.slice_backwards)
+    passes = f"in {slices} slices of layers, " if slices > 1 else ""
+    return f", fitted {passes}with up to {size(w.scoring.fit_peak_bytes)} beside the model"
+
+
 def write_stage(w: Workload) -> StageCost:
     """Prices the stage that reads the input once more and writes what is selected."""
     seconds = w.input_bytes / (_COPIED_BYTES_PER_CORE_S * w.cores)

@@ -263,8 +263,8 @@ def _proxy_note(w: DistillationWorkload) -> str:
     )
     return (
         f"proxy: {compact(landmark)} FLOPs a landmark, {landmark / max(w.forward_flops, 1):.2f} x a forward pass; stored: "
-        f"{', '.join(f'{size(number)} of {what}' for what, number in stored.items() if number)}; "
-        "propagation in float64 at half the cores' rate"
+        f"{', '.join(f'{size(number)} of {what}' for what, number in stored.items() if number)}"
+        f"{cost.fit_note(w)}; propagation in float64 at half the cores' rate"
     )
 
 

@@ -35,7 +35,7 @@ from torch import nn
 from beam_quad.gradients.tracked import Block
 from beam_quad.scoring import products, shapes
 from beam_quad.scoring.fitting import Labels
-from beam_quad.scoring.slices import layer_slices
+from beam_quad.scoring.slices import layer_slices, peak_bytes
 
 _MIXTURE_FIELDS = ("num_experts_per_tok", "moe_topk", "moe_k")
 
@@ -181,6 +181,11 @@ class ScoringCosts:
     def vector_bytes(self) -> int:
         """Bytes of one query vector, or of one query gradient."""
         return shapes.vector_bytes(self.blocks)
+
+    @property
+    def fit_peak_bytes(self) -> int:
+        """Bytes that a worker holds at most while curvature and query vectors are fitted; see `slices.peak_bytes`."""
+        return peak_bytes(self.blocks)
 
     @property
     def _tied(self) -> list[Block]:

@@ -12,6 +12,9 @@ from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Window
 from beam_quad.scoring import products, tensors
 
+# Parts of a query group's files, whose gradients are summed apart.
+NUM_PARTS = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class GradientSum:

@@ -20,6 +20,7 @@ from beam_quad.gradients.windows import tokenize
 from beam_quad.records import Reason
 from beam_quad.scoring import Curvature, GradientSum, query_gradient
 from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
+from beam_quad.scoring.query import NUM_PARTS
 from beam_quad.scoring.tensors import TensorReader
 from beam_quad.scoring.vectors import (
     Vectors,
@@ -32,7 +33,6 @@ from beam_quad.stages.base import Stage
 from beam_quad.stages.influence.eigenvalues import AddEigenvalues, Eigendecompose, set_threads
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage, TrackedProxy
 from beam_quad.stages.read.query import Query, parts_of
-from beam_quad.stages.read.texts import NUM_GROUPS
 
 _Gradient = Mapping[str, torch.Tensor]
 
@@ -102,7 +102,7 @@ class SumQueryGradients(ProxyStage):
 
     def pieces(self) -> list[tuple[int, int, int]]:
         slices = range(len(self.tracked.slices()))
-        parts = parts_of(self.query, NUM_GROUPS)
+        parts = parts_of(self.query, NUM_PARTS)
         return [(group, part, number) for number in slices for group, part in parts]
 
     def prefixes(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class SumQueryGradients(ProxyStage):
 
     def do(self, piece: tuple[int, int, int], model: Proxy) -> ByName[GroupCounts]:
         group, part, number = piece
-        found = self.query[group].read(part, NUM_GROUPS)
+        found = self.query[group].read(part, NUM_PARTS)
         texts, blocks = found.texts, self.tracked.slices()[number]
         by_half: dict[str, int] = {}
         for half, own in enumerate(deal_halves(texts, part)):
@@ -155,7 +155,7 @@ class SumQueryGradients(ProxyStage):
         """Opens the files of a slice."""
         with contextlib.ExitStack() as stack:
             readers: dict[str, list[TensorReader]] = {}
-            for group, part in parts_of(self.query, NUM_GROUPS):
+            for group, part in parts_of(self.query, NUM_PARTS):
                 for half in HALVES:
                     file = files.open_read(self.paths((group, part, number))[1 + half])
                     own = readers.setdefault(half_name(self.query[group].name, half), [])
