@@ -3,9 +3,9 @@
     python -m tests.benchmarks.fit [--quick]
 
 The peak at the shapes of Llama-2-7B is priced from them (`ScoringCosts.fit_peak_bytes`). The price is held against the resident
-memory of processes that run the stages as a pipeline does, on a model of random weights whose layers have an eighth of the
-width and whose slices a 64th of the bytes, so that there are as many of them; and on a single layer at true width, whose
-decompositions a stand-in replaces, since they take minutes. What a process held before the first stage, the model
+memory of processes that run the stages as a pipeline does, on models of random weights whose layers have an eighth of the
+width, and whose slices a 64th of the bytes; and on a single layer of true width, whose decompositions a stand-in replaces,
+since they take minutes. What a process held before the first stage, the model
 included, does not count; the activations of a micro-batch of 64 tokens do, which the price leaves out.
 """
 
@@ -175,14 +175,10 @@ def main() -> None:
     width, depth = MODELS["7B"].hidden_size, MODELS["7B"].num_hidden_layers
     rows = {("7B", own): Found.priced_of(MODELS["7B"], own) for own in LIMITS}
     if not arguments.quick:
-        small = width // _SHRINK
+        small, fewer = width // _SHRINK, slices._SLICE_BYTES // _SHRINK**2
         cases = {
-            (f"{small} wide, attention", "attention"): Case(
-                "attention", small, depth, slices._SLICE_BYTES // _SHRINK**2
-            ),
-            (f"{small} wide, half the layers", "all"): Case(
-                "all", small, depth // 2, slices._SLICE_BYTES // _SHRINK**2
-            ),
+            (f"{small} wide", "attention"): Case("attention", small, depth // 2, fewer),
+            (f"{small} wide", "all"): Case("all", small, depth // 4, fewer),
             ("one layer of 7B", "attention"): Case(
                 "attention", width, 1, slices._SLICE_BYTES, False
             ),
@@ -190,6 +186,7 @@ def main() -> None:
         for name, case in cases.items():
             with tempfile.TemporaryDirectory() as folder:
                 rows[name] = measure(case, pathlib.Path(folder))
+            print(*name, rows[name], file=sys.stderr, flush=True)
     _print(rows)
     figures = {f"peak_bytes_{own}": rows["7B", own].priced for own in LIMITS}
     measured = {
