@@ -20,9 +20,9 @@ from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
 from beam_quad.stages.influence.covariances import SumCovariances
-from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
+from beam_quad.stages.influence.eigenvalues import AddEigenvalues, Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
-from beam_quad.stages.influence.query_vectors import FitQueryVectors
+from beam_quad.stages.influence.query_vectors import FitQueryVectors, SumQueryGradients
 from beam_quad.stages.read.corpus import Corpus, piece_name
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.distil import DistilTokens
@@ -312,11 +312,12 @@ class Builder:
 
     def fit_query(self) -> FitQueryVectors:
         """Adds the stages that fit the curvature and the query vectors."""
-        tracked, curvature = self.tracked(), self._fit_curvature()
+        curvature = self._fit_curvature()
+        gradients = self.add(SumQueryGradients(self.tracked(), self.query))
         damping = None if curvature is None else self._options.damping
-        return self.add(FitQueryVectors(tracked, self.query, curvature, damping))
+        return self.add(FitQueryVectors(gradients, curvature, damping))
 
-    def _fit_curvature(self) -> SumEigenvalues | Eigendecompose | None:
+    def _fit_curvature(self) -> AddEigenvalues | Eigendecompose | None:
         options = self._options
         if options.curvature == "identity":
             return None
@@ -325,7 +326,9 @@ class Builder:
             SumCovariances(self.tracked(), sample, options.curvature_labels, options.seed)
         )
         bases = self.add(Eigendecompose(covariances))
-        return bases if options.curvature == "kfac" else self.add(SumEigenvalues(bases))
+        if options.curvature == "kfac":
+            return bases
+        return self.add(AddEigenvalues(self.add(SumEigenvalues(bases))))
 
     def proxy(self) -> ProxyModel:
         """The proxy model, which a stage needs.

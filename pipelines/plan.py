@@ -24,6 +24,7 @@ from beam_quad.plan.prices import LIST_PRICES, Prices
 from beam_quad.records import Budget
 from beam_quad.report.formatting import size
 from beam_quad.scoring import ScoringCosts
+from beam_quad.scoring.query import NUM_PARTS
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import NUM_GROUPS
 from pipelines.builder import Chain
@@ -236,8 +237,9 @@ def factor_bytes(kind: str, scoring: ScoringCosts) -> int:
     """Adds up the factors that stay in files: every partial sum is as large as the whole."""
     if kind == "identity":
         return 0
-    sums = scoring.covariance_bytes + (scoring.eigenvalue_bytes if kind == "ekfac" else 0)
-    return NUM_GROUPS * sums + scoring.eigenbasis_bytes
+    # The sum of the covariances is decomposed where it is made, that of the eigenvalues is kept.
+    eigenvalues = (NUM_GROUPS + 1) * scoring.eigenvalue_bytes if kind == "ekfac" else 0
+    return NUM_GROUPS * scoring.covariance_bytes + scoring.eigenbasis_bytes + eigenvalues
 
 
 def vector_bytes(splits: Iterable[int], scoring: ScoringCosts) -> int:
@@ -247,7 +249,7 @@ def vector_bytes(splits: Iterable[int], scoring: ScoringCosts) -> int:
       splits: In how many pieces each query group is read.
       scoring: Costs of the proxy.
     """
-    return sum(2 * min(NUM_GROUPS, own) + 3 for own in splits) * scoring.vector_bytes
+    return sum(2 * min(NUM_PARTS, own) + 3 for own in splits) * scoring.vector_bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Forward and backward passes in which only activations get gradients."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -234,15 +235,27 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
 
 
-def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
+@dataclasses.dataclass
+class Fitting:
+    """What a device is known to hold.
+
+    Attributes:
+      max_batch_tokens: Tokens of a micro-batch that fitted after larger ones had not; None where none was too large.
+    """
+
+    max_batch_tokens: int | None = None
+
+
+def with_halving(proxy: Proxy, compute: Callable[[int], T], fitting: Fitting | None = None) -> T:
     """Computes with the proxy's `max_batch_tokens`, and all over again with half of it where memory runs out.
 
     Starting over keeps half-added sums out of the result. It costs little, since the largest micro-batches come first.
-    The smaller size is not remembered: a result never depends on other calls.
 
     Args:
       proxy: Its `num_halvings` is counted up.
       compute: Takes `max_batch_tokens`; must not change anything outside.
+      fitting: Where the size that fitted is remembered for the next call; only for results that do not depend on it, as
+        scores. Sums do in their last bits, and must not depend on other calls: each starts anew.
 
     Returns:
       What `compute` returns.
@@ -250,7 +263,8 @@ def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
     Raises:
       UsageError: If memory runs out at the smallest size too.
     """
-    max_batch_tokens = proxy.max_batch_tokens
+    fitting = fitting or Fitting()
+    max_batch_tokens = fitting.max_batch_tokens or proxy.max_batch_tokens
     while True:
         try:
             return compute(max_batch_tokens)
@@ -263,6 +277,7 @@ def with_halving(proxy: Proxy, compute: Callable[[int], T]) -> T:
                     "take a smaller context, fewer layers, or --dtype=bfloat16"
                 ) from error
         max_batch_tokens //= 2
+        fitting.max_batch_tokens = max_batch_tokens
         proxy.num_halvings += 1
         _log.warning(
             "out of memory on %s; trying %d tokens at once", proxy.device, max_batch_tokens

@@ -115,7 +115,7 @@ class Proxy:
       context_length: Tokens of a window, at least 2.
       max_windows: Windows of a document that are looked at.
       max_batch_tokens: Padded tokens of one micro-batch.
-      num_halvings: How often memory ran out so far, and `max_batch_tokens` was halved for one call.
+      num_halvings: How often memory ran out so far, and a micro-batch was halved.
       lock: Held during a pass.
     """
 

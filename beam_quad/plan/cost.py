@@ -24,8 +24,6 @@ from beam_quad.scoring.costs import ScoringCosts
 
 # Characters of a token that an encoder is given at most; see `embedding.sentence`.
 _CHARACTERS_PER_TOKEN = 8
-# Vectors that preconditioning one holds at a time: its gradient and its product, rotated twice.
-_VECTORS_HELD = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,29 +381,36 @@ def curvature_stage(w: Workload) -> StageWork:
     flops = per_token * fitted_tokens + w.scoring.query_flops(w.window_tokens) * w.query_tokens
     sums = sums_per_token * fitted_tokens + w.scoring.gradient_sum_flops * w.query_tokens
     texts = examples * w.example_bytes
-    held = max(
-        w.scoring.eigenbasis_bytes + w.scoring.eigenvalue_bytes if examples else 0,
-        _VECTORS_HELD * w.scoring.vector_bytes,
-    )
     covers = (
         "SampleTexts",
         "SumCovariances",
         "Eigendecompose",
         "SumEigenvalues",
+        "AddEigenvalues",
+        "SumQueryGradients",
         "FitQueryVectors",
     )
     return StageWork(
         "curvature",
         covers,
         examples,
-        num_stages=len(covers) if examples else 1,
+        num_stages=len(covers) if examples else 2,
         is_model=True,
         flops=flops - sums,
         float32_flops=sums,
-        memory_bytes=held,
+        memory_bytes=w.scoring.fit_peak_bytes,
         bytes_shuffled=texts,
         bytes_stored=texts + w.factor_bytes + w.vector_bytes,
     )
+
+
+def fit_note(w: Workload) -> str:
+    """Says in how many slices of layers the curvature and the query vectors are fitted, and what a worker holds of them."""
+    if w.curvature == "identity":
+        return ""
+    slices = len(w.scoring.slice_backwards)
+    passes = f"in {slices} slices of layers, " if slices > 1 else ""
+    return f", fitted {passes}with up to {size(w.scoring.fit_peak_bytes)} beside the model"
 
 
 def passes_stage(

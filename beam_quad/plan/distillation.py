@@ -257,7 +257,7 @@ def product_flops(
       num_vectors: Vectors.
       num_sharing: Those that share a forward and a backward pass.
     """
-    both_passes = scoring.query_flops(length)
+    both_passes = scoring.pass_flops(length) + scoring.gradient_sum_flops
     backward = both_passes - scoring.forward_flops(length)
     return num_vectors * (both_passes / max(num_sharing, 1) + 2 * backward)
 
@@ -273,8 +273,8 @@ def _proxy_note(w: DistillationWorkload) -> str:
     )
     return (
         f"proxy: {compact(landmark)} FLOPs a landmark, {landmark / max(w.forward_flops, 1):.2f} x a forward pass; stored: "
-        f"{', '.join(f'{size(number)} of {what}' for what, number in stored.items() if number)}; "
-        "propagation in float64 at half the cores' rate"
+        f"{', '.join(f'{size(number)} of {what}' for what, number in stored.items() if number)}"
+        f"{cost.fit_note(w)}; propagation in float64 at half the cores' rate"
     )
 
 

@@ -184,4 +184,5 @@ def proxy_note(w: ClusteredWorkload) -> str:
     return (
         f"proxy: {compact(exact)} FLOPs a scored token, {exact / forward:.2f} x a forward pass; stored: "
         f"{size(w.factor_bytes)} of factors, {size(w.vector_bytes)} of query gradients and vectors"
+        f"{cost.fit_note(w)}"
     )

@@ -28,21 +28,15 @@ half of that part less. Padding counts as tokens.
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from beam_quad.gradients.tracked import Block
-from beam_quad.scoring import products
-from beam_quad.scoring.eigenvalues import is_factored
+from beam_quad.scoring import products, shapes
 from beam_quad.scoring.fitting import Labels
+from beam_quad.scoring.slices import layer_slices, peak_bytes
 
-_FLOAT32_BYTES = 4
-# Projections back to the residual stream, as the families of `transformers` name them; the others read from it.
-_OUTPUT_PROJECTIONS = frozenset(
-    {"o_proj", "out_proj", "c_proj", "dense", "wo"}
-    | {"down_proj", "dense_4h_to_h", "fc_out", "fc2", "w2"}
-)
 _MIXTURE_FIELDS = ("num_experts_per_tok", "moe_topk", "moe_k")
 
 
@@ -78,12 +72,14 @@ class ScoringCosts:
       vocabulary: Rows of the output layer.
       forward: Work of a forward pass.
       backward: Work of the backward pass for activations.
+      slice_backwards: The same down to each slice of layers that is fitted on its own, in passes of its own.
     """
 
     blocks: tuple[Block, ...]
     vocabulary: int
     forward: TokenWork
     backward: TokenWork
+    slice_backwards: tuple[TokenWork, ...]
 
     @classmethod
     def of(cls, model: Any, blocks: Sequence[Block]) -> "ScoringCosts":
@@ -97,22 +93,31 @@ class ScoringCosts:
           The costs. Of a mixture of experts, those of the experts that a token is sent to.
         """
         steps = list(_steps(model))
-        origins = {_origin(block) for block in blocks}
         is_parallel = bool(getattr(model.config, "use_parallel_residual", False))
+
+        def backward(own: Sequence[Block]) -> TokenWork:
+            origins = {shapes.origin_of(block) for block in own}
+            return _total(
+                step.backward
+                for step in steps
+                if any(shapes.feeds(origin, step.place, is_parallel) for origin in origins)
+            )
+
         return cls(
             blocks=tuple(blocks),
             vocabulary=model.get_output_embeddings().weight.shape[0],
             forward=_total(step.forward for step in steps),
-            backward=_total(
-                step.backward
-                for step in steps
-                if any(_feeds(origin, step.place, is_parallel) for origin in origins)
-            ),
+            backward=backward(blocks),
+            slice_backwards=tuple(map(backward, layer_slices(blocks))),
         )
 
     def forward_flops(self, length: float) -> float:
         """Counts a forward pass, which is what perplexity costs."""
         return self.forward.flops(length)
+
+    def pass_flops(self, length: float) -> float:
+        """Counts a forward pass and a backward pass for all that is tracked."""
+        return (self.forward + self.backward).flops(length)
 
     def exact_flops(self, length: float, num_vectors: int = 1, normalize: bool = False) -> float:
         """Counts exact scoring.
@@ -122,27 +127,22 @@ class ScoringCosts:
           num_vectors: Query vectors, which share the passes.
           normalize: Whether gradients' norms are computed too, for documents of one window.
         """
-        stacks = self._stacks
+        stacks = shapes.stacks_of(self.blocks)
         each = (_scored_entries(own, length, num_vectors, normalize) for own in stacks)
-        return self._passes(length) + 2.0 * sum(each)
+        return self.pass_flops(length) + 2.0 * sum(each)
 
     def query_flops(self, length: float) -> float:
-        """Counts the gradient of the query set."""
-        return self._passes(length) + self.gradient_sum_flops
+        """Counts the gradient of the query set; here and in what follows, the passes of all slices of the layers."""
+        return self._slice_passes(length) + self.gradient_sum_flops
 
     def covariance_flops(self, length: float, labels: Labels = "sampled") -> float:
         """Counts the pass that sums the Kronecker factors."""
-        return self._passes(length) + self._label_flops(labels) + self.covariance_sum_flops
+        return self._slice_passes(length, labels) + self.covariance_sum_flops
 
     def eigenvalue_flops(self, length: float, labels: Labels = "sampled") -> float:
         """Counts the pass that sums EK-FAC's eigenvalues."""
         joins = sum(length * (b.shape[1] + b.shape[1]) for b in self._tied)
-        return (
-            self._passes(length)
-            + self._label_flops(labels)
-            + self.eigenvalue_sum_flops
-            + 2.0 * joins
-        )
+        return self._slice_passes(length, labels) + self.eigenvalue_sum_flops + 2.0 * joins
 
     @property
     def gradient_sum_flops(self) -> float:
@@ -163,44 +163,29 @@ class ScoringCosts:
     @property
     def covariance_bytes(self) -> int:
         """Bytes of one set of Kronecker factors: the upper triangles of A of every input and of G of every block."""
-        triangles = (self._factor_entries + sum(self._factor_sizes)) // 2
+        triangles = (self._factor_entries + sum(shapes.factor_sizes(self.blocks))) // 2
         tied = sum(b.out_features for b in self._tied)
-        return _FLOAT32_BYTES * (triangles + sum(self._diagonal_sizes) + tied)
+        return shapes.FLOAT32_BYTES * (triangles + sum(shapes.diagonal_sizes(self.blocks)) + tied)
 
     @property
     def eigenbasis_bytes(self) -> int:
         """Bytes of the factors' eigenvectors and eigenvalues."""
-        diagonals = 2 * sum(self._diagonal_sizes)
-        return _FLOAT32_BYTES * (self._factor_entries + sum(self._factor_sizes) + diagonals)
+        return shapes.eigenbasis_bytes(self.blocks)
 
     @property
     def eigenvalue_bytes(self) -> int:
         """Bytes of one set of EK-FAC's eigenvalues."""
-        entries = (sum(b.shape) if is_factored(b) else math.prod(b.shape) for b in self.blocks)
-        return _FLOAT32_BYTES * sum(entries)
+        return shapes.eigenvalue_bytes(self.blocks)
 
     @property
     def vector_bytes(self) -> int:
         """Bytes of one query vector, or of one query gradient."""
-        return _FLOAT32_BYTES * self._gradient_entries
+        return shapes.vector_bytes(self.blocks)
 
     @property
-    def _stacks(self) -> list[list[Block]]:
-        """Blocks that read one tensor."""
-        stacks: dict[tuple[_Place, bool, int], list[Block]] = {}
-        for block in self.blocks:
-            key = (_origin(block), block.has_bias, block.in_features)
-            stacks.setdefault(key, []).append(block)
-        return list(stacks.values())
-
-    @property
-    def _factor_sizes(self) -> list[int]:
-        inputs = [own[0].shape[1] for own in self._stacks]
-        return [*inputs, *(b.out_features for b in self.blocks if not b.is_head)]
-
-    @property
-    def _diagonal_sizes(self) -> list[int]:
-        return [block.out_features for block in self.blocks if block.is_head]
+    def fit_peak_bytes(self) -> int:
+        """Bytes that a worker holds at most while curvature and query vectors are fitted; see `slices.peak_bytes`."""
+        return peak_bytes(self.blocks)
 
     @property
     def _tied(self) -> list[Block]:
@@ -208,14 +193,15 @@ class ScoringCosts:
 
     @property
     def _factor_entries(self) -> int:
-        return sum(size**2 for size in self._factor_sizes)
+        return sum(size**2 for size in shapes.factor_sizes(self.blocks))
 
     @property
     def _gradient_entries(self) -> int:
         return sum(math.prod(block.shape) for block in self.blocks)
 
-    def _passes(self, length: float) -> float:
-        return (self.forward + self.backward).flops(length)
+    def _slice_passes(self, length: float, labels: Labels = "empirical") -> float:
+        passes = math.fsum((self.forward + own).flops(length) for own in self.slice_backwards)
+        return passes + len(self.slice_backwards) * self._label_flops(labels)
 
     def _label_flops(self, labels: Labels) -> float:
         if labels == "empirical":
@@ -225,47 +211,13 @@ class ScoringCosts:
         return 2.0 * (width**2 + math.ceil(self.vocabulary / width) ** 2)
 
 
-class _Place(NamedTuple):
-    """Where a module stands in the flow of data."""
-
-    layer: float
-    is_mlp: bool
-    stage: int
-
-
 @dataclasses.dataclass(frozen=True)
 class _Step:
     """A matrix, or the products of queries, keys and values of an attention layer."""
 
-    place: _Place
+    place: shapes.Place
     forward: TokenWork
     backward: TokenWork
-
-
-def _place(name: str) -> _Place:
-    parts = name.split(".")
-    layer = next((int(part) for part in parts if part.isdigit()), -1)
-    is_output = not _OUTPUT_PROJECTIONS.isdisjoint(parts)
-    return _Place(layer, not any("att" in part for part in parts), 2 * is_output)
-
-
-# Below and above all layers.
-_EMBEDDING = _Place(-math.inf, True, 0)
-_HEAD = _Place(math.inf, True, 0)
-
-
-def _origin(block: Block) -> _Place:
-    """Where the lowest output of a block stands."""
-    if block.is_head:
-        return _HEAD if block.embedding is None else _EMBEDDING
-    return _place(block.module)
-
-
-def _feeds(origin: _Place, place: _Place, is_parallel: bool) -> bool:
-    """Whether what stands at `place` depends on the output of a module at `origin`."""
-    if is_parallel and origin.layer == place.layer and origin.is_mlp != place.is_mlp:
-        return False
-    return origin < place
 
 
 def _steps(model: Any) -> Iterator[_Step]:
@@ -273,16 +225,16 @@ def _steps(model: Any) -> Iterator[_Step]:
     output_layer = model.get_output_embeddings()
     attention_layers: set[float] = set()
     for name, entries in _matrices(model, config):
-        place = _place(name)
+        place = shapes.place_of(name)
         work = TokenWork(entries=entries)
         yield _Step(place, work, work)
         if not place.is_mlp:
             attention_layers.add(place.layer)
     output = TokenWork(entries=output_layer.weight.numel())
-    yield _Step(_HEAD, output, output)
+    yield _Step(shapes.HEAD, output, output)
     attention = _attention_work(config)
     for layer in attention_layers:
-        yield _Step(_Place(layer, False, 1), *attention)
+        yield _Step(shapes.Place(layer, False, 1), *attention)
 
 
 def _matrices(model: Any, config: Any) -> Iterator[tuple[str, int]]:

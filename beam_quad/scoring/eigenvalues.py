@@ -7,6 +7,7 @@ a head only the sums by row and by column are kept, r and c, and the eigenvalues
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 import torch
 
@@ -60,21 +61,22 @@ class EigenvalueSum:
             means[name] = torch.outer(rows, scale * self.columns[name])
         return means
 
-    def save(self) -> bytes:
+    def save(self, file: tensors.Writable) -> None:
         """Writes the sum as safetensors."""
-        return tensors.dump(
+        tensors.write(
+            file,
             {
                 "counts": torch.tensor([self.num_sequences]),
                 **tensors.prefixed("square", self.squares),
                 **tensors.prefixed("row", self.rows),
                 **tensors.prefixed("column", self.columns),
-            }
+            },
         )
 
     @classmethod
-    def load(cls, data: bytes) -> "EigenvalueSum":
+    def load(cls, file: BinaryIO) -> "EigenvalueSum":
         """Reads what `save` wrote."""
-        named = tensors.parse(data)
+        named = tensors.read(file)
         return cls(
             tensors.with_prefix("square", named),
             int(named["counts"].item()),

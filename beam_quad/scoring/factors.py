@@ -9,6 +9,7 @@ side is the tokens themselves.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 import torch
 
@@ -52,7 +53,7 @@ class CovarianceSum:
             tensors.add(self.embeddings, other.embeddings),
         )
 
-    def save(self) -> bytes:
+    def save(self, file: tensors.Writable) -> None:
         """Writes the sum as safetensors, of each matrix the upper triangle."""
         counts = torch.tensor([self.num_tokens, self.num_sequences])
         triangles, diagonals = {}, {}
@@ -61,20 +62,21 @@ class CovarianceSum:
                 diagonals[name] = total
             else:
                 triangles[name] = tensors.upper_triangle(total)
-        return tensors.dump(
+        tensors.write(
+            file,
             {
                 "activation": tensors.upper_triangle(self.activation),
                 "counts": counts,
                 **tensors.prefixed("gradient", triangles),
                 **tensors.prefixed("diagonal", diagonals),
                 **tensors.prefixed("embedding", self.embeddings),
-            }
+            },
         )
 
     @classmethod
-    def load(cls, data: bytes) -> "CovarianceSum":
+    def load(cls, file: BinaryIO) -> "CovarianceSum":
         """Reads what `save` wrote."""
-        named = tensors.parse(data)
+        named = tensors.read(file)
         num_tokens, num_sequences = named["counts"].tolist()
         gradients = {
             name: tensors.symmetric(triangle)
@@ -107,9 +109,10 @@ class Eigenbasis:
     gradient_vectors: dict[str, torch.Tensor]
     tokens_per_sequence: float
 
-    def save(self) -> bytes:
+    def save(self, file: tensors.Writable) -> None:
         """Writes the basis as safetensors."""
-        return tensors.dump(
+        tensors.write(
+            file,
             {
                 "activation_values": self.activation_values,
                 "activation_vectors": self.activation_vectors,
@@ -118,13 +121,13 @@ class Eigenbasis:
                 ),
                 **tensors.prefixed("gradient_values", self.gradient_values),
                 **tensors.prefixed("gradient_vectors", self.gradient_vectors),
-            }
+            },
         )
 
     @classmethod
-    def load(cls, data: bytes) -> "Eigenbasis":
+    def load(cls, file: BinaryIO) -> "Eigenbasis":
         """Reads what `save` wrote."""
-        named = tensors.parse(data)
+        named = tensors.read(file)
         return cls(
             named["activation_values"],
             named["activation_vectors"],

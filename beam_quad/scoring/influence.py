@@ -99,7 +99,7 @@ class InfluenceScorer(ProxyScorer):
             # What was found stays on the device until here: no micro-batch waits for another's.
             return torch.cat(order), torch.cat(products).cpu(), torch.cat(squares).cpu()
 
-        order, products, squares = passes.with_halving(proxy, compute)
+        order, products, squares = passes.with_halving(proxy, compute, self._fitting)
         # Added in the order of the windows, whatever order they went through the model in.
         order = order.argsort()
         documents = torch.tensor([window.document for window in pieces])

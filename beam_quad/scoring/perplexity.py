@@ -43,7 +43,7 @@ class PerplexityScorer(ProxyScorer):
                 losses.append(passes.window_losses(proxy, batch, weights))
             return torch.cat(order), torch.cat(losses).cpu()
 
-        order, losses = passes.with_halving(proxy, compute)
+        order, losses = passes.with_halving(proxy, compute, self._fitting)
         totals = torch.zeros(len(counts), dtype=torch.float64)
         of_window = torch.tensor([window.document for window in windows])
         totals.index_add_(0, of_window, losses[order.argsort()].double())

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 # Entries of the per-sequence gradients that are formed at a time: 256 MB of float32.
-_GRADIENT_ENTRIES = 1 << 26
+GRADIENT_ENTRIES = 1 << 26
 # Tokens whose products cost what passing over a formed gradient does, on one core: 0 to 200, with shapes from 128 x 128 to
 # 49,152 x 576 and sequences of 32 to 512 tokens. With 32 the faster way is taken wherever one is by a tenth.
 _FORMED_TOKENS = 32
@@ -122,7 +122,7 @@ def sequence_gradients(a: torch.Tensor, g: torch.Tensor) -> Iterator[torch.Tenso
     Yields:
       The inputs' dtype, [some sequences, out, in], in the order of the batch.
     """
-    step = max(1, _GRADIENT_ENTRIES // (a.shape[2] * g.shape[2]))
+    step = max(1, GRADIENT_ENTRIES // (a.shape[2] * g.shape[2]))
     for start in range(0, len(a), step):
         some = slice(start, start + step)
         yield torch.bmm(g[some].to(a.dtype).mT, a[some])
@@ -212,7 +212,7 @@ def _sum_by_sequence(products: torch.Tensor) -> torch.Tensor:
 
 def _in_dtype(g: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
     """Converts output gradients a few sequences at a time: of a vocabulary's width all would fill the memory once more."""
-    step = max(1, _GRADIENT_ENTRIES // (g.shape[1] * g.shape[2]))
+    step = max(1, GRADIENT_ENTRIES // (g.shape[1] * g.shape[2]))
     for start in range(0, len(g), step):
         some = slice(start, start + step)
         yield some, g[some].to(dtype)

@@ -1,7 +1,7 @@
 """The gradient of the query set."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -11,6 +11,9 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Window
 from beam_quad.scoring import products, tensors
+
+# Parts of a query group's files, whose gradients are summed apart.
+NUM_PARTS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +51,16 @@ class GradientSum:
             )
         return {name: total / self.num_examples for name, total in self.gradients.items()}
 
-    def save(self) -> bytes:
-        """Writes the sum as safetensors."""
+    def save(self, file: tensors.Writable) -> None:
+        """Writes the sum as safetensors, one block after the other."""
         counts = torch.tensor([self.num_examples])
-        return tensors.dump({"counts": counts, **tensors.prefixed("gradient", self.gradients)})
+        named = {"counts": counts, **tensors.prefixed("gradient", self.gradients)}
+        tensors.write(file, named)
 
     @classmethod
-    def load(cls, data: bytes) -> "GradientSum":
-        """Reads what `save` wrote."""
-        named = tensors.parse(data)
+    def load(cls, reader: tensors.TensorReader, blocks: Iterable[str]) -> "GradientSum":
+        """Reads some blocks of what `save` wrote, by name."""
+        named = reader.read(["counts", *(f"gradient/{block}" for block in blocks)])
         return cls(tensors.with_prefix("gradient", named), int(named["counts"].item()))
 
 

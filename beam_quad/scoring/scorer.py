@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from beam_quad.gradients.passes import Fitting
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import Documents
 
@@ -15,6 +16,8 @@ class ProxyScorer:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
+        # With the vectors of this scorer on the device.
+        self._fitting = Fitting()
 
     @property
     def num_halvings(self) -> int:

@@ -1,24 +1,124 @@
-"""Tensors to bytes and back, as safetensors."""
+"""Tensors in safetensors files, written and read one at a time."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO, Protocol
 
-import safetensors.torch
 import torch
 
+# Dtypes of what is stored, as safetensors names them.
+_NAMES = {
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
-def dump(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """Writes named tensors, from any device, to safetensors bytes."""
-    data: bytes = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    )
-    return data
+
+class Writable(Protocol):
+    """A binary file."""
+
+    def write(self, data: Any) -> int:
+        """Writes all of `data`, bytes or a buffer."""
 
 
-def parse(data: bytes) -> dict[str, torch.Tensor]:
-    """Reads safetensors bytes to tensors on the CPU."""
-    tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
-    return tensors
+class TensorWriter:
+    """Writes tensors as they are made: safetensors' own library needs all at once, and copies them twice.
+
+    Args:
+      file: Where to.
+      shapes: Shape of every tensor by name, in the order in which they will be written.
+      dtypes: Dtype of each: a float, or int64.
+    """
+
+    def __init__(
+        self,
+        file: Writable,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtypes: Mapping[str, torch.dtype],
+    ) -> None:
+        entries: dict[str, dict[str, Any]] = {}
+        end = 0
+        for name, shape in shapes.items():
+            start, end = end, end + math.prod(shape) * dtypes[name].itemsize
+            entries[name] = {"dtype": _NAMES[dtypes[name]], "shape": list(shape)}
+            entries[name]["data_offsets"] = [start, end]
+        header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        file.write(len(header).to_bytes(8, "little") + header)
+        self._file = file
+        self._left = [(name, tuple(shape), dtypes[name]) for name, shape in shapes.items()][::-1]
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Writes the next tensor, from any device.
+
+        Raises:
+          ValueError: If it is not the one that was announced.
+        """
+        expected = self._left.pop() if self._left else None
+        if (name, tuple(tensor.shape), tensor.dtype) != expected:
+            raise ValueError(
+                f"{name}, {tensor.dtype} of {tuple(tensor.shape)}, comes where the file has {expected}"
+            )
+        if tensor.numel():  # no view of nothing is a buffer
+            self._file.write(tensor.detach().cpu().contiguous().numpy().reshape(-1))
+
+
+class TensorReader:
+    """Reads some of a file's tensors; the rest is not fetched.
+
+    Args:
+      file: A seekable file in the safetensors format.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        size = int.from_bytes(file.read(8), "little")
+        self._entries = json.loads(file.read(size))
+        self._entries.pop("__metadata__", None)
+        self._start = 8 + size
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors, in the order in which they are stored."""
+        return sorted(self._entries, key=lambda name: self._entries[name]["data_offsets"])
+
+    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Reads tensors by name, to the CPU.
+
+        Raises:
+          KeyError: If one is not there.
+          EOFError: If the file ends before it.
+        """
+        return {name: self._read(self._entries[name]) for name in names}
+
+    def _read(self, entry: Mapping[str, Any]) -> torch.Tensor:
+        tensor = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]])
+        left = tensor.view(-1).view(torch.uint8).numpy().data
+        self._file.seek(self._start + entry["data_offsets"][0])
+        while left:
+            number = self._file.readinto(left)  # type: ignore[attr-defined]
+            if not number:
+                raise EOFError("a file of tensors ends before its last one")
+            left = left[number:]
+        return tensor
+
+
+def write(file: Writable, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes named tensors, from any device, in their order, but for the widest dtypes, which come first to be aligned."""
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
+    shapes = {name: tuple(tensor.shape) for name, tensor in ordered.items()}
+    writer = TensorWriter(file, shapes, {name: own.dtype for name, own in ordered.items()})
+    for name, tensor in ordered.items():
+        writer.write(name, tensor)
+
+
+def read(file: BinaryIO) -> dict[str, torch.Tensor]:
+    """Reads all tensors of a file, by name, to the CPU."""
+    reader = TensorReader(file)
+    return reader.read(reader.names)
 
 
 def prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

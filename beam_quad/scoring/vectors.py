@@ -1,54 +1,75 @@
 """Query vectors: the preconditioned query gradients, one for each query group."""
 
-import json
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 import torch
 
+from beam_quad.gradients.tracked import Block
 from beam_quad.scoring import tensors
 
 Vectors = dict[str, dict[str, torch.Tensor]]
-_DTYPES = {torch.float32: "F32", torch.float64: "F64"}
 
 
-class Writable(Protocol):
-    """A binary file."""
-
-    def write(self, data: Any) -> int:
-        """Writes all of `data`, bytes or a buffer."""
-
-
-def write_vectors(file: Writable, vectors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-    """Writes vectors as safetensors, one tensor at a time: the library makes two copies of all, or writes to local disks only.
+class VectorWriter:
+    """Writes float32 vectors of several groups, block by block, as they are made; none but the current is in memory.
 
     Args:
       file: Where to.
-      vectors: Vectors by group and block, all float32 or all float64; a group's name holds no slash.
+      groups: Names of the groups, which hold no slash.
+      stacks: Blocks of which all groups' vectors are written before those of the next: those of an input.
     """
+
+    def __init__(
+        self,
+        file: tensors.Writable,
+        groups: Sequence[str],
+        stacks: Iterable[Sequence[Block]],
+    ) -> None:
+        self._prefixes = {group: _prefix(number, group) for number, group in enumerate(groups)}
+        shapes = {
+            f"{prefix}/{block.name}": block.shape
+            for blocks in stacks
+            for prefix in self._prefixes.values()
+            for block in blocks
+        }
+        self._file = tensors.TensorWriter(file, shapes, dict.fromkeys(shapes, torch.float32))
+
+    def write(self, group: str, by_block: Mapping[str, torch.Tensor]) -> None:
+        """Writes a group's vectors of the next blocks."""
+        for name, vector in by_block.items():
+            self._file.write(f"{self._prefixes[group]}/{name}", vector)
+
+
+def write_vectors(
+    file: tensors.Writable, vectors: Mapping[str, Mapping[str, torch.Tensor]]
+) -> None:
+    """Writes vectors by group and block, all at once; a group's name holds no slash."""
     named: dict[str, torch.Tensor] = {}
     for number, (group, by_block) in enumerate(vectors.items()):
-        # Names are sorted; the number keeps the groups' order, which is that of their weights.
-        named |= tensors.prefixed(f"{number:04d}:{group}", by_block)
-    named = dict(sorted(named.items()))
-    entries: dict[str, dict[str, Any]] = {}
-    end = 0
-    for name, tensor in named.items():
-        start, end = end, end + tensor.nbytes
-        entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape)}
-        entries[name]["data_offsets"] = [start, end]
-    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    file.write(len(header).to_bytes(8, "little") + header)
-    for tensor in named.values():
-        file.write(tensor.detach().cpu().contiguous().numpy())
+        named |= tensors.prefixed(_prefix(number, group), by_block)
+    tensors.write(file, named)
 
 
-def load_vectors(data: bytes) -> Vectors:
-    """Reads what `write_vectors` wrote, groups in their order."""
-    named = tensors.parse(data)
+def load_vectors(file: BinaryIO) -> Vectors:
+    """Reads what either wrote, groups in their order."""
+    named = tensors.read(file)
     prefixes = sorted({name.split("/", 1)[0] for name in named})
     return {prefix.split(":", 1)[1]: tensors.with_prefix(prefix, named) for prefix in prefixes}
+
+
+def _prefix(number: int, group: str) -> str:
+    # Names are sorted; the number keeps the groups' order, which is that of their weights.
+    return f"{number:04d}:{group}"
+
+
+def join_slices(slices: Iterable[Vectors]) -> Vectors:
+    """Joins vectors of several slices of the layers: by group all blocks."""
+    joined: Vectors = {}
+    for vectors in slices:
+        for group, by_block in vectors.items():
+            joined[group] = joined.get(group, {}) | by_block
+    return joined
 
 
 def combine_vectors(

@@ -17,9 +17,9 @@ from beam_quad.stages.distillation.shortlist import GatherShortlist
 from beam_quad.stages.distillation.sketch import SketchLandmarks
 from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.covariances import SumCovariances
-from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues
+from beam_quad.stages.influence.eigenvalues import AddEigenvalues, Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.ngrams import CountNgrams
-from beam_quad.stages.influence.query_vectors import FitQueryVectors
+from beam_quad.stages.influence.query_vectors import FitQueryVectors, SumQueryGradients
 from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.influence.score_column import ReadScoreColumn
 from beam_quad.stages.influence.similarity import ScoreSimilarity
@@ -42,6 +42,7 @@ from beam_quad.stages.write.taken import SumTaken
 from beam_quad.stages.write.weights import FindBestLeft
 
 __all__ = [
+    "AddEigenvalues",
     "AssignClusters",
     "Bandit",
     "CompareHalves",
@@ -81,6 +82,7 @@ __all__ = [
     "Stage",
     "SumCovariances",
     "SumEigenvalues",
+    "SumQueryGradients",
     "SumTaken",
     "TakeTurns",
     "TuneProxy",

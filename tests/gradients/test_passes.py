@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -5,6 +6,7 @@ from torch import nn
 from beam_quad import errors
 from beam_quad.gradients import find_blocks, passes, windows
 from beam_quad.gradients import proxy as gradients_proxy
+from beam_quad.scoring import InfluenceScorer, query_gradient
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
 
@@ -120,6 +122,29 @@ def test_memory_that_runs_out_halves_the_batch_for_this_call_only(is_real):
     assert tried == [64, 32, 16]
     assert proxy.num_halvings == 2
     assert proxy.max_batch_tokens == 64
+
+
+def test_a_scorer_remembers_the_batch_that_fitted_and_sums_do_not(monkeypatch):
+    proxy = tiny.proxy(max_batch_tokens=64)
+    texts = tiny.texts([12, 12, 12])
+    blocks = find_blocks(proxy.model)
+    vectors = {"group": {b.name: torch.ones(b.shape, dtype=torch.float64) for b in blocks}}
+    scorer = InfluenceScorer(proxy, blocks, vectors)
+    whole = scorer.score(texts)
+    with_memory = passes.backward
+
+    def backward(proxy, modules, batch, *rest):
+        if batch.tokens.numel() > 16:
+            raise torch.OutOfMemoryError
+        with_memory(proxy, modules, batch, *rest)
+
+    monkeypatch.setattr(passes, "backward", backward)
+    for _ in range(3):
+        np.testing.assert_array_equal(scorer.score(texts), whole)
+    assert proxy.num_halvings == 2
+    for number in (4, 6):
+        query_gradient(proxy, blocks, texts)
+        assert proxy.num_halvings == number
 
 
 def test_an_error_of_another_kind_is_no_lack_of_memory():

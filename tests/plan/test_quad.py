@@ -15,7 +15,11 @@ H100 = chip_named("NVIDIA H100 80GB HBM3")
 BLOCK = Block("layer", "layer", 1000, 1000, has_bias=False, chunks=1, start=0, stop=1000)
 # 50 M multiply-adds forward and 10 k for every token of the window, 40 M and 10 k backward.
 SCORING = ScoringCosts(
-    (BLOCK,), 32_000, TokenWork(50_000_000, 10_000), TokenWork(40_000_000, 10_000)
+    (BLOCK,),
+    32_000,
+    forward=TokenWork(50_000_000, 10_000),
+    backward=TokenWork(40_000_000, 10_000),
+    slice_backwards=(TokenWork(40_000_000, 10_000),),
 )
 WORKLOAD = QuadWorkload(
     documents=1_000_000, tokens=500_000_000, input_bytes=10**9, text_bytes=2 * 10**9, splits=100, budget=Budget(25_000_000),

@@ -19,9 +19,11 @@ from beam_quad.scoring import (
     eigenvalues,
     products,
     query_gradient,
+    slices,
 )
 from beam_quad.scoring.vectors import write_vectors
 from tests.gradients import tiny
+from tests.scoring.saved import saved
 
 LENGTH = 16
 TEXTS = tiny.texts([LENGTH] * 3)
@@ -127,7 +129,8 @@ def test_fitting_flops_are_those_counted(family, labels):
 def tensor_bytes(files):
     """Adds up the tensors of safetensors files, without the few numbers that count what is in a sum."""
     total = 0
-    for data in files:
+    for file in files:
+        data = file.getvalue()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         for name, entry in header.items():
             if name not in ("counts", "tokens_per_sequence"):
@@ -141,17 +144,34 @@ def test_bytes_are_those_written(family):
     blocks = find_blocks(proxy.model, "all+head")
     costs = costs_of(family, "all+head")
     sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0)
-    assert costs.covariance_bytes == tensor_bytes(total.save() for total in sums.values())
+    assert costs.covariance_bytes == tensor_bytes(saved(total) for total in sums.values())
     bases = {name: eigenbasis(total) for name, total in sums.items()}
-    assert costs.eigenbasis_bytes == tensor_bytes(basis.save() for basis in bases.values())
+    assert costs.eigenbasis_bytes == tensor_bytes(saved(basis) for basis in bases.values())
     eigenvalues = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 0)
-    assert costs.eigenvalue_bytes == tensor_bytes(part.save() for part in eigenvalues.values())
+    assert costs.eigenvalue_bytes == tensor_bytes(saved(part) for part in eigenvalues.values())
     gradient = query_gradient(proxy, blocks, TEXTS)
-    assert costs.vector_bytes == tensor_bytes([gradient.save()])
+    assert costs.vector_bytes == tensor_bytes([saved(gradient)])
     vectors = {"math": gradient.mean(), "code": gradient.mean()}
     file = io.BytesIO()
     write_vectors(file, vectors)
-    assert 2 * costs.vector_bytes == tensor_bytes([file.getvalue()])
+    assert 2 * costs.vector_bytes == tensor_bytes([file])
+
+
+def test_a_model_in_slices_costs_passes_of_each(family, monkeypatch):
+    monkeypatch.setattr(slices, "_SLICE_BYTES", 0)
+    proxy = tiny.proxy(family)
+    parts = slices.layer_slices(find_blocks(proxy.model, "all+head"))
+    costs = costs_of(family, "all+head")
+    tokens = len(TEXTS) * LENGTH
+    query = sum(count(lambda own=own: query_gradient(proxy, own, TEXTS)) for own in parts)
+    assert len(parts) == 3
+    assert costs.query_flops(LENGTH) == query / tokens
+    covariances = sum(
+        count(lambda own=own: covariance_sums(proxy, own, IDS, TEXTS, 0))
+        - count(lambda own=own: passes.input_groups(proxy, own))
+        for own in parts
+    )
+    assert costs.covariance_flops(LENGTH) == covariances / tokens
 
 
 def test_the_eigenvalues_of_a_large_head_are_two_vectors(monkeypatch):
@@ -162,7 +182,7 @@ def test_the_eigenvalues_of_a_large_head_are_two_vectors(monkeypatch):
     sums = covariance_sums(proxy, blocks, IDS, TEXTS, 0)
     bases = {name: eigenbasis(total) for name, total in sums.items()}
     (part,) = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 0).values()
-    assert costs_of("gpt2", "head").eigenvalue_bytes == tensor_bytes([part.save()]) < whole
+    assert costs_of("gpt2", "head").eigenvalue_bytes == tensor_bytes([saved(part)]) < whole
 
 
 def test_a_mixture_costs_the_experts_that_a_token_is_sent_to():

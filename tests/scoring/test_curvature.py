@@ -3,6 +3,7 @@ import torch
 
 from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum
 from tests.gradients.tiny import EXACT
+from tests.scoring.saved import saved
 
 OUT, IN, TOKENS = 3, 4, 7.5
 
@@ -77,7 +78,7 @@ def test_a_heads_curvature_solves_the_dense_system_in_the_basis_of_the_tokens(
 
 def test_eigenvalue_sums_add_and_survive_bytes():
     total = EigenvalueSum({"b": torch.ones(2, 2)}, 3) + EigenvalueSum({"b": torch.ones(2, 2)}, 4)
-    loaded = EigenvalueSum.load(total.save())
+    loaded = EigenvalueSum.load(saved(total))
     assert loaded.num_sequences == 7
     assert loaded.squares["b"].tolist() == [[2, 2], [2, 2]]
     with pytest.raises(ValueError, match="cannot add"):

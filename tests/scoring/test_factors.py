@@ -21,6 +21,7 @@ from beam_quad.scoring import (
 from tests.gradients import tiny
 from tests.gradients.tiny import EXACT
 from tests.scoring import reference
+from tests.scoring.saved import saved
 
 TEXTS = tiny.texts([5, 12, 16, 1, 40, 2])
 IDS = [f"shard#{row}" for row in range(len(TEXTS))]
@@ -148,7 +149,7 @@ def test_of_a_large_head_the_row_and_column_sums_are_kept(family, monkeypatch):
     monkeypatch.setattr(eigenvalues, "_MOST_ENTRIES", 100)
     found = eigenvalue_sums(proxy, blocks, bases, IDS, TEXTS, 3)
     expected = full.pop(head).squares[head]
-    part = EigenvalueSum.load(found.pop(head).save())
+    part = EigenvalueSum.load(saved(found.pop(head)))
     assert not part.squares
     torch.testing.assert_close(part.rows[head], expected.sum(1), **EXACT)
     torch.testing.assert_close(part.columns[head], expected.sum(0), **EXACT)
@@ -297,27 +298,27 @@ def test_sums_and_bases_survive_bytes(layers):
     proxy = tiny.proxy("gpt2", torch.float32)
     blocks = find_blocks(proxy.model, layers)[:3]
     (total,) = covariance_sums(proxy, blocks, IDS, TEXTS, 0).values()
-    loaded = CovarianceSum.load(total.save())
+    loaded = CovarianceSum.load(saved(total))
     torch.testing.assert_close(
         dataclasses.asdict(loaded), dataclasses.asdict(total), rtol=0, atol=0
     )
     basis = eigenbasis(total)
-    loaded_basis = Eigenbasis.load(basis.save())
+    loaded_basis = Eigenbasis.load(saved(basis))
     torch.testing.assert_close(
         dataclasses.asdict(loaded_basis), dataclasses.asdict(basis), rtol=0, atol=0
     )
-    assert total.save() == loaded.save()
+    assert saved(total).getvalue() == saved(loaded).getvalue()
 
 
 def test_only_half_of_a_symmetric_matrix_is_written():
     sums = [torch.rand(size, size) for size in (1, 2, 200)]
     total = CovarianceSum(sums[2] + sums[2].T, {"b": sums[1] + sums[1].T, "c": sums[0]}, 1, 1)
-    data = total.save()
+    data = saved(total)
     loaded = CovarianceSum.load(data)
     torch.testing.assert_close(
         dataclasses.asdict(loaded), dataclasses.asdict(total), rtol=0, atol=0
     )
-    assert len(data) < 4 * 200 * 202 / 2 + 500
+    assert len(data.getvalue()) < 4 * 200 * 202 / 2 + 500
 
 
 def test_a_basis_diagonalises_the_means_and_clamps_at_0():

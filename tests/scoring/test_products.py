@@ -12,7 +12,7 @@ def tokens():
 
 
 def test_sequence_gradients_are_sums_of_outer_products(tokens, monkeypatch):
-    monkeypatch.setattr(products, "_GRADIENT_ENTRIES", 60)
+    monkeypatch.setattr(products, "GRADIENT_ENTRIES", 60)
     a, g = tokens
     pieces = list(products.sequence_gradients(a, g))
     assert [len(piece) for piece in pieces] == [2, 1]
@@ -73,7 +73,7 @@ def test_the_bits_of_a_sequence_do_not_depend_on_those_beside_it(num_threads):
 def test_wide_output_gradients_are_converted_piece_by_piece(tokens, monkeypatch):
     a, g = tokens
     expected = products.squared_norms(a[:, :2], g[:, :2]), g.square().sum((0, 1))
-    monkeypatch.setattr(products, "_GRADIENT_ENTRIES", 10)
+    monkeypatch.setattr(products, "GRADIENT_ENTRIES", 10)
     found = products.squared_norms(a[:, :2], g[:, :2]), products.token_squares(g, g.dtype)
     torch.testing.assert_close(found, expected, **EXACT)
 

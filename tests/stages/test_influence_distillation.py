@@ -133,7 +133,7 @@ def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, m
         tmp_path / "news", query=world.query_of("news"), curvature="identity", artifacts=artifacts
     )
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
-        "query_plan", "query", "sketched_scores", "propagation", "propagated", "cuts",
+        "query_plan", "query_gradients", "query", "sketched_scores", "propagation", "propagated", "cuts",
         "near_duplicate_candidates", "near_duplicates",
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ from beam_quad.stages.base import ModelStage
 from beam_quad.stages.distillation.landmark_scores import LandmarkScores
 from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS
 from beam_quad.stages.distillation.sketch import Sketcher, SketchLandmarks
-from beam_quad.stages.influence.query_vectors import FitQueryVectors, VectorFile
+from beam_quad.stages.influence.query_vectors import FitQueryVectors, VectorFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         scores = self._products(sketches, model, self.vectors.vectors)
         return self.write(piece, landmarks, scores, under_halves)
 
-    def _products(self, sketches: np.ndarray, model: Sketcher, vectors: VectorFile) -> np.ndarray:
+    def _products(self, sketches: np.ndarray, model: Sketcher, vectors: VectorFiles) -> np.ndarray:
         """Multiplies sketches by those of vectors, times the vectors' norms: float64 [n, num_vectors]."""
 
         def sketch() -> np.ndarray:
@@ -62,5 +62,5 @@ class CompareSketches(LandmarkScores, ModelStage):
                 [model.gradients.sketch_vector(vector) for vector in vectors.load().values()]
             )
 
-        matrix = cached(("sketched vectors", self.model_key, vectors.path), sketch)
+        matrix = cached(("sketched vectors", self.model_key, vectors.paths[0]), sketch)
         return sketched_products(sketches, matrix)

@@ -106,12 +106,14 @@ class SketchLandmarks(LandmarkStage, ModelStage):
             "keys": torch.from_numpy(keys.view(np.int64)),
             "sketches": torch.from_numpy(sketches.astype(np.float16)),
         }
-        files.write_once(self.paths(piece)[0], tensors.dump(named))
+        with files.writing(self.paths(piece)[0]) as file:
+            tensors.write(file, named)
         return self._tally(piece, len(keys))
 
     def read(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads a group's sketches: keys, uint64 [n], and unit rows, float16 [n, dim]."""
-        named = tensors.parse(files.read_bytes(self.paths(group)[0]))
+        with files.open_read(self.paths(group)[0]) as file:
+            named = tensors.read(file)
         return named["keys"].numpy().view(np.uint64), named["sketches"].numpy()
 
     def _tally(self, piece: int, sketched: int) -> Tally:

@@ -12,7 +12,7 @@ from beam_quad.gradients.proxy import Proxy
 from beam_quad.scoring import InfluenceScorer
 from beam_quad.scoring.halves import HALVES, agreement
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
-from beam_quad.stages.influence.query_vectors import VectorFile, half_name
+from beam_quad.stages.influence.query_vectors import VectorFiles, half_name
 from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.quad.rounds import Bandit
 
@@ -40,7 +40,7 @@ class CompareHalves(ProxyStage):
     bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
     scoring: InfluenceScoring
     groups: tuple[str, ...]
-    halves: VectorFile
+    halves: VectorFiles
 
     @property
     def root(self) -> str:

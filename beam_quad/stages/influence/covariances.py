@@ -1,15 +1,17 @@
 """The covariances of the inputs and output gradients of every layer: the first pass of the curvature."""
 
+import abc
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Literal
 
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
 from beam_quad.scoring import CovarianceSum, covariance_sums
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage, TrackedProxy
 from beam_quad.stages.read.texts import NUM_GROUPS, SampleTexts
@@ -20,50 +22,58 @@ class Fitted:
     """What a pass over texts met. An additive statistic.
 
     Attributes:
-      examples: How many texts.
-      inputs: Names of the inputs of tracked modules, each by the first module that is given it.
+      examples: How many texts, each once whatever slices there are.
+      inputs: Names of the blocks that are given an input, by the name of its first module.
     """
 
     examples: int
-    inputs: frozenset[str]
+    inputs: dict[str, list[str]]
 
     def __add__(self, other: "Fitted") -> "Fitted":
         return Fitted(self.examples + other.examples, self.inputs | other.inputs)
 
     def as_json(self) -> dict[str, Any]:
         """Turns it into what `json.dumps` takes."""
-        return {"examples": self.examples, "inputs": sorted(self.inputs)}
+        return {"examples": self.examples, "inputs": dict(sorted(self.inputs.items()))}
 
 
 class FitStage(ProxyStage):
-    """A pass over the sampled texts that leaves sums in files, one a group of texts and kind of sum.
+    """A pass over the sampled texts that leaves sums in files, one a group of texts and input.
 
-    Too large to be elements, the sums are added by reference.
+    Takes (slice of the tracked layers, group of texts). Too large to be elements, the sums are added by reference.
     """
 
-    def pieces(self) -> range:
-        return range(NUM_GROUPS)
+    @abc.abstractmethod
+    def slices(self) -> tuple[tuple[Block, ...], ...]:
+        """Gives the tracked blocks, in slices that are fitted one at a time."""
+
+    def pieces(self) -> list[tuple[int, int]]:
+        slices = range(len(self.slices()))
+        return [(number, group) for number in slices for group in range(NUM_GROUPS)]
 
     def prefixes(self) -> tuple[str, ...]:
-        return (self.path("groups"),)
+        return (self.path("done"),)
 
-    def paths(self, piece: int) -> tuple[str, ...]:
-        return (self.group_path(piece, "done"),)
+    def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
+        number, group = piece
+        return (self.path("done", f"{number:03d}-{group:02d}.json"),)
 
     def part_path(self, name: str, group: int) -> str:
         """Where a group of texts leaves its part of the sum for an input of tracked modules."""
         return self.path("sums", f"{name}-{group:02d}.safetensors")
 
-    def parts(self, name: str) -> Iterator[bytes]:
-        """Reads the parts of the sum for an input, in the order of the groups."""
-        return (files.read_bytes(self.part_path(name, group)) for group in range(NUM_GROUPS))
+    def parts(self, name: str) -> Iterator[BinaryIO]:
+        """Opens the parts of the sum for an input, one after the other, in the order of the groups."""
+        for group in range(NUM_GROUPS):
+            with files.open_read(self.part_path(name, group)) as file:
+                yield file
 
 
 @dataclasses.dataclass(frozen=True)
 class SumCovariances(FitStage):
     """Sums the Kronecker factors over each group of texts; one file per input of tracked modules and group.
 
-    Takes group numbers and gives counts. An input goes by the name of the first module that is given it.
+    An input goes by the name of the first module that is given it.
 
     Args:
       tracked: The proxy model and its tracked layers.
@@ -73,6 +83,7 @@ class SumCovariances(FitStage):
     """
 
     kind = "covariances"
+    version = 2
     artifact_name = "covariances.json"
 
     tracked: TrackedProxy
@@ -88,19 +99,25 @@ class SumCovariances(FitStage):
     def proxy(self) -> ProxyModel:
         return self.tracked.proxy
 
-    def do(self, piece: int, model: Proxy) -> Fitted:
-        ids, texts = self.sample.read_group(piece)
-        blocks = self.tracked.blocks(model)
+    def slices(self) -> tuple[tuple[Block, ...], ...]:
+        return self.tracked.slices()
+
+    def do(self, piece: tuple[int, int], model: Proxy) -> Fitted:
+        number, group = piece
+        ids, texts = self.sample.read_group(group)
+        blocks = self.slices()[number]
         sums = covariance_sums(model, blocks, ids, texts, self.seed, self.labels)
-        for name, part in sums.items():
-            files.write_once(self.part_path(name, piece), part.save())
-        fitted = Fitted(len(texts), frozenset(sums))
+        inputs = {name: list(total.gradients) for name, total in sums.items()}
+        fitted = Fitted(len(texts) if number == 0 else 0, inputs)
+        for name in list(sums):
+            with files.writing(self.part_path(name, group)) as file:
+                sums.pop(name).save(file)
         write_json(self.paths(piece)[0], fitted.as_json())
         return fitted
 
-    def statistic(self, piece: int) -> Fitted:
+    def statistic(self, piece: tuple[int, int]) -> Fitted:
         found = read_json(self.paths(piece)[0])
-        return Fitted(found["examples"], frozenset(found["inputs"]))
+        return Fitted(found["examples"], found["inputs"])
 
     def finish(self, total: Fitted) -> None:
         if not total.examples:
@@ -109,9 +126,18 @@ class SumCovariances(FitStage):
             )
         write_json(self.artifact, total.as_json())
 
-    def inputs(self) -> list[str]:
-        """Reads the names of the inputs whose covariances were summed."""
-        return list(read_json(self.artifact)["inputs"])
+    def inputs(self) -> dict[str, list[str]]:
+        """Reads which blocks share an input, by the input's name."""
+        inputs: dict[str, list[str]] = read_json(self.artifact)["inputs"]
+        return inputs
+
+    def inputs_of(self, blocks: Sequence[Block]) -> dict[str, tuple[Block, ...]]:
+        """Groups the blocks of a slice by their input, in order."""
+        input_of = {block: name for name, own in self.inputs().items() for block in own}
+        stacks: dict[str, tuple[Block, ...]] = {}
+        for block in blocks:
+            stacks[input_of[block.name]] = (*stacks.get(input_of[block.name], ()), block)
+        return stacks
 
     def total(self, name: str) -> CovarianceSum:
         """Adds up the covariances of an input."""

@@ -11,6 +11,7 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
 from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum, eigenbasis, eigenvalue_sums
 from beam_quad.stages.base import Stage
 from beam_quad.stages.influence.covariances import FitStage, SumCovariances
@@ -37,7 +38,7 @@ class Eigendecompose(Stage):
         return self.covariances.root
 
     def pieces(self) -> list[str]:
-        return self.covariances.inputs()
+        return list(self.covariances.inputs())
 
     def prefixes(self) -> tuple[str, ...]:
         return (self.path("bases"),)
@@ -51,12 +52,14 @@ class Eigendecompose(Stage):
     def do(self, piece: str, model: Any) -> Tally:
         set_threads(self.covariances.proxy.spec.num_threads)
         basis = eigenbasis(self.covariances.total(piece))
-        files.write_once(self.paths(piece)[0], basis.save())
-        return Tally({"inputs": 1})
+        with files.writing(self.paths(piece)[0]) as file:
+            basis.save(file)
+        return self.statistic(piece)
 
     def load(self, name: str) -> Eigenbasis:
         """Loads the eigenbasis of an input."""
-        return Eigenbasis.load(files.read_bytes(self.paths(name)[0]))
+        with files.open_read(self.paths(name)[0]) as file:
+            return Eigenbasis.load(file)
 
     def curvature(self, name: str, damping_ratio: float) -> Curvature:
         """Loads K-FAC's curvature of the blocks that share an input."""
@@ -89,24 +92,74 @@ class SumEigenvalues(FitStage):
     def proxy(self) -> ProxyModel:
         return self.covariances.proxy
 
-    def do(self, piece: int, model: Proxy) -> Tally:
-        fit = self.covariances
-        ids, texts = fit.sample.read_group(piece)
-        blocks = fit.tracked.blocks(model)
-        bases = {name: self.bases.load(name) for name in fit.inputs()}
-        sums = eigenvalue_sums(model, blocks, bases, ids, texts, fit.seed, fit.labels)
-        for name, part in sums.items():
-            files.write_once(self.part_path(name, piece), part.save())
-        write_json(self.paths(piece)[0], {"examples": len(texts)})
-        return Tally({"examples": len(texts)})
+    def slices(self) -> tuple[tuple[Block, ...], ...]:
+        return self.covariances.slices()
 
-    def statistic(self, piece: int) -> Tally:
+    def do(self, piece: tuple[int, int], model: Proxy) -> Tally:
+        number, group = piece
+        fit = self.covariances
+        ids, texts = fit.sample.read_group(group)
+        blocks = self.slices()[number]
+        bases = {name: self.bases.load(name) for name in fit.inputs_of(blocks)}
+        sums = eigenvalue_sums(model, blocks, bases, ids, texts, fit.seed, fit.labels)
+        for name in list(sums):
+            with files.writing(self.part_path(name, group)) as file:
+                sums.pop(name).save(file)
+        write_json(self.paths(piece)[0], {"examples": len(texts) if number == 0 else 0})
+        return self.statistic(piece)
+
+    def statistic(self, piece: tuple[int, int]) -> Tally:
         return Tally(read_json(self.paths(piece)[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class AddEigenvalues(Stage):
+    """Adds EK-FAC's eigenvalues of each input over the groups of texts: the curvature, as it is read from then on.
+
+    Takes the inputs' names and gives counts.
+
+    Args:
+      parts: The sums by group.
+    """
+
+    kind = "ekfac"
+    artifact_name = "ekfac.json"
+
+    parts: SumEigenvalues
+
+    @property
+    def root(self) -> str:
+        return self.parts.root
+
+    @property
+    def covariances(self) -> SumCovariances:
+        """What the curvature was fitted to."""
+        return self.parts.covariances
+
+    def pieces(self) -> list[str]:
+        return list(self.covariances.inputs())
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.path("sums"),)
+
+    def paths(self, piece: str) -> tuple[str, ...]:
+        return (self.path("sums", f"{piece}.safetensors"),)
+
+    def statistic(self, piece: str) -> Tally:
+        return Tally({"inputs": 1})
+
+    def do(self, piece: str, model: Any) -> Tally:
+        total = functools.reduce(operator.add, map(EigenvalueSum.load, self.parts.parts(piece)))
+        with files.writing(self.paths(piece)[0]) as file:
+            total.save(file)
+        return self.statistic(piece)
 
     def curvature(self, name: str, damping_ratio: float) -> Curvature:
         """Loads EK-FAC's curvature of the blocks that share an input."""
-        sums = functools.reduce(operator.add, map(EigenvalueSum.load, self.parts(name)))
-        return Curvature.from_parts({name: self.bases.load(name)}, {name: sums}, damping_ratio)
+        with files.open_read(self.paths(name)[0]) as file:
+            total = EigenvalueSum.load(file)
+        basis = self.parts.bases.load(name)
+        return Curvature.from_parts({name: basis}, {name: total}, damping_ratio)
 
 
 def set_threads(number: int | None) -> None:

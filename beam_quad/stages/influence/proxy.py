@@ -5,8 +5,9 @@ import dataclasses
 
 from beam_quad import identity
 from beam_quad.artifacts.cache import cached, cached_proxy, proxy_key
-from beam_quad.gradients.proxy import Proxy, ProxySpec, TextReader, load_reader
+from beam_quad.gradients.proxy import Proxy, ProxySpec, TextReader, load_reader, load_skeleton
 from beam_quad.gradients.tracked import Block, find_blocks
+from beam_quad.scoring.slices import layer_slices
 from beam_quad.stages.base import ModelStage
 
 
@@ -61,6 +62,14 @@ class TrackedProxy:
     def blocks(self, proxy: Proxy) -> tuple[Block, ...]:
         """The tracked blocks of the loaded model."""
         return find_blocks(proxy.model, self.layers)
+
+    def slices(self) -> tuple[tuple[Block, ...], ...]:
+        """The tracked blocks in slices that are fitted one at a time, from the model's shapes, once per process."""
+
+        def cut() -> tuple[tuple[Block, ...], ...]:
+            return layer_slices(find_blocks(load_skeleton(self.proxy.spec), self.layers))
+
+        return cached(("slices", self.proxy.spec, self.layers), cut)
 
 
 class ProxyStage(ModelStage):

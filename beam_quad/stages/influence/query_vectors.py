@@ -1,23 +1,39 @@
-"""The vector of each query group, preconditioned by the curvature, and those of its halves."""
+"""The gradient of each query group, and its vector: that gradient, preconditioned by the curvature."""
 
+import contextlib
 import dataclasses
 import functools
+import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from beam_quad.additive import ByName, Tally, add_fields
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import tokenize
-from beam_quad.scoring import Curvature, GradientSum, query_gradient, tensors
+from beam_quad.scoring import Curvature, GradientSum, query_gradient
 from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
-from beam_quad.scoring.vectors import Vectors, combine_vectors, load_vectors, write_vectors
-from beam_quad.stages.influence.eigenvalues import Eigendecompose, SumEigenvalues, set_threads
+from beam_quad.scoring.query import NUM_PARTS
+from beam_quad.scoring.tensors import TensorReader
+from beam_quad.scoring.vectors import (
+    Vectors,
+    VectorWriter,
+    combine_vectors,
+    join_slices,
+    load_vectors,
+)
+from beam_quad.stages.base import Stage
+from beam_quad.stages.influence.eigenvalues import AddEigenvalues, Eigendecompose, set_threads
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage, TrackedProxy
 from beam_quad.stages.read.query import Query, parts_of
-from beam_quad.stages.read.texts import NUM_GROUPS
+
+_Gradient = Mapping[str, torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,41 +41,55 @@ class GroupCounts:
     """The texts of a query group. An additive statistic.
 
     Attributes:
-      documents: Texts that can be used.
-      tokens: Their tokens.
+      by_half: Texts that can be used, by the number of their half.
+      tokens: Tokens of the group's texts.
       unused: How many cannot be used, by reason.
     """
 
-    documents: int
+    by_half: Tally
     tokens: int
     unused: Tally
 
     def __add__(self, other: "GroupCounts") -> "GroupCounts":
         return add_fields(self, other)
 
+    @property
+    def documents(self) -> int:
+        """Texts that can be used."""
+        return sum(self.by_half.counts.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Turns it into what `json.dumps` takes."""
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "unused": {reason: n for reason, n in sorted(self.unused.counts.items()) if n},
+            "by_half": self.by_half.counts,
+        }
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "GroupCounts":
+        """Reads what `as_json` made."""
+        return cls(Tally(found["by_half"]), found["tokens"], Tally(found["unused"]))
+
 
 @dataclasses.dataclass(frozen=True)
-class FitQueryVectors(ProxyStage):
-    """Sums the query gradients by file, and preconditions each group's mean: the query vectors.
+class SumQueryGradients(ProxyStage):
+    """Sums the gradients of the query groups over parts of their files, one slice of the layers at a time.
 
-    Takes (group number, part of its files) and gives counts; the gradients rest in files, one for each half of the
+    Takes (group number, part of its files, slice) and gives counts; the gradients rest in files, one for each half of the
     texts. The halves' vectors show how much the scores owe to which texts happen to be in the query set.
 
     Args:
       tracked: The proxy model and its tracked layers.
       query: The query set.
-      curvature: EK-FAC's curvature (`SumEigenvalues`), K-FAC's (`Eigendecompose`), or None for the identity.
-      damping_ratio: Damping over the mean eigenvalue of each block; None with the identity.
     """
 
-    kind = "query"
-    version = 5
-    artifact_name = "vectors.safetensors"
+    kind = "query_gradients"
+    artifact_name = "gradients.json"
 
     tracked: TrackedProxy
     query: tuple[Query, ...]
-    curvature: SumEigenvalues | Eigendecompose | None
-    damping_ratio: float | None
 
     @property
     def root(self) -> str:
@@ -69,147 +99,275 @@ class FitQueryVectors(ProxyStage):
     def proxy(self) -> ProxyModel:
         return self.tracked.proxy
 
-    def pieces(self) -> list[tuple[int, int]]:
-        return parts_of(self.query, NUM_GROUPS)
+    def pieces(self) -> list[tuple[int, int, int]]:
+        slices = range(len(self.tracked.slices()))
+        parts = parts_of(self.query, NUM_PARTS)
+        return [(group, part, number) for number in slices for group, part in parts]
 
     def prefixes(self) -> tuple[str, ...]:
-        return (self.path("gradients"),)
+        return (self.path("parts"),)
 
-    def paths(self, piece: tuple[int, int]) -> tuple[str, ...]:
-        group, part = piece
-        stem = self.path("gradients", f"{group:03d}-{part:02d}")
+    def paths(self, piece: tuple[int, int, int]) -> tuple[str, ...]:
+        group, part, number = piece
+        stem = self.path("parts", f"{group:03d}-{part:02d}-{number:03d}")
         return (f"{stem}.json", *(f"{stem}-{half}.safetensors" for half in HALVES))
 
-    def statistic(self, piece: tuple[int, int]) -> ByName[GroupCounts]:
-        counts = read_json(self.paths(piece)[0])
-        unused = Tally(counts["unused"]["counts"])
-        name = self.query[piece[0]].name
-        return ByName({name: GroupCounts(counts["documents"], counts["tokens"], unused)})
+    def statistic(self, piece: tuple[int, int, int]) -> ByName[GroupCounts]:
+        group, _, number = piece
+        if number > 0:  # the same texts, which count once
+            return ByName()
+        counts = GroupCounts.from_json(read_json(self.paths(piece)[0]))
+        return ByName({self.query[group].name: counts})
 
-    def do(self, piece: tuple[int, int], model: Proxy) -> ByName[GroupCounts]:
-        group, part = piece
-        found = self.query[group].read(part, NUM_GROUPS)
-        texts = found.texts
-        blocks = self.tracked.blocks(model)
-        documents = 0
+    def do(self, piece: tuple[int, int, int], model: Proxy) -> ByName[GroupCounts]:
+        group, part, number = piece
+        found = self.query[group].read(part, NUM_PARTS)
+        texts, blocks = found.texts, self.tracked.slices()[number]
+        by_half: dict[str, int] = {}
         for half, own in enumerate(deal_halves(texts, part)):
             gradients = query_gradient(model, blocks, own)
-            files.write_once(self.paths(piece)[1 + half], gradients.save())
-            documents += gradients.num_examples
+            with files.writing(self.paths(piece)[1 + half]) as file:
+                gradients.save(file)
+            by_half[str(half)] = gradients.num_examples
         tokens = sum(len(ids) for ids in tokenize(model.tokenizer, texts))
         # What a loss cannot be had of, as of a row of the corpus.
         unused = found.unused + Tally(model.without_loss(texts))
-        counts = GroupCounts(
-            documents, tokens, Tally({r: n for r, n in unused.counts.items() if n})
-        )
-        write_json(self.paths(piece)[0], dataclasses.asdict(counts))
-        return ByName({self.query[group].name: counts})
+        counts = GroupCounts(Tally(by_half), tokens, unused)
+        write_json(self.paths(piece)[0], counts.as_json())
+        return self.statistic(piece)
 
     def finish(self, total: ByName[GroupCounts]) -> None:
-        # The halves of all groups are in memory at once, so that one pass over the eigenbases preconditions them: one a
-        # group would read the curvature, several times a vector's size, as often as there are groups. Beside them are
-        # two more vectors at most: parts that are added up, or a whole that is made of its halves, which then go.
+        for name, counts in total.named.items():
+            if not counts.documents:
+                raise UsageError(
+                    f"no text of query group {name!r} has at least 2 tokens; pass other query files"
+                )
+        write_json(self.artifact, {name: own.as_json() for name, own in total.named.items()})
+
+    def counts(self) -> dict[str, GroupCounts]:
+        """Reads the counts of each group, in order."""
+        found = read_json(self.artifact)
+        return {group.name: GroupCounts.from_json(found[group.name]) for group in self.query}
+
+    @contextlib.contextmanager
+    def opened(self, number: int) -> Iterator["SliceGradients"]:
+        """Opens the files of a slice."""
+        with contextlib.ExitStack() as stack:
+            readers: dict[str, list[TensorReader]] = {}
+            for group, part in parts_of(self.query, NUM_PARTS):
+                for half in HALVES:
+                    file = files.open_read(self.paths((group, part, number))[1 + half])
+                    own = readers.setdefault(half_name(self.query[group].name, half), [])
+                    own.append(TensorReader(stack.enter_context(file)))
+            yield SliceGradients(readers)
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceGradients:
+    """The gradients of a slice of the layers, in open files.
+
+    Args:
+      readers: Files of the parts of each half.
+    """
+
+    readers: Mapping[str, Sequence[TensorReader]]
+
+    def mean(self, half: str, blocks: Sequence[Block]) -> dict[str, torch.Tensor]:
+        """Adds up the parts of a half that has a text, and divides: gradient by block."""
+        names = [block.name for block in blocks]
+
+        def read(reader: TensorReader) -> GradientSum:
+            return GradientSum.load(reader, names)
+
+        parts = files.in_parallel(read, self.readers[half])
+        return functools.reduce(operator.add, parts).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class FitQueryVectors(Stage):
+    """Preconditions the mean gradient of each query group, and of its halves: the query vectors.
+
+    Takes slices of the tracked layers and writes a file of each. The curvature of an input is read once for all groups,
+    and is in memory alone, with the gradients of one group for it.
+
+    Args:
+      gradients: The query gradients.
+      curvature: EK-FAC's curvature (`AddEigenvalues`), K-FAC's (`Eigendecompose`), or None for the identity.
+      damping_ratio: Damping over the mean eigenvalue of each block; None with the identity.
+    """
+
+    kind = "query"
+    version = 6
+    artifact_name = "query.json"
+
+    gradients: SumQueryGradients
+    curvature: AddEigenvalues | Eigendecompose | None
+    damping_ratio: float | None
+
+    @property
+    def root(self) -> str:
+        return self.gradients.root
+
+    @property
+    def tracked(self) -> TrackedProxy:
+        """The proxy model and its tracked layers."""
+        return self.gradients.tracked
+
+    @property
+    def proxy(self) -> ProxyModel:
+        """The proxy model."""
+        return self.tracked.proxy
+
+    @property
+    def query(self) -> tuple[Query, ...]:
+        """The query set."""
+        return self.gradients.query
+
+    def pieces(self) -> range:
+        return range(len(self.tracked.slices()))
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.folder,)
+
+    def paths(self, piece: int) -> tuple[str, ...]:
+        return (
+            self.vectors.path(piece),
+            self.halves.path(piece),
+            self.path("norms", f"{piece:03d}.json"),
+        )
+
+    def statistic(self, piece: int) -> ByName[ByName[float]]:
+        """Reads the squared norms of the groups' vectors, by group and block."""
+        squares = read_json(self.paths(piece)[2])
+        return ByName({group: ByName(by_block) for group, by_block in squares.items()})
+
+    def do(self, piece: int, model: Any) -> ByName[ByName[float]]:
         set_threads(self.proxy.spec.num_threads)
-        halves, shares = self._half_means()
-        self._precondition(halves)
-        _write_vectors(self.halves.path, halves)
-        # Preconditioning is linear, so that the vector of the whole group is made of those of its halves.
-        whole = {
-            group: combine_vectors({name: halves.pop(name) for name in own}, own)
-            for group, own in shares.items()
-        }
+        stacks, shares = self._stacks(piece), self._shares()
+        halves = [half for own in shares.values() for half in own]
+        squares: dict[str, dict[str, float]] = {group: {} for group in shares}
+        whole_path, halves_path, squares_path = self.paths(piece)
+        with (
+            self.gradients.opened(piece) as gradients,
+            files.writing(whole_path) as whole_file,
+            files.writing(halves_path) as halves_file,
+        ):
+            whole_writer = VectorWriter(whole_file, list(shares), stacks.values())
+            halves_writer = VectorWriter(halves_file, halves, stacks.values())
+            for name, blocks in stacks.items():
+                precondition = self._preconditioner(name)
+                for group, own in shares.items():
+                    vectors = {half: precondition(gradients.mean(half, blocks)) for half in own}
+                    for half, vector in vectors.items():
+                        halves_writer.write(half, vector)
+                    # Preconditioning is linear, so that the vector of the whole group is made of those of its halves.
+                    whole = combine_vectors(vectors, own)
+                    whole_writer.write(group, whole)
+                    squares[group] |= {
+                        b: float(v.double().square().sum()) for b, v in whole.items()
+                    }
+        write_json(squares_path, squares)
+        return self.statistic(piece)
+
+    def finish(self, total: ByName[ByName[float]]) -> None:
+        shares = self._shares()
         groups = {
             name: {
                 "documents": counts.documents,
                 "tokens": counts.tokens,
-                "unused": dict(sorted(counts.unused.counts.items())),
-                "norm": tensors.norm(whole[name]),
+                "unused": counts.as_json()["unused"],
+                # The same in any order.
+                "norm": math.sqrt(math.fsum(total.named[name].named.values())),
                 "halves": list(shares[name]),
             }
-            for name, counts in total.named.items()
+            for name, counts in self.gradients.counts().items()
         }
-        write_json(self.path("query.json"), groups)
-        _write_vectors(self.artifact, whole)
+        write_json(self.artifact, groups)
 
     @property
-    def vectors(self) -> "VectorFile":
+    def vectors(self) -> "VectorFiles":
         """The vector of each group."""
-        return VectorFile(self, self.artifact_name)
+        return VectorFiles(self, "vectors")
 
     @property
-    def halves(self) -> "VectorFile":
+    def halves(self) -> "VectorFiles":
         """The vectors of each group's halves; a group that fills only one has none of the other."""
-        return VectorFile(self, "halves.safetensors")
+        return VectorFiles(self, "halves")
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Reads what is known of each group, in order.
 
         That is its `documents` and `tokens`, how many of its texts are `unused` by reason, the `norm` of its vector, and the names of its `halves` that have a vector.
         """
-        found = read_json(self.path("query.json"))
+        found = read_json(self.artifact)
         return {group.name: found[group.name] for group in self.query}
-
-    def _half_means(self) -> tuple[Vectors, dict[str, dict[str, float]]]:
-        """Takes the mean gradients of the halves that have a text, and each group's shares of its texts by half."""
-        halves: Vectors = {}
-        shares: dict[str, dict[str, float]] = {}
-        for number, group in enumerate(self.query):
-            totals = {half_name(group.name, half): self._sum(number, half) for half in HALVES}
-            counts = {name: total.num_examples for name, total in totals.items()}
-            filled = [name for name, count in counts.items() if count] or list(counts)
-            halves |= {name: totals.pop(name).mean() for name in filled}
-            shares[group.name] = half_shares(counts)
-        return halves, shares
-
-    def _sum(self, group: int, half: int) -> GradientSum:
-        parts = (
-            GradientSum.load(files.read_bytes(self.paths(piece)[1 + half]))
-            for piece in self.pieces()
-            if piece[0] == group
-        )
-        return functools.reduce(operator.add, parts)
-
-    def _precondition(self, gradients: Vectors) -> None:
-        """Puts vectors in the gradients' place."""
-        for curvature in self.curvatures():
-            for own in gradients.values():
-                own |= curvature.precondition({block: own[block] for block in curvature.blocks})
 
     def curvatures(self) -> Iterator[Curvature]:
         """Loads the curvature, one input's blocks at a time: the eigenvectors of all would not fit a small worker."""
+        if self.curvature is not None and self.damping_ratio is not None:
+            for name in self.curvature.covariances.inputs():
+                yield self.curvature.curvature(name, self.damping_ratio)
+
+    def _preconditioner(self, name: str) -> Callable[[_Gradient], _Gradient]:
+        """Loads the curvature of an input."""
         if self.curvature is None or self.damping_ratio is None:
-            return
-        for source in self.curvature.covariances.inputs():
-            yield self.curvature.curvature(source, self.damping_ratio)
+            return lambda gradient: gradient
+        return self.curvature.curvature(name, self.damping_ratio).precondition
+
+    def _stacks(self, piece: int) -> dict[str, tuple[Block, ...]]:
+        """Groups the blocks of a slice by the input whose curvature they share."""
+        blocks = self.tracked.slices()[piece]
+        if self.curvature is None:
+            return {block.name: (block,) for block in blocks}
+        return self.curvature.covariances.inputs_of(blocks)
+
+    def _shares(self) -> dict[str, dict[str, float]]:
+        """Reads each group's shares of its texts, by the names of the halves that have a text."""
+        return {
+            group: half_shares(
+                {half_name(group, half): counts.by_half[str(half)] for half in HALVES}
+            )
+            for group, counts in self.gradients.counts().items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
-class VectorFile:
-    """A file of vectors that `FitQueryVectors` writes.
+class VectorFiles:
+    """Files of vectors that `FitQueryVectors` writes, one a slice of the tracked layers.
 
     Args:
       fitted: The stage.
-      name: The file's name.
+      name: The folder's name.
     """
 
     fitted: FitQueryVectors
     name: str
 
+    def path(self, number: int) -> str:
+        """Where the file of a slice is stored."""
+        return self.fitted.path(self.name, f"{number:03d}.safetensors")
+
     @property
-    def path(self) -> str:
-        """Where the file is stored."""
-        return self.fitted.path(self.name)
+    def paths(self) -> list[str]:
+        """The files of all slices."""
+        return [self.path(number) for number in self.fitted.pieces()]
 
     def load(self) -> Vectors:
         """Reads the vectors by name."""
-        return load_vectors(files.read_bytes(self.path))
+        return read_slices(self.paths)
+
+
+def read_slices(paths: Sequence[str]) -> Vectors:
+    """Reads the vectors of several slices of the layers: by group all blocks."""
+    return join_slices(files.in_parallel(read_slice, paths))
+
+
+def read_slice(path: str) -> Vectors:
+    """Reads the vectors of a slice."""
+    with files.open_read(path) as file:
+        return load_vectors(file)
 
 
 def half_name(group: str, half: int) -> str:
     """Names a half of a query group; no group's name holds a colon."""
     return f"{group}:{half}"
-
-
-def _write_vectors(path: str, vectors: Vectors) -> None:
-    with files.writing(path) as file:
-        write_vectors(file, vectors)

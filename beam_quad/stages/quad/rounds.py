@@ -29,9 +29,10 @@ from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.scoring.groups import combine_scores, standardised_weights
-from beam_quad.scoring.vectors import Vectors, combine_vectors, load_vectors, write_vectors
+from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
 from beam_quad.stages.base import Stored
-from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage, StoredVectors
+from beam_quad.stages.influence.query_vectors import VectorFiles, read_slice, read_slices
+from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage
 from beam_quad.stages.quad.blocks import CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.known import KnownEvidence
@@ -216,6 +217,8 @@ class Bandit(Stored):
 class CombinedVectors(Stored):
     """The vector of all query groups combined, which the pilot's finish writes: scores are linear in it.
 
+    One slice of the layers is in memory at a time, with the vectors of all groups.
+
     Args:
       bandit: The bandit, which has the vectors of the groups, and their weights.
       vectors: The vectors of the groups.
@@ -224,7 +227,7 @@ class CombinedVectors(Stored):
     kind = "combined"
 
     bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
-    vectors: StoredVectors
+    vectors: VectorFiles
 
     @property
     def root(self) -> str:
@@ -232,14 +235,18 @@ class CombinedVectors(Stored):
 
     def load(self) -> Vectors:
         """Reads the one vector."""
-        return load_vectors(files.read_bytes(self.path("combined.safetensors")))
+        return read_slices([self._path(number) for number in range(len(self.vectors.paths))])
 
     def write(self, weights: np.ndarray) -> None:
         """Adds the groups' vectors, each times its weight, float64 [num_groups]."""
-        vectors = self.vectors.load()
-        combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
-        with files.writing(self.path("combined.safetensors")) as file:
-            write_vectors(file, {"combined": combined})
+        for number, path in enumerate(self.vectors.paths):
+            vectors = read_slice(path)
+            combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
+            with files.writing(self._path(number)) as file:
+                write_vectors(file, {"combined": combined})
+
+    def _path(self, number: int) -> str:
+        return self.path(f"{number:03d}.safetensors")
 
 
 @dataclasses.dataclass(frozen=True)

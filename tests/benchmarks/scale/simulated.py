@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from beam_quad.distillation import default_num_landmarks
-from beam_quad.embedding import EmbedderCosts, EmbedderSpec, embedder_costs
+from beam_quad.embedding import EmbedderCosts, EmbedderSpec, StaticSpec, embedder_costs
+from beam_quad.embedding.spec import static_source
 from beam_quad.gradients import find_blocks
 from beam_quad.plan.cost import CostPlan, Machines, Workload
 from beam_quad.plan.devices import Device, chip_named
@@ -159,6 +160,8 @@ def _workload(flags: QuadOptions | DistillationOptions, case: Case, rate: float)
 
 @functools.cache
 def _embedder_costs(name: str) -> EmbedderCosts:
+    if (source := static_source(name)) is not None:
+        return embedder_costs(StaticSpec(EmbedderSpec(source)))
     return embedder_costs(EmbedderSpec(name, dtype="bfloat16"))
 
 
