@@ -39,9 +39,7 @@ class LeakItems:
     def line(self) -> str:
         """Says in a line what is looked for."""
         sets = ", ".join(f"{number:,} texts of {name}" for name, number in self.counts.items())
-        few = (
-            f", but for {self.num_unfindable:,} of fewer than {FEWEST_WORDS} words, or found twice"
-        )
+        few = f", but for {self.num_unfindable:,} of fewer than {FEWEST_WORDS} words, unusable, or found twice"
         return f"{sets}{few if self.num_unfindable else ''}"
 
 
@@ -70,7 +68,7 @@ def read_items(
             flag=_FLAG,
         )
         own = list(_items(_FLAG, plan, columns))
-        if not own:
+        if not any(item.text for item in own):
             raise UsageError(f"{_FLAG}: no usable text in {', '.join(options.decontaminate)}")
         items, root = own, plan.root
     if not options.keep_query_copies:
@@ -95,8 +93,8 @@ def _items(flag: str, plan: InputPlan, columns: Columns) -> Iterator[Item]:
             own_set = f"{flag} {split.shard}" if flag == _FLAG else flag
             for batch in read_rows(split, columns, BATCH_ROWS):
                 for row, text in enumerate(batch.texts, batch.first_row):
-                    if text is not None:
-                        yield Item(own_set, f"{split.shard}#{row}", plain(text))
+                    # A text that cannot be used is counted as one that is not looked for.
+                    yield Item(own_set, f"{split.shard}#{row}", plain(text or ""))
     except BadFileError as error:
         raise UsageError(
             f"{flag}: {error.path}: {error.detail}; repair the file, or leave it out"

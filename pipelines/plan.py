@@ -141,7 +141,7 @@ def read_prices(path: str) -> Prices:
     """
     if files.stat(path) is None:
         raise UsageError(f"--prices={path} is not there")
-    return Prices.from_json(files.read_bytes(path).decode())
+    return Prices.from_json(files.read_bytes(path).decode(errors="replace"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,7 +140,7 @@ class SumQueryGradients(ProxyStage):
         for name, counts in total.named.items():
             if not counts.documents:
                 raise UsageError(
-                    f"no text of query group {name!r} has at least 2 tokens; pass other query files"
+                    f"no text of query group {name!r} can be used; pass other query files"
                 )
         write_json(self.artifact, {name: own.as_json() for name, own in total.named.items()})
 

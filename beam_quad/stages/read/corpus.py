@@ -244,7 +244,8 @@ class Corpus:
         """Says which rows of a split that was read are of which shard; `num_rows` of a split of one shard, if asked for."""
         if not split.packed:
             return Places([Part(split, 0, num_rows)])
-        stored = aligned.read_metadata(piece_path(self.rows_dir, split))
+        path = piece_path(self.rows_dir, split)
+        stored = cached(("places", path), lambda: aligned.read_metadata(path))
         parts, first = [], 0
         for own in parts_of(split):
             num_rows = stored[READ_OF].get(own.shard, 0)
@@ -350,6 +351,8 @@ class Corpus:
     def _without_embedding(self, split: Split) -> np.ndarray:
         if (
             self.embeddings_dir is None
+            # A part of a file may be read though another cannot be: then none of it counts.
+            or split.shard in self.bad_shards()
             or piece_name(split) not in self.totals().without_embedding.counts
         ):
             return np.zeros(0, np.int64)
@@ -358,7 +361,8 @@ class Corpus:
     def leaks_of(self, split: Split) -> dict[str, np.ndarray]:
         """Reads the rows of a split that leak what no selection may hold: the columns of `LEAKS_SCHEMA`, by row."""
         folder = self.leaking_dir
-        if folder is None or piece_name(split) not in self.totals().leaking.counts:
+        is_bad = split.shard in self.bad_shards()
+        if folder is None or is_bad or piece_name(split) not in self.totals().leaking.counts:
             return {"row": np.zeros(0, np.int64)}
         return aligned.read_columns(piece_path(folder, split))
 

@@ -1,6 +1,7 @@
 """Rows whose id was seen before, found by a shuffle of hashes; with an id column only."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
@@ -12,15 +13,18 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.json_files import write_json
 from beam_quad.columns import find_repeats
+from beam_quad.corpus.joining import parts_of
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Split
 from beam_quad.stages.base import RegroupedStage
 from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path
 from beam_quad.stages.read.splits import SplitStage
 
-# An element is the hashes of one split in one bucket: 256 buckets hold 10^9 ids in 28 GB, 110 MB each.
+# An element is the hashes of one split in one bucket: 256 buckets hold 10^9 ids in 40 GB, 160 MB each.
 _NUM_BUCKETS = 256
-_KEYS = np.dtype([("high", "<u8"), ("low", "<u8"), ("split", "<u4"), ("row", "<u8")])
+_KEYS = np.dtype([
+    ("high", "<u8"), ("low", "<u8"), ("split", "<u4"), ("row", "<u8"), ("shard", "<u4"), ("shard_row", "<u8"),
+])  # fmt: skip
 _DUPLICATES = pa.schema([pa.field("row", pa.int64())])
 
 
@@ -50,6 +54,12 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
     def pieces(self) -> Iterable[Any]:
         return enumerate(self.corpus.splits())
 
+    @functools.cached_property
+    def _ranks(self) -> dict[str, int]:
+        """Places of the shards in the order of their names."""
+        shards = {part.shard for split in self.corpus.splits() for part in parts_of(split)}
+        return {shard: rank for rank, shard in enumerate(sorted(shards))}
+
     def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
         index, split = piece
         rows = self.corpus.all_rows(split)
@@ -63,15 +73,19 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
         packed = np.empty(len(kept), _KEYS)
         packed["high"], packed["low"] = hashes.T
         packed["split"], packed["row"] = index, kept
+        for part in self.corpus.places(split, len(rows.keys)).parts:
+            own = (kept >= part.first) & (kept < part.first + part.num_rows)
+            packed["shard"][own] = self._ranks[part.split.shard]
+            packed["shard_row"][own] = part.split.first_row + kept[own] - part.first
         bucket = packed["high"] % np.uint64(_NUM_BUCKETS)
         for value in np.unique(bucket):
             yield int(value), packed[bucket == value].tobytes()
 
     def regroup(self, group: int, parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         packed = np.concatenate([np.frombuffer(part, _KEYS) for part in parts])
-        # Splits are numbered in (shard, first row) order, so that the first of equal keys is the one that stays.
+        # The first one by shard and row stays, whatever shards are joined.
         ids, places = (
-            [packed[name] for name in names] for names in (("high", "low"), ("split", "row"))
+            [packed[name] for name in names] for names in (("high", "low"), ("shard", "shard_row"))
         )
         again = packed[find_repeats(ids, places)]
         again = again[np.argsort(again["split"], kind="stable")]

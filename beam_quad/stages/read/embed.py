@@ -24,7 +24,7 @@ from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.rows import read_rows, read_runs
 from beam_quad.corpus.sums import ReadSums
 from beam_quad.embedding import Embedder, PreparingEmbedder
-from beam_quad.errors import BadFileError
+from beam_quad.errors import BadFileError, IntegrityError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import TokenCounter
 from beam_quad.records import Reason, Split, count_lengths
@@ -168,11 +168,16 @@ class EmbedExamples(SplitStage, ModelStage):
 
     def statistic(self, piece: Split) -> ReadSums:
         stored = aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))
+        if self.corpus.on_bad_file != "reject":
+            # A run that leaves bad files out may have read it.
+            for part in parts_of(piece):
+                if part.shard in stored[BAD]:
+                    raise BadFileError(part.path, stored[BAD][part.shard])
         own = {name: value for name, value in stored.items() if name not in (READ_OF, BAD)}
         return self._counted(piece, ReadSums.from_json(own))
 
     def do(self, piece: Split, model: _Model) -> ReadSums:
-        shards, bad = {part.path: part.shard for part in parts_of(piece)}, dict[str, str]()
+        bad: dict[str, str] = {}
         while True:
             try:
                 if problem := self.corpus.plan().bad_files.get(piece.shard):
@@ -185,10 +190,22 @@ class EmbedExamples(SplitStage, ModelStage):
                     raise
                 if not piece.packed:
                     return self._write_bad(piece, error)
-                if error.path not in shards:
+                # The files that it is joined with are read without it, and without all others that are bad.
+                found = self._find_bad(piece)
+                if found.keys() <= bad.keys():
                     raise
-                # The files that it is joined with are read without it.
-                bad[shards.pop(error.path)] = error.detail
+                bad |= found
+
+    def _find_bad(self, split: Split) -> dict[str, str]:
+        """Reads all shards of a split, and says what is wrong with those that cannot be read."""
+        bad = {}
+        for part in parts_of(split):
+            try:
+                for _ in read_rows(part, self.corpus.columns, BATCH_ROWS):
+                    pass
+            except BadFileError as error:
+                bad[part.shard] = error.detail
+        return bad
 
     def finish(self, total: ReadSums) -> None:
         write_json(self.artifact, total.as_json())
@@ -263,7 +280,6 @@ class EmbedExamples(SplitStage, ModelStage):
                 self._write_reserve(reserve, run.rows, first_row, read, kept)
                 totals[shard] += _sums(read, kept)
             if embeddings is not None:
-                points.write()
                 embeddings.close({WITHOUT_EMBEDDING: without})
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.
@@ -275,9 +291,29 @@ class EmbedExamples(SplitStage, ModelStage):
                 bad_files=Tally(dict.fromkeys(bad, 1)),
                 shapes=rows_seen.shapes,
             )
+            if split.packed:
+                self._check_rows(split, row, embeddings is None, signatures is None)
+            if embeddings is not None:
+                # Only now that nothing can turn out bad any more: it is in its place at once.
+                points.write()
             read_of = {s: own.read for s, own in totals.items()} if split.packed else {}
             rows.close(total.as_json() | {READ_OF: read_of, BAD: dict(bad)})
         return self._counted(split, total)
+
+    def _check_rows(
+        self, split: Split, num_rows: int, has_embeddings: bool, has_signatures: bool
+    ) -> None:
+        """Refuses files of joined shards that were made when others of these could not be read."""
+        paths = []
+        if has_embeddings and self.corpus.embeddings_dir is not None:
+            paths.append(piece_path(self.corpus.embeddings_dir, split))
+        if has_signatures and self.signs is not None:
+            paths.append(self.signs.path_of(split))
+        for path in paths:
+            if aligned.num_rows(path) != num_rows:
+                raise IntegrityError(
+                    f"{path} was made when other files of {split.shard} could be read; pass another --artifacts, or delete it"
+                )
 
     def _counted(self, split: Split, read: ReadSums) -> ReadSums:
         """Counts a split for this run: what is stored of it depends on no list of ids, and on no embedder."""
@@ -288,11 +324,8 @@ class EmbedExamples(SplitStage, ModelStage):
             counted = _sums(dataclasses.replace(rows, tokens=tokens), kept)
             known = {name: getattr(read, name) for name in ("unusable", "bad_files", "shapes")}
             read = dataclasses.replace(counted, **known)
-        leaking, sets = self._leaking(split)
-        without = self._without_embedding(split)
-        return dataclasses.replace(
-            read, without_embedding=without, leaking=leaking, leaking_sets=sets
-        )
+        read = dataclasses.replace(read, without_embedding=self._without_embedding(split))
+        return self._without_leaks(split, read)
 
     def _lacks_leaks_alone(self, split: Split) -> bool:
         """Whether all of a split is made but what it leaks: another list of items embeds nothing again."""
@@ -314,17 +347,24 @@ class EmbedExamples(SplitStage, ModelStage):
                 row += len(batch)
         return self.statistic(split)
 
-    def _leaking(self, split: Split) -> tuple[Tally, Tally]:
-        """Counts the usable texts of a split that leak, in all, by its name, and by set; nothing if there is none."""
+    def _without_leaks(self, split: Split, read: ReadSums) -> ReadSums:
+        """Counts the usable texts of a split that leak; what is too long for a budget is decided without them."""
         if self.corpus.leaking_dir is None:
-            return Tally(), Tally()
+            return read
         path = piece_path(self.corpus.leaking_dir, split)
         found = aligned.read_columns(path, ["row", "set"])
         if not len(found["row"]):
-            return Tally(), Tally()
-        usable = self.corpus.stored_rows(split).usable[found["row"]]
-        sets = collections.Counter(found["set"][usable].tolist())
-        return Tally({piece_name(split): int(usable.sum())}), Tally(dict(sets))
+            return read
+        rows = self.corpus.stored_rows(split)
+        usable = rows.usable[found["row"]]
+        lengths, tokens = count_lengths(rows.tokens[found["row"][usable]])
+        return dataclasses.replace(
+            read,
+            lengths=read.lengths + Tally({str(b): -n for b, n in lengths.items()}),
+            length_tokens=read.length_tokens + Tally({str(b): -n for b, n in tokens.items()}),
+            leaking=Tally({piece_name(split): int(usable.sum())}),
+            leaking_sets=Tally(dict(collections.Counter(found["set"][usable].tolist()))),
+        )
 
     def _without_embedding(self, split: Split) -> Tally:
         """Counts the usable texts of a split that have no embedding; nothing if there is none."""

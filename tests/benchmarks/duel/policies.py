@@ -49,22 +49,29 @@ def best_first(values: np.ndarray) -> np.ndarray:
 
 
 def joint_order(
-    cheap: np.ndarray, exact: np.ndarray, lengths: np.ndarray, num_tokens: int
+    cheap: np.ndarray,
+    exact: np.ndarray,
+    lengths: np.ndarray,
+    num_tokens: int,
+    is_joint: bool = True,
 ) -> np.ndarray:
-    """Ranks a shortlist by two scores at once.
+    """Ranks a shortlist by two scores at once, or by the exact one.
 
     Args:
       cheap: Score that every document has, float64 [n]; it makes the shortlist.
       exact: Score that is only looked at on the shortlist, float64 [n].
       lengths: Tokens, int64 [n].
       num_tokens: Tokens of the shortlist.
+      is_joint: Whether both decide, once it is made.
 
     Returns:
-      Positions of the shortlist, the largest sum of normal scores first.
+      Positions of the shortlist, the largest sum of normal scores first, or the largest exact score.
     """
     short = best_first(cheap)
     short = short[: int(np.searchsorted(np.cumsum(lengths[short]), num_tokens)) + 1]
     short = short[np.isfinite(exact[short])]
+    if not is_joint:
+        return np.asarray(short[best_first(exact[short])])
     pair = [cheap[short], exact[short]]
     return np.asarray(short[best_first(JointRanks.of(pair).rank(pair))])
 
@@ -114,13 +121,15 @@ def _influence(layers: str, normalize: bool) -> Policy:
     return Policy(choose)
 
 
-def _shortlist(layers: str, normalize: bool, num_budgets: float = 2.0) -> Policy:
+def _shortlist(
+    layers: str, normalize: bool, num_budgets: float = 2.0, is_joint: bool = True
+) -> Policy:
     def choose(scores: Scores, domain: str, seed: int) -> Choice:
         lengths = scores.material.lengths
         num_tokens = min(num_budgets * scores.material.size.budget_tokens, float(lengths.sum()))
         cheap = scores.column(scores.ngrams(), domain)
         exact = scores.column(scores.influence(layers, normalize), domain)
-        order = joint_order(cheap, exact, lengths, int(num_tokens))
+        order = joint_order(cheap, exact, lengths, int(num_tokens), is_joint)
         return Choice(order, scored=float(lengths[order].sum() / lengths.sum()))
 
     return Policy(choose, ("n-grams",))
@@ -163,6 +172,8 @@ POLICIES: dict[str, Policy] = {
     "loss-drop": _by(Scores.loss_drop, "loss drop", "loss"),
     "shortlist": _shortlist("all", True),
     "shortlist-head": _shortlist("all+head", True),
+    "shortlist-4-head": _shortlist("all+head", True, 4.0),
+    "shortlist-4-influence": _shortlist("all+head", True, 4.0, is_joint=False),
     "joint-rank-head": _shortlist("all+head", True, np.inf),
     OWN: Policy(_own, draws=True),
 }
