@@ -130,7 +130,7 @@ def test_the_order_of_texts_with_ids_changes_nothing(texts, queries, proxy, meth
 @pytest.mark.parametrize("method", [run_select, run_distill])
 def test_a_text_of_many_times_the_budget_is_passed_over(texts, queries, proxy, method):
     long = " ".join(queries["law"] * 12)
-    selection = method([*texts, long], queries["law"], proxy)
+    selection = method([*texts, long], queries["law"], proxy, keep_query_copies=True)
     assert selection.tokens[NUM_TEXTS] > 4000
     assert NUM_TEXTS not in selection.indices
     assert 1000 <= selection.tokens[selection.indices].sum() < 1040
@@ -140,7 +140,8 @@ def test_blocks_count_no_tokens_of_a_text_that_is_passed_over(texts, queries, pr
     # Of whole clusters, one of which holds the long text: the budget asks for more than one.
     long = " ".join(queries["law"] * 12)
     blocks = {"num_clusters": 5, "blocks_per_cluster": 1, "max_cluster_share": 1.0, "num_rounds": 8}
-    selection = run_select([*texts, long], queries["law"], proxy, budget_tokens=4000, **blocks)
+    blocks |= {"keep_query_copies": True, "budget_tokens": 4000}
+    selection = run_select([*texts, long], queries["law"], proxy, **blocks)
     assert selection.clusters[NUM_TEXTS] in selection.clusters[selection.indices]
     assert 4000 <= selection.tokens[selection.indices].sum() < 4040
 

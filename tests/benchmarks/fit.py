@@ -32,7 +32,7 @@ from beam_quad.stages import run_in_process
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from pipelines import chain, options
 from pipelines.inputs import look
-from tests.benchmarks.scale import MODELS
+from tests.benchmarks.scale.proxies import MODELS
 from tests.pipelines.world import World, make_world
 
 # Of a worker that fits a 7B model, beside the model.

@@ -46,7 +46,7 @@ def ask(capsys, output, *flags) -> tuple[int, dict]:
 
 def test_a_finished_run_is_complete_with_the_counts_of_its_manifest(finished, capsys):
     code, found = ask(capsys, finished)
-    assert (code, found["state"], found["stage"], found["stages"]) == (0, "complete", None, 20)
+    assert (code, found["state"], found["stage"], found["stages"]) == (0, "complete", None, 22)
     manifest = manifest_of(finished)
     assert found["documents"]["read"] == manifest["counts"]["read"]
     assert found["tokens"] == manifest["tokens"]["read"]
@@ -78,10 +78,10 @@ def test_a_killed_run_has_stopped_where_it_was(stopped, capsys):
     files.write(f"{stopped}/_run/lock", dead.dump())
     code, found = ask(capsys, stopped)
     assert (code, found["state"], found["held_by"]) == (4, "stopped", None)
-    assert (found["stage"]["number"], found["stage"]["name"]) == (15, "Round2")
+    assert (found["stage"]["number"], found["stage"]["name"]) == (17, "Round2")
     assert 0 < found["accepted"] < found["budget"]["amount"]
     assert status.main([str(stopped)]) == 4
-    assert capsys.readouterr().out.startswith("stopped   stage 15/20 Round2")
+    assert capsys.readouterr().out.startswith("stopped   stage 17/22 Round2")
 
 
 def test_finished_pieces_are_counted_of_all(stopped, capsys):
@@ -110,7 +110,7 @@ def test_a_run_that_is_locked_is_running_and_is_watched_until_it_ends(stopped, c
     said = capsys.readouterr().out.splitlines()
     first, last = said.index(next(x for x in said if x.startswith("running "))), said[-7:]
     assert first == 0
-    assert any(line.startswith("stage 15/20 Round2") for line in said[1:-1])
+    assert any(line.startswith("stage 17/22 Round2") for line in said[1:-1])
     assert any(line.startswith("stopped ") for line in last)
 
 
@@ -138,7 +138,7 @@ def test_what_failed_last_is_told_until_the_run_is_complete(world, stopped, caps
         patched.setattr(WriteSelection, "finish", _fail)
         with pytest.raises(Exception, match="no room"):
             quad.main(arguments)
-    assert "] stage 20/20 WriteSelection" in capsys.readouterr().err
+    assert "] stage 22/22 WriteSelection" in capsys.readouterr().err
     code, found = ask(capsys, stopped)
     assert (code, found["stage"]["name"]) == (4, "WriteSelection")
     assert "no room" in found["failed"]["error"]

@@ -29,6 +29,7 @@ def test_columns_that_change_after_the_first_rows_reach_the_output(world, tmp_pa
         "artifacts": tmp_path / "artifacts",
         "policy": "random",
         "columns": "!raw",
+        "near_duplicates": "keep",
     }
     everything = 10**9
     manifest = world.run(tmp_path / "one", budget_tokens=everything, **flags)

@@ -124,14 +124,12 @@ def test_another_seed_draws_other_landmarks(world, targets, distilled, tmp_path)
 
 def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, monkeypatch):
     artifacts = tmp_path / "artifacts"
-    world.distill(
-        tmp_path / "law", query=world.query_of("law"), curvature="identity", artifacts=artifacts
-    )
+    # Landmarks are drawn of what can be selected, which copies of a query text cannot unless that is asked for.
+    flags = {"curvature": "identity", "artifacts": artifacts, "keep_query_copies": True}
+    world.distill(tmp_path / "law", query=world.query_of("law"), **flags)
     before = _kinds(artifacts)
     monkeypatch.setattr(SketchLandmarks, "do", _die)
-    world.distill(
-        tmp_path / "news", query=world.query_of("news"), curvature="identity", artifacts=artifacts
-    )
+    world.distill(tmp_path / "news", query=world.query_of("news"), **flags)
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
         "query_plan", "query_gradients", "query", "sketched_scores", "propagation", "propagated", "cuts",
         "near_duplicate_candidates", "near_duplicates",
@@ -139,7 +137,7 @@ def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("embedder", "made"), [("hashing", set()), ("jvp", {"embeddings", "corpus"})]
+    ("embedder", "made"), [("hashing", set()), ("jvp", {"embeddings", "points", "corpus"})]
 )
 def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path, embedder, made):
     artifacts = tmp_path / "artifacts"

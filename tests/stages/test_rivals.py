@@ -54,9 +54,10 @@ def test_a_policy_takes_the_groups_of_a_query_set_together_and_draws_by_the_seed
 
 def test_embeddings_serve_every_policy_that_looks_at_them(world, tmp_path):
     artifacts = tmp_path / "artifacts"
-    world.run(tmp_path / "a", **DEFAULTS, policy="cluster_histogram", artifacts=artifacts)
+    flags = DEFAULTS | {"artifacts": artifacts, "near_duplicates": "keep"}
+    world.run(tmp_path / "a", **flags, policy="cluster_histogram")
     before = set(artifacts.rglob("*.*"))
-    world.run(tmp_path / "b", **DEFAULTS, policy="similarity", artifacts=artifacts)
+    world.run(tmp_path / "b", **flags, policy="similarity")
     made = {path.relative_to(artifacts).parts[0] for path in set(artifacts.rglob("*.*")) - before}
     assert made == {"similarity", "cuts"}
 

@@ -10,7 +10,7 @@ from beam_quad.distillation import default_num_landmarks
 from tests.benchmarks.landmarks import clocked, embeddings
 from tests.benchmarks.landmarks.clocked import Cost
 from tests.benchmarks.landmarks.flops import Shapes
-from tests.benchmarks.scale import MODELS
+from tests.benchmarks.scale.proxies import MODELS
 
 EMBEDDERS = (embeddings.JVP, embeddings.MINILM, embeddings.HASHING)
 # Tokens of a document, documents of the target, and documents that its curvature is fitted on.
