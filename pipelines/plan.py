@@ -141,7 +141,10 @@ def read_prices(path: str) -> Prices:
     """
     if files.stat(path) is None:
         raise UsageError(f"--prices={path} is not there")
-    return Prices.from_json(files.read_bytes(path).decode(errors="replace"))
+    try:
+        return Prices.from_json(files.read_bytes(path).decode(errors="replace"))
+    except UsageError as error:
+        raise UsageError(f"--prices={path}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
