@@ -48,6 +48,16 @@ def run_starts(*columns: Array) -> Array:
     return np.flatnonzero(is_start)
 
 
+def run_lengths(starts: Array, size: int) -> Array:
+    """Counts the rows of each run, int64 [runs].
+
+    Args:
+      starts: Where the runs begin, as `run_starts` finds them, int64 [runs].
+      size: How many rows there are.
+    """
+    return np.diff(np.append(starts, size))
+
+
 def run_bounds(*columns: Array) -> list[tuple[int, int]]:
     """Lists (start, end) of each run of equal rows, `end` excluded. Arguments as for `run_starts`."""
     return list(itertools.pairwise([*run_starts(*columns).tolist(), len(columns[0])]))
@@ -71,4 +81,4 @@ def places_in_runs(*columns: Array) -> Array:
     """Numbers the rows of each run of equal rows from 0: int64 [n]. Arguments as for `run_starts`."""
     starts = run_starts(*columns)
     size = len(columns[0])
-    return np.asarray(np.arange(size) - np.repeat(starts, np.diff(np.append(starts, size))))
+    return np.asarray(np.arange(size) - np.repeat(starts, run_lengths(starts, size)))

@@ -20,6 +20,7 @@ from beam_quad.bandit.posterior import VarianceComponents, relative_errors
 from beam_quad.bandit.pulls import Pulls, SampledPulls, WholePulls
 from beam_quad.bandit.state import AcceptedBlock, AcceptedExamples
 from beam_quad.bandit.yields import PulledBlocks
+from beam_quad.columns import run_lengths, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -616,9 +617,8 @@ def _running_sum(values: Array, groups: Array) -> Array:
     """Sums values up to and including each position, within its group."""
     order = np.argsort(groups, kind="stable")
     sums = np.cumsum(values[order])
-    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    starts = run_starts(groups[order])
     before = np.concatenate([[0], sums])[starts]
-    sizes = np.diff(np.append(starts, values.size))
     running = np.empty_like(sums)
-    running[order] = sums - np.repeat(before, sizes)
+    running[order] = sums - np.repeat(before, run_lengths(starts, values.size))
     return running

@@ -2,8 +2,9 @@
 
 Which shards are joined is kept with the artifacts. What an earlier run read together, or alone, is found so, and new
 shards are joined with new ones only: no row that was read is read again because shards came. If one of them goes or
-changes, the others are new. Shards that are joined follow each other in the order of their names, so that the order of the
-rows does not depend on it. No draw does: an example's id names its own shard and row.
+changes, the others are new. Shards that are joined are read in the order of their names, though others may stand between
+them: what depends on an order looks at shards and rows, as `FindDuplicateIds` does. No draw depends on it: an example's id
+names its own shard and row.
 """
 
 import base64

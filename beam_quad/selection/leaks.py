@@ -20,7 +20,7 @@ import numpy as np
 
 from beam_quad import archives
 from beam_quad.answers import plain
-from beam_quad.columns import places_in_runs, run_bounds, run_starts
+from beam_quad.columns import places_in_runs, run_bounds, run_lengths, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A shorter item is a phrase that anybody writes.
@@ -264,7 +264,7 @@ def _is_form(hashes: Array, items: Array) -> Array:
     if not len(starts):
         return np.zeros(0, bool)
     counts = np.add.reduceat(is_new, starts)
-    return np.repeat(counts > _MOST_ITEMS, np.diff(np.append(starts, len(hashes))))
+    return np.repeat(counts > _MOST_ITEMS, run_lengths(starts, len(hashes)))
 
 
 def _covered(items: Array, positions: Array, lengths: Array) -> tuple[Array, Array]:

@@ -27,7 +27,7 @@ import numpy as np
 import rensa
 
 from beam_quad import seeding
-from beam_quad.columns import places_in_runs, run_starts
+from beam_quad.columns import places_in_runs, run_lengths, run_starts
 from beam_quad.selection.ranking import amounts_of, is_reached, search_budget
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -149,7 +149,7 @@ def link_equal(hashes: Array, rows: Array) -> tuple[Array, Array]:
     if not len(rows):
         return rows, rows
     starts = run_starts(hashes)
-    first = np.repeat(rows[starts], np.diff(np.append(starts, len(rows))))
+    first = np.repeat(rows[starts], run_lengths(starts, len(rows)))
     is_link = first != rows
     return first[is_link], rows[is_link]
 

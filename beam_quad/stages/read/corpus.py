@@ -358,16 +358,17 @@ class Corpus:
             return np.zeros(0, np.int64)
         return np.array(without_embedding(self.embeddings_dir, split), np.int64)
 
-    def leaks_of(self, split: Split) -> dict[str, np.ndarray]:
-        """Reads the rows of a split that leak what no selection may hold: the columns of `LEAKS_SCHEMA`, by row."""
+    def leaks_of(self, split: Split, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Reads the rows of a split that leak what no selection may hold: columns of `LEAKS_SCHEMA`, all by default."""
         folder = self.leaking_dir
         is_bad = split.shard in self.bad_shards()
         if folder is None or is_bad or piece_name(split) not in self.totals().leaking.counts:
             return {"row": np.zeros(0, np.int64)}
-        return aligned.read_columns(piece_path(folder, split))
+        return aligned.read_columns(piece_path(folder, split), names)
 
     def _leaking(self, split: Split) -> np.ndarray:
-        return self.leaks_of(split)["row"]
+        # Every stage asks for them, and none but the last for the passages.
+        return self.leaks_of(split, ["row"])["row"]
 
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir
