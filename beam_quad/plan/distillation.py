@@ -8,7 +8,8 @@ Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a
                     number of its sketch and vector, 3 vectors a target with those of its halves
     fit             twice the kernel, 2 l² D, and its factor, l³ / 3; 2 l³ for its inverse, which leaves landmarks out one
                     by one
-    propagate       2 l (D + T) every example
+    propagate       2 l (D + 2 T) every example: the kernel in single precision, its product with T duals in double, which
+                    takes twice as long
     interactions    every text of a target: a forward and a backward that some landmarks share; every landmark two more
                     backward passes, through the backward itself and through the forward; and the gradients of all
                     landmarks, once for every few of them
@@ -32,6 +33,7 @@ _INFLUENCE_BYTES = 4
 _LANDMARKS_PER_PASS = 8
 _LANDMARKS_PER_PIECE = 16
 _FLOAT64_BYTES = 8
+_PREDICTING_BYTES = 12  # of a number of a landmark: in double precision, and scaled in single
 _LANDMARK_BYTES = 32  # key, tokens, id and group of a landmark, twice
 
 
@@ -200,7 +202,9 @@ def _fit(w: DistillationWorkload) -> StageWork:
 
 
 def _propagate(w: DistillationWorkload) -> StageWork:
-    flops = 2.0 * w.documents * w.num_landmarks * (w.embedding_dim + w.num_targets)
+    flops = (
+        2.0 * w.documents * w.num_landmarks * (w.embedding_dim + w.num_targets / rates.FLOAT64_RATE)
+    )
     influence_bytes = _INFLUENCE_BYTES * w.num_targets
     return StageWork(
         "propagate",
@@ -208,8 +212,7 @@ def _propagate(w: DistillationWorkload) -> StageWork:
         w.documents,
         requests=rates.requests(w.splits, "AssignClusters"),
         cpu_flops=flops,
-        flops_per_core_s=_FLOAT64_FLOPS_PER_S,
-        memory_bytes=float(_FLOAT64_BYTES * w.num_landmarks * w.embedding_dim),
+        memory_bytes=float(_PREDICTING_BYTES * w.num_landmarks * w.embedding_dim),
         bytes_stored=float(w.documents * influence_bytes),
     )
 
@@ -274,7 +277,7 @@ def _proxy_note(w: DistillationWorkload) -> str:
     return (
         f"proxy: {compact(landmark)} FLOPs a landmark, {landmark / max(w.forward_flops, 1):.2f} x a forward pass; stored: "
         f"{', '.join(f'{size(number)} of {what}' for what, number in stored.items() if number)}"
-        f"{cost.fit_note(w)}; propagation in float64 at half the cores' rate"
+        f"{cost.fit_note(w)}; the fit of the propagation in float64 at half the cores' rate"
     )
 
 
