@@ -34,15 +34,6 @@ def test_a_plan_is_of_the_size_of_what_a_run_counts(world, tmp_path, capsys):
         assert count / 4 < plan < 4 * count
 
 
-def test_a_plan_for_several_targets_stores_what_is_found_on_disk(
-    world, targets, distilled, tmp_path, capsys
-):
-    flags = {"query": None, "query_group": targets, "weighted": True}
-    planned = _sizes(_plan(world, tmp_path / "out", capsys, **flags)["total"])[2]
-    written = sum(path.stat().st_size for path in distilled.rglob("*") if path.is_file())
-    assert written / 4 < planned < 4 * written
-
-
 _PRICES = (
     "core_hour", "memory_gb_hour", "shuffled_gb", "stored_gb_month", "thousand_reads", "thousand_writes",
 )  # fmt: skip
