@@ -1,4 +1,4 @@
-"""What it takes to find near-duplicates; a line of any plan. Unit costs are measured by `tests.benchmarks.twins`."""
+"""What it takes to find near-duplicates; a line of any plan."""
 
 import dataclasses
 
@@ -11,8 +11,6 @@ from beam_quad.selection.near_duplicates import (
     band_rows,
 )
 
-_SIGNED_BYTES_PER_CORE_S = 15e6
-_COMPARED_PER_CORE_S = 100_000
 _BAND_BYTES = 16
 
 
@@ -47,7 +45,7 @@ def near_duplicates_stage(w: Workload, threshold: float, budgets: float = 1.0) -
         compared,
         num_stages=3,
         requests=rates.requests(w.splits, rates.PASS, rates.PASS, rates.PASS),
-        core_s=w.text_bytes / _SIGNED_BYTES_PER_CORE_S + compared / _COMPARED_PER_CORE_S,
+        core_s=w.text_bytes * rates.SIGN_BYTE_S + compared * rates.COMPARE_ROW_S,
         bytes_shuffled=float(_BAND_BYTES * (NUM_HASHES // band_rows(threshold)) * compared),
         bytes_stored=float(SIGNATURE_DTYPE.itemsize * NUM_HASHES * w.documents),
     )

@@ -16,6 +16,9 @@ TOKENISE_BYTE_S = 1 / 1.5e6
 # Hashing the words of a byte of text, which is read with it; what else a document takes that is embedded and written.
 HASH_BYTE_S = 5.8e-8
 EMBED_ROW_S = 2.1e-5
+# Signing the words of a byte of English, 13 MB a second; linking and comparing a document (`tests.benchmarks.twins`).
+SIGN_BYTE_S = 1 / 13e6
+COMPARE_ROW_S = 1e-5
 # An embedding that is read, normalised and joined with its row, in a pass that looks at all of them.
 ASSIGN_ROW_S = 6e-6
 # A point of the sample that centers are fitted to, beside its products.
