@@ -26,7 +26,7 @@ def typical_texts(
       characters: Length at which a text is cut.
 
     Returns:
-      The texts by cluster, nearest first; fewer than `number` if the splits that are read hold fewer.
+      The texts by cluster, nearest first; fewer than `number` if the splits read hold fewer.
     """
     corpus = clusters.corpus
     nearest: dict[int, list[tuple[float, int, str]]] = {cluster: [] for cluster in shown}

@@ -97,7 +97,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
         return table.drop(["row"]).append_column("embedding", aligned.embedding_column(embeddings))
 
 
-# Columns of the landmarks that are kept with their scores.
+# Columns of the landmarks kept with their scores.
 LANDMARK_COLUMNS = ["key", "tokens", "example_id"]
 
 

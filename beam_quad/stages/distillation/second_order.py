@@ -152,7 +152,7 @@ class SolveSecondOrder(Stage):
         return self.shortlist.corpus.num_usable() - len(unscorable)
 
     def _taken(self) -> list[int]:
-        """Number of examples that each target takes in the first order."""
+        """Number of examples of each target in the first order."""
         taken = self.shortlist.taken()
         return [taken.get(target, 0) for target in range(len(self.interactions.vectors.query))]
 

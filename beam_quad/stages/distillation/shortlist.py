@@ -1,4 +1,4 @@
-"""The shortlists of examples that the second order can select."""
+"""The shortlists of the second order."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -89,7 +89,7 @@ class GatherShortlist(SplitStage, GroupedStage):
         return Tally({str(group): int(taken.sum())})
 
     def taken(self) -> dict[int, int]:
-        """Reads the number of examples that each target takes in the first order; targets that take none are absent."""
+        """Reads the number of examples that each target takes in the first order; targets without any are absent."""
         return {int(target): number for target, number in read_json(self.artifact).items()}
 
     def read(self, target: int) -> dict[str, np.ndarray]:

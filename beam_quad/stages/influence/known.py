@@ -18,7 +18,7 @@ class KnownScores:
     """Scores stored by the run that this one refreshes, including scores it took from earlier runs.
 
     Args:
-      base: The run that is refreshed.
+      base: The run to refresh.
       root: The folder of all artifacts.
       folder: Folder of the scores of its splits, relative to the root.
     """

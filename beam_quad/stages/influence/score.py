@@ -202,7 +202,7 @@ _SCORED_ROWS = 16 * BATCH_ROWS
 class ScoreExamples(ScoredRows, ScoringStage):
     """Scores the texts of all usable examples of the corpus, or of those on a list.
 
-    Takes splits, writes one row-aligned file of scores for each (nan for a row that is not scored), and returns a
+    Takes splits, writes one row-aligned file of scores for each (nan for unscored rows), and returns a
     `ScoreSample`.
 
     Args:
@@ -210,7 +210,7 @@ class ScoreExamples(ScoredRows, ScoringStage):
       scoring: The scoring.
       weights: Weight of each score of the scoring. If there are several scores, each is divided by its spread.
       among: The rows to score; None for every usable row.
-      known: Scores of the run that is refreshed, which are not computed again; None without a base.
+      known: Scores of the refreshed run, which are not computed again; None without a base.
       label: Name of the stage in a chain, in CapWords.
     """
 

@@ -106,7 +106,7 @@ class CountBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPassedOver(SplitStage):
-    """Counts, per block or per cluster, the examples that are too long to be selected.
+    """Counts, per block or per cluster, the examples too long to be selected.
 
     Takes splits and returns `Blocks`; reads no split if the corpus has no such examples. Only these counts depend on the
     budget: a run with another budget repeats this stage and reuses blocks, candidates and scores. Writes

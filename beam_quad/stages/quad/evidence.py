@@ -14,7 +14,7 @@ class GatherEvidence(Stage):
 
     Args:
       bandit: The bandit, after its last round.
-      num_rounds: Number of rounds that were run, including the pilot.
+      num_rounds: Number of rounds run, including the pilot.
     """
 
     kind = "evidence"

@@ -41,7 +41,7 @@ class FinishedBandit:
 
     @property
     def num_rounds(self) -> int:
-        """Number of rounds that were run, including the pilot."""
+        """Number of rounds run, including the pilot."""
         return self.selection.pulled.num_rounds
 
     @property

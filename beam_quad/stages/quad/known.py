@@ -42,7 +42,7 @@ class KnownEvidence:
     """Scores of the run that this one refreshes, and of the runs before it.
 
     Args:
-      base: The run that is refreshed.
+      base: The run to refresh.
       root: The folder of all artifacts.
       file: Path of the scores, relative to the root.
     """

@@ -43,9 +43,9 @@ class SelectedWorth(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class RefreshedSelection:
-    """Rows that were selected before and still exist, and rows that a bandit selects from the new splits.
+    """Rows selected before that still exist, and rows that a bandit selects from the new splits.
 
-    Rows of an old split that were not selected stay out: their blocks were judged when the split was new.
+    Unselected rows of an old split stay out: their blocks were judged when the split was new.
 
     Args:
       ranking: Both kinds of rows, the earlier ones first.

@@ -45,7 +45,7 @@ class Pulled:
 
     Args:
       bandit: The bandit.
-      num_rounds: Number of rounds that were run, including the pilot.
+      num_rounds: Number of rounds run, including the pilot.
     """
 
     bandit: Bandit

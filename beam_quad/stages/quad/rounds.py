@@ -63,7 +63,7 @@ ROUND_SCHEMA = pa.schema(
 
 # Bytes of text in one call of the scorer, about a million tokens: enough to fill nearly all of its micro-batches.
 _BYTES_AT_ONCE = 1 << 22
-# Columns of a round that are kept in memory; the scores by query group are read only for the report.
+# Columns of a round kept in memory; the scores by query group are read only for the report.
 _SCORED = ["cluster", "block", "example_id", "key", "tokens", "influence"]
 
 
@@ -77,7 +77,7 @@ class Bandit(Stored):
     Args:
       policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks.
       candidates: The texts that pulls score.
-      passed_over: Counts of the examples that are too long for the budget.
+      passed_over: Counts of the examples too long for the budget.
       scoring: How the pilot scores its pulls; later rounds score under the combined query groups.
       weights: Weight of each query group.
       known: Scores of earlier runs if this run refreshes one; None otherwise.
@@ -110,7 +110,7 @@ class Bandit(Stored):
         return self.path(f"decision-{number:02d}.npz")
 
     def halvings_path(self, number: int) -> str:
-        """Path of the number of times that a round ran out of memory and halved a micro-batch."""
+        """Path of the number of times a round ran out of memory and halved a micro-batch."""
         return self.path(f"halvings-{number:02d}")
 
     def num_halvings(self, num_rounds: int) -> int:
@@ -144,7 +144,7 @@ class Bandit(Stored):
         return BanditState.from_bytes(files.read_bytes(self.decision_path(number)))
 
     def blocks(self) -> Blocks:
-        """Returns the blocks without the examples that are too long to be selected."""
+        """Returns the blocks without the examples too long to be selected."""
         blocks, (_, passed_over) = self.candidates.blocks.load(), self.passed_over.load()
         return blocks if passed_over is None else blocks.without(passed_over)
 

@@ -157,7 +157,7 @@ class Held:
     few more rows of some old shards by chance, and each of these shards would have to be read again.
 
     Args:
-      base: The selection that is refreshed.
+      base: The selection to refresh.
       keeps_all: Whether the budget is at least that of the base.
       twice: Where twice the budget ends in the ranking by score alone; None if no row is ranked anew.
     """

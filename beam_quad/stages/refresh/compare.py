@@ -34,7 +34,7 @@ class Compared:
 class CompareWithBase(SplitStage):
     """Counts the rows that stay selected, are added, and leave.
 
-    Takes a `Compared` for every split of the corpus and for every split that only the base had, and returns `Changes`.
+    Takes a `Compared` for every split of the corpus and every split of the base alone, and returns `Changes`.
 
     Args:
       corpus: The corpus, within the budget.

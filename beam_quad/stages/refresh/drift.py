@@ -36,7 +36,7 @@ class InfluenceByRow(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-    """The properties of documents that drift is measured on, by reference.
+    """The properties by which drift is measured, by reference.
 
     Args:
       clusters: Clusters of the documents; None puts all documents in one cluster.
@@ -70,7 +70,7 @@ class MeasureReference(SplitStage):
 
     Args:
       corpus: The corpus.
-      base: The selection that is refreshed.
+      base: The selection to refresh.
       documents: The properties.
     """
 
