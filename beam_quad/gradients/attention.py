@@ -1,22 +1,22 @@
-"""Attention that can be differentiated forward, and twice: written out, with its matrix of weights."""
+"""Eager attention, with its matrix of weights: it supports forward-mode and second derivatives."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-# Entries of one matrix of attention weights of a micro-batch: 256 MB of float32.
+# The most attention weights of one layer in a micro-batch: 256 MB of float32.
 _ATTENTION_ENTRIES = 1 << 26
 
 
 @contextlib.contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """Runs a model with eager attention; the fused kernels know neither forward mode nor second derivatives.
+    """Runs a model with eager attention, because fused kernels support neither forward mode nor second derivatives.
 
-    The model's configuration is changed and not torch's choice of kernels, which all threads share: another model at
-    work in this process must keep its kernels, and with them its last bits.
+    This changes the model's configuration, not torch's choice of kernels, which all threads share. Other models in the
+    process keep their kernels, and so the last bits of their results.
 
     Args:
-      model: A model of `transformers`, held by its proxy's lock.
+      model: A model of `transformers`; the caller holds its proxy's lock.
     """
     config = model.config
     before = config._attn_implementation
@@ -28,12 +28,12 @@ def eager_attention(model: Any) -> Iterator[None]:
 
 
 def fitting_tokens(model: Any, length: int, max_batch_tokens: int) -> int:
-    """Lowers `max_batch_tokens` so far that attention weights of windows of a length fit into memory.
+    """Lowers `max_batch_tokens` until the attention weights of a micro-batch fit into memory.
 
     Args:
       model: A model of `transformers`.
       length: Tokens of the longest window.
-      max_batch_tokens: What would be taken with fused attention, padded tokens of a micro-batch.
+      max_batch_tokens: Padded tokens of a micro-batch with fused attention.
 
     Returns:
       Padded tokens of a micro-batch.

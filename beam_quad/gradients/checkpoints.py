@@ -1,4 +1,4 @@
-"""What of a model comes from its files: where they are, the tokenizer, whether the weights fit, and a fingerprint."""
+"""The files of a model: their location, the tokenizer, checks of the weights, and a fingerprint."""
 
 import contextlib
 import dataclasses
@@ -20,16 +20,16 @@ from beam_quad import errors
 
 _log = logging.getLogger(__name__)
 
-# What changes a model's numbers or its tokens; a README or a training log does not.
+# Files that change a model's numbers or its tokens, unlike a README or a training log.
 _CONTENT_SUFFIXES = (".json", ".txt", ".model", ".safetensors")
 _READ_BYTES = 1 << 22
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _WEIGHTS = "*.safetensors"
-# Pickled weights and code are not even downloaded, and no second copy of the weights in another layout.
+# Pickled weights, code, and second copies of the weights in another layout are not downloaded.
 _DOWNLOADED = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS)
 _NOT_DOWNLOADED = ("consolidated*", "original/*", "onnx/*", "openvino/*")
 _LFS_POINTER = b"version https://git-lfs"
-# Buffers that older checkpoints hold and that models now make themselves: no training moves them.
+# Buffers of older checkpoints that models now make themselves; training does not change them.
 _MADE_BUFFER = re.compile(
     r"(^|\.)(inv_freq|masked_bias|position_ids|token_type_ids|cos_cached|sin_cached|(attn|attention)\.bias)$"
 )
@@ -38,12 +38,12 @@ _QUANTIZED = re.compile(r"F8_|F4|F6_")
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-    """What a model is for, in the words of a refusal.
+    """The role of a model, in the words of an error message.
 
     Attributes:
-      noun: What it is called.
-      flag: The flag that names it.
-      revision_flag: The flag of its revision.
+      noun: Name of the role.
+      flag: Flag of the model.
+      revision_flag: Flag of the model's revision.
     """
 
     noun: str
@@ -56,10 +56,10 @@ EMBEDDER = Role("embedder", "--embedder", "--embedder_revision")
 
 
 def is_folder(name: str, revision: str | None, role: Role = PROXY) -> bool:
-    """Whether a model's name is a folder here; otherwise it is a hub id.
+    """Returns whether a model's name is a local folder; otherwise it is a hub id.
 
     Raises:
-      UsageError: If it can be neither, or if a folder comes with a revision.
+      UsageError: If it is neither, or if a folder comes with a revision.
     """
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
@@ -78,19 +78,19 @@ def is_folder(name: str, revision: str | None, role: Role = PROXY) -> bool:
 def locate(
     name: str, revision: str | None = None, role: Role = PROXY, with_weights: bool = True
 ) -> pathlib.Path:
-    """Finds a model's folder; a hub id is downloaded first, or taken from the hub's cache.
+    """Finds a model's folder. A hub id is downloaded first, or taken from the hub's cache.
 
     Args:
       name: A local folder, or a hub id.
       revision: Branch, tag or commit of a hub id.
-      role: What the model is for.
-      with_weights: Whether weights are downloaded, and not only configuration and tokenizer.
+      role: Role of the model.
+      with_weights: Whether to download weights in addition to configuration and tokenizer.
 
     Returns:
-      The folder; that of a hub id is named by its commit.
+      The folder. The folder of a hub id is named by its commit.
 
     Raises:
-      UsageError: If there is no such model, or if a file of it is a git-lfs pointer.
+      UsageError: If there is no such model, or if one of its files is a git-lfs pointer.
     """
     if is_folder(name, revision, role):
         folder = pathlib.Path(name).expanduser()
@@ -104,7 +104,9 @@ def locate(
                     ignore_patterns=[*_NOT_DOWNLOADED, *(() if with_weights else (_WEIGHTS,))],
                 )
             )
-        except Exception as error:  # the hub's, the network's and the cache's have no common base
+        except (
+            Exception
+        ) as error:  # Errors of the hub, the network and the cache have no common base.
             at = f" at revision {revision}" if revision else ""
             raise errors.UsageError(
                 f"no {role.noun} {name!r}{at}: not a folder here, and the hub does not give it "
@@ -122,13 +124,13 @@ def load_tokenizer(name: str, revision: str | None = None, role: Role = PROXY) -
     Args:
       name: A local folder, or a hub id.
       revision: Branch, tag or commit of a hub id.
-      role: What its model is for.
+      role: Role of its model.
 
     Returns:
       A `transformers.PreTrainedTokenizerFast`.
 
     Raises:
-      UsageError: If there is no such model, or if it has no tokenizer, one without a vocabulary, or only a slow one.
+      UsageError: If there is no such model, or if its tokenizer is missing, has no vocabulary, or is slow.
     """
     folder = locate(name, revision, role, with_weights=False)
     with refusing(f"no tokenizer of the {role.noun} in {name!r}", role, "with tokenizer.json"):
@@ -144,7 +146,7 @@ def load_tokenizer(name: str, revision: str | None = None, role: Role = PROXY) -
 
 
 def words(tokenizer: Any) -> set[str]:
-    """Lists the tokens of a tokenizer of `transformers` that are neither special nor added; none for None."""
+    """Returns the tokens of a tokenizer of `transformers` that are neither special nor added; empty for None."""
     if tokenizer is None:
         return set()
     added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
@@ -152,12 +154,12 @@ def words(tokenizer: Any) -> set[str]:
 
 
 def require_vocabulary(vocabulary: set[str], name: str, role: Role = PROXY) -> None:
-    """Refuses a tokenizer that tells no two texts apart: what `transformers` makes up if the files are missing.
+    """Refuses an empty tokenizer, which `transformers` makes up if the files are missing.
 
     Args:
-      vocabulary: Its `words`.
+      vocabulary: The tokenizer's `words`.
       name: The model.
-      role: What it is for.
+      role: Role of the model.
 
     Raises:
       UsageError: If there are fewer than two words.
@@ -170,25 +172,25 @@ def require_vocabulary(vocabulary: set[str], name: str, role: Role = PROXY) -> N
 
 
 def fit_tokenizer(tokenizer: Any, num_rows: int, name: str, role: Role = PROXY) -> None:
-    """Refuses a tokenizer that has tokens which the model has no embedding for.
+    """Refuses a tokenizer with tokens beyond the model's embedding.
 
-    Special tokens are dropped instead, which is logged: `transformers` adds those of its class to a tokenizer that was
-    trained without, text models share the tokenizer of a family that sees images too, and only a text that spells one
-    out would hold it.
+    Special tokens beyond it are dropped and logged instead. `transformers` adds the special tokens of its class to a
+    tokenizer trained without them, and text models share the tokenizer of a family with image models. Only a text that
+    spells out such a token would contain it.
 
     Args:
       tokenizer: A fast tokenizer of `transformers`, changed in place.
       num_rows: Rows of the model's embedding.
       name: The model.
-      role: What it is for.
+      role: Role of the model.
 
     Raises:
-      UsageError: If the id of another token, or one that is put around every text, is not below `num_rows`.
+      UsageError: If an ordinary token, or a special token added to every text, has an id of `num_rows` or above.
     """
     beyond = [token for token, index in tokenizer.get_vocab().items() if index >= num_rows]
     if not beyond:
         return
-    # Tokens of images or code have no role that the first would list.
+    # `all_special_tokens` lists only tokens with a role, which tokens of images or code do not have.
     special = {
         *tokenizer.all_special_tokens,
         *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
@@ -209,16 +211,16 @@ def fit_tokenizer(tokenizer: Any, num_rows: int, name: str, role: Role = PROXY) 
 def require_embedding(
     vocabulary: dict[str, int], num_rows: int, name: str, role: Role = PROXY
 ) -> None:
-    """Refuses tokens that a model has no embedding for.
+    """Refuses tokens beyond a model's embedding.
 
     Args:
       vocabulary: Tokens and their ids.
       num_rows: Rows of the model's embedding.
       name: The model.
-      role: What it is for.
+      role: Role of the model.
 
     Raises:
-      UsageError: If an id is not below `num_rows`.
+      UsageError: If an id is `num_rows` or above.
     """
     beyond = sorted((i, token) for token, i in vocabulary.items() if i >= num_rows)
     if beyond:
@@ -234,15 +236,15 @@ def load_config(folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
     """Reads a model's configuration.
 
     Args:
-      folder: Its folder.
+      folder: Folder of the model.
       name: The model, as the user wrote it.
-      role: What it is for.
+      role: Role of the model.
 
     Returns:
-      A `transformers.PreTrainedConfig`, which asks for no kernels of attention.
+      A `transformers.PreTrainedConfig` that asks for no particular attention kernels.
 
     Raises:
-      UsageError: If there is none that `transformers` knows, or if the weights are quantised.
+      UsageError: If `transformers` does not know the configuration, or if the weights are quantised.
     """
     with refusing(f"no {role.noun} in {name!r}", role, "with config.json and safetensors"):
         config = transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
@@ -251,21 +253,21 @@ def load_config(folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
         fields = quantization if isinstance(quantization, dict) else quantization.to_dict()
         method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method")))
         raise _quantized(name, role, f"({method})")
-    # Kernels that a publisher's machine had: they may not be installed here, and the default gives the same numbers.
+    # The publisher's attention kernels may not be installed here, and the default gives the same numbers.
     config._attn_implementation = None
     return config
 
 
 def weight_files(folder: pathlib.Path, name: str, role: Role = PROXY) -> list[pathlib.Path]:
-    """Lists the safetensors of a checkpoint: the one file, or what its index names.
+    """Lists the safetensors files of a checkpoint: the single file, or the shards in its index.
 
     Args:
-      folder: Where they lie.
+      folder: Folder of the checkpoint.
       name: The model, as the user wrote it.
-      role: What it is for.
+      role: Role of the model.
 
     Raises:
-      UsageError: If there are none, if one is missing, or if the index is damaged.
+      UsageError: If there are no such files, if one is missing, or if the index is damaged.
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
@@ -292,19 +294,19 @@ def weight_files(folder: pathlib.Path, name: str, role: Role = PROXY) -> list[pa
 
 
 def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) -> Any:
-    """Loads a checkpoint without reading its weights, and refuses it if they would not all find their place.
+    """Loads the names and shapes of a checkpoint's weights and refuses a checkpoint that does not fit its model.
 
     Args:
       empty: A model of the checkpoint's class and configuration, on any device.
-      folder: Where its safetensors lie; of a hub id that has none yet, the hub is asked for names and shapes.
+      folder: Folder of the safetensors; if a hub id has none yet, the hub is asked for names and shapes.
       name: The model, as the user wrote it.
-      role: What it is for.
+      role: Role of the model.
 
     Returns:
       The model, on torch's `meta` device.
 
     Raises:
-      UsageError: If a file is missing or damaged, or as `require_loaded`.
+      UsageError: If a file is missing or damaged, or as for `require_loaded`.
     """
     weights = _headers(folder, name, role)
     with refusing(f"no {role.noun} in {name!r}", role, "with config.json and safetensors"):
@@ -324,26 +326,27 @@ def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) 
 def require_loaded(
     info: dict[str, Any], expected: Iterable[str], name: str, role: Role = PROXY
 ) -> None:
-    """Refuses a checkpoint whose weights do not all find their place: the rest would be drawn at random.
+    """Refuses a checkpoint whose weights do not match the model's, as missing weights would be drawn at random.
 
-    What the model's class makes or ties itself is not missing. An encoder may come without the pooler, which no vector
-    passes, and with heads of its training; a proxy may not: with another head it is another model.
+    Weights that the model's class makes or ties itself do not count as missing. An encoder may lack the pooler, which its
+    vectors do not pass through, and may have heads from its training. A proxy may not: with another head it is another
+    model.
 
     Args:
-      info: What `from_pretrained` says with `output_loading_info` and `ignore_mismatched_sizes`.
+      info: Result of `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`.
       expected: Names of the model's weights.
       name: The model, as the user wrote it.
-      role: What it is for.
+      role: Role of the model.
 
     Raises:
-      UsageError: Naming the first weights that are missing, of another shape, or of no use.
+      UsageError: Names the first weights that are missing, of another shape, or unknown to the model.
     """
     missing, strange = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     strange = [key for key in strange if not _MADE_BUFFER.search(key)]
     if role is EMBEDDER:
         missing = [key for key in missing if "pooler" not in key.split(".")]
         layers = {_without_numbers(key) for key in expected}
-        # Layers that the configuration does not count, not the head of the encoder's training.
+        # Surplus layers are a fault; a head from the encoder's training is not.
         strange = [key for key in strange if missing or _without_numbers(key) in layers]
     mismatched = [
         f"{key} is {list(found)} where the model has {list(wanted)}"
@@ -367,7 +370,7 @@ def require_loaded(
 
 
 def content_fingerprint(name: str, revision: str | None = None) -> str:
-    """Names the content of a model, so that an artifact made with another content is never reused.
+    """Returns a fingerprint of a model's content, so an artifact made with other content is never reused.
 
     Args:
       name: A local folder, or a hub id.
@@ -375,10 +378,10 @@ def content_fingerprint(name: str, revision: str | None = None) -> str:
 
     Returns:
       "sha256:..." over names and bytes of the folder's configuration, tokenizer and weights, or
-      "hub:<id>@<commit>" with the commit that the revision resolves to.
+      "hub:<id>@<commit>" with the commit of the revision.
 
     Raises:
-      UsageError: If neither a folder nor a hub id of that name can be read.
+      UsageError: If neither a folder nor a hub id of this name can be read.
     """
     folder = locate(name, revision, with_weights=False)
     if is_folder(name, revision):
@@ -387,10 +390,10 @@ def content_fingerprint(name: str, revision: str | None = None) -> str:
 
 
 def refuse_pointer(file: pathlib.Path, role: Role = PROXY) -> None:
-    """Refuses a file that git-lfs has not fetched yet.
+    """Refuses a git-lfs pointer in place of a file.
 
     Raises:
-      UsageError: If it is a pointer.
+      UsageError: If the file is a pointer.
     """
     if file.stat().st_size > 1024:
         return
@@ -402,25 +405,25 @@ def refuse_pointer(file: pathlib.Path, role: Role = PROXY) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Cuts an error of another library to its first line that says something, for messages of one line."""
+    """Cuts the error of another library to its first nonempty line, for messages of one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    # Of "... one of:" and a list the list is needed, too.
+    # A first line such as "... one of:" needs the list after it.
     return " ".join(lines[:3]) if lines[0].endswith(":") else lines[0]
 
 
 @contextlib.contextmanager
 def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
-    """Turns whatever a library raises over a user's files into one line, and silences what it prints meanwhile.
+    """Turns any error of a library on a user's files into a message of one line, and silences the library's output.
 
     Args:
-      what: What is not there, and where.
-      role: What the model is for.
-      remedy: What a folder must hold.
+      what: The missing object and its place.
+      role: Role of the model.
+      remedy: The files that a folder must have.
 
     Raises:
-      UsageError: For every error but our own and those of memory.
+      UsageError: For every error except `BeamQuadError` and errors of memory.
     """
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
@@ -429,7 +432,7 @@ def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
         yield
     except (errors.BeamQuadError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the tokenizers library raises bare ones
+    except Exception as error:  # The tokenizers library raises bare exceptions.
         raise errors.UsageError(
             f"{what} ({first_line(error)[:300]}); pass {role.flag} a folder {remedy}, or a hub id"
         ) from error
@@ -468,10 +471,10 @@ def _stored_headers(
 def _hub_headers(
     folder: pathlib.Path, name: str, role: Role
 ) -> Iterator[tuple[str, list[int], str]]:
-    # A launcher need not hold the weights: the first bytes of each file say what is in it.
+    # The header of each file has names and shapes, so a launcher need not download the weights.
     try:
         found = huggingface_hub.HfApi().get_safetensors_metadata(name, revision=folder.name)
-    except Exception as error:  # as in `locate`
+    except Exception as error:  # As in `locate`.
         raise errors.UsageError(
             f"no safetensors weights of {name!r} on the hub ({type(error).__name__}: {first_line(error)}); "
             f"pass {role.flag} a model that has them, and check the network and HF_TOKEN"
@@ -494,7 +497,7 @@ def _content_files(files: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 def _folder_digest(folder: pathlib.Path) -> str:
     digest = hashlib.sha256()
     for file in _content_files(folder.iterdir()):
-        # The size parts one file's bytes from the next one's name.
+        # The size separates the bytes of one file from the name of the next.
         digest.update(f"{file.name}\x1f{file.stat().st_size}\x1f".encode())
         with file.open("rb") as stream:
             while piece := stream.read(_READ_BYTES):
@@ -507,7 +510,7 @@ def _without_numbers(key: str) -> str:
 
 
 def _prefix_hint(missing: list[str], strange: list[str]) -> str:
-    """Says so if the file's names are the model's behind a prefix."""
+    """Returns a hint if the file has the model's names behind a prefix."""
     found = set(strange)
     for prefix in {other.removesuffix(missing[-1]) for other in strange} if missing else ():
         if prefix + missing[-1] in found:

@@ -1,4 +1,4 @@
-"""The one optimiser loop: AdamW on a copy of a proxy, one batch of documents a step."""
+"""The only optimiser loop: AdamW on a copy of a proxy, one batch of documents per step."""
 
 import concurrent.futures
 import contextlib
@@ -26,23 +26,24 @@ def descend(
 ) -> Proxy:
     """Takes steps of AdamW on all parameters of a copy of a proxy.
 
-    A step lowers the mean over its documents of their mean losses; its gradient is cut to norm 1. Dropout stays off. The
-    result is a function of its arguments alone, on one kind of machine with one number of threads; with workers it does
-    not depend on the number of cores.
+    A step lowers the mean of its documents' mean losses. Its gradient is clipped to norm 1. Dropout stays off. On one kind
+    of machine with one number of threads, the result is a function of the arguments alone; with workers it does not
+    depend on the number of cores either.
 
     Args:
-      proxy: The model, which is left as it is.
-      steps: Learning rate of each step, and what it reads, in which every document has at least one loss token.
+      proxy: The model; it is not changed.
+      steps: Learning rate and documents of each step; every document has at least one loss token.
       betas: Decay of AdamW's first and second moment.
-      weight_decay: Of all parameters, over the learning rate.
-      num_workers: On a CPU, how many micro-batches are differentiated at once, by a thread each; None: one after the
-        other, by all of torch's threads. On small matrices threads that share an operation wait for each other more than they
-        work: a step of a model of 1.1 M parameters takes five times the CPU time with 2 threads an operation.
-      observe: Takes the loss of each step, before it is taken.
+      weight_decay: Weight decay of all parameters, over the learning rate.
+      num_workers: On a CPU, the number of micro-batches that are differentiated at the same time, each by one thread.
+        None differentiates one after the other, with all of torch's threads. Threads that share operations on small
+        matrices mostly wait for each other: with 2 threads per operation, a step of a model of 1.1 M parameters takes
+        five times the CPU time.
+      observe: Called with the loss of each step, computed before the step.
 
     Returns:
-      A proxy with parameters of its own, in the dtype of the given one. Until the last step they are in
-      `proxy.sum_dtype`, as bfloat16 would swallow small steps.
+      A proxy with its own parameters, in the dtype of the given one. Until the last step they are in `proxy.sum_dtype`,
+      because small steps vanish in bfloat16.
 
     Raises:
       IntegrityError: If a gradient is not finite.
@@ -77,7 +78,7 @@ def _one_thread_each(num_workers: int | None) -> Iterator[concurrent.futures.Exe
         yield None
         return
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # of this thread and of those to come
+    torch.set_num_threads(1)  # For this thread and for threads started later.
     try:
         with concurrent.futures.ThreadPoolExecutor(num_workers) as pool:
             yield pool
@@ -98,7 +99,11 @@ def _differentiate(
     pool: concurrent.futures.Executor | None,
     with_loss: bool,
 ) -> float:
-    """Leaves in the parameters the gradient of the mean over documents of their mean losses; returns it if asked for."""
+    """Sets the parameters' gradients to those of the mean over documents of their mean losses.
+
+    Returns:
+      The mean loss if `with_loss`, otherwise 0.
+    """
     counts = torch.from_numpy(documents.loss_tokens).double()
     per_document = 1 / (counts * len(counts))
 
@@ -115,7 +120,7 @@ def _differentiate(
         proxy.model.zero_grad()
         batches = proxy.micro_batches(documents.windows, max_batch_tokens)
         total = 0.0
-        # In the order of the batches, whichever is done first.
+        # Gradients are added in the order of the batches, whichever is done first, so the last bits do not vary.
         for loss, parts in map(one, batches) if pool is None else pool.map(one, batches):
             total += loss
             for parameter, part in zip(parameters, parts, strict=True):

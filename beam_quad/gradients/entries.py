@@ -1,4 +1,4 @@
-"""Which entries of the tracked blocks' gradients are kept, where all would be too many."""
+"""The entries of the tracked blocks' gradients that are kept if there are too many to keep all."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from beam_quad.gradients.tracked import Block
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Entries:
-    """A seeded index set of entries, with the scales that keep inner products in expectation.
+    """A seeded index set of entries, with scales that preserve inner products in expectation.
 
-    All entries of all blocks, in order, are cut into as many runs of almost equal length as entries are kept; of each
-    run the hash of its number takes one entry, and scales it by the root of the run's length.
+    The entries of all blocks, in order, are cut into as many runs of almost equal length as entries are kept. A hash of
+    the run's number picks one entry of the run. The entry is scaled by the square root of the run's length.
 
     Attributes:
       shapes: Shape of each block, [out, in (+ 1)], in the order of the blocks.
-      positions: Entries kept of each block, as positions in the flattened block, int64, ascending.
-      scales: What each is multiplied by, float32; 1 where all are kept.
+      positions: Kept entries of each block, as positions in the flattened block, int64, ascending.
+      scales: Factor of each kept entry, float32; 1 if all entries are kept.
     """
 
     shapes: dict[str, tuple[int, int]]
@@ -29,7 +29,7 @@ class Entries:
 
     @classmethod
     def draw(cls, blocks: Sequence[Block], max_entries: int, seed: int) -> "Entries":
-        """Draws at most `max_entries` entries; all of them where there are no more.
+        """Draws at most `max_entries` entries, or all if there are no more.
 
         Raises:
           ValueError: If there is no block, or `max_entries` is not positive.
@@ -44,7 +44,7 @@ class Entries:
         lengths = np.diff(edges)
         draws = seeding.uniform(seed, "gradient entries", np.arange(num_kept, dtype=np.uint64))
         kept = edges[:-1] + (draws * lengths).astype(np.int64)
-        # Where each block's entries begin, among all and among the kept ones.
+        # Start of each block's entries, among all entries and among the kept ones.
         starts = [0, *ends.tolist()]
         cuts = [0, *np.searchsorted(kept, ends).tolist()]
         positions, scales = {}, {}
@@ -56,11 +56,11 @@ class Entries:
 
     @property
     def num_kept(self) -> int:
-        """How many entries are kept."""
+        """Number of kept entries."""
         return sum(len(own) for own in self.positions.values())
 
     def to(self, device: torch.device) -> "Entries":
-        """Moves the index set."""
+        """Returns a copy on a device."""
         return Entries(
             self.shapes,
             {name: own.to(device) for name, own in self.positions.items()},
@@ -68,7 +68,7 @@ class Entries:
         )
 
     def keep(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Takes and scales the kept entries: by block [out, in (+ 1)] to [num_kept], on the vectors' device."""
+        """Selects and scales the kept entries of vectors by block, [out, in (+ 1)]: [num_kept], on the vectors' device."""
         return torch.cat(
             [
                 vectors[name].flatten()[own.to(vectors[name].device)]

@@ -1,4 +1,4 @@
-"""A randomised Hadamard transform: long vectors to short ones that keep their inner products."""
+"""A randomised Hadamard transform: compresses long vectors and approximately preserves their inner products."""
 
 import functools
 
@@ -7,25 +7,24 @@ import torch
 
 from beam_quad import seeding
 
-# Entries that are transformed at a time: one vector of some millions on a CPU, so that less leaves its cache, and many
-# on a GPU.
+# Entries transformed at a time. A CPU gets one vector of some millions, so most of it stays in the cache; a GPU gets many.
 _PIECE_ENTRIES = {"cuda": 1 << 27, "cpu": 1 << 18}
 
 
 class HadamardTransform:
     """Compresses vectors x to sqrt(1 / dim) P H D x.
 
-    D flips signs, H is the Walsh-Hadamard matrix (entries +1 and -1) of the next power of two, up to which x is padded
-    with zeros, and P keeps `dim` of its rows; signs and rows are hashes of the seed. Inner products are kept in
-    expectation, and those of unit vectors within a few times 1 / sqrt(dim); with all rows they are kept exactly.
+    D flips signs. H is the Walsh-Hadamard matrix (entries +1 and -1) of the next power of two, to which x is padded with
+    zeros. P selects `dim` rows of H. Signs and rows are hashes of the seed. Inner products are preserved in expectation,
+    and for unit vectors up to a few times 1 / sqrt(dim). With all rows they are preserved exactly.
 
-    The transform is sums and differences of pairs, in a fixed order: a row's result is the same bit by bit in any batch,
-    and on a CPU as on a GPU.
+    The transform consists of sums and differences of pairs in a fixed order, so a row's result has the same bits in any
+    batch, on a CPU and on a GPU.
 
     Args:
       num_entries: Length of the vectors.
       dim: Length of the results, at most the padded length.
-      seed: Decides signs and rows.
+      seed: Seed of the signs and rows.
 
     Attributes:
       num_entries: Length of the vectors.
@@ -49,7 +48,7 @@ class HadamardTransform:
             raise ValueError(f"{num_entries} entries cannot be compressed to {dim}")
         self._signs = random_signs(seed, "hadamard signs", num_entries)
         rows = _lowest_hashes(seed, "hadamard rows", self.padded, dim)
-        # `walsh_hadamard` leaves its result transposed.
+        # `_walsh_hadamard_transposed` returns its result transposed; the row numbers account for this.
         first, second = _factors(self.padded)
         self._rows = torch.from_numpy(rows % second * first + rows // second)
 
@@ -67,7 +66,7 @@ class HadamardTransform:
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.num_entries:
             raise ValueError(f"expected [n, {self.num_entries}], got {tuple(vectors.shape)}")
-        # Kept where the vectors are, for the next call.
+        # Signs and rows stay on the device for the next call.
         self._signs, self._rows = self._signs.to(vectors.device), self._rows.to(vectors.device)
         compressed = vectors.new_empty(len(vectors), self.dim)
         step = max(1, _PIECE_ENTRIES[vectors.device.type] // self.padded)
@@ -101,7 +100,7 @@ def walsh_hadamard(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def random_signs(seed: int, purpose: str, num_signs: int) -> torch.Tensor:
-    """Draws signs, +1 or -1, 64 of them from the hash of each counter, int8 [num_signs]."""
+    """Draws random signs, 64 per hashed counter: +1 or -1, int8 [num_signs]."""
     counters = np.arange(-(-num_signs // 64), dtype=np.uint64)
     hashes = seeding.mix(seed, purpose, counters).astype("<u8")
     bits = np.unpackbits(hashes.view(np.uint8), count=num_signs)
@@ -109,10 +108,10 @@ def random_signs(seed: int, purpose: str, num_signs: int) -> torch.Tensor:
 
 
 def _walsh_hadamard_transposed(vectors: torch.Tensor) -> torch.Tensor:
-    """Transforms [n, first second] to [n, second first]; overwrites its argument.
+    """Transforms [n, first * second] to [n, second * first]; overwrites its argument.
 
-    H of a product of two lengths is a Kronecker product. Each factor is applied along the outer dimension of a matrix,
-    so that pairs lie far apart and are added in long runs; in between, the matrix is transposed.
+    H of a product of two lengths is a Kronecker product. Each factor is applied along the outer dimension of a matrix, so
+    pairs are far apart and are added in long runs. Between the two factors the matrix is transposed.
     """
     first, second = _factors(vectors.shape[1])
     once = _butterflies(vectors.view(-1, first, second))
@@ -134,7 +133,7 @@ def _butterflies(matrices: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _factors(length: int) -> tuple[int, int]:
-    """Splits a power of two into two that are as alike as possible."""
+    """Splits a power of two into two factors as equal as possible."""
     bits = length.bit_length() - 1
     return 1 << (bits - bits // 2), 1 << (bits // 2)
 

@@ -1,4 +1,4 @@
-"""Second derivatives of a target's loss, multiplied by vectors."""
+"""Products of a target's second derivatives with vectors."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents, MicroBatch
 
 CURVATURES = ("gauss_newton", "hessian")
-# The graph of a backward pass that is differentiated again holds a few times what a plain one does.
+# A graph that is differentiated twice takes a few times the memory of a plain backward pass.
 _GRAPH_FACTOR = 4
 
 Vector = Mapping[str, torch.Tensor]
@@ -22,11 +22,11 @@ Vector = Mapping[str, torch.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class CurvatureProducts:
-    """Sum over documents of the second derivatives of their mean losses, times each of some vectors.
+    """Sums over documents of the products of their mean loss's second derivatives with vectors.
 
     Attributes:
       products: The sum for each vector, by block, float32 or float64 [out, in (+ 1)].
-      num_examples: Documents in the sum; those that predict no token are not.
+      num_examples: Documents in the sum; documents without a loss token do not count.
     """
 
     products: list[dict[str, torch.Tensor]]
@@ -63,24 +63,24 @@ def curvature_products(
 ) -> CurvatureProducts:
     """Multiplies vectors by the Hessian of the documents' losses, or by its Gauss-Newton part.
 
-    With logits z, J = dz/dθ and loss L, the Hessian is Jᵀ (d²L/dz²) J plus the curvature of z itself, weighted by dL/dz;
-    the Gauss-Newton matrix is the first part alone, which is positive semi-definite: d²L/dz² of a softmax with
-    probabilities p is diag(p) - p pᵀ. All are restricted to the tracked blocks. One forward and one backward of a
-    micro-batch serve all vectors; each vector takes one more backward through both (Hessian), or one through the
-    backward and one through the forward (Gauss-Newton).
+    With logits z, J = dz/dθ and loss L, the Hessian is Jᵀ (d²L/dz²) J plus the curvature of z itself, weighted by dL/dz.
+    The Gauss-Newton matrix is the first term alone. It is positive semi-definite, because d²L/dz² of a softmax with
+    probabilities p is diag(p) - p pᵀ. All matrices are restricted to the tracked blocks. One forward and one backward
+    pass of a micro-batch serve all vectors. Each vector takes one more backward pass through both (Hessian), or one
+    through the backward pass and one through the forward pass (Gauss-Newton).
 
     Args:
-      proxy: The model; float32 or float64, since second derivatives drown in less.
-      blocks: What is tracked.
+      proxy: The model, in float32 or float64; rounding would drown second derivatives in lower precision.
+      blocks: The tracked blocks.
       texts: The documents of a target, as texts or prepared.
-      vectors: By block, [out, in (+ 1)]; all are held at once.
+      vectors: Vectors by block, [out, in (+ 1)]; all are in memory at once.
       curvature: "gauss_newton" or "hessian".
 
     Returns:
       The sums, on the proxy's device; additive over any partition of the documents.
 
     Raises:
-      UsageError: If the curvature is none of these, the model is of lower precision, or tracked layers share a weight.
+      UsageError: If `curvature` is unknown, the model has lower precision, or tracked layers share a weight.
 
     References:
       Pearlmutter, Fast Exact Multiplication by the Hessian, 1994; Schraudolph, Fast Curvature Matrix-Vector Products
@@ -144,7 +144,7 @@ def _fitting(proxy: Proxy, documents: Documents, max_batch_tokens: int) -> int:
 
 @contextlib.contextmanager
 def _differentiable(proxy: Proxy, names: Sequence[str]) -> Iterator[list[torch.Tensor]]:
-    """Lets gradients reach some parameters, and gives them out; nobody else uses the model meanwhile."""
+    """Yields parameters that require gradients for the time being; holds the model's lock."""
     with proxy.lock, eager_attention(proxy.model), torch.enable_grad():
         values = [proxy.model.get_parameter(name).requires_grad_() for name in names]
         try:
@@ -179,9 +179,9 @@ def _gauss_newton(
     weights: torch.Tensor,
     directions: Sequence[Sequence[torch.Tensor]],
 ) -> Iterator[Sequence[torch.Tensor]]:
-    """Goes forward, through the softmax's curvature and back.
+    """Multiplies each direction by J, by the curvature of the softmax, and by Jᵀ.
 
-    The product with J is had from a backward pass: Jᵀ u is linear in u, so its derivative by u, transposed, is J.
+    The product with J comes from a backward pass: Jᵀ u is linear in u, so the transpose of its derivative by u is J.
     """
     logits = passes.logits(proxy, batch)
     probabilities = logits.detach().to(weights.dtype).softmax(2)

@@ -1,4 +1,4 @@
-"""Jacobian-vector products through a model's first blocks: what a fixed step of their parameters does to a text."""
+"""Jacobian-vector products through a model's first blocks: the effect of a fixed parameter step on a text."""
 
 import contextlib
 import copy
@@ -18,7 +18,7 @@ from beam_quad.gradients.checkpoints import first_line
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.windows import MicroBatch, Window, micro_batches
 
-# By how much products may differ, relative to their norm, that are computed in another way.
+# Tolerance, relative to their norm, between products computed in two ways.
 _ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
@@ -29,7 +29,7 @@ class LowerBlocks:
     Attributes:
       model: Embeddings, the first blocks and the final norm; they are the whole model's own modules.
       tangents: Standard normal draws, by the parameter's name in `model`, [num_tangents, *shape of the parameter].
-      last_mlp: The last of these blocks' MLP, where it may be shown the last tokens alone (of 4 blocks, 18 % less time).
+      last_mlp: MLP of the last block, if it can run on the last tokens alone (18 % less time for 4 blocks).
     """
 
     model: Any
@@ -42,15 +42,16 @@ class LowerBlocks:
 
         Args:
           proxy: The model; it is not changed.
-          num_blocks: Blocks to keep; all where the model has fewer.
+          num_blocks: Blocks to keep, or all if the model has fewer.
           num_tangents: Tangents to draw.
-          seed: Decides them.
+          seed: Seed of the tangents.
 
         Returns:
           The cut model, on the proxy's device.
 
         Raises:
-          UsageError: If the model has no one stack of blocks, or these have no forward derivative (mixtures of experts).
+          UsageError: If the model has no single stack of blocks, or its blocks have no forward derivative (mixtures of
+            experts).
         """
         model, stack = cut_model(proxy.model, num_blocks)
         tangents = {
@@ -58,6 +59,7 @@ class LowerBlocks:
             for name, value in model.named_parameters()
             if name.startswith(f"{stack}.")
         }
+        # Architectures differ, so the shortcut for the last MLP is used only if it reproduces the products of two windows.
         whole = cls(model, tangents)
         expected = whole._probed(proxy)
         last_block = list(model.get_submodule(stack).children())[-1]
@@ -72,15 +74,15 @@ class LowerBlocks:
     def products(self, proxy: Proxy, batch: MicroBatch) -> torch.Tensor:
         """Computes the products at the last token of each window, after the final norm.
 
-        The forward derivatives along all tangents are taken in one pass, which runs the model itself once; what is on
-        the right of a token never reaches it, so that padding needs no mask.
+        One pass takes the forward derivatives along all tangents and runs the model itself once. Tokens to the right of
+        a token never reach it, so padding needs no mask.
 
         Args:
-          proxy: What `of` was given.
+          proxy: The proxy that `of` was given.
           batch: The windows, of at least 1 token.
 
         Returns:
-          Dtype of the model [batch, num_tangents, hidden_size].
+          [batch, num_tangents, hidden_size], in the dtype of the model.
         """
         tokens = passes.to_device(batch.tokens, proxy)
         rows = torch.arange(len(tokens), device=tokens.device)
@@ -104,7 +106,7 @@ class LowerBlocks:
         return by_tangent.transpose(0, 1)
 
     def batch_tokens(self, length: int, max_batch_tokens: int) -> int:
-        """Lowers `max_batch_tokens` to what eager attention can hold, for windows of at most `length` tokens."""
+        """Lowers `max_batch_tokens` to fit eager attention, for windows of at most `length` tokens."""
         return fitting_tokens(self.model, length, max_batch_tokens)
 
     def _probed(self, proxy: Proxy) -> torch.Tensor:
@@ -129,10 +131,10 @@ class LowerBlocks:
 
     @contextlib.contextmanager
     def _last_tokens_only(self, rows: torch.Tensor, last: torch.Tensor) -> Iterator[None]:
-        """Shows the last MLP one token of each window, [batch, 1, hidden_size].
+        """Runs the last MLP on one token of each window, [batch, 1, hidden_size].
 
-        What it gives is added to the residual stream at all positions, by broadcasting. That is right at the last token,
-        and nothing looks at the others any more.
+        Broadcasting adds its output to the residual stream at all positions. This is correct at the last token, and no
+        other position is read afterwards.
         """
         if self.last_mlp is None:
             yield
@@ -147,7 +149,7 @@ class LowerBlocks:
 
 
 def cut_model(model: Any, num_blocks: int) -> tuple[nn.Module, str]:
-    """Copies the skeleton of a model with its first blocks only; returns it and the name of the stack."""
+    """Returns a model of the same modules with the first blocks only, and the name of the stack of blocks."""
     base = model.base_model
     depth = model.config.get_text_config().num_hidden_layers
     for name, module in base.named_modules():
@@ -159,7 +161,7 @@ def cut_model(model: Any, num_blocks: int) -> tuple[nn.Module, str]:
 
 
 def _with_submodule(module: nn.Module, name: str, replacement: nn.Module) -> nn.Module:
-    """Copies the modules on the way to a submodule, which is replaced; everything else is shared."""
+    """Replaces a submodule in copies of its ancestors; all other modules are shared."""
     child, _, rest = name.partition(".")
     own = module.get_submodule(child)
     copied = copy.copy(module)
@@ -172,7 +174,7 @@ def _with_submodule(module: nn.Module, name: str, replacement: nn.Module) -> nn.
 
 
 def _normal(seed: int, tangent: int, name: str, like: torch.Tensor) -> torch.Tensor:
-    # NumPy's draws, unlike torch's, are the same for every device.
+    # Unlike torch's draws, NumPy's do not depend on the device.
     draws = seeding.generator(seed, "tangent", tangent, name).standard_normal(
         tuple(like.shape), dtype="float32"
     )
@@ -180,9 +182,9 @@ def _normal(seed: int, tangent: int, name: str, like: torch.Tensor) -> torch.Ten
 
 
 def _load_derivatives() -> None:
-    """Imports torch's formulas for forward derivatives, which compiles source."""
-    # A collection on the way would let another thread compile, too, and CPython 3.11 then raises a SystemError
-    # (python/cpython#106905).
+    """Imports torch's formulas for forward derivatives; the import compiles source."""
+    # A garbage collection during the import would let another thread compile at the same time, which raises a SystemError
+    # in CPython 3.11 (python/cpython#106905).
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""The causal language model's loss and its gradient at the logits, written out.
+"""The causal language model's loss and its gradient with respect to the logits, written out.
 
-Only what lies between the logits and the lowest tracked layer goes through autograd: the loss itself is a softmax,
-whose gradient is known, so that beside the logits, in the model's dtype, and their gradient nothing of their size is kept.
+Autograd runs only from the logits down to the lowest tracked layer. The gradient of the loss, a softmax, has a closed form,
+so no tensors of the logits' size are kept besides the logits and their gradient, both in the model's dtype.
 """
 
 import math
@@ -14,8 +14,7 @@ from torch.nn import functional
 from beam_quad import seeding
 from beam_quad.gradients import windows as windows_lib
 
-# Entries of a float32 piece of the logits. On a GPU 128 MB, few launches; on a CPU 2 MB, so that what a piece goes
-# through stays in its cache.
+# Entries of a float32 piece of the logits. 128 MB on a GPU, for few launches; 2 MB on a CPU, which fits in the cache.
 _PIECE_ENTRIES = {"cuda": 1 << 25, "cpu": 1 << 19}
 
 
@@ -42,12 +41,12 @@ def label_uniforms(
 def sample_labels(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Draws labels by inverse CDF.
 
-    The CDF is searched in two steps, among about sqrt(vocabulary) groups of tokens and then within one, so that
-    only those sums are formed in float64. They are products with a triangle, not `cumsum`, which is not
-    deterministic on CUDA.
+    The CDF is searched in two steps, first among about sqrt(vocabulary) groups of tokens and then within one group, so
+    float64 sums are needed only for groups and for one group's tokens. Sums are products with a triangular matrix,
+    because `cumsum` is not deterministic on CUDA.
 
     Args:
-      probabilities: Not necessarily normalised, float [n, vocabulary].
+      probabilities: Probabilities, not necessarily normalised, float [n, vocabulary].
       uniforms: Numbers in [0, 1), float64 [n].
 
     Returns:
@@ -103,7 +102,7 @@ def token_losses(
     Args:
       logits: [batch, length, vocabulary], any float dtype.
       labels: int64 [batch, length].
-      dtype: Of the softmax and the result; at least that of the logits.
+      dtype: Dtype of the softmax and the result, promoted to at least that of the logits.
 
     Returns:
       [batch, length].
@@ -122,16 +121,17 @@ def loss_gradient(
     weights: torch.Tensor,
     uniforms: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Differentiates the sum of all weighted losses by the logits.
+    """Computes the gradient of the sum of all weighted losses with respect to the logits.
 
     Args:
       logits: [batch, length, vocabulary], any float dtype.
-      labels: int64 [batch, length]; replaced by draws from the model where `uniforms` are given.
+      labels: int64 [batch, length]; replaced by draws from the model if `uniforms` are given.
       weights: Weight of each position, 0 outside the loss, float [batch, length].
       uniforms: Numbers in [0, 1) to draw the labels with, float64 [batch, length].
 
     Returns:
-      Shape and dtype of `logits`; softmaxes and their differences are formed in the dtype of `weights`.
+      The gradient, in the shape and dtype of `logits`. Softmaxes and their differences are computed in the dtype of
+      `weights`.
     """
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     is_in_place = logits.dtype == weights.dtype
@@ -145,6 +145,7 @@ def loss_gradient(
         label = labels.flatten()[piece]
         if uniforms is not None:
             label = sample_labels(probabilities, uniforms.flatten()[piece])
+        # The gradient of -log p[label] by the logits is p - onehot(label).
         chosen = _pick(probabilities, label)
         probabilities.scatter_(1, label[:, None], (chosen - 1)[:, None])
         probabilities.mul_(weights.flatten()[piece][:, None])

@@ -1,4 +1,4 @@
-"""Adam's part in influence: the state that a trainer exports, and what it makes of an example's gradient.
+"""Adam's part in influence: the state that a trainer exports, and its effect on an example's gradient.
 
 In a training script, once the optimizer is warmed up:
 
@@ -20,7 +20,7 @@ from beam_quad.gradients import parameters
 from beam_quad.gradients.checkpoints import first_line
 from beam_quad.gradients.tracked import Block
 
-# What distributed training, compilation and activation checkpointing put into the names of parameters.
+# Parts of parameters' names from distributed training, compilation and activation checkpointing.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _KINDS = (*_MOMENTS, "step", "settings")
@@ -28,11 +28,11 @@ _KINDS = (*_MOMENTS, "step", "settings")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AdamTerms:
-    """What Adam adds to the parameters for a gradient g, over minus the learning rate: a * g + b.
+    """Adam's step on the parameters for a gradient g, over minus the learning rate: a * g + b.
 
         a = (1 - b1) / ((1 - b1^s) (sqrt(v / (1 - b2^s)) + eps)),      b = b1 m / ((1 - b1^s) (...)),
 
-    with the moments m and v, which the one gradient is taken not to move, after s steps.
+    with the moments m and v after s steps. A single gradient is assumed not to change v.
 
     Attributes:
       multipliers: a, by block, float32 [out, in (+ 1)].
@@ -48,16 +48,17 @@ def export_optimizer_state(
 ) -> None:
     """Writes the state of a warmed-up Adam or AdamW as safetensors keyed by the names of the parameters.
 
-    For each parameter NAME with a state: "exp_avg/NAME" and "exp_avg_sq/NAME" in the parameter's shape, "step/NAME",
-    and "settings/NAME", float64 [beta1, beta2, eps]. Of a sharded model (FSDP, ZeRO), gather the full state first.
+    The keys for each parameter NAME with a state are "exp_avg/NAME" and "exp_avg_sq/NAME" in the parameter's shape,
+    "step/NAME", and "settings/NAME", float64 [beta1, beta2, eps]. If the model is sharded (FSDP, ZeRO), gather the full
+    state first.
 
     Args:
-      model: The model that is trained; wrappers in its parameters' names (DDP's "module.") are taken off.
-      optimizer: `torch.optim.Adam` or `AdamW`, or another that keeps its state as they do.
+      model: The trained model; wrappers in its parameters' names (DDP's "module.") are removed.
+      optimizer: `torch.optim.Adam` or `AdamW`, or an optimizer with the same layout of its state.
       path: Local file to write.
 
     Raises:
-      UsageError: If a state is not Adam's, is AMSGrad's, or is sharded; or if no parameter has one yet.
+      UsageError: If a state is not Adam's, is AMSGrad's, or is sharded, or if no parameter has a state yet.
     """
     names = {id(value): _unwrapped(name) for name, value in model.named_parameters()}
     tensors: dict[str, torch.Tensor] = {}
@@ -76,19 +77,19 @@ def export_optimizer_state(
 
 
 def load_adam(path: str | os.PathLike[str], model: Any, blocks: Sequence[Block]) -> AdamTerms:
-    """Reads what `export_optimizer_state` wrote, as terms by block.
+    """Reads a file of `export_optimizer_state` as terms by block.
 
     Args:
       path: Local file.
-      model: The proxy's model, whose parameters must have the names and shapes of the trained one's.
-      blocks: What is tracked; only their parameters are read.
+      model: The proxy's model; its parameters must have the names and shapes of the trained model's.
+      blocks: The tracked blocks; only their parameters are read.
 
     Returns:
       The terms, on the CPU.
 
     Raises:
-      UsageError: If the file is no such file, lacks a parameter, or holds one of another shape or without a step; or if
-        a moment is not finite, or the second one is negative.
+      UsageError: If the file was not written by `export_optimizer_state`, lacks a parameter, or has a parameter of
+        another shape or without a step, or if a moment is not finite or the second moment is negative.
     """
     multipliers, offsets = {}, {}
     try:

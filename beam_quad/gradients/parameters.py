@@ -1,4 +1,4 @@
-"""Tracked blocks as parameters of their modules, and parameters as blocks."""
+"""Conversion between tracked blocks and the parameters of their modules."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from beam_quad.gradients.tracked import Block
 
 
 def parameter_names(blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Names the weights and biases that blocks are parts of, each once; tied weights go by the embedding's name."""
+    """Returns the names of the blocks' weights and biases, each once. A tied weight has the embedding's name."""
     names = []
     for module, group in tracked.by_module(blocks).items():
         names.append(_weight_name(module, group))
@@ -23,11 +23,11 @@ def parameter_names(blocks: Sequence[Block]) -> tuple[str, ...]:
 def to_blocks(
     model: Any, blocks: Sequence[Block], parameters: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Cuts values of parameters into blocks: fused projections apart, biases as last columns.
+    """Cuts values of parameters into blocks, with fused projections split and biases as last columns.
 
     Args:
-      model: The model, which tells the layout of its modules.
-      blocks: What is tracked.
+      model: The model, with the layout of its modules.
+      blocks: The tracked blocks.
       parameters: Values in the shapes of the parameters, by name; at least those of `parameter_names`.
 
     Returns:
@@ -47,11 +47,11 @@ def to_blocks(
 def to_parameters(
     model: Any, blocks: Sequence[Block], vectors: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Puts blocks together in the shapes of the parameters; what no block covers is 0.
+    """Assembles blocks in the shapes of the parameters; entries without a block are 0.
 
     Args:
-      model: The model, which tells the layout of its modules.
-      blocks: What is tracked.
+      model: The model, with the layout of its modules.
+      blocks: The tracked blocks.
       vectors: Values by block, [out, in (+ 1)].
 
     Returns:
@@ -75,5 +75,5 @@ def to_parameters(
 
 
 def _weight_name(module: str, group: Sequence[Block]) -> str:
-    # A model lists a parameter once, by its first name, and so does the state of an optimizer.
+    # A model lists a shared parameter once, by its first name, and so does the state of an optimizer.
     return f"{group[0].embedding or module}.weight"

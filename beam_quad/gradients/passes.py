@@ -1,4 +1,4 @@
-"""Forward and backward passes in which only activations get gradients."""
+"""Forward and backward passes with gradients of activations only."""
 
 import contextlib
 import dataclasses
@@ -17,20 +17,20 @@ from beam_quad.gradients.windows import MicroBatch
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out]. Of an
-# embedding, a is the rows that are looked up, int64 [batch, length], and g the gradient of each, [batch, length, dim].
+# Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out]. For an
+# embedding, a is the looked-up rows, int64 [batch, length], and g the gradient of each row, [batch, length, dim].
 Record = Callable[[str, torch.Tensor, torch.Tensor], None]
-# A GPU that cannot hold so few tokens will not hold fewer.
+# Micro-batches are not halved below this size: a device too small for 8 tokens is too small for one window.
 _FEWEST_TOKENS = 8
-# What says in an error that a CPU has no memory left; torch has no type for it.
+# Marks an error of a CPU without memory, for which torch has no type.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 def logits(proxy: Proxy, batch: MicroBatch) -> torch.Tensor:
-    """Runs the model, [batch, length, vocabulary].
+    """Runs the model and returns its logits, [batch, length, vocabulary].
 
-    No attention mask is passed: padding is on the right and attention looks to the left, so that padding never
-    reaches a token; without a mask the fast attention kernels can be used.
+    No attention mask is passed. Padding is on the right and attention looks to the left, so padding never reaches a
+    token, and the fast attention kernels require that there is no mask.
     """
     output: torch.Tensor = proxy.model(
         input_ids=to_device(batch.tokens, proxy), use_cache=False
@@ -39,19 +39,19 @@ def logits(proxy: Proxy, batch: MicroBatch) -> torch.Tensor:
 
 
 def to_device(tensor: torch.Tensor, proxy: Proxy) -> torch.Tensor:
-    """Moves a tensor; from pinned memory the copy does not hold the CPU up."""
+    """Moves a tensor to the proxy's device; copies to a GPU are asynchronous, from pinned memory."""
     if proxy.device.type != "cuda":
         return tensor.to(proxy.device)
     return tensor.pin_memory().to(proxy.device, non_blocking=True)
 
 
 def token_weights(batch: MicroBatch, per_document: torch.Tensor, proxy: Proxy) -> torch.Tensor:
-    """Spreads one weight per document over the positions that carry its loss.
+    """Spreads one weight per document over the positions in its loss.
 
     Args:
       batch: The windows.
       per_document: Weights, float [num_documents].
-      proxy: Gives dtype and device.
+      proxy: The model, which decides dtype and device.
 
     Returns:
       `proxy.sum_dtype` [batch, length], 0 at a window's last token and at padding.
@@ -61,7 +61,7 @@ def token_weights(batch: MicroBatch, per_document: torch.Tensor, proxy: Proxy) -
 
 
 def window_losses(proxy: Proxy, batch: MicroBatch, weights: torch.Tensor) -> torch.Tensor:
-    """Computes the weighted loss of each window, forward only, in nats, [batch]."""
+    """Computes the weighted loss of each window by a forward pass, in nats, [batch]."""
     with proxy.lock, torch.no_grad():
         labels = to_device(batch.labels, proxy)
         return losses.weighted_losses(logits(proxy, batch), labels, weights)
@@ -75,10 +75,10 @@ def backward(
     record: Record,
     uniforms: torch.Tensor | None = None,
 ) -> None:
-    """Runs one forward and one backward, and shows every module's inputs and output gradients to `record`.
+    """Runs one forward and one backward pass and calls `record` with every module's input and output gradient.
 
-    All parameters are frozen, so autograd starts at the lowest module: what lies below it is neither stored nor
-    differentiated. Output gradients are those of the sum of the weighted losses; they are 0 at padding.
+    All parameters are frozen, so autograd starts at the lowest module; activations below it are neither stored nor
+    differentiated. Output gradients are those of the sum of the weighted losses, and 0 at padding.
 
     Args:
       proxy: The model.
@@ -86,10 +86,10 @@ def backward(
       batch: The windows.
       weights: Weight of each position's loss, [batch, length].
       record: Called once for each module, in the order of the backward pass: the head first, the embedding last.
-      uniforms: Where given, labels are drawn from the model with these, float64 [batch, length].
+      uniforms: If given, labels are drawn from the model with these numbers, float64 [batch, length].
 
     Raises:
-      UsageError: If the model does not call a module once, or calls it with something else than its tokens.
+      UsageError: If the model does not call a module exactly once, or calls it with anything but one row per token.
     """
 
     def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ def backward(
             record(name, a, _row_gradients(module, a, g) if isinstance(module, nn.Embedding) else g)
 
         if not output.requires_grad:
-            # No leaf: OLMo clips its queries in place.
+            # Cloned, because OLMo clips its queries in place, which a leaf does not allow.
             output = output.requires_grad_().clone()
         output.register_hook(show)  # type: ignore[no-untyped-call]
         return output
@@ -119,9 +119,9 @@ def backward(
 
 
 def _row_gradients(embedding: nn.Embedding, rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Turns the gradient of an embedding's output into that of the rows, as training would see it.
+    """Turns the gradient of an embedding's output into that of its rows, as in training.
 
-    Gemma multiplies its rows by a constant, and torch gives the row of the padding token no gradient.
+    Gemma multiplies its rows by a constant, and torch does not train the row of the padding token.
     """
     scale = getattr(embedding, "embed_scale", None)
     if scale is not None:
@@ -132,25 +132,25 @@ def _row_gradients(embedding: nn.Embedding, rows: torch.Tensor, g: torch.Tensor)
 
 
 def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block, ...]]:
-    """Groups blocks by what their modules are given: q, k and v of most models see one tensor, and so do gate and up.
+    """Groups blocks by the input of their modules: in most models q, k and v share one tensor, and so do gate and up.
 
-    A forward of two tokens tells; which modules share depends on the architecture alone. Blocks with and without a bias
-    are not grouped, since the bias's 1 is part of the input.
+    A forward pass of two tokens is enough, because the sharing depends on the architecture alone. Blocks with and without
+    a bias are not grouped, because the 1 of the bias is part of the input.
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
+      blocks: The tracked blocks.
 
     Returns:
-      Blocks by the name of their group's first module, each in the order of `blocks`.
+      Blocks by the name of their group's first module, each group in the order of `blocks`.
 
     Raises:
-      UsageError: If the model does not call a module once, or calls it with something else than its tokens.
+      UsageError: If the model does not call a module exactly once, or calls it with anything but one row per token.
     """
     modules = tracked.by_module(blocks)
     tokens = torch.zeros(1, 2, dtype=torch.long, device=proxy.device)
     uses: dict[str, list[Hashable]] = {name: [] for name in modules}
-    alive = []  # memory that is not freed holds no other tensor
+    alive = []  # Keeps the inputs in memory, so no two of them can have the same address.
 
     def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         a = _by_token(name, inputs, tokens)
@@ -175,9 +175,10 @@ def _watching(
     modules: Iterable[str],
     use: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Iterator[None]:
-    """Shows `use` the name, the input and the output of every module, and puts what it gives in the output's place.
+    """Calls `use` with the name, the input and the output of every module, and replaces the output by its result.
 
-    Each has to be called once: a gradient is the sum over a module's calls, and squares are not those of their sum.
+    Each module must be called once. Otherwise its gradient would be a sum over calls, and the square of the sum is not
+    the sum of the squares.
     """
     unused = dict.fromkeys(modules)
 
@@ -203,10 +204,10 @@ def _watching(
 
 
 def refuse_unused(modules: Iterable[str]) -> None:
-    """Refuses tracked modules that a forward has not called.
+    """Refuses tracked modules that a forward pass did not call.
 
     Raises:
-      UsageError: Naming the first of them.
+      UsageError: If there are any; it names the first.
     """
     for name in modules:
         raise errors.UsageError(
@@ -216,9 +217,9 @@ def refuse_unused(modules: Iterable[str]) -> None:
 
 
 def _by_token(name: str, values: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Brings what a module takes or gives into the shape [batch, length, features].
+    """Reshapes the input or output of a module to [batch, length, features].
 
-    DeepSeek's kv_b_proj is given [batch, 1, length, rank], and OPT's fc1 [batch length, hidden].
+    The input of DeepSeek's kv_b_proj is [batch, 1, length, rank], and that of OPT's fc1 [batch * length, hidden].
     """
     batch, length = tokens.shape
     starts_with_batch = values.shape[0] in (batch, batch * length)
@@ -231,37 +232,37 @@ def _by_token(name: str, values: torch.Tensor, tokens: torch.Tensor) -> torch.Te
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device has no memory left."""
+    """Returns whether an error means that a device is out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
 
 
 @dataclasses.dataclass
 class Fitting:
-    """What a device is known to hold.
+    """The largest micro-batch that is known to fit on a device.
 
     Attributes:
-      max_batch_tokens: Tokens of a micro-batch that fitted after larger ones had not; None where none was too large.
+      max_batch_tokens: Tokens of a micro-batch that fitted after larger ones did not; None if all have fitted so far.
     """
 
     max_batch_tokens: int | None = None
 
 
 def with_halving(proxy: Proxy, compute: Callable[[int], T], fitting: Fitting | None = None) -> T:
-    """Computes with the proxy's `max_batch_tokens`, and all over again with half of it where memory runs out.
+    """Computes with the proxy's `max_batch_tokens`, and starts over with half as many whenever memory runs out.
 
-    Starting over keeps half-added sums out of the result. It costs little, since the largest micro-batches come first.
+    Starting over keeps partial sums out of the result. It costs little, because the largest micro-batches come first.
 
     Args:
-      proxy: Its `num_halvings` is counted up.
-      compute: Takes `max_batch_tokens`; must not change anything outside.
-      fitting: Where the size that fitted is remembered for the next call; only for results that do not depend on it, as
-        scores. Sums do in their last bits, and must not depend on other calls: each starts anew.
+      proxy: The model; its `num_halvings` is increased by each halving.
+      compute: Takes `max_batch_tokens`; must have no side effects.
+      fitting: Remembers the size that fitted for the next call. Use it only for results that do not depend on the size,
+        such as scores. The last bits of sums depend on the size and must not depend on earlier calls.
 
     Returns:
-      What `compute` returns.
+      The result of `compute`.
 
     Raises:
-      UsageError: If memory runs out at the smallest size too.
+      UsageError: If memory runs out even at the smallest size.
     """
     fitting = fitting or Fitting()
     max_batch_tokens = fitting.max_batch_tokens or proxy.max_batch_tokens

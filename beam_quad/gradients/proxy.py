@@ -1,4 +1,4 @@
-"""The proxy model: the causal language model whose gradients are used, fixed during a run."""
+"""The proxy model: the causal language model whose gradients are used; it is fixed during a run."""
 
 import dataclasses
 import os
@@ -36,13 +36,13 @@ __all__ = [
 
 # Influence hardly gains from a longer context, and attention's cost grows with its square.
 _DEFAULT_CONTEXT = 1024
-# What starting a micro-batch costs in tokens, on a CPU (measured) and on CUDA, where a pass of a few hundred launches
-# takes as long as some thousand tokens of a model of 100 M parameters (estimated).
+# Cost of starting a micro-batch, in tokens: measured on a CPU, estimated on CUDA, where the few hundred launches of a pass
+# take as long as some thousand tokens of a model of 100 M parameters.
 _START_TOKENS = {"cpu": 128, "cuda": 1024}
-# Logits of one micro-batch: 1 GB and 4 GB of float32, and as much for their gradient. It binds where the vocabulary has
-# more than 32,768 or 131,072 entries, with the default of 8,192 tokens.
+# The most logits of one micro-batch: 1 GB and 4 GB of float32, and as much for their gradient. With the default of 8,192
+# tokens, the limit applies if the vocabulary has more than 32,768 or 131,072 entries.
 _LOGIT_ENTRIES = {"cpu": 1 << 28, "cuda": 1 << 30}
-# How models name the tokens that they have positions for; where two stand, the first is what the model reads.
+# Names of the number of positions in models' configurations. If a configuration has two, the model reads the first.
 _POSITIONS = (
     "max_position_embeddings",
     "n_positions",
@@ -52,8 +52,8 @@ _POSITIONS = (
     "seq_length",
     "n_ctx",
 )
-# Tokens of the texts that tell whether a model sees ahead, and what counts as a change, of the largest logit: far above
-# rounding, far below what attention to one token in eight does.
+# Length of the texts that test whether a model sees ahead, and the least change of a logit, relative to the largest, that
+# counts: far above rounding, far below the effect of attention to one token in eight.
 _TRIED_TOKENS = 8
 _SEEN_AHEAD = {"float32": 1e-5, "bfloat16": 1e-3}
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
@@ -63,16 +63,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class ProxySpec:
-    """Which model to load, and how to run it.
+    """The model to load and how to run it.
 
     Args:
       path: Local folder with config, tokenizer and safetensors weights, or a hub id.
       revision: Branch, tag or commit of a hub id.
       device: "cpu", "cuda" or "cuda:N". There is no fallback.
       dtype: "float32" or "bfloat16"; sums are accumulated in float32 either way.
-      num_threads: CPU threads of a pass; None leaves torch's own choice, which differs between machines.
-      context_length: Tokens of a window; None takes the model's positions, at most 1024.
-      max_windows: Windows of a document that are looked at.
+      num_threads: CPU threads of a pass; None keeps torch's default, which differs between machines.
+      context_length: Tokens of a window; None for the model's positions, at most 1024.
+      max_windows: The most windows of a document that are used.
       max_batch_tokens: Padded tokens of one micro-batch.
     """
 
@@ -105,17 +105,17 @@ class ProxySpec:
 
 @dataclasses.dataclass(eq=False)
 class Proxy:
-    """A model in evaluation mode with frozen parameters, and how texts are cut for it.
+    """A model in evaluation mode with frozen parameters, and the settings for cutting texts.
 
-    Passes put hooks on the shared model, so they hold `lock`: one pass at a time per process.
+    Passes put hooks on the shared model and therefore hold `lock`: one pass at a time per process.
 
     Attributes:
-      model: A causal language model whose call gives `logits`.
+      model: A causal language model whose output has `logits`.
       tokenizer: Its fast tokenizer.
       context_length: Tokens of a window, at least 2.
-      max_windows: Windows of a document that are looked at.
+      max_windows: The most windows of a document that are used.
       max_batch_tokens: Padded tokens of one micro-batch.
-      num_halvings: How often memory ran out so far, and a micro-batch was halved.
+      num_halvings: Number of times memory ran out and a micro-batch was halved.
       lock: Held during a pass.
     """
 
@@ -142,7 +142,7 @@ class Proxy:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's inputs go."""
+        """Device of the model."""
         device: torch.device = next(iter(self.model.parameters())).device
         return device
 
@@ -154,26 +154,26 @@ class Proxy:
 
     @property
     def sum_dtype(self) -> torch.dtype:
-        """Dtype of sums: float32, or float64 for a model of float64."""
+        """Dtype of sums: float32, or float64 if the model is in float64."""
         return torch.promote_types(self.dtype, torch.float32)
 
     def read(self, texts: Sequence[str] | Documents) -> Documents:
         """Tokenises texts and cuts them into windows; needs neither the device nor the lock.
 
         Args:
-          texts: The texts, or what an earlier call made of them.
+          texts: The texts, or the result of an earlier call.
 
         Returns:
           The documents, ready for a pass.
         """
         if isinstance(texts, Documents):
             return texts
-        # Fast tokenizers refuse two callers at once.
+        # Fast tokenizers raise an error if two threads call them at the same time.
         with self._reading:
             return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
 
     def without_loss(self, texts: Sequence[str]) -> dict[str, int]:
-        """Counts the texts that have no loss, by reason."""
+        """Counts the texts without a loss, by reason."""
         with self._reading:
             return without_loss(self.tokenizer, texts, self.context_length)
 
@@ -196,18 +196,18 @@ class Proxy:
 
 
 def load_proxy(spec: ProxySpec) -> Proxy:
-    """Loads a proxy, and sets torch to the spec's threads and to deterministic kernels.
+    """Loads a proxy, and sets torch to the spec's number of threads and to deterministic kernels.
 
     Args:
-      spec: What to load.
+      spec: The model to load.
 
     Returns:
       The proxy, on its device.
 
     Raises:
-      DeviceError: If the device is not there.
+      DeviceError: If the device is missing.
       UsageError: If there is no such model, if its weights or its tokenizer do not fit it, if the context is longer than
-        its positions, or if it sees the tokens that it is to predict.
+        its positions, or if it sees the tokens it predicts.
     """
     require_device(spec.device)
     set_up_torch(spec)
@@ -239,16 +239,16 @@ def load_proxy(spec: ProxySpec) -> Proxy:
 
 
 def load_skeleton(spec: ProxySpec) -> Any:
-    """Makes the proxy's model without its weights: what a launcher needs to check flags and count parameters.
+    """Makes the proxy's model without its weights, for a launcher to check flags and count parameters.
 
     Args:
-      spec: What to load.
+      spec: The model to load.
 
     Returns:
       The model, on torch's `meta` device.
 
     Raises:
-      UsageError: As `load_proxy`, as far as it can be told without the weights.
+      UsageError: As `load_proxy`, for errors that show without the weights.
     """
     folder = _require_folder(spec, with_weights=False)
     config = checkpoints.load_config(folder, spec.path)
@@ -268,8 +268,8 @@ class TextReader:
     Attributes:
       tokenizer: Its fast tokenizer.
       context_length: Tokens of a window, at least 2.
-      max_windows: Windows of a document that are looked at.
-      vocabulary: Rows of the model's embedding; every token id is below it.
+      max_windows: The most windows of a document that are used.
+      vocabulary: Rows of the model's embedding; every token id is smaller.
     """
 
     tokenizer: Any
@@ -282,15 +282,15 @@ class TextReader:
         return Documents.of(texts, self.tokenizer, self.context_length, self.max_windows)
 
     def without_loss(self, texts: Sequence[str]) -> dict[str, int]:
-        """Counts the texts that have no loss, by reason."""
+        """Counts the texts without a loss, by reason."""
         return without_loss(self.tokenizer, texts, self.context_length)
 
 
 def load_reader(spec: ProxySpec) -> TextReader:
-    """Loads what reads texts as the proxy does.
+    """Loads the tokenizer and windows of a proxy without its weights.
 
     Raises:
-      UsageError: As `load_skeleton` and `require_tokens`.
+      UsageError: As for `load_skeleton` and `require_tokens`.
     """
     skeleton = load_skeleton(spec)
     tokenizer = load_tokenizer(spec.path, spec.revision)
@@ -304,12 +304,12 @@ def load_reader(spec: ProxySpec) -> TextReader:
 
 
 def require_tokens(tokenizer: Any, model: Any, spec: ProxySpec) -> None:
-    """Refuses a tokenizer with tokens that the model has no embedding for; see `checkpoints.fit_tokenizer`.
+    """Refuses a tokenizer with tokens beyond the model's embedding; see `checkpoints.fit_tokenizer`.
 
     Args:
       tokenizer: The proxy's tokenizer, changed in place.
-      model: Its model, on any device, `meta` too.
-      spec: Names both.
+      model: The proxy's model, on any device including `meta`.
+      spec: The spec of both, for the message.
 
     Raises:
       UsageError: If there is such a token.
@@ -319,11 +319,11 @@ def require_tokens(tokenizer: Any, model: Any, spec: ProxySpec) -> None:
 
 
 def default_context_length(config: Any, spec: ProxySpec) -> int:
-    """Decides the tokens of a window: as asked for, or the model's positions, at most 1024.
+    """Returns the tokens of a window: as asked for, or the model's positions, at most 1024.
 
     Args:
       config: The model's configuration.
-      spec: Names the model.
+      spec: The model's spec.
 
     Returns:
       The tokens, at least 2.
@@ -351,14 +351,14 @@ def default_context_length(config: Any, spec: ProxySpec) -> int:
 
 
 def require_device(device: str) -> None:
-    """Checks that a device is there.
+    """Checks that a device exists.
 
     Args:
       device: "cpu", "cuda" or "cuda:N".
 
     Raises:
-      UsageError: If it is none of these.
-      DeviceError: If it is not there.
+      UsageError: If the name is none of these.
+      DeviceError: If the device is missing.
     """
     if not _DEVICE.fullmatch(device):
         raise errors.UsageError(f"device must be cpu, cuda or cuda:N, got {device!r}")
@@ -374,11 +374,11 @@ def require_device(device: str) -> None:
 
 def set_up_torch(spec: ProxySpec) -> None:
     """Sets torch to the spec's threads and to deterministic kernels."""
-    # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
+    # cuBLAS is deterministic only with a fixed workspace. It reads the variable when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     transformers.utils.logging.disable_progress_bar()
-    # Filling every new tensor finds bugs in kernels; ours never read what they have not written.
+    # Deterministic mode would fill every new tensor to expose reads of uninitialised memory; this code has none.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if spec.num_threads is not None:
         torch.set_num_threads(spec.num_threads)
@@ -386,7 +386,7 @@ def set_up_torch(spec: ProxySpec) -> None:
 
 def _require_folder(spec: ProxySpec, with_weights: bool = True) -> pathlib.Path:
     folder = checkpoints.locate(spec.path, spec.revision, with_weights=with_weights)
-    # transformers would look for the base elsewhere, of which the folder's fingerprint knows nothing.
+    # transformers would load the base from another place, which the folder's fingerprint does not cover.
     if (folder / "adapter_config.json").is_file():
         raise errors.UsageError(
             f"{spec.path!r} is an adapter, not a model: merge it into its base with peft "
@@ -405,11 +405,11 @@ def _no_model(spec: ProxySpec) -> tuple[str, checkpoints.Role, str]:
 
 @torch.no_grad()
 def require_causal(proxy: Proxy, spec: ProxySpec, role: Role = PROXY) -> None:
-    """Refuses a model in which a later token changes what is predicted of earlier ones.
+    """Refuses a model whose predictions for earlier tokens depend on later ones.
 
-    Two texts that differ in the last token alone go through the model one by one, so that both take the same kernels. In
-    a model that sees ahead all earlier logits move; in a mixture, whose experts are given other tokens beside, rounding
-    may move some of them.
+    Two texts that differ only in the last token go through the model one by one, so both take the same kernels. In a
+    model that sees ahead, all earlier logits change. In a mixture of experts, rounding may change some of them, because an
+    expert gets other tokens in its batch.
     """
     num_rows = proxy.model.get_input_embeddings().weight.shape[0]
     tokens = [min(3 + i, num_rows - 1) for i in range(_TRIED_TOKENS)]

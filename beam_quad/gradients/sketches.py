@@ -1,4 +1,4 @@
-"""Exact gradients of single examples, normalised and compressed: what landmarks and targets are compared by."""
+"""Exact gradients of single examples, normalised and compressed, for comparing landmarks with targets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,30 +16,28 @@ from beam_quad.gradients.windows import Documents, Window
 
 DEFAULT_DIM = 131_072
 DEFAULT_ENTRIES = 1 << 22
-# Entries of the gradients of one block that are formed at a time, and of kept entries that are held at a time: 256 MB
-# and 512 MB of float32.
+# Gradient entries of one block formed at a time, and kept entries in memory at a time: 256 MB and 512 MB of float32.
 _GRADIENT_ENTRIES = 1 << 26
 _HELD_ENTRIES = 1 << 27
 
 
 class GradientSketcher:
-    """Compares the gradients of examples with one another and with those of targets.
+    """Sketches the gradients of examples and targets. Inner products of sketches are cosines.
 
-    An example's gradient is that of its mean loss over the tokens that its windows predict. A seeded index set of its
-    entries is kept (`Entries`), multiplied by Adam's multiplier where there is one, divided by its norm, which is that
-    of what is kept and has been multiplied, and compressed (`HadamardTransform`): inner products of sketches are
-    cosines.
+    The gradient of an example is that of its mean loss over the predicted tokens of its windows. A sketch keeps a seeded
+    set of its entries (`Entries`), multiplies them by Adam's multipliers if there are any, divides by the norm of the
+    result, and compresses it (`HadamardTransform`).
 
-    Each block's gradient is formed whole, a few windows at a time, and only then cut down to its kept entries: that is
-    at most the product that a full backward makes of it, and entries drawn one by one stand for the gradient far better
-    than whole rows do, of which few carry most of the norm.
+    Each block's gradient is computed whole, a few windows at a time, and then reduced to its kept entries. This costs at
+    most as much as the block's product in a full backward pass. Whole rows would be cheaper to compute but represent the
+    gradient far worse than single entries, because a few rows carry most of the norm.
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
-      dim: Length of a sketch; shorter where fewer entries are kept, which then are not compressed.
-      max_entries: Entries of a gradient that are kept.
-      seed: Decides the entries, and the transform's signs and rows.
+      blocks: The tracked blocks.
+      dim: Length of a sketch. If fewer entries are kept, their number is the length, and they are not compressed.
+      max_entries: The most entries of a gradient that are kept.
+      seed: Seed of the entries and of the transform's signs and rows.
       multipliers: Adam's multiplier a by block, [out, in (+ 1)]; see `optimizer.AdamTerms`.
 
     Attributes:
@@ -47,7 +45,7 @@ class GradientSketcher:
       entries: The index set.
 
     Raises:
-      ValueError: If there is no block, a number is not positive, or a multiplier is missing or does not fit.
+      ValueError: If there is no block, a number is not positive, or a multiplier is missing or has another shape.
     """
 
     def __init__(
@@ -84,10 +82,10 @@ class GradientSketcher:
           texts: The examples, as texts or prepared.
 
         Returns:
-          float32 [num_texts, dim], on the CPU; of norm 1 before they are compressed.
+          float32 [num_texts, dim], on the CPU; of norm 1 before compression.
 
         Raises:
-          ValueError: If an example predicts no token.
+          ValueError: If an example has no loss token.
           IntegrityError: If a gradient is 0 or not finite.
         """
         documents = self._proxy.read(texts)
@@ -101,14 +99,14 @@ class GradientSketcher:
     def sketch_vector(self, vector: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, float]:
         """Sketches a vector of all tracked entries: a target's mean gradient, or its product with a curvature.
 
-        Adam's multiplier belongs to the examples alone.
+        Adam's multipliers are not applied; they belong to the examples.
 
         Args:
-          vector: By block, [out, in (+ 1)].
+          vector: The vector by block, [out, in (+ 1)].
 
         Returns:
-          The sketch, float32 [dim], of norm 1 before it is compressed, and the norm that it was divided by, which is
-          that of the kept entries.
+          The sketch, float32 [dim], of norm 1 before compression, and the norm of the kept entries, by which it was
+          divided.
 
         Raises:
           IntegrityError: If the vector is 0 or not finite.
@@ -119,7 +117,7 @@ class GradientSketcher:
         return sketch, float(norms)
 
     def compress(self, kept: torch.Tensor) -> torch.Tensor:
-        """Compresses kept entries, [n, num_kept] to [n, dim], in their dtype; linear."""
+        """Compresses kept entries, [n, num_kept] to [n, dim], in their dtype; the map is linear."""
         return kept if self._compress is None else self._compress(kept)
 
     def _multiplied_scales(
@@ -139,7 +137,7 @@ class GradientSketcher:
         }
 
     def _kept_pieces(self, documents: Documents) -> Iterator[torch.Tensor]:
-        """Yields normalised gradients of so many documents at a time as may be held."""
+        """Yields the normalised kept entries of as many documents at a time as fit in memory."""
         counts = documents.loss_tokens
         if not counts.all():
             raise ValueError(
@@ -186,7 +184,7 @@ class GradientSketcher:
         a: torch.Tensor,
         g: torch.Tensor,
     ) -> None:
-        """Adds what one use of a module contributes to the kept entries of its blocks."""
+        """Adds the contribution of one module call to the kept entries of its blocks."""
         if module in self._embeddings:
             blocks: Sequence[Block] = (self._embeddings[module],)
             form = _scattered
@@ -206,12 +204,12 @@ class GradientSketcher:
 
 
 def _summed(block: Block, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Forms sum over tokens of g aᵀ of each window, [batch, out, in (+ 1)]."""
+    """Computes the sum over tokens of g aᵀ for each window, [batch, out, in (+ 1)]."""
     return torch.bmm(g.mT, a)
 
 
 def _scattered(block: Block, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Forms the gradient of each window at the rows a of a tied embedding, [batch, out, in (+ 1)]."""
+    """Computes the gradient of each window at the rows a of a tied embedding, [batch, out, in (+ 1)]."""
     num_rows, width = block.shape
     gradients = g.new_zeros(len(a) * num_rows, width)
     at = a + num_rows * torch.arange(len(a), device=a.device)[:, None]
@@ -220,7 +218,7 @@ def _scattered(block: Block, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
 
 
 def _checked_norms(kept: torch.Tensor, what: str) -> torch.Tensor:
-    """Norms of rows, [n, 1]."""
+    """Returns the norms of rows, [n, 1]; raises an error if one is 0 or not finite."""
     norms: torch.Tensor = torch.linalg.vector_norm(kept, dim=1, keepdim=True)
     if not (torch.isfinite(norms) & (norms > 0)).all():
         raise errors.IntegrityError(

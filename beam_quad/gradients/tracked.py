@@ -1,8 +1,8 @@
-"""Which linear layers of a model are tracked, and how fused ones are cut into blocks.
+"""The tracked linear layers of a model, and the cutting of fused layers into blocks.
 
-The head is the matrix that makes the logits. In many models it is the input embedding too (tied weights): its gradient is
-then the sum of an output part, g aᵀ over positions as of any linear layer, and of an input part, which adds the gradient
-of each token's embedding to that token's row.
+The head is the matrix that makes the logits. In many models it is also the input embedding (tied weights). Its gradient
+is then the sum of an output part, g aᵀ over positions as for any linear layer, and an input part, which adds the gradient
+of each token's embedding to the token's row.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from beam_quad import errors
 
 _ATTENTION_PARENTS = frozenset({"attn", "self_attn", "attention", "self_attention"})
 _MLP_PARENTS = frozenset({"mlp", "feed_forward", "ffn"})
-# OPT, XGLM and BioGPT keep their MLP's layers next to the attention.
+# In OPT, XGLM and BioGPT the layers of the MLP are siblings of the attention.
 _BARE_MLP = frozenset({"fc1", "fc2"})
 _EXPERT_PARENTS = _MLP_PARENTS | {"experts"}
-# Projections that hold q, k and v together, in one of many layouts; in lower case.
+# Names, in lower case, of projections that fuse q, k and v in one of many layouts.
 _FUSED_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "qkv", "wqkv", "in_proj"})
-# peft puts a layer that it adapts below this name, and the adapter's own layers next to it.
+# peft moves an adapted layer below this name and puts the adapter's own layers next to it.
 _BASE = "base_layer"
 _ADAPTED = f".{_BASE}"
 _ADAPTERS = frozenset({"lora_A", "lora_B"})
@@ -31,21 +31,21 @@ _ADAPTERS = frozenset({"lora_A", "lora_B"})
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One weight matrix W of y = W a: a tracked module, or a cut of a fused one.
+    """One weight matrix W of y = W a: a tracked module, or a part of a fused module.
 
-    The module's outputs, seen as `chunks` equal chunks, belong to the block from `start` to `stop` of each.
+    The module's outputs form `chunks` equal chunks. The block has the outputs from `start` to `stop` of each chunk.
 
     Attributes:
-      name: The module's name, with ".q", ".k", ".v", ".gate" or ".up" for a cut.
-      module: The module's name in the model.
-      in_features: Inputs, without the 1 that stands for a bias.
-      out_features: Outputs of the block.
+      name: Name of the module, with ".q", ".k", ".v", ".gate" or ".up" for a part.
+      module: Name of the module in the model.
+      in_features: Number of inputs, not counting the 1 of a bias.
+      out_features: Number of outputs of the block.
       has_bias: Whether the module has a bias; its gradient is then the block's last column.
-      chunks: Chunks of the module's outputs: 1, or the heads where q, k and v are interleaved by head.
+      chunks: Chunks of the module's outputs: the number of heads if q, k and v are interleaved by head, otherwise 1.
       start: First output of the block in a chunk.
-      stop: End of its outputs in a chunk.
+      stop: End of the block's outputs in a chunk.
       is_head: Whether the block is the matrix that makes the logits; its outputs are the vocabulary.
-      embedding: Name of the input embedding that a head shares its weight with; None if it has its own.
+      embedding: Name of the input embedding with the same weight as the head; None if they share no weight.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape of the block's gradient: outputs, inputs (and 1 for a bias)."""
+        """Shape of the block's gradient: outputs, inputs (plus 1 for a bias)."""
         return self.out_features, self.in_features + int(self.has_bias)
 
     def select(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Takes the block's part of the module's outputs, [..., module's outputs] to [..., out_features]."""
+        """Selects the block's part of the module's outputs, [..., module's outputs] to [..., out_features]."""
         chunked = outputs.reshape(*outputs.shape[:-1], self.chunks, -1)
         return chunked[..., self.start : self.stop].flatten(-2)
 
@@ -101,7 +101,7 @@ def _gated_cuts(config: Any, out_features: int) -> list[_Cut]:
     return [_Cut("gate", 1, 0, width), _Cut("up", 1, width, out_features)]
 
 
-# (model type, last part of the module's name) -> how its outputs are laid out.
+# (model type, last part of the module's name) -> layout of the module's outputs.
 _CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
     ("gpt2", "c_attn"): _equal_cuts,
     ("gpt_neox", "query_key_value"): _interleaved_cuts,
@@ -116,27 +116,27 @@ _CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
 def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -> tuple[Block, ...]:
     """Finds the blocks to track, in the model's order.
 
-    Never the norms, and the embeddings and the output layer only as the head. Of layers that peft has wrapped with LoRA the
-    layer itself: its gradient is that of the weight with the adapter merged into it.
+    Norms are never tracked; embeddings and the output layer are tracked only as the head. If peft has wrapped a layer with
+    LoRA, the layer itself is tracked: its gradient is that of the weight with the adapter merged into it.
 
     Args:
-      model: A causal language model of `transformers`, or one that `peft` has wrapped.
+      model: A causal language model of `transformers`, possibly wrapped by `peft`.
       layers: "attention" (q, k, v and output projections), "mlp", "all" (both), "last:N" (attention of the last
-        N layers), "head" (the matrix that makes the logits), one of these and the head, as in "all+head", or "regex:R"
-        (linear layers in whose name the pattern is found).
-      cut_fused: Whether fused projections become one block each for q, k and v (gate and up), so that fused and
-        split models score alike; False keeps the module whole, to compare with other programs.
+        N layers), "head" (the matrix that makes the logits), one of these with the head, as in "all+head", or "regex:R"
+        (linear layers whose name contains a match of the pattern).
+      cut_fused: Whether fused projections are cut into blocks for q, k and v (gate and up), so that fused and split
+        models have equal scores; False keeps the module whole, to compare with other programs.
 
     Returns:
       At least one block; the head is the last.
 
     Raises:
-      UsageError: If nothing matches, or for "all" no attention or no MLP; if the MLPs are mixtures whose experts are
-        not linear layers, if a fused projection's layout is not known, or if the head is no plain linear layer.
+      UsageError: If nothing matches; if "all" finds no attention or no MLP; if the MLPs are mixtures whose experts are
+        not linear layers; if the layout of a fused projection is unknown; or if the head is not a plain linear layer.
     """
     if layers == "head":
         return (_head(model),)
-    # A regular expression may end in "+head" itself.
+    # A regular expression may itself end in "+head".
     if layers.endswith("+head") and not layers.startswith("regex:"):
         below = find_blocks(model, layers.removesuffix("+head"), cut_fused)
         if not any(block.is_head for block in below):
@@ -159,12 +159,12 @@ def by_module(blocks: Iterable[Block]) -> dict[str, tuple[Block, ...]]:
 
 
 def tied_embeddings(blocks: Iterable[Block]) -> dict[str, Block]:
-    """Finds the input embeddings that blocks share their weights with, by the embedding's name."""
+    """Returns the blocks that share their weight with an input embedding, by the embedding's name."""
     return {block.embedding: block for block in blocks if block.embedding is not None}
 
 
 def watched_modules(blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Names every module that a pass has to watch: those of the blocks, and the embeddings tied to them."""
+    """Returns the names of all modules that a pass must watch: the blocks' modules and the embeddings tied to them."""
     return (*by_module(blocks), *tied_embeddings(blocks))
 
 
@@ -178,7 +178,7 @@ def _place_in_stack(model: Any, module: str) -> tuple[str | None, int]:
 
 
 def has_experts(model: Any) -> bool:
-    """Whether the model is a mixture of experts, which sends each token to a few of them."""
+    """Returns whether the model is a mixture of experts, in which each token goes to a few experts."""
     return any("experts" in name.split(".") for name, _ in model.named_modules())
 
 
@@ -192,6 +192,8 @@ def _head(model: Any) -> Block:
             f"the head is tracked, but {type(model).__name__} makes its logits with {type(output).__name__}, which is no "
             "linear layer; use --layers all"
         )
+    # The input part of a tied weight's gradient is implemented for plain embeddings alone, so any other module that shares
+    # the weight is refused: its part of the gradient would be missing.
     sharing = {
         module: name
         for name, module in model.named_modules()
@@ -225,7 +227,7 @@ def _head(model: Any) -> Block:
 
 
 def _looks_up_rows(embedding: nn.Module) -> bool:
-    """Whether an embedding gives its rows, or these times a constant, which Gemma's family names alike."""
+    """Returns whether an embedding's output is its rows, or its rows times a constant (`embed_scale` in Gemma's family)."""
     is_plain = type(embedding).forward is nn.Embedding.forward
     return isinstance(embedding, nn.Embedding) and (is_plain or hasattr(embedding, "embed_scale"))
 
@@ -241,7 +243,7 @@ def _linear_layers(model: Any) -> dict[str, nn.Module]:
 
 
 def _towers(model: Any) -> Iterator[nn.Module]:
-    """Yields every module of images or sound, which no text passes: those outside a multimodal model's decoder."""
+    """Yields the modules outside a multimodal model's decoder, such as image and sound towers: no text passes them."""
     config = getattr(model, "config", None)
     if config is None or config.get_text_config() is config:
         return
@@ -306,7 +308,7 @@ def _leaf(name: str) -> str:
 
 
 def _under(linear: dict[str, nn.Module], parents: frozenset[str]) -> list[str]:
-    """Lists the layers below one of `parents`, adapters apart."""
+    """Lists the layers below one of `parents`, except those of adapters."""
     within = {name: set(name.split(".")[:-1]) for name in linear}
     return [n for n, parts in within.items() if parents & parts and not _ADAPTERS & parts]
 
@@ -327,7 +329,8 @@ def _layer_number(name: str) -> int:
 
 
 def _refuse_mixtures(model: Any, layers: str) -> None:
-    # Convolutions, which stand elsewhere, and RWKV's scales [1, 1, hidden] have three dimensions too.
+    # Convolutions and RWKV's scales [1, 1, hidden] have three dimensions too. The former are outside the expert parents; the
+    # latter have dimensions of 1.
     experts = [
         name
         for name, parameter in model.named_parameters()
@@ -343,7 +346,7 @@ def _refuse_mixtures(model: Any, layers: str) -> None:
 
 
 def _blocks(config: Any, name: str, module: Any, cut_fused: bool, layers: str) -> list[Block]:
-    # Conv1D keeps its weight as [in, out].
+    # The weight of Conv1D is [in, out].
     shape = tuple(module.weight.shape)
     in_features, out_features = shape if isinstance(module, Conv1D) else shape[::-1]
     leaf = _leaf(name)
@@ -378,6 +381,6 @@ def _blocks(config: Any, name: str, module: Any, cut_fused: bool, layers: str) -
 
 
 def _summary(names: Iterable[str]) -> str:
-    """Lists names with their layer numbers as *, each pattern once."""
+    """Lists names with * for their layer numbers, each pattern once."""
     patterns = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names)
     return ", ".join(patterns) or "none"

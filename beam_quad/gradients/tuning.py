@@ -1,4 +1,4 @@
-"""A proxy tuned on a few texts: what the loss of other texts is compared under."""
+"""Tunes a proxy on a few texts, to compare the losses of other texts under the two models."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from beam_quad.gradients.proxy import Proxy
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How a proxy is tuned: AdamW without weight decay, at a rate that falls linearly to 0.
+    """The recipe of a tuning: AdamW without weight decay, with a learning rate that falls linearly to 0.
 
     Args:
       epochs: Passes over the texts.
-      learning_rate: Rate of the first step, positive: small beside that of training, as a query set is small.
-      batch_texts: Texts of a step.
-      seed: Draws the order of the texts in every pass.
+      learning_rate: Positive learning rate of the first step; smaller than in training, because a query set is small.
+      batch_texts: Texts in a step.
+      seed: Seed of the order of the texts in every pass.
     """
 
     epochs: int = 4
@@ -36,17 +36,17 @@ class Tuning:
 def tune(proxy: Proxy, texts: Sequence[str], tuning: Tuning | None = None) -> Proxy:
     """Tunes all parameters of a proxy on texts.
 
-    A step lowers the mean over its texts of their mean losses, so that a text counts once, however long it is. The order
-    of the texts does not matter: every pass draws its own by their hashes. Dropout stays off.
+    A step lowers the mean of its texts' mean losses, so every text counts once, whatever its length. The order of the
+    texts does not matter, because every pass draws its own order by their hashes. Dropout stays off.
 
     Args:
-      proxy: The model, which is left as it is.
-      texts: What it is tuned on; those with fewer than 2 tokens are left out.
+      proxy: The model; it is not changed.
+      texts: Texts to tune on; texts with fewer than 2 tokens are left out.
       tuning: The recipe; by default `Tuning()`.
 
     Returns:
-      A proxy with parameters of its own, in the dtype of the given one. While they are tuned they are in `proxy.sum_dtype`,
-      as bfloat16 would swallow small steps.
+      A proxy with its own parameters, in the dtype of the given one. During tuning they are in `proxy.sum_dtype`, because
+      small steps vanish in bfloat16.
 
     Raises:
       UsageError: If no text has 2 tokens.

@@ -1,4 +1,4 @@
-"""A model that nobody has trained: a configuration without weights, which a seed draws."""
+"""An untrained model: a configuration without weights, and weights drawn by a seed."""
 
 import hashlib
 import pathlib
@@ -21,16 +21,16 @@ from beam_quad.gradients.proxy import (
 )
 
 CONFIGURATION = checkpoints.Role("model configuration", "--proof_model", "--proof_model")
-# In any format: a folder that holds one of these is a model, and refused where its weights cannot be loaded.
+# Endings of weights in any format. A folder with one of these is a model, which is refused if its weights cannot be loaded.
 _WEIGHTS = ("safetensors", "bin", "pt", "pth", "ckpt", "h5", "msgpack", "gguf", "onnx")
 _NOT_BARE = ("*.index.json", "adapter_config.json", *(f"*.{ending}" for ending in _WEIGHTS))
 _TOKENIZERS = ("tokenizer*", "vocab.*", "*.model")
-# Libraries draw weights from torch's one global generator.
+# Libraries draw weights from torch's global generator, so only one model is drawn at a time.
 _drawing = threading.Lock()
 
 
 def is_bare(path: str) -> bool:
-    """Whether a path is a configuration alone: a JSON file, or a folder with config.json and no weights."""
+    """Returns whether a path is a bare configuration: a JSON file, or a folder with config.json and no weights."""
     place = pathlib.Path(path).expanduser()
     if place.is_file():
         return place.suffix == ".json"
@@ -40,13 +40,13 @@ def is_bare(path: str) -> bool:
 
 
 def has_tokenizer(path: str) -> bool:
-    """Whether a bare configuration comes with a tokenizer."""
+    """Returns whether a bare configuration comes with a tokenizer."""
     place = pathlib.Path(path).expanduser()
     return any(found for pattern in _TOKENIZERS for found in place.glob(pattern))
 
 
 def fingerprint(path: str) -> str:
-    """Names the content of a bare configuration, and of the tokenizer beside it."""
+    """Returns a fingerprint of a bare configuration's content, and of the tokenizer beside it."""
     place = pathlib.Path(path).expanduser()
     if place.is_file():
         return f"sha256:{hashlib.sha256(place.read_bytes()).hexdigest()}"
@@ -57,23 +57,23 @@ def load_empty_model(spec: ProxySpec) -> Any:
     """Makes the model of a bare configuration, on torch's `meta` device.
 
     Raises:
-      UsageError: If it is no configuration of a causal language model.
+      UsageError: If the configuration is not that of a causal language model.
     """
     with torch.device("meta"):
         return _new_model(spec)
 
 
 def require_vocabulary(spec: ProxySpec, tokenizer: Any, own: bool) -> None:
-    """Refuses a tokenizer that is not the configuration's.
+    """Refuses a tokenizer that does not fit the configuration.
 
     Args:
       spec: The configuration.
       tokenizer: The tokenizer, changed in place as by `checkpoints.fit_tokenizer`.
-      own: Whether it comes with the configuration. Another model's must have as many tokens as the configuration
-        has rows.
+      own: Whether the tokenizer comes with the configuration. Another model's tokenizer must have exactly as many tokens
+        as the configuration has rows.
 
     Raises:
-      UsageError: If it has tokens beyond the rows, or is another model's and has fewer.
+      UsageError: If the tokenizer has tokens beyond the rows, or is another model's and has fewer tokens.
     """
     num_rows = load_empty_model(spec).get_input_embeddings().weight.shape[0]
     num_tokens = 1 + max(tokenizer.get_vocab().values())
@@ -89,16 +89,17 @@ def load_untrained(spec: ProxySpec, tokenizer: Any, seed: int) -> Proxy:
     """Draws a model by a seed, the same on every device, and sets torch up as `load_proxy` does.
 
     Args:
-      spec: The configuration, and how its model is run.
+      spec: The configuration, and how to run its model.
       tokenizer: Its tokenizer.
-      seed: Of the weights, which are drawn by the model's own initialisation.
+      seed: Seed of the weights, which the model's own initialisation draws.
 
     Raises:
-      DeviceError: If the device is not there.
-      UsageError: If it is no configuration of a causal language model, or one that sees the tokens that it is to predict.
+      DeviceError: If the device is missing.
+      UsageError: If the configuration is not that of a causal language model, or the model sees the tokens it predicts.
     """
     require_device(spec.device)
     set_up_torch(spec)
+    # Drawn on the CPU in float32 and moved afterwards, so the weights do not depend on the device.
     with _drawing, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.integer(seed, "untrained model"))
         model = _new_model(spec)

@@ -1,4 +1,4 @@
-"""From texts to micro-batches: tokens, windows of the proxy's context, and a fixed ladder of lengths."""
+"""From texts to micro-batches: tokens, windows of the proxy's context, and a fixed ladder of padded lengths."""
 
 import collections
 import dataclasses
@@ -13,10 +13,10 @@ from beam_quad.records import Reason
 
 # Eight lengths per octave from 128 on: padding to them adds 3 % on average, and a GPU sees few shapes.
 _SHORTEST_STEP = 8
-# Tokens that are only counted are dropped after so many texts: a token takes some hundred bytes.
+# Texts in one call of the tokenizer if tokens are only counted. A token takes some hundred bytes until it is dropped.
 _TEXTS_PER_CALL = 256
 T = TypeVar("T")
-# First token and the token behind the last of each answer, in order.
+# First token of each answer and the token after its last, in order.
 Spans = tuple[tuple[int, int], ...]
 
 
@@ -26,9 +26,9 @@ class Window:
 
     Attributes:
       document: Position of the document among the texts of one call.
-      index: Position of the window among those of its document that are looked at.
+      index: Position of the window among the used windows of its document.
       tokens: Token ids, at least 2.
-      answers: Which of them are in the loss (`beam_quad.answers`), but for the first; None: all.
+      answers: Tokens in the loss (`beam_quad.answers`); None for all. The window's first token is never in the loss.
     """
 
     document: int
@@ -38,29 +38,29 @@ class Window:
 
     @property
     def predicted(self) -> Spans:
-        """The tokens whose prediction is in the loss: never the first."""
+        """Tokens whose prediction is in the loss; never the first."""
         found = ((0, len(self.tokens)),) if self.answers is None else self.answers
         return tuple((max(start, 1), end) for start, end in found if end > max(start, 1))
 
     def answer_tokens(self) -> list[Sequence[int]]:
-        """The tokens of each answer; all of them where they are one."""
+        """Returns the tokens of each answer; all tokens if the text has no marks."""
         if self.answers is None:
             return [self.tokens]
         return [self.tokens[start:end] for start, end in self.answers]
 
     @property
     def num_predicted(self) -> int:
-        """How many these are."""
+        """Number of tokens whose prediction is in the loss."""
         return sum(end - start for start, end in self.predicted)
 
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-    """The texts of one call, as windows: all that a pass needs of them, made without the model.
+    """The texts of one call as windows: all that a pass needs, made without the model.
 
     Attributes:
       windows: All windows of all documents.
-      loss_tokens: Tokens of each document that its windows predict, int64 [num_documents]; 0 where it has none.
+      loss_tokens: Predicted tokens in the windows of each document, int64 [num_documents]; 0 for a document without a loss.
     """
 
     windows: list[Window]
@@ -70,12 +70,12 @@ class Documents:
     def of(
         cls, texts: Sequence[str], tokenizer: Any, context_length: int, max_windows: int
     ) -> "Documents":
-        """Tokenises and cuts texts; of a text with marks (`beam_quad.answers`) only the answers are in the loss."""
+        """Tokenises and cuts texts. If a text has marks (`beam_quad.answers`), only its answers are in the loss."""
         pieces = windows_of(read_tokens(tokenizer, texts), context_length, max_windows)
         return cls(pieces, count_loss_tokens(pieces, len(texts)))
 
     def take(self, positions: Sequence[int]) -> "Documents":
-        """Takes some of the documents, in the order of their positions."""
+        """Returns some of the documents, in the order of `positions`."""
         places = {int(position): place for place, position in enumerate(positions)}
         windows = [
             dataclasses.replace(window, document=places[window.document])
@@ -92,7 +92,7 @@ class MicroBatch:
     Attributes:
       tokens: Token ids, int64 [batch, length]; padding is 0.
       lengths: Tokens of each window, int64 [batch].
-      loss_mask: Positions whose prediction, of the next token, is in the loss, bool [batch, length].
+      loss_mask: Positions whose prediction of the next token is in the loss, bool [batch, length].
       documents: Document of each window, int64 [batch].
       indices: Index of each window in its document, int64 [batch].
     """
@@ -120,7 +120,7 @@ class Tokens:
 
     Attributes:
       ids: Token ids.
-      answers: The tokens of each of its answers, which alone are in the loss; None: all are.
+      answers: Tokens of each of its answers, the only ones in the loss; None if all tokens are in the loss.
     """
 
     ids: Sequence[int]
@@ -129,17 +129,17 @@ class Tokens:
     def windows(
         self, context_length: int, max_windows: int
     ) -> Sequence[tuple[Sequence[int], Spans | None]]:
-        """Cuts windows, with their own answers: of a text without marks as `cut`, else as `cut_answers`."""
+        """Cuts the text into windows with their answers, by `cut` if it has no marks, otherwise by `cut_answers`."""
         if self.answers is None:
             return [(own, None) for own in cut(self.ids, context_length, max_windows)]
         return cut_answers(self.ids, self.answers, context_length, max_windows)
 
     def is_too_long(self, context_length: int) -> bool:
-        """Says whether an answer does not fit a window with the token before it."""
+        """Returns whether an answer and the token before it exceed a window."""
         return any(end - max(start - 1, 0) > context_length for start, end in self.answers or ())
 
     def fault(self, context_length: int) -> tuple[Reason, str] | None:
-        """Says why the text has no loss; None if it has one."""
+        """Returns why the text has no loss; None if it has one."""
         if self.windows(context_length, 1):
             return None
         if self.answers is None:
@@ -155,8 +155,8 @@ class Tokens:
 def read_tokens(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
     """Tokenizes whole texts with the tokenizer's default special tokens, and finds the tokens of their answers.
 
-    A token belongs to the answer in which its last character is. (To a tokenizer that trims offsets, as GPT-2's, spaces at a
-    token's ends are none.)
+    A token belongs to the answer that contains its last character. (A tokenizer that trims offsets, such as GPT-2's, does
+    not count spaces at a token's ends.)
 
     Args:
       tokenizer: A fast tokenizer of `transformers`.
@@ -182,7 +182,7 @@ def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -
 
 
 def _token_spans(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> Spans:
-    # What the tokenizer adds is at (0, 0). The start of a token may be cut off, as that of a run of spaces by GPT-2's.
+    # Special tokens have offsets (0, 0). Only ends are compared, as GPT-2's tokenizer trims the start of a run of spaces.
     ends = np.array([end for _, end in offsets], np.int64)
     found = []
     for start, end in spans:
@@ -197,10 +197,10 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
     Args:
       tokenizer: A fast tokenizer of `transformers`.
-      texts: The texts, of any length; marks (`beam_quad.answers`) are no part of them.
+      texts: The texts, of any length; marks (`beam_quad.answers`) are removed.
 
     Returns:
-      Token ids of each text, not cut.
+      Token ids of each whole text.
     """
     if not texts:
         return []
@@ -209,22 +209,22 @@ def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def without_loss(tokenizer: Any, texts: Sequence[str], context_length: int) -> dict[str, int]:
-    """Counts the texts that have no loss, by reason (`Tokens.fault`)."""
+    """Counts the texts without a loss, by reason (`Tokens.fault`)."""
     faults = [tokens.fault(context_length) for tokens in read_tokens(tokenizer, texts)]
     return dict(collections.Counter(fault[0].value for fault in faults if fault))
 
 
 class TokenCounter:
-    """Counts tokens as `tokenize` makes them, several times as fast: no token leaves the tokenizer.
+    """Counts the tokens of `tokenize` several times as fast, because no token leaves the tokenizer.
 
     Threads may share it.
 
     Args:
-      tokenizer: A fast tokenizer of `transformers`, which nothing else uses from now on.
+      tokenizer: A fast tokenizer of `transformers`; nothing else may use it from now on.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        # Leaves the tokenizer without padding and truncation, and set as all calls of `tokenize` set it.
+        # Sets the backend tokenizer as every call of `tokenize` does: no padding, no truncation.
         tokenize(tokenizer, [""])
         self._tokenizer = tokenizer.backend_tokenizer
 
@@ -239,7 +239,7 @@ class TokenCounter:
     def check(
         self, texts: Sequence[str], context_length: int
     ) -> tuple[np.ndarray, list[tuple[Reason, str] | None]]:
-        """Counts the tokens of whole texts, int64 [num_texts], and says of each why it has no loss (`Tokens.fault`)."""
+        """Counts the tokens of whole texts, int64 [num_texts], and returns the `Tokens.fault` of each."""
         counts: list[int] = []
         faults: list[tuple[Reason, str] | None] = []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
@@ -255,8 +255,8 @@ class TokenCounter:
 def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Sequence[int]]:
     """Cuts a document into windows of the context's length that do not overlap.
 
-    Where there are more than `max_windows`, evenly spaced ones are taken, the first and the last among
-    them. A last window of a single token predicts nothing and is dropped.
+    If there are more than `max_windows`, evenly spaced windows are taken, including the first and the last. A last window
+    of a single token predicts nothing and is dropped.
 
     Args:
       tokens: Token ids of the document.
@@ -273,19 +273,19 @@ def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Se
 def cut_answers(
     tokens: Sequence[int], spans: Spans, context_length: int, max_windows: int
 ) -> list[tuple[Sequence[int], Spans]]:
-    """Cuts windows that hold whole answers and as much of what is before them as fits: prompts are cut from the left.
+    """Cuts windows of whole answers, with as many of the preceding tokens as fit: prompts are cut from the left.
 
-    A window takes as many answers as fit; what is behind the last of them has no part in its loss, and is left out. If there are
-    more than `max_windows`, evenly spaced ones are taken, as in `cut`.
+    A window takes as many answers as fit. Tokens after its last answer are not in its loss and are left out. If there are
+    more than `max_windows`, evenly spaced windows are taken, as in `cut`.
 
     Args:
       tokens: Token ids of the document.
-      spans: The tokens of its answers.
+      spans: Tokens of its answers.
       context_length: Tokens of a window, at least 2.
       max_windows: The most windows to take, at least 1.
 
     Returns:
-      The windows in order, and their answers; none if an answer does not fit, or there is none to predict.
+      The windows in order, with their answers; none if an answer does not fit or no answer token can be predicted.
     """
     if Tokens(tokens, spans).is_too_long(context_length):
         return []
@@ -306,7 +306,7 @@ def cut_answers(
 
 
 def _evenly(items: list[T], number: int) -> list[T]:
-    """Takes evenly spaced items, the first and the last among them, if there are more than a number."""
+    """Returns at most `number` evenly spaced items, including the first and the last."""
     if len(items) <= number:
         return items
     spaces = max(number - 1, 1)
@@ -314,7 +314,7 @@ def _evenly(items: list[T], number: int) -> list[T]:
 
 
 def windows_of(documents: Iterable[Tokens], context_length: int, max_windows: int) -> list[Window]:
-    """Cuts every document; one with no token to predict gives no window."""
+    """Cuts every document into windows; a document with no token to predict has none."""
     return [
         Window(document, index, *window)
         for document, own in enumerate(documents)
@@ -323,7 +323,7 @@ def windows_of(documents: Iterable[Tokens], context_length: int, max_windows: in
 
 
 def count_loss_tokens(windows: Sequence[Window], num_documents: int) -> np.ndarray:
-    """Counts the tokens of each document that its windows predict, int64 [num_documents]."""
+    """Counts the predicted tokens in the windows of each document, int64 [num_documents]."""
     counts = np.zeros(num_documents, dtype=np.int64)
     for window in windows:
         counts[window.document] += window.num_predicted
@@ -342,20 +342,20 @@ def micro_batches(
     max_batch_tokens: int,
     start_tokens: int = 128,
 ) -> Iterator[MicroBatch]:
-    """Groups windows of like length; what a micro-batch holds depends on the windows alone.
+    """Groups windows of similar length; the grouping depends on the windows alone.
 
-    Of all ways to cut the row of windows from long to short, the one with the least padding is taken, where another
-    micro-batch counts like some padding too. The largest come first, so that memory runs out at once if at all.
+    The windows are sorted from long to short and cut where padding plus `start_tokens` per micro-batch is least. The
+    largest micro-batches come first: if memory runs out, it does so at once.
 
     Args:
       windows: The windows of one call.
       context_length: Tokens of the longest window.
-      max_batch_tokens: Padded tokens of a micro-batch; one window alone may hold more.
-      start_tokens: What starting a micro-batch costs, in padded tokens. With 128, texts of 40 to 1,500 tokens, ten at a
-        time, are padded by 8 %; filling micro-batches to the brim pads them by 20 to 32 %.
+      max_batch_tokens: Padded tokens of a micro-batch; a single window may have more.
+      start_tokens: Cost of starting a micro-batch, in padded tokens. With 128, texts of 40 to 1,500 tokens, ten at a
+        time, are padded by 8 %; filling every micro-batch pads them by 20 to 32 %.
 
     Yields:
-      Micro-batches that hold every window once.
+      Micro-batches, each window in exactly one.
     """
     ordered = sorted(windows, key=lambda w: (-len(w.tokens), w.document, w.index))
     lengths = [padded_length(len(window.tokens), context_length) for window in ordered]
@@ -368,17 +368,18 @@ def micro_batches(
 def even_batches(
     windows: Sequence[Window], context_length: int, max_batch_tokens: int
 ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
-    """Groups windows of one padded length, so that what a window goes through depends on its own length alone.
+    """Groups windows of one padded length, so the padding of a window depends on its own length alone.
 
-    A few windows make many small micro-batches; of thousands, nearly all micro-batches are full. The largest come first.
+    A few windows make many small micro-batches; with thousands of windows nearly all micro-batches are full. The largest
+    come first.
 
     Args:
       windows: The windows of one call.
       context_length: Tokens of the longest window.
-      max_batch_tokens: Padded tokens of a micro-batch; one window alone may hold more.
+      max_batch_tokens: Padded tokens of a micro-batch; a single window may have more.
 
     Yields:
-      Micro-batches that hold every window once, and the positions of their windows, int64 [batch].
+      Micro-batches, each window in exactly one, and the positions of their windows, int64 [batch].
     """
     by_length: dict[int, list[int]] = {}
     for position, window in enumerate(windows):
@@ -395,7 +396,7 @@ def even_batches(
 
 
 def _best_cuts(lengths: Sequence[int], max_batch_tokens: int, start_tokens: int) -> Iterator[int]:
-    """Yields where each micro-batch ends: the cheapest way to cut lengths in descending order, found from the end."""
+    """Yields the end of each micro-batch in the cheapest cut of descending lengths, by dynamic programming from the end."""
     num = len(lengths)
     cheapest = np.zeros(num + 1, dtype=np.int64)
     ends = np.zeros(num, dtype=np.int64)

@@ -1,11 +1,11 @@
-"""The one shape of every stage: list all work, do or read each piece, sum, write the artifact.
+"""The interface of every stage: list all work, do or read each piece, sum the statistics, write the artifact.
 
-A run is a chain of such stages. A crash, a new budget and new shards all follow the same rule: what is finished in the
-artifact directory is read, and everything else is made. Nothing here knows Beam: `beam_quad.transforms` runs a stage
-on workers, and `run_in_process` in a plain loop.
+A run is a chain of stages. Recovery from a crash, a new budget and new shards follow one rule: files that are already in
+the artifact directory are read, and all others are made. This module does not use Beam: `beam_quad.transforms` runs a
+stage on workers, and `run_in_process` runs it in a plain loop.
 
-A stage is a small frozen dataclass whose fields are options and the stages that it reads. From these fields its folder
-is named (`beam_quad.identity`), and what it wrote is read by its own methods.
+A stage is a small frozen dataclass. Its fields are options and the stages it reads. Its folder is named by these fields
+(`beam_quad.identity`), and its own methods read the files it wrote.
 """
 
 import abc
@@ -25,20 +25,21 @@ from beam_quad.gradients.proxy import require_device
 
 @dataclasses.dataclass(frozen=True)
 class Stored(abc.ABC):
-    """What has a folder of its own, named by its kind, its version and its fields.
+    """An object with a folder of its own, named by its kind, its version and its fields.
 
     Attributes:
       kind: First part of the folder's name.
-      version: Raised when the files change their meaning, so that those of an older version are not read.
+      version: Raised when the files change their meaning, so files of an older version are not read.
 
     Raises:
-      TypeError: When it is made, if a field has no stable form and no mark that says why it does not count.
+      TypeError: On construction, if a field has neither a stable form nor a mark that excludes it from the identity.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        # Fails when the chain is built, not on a worker, if a field cannot be part of the folder's name.
         self.identity()
 
     @property
@@ -51,37 +52,37 @@ class Stored(abc.ABC):
         return identity.digest(self.kind, self.version, identity.fields_form(self))[:20]
 
     def identity(self) -> list[str]:
-        """Names it by kind and content, wherever the artifacts are stored."""
+        """Returns the kind and the digest of the content; both are independent of `root`."""
         return [self.kind, self._name]
 
     @property
     def folder(self) -> str:
-        """Where its files are stored."""
+        """Folder of its files."""
         return files.join(self.root, self.kind, self._name)
 
     def path(self, *names: str) -> str:
-        """The path of one of its files."""
+        """Path of one of its files."""
         return files.join(self.folder, *names)
 
     def group_path(self, group: int, ending: str = "parquet") -> str:
-        """The path of its file of a group, by the group's number."""
+        """Path of the file of one group."""
         return self.path("groups", f"group-{group:05d}.{ending}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A piece whose file is stored already: it is read, not made again."""
+    """A piece whose files exist already; they are read, not made again."""
 
     piece: Any
 
 
 class Stage(Stored):
-    """One step of a run: it lists its own work, does or reads each piece, and writes the artifact from the sum.
+    """One step of a run: lists its own work, does or reads each piece, and writes the artifact from the sum.
 
     Attributes:
       artifact_name: Name of the file that exists if and only if the stage is finished.
-      num_adders: Workers that each add up a part of the statistics, before one adds up their sums; more than one if a
-        statistic is of a megabyte, or grows with the corpus.
+      num_adders: Number of workers that sum the statistics in parallel before one worker adds up their partial sums. Use
+        more than one if a statistic has a size of about a megabyte or grows with the corpus.
     """
 
     artifact_name: ClassVar[str]
@@ -89,7 +90,7 @@ class Stage(Stored):
 
     @property
     def name(self) -> str:
-        """CapWords name of the stage; the label of its step."""
+        """Name of the stage in CapWords; also the label of its step."""
         return type(self).__name__
 
     @property
@@ -99,52 +100,52 @@ class Stage(Stored):
 
     @property
     def clock(self) -> str:
-        """Where the wall-clock times of the stage are kept; no result depends on them."""
+        """Path under which the stage's wall-clock times are recorded; no result depends on them."""
         return self.artifact
 
     @abc.abstractmethod
     def pieces(self) -> Iterable[Any]:
-        """Lists all work of the stage, in a fixed order. Runs on a worker, after the stage before."""
+        """Lists all work of the stage in a fixed order. Runs on a worker, after the previous stage."""
 
     def prefixes(self) -> tuple[str, ...]:
-        """The folders in which the files of finished pieces are stored."""
+        """Folders of the files of finished pieces."""
         return ()
 
     def paths(self, piece: Any) -> tuple[str, ...]:
-        """The files of one piece; it is finished if and only if all of them exist."""
+        """Files of one piece; the piece is finished if and only if all of them exist."""
         return ()
 
     def size_of(self, piece: Any) -> int:
-        """How much work a piece is beside others: a large one that starts last is waited for."""
+        """Relative amount of work of a piece. The largest start first, so no worker starts a long one at the end."""
         return 0
 
     @abc.abstractmethod
     def do(self, piece: Any, model: Any) -> Any:
-        """Does one piece, writes its files and returns its statistic. May run twice for one piece."""
+        """Does one piece, writes its files and returns its statistic. May run more than once for one piece."""
 
     def statistic(self, piece: Any) -> Any:
         """Returns the statistic of a finished piece from its files."""
         raise TypeError(f"{self.name} keeps no files by piece, so that none can be finished")
 
     def finish(self, total: Any) -> None:
-        """Writes the artifact from the sum over all pieces, which is None if there were none: here its counts."""
+        """Writes the artifact from the sum over all pieces, None if there were none. By default it holds the counts."""
         write_json(self.artifact, (total or Tally()).counts)
 
     def progress(self, total: Any) -> Mapping[str, int]:
-        """Gives what the finished stage adds to how a run stands; called once, after `finish`.
+        """Returns what the finished stage adds to the progress of the run; called once, after `finish`.
 
         Returns:
-          `documents` and `tokens` that were read, how many were `scored`, or what of the budget is `accepted` so far.
+          Any of `documents` read, `tokens` read, examples `scored`, and tokens of the budget `accepted` so far.
         """
         return {}
 
 
 class ModelStage(Stage):
-    """A stage that needs a model: it runs as a RunInference step, with one model per process.
+    """A stage with a model. It runs as a RunInference step, with one model per process.
 
     Attributes:
-      pieces_at_once: Pieces that threads of a process may do at the same time. More than one where `do` uses the model
-        in turns, so that a piece reads and writes while another has the device.
+      pieces_at_once: Number of pieces that the threads of a process may do at the same time. Use more than one if `do`
+        takes turns with the model: one piece then reads and writes while another has the device.
     """
 
     pieces_at_once: ClassVar[int] = 1
@@ -152,7 +153,7 @@ class ModelStage(Stage):
     @property
     @abc.abstractmethod
     def model_key(self) -> str:
-        """Names the model: two stages with one key share it."""
+        """Key of the model; stages with the same key share it."""
 
     @property
     @abc.abstractmethod
@@ -164,38 +165,38 @@ class ModelStage(Stage):
         """Loads the model; called at most once per key and process."""
 
     def model(self) -> Any:
-        """The process's model."""
+        """Returns the process's model, loaded on the first call."""
         return cached_model(("model", self.model_key), self.load)
 
 
 class GroupedStage(Stage):
-    """A stage in two steps: what is drawn from each piece crosses a shuffle, packed, and is put together by group."""
+    """A stage in two steps: packed rows of each piece cross a shuffle and are put together by group."""
 
     @abc.abstractmethod
     def draw(self, piece: Any) -> Iterator[tuple[int, bytes]]:
-        """Yields packed parts of a piece with the number of their group, >= 0."""
+        """Yields packed parts of a piece, each with the number of its group, >= 0."""
 
     @abc.abstractmethod
     def put_together(self, group: int, parts: Iterable[bytes]) -> Any:
-        """Writes the file of a group from its parts, which come in any order, and returns its statistic."""
+        """Writes the file of a group from its parts, in any order, and returns the group's statistic."""
 
     def do(self, piece: Any, model: Any) -> Any:
         raise TypeError(f"{self.name} works in two steps: draw and put_together")
 
 
 class RegroupedStage(GroupedStage):
-    """A grouped stage whose groups are read and packed once more, by other groups, before they are put together."""
+    """A grouped stage with a second shuffle: its groups are regrouped before they are put together."""
 
     @abc.abstractmethod
     def regroup(self, group: int, parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Yields packed parts of what was drawn for a group, each with the number of its new group, >= 0."""
+        """Yields packed parts of a drawn group, each with the number of its new group, >= 0."""
 
 
 class NumberedStage(Stage):
-    """A stage whose pieces are the numbers of groups, with one file each.
+    """A stage whose pieces are group numbers, with one file each.
 
     Attributes:
-      ending: Ending of the files' names.
+      ending: File extension, without the dot.
     """
 
     ending: ClassVar[str] = "parquet"
@@ -208,18 +209,20 @@ class NumberedStage(Stage):
 
 
 def list_work(stage: Stage) -> Iterator[Any]:
-    """Yields every piece of a stage, the largest first, as `Finished` if its files are stored; nothing if all is finished."""
+    """Yields every piece of a stage, largest first, as `Finished` if its files exist; nothing if the artifact exists."""
     with clock.noting_failure(stage.clock):
         yield from () if files.exists(stage.artifact) else _list_work(stage)
 
 
 def _list_work(stage: Stage) -> list[Any]:
     at = time.time()
+    # One listing of a prefix instead of a request per file: a corpus has thousands of pieces.
     stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
     pieces = sorted(stage.pieces(), key=stage.size_of, reverse=True)
     paths = [stage.paths(piece) for piece in pieces]
+    # A piece without files of its own is never finished: it is done again whenever the artifact is missing.
     is_finished = [bool(own) and stored.issuperset(own) for own in paths]
-    # Only here is it known how many pieces there are.
+    # Written here because the number of pieces is unknown before they are listed.
     facts = {
         "pieces": len(pieces),
         "found": sum(is_finished),
@@ -232,7 +235,7 @@ def _list_work(stage: Stage) -> list[Any]:
 
 
 def do_element(stage: Stage, element: Any) -> Any:
-    """Turns an element of `list_work` into its statistic; a finished piece is read, and needs no model."""
+    """Returns the statistic of an element of `list_work`. A finished piece is read, without the model."""
     with clock.noting_failure(stage.clock):
         if isinstance(element, Finished):
             return stage.statistic(element.piece)
@@ -240,14 +243,14 @@ def do_element(stage: Stage, element: Any) -> Any:
 
 
 def add(total: Any, statistic: Any) -> Any:
-    """Adds two statistics (see `beam_quad.additive`), of which None is the sum of no pieces."""
+    """Adds two statistics (see `beam_quad.additive`); None is the sum of no pieces."""
     if total is None or statistic is None:
         return statistic if total is None else total
     return total + statistic
 
 
 def finish(stage: Stage, total: Any) -> None:
-    """Writes the artifact of a stage, unless it is stored already."""
+    """Writes the artifact of a stage, unless it exists already."""
     with clock.noting_failure(stage.clock):
         if not files.exists(stage.artifact):
             stage.finish(total)
@@ -255,10 +258,10 @@ def finish(stage: Stage, total: Any) -> None:
 
 
 def run_in_process(stages: Sequence[Stage]) -> None:
-    """Runs a chain of stages in this thread, one piece after another; leaves the same files as a Beam runner.
+    """Runs a chain of stages in this thread, piece by piece, and writes the same files as a Beam runner.
 
     Raises:
-      DeviceError: If the device of a model is missing. There is no fallback to another one.
+      DeviceError: If the device of a model is missing. There is no fallback to another device.
     """
     for stage in stages:
         work = list(list_work(stage))

@@ -1,7 +1,7 @@
-"""Beam counters: what each step of a run reads, shuffles and stores, and how many pieces it finds finished.
+"""Beam counters of what each step reads, shuffles and stores, and of the pieces it finds finished.
 
-Importing this module plugs Beam's counters into `beam_quad.artifacts.traffic`. Every worker does it, because the steps that
-it runs are defined beside it.
+Importing this module connects Beam's counters to `beam_quad.artifacts.traffic`. Every worker imports it, because the
+module of the steps does.
 """
 
 from apache_beam.metrics import Metrics, MetricsFilter
@@ -13,12 +13,12 @@ _NAMESPACE = "beam_quad"
 
 
 def count(name: str, amount: int) -> None:
-    """Counts for the step whose thread this is; outside a step, as in a launcher, nothing is counted."""
+    """Adds to a counter of the step that runs in this thread. Outside a step, as in a launcher, nothing is counted."""
     Metrics.counter(_NAMESPACE, name).inc(amount)
 
 
 def total(result: PipelineResult, kind: traffic.Kind) -> int:
-    """Adds up what all steps of a finished job counted; what was done twice counts twice where the runner says so."""
+    """Returns a finished job's sum of one kind of counter over all steps; retried work counts twice on some runners."""
     metrics = MetricsFilter().with_namespace(_NAMESPACE).with_name(kind)
     counters = result.metrics().query(metrics)["counters"]
     return sum(counter.result for counter in counters)

@@ -1,11 +1,11 @@
-"""What flows between stages and through one, besides pieces."""
+"""The elements that flow between stages and through them, besides pieces."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """What flows between two stages: the name of the stage that is finished, and where its artifact is stored."""
+    """The element between two stages: the name of the finished stage and the path of its artifact."""
 
     stage: str
     artifact: str
@@ -13,4 +13,4 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Sentinel:
-    """Goes through every stage beside its pieces, so that the chain goes on when there is no work."""
+    """An extra element of every stage besides its pieces: without it, a chain would end at a stage without work."""

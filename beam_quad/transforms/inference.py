@@ -1,4 +1,4 @@
-"""A stage with a model, inside RunInference."""
+"""Runs a stage with a model inside RunInference."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from beam_quad.transforms.elements import Sentinel
 
 
 class LazyModel:
-    """The model of a stage, loaded by the first piece that needs it and used by few threads at a time.
+    """The model of a stage, loaded by the first piece that needs it.
 
-    How many is up to the stage (`ModelStage.pieces_at_once`).
+    At most `ModelStage.pieces_at_once` threads use it at a time.
     """
 
     def __init__(self, stage: ModelStage) -> None:
@@ -22,7 +22,7 @@ class LazyModel:
         self._turns = threading.Semaphore(stage.pieces_at_once)
 
     def do(self, element: Any) -> Any:
-        """Returns the statistic of an element; the sentinel and a finished piece need no model."""
+        """Returns the statistic of an element. The sentinel and finished pieces need no model."""
         if isinstance(element, Sentinel):
             return None
         if isinstance(element, Finished):
@@ -31,22 +31,22 @@ class LazyModel:
             return do_element(self._stage, element)
 
 
-# One has the model, which takes one piece at a time, while another reads what it will need.
+# One bundle uses the model, which takes one piece at a time, while the other reads its input.
 _BUNDLES_PER_ACCELERATOR = "2"
 
 
 class PieceHandler(ModelHandler[Any, Any, LazyModel]):
     """Runs a `ModelStage` inside RunInference: one element is one piece, and one batch is one element.
 
-    Pieces are formed by the data and not by the clock, so that the result does not depend on how a runner batches.
-    The model is shared through the process-wide cache, by `ModelStage.model_key`.
+    The data decide the pieces, so the result does not depend on how a runner batches elements. The model is shared
+    through the process-wide cache, by `ModelStage.model_key`.
 
     Args:
-      stage: What is done.
-      has_accelerator: Whether the step asks for an accelerator, which the pieces of a worker then share.
+      stage: The stage.
+      has_accelerator: Whether the step asks for an accelerator. The pieces of a worker then share it.
 
     Raises:
-      DeviceError: In `load_model`, where the device is not there. There is no fallback to another one.
+      DeviceError: In `load_model`, if the device is missing. There is no fallback to another device.
     """
 
     def __init__(self, stage: ModelStage, has_accelerator: bool = False) -> None:
@@ -55,7 +55,8 @@ class PieceHandler(ModelHandler[Any, Any, LazyModel]):
         self._has_accelerator = has_accelerator
 
     def load_model(self) -> LazyModel:
-        """Checks the device; the model itself waits for the first piece."""
+        """Checks the device; the model itself is loaded by the first piece."""
+        # A resumed step whose pieces are all finished then never loads the model.
         require_device(self._stage.device)
         return LazyModel(self._stage)
 
@@ -70,19 +71,19 @@ class PieceHandler(ModelHandler[Any, Any, LazyModel]):
             yield model.do(element)
 
     def get_num_bytes(self, batch: Sequence[Any]) -> int:
-        """Counts elements: they are references, whose bytes say nothing."""
+        """Counts elements, because the size of a reference says nothing about its piece."""
         return len(batch)
 
     def get_resource_hints(self) -> dict[str, str]:
-        """Hints of the step that has the model, and of that step alone: Beam adds this one up over nested steps."""
+        """Returns the hints of the inference step alone, because Beam adds this hint up over nested steps."""
         if not self._has_accelerator:
             return {}
         return {"max_active_bundles_per_worker": _BUNDLES_PER_ACCELERATOR}
 
     def get_metrics_namespace(self) -> str:
-        """The namespace of RunInference's own counters."""
+        """Returns the namespace of RunInference's own counters."""
         return "beam_quad"
 
     def batch_elements_kwargs(self) -> dict[str, int]:
-        """One element a batch."""
+        """Sets the batch size to one element."""
         return {"min_batch_size": 1, "max_batch_size": 1}

@@ -1,4 +1,4 @@
-"""Runs a stage on Beam's workers, between two links of the chain.
+"""Runs a stage on Beam's workers, as one link of the chain.
 
 token -> List -> Reshuffle -> Do -> Sum -> Finish -> token
 """
@@ -29,9 +29,9 @@ from beam_quad.transforms.inference import PieceHandler
 
 
 class SumCombineFn(beam.CombineFn):
-    """Sums statistics that know how to add themselves (see `beam_quad.additive`).
+    """Sums additive statistics (see `beam_quad.additive`).
 
-    None is the sum of none: how many clusters a statistic counts is known on the workers only.
+    The sum of no statistics is None: a zero would need its length, such as a number of clusters, which only workers know.
     """
 
     def create_accumulator(self) -> PairwiseSum[Any]:
@@ -56,15 +56,15 @@ class SumCombineFn(beam.CombineFn):
 
 @dataclasses.dataclass
 class RunStage(beam.PTransform):
-    """Runs a stage between two links of the chain.
+    """Runs a stage as one link of the chain.
 
-    Takes the one token of the stage before and emits one token, after every piece is done and the artifact is
-    written. A finished piece is read; if the whole artifact is stored already, nothing is listed.
+    Takes the token of the previous stage and emits one token, after all pieces are done and the artifact is written.
+    Finished pieces are read. If the artifact exists already, nothing is listed.
 
     Args:
-      stage: What the stage does.
-      accelerator: Resource hint of the step with the model, where the stage has one that is not for the CPU, such as
-        `type:nvidia-l4;count:1;install-nvidia-driver`; the other steps run on plain machines.
+      stage: The stage.
+      accelerator: Resource hint of the step with the model, such as `type:nvidia-l4;count:1;install-nvidia-driver`; used
+        only if the stage has a model that is not on the CPU. All other steps run on plain machines.
     """
 
     stage: Stage
@@ -74,7 +74,8 @@ class RunStage(beam.PTransform):
         return (
             tokens
             | "List" >> beam.FlatMap(_list_work, self.stage)
-            # The list is one element's output: without a shuffle its pieces would all run on the worker that made it.
+            # Breaks the fusion with "List": its pieces are the output of one element, so without a shuffle they would all
+            # run on one worker.
             | "Spread" >> beam.Reshuffle()
             | "Do" >> self._hinted()
             | "Sum" >> self._sum()
@@ -82,6 +83,7 @@ class RunStage(beam.PTransform):
         )
 
     def _sum(self) -> beam.CombineGlobally:
+        # The sentinel gives every stage at least one statistic, so no default for an empty input is needed.
         combine = beam.CombineGlobally(SumCombineFn()).without_defaults()
         number = self.stage.num_adders
         return combine.with_fanout(number) if number > 1 else combine
@@ -97,10 +99,10 @@ class RunStage(beam.PTransform):
 
 @dataclasses.dataclass
 class DoPieces(beam.PTransform):
-    """Takes the pieces of a stage, done or finished, and emits one statistic each or, by groups, one a group.
+    """Does or reads the pieces of a stage, and emits one statistic per piece or, for a `GroupedStage`, per group.
 
     Args:
-      stage: What is done with each piece.
+      stage: The stage.
     """
 
     stage: Stage
@@ -125,7 +127,7 @@ class DoPieces(beam.PTransform):
 
 
 def start(pipeline: beam.Pipeline, plan_path: str) -> PCollection[Token]:
-    """Starts a chain of stages: emits the token of the plan, which the launcher has written."""
+    """Starts a chain of stages: emits the token of the plan, which the launcher wrote."""
     first = Token("Plan", plan_path)
     return pipeline | beam.Impulse() | "Start" >> beam.Map(_replace, first)
 
@@ -135,6 +137,7 @@ def _replace(_: bytes, token: Token) -> Token:
 
 
 def _list_work(token: Token, stage: Stage) -> Iterator[Any]:
+    # The token is only waited for: it exists once the previous artifact is written.
     yield Sentinel()
     for element in list_work(stage):
         if isinstance(element, Finished):
@@ -146,6 +149,7 @@ def _do(element: Any, stage: Stage) -> Any:
     return None if isinstance(element, Sentinel) else do_element(stage, element)
 
 
+# The group of the sentinel. Groups of pieces are >= 0.
 _NO_GROUP = -1
 
 

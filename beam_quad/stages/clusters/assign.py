@@ -22,15 +22,15 @@ _ASSIGNMENT = pa.schema([pa.field("cluster", pa.int32()), pa.field("similarity",
 
 @dataclasses.dataclass(frozen=True)
 class AssignClusters(RowAlignedStage):
-    """Assigns every example to its nearest center, and counts the clusters.
+    """Assigns every example to its nearest center and counts the examples of each cluster.
 
-    Takes splits; writes the row-aligned cluster and similarity of each, and gives `ClusterSums`. A rejected row has
-    cluster -1.
+    Takes splits, writes a row-aligned file of clusters and similarities for each, and returns `ClusterSums`. Rejected
+    rows have cluster -1.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       centers: The centers.
-      label: The stage's name in a chain, in CapWords.
+      label: Name of the stage in a chain, in CapWords.
     """
 
     kind = "clusters"
@@ -49,6 +49,7 @@ class AssignClusters(RowAlignedStage):
         return self._sums(self.corpus.rows(piece), *self.read(piece))
 
     def do(self, piece: Split, model: Any) -> ClusterSums:
+        # Duplicates and leaks are assigned too and removed on reading, so the file does not depend on other splits.
         rows = self.corpus.own_rows(piece)
         clusters = np.full(len(rows.keys), -1, np.int32)
         similarity = np.zeros(len(rows.keys), np.float32)
@@ -68,7 +69,7 @@ class AssignClusters(RowAlignedStage):
 
     @once_per_process
     def sums(self) -> ClusterSums:
-        """Loads what was counted, once per process."""
+        """Loads the counts, once per process."""
         return ClusterSums.from_bytes(files.read_bytes(self.artifact))
 
     def read(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +78,7 @@ class AssignClusters(RowAlignedStage):
         return self._own(split, columns["cluster"]), columns["similarity"]
 
     def of_rows(self, split: Split) -> np.ndarray:
-        """Reads the cluster of every row of a split alone, int32 [n]."""
+        """Reads the cluster of every row of a split without its similarity, int32 [n]."""
         column = aligned.read_columns(self.rows_path(split), ["cluster"])["cluster"]
         return self._own(split, column)
 

@@ -1,4 +1,4 @@
-"""Centers, fitted to a hash sample of the embeddings."""
+"""Cluster centers, fitted to a hash sample of the embeddings."""
 
 import dataclasses
 import itertools
@@ -24,24 +24,24 @@ from beam_quad.stages.read.splits import SplitStage
 
 
 class HasCenters(Protocol):
-    """What made the centers that clusters are assigned by."""
+    """A source of centers for the assignment of clusters."""
 
     def load(self) -> Centers:
-        """Loads them, once per process."""
+        """Loads the centers, once per process."""
 
     def report(self) -> dict[str, Any]:
-        """Reads what is to be said of them."""
+        """Reads the facts of the fit for the manifest and the report."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FitCenters(SplitStage):
-    """Draws points by hash from every split, and fits the centers to them.
+    """Draws points by hash from every split and fits the centers to them.
 
-    Takes splits; writes one sample file each, then `centers.npz` and `fit.json`. The result does not depend on how
-    the corpus is split: `fit_centers` does not look at the order of its points.
+    Takes splits and writes one sample file for each, then `centers.npz` and `fit.json`. The result does not depend on the
+    splits: `fit_centers` is independent of the order of its points.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       num_clusters: K, or None for `default_num_clusters` of the corpus.
       max_cluster_share: Share of the sample above which a cluster is split again.
     """
@@ -84,7 +84,7 @@ class FitCenters(SplitStage):
         return Centers.from_bytes(files.read_bytes(self.artifact))
 
     def report(self) -> dict[str, Any]:
-        """Reads what was dropped and split."""
+        """Reads which clusters were dropped and split."""
         return read_json(self.path("fit.json"))
 
     def _why_none(self) -> str:
@@ -108,7 +108,11 @@ def write_points(path: str, vectors: np.ndarray) -> None:
 
 
 def read_points(paths: list[str], num_points: int) -> np.ndarray:
-    """Reads the samples into one array, which is the largest of a run: 5.5 GB for 10,000 clusters in 512 dimensions."""
+    """Reads the samples into one float32 array [n, dim].
+
+    This is the largest array of a run: 5.5 GB for 10,000 clusters in 512 dimensions.
+    """
+    # Filled in place: a concatenation would hold the points twice.
     points, done = np.zeros((0, 1), np.float32), 0
     for vectors in itertools.chain.from_iterable(files.in_parallel(_read_sample, paths)):
         if not done:

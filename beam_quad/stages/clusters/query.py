@@ -1,4 +1,4 @@
-"""The query set's histogram of clusters, and the ranking that samples clusters by it."""
+"""The query set's histogram over clusters, and the log weights that sample clusters by it."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ from beam_quad.stages.read.embed_query import EmbedQuery
 
 @dataclasses.dataclass(frozen=True)
 class CountQueryClusters(Stage):
-    """Assigns the texts of the query set to the corpus's clusters, and counts them, in one piece.
+    """Assigns the texts of the query set to the corpus's clusters and counts them, in one piece.
 
     Args:
       query: The embeddings of the query set.
@@ -49,7 +49,7 @@ class CountQueryClusters(Stage):
 
     @once_per_process
     def log_weights(self) -> np.ndarray:
-        """Weighs every cluster by its share of the query set over that of the corpus, once per process.
+        """Returns the log of each cluster's share of the query set over its share of the corpus, once per process.
 
         Returns:
           Float64 [num_clusters], as `cluster_log_weights`.

@@ -1,4 +1,4 @@
-"""Texts that stand for clusters, from those that are set aside."""
+"""Typical texts of clusters, from the reserve."""
 
 import heapq
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from beam_quad.artifacts import aligned
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import piece_path
 
-# The files of so many splits are read, evenly spaced: all of a small corpus.
+# The most splits to read, evenly spaced; a small corpus is read whole.
 _MOST_SPLITS = 16
 _BATCH_ROWS = 1024
 
@@ -17,16 +17,16 @@ _BATCH_ROWS = 1024
 def typical_texts(
     clusters: AssignClusters, shown: Iterable[int], number: int, characters: int
 ) -> dict[int, list[str]]:
-    """Finds texts that are near to the centers of some clusters.
+    """Finds the texts nearest to the centers of some clusters.
 
     Args:
       clusters: The clusters.
-      shown: Ids of those that are wanted.
-      number: How many texts of each.
-      characters: A text is cut there.
+      shown: Ids of the clusters to look for.
+      number: Texts per cluster.
+      characters: Length at which a text is cut.
 
     Returns:
-      The texts by cluster, the nearest first; fewer, or none, of a cluster that has few texts where they are looked for.
+      The texts by cluster, nearest first; fewer than `number` if the splits read hold fewer.
     """
     corpus = clusters.corpus
     nearest: dict[int, list[tuple[float, int, str]]] = {cluster: [] for cluster in shown}
@@ -41,7 +41,7 @@ def typical_texts(
             at = batch.column("row").to_numpy()
             texts, keys = batch.column("text"), batch.column("key")
             for place in np.flatnonzero(np.isin(own[at], wanted)).tolist():
-                # The key decides between texts that are equally near.
+                # The key breaks ties, so the result does not depend on the order of the rows.
                 row = int(at[place])
                 entry = (float(similarity[row]), int(keys[place].as_py()))
                 kept = nearest[int(own[row])]

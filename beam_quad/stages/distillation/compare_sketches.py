@@ -17,15 +17,16 @@ from beam_quad.stages.influence.query_vectors import FitQueryVectors, VectorFile
 
 @dataclasses.dataclass(frozen=True)
 class CompareSketches(LandmarkScores, ModelStage):
-    """Scores the landmarks on every target by their sketches: a product of matrices.
+    """Scores the landmarks on every target by a matrix product of their sketches.
 
-    Takes group numbers and writes what `ScoreLandmarks` writes. The error of a sketch, 1 / sqrt(its length), is small beside the
-    cosines of plain gradients; beside those with a preconditioned vector, which is large where gradients are small, it is not.
+    Takes group numbers and writes the same files as `ScoreLandmarks`. The error of a sketch is 1 / sqrt(its length). This
+    is small compared with cosines of plain gradients. It is not small compared with cosines to a preconditioned vector,
+    which is large in the entries with small gradients.
 
     Args:
       landmarks: The landmarks.
       sketches: Their sketches.
-      vectors: A gradient for each target, and those of the halves of its texts.
+      vectors: The gradients of each target and of the halves of its texts.
     """
 
     kind = "sketched_scores"
@@ -48,6 +49,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         keys, sketches = self.sketches.read(piece)
         landmarks = self.landmarks.read(piece, LANDMARK_COLUMNS)
         landmarks = landmarks.filter(pa.array(np.isin(landmarks.column("key").to_numpy(), keys)))
+        # Split-half reliability is estimated from the landmarks of one group.
         under_halves = None
         if piece == 0:
             under_halves = self._products(sketches, model, self.vectors.halves)
@@ -55,7 +57,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         return self.write(piece, landmarks, scores, under_halves)
 
     def _products(self, sketches: np.ndarray, model: Sketcher, vectors: VectorFiles) -> np.ndarray:
-        """Multiplies sketches by those of vectors, times the vectors' norms: float64 [n, num_vectors]."""
+        """Returns the products of sketches with the sketched vectors, times the vectors' norms: float64 [n, num_vectors]."""
 
         def sketch() -> np.ndarray:
             return scaled_sketches(

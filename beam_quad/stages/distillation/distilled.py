@@ -1,4 +1,4 @@
-"""What a finished Influence Distillation has to say, for the manifest and the report."""
+"""Results of a finished Influence Distillation for the manifest and the report."""
 
 import dataclasses
 import math
@@ -22,12 +22,12 @@ _SHOWN_CHARACTERS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class FinishedDistillation:
-    """Influence Distillation that is done, by reference.
+    """A finished Influence Distillation, by reference.
 
     Args:
       corpus: The corpus, within the budget.
-      selection: What the targets took, in the first order where there is a second.
-      second_order: What they took in the second order, or None.
+      selection: The targets' first-order selection.
+      second_order: The targets' second-order selection, or None.
     """
 
     corpus: Corpus
@@ -36,18 +36,18 @@ class FinishedDistillation:
 
     @property
     def propagation(self) -> FitPropagation:
-        """How influence was propagated."""
+        """The regression that propagated influence."""
         return self.selection.propagation
 
     def num_scored(self) -> int:
-        """How many examples were scored themselves: the landmarks."""
+        """Number of examples with an exact score: the landmarks."""
         return len(self._landmarks().keys)
 
     def manifest(self, counts: RowCounts) -> dict[str, Any]:
-        """Makes its part of the manifest.
+        """Builds the distillation's part of the manifest.
 
         Args:
-          counts: What became of the rows; of it, what each target took.
+          counts: Counts of rows by outcome; only those of each target are used.
         """
         found = self.propagation.facts()
         drawn = self.propagation.landmarks.num_landmarks()
@@ -67,12 +67,13 @@ class FinishedDistillation:
         }
 
     def targets(self, counts: RowCounts) -> tuple[page.Target, ...]:
-        """Tells of every target what it took, and what the landmarks say that it is worth."""
+        """Returns for every target its selection and the selection's worth, estimated from the landmarks."""
         landmarks = self._landmarks()
         agreement = self.propagation.facts()["held_out_rank_correlation"]
         takers = self._would_take(landmarks, landmarks.held_out)
         if self.second_order is not None:
-            # What the second order would do with a landmark of another influence would be another solution.
+            # The second order solves for all weights at once. Replacing one landmark's influence by its held-out value
+            # would give another solution, so no held-out selection exists.
             takers = np.full(len(takers), -1)
         taken = self._takers(landmarks)
         names = self.selection.ranking.targets
@@ -95,18 +96,18 @@ class FinishedDistillation:
         )
 
     def halves(self) -> dict[str, float | None]:
-        """How well the landmarks' influence on the two halves of each target's texts agrees."""
+        """Agreement of the landmarks' influence on the two halves of each target's texts, by target."""
         return dict(self.propagation.facts()["halves"])
 
     def best(self) -> dict[str, tuple[page.Example, ...]]:
-        """Reads the landmarks of the highest influence on each target."""
+        """Reads the landmarks of highest influence on each target."""
         names = self.selection.ranking.targets
         number = max(_LEAST_SHOWN, _SHOWN_EXAMPLES // len(names))
         columns = zip(names, self._landmarks().influence.T, strict=True)
         return {name: self._examples(own, highest(own, number)) for name, own in columns}
 
     def worst(self) -> tuple[page.Example, ...]:
-        """Reads the landmarks of the lowest influence on the target that gains most from each."""
+        """Reads the landmarks of lowest influence, each by its highest influence on any target."""
         influence = self._landmarks().influence.max(axis=1)
         return self._examples(influence, highest(-influence, _SHOWN_EXAMPLES))
 
@@ -125,14 +126,14 @@ class FinishedDistillation:
         )
 
     def _takers(self, landmarks: ScoredLandmarks) -> np.ndarray:
-        """The target that took each landmark, -1 for none, int64 [n]."""
+        """Returns the target that took each landmark, int64 [n]; -1 for none."""
         if self.second_order is not None:
             return self.second_order.takers(landmarks.keys)
-        # In single precision, as the corpus is ranked.
+        # The corpus is ranked in single precision, so ties must fall the same way here.
         return self._would_take(landmarks, landmarks.influence.astype(np.float32))
 
     def _would_take(self, landmarks: ScoredLandmarks, influence: np.ndarray) -> np.ndarray:
-        """The target that takes each landmark if it has some influence, -1 for none, int64 [n]."""
+        """Returns the target that would take each landmark given its influence, int64 [n]; -1 for none."""
         takers = self.selection.would_take(influence, landmarks.keys)
         return np.where(landmarks.tokens <= self.corpus.longest(), takers, -1)
 

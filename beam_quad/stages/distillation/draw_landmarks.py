@@ -1,4 +1,4 @@
-"""Which examples are landmarks."""
+"""The draw of the landmarks."""
 
 import dataclasses
 from typing import Any
@@ -12,13 +12,13 @@ from beam_quad.stages.read.splits import SplitStage
 
 @dataclasses.dataclass(frozen=True)
 class DrawLandmarks(SplitStage):
-    """Draws the landmarks: the usable examples of the reserve with the lowest draws, a uniform sample of the corpus.
+    """Draws the landmarks: the usable examples of the reserve with the lowest hashes, a uniform sample of the corpus.
 
-    Takes splits and gives a `LandmarkDraw`.
+    Takes splits and returns a `LandmarkDraw`.
 
     Args:
       corpus: The corpus.
-      num_landmarks: How many, or None for the default of the corpus's size.
+      num_landmarks: Number of landmarks, or None for the default for the corpus's size.
     """
 
     kind = "draws"
@@ -41,5 +41,5 @@ class DrawLandmarks(SplitStage):
 
     @once_per_process
     def ranks(self) -> dict[int, int]:
-        """Loads the place of each landmark in the order of the draw, by key, once per process."""
+        """Loads the rank of each landmark in the draw, by key, once per process."""
         return {int(key): rank for rank, key in enumerate(self.load().keys)}

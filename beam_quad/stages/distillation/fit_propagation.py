@@ -1,4 +1,4 @@
-"""The ridge regression from embeddings to influence, fitted to the landmarks."""
+"""The kernel ridge regression from embeddings to influence, fitted to the landmarks."""
 
 import dataclasses
 from typing import Any
@@ -21,15 +21,15 @@ from beam_quad.stages.influence.query_vectors import FitQueryVectors
 
 @dataclasses.dataclass(frozen=True)
 class ScoredLandmarks:
-    """The landmarks and what they are worth, in the order of their keys.
+    """The landmarks and their influence, ascending by key.
 
     Attributes:
-      keys: Their keys, uint64 [n].
-      tokens: Their tokens, int64 [n].
-      example_ids: Their ids.
-      groups: The group of each, int32 [n].
-      influence: Exact, float64 [n, num_targets].
-      held_out: What the other landmarks predict for each, float64 [n, num_targets].
+      keys: Keys, uint64 [n].
+      tokens: Numbers of tokens, int64 [n].
+      example_ids: Example ids.
+      groups: Group of each landmark, int32 [n].
+      influence: Exact influence, float64 [n, num_targets].
+      held_out: Influence predicted from the other landmarks, float64 [n, num_targets].
     """
 
     keys: np.ndarray
@@ -42,14 +42,14 @@ class ScoredLandmarks:
 
 @dataclasses.dataclass(frozen=True)
 class FitPropagation(Stage):
-    """Turns the landmarks' scores into cosines, and fits the regression that propagates them.
+    """Turns the landmarks' scores into cosines and fits the regression that propagates them.
 
-    Takes one piece and gives what it found. Writes `ridge.npz`, the landmarks with their exact influence and with what the
-    others predict for them (`landmarks.parquet`), and how well that agrees (`propagation.json`).
+    Takes one piece and returns its facts. Writes the regression (`ridge.npz`), the landmarks with their exact and their
+    held-out influence (`landmarks.parquet`), and the agreement of the two (`propagation.json`).
 
     Args:
       scores: The landmarks' scores.
-      query: A vector for each target, by whose norms the scores are divided.
+      query: The vector of each target; scores are divided by its norm.
       ridge: Added to the diagonal of the kernel, whose entries are 1.
       seed: The run's seed.
     """
@@ -84,6 +84,7 @@ class FitPropagation(Stage):
         landmarks = pa.concat_tables(tables)
         targets = self.query.groups()
         norms = np.array([target["norm"] for target in targets.values()])
+        # The order of `ScoredLandmarks`.
         landmarks = landmarks.sort_by("key").combine_chunks()
         ridge = KernelRidge.fit(
             aligned.unpack_vectors(landmarks.column("embedding"), aligned.EMBEDDING_DTYPE),
@@ -118,17 +119,17 @@ class FitPropagation(Stage):
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
-        """Reads what was found, once per process."""
+        """Reads the facts of the fit, once per process."""
         return read_json(self.artifact)
 
     @once_per_process
     def unscorable(self) -> np.ndarray:
-        """Reads the keys of the landmarks that have no finite score: no examples to select, uint64 [n]."""
+        """Reads the keys of the landmarks without a finite score, which are never selected, uint64 [n]."""
         return np.array(self.facts()["unscorable"], np.uint64)
 
     @once_per_process
     def scored_landmarks(self) -> ScoredLandmarks:
-        """Reads what was written of the landmarks, once per process."""
+        """Reads the scored landmarks, once per process."""
         table = aligned.read_table(self.path("landmarks.parquet"))
         return ScoredLandmarks(
             table.column("key").to_numpy(),

@@ -1,7 +1,7 @@
-"""How landmarks' gradients interact in a target's loss: exact products with its Gauss-Newton matrix.
+"""Interactions of landmarks' gradients in a target's loss: exact products with its Gauss-Newton matrix.
 
-What a step on an example's gradient gains depends on which steps are taken with it: two examples that teach the same are
-worth less than twice one.
+The gain of a step on one example's gradient depends on the other steps: two examples that teach the same are worth less
+than twice one of them.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -34,18 +34,18 @@ from beam_quad.stages.influence.query_vectors import FitQueryVectors
 from beam_quad.stages.read.query import Query
 
 _LANDMARKS_PER_PIECE = 16
-# Vectors of all tracked entries that are held at a time, and entries in all of them: 1 GB of float32, and some copies.
+# The most full-length vectors in memory at a time, and the most entries in all of them: 1 GB of float32, plus copies.
 _DENSE_VECTORS = 8
 _DENSE_ENTRIES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
 class InteractionLandmarks:
-    """The landmarks whose interactions are exact: the first in the order of the draw that have scores, by reference.
+    """The landmarks with exact interactions: the first scored ones in the order of the draw, by reference.
 
     Args:
-      scores: Their scores.
-      number: How many; all where there are fewer.
+      scores: The landmarks' scores.
+      number: The most landmarks to use.
     """
 
     scores: LandmarkScores
@@ -53,7 +53,7 @@ class InteractionLandmarks:
 
     @property
     def folder(self) -> str:
-        """Where the scores are stored."""
+        """Folder of the scores."""
         return self.scores.folder
 
     @property
@@ -62,13 +62,14 @@ class InteractionLandmarks:
         return self.scores.landmarks.corpus.seed
 
     def table(self) -> pa.Table:
-        """Reads `key`, `text` and `embedding`, by ascending key; once per process."""
+        """Reads `key`, `text` and `embedding`, ascending by key; once per process."""
         return cached(("interaction landmarks", self.folder, self.number), self._read)
 
     def ridge(self, bandwidth: float, ridge: float) -> KernelRidge:
-        """Makes the regression that propagates from these landmarks alone; it has no targets of its own."""
+        """Fits a regression on these landmarks, to propagate interactions."""
         table = self.table()
         embeddings = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
+        # Only the regression's coefficients are used, and they do not depend on its targets.
         keys, nothing = table.column("key").to_numpy(), np.zeros((table.num_rows, 1))
         return KernelRidge.fit(embeddings, nothing, keys, ridge=ridge, bandwidth=bandwidth)
 
@@ -90,16 +91,16 @@ class InteractionLandmarks:
 class InteractLandmarks(ProxyStage):
     """Computes the exact interactions of landmarks in each target's loss, G_L H_T G_Lᵀ, some rows at a time.
 
-    Takes (target, first row) and gives counts. H_T is the Gauss-Newton matrix of some of the target's texts. Where the
-    target's vector has the inverse curvature P applied to it, training is taken to step along P g, and H_T becomes
-    P H_T P; it is divided by the norm that the target's vector is divided by. A row is one product, P H_T P g, and the
-    products of all landmarks' gradients with it, which are had as scores are. Nothing is sketched: the noise of sketches is
-    not that of a symmetric matrix, and P makes much of it.
+    Takes (target, first row) and returns counts. H_T is the Gauss-Newton matrix of some of the target's texts. If the
+    inverse curvature P is applied to the target's vector, training is assumed to step along P g, and H_T becomes P H_T P.
+    The matrix is divided by the norm of the target's vector, as the vector is. A row is the product P H_T P g of one
+    landmark and its products with the gradients of all landmarks, computed as scores. Nothing is sketched, because the
+    noise of sketches is not symmetric, and P amplifies it.
 
     Args:
       landmarks: The landmarks.
-      vectors: How the targets' vectors were made.
-      num_texts: Texts of each target that make up its curvature, drawn by hash.
+      vectors: The targets' vectors and their curvature.
+      num_texts: Texts of each target in its Gauss-Newton matrix, drawn by hash.
     """
 
     kind = "interactions"
@@ -158,7 +159,7 @@ class InteractLandmarks(ProxyStage):
         write_json(self.artifact, facts)
 
     def facts(self) -> dict[str, Any]:
-        """Reads how many `landmarks` interact, and under how many `texts` of each target."""
+        """Reads the number of `landmarks`, and the number of `texts` of each target in its curvature."""
         return read_json(self.artifact)
 
     def read(self, target: int) -> np.ndarray:
@@ -176,7 +177,7 @@ class InteractLandmarks(ProxyStage):
         return Tally({self.vectors.query[target].name: num_texts if first == 0 else 0})
 
     def _documents(self, proxy: Proxy, query: Query) -> Documents:
-        """Draws texts that predict a token."""
+        """Draws some of a target's texts with a loss, by hash."""
         texts = query.read().texts
         order = seeding.lowest(self.landmarks.seed, "interaction text", seeding.keys(texts))
         documents = proxy.read([texts[int(i)] for i in order])
@@ -191,7 +192,7 @@ class InteractLandmarks(ProxyStage):
         own: Sequence[str],
         texts: Sequence[str],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Computes the rows of some landmarks, whose gradients have norm 1 while those of all texts have not.
+        """Computes the rows of some landmarks. Their own gradients are divided by their norms, those of `texts` are not.
 
         Returns:
           The rows, float64 [num_own, num_texts], and the norms of the own gradients, float64 [num_own].
@@ -209,7 +210,7 @@ class InteractLandmarks(ProxyStage):
         return InfluenceScorer(proxy, blocks, vectors).score(texts).T, np.array(norms)
 
     def _precondition(self, vectors: list[dict[str, torch.Tensor]], device: torch.device) -> None:
-        """Applies in place the inverse curvature that the targets' vectors have applied to them."""
+        """Applies the inverse curvature of the targets' vectors, in place."""
         for curvature in self.vectors.curvatures():
             moved = _on(curvature, device)
             for own in vectors:

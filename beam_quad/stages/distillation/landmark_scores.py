@@ -1,4 +1,4 @@
-"""The scores of the landmarks, however they were made."""
+"""The scores of the landmarks, by passes or by sketches."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,8 @@ _SCORES = pa.list_(pa.float64())
 class LandmarkScores(LandmarkStage):
     """A stage that writes the scores of each group of landmarks: `LANDMARK_COLUMNS`, `scores` and `halves`.
 
-    `scores` has a number for each target. A landmark that predicts no token, or whose score is not finite, has no row.
-    Those of group 0 have scores under the halves of each target's texts too.
+    `scores` has a number for each target. A landmark without a loss token or without a finite score has no row. Landmarks
+    of group 0 also have scores under the halves of each target's texts.
     """
 
     artifact_name = "scores.json"
@@ -32,13 +32,13 @@ class LandmarkScores(LandmarkStage):
     def write(
         self, group: int, landmarks: pa.Table, scores: np.ndarray, halves: np.ndarray | None
     ) -> Tally:
-        """Writes the scores of a group, without the landmarks that have none.
+        """Writes the scores of a group and drops the landmarks without a finite score.
 
         Args:
-          group: Its number.
+          group: Number of the group.
           landmarks: `LANDMARK_COLUMNS` of n landmarks.
-          scores: Float64 [n, num_targets]; nan where there is none.
-          halves: The same for the halves' vectors, or None.
+          scores: Float64 [n, num_targets]; nan for landmarks without a score.
+          halves: Scores under the halves' vectors, float64 [n, num_halves], or None.
         """
         finite = np.isfinite(scores).all(axis=1)
         table = landmarks.select(LANDMARK_COLUMNS)

@@ -16,19 +16,19 @@ from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
 from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
 
-# A group is a piece of work, and a file of sketches: 16 MB of 131,072 numbers each in half precision.
+# A group is one piece of work and one file of sketches: 16 MB if a sketch has 131,072 numbers in half precision.
 _LANDMARKS_PER_GROUP = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class GatherLandmarks(SplitStage, GroupedStage):
-    """Brings the landmarks' texts and embeddings together, in groups in the order of the draw.
+    """Gathers the landmarks' texts and embeddings in groups, in the order of the draw.
 
-    Takes splits; what crosses the shuffle are the landmarks, a few thousand in all.
+    Takes splits. Only the landmarks cross the shuffle, a few thousand in all.
 
     Args:
-      corpus: The corpus, embedded.
-      drawn: Which are landmarks.
+      corpus: The embedded corpus.
+      drawn: The draw of the landmarks.
     """
 
     kind = "landmarks"
@@ -62,7 +62,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
         write_json(self.artifact, facts)
 
     def num_landmarks(self) -> int:
-        """Reads how many landmarks there are."""
+        """Reads the number of landmarks."""
         return int(read_json(self.artifact)["landmarks"])
 
     def groups(self) -> list[int]:
@@ -84,7 +84,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
         with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
             parquet = pq.ParquetFile(file)
             for i in range(parquet.num_row_groups):
-                # Keys first: few row groups of a large corpus hold a landmark.
+                # Keys are read first, because few row groups of a large corpus hold a landmark.
                 head = parquet.read_row_group(i, columns=["row", "key"])
                 found = np.isin(head.column("key").to_numpy(), keys)
                 found &= usable[head.column("row").to_numpy()]
@@ -97,7 +97,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
         return table.drop(["row"]).append_column("embedding", aligned.embedding_column(embeddings))
 
 
-# What the scores keep of the landmarks.
+# Columns of the landmarks kept with their scores.
 LANDMARK_COLUMNS = ["key", "tokens", "example_id"]
 
 

@@ -12,19 +12,19 @@ from beam_quad.records import Split
 from beam_quad.stages.distillation.fit_propagation import FitPropagation
 from beam_quad.stages.read.splits import RowAlignedStage
 
-# Single precision: half would tie thousands of a large corpus.
+# Single precision: half precision would tie thousands of examples of a large corpus.
 INFLUENCE_DTYPE = np.dtype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Propagate(RowAlignedStage):
-    """Predicts the influence of every example on every target; landmarks keep their exact one.
+    """Predicts the influence of every example on every target; landmarks keep their exact influence.
 
-    Takes splits, writes one row-aligned file of influence each (meaningless for a rejected row), and gives counts.
-    The bits of a prediction depend on its row alone.
+    Takes splits, writes one row-aligned file of influence for each (meaningless for rejected rows), and returns counts.
+    The bits of a prediction depend only on its own row.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       propagation: The regression.
     """
 
@@ -51,6 +51,6 @@ class Propagate(RowAlignedStage):
         return Tally({"splits": 1})
 
     def read(self, split: Split) -> np.ndarray:
-        """Reads the row-aligned influence of a split, float32 [n, num_targets]."""
+        """Reads the influence of a split's rows, float32 [n, num_targets]."""
         table = aligned.read_table(self.rows_path(split))
         return aligned.unpack_vectors(table.column("influence"), INFLUENCE_DTYPE)

@@ -13,15 +13,15 @@ from beam_quad.stages.influence.score import InfluenceScoring, Scorer
 
 @dataclasses.dataclass(frozen=True)
 class ScoreLandmarks(LandmarkScores, ModelStage):
-    """Scores the landmarks exactly on every target: a forward and a backward pass, and no gradient of a parameter formed.
+    """Scores the landmarks exactly on every target, by one forward and one backward pass without parameter gradients.
 
-    Takes group numbers, writes a file of scores each, and gives counts. A score is the product of the target's vector with the
-    landmark's gradient over the norm of that gradient.
+    Takes group numbers, writes a file of scores for each, and returns counts. A score is the product of the target's
+    vector with the landmark's gradient, divided by the norm of the gradient.
 
     Args:
       landmarks: The landmarks.
-      scoring: The targets' vectors, on normalised gradients.
-      halves: The same with the vectors of their halves.
+      scoring: Scoring under the targets' vectors, with normalised gradients.
+      halves: The same scoring under the vectors of the targets' halves.
     """
 
     kind = "landmark_scores"
@@ -45,6 +45,6 @@ class ScoreLandmarks(LandmarkScores, ModelStage):
         landmarks = self.landmarks.read(piece, [*LANDMARK_COLUMNS, "text"])
         traffic.count("documents_scored", landmarks.num_rows)
         texts = model.prepare(landmarks.column("text").to_pylist())
-        # Twice as many vectors, which one worker holds for one piece.
+        # The halves have twice as many vectors. They score one group, so only one worker holds them, for one piece.
         under_halves = self.halves.load().score(texts) if piece == 0 else None
         return self.write(piece, landmarks, model.score(texts), under_halves)

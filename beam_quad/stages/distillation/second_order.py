@@ -1,4 +1,4 @@
-"""Second order: what landmarks' interactions say of a shortlist of the first order, and weights that know it.
+"""Second order: weights for a shortlist of the first order that account for interactions.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -26,7 +26,7 @@ from beam_quad.stages.distillation.allocate import DistilledSelection
 from beam_quad.stages.distillation.interactions import InteractLandmarks
 from beam_quad.stages.distillation.shortlist import GatherShortlist
 
-# What the manifest says of a target's solution.
+# Facts of a target's solution in the manifest.
 _FACTS = (
     "eta",
     "regularization",
@@ -40,17 +40,17 @@ _FACTS = (
 
 @dataclasses.dataclass(frozen=True)
 class SolveSecondOrder(Stage):
-    """Solves for the weights of each target's shortlist, and cuts what has a weight where the budget is met.
+    """Solves for the weights of each target's shortlist and cuts the support at the budget.
 
-    Takes numbers of targets and gives counts. A target's list ends at `times` times what it takes in the first
-    order, and it takes as much again as there: what has the largest weight first. η is in units of the step that lowers the
-    target's loss the most along its selection of the first order.
+    Takes numbers of targets and returns counts. A target's list is `times` as long as its first-order selection. The
+    target then takes as much as in the first order, largest weights first. The unit of η is the step that lowers the
+    target's loss most along its first-order selection.
 
     Args:
-      shortlist: The lists, with the selection of the first order.
+      shortlist: The lists, with the first-order selection.
       interactions: The landmarks' interactions.
       eta: η; 0 is the first order, 1 the Newton step.
-      times: Length of a target's list, over what it takes.
+      times: Length of a target's list over the length of its first-order selection.
     """
 
     kind = "second_order"
@@ -147,28 +147,28 @@ class SolveSecondOrder(Stage):
         aligned.write_table(self.path("selection.parquet"), schema, columns)
 
     def _num_examples(self) -> int:
-        """Examples of the corpus that can be selected."""
+        """Number of examples in the corpus that can be selected."""
         unscorable = self.shortlist.first.propagation.unscorable()
         return self.shortlist.corpus.num_usable() - len(unscorable)
 
     def _taken(self) -> list[int]:
-        """How many examples each target takes in the first order."""
+        """Number of examples of each target in the first order."""
         taken = self.shortlist.taken()
         return [taken.get(target, 0) for target in range(len(self.interactions.vectors.query))]
 
     def facts(self) -> dict[str, Any]:
-        """Reads how the weights were found, for the manifest."""
+        """Reads the facts of the solutions, for the manifest."""
         return read_json(self.artifact)
 
     @once_per_process
     def solution(self) -> dict[str, np.ndarray]:
-        """Reads what has a weight, once per process: `key`, ascending, `target` and `weight`."""
+        """Reads the examples with a weight, once per process: `key`, ascending, `target` and `weight`."""
         return aligned.read_columns(self.path("selection.parquet"))
 
 
 @dataclasses.dataclass(frozen=True)
 class SecondOrderSelection:
-    """What has a weight of the second order, until the budget is met.
+    """The examples with a second-order weight, up to the budget.
 
     Args:
       solved: The weights.
@@ -178,7 +178,7 @@ class SecondOrderSelection:
 
     @property
     def first(self) -> DistilledSelection:
-        """The selection of the first order, which knows what influence is."""
+        """The first-order selection, with the influence of every example."""
         return self.solved.shortlist.first
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
@@ -194,6 +194,6 @@ class SecondOrderSelection:
         return np.where(rows.usable, weights, 0.0)
 
     def takers(self, keys: np.ndarray) -> np.ndarray:
-        """The target that takes each example, by key, -1 for none, int64 [n]."""
+        """Returns the target that takes each example, by key, int64 [n]; -1 for none."""
         solution = self.solved.solution()
         return look_up(solution["key"], solution["target"], keys, -1)

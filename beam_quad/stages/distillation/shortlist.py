@@ -1,4 +1,4 @@
-"""The examples that may be selected by the second order."""
+"""The shortlists of the second order."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from beam_quad.stages.distillation.interactions import InteractionLandmarks
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.budget import Cut
 
-# The shortlists of all targets; 40 MB in all with 256 landmarks, and a second to solve.
+# The most examples on all shortlists together: 40 MB with 256 landmarks, and one second to solve.
 SHORTLIST = Budget(20_000, "examples")
 
 
@@ -29,16 +29,16 @@ _COEFFICIENT_DTYPE = np.dtype(np.float64)
 
 @dataclasses.dataclass(frozen=True)
 class GatherShortlist(SplitStage, GroupedStage):
-    """Brings together what the solution needs to know of each target's shortlist: numbers, and no text.
+    """Gathers the numbers that the second order needs for each target's shortlist; no texts.
 
-    Takes splits. Each example is on the list of the target that would take it next; of its place among the landmarks
-    there are the coefficients by which interactions are propagated.
+    Takes splits. Each example is on the list of the target that would take it next. Its coefficients over the landmarks
+    propagate their interactions to it.
 
     Args:
-      corpus: The corpus, embedded, within the budget.
-      first: The selection of the first order.
-      landmarks: The landmarks whose interactions are exact.
-      cut: Where `SHORTLIST` ends.
+      corpus: The embedded corpus, within the budget.
+      first: The first-order selection.
+      landmarks: The landmarks with exact interactions.
+      cut: Where `SHORTLIST` ends in the first-order ranking.
     """
 
     kind = "shortlist"
@@ -80,7 +80,7 @@ class GatherShortlist(SplitStage, GroupedStage):
             yield int(target), aligned.pack(pa.table(table))
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
-        # By key where priorities are equal, so that the order of the parts does not matter.
+        # Keys break ties between priorities, so the order of the parts does not matter.
         order = [("priority", "descending"), ("key", "ascending")]
         table = aligned.unpack(parts).sort_by(order).combine_chunks()
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
@@ -89,7 +89,7 @@ class GatherShortlist(SplitStage, GroupedStage):
         return Tally({str(group): int(taken.sum())})
 
     def taken(self) -> dict[int, int]:
-        """Reads how many examples each target takes in the first order, for those that take any."""
+        """Reads the number of examples that each target takes in the first order; targets without any are absent."""
         return {int(target): number for target, number in read_json(self.artifact).items()}
 
     def read(self, target: int) -> dict[str, np.ndarray]:

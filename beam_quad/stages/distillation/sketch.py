@@ -1,4 +1,4 @@
-"""Sketches of the gradients of the landmarks, which serve every query set."""
+"""Sketches of the landmarks' gradients, which any query set can use."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,15 +23,15 @@ from beam_quad.stages.influence.proxy import TrackedProxy
 
 @dataclasses.dataclass(frozen=True)
 class Sketching:
-    """How gradients are sketched, by reference.
+    """The configuration of sketches, by reference.
 
     Args:
       tracked: The proxy model and its tracked layers.
       dim: Length of a sketch.
       max_entries: Entries of a gradient that are kept.
       seed: The run's seed.
-      optimizer_state: Path of Adam's state, by which examples' gradients are multiplied, or None.
-      optimizer_version: Hash of its content.
+      optimizer_state: Path of Adam's state, which gives the multipliers of examples' gradients, or None.
+      optimizer_version: Hash of the state's content.
     """
 
     tracked: TrackedProxy
@@ -42,7 +42,7 @@ class Sketching:
     optimizer_version: str = ""
 
     def load(self) -> "Sketcher":
-        """Loads what sketches, on a worker."""
+        """Loads the sketcher, on a worker."""
         proxy = self.tracked.proxy.load()
         blocks = self.tracked.blocks(proxy)
         multipliers = None
@@ -67,12 +67,13 @@ class Sketcher:
 class SketchLandmarks(LandmarkStage, ModelStage):
     """Sketches the normalised gradients of the landmarks, a group at a time.
 
-    Takes group numbers, writes a file of half-precision sketches each, and gives counts. They know nothing of the query
-    set, so that another one finds them made. A landmark that predicts no token, or whose gradient is not finite, is left out.
+    Takes group numbers, writes a file of half-precision sketches for each, and returns counts. Sketches do not depend on
+    the query set, so a run with another query set reuses them. A landmark without a loss token or with a gradient that is
+    not finite is left out.
 
     Args:
       landmarks: The landmarks.
-      sketching: How.
+      sketching: The configuration of the sketches.
     """
 
     kind = "sketches"
@@ -122,13 +123,14 @@ class SketchLandmarks(LandmarkStage, ModelStage):
 
 
 def _sketch(sketcher: GradientSketcher, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
-    """Sketches the documents that can be: their positions, int64 [m], and float32 [m, dim]."""
+    """Sketches the documents with a finite gradient: their positions, int64 [m], and sketches, float32 [m, dim]."""
     positions = np.flatnonzero(documents.loss_tokens)
     if not len(positions):
         return positions, np.zeros((0, sketcher.dim), np.float32)
     try:
         return positions, sketcher.sketch(documents.take(positions.tolist()))
     except IntegrityError:
+        # The error does not name the document, so the documents are sketched again one by one.
         kept = [(i, one) for i in positions.tolist() for one in _sketch_one(sketcher, documents, i)]
         sketches = [np.zeros((0, sketcher.dim), np.float32), *(one for _, one in kept)]
         return np.array([i for i, _ in kept], np.int64), np.concatenate(sketches)

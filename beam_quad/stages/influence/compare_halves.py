@@ -1,4 +1,4 @@
-"""After the pilot: whether the query set is good enough."""
+"""Split-half reliability of the query set, measured after the pilot."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -16,19 +16,19 @@ from beam_quad.stages.influence.query_vectors import VectorFiles, half_name
 from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.quad.rounds import Bandit
 
-# Rank correlations of 64 examples are known to within about (1 - r²) / 8.
+# The standard error of a rank correlation of 64 examples is about (1 - r²) / 8.
 _NUM_EXAMPLES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareHalves(ProxyStage):
-    """Scores a few of the pilot's examples under halves of each query group's texts, and compares (split-half reliability).
+    """Scores a few examples of the pilot under both halves of each query group's texts, and compares the scores.
 
-    Takes one piece and gives, by query group, the rank correlation of the scores under its halves; None if a half has no
-    text.
+    Takes one piece and returns, by query group, the rank correlation of the scores under its halves (split-half
+    reliability); None if a half has no text.
 
     Args:
-      bandit: The bandit, whose pilot is done.
+      bandit: The bandit, after its pilot.
       scoring: How the pilot was scored.
       groups: Names of the query groups.
       halves: Vectors of the groups' halves.
@@ -54,7 +54,7 @@ class CompareHalves(ProxyStage):
         return range(1)
 
     def do(self, piece: int, model: Proxy) -> dict[str, float | None]:
-        """One group's vectors at a time are on the device."""
+        """Scores the sample, with the vectors of one group at a time on the device."""
         blocks = self.scoring.tracked.blocks(model)
         vectors = self.halves.load()
         documents = model.read(self._sample())
@@ -75,7 +75,7 @@ class CompareHalves(ProxyStage):
         return read_json(self.artifact)
 
     def _sample(self) -> list[str]:
-        """Draws texts of some of the pilot's examples."""
+        """Draws the texts of some of the pilot's examples by hash."""
         scored = self.bandit.all_scored(1)
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
         seed, keys = self.bandit.policy.seed, scored["key"][usable]

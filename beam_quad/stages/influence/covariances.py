@@ -19,11 +19,11 @@ from beam_quad.stages.read.texts import NUM_GROUPS, SampleTexts
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """What a pass over texts met. An additive statistic.
+    """Counts of a pass over texts. An additive statistic.
 
     Attributes:
-      examples: How many texts, each once whatever slices there are.
-      inputs: Names of the blocks that are given an input, by the name of its first module.
+      examples: Number of texts, each counted once for all slices.
+      inputs: Names of the blocks that share an input, by the name of the first module with this input.
     """
 
     examples: int
@@ -33,19 +33,20 @@ class Fitted:
         return Fitted(self.examples + other.examples, self.inputs | other.inputs)
 
     def as_json(self) -> dict[str, Any]:
-        """Turns it into what `json.dumps` takes."""
+        """Returns a dictionary for `json.dumps`."""
         return {"examples": self.examples, "inputs": dict(sorted(self.inputs.items()))}
 
 
 class FitStage(ProxyStage):
-    """A pass over the sampled texts that leaves sums in files, one a group of texts and input.
+    """A pass over the sampled texts that writes sums to files, one per input and group of texts.
 
-    Takes (slice of the tracked layers, group of texts). Too large to be elements, the sums are added by reference.
+    Takes (slice of the tracked layers, group of texts). The sums are too large for elements of a pipeline, so a later
+    stage reads and adds the files.
     """
 
     @abc.abstractmethod
     def slices(self) -> tuple[tuple[Block, ...], ...]:
-        """Gives the tracked blocks, in slices that are fitted one at a time."""
+        """Returns the tracked blocks, in slices that are fitted one at a time."""
 
     def pieces(self) -> list[tuple[int, int]]:
         slices = range(len(self.slices()))
@@ -59,11 +60,12 @@ class FitStage(ProxyStage):
         return (self.path("done", f"{number:03d}-{group:02d}.json"),)
 
     def part_path(self, name: str, group: int) -> str:
-        """Where a group of texts leaves its part of the sum for an input of tracked modules."""
+        """Path of one group's part of the sum for an input of tracked modules."""
         return self.path("sums", f"{name}-{group:02d}.safetensors")
 
     def parts(self, name: str) -> Iterator[BinaryIO]:
-        """Opens the parts of the sum for an input, one after the other, in the order of the groups."""
+        """Opens the parts of the sum for an input one at a time, in the order of the groups."""
+        # A fixed order gives the same bits on every run; one open file bounds the memory.
         for group in range(NUM_GROUPS):
             with files.open_read(self.part_path(name, group)) as file:
                 yield file
@@ -71,9 +73,9 @@ class FitStage(ProxyStage):
 
 @dataclasses.dataclass(frozen=True)
 class SumCovariances(FitStage):
-    """Sums the Kronecker factors over each group of texts; one file per input of tracked modules and group.
+    """Sums the Kronecker factors over each group of texts, in one file per group and input of tracked modules.
 
-    An input goes by the name of the first module that is given it.
+    An input is named by the first module that receives it.
 
     Args:
       tracked: The proxy model and its tracked layers.
@@ -108,6 +110,7 @@ class SumCovariances(FitStage):
         blocks = self.slices()[number]
         sums = covariance_sums(model, blocks, ids, texts, self.seed, self.labels)
         inputs = {name: list(total.gradients) for name, total in sums.items()}
+        # Every slice passes over the same texts; only slice 0 counts them.
         fitted = Fitted(len(texts) if number == 0 else 0, inputs)
         for name in list(sums):
             with files.writing(self.part_path(name, group)) as file:
@@ -127,7 +130,7 @@ class SumCovariances(FitStage):
         write_json(self.artifact, total.as_json())
 
     def inputs(self) -> dict[str, list[str]]:
-        """Reads which blocks share an input, by the input's name."""
+        """Reads the names of the blocks that share each input, by the input's name."""
         inputs: dict[str, list[str]] = read_json(self.artifact)["inputs"]
         return inputs
 

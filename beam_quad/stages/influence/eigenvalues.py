@@ -1,4 +1,4 @@
-"""The eigenbasis of the covariances, and the eigenvalues in it: the second pass of the curvature."""
+"""The eigenbasis of the covariances and the eigenvalues in it: the second pass of the curvature."""
 
 import dataclasses
 import functools
@@ -20,12 +20,12 @@ from beam_quad.stages.influence.proxy import ProxyModel
 
 @dataclasses.dataclass(frozen=True)
 class Eigendecompose(Stage):
-    """Adds the Kronecker factors of each input over the groups, and takes their eigenbases.
+    """Adds the Kronecker factors of each input over the groups of texts and computes their eigenbases.
 
-    Takes the inputs' names and gives counts.
+    Takes names of inputs and returns counts.
 
     Args:
-      covariances: The factors.
+      covariances: The sums of the factors.
     """
 
     kind = "bases"
@@ -68,10 +68,10 @@ class Eigendecompose(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class SumEigenvalues(FitStage):
-    """Sums EK-FAC's corrected eigenvalues over each group of texts; one file per input and group.
+    """Sums EK-FAC's corrected eigenvalues over each group of texts, in one file per input and group.
 
     Args:
-      bases: The eigenbases, fitted to the same texts.
+      bases: The eigenbases, fitted on the same texts.
     """
 
     kind = "eigenvalues"
@@ -81,7 +81,7 @@ class SumEigenvalues(FitStage):
 
     @property
     def covariances(self) -> SumCovariances:
-        """What the bases are of."""
+        """The covariances of the eigenbases."""
         return self.bases.covariances
 
     @property
@@ -105,6 +105,7 @@ class SumEigenvalues(FitStage):
         for name in list(sums):
             with files.writing(self.part_path(name, group)) as file:
                 sums.pop(name).save(file)
+        # Every slice passes over the same texts; only slice 0 counts them.
         write_json(self.paths(piece)[0], {"examples": len(texts) if number == 0 else 0})
         return self.statistic(piece)
 
@@ -114,12 +115,12 @@ class SumEigenvalues(FitStage):
 
 @dataclasses.dataclass(frozen=True)
 class AddEigenvalues(Stage):
-    """Adds EK-FAC's eigenvalues of each input over the groups of texts: the curvature, as it is read from then on.
+    """Adds EK-FAC's eigenvalues of each input over the groups of texts; later stages read the curvature from here.
 
-    Takes the inputs' names and gives counts.
+    Takes names of inputs and returns counts.
 
     Args:
-      parts: The sums by group.
+      parts: The sums by group of texts.
     """
 
     kind = "ekfac"
@@ -133,7 +134,7 @@ class AddEigenvalues(Stage):
 
     @property
     def covariances(self) -> SumCovariances:
-        """What the curvature was fitted to."""
+        """The covariances of the curvature."""
         return self.parts.covariances
 
     def pieces(self) -> list[str]:
@@ -163,9 +164,10 @@ class AddEigenvalues(Stage):
 
 
 def set_threads(number: int | None) -> None:
-    """Sets the run's number of threads, which last bits depend on, where no model may have been loaded.
+    """Sets torch's number of threads to that of the run, in a stage that may run before any model is loaded.
 
-    It stays, as after a model was loaded: torch keeps the number for each thread that has computed, and all are to have one.
+    The last bits of a result depend on the number of threads. The number is not restored, as it is not after a model is
+    loaded: torch keeps it per computing thread, and all threads must have the same.
     """
     if number is not None:
         torch.set_num_threads(number)

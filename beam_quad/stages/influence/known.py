@@ -1,4 +1,4 @@
-"""Scores of examples that an earlier run computed, by the same scoring."""
+"""Scores of examples from an earlier run with the same scoring."""
 
 import dataclasses
 from typing import Annotated
@@ -15,12 +15,12 @@ from beam_quad.stages.refresh.base import Base
 
 @dataclasses.dataclass(frozen=True)
 class KnownScores:
-    """The scores of the run that this one goes on from, its own and those that it knew.
+    """Scores stored by the run that this one refreshes, including scores it took from earlier runs.
 
     Args:
-      base: That run.
+      base: The run to refresh.
       root: The folder of all artifacts.
-      folder: Where the scores of its splits are stored, relative to the root.
+      folder: Folder of the scores of its splits, relative to the root.
     """
 
     base: Base
@@ -31,14 +31,14 @@ class KnownScores:
         """Reads the scores of a split.
 
         Returns:
-          Float64 [n, num_scores], and which rows were scored, with or without a finite score, bool [n]; None of a split that
-          the base did not have.
+          The scores, float64 [n, num_scores], and which rows were scored, even if the score is not finite, bool [n]. None
+          if the base did not have the split.
         """
         if not self.base.has(split):
             return None
         return read_scores(piece_path(files.join(self.root, *self.folder.split("/")), split))
 
     def is_scored(self, split: Split) -> np.ndarray | None:
-        """Says which rows of a split were scored, bool [n]; None of a split that the base did not have."""
+        """Returns which rows of a split were scored, bool [n]; None if the base did not have the split."""
         found = self.read(split)
         return None if found is None else found[1]

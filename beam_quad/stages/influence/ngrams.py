@@ -16,9 +16,9 @@ from beam_quad.stages.read.splits import SplitStage
 
 @dataclasses.dataclass(frozen=True)
 class CountNgrams(SplitStage):
-    """Counts the n-grams of every usable text: splits in, `NgramCounts` out.
+    """Counts the n-grams of every usable text; takes splits and returns `NgramCounts`.
 
-    Writes `corpus.npz`, `query.npz`, and in `query.json` the texts of each group that are used and not.
+    Writes `corpus.npz`, `query.npz`, and `query.json` with the counts of used and unused texts of each query group.
 
     Args:
       corpus: The corpus.
@@ -64,6 +64,6 @@ class CountNgrams(SplitStage):
         return query, NgramCounts.from_bytes(files.read_bytes(self.artifact))
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
+        """Reads, for each query group in order, its number of `documents` and the counts of `unused` texts by reason."""
         found = read_json(self.path("query.json"))
         return {group.name: found[group.name] for group in self.query}

@@ -16,8 +16,8 @@ class ProxyModel:
     """The proxy model.
 
     Args:
-      spec: Which model, and how it is run.
-      fingerprint: Its content.
+      spec: Path, dtype, device and limits of the model.
+      fingerprint: Hash of its content.
     """
 
     spec: ProxySpec
@@ -25,7 +25,7 @@ class ProxyModel:
 
     @property
     def key(self) -> str:
-        """Names it among the models of a process."""
+        """Key of the model in the process-wide cache."""
         return proxy_key(self.spec, self.fingerprint)
 
     @property
@@ -34,11 +34,11 @@ class ProxyModel:
         return self.spec.device
 
     def load(self) -> Proxy:
-        """Loads it, once per process."""
+        """Loads the model, once per process."""
         return cached_proxy(self.spec)
 
     def reader(self) -> TextReader:
-        """Loads its tokenizer and windows alone, once per process."""
+        """Loads the tokenizer and the windowing without the weights, once per process."""
         return cached(("reader", self.spec), lambda: load_reader(self.spec))
 
 
@@ -56,7 +56,7 @@ class TrackedProxy:
 
     @property
     def key(self) -> str:
-        """Names model and layers by content."""
+        """Digest of the model's content and the layers."""
         return identity.digest(self)
 
     def blocks(self, proxy: Proxy) -> tuple[Block, ...]:
@@ -64,7 +64,7 @@ class TrackedProxy:
         return find_blocks(proxy.model, self.layers)
 
     def slices(self) -> tuple[tuple[Block, ...], ...]:
-        """The tracked blocks in slices that are fitted one at a time, from the model's shapes, once per process."""
+        """The tracked blocks, in slices that are fitted one at a time; computed from the model's shapes, once per process."""
 
         def cut() -> tuple[tuple[Block, ...], ...]:
             return layer_slices(find_blocks(load_skeleton(self.proxy.spec), self.layers))
@@ -73,7 +73,7 @@ class TrackedProxy:
 
 
 class ProxyStage(ModelStage):
-    """A stage that passes texts through the proxy model."""
+    """A stage that runs texts through the proxy model."""
 
     @property
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""The gradient of each query group, and its vector: that gradient, preconditioned by the curvature."""
+"""The gradient of each query group, and its query vector: the gradient preconditioned by the curvature."""
 
 import contextlib
 import dataclasses
@@ -38,12 +38,12 @@ _Gradient = Mapping[str, torch.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class GroupCounts:
-    """The texts of a query group. An additive statistic.
+    """Counts of the texts of a query group. An additive statistic.
 
     Attributes:
-      by_half: Texts that can be used, by the number of their half.
+      by_half: Number of usable texts by half.
       tokens: Tokens of the group's texts.
-      unused: How many cannot be used, by reason.
+      unused: Number of unusable texts by reason.
     """
 
     by_half: Tally
@@ -55,11 +55,11 @@ class GroupCounts:
 
     @property
     def documents(self) -> int:
-        """Texts that can be used."""
+        """Number of usable texts."""
         return sum(self.by_half.counts.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Turns it into what `json.dumps` takes."""
+        """Returns a dictionary for `json.dumps`."""
         return {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -69,7 +69,7 @@ class GroupCounts:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "GroupCounts":
-        """Reads what `as_json` made."""
+        """Restores counts from the result of `as_json`."""
         return cls(Tally(found["by_half"]), found["tokens"], Tally(found["unused"]))
 
 
@@ -77,8 +77,8 @@ class GroupCounts:
 class SumQueryGradients(ProxyStage):
     """Sums the gradients of the query groups over parts of their files, one slice of the layers at a time.
 
-    Takes (group number, part of its files, slice) and gives counts; the gradients rest in files, one for each half of the
-    texts. The halves' vectors show how much the scores owe to which texts happen to be in the query set.
+    Takes (group number, part of its files, slice) and returns counts. The gradients are stored in files, one for each
+    half of the texts. Scores under the two halves show how much they depend on the choice of query texts.
 
     Args:
       tracked: The proxy model and its tracked layers.
@@ -114,7 +114,7 @@ class SumQueryGradients(ProxyStage):
 
     def statistic(self, piece: tuple[int, int, int]) -> ByName[GroupCounts]:
         group, _, number = piece
-        if number > 0:  # the same texts, which count once
+        if number > 0:  # Every slice reads the same texts; only slice 0 counts them.
             return ByName()
         counts = GroupCounts.from_json(read_json(self.paths(piece)[0]))
         return ByName({self.query[group].name: counts})
@@ -130,7 +130,7 @@ class SumQueryGradients(ProxyStage):
                 gradients.save(file)
             by_half[str(half)] = gradients.num_examples
         tokens = sum(len(ids) for ids in tokenize(model.tokenizer, texts))
-        # What a loss cannot be had of, as of a row of the corpus.
+        # Texts without a loss are counted as unused, as such rows of the corpus are.
         unused = found.unused + Tally(model.without_loss(texts))
         counts = GroupCounts(Tally(by_half), tokens, unused)
         write_json(self.paths(piece)[0], counts.as_json())
@@ -151,7 +151,7 @@ class SumQueryGradients(ProxyStage):
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator["SliceGradients"]:
-        """Opens the files of a slice."""
+        """Opens the gradient files of a slice."""
         with contextlib.ExitStack() as stack:
             readers: dict[str, list[TensorReader]] = {}
             for group, part in parts_of(self.query, NUM_PARTS):
@@ -167,13 +167,13 @@ class SliceGradients:
     """The gradients of a slice of the layers, in open files.
 
     Args:
-      readers: Files of the parts of each half.
+      readers: Open files of the parts, by name of the half.
     """
 
     readers: Mapping[str, Sequence[TensorReader]]
 
     def mean(self, half: str, blocks: Sequence[Block]) -> dict[str, torch.Tensor]:
-        """Adds up the parts of a half that has a text, and divides: gradient by block."""
+        """Returns the mean gradient of a nonempty half, by block, from its parts."""
         names = [block.name for block in blocks]
 
         def read(reader: TensorReader) -> GradientSum:
@@ -185,10 +185,10 @@ class SliceGradients:
 
 @dataclasses.dataclass(frozen=True)
 class FitQueryVectors(Stage):
-    """Preconditions the mean gradient of each query group, and of its halves: the query vectors.
+    """Preconditions the mean gradients of each query group and of its halves to query vectors.
 
-    Takes slices of the tracked layers and writes a file of each. The curvature of an input is read once for all groups,
-    and is in memory alone, with the gradients of one group for it.
+    Takes slices of the tracked layers and writes files of vectors for each. The curvature of an input is read once for
+    all groups. Memory holds the curvature of one input at a time, with the gradients of one group.
 
     Args:
       gradients: The query gradients.
@@ -237,7 +237,7 @@ class FitQueryVectors(Stage):
         )
 
     def statistic(self, piece: int) -> ByName[ByName[float]]:
-        """Reads the squared norms of the groups' vectors, by group and block."""
+        """Reads the squared norms of the query vectors, by group and block."""
         squares = read_json(self.paths(piece)[2])
         return ByName({group: ByName(by_block) for group, by_block in squares.items()})
 
@@ -260,7 +260,7 @@ class FitQueryVectors(Stage):
                     vectors = {half: precondition(gradients.mean(half, blocks)) for half in own}
                     for half, vector in vectors.items():
                         halves_writer.write(half, vector)
-                    # Preconditioning is linear, so that the vector of the whole group is made of those of its halves.
+                    # Preconditioning is linear, so the vector of the whole group is a weighted sum of those of its halves.
                     whole = combine_vectors(vectors, own)
                     whole_writer.write(group, whole)
                     squares[group] |= {
@@ -276,7 +276,7 @@ class FitQueryVectors(Stage):
                 "documents": counts.documents,
                 "tokens": counts.tokens,
                 "unused": counts.as_json()["unused"],
-                # The same in any order.
+                # fsum is exact, so the norm does not depend on the order of the slices.
                 "norm": math.sqrt(math.fsum(total.named[name].named.values())),
                 "halves": list(shares[name]),
             }
@@ -291,38 +291,39 @@ class FitQueryVectors(Stage):
 
     @property
     def halves(self) -> "VectorFiles":
-        """The vectors of each group's halves; a group that fills only one has none of the other."""
+        """The vectors of each group's nonempty halves."""
         return VectorFiles(self, "halves")
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """Reads what is known of each group, in order.
+        """Reads the facts of each group, in order.
 
-        That is its `documents` and `tokens`, how many of its texts are `unused` by reason, the `norm` of its vector, and the names of its `halves` that have a vector.
+        These are its `documents` and `tokens`, the number of `unused` texts by reason, the `norm` of its vector, and the
+        names of its `halves` with a vector.
         """
         found = read_json(self.artifact)
         return {group.name: found[group.name] for group in self.query}
 
     def curvatures(self) -> Iterator[Curvature]:
-        """Loads the curvature, one input's blocks at a time: the eigenvectors of all would not fit a small worker."""
+        """Loads the curvature one input at a time, as the eigenvectors of all inputs may not fit in a worker's memory."""
         if self.curvature is not None and self.damping_ratio is not None:
             for name in self.curvature.covariances.inputs():
                 yield self.curvature.curvature(name, self.damping_ratio)
 
     def _preconditioner(self, name: str) -> Callable[[_Gradient], _Gradient]:
-        """Loads the curvature of an input."""
+        """Loads the curvature of an input and returns its preconditioner."""
         if self.curvature is None or self.damping_ratio is None:
             return lambda gradient: gradient
         return self.curvature.curvature(name, self.damping_ratio).precondition
 
     def _stacks(self, piece: int) -> dict[str, tuple[Block, ...]]:
-        """Groups the blocks of a slice by the input whose curvature they share."""
+        """Groups the blocks of a slice by their input, as blocks with one input share a curvature."""
         blocks = self.tracked.slices()[piece]
         if self.curvature is None:
             return {block.name: (block,) for block in blocks}
         return self.curvature.covariances.inputs_of(blocks)
 
     def _shares(self) -> dict[str, dict[str, float]]:
-        """Reads each group's shares of its texts, by the names of the halves that have a text."""
+        """Returns the share of each nonempty half in the texts of its group, by group and name of the half."""
         return {
             group: half_shares(
                 {half_name(group, half): counts.by_half[str(half)] for half in HALVES}
@@ -333,23 +334,23 @@ class FitQueryVectors(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class VectorFiles:
-    """Files of vectors that `FitQueryVectors` writes, one a slice of the tracked layers.
+    """Files of vectors that `FitQueryVectors` writes, one per slice of the tracked layers.
 
     Args:
       fitted: The stage.
-      name: The folder's name.
+      name: Name of the folder.
     """
 
     fitted: FitQueryVectors
     name: str
 
     def path(self, number: int) -> str:
-        """Where the file of a slice is stored."""
+        """Path of the file of a slice."""
         return self.fitted.path(self.name, f"{number:03d}.safetensors")
 
     @property
     def paths(self) -> list[str]:
-        """The files of all slices."""
+        """Paths of the files of all slices."""
         return [self.path(number) for number in self.fitted.pieces()]
 
     def load(self) -> Vectors:
@@ -358,7 +359,7 @@ class VectorFiles:
 
 
 def read_slices(paths: Sequence[str]) -> Vectors:
-    """Reads the vectors of several slices of the layers: by group all blocks."""
+    """Reads the vectors of several slices of the layers and joins their blocks, by group."""
     return join_slices(files.in_parallel(read_slice, paths))
 
 
@@ -369,5 +370,5 @@ def read_slice(path: str) -> Vectors:
 
 
 def half_name(group: str, half: int) -> str:
-    """Names a half of a query group; no group's name holds a colon."""
+    """Returns the name of a half of a query group. The colon keeps it distinct from every group's name."""
     return f"{group}:{half}"

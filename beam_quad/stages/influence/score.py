@@ -1,4 +1,4 @@
-"""How examples are scored, as small configurations, and the stage that scores every example of a corpus."""
+"""The scorings, as small configurations, and the stage that scores every example of a corpus."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -28,31 +28,31 @@ from beam_quad.stages.read.prefetch import prefetched
 
 
 class Scorer(Protocol):
-    """Scores texts, many at once; a score has the same bits whatever texts are beside its own.
+    """Scores many texts at once. The bits of a score do not depend on the other texts in the call.
 
     Texts that answer prompts have marks around their answers (`beam_quad.answers`).
     """
 
     def prepare(self, texts: list[str]) -> Any:
-        """Does what needs no device, such as tokenising; runs in another thread, ahead of `score`."""
+        """Does the work that needs no device, such as tokenising; runs in another thread, ahead of `score`."""
 
     def score(self, prepared: Any) -> np.ndarray:
-        """Returns float64 [num_texts, num_scores] of prepared texts; nan where a text cannot be scored."""
+        """Returns the scores of prepared texts, float64 [num_texts, num_scores]; nan if a text cannot be scored."""
 
 
 class Scoring(Protocol):
-    """The configuration of a scorer: a frozen dataclass, picklable, whose identity is all that its scores depend on."""
+    """The configuration of a scorer: a picklable frozen dataclass. Its identity covers all that the scores depend on."""
 
     @property
     def device(self) -> str:
-        """The device that it needs."""
+        """Torch device of the scorer."""
 
     def load(self) -> Scorer:
         """Loads the scorer, on a worker."""
 
 
 class StoredVectors(Protocol):
-    """Vectors in a file, named by its content."""
+    """Vectors in files, named by their content."""
 
     def load(self) -> Vectors:
         """Reads the vectors by name."""
@@ -60,7 +60,7 @@ class StoredVectors(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class InfluenceScoring:
-    """Influence on the query set: one score for each query vector, higher where training lowers the query loss.
+    """Influence on the query set: one score per query vector, higher if training on the example lowers the query loss.
 
     Args:
       tracked: The proxy model and its tracked layers.
@@ -87,7 +87,7 @@ class InfluenceScoring:
 
 @dataclasses.dataclass(frozen=True)
 class PerplexityScoring:
-    """Mean loss of the proxy model in nats per token; lower is likelier.
+    """Mean loss of the proxy model, in nats per token; lower for likelier texts.
 
     Args:
       proxy: The proxy model.
@@ -153,7 +153,7 @@ class ScoringStage(ModelStage):
 
     @property
     def model_key(self) -> str:
-        # Its content is the same on any device of a kind, but the model is on one of them.
+        # The identity leaves out the device's number, but each loaded model is on one device.
         return f"{identity.digest(self.scoring)} {self.device}"
 
     @property
@@ -166,7 +166,7 @@ class ScoringStage(ModelStage):
 
 @dataclasses.dataclass(frozen=True)
 class NgramScoring:
-    """Influence under a model of the n-grams of the proxy's tokens: one score a query group.
+    """Influence under a model of the n-grams of the proxy's tokens: one score per query group.
 
     Args:
       counts: The n-grams.
@@ -185,32 +185,33 @@ class NgramScoring:
 
 
 class Listed(Protocol):
-    """Some rows of a corpus."""
+    """A list of rows of a corpus."""
 
     def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Says which rows of a split are among them, bool [n]."""
+        """Returns which rows of a split are listed, bool [n]."""
 
     def num_listed(self) -> int:
-        """How many rows there are, about."""
+        """Approximate number of listed rows."""
 
 
-# Rows whose texts go to the scorer at once: micro-batches of one length are full only where texts are many.
+# Rows per call of the scorer: micro-batches hold texts of similar length and are full only if a call has many texts.
 _SCORED_ROWS = 16 * BATCH_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreExamples(ScoredRows, ScoringStage):
-    """Scores the texts of examples of the corpus, of all or of those of a list.
+    """Scores the texts of all usable examples of the corpus, or of those on a list.
 
-    Takes splits, writes one row-aligned file of scores each (nan for a row that is not scored), and gives a `ScoreSample`.
+    Takes splits, writes one row-aligned file of scores for each (nan for unscored rows), and returns a
+    `ScoreSample`.
 
     Args:
       corpus: The corpus.
-      scoring: What scores.
-      weights: Weight of each score that the scoring gives, over the spread of which it is divided if there are several.
-      among: What is scored; None for every usable row.
-      known: What of it was scored before, and is not scored again; None without a base.
-      label: The stage's name in a chain, in CapWords.
+      scoring: The scoring.
+      weights: Weight of each score of the scoring. If there are several scores, each is divided by its spread.
+      among: The rows to score; None for every usable row.
+      known: Scores of the refreshed run, which are not computed again; None without a base.
+      label: Name of the stage in a chain, in CapWords.
     """
 
     kind = "corpus_scores"
@@ -227,7 +228,8 @@ class ScoreExamples(ScoredRows, ScoringStage):
         return self.label
 
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
-        # Of a list no row is scored in vain; of everything a row is scored whatever other rows hold.
+        # Without a list, a row is scored even if it is now a duplicate or a leak, so the file stays valid when other rows
+        # change. A list holds only selectable rows, and no others are scored.
         rows = self.corpus.own_rows(piece) if self.among is None else self.corpus.rows(piece)
         wanted = self.wanted(piece, rows)
         scores = np.full((len(rows.keys), len(self.weights)), np.nan)
@@ -264,8 +266,8 @@ class ScoreExamples(ScoredRows, ScoringStage):
     def _batches(
         self, piece: Split, wanted: np.ndarray, model: Scorer
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yields the rows of each batch that holds wanted ones, and their prepared texts."""
-        # The reserve would do for a small corpus, but not for a large one, of which it is a part.
+        """Yields the wanted rows of each batch that has any, and their prepared texts."""
+        # Texts come from the input, not from the reserve, which holds only a part of a large corpus.
         batches = read_rows(
             self.corpus.readable(piece), self.corpus.columns, batch_rows=_SCORED_ROWS
         )

@@ -1,4 +1,4 @@
-"""A score that the input brings."""
+"""Scores from a column of the input."""
 
 import dataclasses
 from typing import Any
@@ -16,11 +16,11 @@ from beam_quad.stages.read.embed import BATCH_ROWS
 
 @dataclasses.dataclass(frozen=True)
 class ReadScoreColumn(ScoredRows):
-    """Reads a column of numbers of the input; of Parquet no other column is read.
+    """Reads the scores from a numeric column of the input; no other column of a Parquet file is read.
 
     Args:
       corpus: The corpus.
-      column: The column or, with dots in it, a field of a struct.
+      column: Name of the column; with dots, a field of a struct.
     """
 
     kind = "score_column"
@@ -39,7 +39,7 @@ class ReadScoreColumn(ScoredRows):
                 scores[first : first + len(numbers)] = numbers
                 first += len(numbers)
             if piece.first_group == 0:
-                # The stage that read the texts recorded nothing of this column.
+                # The stage that read the texts did not record this column.
                 columns = dataclasses.replace(self.corpus.columns, score=self.column)
                 seen.record(self.corpus.seen_dir, readable, columns.names)
         scores[~rows.usable] = np.nan

@@ -1,4 +1,4 @@
-"""A number for every row of the corpus, whatever it comes from."""
+"""Scores of every row of the corpus, from any source."""
 
 import dataclasses
 from typing import Any
@@ -19,25 +19,25 @@ _DTYPE = np.dtype(np.float64)
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRows(RowAlignedStage):
-    """A stage that gives rows a score: it writes one row-aligned file a split, and sums up `ScoreSample`s.
+    """A stage that scores rows: it writes one row-aligned file per split and sums `ScoreSample`s.
 
-    A row that is not to be scored, or cannot be, has nan. There may be several scores, one a query group, which are read as
-    one.
+    A row that is not or cannot be scored has nan. A row may have several scores, one per query group; readers get them
+    combined.
     """
 
     artifact_name = "scores.json"
 
     @property
     def group_weights(self) -> tuple[float, ...]:
-        """Weight of each score, over the spread of which it is divided if there are several."""
+        """Weight of each score. If there are several scores, each is divided by its spread."""
         return (1.0,)
 
     def wanted(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Says which rows of a split are to be scored, bool [n]."""
+        """Returns which rows of a split are to be scored, bool [n]."""
         return rows.usable
 
     def num_wanted(self) -> int:
-        """How many rows are to be scored, about."""
+        """Approximate number of rows to be scored."""
         return self.corpus.num_usable()
 
     def statistic(self, piece: Split) -> ScoreSample:
@@ -48,8 +48,8 @@ class ScoredRows(RowAlignedStage):
 
         Args:
           split: The split.
-          scores: Float64 [n] or [n, num_scores], nan where there is none.
-          is_scored: Which rows it was tried to score, bool [n].
+          scores: Float64 [n] or [n, num_scores], nan for rows without a score.
+          is_scored: Which rows the stage tried to score, bool [n].
         """
         scores = scores.reshape(len(scores), len(self.group_weights))
         column = aligned.vector_column(scores, _DTYPE)
@@ -73,16 +73,17 @@ class ScoredRows(RowAlignedStage):
         return {"scored": total.scored if total else 0}
 
     def read(self, split: Split) -> np.ndarray:
-        """Reads the row-aligned scores of a split, several as one: float64 [n], nan where there is none."""
+        """Reads the scores of a split's rows, combined over query groups: float64 [n], nan for rows without a score."""
         return combine_scores(self._read(split), np.array(self.facts()["weights"]))
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
-        """Reads the `median` of the scores, their `weights`, and how many examples were `scored`, once per process."""
+        """Reads the `median` of the scores, their `weights`, and the number of `scored` examples, once per process."""
         return read_json(self.artifact)
 
     def _read(self, split: Split) -> np.ndarray:
         scores, _ = read_scores(self.rows_path(split))
+        # The file keeps scores of rows that were rejected after it was written.
         scores[self.corpus.rejected_since(split)] = np.nan
         return scores
 
@@ -92,7 +93,7 @@ class ScoredRows(RowAlignedStage):
 
 
 def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file of scores: float64 [n, num_scores], and which rows it was tried to score, bool [n]."""
+    """Reads a file of scores: float64 [n, num_scores], and which rows the stage tried to score, bool [n]."""
     table = aligned.read_table(path)
     scores = aligned.unpack_vectors(table.column("scores"), _DTYPE).copy()
     return scores, table.column("is_scored").to_numpy()

@@ -1,4 +1,4 @@
-"""How alike every example is to the query set, from the embeddings that are stored."""
+"""Similarity of every example to the query set, from the stored embeddings."""
 
 import dataclasses
 from typing import Any, Literal
@@ -17,9 +17,9 @@ class ScoreSimilarity(ScoredRows):
     """Compares the embedding of every example with those of the query set; no text is read.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       query: The embeddings of the query set, by the same embedder.
-      similarity: "best", the cosine to the nearest text of the query set, or "mean", of the cosines to all.
+      similarity: "best" for the cosine to the nearest query text, "mean" for the mean cosine to all query texts.
     """
 
     kind = "similarity"

@@ -18,21 +18,22 @@ from beam_quad.stages.read.corpus import Corpus, piece_path
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import SplitStage
 
-# Texts that are tokenised at a time.
+# Texts tokenised at a time.
 _BATCH_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class CountTokenNgrams(SplitStage):
-    """Counts the n-grams of the texts that are set aside: splits in, `TokenNgramCounts` out.
+    """Counts the n-grams of the texts in the reserve; takes splits and returns `TokenNgramCounts`.
 
-    These are all texts of a small corpus, and of a large one a uniform sample, so that the input is not read again for
-    counts. Writes `corpus.npz`, `query-NUMBER.npz` for each group, and in `query.json` its texts that are used and not.
+    The reserve holds all texts of a small corpus and a uniform sample of a large one, so the input is not read again.
+    Writes `corpus.npz`, `query-NUMBER.npz` for each query group, and `query.json` with the counts of used and unused
+    texts of each group.
 
     Args:
       corpus: The corpus.
       query: The query set.
-      proxy: The model whose tokens are counted; its weights are not loaded.
+      proxy: The model with the tokenizer; its weights are not loaded.
     """
 
     kind = "token_ngrams"
@@ -48,7 +49,7 @@ class CountTokenNgrams(SplitStage):
         counts = TokenNgramCounts.zero(reader.vocabulary)
         usable = self.corpus.distinct_rows(piece).usable
         if not usable.any():
-            # Of a file that cannot be read nothing was set aside.
+            # An unreadable input file has no reserve file.
             return counts
         path = piece_path(self.corpus.reserve_dir, piece)
         for batch in aligned.read_batches(path, ["row", "text"], _BATCH_ROWS):
@@ -64,7 +65,7 @@ class CountTokenNgrams(SplitStage):
         files.write_once(self.artifact, total.to_bytes())
 
     def load(self) -> NgramScorer:
-        """Loads what scores texts by these counts."""
+        """Loads a scorer with these counts."""
         queries = {
             group.name: TokenNgramCounts.from_bytes(files.read_bytes(self._group_counts(number)))
             for number, group in enumerate(self.query)
@@ -73,7 +74,7 @@ class CountTokenNgrams(SplitStage):
         return NgramScorer(queries, corpus, self.proxy.reader().read)
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
+        """Reads, for each query group in order, its number of `documents` and the counts of `unused` texts by reason."""
         found = read_json(self.path("query.json"))
         return {group.name: found[group.name] for group in self.query}
 

@@ -22,15 +22,15 @@ _WEIGHTS = "weights.safetensors"
 class TuneProxy(ProxyStage):
     """Tunes a copy of the proxy on the texts of all query groups, in one piece on one device.
 
-    Writes the copy's parameters, in the proxy's dtype, and how many texts of each group are used. While it is tuned the
-    device holds the proxy, the copy in float32, its gradients and two moments of AdamW: 16 bytes a parameter above the proxy,
-    and the activations of a micro-batch. A worker that scores with it holds two models (`apply`).
+    Writes the copy's parameters in the proxy's dtype, and the number of used texts of each group. During tuning the
+    device holds the proxy, the copy in float32, its gradients and AdamW's two moments: 16 bytes per parameter on top of
+    the proxy and the activations of a micro-batch. A worker that scores with the copy holds two models (`apply`).
 
     Args:
       base: The proxy model.
-      query: The query set; its groups are taken together.
-      tuning: The recipe, but for its rate.
-      rates: Learning rates that are tried, as `tune_on_query` takes them.
+      query: The query set; its groups are pooled.
+      tuning: The recipe, except for its learning rate.
+      rates: Learning rates to try, as for `tune_on_query`.
     """
 
     kind = "tuned"
@@ -58,7 +58,7 @@ class TuneProxy(ProxyStage):
         for group in self.query:
             found = group.read()
             documents = int((model.read(found.texts).loss_tokens > 0).sum())
-            # What a loss cannot be had of, as of a row of the corpus.
+            # Texts without a loss are counted as unused, as such rows of the corpus are.
             unused = found.unused + Tally(model.without_loss(found.texts))
             counts[group.name] = UsedTexts(documents, unused)
             texts += found.texts
@@ -71,9 +71,9 @@ class TuneProxy(ProxyStage):
         write_json(self.artifact, {name: own.as_json() for name, own in total.named.items()})
 
     def apply(self, proxy: Proxy) -> Proxy:
-        """Copies the loaded proxy, on its device, and gives the copy the tuned parameters.
+        """Copies the loaded proxy on its device and sets the tuned parameters in the copy.
 
-        The caller keeps it: a scorer, of which a process has one.
+        The copy is not cached: its one owner is the scorer, which the process caches.
         """
         model = copy.deepcopy(proxy.model)
         weights = safetensors.torch.load(files.read_bytes(self.path(_WEIGHTS)))

@@ -1,4 +1,4 @@
-"""The texts that a contender trains on: drawn from its selection by hash, for each seed anew."""
+"""The training texts of a contender, drawn from its selection by hash, anew for each seed."""
 
 import abc
 import dataclasses
@@ -28,7 +28,7 @@ from beam_quad.stages.read.excluded import Excluded
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
 
-# Texts that are drawn over those that are trained on, as a draw by hash has no exact number of tokens.
+# Tokens drawn per token trained on, because the number of tokens in a draw by hash is not exact.
 _SPARE = 2.0
 _DRAWN = pa.schema(
     [
@@ -42,12 +42,12 @@ _DRAWN = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """What is drawn of every contender alike.
+    """The settings of the draws, shared by all contenders.
 
     Args:
-      start: The model that is trained, whose tokens count.
+      start: The model to train, whose tokenizer counts the tokens.
       num_seeds: Trainings of each contender.
-      num_tokens: Tokens of each.
+      num_tokens: Tokens of each training.
     """
 
     start: Annotated[
@@ -58,24 +58,24 @@ class Draws:
     num_tokens: int
 
     def share(self, num_tokens: int) -> float:
-        """The share of texts to draw of a selection with so many tokens."""
+        """Returns the share of texts to draw from a selection of `num_tokens` tokens."""
         return min(1.0, _SPARE * self.num_tokens / max(1, num_tokens))
 
     def by_seed(self, keys: np.ndarray, share: float) -> list[np.ndarray]:
-        """Which texts are drawn, for each seed, bool [n]."""
+        """Returns, for each seed, which texts are drawn, bool [n]."""
         return [seeding.is_drawn(seed, "proof draw", keys, share) for seed in range(self.num_seeds)]
 
     def count_tokens(self, texts: list[str]) -> list[int]:
-        """Counts the tokens of texts."""
+        """Counts the tokens of each text."""
         return [len(ids) for ids in tokenize(self.start.tokenizer(), texts)]
 
 
 class DrawStage(Stage):
-    """Draws the texts of a contender: splits in, one file of texts each, and the tokens that each seed may train on.
+    """Draws the texts of a contender. Takes splits, writes one file of texts for each, and counts the tokens per seed.
 
     Attributes:
-      contender: Its name.
-      draws: What is drawn of every contender alike.
+      contender: Name of the contender.
+      draws: The settings of the draws.
     """
 
     version = 1
@@ -91,26 +91,26 @@ class DrawStage(Stage):
     @property
     @abc.abstractmethod
     def columns(self) -> Columns:
-        """The columns that are read."""
+        """Columns to read."""
 
     @abc.abstractmethod
     def share(self) -> float:
-        """The share of the texts that are drawn, for each seed."""
+        """Share of the texts to draw for each seed."""
 
     @abc.abstractmethod
     def splits(self) -> tuple[Split, ...]:
-        """The splits of what is drawn from."""
+        """Splits to draw from."""
 
     @abc.abstractmethod
     def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
-        """Rows of a split that are selected, bool [n], and their keys, uint64 [n]; None if each batch says so itself."""
+        """Returns the selected rows of a split, bool [n], and all keys, uint64 [n]; None if only its batches know them."""
 
     def readable(self, split: Split) -> Split:
-        """What is read of a split whose rows are known."""
+        """Returns the split as it can be read."""
         return split
 
     def is_drawn_from(self, texts: Sequence[str | None], keys: np.ndarray) -> np.ndarray:
-        """Which rows of a batch are selected, bool [n], where each batch says so itself."""
+        """Returns the selected rows of a batch, bool [n]; used if `candidates` is None."""
         return np.array([text is not None for text in texts])
 
     def pieces(self) -> tuple[Split, ...]:
@@ -149,17 +149,17 @@ class DrawStage(Stage):
         write_json(self.artifact, {"tokens": tokens, "share": self.share()})
 
     def tokens(self) -> list[int]:
-        """Reads the tokens that each seed may train on."""
+        """Reads the number of tokens drawn for each seed."""
         found: list[int] = read_json(self.artifact)["tokens"]
         return found
 
     def texts(self, seed: int, num_tokens: int) -> list[str]:
-        """Reads the texts of a seed that hold so many tokens, in the order in which they are trained on."""
+        """Reads the texts of a seed's training on `num_tokens` tokens, in training order."""
         found: list[str] = self._trained_on(seed, num_tokens, "text").to_pylist()
         return found
 
     def fingerprints(self, num_tokens: int) -> np.ndarray:
-        """Reads the fingerprints of all texts that a seed trains on, uint64 [n]."""
+        """Reads the fingerprints of the training texts of all seeds, uint64 [n]."""
         found = [
             self._trained_on(seed, num_tokens, "fingerprint").to_numpy()
             for seed in range(self.draws.num_seeds)
@@ -176,11 +176,12 @@ class DrawStage(Stage):
         table = pa.concat_tables(tables)
         order = training_order(seed, table.column("fingerprint").to_numpy())
         ends = np.cumsum(table.column("tokens").to_numpy()[order])
-        # The last one may hold more than is left of the tokens.
+        # The text in which the tokens run out is included; training cuts it off.
         return table.column(column).take(order[: np.searchsorted(ends, num_tokens) + 1])
 
     def _drawn(self, split: Split, share: float) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Yields keys and texts of the drawn rows of a split, by batch."""
+        # A split without a drawn row is not read at all.
         known = self.candidates(split)
         if known is not None and not self._any_seed(known[1], known[0], share).any():
             return
@@ -204,17 +205,17 @@ class DrawStage(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class DrawFromParts(DrawStage):
-    """Draws from a selection that was written.
+    """Draws from the parts of a written selection.
 
     Args:
       artifacts: The folder of all artifacts.
-      contender: Its name.
-      plan_path: The plan of its parts.
-      snapshot: Names and versions of its parts.
-      columns_of: What of the parts is read as what.
+      contender: Name of the contender.
+      plan_path: Path of the plan of the parts.
+      snapshot: Names and versions of the parts.
+      columns_of: Columns of the parts.
       selected_tokens: Tokens of the selection.
-      draws: What is drawn of every contender alike.
-      excluded: Ids that are not drawn, though an earlier run may have selected them; None for none.
+      draws: The settings of the draws.
+      excluded: Ids that are not drawn even if an earlier run selected them; None for no such ids.
     """
 
     kind = "proof_parts"
@@ -238,7 +239,7 @@ class DrawFromParts(DrawStage):
         return dataclasses.replace(self.columns_of, id="beam_quad.example_id", tokens=None)
 
     def plan(self) -> InputPlan:
-        """The plan, read once per process."""
+        """Reads the plan, once per process."""
         return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
 
     def splits(self) -> tuple[Split, ...]:
@@ -257,14 +258,14 @@ class DrawFromParts(DrawStage):
 
 @dataclasses.dataclass(frozen=True)
 class DrawFromCorpus(SplitStage, DrawStage):
-    """Draws from what a policy selects of the corpus, which is nowhere written, or from all of it.
+    """Draws from a policy's selection of the corpus, which is not written anywhere, or from the whole corpus.
 
     Args:
       corpus: The corpus.
       contender: Name of the policy.
-      selection: What it selects; None for everything: then each seed's texts are a random draw.
-      selected_tokens: Tokens that it selects; those of the corpus if None.
-      draws: What is drawn of every contender alike.
+      selection: The policy's selection; None for the whole corpus, so each seed's texts are a random draw.
+      selected_tokens: Tokens of the selection; None for those of the corpus.
+      draws: The settings of the draws.
     """
 
     kind = "proof_corpus"

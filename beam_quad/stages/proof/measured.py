@@ -1,4 +1,4 @@
-"""The texts that measure a proof: query texts that steered nobody, and a general mix that nobody trains on."""
+"""The measured texts of a proof: held-out query texts and a general mix. No contender trains on either."""
 
 import dataclasses
 from typing import Any
@@ -23,11 +23,12 @@ from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import RowAlignedStage
 
 HELD_OUT, GENERAL = "held_out", "general"
-# Drawn over those that measure: some are trained on.
+# Texts drawn per text of the general mix, as some are trained on and left out.
 _SPARE = 4
+# The fewest held-out texts of a query group to measure on.
 _FEWEST = 2
 _TEXTS = pa.schema([pa.field("key", pa.uint64()), pa.field("text", pa.large_string())])
-# The key of a query text is 0.
+# Query texts have key 0.
 _MEASURED = pa.schema(
     [pa.field("set", pa.string()), pa.field("groups", pa.list_(pa.int32())), *_TEXTS]
 )
@@ -35,18 +36,18 @@ _MEASURED = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class DrawMeasured(RowAlignedStage):
-    """Gathers held-out query texts, and draws a general mix of the corpus by hash; no training reads any of them.
+    """Gathers held-out query texts and draws a general mix of the corpus by hash.
 
-    Takes splits, and writes `texts.parquet`, in which no copy of a text is that is trained on. A held-out text of two
-    query groups is there once, and measures for both.
+    Takes splits and writes `texts.parquet`, which holds no copy of a training text. A held-out text of two query groups
+    is stored once and measured for both.
 
     Args:
       corpus: The corpus.
-      drawn: What the contenders train on.
-      held_out: Where the held-out texts are: what a query group sets aside or, if it sets nothing aside, all of it.
-      most_held_out: The most held-out texts of each group to measure on.
+      drawn: The draws of the contenders' training texts.
+      held_out: The query groups to measure on: the texts a group sets aside or, if it sets none aside, all its texts.
+      most_held_out: The most held-out texts of each group.
       num_general: Texts of the general mix.
-      seed: Of the draws.
+      seed: Seed of the draws.
     """
 
     kind = "proof_measured"
@@ -61,7 +62,7 @@ class DrawMeasured(RowAlignedStage):
 
     @property
     def rows_folder(self) -> str:
-        """With the artifact: which texts are drawn depends on how many there are."""
+        """Folder of the row-aligned files: the stage's own, as the draw depends on the size of the whole corpus."""
         return self.path("rows")
 
     def statistic(self, piece: Split) -> Tally:
@@ -91,7 +92,7 @@ class DrawMeasured(RowAlignedStage):
         keys = [key for table in tables for key in table["key"]]
         general = _Measuring.draw(texts, trained, self.seed, GENERAL, self.num_general)
         prints = fingerprints(texts).tolist()
-        # Of equal texts the first.
+        # Equal texts share a fingerprint; the first one's key is kept.
         key_of = dict(zip(reversed(prints), reversed(keys), strict=True))
         groups = {
             query.name: _Measuring.draw(
@@ -135,11 +136,12 @@ class DrawMeasured(RowAlignedStage):
         )
 
     def num_tokens(self) -> int:
-        """The tokens of every training: what is asked for, but no more than any contender has for any seed.
+        """Returns the tokens of every training: those asked for, but no more than any contender has for any seed.
 
         Raises:
-          UsageError: If a contender has none.
+          UsageError: If a contender has no tokens.
         """
+        # All contenders train on the same number of tokens; otherwise their losses could not be compared.
         tokens = {drawn.contender: min(drawn.tokens()) for drawn in self.drawn}
         name = min(tokens, key=lambda name: tokens[name])
         if not tokens[name]:
@@ -147,12 +149,12 @@ class DrawMeasured(RowAlignedStage):
         return min(self.drawn[0].draws.num_tokens, tokens[name])
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Reads how many texts each set has, and how many it lost as they are trained on."""
+        """Reads, for each set, the number of `texts` and of texts left out because they are `trained_on`."""
         found = read_json(self.artifact)
         return {name: found[name] for name in (HELD_OUT, GENERAL)}
 
     def group_counts(self) -> dict[str, dict[str, int]]:
-        """Reads the same of the held-out texts of each query group, in order."""
+        """Reads the same counts for the held-out texts of each query group, in order."""
         found = read_json(self.artifact)["groups"]
         return {query.name: found[query.name] for query in self.held_out}
 
@@ -162,7 +164,7 @@ class DrawMeasured(RowAlignedStage):
         return {name: self._read(name, "text") for name in (HELD_OUT, GENERAL)}
 
     def groups(self) -> np.ndarray:
-        """Reads which held-out texts are in each query group, bool [num_groups, num_texts]."""
+        """Reads the held-out texts of each query group, as a mask, bool [num_groups, num_texts]."""
         groups_of = self._read(HELD_OUT, "groups")
         found = np.zeros((len(self.held_out), len(groups_of)), bool)
         for text, numbers in enumerate(groups_of):
@@ -177,11 +179,11 @@ class DrawMeasured(RowAlignedStage):
 
 @dataclasses.dataclass(frozen=True)
 class _Measuring:
-    """The texts of a set, or of a query group, that measure.
+    """The measured texts of a set or of a query group.
 
     Attributes:
-      texts: The texts by fingerprint, in the order of their hashes.
-      trained_on: Fingerprints of those that are left out, as they are trained on.
+      texts: The texts by fingerprint, in the order of the draw.
+      trained_on: Fingerprints of the texts that are left out because a contender trains on them.
     """
 
     texts: dict[int, str]

@@ -1,4 +1,4 @@
-"""What the trainings of a proof start from: a trained model, or a configuration from which each seed draws a model."""
+"""The start of a proof's trainings: a trained model, or a configuration and a random model for each seed."""
 
 import abc
 import dataclasses
@@ -15,20 +15,20 @@ from beam_quad.stages.influence.proxy import ProxyModel
 
 @dataclasses.dataclass(frozen=True)
 class Start(ProxyModel):
-    """A model from which every contender's trainings start alike."""
+    """The starting point of every contender's trainings."""
 
     @property
     @abc.abstractmethod
     def is_from_scratch(self) -> bool:
-        """Whether it knows nothing."""
+        """Whether the model is untrained."""
 
     @abc.abstractmethod
     def num_models(self, num_seeds: int) -> int:
-        """How many models the trainings of so many seeds start from."""
+        """Returns the number of starting models for `num_seeds` seeds."""
 
     @abc.abstractmethod
     def model_of(self, seed: int, loaded: Proxy) -> Proxy:
-        """The model that a seed starts from; `loaded` is that of seed 0."""
+        """Returns the starting model of a seed; `loaded` is that of seed 0."""
 
     @abc.abstractmethod
     def skeleton(self) -> Any:
@@ -36,22 +36,22 @@ class Start(ProxyModel):
 
     @abc.abstractmethod
     def load_tokenizer(self) -> Any:
-        """Loads its tokenizer."""
+        """Loads the tokenizer."""
 
     def tokenizer(self) -> Any:
-        """Its tokenizer, loaded once per process."""
+        """Returns the tokenizer, loaded once per process."""
         return cached(("tokenizer", self.key), self.load_tokenizer)
 
     def recipe(
         self, model: Any, num_tokens: int, context_length: int, learning_rate: float
     ) -> Recipe:
-        """How it is trained.
+        """Returns the recipe of a training.
 
         Args:
-          model: Its model, on any device, `meta` too.
-          num_tokens: Tokens of a contender.
-          context_length: Tokens of its windows.
-          learning_rate: The peak.
+          model: The model, on any device including `meta`.
+          num_tokens: Tokens of the training.
+          context_length: Tokens of a window.
+          learning_rate: Peak learning rate.
         """
         if not self.is_from_scratch:
             return Recipe.of(num_tokens, context_length, learning_rate)
@@ -59,7 +59,7 @@ class Start(ProxyModel):
         return Recipe.from_scratch(num_tokens, context_length, learning_rate, num_parameters)
 
     def learning_rate(self) -> float:
-        """The peak of the learning rate, if none is asked for."""
+        """Returns the default peak learning rate."""
         if not self.is_from_scratch:
             return default_learning_rate(None)
         return default_learning_rate(self.skeleton().num_parameters(exclude_embeddings=True))
@@ -67,7 +67,7 @@ class Start(ProxyModel):
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel(Start):
-    """A model that goes on training."""
+    """A trained model, which every contender continues to train."""
 
     @property
     def is_from_scratch(self) -> bool:
@@ -88,11 +88,11 @@ class TrainedModel(Start):
 
 @dataclasses.dataclass(frozen=True)
 class Configuration(Start):
-    """A configuration without weights: each seed draws a model, from which all contenders start.
+    """A configuration without weights. Each seed draws a model, and all contenders start from it.
 
     Args:
-      tokenizer_path: Where its tokenizer is stored: beside it, or that of the selection's proxy.
-      tokenizer_revision: Of a hub id.
+      tokenizer_path: Path of the tokenizer: the configuration's own or that of the selection's proxy.
+      tokenizer_revision: Revision of a hub id.
     """
 
     tokenizer_path: Annotated[str, identity.NotCounted("the fingerprint tells its content")]

@@ -1,4 +1,4 @@
-"""The trainings of a proof: one piece of work for each contender and seed."""
+"""The trainings of a proof, one piece of work for each contender and seed."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ from beam_quad.stages.proof.start import Start
 
 
 class Training(NamedTuple):
-    """One training, or none: the model as it starts.
+    """One training, or the starting model without a training.
 
     Attributes:
-      seed: Which model, and which draw of what is trained on, in which order.
-      drawn: What is trained on, if anything.
+      seed: Decides the starting model, the draw of the training texts, and their order.
+      drawn: The draw of the training texts; None for the starting model.
     """
 
     seed: int
@@ -30,14 +30,15 @@ class Training(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TrainOn(NumberedStage, ProxyStage):
-    """Trains a model on every contender's texts, and measures the losses of every measured text.
+    """Trains a model on every contender's texts and measures its loss on every measured text.
 
-    Takes numbers of trainings, the first of which are none at all, and writes one file of losses each.
+    Takes numbers of trainings and writes one file of losses for each. The first numbers are the starting models, which
+    are measured without a training.
 
     Args:
-      measured: The texts to measure, which know the contenders.
-      start: The model.
-      learning_rate: Of the trainings.
+      measured: The measured texts, which also list the contenders' draws.
+      start: The starting model.
+      learning_rate: Peak learning rate of the trainings.
     """
 
     kind = "proof_trainings"
@@ -78,7 +79,7 @@ class TrainOn(NumberedStage, ProxyStage):
         return Tally({"trainings": 1})
 
     def told_recipe(self) -> dict[str, Any]:
-        """Reads how every contender trained."""
+        """Reads the recipe, which all contenders share, from the first training."""
         found = read_json(self.paths(self._num_models)[0])
         return found["recipe"] | {"num_steps": found["num_steps"]}
 
@@ -87,7 +88,7 @@ class TrainOn(NumberedStage, ProxyStage):
         return self.start.recipe(model.model, num_tokens, model.context_length, self.learning_rate)
 
     def predicted(self, name: str) -> np.ndarray:
-        """Reads how many tokens of each text of a set are predicted, float64 [num_texts]."""
+        """Reads the number of predicted tokens of each text of a set, float64 [num_texts]."""
         return self._losses(0, name).counts
 
     def trial(
@@ -96,7 +97,7 @@ class TrainOn(NumberedStage, ProxyStage):
         groups: np.ndarray | None = None,
         weights: tuple[float, ...] | None = None,
     ) -> Trial:
-        """Reads what the trainings did to the loss of a set of texts; see `Trial`."""
+        """Reads the losses of a set of texts before and after every training; see `Trial`."""
         before = [self._losses(number, name) for number in range(self._num_models)]
         after: dict[str, list[Losses]] = {drawn.contender: [] for drawn in self.measured.drawn}
         for number, (_, drawn) in enumerate(self._trainings()):

@@ -1,4 +1,4 @@
-"""The last stage of a proof: what it comes to, beside the selection's manifest."""
+"""The last stage of a proof: its result, written beside the selection's manifest."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -24,14 +24,14 @@ _METHOD = (
 
 @dataclasses.dataclass(frozen=True)
 class WriteProof(Stage):
-    """Judges the trainings, and writes `proof.html` and `proof.json` into the folder of the selection.
+    """Judges the trainings and writes `proof.html` and `proof.json` to the folder of the selection.
 
     Args:
       trained: The trainings.
-      selection: Name of the contender that is to be proved.
-      output: The folder of the selection.
+      selection: Name of the contender under test.
+      output: Folder of the selection.
       weights: Relative weight of each query group's held-out loss, > 0.
-      configuration: Fingerprint of the proof, as the launcher knows it.
+      configuration: Fingerprint of the proof, computed by the launcher.
     """
 
     kind = "proof"
@@ -50,7 +50,7 @@ class WriteProof(Stage):
 
     @property
     def folder(self) -> str:
-        """The folder of the selection."""
+        """Folder of the selection."""
         return self.output
 
     @property
@@ -61,7 +61,7 @@ class WriteProof(Stage):
         return ()
 
     def do(self, piece: Any, model: Any) -> None:
-        """Nothing: there are no pieces."""
+        """Does nothing; there are no pieces."""
 
     def finish(self, total: None) -> None:
         trained, measured = self.trained, self.trained.measured
@@ -84,6 +84,7 @@ class WriteProof(Stage):
             **{name: self._results(trial) for name, trial in trials.items()},
             **self._by_group(held_out),
         }
+        # The artifact is written last: it marks the stage as finished.
         files.write(files.join(self.output, "proof.html"), render_proof(proof).encode())
         write_json(self.artifact, proof)
 
@@ -106,7 +107,7 @@ class WriteProof(Stage):
         return trials
 
     def _by_group(self, held_out: Trial) -> dict[str, Any]:
-        """What is told of each query group; nothing if there is one, which is all."""
+        """Returns the results by query group; empty if there is only one, which has the overall results."""
         if len(self.weights) == 1:
             return {}
         names = [query.name for query in self.trained.measured.held_out]

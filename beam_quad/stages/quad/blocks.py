@@ -1,4 +1,4 @@
-"""The blocks of every cluster, and what they hold."""
+"""The blocks of every cluster, with their counts of examples and tokens."""
 
 import dataclasses
 from typing import Any
@@ -16,16 +16,16 @@ from beam_quad.stages.read.splits import SplitStage
 
 @dataclasses.dataclass(frozen=True)
 class CountBlocks(SplitStage):
-    """Cuts every cluster into blocks and counts what each holds.
+    """Cuts every cluster into blocks and counts the examples and tokens of each.
 
-    Takes splits and gives `Blocks`; writes `blocks.npz` and `blocks.json`. Blocks are ranges of a hash, so that nothing is
-    sorted and nothing is written by example.
+    Takes splits and returns `Blocks`; writes `blocks.npz` and `blocks.json`. A block is a range of a hash, so no example
+    is sorted and no file is written per example.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       clusters: Its clusters.
-      pulls: How pulls are sized.
-      whole: The clusters of the whole corpus, if this is a part of it.
+      pulls: Sizes of pulls and blocks.
+      whole: The clusters of the whole corpus, if `corpus` is only its new splits; None otherwise.
     """
 
     kind = "blocks"
@@ -59,17 +59,18 @@ class CountBlocks(SplitStage):
 
     @once_per_process
     def load(self) -> Blocks:
-        """Loads what was counted, once per process."""
+        """Loads the blocks, once per process."""
         return Blocks.from_bytes(files.read_bytes(self.path("blocks.npz")))
 
     @once_per_process
     def samples_per_pull(self) -> tuple[int, bool]:
-        """Loads how many examples a pull scores, and whether it scores whole blocks, once per process."""
+        """Loads the number of examples in a pull, and whether a pull scores its whole block; once per process."""
         values = read_json(self.artifact)
         return values["samples_per_pull"], values["whole_blocks"]
 
     def prior(self, evidence: Evidence) -> Prior | None:
-        """What a bandit over a part of a corpus knows at the start; None over the whole, whose pilot finds its scores made."""
+        """Returns the prior of a bandit over a part of a corpus; None over the whole corpus."""
+        # A bandit over the whole corpus needs no prior: its pilot finds the scores of earlier runs on disk.
         if self.whole is None:
             return None
         new, whole = self.clusters.sums().examples, self.whole.sums().examples
@@ -78,23 +79,24 @@ class CountBlocks(SplitStage):
         return Prior(evidence, int(new.sum()), num_documents, samples)
 
     def _sizes(self) -> tuple[int, np.ndarray]:
-        """Decides how many examples a pull scores, and how many blocks each cluster has."""
+        """Returns the number of examples in a pull, and the number of blocks of each cluster, int [num_clusters]."""
         sums = self.clusters.sums()
         if self.whole is None:
             samples = self.pulls.samples(int(sums.examples.sum()), len(sums.examples))
             return samples, self.pulls.num_blocks(sums.examples, sums.reserve)
+        # The pulls of a part score about the same share of its examples as the pulls of the whole corpus would.
         of_whole = self.whole.sums()
         return self.pulls.of_part(
             Sizes(sums.examples, sums.reserve), Sizes(of_whole.examples, of_whole.reserve)
         )
 
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Finds cluster and block of each row of a split, -1 for those that have none, int [n]."""
+        """Returns the cluster and the block of each row of a split, each int [n]; -1 for rows without a cluster."""
         clusters = self.clusters.of_rows(split)
         return clusters, self.of_rows(rows, clusters)
 
     def of_rows(self, rows: aligned.Rows, clusters: np.ndarray) -> np.ndarray:
-        """Finds the block of rows by their clusters, int [n]; -1 where that is."""
+        """Returns the block of each row, int [n]; -1 if its cluster is -1."""
         blocks = np.full(len(clusters), -1, np.int64)
         usable = np.flatnonzero(clusters >= 0)
         num = self.load().num_blocks
@@ -104,15 +106,16 @@ class CountBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPassedOver(SplitStage):
-    """Counts what clusters, or their blocks, hold in examples that are too long to be selected.
+    """Counts, per block or per cluster, the examples too long to be selected.
 
-    Takes splits and gives `Blocks`; only where the corpus has such examples. Another budget counts again, and finds
-    blocks, candidates and scores made. Writes `passed_over.json` and, if there is anything to count, `passed_over.npz`.
+    Takes splits and returns `Blocks`; reads no split if the corpus has no such examples. Only these counts depend on the
+    budget: a run with another budget repeats this stage and reuses blocks, candidates and scores. Writes
+    `passed_over.json` and, if any example is too long, `passed_over.npz`.
 
     Args:
-      corpus: The corpus, embedded, within the budget.
+      corpus: The embedded corpus, within the budget.
       clusters: Its clusters.
-      blocks: Their blocks; None takes a cluster for one block.
+      blocks: The blocks of the clusters; None treats each cluster as one block.
     """
 
     kind = "passed_over"
@@ -147,7 +150,7 @@ class CountPassedOver(SplitStage):
 
     @once_per_process
     def load(self) -> tuple[int, Blocks | None]:
-        """Loads how long an example may be, and what was counted; None where no example is longer."""
+        """Loads the greatest length of an example, in tokens, and the counts; None if no example is longer."""
         found = read_json(self.artifact)
         if not found["examples"]:
             return found["longest"], None

@@ -1,4 +1,4 @@
-"""The few texts of each block that may be scored."""
+"""The candidates: the few texts of each block that a pull can score."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from beam_quad.stages.quad.blocks import CountBlocks
 from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
 
-# Texts cross the shuffle in packs of one group of arms, cut from about this much of a split.
+# Texts of a split are packed by group of arms each time they reach this size.
 _PACKED_BYTES = 64 << 20
 
 
@@ -44,13 +44,13 @@ CANDIDATES_SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class GatherCandidates(SplitStage, GroupedStage):
-    """Brings the candidates of every block together: its examples in the reserve with the lowest second hash.
+    """Gathers the candidates of every block: its examples in the reserve with the lowest second hash.
 
-    Takes splits; what crosses the shuffle are the texts of the candidates, two to four times as many as are kept, packed
-    by split and group of arms. Writes one file per group, a row group per cluster, and an index by pull.
+    Takes splits. Two to four times as many texts as are kept cross the shuffle, packed by split and group of arms. Writes
+    one file per group, with a row group per cluster and an index by pull.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       blocks: Its blocks.
     """
 
@@ -89,26 +89,26 @@ class GatherCandidates(SplitStage, GroupedStage):
         return Tally({"candidates": len(order)})
 
     def group_of(self, cluster: int) -> int:
-        """Finds the group of a cluster's arm, that is, the number of the file that holds its candidates."""
+        """Returns the group of a cluster's arm: the number of the file of its candidates."""
         return cluster % self._num_groups()
 
     @once_per_process
     def pull_keys(self) -> dict[tuple[int, int], str]:
-        """Reads the name of every pull of all groups, by (cluster id, block), once per process.
+        """Reads the key of every pull by (cluster id, block), once per process.
 
-        A name is a hash of the ordered ids of the pull's candidates, so that equal pulls of two runs share their scores.
+        The key is a hash of the pull's keys and texts in order, so equal pulls of two runs share their scores.
         """
         paths = [info.path for info in files.find(self.path("groups"))]
         footers = list(files.in_parallel(aligned.read_metadata, paths))
         return {(c, b): key for footer in footers for c, b, key in footer["pulls"]}
 
     def has_any(self, cluster: int) -> bool:
-        """Says whether a cluster has an example in the reserve."""
+        """Returns whether a cluster has an example in the reserve."""
         starts = self.blocks.load().pullable_starts
         return bool(starts[cluster + 1] > starts[cluster])
 
     def read_cluster(self, cluster: int, columns: list[str]) -> pa.Table:
-        """Reads the candidates of one cluster that has some, sorted by (block, draw)."""
+        """Reads the candidates of one cluster, sorted by (block, draw); see `has_any`."""
         group = self.group_of(cluster)
         with files.open_read(self.group_path(group)) as file:
             row_group = self._row_groups(group)[cluster]
@@ -122,13 +122,13 @@ class GatherCandidates(SplitStage, GroupedStage):
 
     @once_per_process
     def _row_groups(self, group: int) -> dict[int, int]:
-        """Reads which row group of a group's file holds each cluster, by cluster id, once per process."""
+        """Reads the row group of each cluster in a group's file, by cluster id, once per process."""
         clusters = aligned.read_metadata(self.group_path(group))["clusters"]
         return {cluster: i for i, cluster in enumerate(clusters)}
 
     @once_per_process
     def _num_groups(self) -> int:
-        """Counts the files that the candidates are kept in, once per process."""
+        """Returns the number of candidate files, computed once per process."""
         samples, _ = self.blocks.samples_per_pull()
         return num_groups(self.blocks.load().candidates, samples)
 
@@ -139,6 +139,8 @@ class GatherCandidates(SplitStage, GroupedStage):
         if not rows.usable.any():
             return
         clusters, similarity = self.blocks.clusters.read(split)
+        # A worker sees one split, not whole blocks. Draws below a threshold per block leave few texts for the shuffle and
+        # are, with overwhelming probability, at least as many as a pull needs.
         threshold = highest_draws(blocks.candidates, None if whole else samples)
         with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
             parquet = pq.ParquetFile(file)
@@ -166,7 +168,7 @@ class GatherCandidates(SplitStage, GroupedStage):
 
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    # A pack costs a schema and a codec's start: row group by row group they would be 50,000 for 10^6 examples.
+    # Each pack carries a schema and a codec header; one per row group would be 50,000 packs for 10^6 examples.
     pending: list[pa.RecordBatch] = []
     for batch in batches:
         pending.append(batch)
@@ -185,6 +187,6 @@ def _by_group(table: pa.Table, groups: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _pull_key(pull: pa.Table) -> str:
-    # The ids alone would not do: a shard may be edited in place, and its rows keep theirs.
+    # Ids alone are not enough: a shard may be edited in place, which changes its texts and keeps its ids.
     texts = (seeding.digest(text) for text in pull.column("text").to_pylist())
     return seeding.digest(*pull.column("key").to_pylist(), *texts)

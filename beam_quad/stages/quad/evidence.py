@@ -1,4 +1,4 @@
-"""After the rounds: what they scored is put to what was known, for the run that goes on from this one."""
+"""All scores up to and including this run, in one file for the runs that refresh its selection."""
 
 import dataclasses
 from typing import Any
@@ -10,11 +10,11 @@ from beam_quad.stages.quad.rounds import Bandit
 
 @dataclasses.dataclass(frozen=True)
 class GatherEvidence(Stage):
-    """Writes all that was scored up to this run in one file, however many runs there were.
+    """Writes the scores of this run and of all runs before it to one file.
 
     Args:
-      bandit: The bandit that has played.
-      num_rounds: Rounds that were run, the pilot included.
+      bandit: The bandit, after its last round.
+      num_rounds: Number of rounds run, including the pilot.
     """
 
     kind = "evidence"

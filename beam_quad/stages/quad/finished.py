@@ -1,4 +1,4 @@
-"""What a finished bandit has to say, for the manifest and the report."""
+"""Results of a finished bandit for the manifest and the report."""
 
 import dataclasses
 import math
@@ -26,10 +26,10 @@ _TYPICAL_TEXTS = 40
 
 @dataclasses.dataclass(frozen=True)
 class FinishedBandit:
-    """A bandit that has played, by reference.
+    """A bandit after its last round, by reference.
 
     Args:
-      selection: What follows from it.
+      selection: The selection that follows from it.
     """
 
     selection: BanditSelection
@@ -41,38 +41,39 @@ class FinishedBandit:
 
     @property
     def num_rounds(self) -> int:
-        """Rounds that were run, the pilot included."""
+        """Number of rounds run, including the pilot."""
         return self.selection.pulled.num_rounds
 
     @property
     def state(self) -> BanditState:
-        """Where it ended."""
+        """State of the bandit at the end."""
         return self.selection.pulled.state()
 
     def num_scored(self) -> int:
-        """How many examples it scored."""
+        """Number of scored examples."""
         return len(self.selection.pulled.scored()["key"])
 
     def shortfall(self) -> str | None:
-        """Says what is missing to the budget, and which option mends it; None where the budget is met.
+        """Describes the missing tokens and the option that helps; None if the budget is met.
 
-        Examples that are accepted one by one meet it from below, by less than an example.
+        Examples that are accepted one by one fill the budget up to less than one example.
         """
         tokens = self.selection.accepted_tokens(self.state)
         state = dataclasses.replace(self.state, accepted_tokens=tokens)
         return shortfall_message(self.bandit.sized_policy(), self.bandit.blocks(), state)
 
     def manifest(self, counts: RowCounts) -> dict[str, Any]:
-        """Makes its part of the manifest.
+        """Builds the bandit's part of the manifest.
 
         Args:
-          counts: What became of the rows; of it, the selected tokens of each cluster.
+          counts: Counts of rows by outcome; only the selected tokens of each cluster are used.
         """
         state, scores = self.state, self.scores()
         blocks = self.bandit.blocks()
         corpus_tokens = blocks.per_cluster(blocks.tokens)
         selected = {c: counts.of_cluster(c).tokens for c in range(len(corpus_tokens))}
-        # As the report's headline: the accepted blocks' own scores are what had them accepted.
+        # As in the report's headline: blocks are accepted for their own scores, so the mean of these alone would be biased
+        # upwards. The stratified mean uses all scores of a cluster.
         cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
         return {
             "stop_reason": state.stop_reason,
@@ -90,12 +91,12 @@ class FinishedBandit:
         }
 
     def intra_cluster_correlation(self) -> float | None:
-        """The share of the variance of the pilot's influence that lies between clusters; None where nothing varies."""
+        """Share of the variance of the pilot's influence between clusters; None if nothing varies."""
         share = self.bandit.variance_components().intra_cluster_correlation
         return share if math.isfinite(share) else None
 
     def scores(self) -> page.Scores:
-        """Reads all scores, and which of them are in the selection and in the pilot."""
+        """Reads all scores, those of the selection and those of the pilot."""
         scored = self.selection.pulled.scored()
         return page.Scores(
             scored=_sample(scored, np.ones(len(scored["key"]), bool)),
@@ -105,7 +106,7 @@ class FinishedBandit:
         )
 
     def arms(self) -> tuple[page.Arm, ...]:
-        """Tells of every arm that was pulled."""
+        """Returns a row for every arm that was pulled."""
         arms = self.state.arms
         num = self.bandit.candidates.blocks.load().num_blocks
         return tuple(
@@ -122,10 +123,10 @@ class FinishedBandit:
         )
 
     def rounds(self, seconds: Mapping[str, float]) -> tuple[page.Round, ...]:
-        """Tells of every round.
+        """Returns a row for every round.
 
         Args:
-          seconds: How long each stage took, by name.
+          seconds: Wall-clock time of each stage, by name.
         """
         log = self.state.log
         return tuple(
@@ -142,7 +143,7 @@ class FinishedBandit:
         )
 
     def extremes(self) -> tuple[tuple[page.Example, ...], tuple[page.Example, ...]]:
-        """Reads the examples of the highest and of the lowest influence."""
+        """Reads the examples of highest and of lowest influence."""
         scored = self.selection.pulled.scored()
         best, worst = extremes(scored["influence"], _SHOWN_EXAMPLES)
         is_selected = self.selection.is_selected(scored)
@@ -162,7 +163,7 @@ class FinishedBandit:
         return tuple(example(int(at)) for at in best), tuple(example(int(at)) for at in worst)
 
     def typical_texts(self, cluster: int) -> list[str]:
-        """Reads the candidates that are nearest to a cluster's center."""
+        """Reads the candidates nearest to a cluster's center."""
         candidates = self.bandit.candidates
         if not candidates.has_any(cluster):
             return []
@@ -182,14 +183,14 @@ class FinishedBandit:
         return list(values.reshape(table.num_rows, -1)[order].T)
 
     def _held_out_mean(self, selected: dict[int, int]) -> dict[str, float]:
-        """Estimates the selection's mean without bias where the choice within clusters is by prediction."""
+        """Estimates the selection's mean influence without bias if the selection is by prediction; empty otherwise."""
         if self.selection.would_be_selected(self.selection.pulled.scored()) is None:
             return {}
         estimate = stratified_mean(self.scores().selected, selected)
         return {"selected_mean_held_out": estimate.mean} if estimate else {}
 
     def _stands_for_selection(self, scored: Scored) -> np.ndarray:
-        """Which scored examples stand for the selection."""
+        """Returns which scored examples represent the selection, bool [n]."""
         would_be = self.selection.would_be_selected(scored)
         return self.selection.is_selected(scored) if would_be is None else would_be
 
@@ -206,7 +207,7 @@ def _mean(sample: page.ScoredSample) -> float | None:
 
 
 def _random_mean(sample: page.ScoredSample | None, cluster_tokens: np.ndarray) -> float | None:
-    """What a random draw would have on average, by the pilot."""
+    """Estimates the mean influence of a random draw from the pilot."""
     if sample is None:
         return None
     return cluster_weighted_mean(sample.influence, sample.tokens, sample.cluster_id, cluster_tokens)

@@ -1,4 +1,4 @@
-"""What the bandits of earlier runs scored, kept in one file for the run that goes on from them."""
+"""Scores of the bandits of earlier runs, in one file for the runs that refresh their selection."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ _EVIDENCE = pa.schema(
 
 
 def write_evidence(path: str, evidence: Evidence, group_weights: np.ndarray) -> None:
-    """Writes what was scored, and what the scores under each query group count in it, float64 [num_groups]."""
+    """Writes the scores and the weight of each query group in them, float64 [num_groups]."""
     columns = {field.name: getattr(evidence, field.name) for field in _EVIDENCE}
     with aligned.table_writer(path, _EVIDENCE) as writer:
         writer.write(columns)
@@ -39,12 +39,12 @@ def write_evidence(path: str, evidence: Evidence, group_weights: np.ndarray) -> 
 
 @dataclasses.dataclass(frozen=True)
 class KnownEvidence:
-    """What the run that this one goes on from scored, and those before it.
+    """Scores of the run that this one refreshes, and of the runs before it.
 
     Args:
-      base: That run.
+      base: The run to refresh.
       root: The folder of all artifacts.
-      file: Where it is stored, relative to the root.
+      file: Path of the scores, relative to the root.
     """
 
     base: Base
@@ -53,16 +53,16 @@ class KnownEvidence:
 
     @once_per_process
     def load(self) -> Evidence:
-        """Loads it, once per process."""
+        """Loads the scores, once per process."""
         found: dict[str, Any] = aligned.read_columns(self.path)
         facts = aligned.read_metadata(self.path)
         return Evidence(**found, squares=facts["squares"], freedom=facts["freedom"])
 
     def group_weights(self) -> np.ndarray:
-        """What the scores under each query group count in it, float64 [num_groups]."""
+        """Weight of each query group in the scores, float64 [num_groups]."""
         return np.array(aligned.read_metadata(self.path)["group_weights"], np.float64)
 
     @property
     def path(self) -> str:
-        """Where it is stored."""
+        """Path of the file."""
         return files.join(self.root, *self.file.split("/"))

@@ -1,4 +1,4 @@
-"""What a bandit's run selects when it goes on from a finished selection: what was selected before, and the best of what is new."""
+"""The refreshed selection of a bandit: the examples selected before, and the best of the new splits."""
 
 import dataclasses
 
@@ -20,11 +20,11 @@ from beam_quad.stages.write.ranked import Preferred
 
 @dataclasses.dataclass(frozen=True)
 class SelectedWorth(Preference):
-    """What was selected before and what a bandit selects of the new splits, by what each was selected for.
+    """Ranks the examples selected before and those selected from new splits, each by the worth it was selected for.
 
     Args:
-      base: What was selected before.
-      added: What is selected of the splits that came since; None if nothing is.
+      base: The selection before.
+      added: The selection from the new splits; None if there is none.
     """
 
     base: Base
@@ -43,15 +43,15 @@ class SelectedWorth(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class RefreshedSelection:
-    """The rows that were selected before and are there still, and those that a bandit selects of the new splits.
+    """Rows selected before that still exist, and rows that a bandit selects from the new splits.
 
-    What was left out of an old split stays out: its blocks were judged when it was new.
+    Unselected rows of an old split stay out: their blocks were judged when the split was new.
 
     Args:
-      ranking: Both, in that order.
-      cut: Where the budget ends in them.
+      ranking: Both kinds of rows, the earlier ones first.
+      cut: Where the budget ends in the ranking.
       clusters: The clusters of the whole corpus.
-      known: What was scored before; None if that is not known.
+      known: Scores of earlier runs; None if there are none.
     """
 
     ranking: Preferred[SelectedWorth]
@@ -71,5 +71,5 @@ class RefreshedSelection:
 
     @once_per_process
     def _unscorable(self) -> np.ndarray:
-        """Keys of the examples that no run could score, ascending, uint64 [m]."""
+        """Keys of the examples without a finite score in any run, ascending, uint64 [m]."""
         return np.zeros(0, np.uint64) if self.known is None else self.known.load().unscorable

@@ -1,10 +1,9 @@
-"""Acceptance by prediction: what was scored of a cluster says what the rest of it is worth.
+"""Acceptance by prediction: the scored examples of a cluster predict the influence of the others.
 
-After the rounds, the scored examples of every cluster are the landmarks of a kernel ridge regression of its own, which
-predicts the influence of the cluster's other examples; the budget is then cut over those predictions. Blocks are random
-cuts of a cluster, so that a regression holds for those that were not pulled, too: to choose among pulled blocks alone
-would forgo most of what the pulls have taught. Only where a cluster has too few scored examples for a regression its
-pulled blocks are all that can be taken.
+After the rounds, each cluster gets its own kernel ridge regression, with its scored examples as landmarks. The budget is
+then cut over the predictions. Blocks are random cuts of a cluster, so the regression holds for unpulled blocks too, and
+selecting from pulled blocks alone would waste most of what the pulls have taught. If a cluster has too few scored
+examples for a regression, only its pulled blocks can be selected.
 """
 
 import dataclasses
@@ -42,11 +41,11 @@ _REGRESSIONS = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Pulled:
-    """The pulled blocks of a bandit that has played, by reference.
+    """The pulled blocks of a bandit after its last round, by reference.
 
     Args:
       bandit: The bandit.
-      num_rounds: Rounds that were run, the pilot included.
+      num_rounds: Number of rounds run, including the pilot.
     """
 
     bandit: Bandit
@@ -54,41 +53,41 @@ class Pulled:
 
     @property
     def folder(self) -> str:
-        """Where the rounds are stored."""
+        """Folder of the rounds."""
         return self.bandit.folder
 
     def scored(self) -> Scored:
-        """The scored examples that can be selected, as `Bandit.scored`."""
+        """Reads the scored examples that can be selected, as `Bandit.scored`."""
         return self.bandit.scored(self.num_rounds)
 
     @once_per_process
     def all_scored(self) -> Scored:
-        """The scored examples of this run and of those before it: `key`, ascending, `cluster`, `tokens` and `influence`."""
+        """Reads the scored examples of this run and earlier ones: `key`, ascending, `cluster`, `tokens`, `influence`."""
         if self.bandit.known is None:
             return self.scored()
         evidence = self.bandit.evidence(self.num_rounds)
         return {name: getattr(evidence, name) for name in ("key", "cluster", "tokens", "influence")}
 
     def state(self) -> BanditState:
-        """Where the bandit ended."""
+        """Reads the state of the bandit at the end."""
         return self.bandit.state(self.num_rounds)
 
     @property
     def counted(self) -> CountBlocks:
-        """The blocks of the clusters, which are the arms."""
+        """Blocks of the clusters, the arms."""
         return self.bandit.candidates.blocks
 
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Finds cluster and block of each row of a split, as `CountBlocks.arms`."""
+        """Returns the cluster and the block of each row of a split, as `CountBlocks.arms`."""
         return self.counted.arms(split, rows)
 
     @once_per_process
     def blocks(self) -> dict[str, np.ndarray]:
-        """The pulled blocks: `code` (`arm_code`), ascending, `round` and mean `influence`, nan where none is finite."""
+        """Returns the pulled blocks: `code` (`arm_code`), ascending, `round`, and mean `influence`, nan if none is finite."""
         return pulled_blocks(self.scored())
 
     def places(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finds the cluster, the block and the place in `blocks` of each row; -1 where there is none, int64 [n]."""
+        """Returns the cluster, the block and the index in `blocks` of each row, each int64 [n]; -1 if there is none."""
         clusters, blocks = self.arms(split, rows)
         places = find_sorted(self.blocks()["code"], arm_code(clusters, blocks))
         return clusters.astype(np.int64), blocks, np.where(clusters >= 0, places, -1)
@@ -96,13 +95,13 @@ class Pulled:
 
 @dataclasses.dataclass(frozen=True)
 class FitWithinClusters(SplitStage, GroupedStage):
-    """Fits a regression for every cluster to the embeddings of its scored examples, whichever run scored them.
+    """Fits a regression for every cluster on the embeddings of the examples that this run or an earlier one scored.
 
-    Takes splits; what crosses the shuffle are the embeddings of the scored examples, packed by split and group of arms.
-    Writes one file per group.
+    Takes splits. The embeddings of the scored examples cross the shuffle, packed by split and group of arms. Writes one
+    file per group.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       pulled: The bandit's pulls.
     """
 
@@ -150,7 +149,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
 
     @once_per_process
     def load(self, group: int) -> dict[int, ClusterRegression]:
-        """Loads the regressions of a group of arms by cluster, once per process."""
+        """Loads the regressions of a group of arms, by cluster, once per process."""
         path = self.group_path(group)
         if not files.exists(path):
             return {}
@@ -163,12 +162,12 @@ class FitWithinClusters(SplitStage, GroupedStage):
         }
 
     def regression(self, cluster: int) -> ClusterRegression | None:
-        """Loads the regression of a cluster; None if nothing of it was scored."""
+        """Loads the regression of a cluster; None if none of its examples was scored."""
         return self.load(self.pulled.bandit.candidates.group_of(cluster)).get(cluster)
 
     @once_per_process
     def held_out(self) -> dict[str, np.ndarray]:
-        """Reads what is predicted of each scored example from the others of its cluster: `key`, ascending, `held_out`."""
+        """Reads the held-out predictions: `key`, ascending, and `held_out`, predicted from the cluster's other examples."""
         paths = [info.path for info in files.find(self.path("groups"))]
         keys, values = [np.zeros(0, np.uint64)], [np.zeros(0)]
         for table in files.in_parallel(_read_held_out, paths):

@@ -1,4 +1,4 @@
-"""The bandit's rounds: one stage each, unrolled into the chain."""
+"""The bandit's rounds, one stage each, unrolled into the chain."""
 
 import dataclasses
 import itertools
@@ -61,26 +61,26 @@ ROUND_SCHEMA = pa.schema(
 )
 
 
-# Of the texts that go to the scorer at once: about a million tokens, so that nearly all of its micro-batches are full.
+# Bytes of text in one call of the scorer, about a million tokens: enough to fill nearly all of its micro-batches.
 _BYTES_AT_ONCE = 1 << 22
-# What is kept in memory of the scores of a round.
+# Columns of a round kept in memory; the scores by query group are read only for the report.
 _SCORED = ["cluster", "block", "example_id", "key", "tokens", "influence"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Bandit(Stored):
-    """The bandit of a run, by reference: its policy, its arms, and how they are scored.
+    """The bandit of a run, by reference: its policy, its arms and its scoring.
 
-    A round's scores and what was decided on them are two files: `RunRound.finish` writes both, and everything after it
-    reads them.
+    `RunRound.finish` writes two files per round, the scores and the decision that follows from them. Every later stage
+    reads these files.
 
     Args:
-      policy: Its rules; `samples_per_pull` is read from the blocks.
+      policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks.
       candidates: The texts that pulls score.
-      passed_over: What is too long for the budget.
-      scoring: How pulls are scored; after the pilot, under the query groups combined.
+      passed_over: Counts of the examples too long for the budget.
+      scoring: How the pilot scores its pulls; later rounds score under the combined query groups.
       weights: Weight of each query group.
-      known: What runs before this one scored, if it goes on from one.
+      known: Scores of earlier runs if this run refreshes one; None otherwise.
     """
 
     kind = "rounds"
@@ -98,89 +98,91 @@ class Bandit(Stored):
         return self.candidates.root
 
     def pilot(self) -> list[object]:
-        """What the pilot depends on: every arm is pulled once, whatever the policy and the budget."""
+        """Lists all that the pilot depends on: it pulls every arm once, independently of policy and budget."""
         return [self.candidates, self.scoring, self.weights, self.known]
 
     def round_path(self, number: int) -> str:
-        """Where the scores of a round are stored."""
+        """Path of the scores of a round."""
         return self.path(f"round-{number:02d}.parquet")
 
     def decision_path(self, number: int) -> str:
-        """Where it is stored what a round accepted, and what comes next."""
+        """Path of the decision of a round: the accepted blocks and the next pulls."""
         return self.path(f"decision-{number:02d}.npz")
 
     def halvings_path(self, number: int) -> str:
-        """Where it is stored how often a round ran out of memory and halved a micro-batch."""
+        """Path of the number of times a round ran out of memory and halved a micro-batch."""
         return self.path(f"halvings-{number:02d}")
 
     def num_halvings(self, num_rounds: int) -> int:
-        """Counts the halvings of the first rounds."""
+        """Counts the halvings in the first `num_rounds` rounds."""
         paths = [self.halvings_path(number) for number in range(num_rounds)]
         return sum(int(files.read_bytes(path)) for path in paths if files.exists(path))
 
     def sized_policy(self) -> QuadPolicy:
-        """The policy, with the size of a pull that the corpus asked for."""
+        """Returns the policy with the `samples_per_pull` that `CountBlocks` derived from the corpus."""
         samples, _ = self.candidates.blocks.samples_per_pull()
         return dataclasses.replace(self.policy, samples_per_pull=samples)
 
     def decide(self, number: int) -> BanditState:
-        """Decides what a round that was scored gives and what comes next, exactly, from the scores of all rounds so far."""
+        """Replays all rounds up to a scored one; returns what they accept and the next pulls."""
+        # The state is a function of the scores alone, so a retried or resumed round decides the same.
         scores = [self._scores(earlier) for earlier in range(number + 1)]
         return replay(self.sized_policy(), self.blocks(), scores, self._prior())
 
     def pulls(self, number: int) -> tuple[tuple[int, int], ...]:
-        """The pulls (cluster, block) of a round, as the round before decided; those of the pilot need no score."""
+        """Returns the pulls (cluster, block) of a round, as decided by the previous one; the pilot's need no scores."""
         if number:
             return self._decision(number - 1).pulls
         return replay(self.sized_policy(), self.blocks(), [], self._prior()).pulls
 
     @once_per_process
     def state(self, num_rounds: int) -> BanditState:
-        """Reads where the bandit stands after its first rounds, at least one; once per process."""
+        """Reads the state of the bandit after its first `num_rounds` >= 1 rounds, once per process."""
         return BanditState.joined([self._decision(number) for number in range(num_rounds)])
 
     def _decision(self, number: int) -> BanditState:
         return BanditState.from_bytes(files.read_bytes(self.decision_path(number)))
 
     def blocks(self) -> Blocks:
-        """What the blocks hold that can be selected."""
+        """Returns the blocks without the examples too long to be selected."""
         blocks, (_, passed_over) = self.candidates.blocks.load(), self.passed_over.load()
         return blocks if passed_over is None else blocks.without(passed_over)
 
     @once_per_process
     def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
-        """The scored examples that can be selected, once per process; otherwise as `all_scored`."""
+        """Reads the scored examples that can be selected, once per process; columns as in `all_scored`."""
         table = self.all_scored(num_rounds)
         kept = self.is_candidate(table["tokens"])
         return {name: column[kept] for name, column in table.items()}
 
     def progress(self, number: int) -> dict[str, int]:
-        """Counts the finite scores of a round, made or found, and the tokens accepted by its end."""
+        """Counts the finite scores of a round, new or reused, and the tokens accepted by its end."""
         finite = np.isfinite(self._columns(number)["influence"])
         accepted = self._decision(number).accepted_tokens
         return {"scored": int(finite.sum()), "accepted": accepted}
 
     def variance_components(self) -> VarianceComponents:
-        """Estimates from the pilot how far examples lie from the mean of their cluster, and clusters from one another."""
+        """Estimates the variance of influence within and between clusters from the pilot."""
         pilot, prior = PullTable.of(self._scores(0)), self._prior()
         if prior is None:
             return VarianceComponents.of(pilot)
         return (prior.evidence + Evidence.of_pilot(pilot)).components()
 
     def evidence(self, num_rounds: int) -> Evidence:
-        """What the first rounds scored, and all runs before this one."""
+        """Returns the scores of the first `num_rounds` rounds and of all earlier runs."""
         own = Evidence.of(self.scored(num_rounds), PullTable.of(self._scores(0)))
         return own if self.known is None else own + self.known.load()
 
     def group_weights(self) -> np.ndarray:
-        """What the scores under each query group count, float64 [num_groups]: as the first of all pilots has found."""
+        """Returns the weight of the scores under each query group, float64 [num_groups], as the first pilot set it."""
         table = aligned.read_table(self.round_path(0))
         return self.standardised(matrix(table.column("group_influence"), len(self.weights)))
 
     def standardised(self, groups: np.ndarray) -> np.ndarray:
-        """As `group_weights`, from the pilot's scores under each query group, float64 [n, num_groups]."""
+        """Returns `group_weights` from the pilot's scores under each query group, float64 [n, num_groups]."""
         if groups.shape[1] == 1:
             return np.ones(1)
+        # A refreshed run keeps the weights of the first pilot: its scores are compared with those of earlier runs.
         if self.known is not None:
             return self.known.group_weights()
         return standardised_weights(self.weights, groups)
@@ -189,14 +191,14 @@ class Bandit(Stored):
         return None if self.known is None else self.candidates.blocks.prior(self.known.load())
 
     def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
-        """Which scored examples are not too long to be selected, bool [n]."""
+        """Returns which scored examples are short enough to be selected, bool [n]."""
         longest, _ = self.passed_over.load()
         return np.asarray(tokens <= longest)
 
     def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
-        """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys.
+        """Reads all scored examples: `round` and columns of `ROUND_SCHEMA`, ascending by key.
 
-        They depend on no budget in the pilot.
+        Those of the pilot do not depend on the budget.
         """
         rounds = [self._columns(number) for number in range(num_rounds)]
         table = {name: np.concatenate([r[name] for r in rounds]) for name in _SCORED}
@@ -215,12 +217,12 @@ class Bandit(Stored):
 
 @dataclasses.dataclass(frozen=True)
 class CombinedVectors(Stored):
-    """The vector of all query groups combined, which the pilot's finish writes: scores are linear in it.
+    """The combined vector of all query groups, written at the end of the pilot; scores are linear in it.
 
     One slice of the layers is in memory at a time, with the vectors of all groups.
 
     Args:
-      bandit: The bandit, which has the vectors of the groups, and their weights.
+      bandit: The bandit, with the vectors and the weights of the groups.
       vectors: The vectors of the groups.
     """
 
@@ -234,11 +236,11 @@ class CombinedVectors(Stored):
         return self.bandit.root
 
     def load(self) -> Vectors:
-        """Reads the one vector."""
+        """Reads the combined vector."""
         return read_slices([self._path(number) for number in range(len(self.vectors.paths))])
 
     def write(self, weights: np.ndarray) -> None:
-        """Adds the groups' vectors, each times its weight, float64 [num_groups]."""
+        """Writes the sum of the groups' vectors times their weights, float64 [num_groups]."""
         for number, path in enumerate(self.vectors.paths):
             vectors = read_slice(path)
             combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
@@ -254,8 +256,8 @@ class Pulls:
     """The pulls of one group of arms in one round: one piece of work, scored by one worker.
 
     Attributes:
-      group: The group, that is, the file of candidates.
-      arms: (cluster, block, pull key) of each.
+      group: Number of the group, which has one file of candidates.
+      arms: (cluster, block, pull key) of each pull.
     """
 
     group: int
@@ -264,11 +266,11 @@ class Pulls:
 
 @dataclasses.dataclass(frozen=True)
 class Scores(Stored):
-    """The scores of pulls, shared by all runs that score in one way.
+    """The scores of pulls, shared by all runs with the same scoring.
 
     Args:
-      bandit: A bandit that scores in this way.
-      scoring: The way.
+      bandit: A bandit with this scoring.
+      scoring: The scoring.
     """
 
     kind = "scores"
@@ -282,22 +284,22 @@ class Scores(Stored):
         return self.bandit.root
 
     def load(self) -> "ScoreStore":
-        """The process's view of them, up to date."""
+        """Returns the process's store of these scores, refreshed."""
         return cached(("scores", self.folder), lambda: ScoreStore(self.folder)).refresh()
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRound(ScoringStage):
-    """Scores what a round pulls and was not scored before; then decides what it gives, and what the next round pulls.
+    """Scores the pulls of a round that have no scores yet, then decides what the round accepts and the next pulls.
 
-    Takes `Pulls`, writes one file of scores each, and gives counts. Many pulls go to the scorer at once, and scores are
-    reused by whole pulls: a score depends on nothing but its own text.
+    Takes `Pulls`, writes one file of scores for each, and returns counts. A score depends only on its own text, so many
+    pulls go to the scorer together, and scores of whole pulls are reused across runs.
 
     Args:
       bandit: The bandit.
       number: Number of the round; 0 is the pilot, which pulls every arm once.
-      scoring: What scores the pulls of this round.
-      combined: What the pilot writes if there are several query groups.
+      scoring: Scoring of this round's pulls.
+      combined: The combined vector that the pilot writes; None for a single query group.
     """
 
     kind = "rounds"
@@ -315,7 +317,7 @@ class RunRound(ScoringStage):
 
     @property
     def folder(self) -> str:
-        """Where the rounds are stored: with the bandit, which reads them."""
+        """Folder of the rounds: the bandit's own, which reads them."""
         return self.bandit.folder
 
     @property
@@ -332,11 +334,11 @@ class RunRound(ScoringStage):
 
     @property
     def scores(self) -> Scores:
-        """Where pulls are found scored, or their scores go."""
+        """The store that scores are reused from and written to."""
         return Scores(self.bandit, self.scoring)
 
     def prefixes(self) -> tuple[str, ...]:
-        # Of other runs too, by pulls: none of its files belongs to a piece.
+        # Other runs write to this folder too. Files are reused by pull key, in `pieces`, and never by piece.
         return (self.scores.folder,)
 
     def pieces(self) -> list[Pulls]:
@@ -409,7 +411,7 @@ class RunRound(ScoringStage):
 
     def _candidates(self, piece: Pulls) -> Iterator[tuple[str, pa.Table]]:
         columns = ["block", "key", "tokens", "example_id", "text"]
-        # The arms come by cluster, and a cluster is read once for all of its blocks.
+        # Arms are sorted by cluster, so one read of a cluster serves all of its blocks.
         for cluster, arms in itertools.groupby(piece.arms, key=lambda arm: arm[0]):
             table = self.bandit.candidates.read_cluster(cluster, columns)
             for _, block, key in arms:
@@ -441,7 +443,7 @@ def _at_once(
 
 
 class ScoreStore:
-    """All scores under a folder by pull key, read once and looked for anew when asked for."""
+    """All scores in a folder, by pull key. `refresh` reads only files that it has not read yet."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -450,7 +452,7 @@ class ScoreStore:
         self._lock = threading.Lock()
 
     def refresh(self) -> "ScoreStore":
-        """Reads the files that have come since."""
+        """Reads the files written since the last call."""
         with self._lock:
             new = sorted({info.path for info in files.find(self._folder)} - self._read)
             for table in files.in_parallel(aligned.read_table, new):
@@ -469,7 +471,7 @@ class ScoreStore:
             return
         keys = table.column("pull_key").to_numpy(zero_copy_only=False)
         for a, b in run_bounds(keys):
-            # Two runs at once may both have scored a pull; the first file by name speaks for it.
+            # Two runs at the same time may both score a pull; the first file by name is used.
             self._tables.setdefault(keys[a], table.slice(a, b - a))
 
 
@@ -491,5 +493,5 @@ def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
 
 
 def _num_halvings(model: Scorer) -> int:
-    # Of a scorer with a proxy; what runs without a model cannot run out of its memory.
+    # Only scorers with a proxy count halvings; the others have no device memory to exhaust.
     return int(getattr(model, "num_halvings", 0))

@@ -1,4 +1,4 @@
-"""Influence predicted within clusters, for every example, and the selection that follows from it."""
+"""Predicted influence of every example, by its cluster's regression, and the selection that follows from it."""
 
 import dataclasses
 from typing import Any
@@ -35,13 +35,13 @@ _PREDICTIONS = pa.schema([pa.field("predicted", pa.float32())])
 
 @dataclasses.dataclass(frozen=True)
 class PredictWithinClusters(RowAlignedStage):
-    """Predicts the influence of every example of a cluster with a regression, and of every other pulled block.
+    """Predicts the influence of all examples of clusters with a regression, and of pulled blocks in other clusters.
 
-    Takes splits; writes one row-aligned file each: the exact influence where it was scored, the prediction of its
-    cluster elsewhere, nan where there is none. Gives counts.
+    Takes splits, writes one row-aligned file for each, and returns counts. A row holds the exact influence if the example
+    was scored, otherwise the prediction of its cluster, or nan if there is none.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       fit: The regressions.
     """
 
@@ -71,17 +71,17 @@ class PredictWithinClusters(RowAlignedStage):
         return _count(predicted)
 
     def read(self, split: Split) -> np.ndarray:
-        """Reads the row-aligned influence of a split, known or predicted, float32 [n]; nan where nothing is said."""
+        """Reads the known or predicted influence of a split's rows, float32 [n]; nan if there is neither."""
         return self.read_rows(split)["predicted"]
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictedInfluence(Preference):
-    """All examples by influence, known or predicted.
+    """Ranks all examples by known or predicted influence.
 
     Args:
-      predictions: The influence.
-      tau: Examples below this influence are never taken; None takes the best there are.
+      predictions: The known and predicted influence.
+      tau: Examples below this influence are never selected; None sets no threshold.
     """
 
     predictions: PredictWithinClusters
@@ -93,11 +93,11 @@ class PredictedInfluence(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class PropagatedSelection(BanditSelection):
-    """The examples whose influence is known or predicted to be highest.
+    """The examples of the highest known or predicted influence.
 
     Args:
-      ranking: The corpus ranked by influence, known or predicted.
-      cut: Where the budget ends in it.
+      ranking: The corpus, ranked by known or predicted influence.
+      cut: Where the budget ends in the ranking.
     """
 
     ranking: Preferred[PredictedInfluence]
@@ -126,7 +126,7 @@ class PropagatedSelection(BanditSelection):
         return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
-        """As `Weighable`: where nothing is predicted, an example is worth the average of its cluster."""
+        """As `Weighable`. An example without a prediction is worth the mean of its cluster."""
         predicted = self._predictions.read(split)
         clusters, _, _ = self.pulled.places(split, rows)
         of_cluster = with_least(self.pulled.state().arms.mean_influence)[clusters]
@@ -140,21 +140,21 @@ class PropagatedSelection(BanditSelection):
     def would_be_selected(self, scored: Scored) -> np.ndarray:
         """As `BanditSelection`.
 
-        An example that was scored and then selected for its own score says nothing of the many that were not scored. The
-        scored ones are drawn at random from the pulled blocks, so that they stand for the others if each is predicted
-        from the rest of its cluster, as those are.
+        A scored example that is selected for its own score does not represent the unscored ones, which are selected by
+        prediction. Scored examples are a random draw from the pulled blocks. They represent the others if each is
+        predicted from the rest of its cluster, without its own score.
         """
         table = self._predictions.fit.held_out()
         held_out = look_up(table["key"], table["held_out"], scored["key"], np.nan)
         return self._is_reached(scored["key"], held_out)
 
     def accepted_tokens(self, state: BanditState) -> int:
-        """As `BanditSelection`: what the ranking holds; during the rounds that was only expected."""
+        """As `BanditSelection`: the tokens in the final ranking, which the rounds could only estimate."""
         budget_tokens = self.pulled.bandit.policy.budget_tokens
         return budget_tokens - self.cut.search().missing(budget_tokens)
 
     def _is_reached(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
-        """Says which examples are selected if they have a given influence, bool [n]; nan never is."""
+        """Returns which examples a given influence would get selected, bool [n]; False if it is nan."""
         ranks = ranks_from(influence, self.ranking.preference.tau)
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
         is_taken = is_reached(packed, self.cut.floors()[0])

@@ -1,1 +1,1 @@
-"""What a run keeps of the selection that it goes on from."""
+"""Stages of a refresh: a run that keeps most of an earlier selection."""

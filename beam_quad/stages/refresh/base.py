@@ -1,4 +1,4 @@
-"""The finished selection that a run goes on from, by reference."""
+"""The base of a refresh: a finished selection, by reference."""
 
 import dataclasses
 import posixpath
@@ -33,44 +33,44 @@ _NOTHING: dict[str, np.ndarray] = {
 
 
 def rows_folder(output: str, configuration: str) -> str:
-    """Where an output keeps, for every split, which rows of it are selected: `SELECTED_ROWS`.
+    """Returns the folder of the selected rows of every split of an output, with columns `SELECTED_ROWS`.
 
     Args:
-      output: The folder.
-      configuration: Fingerprint of its configuration: what another one has left there says nothing of it.
+      output: Folder of the output.
+      configuration: Fingerprint of its configuration, which keeps files of another configuration apart.
     """
     return files.join(output, "_run", "selected", configuration[:20])
 
 
 def rows_path(output: str, configuration: str, split: Split) -> str:
-    """Where an output keeps which rows of a split are selected. Arguments as for `rows_folder`."""
+    """Returns the path of the selected rows of one split. Arguments as for `rows_folder`."""
     return files.join(rows_folder(output, configuration), f"{piece_name(split)}.parquet")
 
 
 def unread_path(output: str, configuration: str) -> str:
-    """Where an output keeps which splits could not be read, by name. Arguments as for `rows_folder`."""
+    """Returns the path of the names of unreadable splits. Arguments as for `rows_folder`."""
     return files.join(rows_folder(output, configuration), "unread.json")
 
 
 def record_path(output: str, configuration: str, name: str) -> str:
-    """Where an output keeps what a part of it holds.
+    """Returns the path of the record of a part, which lists the splits of its rows.
 
     Args:
-      output: The folder.
+      output: Folder of the output.
       configuration: Fingerprint of its configuration.
-      name: The part's name, without its ending.
+      name: Name of the part, without its extension.
     """
     return files.join(output, "_run", "parts", configuration[:20], f"{name}.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A finished selection, whose rows are kept, and whose statistics and scores are found made.
+    """A finished selection. A refresh keeps its rows and reuses its statistics and scores.
 
     Args:
-      output: Its folder.
-      plan_path: The plan of its corpus.
-      manifest: SHA-256 of its manifest, which names all of its files by content.
+      output: Folder of the selection.
+      plan_path: Path of the plan of its corpus.
+      manifest: SHA-256 of its manifest, which identifies all its files by content.
       configuration: Fingerprint of its configuration.
     """
 
@@ -81,30 +81,31 @@ class Base:
 
     @once_per_process
     def splits(self) -> dict[str, Split]:
-        """The splits of its corpus that could be read, by the names of their artifacts."""
+        """Reads the readable splits of its corpus, by the names of their artifacts."""
         unread = set(read_json(unread_path(self.output, self.configuration))["splits"])
         named = {piece_name(split): split for split in read_plan(self.plan_path).splits}
         return {name: split for name, split in named.items() if name not in unread}
 
     def has(self, split: Split) -> bool:
-        """Says whether a split was a part of its corpus, with the same content."""
+        """Returns whether its corpus had a split, with the same content."""
         return piece_name(split) in self.splits()
 
     def selected(self, split: Split) -> dict[str, np.ndarray]:
-        """Reads which rows of a split it selected, by column of `SELECTED_ROWS`, in the order of the rows."""
+        """Reads the selected rows of a split, by column of `SELECTED_ROWS`, in the order of the rows."""
         if not self.has(split):
             return dict(_NOTHING)
         return aligned.read_columns(rows_path(self.output, self.configuration, split))
 
     def missing_rows(self) -> int:
-        """Counts the splits of which it is not known any more which rows it selected."""
+        """Counts the splits whose record of selected rows is missing."""
         listed = files.find(rows_folder(self.output, self.configuration))
+        # Without `unread.json` the readable splits are unknown, so the count is only known to be positive.
         there = {posixpath.basename(info.path).partition(".")[0] for info in listed}
         return len(self.splits().keys() - there) if "unread" in there else len(there) + 1
 
     @once_per_process
     def is_weighted(self) -> bool:
-        """Whether its rows have weights."""
+        """Returns whether its rows have weights."""
         config = read_json(files.join(self.output, "manifest.json"))["config"]
         return bool(config["weighted"])
 
@@ -124,13 +125,13 @@ class Base:
         ]
 
     def splits_of(self, part: WrittenPart) -> list[str]:
-        """Lists the splits that gave a part its rows, by the names of their artifacts, in the order of the rows."""
+        """Lists the splits of a part's rows, by the names of their artifacts, in the order of the rows."""
         stem = posixpath.basename(part.path).partition(".")[0]
         found: dict[str, Any] = read_json(record_path(self.output, self.configuration, stem))
         return list(found["splits"])
 
     def rows_in(self, part: int, name: str) -> np.ndarray:
-        """Reads which rows of a split, by the name of its artifacts, are in a part: ascending, int64 [m]."""
+        """Reads the rows of a split, named by its artifacts, that are in a part: ascending, int64 [m]."""
         folder = rows_folder(self.output, self.configuration)
         table = aligned.read_columns(files.join(folder, f"{name}.parquet"))
         rows: np.ndarray = table["row"][table["part"] == part]
@@ -141,24 +142,24 @@ class Floor(Protocol):
     """Where a budget ends in a ranking."""
 
     def floors(self, num_levels: int) -> np.ndarray:
-        """Reads the lowest priority that it reaches, by the first levels of the search, uint64 [1]."""
+        """Reads the lowest selected priority after the first `num_levels` levels of the search, uint64 [1]."""
 
 
-# Levels of a search that decide by rank alone, and not by the hashes that decide between equals.
+# The first levels of a search compare ranks only; later levels compare the hashes that break ties.
 RANK_LEVELS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """What a refresh puts first: the rows that stay selected because they were, and the best of the new ones.
+    """The rows that a refresh prefers: first the rows selected before, then the best new rows, then all others.
 
-    New rows that are among what twice the budget would select come before old ones. Whether a shard gives a few rows more or
-    fewer is chance, and for each of those few an old shard would be read again.
+    New rows within twice the budget come before old rows that were not selected. A ranking by score alone would select a
+    few more rows of some old shards by chance, and each of these shards would have to be read again.
 
     Args:
-      base: The selection that the run goes on from.
-      keeps_all: Whether the budget is no smaller than that selection's.
-      twice: Where twice the budget ends, in the ranking without regard to the base; None if no row is ranked anew.
+      base: The selection to refresh.
+      keeps_all: Whether the budget is at least that of the base.
+      twice: Where twice the budget ends in the ranking by score alone; None if no row is ranked anew.
     """
 
     base: Base
@@ -166,14 +167,14 @@ class Held:
     twice: Floor | None = None
 
     def first(self, packed: np.ndarray, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Puts what comes first into the priorities of a split, uint64 [n]."""
+        """Returns the priorities of a split with the preferred rows first, uint64 [n]."""
         is_new = np.zeros(len(packed), bool)
         if self.twice is not None and not self.base.has(split):
             is_new = is_reached(packed, self.twice.floors(RANK_LEVELS)[0])
         return held_first(packed, self.of(split, rows), is_new, self.keeps_all)
 
     def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Says which rows of a split are held, bool [n]: those that were selected, and are usable still."""
+        """Returns which rows of a split are held: selected before and still usable, bool [n]."""
         is_held = np.zeros(len(rows.keys), bool)
         is_held[self.base.selected(split)["row"]] = True
         return np.asarray(is_held & rows.usable)

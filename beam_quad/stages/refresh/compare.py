@@ -1,4 +1,4 @@
-"""What a refresh changes in the selection that it goes on from, which its parts are written by."""
+"""The changes of a refresh to its base; the parts are rewritten by them."""
 
 import dataclasses
 from typing import Any
@@ -19,11 +19,11 @@ from beam_quad.stages.write.ranked import Selection
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """A split, of the corpus as it is or as it was.
+    """A split of the present corpus or of the base's corpus.
 
     Attributes:
       split: The split.
-      number: Its number in the corpus; None if it is there no more.
+      number: Its number in the present corpus; None if it is gone.
     """
 
     split: Split
@@ -32,14 +32,14 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True)
 class CompareWithBase(SplitStage):
-    """Counts what stays selected, what comes and what leaves.
+    """Counts the rows that stay selected, are added, and leave.
 
-    Takes `Compared`s, of the corpus and of what the base's corpus had besides, and gives `Changes`.
+    Takes a `Compared` for every split of the corpus and every split of the base alone, and returns `Changes`.
 
     Args:
       corpus: The corpus, within the budget.
-      selection: What is selected.
-      base: What was selected before.
+      selection: The new selection.
+      base: The selection before.
     """
 
     kind = "changes"
@@ -79,18 +79,18 @@ class CompareWithBase(SplitStage):
 
     @once_per_process
     def load(self) -> Changes:
-        """Loads what was counted, once per process."""
+        """Loads the changes, once per process."""
         return Changes.from_json(read_json(self.artifact))
 
     @once_per_process
     def numbers(self) -> dict[int, int]:
-        """The new number of each part of the base of which rows are selected still, by its old number."""
+        """Returns the new number of each part of the base with rows that stay selected, by its old number."""
         parts = self.load().parts
         old = [number for number in range(len(self.base.parts())) if parts[str(number)]]
         return {number: new for new, number in enumerate(old)}
 
     def count_splits(self) -> dict[str, int]:
-        """Counts the splits that are `new`, those that are `kept`, and those of the base that are `gone` or `changed`."""
+        """Counts the `new` and `kept` splits, and the base's splits that are `gone` or `changed`."""
         pieces = self.pieces()
         gone = [self._why_gone(piece.split) for piece in pieces if piece.number is None]
         there = [self.base.has(piece.split) for piece in pieces if piece.number is not None]
@@ -102,11 +102,11 @@ class CompareWithBase(SplitStage):
         }
 
     def still_selected(self, number: int, name: str) -> np.ndarray:
-        """Says which rows of a split in a part of the base are selected still, bool [m].
+        """Returns which rows of a split in a part of the base stay selected, bool [m].
 
         Args:
-          number: The part's number in the base.
-          name: The split, by the name of its artifacts.
+          number: Number of the part in the base.
+          name: Name of the split's artifacts.
         """
         before = self.base.rows_in(number, name)
         split = self._splits().get(name)
@@ -120,7 +120,7 @@ class CompareWithBase(SplitStage):
         return {piece_name(split): split for split in self.corpus.splits()}
 
     def _why_gone(self, split: Split) -> str:
-        # Joined shards come and go together.
+        # A split may join several small shards. It changed if any of them is still in the corpus.
         shards = {part.shard for part in parts_of(split)}
         return SHARD_GONE if shards.isdisjoint(self._shards()) else SHARD_CHANGED
 

@@ -1,4 +1,4 @@
-"""What new shards are like and worth against those that the base had."""
+"""Drift: how the documents of new shards, and their worth, compare with those of the base."""
 
 import dataclasses
 from typing import Any, Protocol
@@ -28,19 +28,19 @@ _NAMED_CLUSTERS = 20
 
 
 class InfluenceByRow(Protocol):
-    """What gives rows their influence, known or predicted."""
+    """A source of known or predicted influence by row."""
 
     def read(self, split: Split) -> np.ndarray:
-        """Returns float64 [n], or [n, num_targets]; nan where there is none."""
+        """Returns the influence of a split's rows, float64 [n] or [n, num_targets]; nan for rows without influence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-    """What is looked at of the documents of a split, by reference.
+    """The properties by which drift is measured, by reference.
 
     Args:
-      clusters: Their clusters, or None if nothing was clustered: then all are in one.
-      influence: Their influence, of several targets the mean; None where it was not computed.
+      clusters: Clusters of the documents; None puts all documents in one cluster.
+      influence: Influence of the documents, averaged over targets; None if it was not computed.
     """
 
     clusters: AssignClusters | None
@@ -48,11 +48,11 @@ class Documents:
 
     @property
     def num_clusters(self) -> int:
-        """How many clusters there are."""
+        """Number of clusters."""
         return 1 if self.clusters is None else self.clusters.centers.load().num_clusters
 
     def read(self, split: Split, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Reads cluster, cosine to its center and influence of some rows, by number: three arrays [m]."""
+        """Reads the cluster, the cosine to its center, and the influence of some rows by number: three arrays [m]."""
         clusters, cosine = np.zeros(len(usable), np.int64), np.zeros(len(usable))
         if self.clusters is not None:
             of_rows, similarity = self.clusters.read(split)
@@ -66,12 +66,12 @@ class Documents:
 
 @dataclasses.dataclass(frozen=True)
 class MeasureReference(SplitStage):
-    """Sums what the documents of the base are like: splits in, `ReferenceSums` out.
+    """Sums the properties of the base's documents; takes splits and returns `ReferenceSums`.
 
     Args:
       corpus: The corpus.
-      base: The selection that the run goes on from.
-      documents: What is looked at.
+      base: The selection to refresh.
+      documents: The properties.
     """
 
     kind = "reference"
@@ -104,7 +104,7 @@ class MeasureReference(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class RefreshSums:
-    """What old and new shards are like, and worth; None of no shards. An additive statistic."""
+    """Properties and worth of old and new shards; None for no shards. An additive statistic."""
 
     old: DriftSums | None = None
     new: DriftSums | None = None
@@ -118,13 +118,13 @@ class RefreshSums:
 
 @dataclasses.dataclass(frozen=True)
 class MeasureDrift(SplitStage):
-    """Compares new shards with old ones: splits in, `RefreshSums` out.
+    """Compares new shards with old ones; takes splits and returns `RefreshSums`.
 
     Args:
       corpus: The corpus, within the budget.
-      reference: What old documents are like.
-      selection: What is selected.
-      grows_clusters: Whether clusters are opened for what is far from all.
+      reference: The sums over old documents.
+      selection: The new selection.
+      grows_clusters: Whether clusters are opened for documents far from all centers.
     """
 
     kind = "drift"
@@ -195,12 +195,12 @@ class MeasureDrift(SplitStage):
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
-        """Reads what was found: `drift`, `scorecard` with the clusters that changed most, and both in `words`."""
+        """Reads the results: `drift`, `scorecard` with the clusters that changed most, and `words`, sentences on both."""
         return read_json(self.artifact)
 
 
 def _rounded(value: Any) -> Any:
-    """Rounds numbers to six digits, of which none depends on the order in which sums were added."""
+    """Rounds numbers to six significant digits, which do not depend on the order of summation."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""New clusters for new documents that are far from every center; the old clusters keep their ids and centers."""
+"""New clusters for new documents far from every center; old clusters keep their ids and centers."""
 
 import dataclasses
 from typing import Annotated, Any, ClassVar
@@ -19,20 +19,20 @@ from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.drift import MeasureReference
 
-# Far documents whose vectors are looked at: 80 MB in 512 dimensions.
+# The most far documents whose vectors are clustered, about: 80 MB in 512 dimensions.
 _MOST_FAR = 40_000
 
 
 @dataclasses.dataclass(frozen=True)
 class GrowCenters(SplitStage):
-    """Draws far documents by hash from the new splits, and opens clusters for them.
+    """Draws far documents by hash from the new splits and opens clusters for them.
 
-    Takes splits; writes one sample file each, then `centers.npz` and `fit.json`, as `FitCenters` does.
+    Takes splits and writes one sample file for each, then `centers.npz` and `fit.json`, as `FitCenters` does.
 
     Args:
-      corpus: The corpus, embedded.
+      corpus: The embedded corpus.
       clusters: Its clusters, by the old centers.
-      reference: How far old documents are from their centers.
+      reference: The sums over old documents, with their distances from their centers.
     """
 
     kind = "grown_centers"
@@ -63,7 +63,7 @@ class GrowCenters(SplitStage):
 
     def finish(self, total: Tally | None) -> None:
         found, old = total or Tally(), self.clusters.centers.load()
-        # In the order of the splits' names, as `fit_centers` does not look at it.
+        # The order of the files does not matter: the fit is independent of the order of its points.
         paths = [info.path for info in files.find(self.path("sample"))]
         points = read_points(paths, found["drawn"])
         sizes = self.clusters.sums().examples
@@ -80,18 +80,18 @@ class GrowCenters(SplitStage):
         return Centers.from_bytes(files.read_bytes(self.artifact))
 
     def report(self) -> dict[str, Any]:
-        """Reads how many new documents are `far`, and how many clusters were `opened`."""
+        """Reads the numbers of `far` new documents and of `opened` clusters."""
         return read_json(self.path("fit.json"))
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredCenters:
-    """The centers of an earlier run, by the name of the stage that made them.
+    """The centers of an earlier run, by the folder of the stage that made them.
 
     Args:
       root: The folder of all artifacts.
-      kind: The kind of that stage.
-      name: The rest of its folder's name, which says what it made them from.
+      kind: Kind of the stage.
+      name: Digest of the stage's fields, the rest of its folder's name.
     """
 
     artifact_name: ClassVar[str] = "centers.npz"
@@ -101,12 +101,12 @@ class StoredCenters:
     name: str
 
     def identity(self) -> list[str]:
-        """Names them as that stage does."""
+        """Returns the identity of the stage that made the centers."""
         return [self.kind, self.name]
 
     @property
     def folder(self) -> str:
-        """Where they are stored."""
+        """Folder of the centers."""
         return files.join(self.root, self.kind, self.name)
 
     @once_per_process
@@ -115,5 +115,5 @@ class StoredCenters:
         return Centers.from_bytes(files.read_bytes(files.join(self.folder, self.artifact_name)))
 
     def report(self) -> dict[str, Any]:
-        """Reads what that stage said of them."""
+        """Reads the stage's facts of the fit."""
         return read_json(files.join(self.folder, "fit.json"))
