@@ -399,6 +399,7 @@ class Builder:
             output=self.output,
             budget=self.budget,
             fitted=self.fitted,
+            passed_over=self.inputs.corpus.passed_over,
             **facts,
         )
 

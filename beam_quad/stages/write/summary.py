@@ -5,6 +5,7 @@ import importlib.metadata
 import math
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -81,6 +82,7 @@ class Summary:
       bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
       slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
         example; None where everything can be selected.
+      passed_over: How many files the input's patterns found that are not read, by why.
     """
 
     config: dict[str, Any]
@@ -107,6 +109,7 @@ class Summary:
     drift: MeasureDrift | None = None
     bases: tuple[dict[str, str], ...] = ()
     slack: int | None = None
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -129,6 +132,7 @@ class Summary:
                 "root": plan.root,
                 "shards": plan.num_shards,
                 "bytes": plan.size_bytes,
+                "passed_over": dict(sorted(self.passed_over.items())),
             },
             "counts": {
                 "read": counts.read,
