@@ -9,6 +9,7 @@ import numpy as np
 
 from beam_quad import identity
 from beam_quad.artifacts import files
+from beam_quad.artifacts.patterns import folded
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
@@ -55,11 +56,9 @@ from pipelines.columns import corpus_columns, query_columns
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.refresh import Fitted
-from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
+from pipelines.run_options import BLOCKS_PER_CLUSTER, HOW_STARTED, SAMPLES_PER_PULL, RunOptions
 
-_WHERE_NOT_WHAT = (
-    "output", "artifacts", "plan", "prices", "take_over", "threads", "accelerator", "input_root", "base",
-)  # fmt: skip
+_WHERE_NOT_WHAT = ("output", "artifacts", "threads", *HOW_STARTED)
 S = TypeVar("S", bound=Stage)
 
 
@@ -365,15 +364,17 @@ class Builder:
         columns = query_columns(options)
         config |= {
             "query_text_column": columns.text,
-            "query_prompt_column": columns.prompt,
-            "query_messages_column": columns.messages,
+            # Without a word they would be the corpus's.
+            "query_prompt_column": columns.prompt or "",
+            "query_messages_column": columns.messages or "",
         }
         config["device"] = identity.device_kind(options.device)
-        config["embedder_dtype"] = getattr(inputs.embedder, "dtype", None)
-        config["input"] = inputs.corpus.root
-        config["exclude"] = inputs.excluded.paths if inputs.excluded else None
-        config["decontaminate"] = inputs.leaks.root if inputs.leaks else None
-        config["query"] = {name: plan.root for name, plan in inputs.query.items()}
+        if options.embedder != "hashing":
+            config["embedder_dtype"] = getattr(inputs.embedder, "dtype", options.embedder_dtype)
+        config["input"], config["input_root"] = inputs.corpus.patterns, inputs.corpus.root or None
+        config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
+        config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
+        config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):
             if config.get(name):
                 config[name] = _place(config[name])

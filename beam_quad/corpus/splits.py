@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.artifacts import files
+from beam_quad.artifacts.patterns import folded
 from beam_quad.corpus import damage, folders, formats, jsonl, parquet, schemas
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.finding import find_files, naming
-from beam_quad.corpus.joining import Joins
+from beam_quad.corpus.joining import Joins, parts_of
 from beam_quad.corpus.json_types import Shapes, shape_of
 from beam_quad.corpus.kept import KeptSummaries
 from beam_quad.corpus.summaries import ShardSummary
@@ -56,6 +57,11 @@ class InputPlan:
     snapshot: str
     bad_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def patterns(self) -> list[str]:
+        """Patterns of its files, and of no others."""
+        return folded(part.path for split in self.splits for part in parts_of(split))
 
 
 def plan_input(
