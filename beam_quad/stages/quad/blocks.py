@@ -104,7 +104,7 @@ class CountBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPassedOver(SplitStage):
-    """Counts what clusters, or their blocks, hold in examples that are too long to be selected.
+    """Counts what clusters, or their blocks, hold in examples that cannot be selected: they are too long, or leak.
 
     Takes splits and gives `Blocks`; only where the corpus has such examples. Another budget counts again, and finds
     blocks, candidates and scores made. Writes `passed_over.json` and, if there is anything to count, `passed_over.npz`.
@@ -116,7 +116,7 @@ class CountPassedOver(SplitStage):
     """
 
     kind = "passed_over"
-    version = 2
+    version = 3
     artifact_name = "passed_over.json"
     num_adders = 64
 
@@ -143,16 +143,14 @@ class CountPassedOver(SplitStage):
         examples = 0 if total is None else int(total.examples.sum())
         if total is not None and examples:
             files.write_once(self.path("passed_over.npz"), total.to_bytes())
-        write_json(self.artifact, {"examples": examples, "longest": self.corpus.longest()})
+        write_json(self.artifact, {"examples": examples})
 
     @once_per_process
-    def load(self) -> tuple[int, Blocks | None]:
-        """Loads how long an example may be, and what was counted; None where no example is longer."""
-        found = read_json(self.artifact)
-        if not found["examples"]:
-            return found["longest"], None
-        counted = Blocks.from_bytes(files.read_bytes(self.path("passed_over.npz")))
-        return found["longest"], counted
+    def load(self) -> Blocks | None:
+        """Loads what was counted, once per process; None where all examples can be selected."""
+        if not read_json(self.artifact)["examples"]:
+            return None
+        return Blocks.from_bytes(files.read_bytes(self.path("passed_over.npz")))
 
     def _num_blocks(self) -> np.ndarray:
         if self.blocks is not None:

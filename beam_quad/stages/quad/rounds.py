@@ -77,7 +77,7 @@ class Bandit(Stored):
     Args:
       policy: Its rules; `samples_per_pull` is read from the blocks.
       candidates: The texts that pulls score.
-      passed_over: What is too long for the budget.
+      passed_over: What cannot be selected: it is too long for the budget, or leaks.
       scoring: How pulls are scored; after the pilot, under the query groups combined.
       weights: Weight of each query group.
       known: What runs before this one scored, if it goes on from one.
@@ -144,14 +144,14 @@ class Bandit(Stored):
 
     def blocks(self) -> Blocks:
         """What the blocks hold that can be selected."""
-        blocks, (_, passed_over) = self.candidates.blocks.load(), self.passed_over.load()
+        blocks, passed_over = self.candidates.blocks.load(), self.passed_over.load()
         return blocks if passed_over is None else blocks.without(passed_over)
 
     @once_per_process
     def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """The scored examples that can be selected, once per process; otherwise as `all_scored`."""
         table = self.all_scored(num_rounds)
-        kept = self.is_candidate(table["tokens"])
+        kept = self.is_candidate(table["key"], table["tokens"])
         return {name: column[kept] for name, column in table.items()}
 
     def progress(self, number: int) -> dict[str, int]:
@@ -188,10 +188,9 @@ class Bandit(Stored):
     def _prior(self) -> Prior | None:
         return None if self.known is None else self.candidates.blocks.prior(self.known.load())
 
-    def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
-        """Which scored examples are not too long to be selected, bool [n]."""
-        longest, _ = self.passed_over.load()
-        return np.asarray(tokens <= longest)
+    def is_candidate(self, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Which scored examples can be selected, as `Corpus.can_be`."""
+        return self.passed_over.corpus.can_be(keys, tokens)
 
     def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """All scored examples by column of `ROUND_SCHEMA` and `round`, in the order of their keys.
@@ -210,7 +209,7 @@ class Bandit(Stored):
 
     def _scores(self, number: int) -> RoundScores:
         table = self._columns(number)
-        return pulls_of(table, self.is_candidate(table["tokens"]))
+        return pulls_of(table, self.is_candidate(table["key"], table["tokens"]))
 
 
 @dataclasses.dataclass(frozen=True)
