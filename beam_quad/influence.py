@@ -179,29 +179,11 @@ class Examples:
         return spread
 
 
-def usable_examples(
-    texts: Sequence[str],
-    ids: Sequence[str],
-    proxy: Proxy,
-    queries: Mapping[str, Sequence[str]] | None,
-) -> Examples:
-    """Takes the texts that can be used: as `Examples.of`, and no copies of query texts.
-
-    Args:
-      texts: The texts.
-      ids: Their ids.
-      proxy: Counts tokens.
-      queries: Texts of each query group; None keeps what holds one of them.
-
-    Raises:
-      UsageError: If no text is left.
-    """
-    examples = Examples.of(texts, ids, proxy)
-    if queries is None:
-        return examples
+def hold_queries(texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> Array:
+    """Says which texts hold a query text, bool [n]: what they teach of the query set is nothing new (`selection.leaks`)."""
     items = [text for own in queries.values() for text in own]
-    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(examples.texts)
-    return examples.where(np.array([leak is None for leak in found]))
+    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(texts)
+    return np.array([leak is not None for leak in found], bool)
 
 
 def embed_examples(

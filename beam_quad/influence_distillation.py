@@ -38,6 +38,7 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
+    Examples,
     NearDuplicates,
     QueryTexts,
     check_at_least_one,
@@ -46,11 +47,11 @@ from beam_quad.influence import (
     check_texts,
     embed_examples,
     embedder_spec,
+    hold_queries,
     proxy_spec,
     query_groups,
     query_vectors,
     score_texts,
-    usable_examples,
 )
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer, tensors
@@ -158,7 +159,7 @@ def distill(
     # 1 Embed. From here on an example is a text that can be used, n of them.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        usable_examples(texts, ids, proxy, None if keep_query_copies else queries),
+        Examples.of(texts, ids, proxy),
         embedder_spec(embedder, proxy_model, seed),
         proxy,
     )
@@ -193,8 +194,10 @@ def distill(
 
     # 6 Targets take turns: the one with the fewest tokens over its weight moves next (a budget of texts: fewest texts), and of
     # equals the one that a hash draws. A landmark without a finite score cannot be taken,
-    # nor can a text that would be all of a tiny budget.
+    # nor can a text that would be all of a tiny budget, or that holds a query text.
     can_be = tokens <= budget.longest(*count_lengths(tokens))
+    if not keep_query_copies:
+        can_be &= ~hold_queries(examples.texts, queries)
     can_be[unscorable] = False
     amounts = budget.amounts(tokens)
     takers = np.full(len(keys), -1, np.int64)

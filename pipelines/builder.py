@@ -30,6 +30,7 @@ from beam_quad.stages.read.distil import DistilTokens
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.excluded import Excluded
+from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.sign import SignTexts
@@ -125,9 +126,14 @@ class Builder:
         self.old_clusters: AssignClusters | None = None
         drops = options.near_duplicates == "drop"
         self.signs = SignTexts(self.corpus) if drops else None
-        # For stages that ask which examples are too long for the budget.
-        self.within_budget = self.corpus.within(budget)
+        self.leaks = FindLeaks(self.corpus, inputs.leaks.leaks) if inputs.leaks else None
+        # For stages that ask which examples can be selected.
+        self.within_budget = self.within(self.corpus)
         self.query = self._query()
+
+    def within(self, corpus: Corpus) -> Corpus:
+        """The corpus, or a part of it, for a stage that asks which examples can be selected."""
+        return corpus.within(self.budget, self.leaks)
 
     def add(self, stage: S) -> S:
         """Puts a stage at the end of the chain."""
@@ -153,7 +159,6 @@ class Builder:
             seed=options.seed,
             reserve_rate=rate,
             excluded=inputs.excluded.excluded if inputs.excluded else None,
-            leaks=inputs.leaks.leaks if inputs.leaks else None,
             context_length=inputs.context_length,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
@@ -299,7 +304,7 @@ class Builder:
                 self.corpus,
                 proxy.path if proxy is not None and counts_tokens else None,
                 proxy.revision if proxy is not None else None,
-                self.signs,
+                tuple(stage for stage in (self.signs, self.leaks) if stage is not None),
             )
         )
         if self.signs is not None:
@@ -308,6 +313,8 @@ class Builder:
             self.add(ForgetTexts(self.corpus.excluded))
         if self.corpus.duplicates_dir is not None:
             self.add(FindDuplicateIds(self.corpus))
+        if self.leaks is not None:
+            self.add(self.leaks)
 
     def fit_query(self) -> FitQueryVectors:
         """Adds the stages that fit the curvature and the query vectors."""
@@ -401,6 +408,7 @@ class Builder:
             budget=self.budget,
             fitted=self.fitted,
             passed_over=self.inputs.corpus.passed_over,
+            leaks=self.leaks,
             **facts,
         )
 

@@ -25,14 +25,13 @@ _BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
 # What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
-    "exclude", "decontaminate", "prove", "threads", "device", "proxy_model", "embedder", "weighted",
-    "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", *HOW_STARTED,
+    "exclude", "decontaminate", "decontaminate_words", "decontaminate_threshold", "keep_query_copies", "prove", "threads", "device", "proxy_model",
+    "embedder", "weighted", "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", *HOW_STARTED,
 })  # fmt: skip
 _CONTENTS = {
     "proxy": "--proxy_model",
     "embedder": "--embedder",
     "query": "--query",
-    "leaks": "--decontaminate",
 }
 
 
