@@ -171,7 +171,7 @@ class Acceptance(abc.ABC):
         """Finds the mean influence down to which arms are expected to fill the budget; -inf if they cannot fill it.
 
         Args:
-          means: Mean influence of each arm, float64 [num_clusters]; nan where unknown.
+          means: Mean influence of each arm, float64 [num_clusters]; nan if unknown.
         """
         supply = np.minimum(self.supply, self.room)
         wanted = rules.WATER_MARGIN * self.left_tokens
@@ -399,6 +399,7 @@ class Propagated(Acceptance):
 
     def water_level(self, means: Array) -> float:
         """As `Acceptance.water_level`."""
+        # For the whole budget rather than the rest: how much pulled blocks give depends on the level.
         return self._pulled.water_level(self.budget_tokens, self.supply, means, self._residuals)
 
     def expect(self, means: Array, tau: float) -> None:
@@ -486,6 +487,7 @@ class WholeClusters(Acceptance):
 
     def water_level(self, means: Array) -> float:
         """As `Acceptance.water_level`: the level at which whole clusters, pulled or not, fill the budget."""
+        # For the whole budget, because nothing is accepted before the rounds are over.
         supply = np.minimum(self.supply, self.room)
         return rules.water_level(self._posterior(means), supply, self.budget_tokens)
 

@@ -111,6 +111,7 @@ class PullTable:
     def means(self) -> Array:
         """Token-weighted mean influence of each pull, float64 [pulls]; nan if it has no scorable example."""
         weighted, tokens = self.weighted, self.tokens_per_pull.tolist()
+        # fsum is exact and rounds once, so a mean does not depend on the order of its examples.
         return _column(
             [
                 math.fsum(weighted[start:end]) / count if count else math.nan
@@ -205,6 +206,7 @@ class ArmSums:
             table.cluster_id.tolist(), table.bounds, tokens, strict=True
         ):
             if count:
+                # All values are summed again: the scores of any rounds, in any order, give the same bits.
                 self._weighted[arm] += weighted[start:end]
                 self._tokens[arm] += count
                 self.means[arm] = math.fsum(self._weighted[arm]) / self._tokens[arm]

@@ -178,6 +178,7 @@ class _Game:
         if self.round == 0:
             # No score precedes the pilot, so it sets its own threshold; later ones are set when pulls are chosen.
             self.tau = self._threshold()
+        # An arm may be pulled several times in a round, which `num_pulled[cluster_id] += 1` would count once.
         np.add.at(self.num_pulled, table.cluster_id, 1)
         accepted = self.rule.accept(table, tokens, self.arms.means, self.tau, self.round)
         self._stop_if_full()
@@ -206,6 +207,7 @@ class _Game:
         )
 
     def _check(self, table: PullTable) -> None:
+        # Positions in the row of blocks sort like the pulls of the table, by cluster and block.
         expected = np.sort(self.pulls)
         is_same = np.array_equal(table.cluster_id, self.blocks.cluster_id[expected])
         if not (is_same and np.array_equal(table.block, self.blocks.block[expected])):
@@ -263,7 +265,7 @@ class _Game:
         # An arm whose upper bound is below tau would be rejected even if its mean were as high as the bound.
         can_give = self._has_next() & (self.rule.room > 0) & (bounds >= tau)
         order = order[can_give[order]]
-        # No arm left comes before the number of rounds: further rounds would not help, and the user is told so.
+        # Tested before the number of rounds: if no arm is left, the message must not advise more rounds.
         if order.size == 0:
             self.stop_reason = "no_arm_above_tau"
         elif self.round > self.policy.num_rounds:

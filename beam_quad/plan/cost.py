@@ -363,6 +363,7 @@ def _reading_s(w: Workload) -> float:
     seconds = w.text_bytes * rates.TOKENISE_BYTE_S if w.counts_tokens else 0.0
     if not w.embedder_tokens:
         return seconds + w.text_bytes * rates.HASH_BYTE_S
+    # Texts are cut before an encoder tokenises them, so the tail of a long text costs nothing.
     given = w.documents * w.embedder_tokens * _CHARACTERS_PER_TOKEN
     return seconds + min(w.text_bytes, given) * rates.TOKENISE_BYTE_S
 
@@ -394,8 +395,10 @@ def curvature_stage(w: Workload) -> StageWork:
         "curvature",
         covers,
         examples,
+        # Without curvature only the two stages of the query vectors run.
         num_stages=len(covers) if examples else 2,
         is_model=True,
+        # The sums run in float32, at another rate than the model.
         flops=flops - sums,
         float32_flops=sums,
         memory_bytes=w.scoring.fit_peak_bytes,

@@ -51,6 +51,7 @@ def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
         assign_stage(w),
         _score_ngrams(w),
         cost.curvature_stage(w),
+        # Unlike the rounds of a bandit, this stage reads the input again and stores scores of every example.
         dataclasses.replace(
             influence,
             requests=rates.requests(w.splits, "ScoreShortlist"),

@@ -154,6 +154,7 @@ class Trial:
     def _variances(self, name: str, rival: str) -> tuple[float, float, float]:
         """Computes the variance of gain - r · (rival's gain), as the coefficients of 1, r and r²."""
         own, other = self._residuals(name), self._residuals(rival)
+        # The common effect of a seed is in both gains, so it is also their covariance.
         one = (self._own + self._shared) / self.num_seeds
         return (
             one + float(own @ own),
@@ -168,6 +169,7 @@ class Trial:
         )
         fall = before - after
         gains = self._groups @ fall / self._tokens
+        # n / (n - 1) corrects for residuals taken from a gain that the same texts estimate.
         scale = np.sqrt(self._texts / np.maximum(1, self._texts - 1)) * self._weights / self._tokens
         residuals: np.ndarray = (scale @ self._groups) * fall
         residuals -= ((scale * gains) @ self._groups) * self._counts
@@ -203,6 +205,7 @@ def judge(trial: Trial, selection: str, num_tokens: int, is_from_scratch: bool =
     over_random = f"{_ratio(lead, worth)} {draw}"
     if worth is None and not is_from_scratch:
         over_random += f", which gains {_nats(trial.gain(RANDOM))}"
+    # A selection that does not beat a random draw is not worth its cost, whatever it does to other rivals.
     if not lead.is_above(0):
         does = "better" if lead.is_below(0) else "as well, within the noise"
         return Verdict(

@@ -124,6 +124,7 @@ def sampling_priority(log_weights: np.ndarray, keys: np.ndarray, seed: int) -> n
     References:
       Kim, Sabharwal & Ermon, Exact Sampling with Gumbel-top-k, 2016.
     """
+    # A draw may be 0, and its logarithm infinite.
     uniform = np.maximum(seeding.uniform(seed, "dsir", keys), 2.0**-54)
     priority: np.ndarray = log_weights - np.log(-np.log(uniform))
     return priority

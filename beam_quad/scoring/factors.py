@@ -205,6 +205,7 @@ class _Covariances:
         own = self._modules[module]
         if module in self._activation:  # other modules of the group have the same input
             inputs = products.with_bias(a.to(self._dtype), own[0].has_bias)
+            # Only inputs need the mask: the output gradients of padding are 0, because no loss depends on it.
             _add_outer(self._activation[module], inputs * self.token_mask[..., None])
         for block in own:
             if block.is_head:

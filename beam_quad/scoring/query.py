@@ -101,6 +101,7 @@ def weighted_gradient(
     tied = tracked.tied_embeddings(blocks)
 
     def compute(max_batch_tokens: int) -> dict[str, torch.Tensor]:
+        # New sums in every attempt, because `with_halving` starts over if memory runs out.
         totals = {
             block.name: torch.zeros(block.shape, dtype=proxy.sum_dtype, device=proxy.device)
             for block in blocks

@@ -46,6 +46,7 @@ class TensorWriter:
             entries[name] = {"dtype": _NAMES[dtypes[name]], "shape": list(shape)}
             entries[name]["data_offsets"] = [start, end]
         header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        # Spaces align the data to 8 bytes, as in files of the safetensors library.
         header += b" " * (-len(header) % 8)
         file.write(len(header).to_bytes(8, "little") + header)
         self._file = file
