@@ -135,7 +135,7 @@ class Acceptance(abc.ABC):
           means: Mean influence of each arm, float64 [num_clusters].
           known: Evidence of earlier runs and this pilot; None if there was no earlier run.
         """
-        # Beside earlier runs this pilot pulls only a few arms, so the residuals of all pilots are used.
+        # After earlier runs, this pilot pulls only a few arms, so the residuals of all pilots are used.
         if known is not None and known.residuals.size:
             self._residuals = known.residuals
         elif table.influence.size:

@@ -70,7 +70,7 @@ class InfluenceScorer(ProxyScorer):
         influence[counts == 0] = torch.nan
         if self._normalize:
             self._join_norms(documents.windows, counts, squared_norms)
-            # A norm that overflows would make the score 0 rather than nan.
+            # Division by a norm that overflows would give a score of 0; such a score is nan instead.
             is_norm = torch.isfinite(squared_norms) & (squared_norms > 0)
             norms = squared_norms.sqrt().where(is_norm, torch.nan)
             influence /= norms[:, None, None]

@@ -16,7 +16,7 @@ _OUTPUT_PROJECTIONS = frozenset(
 
 
 class Place(NamedTuple):
-    """Position of a module in the forward pass; places compare in its order.
+    """Position of a module in the forward pass. Places sort in the order of the pass.
 
     Attributes:
       layer: Number of the layer; -1 outside all layers.
