@@ -57,7 +57,7 @@ class Acceptance(abc.ABC):
       is_full: Whether the budget needs no further pulls.
       room: Tokens that each cluster may still give, int64 [num_clusters].
       supply: Tokens in the blocks that each cluster can still give, int64 [num_clusters].
-      worth: Tokens that each block could give, int64 [total].
+      worth: Obtainable tokens of each block, int64 [total].
     """
 
     name: ClassVar[str]
@@ -104,7 +104,7 @@ class Acceptance(abc.ABC):
 
     @classmethod
     def obtainable(cls, blocks: Blocks) -> Array:
-        """Counts the tokens of each block that the rule could accept, int64 [total]."""
+        """Counts the tokens obtainable from each block, int64 [total]."""
         return blocks.tokens
 
     @classmethod

@@ -18,7 +18,7 @@ class PullScores:
 
     Attributes:
       cluster_id: The arm.
-      block: The block that was pulled.
+      block: The pulled block.
       keys: Keys of the scored examples, uint64 [samples].
       tokens: Tokens of the scored examples, all positive, int64 [samples].
       influence: Influence of the scored examples, float64 [samples]; nan if an example could not be scored.
@@ -155,7 +155,7 @@ class ArmPrior:
     """Knowledge of every arm before the first pull, expressed as pseudo-observations.
 
     Attributes:
-      pulls: Number of pulls that the knowledge is worth, float64 [num_clusters].
+      pulls: Weight of the knowledge, in pulls, float64 [num_clusters].
       tokens: Total tokens of the pseudo-observations, float64 [num_clusters].
       squares: Sum of their squared tokens, float64 [num_clusters].
       weighted: Sum of their influence times tokens, float64 [num_clusters].

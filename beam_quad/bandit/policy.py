@@ -35,7 +35,7 @@ class QuadPolicy:
         within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
       tau: Fixed threshold, in units of influence; None uses the water level before every round.
       acceptance: Name of the acceptance rule, one of `ACCEPTANCES`.
-      max_share_per_cluster: Maximum share of the budget that one cluster may give, in (0, 1].
+      max_share_per_cluster: Maximum share of the budget selected from one cluster, in (0, 1].
       seed: Seed of the tie breakers.
 
     References:
@@ -96,7 +96,7 @@ class QuadPolicy:
 
     @property
     def cluster_cap_tokens(self) -> int:
-        """Maximum number of tokens that one cluster may give, at least 1."""
+        """Maximum number of tokens selected from one cluster, at least 1."""
         return max(math.floor(self.max_share_per_cluster * self.budget_tokens), 1)
 
 
@@ -117,7 +117,7 @@ def replay(
         documents, and the prior stands for the others.
 
     Raises:
-      IntegrityError: If the scores of a round do not belong to the pulls that the policy makes.
+      IntegrityError: If the scores of a round do not belong to the policy's pulls.
       ValueError: If an influence is infinite or an example has no tokens.
     """
     game = _Game(policy, blocks, prior)
