@@ -57,7 +57,7 @@ class Acceptance(abc.ABC):
       is_full: Whether the budget needs no further pulls.
       room: Tokens that each cluster may still give, int64 [num_clusters].
       supply: Tokens in the blocks that each cluster can still give, int64 [num_clusters].
-      worth: Tokens that each block could give, int64 [total].
+      worth: Obtainable tokens of each block, int64 [total].
     """
 
     name: ClassVar[str]
@@ -104,7 +104,7 @@ class Acceptance(abc.ABC):
 
     @classmethod
     def obtainable(cls, blocks: Blocks) -> Array:
-        """Counts the tokens of each block that the rule could accept, int64 [total]."""
+        """Counts the tokens obtainable from each block, int64 [total]."""
         return blocks.tokens
 
     @classmethod
@@ -135,7 +135,7 @@ class Acceptance(abc.ABC):
           means: Mean influence of each arm, float64 [num_clusters].
           known: Evidence of earlier runs and this pilot; None if there was no earlier run.
         """
-        # Beside earlier runs this pilot pulls only a few arms, so the residuals of all pilots are used.
+        # After earlier runs, this pilot pulls only a few arms, so the residuals of all pilots are used.
         if known is not None and known.residuals.size:
             self._residuals = known.residuals
         elif table.influence.size:
@@ -171,7 +171,7 @@ class Acceptance(abc.ABC):
         """Finds the mean influence down to which arms are expected to fill the budget; -inf if they cannot fill it.
 
         Args:
-          means: Mean influence of each arm, float64 [num_clusters]; nan where unknown.
+          means: Mean influence of each arm, float64 [num_clusters]; nan if unknown.
         """
         supply = np.minimum(self.supply, self.room)
         wanted = rules.WATER_MARGIN * self.left_tokens
@@ -399,6 +399,7 @@ class Propagated(Acceptance):
 
     def water_level(self, means: Array) -> float:
         """As `Acceptance.water_level`."""
+        # For the whole budget rather than the rest: how much pulled blocks give depends on the level.
         return self._pulled.water_level(self.budget_tokens, self.supply, means, self._residuals)
 
     def expect(self, means: Array, tau: float) -> None:
@@ -486,6 +487,7 @@ class WholeClusters(Acceptance):
 
     def water_level(self, means: Array) -> float:
         """As `Acceptance.water_level`: the level at which whole clusters, pulled or not, fill the budget."""
+        # For the whole budget, because nothing is accepted before the rounds are over.
         supply = np.minimum(self.supply, self.room)
         return rules.water_level(self._posterior(means), supply, self.budget_tokens)
 

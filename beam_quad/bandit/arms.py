@@ -18,7 +18,7 @@ class PullScores:
 
     Attributes:
       cluster_id: The arm.
-      block: The block that was pulled.
+      block: The pulled block.
       keys: Keys of the scored examples, uint64 [samples].
       tokens: Tokens of the scored examples, all positive, int64 [samples].
       influence: Influence of the scored examples, float64 [samples]; nan if an example could not be scored.
@@ -111,6 +111,7 @@ class PullTable:
     def means(self) -> Array:
         """Token-weighted mean influence of each pull, float64 [pulls]; nan if it has no scorable example."""
         weighted, tokens = self.weighted, self.tokens_per_pull.tolist()
+        # fsum is exact and rounds once, so a mean does not depend on the order of its examples.
         return _column(
             [
                 math.fsum(weighted[start:end]) / count if count else math.nan
@@ -154,7 +155,7 @@ class ArmPrior:
     """Knowledge of every arm before the first pull, expressed as pseudo-observations.
 
     Attributes:
-      pulls: Number of pulls that the knowledge is worth, float64 [num_clusters].
+      pulls: Weight of the knowledge, in pulls, float64 [num_clusters].
       tokens: Total tokens of the pseudo-observations, float64 [num_clusters].
       squares: Sum of their squared tokens, float64 [num_clusters].
       weighted: Sum of their influence times tokens, float64 [num_clusters].
@@ -205,6 +206,7 @@ class ArmSums:
             table.cluster_id.tolist(), table.bounds, tokens, strict=True
         ):
             if count:
+                # All values are summed again: the scores of any rounds, in any order, give the same bits.
                 self._weighted[arm] += weighted[start:end]
                 self._tokens[arm] += count
                 self.means[arm] = math.fsum(self._weighted[arm]) / self._tokens[arm]

@@ -35,7 +35,7 @@ class QuadPolicy:
         within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
       tau: Fixed threshold, in units of influence; None uses the water level before every round.
       acceptance: Name of the acceptance rule, one of `ACCEPTANCES`.
-      max_share_per_cluster: Maximum share of the budget that one cluster may give, in (0, 1].
+      max_share_per_cluster: Maximum share of the budget selected from one cluster, in (0, 1].
       seed: Seed of the tie breakers.
 
     References:
@@ -96,7 +96,7 @@ class QuadPolicy:
 
     @property
     def cluster_cap_tokens(self) -> int:
-        """Maximum number of tokens that one cluster may give, at least 1."""
+        """Maximum number of tokens selected from one cluster, at least 1."""
         return max(math.floor(self.max_share_per_cluster * self.budget_tokens), 1)
 
 
@@ -117,7 +117,7 @@ def replay(
         documents, and the prior stands for the others.
 
     Raises:
-      IntegrityError: If the scores of a round do not belong to the pulls that the policy makes.
+      IntegrityError: If the scores of a round do not belong to the policy's pulls.
       ValueError: If an influence is infinite or an example has no tokens.
     """
     game = _Game(policy, blocks, prior)
@@ -178,6 +178,7 @@ class _Game:
         if self.round == 0:
             # No score precedes the pilot, so it sets its own threshold; later ones are set when pulls are chosen.
             self.tau = self._threshold()
+        # An arm may be pulled several times in a round, which `num_pulled[cluster_id] += 1` would count once.
         np.add.at(self.num_pulled, table.cluster_id, 1)
         accepted = self.rule.accept(table, tokens, self.arms.means, self.tau, self.round)
         self._stop_if_full()
@@ -206,6 +207,7 @@ class _Game:
         )
 
     def _check(self, table: PullTable) -> None:
+        # Positions in the row of blocks sort like the pulls of the table, by cluster and block.
         expected = np.sort(self.pulls)
         is_same = np.array_equal(table.cluster_id, self.blocks.cluster_id[expected])
         if not (is_same and np.array_equal(table.block, self.blocks.block[expected])):
@@ -263,7 +265,7 @@ class _Game:
         # An arm whose upper bound is below tau would be rejected even if its mean were as high as the bound.
         can_give = self._has_next() & (self.rule.room > 0) & (bounds >= tau)
         order = order[can_give[order]]
-        # No arm left comes before the number of rounds: further rounds would not help, and the user is told so.
+        # Tested before the number of rounds: if no arm is left, the message must not advise more rounds.
         if order.size == 0:
             self.stop_reason = "no_arm_above_tau"
         elif self.round > self.policy.num_rounds:

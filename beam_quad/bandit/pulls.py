@@ -99,6 +99,7 @@ class SampledPulls:
         of_whole = self.num_blocks(whole.examples, whole.reserve)
         share = of_whole * part.examples / np.maximum(whole.examples, 1)
         counts = where_nonempty(part.examples, nearest_power_of_two(share))
+        # Powers of two keep blocks only about as large, so the samples follow the mean sizes of blocks.
         per_block = part.num_examples / max(int(counts.sum()), 1)
         of_whole_block = whole.num_examples / max(int(of_whole.sum()), 1)
         return max(1, min(samples, round(samples * per_block / of_whole_block))), counts

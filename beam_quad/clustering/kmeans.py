@@ -27,7 +27,7 @@ _MIN_INIT_POINTS = 8192
 # k-means++ takes time quadratic in the number of centers; above this number it runs within random groups.
 _INIT_GROUP = 1024
 _CHUNK = 8192
-# k-means needs a few hundred points per cluster. Faiss uses at most 256, and more do not improve the centers.
+# k-means needs a few hundred points per cluster. Faiss uses at most 256; the centers are no better if there are more.
 POINTS_PER_CLUSTER = 256
 
 

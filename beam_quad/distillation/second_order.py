@@ -313,7 +313,7 @@ class _Problem:
     def by_single_changes(self, start: Array) -> tuple[Array, int]:
         """Changes the free set one example at a time, starting from feasible weights.
 
-        The objective falls with every change, so this converges where the active sets cycle.
+        The objective falls with every change, so this converges even if the active sets cycle.
 
         References:
           Nocedal & Wright, Numerical Optimization, 2006, algorithm 16.3.

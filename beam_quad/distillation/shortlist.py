@@ -82,6 +82,7 @@ def solve_list(
       steps: η in units of the step that lowers the target's loss the most along the first-order selection: 0 is the first
         order, 1 the Newton step.
     """
+    # The weights of the first order, scaled to the same total, are the direction of the Newton step.
     first = weigh(influence[:, None], np.where(is_taken, 0, -1)) * (total / len(influence))
     eta = steps * newton_step(influence, interactions, first)
     solved = solve_for_budget(influence, interactions, eta, amounts, budget, total)

@@ -207,6 +207,7 @@ class SelectionWeights:
         regularization = np.full(len(thresholds), np.inf)
         for target in np.flatnonzero(np.isfinite(left.highest) & (taken.counts > 0)):
             count = int(taken.counts[target])
+            # Fractions keep the sums exact up to a single rounding, so λ has the same bits on every worker.
             excess = taken.total(int(target)) - count * Fraction(float(thresholds[target]))
             share = Fraction(taken.num_examples * count, num_taken)
             regularization[target] = float(excess / share)

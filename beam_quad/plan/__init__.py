@@ -1,1 +1,1 @@
-"""What a run will take, from counts alone: nothing here knows Beam, a model or a file."""
+"""Cost estimates of runs, computed from counts alone, without Beam, models or files."""

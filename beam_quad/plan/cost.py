@@ -1,7 +1,7 @@
-"""What a run will take, from counts alone: what the tables that `--plan` prints before anything is started share.
+"""Cost estimate of a run from counts alone, shared by the tables that `--plan` prints before a run starts.
 
-Each stage says what it takes, whatever does it (`StageWork`); machines and prices make hours and dollars of it
-(`StageCost`). Rough by design: floating-point operations by the usual rules, at a throughput that is named in the output,
+Each stage states its work independently of machines (`StageWork`); machines and prices convert it to hours and dollars
+(`StageCost`). The estimate is rough by design: floating-point operations by the usual rules, at a throughput stated in the output,
 and CPU time at the unit costs of `rates`.
 
     proxy model               `ScoringCosts`   its shapes, tracked layers and the windows' mean length
@@ -22,36 +22,36 @@ from beam_quad.records import Budget
 from beam_quad.report.formatting import compact, duration, size
 from beam_quad.scoring.costs import ScoringCosts
 
-# Characters of a token that an encoder is given at most; see `embedding.sentence`.
+# Maximum characters per token passed to an encoder; see `embedding.sentence`.
 _CHARACTERS_PER_TOKEN = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """What the plan of any pipeline is computed from.
+    """Inputs of the plan of any pipeline.
 
     Attributes:
-      documents: Examples of the corpus, estimated where they are not counted.
-      tokens: Their tokens, estimated.
-      input_bytes: Size of the input files, compressed.
-      text_bytes: Size of their texts, estimated.
-      splits: Pieces of them that are worked on.
+      documents: Examples of the corpus, estimated if they are not counted.
+      tokens: Tokens of the corpus, estimated.
+      input_bytes: Compressed size of the input files.
+      text_bytes: Size of the texts, estimated.
+      splits: Number of splits of the input.
       budget: How much to select.
-      reserve_examples: Examples whose texts are set aside.
+      reserve_examples: Examples with text set aside in the reserve.
       scoring: Costs of the proxy model and its tracked layers.
       context_length: Tokens of a window.
-      max_windows: Windows of an example that are scored at most.
+      max_windows: Maximum number of windows scored per example.
       curvature: "ekfac", "kfac", or "identity" (none).
       embedding_dim: Dimension of an embedding.
-      embedder_flops: Floating-point operations of embedding a mean example; 0 for hashing.
-      embedder_tokens: Tokens that an encoder reads of a mean example; 0 for hashing.
-      counts_tokens: Whether tokens are counted, by the proxy's tokenizer, and not read from a column.
-      embeds_in_float32: Whether texts are embedded in float32, whatever the proxy's dtype is.
-      curvature_examples: Examples that the factors are fitted on.
-      factor_bytes: Factors, eigenvectors and eigenvalues that the run stores.
+      embedder_flops: Floating-point operations to embed a mean example; 0 for hashing.
+      embedder_tokens: Tokens that an encoder reads from a mean example; 0 for hashing.
+      counts_tokens: Whether the proxy's tokenizer counts tokens, rather than a column giving them.
+      embeds_in_float32: Whether texts are embedded in float32 whatever the proxy's dtype.
+      curvature_examples: Examples to which the factors are fitted.
+      factor_bytes: Stored bytes of factors, eigenvectors and eigenvalues.
       query_tokens: Tokens of the query set.
-      num_query_vectors: Query vectors, one a group.
-      vector_bytes: Query gradients and vectors that the run stores.
+      num_query_vectors: Number of query vectors, one per query group.
+      vector_bytes: Stored bytes of query gradients and vectors.
     """
 
     documents: int
@@ -83,47 +83,47 @@ class Workload:
 
     @property
     def scored_tokens(self) -> float:
-        """Tokens of a mean example that are scored."""
+        """Scored tokens of a mean example."""
         return min(self.mean_tokens, self.context_length * self.max_windows)
 
     @property
     def window_tokens(self) -> float:
-        """Tokens of such an example's windows."""
+        """Tokens of a window of a mean example."""
         return min(self.mean_tokens, self.context_length)
 
     @property
     def example_bytes(self) -> float:
-        """A mean example, compressed as the input is, and as its text is in artifacts and shuffles."""
+        """Compressed bytes of a mean example; texts in artifacts and shuffles are assumed to compress like the input."""
         return self.input_bytes / max(self.documents, 1)
 
     @property
     def example_text_bytes(self) -> float:
-        """The text of a mean example."""
+        """Bytes of the text of a mean example."""
         return self.text_bytes / max(self.documents, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class StageWork:
-    """What one line of the plan takes, whatever does it.
+    """The work of one line of the plan, independent of machines.
 
     Attributes:
-      name: The line.
-      covers: Names of the chain's stages that it prices together; `*` stands for any end of a name.
-      documents: Examples that it touches.
-      num_stages: How many stages these are.
+      name: Name of the line.
+      covers: Names of the chain's stages covered by the line; `*` at the end matches any suffix.
+      documents: Number of examples processed.
+      num_stages: Number of stages covered.
       requests: Requests to an object store.
-      is_model: Whether it runs a model, on the devices.
-      flops: Floating-point operations of the model, in the proxy's dtype.
-      float32_flops: The same in float32, whatever the proxy's dtype is.
-      cpu_flops: Floating-point operations that all workers share.
-      core_s: Other CPU time that they share, in seconds of a core.
-      alone_flops: Floating-point operations that one core does while all else waits.
-      flops_per_core_s: How many of these, and of those that are shared, a core does in a second.
-      alone_s: CPU time of the same.
-      memory_bytes: Memory of the largest process, above what any process takes.
-      bytes_read: Compressed input that it reads; not its own artifacts.
-      bytes_shuffled: What crosses between workers.
-      bytes_stored: What it leaves in the artifacts or the output.
+      is_model: Whether the line runs a model on the devices.
+      flops: Floating-point operations of the model in the proxy's dtype.
+      float32_flops: Floating-point operations of the model in float32, whatever the proxy's dtype.
+      cpu_flops: Floating-point operations on CPUs, shared by all workers.
+      core_s: Other CPU time shared by all workers, in core seconds.
+      alone_flops: Floating-point operations on one core while all other workers wait.
+      flops_per_core_s: Rate at which a core does `cpu_flops` and `alone_flops`, per second.
+      alone_s: Other CPU time on one core while all other workers wait, in seconds.
+      memory_bytes: Memory of the largest process, beyond the memory of any process.
+      bytes_read: Compressed input read, without the run's own artifacts.
+      bytes_shuffled: Bytes shuffled between workers.
+      bytes_stored: Bytes stored in artifacts or the output.
     """
 
     name: str
@@ -146,25 +146,25 @@ class StageWork:
 
     @property
     def total_flops(self) -> float:
-        """All of its floating-point operations."""
+        """Sum of all floating-point operations."""
         return self.flops + self.float32_flops + self.cpu_flops + self.alone_flops
 
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """What does the work.
+    """The machines of a run and their prices.
 
     Attributes:
       proxy: The devices of the models, at the rate of the proxy's dtype.
-      float32: The same at the rate of float32, in which some work is done whatever the proxy's dtype is.
+      float32: The same devices at the rate of float32, for work that is float32 whatever the proxy's dtype.
       cores: CPU cores of all workers without a device.
-      device_cores: CPU cores of the workers with one; where models run on CPUs, those of all workers.
-      memory_per_core: Memory that is paid for with each core, in bytes.
-      prices: What they are paid.
-      stage_s: Seconds that any stage takes at least.
+      device_cores: CPU cores of workers with a device; if models run on CPUs, cores of all workers.
+      memory_per_core: Memory paid for with each core, in bytes.
+      prices: Prices of the machines, shuffles and storage.
+      stage_s: Minimum duration of a stage, in seconds.
 
     Raises:
-      ValueError: If the two devices are not as many.
+      ValueError: If the counts of `proxy` and `float32` differ.
     """
 
     proxy: Device
@@ -180,13 +180,13 @@ class Machines:
             raise ValueError(f"got {self.proxy.count} and {self.float32.count} of the same devices")
 
     def price(self, work: StageWork, splits: int) -> "StageCost":
-        """Makes hours and dollars of what a stage takes.
+        """Converts the work of a line to hours and dollars.
 
-        A model's devices and their cores are paid for as long as it runs, other cores for what they do.
+        Devices and their cores are paid for as long as the model runs, other cores only for the time they compute.
 
         Args:
-          work: What it takes.
-          splits: Pieces of the corpus, of which every process holds a list.
+          work: Work of the line.
+          splits: Number of splits of the corpus, which every process lists in memory.
         """
         has_device = work.is_model and self.proxy.chip is not None
         device_s = (
@@ -195,7 +195,7 @@ class Machines:
         core_s = work.core_s + work.cpu_flops / work.flops_per_core_s
         alone_s = work.alone_s + work.alone_flops / work.flops_per_core_s
         shared_s = core_s / (self.device_cores if work.is_model else self.cores)
-        # A device computes while cores read and tokenise; where cores compute, they do one after the other.
+        # A device computes while cores read and tokenise. Without a device, the cores do both in turn.
         parallel_s = max(device_s, shared_s) if has_device else device_s + shared_s
         hours = (parallel_s + alone_s + work.num_stages * self.stage_s) / 3600
         device_hours = self.proxy.count * hours if has_device else 0.0
@@ -229,20 +229,20 @@ class StageCost:
     """One line of the plan.
 
     Attributes:
-      name: The stage.
+      name: Name of the line.
       covers: As in `StageWork`.
-      documents: Examples that it touches.
-      is_model: Whether it runs a model.
+      documents: Number of examples processed.
+      is_model: Whether the line runs a model.
       flops: Floating-point operations.
-      hours: Estimated hours from its start to its end.
-      core_hours: Hours of CPU cores that are paid for.
-      device_hours: Hours of GPUs that are paid for.
+      hours: Estimated hours from start to end.
+      core_hours: Paid hours of CPU cores.
+      device_hours: Paid hours of GPUs.
       memory_bytes: Memory of the largest process, without the model itself.
-      bytes_read: Compressed input that it reads; not its own artifacts.
-      bytes_shuffled: What crosses between workers.
-      bytes_stored: What it leaves in the artifacts or the output.
-      requests: Requests to an object store.
-      dollars: All of it, with a month of what it stores; None if the device has no price.
+      bytes_read: Compressed input read, without the run's own artifacts.
+      bytes_shuffled: Bytes shuffled between workers.
+      bytes_stored: Bytes stored in artifacts or the output.
+      requests: Number of requests to an object store.
+      dollars: Total price, with a month of storage; None if the device has no price.
     """
 
     name: str
@@ -271,11 +271,11 @@ class CostPlan:
     """The plan of a run.
 
     Attributes:
-      stages: Its stages, in order.
+      stages: The lines of the plan, in order.
       documents: Examples of the corpus.
-      machines: What does the work.
-      float32_work: What runs at the rate of float32.
-      notes: What stands below the table.
+      machines: The machines of the run.
+      float32_work: Names of the work done at the rate of float32.
+      notes: Lines below the table.
     """
 
     stages: tuple[StageCost, ...]
@@ -294,13 +294,13 @@ class CostPlan:
         float32_work: tuple[str, ...],
         notes: tuple[str, ...],
     ) -> "CostPlan":
-        """Prices stages; `splits` are the pieces of the corpus, and the other arguments as the attributes are."""
+        """Prices stages; `splits` is the number of splits of the corpus, and other arguments are as the attributes."""
         stages = tuple(machines.price(work, splits) for work in works)
         return cls(stages, documents, machines, float32_work, notes)
 
     @property
     def hours(self) -> float:
-        """Estimated hours of all stages, one after the other."""
+        """Estimated hours of all stages in sequence."""
         return math.fsum(stage.hours for stage in self.stages)
 
     @property
@@ -315,23 +315,23 @@ class CostPlan:
 
     @property
     def dollars(self) -> float | None:
-        """What the run costs; None if a stage has no price."""
+        """Total price of the run; None if a stage has no price."""
         each = [stage.dollars for stage in self.stages]
         return None if None in each else math.fsum(d for d in each if d is not None)
 
     @property
     def bottleneck(self) -> StageCost:
-        """The stage that takes longest."""
+        """The stage with the most hours."""
         return max(self.stages, key=lambda stage: stage.hours)
 
     def of_chain(self, names: Sequence[str]) -> dict[str, StageCost]:
-        """Shares the hours of each line equally among the stages that it covers.
+        """Divides the hours of each line equally among the stages it covers.
 
         Args:
           names: Names of a chain's stages.
 
         Returns:
-          The line of each covered stage, with the hours that are its own.
+          The line of each covered stage, with the stage's share of the hours.
         """
         found: dict[str, StageCost] = {}
         for line in self.stages:
@@ -359,16 +359,17 @@ def embed_stage(w: Workload) -> StageWork:
 
 
 def _reading_s(w: Workload) -> float:
-    """CPU time of tokenising for the proxy and for an encoder, or of hashing."""
+    """CPU time of tokenising for the proxy and an encoder, or of hashing, in seconds."""
     seconds = w.text_bytes * rates.TOKENISE_BYTE_S if w.counts_tokens else 0.0
     if not w.embedder_tokens:
         return seconds + w.text_bytes * rates.HASH_BYTE_S
+    # Texts are cut before an encoder tokenises them, so the tail of a long text costs nothing.
     given = w.documents * w.embedder_tokens * _CHARACTERS_PER_TOKEN
     return seconds + min(w.text_bytes, given) * rates.WORDPIECE_BYTE_S
 
 
 def curvature_stage(w: Workload) -> StageWork:
-    """Prices the factors of the curvature and the query vectors: passes, and sums in float32."""
+    """Prices the factors of the curvature and the query vectors: model passes, and sums in float32."""
     examples = 0 if w.curvature == "identity" else w.curvature_examples
     per_token, sums_per_token = (
         w.scoring.covariance_flops(w.window_tokens),
@@ -394,8 +395,10 @@ def curvature_stage(w: Workload) -> StageWork:
         "curvature",
         covers,
         examples,
+        # Without curvature only the two stages of the query vectors run.
         num_stages=len(covers) if examples else 2,
         is_model=True,
+        # The sums run in float32, at another rate than the model.
         flops=flops - sums,
         float32_flops=sums,
         memory_bytes=w.scoring.fit_peak_bytes,
@@ -405,7 +408,7 @@ def curvature_stage(w: Workload) -> StageWork:
 
 
 def fit_note(w: Workload) -> str:
-    """Says in how many slices of layers the curvature and the query vectors are fitted, and what a worker holds of them."""
+    """States the number of slices of layers in which curvature and query vectors are fitted, and a worker's peak memory."""
     if w.curvature == "identity":
         return ""
     slices = len(w.scoring.slice_backwards)
@@ -421,7 +424,7 @@ def passes_stage(
     splits: int,
     *others: str,
 ) -> StageWork:
-    """Prices passes over a few numbers of every row; `others` are stages that read more files than a pass does."""
+    """Prices passes over a few numbers of every row; `others` names stages that read more files than a pass."""
     return StageWork(
         name,
         covers,
@@ -433,7 +436,7 @@ def passes_stage(
 
 
 def write_stage(w: Workload) -> StageWork:
-    """Prices the stage that reads the input once more and writes what is selected, and the page."""
+    """Prices the stage that reads the input again, and writes the selection and the report page."""
     return StageWork(
         "write",
         ("WriteSelection",),
@@ -447,13 +450,13 @@ def write_stage(w: Workload) -> StageWork:
 
 
 def float32_work(w: Workload, *others: str) -> tuple[str, ...]:
-    """Names what runs in float32 whatever the proxy's dtype is: the encoder, where there is one, sums, and others."""
+    """Names the work done in float32 whatever the proxy's dtype: an encoder if there is one, `others`, and sums."""
     has_encoder = w.embedder_flops > 0 and w.embeds_in_float32
     return (*["encoder"] * has_encoder, *others, "sums of the curvature")
 
 
 def corpus_note(w: Workload, choices: str) -> str:
-    """Says what is selected from what, and by which choices of the pipeline's own."""
+    """States the size of the corpus, the budget, and the pipeline's own choices."""
     return (
         f"corpus: {compact(w.documents)} examples, {compact(w.tokens)} tokens, {size(w.input_bytes)}; "
         f"budget: {compact(w.budget.amount)} {w.budget.unit}; {choices}"
@@ -477,7 +480,7 @@ def format_plan(plan: CostPlan) -> str:
 
 
 def about_machines(machines: Machines, float32_work: Sequence[str]) -> tuple[str, ...]:
-    """Says on what a plan assumes that its work is done, and at which prices."""
+    """States the machines and prices that a plan assumes."""
     prices = machines.prices
     chip, of_device = machines.proxy.chip, ""
     if chip is not None:
@@ -503,7 +506,7 @@ def _model_devices(machines: Machines, float32_work: Sequence[str]) -> str:
 
 
 def total(plan: CostPlan) -> StageCost:
-    """Adds up all stages; memory is that of the largest process."""
+    """Sums all stages; memory is the maximum over stages."""
     stages = plan.stages
     return StageCost(
         "total",

@@ -1,21 +1,21 @@
-"""How fast models are assumed to run, where a plan turns operations into hours."""
+"""Assumed speeds of devices, by which a plan converts operations to hours."""
 
 import dataclasses
 import re
 
-# Share of the peak that a plan assumes; `tests.benchmarks.gpu` measures it.
+# Assumed share of the peak; `tests.benchmarks.gpu` measures it.
 UTILISATION = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A GPU, as its data sheet has it.
+    """A GPU, with the figures of its data sheet.
 
     Attributes:
-      name: Its name; also by which words of a device's name it is known.
+      name: Name of the chip, whose words identify it in a device's name.
       bfloat16_flops_per_s: Peak of the tensor cores in bfloat16, without sparsity.
-      float32_flops_per_s: Peak in float32: of the CUDA cores, as torch leaves TF32 off.
-      memory_bytes: Its memory.
+      float32_flops_per_s: Peak of the CUDA cores in float32, because torch leaves TF32 off by default.
+      memory_bytes: Memory of the device.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Chip:
         return f"{self.name}, {self.bfloat16_flops_per_s / 1e12:g} TFLOP/s bfloat16"
 
     def peak(self, dtype: str) -> tuple[float, str]:
-        """Gives its peak in a dtype, "bfloat16" or "float32", and puts it in words.
+        """Returns the peak in a dtype, "bfloat16" or "float32", as a number and in words.
 
         Raises:
           ValueError: If the dtype is another one.
@@ -39,8 +39,8 @@ class Chip:
         return peaks[dtype], f"{peaks[dtype] / 1e12:g} TFLOP/s {dtype}{note}"
 
 
-# NVIDIA's data sheets of the H100, H200, A100, L40S and L4; where they state a rate with sparsity, half of it. The plain
-# names of Hopper are those of the SXM form.
+# From NVIDIA's data sheets of the H100, H200, A100, L40S and L4; rates with sparsity are halved. Hopper names without a form
+# factor are SXM.
 CHIPS = (
     Chip("H200 NVL", 835.5e12, 60e12, 141 * 10**9),
     Chip("H100 NVL", 835.5e12, 60e12, 94 * 10**9),
@@ -53,24 +53,25 @@ CHIPS = (
 )
 
 
-# What a plan assumes if it is not told.
+# The default chip of a plan.
 HOPPER = next(chip for chip in CHIPS if chip.name == "H100")
 
 
 def chip_named(name: str) -> Chip | None:
-    """Finds a chip by a name that holds its own, such as torch's "NVIDIA H100 80GB HBM3" or Dataflow's "nvidia-l4"."""
+    """Finds the chip in a device name such as torch's "NVIDIA H100 80GB HBM3" or Dataflow's "nvidia-l4"."""
+    # `CHIPS` lists longer names first, so "H100 PCIe" is not taken for "H100".
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     return next((chip for chip in CHIPS if words.issuperset(chip.name.lower().split())), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """A throughput assumption.
+    """Devices with an assumed throughput.
 
     Attributes:
-      name: How it is named in the plan.
-      flops_per_s: Sustained floating-point operations per second, of all devices together.
-      count: Number of devices (of a CPU: of cores).
+      name: Name in the plan.
+      flops_per_s: Sustained floating-point operations per second of all devices together.
+      count: Number of devices; for a CPU, number of cores.
       chip: Name of the chip; None for a CPU.
     """
 
@@ -81,7 +82,7 @@ class Device:
 
     @classmethod
     def gpu(cls, chip: Chip, dtype: str, count: int = 1) -> "Device":
-        """Assumes a share of what a chip does in a dtype, "bfloat16" or "float32", at best.
+        """Assumes a fixed share of a chip's peak in a dtype, "bfloat16" or "float32".
 
         Raises:
           ValueError: If the dtype is another one.
@@ -96,5 +97,5 @@ class Device:
         return cls(f"{cores} CPU cores at 50 GFLOP/s", cores * 50e9, cores)
 
     def hours(self, flops: float, least_s: float = 0.0) -> float:
-        """Estimates the hours of some computing that takes no less than `least_s` seconds."""
+        """Estimates the hours of `flops` operations, at least `least_s` seconds."""
         return max(flops / self.flops_per_s, least_s) / 3600

@@ -1,4 +1,4 @@
-"""What machines, shuffles and stores are paid for."""
+"""Prices of machines, shuffles and storage."""
 
 import dataclasses
 import json
@@ -19,16 +19,16 @@ _FIELDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """Dollars.
+    """Prices in dollars.
 
     Attributes:
-      core_hour: Of a CPU core.
-      memory_gb_hour: Of 10**9 bytes of memory of a worker.
-      shuffled_gb: Of 10**9 bytes that cross between workers.
-      stored_gb_month: Of 10**9 bytes that are kept for a month.
-      thousand_reads: Of 1,000 requests to the store that read an object.
-      thousand_writes: Of 1,000 that write or list.
-      device_hour: Of a GPU, by the name of its chip (`devices.CHIPS`).
+      core_hour: One hour of a CPU core.
+      memory_gb_hour: One hour of 10**9 bytes of a worker's memory.
+      shuffled_gb: 10**9 bytes shuffled between workers.
+      stored_gb_month: 10**9 bytes stored for a month.
+      thousand_reads: 1,000 requests to the store that read an object.
+      thousand_writes: 1,000 requests to the store that write or list.
+      device_hour: One hour of a GPU, by the name of its chip (`devices.CHIPS`).
     """
 
     core_hour: float
@@ -41,10 +41,10 @@ class Prices:
 
     @classmethod
     def from_json(cls, text: str) -> "Prices":
-        """Reads prices from JSON; what is left out is as in `LIST_PRICES`.
+        """Reads prices from JSON; missing prices are those of `LIST_PRICES`.
 
         Raises:
-          UsageError: If it is no such JSON.
+          UsageError: If the text is not a JSON object of known, nonnegative prices.
         """
         try:
             found = json.loads(text)
@@ -57,25 +57,26 @@ class Prices:
             raise UsageError(
                 f"no price is called {unknown[0]!r}; there are {', '.join(_FIELDS)} and device_hour"
             )
+        # Written so that nan is refused too.
         if any(not value >= 0 for value in [*values.values(), *of_devices.values()]):
             raise UsageError("prices must be numbers of at least 0")
         merged = {**LIST_PRICES.device_hour, **of_devices}
         return dataclasses.replace(LIST_PRICES, **values, device_hour=merged)
 
     def of_cores(self, core_hours: float, memory_bytes_per_core: float) -> float:
-        """Prices cores with their memory."""
+        """Prices hours of cores with their memory."""
         memory = self.memory_gb_hour * memory_bytes_per_core / _GB
         return core_hours * (self.core_hour + memory)
 
     def of_devices(self, device_hours: float, chip: str | None) -> float | None:
-        """Prices GPUs; None if there is no price of such a chip, and 0 if there is no chip: models run on cores."""
+        """Prices hours of GPUs; None if the chip has no price, and 0 if `chip` is None, because models then run on cores."""
         if chip is None:
             return 0.0
         price = self.device_hour.get(chip)
         return None if price is None else price * device_hours
 
     def of_bytes(self, shuffled: float, stored: float) -> float:
-        """Prices a shuffle, and a month of what is stored."""
+        """Prices shuffled bytes, and a month of stored bytes."""
         return (self.shuffled_gb * shuffled + self.stored_gb_month * stored) / _GB
 
     def of_requests(self, reads: float, writes: float) -> float:
@@ -83,8 +84,8 @@ class Prices:
         return (self.thousand_reads * reads + self.thousand_writes * writes) / 1000
 
 
-# List prices of Google Cloud in us-central1, read in 2026: Dataflow's of a batch worker and of its shuffle service, Cloud
-# Storage's of standard storage and of requests of class B and A, Compute Engine's of an L4.
+# List prices of Google Cloud in us-central1 as of 2026: Dataflow batch workers and shuffle service, Cloud Storage standard
+# storage and class B and A requests, and an L4 on Compute Engine.
 LIST_PRICES = Prices(
     core_hour=0.056,
     memory_gb_hour=0.003557,

@@ -1,4 +1,4 @@
-"""What a proof takes: trainings, and measuring models on held-out texts; see `cost`."""
+"""Cost of a proof: the trainings, and the measurements of models on held-out texts; see `cost`."""
 
 from beam_quad.plan.cost import CostPlan, Machines, StageWork
 
@@ -12,16 +12,16 @@ def plan_cost(
     documents: int,
     machines: Machines,
 ) -> CostPlan:
-    """Estimates a proof. Forward and backward are 6 operations a parameter and token, a forward alone 2.
+    """Estimates a proof, at 6 operations per parameter and token for training, and 2 for a forward pass.
 
     Args:
-      parameters: Of the model that is trained, which are float32 meanwhile.
-      trainings: Trainings.
-      trained_tokens: Tokens of all of them.
-      measurements: How many times a model is measured.
-      measured_tokens: Tokens of all of these.
-      documents: Examples of the corpus that the texts of the trainings are drawn from.
-      machines: What does the work.
+      parameters: Parameters of the trained model, which are float32 during training.
+      trainings: Number of trainings.
+      trained_tokens: Tokens of all trainings.
+      measurements: Number of times that a model is measured.
+      measured_tokens: Tokens of all measurements.
+      documents: Examples of the corpus from which the training texts are drawn.
+      machines: The machines of the run.
     """
     train = StageWork(
         "train",

@@ -1,4 +1,4 @@
-"""What a Quad run takes; see `cost`, which it adds this to.
+"""Cost of a Quad run; see `cost`, which it extends.
 
 k-means, assignment       2 D              per example and center, D the dimension of an embedding
 """
@@ -15,20 +15,20 @@ from beam_quad.report.formatting import compact, size
 _KMEANS_POINTS_PER_CLUSTER = 256
 _KMEANS_PASSES = 10
 _ROW_ARTIFACT_BYTES = 24  # cluster, similarity, block and tokens of one example, before compression
-# Stages that pass over the rows; rules of acceptance have some of them.
+# Stages that pass over the rows; each acceptance rule has some of them.
 _PASSES = (
     "CountBlocks", "CountPassedOver", "GatherEvidence", "CutBlocks", "FitWithinClusters", "PredictWithinClusters",
     "CutRanking*",
 )  # fmt: skip
-_SCORE_BYTES = 128  # id, score and tokens of a scored example, in the file of its pulls and in that of its round
+_SCORE_BYTES = 128  # id, score and tokens of a scored example, stored twice: in the files of its pulls and of its round
 
 
 @dataclasses.dataclass(frozen=True)
 class ClusteredWorkload(Workload):
-    """What the plan of a run with clusters is computed from.
+    """Inputs of the plan of a run with clusters.
 
     Attributes:
-      num_clusters: Clusters.
+      num_clusters: Number of clusters.
       normalize: Whether scores are divided by the gradient's norm.
     """
 
@@ -36,17 +36,17 @@ class ClusteredWorkload(Workload):
     normalize: bool
 
     def exact_flops(self, num_vectors: int) -> float:
-        """FLOPs of the exact scores of one token under so many vectors."""
+        """FLOPs of exact scoring per token under `num_vectors` query vectors."""
         return self.scoring.exact_flops(self.window_tokens, num_vectors, self.normalize)
 
 
 @dataclasses.dataclass(frozen=True)
 class QuadWorkload(ClusteredWorkload):
-    """What the plan of a run with a bandit is computed from.
+    """Inputs of the plan of a run with a bandit.
 
     Attributes:
       num_rounds: Rounds after the pilot.
-      samples_per_pull: Examples scored in a pull.
+      samples_per_pull: Examples that a pull scores.
       blocks_per_cluster: Blocks of a cluster.
     """
 
@@ -56,7 +56,7 @@ class QuadWorkload(ClusteredWorkload):
 
     @property
     def pulls(self) -> int:
-        """Expected pulls after the pilot: blocks worth twice the budget, at least 8 a round."""
+        """Expected number of pulls after the pilot: blocks of twice the budget's tokens, at least 8 pulls a round."""
         blocks = self.num_clusters * self.blocks_per_cluster
         wanted = math.ceil(ROUND_MARGIN * self.budget.amount / max(self.tokens, 1) * blocks)
         return min(max(wanted, 8 * self.num_rounds), blocks - self.num_clusters)
@@ -67,8 +67,8 @@ def plan_cost(workload: QuadWorkload, machines: Machines) -> CostPlan:
 
     Args:
       workload: Counts and sizes.
-      machines: What does the work. The encoder runs in float32 on a CPU, and the curvature is summed in it
-        everywhere, whatever the proxy's dtype is.
+      machines: The machines of the run. On a CPU the encoder runs in float32, and sums of the curvature are float32
+        everywhere, whatever the proxy's dtype.
     """
     w = workload
     pilot, later = w.num_clusters * w.samples_per_pull, w.pulls * w.samples_per_pull
@@ -90,7 +90,8 @@ def plan_cost(workload: QuadWorkload, machines: Machines) -> CostPlan:
 
 
 def _passes(w: QuadWorkload) -> StageWork:
-    """Prices what counts the rows' blocks and cuts them, of which the first alone reads files of every split."""
+    """Prices the stages that count the rows' blocks and cut them."""
+    # Only the first of them reads a file of every split.
     passes = cost.passes_stage("count, cut", _PASSES, 4, w.documents, w.splits)
     return dataclasses.replace(passes, requests=rates.requests(w.splits, "CountBlocks"))
 
@@ -103,7 +104,7 @@ def fit_centers_stage(w: ClusteredWorkload) -> StageWork:
         ("FitCenters",),
         points,
         requests=rates.requests(w.splits, "FitCenters"),
-        # In one process.
+        # k-means runs in one process, while all other workers wait.
         flops_per_core_s=rates.KMEANS_FLOPS_PER_S,
         alone_flops=2.0 * _KMEANS_PASSES * points * w.num_clusters * w.embedding_dim,
         core_s=w.documents * rates.PASS_ROW_S + points * rates.FIT_POINT_S,
@@ -113,7 +114,7 @@ def fit_centers_stage(w: ClusteredWorkload) -> StageWork:
 
 
 def assign_stage(w: ClusteredWorkload) -> StageWork:
-    """Prices the cluster of every example."""
+    """Prices the assignment of every example to a cluster."""
     return StageWork(
         "assign",
         ("AssignClusters",),
@@ -142,13 +143,13 @@ def _candidates(w: QuadWorkload) -> StageWork:
 
 
 def _halves(w: QuadWorkload, documents: int) -> StageWork:
-    """Prices the scores under the halves of each group."""
+    """Prices the scores under the two halves of each query group."""
     per_token = w.exact_flops(2 * w.num_query_vectors)
     return score_stage("halves", "CompareHalves", documents, per_token, w)
 
 
 def _rounds(w: QuadWorkload, documents: int) -> StageWork:
-    """Prices the rounds after the pilot, in which the groups' vectors are one."""
+    """Prices the rounds after the pilot, in which the vectors of all query groups are combined into one."""
     name = f"{w.num_rounds} rounds, at most"
     per_token = w.exact_flops(1)
     scored = score_stage(name, "Round*", documents, per_token, w, num_stages=w.num_rounds)
@@ -163,7 +164,7 @@ def score_stage(
     w: ClusteredWorkload,
     num_stages: int = 1,
 ) -> StageWork:
-    """Prices the scores of some examples; `covers` names the stages that give them."""
+    """Prices the scores of some examples, computed by the stages that `covers` names."""
     return StageWork(
         name,
         (covers,),
@@ -178,7 +179,7 @@ def score_stage(
 
 
 def proxy_note(w: ClusteredWorkload) -> str:
-    """Says what a scored token costs, and what is stored of the curvature."""
+    """States the cost of a scored token and the stored bytes of the curvature."""
     forward = w.scoring.forward_flops(w.window_tokens)
     exact = w.scoring.exact_flops(w.window_tokens, normalize=w.normalize)
     return (

@@ -1,4 +1,4 @@
-"""What a selection from a shortlist takes; see `cost` and `quad`, which it adds this to."""
+"""Cost of a selection from a shortlist; see `cost` and `quad`, which it extends."""
 
 import dataclasses
 
@@ -25,23 +25,23 @@ _PASSES = (
 
 @dataclasses.dataclass(frozen=True)
 class ShortlistWorkload(ClusteredWorkload):
-    """What the plan is computed from.
+    """Inputs of the plan of a run with a shortlist.
 
     Attributes:
-      shortlist: Tokens of the shortlist, in budgets.
+      shortlist: Tokens of the shortlist, in multiples of the budget.
     """
 
     shortlist: float
 
     @property
     def listed(self) -> int:
-        """Examples on the shortlist."""
+        """Number of examples on the shortlist."""
         share = self.budget.share(self.documents, self.tokens)
         return min(self.documents, round(self.shortlist * share * self.documents))
 
 
 def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
-    """Estimates a run, stage by stage; arguments as for `quad.plan_cost`."""
+    """Estimates a run stage by stage; arguments as for `quad.plan_cost`."""
     w = workload
     per_token = w.exact_flops(w.num_query_vectors)
     influence = score_stage("influence", "ScoreShortlist", w.listed, per_token, w)
@@ -51,6 +51,7 @@ def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
         assign_stage(w),
         _score_ngrams(w),
         cost.curvature_stage(w),
+        # Unlike the rounds of a bandit, this stage reads the input again and stores scores of every example.
         dataclasses.replace(
             influence,
             requests=rates.requests(w.splits, "ScoreShortlist"),
@@ -84,7 +85,7 @@ def _score_ngrams(w: ShortlistWorkload) -> StageWork:
 
 
 def cheaper(w: ShortlistWorkload) -> str:
-    """Names the setting that scores fewer documents, which a large corpus may be better off with."""
+    """Suggests settings that score fewer documents, which can be better for a large corpus."""
     per_document = w.exact_flops(w.num_query_vectors) * w.scored_tokens
     return (
         f"cheaper: --acceptance=block scores some {8 * w.num_clusters:,} documents instead of {w.listed:,} "

@@ -1,4 +1,4 @@
-"""What a selection is worth: a proxy goes on training on it and on its rivals, and texts that steered nobody measure."""
+"""The worth of a selection: continued training of a proxy on it and on its rivals, measured on held-out query texts."""
 
 from beam_quad.proof.held_out import divide, fingerprints, held_out
 from beam_quad.proof.training import (

@@ -1,4 +1,4 @@
-"""Which query texts measure a selection, and so must not steer it."""
+"""Held-out query texts, which measure a selection and so must not steer it."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,13 @@ import numpy as np
 
 from beam_quad import answers, seeding
 
-# One text in five measures.
 HELD_OUT_SHARE = 0.2
-# Not the run's seed: every selection by one query set leaves the same texts aside, so that they can be compared.
+# Not the run's seed: all selections for one query set hold out the same texts, so that they can be compared.
 _SEED = 0
 
 
 def fingerprints(texts: Iterable[str]) -> np.ndarray:
-    """Hashes texts by their words: letter case, white space, compatible forms of characters and marks do not count.
+    """Hashes texts by their words, ignoring letter case, white space, compatible forms of characters, and answer marks.
 
     Returns:
       uint64 [n].
@@ -23,9 +22,9 @@ def fingerprints(texts: Iterable[str]) -> np.ndarray:
 
 
 def held_out(texts: Sequence[str]) -> np.ndarray:
-    """Decides which texts of a query set are held out: about a fifth, by hash of the text.
+    """Decides which texts of a query set are held out: about a fifth, by a hash of the text.
 
-    Copies of a text are on one side, and a text on the same side in every file and every run.
+    All copies of a text are on the same side, in every file and every run.
 
     Returns:
       bool [n].
@@ -34,7 +33,7 @@ def held_out(texts: Sequence[str]) -> np.ndarray:
 
 
 def divide(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Divides query texts into those that steer and those that are held out, each in order."""
+    """Divides query texts into steering and held-out texts, each in order."""
     steering: list[str] = []
     measuring: list[str] = []
     for text, is_held_out in zip(texts, held_out(texts), strict=True):
@@ -43,6 +42,6 @@ def divide(texts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _normalised(text: str) -> str:
-    # Lone surrogates have no UTF-8, which the hash reads.
+    # The hash reads UTF-8, in which lone surrogates cannot be encoded.
     folded = unicodedata.normalize("NFKC", answers.plain(text)).casefold()
     return " ".join(folded.encode("utf-8", "replace").decode("utf-8").split())

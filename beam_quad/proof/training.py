@@ -1,4 +1,4 @@
-"""Goes on training a proxy on a selection, and measures what it has learnt."""
+"""Continued training of a proxy on a selection, and the loss after it."""
 
 import dataclasses
 import itertools
@@ -14,13 +14,13 @@ from beam_quad.gradients.windows import Documents, Spans, Tokens, Window, read_t
 from beam_quad.proof.verdict import Losses
 from beam_quad.scoring import PerplexityScorer
 
-# Small batches learn most from few tokens, and a schedule needs some steps.
+# Small batches learn the most from few tokens, and the schedule needs enough steps.
 _NUM_STEPS = 200
-# A model that knows nothing needs more of them. Of 240,000 parameters, after four passes over 60,000 tokens of the demo's
-# corpus, the held-out loss is 5.79 with 234 steps a pass and 6.13 with 59; it is 6.61 after one pass.
+# Training from scratch needs more steps. With 240,000 parameters and four passes over 60,000 tokens of the demo's corpus, the
+# held-out loss is 5.79 at 234 steps per pass and 6.13 at 59; after a single pass it is 6.61.
 _STEPS_FROM_SCRATCH = 1000
-# As many tokens a parameter as a model has use for (Hoffmann et al. 2022), and as often as a text teaches nearly what a
-# new one would (Muennighoff et al. 2023).
+# The compute-optimal tokens per parameter (Hoffmann et al. 2022), and the passes up to which repeated text is nearly as good
+# as new text (Muennighoff et al. 2023).
 _TOKENS_PER_PARAMETER = 20
 _MOST_PASSES = 4
 _LEARNING_RATE = 5e-4
@@ -30,14 +30,14 @@ _MEASURED_AT_ONCE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a proxy is trained: AdamW (0.9, 0.95), a linear warm-up over a twentieth, cosine decay to a tenth.
+    """A training recipe: AdamW (0.9, 0.95), linear warm-up over a twentieth of the steps, cosine decay to a tenth.
 
     Args:
-      num_tokens: Tokens of a pass; texts are read again if they hold fewer.
-      window: Tokens of a window, into which texts are packed one after the other, at least 2.
+      num_tokens: Tokens of a pass; texts are repeated if they hold fewer.
+      window: Tokens of a window, into which texts are packed, at least 2.
       batch_windows: Windows of a step.
-      learning_rate: Of the warm-up's end, positive.
-      num_passes: How often the same tokens are read, each time in another order.
+      learning_rate: Learning rate at the end of the warm-up, positive.
+      num_passes: Number of passes over the same tokens, each in another order.
     """
 
     num_tokens: int
@@ -57,7 +57,7 @@ class Recipe:
 
     @classmethod
     def of(cls, num_tokens: int, context_length: int, learning_rate: float) -> "Recipe":
-        """Makes the recipe of going on training: about 200 steps, of windows of at most 512 tokens."""
+        """Makes the recipe for continued training: about 200 steps, with windows of at most 512 tokens."""
         window = min(context_length, _LONGEST_WINDOW)
         batch = max(1, round(num_tokens / (_NUM_STEPS * window)))
         return cls(num_tokens, window, batch, learning_rate)
@@ -66,9 +66,9 @@ class Recipe:
     def from_scratch(
         cls, num_tokens: int, context_length: int, learning_rate: float, num_parameters: int
     ) -> "Recipe":
-        """Makes the recipe of a model that knows nothing: whole passes of about 1,000 steps over the tokens.
+        """Makes the recipe for training from scratch: whole passes over the tokens, of about 1,000 steps each.
 
-        As many passes as it takes to read 20 tokens a parameter, at most 4.
+        The number of passes is the number needed to read 20 tokens per parameter, at most 4.
 
         References:
           Hoffmann et al., Training Compute-Optimal Large Language Models, 2022.
@@ -81,12 +81,12 @@ class Recipe:
 
     @property
     def steps_of_a_pass(self) -> int:
-        """Steps that read about `num_tokens`, at least one."""
+        """Number of steps that read about `num_tokens`, at least 1."""
         return max(1, round(self.num_tokens / (self.batch_windows * self.window)))
 
     @property
     def num_steps(self) -> int:
-        """Steps of all passes."""
+        """Number of steps of all passes."""
         return self.num_passes * self.steps_of_a_pass
 
     def rate(self, step: int) -> float:
@@ -101,13 +101,13 @@ class Recipe:
 def default_learning_rate(num_parameters: int | None) -> float:
     """Decides the learning rate of the trainings.
 
-    Args:
-      num_parameters: Of a model that knows nothing, without its embeddings; None for a model that goes on training.
+    For the model of `_STEPS_FROM_SCRATCH` the learning rate is 1.6e-3, with a loss of 5.79; 5e-4 gives 6.04, 3.2e-3 gives 5.93.
 
-    For the model of `_STEPS_FROM_SCRATCH` that is 1.6e-3, with which the loss is 5.79; 6.04 with 5e-4, 5.93 with 3.2e-3.
+    Args:
+      num_parameters: Parameters without embeddings of a model trained from scratch; None for continued training.
 
     References:
-      Kaplan et al., Scaling Laws for Neural Language Models, 2020, equation D.1, which is meant for 10¹⁰ parameters at most.
+      Kaplan et al., Scaling Laws for Neural Language Models, 2020, equation D.1, which is valid up to 10¹⁰ parameters.
     """
     if num_parameters is None:
         return _LEARNING_RATE
@@ -115,11 +115,11 @@ def default_learning_rate(num_parameters: int | None) -> float:
 
 
 def training_order(seed: int, keys: np.ndarray) -> np.ndarray:
-    """The order in which a training reads texts: that of their hashes, whatever order they come in.
+    """Computes the order in which a training reads texts: by hash, whatever their order in the input.
 
     Args:
-      seed: Of the training.
-      keys: Of the texts, uint64 [n].
+      seed: Seed of the training.
+      keys: Keys of the texts, uint64 [n].
 
     Returns:
       Positions, int64 [n].
@@ -128,11 +128,11 @@ def training_order(seed: int, keys: np.ndarray) -> np.ndarray:
 
 
 def continue_training(proxy: Proxy, texts: Sequence[str], recipe: Recipe) -> Proxy:
-    """Trains a copy of a proxy on texts, at first in the order given; the proxy is left as it is.
+    """Trains a copy of a proxy on texts, in the given order in the first pass; the proxy itself does not change.
 
-    Texts are packed into windows one after the other, the tokenizer's end of text after each if it has one. A step
-    lowers the mean loss of its tokens: of texts that answer prompts (`beam_quad.answers`), of the answers'. Every pass reads the
-    same windows.
+    Texts are packed into windows, each followed by the tokenizer's end-of-text token if it has one. A step lowers the mean loss
+    of its tokens; if texts answer prompts (`beam_quad.answers`), only tokens of answers count. Every pass reads the same
+    windows.
 
     Returns:
       The trained proxy.
@@ -154,7 +154,7 @@ def continue_training(proxy: Proxy, texts: Sequence[str], recipe: Recipe) -> Pro
 
 
 def measure(proxy: Proxy, texts: Sequence[str]) -> Losses:
-    """Measures the losses of texts, each read by itself from its start.
+    """Measures the losses of texts, each read separately from its start.
 
     Raises:
       IntegrityError: If a loss is not finite.
@@ -181,20 +181,21 @@ def packed(
 
     Args:
       documents: Tokens of each text.
-      end_of_text: Put after each text, if there is such a token.
-      recipe: How many windows of how many tokens a step has.
+      end_of_text: Token added after each text, if the tokenizer has one.
+      recipe: The recipe, which sets the tokens of a window and the windows of a step.
 
     Returns:
-      The windows of each step; what does not fill one is left out, and so is a window without a token of the loss.
+      The windows of each step. Windows without a token of the loss are skipped; an incomplete window or step at the end is
+      dropped.
     """
     return _batches(_filled(documents, end_of_text, recipe.window), recipe)
 
 
 def _filled(documents: Iterator[Tokens], end_of_text: int | None, size: int) -> Iterator[Window]:
-    """Yields the tokens of each window; what does not fill one is left out."""
+    """Yields full windows with a token of the loss; the tokens left over at the end are dropped."""
     separator = [] if end_of_text is None else [end_of_text]
     buffer: list[int] = []
-    # Where answers are in the buffer; a text without marks is one as a whole, with the end of text behind it.
+    # Spans of answers in the buffer; a text without marks counts as one answer, including its end-of-text token.
     spans: list[tuple[int, int]] = []
     for tokens in documents:
         first = len(buffer)
@@ -211,13 +212,13 @@ def _filled(documents: Iterator[Tokens], end_of_text: int | None, size: int) -> 
 
 
 def _within(spans: Sequence[tuple[int, int]], first: int, size: int) -> Spans:
-    """Cuts spans to some tokens, counted from the first of them."""
+    """Clips spans to `size` tokens from `first`, and counts their positions from `first`."""
     cut = ((max(start - first, 0), min(end - first, size)) for start, end in spans)
     return tuple((start, end) for start, end in cut if start < end)
 
 
 def _passes(windows: Sequence[Window], num_passes: int) -> Iterator[Window]:
-    """Yields all windows as often as asked: in order first, then in orders of their own."""
+    """Yields all windows once per pass: first in the given order, then shuffled by hash."""
     yield from windows
     keys = np.arange(len(windows), dtype=np.uint64)
     for number in range(1, num_passes):
@@ -225,11 +226,11 @@ def _passes(windows: Sequence[Window], num_passes: int) -> Iterator[Window]:
 
 
 def _batches(windows: Iterator[Window], recipe: Recipe) -> Iterator[Documents]:
-    """Yields the windows of each step; what does not fill one is left out."""
+    """Yields the windows of each step; windows that do not fill a step are dropped."""
     while len(batch := list(itertools.islice(windows, recipe.batch_windows))) == (
         recipe.batch_windows
     ):
-        # A token counts the same in every window of the step, however many there are in it.
+        # Every predicted token of the step has the same weight, whatever the number of such tokens in its window.
         tokens = sum(window.num_predicted for window in batch)
         counts = np.full(len(batch), tokens / len(batch))
         yield Documents([dataclasses.replace(w, document=i) for i, w in enumerate(batch)], counts)

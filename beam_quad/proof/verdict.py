@@ -1,20 +1,20 @@
-"""From losses to what a selection is worth, with intervals, and to the sentence that says so.
+"""The worth of a selection computed from losses, with confidence intervals, and its statement in a sentence.
 
-Every contender (the selection and its rivals) trains the same proxy by the same recipe on the same number of tokens,
-once for each seed, and all are measured on the same texts. A contender's gain is the fall of the loss on these texts. What is
-compared is linear in the gains: g - r h for a ratio r, and its variance has two parts:
+Every contender (the selection and its rivals) trains the same proxy by the same recipe on the same number of tokens, once for
+each seed, and all are measured on the same texts. A contender's gain is the fall of the loss on these texts. Comparisons are
+linear in the gains, g - r h for a ratio r, and their variance has two parts:
 
-- the trainings. Contenders and seeds are a randomised block design: what a seed does to all contenders alike (variance τ²)
-  is told from what it does to one (σ²) by the two-way residuals, with (contenders - 1)(seeds - 1) degrees of freedom.
-- the texts, which are a sample of their source. The loss per token is a ratio of sums over texts; its variance is that of
+- the trainings. Contenders and seeds form a randomised block design: the two-way residuals separate the effect of a seed on
+  all contenders (variance τ²) from its effect on one (σ²), with (contenders - 1)(seeds - 1) degrees of freedom.
+- the texts, which are a sample of their source. The loss per token is a ratio of sums over texts; its variance is computed from
   the residuals, paired by text.
 
-With several query groups the loss is the weighted mean of those of the groups, each of which is a sample of its own; a text that
-is in two of them is one draw for both.
+With several query groups, the loss is the weighted mean of the groups' losses. Each group is a separate sample; a text in two
+groups is one draw for both.
 
-Intervals are of 95 %, by Student's t, with the degrees of freedom of the part that has fewer; with a single seed they
-speak of the texts alone. Those of ratios are Fieller's (`intervals.ratio`): all r for which g - r h may be 0, so that
-1 is outside the ratio's interval if and only if 0 is outside the difference's.
+Confidence intervals are 95 % intervals by Student's t, with the degrees of freedom of the part with fewer. With a single seed
+they cover the texts alone. Ratios have Fieller's interval (`intervals.ratio`), the set of all r for which g - r h may be 0; 1 is
+outside this interval if and only if 0 is outside the interval of the difference.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Losses:
     """Losses of texts.
 
     Attributes:
-      sums: Of each text's tokens, nats, float64 [num_texts].
-      counts: Tokens that were predicted, float64 [num_texts].
+      sums: Summed loss of each text's tokens, in nats, float64 [num_texts].
+      counts: Predicted tokens of each text, float64 [num_texts].
     """
 
     sums: np.ndarray
@@ -42,23 +42,23 @@ class Losses:
 
     @property
     def mean(self) -> float:
-        """Nats per token."""
+        """Mean loss in nats per token."""
         return float(self.sums.sum() / self.counts.sum())
 
 
 class Trial:
-    """What the trainings of all contenders did to the loss of one set of texts.
+    """The effect of all contenders' trainings on the loss of one set of texts.
 
     Args:
-      before: Losses of the model that is trained: one, or one for each seed where each draws a model of its own.
-      after: Losses by contender, one for each seed; the seeds of all contenders are the same. All losses are of the same
-        texts.
-      groups: Which texts are in each query group, bool [num_groups, num_texts]; None: one group of all. Each has a text
-        with a predicted token.
-      weights: Relative weight of each group's loss, > 0; None: all alike.
+      before: Losses before training: one, or one for each seed if each seed initialises its own model.
+      after: Losses after training by contender, one for each seed. All contenders have the same seeds, and all losses are on
+        the same texts.
+      groups: Whether each text is in each query group, bool [num_groups, num_texts]; None for one group of all texts. Each
+        group has a text with a predicted token.
+      weights: Relative weight of each group's loss, > 0; None for equal weights.
 
     Raises:
-      ValueError: If there is no contender or seed, or their numbers of seeds differ.
+      ValueError: If there is no contender or no seed, or the contenders' numbers of seeds differ.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Trial:
         self._groups = np.ones((1, len(self._counts)), bool) if groups is None else groups
         relative = np.ones(len(self._groups)) if weights is None else np.array(weights, float)
         self._weights = relative / relative.sum()
-        # Predicted tokens, and texts that have any.
+        # Predicted tokens of each group, and its texts with predicted tokens.
         self._tokens = self._groups @ self._counts
         self._texts = self._groups @ (self._counts > 0).astype(float)
         self._own, self._shared, freedom = self._noise()
         fewest = int(self._texts.min())
-        # As few as the part that tells its variance worst has.
+        # The conservative choice: the degrees of freedom of the variance estimate with fewer.
         self._freedom = max(1, min(freedom or fewest, fewest - 1))
 
     @property
@@ -95,7 +95,7 @@ class Trial:
         return float(stats.t.ppf(0.975, self._freedom))
 
     def only(self, group: int) -> "Trial":
-        """The trial on one query group, by its number."""
+        """Restricts the trial to one query group, given by its index."""
         return Trial(self.before, self.after, self._groups[[group]])
 
     @property
@@ -112,16 +112,16 @@ class Trial:
         return float(np.mean(self.losses(name)))
 
     def gain(self, name: str) -> Interval:
-        """By how much a contender lowers the loss, nats per token."""
+        """The fall of the loss by a contender, nats per token."""
         variance, _, _ = self._variances(name, name)
         return self._around(self._gain(name), variance)
 
     def lead(self, name: str, rival: str) -> Interval:
-        """By how much a contender lowers the loss more than a rival does, nats per token."""
+        """A contender's gain less a rival's, nats per token."""
         return self._around(self._gain(name) - self._gain(rival), sum(self._variances(name, rival)))
 
     def worth(self, name: str, rival: str) -> Interval | None:
-        """A contender's gain over a rival's; None if the rival's is within the noise, or either is a loss."""
+        """A contender's gain divided by a rival's; None if either is not positive, or the rival's is within the noise."""
         gain, other = self._gain(name), self._gain(rival)
         if gain <= 0:
             return None
@@ -137,11 +137,12 @@ class Trial:
         return Interval.around(value, variance, self._quantile)
 
     def _noise(self) -> tuple[float, float, int]:
-        """The variance of a training that is its own, the one that its seed gives to all, and degrees of freedom."""
+        """Estimates the variance of a single training, the variance of a seed common to all contenders, and degrees of freedom."""
         before = np.array([self._mean(one) for one in self.before])
         falls = np.array([before - self.losses(name) for name in self.after])
         num, seeds = falls.shape
         freedom = (num - 1) * (seeds - 1)
+        # With one contender or one seed, the two effects of a seed cannot be separated.
         if not freedom:
             own = float(falls.var(ddof=1)) if seeds > 1 else 0.0
             return own, 0.0, seeds - 1
@@ -151,8 +152,9 @@ class Trial:
         return own, max(0.0, float(by_seed.var(ddof=1)) - own / num), freedom
 
     def _variances(self, name: str, rival: str) -> tuple[float, float, float]:
-        """The variance of gain - r rival's gain: coefficients of 1, r and r²."""
+        """Computes the variance of gain - r · (rival's gain), as the coefficients of 1, r and r²."""
         own, other = self._residuals(name), self._residuals(rival)
+        # The common effect of a seed is in both gains, so it is also their covariance.
         one = (self._own + self._shared) / self.num_seeds
         return (
             one + float(own @ own),
@@ -161,12 +163,13 @@ class Trial:
         )
 
     def _residuals(self, name: str) -> np.ndarray:
-        """What each text moves the gain by, float64 [num_texts]; the sum of the squares is the gain's variance."""
+        """Computes the contribution of each text to the gain's error, float64 [num_texts]; the squares sum to its variance."""
         before, after = (
             np.mean([one.sums for one in runs], axis=0) for runs in (self.before, self.after[name])
         )
         fall = before - after
         gains = self._groups @ fall / self._tokens
+        # n / (n - 1) corrects for residuals taken from a gain that the same texts estimate.
         scale = np.sqrt(self._texts / np.maximum(1, self._texts - 1)) * self._weights / self._tokens
         residuals: np.ndarray = (scale @ self._groups) * fall
         residuals -= ((scale * gains) @ self._groups) * self._counts
@@ -175,11 +178,11 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a proof comes to.
+    """The result of a proof.
 
     Attributes:
       is_worth_it: Whether the selection is better than every rival by more than the noise.
-      sentence: Why, in a sentence.
+      sentence: The reason, in a sentence.
     """
 
     is_worth_it: bool
@@ -187,14 +190,14 @@ class Verdict:
 
 
 def judge(trial: Trial, selection: str, num_tokens: int, is_from_scratch: bool = False) -> Verdict:
-    """Puts a trial on held-out query texts in a sentence.
+    """Judges a selection by a trial on held-out query texts.
 
     Args:
       trial: The trial; one of the contenders is the random draw, `RANDOM`.
-      selection: Name of the selection that is to be proved.
+      selection: Name of the selection to judge.
       num_tokens: Tokens of every training.
-      is_from_scratch: Whether a model was trained that knew nothing. Then any text gains most of what there is to gain, a
-        ratio of gains says little, and worth is told in nats.
+      is_from_scratch: Whether the model was trained from scratch. Any text then brings most of the possible gain and a ratio of
+        gains says little, so the worth is given in nats.
     """
     lead, worth = trial.lead(selection, RANDOM), trial.worth(selection, RANDOM)
     worth = None if is_from_scratch else worth
@@ -202,6 +205,7 @@ def judge(trial: Trial, selection: str, num_tokens: int, is_from_scratch: bool =
     over_random = f"{_ratio(lead, worth)} {draw}"
     if worth is None and not is_from_scratch:
         over_random += f", which gains {_nats(trial.gain(RANDOM))}"
+    # A selection that does not beat a random draw is not worth its cost, whatever it does to other rivals.
     if not lead.is_above(0):
         does = "better" if lead.is_below(0) else "as well, within the noise"
         return Verdict(
@@ -221,10 +225,10 @@ def judge(trial: Trial, selection: str, num_tokens: int, is_from_scratch: bool =
 
 
 def by_group(trials: Mapping[str, Trial], selection: str) -> str:
-    """Says in how many query groups a selection is better than a random draw, and in which it is not.
+    """Reports in how many query groups a selection is better than a random draw, and in which it is not.
 
     Args:
-      trials: The trial on each group, by its name; one of the contenders is the random draw, `RANDOM`.
+      trials: The trial on each group by name; one of the contenders is the random draw, `RANDOM`.
       selection: Name of the selection.
     """
     leads = {name: trial.lead(selection, RANDOM) for name, trial in trials.items()}
@@ -238,7 +242,7 @@ def by_group(trials: Mapping[str, Trial], selection: str) -> str:
 
 
 def price(trial: Trial, selection: str) -> str | None:
-    """Says what a selection costs on a general mix, beside a random draw; None if that is within the noise, or nothing.
+    """Reports the loss of a selection on a general mix against a random draw; None if it is within the noise or not positive.
 
     Args:
       trial: The trial on the general mix; one of the contenders is the random draw, `RANDOM`.

@@ -197,7 +197,8 @@ def moves(old: VectorSums, new: VectorSums) -> Array:
     """Measures the distance between the means of each cluster's new and old documents, in radii.
 
     The radius is the root mean square distance of old documents from their mean. The part of the squared distance due to the
-    sampling errors of both means is subtracted, so the result does not grow if documents are few.
+    sampling errors of both means is subtracted. The squared distance of a cluster that does not move is therefore 0 on average,
+    however few its documents.
 
     Returns:
       Float64 [num_clusters]; nan if there are fewer than `LEAST_VECTORS` old or new documents.

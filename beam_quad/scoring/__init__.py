@@ -1,4 +1,4 @@
-"""From texts to numbers: influence on a query set, and the baselines it is compared with."""
+"""Scores of texts: influence on a query set, and the baselines for comparison."""
 
 from beam_quad.scoring.costs import ScoringCosts
 from beam_quad.scoring.curvature import BlockCurvature, Curvature

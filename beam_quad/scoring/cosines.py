@@ -1,4 +1,4 @@
-"""Scores of unit gradients on targets: products with the targets' vectors, and cosines."""
+"""Scores of unit gradients on targets: inner products with the targets' vectors, and cosines."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ def scaled_sketches(sketched: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
 
 
 def sketched_products(sketches: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Multiplies sketched unit gradients with sketched vectors.
+    """Estimates inner products of unit gradients with vectors from their sketches.
 
     Args:
-      sketches: Unit rows, float16 or wider [n, dim].
+      sketches: Sketches of unit gradients, unit rows, float16 or wider [n, dim].
       vectors: `scaled_sketches`, float64 [num_vectors, dim].
 
     Returns:
-      Float64 [n, num_vectors]: estimates of the products of the unit gradients with the vectors.
+      Float64 [n, num_vectors].
     """
     return np.asarray(sketches.astype(np.float64) @ vectors.T)
 

@@ -1,28 +1,28 @@
-"""What scoring costs, from shapes alone: the FLOPs of each pass and the bytes of what it leaves.
+"""Costs of scoring, computed from shapes alone: the FLOPs of each pass and the bytes of its results.
 
-Products of matrices count, 2 FLOPs a multiply-add, and nothing else does: no lookup, norm, activation or softmax. Per
-token, in a window of T tokens, with m the entries of a matrix and w the width of all heads of an attention layer:
+Only matrix products count, at 2 FLOPs per multiply-add; lookups, norms, activations and softmax do not. Per token, in a window
+of T tokens, with m the entries of a matrix and w the width of all heads of an attention layer:
 
-    forward         2 m every matrix, the output layer too; 4 w T every attention layer
-    backward        2 m every matrix whose input depends on a tracked output: parameters are frozen, so that autograd
-                    forms no gradient of a weight, and none of an input that no tracked layer lies below; 8 w T every
-                    attention layer whose q, k or v does, 10 w T where a fused kernel computes its scores again
-    exact           forward, backward, and every input of tracked modules and vector: V a or Vᵀ g, whichever is narrower
-    covariances     forward, backward, a aᵀ every input of tracked modules and g gᵀ every block
-    eigenvalues     forward, backward, U_Aᵀ a every input, U_Gᵀ g and g aᵀ every block
+    forward         2 m for every matrix, including the output layer; 4 w T for every attention layer
+    backward        2 m for every matrix whose input depends on a tracked output. Parameters are frozen, so autograd
+                    computes no gradient of a weight, and none of an input without a tracked layer below. 8 w T for every
+                    attention layer whose q, k or v depends on one, 10 w T if a fused kernel recomputes its scores
+    exact           forward, backward, and for every input of tracked modules and every vector, the narrower of V a and Vᵀ g
+    covariances     forward, backward, a aᵀ for every input of tracked modules and g gᵀ for every block
+    eigenvalues     forward, backward, U_Aᵀ a for every input, U_Gᵀ g and g aᵀ for every block
 
-The head has no U_G, and of its g gᵀ the diagonal alone, which is no product of matrices. Where it is the input embedding
-too, the backward pass goes down to the embedding; joining the two parts of a gradient takes, in EK-FAC's eigenvalues
-and in norms, two products of T x T matrices with what is `in` wide.
+The head has no U_G, and only the diagonal of its g gᵀ, which is not a matrix product. If the head is tied to the input embedding,
+the backward pass extends down to the embedding. Joining the two parts of its gradient, for EK-FAC's eigenvalues and for norms,
+takes two products of T x T matrices with matrices of width `in`.
 
-An input's gradient is formed where that is cheaper than its products and Gram matrices (`products.is_formed`).
+The gradient of an input is formed if that is cheaper than its products and Gram matrices (`products.is_formed`).
 
-Modules that read one tensor are one input: here those that stand at one place of a layer and are equally wide, as q, k
-and v do. Where attention and MLP read the same tensor too, as in Phi, there is a little less to do.
+Modules that read the same tensor share one input. Here these are modules at the same place of a layer with the same width, such
+as q, k and v. If attention and MLP also read the same tensor, as in Phi, the real cost is a little lower.
 
-Attention counts as if every token looked at every token of its window, which is the convention of
-`torch.utils.flop_counter` and of published utilisations. Kernels that skip what a causal or sliding mask hides do up to
-half of that part less. Padding counts as tokens.
+Attention counts as if every token attended to every token of its window, which is the convention of
+`torch.utils.flop_counter` and of published utilisations. Kernels that skip entries hidden by a causal or sliding mask do up to
+half less of this part. Padding counts as tokens.
 """
 
 import dataclasses
@@ -42,11 +42,11 @@ _MIXTURE_FIELDS = ("num_experts_per_tok", "moe_topk", "moe_k")
 
 @dataclasses.dataclass(frozen=True)
 class TokenWork:
-    """Multiply-adds that one token costs: `entries` + `per_key` T, in a window of T tokens.
+    """Multiply-adds of one token: `entries` + `per_key` · T, in a window of T tokens.
 
     Attributes:
-      entries: Entries of the matrices that it is multiplied by.
-      per_key: Multiply-adds with each token of its window.
+      entries: Entries of the matrices by which the token is multiplied.
+      per_key: Multiply-adds for each token of the window.
     """
 
     entries: int = 0
@@ -64,15 +64,14 @@ class TokenWork:
 class ScoringCosts:
     """Costs of a proxy model with some of its layers tracked.
 
-    FLOPs are per token of a window of `length` tokens; bytes are those of the tensors, without the header of the file
-    and the few numbers that count what is in a sum.
+    FLOPs are per token of a window of `length` tokens. Bytes cover the tensors, without file headers and counts.
 
     Attributes:
-      blocks: What is tracked.
+      blocks: The tracked blocks.
       vocabulary: Rows of the output layer.
       forward: Work of a forward pass.
       backward: Work of the backward pass for activations.
-      slice_backwards: The same down to each slice of layers that is fitted on its own, in passes of its own.
+      slice_backwards: Work of the backward pass for each slice of layers, which is fitted in passes of its own.
     """
 
     blocks: tuple[Block, ...]
@@ -83,14 +82,14 @@ class ScoringCosts:
 
     @classmethod
     def of(cls, model: Any, blocks: Sequence[Block]) -> "ScoringCosts":
-        """Reads the costs off a model's shapes; nothing is run.
+        """Computes the costs from a model's shapes, without running it.
 
         Args:
-          model: A causal language model of `transformers`, on any device, `meta` too.
-          blocks: What is tracked.
+          model: A causal language model of `transformers` on any device, including `meta`.
+          blocks: The tracked blocks.
 
         Returns:
-          The costs. Of a mixture of experts, those of the experts that a token is sent to.
+          The costs. For a mixture of experts, only the experts used by a token count.
         """
         steps = list(_steps(model))
         is_parallel = bool(getattr(model.config, "use_parallel_residual", False))
@@ -112,11 +111,11 @@ class ScoringCosts:
         )
 
     def forward_flops(self, length: float) -> float:
-        """Counts a forward pass, which is what perplexity costs."""
+        """Counts a forward pass, the cost of perplexity."""
         return self.forward.flops(length)
 
     def pass_flops(self, length: float) -> float:
-        """Counts a forward pass and a backward pass for all that is tracked."""
+        """Counts a forward pass and a backward pass for all tracked blocks."""
         return (self.forward + self.backward).flops(length)
 
     def exact_flops(self, length: float, num_vectors: int = 1, normalize: bool = False) -> float:
@@ -124,15 +123,15 @@ class ScoringCosts:
 
         Args:
           length: Tokens of a window.
-          num_vectors: Query vectors, which share the passes.
-          normalize: Whether gradients' norms are computed too, for documents of one window.
+          num_vectors: Number of query vectors, which share the passes.
+          normalize: Whether gradient norms are computed too, for documents of one window.
         """
         stacks = shapes.stacks_of(self.blocks)
         each = (_scored_entries(own, length, num_vectors, normalize) for own in stacks)
         return self.pass_flops(length) + 2.0 * sum(each)
 
     def query_flops(self, length: float) -> float:
-        """Counts the gradient of the query set; here and in what follows, the passes of all slices of the layers."""
+        """Counts the gradient of the query set. As in the next two methods, the passes of all slices of layers count."""
         return self._slice_passes(length) + self.gradient_sum_flops
 
     def covariance_flops(self, length: float, labels: Labels = "sampled") -> float:
@@ -146,23 +145,23 @@ class ScoringCosts:
 
     @property
     def gradient_sum_flops(self) -> float:
-        """The part of `query_flops` that is done in float32, whatever the model's dtype is: the sums."""
+        """The sums in `query_flops`, which run in float32 whatever the model's dtype."""
         return 2.0 * self._gradient_entries
 
     @property
     def covariance_sum_flops(self) -> float:
-        """The same of `covariance_flops`."""
+        """The sums in `covariance_flops`, which run in float32 whatever the model's dtype."""
         return 2.0 * self._factor_entries
 
     @property
     def eigenvalue_sum_flops(self) -> float:
-        """The same of `eigenvalue_flops`, rotations included."""
+        """The sums and rotations in `eigenvalue_flops`, which run in float32 whatever the model's dtype."""
         rotations = sum(b.in_features * b.shape[1] for b in self._tied)
         return 2.0 * (self._factor_entries + self._gradient_entries + rotations)
 
     @property
     def covariance_bytes(self) -> int:
-        """Bytes of one set of Kronecker factors: the upper triangles of A of every input and of G of every block."""
+        """Bytes of one set of Kronecker factors: the upper triangles of every input's A and every block's G."""
         triangles = (self._factor_entries + sum(shapes.factor_sizes(self.blocks))) // 2
         tied = sum(b.out_features for b in self._tied)
         return shapes.FLOAT32_BYTES * (triangles + sum(shapes.diagonal_sizes(self.blocks)) + tied)
@@ -179,12 +178,12 @@ class ScoringCosts:
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of one query vector, or of one query gradient."""
+        """Bytes of one query vector or query gradient."""
         return shapes.vector_bytes(self.blocks)
 
     @property
     def fit_peak_bytes(self) -> int:
-        """Bytes that a worker holds at most while curvature and query vectors are fitted; see `slices.peak_bytes`."""
+        """Peak memory in bytes of a worker that fits curvature and query vectors; see `slices.peak_bytes`."""
         return peak_bytes(self.blocks)
 
     @property
@@ -206,14 +205,15 @@ class ScoringCosts:
     def _label_flops(self, labels: Labels) -> float:
         if labels == "empirical":
             return 0.0
-        # Two cumulative sums as products with a triangle, over groups of the vocabulary and within one.
+        # Labels are sampled with two cumulative sums, over groups of the vocabulary and within one, each computed as a product
+        # with a triangular matrix.
         width = math.isqrt(self.vocabulary - 1) + 1
         return 2.0 * (width**2 + math.ceil(self.vocabulary / width) ** 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A matrix, or the products of queries, keys and values of an attention layer."""
+    """A matrix, or the products of queries, keys and values in an attention layer."""
 
     place: shapes.Place
     forward: TokenWork
@@ -238,7 +238,7 @@ def _steps(model: Any) -> Iterator[_Step]:
 
 
 def _matrices(model: Any, config: Any) -> Iterator[tuple[str, int]]:
-    """Lists every matrix that tokens are multiplied by, but for the output layer's, and its entries for one token."""
+    """Lists every matrix except the output layer, with the number of entries by which a token is multiplied."""
     output_layer = model.get_output_embeddings()
     for module_name, module in model.named_modules():
         if isinstance(module, nn.Embedding) or module is output_layer:
@@ -251,7 +251,7 @@ def _matrices(model: Any, config: Any) -> Iterator[tuple[str, int]]:
 
 
 def _active_entries(shape: Sequence[int], config: Any) -> int:
-    """Counts the entries of the experts [num_experts, ., .] that one token is sent to."""
+    """Counts the entries of the experts used by one token, of all experts [num_experts, ., .]."""
     chosen = (getattr(config, field, None) for field in _MIXTURE_FIELDS)
     return next((count for count in chosen if count), shape[0]) * math.prod(shape[1:])
 
@@ -259,7 +259,7 @@ def _active_entries(shape: Sequence[int], config: Any) -> int:
 def _attention_work(config: Any) -> tuple[TokenWork, TokenWork]:
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    # Forward: scores q kᵀ and their mixture of v. Backward: the gradients of scores, q, k and v.
+    # Forward: scores q kᵀ and the weighted sum of v. Backward: the gradients of scores, q, k and v.
     is_eager = getattr(config, "_attn_implementation", None) == "eager"
     return TokenWork(per_key=2 * width), TokenWork(per_key=(4 if is_eager else 5) * width)
 
@@ -271,16 +271,16 @@ def _total(works: Iterator[TokenWork]) -> TokenWork:
 def _scored_entries(
     stack: Sequence[Block], length: float, num_vectors: int, has_norm: bool
 ) -> float:
-    """Counts what a stack's products and, where it is asked for, its part of the norm take for one token."""
+    """Counts the multiply-adds of a stack's products for one token and, if `has_norm`, of its part of the norm."""
     first = stack[0]
     out_features, in_features = sum(block.out_features for block in stack), first.shape[1]
     entries = out_features * in_features
     is_formed = products.is_formed((out_features, in_features), int(length), num_vectors, has_norm)
-    # The two parts of a tied head: rows of the output part unless it was formed, and sums by row.
+    # Joins the two parts of a tied head: rows of the output part (free if it is formed), and sums by row.
     join = length * first.in_features if has_norm and first.embedding is not None else 0.0
     if is_formed:
         return entries * (1 + num_vectors / length) + join
     grams = length * (in_features + out_features) if has_norm else 0.0
-    # V a leaves the bias's column to the sum.
+    # The bias column of V is part of the sum in V a, not of the product.
     narrow = entries if out_features > first.in_features else out_features * first.in_features
     return num_vectors * narrow + grams + 2 * join

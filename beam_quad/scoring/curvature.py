@@ -1,4 +1,4 @@
-"""The damped inverse curvature, applied to gradients."""
+"""Preconditioning of gradients by the damped inverse curvature."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ import torch
 from beam_quad.scoring.eigenvalues import EigenvalueSum
 from beam_quad.scoring.factors import Eigenbasis
 
-# Over the mean eigenvalue. `tests.benchmarks.counterfactual`, two seeds: against 0.1 the scores predict 20 steps of AdamW
-# better (rank correlation +.08 [.04, .11]) and single out the query's domain as well (AUC .960 against .962); 10 predicts
-# better still (+.15), but starts to lose the domain (.951).
+# Damping in units of the mean eigenvalue. In `tests.benchmarks.counterfactual` (two seeds), scores at 1 predict 20 steps of
+# AdamW better than at 0.1 (rank correlation +.08 [.04, .11]) and identify the query's domain equally well (AUC .960 against
+# .962); at 10 they predict better still (+.15) but identify the domain less well (.951).
 DAMPING_RATIO = 1.0
 
 
@@ -19,7 +19,7 @@ class BlockCurvature:
     """Curvature of one block in its Kronecker eigenbasis.
 
     Attributes:
-      gradient_vectors: U_G, [out, out]; of a head, whose U_G is the identity, its diagonal, [out].
+      gradient_vectors: U_G, [out, out]; for a head, whose U_G is the identity, the diagonal, [out].
       activation_vectors: U_A, [in (+ 1), in (+ 1)].
       eigenvalues: Lam, at least 0, of the sum loss per sequence, [out, in (+ 1)].
       damping: lambda, in the units of `eigenvalues`.
@@ -37,10 +37,11 @@ class BlockCurvature:
           gradient: V, [out, in (+ 1)].
 
         Returns:
-          Same shape, the dtype of the eigenvectors. 0 where the curvature is 0 throughout: such a block gets no
-          gradient from the corpus, and no example can have influence through it.
+          Same shape, in the dtype of the eigenvectors. 0 if the whole curvature of the block is 0: such a block gets no
+          gradient from the corpus, so no example can have influence through it.
         """
         u_g, u_a = self.gradient_vectors, self.activation_vectors
+        # Damping is relative to the mean eigenvalue, so it is 0 only if all eigenvalues are.
         if self.damping == 0:
             return torch.zeros_like(self.eigenvalues)
         gradient = gradient.to(u_a)
@@ -67,18 +68,18 @@ class Curvature:
         eigenvalue_sums: Mapping[str, EigenvalueSum] | None = None,
         damping_ratio: float = DAMPING_RATIO,
     ) -> "Curvature":
-        """Puts the fitted parts together; some inputs' parts make the curvature of those inputs' blocks.
+        """Assembles the curvature from its fitted parts, which may cover only some of the inputs.
 
         Args:
           bases: Eigenbasis by input.
-          eigenvalue_sums: Complete sums by input for EK-FAC; None for K-FAC, whose eigenvalues are T s_G s_Aᵀ.
+          eigenvalue_sums: Complete sums by input for EK-FAC; None for K-FAC, with the eigenvalues T s_G s_Aᵀ.
           damping_ratio: Damping over the mean eigenvalue of each block, > 0.
 
         Returns:
           The curvature.
 
         Raises:
-          ValueError: If the ratio is not positive, or a sum is missing or over no sequences.
+          ValueError: If the ratio is not positive, or a sum is missing or empty.
         """
         if damping_ratio <= 0:
             raise ValueError(f"damping_ratio must be positive, got {damping_ratio}")

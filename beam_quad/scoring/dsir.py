@@ -1,4 +1,4 @@
-"""DSIR: importance weights from hashed n-grams, and sampling by them. A baseline; it needs no model.
+"""DSIR, a baseline without a model: importance weights from hashed n-grams, and sampling by them.
 
 References:
   Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023.
@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from beam_quad import answers, archives, seeding
 
 NUM_BUCKETS = 10_000
-# The paper cuts the Pile into examples of 128 words before it weighs them.
+# The paper cuts the Pile into examples of 128 words before weighting them.
 CHUNK_WORDS = 128
 
 
@@ -59,23 +59,22 @@ class NgramCounts:
 class DSIRScorer:
     """Scores a text by its log importance weight, log p_query(text) - log p_corpus(text).
 
-    Both p are bags of hashed n-grams, so the weight is the sum over a text's uni- and bigrams of
-    log p_query - log p_corpus of their buckets. Higher: more like the query set.
+    Both p are bags of hashed n-grams, so the weight is the sum of log p_query - log p_corpus over the buckets of a text's
+    uni- and bigrams. A higher weight means more like the query set.
 
-    A sum grows with the length of the text. The paper cuts the corpus into examples of 128 words beforehand, so
-    that its sums can be compared; whole documents are selected here, so a document longer than `chunk_words` gets
-    the mean weight of a chunk of that length, and a shorter one its plain sum. Words are runs of word characters
-    or of punctuation, lower-cased, as in the paper.
+    The sum grows with the length of a text. The paper's sums are comparable because the corpus is cut into examples of 128 words
+    first. Here whole documents are selected, so a document longer than `chunk_words` gets the mean weight of a chunk of that
+    length, and a shorter one its plain sum. Words are runs of word characters or of punctuation, lower-cased, as in the paper.
 
     Args:
       query: Counts of the query set.
       corpus: Counts of the corpus, or of a uniform sample of it.
-      smoothing: Added to every bucket's count, > 0. (The published code adds 1e-8 to every probability instead, so
-        that one n-gram which a small query set happens to lack outweighs many that it has.)
+      smoothing: Added to every bucket's count, > 0. (The published code adds 1e-8 to every probability instead, so a single
+        n-gram missing from a small query set outweighs many that are present.)
       chunk_words: Length to which longer texts are reduced; None for the plain sum at any length.
 
     Raises:
-      ValueError: If the counts do not fit together, the query set has none, or `smoothing` is not positive.
+      ValueError: If the counts do not fit together, the query set is empty, or `smoothing` is not positive.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class DSIRScorer:
         self._chunk_words = chunk_words
 
     def prepare(self, texts: Sequence[str]) -> Sequence[str]:
-        """Gives the texts back: counting their words is the whole of `score`."""
+        """Returns the texts unchanged, because `score` does all the work."""
         return texts
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
@@ -112,11 +111,11 @@ class DSIRScorer:
 
 
 def sampling_priority(log_weights: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
-    """Adds Gumbel noise: the k highest are a sample without replacement, drawn in proportion to the weights.
+    """Adds Gumbel noise; the k highest priorities are a sample without replacement in proportion to the weights.
 
     Args:
       log_weights: Log importance weights, float64 [n].
-      keys: Keys of the examples (`seeding.keys`), uint64 [n]; they draw the noise.
+      keys: Keys of the examples (`seeding.keys`), uint64 [n], from which the noise is drawn.
       seed: The run's seed.
 
     Returns:
@@ -125,6 +124,7 @@ def sampling_priority(log_weights: np.ndarray, keys: np.ndarray, seed: int) -> n
     References:
       Kim, Sabharwal & Ermon, Exact Sampling with Gumbel-top-k, 2016.
     """
+    # A draw may be 0, and its logarithm infinite.
     uniform = np.maximum(seeding.uniform(seed, "dsir", keys), 2.0**-54)
     priority: np.ndarray = log_weights - np.log(-np.log(uniform))
     return priority
@@ -133,7 +133,7 @@ def sampling_priority(log_weights: np.ndarray, keys: np.ndarray, seed: int) -> n
 def count_ngrams(texts: Sequence[str], num_buckets: int = NUM_BUCKETS) -> scipy.sparse.csr_matrix:
     """Counts the hashed uni- and bigrams of each text, int64 [num_texts, num_buckets], sparse.
 
-    Of a text with marks (`beam_quad.answers`) the answers' are counted.
+    If a text has marks (`beam_quad.answers`), only its answers are counted.
     """
     vectorizer = HashingVectorizer(
         n_features=num_buckets,

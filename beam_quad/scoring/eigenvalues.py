@@ -1,7 +1,8 @@
 """EK-FAC's eigenvalues: the second moments of per-sequence gradients in the Kronecker eigenbasis.
 
-The head of a large vocabulary has as many of them as the query's gradient has entries, for each group of texts. Of such
-a head only the sums by row and by column are kept, r and c, and the eigenvalues are taken to be r cᵀ / sum r, as in Adafactor.
+For the head of a large vocabulary, every group of texts would store as many eigenvalues as the query gradient has entries. For
+such a head only the row sums r and the column sums c are stored, and the eigenvalues are approximated by r cᵀ / sum r, as in
+Adafactor.
 """
 
 import dataclasses
@@ -18,21 +19,21 @@ from beam_quad.scoring import products, tensors
 from beam_quad.scoring.factors import Eigenbasis
 from beam_quad.scoring.fitting import Labels, SumLossPasses
 
-# Entries of a head's eigenvalues that are kept one by one: 256 MB of float32. Measured on a model of 1.1 M parameters, rank
-# correlation with the scores under all of them: r cᵀ / sum r .984 for the head alone and .998 with all layers, K-FAC's
-# eigenvalues .863 and .946.
+# Maximum entries of a head's eigenvalues stored individually: 256 MB of float32. On a model of 1.1 M parameters, the rank
+# correlation with scores under the full eigenvalues is .984 for the head alone and .998 with all layers for r cᵀ / sum r, and
+# .863 and .946 for K-FAC's eigenvalues.
 _MOST_ENTRIES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
 class EigenvalueSum:
-    """Sums over sequences of (U_Gᵀ D U_A)², for one input of tracked modules.
+    """Sums over sequences of (U_Gᵀ D U_A)², with D the gradient of a sequence, for one input of tracked modules.
 
     Attributes:
       squares: The sum by block, float32 or float64 [out, in (+ 1)].
       num_sequences: Windows in the sums.
-      rows: Of the blocks that are too large for `squares`, its sums by row, [out].
-      columns: Of the same blocks, its sums by column, [in (+ 1)].
+      rows: Row sums of `squares` for blocks too large to store it, [out].
+      columns: Column sums for the same blocks, [in (+ 1)].
     """
 
     squares: dict[str, torch.Tensor]
@@ -86,7 +87,7 @@ class EigenvalueSum:
 
 
 def is_factored(block: Block) -> bool:
-    """Whether only sums by row and by column are kept of a block's eigenvalues."""
+    """Tests whether only row and column sums of a block's eigenvalues are stored."""
     return block.is_head and math.prod(block.shape) > _MOST_ENTRIES
 
 
@@ -103,10 +104,10 @@ def eigenvalue_sums(
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
-      bases: Eigenbases by input, as `eigenbasis` makes them of what `covariance_sums` gives.
-      ids: Example ids; labels are drawn from (seed, id, window, position), the same as for the covariances.
-      texts: Their texts.
+      blocks: The tracked blocks.
+      bases: Eigenbases by input, made by `eigenbasis` from the sums of `covariance_sums`.
+      ids: Example ids; labels are drawn from (seed, id, window, position), as for the covariances.
+      texts: Texts of the examples.
       seed: The run's seed.
       labels: As for the covariances.
 
@@ -134,7 +135,7 @@ def eigenvalue_sums(
 
 
 class _Squares:
-    """Adds up the squares of the rotated gradients of one micro-batch after the other."""
+    """Accumulates the squares of the rotated gradients over micro-batches."""
 
     def __init__(self, proxy: Proxy, blocks: Sequence[Block], rotation: "_Rotation") -> None:
         self._modules = tracked.by_module(blocks)
@@ -148,7 +149,7 @@ class _Squares:
         self._rows = {b.name: zeros(b.shape[0]) for b in blocks if is_factored(b)}
         self._columns = {b.name: zeros(b.shape[1]) for b in blocks if is_factored(b)}
         self._tokens = torch.empty(0)
-        # Rows of the output part of a tied head's gradients, which the input part is added to before it is squared.
+        # Rows of the output part of a tied head's gradients; the input part is added before they are squared.
         self._output_rows: dict[str, torch.Tensor] = {}
 
     def start(self, tokens: torch.Tensor) -> None:
@@ -175,7 +176,7 @@ class _Squares:
 
     def _add_rows(self, block: Block, rows: torch.Tensor, deltas: torch.Tensor) -> None:
         added = products.sums_by_row(rows, self._rotation.deltas(block, deltas))
-        # (D + d)² - D², once for each row.
+        # (D + d)² - D², with D² already in the sums; tokens with the same row share one d, so only the first counts.
         more = added * (added + 2 * self._output_rows.pop(block.name))
         more *= products.first_of_rows(rows)[..., None]
         if is_factored(block):
@@ -185,7 +186,7 @@ class _Squares:
             products.add_rows(self._squares[block.name], rows, more)
 
     def sums(self, num_sequences: int) -> dict[str, EigenvalueSum]:
-        """Gives the sums away; nothing can be recorded any more."""
+        """Moves the sums to the CPU; nothing can be recorded afterwards."""
 
         def taken(totals: dict[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
             return {name: totals.pop(name).cpu() for name in names if name in totals}
@@ -204,8 +205,8 @@ class _Squares:
 class _Rotation:
     """Rotates tokens rather than gradients: U_Gᵀ (sum g aᵀ) U_A = sum (U_Gᵀ g) (U_Aᵀ a)ᵀ.
 
-    Modules that are given the same tensor follow each other in a backward pass, so that keeping the last inputs is
-    enough to rotate them once.
+    Modules with the same input follow each other in a backward pass, so keeping the last input is enough to rotate every input
+    only once.
 
     Attributes:
       groups: Names of the blocks of every input.
@@ -235,7 +236,7 @@ class _Rotation:
 
     def inputs(self, block: Block, a: torch.Tensor) -> torch.Tensor:
         name = self._input[block.name]
-        # What is kept is not freed, so that no other tensor lies there.
+        # The last input is kept alive, so another tensor cannot have the same address.
         if self._last is None or self._last[0] != name or self._last[1].data_ptr() != a.data_ptr():
             self._last = None
             u = self._activation[name]
@@ -246,7 +247,7 @@ class _Rotation:
         self._last = None
 
     def deltas(self, block: Block, g: torch.Tensor) -> torch.Tensor:
-        """Rotates what the tokens add to a tied head; there is nothing for a bias."""
+        """Rotates the gradients that tokens add to a tied head; they have no bias column."""
         u = self._activation[self._input[block.name]]
         return g.to(u.dtype) @ u[: g.shape[2]]
 

@@ -1,10 +1,10 @@
 """Kronecker factors: covariances of layers' inputs and of their output gradients.
 
-Modules that are given the same tensor, as q, k and v mostly are, share one A. Whatever is kept by input goes by the name
-of the first module that is given it.
+Modules with the same input tensor, such as q, k and v in most models, share one A. Results by input are named by the first module
+with that input.
 
-The head has as many outputs as the vocabulary has tokens. Of its G only the diagonal is kept, so that its basis on that
-side is the tokens themselves.
+The head has as many outputs as the vocabulary has tokens. Only the diagonal of its G is computed, so its eigenbasis on that side
+is the tokens themselves.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from beam_quad.scoring.fitting import Labels, SumLossPasses
 class CovarianceSum:
     """Sums over tokens of a aᵀ and g gᵀ, for one input of tracked modules.
 
-    Both run over all tokens of a window that are not padding, as in kronfluence with an attention mask. The last
-    token is one of them: its a is in A, and its g, always 0 since no prediction in the loss depends on it, counts in
-    the mean G. T, the mean tokens per sequence, counts it too, so that T G (x) A is per sequence.
+    Both sums run over all tokens of a window except padding, as in kronfluence with an attention mask. The last token counts
+    too: its a is in A, and its g, always 0 because no prediction in the loss depends on it, counts in the mean G. T, the mean
+    tokens per sequence, includes it, so that T G (x) A is per sequence.
 
     Attributes:
-      activation: Sum of a aᵀ, the bias's 1 included, symmetric, float32 or float64 [in (+ 1), in (+ 1)].
-      gradients: Sum of g gᵀ by block, symmetric, same dtype [out, out]; of a head its diagonal, [out].
+      activation: Sum of a aᵀ, including the 1 of a bias, symmetric, float32 or float64 [in (+ 1), in (+ 1)].
+      gradients: Sum of g gᵀ by block, symmetric, same dtype [out, out]; for a head, its diagonal, [out].
       num_tokens: Tokens in the sums.
       num_sequences: Windows in the sums.
-      embeddings: Of a head that is tied to the input embedding, the sum of the squared norms of the gradients of each
-        token's embedding, [out].
+      embeddings: For a head tied to the input embedding, the sum of the squared norms of the gradients of each token's
+        embedding, [out].
     """
 
     activation: torch.Tensor
@@ -54,7 +54,7 @@ class CovarianceSum:
         )
 
     def save(self, file: tensors.Writable) -> None:
-        """Writes the sum as safetensors, of each matrix the upper triangle."""
+        """Writes the sum as safetensors, with only the upper triangle of each matrix."""
         counts = torch.tensor([self.num_tokens, self.num_sequences])
         triangles, diagonals = {}, {}
         for name, total in self.gradients.items():
@@ -99,7 +99,7 @@ class Eigenbasis:
       activation_values: Eigenvalues s_A of A, at least 0, [in (+ 1)].
       activation_vectors: U_A, eigenvectors in columns, [in (+ 1), in (+ 1)].
       gradient_values: s_G of each block's G, [out].
-      gradient_vectors: U_G of each block, [out, out]; of a head, whose U_G is the identity, its diagonal, [out].
+      gradient_vectors: U_G of each block, [out, out]; for a head, whose U_G is the identity, the diagonal, [out].
       tokens_per_sequence: T, mean tokens of a window.
     """
 
@@ -149,17 +149,17 @@ def covariance_sums(
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
+      blocks: The tracked blocks.
       ids: Example ids; labels are drawn from (seed, id, window, position).
-      texts: Their texts.
+      texts: Texts of the examples.
       seed: The run's seed.
-      labels: "sampled" from the model (the true Fisher), or the text's own ("empirical").
+      labels: "sampled" from the model (the true Fisher), or "empirical", the text's own tokens.
 
     Returns:
       One sum per input, by its first module, on the CPU, float32 (float64 for a float64 model).
 
     Raises:
-      UsageError: If texts do not pass through a tracked module, token by token.
+      UsageError: If texts do not pass token by token through a tracked module.
 
     References:
       Grosse et al., Studying Large Language Model Generalization with Influence Functions, 2023.
@@ -203,8 +203,9 @@ class _Covariances:
             self._embedding[self._tied[module].name].index_add_(0, a.flatten(), squares.flatten())
             return
         own = self._modules[module]
-        if module in self._activation:  # the others of its group are given the same
+        if module in self._activation:  # other modules of the group have the same input
             inputs = products.with_bias(a.to(self._dtype), own[0].has_bias)
+            # Only inputs need the mask: the output gradients of padding are 0, because no loss depends on it.
             _add_outer(self._activation[module], inputs * self.token_mask[..., None])
         for block in own:
             if block.is_head:
@@ -213,7 +214,7 @@ class _Covariances:
                 _add_outer(self._gradient[block.name], block.select(g).to(self._dtype))
 
     def sums(self, num_tokens: int, num_sequences: int) -> dict[str, CovarianceSum]:
-        """Gives the sums away; nothing can be recorded any more."""
+        """Moves the sums to the CPU; nothing can be recorded afterwards."""
         return {
             name: CovarianceSum(
                 _taken(self._activation, name),
@@ -240,8 +241,8 @@ def _add_outer(total: torch.Tensor, vectors: torch.Tensor) -> None:
 
 
 def _taken(totals: dict[str, torch.Tensor], name: str) -> torch.Tensor:
-    """Takes a sum off the device, its lower triangle, which a product may round otherwise, replaced by the upper."""
-    # In place, and gone from the device before the next: all of them may fill it, and a second copy would not fit.
+    """Moves a sum to the CPU, made exactly symmetric by its upper triangle, because products may round the two differently."""
+    # In place, and freed before the next: the sums may fill the device, so a second copy would not fit.
     total = totals.pop(name)
     if total.ndim == 1:
         return total.cpu()
@@ -252,19 +253,19 @@ def _taken(totals: dict[str, torch.Tensor], name: str) -> torch.Tensor:
 def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:
     """Decomposes one input's factors in float64.
 
-    The K-FAC block of a tied head is T (S (x) A + E (x) B), where S is the diagonal of G, E counts tokens and B is the
-    covariance of the gradients of their embeddings. Its nearest single product with A whose rows have the same sums is
+    The K-FAC block of a tied head is T (S (x) A + E (x) B), with S the diagonal of G, E the counts of tokens and B the
+    covariance of the gradients of their embeddings. The nearest single product with A and the same row sums is
     T (S + E tr B / tr A) (x) A.
 
     Args:
       covariance: The complete sum.
 
     Returns:
-      The basis, in the dtype and on the device of the sum. Eigenvalues below 0, which rounding makes, are 0.
+      The basis, in the dtype and on the device of the sum. Eigenvalues below 0, due to rounding, are set to 0.
 
     Raises:
-      ValueError: If the sum is over no tokens.
-      IntegrityError: If it is not finite.
+      ValueError: If the sum covers no tokens.
+      IntegrityError: If the sum is not finite.
     """
     if covariance.num_tokens == 0:
         raise ValueError("the covariances are sums over no tokens; the sample holds no usable text")
@@ -296,7 +297,7 @@ def _head_values(covariance: CovarianceSum, name: str) -> torch.Tensor:
     if name in covariance.embeddings:
         trace = covariance.activation.double().trace() / covariance.num_tokens
         embedding = _finite_mean(covariance.embeddings[name], covariance.num_tokens)
-        # Hidden states that are 0 throughout leave K-FAC nothing to put the embedding's part on.
+        # If all hidden states are 0, A is 0 and no product with A can represent the embedding's part.
         values = values + embedding / trace if trace > 0 else values
     return values.to(diagonal.dtype)
 

@@ -1,4 +1,4 @@
-"""The passes over a corpus sample that curvature is fitted on."""
+"""Passes over a sample of the corpus, from which curvature is fitted."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,10 +19,10 @@ class SumLossPasses:
 
     Args:
       proxy: The model.
-      ids: Example ids, which the labels are drawn with.
-      texts: Their texts; one with fewer than 2 tokens takes no part.
+      ids: Example ids, from which labels are drawn.
+      texts: Texts of the examples; a text with fewer than 2 tokens is skipped.
       seed: The run's seed.
-      labels: "sampled" draws them from the model (the true Fisher), "empirical" takes the text's.
+      labels: "sampled" draws labels from the model (the true Fisher), "empirical" uses the text's own tokens.
 
     Raises:
       ValueError: If `labels` is unknown, or ids and texts differ in number.
@@ -43,7 +43,7 @@ class SumLossPasses:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all windows, the last of each included."""
+        """Tokens of all windows, including the last of each."""
         return sum(len(window.tokens) for window in self.windows)
 
     def batches(self, max_batch_tokens: int) -> list[MicroBatch]:
@@ -51,7 +51,7 @@ class SumLossPasses:
         return list(self.proxy.micro_batches(self.windows, max_batch_tokens))
 
     def run(self, modules: Sequence[str], batch: MicroBatch, record: passes.Record) -> None:
-        """Runs one micro-batch and shows `record` the inputs and output gradients of each module."""
+        """Runs one micro-batch and passes the inputs and output gradients of each module to `record`."""
         weights = batch.loss_mask.to(dtype=self.proxy.sum_dtype, device=self.proxy.device)
         uniforms = None
         if self._is_sampled:

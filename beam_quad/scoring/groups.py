@@ -1,4 +1,4 @@
-"""Several query groups as one score: each group's weight over the spread of its scores."""
+"""Combination of several query groups into one score, weighted by each group's weight over the spread of its scores."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,10 @@ def standardised_weights(weights: Sequence[float], scores: np.ndarray) -> np.nda
 
     Args:
       weights: Relative weight of each group.
-      scores: A sample of the scores under each group, float64 [n, num_groups]; an example with a score that is not finite is
-        left out.
+      scores: Sample of the scores under each group, float64 [n, num_groups]; examples with a non-finite score are left out.
 
     Returns:
-      Float64 [num_groups]; a group whose scores do not vary, or fewer than two examples, leave a weight as it is.
+      Float64 [num_groups]. If a group's scores do not vary, or there are fewer than two examples, the weight is unchanged.
     """
     finite = scores[np.isfinite(scores).all(axis=1)]
     deviation = finite.std(axis=0) if len(finite) > 1 else np.ones(scores.shape[1])
@@ -22,6 +21,6 @@ def standardised_weights(weights: Sequence[float], scores: np.ndarray) -> np.nda
 
 
 def combine_scores(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Adds the scores under each group, float64 [n, num_groups], each times its weight: float64 [n], nan if not finite."""
+    """Computes the weighted sum of scores under each group, float64 [n, num_groups] to float64 [n]; nan if not finite."""
     combined = scores @ weights
     return np.where(np.isfinite(combined), combined, np.nan)

@@ -1,4 +1,4 @@
-"""Split-half reliability: a query group's texts are dealt into halves, and the scores under the two are compared."""
+"""Split-half reliability of a query group: the rank correlation of scores under two halves of its texts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ HALVES = (0, 1)
 
 
 def deal_halves(texts: Sequence[str], part: int) -> list[list[str]]:
-    """Deals texts out in the order of a hash of their own.
+    """Splits texts into halves by alternating in the order of their hashes.
 
     Args:
       texts: The texts of a part of a query group.
-      part: Number of the part; every other one begins with the other half, so that parts of a single text take turns too.
+      part: Number of the part. Odd parts begin with the second half, so that parts of a single text also alternate.
 
     Returns:
       The texts of each half.
@@ -27,23 +27,23 @@ def deal_halves(texts: Sequence[str], part: int) -> list[list[str]]:
 
 
 def half_shares(counts: Mapping[str, int]) -> dict[str, float]:
-    """Divides the texts of each half by those of all.
+    """Computes the share of texts in each half.
 
     Args:
-      counts: Texts of each half by name.
+      counts: Number of texts of each half by name.
 
     Returns:
-      The shares of the halves that have a text, which sum to 1.
+      The shares of the nonempty halves, which sum to 1.
     """
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items() if count}
 
 
 def agreement(left: np.ndarray, right: np.ndarray) -> float | None:
-    """Computes Spearman's rank correlation of two columns, float [n], over the rows that are finite in both.
+    """Computes Spearman's rank correlation of two columns, float [n], over the rows finite in both.
 
     Returns:
-      In [-1, 1]; None where one does not vary.
+      In [-1, 1]; None if a column does not vary.
     """
     finite = np.isfinite(left) & np.isfinite(right)
     value = rank_correlation(left[finite], right[finite])
@@ -56,11 +56,11 @@ def halves_agreement(
     """Compares the scores under the halves of each target's texts.
 
     Args:
-      targets: By name what is known of each, of it the names of its `halves` that have a vector.
-      scores: Scores under all of those halves, in that order, float64 [n, num_halves].
+      targets: Description of each target by name, with `halves`, the names of its halves that have a vector.
+      scores: Scores under all these halves, in the same order, float64 [n, num_halves].
 
     Returns:
-      The rank correlation by target; None where a half has no text, or its scores do not vary.
+      The rank correlation by target; None if a half has no text or its scores do not vary.
     """
     names = [half for target in targets.values() for half in target["halves"]]
     under = dict(zip(names, scores.T, strict=True))
@@ -73,8 +73,8 @@ def halves_agreement(
 
 
 def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
-    """Computes Spearman's rank correlation of two columns, ties at their mean rank; nan where one does not vary."""
-    # Importing it takes seconds, and a launcher never calls it.
+    """Computes Spearman's rank correlation of two columns, with ties at their mean rank; nan if a column does not vary."""
+    # Imported here because the import takes seconds and a launcher never calls this function.
     from scipy import stats
 
     if len(left) < 2 or not (np.ptp(left) > 0 and np.ptp(right) > 0):

@@ -18,15 +18,15 @@ from beam_quad.scoring.scorer import ProxyScorer
 class InfluenceScorer(ProxyScorer):
     """Scores texts by + < v , grad L(text) > for each query group's vector v = (F + lambda I)⁻¹ grad L(query).
 
-    Higher is better: training on the text lowers the group's loss. L is the mean loss over the tokens that the
-    text's windows predict, which is the token-weighted mean over its windows. One forward and one backward for
-    activations serve all groups; a gradient is formed only where that is the cheapest way to its norm.
+    Higher is better: training on the text lowers the group's loss. L is the mean loss over the tokens predicted in the text's
+    windows, which is the token-weighted mean over the windows. One forward pass and one backward pass for activations serve all
+    groups. A gradient is formed only if that is cheaper than computing products and norm without it.
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
+      blocks: The tracked blocks.
       vectors: The vector of each query group, by group and block, [out, in (+ 1)].
-      normalize: Divide by ||grad L(text)|| over the tracked blocks.
+      normalize: Whether to divide by ||grad L(text)|| over the tracked blocks.
 
     Raises:
       ValueError: If there is no group, or a vector does not fit its block.
@@ -48,16 +48,17 @@ class InfluenceScorer(ProxyScorer):
         self.stacks = Stack.of(proxy, blocks, vectors)
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts, the more at a time the better; a score does not depend on the texts beside it.
+        """Scores texts, faster if many are given at a time; a score does not depend on the other texts.
 
         Args:
           texts: The documents, as texts or prepared.
 
         Returns:
-          Influence, float64 [num_texts, num_groups]; nan for a text with fewer than 2 tokens, or whose score is not
-          finite.
+          Influence, float64 [num_texts, num_groups]; nan if a text has fewer than 2 tokens or its score is not finite.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # stacks of opposite infinities
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # stacks may be infinite with opposite signs
             totals: np.ndarray = self.score_stacks(texts).sum(axis=2)
         return np.where(np.isfinite(totals), totals, np.nan)
 
@@ -69,7 +70,7 @@ class InfluenceScorer(ProxyScorer):
         influence[counts == 0] = torch.nan
         if self._normalize:
             self._join_norms(documents.windows, counts, squared_norms)
-            # A square that overflowed would make the score 0.
+            # Division by a norm that overflows would give a score of 0; such a score is nan instead.
             is_norm = torch.isfinite(squared_norms) & (squared_norms > 0)
             norms = squared_norms.sqrt().where(is_norm, torch.nan)
             influence /= norms[:, None, None]
@@ -79,7 +80,7 @@ class InfluenceScorer(ProxyScorer):
     def _score_windows(
         self, pieces: Sequence[Window], counts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds up each document's windows: influence by group and stack, and their own squared norms."""
+        """Sums over each document's windows: influence by group and stack, and the windows' own squared norms."""
         proxy = self._proxy
         shape = (len(counts), len(self.groups), len(self.stacks))
         influence = torch.zeros(shape, dtype=torch.float64)
@@ -96,11 +97,11 @@ class InfluenceScorer(ProxyScorer):
                 order.append(windows)
                 products.append(partial.influence())
                 squares.append(partial.squared_norms())
-            # What was found stays on the device until here: no micro-batch waits for another's.
+            # Results stay on the device until here, so that no micro-batch waits for a transfer.
             return torch.cat(order), torch.cat(products).cpu(), torch.cat(squares).cpu()
 
         order, products, squares = passes.with_halving(proxy, compute, self._fitting)
-        # Added in the order of the windows, whatever order they went through the model in.
+        # Summed in the order of the windows, so that rounding does not depend on how they were batched.
         order = order.argsort()
         documents = torch.tensor([window.document for window in pieces])
         influence.index_add_(0, documents, products[order].double())
@@ -110,9 +111,10 @@ class InfluenceScorer(ProxyScorer):
     def _join_norms(
         self, pieces: Sequence[Window], counts: torch.Tensor, squared_norms: torch.Tensor
     ) -> None:
-        """Replaces the squared norm of each document of several windows by that of its summed gradient.
+        """Replaces the squared norm of each document of several windows by the squared norm of its summed gradient.
 
-        The products between windows need both at once, so such documents' gradients are formed, one at a time.
+        The inner products between windows need both windows at once, so the gradients of these documents are formed, one
+        document at a time.
         """
         by_document = collections.defaultdict(list)
         for window in pieces:
@@ -130,10 +132,10 @@ class InfluenceScorer(ProxyScorer):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stack:
-    """Blocks whose modules are given one tensor, such as q, k and v, seen as one linear layer: one product serves all.
+    """Blocks whose modules have the same input, such as q, k and v, treated as one linear layer with one product.
 
     Attributes:
-      blocks: The blocks, one below the other.
+      blocks: The blocks, in the order of their outputs.
       vectors: The vector of each query group, in the proxy's dtype, [num_groups, out, in (+ 1)].
     """
 
@@ -147,7 +149,7 @@ class Stack:
         blocks: Sequence[Block],
         vectors: Mapping[str, Mapping[str, torch.Tensor]],
     ) -> tuple["Stack", ...]:
-        """Stacks all blocks, and the vectors of every query group alike.
+        """Stacks all blocks, and the vectors of every query group in the same way.
 
         Raises:
           UsageError: As `passes.input_groups`.
@@ -161,36 +163,36 @@ class Stack:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape of a gradient: outputs of all blocks, inputs (and 1 for a bias)."""
+        """Shape of a gradient: outputs of all blocks, and inputs (plus 1 for a bias)."""
         _, out_features, in_features = self.vectors.shape
         return out_features, in_features
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules that the blocks are in."""
+        """The modules of the blocks."""
         return tuple(tracked.by_module(self.blocks))
 
     def join(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Joins the modules' output gradients, [batch, length, module's outputs] each to [batch, length, out]."""
+        """Concatenates the modules' output gradients, each [batch, length, module's outputs], to [batch, length, out]."""
         parts = [block.select(outputs[block.module]) for block in self.blocks]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 class Partial:
-    """What the stacks contribute to the windows of one micro-batch: all of it stays on the device.
+    """Contributions of the stacks to the scores of one micro-batch, kept on the device.
 
     Args:
       proxy: The model.
       batch: The windows.
-      stacks: What is tracked, and the vectors.
-      normalize: Whether norms are asked for too.
+      stacks: The tracked blocks with their vectors.
+      normalize: Whether norms are needed too.
     """
 
     def __init__(
         self, proxy: Proxy, batch: MicroBatch, stacks: Sequence[Stack], normalize: bool
     ) -> None:
         self._stack_of = {module: stack for stack in stacks for module in stack.modules}
-        # No other module is given what the head is given, so that it is a stack of its own.
+        # No other module has the head's input, so a tied head is always a stack of its own.
         self._tied = {
             embedding: stack
             for stack in stacks
@@ -199,9 +201,9 @@ class Partial:
         self._dtype = proxy.sum_dtype
         self._tokens = passes.to_device(batch.tokens, proxy)
         self._normalize = normalize
-        # Output gradients that wait for those of other modules of their stack.
+        # Output gradients waiting for the other modules of their stack.
         self._outputs: dict[str, torch.Tensor] = {}
-        # Rows of the output part of a tied head's gradients, which the input part is not orthogonal to.
+        # Rows of the output part of a tied head's gradients: the norm has a cross term with the input part.
         self._output_rows: dict[str, torch.Tensor] = {}
         self._influence: dict[str, torch.Tensor] = {}
         self._order = [stack.blocks[0].name for stack in stacks]
@@ -212,13 +214,13 @@ class Partial:
         return torch.stack([self._influence[name] for name in self._order], dim=2)
 
     def squared_norms(self) -> torch.Tensor:
-        """Squared norms over all stacks, same dtype, [batch]; 0 if they are not asked for."""
+        """Squared norms over all stacks, same dtype, [batch]; 0 if norms are not needed."""
         if not self._normalize:
             return torch.zeros(len(self._tokens), dtype=self._dtype, device=self._tokens.device)
         return torch.stack(self._squares, dim=1).sum(1)
 
     def record(self, module: str, a: torch.Tensor, g: torch.Tensor) -> None:
-        """Takes a module's inputs and output gradients, as `passes.Record`."""
+        """Records a module's inputs and output gradients, as `passes.Record`."""
         if module in self._tied:
             self._record_rows(self._tied[module], a, g)
             return
@@ -242,9 +244,9 @@ class Partial:
                 self._output_rows[first.name] = rows[..., : first.in_features]
 
     def _record_formed(self, stack: Stack, a: torch.Tensor, g: torch.Tensor) -> None:
-        """Takes products and norm off the gradients themselves, a few windows at a time."""
+        """Computes products and norms from formed gradients, a few windows at a time."""
         first = stack.blocks[0]
-        # A product alone bears the model's own precision.
+        # Without a norm, the model's own precision is enough for the gradient.
         dtype = self._dtype if self._normalize else a.dtype
         inputs = products.with_bias(a.to(dtype), first.has_bias)
         vectors = stack.vectors.to(self._dtype)
@@ -272,7 +274,7 @@ class Partial:
         (block,) = stack.blocks
         self._influence[block.name] += products.row_products(rows, deltas, stack.vectors)
         if self._normalize:
-            # ||D + d||² - ||D||² = <d, d + 2 D>, where d has only the rows of the window's tokens.
+            # ||D + d||² - ||D||² = <d, d + 2 D>, and only the rows of the window's tokens are nonzero in d.
             deltas = deltas.to(self._dtype)
             added = products.sums_by_row(rows, deltas) + 2 * self._output_rows.pop(block.name)
             self._squares.append(products.entry_products(deltas, added))
@@ -281,10 +283,10 @@ class Partial:
 def check_vectors(
     blocks: Sequence[Block], vectors: Mapping[str, Mapping[str, torch.Tensor]]
 ) -> None:
-    """Checks that there is a vector for every block, of its shape.
+    """Checks that every block has a vector of its shape.
 
     Raises:
-      ValueError: Naming the first that is missing or does not fit.
+      ValueError: If a vector is missing or does not fit; names the first.
     """
     if not blocks or not vectors:
         raise ValueError("influence needs at least one tracked block and one query group")

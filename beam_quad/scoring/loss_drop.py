@@ -19,9 +19,9 @@ from beam_quad.gradients.windows import Documents
 from beam_quad.scoring.perplexity import PerplexityScorer
 from beam_quad.scoring.scorer import ProxyScorer
 
-# Rates that are tried. For a proxy of 1.1 M parameters, hardly trained, the demo's medical query set and 1,500 documents, the score
-# singles out the two medical domains at an AUC of .875, .896, .904, .917 and .908 with 3e-5, 1e-4, 3e-4, 1e-3 and 3e-3; the
-# loss of held-out query texts falls to 5.78, 5.57, 5.19, 4.65 and 4.16. A proxy that is trained well bears less.
+# Learning rates to try. For a barely trained proxy of 1.1 M parameters, the demo's medical query set and 1,500 documents, the
+# score identifies the two medical domains with an AUC of .875, .896, .904, .917 and .908 at 3e-5, 1e-4, 3e-4, 1e-3 and 3e-3,
+# and the loss of held-out query texts falls to 5.78, 5.57, 5.19, 4.65 and 4.16. A well-trained proxy needs lower rates.
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 _HELD_OUT_SHARE = 0.25
 
@@ -32,19 +32,19 @@ def tune_on_query(
     tuning: Tuning | None = None,
     rates: Sequence[float] = RATES,
 ) -> Proxy:
-    """Tunes a proxy on a query set, at the learning rate that serves texts of the same kind best.
+    """Tunes a proxy on a query set, at the learning rate with the lowest held-out loss.
 
-    A quarter of the texts is held out by hash. Rates are tried in ascending order on the others until the mean loss of those
-    held out no longer falls; the proxy is then tuned on all texts at the best rate.
+    A quarter of the texts is held out by hash. Rates are tried in ascending order on the other texts until the mean loss of the
+    held-out texts no longer falls. The proxy is then tuned on all texts at the best rate.
 
     Args:
-      proxy: The model, which is left as it is.
-      texts: The query set; those with fewer than 2 tokens are left out.
-      tuning: The recipe, but for its rate; by default `Tuning()`.
-      rates: Rates, positive, ascending, at least 1.
+      proxy: The model, which is not changed.
+      texts: The query set; texts with fewer than 2 tokens are left out.
+      tuning: The recipe apart from its learning rate; by default `Tuning()`.
+      rates: One or more learning rates, positive, ascending.
 
     Returns:
-      The tuned proxy. Where there are too few texts to hold one out, it is tuned at the lowest rate.
+      The tuned proxy. If there are too few texts to hold one out, it is tuned at the lowest rate.
 
     Raises:
       UsageError: If no text has 2 tokens.
@@ -69,14 +69,14 @@ def tune_on_query(
 
 
 class LossDropScorer(ProxyScorer):
-    """Scores texts by their loss under the proxy less their loss under the tuned proxy: higher is more like the query set.
+    """Scores texts by their loss under the proxy less their loss under the tuned proxy; higher is more like the query set.
 
     Args:
       proxy: The model.
-      tuned: The same model, tuned on the query set (`tune_on_query`).
+      tuned: The same model tuned on the query set (`tune_on_query`).
 
     Raises:
-      ValueError: If the two cut texts in different ways.
+      ValueError: If the two models cut texts differently.
     """
 
     def __init__(self, proxy: Proxy, tuned: Proxy) -> None:
@@ -91,18 +91,18 @@ class LossDropScorer(ProxyScorer):
 
     @property
     def num_halvings(self) -> int:
-        """As `ProxyScorer.num_halvings`, of both models."""
+        """As `ProxyScorer.num_halvings`, for both models."""
         return self._before.num_halvings + self._after.num_halvings
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts, forward only; a score does not depend on the texts beside it.
+        """Scores texts with forward passes only; a score does not depend on the other texts.
 
         Args:
           texts: The documents, as texts or prepared.
 
         Returns:
-          Fall of the mean loss over the tokens that a text's windows predict, in nats per token, float64 [num_texts, 1];
-          nan for a text with fewer than 2 tokens, or with a loss that is not finite.
+          Fall of the mean loss over the tokens predicted in a text's windows, in nats per token, float64 [num_texts, 1]; nan
+          if a text has fewer than 2 tokens or a loss is not finite.
         """
         documents = self._proxy.read(texts)
         fall: np.ndarray = self._before.score(documents) - self._after.score(documents)
@@ -112,7 +112,7 @@ class LossDropScorer(ProxyScorer):
 def _held_out_loss(
     proxy: Proxy, texts: Sequence[str], held_out: Sequence[str], tuning: Tuning
 ) -> float:
-    """Mean loss of texts under the proxy tuned on others; inf at a rate at which it diverges."""
+    """Computes the mean loss of held-out texts under the proxy tuned on `texts`; inf if tuning diverges."""
     try:
         tuned = tune(proxy, texts, tuning)
     except errors.IntegrityError:

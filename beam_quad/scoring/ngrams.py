@@ -1,14 +1,13 @@
-"""Influence under a model of n-grams, counted in the proxy's own tokens: a score of every text that needs no model.
+"""Influence under an n-gram model over the proxy's own tokens: a score for every text that needs no model.
 
-A small proxy learns uni- and bigrams before all else, so they say most of what a short training on a text does. DSIR
-hashes words; the tokens counted here are those that the proxy trains on. The score is that of `influence`, of a model with
-one logit a bucket: such a model has a closed form, so that a text costs a look at its n-grams.
+A small proxy learns uni- and bigrams first, so they explain most of the effect of a short training on a text. DSIR hashes words;
+here the proxy's training tokens are counted. The score is the `influence` of a model with one logit per bucket. It has a closed
+form, so scoring a text takes only a lookup of its n-grams.
 
-N-grams are counted in the windows that influence looks at (`gradients.windows.cut`). A text is cut into windows of
-`context_length` tokens that do not overlap. If there are more than `max_windows`, evenly spaced ones are taken, the first and
-the last among them; a last window of a single token is dropped. A bigram never crosses two windows, so a window of n tokens
-has 2n - 1 n-grams. Of a text that answers prompts (`beam_quad.answers`) the tokens of the answers are counted, each answer
-like a window.
+N-grams are counted in the same windows as influence (`gradients.windows.cut`). A text is cut into windows of `context_length`
+tokens without overlap. If there are more than `max_windows`, evenly spaced ones are taken, including the first and the last; a
+last window of a single token is dropped. A bigram never crosses two windows, so a window of n tokens has 2n - 1 n-grams. If a
+text answers prompts (`beam_quad.answers`), only the tokens of answers are counted, with each answer treated as a window.
 
 References:
   Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023.
@@ -25,10 +24,10 @@ from beam_quad import archives
 from beam_quad.gradients.windows import Documents
 
 NUM_BIGRAM_BUCKETS = 30_011
-# λ in mean eigenvalues of the Fisher. From .003 to 3 it hardly changes a selection; it bounds the weight of an n-gram that the
-# corpus lacks, however large the corpus.
+# λ in units of the mean eigenvalue of the Fisher. Selections hardly change from .003 to 3. λ bounds the weight of an n-gram
+# missing from the corpus, however large the corpus.
 DAMPING = 0.1
-# Odd, of random bits; a pair of tokens is hashed by the upper half of its product.
+# An odd number of random bits; the hash of a pair of tokens is the upper half of its product with it.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -37,8 +36,8 @@ class TokenNgramCounts:
     """Counts of the uni- and bigrams of token ids. An additive statistic.
 
     Attributes:
-      counts: Occurrences per bucket, int64 [vocabulary + 30,011]: a unigram's bucket is its token id, a bigram's is drawn by
-        a hash among the others.
+      counts: Occurrences per bucket, int64 [vocabulary + 30,011]. The bucket of a unigram is its token id; the bucket of a
+        bigram is one of the others, chosen by a hash.
     """
 
     counts: np.ndarray
@@ -72,7 +71,7 @@ class TokenNgramCounts:
           vocabulary: Rows of the proxy's embedding; every token id is below it.
 
         Raises:
-          ValueError: If a token id is not.
+          ValueError: If a token id is out of range.
         """
         tokens = _Tokens.of(documents)
         tokens.refuse_from(vocabulary)
@@ -98,15 +97,15 @@ class TokenNgramCounts:
 def query_vector(
     query: TokenNgramCounts, corpus: TokenNgramCounts, damping: float = DAMPING
 ) -> np.ndarray:
-    """Computes in which direction the n-gram model moves to become good at the query set.
+    """Computes the preconditioned direction in which the n-gram model improves on the query set.
 
-    The model gives bucket g a probability p[g], the corpus's, by a softmax over B logits. A set of n-grams with shares q has
-    the gradient p - q of the mean loss with respect to these; the Fisher is diag(p) but for a term of rank one that shifts
-    all logits alike, and its mean eigenvalue is 1 / B. So the fall of the loss has the preconditioned direction
+    The model gives bucket g the probability p[g] of the corpus, by a softmax over B logits. For a set of n-grams with shares q,
+    the gradient of the mean loss with respect to the logits is p - q. The Fisher is diag(p), except for a rank-one term that
+    shifts all logits equally, and its mean eigenvalue is 1 / B. The preconditioned direction of falling loss is
 
-        v[g] = (q[g] - p[g]) / (p[g] + damping / B):
+        v[g] = (q[g] - p[g]) / (p[g] + damping / B),
 
-    how many times likelier an n-gram is in the query set than in the corpus, less 1.
+    which is how many times likelier an n-gram is in the query set than in the corpus, less 1.
 
     Args:
       query: Counts of the query set.
@@ -117,7 +116,7 @@ def query_vector(
       Float64 [num_buckets].
 
     Raises:
-      ValueError: If the counts do not fit together, the query set has none, or `damping` is not positive.
+      ValueError: If the counts do not fit together, the query set is empty, or `damping` is not positive.
     """
     if query.counts.shape != corpus.counts.shape:
         raise ValueError(
@@ -138,19 +137,19 @@ def _shares(counts: TokenNgramCounts) -> np.ndarray:
 
 
 class NgramScorer:
-    """Scores a text by its influence on the query set under the model of n-grams, over a gradient of unit length.
+    """Scores a text by its influence on the query set under the n-gram model, with a normalised gradient.
 
-    With f[g] the share of bucket g among the text's n-grams, p and v as in `query_vector`,
+    With f[g] the share of bucket g among the text's n-grams, and p and v as in `query_vector`,
 
         I = < f - p , v > / || f - p ||.
 
-    Higher: its n-grams are likelier in the query set. What is said again and again makes the gradient longer, so that a text of
-    a few n-grams scores low even if each is a little likelier there, as the digits of a dump are in clinical notes.
+    A higher score means that the text's n-grams are likelier in the query set. Repetition makes the gradient longer, so a text
+    of a few repeated n-grams scores low even if each is a little likelier there, as for digits in a data dump and clinical notes.
 
     Args:
       queries: Counts of each query group.
       corpus: Counts of the corpus, or of a uniform sample of it.
-      read: Tokenises texts and cuts them into windows, as `Proxy.read` does.
+      read: Tokenises texts and cuts them into windows, like `Proxy.read`.
       damping: As in `query_vector`.
 
     Raises:
@@ -177,13 +176,13 @@ class NgramScorer:
         return self._read(texts)
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts; each depends on nothing but itself.
+        """Scores texts; a score does not depend on the other texts.
 
         Args:
-          texts: The texts, or prepared ones.
+          texts: The documents, as texts or prepared.
 
         Returns:
-          Float64 [num_texts, num_groups]; nan for a text of fewer than 2 tokens.
+          Float64 [num_texts, num_groups]; nan if a text has fewer than 2 tokens.
         """
         documents = texts if isinstance(texts, Documents) else self._read(texts)
         tokens = _Tokens.of(documents)
@@ -197,7 +196,7 @@ class NgramScorer:
         p = self._probabilities
         num_ngrams = by_document(counts)
         shares = counts / num_ngrams[owners]
-        # Of the buckets that a text lacks, the sum of p² less that of those it has.
+        # ||f - p||² over the buckets missing from a text, where f = 0, without visiting them.
         lacking = np.maximum(p @ p - by_document(p[buckets] ** 2), 0.0)
         lengths = np.sqrt(by_document((shares - p[buckets]) ** 2) + lacking)
         scores = np.zeros((num_documents, len(self.groups)))
@@ -209,10 +208,10 @@ class NgramScorer:
 
 
 def bigram_buckets(ids: np.ndarray) -> np.ndarray:
-    """Hashes each token id with the one after it: int64 [n], at least 1, to int64 [n - 1] in [0, 30,011)."""
+    """Hashes each token id with the next one: int64 [n], n >= 1, to int64 [n - 1] in [0, 30,011)."""
     unsigned = ids.astype(np.uint64)
     hashed = ((unsigned[:-1] << np.uint64(32)) | unsigned[1:]) * _MULTIPLIER
-    # The multiplier's halves differ, so that the upper half of the product depends on both tokens and on their order.
+    # The halves of the multiplier differ, so the upper half of the product depends on both tokens and their order.
     upper = (hashed >> np.uint64(32)).astype(np.uint32)
     buckets: np.ndarray = (upper % np.uint32(NUM_BIGRAM_BUCKETS)).astype(np.intp)
     return buckets
@@ -220,11 +219,11 @@ def bigram_buckets(ids: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Tokens:
-    """All windows of a call, one after the other: those of answers are the answers in them.
+    """The concatenated windows of a call; in texts with answers, each answer is a window.
 
     Attributes:
       ids: Token ids, int64 [num_tokens].
-      starts: Where each window begins, int64 [num_windows].
+      starts: Start of each window, int64 [num_windows].
       lengths: Tokens of each window, at least 1, int64 [num_windows].
       documents: Document of each window, ascending, int64 [num_windows].
       is_first: Whether a token is the first of its window, bool [num_tokens].
@@ -253,7 +252,7 @@ class _Tokens:
         return cls(ids, starts, lengths, of_window, is_first)
 
     def ngrams(self, vocabulary: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts each document's distinct uni- and bigrams: document, bucket and occurrences, int64 [n] each, ascending."""
+        """Counts each document's distinct uni- and bigrams: document, bucket and occurrences, each int64 [n], ascending."""
         num_buckets = vocabulary + NUM_BIGRAM_BUCKETS
         first = np.repeat(self.documents, self.lengths) * num_buckets
         is_second = ~self.is_first[1:]

@@ -1,4 +1,4 @@
-"""The baseline: how likely the proxy finds a text."""
+"""Perplexity, a baseline: the proxy's mean loss on a text."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,21 @@ from beam_quad.scoring.scorer import ProxyScorer
 
 
 class PerplexityScorer(ProxyScorer):
-    """Scores texts by their mean loss in nats per token: lower is likelier.
+    """Scores texts by their mean loss in nats per token; a lower loss means a likelier text.
 
     Args:
       proxy: The model.
     """
 
     def score(self, texts: Sequence[str] | Documents) -> np.ndarray:
-        """Scores texts, forward only; a score does not depend on the texts beside it.
+        """Scores texts with forward passes only; a score does not depend on the other texts.
 
         Args:
           texts: The documents, as texts or prepared.
 
         Returns:
-          Mean loss over the tokens that a text's windows predict, in nats, float64 [num_texts, 1]; nan for a text
-          with fewer than 2 tokens, or whose loss is not finite.
+          Mean loss over the tokens predicted in a text's windows, in nats, float64 [num_texts, 1]; nan if a text has fewer
+          than 2 tokens or its loss is not finite.
         """
         proxy = self._proxy
         documents = proxy.read(texts)

@@ -5,20 +5,20 @@ from collections.abc import Iterator
 import torch
 from torch.nn import functional
 
-# Entries of the per-sequence gradients that are formed at a time: 256 MB of float32.
+# Entries of the per-sequence gradients formed at a time: 256 MB of float32.
 GRADIENT_ENTRIES = 1 << 26
-# Tokens whose products cost what passing over a formed gradient does, on one core: 0 to 200, with shapes from 128 x 128 to
-# 49,152 x 576 and sequences of 32 to 512 tokens. With 32 the faster way is taken wherever one is by a tenth.
+# Cost of passing over a formed gradient, in tokens' products. On one core it is 0 to 200, with shapes from 128 x 128 to
+# 49,152 x 576 and sequences of 32 to 512 tokens. With 32, the faster way is chosen whenever one is faster by a tenth.
 _FORMED_TOKENS = 32
 
 
 def with_bias(a: torch.Tensor, has_bias: bool) -> torch.Tensor:
-    """Appends the 1 that stands for a bias: [batch, length, in] to [batch, length, in (+ 1)]."""
+    """Appends a 1 for a bias: [batch, length, in] to [batch, length, in (+ 1)]."""
     return functional.pad(a, (0, 1), value=1.0) if has_bias else a
 
 
 def summed_gradient(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Sums g aᵀ over all tokens of all sequences, [out, in], in the inputs' dtype; g may have another."""
+    """Sums g aᵀ over all tokens of all sequences, [out, in], in the dtype of `a`; g may have another dtype."""
     first, *others = (
         own.flatten(0, 1).T @ a[some].flatten(0, 1) for some, own in _in_dtype(g, a.dtype)
     )
@@ -28,11 +28,11 @@ def summed_gradient(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
 def inner_products(a: torch.Tensor, g: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """Computes sum over tokens of gᵀ V a for each sequence and vector V, without forming the gradient.
 
-    Either V a or Vᵀ g is formed, whichever is narrower. The rest is a product by entries and its sum: as a product of
-    matrices it would be one of a row and a column, for which libraries have no fast kernel.
+    The narrower of V a and Vᵀ g is computed. The rest is an elementwise product and its sum; as a matrix product it would
+    multiply a row by a column, for which libraries have no fast kernel.
 
     Args:
-      a: Inputs with the bias's 1 still left out, [batch, length, in].
+      a: Inputs without the 1 for a bias, [batch, length, in].
       g: Output gradients, [batch, length, out].
       vectors: The vectors V, [num_vectors, out, in] or, with a bias, [num_vectors, out, in + 1], in the dtype of `a`.
 
@@ -58,7 +58,7 @@ def inner_products(a: torch.Tensor, g: torch.Tensor, vectors: torch.Tensor) -> t
 
 
 def formed_products(gradients: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Computes the inner products of gradients that were formed.
+    """Computes inner products of formed gradients with vectors.
 
     Args:
       gradients: [num_sequences, out, in].
@@ -68,23 +68,23 @@ def formed_products(gradients: torch.Tensor, vectors: torch.Tensor) -> torch.Ten
       [num_sequences, num_vectors].
     """
     columns = vectors.flatten(1).T.expand(len(gradients), -1, -1)
-    # One product a sequence: the rounding of a product of all would depend on how many they are.
+    # One product per sequence: the rounding of a joint product would depend on the number of sequences.
     return torch.bmm(gradients.flatten(1)[:, None], columns).squeeze(1)
 
 
 def is_formed(
     shape: tuple[int, int], length: int, num_vectors: int = 1, has_norm: bool = True
 ) -> bool:
-    """Whether a sequence's gradient is formed for its products with vectors and, where it is asked for, its norm.
+    """Decides whether to form a sequence's gradient for its products with vectors and, if needed, its norm.
 
-    Formed, it costs one product of a token with the matrix, and a few passes over its entries; else each of its products
-    costs as much, and its norm the Gram matrices.
+    Forming it costs as much per token as one product with a matrix of its shape, and then a few passes over its entries.
+    Otherwise each inner product costs as much per token, and the norm costs the Gram matrices.
 
     Args:
       shape: Shape of the gradient, out and in.
       length: Tokens of the sequence.
-      num_vectors: Vectors that it is multiplied by.
-      has_norm: Whether its norm is asked for.
+      num_vectors: Number of vectors to multiply with.
+      has_norm: Whether the norm is needed.
     """
     out_features, in_features = shape
     entries = in_features * out_features
@@ -96,10 +96,10 @@ def is_formed(
 def squared_norms(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Computes ||sum over tokens of g aᵀ||² for each sequence, without forming its gradient.
 
-    That is the sum over t, t' of (a_t . a_t') (g_t . g_t').
+    The result is the sum over t, t' of (a_t . a_t') (g_t . g_t').
 
     Args:
-      a: Inputs with the bias's 1, float32 or float64 [batch, length, in].
+      a: Inputs with the 1 for a bias, float32 or float64 [batch, length, in].
       g: Output gradients, any dtype, [batch, length, out].
 
     Returns:
@@ -129,18 +129,18 @@ def sequence_gradients(a: torch.Tensor, g: torch.Tensor) -> Iterator[torch.Tenso
 
 
 def token_squares(g: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Sums the squares of output gradients over all tokens, [batch, length, out] to [out]: the diagonal of sum g gᵀ."""
+    """Sums squared output gradients over all tokens, [batch, length, out] to [out]: the diagonal of sum g gᵀ."""
     pieces = [own.square().sum((0, 1)) for _, own in _in_dtype(g, dtype)]
     return torch.stack(pieces).sum(0)
 
 
 def gradient_rows(a: torch.Tensor, g: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Takes rows of each sequence's gradient D = sum over tokens of g aᵀ, without forming it.
+    """Computes rows of each sequence's gradient D = sum over tokens of g aᵀ, without forming it.
 
     Args:
       a: Inputs, float32 or float64 [batch, length, in].
       g: Output gradients, any dtype, [batch, length, out].
-      rows: Which rows of D, int64 [batch, num_rows].
+      rows: Indices of the rows of D, int64 [batch, num_rows].
 
     Returns:
       The inputs' dtype, [batch, num_rows, in].
@@ -150,32 +150,32 @@ def gradient_rows(a: torch.Tensor, g: torch.Tensor, rows: torch.Tensor) -> torch
 
 
 def sums_by_row(rows: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
-    """Adds up, for each token of a sequence, what all tokens of the sequence add to its row.
+    """Sums, for each token of a sequence, the deltas of all tokens with the same row.
 
     Args:
-      rows: The row that each token adds to, int64 [batch, length].
-      deltas: What it adds, [batch, length, in].
+      rows: Row of each token, int64 [batch, length].
+      deltas: Delta of each token, [batch, length, in].
 
     Returns:
-      Same shape and dtype as `deltas`; the same for tokens of one row.
+      Same shape and dtype as `deltas`; equal for tokens with the same row.
     """
     is_same = rows[:, :, None] == rows[:, None, :]
     return torch.bmm(is_same.to(deltas.dtype), deltas)
 
 
 def first_of_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Says which tokens of a sequence are the first with their row, bool [batch, length]."""
+    """Tests whether each token of a sequence is the first with its row, bool [batch, length]."""
     is_same = rows[:, :, None] == rows[:, None, :]
     return ~is_same.tril(-1).any(2)
 
 
 def add_rows(total: torch.Tensor, rows: torch.Tensor, deltas: torch.Tensor) -> None:
-    """Adds to the rows of a matrix, [out, in (+ 1)], in place; a bias's column gets nothing.
+    """Adds deltas to the rows of a matrix in place, except to the column of a bias.
 
     Args:
-      total: The matrix.
-      rows: The row that each token adds to, int64 [batch, length].
-      deltas: What it adds, [batch, length, in].
+      total: The matrix, [out, in (+ 1)].
+      rows: Row of each token, int64 [batch, length].
+      deltas: Delta of each token, [batch, length, in].
     """
     width = deltas.shape[-1]
     total[:, :width].index_add_(0, rows.flatten(), deltas.flatten(0, 1).to(total.dtype))
@@ -198,20 +198,20 @@ def row_products(rows: torch.Tensor, deltas: torch.Tensor, vectors: torch.Tensor
 
 
 def entry_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Sums the products of two tensors' entries by sequence, [batch, length, features] to [batch]."""
+    """Sums the elementwise product of two tensors by sequence, [batch, length, features] to [batch]."""
     return _sum_by_sequence((left * right)[:, :, None]).squeeze(1)
 
 
 def _sum_by_sequence(products: torch.Tensor) -> torch.Tensor:
     """Sums over features and then over tokens, [batch, length, n, features] to [batch, n].
 
-    In one step, the order of a sum would depend on the sequences beside it.
+    In a single sum over both, the order of summation would depend on the other sequences.
     """
     return products.sum(3).mT.contiguous().sum(2)
 
 
 def _in_dtype(g: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Converts output gradients a few sequences at a time: of a vocabulary's width all would fill the memory once more."""
+    """Converts output gradients a few sequences at a time, because a copy of all at vocabulary width may not fit in memory."""
     step = max(1, GRADIENT_ENTRIES // (g.shape[1] * g.shape[2]))
     for start in range(0, len(g), step):
         some = slice(start, start + step)

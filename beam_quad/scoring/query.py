@@ -12,7 +12,7 @@ from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Window
 from beam_quad.scoring import products, tensors
 
-# Parts of a query group's files, whose gradients are summed apart.
+# Number of parts into which a query group's files are divided; gradients are summed separately for each part.
 NUM_PARTS = 8
 
 
@@ -22,7 +22,7 @@ class GradientSum:
 
     Attributes:
       gradients: The sum by block, float32 or float64 [out, in (+ 1)].
-      num_examples: Documents in the sum; those with fewer than 2 tokens are not.
+      num_examples: Documents in the sum, without those of fewer than 2 tokens.
     """
 
     gradients: dict[str, torch.Tensor]
@@ -40,7 +40,7 @@ class GradientSum:
           Gradient by block.
 
         Raises:
-          UsageError: If there is no document.
+          UsageError: If there are no documents.
           IntegrityError: If the gradient is not finite.
         """
         if self.num_examples == 0:
@@ -52,14 +52,14 @@ class GradientSum:
         return {name: total / self.num_examples for name, total in self.gradients.items()}
 
     def save(self, file: tensors.Writable) -> None:
-        """Writes the sum as safetensors, one block after the other."""
+        """Writes the sum as safetensors, block by block."""
         counts = torch.tensor([self.num_examples])
         named = {"counts": counts, **tensors.prefixed("gradient", self.gradients)}
         tensors.write(file, named)
 
     @classmethod
     def load(cls, reader: tensors.TensorReader, blocks: Iterable[str]) -> "GradientSum":
-        """Reads some blocks of what `save` wrote, by name."""
+        """Reads the named blocks from a file written by `save`."""
         named = reader.read(["counts", *(f"gradient/{block}" for block in blocks)])
         return cls(tensors.with_prefix("gradient", named), int(named["counts"].item()))
 
@@ -67,11 +67,11 @@ class GradientSum:
 def query_gradient(proxy: Proxy, blocks: Sequence[Block], texts: Sequence[str]) -> GradientSum:
     """Sums the gradients of the mean losses of query documents.
 
-    A document's loss is the mean over the tokens that its windows predict.
+    A document's loss is the mean over the tokens predicted in its windows.
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
+      blocks: The tracked blocks.
       texts: The documents.
 
     Returns:
@@ -90,7 +90,7 @@ def weighted_gradient(
 
     Args:
       proxy: The model.
-      blocks: What is tracked.
+      blocks: The tracked blocks.
       pieces: The windows.
       per_document: Weight of each token's loss, by document, float64 [num_documents].
 
@@ -101,6 +101,7 @@ def weighted_gradient(
     tied = tracked.tied_embeddings(blocks)
 
     def compute(max_batch_tokens: int) -> dict[str, torch.Tensor]:
+        # New sums in every attempt, because `with_halving` starts over if memory runs out.
         totals = {
             block.name: torch.zeros(block.shape, dtype=proxy.sum_dtype, device=proxy.device)
             for block in blocks

@@ -1,4 +1,4 @@
-"""A sample of scores, for what is relative to the corpus."""
+"""A sample of scores, for statistics relative to the corpus."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ import numpy as np
 from beam_quad import seeding
 from beam_quad.scoring.groups import standardised_weights
 
-# The error of a median of 20,000 values is below 1 % of their spread.
+# The standard error of the median of 20,000 values is below 1 % of their spread.
 SAMPLED_SCORES = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreSample:
-    """Scores of a hash sample of the examples, for what is relative to the corpus. An additive statistic.
+    """Scores of a sample of examples drawn by hash. An additive statistic.
 
     Attributes:
       values: Float64 [n, num_scores], in any order.
-      scored: How many examples have a score in all.
-      unscorable: How many could not be scored.
-      known: How many of both were scored by an earlier run.
+      scored: Number of examples with a score, sampled or not.
+      unscorable: Number of examples that could not be scored.
+      known: Number of examples, scored or unscorable, known from an earlier run.
     """
 
     values: np.ndarray
@@ -48,8 +48,8 @@ class ScoreSample:
         """Draws from rows.
 
         Args:
-          scores: Float64 [n, num_scores]; nan or infinite for a row that could not be scored.
-          is_wanted: Which rows were to be scored, bool [n].
+          scores: Float64 [n, num_scores]; nan or infinite if a row could not be scored.
+          is_wanted: Whether each row was to be scored, bool [n].
           keys: Keys of the examples (`seeding.keys`), uint64 [n].
           seed: The run's seed.
           num_examples: Usable examples of the corpus, of which about `SAMPLED_SCORES` are drawn.
@@ -60,12 +60,12 @@ class ScoreSample:
         return cls(scores[finite & drawn], int(finite.sum()), unscorable)
 
     def weights(self, group_weights: Sequence[float]) -> np.ndarray:
-        """Standardises the weights of several scores, whose spread differs, float64 [num_scores]; see `scoring.groups`."""
+        """Standardises the weights of several scores with different spreads, float64 [num_scores]; see `scoring.groups`."""
         if len(group_weights) == 1:
             return np.ones(1)
-        # A standard deviation depends, in its last bits, on the order.
+        # Sorted, because the last bits of a standard deviation depend on the order of the values.
         return standardised_weights(group_weights, self.values[np.lexsort(self.values.T)])
 
     def median(self, weights: np.ndarray) -> float:
-        """Median of the sample, of the sum of scores times weights, float64 [num_scores]; 0 without a sample."""
+        """Computes the sample median of the weighted sum of scores, with `weights` float64 [num_scores]; 0 without a sample."""
         return float(np.median(self.values @ weights)) if len(self.values) else 0.0

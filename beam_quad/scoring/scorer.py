@@ -1,4 +1,4 @@
-"""What all scorers with a proxy share."""
+"""Base class of scorers with a proxy."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ class ProxyScorer:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        # With the vectors of this scorer on the device.
+        # Kept by scorer, because the scorer's own vectors on the device reduce the batch that fits.
         self._fitting = Fitting()
 
     @property
     def num_halvings(self) -> int:
-        """How often memory ran out so far, and a micro-batch was halved."""
+        """How often a micro-batch was halved so far because memory ran out."""
         return self._proxy.num_halvings
 
     def prepare(self, texts: Sequence[str]) -> Documents:
-        """Tokenises texts for `score`; may run in another thread, ahead of the device."""
+        """Tokenises texts for `score`; may run ahead of the device in another thread."""
         return self._proxy.read(texts)

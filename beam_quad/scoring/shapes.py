@@ -1,4 +1,4 @@
-"""Shapes of tracked blocks: which share an input, what lies below what, and the bytes of what is fitted to them."""
+"""Shapes of tracked blocks: shared inputs, dependencies between modules, and the bytes of fitted statistics."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from beam_quad.gradients.tracked import Block
 from beam_quad.scoring.eigenvalues import is_factored
 
 FLOAT32_BYTES = 4
-# Projections back to the residual stream, as the families of `transformers` name them; the others read from it.
+# Names of projections back to the residual stream in the model families of `transformers`; other modules read from it.
 _OUTPUT_PROJECTIONS = frozenset(
     {"o_proj", "out_proj", "c_proj", "dense", "wo"}
     | {"down_proj", "dense_4h_to_h", "fc_out", "fc2", "w2"}
@@ -16,12 +16,12 @@ _OUTPUT_PROJECTIONS = frozenset(
 
 
 class Place(NamedTuple):
-    """Where a module stands in the flow of data.
+    """Position of a module in the forward pass. Places sort in the order of the pass.
 
     Attributes:
-      layer: Its number; -1 outside all.
-      is_mlp: Whether it is no part of the attention.
-      stage: 0 for what reads the residual stream, 1 for attention itself, 2 for what writes to the stream.
+      layer: Number of the layer; -1 outside all layers.
+      is_mlp: Whether the module is not part of the attention.
+      stage: 0 for modules that read the residual stream, 1 for attention itself, 2 for modules that write to the stream.
     """
 
     layer: float
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def place_of(name: str) -> Place:
-    """Tells where a module stands by its name."""
+    """Finds the place of a module from its name."""
     parts = name.split(".")
     layer = next((int(part) for part in parts if part.isdigit()), -1)
     is_output = not _OUTPUT_PROJECTIONS.isdisjoint(parts)
@@ -43,31 +43,32 @@ HEAD = Place(math.inf, True, 0)
 
 
 def origin_of(block: Block) -> Place:
-    """Tells where the lowest output of a block stands."""
+    """Finds the place of a block's lowest output."""
     if block.is_head:
         return HEAD if block.embedding is None else EMBEDDING
     return place_of(block.module)
 
 
 def feeds(origin: Place, place: Place, is_parallel: bool) -> bool:
-    """Tells whether what stands at `place` depends on the output of a module at `origin`."""
+    """Tests whether a module at `place` depends on the output of a module at `origin`."""
+    # With a parallel residual, attention and MLP of a layer read the same stream and do not depend on each other.
     if is_parallel and origin.layer == place.layer and origin.is_mlp != place.is_mlp:
         return False
     return origin < place
 
 
 def fitted_bytes(blocks: Sequence[Block]) -> int:
-    """Bytes of what the pass of EK-FAC's eigenvalues holds of blocks: their factors' eigenvectors, and the sums in them."""
+    """Bytes that the pass of EK-FAC's eigenvalues holds for blocks: their eigenbases, and the sums of squares."""
     return eigenbasis_bytes(blocks) + eigenvalue_bytes(blocks)
 
 
 def vector_bytes(blocks: Sequence[Block]) -> int:
-    """Bytes of one gradient, or query vector, of blocks."""
+    """Bytes of one gradient or query vector of blocks."""
     return FLOAT32_BYTES * sum(math.prod(block.shape) for block in blocks)
 
 
 def layer_of(block: Block) -> float:
-    """Numbers the layer that a block is in; the head is above all, and what is in none is below."""
+    """Returns the layer number of a block; the head is above all layers, and blocks outside all layers are below."""
     return HEAD.layer if block.is_head else place_of(block.module).layer
 
 
@@ -85,7 +86,7 @@ def eigenvalue_bytes(blocks: Sequence[Block]) -> int:
 
 
 def stacks_of(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Groups blocks that read one tensor."""
+    """Groups blocks that read the same tensor."""
     stacks: dict[tuple[Place, bool, int], list[Block]] = {}
     for block in blocks:
         stacks.setdefault((origin_of(block), block.has_bias, block.in_features), []).append(block)
@@ -93,11 +94,11 @@ def stacks_of(blocks: Sequence[Block]) -> list[list[Block]]:
 
 
 def factor_sizes(blocks: Sequence[Block]) -> list[int]:
-    """Lists the sizes of the matrices A of all inputs, and G of all blocks but the head."""
+    """Lists the sizes of the matrices A of all inputs, and G of all blocks except the head."""
     inputs = [own[0].shape[1] for own in stacks_of(blocks)]
     return [*inputs, *(b.out_features for b in blocks if not b.is_head)]
 
 
 def diagonal_sizes(blocks: Sequence[Block]) -> list[int]:
-    """Lists the sizes of the factors G of which the diagonal is kept."""
+    """Lists the sizes of the factors G with only a diagonal."""
     return [block.out_features for block in blocks if block.is_head]

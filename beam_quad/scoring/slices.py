@@ -1,7 +1,7 @@
-"""Slices of a model's layers: curvature and query gradients of a model that is too large for a worker are fitted slice by slice.
+"""Slices of a model's layers, by which curvature and query gradients are fitted if all layers do not fit on a worker.
 
-A slice is fitted by passes that watch its layers alone, over the same texts: its sums have the same bits whatever is in
-other slices.
+A slice is fitted in passes over the same texts that watch only its layers, so its sums have the same bits however the other
+layers are sliced.
 """
 
 import itertools
@@ -20,20 +20,21 @@ from beam_quad.scoring.shapes import (
     vector_bytes,
 )
 
-# Bytes of what a pass of a slice holds at most, unless a single layer is larger. A pass costs a forward and, from the slice up, a
-# backward; up to here that is one slice of any model of 360 M parameters with all its layers, or 1.7 B with their attention.
+# Maximum bytes that a pass of a slice holds, unless a single layer is larger. Every slice costs another forward pass, and a
+# backward pass down to the slice. With 8 GiB, a model of 360 M parameters with all layers tracked is one slice, and so is one
+# of 1.7 B with attention layers tracked.
 _SLICE_BYTES = 8 << 30
 
 
 def layer_slices(blocks: Sequence[Block]) -> tuple[tuple[Block, ...], ...]:
-    """Cuts tracked blocks into slices of consecutive layers that are fitted one at a time.
+    """Cuts tracked blocks into slices of consecutive layers, which are fitted one at a time.
 
     Args:
-      blocks: What is tracked, in the order of the model.
+      blocks: The tracked blocks, in the order of the model.
 
     Returns:
-      The slices, in order. Eigenvectors of a slice's factors and squares in them (`fitted_bytes`) have at most 8 GiB
-      together, but a layer is never cut: modules of a layer share inputs.
+      The slices, in order. The eigenbases and sums of squares of a slice (`fitted_bytes`) take at most 8 GiB, but a layer is
+      never cut, because modules of a layer share inputs.
     """
     slices: list[tuple[Block, ...]] = []
     for _, layer in itertools.groupby(blocks, layer_of):
@@ -46,19 +47,19 @@ def layer_slices(blocks: Sequence[Block]) -> tuple[tuple[Block, ...], ...]:
 
 
 def peak_bytes(blocks: Sequence[Block]) -> int:
-    """Prices the memory of the fit: what any piece of its stages holds at most, in float32.
+    """Estimates the peak memory of the fit over all work items of its stages, in float32.
 
-    It does not depend on the number of query groups or of texts. The model, and the activations and gradients of a
+    The peak does not depend on the number of query groups or texts. The model, and the activations and gradients of a
     micro-batch, come on top.
 
     Args:
-      blocks: What is tracked.
+      blocks: The tracked blocks.
     """
     slices = layer_slices(blocks)
     largest = max(vector_bytes([block]) for block in blocks)
     stacks = [stack for own in slices for stack in stacks_of(own)]
     return max(
-        # The pass of the eigenvalues: a formed gradient and its sum come on top.
+        # The pass of the eigenvalues also holds a formed gradient and its sum.
         max(map(fitted_bytes, slices))
         + max(FLOAT32_BYTES * products.GRADIENT_ENTRIES, largest)
         + largest,
@@ -68,12 +69,19 @@ def peak_bytes(blocks: Sequence[Block]) -> int:
 
 
 def _decomposed_bytes(stack: Sequence[Block]) -> int:
-    """Adding covariances holds three at a time; then LAPACK holds a matrix, its vectors and twice that as work space, in float64."""
+    """Estimates the memory of an eigendecomposition.
+
+    Adding covariances holds three at a time. LAPACK then holds a matrix, its eigenvectors and twice that as work space, in
+    float64.
+    """
     basis = eigenbasis_bytes(stack)
     largest = max(factor_sizes(stack))
     return max(3 * basis, 2 * basis + 4 * 2 * FLOAT32_BYTES * largest**2)
 
 
 def _preconditioned_bytes(stack: Sequence[Block]) -> int:
-    """The curvature of an input, and a group's gradients for it: all parts of a half, their sum, the other half, temporaries."""
+    """Estimates the memory of preconditioning a group's gradients for one input.
+
+    It holds the input's curvature and the gradients: all parts of one half, their sum, the other half, and temporaries.
+    """
     return fitted_bytes(stack) + (NUM_PARTS + 5) * vector_bytes(stack)

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Protocol
 
 import torch
 
-# Dtypes of what is stored, as safetensors names them.
+# Names of the stored dtypes in safetensors.
 _NAMES = {
     torch.float16: "F16",
     torch.float32: "F32",
@@ -25,12 +25,12 @@ class Writable(Protocol):
 
 
 class TensorWriter:
-    """Writes tensors as they are made: safetensors' own library needs all at once, and copies them twice.
+    """Writes tensors one at a time; the safetensors library needs all of them at once, and copies them twice.
 
     Args:
-      file: Where to.
-      shapes: Shape of every tensor by name, in the order in which they will be written.
-      dtypes: Dtype of each: a float, or int64.
+      file: The file to write to.
+      shapes: Shape of every tensor by name, in the order of writing.
+      dtypes: Dtype of every tensor by name: a float or int64.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class TensorWriter:
             entries[name] = {"dtype": _NAMES[dtypes[name]], "shape": list(shape)}
             entries[name]["data_offsets"] = [start, end]
         header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        # Spaces align the data to 8 bytes, as in files of the safetensors library.
         header += b" " * (-len(header) % 8)
         file.write(len(header).to_bytes(8, "little") + header)
         self._file = file
@@ -55,19 +56,19 @@ class TensorWriter:
         """Writes the next tensor, from any device.
 
         Raises:
-          ValueError: If it is not the one that was announced.
+          ValueError: If name, shape or dtype are not those of the next announced tensor.
         """
         expected = self._left.pop() if self._left else None
         if (name, tuple(tensor.shape), tensor.dtype) != expected:
             raise ValueError(
                 f"{name}, {tensor.dtype} of {tuple(tensor.shape)}, comes where the file has {expected}"
             )
-        if tensor.numel():  # no view of nothing is a buffer
+        if tensor.numel():  # an empty tensor has no buffer to write
             self._file.write(tensor.detach().cpu().contiguous().numpy().reshape(-1))
 
 
 class TensorReader:
-    """Reads some of a file's tensors; the rest is not fetched.
+    """Reads some tensors of a file without fetching the others.
 
     Args:
       file: A seekable file in the safetensors format.
@@ -82,15 +83,15 @@ class TensorReader:
 
     @property
     def names(self) -> list[str]:
-        """Names of all tensors, in the order in which they are stored."""
+        """Names of all tensors, in the order of storage."""
         return sorted(self._entries, key=lambda name: self._entries[name]["data_offsets"])
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Reads tensors by name, to the CPU.
 
         Raises:
-          KeyError: If one is not there.
-          EOFError: If the file ends before it.
+          KeyError: If a tensor is missing.
+          EOFError: If the file is truncated.
         """
         return {name: self._read(self._entries[name]) for name in names}
 
@@ -107,7 +108,7 @@ class TensorReader:
 
 
 def write(file: Writable, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes named tensors, from any device, in their order, but for the widest dtypes, which come first to be aligned."""
+    """Writes named tensors, from any device, in their order within each dtype; wider dtypes come first, for alignment."""
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
     shapes = {name: tuple(tensor.shape) for name, tensor in ordered.items()}
     writer = TensorWriter(file, shapes, {name: own.dtype for name, own in ordered.items()})
@@ -127,13 +128,13 @@ def prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torc
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Takes the tensors whose name starts with "prefix/", and the prefix off."""
+    """Selects the tensors whose name starts with "prefix/", and removes the prefix."""
     start = f"{prefix}/"
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
 
 
 def norm(tensors: Mapping[str, torch.Tensor]) -> float:
-    """Takes the Euclidean norm over all tensors, summed in float64."""
+    """Computes the Euclidean norm over all tensors, summed in float64."""
     squares = (float(tensor.double().square().sum()) for tensor in tensors.values())
     return math.sqrt(math.fsum(squares))
 
@@ -144,7 +145,7 @@ def upper_triangle(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def symmetric(triangle: torch.Tensor) -> torch.Tensor:
-    """Makes the symmetric matrix that `upper_triangle` was taken of."""
+    """Rebuilds a symmetric matrix from its `upper_triangle`."""
     size = math.isqrt(2 * len(triangle))
     matrix = triangle.new_empty(size, size)
     for index, row in enumerate(torch.split(triangle, list(range(size, 0, -1)))):
@@ -158,7 +159,7 @@ def add(
     """Adds tensors by name.
 
     Raises:
-      ValueError: If the names differ: the two were made with other tracked layers.
+      ValueError: If the names differ, because different layers were tracked.
     """
     if left.keys() != right.keys():
         raise ValueError(f"cannot add sums of {sorted(left)} to sums of {sorted(right)}")

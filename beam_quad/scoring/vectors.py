@@ -1,4 +1,4 @@
-"""Query vectors: the preconditioned query gradients, one for each query group."""
+"""Query vectors: the preconditioned query gradient of each query group."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
@@ -12,12 +12,12 @@ Vectors = dict[str, dict[str, torch.Tensor]]
 
 
 class VectorWriter:
-    """Writes float32 vectors of several groups, block by block, as they are made; none but the current is in memory.
+    """Writes float32 vectors of several groups block by block, so that only the current one is in memory.
 
     Args:
-      file: Where to.
-      groups: Names of the groups, which hold no slash.
-      stacks: Blocks of which all groups' vectors are written before those of the next: those of an input.
+      file: The file to write to.
+      groups: Names of the groups, without slashes.
+      stacks: Blocks of each input; the vectors of all groups are written for one stack before the next.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class VectorWriter:
 def write_vectors(
     file: tensors.Writable, vectors: Mapping[str, Mapping[str, torch.Tensor]]
 ) -> None:
-    """Writes vectors by group and block, all at once; a group's name holds no slash."""
+    """Writes vectors by group and block, all at once; names of groups have no slashes."""
     named: dict[str, torch.Tensor] = {}
     for number, (group, by_block) in enumerate(vectors.items()):
         named |= tensors.prefixed(_prefix(number, group), by_block)
@@ -52,19 +52,19 @@ def write_vectors(
 
 
 def load_vectors(file: BinaryIO) -> Vectors:
-    """Reads what either wrote, groups in their order."""
+    """Reads what `VectorWriter` or `write_vectors` wrote, with the groups in order."""
     named = tensors.read(file)
     prefixes = sorted({name.split("/", 1)[0] for name in named})
     return {prefix.split(":", 1)[1]: tensors.with_prefix(prefix, named) for prefix in prefixes}
 
 
 def _prefix(number: int, group: str) -> str:
-    # Names are sorted; the number keeps the groups' order, which is that of their weights.
+    # `load_vectors` sorts the names; the number keeps the order of the groups, which is the order of their weights.
     return f"{number:04d}:{group}"
 
 
 def join_slices(slices: Iterable[Vectors]) -> Vectors:
-    """Joins vectors of several slices of the layers: by group all blocks."""
+    """Joins the vectors of several slices of layers into all blocks of each group."""
     joined: Vectors = {}
     for vectors in slices:
         for group, by_block in vectors.items():
@@ -75,7 +75,7 @@ def join_slices(slices: Iterable[Vectors]) -> Vectors:
 def combine_vectors(
     vectors: Mapping[str, Mapping[str, torch.Tensor]], weights: Mapping[str, float]
 ) -> dict[str, torch.Tensor]:
-    """Adds the vectors of groups, each times its weight: scores are linear in the vector."""
+    """Computes the weighted sum of the groups' vectors; scores are linear in the vector, so it combines scores too."""
     names = next(iter(vectors.values())).keys()
     return {
         name: torch.stack(
