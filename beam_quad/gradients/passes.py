@@ -20,7 +20,7 @@ T = TypeVar("T")
 # Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out]. For an
 # embedding, a is the looked-up rows, int64 [batch, length], and g the gradient of each row, [batch, length, dim].
 Record = Callable[[str, torch.Tensor, torch.Tensor], None]
-# Micro-batches are not halved below this size: a device too small for 8 tokens is too small for one window.
+# Micro-batches are not halved below this size: a device that cannot hold 8 tokens cannot hold any window.
 _FEWEST_TOKENS = 8
 # Marks an error of a CPU without memory, for which torch has no type.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
