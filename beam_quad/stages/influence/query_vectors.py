@@ -242,6 +242,7 @@ class FitQueryVectors(Stage):
         return ByName({group: ByName(by_block) for group, by_block in squares.items()})
 
     def do(self, piece: int, model: Any) -> ByName[ByName[float]]:
+        # No model is loaded here, which would set the number of threads.
         set_threads(self.proxy.spec.num_threads)
         stacks, shares = self._stacks(piece), self._shares()
         halves = [half for own in shares.values() for half in own]

@@ -127,6 +127,7 @@ class CountPassedOver(SplitStage):
     blocks: CountBlocks | None
 
     def pieces(self) -> tuple[Split, ...]:
+        # Usually no example is too long, and the histogram of lengths tells without reading a split.
         return self.corpus.splits() if self.corpus.may_pass_over() else ()
 
     def do(self, piece: Split, model: Any) -> Blocks:

@@ -68,6 +68,7 @@ class GatherCandidates(SplitStage, GroupedStage):
         samples, whole = self.blocks.samples_per_pull()
         table = aligned.unpack(parts)
         cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
+        # Splits sent every draw below a threshold. Only here is a block complete, so only here are its lowest draws known.
         order = first_drawn(cluster, block, draw, key, None if whole else samples)
         table = table.take(pa.array(order)).combine_chunks()
         cluster, block, key = cluster[order], block[order], key[order]
@@ -78,6 +79,7 @@ class GatherCandidates(SplitStage, GroupedStage):
                 for a, b in run_bounds(cluster, block)
             ],
         }
+        # Flushed by cluster, so each cluster is one row group and is read without the others.
         with aligned.table_writer(
             self.group_path(group), CANDIDATES_SCHEMA, group_rows=1 << 30
         ) as writer:

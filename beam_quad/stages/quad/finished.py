@@ -191,6 +191,7 @@ class FinishedBandit:
 
     def _stands_for_selection(self, scored: Scored) -> np.ndarray:
         """Returns which scored examples represent the selection, bool [n]."""
+        # A selection by prediction is represented by examples chosen without their own scores; see `would_be_selected`.
         would_be = self.selection.would_be_selected(scored)
         return self.selection.is_selected(scored) if would_be is None else would_be
 

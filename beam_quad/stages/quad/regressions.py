@@ -114,6 +114,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
         scored, rows = self.pulled.all_scored(), self.corpus.rows(piece)
         place = find_sorted(scored["key"], rows.keys)
         at = np.flatnonzero(rows.usable & (place >= 0))
+        # An example without a finite score cannot be a landmark.
         at = at[np.isfinite(scored["influence"][place[at]])]
         if not len(at):
             return

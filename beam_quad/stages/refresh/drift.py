@@ -162,6 +162,7 @@ class MeasureDrift(SplitStage):
         worth = WorthSums.of(
             piece.shard, clusters, tokens, influence, is_selected, documents.num_clusters
         )
+        # Old and new shards are summed apart and compared in `finish`.
         if is_old:
             return RefreshSums(old=drift, old_worth=worth)
         return RefreshSums(new=drift, new_worth=worth)
