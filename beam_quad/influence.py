@@ -180,29 +180,11 @@ class Examples:
         return spread
 
 
-def usable_examples(
-    texts: Sequence[str],
-    ids: Sequence[str],
-    proxy: Proxy,
-    queries: Mapping[str, Sequence[str]] | None,
-) -> Examples:
-    """Returns the usable texts, as `Examples.of`, without texts that contain a query text.
-
-    Args:
-      texts: The texts.
-      ids: Their ids.
-      proxy: The model, whose tokenizer counts tokens.
-      queries: Texts of each query group; None keeps texts that contain one.
-
-    Raises:
-      UsageError: If no text is left.
-    """
-    examples = Examples.of(texts, ids, proxy)
-    if queries is None:
-        return examples
+def hold_queries(texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> Array:
+    """Returns which texts contain a query text, bool [n]: they teach nothing new about the query set (`selection.leaks`)."""
     items = [text for own in queries.values() for text in own]
-    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(examples.texts)
-    return examples.where(np.array([leak is None for leak in found]))
+    found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(texts)
+    return np.array([leak is not None for leak in found], bool)
 
 
 def embed_examples(

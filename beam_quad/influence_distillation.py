@@ -38,6 +38,7 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
+    Examples,
     NearDuplicates,
     QueryTexts,
     check_at_least_one,
@@ -46,11 +47,11 @@ from beam_quad.influence import (
     check_texts,
     embed_examples,
     embedder_spec,
+    hold_queries,
     proxy_spec,
     query_groups,
     query_vectors,
     score_texts,
-    usable_examples,
 )
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer, tensors
@@ -158,7 +159,7 @@ def distill(
     # 1 Embed. From here on, an example is one of the n usable texts.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        usable_examples(texts, ids, proxy, None if keep_query_copies else queries),
+        Examples.of(texts, ids, proxy),
         embedder_spec(embedder, proxy_model, seed),
         proxy,
     )
@@ -192,9 +193,11 @@ def distill(
     influence = regression.predict(points, keys).astype(np.float32)
 
     # 6 Targets take turns: the target with the fewest tokens over its weight moves next (fewest texts, if the budget is in
-    # texts), and a hash breaks ties. Landmarks without a finite score cannot be taken, nor can a text so long that it would
-    # use up a tiny budget.
+    # texts), and a hash breaks ties. Landmarks without a finite score cannot be taken, nor can texts that contain a query
+    # text or would alone use up a tiny budget.
     can_be = tokens <= budget.longest(*count_lengths(tokens))
+    if not keep_query_copies:
+        can_be &= ~hold_queries(examples.texts, queries)
     can_be[unscorable] = False
     amounts = budget.amounts(tokens)
     takers = np.full(len(keys), -1, np.int64)

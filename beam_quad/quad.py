@@ -57,6 +57,7 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
+    Examples,
     NearDuplicates,
     QueryTexts,
     check_at_least_one,
@@ -67,11 +68,11 @@ from beam_quad.influence import (
     cluster_examples,
     embed_examples,
     embedder_spec,
+    hold_queries,
     proxy_spec,
     query_groups,
     query_vectors,
     score_texts,
-    usable_examples,
 )
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer
@@ -252,13 +253,16 @@ def select(
     # 1 Embed. From here on, an example is one of the n usable texts.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        usable_examples(texts, ids, proxy, None if keep_query_copies else queries),
+        Examples.of(texts, ids, proxy),
         embedder_spec(embedder or ("minilm" if has_bandit else "static"), proxy_model, seed),
         proxy,
     )
     keys, tokens = examples.keys, examples.tokens
-    # A single long text would use up a tiny budget.
-    is_short = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
+    # A single long text would use up a tiny budget. Copies of query texts are never selected, but clusters and curvature are
+    # fitted to them too.
+    is_candidate = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
+    if not keep_query_copies:
+        is_candidate &= ~hold_queries(examples.texts, queries)
 
     # 2 Cluster. Spherical k-means on a sample: a few hundred points per center are enough.
     centers, clusters = cluster_examples(examples, points, num_clusters, max_cluster_share, seed)
@@ -274,7 +278,7 @@ def select(
         normalize = False if has_bandit else shortlist_page.NORMALIZE
     if not has_bandit:
         found = shortlist_page.select_from_shortlist(
-            proxy, tracked, vectors, examples, queries, group_weights, clusters, is_short,
+            proxy, tracked, vectors, examples, queries, group_weights, clusters, is_candidate,
             budget_tokens=budget_tokens, shortlist=shortlist, cap_tokens=policy.cluster_cap_tokens,
             normalize=normalize, seed=seed, near_duplicate_threshold=threshold,
         )  # fmt: skip
@@ -299,7 +303,7 @@ def select(
     num_samples, num = sizing.samples(len(keys), len(sizes)), sizing.num_blocks(sizes, sizes)
     block = example_blocks(seed, keys, clusters, num)
     blocks = Blocks.of(
-        num, clusters, block, np.where(is_short, tokens, 0), np.ones(len(keys), bool)
+        num, clusters, block, np.where(is_candidate, tokens, 0), np.ones(len(keys), bool)
     )
     drawn = first_drawn(
         clusters, block, seeding.mix(seed, "candidate", keys), keys, None if sizing.is_census else num_samples
@@ -332,14 +336,14 @@ def select(
         for arm, own in zip(arms, scores, strict=True):
             influence[candidates[arm]] = combine_scores(own, weights)
             is_scored[candidates[arm]] = True
-        counted = [(arm, candidates[arm][is_short[candidates[arm]]]) for arm in arms]
+        counted = [(arm, candidates[arm][is_candidate[candidates[arm]]]) for arm in arms]
         rounds.append(
             tuple(PullScores(*arm, keys[own], tokens[own], influence[own]) for arm, own in counted)
         )
 
     # 6 Accept, and 7 cut at the budget. A scored text without a finite score cannot be selected.
-    can_be = is_short & ~(is_scored & np.isnan(influence))
-    known = np.flatnonzero(is_scored & is_short)
+    can_be = is_candidate & ~(is_scored & np.isnan(influence))
+    known = np.flatnonzero(is_scored & is_candidate)
     known = known[np.argsort(keys[known])]
     columns = {
         "key": keys,
@@ -358,7 +362,15 @@ def select(
         predicted[known] = influence[known]
         estimate = or_estimate(predicted.astype(np.float32), of_cluster)
         is_selected, is_near_duplicate, missing = _best(
-            predicted, tau, is_short, tokens, keys, budget_tokens, seed, examples.texts, threshold
+            predicted,
+            tau,
+            is_candidate,
+            tokens,
+            keys,
+            budget_tokens,
+            seed,
+            examples.texts,
+            threshold,
         )
         can_be &= ~is_near_duplicate
         state = dataclasses.replace(state, accepted_tokens=budget_tokens - missing)
@@ -453,7 +465,7 @@ def _predict(
 def _best(
     predicted: Array,
     tau: float | None,
-    is_short: Array,
+    is_candidate: Array,
     tokens: Array,
     keys: Array,
     budget_tokens: int,
@@ -467,7 +479,7 @@ def _best(
       The selected examples, bool [n]; those left out as near-duplicates, bool [n]; and the number of missing tokens.
     """
     ranks = ranks_from(predicted.astype(np.float32), tau)
-    packed, _ = rank_usable(ranks, np.ones(len(keys), bool), is_short, keys, seed)
+    packed, _ = rank_usable(ranks, np.ones(len(keys), bool), is_candidate, keys, seed)
     kept = packed
     if threshold is not None:
         kept = without_near_duplicates(packed, texts, tokens, budget_tokens, threshold)

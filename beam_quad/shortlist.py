@@ -117,7 +117,7 @@ def select_from_shortlist(
       queries: Texts of each query group.
       group_weights: Weight of each query group.
       clusters: Cluster of each example, integer [n].
-      is_candidate: Which examples are short enough for the budget, bool [n].
+      is_candidate: Which examples can be selected, bool [n].
       budget_tokens: Tokens to select. The example in which the budget ends is selected.
       shortlist: Tokens of the shortlist, in budgets, at least 1.
       cap_tokens: The most tokens that one cluster may give, at least 1.

@@ -9,6 +9,7 @@ import numpy as np
 
 from beam_quad import identity
 from beam_quad.artifacts import files
+from beam_quad.artifacts.patterns import folded
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
@@ -29,6 +30,7 @@ from beam_quad.stages.read.distil import DistilTokens
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.excluded import Excluded
+from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.forget import ForgetTexts
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.sign import SignTexts
@@ -55,11 +57,9 @@ from pipelines.columns import corpus_columns, query_columns
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.refresh import Fitted
-from pipelines.run_options import BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL, RunOptions
+from pipelines.run_options import BLOCKS_PER_CLUSTER, HOW_STARTED, SAMPLES_PER_PULL, RunOptions
 
-_WHERE_NOT_WHAT = (
-    "output", "artifacts", "plan", "prices", "take_over", "threads", "accelerator", "input_root", "base",
-)  # fmt: skip
+_WHERE_NOT_WHAT = ("output", "artifacts", "threads", *HOW_STARTED)
 S = TypeVar("S", bound=Stage)
 
 
@@ -126,9 +126,14 @@ class Builder:
         self.old_clusters: AssignClusters | None = None
         drops = options.near_duplicates == "drop"
         self.signs = SignTexts(self.corpus) if drops else None
-        # For stages that ask which examples are too long for the budget.
-        self.within_budget = self.corpus.within(budget)
+        self.leaks = FindLeaks(self.corpus, inputs.leaks.leaks) if inputs.leaks else None
+        # For stages that ask which examples can be selected.
+        self.within_budget = self.within(self.corpus)
         self.query = self._query()
+
+    def within(self, corpus: Corpus) -> Corpus:
+        """The corpus, or a part of it, for a stage that asks which examples can be selected."""
+        return corpus.within(self.budget, self.leaks)
 
     def add(self, stage: S) -> S:
         """Puts a stage at the end of the chain."""
@@ -154,7 +159,6 @@ class Builder:
             seed=options.seed,
             reserve_rate=rate,
             excluded=inputs.excluded.excluded if inputs.excluded else None,
-            leaks=inputs.leaks.leaks if inputs.leaks else None,
             context_length=inputs.context_length,
         )
         return dataclasses.replace(corpus, plan_path=self._plan_path(corpus.folder, inputs.corpus))
@@ -300,7 +304,7 @@ class Builder:
                 self.corpus,
                 proxy.path if proxy is not None and counts_tokens else None,
                 proxy.revision if proxy is not None else None,
-                self.signs,
+                tuple(stage for stage in (self.signs, self.leaks) if stage is not None),
             )
         )
         if self.signs is not None:
@@ -309,6 +313,8 @@ class Builder:
             self.add(ForgetTexts(self.corpus.excluded))
         if self.corpus.duplicates_dir is not None:
             self.add(FindDuplicateIds(self.corpus))
+        if self.leaks is not None:
+            self.add(self.leaks)
 
     def fit_query(self) -> FitQueryVectors:
         """Adds the stages that fit the curvature and the query vectors."""
@@ -365,15 +371,17 @@ class Builder:
         columns = query_columns(options)
         config |= {
             "query_text_column": columns.text,
-            "query_prompt_column": columns.prompt,
-            "query_messages_column": columns.messages,
+            # Without a word they would be the corpus's.
+            "query_prompt_column": columns.prompt or "",
+            "query_messages_column": columns.messages or "",
         }
         config["device"] = identity.device_kind(options.device)
-        config["embedder_dtype"] = getattr(inputs.embedder, "dtype", None)
-        config["input"] = inputs.corpus.root
-        config["exclude"] = inputs.excluded.paths if inputs.excluded else None
-        config["decontaminate"] = inputs.leaks.root if inputs.leaks else None
-        config["query"] = {name: plan.root for name, plan in inputs.query.items()}
+        if options.embedder != "hashing":
+            config["embedder_dtype"] = getattr(inputs.embedder, "dtype", options.embedder_dtype)
+        config["input"], config["input_root"] = inputs.corpus.patterns, inputs.corpus.root or None
+        config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
+        config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
+        config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
         for name in ("proxy_model", "embedder", "optimizer_state"):
             if config.get(name):
                 config[name] = _place(config[name])
@@ -399,6 +407,8 @@ class Builder:
             output=self.output,
             budget=self.budget,
             fitted=self.fitted,
+            passed_over=self.inputs.corpus.passed_over,
+            leaks=self.leaks,
             **facts,
         )
 

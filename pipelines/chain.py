@@ -193,7 +193,7 @@ class _QuadBuilder(Builder):
         Returns:
           What it selects, what `Summary` is told of it, and where it is stored what was scored up to then.
         """
-        corpus, within = blocks.corpus, blocks.corpus.within(self.budget)
+        corpus, within = blocks.corpus, self.within(blocks.corpus)
         candidates = self.add(GatherCandidates(corpus, blocks))
         scoring, vectors = self._scoring()
         passed_over = self.add(CountPassedOver(within, blocks.clusters, blocks))
@@ -315,7 +315,7 @@ class _QuadBuilder(Builder):
                 return ExampleSelection(self.add(CutBlocks(within, pulled)))
             case Accepts.PREDICTIONS:
                 fit = self.add(FitWithinClusters(self.corpus, pulled))
-                predictions = self.add(PredictWithinClusters(within.within(None), fit))
+                predictions = self.add(PredictWithinClusters(within.as_read(), fit))
                 ranking = Preferred(within, PredictedInfluence(predictions, self.options.tau))
                 budget = Budget(pulled.bandit.policy.budget_tokens)
                 held = self.held

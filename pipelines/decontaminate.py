@@ -24,14 +24,14 @@ class LeakItems:
 
     Attributes:
       leaks: The texts, by reference.
-      root: The folder of the files of `--decontaminate`; None without it.
+      patterns: Patterns of the files of `--decontaminate`.
       counts: How many each set has, by its name.
       num_unfindable: How many of all are not looked for: see `LeakIndex.num_unfindable`.
       unwritten: What is to be written before the job starts, by path.
     """
 
     leaks: Leaks
-    root: str | None
+    patterns: list[str]
     counts: dict[str, int]
     num_unfindable: int
     unwritten: dict[str, bytes]
@@ -57,7 +57,7 @@ def read_items(
       UsageError: If nothing matches `--decontaminate`, or a file cannot be read or has no text.
     """
     items: list[Item] = []
-    root = None
+    patterns: list[str] = []
     if options.decontaminate:
         plan = plan_input(
             options.decontaminate,
@@ -70,7 +70,7 @@ def read_items(
         own = list(_items(_FLAG, plan, columns))
         if not any(item.text for item in own):
             raise UsageError(f"{_FLAG}: no usable text in {', '.join(options.decontaminate)}")
-        items, root = own, plan.root
+        items, patterns = own, plan.patterns
     if not options.keep_query_copies:
         for name, plan in query.items():
             items += _items(flag_of(name), plan, columns)
@@ -83,7 +83,7 @@ def read_items(
         options.decontaminate_threshold,
     )
     counts = dict(collections.Counter(item.set for item in items))
-    return LeakItems(leaks, root, counts, index.num_unfindable, unwritten)
+    return LeakItems(leaks, patterns, counts, index.num_unfindable, unwritten)
 
 
 def _items(flag: str, plan: InputPlan, columns: Columns) -> Iterator[Item]:

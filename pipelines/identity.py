@@ -9,8 +9,8 @@ from beam_quad import seeding
 
 # Where something is stored: its content has a fingerprint, so that a run goes on where its input or model has moved.
 _PLACES = (
-    "input", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
-    "exclude", "decontaminate",
+    "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
+    "exclude", "decontaminate", "base",
 )  # fmt: skip
 _CONTENTS = {
     "proxy": "--proxy_model holds another model",
@@ -18,6 +18,7 @@ _CONTENTS = {
     "optimizer_state": "--optimizer_state holds other moments",
     "exclude": "--exclude lists other ids",
     "leaks": "--decontaminate, or the query set, holds other texts",
+    "base": "--base is another selection",
 }
 _SHOWN = 3
 
@@ -28,7 +29,7 @@ class Identity:
 
     Attributes:
       configuration: Fingerprint of all of it.
-      config: The options by name; paths are those of folders, and absolute.
+      config: The options by name; paths are absolute.
       fingerprints: Content of the models and of the query set, by name.
       snapshot: Names and versions of the corpus's shards.
     """
@@ -57,15 +58,16 @@ class Identity:
         }
         return json.dumps(found, indent=1, sort_keys=True).encode()
 
-    def difference(self, found: Mapping[str, Any]) -> str:
-        """Says in words what sets a run apart from this one; the first few things if there are many.
+    def difference(self, found: Mapping[str, Any], most: int = _SHOWN) -> str:
+        """Says in words what sets a run apart from this one.
 
         Args:
           found: What `to_bytes` wrote, or a manifest, parsed.
+          most: How many things are said, if there are more.
         """
         words = list(self._differences(found))
-        more = [f"and {len(words) - _SHOWN} more"] if len(words) > _SHOWN else []
-        return ", ".join([*words[:_SHOWN], *more]) or "it was made by another version of beam_quad"
+        more = [f"and {len(words) - most} more"] if len(words) > most else []
+        return ", ".join([*words[:most], *more]) or "it was made by another version of beam_quad"
 
     def _differences(self, found: Mapping[str, Any]) -> Iterator[str]:
         before = found.get("config", {})

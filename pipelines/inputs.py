@@ -178,7 +178,6 @@ def look(options: RunOptions) -> Inputs:
             "proxy": proxy_fingerprint,
             "embedder": embedder_print,
             "query": {name: plan.snapshot for name, plan in query.items()},
-            "leaks": leaks.leaks.digest if leaks is not None else None,
         }
         refresh.check_contents(found, contents)
         refresh.check_splits(found, corpus)

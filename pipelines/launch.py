@@ -37,7 +37,7 @@ from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.transforms import RunStage, Token, counters, start
-from pipelines import jobs, progress, recorded, refresh, stopping
+from pipelines import command_line, jobs, progress, recorded, refresh, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
@@ -131,6 +131,10 @@ def _look(options: Options, beam_arguments: Sequence[str], program: Program[Opti
         require_device(options.device)
     inputs = look(options)
     chain = program.build(options, inputs)
+    replayed = command_line.manifest(options.config)
+    if replayed is not None and replayed["configuration"] != chain.identity.configuration:
+        words = chain.identity.difference(replayed, most=len(replayed["config"]))
+        print(f"warning: this is not the run of {options.config}: {words}", file=sys.stderr)
     output = files.absolute(options.output)
     _check_folder("output", options.output)
     _check_folder("artifacts", options.artifacts or options.output)

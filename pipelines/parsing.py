@@ -34,14 +34,18 @@ PLAIN_QUERY = "query"
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-def _switch(text: str) -> bool:
+def switch(text: str) -> bool:
+    """Reads the value of a switch, which may be left out: the parameters of a Flex Template are a map of strings.
+
+    Args:
+      text: `true` or `false`, in any case.
+
+    Raises:
+      argparse.ArgumentTypeError: If it is neither.
+    """
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false, got {text!r}")
     return text.lower() == "true"
-
-
-# `--flag`, and `--flag=true`: the parameters of a Flex Template are a map of strings.
-SWITCH: dict[str, Any] = {"nargs": "?", "const": True, "type": _switch, "default": False}
 
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)(?:[eE]\+?([0-9]{1,3}))?([kKmMbBtT]?)")
@@ -90,37 +94,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the message."""
         raise UsageError(f"{message}; see --help")
-
-
-def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Parses a command line whose flags are those of `run_options`, and more.
-
-    Args:
-      ours: Our parser.
-      argv: Arguments without the program's name.
-
-    Returns:
-      The values of our flags by name, `query` as globs by group, and the arguments for Beam.
-
-    Raises:
-      UsageError: If a flag is unknown or lacks its value.
-    """
-    namespace, rest = ours.parse_known_args(list(argv))
-    refuse_unknown(rest, ours)
-    values = vars(namespace)
-    plain, named = values["query"], values.pop("query_group")
-    values["query"] = {PLAIN_QUERY: tuple(plain)} if plain else {}
-    for name, globs in named_globs(named, "--query_group").items():
-        values["query"][name] = (*values["query"].get(name, ()), *globs)
-    values["query_weights"] = query_weights(values.pop("query_weight"), values["query"])
-    values["input"] = tuple(values["input"])
-    values["exclude"] = tuple(values["exclude"])
-    values["decontaminate"] = tuple(values["decontaminate"])
-    values["output"] = dated(values["output"])
-    values["threads"] = values["threads"] or threads_of_a_process(rest)
-    if values["dtype"] is None:
-        values["dtype"] = default_dtype(values["device"])
-    return values, rest
 
 
 def dated(output: str) -> str:

@@ -1,15 +1,16 @@
 """Flags of the proof of a selection."""
 
-import argparse
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from beam_quad.errors import UsageError
-from pipelines import parsing, run_options
+from pipelines import command_line, flags, parsing
+from pipelines.flags import Flag, changed, flag
 from pipelines.options import POLICIES
-from pipelines.run_options import RunOptions
+from pipelines.run_options import HOW_STARTED, RunOptions
 
 # What `proof.json` calls the selection that is proved.
 SELECTION = "selection"
@@ -19,8 +20,11 @@ MOST_TOKENS = 2_000_000
 # The group of what --heldout names, a name that no query group can have.
 HELD_OUT_GROUP = "held out"
 
+_contenders = functools.partial(flag, group="contenders")
+_training = functools.partial(flag, group="training")
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProveOptions(RunOptions):
     """The flags of `pipelines.prove`; those of `RunOptions` are the selection's own, but for where the proof runs.
 
@@ -38,16 +42,88 @@ class ProveOptions(RunOptions):
       general_texts: Texts of the general mix.
     """
 
+    COMMAND = "prove"
+    SUMMARY = (
+        "Says what a finished selection is worth: a model goes on training on it and on its rivals, "
+        "and query texts that steered nobody measure."
+    )
+    GROUPS = ("contenders", "training", "running")
+
     run: RunOptions
-    against: dict[str, RunOptions]
-    policies: tuple[str, ...]
-    heldout: dict[str, tuple[str, ...]]
-    proof_model: str | None
-    proof_tokens: int | None
-    seeds: int
-    learning_rate: float | None
-    heldout_texts: int
-    general_texts: int
+    output: str = _contenders(
+        "folder of the finished selection; proof.json goes there; {date} is today",
+        is_required=True,
+        is_common=True,
+        pattern=flags.URL,
+    )
+    against: dict[str, RunOptions] = flag(
+        "folder of another one; may be repeated, or a list with commas",
+        group="contenders",
+        is_repeated=True,
+        is_common=True,
+        pattern=flags.URLS,
+    )
+    policies: tuple[str, ...] = _contenders(
+        "rivals on the same corpus, with commas",
+        "random,ngram,dsir",
+        is_common=True,
+        pattern=r"[a-z_]+(,[a-z_]+)*",
+    )
+    heldout: dict[str, tuple[str, ...]] = flag(
+        "glob of texts to measure on; default those that --prove set aside",
+        others=(
+            Flag(
+                "NAME=GLOB: those of a query group, for every group",
+                group="contenders",
+                name="heldout_group",
+                is_repeated=True,
+                pattern=flags.NAMED_URLS,
+            ),
+        ),
+        group="contenders",
+        is_repeated=True,
+        is_common=True,
+        pattern=flags.URLS,
+    )
+    artifacts: str | None = _contenders(
+        "directory of what is reused; default the selection's", pattern=flags.URL
+    )
+    proof_model: str | None = _training(
+        "model to train: folder or hub id; or, from scratch, a config.json or a folder with one and no weights; "
+        "default the selection's proxy",
+        is_common=True,
+    )
+    proof_tokens: int | None = _training(
+        "tokens of a training; default those of the smallest selection, at most 2M",
+        is_common=True,
+        reads=parsing.count,
+        at_least=1,
+    )
+    seeds: int = _training("trainings of each contender", 3, is_common=True, at_least=1)
+    learning_rate: float | None = _training(
+        "of the trainings, at its peak; default 5e-4, or by the size of a model from scratch",
+        is_positive=True,
+    )
+    heldout_texts: int = _training(
+        "most held-out texts of a query group to measure on", 2000, reads=parsing.count, at_least=1
+    )
+    general_texts: int = _training("texts of the general mix", 500, reads=parsing.count, at_least=1)
+    device: str = changed(
+        RunOptions,
+        "device",
+        help="cpu, cuda or cuda:N; default the selection's",
+        default=None,
+        group="training",
+    )
+    dtype: str = changed(
+        RunOptions, "dtype", help="of the model; default as for a selection", group="training"
+    )
+    threads: int | None = changed(
+        RunOptions,
+        "threads",
+        help="CPU threads of a model; default as for a selection",
+        group="training",
+    )
 
     @property
     def needs_embeddings(self) -> bool:
@@ -57,10 +133,6 @@ class ProveOptions(RunOptions):
     def check(self) -> None:
         """Refuses what cannot be; see `RunOptions.check`."""
         super().check()
-        for name in ("proof_tokens", "seeds", "heldout_texts", "general_texts"):
-            self.check_at_least_one(name)
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise UsageError(f"--learning_rate must be positive, got {self.learning_rate}")
         if self.proxy_model is None and self.proof_model is None:
             raise UsageError(
                 "the selection was made without a proxy; pass --proof_model, a folder or hub id, to train"
@@ -98,10 +170,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
     Raises:
       UsageError: If a flag is unknown, lacks its value, or has one that cannot be; if there is no finished selection.
     """
-    ours = parser()
-    namespace, rest = ours.parse_known_args(list(argv))
-    parsing.refuse_unknown(rest, ours)
-    values = vars(namespace)
+    values, rest = command_line.parse(ProveOptions, argv)
     policies = _policies(values["policies"])
     # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
     from beam_quad.artifacts import files
@@ -111,7 +180,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
     run = _placed(recorded.read(output, "--output"), values, rest)
     own = getattr(run, "policy", None)
     shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(RunOptions)}
-    given = {name: values[name] for name in ("plan", "prices", "take_over", "accelerator")}
+    given = {name: values[name] for name in HOW_STARTED}
     options = ProveOptions(
         **shared | given,
         run=run,
@@ -192,75 +261,3 @@ def _split(folders: Sequence[str]) -> list[str]:
         for given in folders
         for folder in split_list(given, lambda path: files.is_local(path) and os.path.isdir(path))
     ]
-
-
-def parser() -> argparse.ArgumentParser:
-    """Makes the parser of `pipelines.prove`."""
-    result = parsing.Parser(
-        prog="beam-quad prove",
-        description="Says what a finished selection is worth: a model goes on training on it and on its rivals, "
-        "and query texts that steered nobody measure.",
-        epilog="Any other option goes to Beam, such as --runner; see the README.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    group: Any = result.add_argument_group("contenders")
-    add = group.add_argument
-    add(
-        "--output",
-        required=True,
-        help="folder of the finished selection; proof.json goes there; {date} is today",
-    )
-    add(
-        "--against",
-        action="append",
-        default=[],
-        help="folder of another one; may be repeated, or a list with commas",
-    )
-    add("--policies", default="random,ngram,dsir", help="rivals on the same corpus, with commas")
-    add(
-        "--heldout",
-        action="append",
-        default=[],
-        help="glob of texts to measure on; default those that --prove set aside",
-    )
-    add(
-        "--heldout_group",
-        action="append",
-        default=[],
-        help="NAME=GLOB: those of a query group, for every group",
-    )
-    add("--artifacts", help="directory of what is reused; default the selection's")
-    _add_training(result.add_argument_group("training"))
-    run_options.add_running(result)
-    return result
-
-
-def _add_training(group: Any) -> None:
-    add = group.add_argument
-    add(
-        "--proof_model",
-        help="model to train: folder or hub id; or, from scratch, a config.json or a folder with one and no weights; "
-        "default the selection's proxy",
-    )
-    add(
-        "--proof_tokens",
-        type=parsing.count,
-        help="tokens of a training; default those of the smallest selection, at most 2M",
-    )
-    add("--seeds", type=int, default=3, help="trainings of each contender")
-    add(
-        "--learning_rate",
-        type=float,
-        help="of the trainings, at its peak; default 5e-4, or by the size of a model from scratch",
-    )
-    add(
-        "--heldout_texts",
-        type=parsing.count,
-        default=2000,
-        help="most held-out texts of a query group to measure on",
-    )
-    add("--general_texts", type=parsing.count, default=500, help="texts of the general mix")
-    add("--device", help="cpu, cuda or cuda:N; default the selection's")
-    add("--dtype", choices=("float32", "bfloat16"), help="of the model; default as for a selection")
-    add("--threads", type=int, help="CPU threads of a model; default as for a selection")

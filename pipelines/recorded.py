@@ -10,7 +10,7 @@ from beam_quad.artifacts.patterns import split_list
 from beam_quad.errors import UsageError
 from pipelines.distillation_options import DistillationOptions
 from pipelines.options import QuadOptions
-from pipelines.run_options import RunOptions
+from pipelines.run_options import HOW_STARTED, RunOptions
 
 _KINDS: dict[str, type[RunOptions]] = {
     kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
@@ -28,7 +28,7 @@ def to_bytes(options: RunOptions) -> bytes:
     values = dataclasses.asdict(options)
     # The file lies in it, and moves with it; how the run was started is over.
     del values["output"]
-    values |= {"plan": False, "prices": None, "take_over": False, "accelerator": None}
+    values |= HOW_STARTED
     for name in ("input", "exclude", "decontaminate"):
         values[name] = _patterns(getattr(options, name))
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}

@@ -15,7 +15,7 @@ from beam_quad.errors import UsageError
 from beam_quad.stages.refresh.base import Base
 from pipelines import dated, recorded
 from pipelines.parsing import More
-from pipelines.run_options import RunOptions
+from pipelines.run_options import HOW_STARTED, RunOptions
 
 Options = TypeVar("Options", bound=RunOptions)
 _log = logging.getLogger(__name__)
@@ -25,14 +25,13 @@ _BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
 # What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
-    "exclude", "decontaminate", "prove", "plan", "take_over", "threads", "accelerator", "device", "proxy_model", "embedder", "weighted",
-    "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold",
+    "exclude", "decontaminate", "decontaminate_words", "decontaminate_threshold", "keep_query_copies", "prove", "threads", "device", "proxy_model",
+    "embedder", "weighted", "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", *HOW_STARTED,
 })  # fmt: skip
 _CONTENTS = {
     "proxy": "--proxy_model",
     "embedder": "--embedder",
     "query": "--query",
-    "leaks": "--decontaminate",
 }
 
 

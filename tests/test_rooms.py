@@ -98,7 +98,7 @@ def test_every_format_that_a_flag_names_has_a_writer():
 
 def test_a_flag(world: World, tmp_path):
     found = run("flag", arguments=world.arguments(tmp_path / "out"))
-    assert found["values"].max_characters == 5000
+    assert found["values"]["max_characters"] == 5000
 
 
 @pytest.mark.parametrize("longer_than", [0, 30])

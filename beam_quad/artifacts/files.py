@@ -110,7 +110,9 @@ def join(root: str, *parts: str) -> str:
     return str(FileSystems.join(root, *parts))
 
 
-def find(pattern_or_prefix: str, with_hidden: bool = True) -> list[FileInfo]:
+def find(
+    pattern_or_prefix: str, with_hidden: bool = True, hidden: list[str] | None = None
+) -> list[FileInfo]:
     """Lists the files of a glob, or all files under a folder, by one listing.
 
     Links are followed, except one to a folder that contains it.
@@ -119,6 +121,7 @@ def find(pattern_or_prefix: str, with_hidden: bool = True) -> list[FileInfo]:
       pattern_or_prefix: A glob, as `patterns.Search` matches it, a file, or a folder, which is listed with all its
         folders.
       with_hidden: Whether to list what a folder or glob holds under names that start with `_` or `.`, too.
+      hidden: Takes the files that are not listed for that, and the folders that are not entered.
 
     Returns:
       Files sorted by path, without temporary ones; none where nothing matches.
@@ -139,15 +142,16 @@ def find(pattern_or_prefix: str, with_hidden: bool = True) -> list[FileInfo]:
         return []
     else:
         search = Search(path)
-    return sorted(info for info in _found(search, with_hidden) if not _is_temporary(info.path))
+    found = _found(search, None if with_hidden else hidden if hidden is not None else [])
+    return sorted(info for info in found if not _is_temporary(info.path))
 
 
-def _found(search: Search, with_hidden: bool = True) -> Iterator[FileInfo]:
-    """Lists what is searched for, temporary files included."""
+def _found(search: Search, hidden: list[str] | None = None) -> Iterator[FileInfo]:
+    """Lists what is searched for, temporary files included; without what is hidden if there is a list to take it."""
     if is_local(search.folder):
         top = _local_stat(search.folder or "/")
         above = frozenset([(top.st_dev, top.st_ino)] if top else [])
-        listed = _walk(search, search.folder, above, with_hidden)
+        listed = _walk(search, search.folder, above, hidden)
     elif store := store_of(search.folder):
         # An empty object whose name ends with a slash stands for a folder.
         objects = store.list(search.prefix)
@@ -156,12 +160,15 @@ def _found(search: Search, with_hidden: bool = True) -> Iterator[FileInfo]:
         everything = [_quoted(search.folder) + "/**"]
         listed = map(_info, FileSystems.match(everything)[0].metadata_list)
     for info in listed:
-        if search.matches(info.path) and (with_hidden or not search.is_hidden(info.path)):
-            yield info
+        if search.matches(info.path):
+            if hidden is None or not search.is_hidden(info.path):
+                yield info
+            else:
+                hidden.append(info.path)
 
 
 def _walk(
-    search: Search, folder: str, above: frozenset[tuple[int, int]], with_hidden: bool
+    search: Search, folder: str, above: frozenset[tuple[int, int]], hidden: list[str] | None
 ) -> Iterator[FileInfo]:
     # Not through Beam, which follows no links, and takes brackets in the name of a local folder for a glob.
     for name in _names(folder or "/"):
@@ -170,7 +177,9 @@ def _walk(
         if not (is_wanted or is_entered):
             continue
         # Most users may not list what fsck keeps at the root of a disk.
-        if (not with_hidden or name == LOST_AND_FOUND) and search.is_hidden(path):
+        if (hidden is not None or name == LOST_AND_FOUND) and search.is_hidden(path):
+            if hidden is not None and is_wanted:
+                hidden.append(path)
             continue
         found = _local_stat(path)
         if found is None:
@@ -180,7 +189,7 @@ def _walk(
         elif modes.S_ISDIR(found.st_mode):
             inode = found.st_dev, found.st_ino
             if is_entered and inode not in above:
-                yield from _walk(search, path, above | {inode}, with_hidden)
+                yield from _walk(search, path, above | {inode}, hidden)
         else:
             yield _file_info(path, Stat(found.st_size, found.st_mtime))
 

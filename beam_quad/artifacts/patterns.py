@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from beam_quad.errors import UsageError
 
@@ -14,6 +14,11 @@ _GLOB = re.compile(r"[*?\[]")
 _EXTENSION = re.compile(r"\.\w[\w.]*$")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _MAX_ALTERNATIVES = 10_000
+_NUMBER = re.compile(r"[0-9]+")
+# `part-00000-of-00031.jsonl.bz2`.
+_FOLDED_NUMBERS = 3
+# What a pattern reads as more than a name; a second number of a folded name stays as it is.
+_SPECIAL = re.compile(r"[*?\[\]{},]")
 # A name that holds more commas than this is taken for a list.
 _MAX_COMMAS = 8
 
@@ -124,6 +129,48 @@ def _options(inner: str) -> Iterator[str] | None:
     if len(parts) == 1:
         return None
     return (option for part in parts for option in _expanded(part))
+
+
+def folded(paths: Iterable[str]) -> list[str]:
+    """Writes paths as few patterns: numbers that follow each other as `{00..31}`.
+
+    Args:
+      paths: Names of files.
+
+    Returns:
+      Patterns that stand for exactly these names, sorted; they depend on nothing but the names.
+    """
+    found = set(paths)
+    # The last number first: those before it often name a version or a day.
+    for from_end in range(_FOLDED_NUMBERS):
+        runs: dict[tuple[str, int, str], list[int]] = {}
+        unfolded = set()
+        for path in found:
+            numbers = list(_NUMBER.finditer(path))
+            if _SPECIAL.search(path) or len(numbers) <= from_end:
+                unfolded.add(path)
+                continue
+            number = numbers[-1 - from_end]
+            key = path[: number.start()], len(number[0]), path[number.end() :]
+            runs.setdefault(key, []).append(int(number[0]))
+        for (before, width, after), own in runs.items():
+            for first, last in _runs(sorted(own)):
+                text = f"{first:0{width}d}"
+                if last > first:
+                    text = f"{{{text}..{last:0{width}d}}}"
+                unfolded.add(f"{before}{text}{after}")
+        found = unfolded
+    return sorted(found)
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Finds the first and the last number of each run of at most as many as braces may stand for."""
+    first = 0
+    for i in range(1, len(numbers) + 1):
+        is_next = i < len(numbers) and numbers[i] == numbers[i - 1] + 1
+        if not is_next or i - first == _MAX_ALTERNATIVES:
+            yield numbers[first], numbers[i - 1]
+            first = i
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Rules of acceptance: what the pulls of a round give, at least tau, best first, within the budget and each cluster's share.
+"""Acceptance rules: what a round's pulls contribute to the selection.
 
+Every rule accepts in order of influence, down to the threshold tau, within the token budget and the share of each cluster.
 A new rule is a class here, an entry in `ACCEPTANCES` and a test.
 """
 
@@ -26,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Accepts(enum.Enum):
-    """What a rule accepts; a selection follows from each."""
+    """What a rule accepts; the selection is built from it."""
 
     BLOCKS = enum.auto()
     EXAMPLES = enum.auto()
@@ -34,18 +35,17 @@ class Accepts(enum.Enum):
 
 
 class Acceptance(abc.ABC):
-    """A rule of acceptance, and what it has accepted in one replay of the bandit.
+    """An acceptance rule and what it has accepted in one replay of the bandit.
 
-    The bandit calls `count` and `accept` in each round, `expect` before each further round, and `finish` once there is none.
-    The pilot also sets the spread of influence within clusters (`learn_spread`), and its threshold is found between `count`
-    and `accept`.
+    The bandit calls `count` and `accept` in each round, `expect` before each further round, and `finish` after the last.
+    In the pilot it also calls `learn_spread`, and sets the threshold between `count` and `accept`.
 
     Args:
-      blocks: What the blocks of the corpus hold.
+      blocks: Contents of the corpus's blocks.
       budget_tokens: Tokens to select.
-      cluster_cap_tokens: The most tokens that one cluster may give.
-      ties: Decides between equal clusters, uint64 [num_clusters].
-      prior: What is known of the arms before the first pull, or None.
+      cluster_cap_tokens: Maximum number of tokens selected from one cluster.
+      ties: Tie breaker of each cluster, uint64 [num_clusters].
+      prior: Knowledge of the arms before the first pull, or None.
 
     Attributes:
       name: The value of `--acceptance`.
@@ -53,11 +53,10 @@ class Acceptance(abc.ABC):
       accepts: What the rule accepts.
       can_pull_repeatedly: Whether a round pulls a second block of an arm if the first is not expected to suffice.
       can_cap_clusters: Whether a cluster's share of the budget can be limited.
-      left_tokens: What is missing to the budget, for which the next rounds pull; with predictions, what is expected to be
-        missing.
-      is_full: Whether nothing more is wanted.
+      left_tokens: Tokens missing from the budget, for which the next rounds pull; the expected number if the rule predicts.
+      is_full: Whether the budget needs no further pulls.
       room: Tokens that each cluster may still give, int64 [num_clusters].
-      supply: Tokens in the blocks that each cluster may still give, int64 [num_clusters].
+      supply: Tokens in the blocks that each cluster can still give, int64 [num_clusters].
       worth: Tokens that each block could give, int64 [total].
     """
 
@@ -90,12 +89,12 @@ class Acceptance(abc.ABC):
 
     @classmethod
     def pulls(cls, samples_per_pull: int | None, blocks_per_cluster: int) -> Pulls:
-        """Says how pulls are sized; the samples are None for a default by the size of the corpus."""
+        """Chooses how pulls are sized; `samples_per_pull` is None for a default derived from the corpus size."""
         return SampledPulls(samples_per_pull, blocks_per_cluster)
 
     @classmethod
     def check(cls, max_share_per_cluster: float) -> None:
-        """Refuses options that the rule cannot follow, with ValueError."""
+        """Raises ValueError if the rule does not support the options."""
         if max_share_per_cluster < 1 and not cls.can_cap_clusters:
             raise ValueError(
                 f"max_share_per_cluster must be 1 with acceptance {cls.name!r}, got {max_share_per_cluster}: its "
@@ -105,27 +104,27 @@ class Acceptance(abc.ABC):
 
     @classmethod
     def obtainable(cls, blocks: Blocks) -> Array:
-        """Counts the tokens that each block gives if all that it offers is accepted, int64 [total]."""
+        """Counts the tokens of each block that the rule could accept, int64 [total]."""
         return blocks.tokens
 
     @classmethod
     def reachable(cls, blocks: Blocks) -> Array:
-        """Sums what the blocks that can be pulled give for each cluster, int64 [num_clusters]."""
+        """Sums the obtainable tokens of each cluster's pullable blocks, int64 [num_clusters]."""
         return blocks.per_cluster(np.where(blocks.candidates > 0, cls.obtainable(blocks), 0))
 
     @property
     def blocks(self) -> Sequence[AcceptedBlock]:
-        """Blocks that were accepted, in order; empty for rules that accept none."""
+        """Accepted blocks, in order; empty for rules that do not accept blocks."""
         return ()
 
     @property
     def examples(self) -> AcceptedExamples:
-        """Examples that were accepted, in order; empty for rules that accept none."""
+        """Accepted examples, in order; empty for rules that do not accept examples."""
         return AcceptedExamples.empty()
 
     @property
     def accepted_tokens(self) -> int:
-        """Tokens accepted so far; with predictions, those expected to reach tau."""
+        """Tokens accepted so far; the tokens expected to reach tau if the rule predicts."""
         return self.budget_tokens - self.left_tokens
 
     def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
@@ -134,18 +133,19 @@ class Acceptance(abc.ABC):
         Args:
           table: The pilot's pulls.
           means: Mean influence of each arm, float64 [num_clusters].
-          known: What was scored before, and the pilot; None if nothing was scored before.
+          known: Evidence of earlier runs and this pilot; None if there was no earlier run.
         """
+        # Beside earlier runs this pilot pulls only a few arms, so the residuals of all pilots are used.
         if known is not None and known.residuals.size:
             self._residuals = known.residuals
         elif table.influence.size:
             self._residuals = np.sort(table.influence - means[table.cluster_id[table.pull]])
 
     def count(self, table: PullTable, tokens: Array) -> None:  # noqa: B027 (most rules need it not)
-        """Counts the blocks of a round as pulled.
+        """Records the blocks of a round as pulled.
 
-        A rule that accepts from the pulled blocks at once leaves this out: they are part of the supply for which the
-        pilot's threshold is found, and `accept` takes them off it.
+        A rule that accepts from pulled blocks in the same round does nothing here. The pilot's threshold is computed from
+        a supply that still includes these blocks, and `accept` removes them from it.
 
         Args:
           table: The pulls.
@@ -154,21 +154,21 @@ class Acceptance(abc.ABC):
 
     @abc.abstractmethod
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
-        """Decides what the pulls of a round give.
+        """Accepts from the pulls of a round.
 
         Args:
           table: The pulls.
           tokens: As in `count`.
           means: Mean influence of each arm, this round included, float64 [num_clusters].
-          tau: The least influence that is accepted.
+          tau: Lowest influence accepted.
           number: The round.
 
         Returns:
-          The number of pulls that give something.
+          Number of pulls from which something was accepted.
         """
 
     def water_level(self, means: Array) -> float:
-        """Finds the mean influence down to which arms are expected to give what is missing; -inf if they never do.
+        """Finds the mean influence down to which arms are expected to fill the budget; -inf if they cannot fill it.
 
         Args:
           means: Mean influence of each arm, float64 [num_clusters]; nan where unknown.
@@ -178,12 +178,12 @@ class Acceptance(abc.ABC):
         return rules.water_level(means, supply, wanted, self._residuals)
 
     def expect(self, means: Array, tau: float) -> None:  # noqa: B027 (most rules need it not)
-        """Takes notice of the next round's threshold, which changes what predictions are expected to give."""
+        """Updates the expected tokens to the next round's threshold, for rules that predict."""
 
     def finish(  # noqa: B027 (most rules need it not)
         self, means: Array, tokens: Array, tau: float | None, number: int
     ) -> None:
-        """Decides what is accepted once the rounds are over.
+        """Completes the selection after the last round.
 
         Args:
           means: Mean influence of each arm, float64 [num_clusters].
@@ -194,29 +194,29 @@ class Acceptance(abc.ABC):
 
     @abc.abstractmethod
     def expected_share(self, means: Array, tau: float) -> Array:
-        """Estimates the share of a block's worth that a pull of each arm gives, float64 [num_clusters]."""
+        """Estimates the share of a block's worth that a pull of each arm contributes, float64 [num_clusters]."""
 
     def by_cluster(self, means: Array, tau: float) -> tuple[Array, Array]:
-        """Counts the pulls that gave something and the tokens they gave, by cluster: two int64 [num_clusters]."""
+        """Counts accepted pulls and accepted tokens by cluster: two int64 [num_clusters]."""
         return self._accepted_blocks, self._accepted_tokens
 
     def _withdraw(self, cluster_id: Array, block: Array) -> None:
-        """Takes blocks off the supply."""
+        """Removes blocks from the supply."""
         place = self._blocks.offsets[cluster_id] + block
         np.subtract.at(self.supply, cluster_id, self.worth[place])
 
     def _spend(self, cluster_id: Array, tokens: Array) -> None:
-        """Takes accepted tokens off the budget and off the room of their clusters."""
+        """Subtracts accepted tokens from the budget and from the room of their clusters."""
         np.subtract.at(self.room, cluster_id, tokens)
         np.add.at(self._accepted_tokens, cluster_id, tokens)
         self.left_tokens -= int(tokens.sum())
 
 
 class WholeBlocks(Acceptance):
-    """Accepts a block whole if its scored examples reach tau on average.
+    """Accepts a whole block if the mean influence of its scored examples reaches tau.
 
-    A block that falls short is left for good. But where something was known before there are few blocks, those of new
-    documents, and no better ones may come: then it waits until tau has fallen to it, or the rounds are over.
+    Without a prior, a block that falls short is rejected for good. With a prior, only the few blocks of new documents are
+    pulled and no better ones may follow, so a block waits until tau falls to its mean or the rounds end.
     """
 
     name = "block"
@@ -236,19 +236,21 @@ class WholeBlocks(Acceptance):
         self._waiting = _Offers.none()
 
     def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
-        """As `Acceptance.learn_spread`: a block counts by its mean, however its examples spread."""
+        """As `Acceptance.learn_spread`: nothing to learn, because a block is judged by its mean alone."""
 
     @property
     def blocks(self) -> Sequence[AcceptedBlock]:
-        """Blocks that were accepted, in order."""
+        """Accepted blocks, in order."""
         return self._accepted
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`."""
         offers = _Offers(table.cluster_id, table.block, self._judged(table), tokens)
         if self._prior is None:
+            # A rejected block never comes back, so all pulled blocks leave the supply.
             self._withdraw(table.cluster_id, table.block)
             return self._take(offers, tau, number)[0].size
+        # A waiting block can still be accepted, so only accepted blocks leave the supply.
         self._waiting = self._waiting.with_more(offers)
         order, _ = self._take(self._waiting, tau, number)
         taken = self._waiting.some(order)
@@ -257,11 +259,11 @@ class WholeBlocks(Acceptance):
         return int(order.size)
 
     def finish(self, means: Array, tokens: Array, tau: float | None, number: int) -> None:
-        """As `Acceptance.finish`: the best of the blocks that wait fill the budget."""
+        """As `Acceptance.finish`: fills the budget with the best waiting blocks."""
         self._take(self._waiting, -math.inf if tau is None else tau, number)
 
     def _take(self, offers: "_Offers", tau: float, number: int) -> tuple[Array, Array]:
-        """Takes blocks that reach tau; as `take_blocks`."""
+        """Accepts the blocks that reach tau and records them; returns as `take_blocks`."""
         cluster_id = offers.cluster_id
         order, taken = take_blocks(
             offers.influence,
@@ -283,10 +285,10 @@ class WholeBlocks(Acceptance):
         return order, taken
 
     def _judged(self, table: PullTable) -> Array:
-        """Mean influence of each pull, drawn towards what was known of its cluster before: float64 [pulls].
+        """Mean influence of each pull, shrunk towards the prior of its cluster, float64 [pulls].
 
-        Where only new documents are pulled, a block holds few and few of them are scored: by their mean alone the luckiest
-        blocks would be accepted, not the best.
+        With a prior, blocks hold only new documents and few of them are scored. Judged by those scores alone, the luckiest
+        blocks would be accepted rather than the best.
         """
         if self._prior is None:
             return table.means
@@ -296,12 +298,12 @@ class WholeBlocks(Acceptance):
         return np.asarray(weighted / np.maximum(tokens, 1))
 
     def expected_share(self, means: Array, tau: float) -> Array:
-        """As `Acceptance.expected_share`: an arm is pulled in the hope that its mean reaches tau; then it gives all."""
+        """As `Acceptance.expected_share`: 1, because a block that reaches tau is accepted whole."""
         return np.ones(means.size)
 
 
 class Instances(Acceptance):
-    """Scores blocks whole and accepts just the examples that reach tau."""
+    """Scores whole blocks and accepts only the examples that reach tau."""
 
     name = "instance"
     summary = "those of its documents that were scored well themselves"
@@ -326,12 +328,12 @@ class Instances(Acceptance):
 
     @classmethod
     def obtainable(cls, blocks: Blocks) -> Array:
-        """As `Acceptance.obtainable`: what is not in the reserve cannot be scored, and is never accepted."""
+        """As `Acceptance.obtainable`: only candidates, because examples outside the reserve cannot be scored."""
         return blocks.candidate_tokens
 
     @property
     def examples(self) -> AcceptedExamples:
-        """Examples that were accepted, in order."""
+        """Accepted examples, in order."""
         return AcceptedExamples.joined(self._accepted)
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
@@ -352,6 +354,7 @@ class Instances(Acceptance):
             )
         )
         self._spend(cluster_id[order], table.tokens[order])
+        # The next example of these clusters did not fit; the tokens left over would only cause further pulls.
         self.room[full_clusters] = 0
         return int(np.unique(table.pull[order]).size)
 
@@ -361,9 +364,9 @@ class Instances(Acceptance):
 
 
 class Propagated(Acceptance):
-    """Accepts the examples whose influence is known or predicted to be highest, once the rounds are over.
+    """Accepts the examples with the highest known or predicted influence after the rounds.
 
-    Until then a pulled block counts with the share of its tokens that is expected to reach tau.
+    During the rounds, a pulled block counts with the share of its tokens expected to reach tau.
     """
 
     name = "propagate"
@@ -383,12 +386,12 @@ class Propagated(Acceptance):
         self._pulled = PulledBlocks.none(blocks.num_clusters)
 
     def count(self, table: PullTable, tokens: Array) -> None:
-        """As `Acceptance.count`: what pulled blocks are expected to give is known apart from the supply."""
+        """As `Acceptance.count`: moves the blocks from the supply to the pulled blocks, which have their own estimate."""
         self._withdraw(table.cluster_id, table.block)
         self._pulled = self._pulled.with_round(table, tokens)
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
-        """As `Acceptance.accept`: a pull gives something if one of its scored examples reaches tau."""
+        """As `Acceptance.accept`: counts a pull if one of its scored examples reaches tau."""
         self.expect(means, tau)
         promising = np.unique(table.pull[table.influence >= tau])
         np.add.at(self._accepted_blocks, table.cluster_id[promising], 1)
@@ -399,7 +402,10 @@ class Propagated(Acceptance):
         return self._pulled.water_level(self.budget_tokens, self.supply, means, self._residuals)
 
     def expect(self, means: Array, tau: float) -> None:
-        """As `Acceptance.expect`: pulled blocks may fill the budget at a level that only exhausted arms reach."""
+        """As `Acceptance.expect`: pulled blocks may fill the budget at a level that only exhausted arms reach.
+
+        The budget then counts as full, although no arm can be pulled at that level.
+        """
         self.left_tokens = self._pulled.missing(self.budget_tokens, tau, means, self._residuals)
         self.is_full = self.left_tokens == 0
 
@@ -408,21 +414,21 @@ class Propagated(Acceptance):
         return self._pulled.shares(tau, means, self._residuals)
 
     def by_cluster(self, means: Array, tau: float) -> tuple[Array, Array]:
-        """As `Acceptance.by_cluster`: the tokens are those expected to reach tau."""
+        """As `Acceptance.by_cluster`, with the tokens expected to reach tau."""
         yields = self._pulled.yields(tau, means, self._residuals)
         return self._accepted_blocks, np.floor(yields).astype(np.int64)
 
 
 class WholeClusters(Acceptance):
-    """Accepts clusters whole, in order of their posterior means, once the rounds are over.
+    """Accepts whole clusters after the rounds, in order of posterior mean.
 
-    A pull of a large block says no more of it than of its cluster, which the arm knows better. So the rounds only refine
-    what is known of clusters. When they are over, the best clusters fill the budget with all their blocks, pulled or not.
-    The blocks that are pulled hold two budgets in all, the same number of tokens in every round.
+    A few scores say no more about a large block than about its cluster, and the cluster's mean rests on more of them. The
+    rounds therefore only refine the cluster means. After the last round, the best clusters fill the budget with all their
+    blocks, pulled or not. The rounds pull twice the budget in all, an equal number of tokens each.
 
-    Arms are pulled in order of their upper bounds, as under every rule. In `tests.benchmarks.bandit` it is no better to pull
-    those nearest to the water level first: with 2,000 clusters at a correlation of .05 that found .80 and .85 of the oracle's
-    influence, and the order of bounds .79 and .90.
+    Arms are pulled in order of their upper bounds, as under every rule. Pulling the arms nearest to the water level first is
+    no better in `tests.benchmarks.bandit`: with 2,000 clusters and an intra-cluster correlation of .05 it finds .80 and .85 of
+    the oracle's influence, and the order of upper bounds finds .79 and .90.
     """
 
     name = "cluster"
@@ -445,32 +451,33 @@ class WholeClusters(Acceptance):
 
     @classmethod
     def reachable(cls, blocks: Blocks) -> Array:
-        """As `Acceptance.reachable`: a cluster is taken with the blocks that cannot be pulled, too."""
+        """As `Acceptance.reachable`: all tokens, because an accepted cluster includes blocks that cannot be pulled."""
         return blocks.per_cluster(blocks.tokens)
 
     @property
     def blocks(self) -> Sequence[AcceptedBlock]:
-        """Blocks that were accepted, in order; none before the rounds are over."""
+        """Accepted blocks, in order; empty until the rounds are over."""
         return self._accepted
 
     @property
     def accepted_tokens(self) -> int:
-        """As `Acceptance.accepted_tokens`; 0 before the rounds are over."""
+        """As `Acceptance.accepted_tokens`; 0 until the rounds are over."""
         return int(self._accepted_tokens.sum())
 
     def learn_spread(self, table: PullTable, means: Array, known: Evidence | None = None) -> None:
-        """As `Acceptance.learn_spread`: also learns how far clusters lie apart."""
+        """As `Acceptance.learn_spread`, with the variance between clusters, which sets the shrinkage."""
         self._components = VarianceComponents.of(table) if known is None else known.components()
 
     def count(self, table: PullTable, tokens: Array) -> None:
-        """As `Acceptance.count`: pulled blocks stay in the supply, as their clusters may be taken."""
+        """As `Acceptance.count`: pulled blocks stay in the supply, because their clusters may be accepted."""
         self._tables.append(table)
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
-        """As `Acceptance.accept`: a pull gives something if its cluster is expected to be taken."""
-        # The pilot is no part of what the rounds pull.
+        """As `Acceptance.accept`: counts a pull if its cluster is expected to be accepted."""
+        # The pilot's tokens do not count towards the two budgets that the rounds pull.
         if number > 0:
             self._pulled_tokens += int(tokens.sum())
+        # A round pulls ROUND_MARGIN · left_tokens / rounds left, so dividing by the same margin keeps all rounds equal.
         self.left_tokens = max(
             self.budget_tokens - math.ceil(self._pulled_tokens / rules.ROUND_MARGIN), 0
         )
@@ -478,12 +485,12 @@ class WholeClusters(Acceptance):
         return int(np.count_nonzero(self._posterior(means)[table.cluster_id] >= tau))
 
     def water_level(self, means: Array) -> float:
-        """As `Acceptance.water_level`: where whole clusters fill the budget, pulled or not."""
+        """As `Acceptance.water_level`: the level at which whole clusters, pulled or not, fill the budget."""
         supply = np.minimum(self.supply, self.room)
         return rules.water_level(self._posterior(means), supply, self.budget_tokens)
 
     def finish(self, means: Array, tokens: Array, tau: float | None, number: int) -> None:
-        """As `Acceptance.finish`: fills the budget; the last cluster is cut, and so is its block in which the budget ends."""
+        """As `Acceptance.finish`: fills the budget with whole clusters, and cuts the last cluster and its last block."""
         posterior = self._posterior(means)
         per_cluster = self._blocks.per_cluster(tokens)
         order, taken = take_blocks(
@@ -492,6 +499,7 @@ class WholeClusters(Acceptance):
         )  # fmt: skip
         for cluster, give in zip(order.tolist(), taken.tolist(), strict=True):
             own = tokens[self._blocks.offsets[cluster] : self._blocks.offsets[cluster + 1]]
+            # Blocks are random parts of their cluster, so it makes no difference which of them are left out.
             takes = np.clip(give - (np.cumsum(own) - own), 0, own)
             self._accepted += [
                 AcceptedBlock(
@@ -504,7 +512,7 @@ class WholeClusters(Acceptance):
         self.left_tokens = self.budget_tokens - self.accepted_tokens
 
     def expected_share(self, means: Array, tau: float) -> Array:
-        """As `Acceptance.expected_share`: a pull counts with its whole block, whatever it finds."""
+        """As `Acceptance.expected_share`: 1, because a pull counts with its whole block whatever its scores."""
         return np.ones(means.size)
 
     def _posterior(self, means: Array) -> Array:
@@ -524,7 +532,7 @@ class _Offers:
     Attributes:
       cluster_id: int64 [n].
       block: int64 [n].
-      influence: That by which they are judged, float64 [n].
+      influence: Influence by which each block is judged, float64 [n].
       tokens: int64 [n].
     """
 
@@ -555,23 +563,24 @@ def take_blocks(
     left_tokens: int,
     cluster_id: Array,
 ) -> tuple[Array, Array]:
-    """Takes blocks.
+    """Takes the blocks that reach tau, highest influence first, until the budget is full.
 
     Args:
       influence: Mean influence of each block's scored examples, float64 [n]; nan is not accepted.
       tokens: Tokens of each block, int64 [n].
-      room: What each block's cluster may still give, int64 [n].
-      ties: Decides between equals, uint64 [n].
-      tau: The least influence that is accepted.
-      left_tokens: What is left of the budget.
+      room: Tokens that each block's cluster may still give, int64 [n].
+      ties: Tie breaker of each block, uint64 [n].
+      tau: Lowest influence accepted.
+      left_tokens: Tokens left in the budget.
       cluster_id: Cluster of each block, int64 [n].
 
     Returns:
-      Positions of the blocks taken, in that order, and how many tokens of each are taken, both int64 [taken]. The last
-      may be cut by the budget, any by its cluster's room.
+      Positions of the taken blocks in order, and the tokens taken from each, both int64 [taken]. The budget may cut the last
+      block, and the room of its cluster may cut any block.
     """
     order = rules.ranking(influence, ties)
     order = order[influence[order] >= tau]
+    # Better blocks of the same cluster use up its room first, and better blocks of any cluster the budget.
     of_cluster = _running_sum(tokens[order], cluster_id[order]) - tokens[order]
     offered = np.clip(room[order] - of_cluster, 0, tokens[order])
     before = np.cumsum(offered) - offered
@@ -588,23 +597,24 @@ def take_examples(
     tau: float,
     left_tokens: int,
 ) -> tuple[Array, Array, bool]:
-    """Takes examples, whole.
+    """Takes the examples that reach tau, highest influence first, without cutting one.
 
     Args:
       influence: Influence of each example, float64 [n].
-      tokens: Its tokens, int64 [n].
-      cluster_id: Its cluster, int64 [n].
-      keys: Its key, which decides between equals, uint64 [n].
-      room: What each cluster may still give, int64 [num_clusters].
-      tau: The least influence that is accepted.
-      left_tokens: What is left of the budget.
+      tokens: Tokens of each example, int64 [n].
+      cluster_id: Cluster of each example, int64 [n].
+      keys: Key of each example, which breaks ties, uint64 [n].
+      room: Tokens that each cluster may still give, int64 [num_clusters].
+      tau: Lowest influence accepted.
+      left_tokens: Tokens left in the budget.
 
     Returns:
-      Positions of the examples taken, in that order, int64 [taken]; the clusters that are full, because their next
-      example no longer fits, int64; and whether the budget is full in the same sense.
+      Positions of the taken examples in order, int64 [taken]; the clusters whose next example did not fit, int64; and
+      whether the budget is full, exactly or because the next example did not fit.
     """
     order = rules.ranking(influence, keys)
     order = order[influence[order] >= tau]
+    # The sum includes examples that do not fit: a smaller example is not taken ahead of a better one that was left out.
     fits = _running_sum(tokens[order], cluster_id[order]) <= room[cluster_id[order]]
     full_clusters = np.unique(cluster_id[order[~fits]])
     order = order[fits]
@@ -614,7 +624,7 @@ def take_examples(
 
 
 def _running_sum(values: Array, groups: Array) -> Array:
-    """Sums values up to and including each position, within its group."""
+    """Computes the cumulative sum of values within each group."""
     order = np.argsort(groups, kind="stable")
     sums = np.cumsum(values[order])
     starts = run_starts(groups[order])

@@ -1,4 +1,4 @@
-"""What the pulls of a round found, and what is known of every arm after them, exactly."""
+"""The scores of a round's pulls, and the exact statistics of every arm."""
 
 import dataclasses
 import functools
@@ -20,8 +20,8 @@ class PullScores:
       cluster_id: The arm.
       block: The block that was pulled.
       keys: Keys of the scored examples, uint64 [samples].
-      tokens: Their tokens, all positive, int64 [samples].
-      influence: Their influence, float64 [samples]; nan where an example could not be scored.
+      tokens: Tokens of the scored examples, all positive, int64 [samples].
+      influence: Influence of the scored examples, float64 [samples]; nan if an example could not be scored.
     """
 
     cluster_id: int
@@ -44,12 +44,12 @@ RoundScores = tuple[PullScores, ...]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PullTable:
-    """The pulls of a round as columns, in the order of (cluster, block, key), without the unscorable examples.
+    """The pulls of a round as columns, sorted by (cluster, block, key), without unscorable examples.
 
     Attributes:
       cluster_id: int64 [pulls].
       block: int64 [pulls].
-      starts: Where the examples of each pull begin, and the end; int64 [pulls + 1].
+      starts: Start of each pull's examples, and the end of the last, int64 [pulls + 1].
       keys: uint64 [examples].
       tokens: int64 [examples].
       influence: Finite, float64 [examples].
@@ -64,7 +64,7 @@ class PullTable:
 
     @classmethod
     def of(cls, scores: Sequence[PullScores]) -> "PullTable":
-        """Sorts the scores of a round, so that nothing computed from them depends on the order they came in.
+        """Sorts the scores of a round, so that results do not depend on the order in which they arrive.
 
         Raises:
           ValueError: If an influence is infinite, or an example has no tokens.
@@ -89,7 +89,7 @@ class PullTable:
 
     @property
     def num_pulls(self) -> int:
-        """Number of pulls, those without a scorable example included."""
+        """Number of pulls, including pulls without a scorable example."""
         return int(self.cluster_id.size)
 
     @functools.cached_property
@@ -99,7 +99,7 @@ class PullTable:
 
     @functools.cached_property
     def bounds(self) -> list[tuple[int, int]]:
-        """Where the examples of each pull begin and end."""
+        """Start and end of each pull's examples."""
         return list(itertools.pairwise(self.starts.tolist()))
 
     @functools.cached_property
@@ -109,7 +109,7 @@ class PullTable:
 
     @functools.cached_property
     def means(self) -> Array:
-        """Token-weighted mean influence of each pull, float64 [pulls]; nan where it has no scorable example."""
+        """Token-weighted mean influence of each pull, float64 [pulls]; nan if it has no scorable example."""
         weighted, tokens = self.weighted, self.tokens_per_pull.tolist()
         return _column(
             [
@@ -120,7 +120,7 @@ class PullTable:
         )
 
     def mean(self) -> float:
-        """Averages the round over its tokens; nan without a scorable example."""
+        """Averages influence over the round's tokens; nan without a scorable example."""
         count = int(self.tokens.sum())
         return math.fsum(self.weighted) / count if count else math.nan
 
@@ -130,16 +130,16 @@ class PullTable:
         return np.diff(np.concatenate([[0], np.cumsum(self.tokens)])[self.starts])
 
     def pooled_deviation(self) -> float:
-        """Pools the standard deviation of influence within pulls, one degree of freedom lost for each.
+        """Computes the standard deviation of influence within pulls, pooled over pulls.
 
         Returns:
-          sqrt(Σ_i Σ_j (x_ij - mean_i)² / Σ_i (n_i - 1)), examples unweighted; 0 where no pull has two examples.
+          sqrt(Σ_i Σ_j (x_ij - mean_i)² / Σ_i (n_i - 1)), examples unweighted; 0 if no pull has two examples.
         """
         squares, freedom = self.pooled_squares()
         return math.sqrt(squares / freedom) if freedom else 0.0
 
     def pooled_squares(self) -> tuple[float, int]:
-        """Sums Σ_i Σ_j (x_ij - mean_i)², and its degrees of freedom, Σ_i (n_i - 1)."""
+        """Computes Σ_i Σ_j (x_ij - mean_i)² and its degrees of freedom, Σ_i (n_i - 1)."""
         values = self.influence.tolist()
         squares: list[float] = []
         for start, end in self.bounds:
@@ -151,13 +151,13 @@ class PullTable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArmPrior:
-    """What is known of every arm before the first pull, as if it had been scored.
+    """Knowledge of every arm before the first pull, expressed as pseudo-observations.
 
     Attributes:
-      pulls: How many pulls it is worth, float64 [num_clusters].
-      tokens: Tokens of so many examples, float64 [num_clusters].
-      squares: Squares of their tokens, float64 [num_clusters].
-      weighted: Their influence times tokens, float64 [num_clusters].
+      pulls: Number of pulls that the knowledge is worth, float64 [num_clusters].
+      tokens: Total tokens of the pseudo-observations, float64 [num_clusters].
+      squares: Sum of their squared tokens, float64 [num_clusters].
+      weighted: Sum of their influence times tokens, float64 [num_clusters].
     """
 
     pulls: Array
@@ -167,13 +167,13 @@ class ArmPrior:
 
 
 class ArmSums:
-    """What is known of every arm: its mean influence and the number of pulls it rests on.
+    """Mean influence of every arm and the number of pulls behind it.
 
-    A sum goes over all values of an arm at once: sums of parts, each rounded, would not merge exactly.
+    The values of an arm are kept and summed together with `math.fsum`, because rounded partial sums would not merge exactly.
 
     Args:
       num_clusters: Number of arms.
-      prior: What is known of them before the first pull.
+      prior: Knowledge of the arms before the first pull.
 
     Attributes:
       means: Token-weighted mean influence of the examples scored so far, float64 [num_clusters]; nan before the first.
@@ -195,11 +195,11 @@ class ArmSums:
 
     @property
     def weights(self) -> Array:
-        """How many pulls each mean rests on, with those that the prior is worth; [num_clusters]."""
+        """Number of pulls behind each mean, including the pulls that the prior is worth, [num_clusters]."""
         return np.asarray(self.pulls + self._prior_pulls)
 
     def add(self, table: PullTable) -> None:
-        """Adds the pulls of a round; one without a scorable example changes nothing."""
+        """Adds the pulls of a round; a pull without a scorable example changes nothing."""
         weighted, tokens = table.weighted, table.tokens_per_pull.tolist()
         for arm, (start, end), count in zip(
             table.cluster_id.tolist(), table.bounds, tokens, strict=True

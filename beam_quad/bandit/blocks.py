@@ -1,7 +1,7 @@
-"""Blocks: what a pull draws from and what an accepted pull gives.
+"""Blocks: the parts of a cluster that are pulled and accepted.
 
-The examples of a cluster are put in a seeded random order and cut into a power of two of blocks, so that the blocks of
-another budget or another reserve nest in, or join, the old ones.
+The examples of a cluster are put in a seeded random order and cut into blocks. The number of blocks is a power of two, so
+if another budget or reserve changes it, each new block is a part or a union of old ones.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from beam_quad import seeding
 from beam_quad.columns import places_in_runs
 
 MAX_INSTANCE_BLOCKS = 2**20
-# Examples in a block that is scored whole.
+# Examples in a block if a pull scores the whole block.
 INSTANCE_SAMPLES = 32
-# One group of arms is one file of candidates and one piece of a round: about 8 MB of text.
+# A group of arms is one file of candidates and one work item of a round: about 8 MB of text.
 CANDIDATES_PER_GROUP = 2048
 MAX_GROUPS = 256
 
@@ -27,28 +27,29 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def default_samples_per_pull(num_examples: int, num_clusters: int) -> int:
-    """Sizes a pull so that the pilot scores about 1/32 of the corpus, between 4 and 10 examples."""
+    """Sizes a pull at 4 to 10 examples, so that the pilot scores about 1/32 of the corpus."""
     return min(max(num_examples // (32 * num_clusters), 4), 10)
 
 
 def num_drawn(samples_per_pull: int) -> float:
-    """How many candidates of a block are expected to be drawn so that it hardly ever lacks one of those it keeps."""
+    """Computes how many candidates of a block to draw, in expectation, to have enough for a pull almost always."""
+    # The number drawn is about Poisson; a mean some four standard deviations above the pull's size hardly ever falls short.
     return samples_per_pull + 4 * math.sqrt(samples_per_pull) + 4
 
 
 def num_blocks(
     examples: Array, reserve: Array, samples_per_pull: int, blocks_per_cluster: int = 16
 ) -> Array:
-    """Decides into how many blocks each cluster is cut, for `block` acceptance.
+    """Decides how many blocks each cluster is cut into for `block` acceptance.
 
-    Fewer than `blocks_per_cluster` where a block would hold, in expectation, fewer than `samples_per_pull` examples of
-    the reserve or fewer than twice that of all.
+    A cluster gets fewer than `blocks_per_cluster` blocks if a block would otherwise hold, in expectation, fewer than
+    `samples_per_pull` examples of the reserve or fewer than 2 · `samples_per_pull` examples in all.
 
     Args:
       examples: Examples of each cluster, int64 [num_clusters].
-      reserve: How many of them have their text in the reserve, int64 [num_clusters].
+      reserve: Examples of each cluster with text in the reserve, int64 [num_clusters].
       samples_per_pull: Examples that a pull scores, >= 1.
-      blocks_per_cluster: The most blocks of a cluster, a power of two.
+      blocks_per_cluster: Maximum number of blocks of a cluster, a power of two.
 
     Returns:
       Powers of two, at least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
@@ -71,13 +72,13 @@ def num_instance_blocks(
     samples_per_pull: int = INSTANCE_SAMPLES,
     max_blocks: int = MAX_INSTANCE_BLOCKS,
 ) -> Array:
-    """Decides into how many blocks each cluster is cut, for `instance` acceptance, where a block is scored whole.
+    """Decides how many blocks each cluster is cut into for `instance` acceptance, which scores whole blocks.
 
     Args:
       examples: Examples of each cluster, int64 [num_clusters].
-      reserve: How many of them have their text in the reserve, int64 [num_clusters].
-      samples_per_pull: Examples of the reserve in a block, to within a factor of the square root of 2.
-      max_blocks: The most blocks in all; the largest clusters get fewer, larger blocks where it would be exceeded.
+      reserve: Examples of each cluster with text in the reserve, int64 [num_clusters].
+      samples_per_pull: Examples of the reserve in a block, to within a factor of sqrt(2).
+      max_blocks: Maximum number of blocks in all; the largest clusters get fewer, larger blocks if it would be exceeded.
 
     Returns:
       Powers of two, at least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
@@ -92,6 +93,7 @@ def num_instance_blocks(
             "lower --num_clusters"
         )
     counts = where_nonempty(examples, nearest_power_of_two(np.asarray(reserve) / samples_per_pull))
+    # Halving the cap keeps every count a power of two, and only the largest clusters lose blocks.
     cap = max(int(counts.max(initial=1)), 1)
     while int(np.minimum(counts, cap).sum(dtype=np.int64)) > max_blocks:
         cap //= 2
@@ -103,22 +105,22 @@ def block_of(cluster_id: Array, uniform: Array, num_blocks: Array) -> Array:
 
     Args:
       cluster_id: Integer [n].
-      uniform: One draw u in [0, 1) for each example, float64 [n].
+      uniform: Draw u in [0, 1) of each example, float64 [n].
       num_blocks: Blocks of each cluster, int32 [num_clusters].
 
     Returns:
-      floor(u · num_blocks[cluster]), int32 [n]; with twice the blocks an example is in block 2b or 2b + 1.
+      b = floor(u · num_blocks[cluster]), int32 [n]. If the number of blocks doubles, b becomes 2b or 2b + 1.
     """
     return np.asarray(np.floor(uniform * num_blocks[cluster_id]), dtype=np.int32)
 
 
 def example_blocks(seed: int, keys: Array, clusters: Array, num_blocks: Array) -> Array:
-    """Finds the block of each example by its hash.
+    """Finds the block of each example from its hash.
 
     Args:
       seed: The run's seed.
       keys: Keys of the examples (`seeding.keys`), uint64 [n].
-      clusters: Their clusters, integer [n].
+      clusters: Clusters of the examples, integer [n].
       num_blocks: Blocks of each cluster, int32 [num_clusters].
 
     Returns:
@@ -128,28 +130,28 @@ def example_blocks(seed: int, keys: Array, clusters: Array, num_blocks: Array) -
 
 
 def highest_draws(candidates: Array, samples_per_pull: int | None) -> Array:
-    """Finds the draw above which an example need not be looked at to find those that a pull scores.
+    """Computes the draw above which a candidate can be skipped when finding the examples that a pull scores.
 
     Args:
       candidates: Candidates of each block, int64 [total].
       samples_per_pull: Examples that a pull scores; None for all.
 
     Returns:
-      uint64 [total]; of the uniform draws of a block's candidates, `num_drawn` are expected at or below it.
+      uint64 [total], at or below which `num_drawn` of a block's uniform draws are expected.
     """
     if samples_per_pull is None:
         return np.full(len(candidates), np.iinfo(np.uint64).max, np.uint64)
     share = np.minimum(1.0, num_drawn(samples_per_pull) / np.maximum(candidates, 1))
-    # The largest float64 below 2**64, since 2**64 itself does not fit the integer.
+    # Clipped to the largest float64 below 2**64, because 2**64 itself overflows uint64.
     return np.minimum(share * 2.0**64, np.nextafter(2.0**64, 0)).astype(np.uint64)
 
 
 def num_groups(candidates: Array, samples_per_pull: int) -> int:
-    """Decides into how many groups the arms are put, by the candidates that are kept of blocks.
+    """Decides how many groups the arms are divided into, from the number of candidates kept.
 
     Args:
       candidates: Candidates of each block, int64 [total].
-      samples_per_pull: How many of them are kept at most.
+      samples_per_pull: Maximum number of candidates kept from a block.
     """
     expected = int(np.minimum(candidates, samples_per_pull).sum())
     return min(max(expected // CANDIDATES_PER_GROUP, 1), MAX_GROUPS)
@@ -158,17 +160,17 @@ def num_groups(candidates: Array, samples_per_pull: int) -> int:
 def first_drawn(
     clusters: Array, blocks: Array, draws: Array, keys: Array, samples_per_pull: int | None
 ) -> Array:
-    """Finds the candidates that a pull of each block scores: those with the lowest draws.
+    """Finds the candidates that a pull of each block scores, which have the lowest draws.
 
     Args:
       clusters: Integer [n].
       blocks: Integer [n].
       draws: uint64 [n].
-      keys: Decide between equal draws, uint64 [n].
+      keys: Keys of the candidates, which break ties between draws, uint64 [n].
       samples_per_pull: Examples that a pull scores; None for all.
 
     Returns:
-      Positions in the order of (cluster, block, draw, key), int64 [m].
+      Positions sorted by (cluster, block, draw, key), int64 [m].
     """
     order = np.lexsort((keys, draws, blocks, clusters))
     if samples_per_pull is None:
@@ -178,15 +180,15 @@ def first_drawn(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Blocks:
-    """What every block of every cluster holds: an additive statistic.
+    """Contents of every block of every cluster. An additive statistic.
 
-    The blocks of all clusters are in one row, cluster after cluster: block b of cluster c is at `offsets[c] + b`.
+    The blocks of all clusters are stored in one row, cluster by cluster: block b of cluster c is at `offsets[c] + b`.
 
     Attributes:
-      num_blocks: Blocks of each cluster, int32 [num_clusters]. Summands must agree on it.
+      num_blocks: Blocks of each cluster, int32 [num_clusters]. Statistics can be added only if these are equal.
       examples: Examples in each block, int64 [total].
       tokens: Tokens in each block, int64 [total].
-      candidates: Examples of each block that are in the reserve and so can be scored, int64 [total].
+      candidates: Examples of each block in the reserve, which can be scored, int64 [total].
     """
 
     num_blocks: Array
@@ -212,10 +214,10 @@ class Blocks:
           cluster_id: Integer [n].
           block: Integer [n], below `num_blocks[cluster_id]`.
           tokens: Tokens of each example, integer [n].
-          in_reserve: Whether its text is in the reserve, bool [n].
+          in_reserve: Whether the text of each example is in the reserve, bool [n].
 
         Raises:
-          ValueError: If a block is not one of its cluster's.
+          ValueError: If a block is out of range for its cluster.
         """
         zero = cls.zero(num_blocks)
         outside = (block < 0) | (block >= zero.num_blocks[cluster_id])
@@ -227,7 +229,7 @@ class Blocks:
             )
         index = zero.offsets[cluster_id] + block
         size = zero.examples.size
-        # bincount sums in float64, which is exact for integers below 2**53.
+        # bincount sums in float64, exact for integers below 2**53.
         return cls(
             zero.num_blocks,
             np.bincount(index, minlength=size).astype(np.int64),
@@ -250,7 +252,7 @@ class Blocks:
         )
 
     def __getstate__(self) -> dict[str, Array]:
-        """Packs the blocks that hold something: a split has examples of few, and its statistic goes to another worker."""
+        """Packs only the nonempty blocks: a split has examples of few blocks, and its statistic is sent between workers."""
         at = np.flatnonzero(self.examples | self.tokens | self.candidates)
         columns = (self.examples, self.tokens, self.candidates)
         examples, tokens, candidates = (column[at] for column in columns)
@@ -270,9 +272,9 @@ class Blocks:
         self.__dict__.update(zero.__dict__)
 
     def without(self, part: "Blocks") -> "Blocks":
-        """Takes off the tokens of examples that cannot be selected.
+        """Subtracts the tokens of examples that cannot be selected.
 
-        They stay examples and candidates, so that which blocks can be pulled depends on no budget.
+        The examples and candidates stay counted, so that the pullable blocks do not depend on the budget.
         """
         return dataclasses.replace(self, tokens=self.tokens - part.tokens)
 
@@ -283,7 +285,7 @@ class Blocks:
 
     @functools.cached_property
     def offsets(self) -> Array:
-        """Where each cluster's blocks begin in the row, and its end; int64 [num_clusters + 1]."""
+        """Start of each cluster's blocks in the row, and the end of the last, int64 [num_clusters + 1]."""
         return _starts(self.num_blocks)
 
     @functools.cached_property
@@ -293,27 +295,27 @@ class Blocks:
 
     @functools.cached_property
     def block(self) -> Array:
-        """Number of each block of the row within its cluster, int64 [total]."""
+        """Index of each block of the row within its cluster, int64 [total]."""
         return np.arange(self.examples.size) - self.offsets[self.cluster_id]
 
     @functools.cached_property
     def pullable(self) -> Array:
-        """Positions in the row of the blocks that have candidates, ascending; int64."""
+        """Positions in the row of blocks with candidates, ascending, int64."""
         return np.flatnonzero(self.candidates > 0)
 
     @functools.cached_property
     def pullable_starts(self) -> Array:
-        """Where each cluster's blocks begin in `pullable`, and its end; int64 [num_clusters + 1]."""
+        """Start of each cluster's blocks in `pullable`, and the end of the last, int64 [num_clusters + 1]."""
         return np.searchsorted(self.pullable, self.offsets)
 
     @property
     def is_unreachable(self) -> Array:
-        """Whether a block has examples but no candidate, and so can never be pulled; bool [total]."""
+        """Whether a block has examples but no candidate, so that it cannot be pulled, bool [total]."""
         return np.asarray((self.examples > 0) & (self.candidates == 0))
 
     @property
     def candidate_tokens(self) -> Array:
-        """Estimates the tokens of each block's candidates by their share of its examples, int64 [total]."""
+        """Estimates the tokens of each block's candidates from their share of its examples, int64 [total]."""
         share = self.candidates / np.maximum(self.examples, 1)
         return np.floor(self.tokens * share).astype(np.int64)
 
@@ -353,18 +355,18 @@ def _check_samples(samples_per_pull: int) -> None:
 
 
 def where_nonempty(examples: Array, counts: Array) -> Array:
-    """Takes the counts of the clusters that have examples, and 0 for the others: int32 [num_clusters]."""
+    """Sets the counts of empty clusters to 0, int32 [num_clusters]."""
     return np.where(np.asarray(examples) > 0, counts, 0).astype(np.int32)
 
 
 def nearest_power_of_two(values: Array) -> Array:
-    """Rounds to a power of two on a logarithmic scale, and up to 1: int64, of the input's shape."""
-    # Rounding down sqrt(2) x does so.
+    """Rounds to the nearest power of two on a logarithmic scale, at least 1; int64, in the input's shape."""
+    # Rounding sqrt(2) · x down is rounding x to the nearest exponent.
     return _floor_power_of_two(np.floor(np.sqrt(2.0) * np.asarray(values, np.float64)))
 
 
 def _floor_power_of_two(values: Array) -> Array:
-    """Rounds down to a power of two, and up to 1."""
+    """Rounds down to a power of two, at least 1."""
     _, exponent = np.frexp(np.maximum(values, 1).astype(np.float64))
     return np.left_shift(1, exponent.astype(np.int64) - 1)
 

@@ -1,4 +1,4 @@
-"""What runs before this one scored, and what it says of the clusters of documents that have come since."""
+"""The scores of earlier runs, used as a prior for the clusters of new documents."""
 
 import dataclasses
 import math
@@ -19,16 +19,16 @@ _COLUMNS = ("cluster", "tokens", "influence", "residual")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """The examples that the runs so far have scored. An additive statistic.
+    """The examples scored by the runs so far. An additive statistic.
 
     Attributes:
       key: Ascending and distinct, uint64 [n].
       cluster: int64 [n].
       tokens: int64 [n].
-      influence: float64 [n]; nan where an example could not be scored.
-      residual: How far it lies from the mean of its pull, float64 [n]; nan but for the examples of pilots.
-      squares: Sum of the squares by which the examples of pilots lie from the plain mean of their pull.
-      freedom: Degrees of freedom of that sum.
+      influence: float64 [n]; nan if an example could not be scored.
+      residual: Influence less the token-weighted mean of the example's pull, float64 [n]; nan outside pilots.
+      squares: Sum of squared deviations of pilot examples from the unweighted mean of their pull.
+      freedom: Degrees of freedom of `squares`.
     """
 
     key: Array
@@ -41,11 +41,11 @@ class Evidence:
 
     @classmethod
     def of(cls, scored: Mapping[str, Array], pilot: PullTable) -> "Evidence":
-        """Takes what one run scored.
+        """Collects the scores of one run.
 
         Args:
-          scored: Its examples, in the order of their keys (see `bandit.scored`), those of the pilot among them.
-          pilot: The pulls of its pilot.
+          scored: Scored examples of the run sorted by key (see `bandit.scored`), including the pilot's.
+          pilot: The pulls of the run's pilot.
         """
         order = np.argsort(pilot.keys)
         residuals = (pilot.influence - pilot.means[pilot.pull])[order]
@@ -62,7 +62,7 @@ class Evidence:
 
     @classmethod
     def of_pilot(cls, pilot: PullTable) -> "Evidence":
-        """Takes what a pilot scored."""
+        """Collects the scores of a pilot."""
         order = np.argsort(pilot.keys)
         scored = {
             "key": pilot.keys[order],
@@ -73,7 +73,7 @@ class Evidence:
         return cls.of(scored, pilot)
 
     def __add__(self, other: "Evidence") -> "Evidence":
-        # Both score an example alike, if both have scored it.
+        # Runs give the same example the same score, so either copy will do.
         key, first = np.unique(np.concatenate([self.key, other.key]), return_index=True)
         columns = {
             name: np.concatenate([getattr(self, name), getattr(other, name)])[first]
@@ -84,17 +84,17 @@ class Evidence:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of influence within clusters, pooled over the pilots; 0 where no pull has two examples."""
+        """Standard deviation of influence within clusters, pooled over the pilots; 0 if no pull has two examples."""
         return math.sqrt(self.squares / self.freedom) if self.freedom else 0.0
 
     @property
     def residuals(self) -> Array:
-        """How far the examples of pilots lie from the mean of their pull, ascending, float64 [m]."""
+        """Deviations of pilot examples from the mean of their pull, ascending, float64 [m]."""
         return np.sort(self.residual[np.isfinite(self.residual)])
 
     @property
     def unscorable(self) -> Array:
-        """Keys of the examples that could not be scored, ascending, uint64 [m]."""
+        """Keys of the unscorable examples, ascending, uint64 [m]."""
         return self.key[np.isnan(self.influence)]
 
     def sums(self, num_clusters: int) -> tuple[Array, Array, Array, Array]:
@@ -112,7 +112,7 @@ class Evidence:
         return examples, total, squares, weighted
 
     def components(self) -> VarianceComponents:
-        """Estimates how far examples lie from the mean of their cluster, and clusters from the mean of all."""
+        """Estimates the variance of influence within and between clusters."""
         _, tokens, squares, weighted = self.sums(int(self.cluster.max(initial=-1)) + 1)
         known = tokens > 0
         errors = squares[known] / tokens[known] ** 2
@@ -121,16 +121,16 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prior:
-    """What a bandit knows of its arms before it pulls one.
+    """Knowledge of the arms before the first pull.
 
-    A cluster's documents of another month may differ from those that were scored. So all that is known of a cluster counts
-    as much as one pull at most: a pull of its new documents weighs about as much, and further ones more.
+    New documents of a cluster may differ from its scored ones. All earlier scores of a cluster together therefore weigh at
+    most as much as one pull: one pull of new documents weighs about as much, and further pulls outweigh them.
 
     Args:
-      evidence: What was scored.
+      evidence: The examples scored before.
       num_new: Documents that the bandit plays over, at least 1.
-      num_documents: Those and all others.
-      num_samples: Examples that a pull would score if the bandit played over all of them, at least 1.
+      num_documents: All documents, new and old.
+      num_samples: Examples that a pull would score if the bandit played over all documents, at least 1.
     """
 
     evidence: Evidence
@@ -140,12 +140,13 @@ class Prior:
 
     @property
     def share(self) -> Fraction:
-        """The share of the documents that is new."""
+        """The share of new documents among all documents."""
         return Fraction(self.num_new, self.num_documents)
 
     def arms(self, num_clusters: int, samples_per_pull: int) -> ArmPrior:
-        """Says what is known of every arm, whose pulls score so many examples."""
+        """Makes the prior of every arm for pulls of `samples_per_pull` examples."""
         examples, tokens, squares, weighted = self.evidence.sums(num_clusters)
+        # Scales the evidence of a cluster down to the examples of one pull.
         share = np.minimum(1.0, self.num_samples / np.maximum(examples, 1))
         return ArmPrior(
             pulls=examples * share / samples_per_pull,
@@ -155,12 +156,14 @@ class Prior:
         )
 
     def pilot(self, examples: Array, can_pull: Array, ties: Array) -> Array:
-        """Chooses the arms of the pilot: those with the most new documents, in number the share of those known.
+        """Chooses the arms of the pilot, those with the most new documents.
+
+        Their number is the number of known clusters times the share of new documents.
 
         Args:
           examples: New documents of each cluster, int64 [num_clusters].
           can_pull: Which arms can be pulled, bool [num_clusters].
-          ties: Decides between equals, uint64 [num_clusters].
+          ties: Tie breaker of each cluster, uint64 [num_clusters].
 
         Returns:
           Clusters, ascending, int64.

@@ -30,13 +30,13 @@ class QuadPolicy:
       budget_tokens: Tokens to select.
       samples_per_pull: Examples that a pull scores; sets the unit of `alpha`.
       num_rounds: Rounds after the pilot, at most 50.
-      arms_per_round: A fixed number of arms in each round after the pilot; None pulls as many as the budget asks for.
+      arms_per_round: Fixed number of arms in each round after the pilot; None pulls as many as the budget needs.
       alpha: Weight of the confidence term, in units of the error of one pull: the standard deviation of influence
         within clusters, pooled over the pilot, divided by sqrt(samples_per_pull). 0 is greedy.
-      tau: A fixed threshold, in units of influence; None takes the water level before every round.
-      acceptance: Name of the rule that decides what pulls give, one of `ACCEPTANCES`.
-      max_share_per_cluster: The most that one cluster may give, as a share of the budget, in (0, 1].
-      seed: Decides between equals.
+      tau: Fixed threshold, in units of influence; None uses the water level before every round.
+      acceptance: Name of the acceptance rule, one of `ACCEPTANCES`.
+      max_share_per_cluster: Maximum share of the budget that one cluster may give, in (0, 1].
+      seed: Seed of the tie breakers.
 
     References:
       Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025
@@ -91,33 +91,33 @@ class QuadPolicy:
 
     @property
     def rule(self) -> type[Acceptance]:
-        """The rule of acceptance."""
+        """The acceptance rule."""
         return ACCEPTANCES[self.acceptance]
 
     @property
     def cluster_cap_tokens(self) -> int:
-        """The most tokens that one cluster may give, at least 1."""
+        """Maximum number of tokens that one cluster may give, at least 1."""
         return max(math.floor(self.max_share_per_cluster * self.budget_tokens), 1)
 
 
 def replay(
     policy: QuadPolicy, blocks: Blocks, rounds: Sequence[RoundScores], prior: Prior | None = None
 ) -> BanditState:
-    """Plays the rounds that were scored again, and decides what comes next.
+    """Replays the scored rounds and decides the next pulls.
 
-    Nothing is carried from round to round but the scores, so a state can be had at any time and on any worker. It does
-    not depend on the order of the pulls in a round nor of the examples in a pull.
+    The scores are the only state carried between rounds, so any worker can compute the bandit's state at any time. The state
+    does not depend on the order of the pulls in a round or of the examples in a pull.
 
     Args:
       policy: What to select, and how.
-      blocks: What the blocks of the corpus hold.
-      rounds: The scores of rounds 0, 1, ...: one entry for each of the pulls that the state before it asks for. Empty
+      blocks: Contents of the corpus's blocks.
+      rounds: The scores of rounds 0, 1, ..., each with one entry for every pull that the preceding state requests. Empty
         rounds after the bandit has stopped are allowed and change nothing.
-      prior: What was scored before of the same clusters. Then the pilot pulls only as many arms as new documents ask for,
-        and the others are known by what was scored of them.
+      prior: Earlier scores of the same clusters. With a prior, the pilot pulls a number of arms in proportion to the new
+        documents, and the prior stands for the others.
 
     Raises:
-      IntegrityError: If the scores of a round are not those of the pulls that the policy makes.
+      IntegrityError: If the scores of a round do not belong to the pulls that the policy makes.
       ValueError: If an influence is infinite or an example has no tokens.
     """
     game = _Game(policy, blocks, prior)
@@ -128,7 +128,7 @@ def replay(
 
 
 class _Game:
-    """The bandit between two rounds: `pulls`, positions in the row of blocks, are what it asks for next."""
+    """The bandit between two rounds; `pulls` holds the next round's positions in the row of blocks."""
 
     def __init__(self, policy: QuadPolicy, blocks: Blocks, prior: Prior | None) -> None:
         self.policy = policy
@@ -153,19 +153,22 @@ class _Game:
         self.stop_reason: StopReason | None = None if self.pulls.size else "no_arm_above_tau"
 
     def leave_out_unscorable(self, scores: RoundScores) -> None:
-        """Takes off a block the tokens of examples that could not be scored: they are rejected, never taken."""
+        """Subtracts the tokens of unscorable examples from their blocks, because such examples are never selected."""
         for pull in scores:
             lost = int(pull.tokens[np.isnan(pull.influence)].sum())
+            # `_check` raises an error for a block out of range.
             if lost and pull.block < self.blocks.num_blocks[pull.cluster_id]:
                 self.tokens[self.blocks.offsets[pull.cluster_id] + pull.block] -= lost
 
     def play(self, table: PullTable) -> None:
         self._check(table)
+        # A job's graph has a fixed number of rounds; those after the bandit stopped are empty.
         if self.stop_reason is not None:
             return
         self.arms.add(table)
         tokens = self.tokens[self.blocks.offsets[table.cluster_id] + table.block]
         if self.round == 0:
+            # With a prior the pilot pulls only some arms, so the spread is pooled with that of earlier pilots.
             known = None
             if self.prior is not None:
                 known = self.prior.evidence + Evidence.of_pilot(table)
@@ -173,7 +176,7 @@ class _Game:
             self.rule.learn_spread(table, self.arms.means, known)
         self.rule.count(table, tokens)
         if self.round == 0:
-            # The pilot's threshold follows from its own scores; later ones were set when the pulls were chosen.
+            # No score precedes the pilot, so it sets its own threshold; later ones are set when pulls are chosen.
             self.tau = self._threshold()
         np.add.at(self.num_pulled, table.cluster_id, 1)
         accepted = self.rule.accept(table, tokens, self.arms.means, self.tau, self.round)
@@ -212,21 +215,21 @@ class _Game:
             )
 
     def _next(self) -> Array:
-        """Where each arm's next block is in `blocks.pullable`; beyond its own where none is left."""
+        """Position of each arm's next block in `blocks.pullable`; past the arm's blocks if none is left."""
         return self.blocks.pullable_starts[:-1] + self.num_pulled
 
     def _has_next(self) -> Array:
         return np.asarray(self._next() < self.blocks.pullable_starts[1:])
 
     def _pilot(self) -> Array:
-        """The arms of the pilot, ascending: all that can be pulled, or as many as what was scored before leaves to pull."""
+        """Arms of the pilot, ascending: every arm that can be pulled or, with a prior, those with the most new documents."""
         if self.prior is None:
             return np.flatnonzero(self._has_next())
         examples = self.blocks.per_cluster(self.blocks.examples)
         return self.prior.pilot(examples, self._has_next(), self.ties)
 
     def _threshold(self) -> float:
-        """Takes the fixed threshold, or the water level of what can still be accepted."""
+        """Returns the fixed threshold, or the water level of what can still be accepted."""
         if self.policy.tau is not None:
             return self.policy.tau
         return self.rule.water_level(self.arms.means)
@@ -250,28 +253,31 @@ class _Game:
         )
 
     def _choose(self) -> None:
-        """Chooses the next round's pulls, or says why there are none."""
+        """Chooses the next round's pulls, or sets the reason to stop."""
         self.pulls = self.pulls[:0]
         if self.stop_reason is not None:
             return
         tau = self._threshold()
         bounds = self._upper_bounds()
         order = rules.ranking(bounds, self.ties)
+        # An arm whose upper bound is below tau would be rejected even if its mean were as high as the bound.
         can_give = self._has_next() & (self.rule.room > 0) & (bounds >= tau)
         order = order[can_give[order]]
+        # No arm left comes before the number of rounds: further rounds would not help, and the user is told so.
         if order.size == 0:
             self.stop_reason = "no_arm_above_tau"
         elif self.round > self.policy.num_rounds:
             self.stop_reason = "rounds_exhausted"
         else:
             self.tau = tau
+            # At a lower threshold the blocks already pulled may be expected to fill the budget.
             self.rule.expect(self.arms.means, tau)
             self._stop_if_full()
             if self.stop_reason is None:
                 self.pulls = self._pulls_of(order)
 
     def _pulls_of(self, order: Array) -> Array:
-        """Takes blocks of arms, given in order of score, until they hold the round's share of the budget."""
+        """Takes blocks of arms, given in order of score, until they fill the round's share of the budget."""
         if self.policy.arms_per_round is not None:
             return self.blocks.pullable[self._next()[order[: self.policy.arms_per_round]]]
         rounds_left = self.policy.num_rounds - self.round + 1
@@ -282,6 +288,7 @@ class _Game:
             worth=self.rule.worth[self.blocks.pullable],
             share=self.rule.expected_share(self.arms.means, self.tau)[order],
             room=self.rule.room[order],
+            # With 0, no arm is listed twice in a round.
             wanted_tokens=wanted if self.rule.can_pull_repeatedly else 0.0,
         )
         count = rules.first_until(gives, wanted, self._least_arms())
@@ -290,9 +297,11 @@ class _Game:
     def _least_arms(self) -> int:
         if self.prior is None:
             return rules.MIN_ARMS_PER_ROUND
+        # In proportion to the new documents, like the pilot.
         return max(1, int(self.prior.share * rules.MIN_ARMS_PER_ROUND))
 
     def _upper_bounds(self) -> Array:
+        # `alpha` is in units of the standard error of one pull, so it has the same meaning for every scorer.
         pull_error = self.deviation / math.sqrt(self.policy.samples_per_pull)
         return rules.upper_bounds(
             self.arms.means, self.arms.weights, self.policy.alpha * pull_error

@@ -1,8 +1,8 @@
-"""What clusters are worth after the rounds: means of their scored examples, shrunk towards the mean of all.
+"""Posterior means of clusters: means of the scored examples, shrunk towards the overall mean.
 
-A pull of ten examples says of a block of thousands no more than of its cluster. Where clusters differ little beside
-their examples, as the intra-cluster correlation says, the mean of a few examples is mostly noise, and the highest means are
-mostly luck: each is shrunk by the share of its variance that lies between clusters.
+Ten scores say no more about a block of thousands of examples than about its cluster. If clusters differ little compared with
+their examples (a low intra-cluster correlation), the mean of a few examples is mostly noise and the highest means are mostly
+luck. Each mean is therefore shrunk by the share of its variance that is between clusters.
 
 References:
   Efron & Morris, Stein's Estimation Rule and its Competitors, 1973 (shrinkage by empirical Bayes).
@@ -24,10 +24,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class VarianceComponents:
-    """How far examples lie from the mean of their cluster, and clusters from the mean of all.
+    """Variance of influence within and between clusters.
 
     Attributes:
-      mean: Mean of the clusters' means; nan without any.
+      mean: Mean of the cluster means; nan without clusters.
       between: Variance of the clusters' true means, at least 0.
       within: Variance of influence within clusters.
     """
@@ -38,13 +38,13 @@ class VarianceComponents:
 
     @classmethod
     def of(cls, pilot: PullTable) -> "VarianceComponents":
-        """Estimates them by a one-way analysis of variance of the pilot, which pulls every cluster once.
+        """Estimates the components by a one-way analysis of variance of the pilot, which pulls every cluster once.
 
-        The variance of the pulls' means is that of the clusters' means and, on average, that of a pull's error, the variance within
-        clusters times Σw² / (Σw)² of its token weights w.
+        The variance of the pull means is the variance between clusters plus the mean error variance of a pull, which is the
+        variance within clusters times Σw² / (Σw)² of the pull's token weights w.
 
         Args:
-          pilot: The pulls; those without a scorable example do not count.
+          pilot: The pulls; pulls without a scorable example do not count.
         """
         is_scored = pilot.tokens_per_pull > 0
         errors = relative_errors([pilot], int(pilot.cluster_id.max(initial=-1)) + 1)
@@ -54,11 +54,11 @@ class VarianceComponents:
 
     @classmethod
     def of_means(cls, means: Array, errors: Array, deviation: float) -> "VarianceComponents":
-        """Estimates them from what was scored of each cluster.
+        """Estimates the components from the mean of each cluster's scored examples.
 
         Args:
           means: Token-weighted mean influence of each cluster's scored examples, float64 [n].
-          errors: `relative_errors` of these clusters, float64 [n].
+          errors: `relative_errors` of the clusters, float64 [n].
           deviation: Standard deviation of influence within clusters.
         """
         within = deviation**2
@@ -66,24 +66,25 @@ class VarianceComponents:
             return cls(math.nan, 0.0, within)
         variance = float(means.var(ddof=1)) if means.size > 1 else 0.0
         error = float((within * errors).mean())
+        # The difference of two estimates can be negative; a variance cannot.
         return cls(float(means.mean()), max(variance - error, 0.0), within)
 
     @property
     def intra_cluster_correlation(self) -> float:
-        """Share of the variance of influence that lies between clusters, in [0, 1]; nan where nothing varies."""
+        """Share of the variance of influence between clusters, in [0, 1]; nan if the variance is 0."""
         total = self.between + self.within
         return self.between / total if total > 0 else math.nan
 
     def posterior_means(self, means: Array, errors: Array) -> Array:
-        """Shrinks means towards the mean of all.
+        """Shrinks means towards the overall mean.
 
         Args:
           means: Token-weighted mean influence of each cluster's scored examples, float64 [num_clusters]; nan without any.
           errors: `relative_errors`, float64 [num_clusters].
 
         Returns:
-          Float64 [num_clusters]: mean + s (means - mean), s = between / (between + within · errors); the mean of all where
-          nothing is known.
+          mean + s (means - mean) with s = between / (between + within · errors), float64 [num_clusters]; the overall mean
+          for a cluster without scored examples.
         """
         known = ~np.isnan(means)
         variance = self.between + self.within * errors[known]
@@ -98,22 +99,22 @@ class VarianceComponents:
 def relative_errors(
     tables: Sequence[PullTable], num_clusters: int, prior: ArmPrior | None = None
 ) -> Array:
-    """Computes the variance of each cluster's token-weighted mean, over the variance of one example.
+    """Computes the variance of each cluster's token-weighted mean relative to the variance of one example.
 
     Args:
       tables: The pulls of all rounds.
       num_clusters: Number of clusters.
-      prior: What was known of them before.
+      prior: Knowledge of the clusters before the first pull.
 
     Returns:
-      Σw² / (Σw)² of the tokens w of its scored examples, float64 [num_clusters]; inf without any.
+      Σw² / (Σw)² over the tokens w of each cluster's scored examples, float64 [num_clusters]; inf without scored examples.
     """
     totals, squares = np.zeros(num_clusters), np.zeros(num_clusters)
     if prior is not None:
         totals, squares = prior.tokens.copy(), prior.squares.copy()
     for table in tables:
         cluster_id = table.cluster_id[table.pull]
-        # Integers below 2**53, which float64 adds exactly in any order.
+        # float64 adds integers below 2**53 exactly, in any order.
         totals += np.bincount(cluster_id, table.tokens, num_clusters)
         squares += np.bincount(cluster_id, table.tokens.astype(np.float64) ** 2, num_clusters)
     errors = np.full(num_clusters, np.inf)

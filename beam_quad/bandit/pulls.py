@@ -1,4 +1,4 @@
-"""How pulls are sized: how many blocks a cluster is cut into, and how many examples of a block are scored."""
+"""Sizes of pulls: the number of blocks of a cluster, and the number of examples scored in a block."""
 
 import dataclasses
 from typing import Any, Protocol
@@ -20,11 +20,11 @@ _WHOLE_PULL_EXAMPLES = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sizes:
-    """How large clusters are.
+    """Sizes of clusters.
 
     Attributes:
-      examples: Examples of each, int64 [num_clusters].
-      reserve: How many of them have their text in the reserve, int64 [num_clusters].
+      examples: Examples of each cluster, int64 [num_clusters].
+      reserve: Examples of each cluster with text in the reserve, int64 [num_clusters].
     """
 
     examples: Array
@@ -44,34 +44,34 @@ class Pulls(Protocol):
         """Whether a pull scores its whole block."""
 
     def samples(self, num_examples: int, num_clusters: int) -> int:
-        """Says how many examples a pull scores, in expectation if it scores its whole block."""
+        """Returns the number of examples that a pull scores; the expected number if it scores its whole block."""
 
     def num_blocks(self, examples: Array, reserve: Array) -> Array:
-        """Decides into how many blocks each cluster is cut.
+        """Decides how many blocks each cluster is cut into.
 
         Args:
           examples: Examples of each cluster, int64 [num_clusters].
-          reserve: How many of them have their text in the reserve, int64 [num_clusters].
+          reserve: Examples of each cluster with text in the reserve, int64 [num_clusters].
 
         Returns:
           At least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
         """
 
     def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
-        """Sizes the pulls of a part of a corpus, so that they score as many of its examples as those of the whole would.
+        """Sizes the pulls of a part of a corpus, so that they score as many of its examples as pulls of the whole would.
 
         Returns:
-          As `samples` and as `num_blocks`.
+          As `samples` and `num_blocks`.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class SampledPulls:
-    """A pull scores a few examples, whatever its block holds.
+    """A pull scores a few examples of its block, whatever the block's size.
 
     Args:
-      samples_per_pull: Examples that a pull scores; None for a default by the size of the corpus.
-      blocks_per_cluster: The most blocks of a cluster, a power of two.
+      samples_per_pull: Examples that a pull scores; None for a default derived from the corpus size.
+      blocks_per_cluster: Maximum number of blocks of a cluster, a power of two.
     """
 
     samples_per_pull: int | None
@@ -94,7 +94,7 @@ class SampledPulls:
         return num_blocks(examples, reserve, samples, self.blocks_per_cluster)
 
     def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
-        """As `Pulls.of_part`: blocks are about as large as the whole's; where clusters are smaller, fewer are scored."""
+        """As `Pulls.of_part`: blocks stay about as large as in the whole; if they are smaller, a pull scores fewer examples."""
         samples = self.samples(whole.num_examples, len(whole.examples))
         of_whole = self.num_blocks(whole.examples, whole.reserve)
         share = of_whole * part.examples / np.maximum(whole.examples, 1)
@@ -106,10 +106,10 @@ class SampledPulls:
 
 @dataclasses.dataclass(frozen=True)
 class WholePulls:
-    """A pull scores its whole block, which is cut to its size.
+    """A pull scores its whole block, and blocks are cut to the size of a pull.
 
     Args:
-      samples_per_pull: Examples in a block, about; None for 32.
+      samples_per_pull: Approximate number of examples in a block; None for 32.
     """
 
     samples_per_pull: int | None
@@ -130,6 +130,6 @@ class WholePulls:
         )
 
     def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
-        """As `Pulls.of_part`: what is pulled is scored, in any corpus."""
+        """As `Pulls.of_part`: the part is sized on its own, because every pulled block is scored whole."""
         samples = self.samples(part.num_examples, len(part.examples))
         return samples, self.num_blocks(part.examples, part.reserve)

@@ -1,7 +1,7 @@
-"""Scored examples as columns: the codes of their arms, and what they say of the blocks that were pulled.
+"""Scored examples as columns: codes of their blocks, and statistics of the pulled blocks.
 
-The examples of all rounds are in columns of one length, by name: `cluster`, `block`, `round`, `tokens` and `influence`, in
-the order of their keys (`key`, distinct). An influence of nan is that of an example which could not be scored.
+The examples of all rounds are stored in columns of equal length, named `key`, `cluster`, `block`, `round`, `tokens` and
+`influence`, and sorted by `key`, which is distinct. The influence of an unscorable example is nan.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,12 +20,12 @@ _BLOCK_BITS = 32
 
 
 def arm_code(cluster: Any, block: Any) -> Any:
-    """Packs a cluster and a block into one integer that sorts like the pair: int64, of the inputs' shape."""
+    """Packs (cluster, block) into one integer with the same sort order: int64, in the inputs' shape."""
     return np.asarray(cluster, np.int64) * (1 << _BLOCK_BITS) + np.asarray(block, np.int64)
 
 
 def arm_of(code: Any) -> tuple[Any, Any]:
-    """Unpacks `arm_code` of a nonnegative block: cluster and block, int64, of the input's shape."""
+    """Unpacks `arm_code` of a nonnegative block into cluster and block, int64, in the input's shape."""
     code = np.asarray(code, np.int64)
     return code >> _BLOCK_BITS, code & ((1 << _BLOCK_BITS) - 1)
 
@@ -34,19 +34,19 @@ def mean_by_block(scored: Scored) -> tuple[Array, Array]:
     """Averages the scored examples of each block over their tokens.
 
     Returns:
-      Codes of the blocks with a finite influence, ascending, int64 [m], and their means, float64 [m].
+      Codes of blocks with a finite influence, ascending, int64 [m], and the mean of each block, float64 [m].
     """
     finite = np.isfinite(scored["influence"])
     codes = arm_code(scored["cluster"], scored["block"])[finite]
     unique, at = np.unique(codes, return_inverse=True)
     tokens = scored["tokens"][finite]
-    # Sums of (influence x tokens) of at most a few dozen examples, in the order of their keys.
+    # A block has at most a few dozen scored examples, summed in key order: the result is the same on every worker.
     weighted = np.bincount(at, weights=scored["influence"][finite] * tokens)
     return unique, weighted / np.bincount(at, weights=tokens)
 
 
 def block_means(scored: Scored) -> dict[tuple[int, int], float]:
-    """Averages the scored examples of each block over their tokens: by (cluster, block), for blocks with a finite influence."""
+    """Averages the scored examples of each block over their tokens, by (cluster, block), if any influence is finite."""
     codes, means = mean_by_block(scored)
     clusters, blocks = arm_of(codes)
     arms = zip(clusters.tolist(), blocks.tolist(), strict=True)
@@ -54,11 +54,11 @@ def block_means(scored: Scored) -> dict[tuple[int, int], float]:
 
 
 def pulled_blocks(scored: Scored) -> dict[str, Array]:
-    """Lists the blocks that were pulled.
+    """Lists the pulled blocks.
 
     Returns:
-      `code` (`arm_code`), ascending, int64 [m]; `round`, in which it was pulled, int64 [m]; and mean `influence`, nan
-      where none is finite, float64 [m].
+      `code` (`arm_code`), ascending, int64 [m]; the `round` of the pull, int64 [m]; and mean `influence`, nan if none of the
+      block is finite, float64 [m].
     """
     unique, at = np.unique(arm_code(scored["cluster"], scored["block"]), return_index=True)
     codes, means = mean_by_block(scored)
@@ -67,10 +67,10 @@ def pulled_blocks(scored: Scored) -> dict[str, Array]:
 
 
 def accepted_blocks(state: BanditState, scored: Scored) -> list[tuple[int, int, int, float]]:
-    """Lists the blocks of which something was accepted, whole or example by example.
+    """Lists the blocks accepted in whole or in part.
 
     Returns:
-      (cluster, block, round, mean influence of its scored examples), ascending.
+      (cluster, block, round, mean influence of the scored examples), ascending.
     """
     blocks = {(b.cluster_id, b.block, b.round, b.influence) for b in state.accepted}
     examples = state.accepted_examples
@@ -83,25 +83,25 @@ def accepted_blocks(state: BanditState, scored: Scored) -> list[tuple[int, int, 
 
 
 def with_least(means: Array) -> Array:
-    """Takes an unknown mean to be the least of the known ones, or 0 if none is known: float [n] to float64 [n]."""
+    """Replaces unknown means by the lowest known mean, or by 0 if none is known: float [n] to float64 [n]."""
     known = np.isfinite(means)
     least = np.nanmin(means) if known.any() else 0.0
     return np.where(known, means, least)
 
 
 def is_in_blocks(scored: Scored, arms: Collection[tuple[int, int]]) -> Array:
-    """Says which scored examples are in one of the blocks (cluster, block), bool [n]."""
+    """Tests whether each scored example is in one of the blocks (cluster, block), bool [n]."""
     wanted = np.array(list(arms), np.int64).reshape(-1, 2)
     codes = arm_code(scored["cluster"], scored["block"])
     return np.isin(codes, arm_code(wanted[:, 0], wanted[:, 1]))
 
 
 def pulls_of(scored: Scored, counts: Array) -> RoundScores:
-    """Cuts the columns of one round, in which the examples of a pull stand together, into its pulls.
+    """Splits the columns of one round into its pulls.
 
     Args:
-      scored: The columns.
-      counts: Which examples count, bool [m]. A pull counts even if none of its examples does.
+      scored: The columns, with the examples of each pull contiguous.
+      counts: Which examples count, bool [m]. A pull is kept even if none of its examples counts.
     """
     cluster, block = scored["cluster"], scored["block"]
     return tuple(

@@ -1,4 +1,4 @@
-"""What to tell a user whose budget was not met."""
+"""The message to a user whose budget was not met."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from beam_quad.bandit.state import BanditState
 
 
 def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) -> str | None:
-    """Says in one line how many tokens are missing, why, and which option mends it.
+    """Explains in one line how many tokens are missing, why, and which option helps.
 
     Returns:
-      The line; None while the bandit still runs, and where the budget was met.
+      The line; None while the bandit still runs or if the budget was met.
     """
     missing = policy.budget_tokens - state.accepted_tokens
-    # What is accepted by prediction is known only after the rounds, which may have promised more.
+    # Examples are accepted by prediction only after the rounds, and can be fewer than the rounds expected.
     is_expected = policy.rule.accepts is Accepts.PREDICTIONS
     if (
         state.stop_reason is None
@@ -30,6 +30,7 @@ def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) ->
 
 
 def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -> str:
+    # Causes that no option of the rounds can change come first: too few tokens, then the cap on clusters.
     per_cluster = policy.rule.reachable(blocks)
     in_reach, cap = int(per_cluster.sum()), policy.cluster_cap_tokens
     if in_reach < policy.budget_tokens:

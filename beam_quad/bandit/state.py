@@ -1,4 +1,4 @@
-"""What a replay of the bandit yields: the next pulls, what was accepted, and the tables of the report."""
+"""The result of a replay of the bandit: the next pulls, the accepted blocks and examples, and the report's tables."""
 
 import dataclasses
 import io
@@ -16,17 +16,17 @@ StopReason = Literal["budget_met", "no_arm_above_tau", "rounds_exhausted"]
 
 @dataclasses.dataclass(frozen=True)
 class AcceptedBlock:
-    """A block that was taken, whole or in part.
+    """A block accepted in whole or in part.
 
     Attributes:
-      cluster_id: Its cluster.
-      block: Its number within the cluster.
-      round: The round in which it was pulled and accepted.
-      influence: That by which it was accepted: token-weighted mean of its scored examples, drawn towards what was known of
-        its cluster by rules that say so.
+      cluster_id: The block's cluster.
+      block: Index of the block within the cluster.
+      round: The round in which it was accepted.
+      influence: Influence by which the rule judged it: the token-weighted mean of its scored examples, shrunk towards
+        other knowledge of its cluster by some rules.
       tokens: Tokens of all its examples.
-      take_tokens: How many of them are taken; fewer than `tokens` where the budget or the cluster's share ends within
-        the block, which is then cut in hash order.
+      take_tokens: Tokens taken; fewer than `tokens` if the budget or the cluster's share ends within the block, which is
+        then cut in hash order.
     """
 
     cluster_id: int
@@ -44,7 +44,7 @@ class AcceptedBlock:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AcceptedExamples:
-    """The examples that a rule accepted one by one, in that order.
+    """Individually accepted examples, in order of acceptance.
 
     Attributes:
       keys: uint64 [n].
@@ -64,13 +64,13 @@ class AcceptedExamples:
 
     @classmethod
     def empty(cls) -> "AcceptedExamples":
-        """Makes the record of no example."""
+        """Makes a record without examples."""
         none = np.zeros(0, dtype=np.int64)
         return cls(none.astype(np.uint64), none, none.astype(np.float64), none, none, none)
 
     @classmethod
     def joined(cls, parts: Sequence["AcceptedExamples"]) -> "AcceptedExamples":
-        """Puts at least one record after another."""
+        """Concatenates one or more records."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
@@ -83,13 +83,13 @@ class RoundRecord:
 
     Attributes:
       round: 0 is the pilot.
-      tau: The threshold of the round; -inf where the whole corpus is wanted.
-      num_pulls: Blocks that were pulled.
-      num_accepted: Pulls of which something was accepted; with predictions, those with a scored example that reaches tau.
-      accepted_tokens: Tokens accepted in this and all earlier rounds; with predictions, those that are expected to reach
+      tau: The threshold of the round; -inf if the arms are not expected to fill the budget at any level.
+      num_pulls: Number of blocks pulled.
+      num_accepted: Pulls from which something was accepted; if the rule predicts, pulls with a scored example that reaches
         tau.
-      mean_influence: Token-weighted mean of the round's scores; nan where nothing could be scored.
-      scored_examples: Examples scored in this and all earlier rounds, without the unscorable ones.
+      accepted_tokens: Tokens accepted in this and all earlier rounds; if the rule predicts, tokens expected to reach tau.
+      mean_influence: Token-weighted mean of the round's scores; nan if nothing could be scored.
+      scored_examples: Examples scored in this and all earlier rounds, without unscorable ones.
     """
 
     round: int
@@ -102,7 +102,7 @@ class RoundRecord:
 
 
 def scored_by_round(log: Sequence[RoundRecord]) -> list[int]:
-    """Counts the examples that each round scored, from the records of all rounds in order."""
+    """Counts the examples scored in each round, from the records of all rounds in order."""
     totals = [record.scored_examples for record in log]
     return [after - before for before, after in itertools.pairwise([0, *totals])]
 
@@ -116,9 +116,9 @@ class ArmTable:
       pulls: Pulls with a scorable example, int64.
       mean_influence: Token-weighted mean influence of the scored examples, float64; nan before the first.
       upper_bound: The arm's score in the next round, float64; inf before the first scored example.
-      accepted_blocks: Blocks that were accepted, int64; 0 if examples are accepted one by one. With predictions, pulls
-        with a scored example that reached the threshold of their round.
-      accepted_tokens: Tokens accepted, int64; with predictions, those expected to reach tau.
+      accepted_blocks: Number of blocks accepted, int64; 0 if the rule accepts examples. If the rule predicts, pulls with a
+        scored example that reached the threshold of their round.
+      accepted_tokens: Tokens accepted, int64; if the rule predicts, tokens expected to reach tau.
       tokens: Tokens of the cluster, int64.
     """
 
@@ -133,22 +133,22 @@ class ArmTable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BanditState:
-    """The state of the bandit after the rounds that were replayed.
+    """The state of the bandit after the replayed rounds.
 
     Attributes:
-      round: The next round to run; once stopped, the one after the last that was run.
-      tau: The threshold of the next round or, once stopped, of the last; None before the pilot, whose scores set it,
-        unless the policy fixes one.
-      pulls: (cluster_id, block) to pull in the next round, most promising first; empty once stopped.
-      stop_reason: Why there is no next round; None while there is.
-      accepted: Blocks in the order accepted, if the rule accepts blocks.
-      accepted_examples: Examples in the order accepted, if the rule accepts examples.
-      accepted_tokens: Tokens accepted, never above the budget; with predictions, those expected to reach tau.
-      deviation: Standard deviation of influence within clusters, pooled over the pilot; 0 before it.
+      round: The next round to run; after the bandit has stopped, one more than the last round.
+      tau: The threshold of the next round or, after the bandit has stopped, of the last. None before the pilot, whose
+        scores set it, unless the policy fixes one.
+      pulls: (cluster_id, block) to pull in the next round, most promising first; empty after the bandit has stopped.
+      stop_reason: Why there is no next round; None if there is one.
+      accepted: Accepted blocks in order, if the rule accepts blocks.
+      accepted_examples: Accepted examples in order, if the rule accepts examples.
+      accepted_tokens: Tokens accepted, never above the budget; if the rule predicts, tokens expected to reach tau.
+      deviation: Standard deviation of influence within clusters, pooled over the pilot; 0 before the pilot.
       log: One record for each finished round.
       arms: One row for each cluster.
-      unreachable_blocks: Blocks with examples but without a candidate: they can be neither pulled nor accepted.
-      unreachable_tokens: The tokens in them.
+      unreachable_blocks: Number of blocks with examples but no candidate, which cannot be pulled.
+      unreachable_tokens: Tokens in the unreachable blocks.
     """
 
     round: int
@@ -166,11 +166,11 @@ class BanditState:
 
     @property
     def is_done(self) -> bool:
-        """Whether no further round is to be run."""
+        """Whether the bandit has stopped."""
         return self.stop_reason is not None
 
     def of_round(self, number: int) -> "BanditState":
-        """Leaves out what other rounds accepted and recorded: what a round decides."""
+        """Restricts the accepted blocks, the accepted examples and the log to one round."""
         of_examples = self.accepted_examples.round == number
         return dataclasses.replace(
             self,
@@ -186,7 +186,7 @@ class BanditState:
 
     @classmethod
     def joined(cls, rounds: Sequence["BanditState"]) -> "BanditState":
-        """Makes the state after the last of at least one round from the `of_round` of each."""
+        """Joins the `of_round` states of one or more rounds into the state after the last."""
         return dataclasses.replace(
             rounds[-1],
             accepted=tuple(block for part in rounds for block in part.accepted),
@@ -260,6 +260,6 @@ def _columns_of(table: AcceptedExamples | ArmTable) -> dict[str, Array]:
 
 
 def _table(columns: Mapping[str, Array], table: str) -> dict[str, Array]:
-    """Finds the columns of one table by name, in the order written."""
+    """Returns the columns of one table by name, in the order written."""
     prefix = f"{table}."
     return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Clusters of unit vectors: fit centers on a sample, assign the corpus, sum it up, name what was found."""
+"""Clusters of unit vectors: fits centers to a sample, assigns the corpus, sums over clusters, and names them."""
 
 from beam_quad.clustering.assign import assign
 from beam_quad.clustering.centers import Centers, FitReport

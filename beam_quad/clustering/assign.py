@@ -1,26 +1,26 @@
-"""Which cluster a point belongs to."""
+"""Assignment of points to clusters."""
 
 import numpy as np
 
 from beam_quad import seeding
 from beam_quad.clustering.centers import Centers
 
-_CHUNK_SCORES = 1 << 24  # 64 MB of float32: what one chunk of the matrix product may take
-_CHUNK_PAIRS = 1 << 14  # near ties that are settled at once; 100 MB at 384 dimensions
+_CHUNK_SCORES = 1 << 24  # scores in one chunk of the matrix product: 64 MB of float32
+_CHUNK_PAIRS = 1 << 14  # near ties recomputed at once: 100 MB at 384 dimensions
 
 
 def assign(
     points: np.ndarray, keys: np.ndarray, centers: Centers, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Assigns each point to the center with the largest dot product, and within it to a hash part.
+    """Assigns each point to the center with the largest dot product, and to one of that center's hash parts.
 
-    A point's result does not depend on the other points, on chunks or on the number of threads.
+    A point's result does not depend on the other points, the chunks or the number of threads.
 
     Args:
       points: Unit rows, float32 [num_points, dim].
       keys: Keys of the examples (`seeding.keys`), uint64 [num_points].
       centers: The fitted centers.
-      seed: The run's seed; draws the hash parts.
+      seed: The run's seed, which draws the hash parts.
 
     Returns:
       Cluster ids in [0, centers.num_clusters), int32 [num_points], and the dot products with the centers, float32
@@ -65,9 +65,9 @@ def nearest(points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _nearest_in_chunk(points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The last bits of a matrix product depend on its shape and on the number of threads, so it only makes the
-    # shortlist; the decision falls in float64, in an order of summation that is the same for every pair. For unit
-    # vectors the error of one float32 product is at most dim * 2**-24, hence twice that between two.
+    # The last bits of a matrix product depend on its shape and on the number of threads, so it only makes a shortlist.
+    # The shortlist is decided in float64, summed in the same order for every pair. For unit vectors, the error of one
+    # float32 dot product is at most dim * 2**-24, and the error of a difference at most twice that.
     scores = points @ vectors.T
     threshold = scores.max(axis=1, keepdims=True) - np.float32(points.shape[1] * 2.0**-23)
     rows, columns = np.nonzero(scores >= threshold)

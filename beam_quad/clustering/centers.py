@@ -1,4 +1,4 @@
-"""Centers on the unit sphere, and how their fit went."""
+"""Centers on the unit sphere and statistics of their fit."""
 
 import dataclasses
 
@@ -9,10 +9,10 @@ from beam_quad import archives
 
 @dataclasses.dataclass(frozen=True)
 class Centers:
-    """Directions that attract the points nearest to them.
+    """Cluster centers; a point belongs to the nearest one.
 
-    A center whose cluster is too large and cannot be split by direction is split into hash parts. Cluster ids are
-    consecutive: part p of center c is cluster `offsets[c] + p`.
+    If a cluster is too large and k-means cannot split it, its center is split into hash parts. Cluster ids are consecutive:
+    part p of center c is cluster `offsets[c] + p`.
 
     Attributes:
       vectors: Unit rows, float32 [num_centers, dim].
@@ -33,7 +33,7 @@ class Centers:
 
     @property
     def num_clusters(self) -> int:
-        """Number of clusters, hash parts counted one by one."""
+        """Number of clusters; every hash part counts as one."""
         return int(self.parts.sum())
 
     @property
@@ -54,15 +54,15 @@ class Centers:
 
 @dataclasses.dataclass(frozen=True)
 class FitReport:
-    """How a fit went, for people.
+    """Statistics of a fit, for the report.
 
     Attributes:
-      requested: Clusters asked for.
-      num_points: Points of the sample.
-      num_distinct: Distinct ones among them; no more centers than that are fitted.
-      empty_dropped: Centers that no point of the sample was nearest to.
-      resplit: Clusters above the largest share allowed that were split again by k-means.
-      hash_split: Centers that were still above it and are split by hash.
+      requested: Number of clusters requested.
+      num_points: Number of points in the sample.
+      num_distinct: Number of distinct points, which limits the number of centers.
+      empty_dropped: Centers dropped because no point of the sample was nearest to them.
+      resplit: Clusters above the maximum share that were split again by k-means.
+      hash_split: Centers still above the maximum share, which are split by hash.
       inertia: Sum over the sample of the squared distance to the nearest center, 2 - 2 cos.
     """
 

@@ -1,4 +1,4 @@
-"""Importance weights of clusters: how much more of the query set a cluster holds than of the corpus.
+"""Importance weights of clusters: the share of the query set in a cluster relative to the cluster's share of the corpus.
 
 References:
   Grangier, Fan, Seto & Ablin, Task-Adaptive Pretrained Language Models via Clustered-Importance Sampling (CRISP), 2024,
@@ -7,34 +7,34 @@ References:
 
 import numpy as np
 
-# Documents that the query set is smoothed with. The paper has none, and never samples a cluster without a query document;
-# with one, such clusters come last, and a budget above what the others hold is still met.
+# Pseudo-documents that smooth the query set. The paper uses none and never samples a cluster without a query document. With
+# one, such clusters come last, so a budget larger than the other clusters can still be met.
 PRIOR_EXAMPLES = 1.0
 
 
 def cluster_log_weights(
     query_counts: np.ndarray, corpus_counts: np.ndarray, prior: float = PRIOR_EXAMPLES
 ) -> np.ndarray:
-    """Computes the log importance weight of each cluster: the share of the query set in it over that of the corpus.
+    """Computes the log importance weight of each cluster: its share of the query set over its share of the corpus.
 
-    The query set is smoothed by `prior` documents that are spread like the corpus, so that with q of its N documents in a
-    cluster that has a share p of the corpus
+    The query set is smoothed by `prior` pseudo-documents distributed like the corpus. For a cluster with q of the N query
+    documents and a share p of the corpus,
 
         log w = log [(q + prior · p) / (N + prior)] - log p.
 
-    Documents drawn in proportion to w (`scoring.sampling_priority`) have the query set's histogram of clusters, for as long as a
-    cluster lasts: what is drawn is not put back.
+    Documents drawn in proportion to w (`scoring.sampling_priority`) have the query set's histogram of clusters until a cluster
+    is exhausted, because they are drawn without replacement.
 
     Args:
       query_counts: Query documents of each cluster, int64 [num_clusters].
-      corpus_counts: Documents of the corpus in each cluster, int64 [num_clusters].
-      prior: Documents of the prior, positive.
+      corpus_counts: Corpus documents of each cluster, int64 [num_clusters].
+      prior: Number of pseudo-documents, positive.
 
     Returns:
-      Float64 [num_clusters]; 0 for a cluster without a document of the corpus, which has none to weigh.
+      Float64 [num_clusters]; 0 for a cluster without corpus documents.
 
     Raises:
-      ValueError: If the counts do not fit together, either has none, or `prior` is not positive.
+      ValueError: If the lengths differ, the query set or the corpus is empty, or `prior` is not positive.
     """
     if query_counts.shape != corpus_counts.shape:
         raise ValueError(

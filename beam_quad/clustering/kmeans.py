@@ -1,4 +1,4 @@
-"""Spherical k-means on a sample: mini-batches, then a few full passes, then giants are split.
+"""Spherical k-means on a sample: mini-batches, a few full passes, and a split of giant clusters.
 
 References:
   Sculley, Web-Scale K-Means Clustering, 2010 (mini-batches).
@@ -18,27 +18,27 @@ from beam_quad import seeding
 from beam_quad.clustering.assign import nearest
 from beam_quad.clustering.centers import Centers, FitReport
 
-# Planted clusters of skewed sizes (60 to 700, up to 60,000 points), mean similarity to the center: 3 epochs with
-# renormalised centers .697/.429, without .690/.391 (scikit-learn's own `fit` .683/.388); 3 passes more .699/.444.
+# Mean similarity to the center for planted clusters of skewed sizes (60 to 700 clusters, up to 60,000 points): .697/.429 after
+# 3 epochs with renormalised centers, .690/.391 without (.683/.388 by scikit-learn's `fit`), .699/.444 after 3 more passes.
 _EPOCHS = 3
 _PASSES = 3
 _MIN_BATCH = 1024
 _MIN_INIT_POINTS = 8192
-# k-means++ takes time in the square of the number of centers; beyond this many it runs within random groups.
+# k-means++ takes time quadratic in the number of centers; above this number it runs within random groups.
 _INIT_GROUP = 1024
 _CHUNK = 8192
-# k-means wants some hundred points a cluster; 256 is what Faiss takes at most, and more moves no center.
+# k-means needs a few hundred points per cluster. Faiss uses at most 256, and more do not improve the centers.
 POINTS_PER_CLUSTER = 256
 
 
 def default_num_clusters(num_examples: int) -> int:
-    """Gives clamp(round(sqrt(N / 2)), 8, 10,000), and never more than N."""
+    """Computes the default clamp(round(sqrt(N / 2)), 8, 10,000), but at most N."""
     return min(max(8, min(10_000, round(math.sqrt(num_examples / 2)))), max(1, num_examples))
 
 
 def sample_rate(num_clusters: int, num_examples: int) -> float:
-    """Decides which share of the examples the centers are fitted to; above 1 where all are too few."""
-    # A little above what is wanted, so that the sample is not a few points short by chance.
+    """Decides the share of the examples to which centers are fitted; above 1 if the corpus is too small."""
+    # 5 % more than needed, so that a random sample is not a few points short.
     return 1.05 * POINTS_PER_CLUSTER * num_clusters / num_examples
 
 
@@ -47,23 +47,24 @@ def fit_centers(
 ) -> tuple[Centers, FitReport]:
     """Fits centers to a sample of the corpus.
 
-    Neither the order of the points nor the number of threads changes a bit of the result: the points are put in the
-    order of a seeded hash of their own content, which is also the shuffle that the batches are cut from.
+    The result is bit for bit the same for any order of the points and any number of threads: points are sorted by a seeded
+    hash of their content, which also shuffles them into batches.
 
-    A cluster with a larger share of the sample than `max_cluster_share` (2 / num_clusters at the least) is split by
-    k-means into as many parts as bring it below, once; what is still above, such as copies of one text, by hash.
+    A cluster with a share of the sample above `max_cluster_share` (but at least 2 / num_clusters) is split once by k-means,
+    into as many parts as would bring it below. A part still above, such as copies of one text, is split by hash.
 
     Args:
-      points: Unit rows, float32 [num_points, dim]; read where they lie, never copied as a whole.
-      num_clusters: Clusters wanted; empty ones are dropped, and giants add some.
+      points: Unit rows, float32 [num_points, dim]; read in chunks and never copied as a whole, so they can be memory-mapped.
+      num_clusters: Number of clusters requested; empty ones are dropped, and splits add some.
       seed: The run's seed.
-      max_cluster_share: Largest share of the sample one cluster may have, in (0, 1].
+      max_cluster_share: Maximum share of the sample in one cluster, in (0, 1].
 
     Raises:
       ValueError: If there are no points, they are not finite unit rows, or a number is out of range.
     """
     _check(points, num_clusters, max_cluster_share)
     order, num_distinct = _content_order(points, seed)
+    # Below twice the mean share, ordinary variation in cluster size would cause splits.
     limit = max(max_cluster_share, 2 / min(num_clusters, len(points)))
     vectors = _fit(points, order, min(num_clusters, num_distinct), seed)
     index, similarity = _nearest_of(points, order, vectors)
@@ -100,12 +101,13 @@ def _check(points: np.ndarray, num_clusters: int, max_cluster_share: float) -> N
 
 
 def _content_order(points: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
-    """Orders the points by a seeded hash of their bits; also counts the distinct ones."""
+    """Orders the points by a seeded hash of their bits, and counts distinct points."""
+    # Odd multipliers: each is invertible modulo 2**64, so no bit of a coordinate is lost.
     multipliers = seeding.mix(seed, "kmeans_row", np.arange(points.shape[1], dtype=np.uint64))
     multipliers |= np.uint64(1)
     hashes = np.empty(len(points), np.uint64)
     for start in range(0, len(points), _CHUNK):
-        # + 0.0 turns -0.0, which equals 0.0, into its bits.
+        # Adding 0.0 turns -0.0 into 0.0, so that equal points have equal bits.
         bits = (points[start : start + _CHUNK] + np.float32(0)).view(np.uint32)
         hashes[start : start + _CHUNK] = bits.astype(np.uint64) @ multipliers
     hashes = seeding.mix(seed, "kmeans_order", hashes)
@@ -114,8 +116,8 @@ def _content_order(points: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
 
 
 def _fit(points: np.ndarray, order: np.ndarray, num_centers: int, seed: int) -> np.ndarray:
-    """Fits unit centers to the points of `order`, float32 [num_centers, dim]; some may end up empty."""
-    # One BLAS thread: scikit-learn spreads fixed chunks over OpenMP threads, so that bits do not depend on them.
+    """Fits unit centers to the points of `order`, float32 [num_centers, dim]; some may have no points."""
+    # One BLAS thread keeps the bits fixed. scikit-learn still runs on all cores: it gives chunks of fixed size to OpenMP.
     with threadpool_limits(1, user_api="blas"):
         vectors = _fit_batches(points, order, _initialise(points, order, num_centers, seed), seed)
     for _ in range(_PASSES):
@@ -124,7 +126,7 @@ def _fit(points: np.ndarray, order: np.ndarray, num_centers: int, seed: int) -> 
 
 
 def _initialise(points: np.ndarray, order: np.ndarray, num_centers: int, seed: int) -> np.ndarray:
-    # Copies of one point are neighbours in the content order; k-means++ must not run out of distinct ones.
+    # k-means++ needs enough distinct points. Copies of a point are adjacent in content order and easy to skip.
     sample = _first_distinct(points, order, max(3 * num_centers, _MIN_INIT_POINTS))
     num_centers = min(num_centers, len(sample))
     groups = math.ceil(num_centers / _INIT_GROUP)
@@ -142,7 +144,7 @@ def _initialise(points: np.ndarray, order: np.ndarray, num_centers: int, seed: i
 
 
 def _first_distinct(points: np.ndarray, order: np.ndarray, num_wanted: int) -> np.ndarray:
-    """Gathers the first distinct points of the content order, float32 [<= num_wanted, dim]."""
+    """Gathers the first distinct points in content order, float32 [<= num_wanted, dim]."""
     found: list[np.ndarray] = []
     last = np.full((1, points.shape[1]), np.nan, np.float32)
     missing = num_wanted
@@ -171,12 +173,13 @@ def _fit_batches(
     for _ in range(_EPOCHS):
         for start in range(0, len(order), batch):
             model.partial_fit(points[order[start : start + batch]])
+            # Keeps the centers on the sphere; scikit-learn's means of unit vectors are shorter than 1.
             model.cluster_centers_ = _normalised(model.cluster_centers_, vectors)
     return np.asarray(model.cluster_centers_, np.float32)
 
 
 def _pass(points: np.ndarray, order: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Moves every center to the mean direction of its points; one without points stays."""
+    """Moves every center to the mean direction of its points; a center without points stays."""
     totals = np.zeros(vectors.shape)
     for chunk in _chunks(points, order):
         index, _ = nearest(chunk, vectors)
@@ -197,7 +200,7 @@ def _split(
     limit: float,
     seed: int,
 ) -> np.ndarray:
-    """Replaces the center of each giant by several, fitted to its points."""
+    """Replaces the center of each giant cluster by several centers fitted to its points."""
     shares = _shares(index, vectors)
     pieces = [
         _fit(points, order[index == giant], math.ceil(shares[giant] / limit), seed)
@@ -223,7 +226,7 @@ def _chunks(points: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _normalised(vectors: np.ndarray, fallback: np.ndarray) -> np.ndarray:
-    """Brings rows to norm 1, float32; a row without a direction becomes the fallback's."""
+    """Normalises rows to norm 1, float32; a row of norm 0 is replaced by the fallback's row."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     directed = norms > 1e-6
     return np.where(directed, vectors / np.where(directed, norms, 1), fallback).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How alike points are to a query set: the cosine to its points, on average or to the nearest.
+"""Similarity of points to a query set: the mean cosine to its points, or the cosine to the nearest.
 
 References:
   Mizrahi et al., Language Models Improve When Pretraining Data Matches Target Tasks (BETR), 2025, arXiv:2507.12466.
@@ -18,8 +18,8 @@ class PointSum:
     """Sum of unit vectors. An additive statistic.
 
     Attributes:
-      total: Their sum, float64 [dim].
-      count: How many there are.
+      total: Sum of the vectors, float64 [dim].
+      count: Number of vectors.
     """
 
     total: np.ndarray
@@ -44,10 +44,10 @@ class PointSum:
         return cls(points.astype(np.float64).sum(axis=0), len(points))
 
     def mean(self) -> np.ndarray:
-        """Divides by the number of points: float64 [dim], no longer than 1.
+        """Computes the mean vector, float64 [dim], of norm at most 1.
 
         Raises:
-          ValueError: If there are none.
+          ValueError: If there are no points.
         """
         if not self.count:
             raise ValueError("the query set has no point, so nothing is alike to it")
@@ -66,29 +66,29 @@ class PointSum:
 
 
 def mean_similarity(points: np.ndarray, query: PointSum) -> np.ndarray:
-    """Averages the cosines of each point to all points of a query set, which takes their mean alone.
+    """Computes the mean cosine of each point to all points of a query set, for which the query set's mean is enough.
 
     Args:
       points: Unit rows, float16 or wider [n, dim].
       query: Sum of the query set's unit rows.
 
     Returns:
-      Float64 [n], in [-1, 1]; a row depends on nothing but itself.
+      Float64 [n], in [-1, 1]; a value does not depend on the other rows.
     """
-    # `einsum` adds row by row in one order; a matrix product's order depends on how many rows there are.
+    # `einsum` sums every row in the same order; the order of a matrix product depends on the number of rows.
     similarity: np.ndarray = np.einsum("nd,d->n", points.astype(np.float64), query.mean())
     return similarity
 
 
 def best_similarity(points: np.ndarray, query_points: np.ndarray) -> np.ndarray:
-    """Finds the cosine of each point to the nearest point of a query set.
+    """Computes the cosine of each point to the nearest point of a query set, in chunks.
 
     Args:
       points: Unit rows, float32 [n, dim].
-      query_points: Unit rows of the query set, float32 [num_queries, dim]; their product with the points is made in chunks.
+      query_points: Unit rows of the query set, float32 [num_queries, dim].
 
     Returns:
-      Float32 [n], in [-1, 1]; a row depends on nothing but itself.
+      Float32 [n], in [-1, 1]; a value does not depend on the other rows.
 
     Raises:
       ValueError: If there is no query point, or the dimensions differ.

@@ -1,4 +1,4 @@
-"""What an assigned corpus amounts to, cluster by cluster."""
+"""Sums over the clusters of an assigned corpus."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ _FIXED_POINT = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ClusterSums:
-    """Sums over the examples of each cluster; all integers, so that any order of adding gives the same.
+    """Sums over the examples of each cluster, in integers, so that they are exact in any order of addition.
 
     Attributes:
       examples: Number of examples, int64 [num_clusters].
-      tokens: Their tokens, int64 [num_clusters].
-      reserve: Number of those whose text is in the reserve, int64 [num_clusters].
-      similarity: Sum of their similarities to the center in units of 2**-20, each rounded, int64 [num_clusters].
+      tokens: Number of tokens, int64 [num_clusters].
+      reserve: Number of examples with text in the reserve, int64 [num_clusters].
+      similarity: Sum of similarities to the center, each rounded to units of 2**-20, int64 [num_clusters].
     """
 
     examples: np.ndarray
@@ -64,11 +64,11 @@ class ClusterSums:
         """Sums over rows.
 
         Args:
-          cluster_id: Clusters, int [num_rows]; anything where not valid.
+          cluster_id: Clusters, int [num_rows]; any value in invalid rows.
           tokens: Tokens, int [num_rows].
           in_reserve: Whether the row's text is in the reserve, bool [num_rows].
           similarity: Similarity to the center, float [num_rows].
-          valid: Whether the row counts at all, bool [num_rows].
+          valid: Whether the row counts, bool [num_rows].
           num_clusters: Number of clusters.
 
         Raises:
@@ -81,7 +81,7 @@ class ClusterSums:
             )
         fixed = np.rint(np.asarray(similarity, np.float64)[valid] * _FIXED_POINT)
         columns = (np.ones(len(chosen)), tokens[valid], in_reserve[valid], fixed)
-        # bincount adds in float64, which is exact for integers below 2**53.
+        # bincount sums in float64, exact for integers below 2**53.
         return cls(
             *(
                 np.bincount(chosen, weights=column, minlength=num_clusters).astype(np.int64)
@@ -96,7 +96,7 @@ class ClusterSums:
 
     @property
     def cohesion(self) -> np.ndarray:
-        """Mean similarity to the center, float64 [num_clusters]; nan where a cluster has no examples."""
+        """Mean similarity to the center, float64 [num_clusters]; nan for a cluster without examples."""
         means = np.full(self.num_clusters, np.nan)
         np.divide(
             self.similarity, self.examples * float(_FIXED_POINT), out=means, where=self.examples > 0

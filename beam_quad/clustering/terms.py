@@ -1,28 +1,28 @@
-"""Words that tell clusters apart, for people to read."""
+"""Distinctive words of clusters, for the report."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
-_WORD = r"[^\W\d_]{2,}"  # letters only: numbers and identifiers name no topic
+_WORD = r"[^\W\d_]{2,}"  # letters only, because numbers and identifiers do not describe a topic
 
 
 def distinctive_terms(
     texts_by_cluster: Mapping[int, Sequence[str]], num_terms: int = 6
 ) -> dict[int, list[str]]:
-    """Finds the words that set each cluster's texts apart from the others'.
+    """Finds the words that distinguish each cluster's texts from those of the other clusters.
 
-    The weight of a word in a cluster is the share of the cluster's texts that have it, times log(1 + A / f): f the
-    texts of all clusters that have it, A the mean number of texts of a cluster. That is BERTopic's c-TF-IDF with
-    texts counted instead of occurrences, so that one text cannot name a cluster by repeating itself.
+    The weight of a word in a cluster is the share of the cluster's texts with the word times log(1 + A / f), with f the
+    number of texts of all clusters with the word and A the mean number of texts per cluster. This is BERTopic's c-TF-IDF
+    with counts of texts instead of occurrences, so that one repetitive text cannot name a cluster.
 
     Args:
       texts_by_cluster: A few texts of each cluster.
-      num_terms: Words wanted per cluster.
+      num_terms: Maximum number of words per cluster.
 
     Returns:
-      Up to `num_terms` words per cluster, best first, ties in alphabetical order; none for clusters without words.
+      Up to `num_terms` words per cluster, best first, with ties in alphabetical order; none for clusters without words.
 
     References:
       Grootendorst, BERTopic: Neural topic modeling with a class-based TF-IDF procedure, 2022.
@@ -32,7 +32,9 @@ def distinctive_terms(
     vectorizer = CountVectorizer(token_pattern=_WORD, stop_words="english", binary=True)
     analyze = vectorizer.build_analyzer()
     terms: dict[int, list[str]] = {cluster: [] for cluster in texts_by_cluster}
-    if not any(analyze(text) for text in texts):  # CountVectorizer refuses an empty vocabulary
+    if not any(
+        analyze(text) for text in texts
+    ):  # CountVectorizer raises an error for an empty vocabulary
         return terms
     has_word = vectorizer.fit_transform(texts).astype(np.float64).tocsr()
     words = vectorizer.get_feature_names_out()

@@ -11,6 +11,7 @@ from beam_quad.errors import BadFileError
 _BINARY = {
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow IPC",
+    b"FEA1": "Feather of version 1 (write it anew with pyarrow.feather)",
     b"Obj\x01": "Avro",
     b"PK\x03\x04": "a zip archive (unpack it)",
     b"SQLite format 3": "SQLite",

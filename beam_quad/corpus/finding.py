@@ -4,15 +4,22 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from beam_quad.artifacts import files
 from beam_quad.artifacts.patterns import Search, expand_braces, has_glob, split_list
-from beam_quad.corpus import formats
+from beam_quad.corpus import formats, listed
 from beam_quad.errors import UsageError
 
 _log = logging.getLogger(__name__)
 _NUM_NAMED = 3
+# Why a file that is found is not read: how loudly that is said, and in which words.
+_PASSED_OVER = {
+    "unknown": (logging.WARNING, "file", " of unknown extensions"),
+    "hidden": (logging.INFO, "hidden file", " or folders"),
+    "empty": (logging.WARNING, "empty file", ""),
+    "not_listed": (logging.INFO, "file", " that their folders do not list as data"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +29,20 @@ class Found:
     Attributes:
       infos: The files of known formats, sorted by path.
       origins: What asked for each, by path, as messages say it: `--input=in/*.jsonl`, or `--input` for a file by its name.
+      passed_over: How many others were found and are not read, by why.
     """
 
     infos: tuple[files.FileInfo, ...]
     origins: dict[str, str]
+    passed_over: dict[str, int]
 
 
 def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
     """Finds what patterns ask for.
 
-    What a folder, or a glob that ends with no extension, holds beside files of known formats is passed over and logged. A
-    file that is found under two names, by links, is read once, and logged.
+    What a folder, or a glob that ends with no extension, holds beside files of known formats is passed over, counted and
+    logged; so is what is hidden, what is empty, and what a folder of `datasets` or of MDS does not list as its data. A file
+    that is found under two names, by links, is read once, and logged.
 
     Args:
       patterns: Globs, files and folders, each perhaps several with commas between.
@@ -45,15 +55,16 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
     """
     infos: dict[str, files.FileInfo] = {}
     origins: dict[str, str] = {}
-    passed_over: set[str] = set()
+    passed_over: dict[str, set[str]] = {why: set() for why in _PASSED_OVER}
     singles = list(_single_patterns(patterns, flag, _exists))
 
-    def find(given: str, pattern: str) -> list[files.FileInfo]:
+    def find(given: str, pattern: str) -> tuple[list[files.FileInfo], list[str]]:
+        hidden: list[str] = []
         with naming(f"{flag}={given}"):
-            return files.find(pattern, with_hidden=False)
+            return files.find(pattern, with_hidden=False, hidden=hidden), hidden
 
     # Braces stand for up to 10,000 names, each of them a request.
-    for (given, pattern), matches in zip(
+    for (given, pattern), (matches, hidden) in zip(
         singles, files.in_parallel(find, *zip(*singles, strict=True)), strict=True
     ):
         origin = f"{flag}={given}"
@@ -61,21 +72,39 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
         others = [info.path for info in matches if not formats.has_format(info.path, is_query)]
         with naming(flag if given == pattern else origin):
             _check_found(pattern, known, others, is_query)
-        passed_over.update(others)
+        passed_over["unknown"].update(others)
+        passed_over["hidden"].update(hidden)
         for info in known:
             infos[info.path] = info
             is_by_name = info.path == files.absolute(given)
             origins.setdefault(info.path, flag if is_by_name else origin)
+    by_pattern = {path for path, origin in origins.items() if origin != flag}
+    with naming(flag):
+        passed_over["not_listed"] = listed.no_data(by_pattern)
+    for path in passed_over["not_listed"]:
+        del infos[path]
     once = _once(sorted(infos.values()), flag)
     for info in once:
         with naming(origins[info.path]):
             files.check_readable(info.path)
-    if passed_over:
-        _log.warning(
-            "%s: passed over %s of unknown extensions, such as %s",
-            flag, _count(passed_over, "file"), files.printable(", ".join(sorted(passed_over)[:_NUM_NAMED])),
-        )  # fmt: skip
-    return Found(tuple(once), origins)
+    empty = {info.path for info in once if info.size_bytes == 0 and info.path in by_pattern}
+    passed_over["empty"] = empty
+    once = [info for info in once if info.path not in empty]
+    if not once:
+        raise UsageError(f"{flag}: every file that it finds is empty; check what wrote them")
+    _tell(passed_over, flag)
+    return Found(
+        tuple(once), origins, {why: len(paths) for why, paths in passed_over.items() if paths}
+    )
+
+
+def _tell(passed_over: Mapping[str, Collection[str]], flag: str) -> None:
+    for why, paths in passed_over.items():
+        if paths:
+            level, noun, rest = _PASSED_OVER[why]
+            names = files.printable(", ".join(sorted(paths)[:_NUM_NAMED]))
+            count = _count(paths, noun)
+            _log.log(level, "%s: passed over %s%s, such as %s", flag, count, rest, names)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.artifacts.files import FileInfo
-from beam_quad.corpus import jsonl, parquet, txt
+from beam_quad.corpus import arrow, jsonl, parquet, txt
 from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.summaries import ShardSummary
@@ -25,6 +25,9 @@ class Format(Protocol):
     def summarise(self, info: FileInfo, columns: Columns) -> ShardSummary:
         """Learns what planning needs, from the header, the footer or the first rows."""
 
+    def num_groups(self, path: str) -> int:
+        """Counts the groups of rows that can be read alone; 0 of a format that has none, and is read to its end."""
+
     def rows(
         self, split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
     ) -> Iterator[RowBatch]:
@@ -39,7 +42,7 @@ class Format(Protocol):
         """Reads chosen rows of a split with all columns."""
 
 
-_CORPUS: tuple[ModuleType, ...] = (parquet, jsonl)
+_CORPUS: tuple[ModuleType, ...] = (parquet, arrow, jsonl)
 _QUERY: tuple[ModuleType, ...] = (*_CORPUS, txt)
 
 
@@ -67,8 +70,15 @@ def has_format(path: str, is_query: bool = True) -> bool:
 
 def known_extensions(is_query: bool) -> str:
     """Names the extensions that `format_of` knows, for messages."""
-    known = ".parquet, or .jsonl, .json, .ndjson and these with .gz, .zst, .bz2, .xz"
+    known = (
+        ".parquet, .arrow, .feather, or .jsonl, .json, .ndjson and these with .gz, .zst, .bz2, .xz"
+    )
     return f"{known}{', .txt' * is_query}"
+
+
+def has_statistics(path: str) -> bool:
+    """Tells whether a shard says of its columns what their least and greatest values are."""
+    return parquet.EXTENSIONS.search(path) is not None
 
 
 def is_jsonl(path: str) -> bool:

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from beam_quad.artifacts import files
-from beam_quad.corpus import damage, formats, txt
+from beam_quad.corpus import formats, txt
 from beam_quad.errors import BadFileError, UsageError
 from beam_quad.records import Split
 
@@ -78,8 +76,4 @@ def _values(split: Split, name: str) -> Iterator[Any]:
 
 def _whole(path: str) -> Split:
     """Makes a split of all rows of a file."""
-    num_groups = 0
-    if not formats.is_jsonl(path):
-        with damage.naming(path), files.open_read(path) as file:
-            num_groups = pq.read_metadata(file).num_row_groups
-    return Split(path, 0, num_groups, 0, -1, path, 0, "")
+    return Split(path, 0, formats.format_of(path).num_groups(path), 0, -1, path, 0, "")

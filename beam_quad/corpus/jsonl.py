@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 
 from beam_quad.artifacts import files, traffic
-from beam_quad.corpus import compression, damage, json_rows, json_types, schemas
+from beam_quad.corpus import compression, damage, folders, json_rows, json_types, schemas
 from beam_quad.corpus.batches import (
     Columns,
     Fault,
@@ -266,8 +266,33 @@ def _lines_of(split: Split) -> Iterator[bytes]:
     """Yields the rows of a split; those before it are passed over, which costs far less than to parse them."""
     row, lines = _opened(split, split.first_row)
     skip = split.first_row - row
-    yield from itertools.islice(lines, skip, skip + split.num_groups if split.num_groups else None)
+    own = itertools.islice(lines, skip, skip + split.num_groups if split.num_groups else None)
+    yield from _with_folders(split.shard, own)
     _leave(split, split.first_row + split.num_groups, lines)
+
+
+def _with_folders(shard: str, lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Adds the columns that a shard's folders are named for to rows that have none of their names."""
+    found = folders.columns_of(shard).items()
+    # What a row lacks is null.
+    named = {name: value for name, value in found if value is not None}
+    return (_with(line, named) for line in lines) if named else lines
+
+
+def _with(line: bytes, named: dict[str, str]) -> bytes:
+    line = line.removeprefix(json_rows.BOM).removesuffix(b"\r")
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            row = json_rows.parse_exactly(line)
+        except ValueError:
+            return line
+    if type(row) is dict:
+        for name in named:
+            if name not in row:
+                line = json_rows.splice(line, name, named[name])
+    return line
 
 
 def _opened(split: Split, row: int) -> Cursor:
@@ -296,6 +321,11 @@ def lines_of(path: str) -> Iterator[bytes]:
         compression.decompressing(raw, codec) as stream,
     ):
         yield from _rows_of(_split_lines(_chunks(stream, _READ_BYTES)))
+
+
+def num_groups(path: str) -> int:
+    """Counts the groups of rows that can be read alone: none."""
+    return 0
 
 
 def rows(
@@ -413,7 +443,8 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
     first, lines = _opened(split, row)
     for number, line in enumerate(lines, first):
         if number == row:
-            yield number, line.removeprefix(json_rows.BOM).removesuffix(b"\r")
+            plain = line.removeprefix(json_rows.BOM).removesuffix(b"\r")
+            yield number, next(_with_folders(split.shard, iter([plain])))
             row = next(wanted, None)
             if row is None:
                 _leave(split, number + 1, lines)

@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from beam_quad import seeding
 from beam_quad.artifacts import files
-from beam_quad.corpus import damage, formats, jsonl, parquet, schemas
+from beam_quad.artifacts.patterns import folded
+from beam_quad.corpus import damage, folders, formats, jsonl, parquet, schemas
 from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.finding import find_files, naming
-from beam_quad.corpus.joining import Joins
-from beam_quad.corpus.json_types import Shapes
+from beam_quad.corpus.joining import Joins, parts_of
+from beam_quad.corpus.json_types import Shapes, shape_of
 from beam_quad.corpus.kept import KeptSummaries
 from beam_quad.corpus.summaries import ShardSummary
 from beam_quad.errors import BAD_FILE_REMEDY, BadFileError, UsageError
@@ -42,6 +43,7 @@ class InputPlan:
       size_bytes: Their size as stored.
       snapshot: Fingerprint of the names and versions of all shards.
       bad_files: What is wrong with each shard of which nothing can be used, by shard; their splits are not read.
+      passed_over: How many files were found and are not read, by why; see `find_files`.
     """
 
     splits: tuple[Split, ...]
@@ -54,6 +56,12 @@ class InputPlan:
     size_bytes: int
     snapshot: str
     bad_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def patterns(self) -> list[str]:
+        """Patterns of its files, and of no others."""
+        return folded(part.path for split in self.splits for part in parts_of(split))
 
 
 def plan_input(
@@ -126,6 +134,7 @@ def plan_input(
         summaries = _with_estimates(shards, known)
         mark = _exactly(summaries, kept)
         summaries = list(pool.map(mark, shards.values(), summaries))
+        summaries = list(map(_with_folders, shards, summaries))
         versions = list(pool.map(version_of, shards, shards.values()))
     named = zip(shards, summaries, strict=True)
     problems = {shard: summary.problem for shard, summary in named if summary.problem}
@@ -161,6 +170,7 @@ def plan_input(
         size_bytes=sum(info.size_bytes for info in infos),
         snapshot=seeding.digest(*zip(shards, versions, strict=True)),
         bad_files=problems,
+        passed_over=found.passed_over,
     )
 
 
@@ -240,6 +250,8 @@ def _exactly(
         whole = {field.name for field in summary.schema if field.type == pa.int64()}
         wanted = whole if has_lines else whole & doubles
         exact: Collection[str] = ()
+        if not formats.has_statistics(info.path):
+            wanted = set()
         if wanted and kept is not None:
             exact = kept.exact_columns(info, wanted, parquet.exact_columns)
         elif wanted:
@@ -248,6 +260,19 @@ def _exactly(
         return dataclasses.replace(summary, schema=pa.schema(marked))
 
     return mark
+
+
+def _with_folders(shard: str, summary: ShardSummary) -> ShardSummary:
+    """Adds the columns that a shard's folders are named for, where the file has none of their names."""
+    named = folders.columns_of(shard)
+    if summary.schema is not None:
+        fields = [pa.field(n, pa.string()) for n in named if n not in summary.schema.names]
+        return dataclasses.replace(summary, schema=pa.schema([*summary.schema, *fields]))
+    if summary.shapes is not None:
+        known = summary.shapes.columns
+        added = Shapes({n: shape_of(value) for n, value in named.items() if n not in known})
+        return dataclasses.replace(summary, shapes=summary.shapes + added)
+    return summary
 
 
 def _check_any(summaries: Sequence[ShardSummary], origins: Sequence[str]) -> None:
@@ -266,6 +291,7 @@ def _common_folder(infos: Iterable[files.FileInfo]) -> str:
             break
         common.append(parts[0])
     has_scheme = bool(common) and common[0].endswith(":")
+    common = folders.above(common)
     # A scheme is followed by an empty part and the bucket: with less there is nothing in common.
     return "" if has_scheme and len(common) < 3 else "/".join(common)
 

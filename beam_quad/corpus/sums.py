@@ -12,8 +12,8 @@ from beam_quad.corpus.json_types import Shapes
 class ReadSums:
     """What was read. An additive statistic.
 
-    Duplicates by id, texts without an embedding and leaks are counted as usable: they are known only after the splits were
-    read, or depend on what is asked.
+    Duplicates by id and texts without an embedding are counted as usable: they are known only after the splits were read, or
+    depend on what embeds them.
 
     Attributes:
       read: Rows.
@@ -27,8 +27,6 @@ class ReadSums:
       unusable: Rows of splits of which no row can be used, by shard.
       bad_files: Splits that could not be read, by shard.
       without_embedding: Usable texts to which the embedder gave no vector, by the name of the split's artifacts.
-      leaking: Usable texts that hold a text which no selection may, by the name of the split's artifacts.
-      leaking_sets: The same by the set of the text that they hold.
       shapes: What the rows of JSON Lines look like.
     """
 
@@ -43,8 +41,6 @@ class ReadSums:
     unusable: Tally = dataclasses.field(default_factory=Tally)
     bad_files: Tally = dataclasses.field(default_factory=Tally)
     without_embedding: Tally = dataclasses.field(default_factory=Tally)
-    leaking: Tally = dataclasses.field(default_factory=Tally)
-    leaking_sets: Tally = dataclasses.field(default_factory=Tally)
     shapes: Shapes = dataclasses.field(default_factory=Shapes)
 
     def __add__(self, other: "ReadSums") -> "ReadSums":

@@ -31,6 +31,11 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     return ShardSummary(pa.schema([(columns.text, pa.string())]), None, 1, is_exact=True)
 
 
+def num_groups(path: str) -> int:
+    """Counts the groups of rows that can be read alone: none."""
+    return 0
+
+
 def rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:

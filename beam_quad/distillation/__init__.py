@@ -1,4 +1,4 @@
-"""Influence Distillation: exact influence for a few landmarks, propagated to all, and weighed. NumPy and SciPy only."""
+"""Influence Distillation: exact influence of a few landmarks, propagated to the corpus, and weights. NumPy and SciPy only."""
 
 from beam_quad.distillation.landmarks import NUM_LANDMARKS, LandmarkDraw, default_num_landmarks
 from beam_quad.distillation.propagation import KernelRidge

@@ -1,4 +1,4 @@
-"""What the room refuses: numbers that are none, named by their rows."""
+"""Input checks of distillation: finite values and equal lengths, with the bad rows named in the error."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ def refuse_not_finite(values: Array, what: str, keys: Array | None = None) -> No
 
     Args:
       values: Float [n] or [n, m].
-      what: What they are, for the message.
-      keys: Keys of the rows (`seeding.keys`), uint64 [n], to name them by; None names positions.
+      what: Name of the values, for the message.
+      keys: Keys of the rows (`seeding.keys`), uint64 [n], by which the message names them; None names positions.
 
     Raises:
-      ValueError: If one is not finite; names the first rows.
+      ValueError: If a value is not finite; names the first such rows.
     """
     finite = np.isfinite(values)
     if finite.all():
@@ -33,7 +33,7 @@ def refuse_not_finite(values: Array, what: str, keys: Array | None = None) -> No
 
 
 def refuse_other_lengths(expected: int, **arrays: Array) -> None:
-    """Refuses arrays that do not have `expected` rows, by name."""
+    """Raises ValueError if an array does not have `expected` rows; the message names the array."""
     for name, array in arrays.items():
         if len(array) != expected:
             raise ValueError(f"{name} must have {expected} rows, got {len(array)}")

@@ -1,4 +1,4 @@
-"""Landmarks: the few examples whose influence is computed exactly.
+"""Landmarks: the few examples with exactly computed influence.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -19,22 +19,22 @@ _EXAMPLES_PER_LANDMARK = 8
 
 
 def default_num_landmarks(num_examples: int) -> int:
-    """Decides how many landmarks to draw: the paper's 4,096, and of a small corpus an eighth, but not below 512."""
+    """Decides how many landmarks to draw: an eighth of the corpus, between 512 and the paper's 4,096."""
     return min(NUM_LANDMARKS, max(_LEAST_LANDMARKS, num_examples // _EXAMPLES_PER_LANDMARK))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LandmarkDraw:
-    """The lowest draws among the examples seen so far: a uniform sample. An additive statistic.
+    """The examples with the lowest draws so far: a uniform sample. An additive statistic.
 
-    A split proposes its own lowest draws, and the lowest of all proposals are the corpus's landmarks: an example among the
-    lowest of the corpus is among the lowest of its split. A draw is a bijection of the 64-bit key, so that two examples
-    have equal draws only if they have equal keys, and then they count once: a piece that is added twice changes nothing.
+    An example among the lowest draws of the corpus is also among the lowest of its split, so each split proposes its lowest
+    draws and the lowest of all proposals are the landmarks. A draw is a bijection of the 64-bit key: draws are equal only if
+    keys are equal. Equal keys count once, so adding a statistic twice changes nothing.
 
     Attributes:
       keys: Keys of the examples, in order of draw, uint64 [at most num_landmarks].
       seed: The run's seed.
-      num_landmarks: How many are kept.
+      num_landmarks: Number of examples kept.
     """
 
     keys: Array
@@ -50,12 +50,12 @@ class LandmarkDraw:
         """Draws from examples.
 
         Args:
-          keys: Keys of the examples that may be landmarks, those with a loss token (`seeding.keys`), uint64 [n].
+          keys: Keys of the examples with a loss token (`seeding.keys`), uint64 [n]; only they can be landmarks.
           seed: The run's seed.
-          num_landmarks: How many to draw.
+          num_landmarks: Number of examples to draw.
 
         Returns:
-          The draw; all of the examples where they are fewer.
+          The draw; all examples if there are no more than `num_landmarks`.
         """
         return cls(_lowest(np.asarray(keys, np.uint64), seed, num_landmarks), seed, num_landmarks)
 
@@ -68,7 +68,7 @@ class LandmarkDraw:
         return LandmarkDraw.of(np.concatenate([self.keys, other.keys]), *mine)
 
     def contains(self, keys: Array) -> Array:
-        """Which examples are landmarks, bool [n]."""
+        """Tests which examples are landmarks, bool [n]."""
         return np.isin(np.asarray(keys, np.uint64), self.keys)
 
     def to_bytes(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Kernel ridge regression: what the landmarks are worth says what every other example is worth.
+"""Kernel ridge regression: propagates the influence of landmarks to all examples.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -20,25 +20,25 @@ RIDGE = 0.01
 _BANDWIDTH_LANDMARKS = 1000
 # Kernel entries held at a time: 32 MiB of float64.
 _CHUNK_ENTRIES = 1 << 22
-# Below it duals can be so large that what single precision loses of the kernel shows in their product.
+# With a smaller ridge, duals can be so large that the rounding of a single-precision kernel shows in predictions.
 _LEAST_SINGLE_RIDGE = 1e-3
-# Landmarks are multiplied by so many points, padded with zeros, whatever their number: BLAS then adds up the products of every
-# point in one order, wherever it stands. That holds for the kernels that OpenBLAS has for x86, with any number of threads, if
-# the landmarks come first, in a multiple of eight. With more points, or points first, those for AVX2 differ by place.
+# Every matrix product is with exactly this many points, padded with zeros: BLAS then sums the terms of every point in the same
+# order, whatever its position. This holds for OpenBLAS's x86 kernels with any number of threads if the landmarks are the left
+# factor and a multiple of eight. With more points, or with points on the left, results of the AVX2 kernels depend on position.
 _POINTS = 16
 _MULTIPLE = 8
-# Kernel entries of points that are computed at a time: 1 MiB of float32, which a cache holds.
+# Kernel entries of points computed at a time: 1 MiB of float32, which fits in cache.
 _ENTRIES = 1 << 18
 
 
 class _Padded(NamedTuple):
-    """What predicts, padded with zeros.
+    """The arrays that a prediction needs, padded with zeros.
 
     Attributes:
-      center: Mean of the landmarks, taken off all points before they are rounded, float64 [dim].
-      scaled: The landmarks less it, over the bandwidth squared, [padded, dim].
-      offsets: Half their squared norms over the bandwidth squared, [padded].
-      duals: Their duals, float64 [padded targets, padded].
+      center: Mean of the landmarks, subtracted from all points before they are rounded, float64 [dim].
+      scaled: Centered landmarks divided by the squared bandwidth, [padded, dim].
+      offsets: Half the squared norms of the centered landmarks divided by the squared bandwidth, [padded].
+      duals: Duals of the landmarks, float64 [padded targets, padded].
     """
 
     center: Array
@@ -49,19 +49,19 @@ class _Padded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelRidge:
-    """Predicts the targets of examples from those of landmarks near them.
+    """Predicts the targets of examples from the targets of nearby landmarks.
 
     With K the Gaussian kernel of the landmarks, exp(-d² / 2h²), and t̄ the mean of their targets t,
 
         prediction(x) = t̄ + k(x)ᵀ (K + ridge·I)⁻¹ (t - t̄).
 
-    Without the mean, an example far from every landmark would be pulled to 0. All targets share one Cholesky factor,
-    which only `fit` and `coefficients` need; what predicts is one matrix of duals, [num_landmarks, num_targets].
+    Without the mean, an example far from every landmark would be pulled to 0. All targets share one Cholesky factor of K.
+    Predictions do not need the factor, only the matrix of duals, [num_landmarks, num_targets].
 
     Attributes:
       keys: Keys of the landmarks, uint64 [num_landmarks].
-      embeddings: Their embeddings, float [num_landmarks, dim], in the dtype they came in.
-      targets: Their exact values, float64 [num_landmarks, num_targets].
+      embeddings: Embeddings of the landmarks, float [num_landmarks, dim], in the dtype they were given in.
+      targets: Exact values of the landmarks, float64 [num_landmarks, num_targets].
       duals: (K + ridge·I)⁻¹ (t - t̄), float64 [num_landmarks, num_targets].
       bandwidth: h > 0, in the unit of the embeddings.
       ridge: Added to the diagonal of K, whose entries are 1.
@@ -91,13 +91,13 @@ class KernelRidge:
           embeddings: Float [num_landmarks, dim].
           targets: Exact values, float [num_landmarks, num_targets].
           keys: Keys of the landmarks (`seeding.keys`), uint64 [num_landmarks], distinct.
-          seed: Draws the landmarks that set the bandwidth.
+          seed: Draws the landmarks used to set the bandwidth.
           ridge: At least 0.
           bandwidth: h; None for `median_distance` of the landmarks.
 
         Raises:
-          ValueError: If there are no landmarks, a key comes twice, a number is not finite (says of which landmark), shapes do
-            not fit, or the kernel is singular in float64, which takes a ridge near 0.
+          ValueError: If there are no landmarks, keys repeat, a number is not finite (names the landmark), shapes do not fit,
+            or the kernel is singular in float64, which happens only if the ridge is near 0.
         """
         keys = np.asarray(keys, np.uint64)
         _check_landmarks(embeddings, targets, keys, ridge, bandwidth)
@@ -111,20 +111,20 @@ class KernelRidge:
         return cls(keys, embeddings, values, duals, float(bandwidth), float(ridge))
 
     def predict(self, embeddings: Array, keys: Array | None = None) -> Array:
-        """Predicts the targets of examples. The bits of a prediction depend on no other example.
+        """Predicts the targets of examples, each bit for bit the same whatever the other examples.
 
-        The kernel is computed in single precision, unless the ridge is below .001; its product with the duals in double.
+        The kernel is computed in single precision unless the ridge is below .001, and its product with the duals in double.
 
         Args:
-          embeddings: Float [n, dim], from the embedder that embedded the landmarks.
-          keys: Keys of the examples, uint64 [n]: those that are landmarks get their exact targets back. None predicts
-            for all, landmarks included.
+          embeddings: Float [n, dim], from the embedder of the landmarks.
+          keys: Keys of the examples, uint64 [n]; landmarks among them get their exact targets. None predicts all examples,
+            including landmarks.
 
         Returns:
           Float64 [n, num_targets].
 
         Raises:
-          ValueError: If the embeddings have another dimension, or one is not finite (says which).
+          ValueError: If the embeddings have another dimension or one is not finite (names it).
         """
         self._check(embeddings, keys)
         padded, (num_rows, dim) = self._padded, embeddings.shape
@@ -145,9 +145,9 @@ class KernelRidge:
         return predicted
 
     def leave_one_out(self) -> Array:
-        """Predicts each landmark from all others, without fitting again: what predictions are worth on new examples.
+        """Predicts each landmark from all others without refitting, to estimate the error on new examples.
 
-        The mean of the targets and the bandwidth stay those of all landmarks.
+        The mean of the targets and the bandwidth are still computed from all landmarks.
 
         Returns:
           Float64 [num_landmarks, num_targets], in the order of `keys`.
@@ -161,12 +161,13 @@ class KernelRidge:
         return left
 
     def coefficients(self, embeddings: Array) -> Array:
-        """Writes predictions as averages of the landmarks: `predict` is C @ targets, with rows of C that sum to 1.
+        """Expresses predictions as averages of the landmarks: `predict` is C @ targets, and the rows of C sum to 1.
 
-        For matrices over pairs of examples, which propagate as C Q_L Cᵀ. Give it a shortlist: C is n × num_landmarks.
+        C also propagates matrices over pairs of examples, as C Q_L Cᵀ. Use it for a shortlist, because C is
+        n × num_landmarks.
 
         Returns:
-          C, float64 [n, num_landmarks], its columns in the order of `keys` of this object.
+          C, float64 [n, num_landmarks], with columns in the order of `self.keys`.
         """
         factor = _factor(self.embeddings, self.bandwidth, self.ridge)
         self._check(embeddings, None)
@@ -177,7 +178,7 @@ class KernelRidge:
             points = embeddings[start : start + step].astype(np.float64)
             kernel = _kernel(points, landmarks, self.bandwidth)
             weights[start : start + step] = scipy.linalg.cho_solve(factor, kernel.T).T
-        # The mean that is added back is an average of the landmarks too.
+        # The mean added back is also an average of the landmarks; it makes up the rest of each row.
         weights += (1 - weights.sum(axis=1, keepdims=True)) / len(self.keys)
         return weights
 
@@ -197,6 +198,7 @@ class KernelRidge:
         (num, dim), num_targets = self.embeddings.shape, self.targets.shape[1]
         dtype = np.float32 if self.ridge >= _LEAST_SINGLE_RIDGE else np.float64
         landmarks = self.embeddings.astype(np.float64)
+        # Distances do not change with the center, but smaller coordinates lose less in single precision.
         center = landmarks.mean(axis=0)
         scaled = np.zeros((_padded_to(num), dim), dtype)
         scaled[:num] = (landmarks - center) / self.bandwidth**2
@@ -206,8 +208,9 @@ class KernelRidge:
         return _Padded(center, scaled, offsets, duals)
 
     def _kernels(self, points: Array) -> Array:
-        """Computes the kernel of points less the center, [m, points, dim]: float64 [m, padded, points]."""
+        """Computes the kernel of centered points, [m, points, dim]: float64 [m, padded, points]."""
         padded = self._padded
+        # -d² / 2h² = (2 x·y - ||x||² - ||y||²) / 2h², in place; rounding must not make it positive.
         exponents: Array = padded.scaled @ points.swapaxes(1, 2)
         norms = np.einsum("mpd,mpd->mp", points, points)
         exponents -= (norms * points.dtype.type(0.5 / self.bandwidth**2))[:, None]
@@ -230,15 +233,15 @@ def _padded_to(num: int) -> int:
 
 
 def median_distance(embeddings: Array, keys: Array, seed: int) -> float:
-    """Finds the median distance between the distinct ones of at most 1,000 examples, drawn by hash.
+    """Finds the median distance between distinct examples, of at most 1,000 drawn by hash.
 
-    Pairs at distance 0 are left out: in a corpus with many duplicates they would make the bandwidth 0. Where no two
-    examples differ it is 1, and the regression, centred as it is, predicts the mean whatever the bandwidth.
+    Pairs at distance 0 are left out, because many duplicates would make the bandwidth 0. If no two examples differ, the result
+    is 1: the centered regression then predicts the mean at any bandwidth.
     """
     drawn = np.argsort(seeding.mix(seed, "bandwidth", keys))[:_BANDWIDTH_LANDMARKS]
     points = np.asarray(embeddings)[drawn].astype(np.float64)
     squared = _squared_distances(points, points)[np.triu_indices(len(points), k=1)]
-    # ||x||² + ||y||² - 2xy of equal points is rounding, not 0.
+    # ||x||² + ||y||² - 2xy of equal points is a rounding error rather than 0.
     noise = 1e-12 * np.einsum("nd,nd->n", points, points).max()
     distinct = squared[squared > noise]
     return float(np.sqrt(np.median(distinct))) if distinct.size else 1.0

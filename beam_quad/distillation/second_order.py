@@ -1,9 +1,9 @@
-"""Second order: weights that also know how the examples' gradients interact in the target's loss.
+"""Second-order weights, which also account for interactions between the examples' gradients in the target's loss.
 
     min_w  -pᵀw + (η/2) wᵀQw + (λ/2)||w||²     subject to  w >= 0,  1ᵀw = n
 
-is solved by a primal-dual active set on R = ηQ + λI. Q is never formed: it is given by low-rank factors, and every solve goes
-through the Woodbury identity, O(n·rank²).
+is solved by a primal-dual active set on R = ηQ + λI. Q is never formed: it is given by low-rank factors, and every solve uses
+the Woodbury identity, O(n·rank²).
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -26,9 +26,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _MAX_ACTIVE_SETS = 50
 _CHANGES_PER_EXAMPLE = 20
-# Below exp(-20) of the λ that spreads weights over everything, R is too ill-conditioned to solve with.
+# If λ is below exp(-20) times the λ that spreads the weights over all examples, R is too ill-conditioned to solve.
 _SEARCHED_LOGS = 20
-# How far λ is raised above what would make R singular.
+# λ is raised to this multiple of the value at which R is singular.
 _DEFINITE_MARGIN = 1.1
 _ALMOST_SINGULAR = 1 + 1e-6
 # Eigenvalues of Q_L below this share of the largest are rounding.
@@ -37,7 +37,7 @@ _RANK_TOLERANCE = 1e-13
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interactions:
-    """Q = V diag(signs) Vᵀ: how pairs of examples interact, by factors.
+    """The interaction Q of pairs of examples in factored form, Q = V diag(signs) Vᵀ.
 
     Attributes:
       factors: V, float64 [n, rank].
@@ -51,15 +51,15 @@ class Interactions:
     def propagate(
         cls, coefficients: Array, landmark_interactions: Array, num_examples: int
     ) -> "Interactions":
-        """Propagates the landmarks' exact interactions: Q = (l/n) C Q_L Cᵀ.
+        """Propagates the exact interactions of landmarks: Q = (l/n) C Q_L Cᵀ.
 
         Args:
-          coefficients: C of the examples to be weighed (`KernelRidge.coefficients`), float64 [m, l].
+          coefficients: C of the examples to be weighted (`KernelRidge.coefficients`), float64 [m, l].
           landmark_interactions: Q_L = (1/l) G_L H_T G_Lᵀ, symmetric up to rounding, float64 [l, l], in the same order.
-          num_examples: n, examples of the whole corpus, of which m are to be weighed.
+          num_examples: n, the number of examples of the whole corpus, of which m are weighted.
 
         Raises:
-          ValueError: If Q_L is not symmetric, shapes do not fit, or a number is not finite (says which).
+          ValueError: If Q_L is not symmetric, shapes do not fit, or a number is not finite (names its row).
         """
         num_landmarks = len(landmark_interactions)
         if coefficients.ndim != 2 or landmark_interactions.shape != 2 * (coefficients.shape[1],):
@@ -81,13 +81,13 @@ class Interactions:
         return cls(coefficients @ (vectors[:, kept] * scale), np.sign(eigenvalues[kept]))
 
     def times(self, w: Array) -> Array:
-        """Multiplies Q with a vector, float64 [n]."""
+        """Multiplies Q by a vector, float64 [n]."""
         product: Array = self.factors @ (self.signs * (self.factors.T @ w))
         return product
 
     @functools.cached_property
     def extreme_eigenvalues(self) -> tuple[float, float]:
-        """The least and the largest eigenvalue of Q, the least at most 0 and the largest at least 0."""
+        """The least and the largest eigenvalue of Q, clipped to at most 0 and at least 0."""
         # V S Vᵀ and B S Bᵀ with BᵀB = VᵀV have the same non-zero eigenvalues, and B is rank × rank.
         squares, vectors = np.linalg.eigh(self.factors.T @ self.factors)
         b = np.sqrt(np.maximum(squares, 0))[:, None] * vectors.T
@@ -97,14 +97,14 @@ class Interactions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SecondOrderWeights:
-    """Weights of the second order, and how they were found.
+    """Second-order weights and statistics of the solver.
 
     Attributes:
-      weights: Float64 [n], at least 0, summing to the total that was asked for.
-      regularization: The λ that was used.
-      was_raised: Whether that is more than was asked for, because R would not have been positive definite.
-      num_active_sets: Active sets that were tried.
-      num_changes: Changes of one example at a time that had to follow, as the active sets cycled; else 0.
+      weights: Float64 [n], at least 0, with the requested sum.
+      regularization: The λ used.
+      was_raised: Whether λ was raised above the requested one to make R positive definite.
+      num_active_sets: Number of active sets tried.
+      num_changes: Number of single-example changes made after the active sets cycled; 0 if they did not.
     """
 
     weights: Array
@@ -129,9 +129,9 @@ def solve(
       interactions: Q over the same examples.
       eta: η >= 0; 0 is the first order.
       regularization: λ > 0.
-      total: What the weights sum to: the number of examples of the corpus.
-      raise_regularization: Where Q has negative eigenvalues that make R = ηQ + λI indefinite, whether λ is raised until it is
-        not. An exact Hessian has such eigenvalues, a Gauss-Newton product none.
+      total: Sum of the weights: the number of examples of the corpus.
+      raise_regularization: Whether λ is raised if negative eigenvalues of Q make R = ηQ + λI indefinite. An exact Hessian
+        has negative eigenvalues, a Gauss-Newton product has none.
 
     Raises:
       ValueError: If a number is out of range or not finite, lengths differ, or R is indefinite and λ may not be raised.
@@ -143,7 +143,7 @@ def solve(
         raise ValueError(
             f"eta must be at least 0, regularization and total positive; got {eta}, {regularization} and {total}"
         )
-    # On the simplex a constant in p changes nothing but the rounding.
+    # The sum of w is fixed, so a constant in p does not change the solution; without it p rounds less.
     problem = _Problem(p - p.mean(), interactions, eta, regularization, float(total))
     problem = problem.made_definite(raise_regularization)
     weights, num_active_sets, is_right = problem.by_active_sets()
@@ -164,21 +164,21 @@ def solve_for_budget(
     budget: float,
     total: float,
 ) -> SecondOrderWeights:
-    """Finds the weights at the least λ whose support holds a budget, to within a thousandth of λ.
+    """Finds the weights at the least λ whose support fills a budget, to within a thousandth of λ.
 
-    A larger λ spreads the weights wider. No formula gives λ from the size of the support as in the first order, so it is
-    searched for by halving an interval of log λ. The support may hold more than the budget: what has the least weight goes.
+    A larger λ spreads the weights over more examples. Unlike in the first order, no formula gives λ from the size of the
+    support, so λ is found by bisection on log λ. If the support exceeds the budget, the caller drops the lowest weights.
 
     Args:
       influence: p, float [n].
       interactions: Q over the same examples.
       eta: η >= 0.
-      amounts: What each example takes from the budget: its tokens, or 1; [n].
-      budget: In the same unit.
-      total: What the weights sum to.
+      amounts: Share of the budget that each example takes: its tokens, or 1; [n].
+      budget: In the unit of `amounts`.
+      total: Sum of the weights.
 
     Raises:
-      ValueError: If all examples together do not hold the budget, or as `solve`.
+      ValueError: If all examples together do not fill the budget, or as `solve`.
     """
     refuse_other_lengths(len(influence), amounts=amounts)
     if np.sum(amounts) < budget:
@@ -190,14 +190,15 @@ def solve_for_budget(
     def holds(attempted: SecondOrderWeights) -> bool:
         return bool(np.sum(amounts[attempted.weights > 0]) >= budget)
 
-    # At this λ neither influence nor curvature moves a weight by more than its mean: the support is about everything.
+    # At this λ neither influence nor curvature moves a weight by more than the mean weight: nearly all weights are positive.
     spread = float(np.ptp(influence)) * len(influence) / total
     spread += eta * interactions.extreme_eigenvalues[1]
     if not spread:
-        # Nothing tells the examples apart.
+        # All examples have the same influence and no curvature, so all weights are equal at any λ.
         return SecondOrderWeights(
             np.full(len(amounts), total / len(amounts)), math.inf, False, 0, 0
         )
+    # The search needs an upper end whose support is large enough; the estimate above may be a little low.
     high = math.log(max(spread, np.finfo(float).tiny)) + 1
     found = attempt(high)
     while not holds(found):
@@ -215,7 +216,7 @@ def solve_for_budget(
 
 
 def newton_step(influence: Array, interactions: Interactions, weights: Array) -> float:
-    """Finds the η at which a step along some weights lowers the target's loss the most: pᵀw / wᵀQw.
+    """Finds the η at which a step along the weights lowers the target's loss the most, pᵀw / wᵀQw.
 
     Args:
       influence: p, float [n].
@@ -223,7 +224,7 @@ def newton_step(influence: Array, interactions: Interactions, weights: Array) ->
       weights: w, float [n].
 
     Returns:
-      η; 0 where the loss does not fall along w at all, or nothing bounds its fall.
+      η; 0 if the loss does not fall along w, or if its fall is unbounded.
     """
     slope = float(np.asarray(influence, np.float64) @ weights)
     curvature = float(weights @ interactions.times(weights))
@@ -231,20 +232,22 @@ def newton_step(influence: Array, interactions: Interactions, weights: Array) ->
 
 
 def cut_support(amounts: Sequence[Array], allowances: Sequence[int], budget: int) -> list[int]:
-    """Decides how many examples of its support each target takes, all keeping in step, until a budget is met.
+    """Decides how many examples of its support each target takes, in proportion to the allowances, until a budget is met.
 
     Args:
-      amounts: For each target what its examples take from the budget, in the order in which it takes them, int64 [n].
-      allowances: What each target may take, positive. Together they hold the budget, but for the example in which it ends.
-      budget: What all may take.
+      amounts: For each target, the budget taken by each of its examples in order, int64 [n].
+      allowances: Allowance of each target, positive. Together the allowances fill the budget, except for the example in which
+        it ends.
+      budget: Budget of all targets together.
 
     Returns:
-      How many each takes: of all it is the budget to within one example, and to the example the allowances where these can
-      be had.
+      The number of examples of each target. In total they meet the budget to within one example, and each target meets its
+      allowance to within one example if its support is large enough.
     """
     if not amounts:
         return []
     owner = np.repeat(np.arange(len(amounts)), [len(own) for own in amounts])
+    # Examples of all targets are taken in order of the share of its allowance that a target has used before each.
     before = [np.cumsum(own) - own for own in amounts]
     shares = [own / allowance for own, allowance in zip(before, allowances, strict=True)]
     order = np.lexsort((owner, np.concatenate(shares)))
@@ -279,14 +282,17 @@ class _Problem:
         return self.eta * self.q.times(w) + self.regularization * w
 
     def tolerance(self, weights: Array) -> float:
-        """What a multiplier may be off by for rounding."""
+        """Rounding error allowed in a multiplier."""
         curvature = self.regularization + self.eta * self.q.extreme_eigenvalues[1]
         return 1e-13 * float(np.abs(self.p).max() + curvature * np.abs(weights).max())
 
     def by_active_sets(self) -> tuple[Array, int, bool]:
-        """Follows the active sets, all free at first; gives weights, the number of sets, and whether the last is right.
+        """Iterates active sets, starting with all weights free.
 
-        Where R is ill-conditioned, λ below a thousandth of ηQ, they may come back to one that was wrong.
+        If R is ill-conditioned (λ below a thousandth of ηQ), the sets may cycle.
+
+        Returns:
+          The weights, the number of sets tried, and whether the last set is optimal.
         """
         free = np.ones(len(self.p), bool)
         seen = set()
@@ -294,17 +300,20 @@ class _Problem:
             seen.add(np.packbits(free).tobytes())
             weights, multiplier = self.on_free_set(free)
             slack = self.times(weights) - self.p + multiplier
-            # Free weights below 0 go to the bound; bound ones whose multiplier has the wrong sign are set free.
+            # Negative free weights move to the bound; weights at the bound with a multiplier of the wrong sign become free.
             next_free = np.where(free, weights >= 0, slack < -self.tolerance(weights))
             if np.array_equal(next_free, free):
                 return weights, tried, True
             free = next_free
+            # The next set depends only on the current one, so a set that comes back starts a cycle.
             if np.packbits(free).tobytes() in seen:
                 break
         return weights, tried, False
 
     def by_single_changes(self, start: Array) -> tuple[Array, int]:
-        """Changes the free set one example at a time from feasible weights, which must arrive: the objective only falls.
+        """Changes the free set one example at a time, starting from feasible weights.
+
+        The objective falls with every change, so this converges where the active sets cycle.
 
         References:
           Nocedal & Wright, Numerical Optimization, 2006, algorithm 16.3.
@@ -316,6 +325,7 @@ class _Problem:
             aim, multiplier = self.on_free_set(free)
             blocked = np.flatnonzero(free & (aim < 0))
             if blocked.size:
+                # Steps towards the solution on the free set until the first weight reaches 0, and fixes it there.
                 lengths = weights[blocked] / (weights[blocked] - aim[blocked])
                 weights = np.maximum(weights + lengths.min() * (aim - weights), 0)
                 free[blocked[lengths.argmin()]] = False
@@ -331,7 +341,7 @@ class _Problem:
         )
 
     def on_free_set(self, free: Array) -> tuple[Array, float]:
-        """Solves R w = p - ν 1 and 1ᵀw = total on the free set; 0 elsewhere. Returns w and ν."""
+        """Solves R w = p - ν 1 and 1ᵀw = total on the free set, with w = 0 elsewhere, and returns w and ν."""
         right = np.stack([self.p[free], np.ones(int(free.sum()))], axis=1)
         inverse = self._solve(self.q.factors[free], right)
         multiplier = (inverse[:, 0].sum() - self.total) / inverse[:, 1].sum()
@@ -340,7 +350,7 @@ class _Problem:
         return weights, float(multiplier)
 
     def _solve(self, v: Array, right: Array) -> Array:
-        """Solves (η V S Vᵀ + λI) x = b: by Woodbury where there are more examples than factors."""
+        """Solves (η V S Vᵀ + λI) x = b, by the Woodbury identity if there are more examples than factors."""
         signed = self.eta * self.q.signs
         if len(v) <= v.shape[1]:
             dense = (v * signed) @ v.T
@@ -355,6 +365,6 @@ class _Problem:
             inner: Array = v @ scipy.linalg.lu_solve(factor, v.T @ b)
             return (b - inner) / self.regularization
 
-        # Refined once, for what cancels where λ is much less than ηQ.
+        # One step of iterative refinement: if λ is much less than ηQ, `once` loses digits to cancellation.
         x = once(right)
         return x + once(right - v @ (signed[:, None] * (v.T @ x)) - self.regularization * x)

@@ -1,4 +1,4 @@
-"""Second order on a target's shortlist: where the list ends, its weights, and what they come to among all targets."""
+"""Second order on a target's shortlist: the length of the list, its weights, and their scale among all targets."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def landmark_interactions(rows: Array, norms: Array) -> Array:
-    """Makes Q_L = (1/l) G_L H_T G_Lᵀ of rows in which only one of the two gradients has norm 1.
+    """Makes Q_L = (1/l) G_L H_T G_Lᵀ from products in which only one of the two gradients is normalised.
 
     Args:
-      rows: Row i is that of landmark i with norm 1, with the gradients g_j as they are: float64 [l, l].
+      rows: Row i holds the products of landmark i's normalised gradient with the unnormalised gradients g_j, float64 [l, l].
       norms: Norms of the gradients, float64 [l].
 
     Returns:
@@ -31,15 +31,15 @@ def landmark_interactions(rows: Array, norms: Array) -> Array:
 
 
 def list_length(amounts: Array, budget: int, times: int) -> int:
-    """Decides how many examples of a shortlist are solved for.
+    """Decides how many examples of a shortlist enter the solve.
 
     Args:
-      amounts: What each example takes from the budget, in the order of the list, positive int64 [n].
-      budget: What the target takes of the list.
-      times: Length of the list over that.
+      amounts: Budget taken by each example, in the order of the list, positive int64 [n].
+      budget: Budget of the target.
+      times: Length of the list in multiples of the budget.
 
     Returns:
-      The examples that begin within `times` budgets.
+      The number of examples that begin within `times` budgets.
     """
     return int(np.sum(np.cumsum(amounts) - amounts < times * budget))
 
@@ -49,10 +49,10 @@ class ListWeights:
     """The weights of a shortlist.
 
     Attributes:
-      order: Positions of the examples that have a weight, the largest first, int64 [k].
+      order: Positions of the examples with a positive weight, the largest first, int64 [k].
       eta: η, in units of the loss.
-      solved: The weights of all, and how they were found.
-      num_shared: How many of those that have a weight the first order takes too.
+      solved: The weights of all examples, with statistics of the solver.
+      num_shared: Number of examples with a positive weight that the first order takes too.
     """
 
     order: Array
@@ -70,17 +70,17 @@ def solve_list(
     total: float,
     steps: float,
 ) -> ListWeights:
-    """Solves for the weights of a shortlist, as many of which are positive as the budget asks for.
+    """Solves for the weights of a shortlist, with enough positive weights to fill the budget.
 
     Args:
       influence: p, float [n].
-      amounts: What each example takes from the budget, int64 [n].
-      is_taken: Whether the first order takes it, bool [n].
+      amounts: Budget taken by each example, int64 [n].
+      is_taken: Whether the first order takes each example, bool [n].
       interactions: Q over the same examples.
-      budget: What the examples with a weight hold at least.
+      budget: Minimum budget taken by the examples with a positive weight.
       total: Sum of the weights.
-      steps: η in units of the step that lowers the target's loss the most along its selection of the first order; 0 is the
-        first order, 1 the Newton step.
+      steps: η in units of the step that lowers the target's loss the most along the first-order selection: 0 is the first
+        order, 1 the Newton step.
     """
     first = weigh(influence[:, None], np.where(is_taken, 0, -1)) * (total / len(influence))
     eta = steps * newton_step(influence, interactions, first)
@@ -92,17 +92,17 @@ def solve_list(
 def share_weights(
     weights: Sequence[Array], counts: Sequence[int], num_examples: int
 ) -> list[Array]:
-    """Scales the weights of targets, whose supports were cut, so that over all of them they sum to the corpus.
+    """Scales the weights of all targets, after their supports were cut, to sum to the number of examples of the corpus.
 
-    As in the first order, what a target gives in all is in proportion to how many examples it takes.
+    As in the first order, the total weight of a target is in proportion to the number of examples it takes.
 
     Args:
-      weights: Positive weights of each target, in the order in which it takes them, float64 [n].
-      counts: How many each takes.
-      num_examples: Examples of the corpus.
+      weights: Positive weights of each target, in the order in which it takes examples, float64 [n].
+      counts: Number of examples that each target takes.
+      num_examples: Number of examples of the corpus.
 
     Returns:
-      The weights of what each takes, float64 [count].
+      For each target, the weights of the examples it takes, float64 [count].
     """
     shared = []
     for own, count in zip(weights, counts, strict=True):

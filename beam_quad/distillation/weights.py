@@ -1,14 +1,14 @@
-"""First order: the weights of a selection are its influence above the best that was left out.
+"""First-order weights: the influence of each selected example above the best example left out.
 
-Without curvature the weights of the n examples of a corpus minimise  -pᵀw + (λ/2)||w||²  subject to  w >= 0, 1ᵀw = n,
-whose solution is the Euclidean projection of p / λ on the scaled simplex: w = max(0, (p - μ) / λ). With p in descending order,
+Without curvature the weights of the n examples of a corpus minimise  -pᵀw + (λ/2)||w||²  subject to  w >= 0, 1ᵀw = n.
+The solution is the Euclidean projection of p / λ on the scaled simplex, w = max(0, (p - μ) / λ). With p in descending order,
 exactly k weights are positive iff
 
     (1/n) sum_{i<=k} (p_i - p_k)  <  λ  <=  (1/n) sum_{i<=k} (p_i - p_{k+1}),
 
-so a selection of k is the k largest p and needs no search. At the upper end of the interval, which is taken here, μ = p_{k+1}:
-a weight is proportional to the excess over the best example left out, and two sums over the corpus give every
-worker what it needs for the weights of its rows.
+so a selection of k is the k largest p and needs no search. This module uses the upper end of the interval, at which
+μ = p_{k+1}: a weight is proportional to the excess over the best example left out, and a worker needs only two sums over the
+corpus to weight its rows.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -42,7 +42,7 @@ def project(values: Array, total: float) -> Array:
       w = max(0, values - μ), float64 [n]; equal values get equal weights.
 
     Raises:
-      ValueError: If a value is not finite (says which), there are none, or `total` is not positive.
+      ValueError: If a value is not finite (names it), there are no values, or `total` is not positive.
 
     References:
       Duchi, Shalev-Shwartz, Singer & Chandra, Efficient Projections onto the l1-Ball, 2008.
@@ -51,7 +51,7 @@ def project(values: Array, total: float) -> Array:
     if not values.size or total <= 0:
         raise ValueError(f"cannot spread {total} over {values.size} values")
     refuse_not_finite(values, "values")
-    # Shifting changes nothing and keeps the sums below small.
+    # A shift does not change the projection and keeps the sums below small.
     shifted = values - values.max()
     descending = -np.sort(-shifted)
     multipliers = (np.cumsum(descending) - total) / np.arange(1, values.size + 1)
@@ -68,9 +68,9 @@ def regularization(influence: Array, num_selected: int) -> float:
       num_selected: k in [1, n].
 
     Returns:
-      λ: the upper end of the interval, infinite for k = n, which has none; 0 where all up to k + 1 tie. Where p_k and
-      p_{k+1} tie the interval is empty and at this λ all that tie with them have weight 0; `SelectionWeights` serves such
-      a selection, whose ties were broken by hash.
+      λ, the upper end of the interval: infinite if k = n, and 0 if the first k + 1 examples tie. If p_k and p_{k+1} tie, the
+      interval is empty, and at this λ all examples tied with them have weight 0. Use `SelectionWeights` for such a
+      selection, in which ties are broken by hash.
     """
     p = np.asarray(influence, np.float64)
     refuse_not_finite(p, "influence")
@@ -84,12 +84,12 @@ def regularization(influence: Array, num_selected: int) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TakenSums:
-    """What was taken, target by target. An additive statistic, exact: any order of adding gives the same bits.
+    """Sums over the examples that each target took. An additive statistic, exact in any order of addition.
 
     Attributes:
-      num_examples: Examples of the corpus, taken or not.
-      counts: Number of those taken for each target, int64 [num_targets].
-      lowest: Their lowest influence on that target, float32 [num_targets]; infinite where none was taken.
+      num_examples: Number of examples of the corpus, taken or not.
+      counts: Number of examples taken by each target, int64 [num_targets].
+      lowest: Lowest influence on the target among its examples, float32 [num_targets]; infinite if it took none.
       mantissas: Sum of the 24-bit mantissas of their influence by binary exponent, int64 [num_targets, 277].
     """
 
@@ -114,12 +114,13 @@ class TakenSums:
 
         Args:
           influence: Float32 [n, num_targets], finite.
-          taker: The target that took each example, -1 where none did, int [n].
+          taker: Target that took each example, int [n]; -1 if none did.
         """
         influence = _checked(influence, taker)
         sums = cls.zero(influence.shape[1])
         target = taker[taker >= 0]
         taken = influence[taker >= 0, target]
+        # Integer sums per exponent are exact, so weights do not depend on how the corpus was split.
         fraction, exponent = np.frexp(taken)
         integers = np.ldexp(fraction.astype(np.float64), _MANTISSA_BITS).astype(np.int64)
         np.minimum.at(sums.lowest, target, taken)
@@ -138,31 +139,31 @@ class TakenSums:
         )
 
     def total(self, target: int) -> Fraction:
-        """Sums the influence of what a target took, exactly."""
+        """Sums the influence of a target's examples exactly."""
         whole = sum(int(units) << i for i, units in enumerate(self.mantissas[target]))
         return Fraction(whole, 1 << -_LEAST_EXPONENT)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BestLeft:
-    """The best influence among the examples that were left out, target by target. An additive statistic.
+    """The best influence on each target among the examples left out. An additive statistic.
 
-    Only what is strictly below everything that the target took counts, so that examples which tie with the last one taken
-    and lost by hash are passed over as if they were not there, and everything taken gets a positive weight.
+    Only examples strictly below every example of the target count. An example that ties with the last one taken is thus
+    ignored, and every example taken gets a positive weight.
 
     Attributes:
-      highest: Float32 [num_targets]; minus infinity where there is none.
+      highest: Float32 [num_targets]; minus infinity if no example counts.
     """
 
     highest: Array
 
     @classmethod
     def of(cls, influence: Array, taker: Array, lowest: Array) -> "BestLeft":
-        """Finds the best of rows.
+        """Finds the best rows left out.
 
         Args:
           influence: Float32 [n, num_targets], finite.
-          taker: The target that took each example, -1 where none did, int [n].
+          taker: Target that took each example, int [n]; -1 if none did.
           lowest: `TakenSums.lowest` of the whole corpus, float32 [num_targets].
         """
         influence = _checked(influence, taker)
@@ -177,15 +178,15 @@ class BestLeft:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SelectionWeights:
-    """Gives the weights of selected examples, row by row. Over the corpus they sum to its number of examples.
+    """Computes the weights of selected examples row by row. The weights of the corpus sum to its number of examples.
 
-    Each target weighs what it took by that target's influence; what the targets gave in all is in proportion to how many
-    examples they took. Where nothing lower was left out the interval of λ has no upper end, and the weights are uniform.
+    Each target weights its examples by their influence on it, and its total weight is in proportion to the number of its
+    examples. If no lower example was left out, the interval of λ has no upper end and the target's weights are uniform.
 
     Attributes:
-      thresholds: μ, float64 [num_targets]; 0 where the weights are uniform.
-      regularization: λ, float64 [num_targets]; infinite where the weights are uniform.
-      uniform: Weight of every example of a target whose weights are uniform, else 0, float64 [num_targets].
+      thresholds: μ, float64 [num_targets]; 0 if the weights are uniform.
+      regularization: λ, float64 [num_targets]; infinite if the weights are uniform.
+      uniform: Weight of every example of a target with uniform weights, else 0, float64 [num_targets].
     """
 
     thresholds: Array
@@ -214,14 +215,14 @@ class SelectionWeights:
         return cls(np.where(is_uniform, 0.0, thresholds), regularization, uniform)
 
     def of(self, influence: Array, taker: Array) -> Array:
-        """Weighs rows.
+        """Computes the weights of rows.
 
         Args:
           influence: Float32 [n, num_targets], finite.
-          taker: The target that took each example, -1 where none did, int [n].
+          taker: Target that took each example, int [n]; -1 if none did.
 
         Returns:
-          Float64 [n]: 0 where none took the example, else positive.
+          Float64 [n]: 0 if no target took the example, else positive.
         """
         influence = _checked(influence, taker)
         is_taken = taker >= 0
@@ -234,13 +235,13 @@ class SelectionWeights:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSums:
-    """How unequal weights are. An additive statistic.
+    """Summary of how unequal weights are. An additive statistic.
 
     Attributes:
-      lowest: The lowest; infinite where there are none.
-      highest: The highest.
-      total: Their sum.
-      squares: The sum of their squares.
+      lowest: Lowest weight; infinite without weights.
+      highest: Highest weight.
+      total: Sum of the weights.
+      squares: Sum of their squares.
     """
 
     lowest: float = math.inf
@@ -265,7 +266,7 @@ class WeightSums:
 
     @property
     def effective_number(self) -> float:
-        """How many examples of equal weights have a mean of the same variance: (Σw)² / Σw²; 0 without weights.
+        """Effective sample size (Σw)² / Σw²: the number of equal weights whose mean has the same variance; 0 without weights.
 
         References:
           Kish, Survey Sampling, 1965.
@@ -274,7 +275,7 @@ class WeightSums:
 
 
 def weigh(influence: Array, taker: Array) -> Array:
-    """Weighs a selection held in memory: float64 [n], summing to n. Arguments as for `SelectionWeights.of`."""
+    """Computes the weights of a selection in memory, float64 [n], summing to n. Arguments as for `SelectionWeights.of`."""
     taken = TakenSums.of(influence, taker)
     left = BestLeft.of(influence, taker, taken.lowest)
     return SelectionWeights.from_sums(taken, left).of(influence, taker)

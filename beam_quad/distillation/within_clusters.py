@@ -1,4 +1,4 @@
-"""A regression of its own for every cluster: what was scored of it says what the rest of it is worth."""
+"""One regression per cluster: predicts the influence of a cluster's examples from its scored ones."""
 
 import dataclasses
 import math
@@ -12,21 +12,21 @@ from beam_quad.distillation.propagation import KernelRidge
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# With fewer scored examples a regression in hundreds of dimensions says nothing that their mean does not.
+# With fewer scored examples, a regression in hundreds of dimensions is no better than their mean.
 MIN_LANDMARKS = 8
-# Within a cluster what embeddings do not tell is at least as large as what they do, and landmarks are few: a smaller
-# ridge follows the noise. In `tests.benchmarks.bandit`, with 1,000 skewed clusters and embeddings that tell nothing, 0.01
-# finds .91 of the oracle's influence and 1 finds 1.02; where they tell 0.6 of the variance both find 1.05 to 1.06.
+# Within a cluster, embeddings explain at most half of the variance and landmarks are few, so a smaller ridge fits noise. In
+# `tests.benchmarks.bandit`, with 1,000 skewed clusters and uninformative embeddings, a ridge of 0.01 finds .91 of the oracle's
+# influence and 1 finds 1.02; if embeddings explain 0.6 of the variance, both find 1.05 to 1.06.
 RIDGE = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClusterRegression:
-    """Predicts the influence of a cluster's examples from those of it that were scored.
+    """Predicts the influence of a cluster's examples from its scored examples.
 
     Attributes:
       mean: Token-weighted mean influence of the scored examples.
-      regression: Kernel ridge regression on their embeddings; None where there are too few of them.
+      regression: Kernel ridge regression on their embeddings; None if there are too few.
     """
 
     mean: float
@@ -41,14 +41,14 @@ class ClusterRegression:
         keys: Array,
         seed: int,
     ) -> "ClusterRegression":
-        """Fits to at least one scored example; their order does not matter.
+        """Fits to one or more scored examples. Their order does not matter.
 
         Args:
           embeddings: Float [n, dim].
           influence: Finite, float64 [n].
           tokens: int64 [n].
           keys: uint64 [n], distinct.
-          seed: Draws the landmarks that set the bandwidth.
+          seed: Draws the landmarks used to set the bandwidth.
         """
         order = np.argsort(keys)
         weighted = (influence * tokens)[order].tolist()
@@ -60,20 +60,20 @@ class ClusterRegression:
         return cls(math.fsum(weighted) / int(tokens.sum()), regression)
 
     def predict(self, embeddings: Array) -> Array:
-        """Predicts influence, float64 [n]. The bits of a prediction depend on no other example."""
+        """Predicts influence, float64 [n], each bit for bit the same whatever the other examples."""
         if self.regression is None:
             return np.full(len(embeddings), self.mean)
         return self.regression.predict(embeddings)[:, 0]
 
     def held_out(self, influence: Array, tokens: Array) -> Array:
-        """Predicts each scored example from the others: what would have been thought of it, had it not been scored.
+        """Predicts each scored example from the others (leave-one-out).
 
         Args:
-          influence: Of the scored examples by ascending key, float64 [n].
-          tokens: Their tokens, int64 [n].
+          influence: Influence of the scored examples by ascending key, float64 [n].
+          tokens: Tokens of the scored examples, int64 [n].
 
         Returns:
-          Float64 [n]; nan for an only one.
+          Float64 [n]; nan if there is only one scored example.
         """
         if self.regression is not None:
             return self.regression.leave_one_out()[:, 0]
@@ -85,7 +85,7 @@ class ClusterRegression:
 def fit_by_cluster(
     clusters: Array, embeddings: Array, influence: Array, tokens: Array, keys: Array, seed: int
 ) -> Iterator[tuple[int, Array, ClusterRegression]]:
-    """Fits a regression to the scored examples of each cluster; their order does not matter.
+    """Fits a regression to the scored examples of each cluster. The order of the examples does not matter.
 
     Args:
       clusters: Integer [n].
@@ -93,10 +93,10 @@ def fit_by_cluster(
       influence: Finite, float64 [n].
       tokens: int64 [n].
       keys: uint64 [n], distinct.
-      seed: Draws the landmarks that set the bandwidth.
+      seed: Draws the landmarks used to set the bandwidth.
 
     Yields:
-      Each cluster, ascending; the positions of its examples, by ascending key, int64; and its regression.
+      Each cluster in ascending order, the positions of its examples by ascending key, int64, and its regression.
     """
     order = np.lexsort((keys, clusters))
     for a, b in run_bounds(clusters[order]):
@@ -116,14 +116,14 @@ def predict_by_cluster(
     """Predicts the influence of examples by the regressions of their clusters.
 
     Args:
-      regression_of: Finds the regression of a cluster; None if it has no scorable example, so that nothing is known of it.
+      regression_of: Returns the regression of a cluster; None if the cluster has no scorable example.
       clusters: Cluster of each example, integer [n]; -1 for none.
-      is_pulled: Whether its block was pulled, bool [n]. A cluster with too few scored examples for a regression says
-        what its pulled blocks are worth, and nothing of the others.
+      is_pulled: Whether each example's block was pulled, bool [n]. If a cluster has too few scored examples for a
+        regression, its mean predicts the pulled blocks only.
       embeddings: Float [n, dim].
 
     Returns:
-      Float64 [n]; nan where nothing is known.
+      Float64 [n]; nan if nothing is known.
     """
     predicted = np.full(len(clusters), np.nan)
     order = np.argsort(clusters, kind="stable")

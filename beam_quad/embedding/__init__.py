@@ -1,4 +1,4 @@
-"""Text to unit vectors: sentence encoders, vectors of tokens, hashed words and a proxy's first blocks, behind one protocol."""
+"""Embedders, from text to unit vectors: sentence encoders, token vectors, hashed words and a proxy's first blocks."""
 
 from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.loading import embedder_costs, embedder_fingerprint, load_embedder

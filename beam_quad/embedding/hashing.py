@@ -10,22 +10,22 @@ from beam_quad.embedding.costs import EmbedderCosts
 from beam_quad.embedding.spec import EmbedderSpec
 
 DEFAULT_DIM = 512
-VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
+VERSION = 1  # part of the fingerprint; raise it when the vectors of any text change
 
-# Han and kana are written without spaces, so each of their characters is a word; otherwise a sentence would be one.
+# Han and kana are written without spaces. Each character is a word, otherwise a whole sentence would be one.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 class HashingEmbedder:
-    """Embeds a text as its hashed words: log(1 + count) per bucket, unsigned, of norm 1.
+    """Embeds a text as its hashed words, with unsigned log(1 + count) in each bucket, normalised.
 
-    Unsigned logarithmic counts keep clusters far purer than signed plain ones (METHODS D: .81-.86 against .63). A
-    text without any word is embedded by its characters, and a blank one by a bucket of its own.
+    Unsigned logarithmic counts give much purer clusters than signed plain counts (METHODS D: .81-.86 against .63). A text
+    without words is embedded by its characters, and a blank text by a bucket of its own.
 
     Args:
       dim: Number of buckets.
-      max_words: Words after that many are ignored; None ignores none.
+      max_words: Maximum number of words read from a text; None reads all.
     """
 
     def __init__(self, dim: int = DEFAULT_DIM, max_words: int | None = None) -> None:

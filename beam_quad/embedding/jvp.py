@@ -22,33 +22,33 @@ from beam_quad.gradients.proxy import (
 )
 from beam_quad.gradients.windows import Window
 
-# Characters per token beyond which a text is cut before it is tokenised, as the sentence encoders do.
+# Texts are cut at this many characters per token before they are tokenised, as by sentence encoders.
 _CHARACTERS_PER_TOKEN = 32
-VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
+VERSION = 1  # part of the fingerprint; raise it when the vectors of any text change
 
 
 class JvpEmbedder:
-    """Embeds a text by what fixed Gaussian steps of the first blocks' parameters do to its last hidden state.
+    """Embeds a text by Jacobian-vector products of its last hidden state with fixed Gaussian parameter tangents.
 
-    Read after the final norm at the last token of the text, or of its first `context_length` tokens, one product for
-    each tangent; the products are concatenated (their average would be the product with the average tangent), projected
-    with Rademacher signs where they have more than `dim` components, and divided by their norm. Texts of fewer
-    than 2 tokens, which are never selected, are embedded as the tokenizer's end of text.
+    The model is cut after its first blocks. Each product is read after the final norm, at the last token of the text or of
+    its first `context_length` tokens. The products of all tangents are concatenated (their average would be the product with
+    the average tangent), projected with Rademacher signs if they have more than `dim` components, and normalised. Texts of
+    fewer than 2 tokens, which are never selected, are embedded as the tokenizer's end-of-text token.
 
-    A micro-batch's composition changes the last bits only.
+    The composition of a micro-batch changes only the last bits.
 
     Args:
       proxy: The model.
-      num_blocks: Transformer blocks that are passed; all where the model has fewer.
-      num_tangents: Tangents, shared by all texts.
-      dim: Dimension of the vectors, where the products have more components.
-      seed: Decides tangents and signs.
+      num_blocks: Number of transformer blocks used; all if the model has fewer.
+      num_tangents: Number of tangents, shared by all texts.
+      dim: Maximum dimension of the vectors.
+      seed: Seed of tangents and signs.
 
     Attributes:
       dim: Dimension of the vectors.
 
     Raises:
-      UsageError: If the model has no one stack of blocks, or no forward derivative.
+      UsageError: If the model does not have exactly one stack of blocks, or has no forward derivative.
 
     References:
       Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025.
@@ -78,11 +78,11 @@ class JvpEmbedder:
 
     @property
     def num_halvings(self) -> int:
-        """How often memory ran out so far, and a micro-batch was halved."""
+        """How often a micro-batch was halved so far because memory ran out."""
         return self._proxy.num_halvings
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite product; see `Embedder.embed`."""
+        """Embeds texts, float32 [num_texts, dim]: unit rows, or 0 if no product is finite; see `Embedder.embed`."""
         return self.embed_prepared(self.prepare(texts))
 
     def prepare(self, texts: Sequence[str]) -> list[Window]:

@@ -1,15 +1,15 @@
-"""What Jacobian-vector products cost, and whether a model has them, as far as it can be told without its weights.
+"""Costs of Jacobian-vector products, and checks without weights that a model supports them.
 
-The product of y = W x along a tangent is W dx + dW x, so that k tangents of a matrix cost 2 k times what its forward
-does, which all of them share:
+The product of y = W x along a tangent is W dx + dW x. With k tangents, a matrix thus costs 2 k times its forward pass, plus
+one forward pass shared by all tangents:
 
-    products        (1 + 2 k) times the forward of the first blocks: 2 m every token and matrix of m entries, 4 w T
-                    every token and attention layer, with w the width of all heads and T the tokens that are read; of
-                    the last block's MLP, one token alone
-    projection      2 k h D every text, with h the hidden size and D the dimension; nothing where k h <= D
+    products        (1 + 2 k) times the forward pass of the first blocks: 2 m for every token and matrix of m entries,
+                    4 w T for every token and attention layer, with w the width of all heads and T the tokens read; only
+                    one token for the MLP of the last block
+    projection      2 k h D for every text, with h the hidden size and D the dimension; nothing if k h <= D
 
-Where the first block's queries, keys and values are given the embeddings as they are, without a norm that has a tangent
-(OLMo 2), they cost k of these forwards less.
+If no norm with a tangent precedes the first block's queries, keys and values (OLMo 2), their inputs are the embeddings
+themselves, and these matrices cost k forward passes less.
 """
 
 from collections.abc import Iterable
@@ -25,11 +25,11 @@ from beam_quad.gradients.tracked import has_experts
 
 
 def jvp_costs(skeleton: Any, spec: JvpSpec, context_length: int) -> EmbedderCosts:
-    """Reads the costs of an embedder off its proxy's shapes; nothing is run.
+    """Computes the costs of an embedder from the shapes of its proxy, without running it.
 
     Args:
-      skeleton: The proxy's model, on any device, `meta` too.
-      spec: Names the embedder.
+      skeleton: The proxy's model on any device, including `meta`.
+      spec: The embedder.
       context_length: Tokens of a window.
 
     Returns:
@@ -42,7 +42,7 @@ def jvp_costs(skeleton: Any, spec: JvpSpec, context_length: int) -> EmbedderCost
     config = skeleton.config.get_text_config()
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    # Named as in `LowerBlocks.of`, which shows it the last token alone.
+    # Found by the same name as in `LowerBlocks.of`, which runs this MLP on the last token only.
     last_mlp = _entries([mlp]) if (mlp := getattr(blocks[-1], "mlp", None)) is not None else 0
     passes = 2.0 * (1 + 2 * spec.num_tangents)
     components = spec.num_tangents * config.hidden_size
@@ -57,17 +57,18 @@ def jvp_costs(skeleton: Any, spec: JvpSpec, context_length: int) -> EmbedderCost
 
 
 def first_blocks(skeleton: Any, num_blocks: int) -> list[nn.Module]:
-    """Finds the blocks that are passed, and refuses what can be told to have no products.
+    """Finds the first blocks of a model, and refuses a model that has no Jacobian-vector products.
 
     Args:
-      skeleton: The proxy's model, on any device, `meta` too.
-      num_blocks: Blocks to pass; all where the model has fewer.
+      skeleton: The proxy's model on any device, including `meta`.
+      num_blocks: Number of blocks; all if the model has fewer.
 
     Returns:
       The blocks.
 
     Raises:
-      UsageError: If the model has no one stack of blocks, no attention, or experts in its first blocks.
+      UsageError: If the model does not have exactly one stack of blocks, has no attention, or has experts in its first
+        blocks.
     """
     model, stack = cut_model(skeleton, num_blocks)
     blocks = list(model.get_submodule(stack).children())

@@ -1,4 +1,4 @@
-"""From a spec to an embedder, its fingerprint and costs.
+"""Loads embedders from specs, and computes their fingerprints and costs.
 
 A new embedder is a module with `load`, `fingerprint` and `costs`, an entry in `NAMED`, and a test.
 """
@@ -13,8 +13,8 @@ from beam_quad.embedding.spec import AnyEmbedderSpec, Embedder, EmbedderSpec, Jv
 if TYPE_CHECKING:
     from beam_quad.gradients.proxy import Proxy, ProxySpec
 
-# The module of each embedder that has a name; any other name is a sentence encoder's. They are imported when they are
-# needed: torch and transformers take seconds, and hashing needs neither.
+# Modules of the named embedders; any other name is a sentence encoder. Modules are imported on demand, because torch and
+# transformers take seconds to import and hashing needs neither.
 NAMED = {
     "hashing": "beam_quad.embedding.hashing",
     "jvp": "beam_quad.embedding.jvp",
@@ -25,7 +25,7 @@ _SENTENCE_ENCODERS = "beam_quad.embedding.sentence"
 
 
 class EmbedderModule(Protocol):
-    """What the module of an embedder has."""
+    """Functions that the module of an embedder defines."""
 
     def load(self, spec: Any, proxy_of: "Callable[[ProxySpec], Proxy] | None") -> Embedder:
         """As `load_embedder`."""
@@ -40,28 +40,29 @@ class EmbedderModule(Protocol):
 def load_embedder(
     spec: AnyEmbedderSpec, proxy_of: "Callable[[ProxySpec], Proxy] | None" = None
 ) -> Embedder:
-    """Loads the embedder that a spec names.
+    """Loads an embedder.
 
     Args:
-      spec: What to load.
-      proxy_of: Gives the proxy of a `JvpSpec`, such as one that this process holds already; loaded anew by default.
+      spec: The embedder to load.
+      proxy_of: Returns the proxy of a `JvpSpec`, for example one already loaded in this process; by default the proxy is
+        loaded.
 
     Raises:
-      DeviceError: If the spec's device is not there.
+      DeviceError: If the spec's device does not exist.
       UsageError: If there is no such embedder.
     """
     return _module_of(spec).load(spec, proxy_of)
 
 
 def embedder_fingerprint(spec: AnyEmbedderSpec, proxy_fingerprint: str | None = None) -> str:
-    """Names what decides the vectors: the content of the model, the dimension and the cut, tangents and their seed.
+    """Identifies everything that determines the vectors: model content, dimension, truncation, tangents and their seed.
 
-    The device and the number of threads are left out: they change the last bits only. Where the model is stored is left
-    out, too.
+    The fingerprint leaves out the device and the number of threads, which change only the last bits, and the location of the
+    model.
 
     Args:
-      spec: Names the embedder.
-      proxy_fingerprint: Content of the proxy of a `JvpSpec`, where it is known; its files are read by default.
+      spec: The embedder.
+      proxy_fingerprint: Content of the proxy of a `JvpSpec`, if known; by default the proxy's files are read.
 
     Raises:
       UsageError: If there is no such embedder.
@@ -70,12 +71,12 @@ def embedder_fingerprint(spec: AnyEmbedderSpec, proxy_fingerprint: str | None = 
 
 
 def embedder_costs(spec: AnyEmbedderSpec) -> EmbedderCosts:
-    """Reads the costs off the embedder's skeleton, and refuses an embedder that would not load.
+    """Computes the costs from the embedder's skeleton, and refuses an embedder that would not load.
 
-    No weights are read but those of static embeddings and of layers behind the encoder.
+    Only the weights of static embeddings and of layers after the encoder are read.
 
     Raises:
-      UsageError: As `load_embedder`, as far as it can be told without the weights.
+      UsageError: As `load_embedder`, for errors visible without the weights.
     """
     return _module_of(spec).costs(spec)
 

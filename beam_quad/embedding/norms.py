@@ -4,13 +4,13 @@ import numpy as np
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Divides vectors by their norms.
+    """Normalises vectors.
 
     Args:
       vectors: Any vectors, float [n, dim].
 
     Returns:
-      Rows of norm 1, same shape and dtype; 0 for a vector that is zero or not finite.
+      Rows of norm 1, same shape and dtype; 0 if a vector is zero or not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)

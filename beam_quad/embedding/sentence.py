@@ -1,4 +1,4 @@
-"""Sentence encoders, through sentence-transformers."""
+"""Sentence encoders of sentence-transformers."""
 
 import functools
 import itertools
@@ -25,28 +25,28 @@ from beam_quad.gradients.checkpoints import EMBEDDER
 from beam_quad.gradients.passes import is_out_of_memory
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Texts of a micro-batch on a CPU, which gains nothing from larger ones.
+# Texts in a micro-batch on a CPU, which is no faster with larger ones.
 _CPU_TEXTS = 32
-# Characters, padded, of texts of like length that are tokenised together. On a GPU such a chunk is a micro-batch: some
-# 130,000 tokens of English.
+# Padded characters of the texts of similar length tokenised together. On a GPU such a chunk is one micro-batch, some 130,000
+# tokens of English.
 _CHUNK_CHARACTERS = 1 << 19
-# A word of every vocabulary: what is put around it is put around every text.
+# A word of every vocabulary, used to find the special tokens around a text.
 _WORD = "a"
 _TOKENS_PER_PASS = 1024
-# A GPU that cannot hold so few texts will not hold fewer.
+# If a GPU cannot hold this few texts, a smaller micro-batch is not tried.
 _FEWEST_TEXTS = 8
-# A text is cut at so many characters per token before it is tokenised, since the tail of a book need not be tokenised to
-# be thrown away; and at the larger number if that left the model's limit unfilled. English has about 4.5.
+# Characters per token at which a text is cut before it is tokenised, so that the tail of a book is not tokenised only to be
+# dropped. The second number is used if the first cut leaves the model's limit unfilled. English has about 4.5.
 _CHARACTERS_PER_TOKEN = (8, 32)
 
 
 class Chunk(NamedTuple):
-    """Texts of like length, tokenised.
+    """Tokenised texts of similar length.
 
     Attributes:
-      rows: Which texts of a call they are, int64 [n].
-      features: What the encoder takes, on the CPU.
-      num_tokens: Tokens of each, int64 [n]; None for an encoder that takes no padded tokens.
+      rows: Positions of the texts in their call, int64 [n].
+      features: Inputs of the encoder, on the CPU.
+      num_tokens: Tokens of each text, int64 [n]; None if the encoder does not take padded tokens.
     """
 
     rows: np.ndarray
@@ -54,7 +54,7 @@ class Chunk(NamedTuple):
     num_tokens: np.ndarray | None
 
     def where(self, is_wanted: np.ndarray) -> "Chunk":
-        """Takes the texts that are wanted, bool [n], of padded tokens."""
+        """Takes the wanted texts, bool [n]; only for padded tokens."""
         assert self.num_tokens is not None
         features = _some(self.features, torch.from_numpy(np.flatnonzero(is_wanted)))
         return Chunk(self.rows[is_wanted], features, self.num_tokens[is_wanted])
@@ -63,9 +63,8 @@ class Chunk(NamedTuple):
 class SentenceEmbedder:
     """Embeds texts with a sentence encoder.
 
-    Micro-batches are cut from the texts of one call sorted by length and text, so that the result of a call does not
-    depend on other calls, nor on the order of its texts. (Another composition of a micro-batch changes the last bits,
-    about 1e-7.)
+    The texts of a call are sorted by length and content before they are cut into micro-batches, so the result does not
+    depend on other calls or on the order of the texts. (The composition of a micro-batch changes the last bits, about 1e-7.)
 
     Attributes:
       dim: Dimension of the vectors.
@@ -76,9 +75,9 @@ class SentenceEmbedder:
         """Loads the encoder and pins the number of threads.
 
         Raises:
-          DeviceError: If the spec's device is not there.
-          UsageError: If the encoder cannot be loaded, if its weights or its tokenizer do not fit it, or if it has fewer
-            dimensions than the spec asks for.
+          DeviceError: If the spec's device does not exist.
+          UsageError: If the encoder cannot be loaded, its weights or its tokenizer do not fit it, or it has fewer dimensions
+            than the spec requests.
         """
         self._device = _checked_device(spec.device)
         if spec.num_threads is not None:
@@ -87,6 +86,7 @@ class SentenceEmbedder:
         self._prompt = _prompt(self._model, spec.prompt)
         self._limit = _limit_tokens(self._model, spec.max_tokens)
         self.num_halvings = 0
+        # Embeds one word to learn whether the encoder takes padded tokens, and its dimension.
         first = self._tokenized(["dimension"], [0])
         self._is_padded = first.num_tokens is not None
         full_dim = int(self._vectors(first).shape[1])
@@ -94,15 +94,16 @@ class SentenceEmbedder:
         self.dim = checked_dimension(spec.name, spec.dim, full_dim)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds texts, float32 [num_texts, dim], unit rows, or 0 for no finite vector; see `Embedder.embed`."""
+        """Embeds texts, float32 [num_texts, dim]: unit rows, or 0 if a vector is not finite; see `Embedder.embed`."""
         return self.embed_prepared(self.prepare(texts))
 
     def prepare(self, texts: Sequence[str]) -> list[Chunk]:
-        """Tokenises texts in chunks of like length; see `PreparingEmbedder.prepare`."""
+        """Tokenises texts in chunks of similar length; see `PreparingEmbedder.prepare`."""
         rows = range(len(texts))
         if self._limit is None:
             return list(self._chunks(texts, rows, None))
         near, far = (self._limit * characters for characters in _CHARACTERS_PER_TOKEN)
+        # Without a token count it is unknown whether the short cut fills the limit.
         if not self._is_padded:
             return list(self._chunks(texts, rows, far))
         chunks, again = [], []
@@ -115,7 +116,7 @@ class SentenceEmbedder:
         return [*chunks, *self._chunks(texts, sorted(again), far)]
 
     def embed_prepared(self, chunks: Sequence[Chunk]) -> np.ndarray:
-        """Embeds the texts of `prepare`; see `PreparingEmbedder.embed_prepared`."""
+        """Embeds the chunks of `prepare`; see `PreparingEmbedder.embed_prepared`."""
         vectors = np.empty((sum(len(chunk.rows) for chunk in chunks), self.dim), np.float32)
         for chunk in chunks:
             vectors[chunk.rows] = self._vectors(chunk)[:, : self.dim].numpy()
@@ -123,7 +124,7 @@ class SentenceEmbedder:
 
     @functools.cached_property
     def num_tokens(self) -> int:
-        """Tokens of the vocabulary that have an embedding."""
+        """Number of vocabulary tokens with an embedding."""
         size = len(own_tokenizer(self._model))
         rows = self._model[0].auto_model.get_input_embeddings().weight.shape[0]
         return min(size, int(rows))
@@ -138,7 +139,7 @@ class SentenceEmbedder:
 
     @torch.inference_mode()
     def embed_tokens(self, tokens: np.ndarray) -> np.ndarray:
-        """Embeds tokens, int64 [n], each as a text of its own, without a prompt.
+        """Embeds tokens, int64 [n], each as a separate text without a prompt.
 
         Returns:
           Vectors of any norm, float32 [n, dim].
@@ -146,6 +147,7 @@ class SentenceEmbedder:
         features = _features(self._model, [_WORD], "")
         whole = features["input_ids"][0].tolist()
         inner = own_tokenizer(self._model)(_WORD, add_special_tokens=False)["input_ids"]
+        # The token ids replace the word between the special tokens, because decoding and re-tokenising would change them.
         start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
         vectors = []
         for run in np.array_split(tokens, -(-len(tokens) // _TOKENS_PER_PASS)):
@@ -162,12 +164,12 @@ class SentenceEmbedder:
     def _chunks(
         self, texts: Sequence[str], rows: Iterable[int], most: int | None
     ) -> Iterator[Chunk]:
-        """Tokenises some of the texts, cut at `most` characters."""
+        """Tokenises the texts of `rows`, cut at `most` characters, in chunks."""
         cut = {row: texts[row][:most] for row in rows}
         ordered = sorted(cut, key=lambda row: (len(cut[row]), cut[row]))
         start = 0
         for end in range(1, len(ordered) + 1):
-            # The next one is the longest.
+            # Texts are sorted by length, so the next one sets the padded length.
             padded = (end + 1 - start) * len(cut[ordered[end]]) if end < len(ordered) else math.inf
             if padded > _CHUNK_CHARACTERS:
                 chosen = ordered[start:end]
@@ -212,7 +214,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def _some(features: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
-    """Takes some texts of padded features, and drops the columns in which these have nothing but padding."""
+    """Takes some texts of padded features, and drops the columns with only padding."""
     mask = features["attention_mask"]
     rows = rows.to(mask.device)
     columns = torch.nonzero(mask[rows].any(0)).flatten().tolist()
@@ -231,7 +233,7 @@ def _features(model: SentenceTransformer, texts: list[str], prompt: str | None) 
     """Tokenises texts behind a prompt, as `SentenceTransformer.encode` does."""
     if hasattr(model, "preprocess"):
         return dict(model.preprocess(texts, prompt=prompt))
-    # Older releases put the prompt before the texts themselves.
+    # Older releases of sentence-transformers expect the caller to prepend the prompt.
     features = dict(model.tokenize([f"{prompt or ''}{text}" for text in texts]))
     if prompt and (length := model._get_prompt_length(prompt)) is not None:
         features["prompt_length"] = length
@@ -260,19 +262,19 @@ def costs(spec: EmbedderSpec) -> EmbedderCosts:
 
 
 def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
-    """Reads an encoder's costs off its shapes, and refuses what would not load.
+    """Computes an encoder's costs from its shapes, and refuses an encoder that would not load.
 
-    Twice the encoder's parameters for each token, its tables of embeddings aside; attention is left out.
+    A token costs twice the encoder's parameters without its embedding tables; attention is not counted.
 
     Args:
-      directory: Where it is stored.
-      spec: Names it.
+      directory: Directory of the encoder.
+      spec: The encoder.
 
     Raises:
-      UsageError: As `SentenceEmbedder`, as far as it can be told without the weights.
+      UsageError: As `SentenceEmbedder`, for errors visible without the weights.
     """
     model = load_model(directory, spec, {})
-    # Some modules of images and texts do not know their dimension before they have embedded something.
+    # Some multimodal modules know their dimension only after embedding a text.
     dim = _known_dimension(model)
     dim = (
         SentenceEmbedder(directory, spec).dim
@@ -286,10 +288,10 @@ def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
 
 
 def own_tokenizer(model: SentenceTransformer) -> Any:
-    """The fast tokenizer of an encoder's first module.
+    """Returns the fast tokenizer of an encoder's first module.
 
     Raises:
-      UsageError: If it has none.
+      UsageError: If the module has none.
     """
     tokenizer = getattr(model[0], "tokenizer", None)
     if not getattr(tokenizer, "is_fast", False) or not hasattr(model[0], "auto_model"):
@@ -311,10 +313,10 @@ def _checked_device(name: str) -> torch.device:
 
 
 def load_model(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> SentenceTransformer:
-    """Loads an encoder on a device, or without its weights if none is named.
+    """Loads an encoder on a device, or without its weights if `where` is empty.
 
     Raises:
-      UsageError: If it cannot be loaded, or if its weights or its tokenizer do not fit it.
+      UsageError: If it cannot be loaded, or its weights or its tokenizer do not fit it.
     """
     _require_kind(directory, spec.name)
     for part in _parts(directory):
@@ -330,15 +332,15 @@ def load_model(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> Se
             model_kwargs={
                 "use_safetensors": True,
                 "dtype": dtype,
-                # Looked at below, by name.
+                # `load_empty` checks the sizes below, with errors that name the weights.
                 "ignore_mismatched_sizes": True,
-                # What the publisher's machine had may not be installed here.
+                # The publisher's attention implementation may not be installed here.
                 "attn_implementation": None,
                 **meta,
             },
             **where,
         )
-        # Layers behind the encoder come in their own.
+        # Layers after the encoder are loaded in their own dtype.
         model = model.to(dtype).eval()
     for part, module in zip(_parts(directory), _modules(model), strict=False):
         wrapped = (m for m in module.modules() if isinstance(m, transformers.PreTrainedModel))
@@ -347,13 +349,13 @@ def load_model(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> Se
             _require_tokens(module, encoder, spec.name)
         _require_static_tokens(module, spec.name)
     with checkpoints.refusing(no_encoder, EMBEDDER, "of an encoder that takes plain texts"):
-        # A router may take none without the name of a route.
+        # A router may refuse a text without the name of a route.
         getattr(model, "preprocess" if hasattr(model, "preprocess") else "tokenize")(["text"])
     return model
 
 
 def _parts(directory: Path) -> list[Path]:
-    """Lists the folders of an encoder's modules as `_modules` lists these."""
+    """Lists the folders of an encoder's modules, in the order of `_modules`."""
     index = directory / "modules.json"
     if not index.is_file():
         return [directory]
@@ -363,7 +365,7 @@ def _parts(directory: Path) -> list[Path]:
 
 
 def _routed(part: Path) -> list[Path]:
-    # The older name is of models that were saved when a router was called Asym.
+    # "config.json" is for older models, saved when routers were called Asym.
     for name in ("router_config.json", "config.json"):
         if routes := _field(part / name, "structure"):
             inner = itertools.chain.from_iterable(routes.values())
@@ -372,7 +374,7 @@ def _routed(part: Path) -> list[Path]:
 
 
 def _modules(layers: Iterable[Any]) -> Iterator[Any]:
-    """Gives an encoder's modules in order; for a router those of each route."""
+    """Yields an encoder's modules in order; for a router, the modules of each route."""
     for layer in layers:
         if hasattr(layer, "sub_modules"):
             for route in layer.sub_modules.values():
@@ -382,7 +384,7 @@ def _modules(layers: Iterable[Any]) -> Iterator[Any]:
 
 
 def _require_kind(directory: Path, name: str) -> None:
-    """Refuses models of pairs of texts, and of vectors of another kind."""
+    """Refuses models that score pairs of texts or give vectors of another kind, such as sparse ones."""
     kind = _field(directory / "config_sentence_transformers.json", "model_type")
     if kind is None and not (directory / "modules.json").is_file():
         heads = _field(directory / "config.json", "architectures") or []
@@ -395,7 +397,7 @@ def _require_kind(directory: Path, name: str) -> None:
 
 
 def _require_part(part: Path, name: str) -> None:
-    """Refuses a module whose files tell that it cannot be loaded."""
+    """Refuses a module if its files show that it cannot be loaded."""
     for file in sorted(part.iterdir()) if part.is_dir() else ():
         if file.is_file():
             checkpoints.refuse_pointer(file, EMBEDDER)
@@ -420,11 +422,14 @@ def _require_tokens(module: Any, encoder: Any, name: str) -> None:
     checkpoints.require_vocabulary(checkpoints.words(tokenizer), name, EMBEDDER)
     try:
         num_rows = encoder.get_input_embeddings().weight.shape[0]
-    except (NotImplementedError, AttributeError):  # not every model of images and texts says
+    except (
+        NotImplementedError,
+        AttributeError,
+    ):  # some multimodal models do not expose their embeddings
         return
     checkpoints.fit_tokenizer(tokenizer, num_rows, name, EMBEDDER)
     if tokenizer.pad_token not in tokenizer.get_vocab():
-        # Any token will do: it is masked.
+        # Any token works, because padding is masked.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
 
 
@@ -437,17 +442,17 @@ def _require_static_tokens(module: Any, name: str) -> None:
 
 
 def _known_dimension(model: SentenceTransformer) -> int | None:
-    # The older name warns in newer releases.
+    # The older name gives a warning in newer releases of sentence-transformers.
     new, old = "get_embedding_dimension", "get_sentence_embedding_dimension"
     dim = getattr(model, new if hasattr(model, new) else old)()
     return None if dim is None else int(dim)
 
 
 def checked_dimension(name: str, asked: int | None, full_dim: int) -> int:
-    """Decides the dimension of vectors: all of an encoder's, or as many as are asked for.
+    """Decides the dimension of vectors: the requested one, or all of the encoder's dimensions.
 
     Raises:
-      UsageError: If the encoder has fewer.
+      UsageError: If the encoder has fewer dimensions than requested.
     """
     if asked is not None and asked > full_dim:
         raise UsageError(
@@ -457,10 +462,10 @@ def checked_dimension(name: str, asked: int | None, full_dim: int) -> int:
 
 
 def _limit_tokens(model: SentenceTransformer, max_tokens: int | None) -> int | None:
-    """Lowers the model's limits to `max_tokens`; returns the most tokens that it reads of a text, None for all."""
+    """Lowers the model's limits to `max_tokens`, and returns the maximum number of tokens read from a text, None for all."""
     found: list[float] = []
     for module in _modules(model):
-        # Of a layer behind the encoder there is no limit.
+        # Layers after the encoder have no limit.
         if not hasattr(module, "max_seq_length"):
             continue
         limits = [n for n in (module.max_seq_length, max_tokens) if n is not None]

@@ -1,4 +1,4 @@
-"""Where a sentence encoder comes from: a package, a directory or the hub. Only safetensors are ever opened."""
+"""Sources of sentence encoders: a package, a directory or the hub. Only safetensors weights are opened."""
 
 import hashlib
 import importlib.util
@@ -10,16 +10,16 @@ from beam_quad.errors import UsageError
 from beam_quad.gradients import checkpoints
 from beam_quad.gradients.checkpoints import EMBEDDER
 
-# All that decides a vector.
+# Files that determine the vectors.
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _READ_BYTES = 1 << 20
 
 
 def locate(spec: EmbedderSpec) -> Path:
-    """Finds the encoder's directory, and downloads it first if the name is a hub id.
+    """Finds the encoder's directory, after downloading it if the name is a hub id.
 
     Raises:
-      UsageError: If there is no such encoder, or none of safetensors.
+      UsageError: If there is no such encoder, or it has no safetensors weights.
     """
     directory = _packaged_minilm() if spec.name == "minilm" else None
     directory = directory or checkpoints.locate(spec.name, spec.revision, EMBEDDER)
@@ -35,7 +35,7 @@ def locate(spec: EmbedderSpec) -> Path:
 
 
 def source_fingerprint(spec: EmbedderSpec) -> str:
-    """Names the encoder's content: a hash of a directory's files, or a hub id with its commit.
+    """Identifies the encoder's content by a hash of a directory's files, or by a hub id and its commit.
 
     Raises:
       UsageError: If there is no such encoder.
@@ -56,16 +56,16 @@ def source_fingerprint(spec: EmbedderSpec) -> str:
 
 
 def hub_commit(spec: EmbedderSpec) -> str:
-    """The commit that a hub id's revision resolves to.
+    """Resolves the revision of a hub id to a commit.
 
     Raises:
-      UsageError: If the hub does not give it.
+      UsageError: If the hub does not return a commit.
     """
     return checkpoints.locate(spec.name, spec.revision, EMBEDDER, with_weights=False).name
 
 
 def is_static(directory: Path) -> bool:
-    """Whether a model is one of static embeddings, of sentence-transformers or of model2vec.
+    """Tests whether a model consists of static embeddings, of sentence-transformers or model2vec.
 
     Raises:
       UsageError: If its list of modules cannot be read.

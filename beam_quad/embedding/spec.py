@@ -1,4 +1,4 @@
-"""What names an embedder, and what an embedder is."""
+"""Specs of embedders, and the protocols of an embedder."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from beam_quad import identity
 from beam_quad.errors import UsageError
 
 if TYPE_CHECKING:
-    # It imports torch and transformers, which hashing needs not wait for.
+    # Imports torch and transformers, which takes seconds and which hashing does not need.
     from beam_quad.gradients.proxy import ProxySpec
 
 DTYPES = ("float32", "bfloat16")
@@ -27,24 +27,24 @@ def _first_window(proxy: "ProxySpec") -> "ProxySpec":
 
 @dataclasses.dataclass(frozen=True)
 class EmbedderSpec:
-    """Names an embedder; small, picklable, and all that a worker needs to load it.
+    """Spec of a hashing or sentence embedder: small, picklable, and sufficient to load it on a worker.
 
     Attributes:
-      name: `hashing`, `minilm`, a directory of a sentence encoder, or its hub id.
+      name: `hashing`, `minilm`, or the directory or hub id of a sentence encoder.
       revision: Branch, tag or commit of a hub id.
-      device: Torch device of a sentence encoder; hashing has none.
-      num_threads: Torch threads of a sentence encoder; None leaves them as they are. The last bits of an embedding
-        depend on it, so pin it where runs are compared.
-      dim: Dimension of the vectors. Hashing: number of buckets, 512 by default. A sentence encoder: only the
-        leading `dim` components are kept (for models trained that way), all by default.
-      max_tokens: Texts are cut there (hashing: at that many words), which is faster; by default a sentence encoder
-        cuts at its own limit and hashing nowhere.
-      prompt: Put before every text by a sentence encoder, such as "query: "; None for the prompt that the model
-        declares as its default, "" for none. Hashing has none.
-      dtype: "float32" or "bfloat16": of the weights and activations of a sentence encoder. Hashing has none.
+      device: Torch device of a sentence encoder; unused by hashing.
+      num_threads: Torch threads of a sentence encoder; None keeps the current number. The last bits of an embedding depend
+        on it, so pin it if runs are compared.
+      dim: Dimension of the vectors. For hashing, the number of buckets, 512 by default. For a sentence encoder, the number
+        of leading components kept (for models trained that way), all by default.
+      max_tokens: Tokens (for hashing, words) at which texts are cut, to save time. By default a sentence encoder cuts at
+        its own limit, and hashing does not cut.
+      prompt: Prefix that a sentence encoder adds to every text, such as "query: "; None for the model's default prompt, ""
+        for no prompt. Unused by hashing.
+      dtype: Dtype of the weights and activations of a sentence encoder, "float32" or "bfloat16". Unused by hashing.
 
     Raises:
-      UsageError: If a number is not positive, or the dtype another.
+      UsageError: If a number is not positive, or the dtype is unknown.
     """
 
     name: Annotated[str, identity.NotCounted("the embedder has a fingerprint")]
@@ -76,14 +76,14 @@ class EmbedderSpec:
 
 @dataclasses.dataclass(frozen=True)
 class JvpSpec:
-    """Names an embedder by Jacobian-vector products; small, picklable, and all that a worker needs to load it.
+    """Spec of an embedder by Jacobian-vector products: small, picklable, and sufficient to load it on a worker.
 
     Attributes:
-      proxy: The model. Its `context_length` is what is read of a text.
-      num_blocks: Transformer blocks that are passed; all where the model has fewer.
-      num_tangents: Tangents, shared by all texts.
-      dim: Dimension of the vectors, where the products have more components.
-      seed: Decides tangents and projection.
+      proxy: The model. Its `context_length` is the number of tokens read from a text.
+      num_blocks: Number of transformer blocks used; all if the model has fewer.
+      num_tangents: Number of tangents, shared by all texts.
+      dim: Maximum dimension of the vectors.
+      seed: Seed of tangents and projection.
 
     Raises:
       UsageError: If a number is not positive.
@@ -112,13 +112,13 @@ class JvpSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StaticSpec:
-    """Names an embedder by vectors of tokens, distilled from a sentence encoder; small, picklable, as the others.
+    """Spec of an embedder by token vectors distilled from a sentence encoder: small and picklable.
 
     Attributes:
-      encoder: What they are distilled from, and where; or a model of static embeddings, which is read as it is.
-      table: Where a run stores what it has distilled; None distils anew.
-      dim: Dimension of the vectors; by default 256, or all where there are fewer or where they are read as they are.
-      max_tokens: Tokens of a text that are read.
+      encoder: The encoder to distil and the device to do it on, or a model of static embeddings, which is used unchanged.
+      table: Path at which a run stores the distilled vectors; None distils them again.
+      dim: Dimension of the vectors. By default 256 or all of an encoder's if it has fewer, and all of a static model's.
+      max_tokens: Maximum number of tokens read from a text.
 
     Raises:
       UsageError: If a number is not positive.
@@ -137,16 +137,16 @@ class StaticSpec:
 
     @property
     def device(self) -> str:
-        """Where texts are embedded: their tokens' vectors are only averaged."""
+        """Device on which texts are embedded: the CPU, because token vectors are only averaged."""
         return "cpu"
 
     def distilled_dim(self, full_dim: int) -> int:
-        """Decides the dimension of what is distilled from an encoder of `full_dim` dimensions."""
+        """Decides the dimension of vectors distilled from an encoder of `full_dim` dimensions."""
         return min(self.dim or STATIC_DIM, full_dim)
 
 
 def static_source(name: str) -> str | None:
-    """Names what `static` or `static:NAME` is made from; None for the name of another embedder."""
+    """Returns the source model of `static` or `static:NAME`; None for the name of another embedder."""
     kind, _, source = name.partition(":")
     return (source or "minilm") if kind == "static" else None
 
@@ -164,29 +164,29 @@ class Embedder(Protocol):
     dim: int
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeds texts; the result depends on the texts of this call alone.
+        """Embeds texts; the result depends only on the texts of this call.
 
         Args:
-          texts: Texts, any length; an empty one is a text like any other.
+          texts: Texts of any length, including empty ones.
 
         Returns:
-          Vectors of norm 1, float32 [num_texts, dim], in the order of `texts`; 0 for a text that the model gives no
-          finite direction.
+          Vectors of norm 1, float32 [num_texts, dim], in the order of `texts`; 0 if the model gives a text no finite
+          direction.
         """
         ...
 
 
 @runtime_checkable
 class PreparingEmbedder(Embedder, Protocol):
-    """An embedder in two halves, of which the first needs no device and runs ahead in threads.
+    """An embedder in two steps. The first needs no device and runs ahead in threads.
 
-    `embed` is one after the other.
+    `embed` runs both steps.
     """
 
     def prepare(self, texts: Sequence[str]) -> Any:
-        """Does what needs no device, such as tokenising; called by several threads."""
+        """Runs the step without a device, such as tokenising; several threads may call it at once."""
         ...
 
     def embed_prepared(self, prepared: Any) -> np.ndarray:
-        """Embeds what `prepare` made, as `embed` does; called by one thread at a time."""
+        """Embeds the result of `prepare`, as `embed` does; called by one thread at a time."""
         ...

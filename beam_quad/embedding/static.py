@@ -1,4 +1,4 @@
-"""Embeddings by vectors of tokens, distilled from a sentence encoder or read as they are."""
+"""Static embeddings: token vectors distilled from a sentence encoder, or read from a static model."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from beam_quad.embedding.sources import is_static, locate, source_fingerprint
 from beam_quad.embedding.spec import EmbedderSpec, StaticSpec
 from beam_quad.embedding.token_vectors import StaticEmbedder, TokenVectors
 
-VERSION = 1  # raise it when the vectors of any text change: it is part of the fingerprint
+VERSION = 1  # part of the fingerprint; raise it when the vectors of any text change
 
 
 def load(spec: StaticSpec, _: object) -> StaticEmbedder:
-    """As `EmbedderModule`; what is not distilled yet is distilled here, which takes a minute."""
+    """As `EmbedderModule`; distils the encoder if needed, which takes a minute."""
     directory = locate(spec.encoder)
     if is_static(directory):
         return StaticEmbedder(_stored_vectors(directory, spec.encoder), spec.max_tokens, spec.dim)
@@ -33,13 +33,14 @@ def fingerprint(spec: StaticSpec, _: object) -> str:
 
 
 def costs(spec: StaticSpec) -> EmbedderCosts:
-    """As `EmbedderModule`: there is no product of matrices."""
+    """As `EmbedderModule`; the FLOPs are 0, because there is no matrix product."""
     directory = locate(spec.encoder)
     if is_static(directory):
         full_dim = dim = int(_stored_vectors(directory, spec.encoder).vectors.shape[1])
     else:
         full_dim = sentence.skeleton_costs(directory, spec.encoder).dim
         dim = spec.distilled_dim(full_dim)
+        # Refuses an encoder that cannot be distilled.
         sentence.own_tokenizer(sentence.load_model(directory, spec.encoder, {}))
     sentence.checked_dimension(spec.encoder.name, spec.dim, full_dim)
     return EmbedderCosts(spec.dim or dim, spec.max_tokens)

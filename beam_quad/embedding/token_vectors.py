@@ -1,4 +1,4 @@
-"""A vector for each token of a vocabulary, and their mean as the embedding of a text."""
+"""Token vectors, and their mean as the embedding of a text."""
 
 import dataclasses
 import itertools
@@ -12,20 +12,20 @@ import torch
 from beam_quad import archives
 from beam_quad.embedding.norms import unit_rows
 
-# Of smooth inverse frequency: tokens that are likelier than this lose weight.
+# The constant a of smooth inverse frequency: tokens with a higher probability lose weight.
 _SIF = 1e-4
-# A text is cut at so many characters per token that is read; English has about 4.5.
+# A text is cut at this many characters per token read; English has about 4.5.
 _CHARACTERS_PER_TOKEN = 8
-# What is made of tokens in the tokenizer is dropped after so many texts.
+# Texts per call of the tokenizer, whose encodings use memory until they are dropped.
 _TEXTS_PER_CALL = 256
 
 
 class Bags(NamedTuple):
-    """The tokens of texts, one after the other.
+    """The concatenated tokens of texts.
 
     Attributes:
       tokens: Token ids of all texts, int64 [num_tokens].
-      starts: Where each text starts, int64 [num_texts].
+      starts: Start of each text, int64 [num_texts].
     """
 
     tokens: torch.Tensor
@@ -46,16 +46,17 @@ class TokenVectors:
 
     @classmethod
     def distilled(cls, tokenizer: str, embeddings: np.ndarray, dim: int) -> "TokenVectors":
-        """Makes token vectors of the embeddings of tokens, as model2vec does.
+        """Makes token vectors from the encoder's embeddings of single tokens, as model2vec does.
 
-        Principal components, which take away what all tokens share, are weighted by smooth inverse frequency,
-        a / (a + p), where p follows Zipf's law in the order of the vocabulary: tokenizers list frequent tokens first.
+        The embeddings are centered, which removes what all tokens share, and projected on their principal components. Each
+        token is weighted by smooth inverse frequency, a / (a + p). Tokenizers list frequent tokens first, so p is taken from
+        Zipf's law in the order of the vocabulary.
 
         Args:
           tokenizer: The tokenizer, as JSON.
-          embeddings: What the encoder makes of each token alone, float [num_tokens, full_dim]; one that is not finite,
-            such as that of padding may be, becomes zeros.
-          dim: Components that are kept, at most `full_dim`.
+          embeddings: The encoder's embedding of each token by itself, float [num_tokens, full_dim]. Embeddings that are not
+            finite, as for padding in some encoders, become zeros.
+          dim: Number of components kept, at most `full_dim`.
 
         References:
           Tulkens & van Dongen, Model2Vec: Fast State-of-the-Art Static Embeddings, 2024. Arora, Liang & Ma, A Simple but
@@ -71,7 +72,7 @@ class TokenVectors:
         return cls(tokenizer, (components * weights[:, None]).astype(np.float32))
 
     def to_bytes(self) -> bytes:
-        """Writes them."""
+        """Writes the token vectors as an npz file."""
         tokenizer = np.frombuffer(self.tokenizer.encode(), np.uint8)
         return archives.dump(tokenizer=tokenizer, vectors=self.vectors)
 
@@ -83,14 +84,14 @@ class TokenVectors:
 
 
 class StaticEmbedder:
-    """Embeds a text as the mean of its tokens' vectors, of norm 1.
+    """Embeds a text as the normalised mean of its tokens' vectors.
 
-    A vector depends on its text alone, to the last bit.
+    A vector depends bit for bit on its text alone.
 
     Args:
       token_vectors: The vectors.
-      max_tokens: Tokens of a text that are read.
-      dim: Leading components that are kept; None keeps all.
+      max_tokens: Maximum number of tokens read from a text.
+      dim: Number of leading components kept; None keeps all.
 
     Attributes:
       dim: Dimension of the vectors.
@@ -115,7 +116,7 @@ class StaticEmbedder:
         parts, lengths = [], []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
             cut = [text[: self._max_characters] for text in texts[start : start + _TEXTS_PER_CALL]]
-            # A text without any token is embedded by the first one of the vocabulary.
+            # A text without tokens is embedded as the first token of the vocabulary.
             found = [
                 encoding.ids or [0]
                 for encoding in self._tokenizer.encode_batch_fast(cut, add_special_tokens=False)

@@ -364,7 +364,7 @@ def _reading_s(w: Workload) -> float:
     if not w.embedder_tokens:
         return seconds + w.text_bytes * rates.HASH_BYTE_S
     given = w.documents * w.embedder_tokens * _CHARACTERS_PER_TOKEN
-    return seconds + min(w.text_bytes, given) * rates.TOKENISE_BYTE_S
+    return seconds + min(w.text_bytes, given) * rates.WORDPIECE_BYTE_S
 
 
 def curvature_stage(w: Workload) -> StageWork:

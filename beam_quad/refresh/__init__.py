@@ -1,4 +1,4 @@
-"""What new shards change: drift, what they are worth, clusters that grow, and means of theirs. NumPy and SciPy only."""
+"""Effects of new shards: drift, their worth, new clusters, and means of their documents. NumPy and SciPy only."""
 
 from beam_quad.refresh.drift import Drift, DriftSums, Finding, ReferenceSums, find_drift
 from beam_quad.refresh.growth import grow_centers, num_new_centers

@@ -1,20 +1,19 @@
-"""Whether new shards differ from the old ones, from sums: far documents, influence within clusters, lengths, rejections.
+"""Tests for drift of new shards against old ones: far documents, influence within clusters, lengths, rejections.
 
-Two passes, of sums each. The first goes over the old splits alone (`ReferenceSums`): how far their documents are from
-their centers, and what their influence is, cluster by cluster. The second goes over all splits (`DriftSums`), the old ones and
-the new ones apart, all assigned to the old centers, and measures every document against the first: is it farther from its
-center than nearly all old ones of its cluster, how far is its influence from their mean. `find_drift` compares what the two
-come to.
+Two passes compute sums. The first pass covers only the old splits (`ReferenceSums`): for each cluster, the distances of documents
+from their center and their influence. The second pass covers all splits, old and new separately (`DriftSums`). It assigns all
+documents to the old centers and compares each with the first pass: whether it is farther from its center than nearly all old
+documents of its cluster, and how far its influence is from their mean. `find_drift` compares the old with the new splits.
 
-A document's center is its nearest, so who is far from it is far from all. Its rank among the old documents of its cluster is a
-smoothed conformal p-value (Vovk et al., equation 2.20): with `b` of n old documents farther and `t` in the same bin of cosines, itself
-left out if it is old,
+A document's center is the nearest one, so a document far from it is far from all centers. Its rank among the old documents of
+its cluster is a smoothed conformal p-value (Vovk et al., equation 2.20). With `b` of n old documents farther and `t` in the same
+bin of cosines (an old document does not count itself),
 
     p = (b + U (t + 1)) / (n + 1),      U uniform in [0, 1), a hash of the document,
 
-is uniform without drift, whatever the bins and however small the cluster, for old documents and for new. Far is p < .01: 1 % of
-the documents without drift, of old ones as of new ones. Five questions are asked and answered at 5 % in all (Holm), each with the shard as its unit
-(`comparison`). A difference that is certain but smaller than matters (`LEAST_...`) raises no alarm.
+is uniform without drift, for any bins and any cluster size, for old and for new documents. A document is far if p < .01, so
+without drift 1 % of old and of new documents are far. Five hypotheses are tested at 5 % in all (Holm), each with the shard as
+its unit (`comparison`). A significant difference that is too small to matter (`LEAST_...`) raises no alarm.
 
 References:
   Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005 (smoothed conformal predictors).
@@ -48,31 +47,31 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 FAR_SHARE = 0.01
 LEVEL = 0.05
-# Below these a difference is nobody's concern, however certain it is.
+# A smaller difference raises no alarm, however significant.
 LEAST_FAR = 0.005  # of the documents
 LEAST_SHIFT = 0.1  # standard deviations within clusters
 LEAST_LENGTH = 0.02  # probability beyond 1/2 that a new document is longer; 5 % longer if lengths are log-normal
 LEAST_REJECTED = 0.005  # of the documents
-# Fewer say nothing: at 1 % far, two of them.
+# With fewer documents nothing is tested: at 1 %, only two would be far.
 LEAST_DOCUMENTS = 200
 LEAST_SCORED = 50
 LEAST_CLUSTERS = 20
 
-_BINS = 256  # of 1/128 in cosine, a tenth of the spread of a cluster
+_BINS = 256  # bins of 1/128 in cosine, a tenth of the spread of a cluster
 _NUM_LENGTHS = 48  # half octaves, up to 2**24 tokens
 _COLUMNS = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceSums:
-    """What old documents are like, cluster by cluster: the first pass. An additive statistic.
+    """Distances and influence of old documents by cluster: the first pass. An additive statistic.
 
-    Of 10,000 clusters some 8 MB: 16 bytes for each bin with a document, of which a cluster has about 40.
+    10,000 clusters take some 8 MB: 16 bytes for each bin with a document, about 40 bins for each cluster.
 
     Attributes:
       buckets: cluster · 256 + bin of the cosine to the center, ascending, int64 [m].
-      amounts: Documents in each, int64 [m].
-      scores: Influence of those that are scored.
+      amounts: Number of documents in each bucket, int64 [m].
+      scores: Influence of the scored documents.
     """
 
     buckets: Array
@@ -99,11 +98,11 @@ class ReferenceSums:
           cluster: Clusters, int [n], in [0, num_clusters).
           cosine: Cosine to the cluster's center, float [n].
           tokens: Tokens, int [n].
-          influence: Influence, float [n]; nan where a document is not scored.
+          influence: Influence, float [n]; nan if a document is not scored.
           num_clusters: Number of clusters.
 
         Raises:
-          ValueError: If a cluster is out of range, a cosine not finite, or an influence infinite.
+          ValueError: If a cluster is out of range, a cosine is not finite, or an influence is infinite.
         """
         scores = ScoreSums.of(cluster, tokens, influence, num_clusters)
         buckets, amounts = np.unique(_buckets(cluster, cosine), return_counts=True)
@@ -115,16 +114,16 @@ class ReferenceSums:
         return len(self.scores.documents)
 
     def ranks(self, cluster: Array, cosine: Array, keys: Array, *, is_old: bool) -> Array:
-        """Ranks documents by their distance to the center among the old ones of their cluster.
+        """Ranks documents by distance to the center among the old documents of their cluster.
 
         Args:
           cluster: Clusters, int [n].
           cosine: Cosine to the cluster's center, float [n].
-          keys: Keys of the examples (`seeding.keys`), uint64 [n]; they decide within a bin.
-          is_old: Whether the documents are among those summed here; each is then ranked among the others.
+          keys: Keys of the examples (`seeding.keys`), uint64 [n], whose hashes break ties within a bin.
+          is_old: Whether the documents are included in these sums; each is then ranked among the others.
 
         Returns:
-          The smoothed share of old documents that are farther, float64 [n] in [0, 1): uniform for documents like them.
+          The smoothed share of farther old documents, float64 [n] in [0, 1), uniform for documents like the old ones.
 
         Raises:
           ValueError: If a cosine is not finite.
@@ -134,6 +133,7 @@ class ReferenceSums:
         in_bin = np.append(self.buckets, -1)[at] == buckets
         starts = self._sums[np.searchsorted(self.buckets, _BINS * np.arange(self.num_clusters + 1))]
         farther = self._sums[at] - starts[cluster]
+        # An old document is itself in its bin and its cluster, and does not count.
         ties = self._sums[at + in_bin] - self._sums[at] - is_old
         others = np.diff(starts)[cluster] - is_old
         draws = seeding.uniform(0, "far", keys)
@@ -141,9 +141,9 @@ class ReferenceSums:
         return ranks
 
     def is_far(self, cluster: Array, cosine: Array, keys: Array, *, is_old: bool) -> Array:
-        """Finds documents that are farther from every center than 99 % of the old ones of their cluster.
+        """Finds documents farther from every center than 99 % of the old documents of their cluster.
 
-        Takes what `ranks` takes. Returns bool [n]: true for 1 % of documents like the old ones.
+        The arguments are those of `ranks`. Returns bool [n], true for 1 % of documents like the old ones.
         """
         return np.asarray(self.ranks(cluster, cosine, keys, is_old=is_old) < FAR_SHARE)
 
@@ -166,17 +166,18 @@ class ReferenceSums:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairSums:
-    """How alike the influence of documents of a cluster is, beside what all of a split share. An additive statistic.
+    """Correlation of influence within clusters, apart from what all documents of a split share. An additive statistic.
 
-    r is a document's influence less the mean of its cluster's old documents, less the mean of that over its split. A product of
-    two documents' r has the mean 0 unless the cluster has moved, or the split has within the cluster. All float64 [num_clusters].
+    The residual r of a document is its influence less the mean of its cluster's old documents, centered over its split. The
+    product of two documents' residuals has mean 0 unless the cluster has shifted, or the split differs within the cluster. All
+    arrays are float64 [num_clusters].
 
     Attributes:
-      documents: Scored ones, of clusters with an old scored one.
+      documents: Scored documents in clusters with an old scored document.
       totals: Σr.
       squares: Σr².
-      split_pairs: Ordered pairs of documents of one split.
-      split_products: Σrr' over these.
+      split_pairs: Number of ordered pairs of documents of the same split.
+      split_products: Σrr' over the pairs of the same split.
     """
 
     documents: Array
@@ -195,7 +196,8 @@ class PairSums:
 
     @classmethod
     def of(cls, cluster: Array, residuals: Array, num_clusters: int) -> "PairSums":
-        """Sums over the scored documents of a split; `residuals` are finite, not yet less their mean."""
+        """Sums over the scored documents of a split; `residuals` are finite and not yet centered."""
+        # Centering removes the shift that all clusters of a split share, which `_influence` tests.
         r = residuals - residuals.mean() if len(residuals) else residuals
         number = np.bincount(cluster, minlength=num_clusters).astype(float)
         totals, squares = (np.bincount(cluster, column, num_clusters) for column in (r, r**2))
@@ -203,7 +205,7 @@ class PairSums:
 
     @property
     def pairs(self) -> Array:
-        """Ordered pairs of documents, float64 [num_clusters]."""
+        """Number of ordered pairs of documents, float64 [num_clusters]."""
         pairs: Array = self.documents * (self.documents - 1)
         return pairs
 
@@ -215,23 +217,23 @@ class PairSums:
 
     @property
     def concentration(self) -> Array:
-        """Σn² / N² over splits, float64 [num_clusters]; 0 without a document."""
+        """Σn² / N² over splits, float64 [num_clusters]; 0 without documents."""
         squares: Array = self.split_pairs + self.documents
         return divided(squares, np.maximum(self.documents, 1) ** 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DriftSums:
-    """What the documents of shards are like against `ReferenceSums`: the second pass. An additive statistic.
+    """Sums over the documents of each shard, compared with `ReferenceSums`: the second pass. An additive statistic.
 
-    Sums by shard, as shards are what can be new: 440 bytes for each, whatever the number of its splits.
+    The shard is the unit, because shards are what is new. A shard takes 440 bytes, whatever its number of splits.
 
     Attributes:
       shards: Hashes of the shards' names, ascending, uint64 [m].
-      counts: Of each shard the documents, their tokens, far ones, rejected rows, scored ones, and the documents by half octave
-        of tokens, int64 [m, 53].
-      residuals: Sums of influence less the cluster's old mean, and of its squares, float64 [m, 2].
-      pairs: The same by cluster.
+      counts: For each shard, the number of documents, tokens, far documents, rejected rows and scored documents, and the
+        documents by half octave of tokens, int64 [m, 53].
+      residuals: For each shard, the sum of influence less the cluster's old mean, and of its square, float64 [m, 2].
+      pairs: Sums of the residuals by cluster.
       reasons: Rejected rows by reason.
     """
 
@@ -280,17 +282,17 @@ class DriftSums:
 
         Args:
           reference: Sums over all old splits.
-          shard: The shard that the split is of.
+          shard: The split's shard.
           cluster: Clusters, int [n].
           cosine: Cosine to the cluster's center, float [n].
           tokens: Tokens, int [n].
-          influence: Influence, float [n]; nan where a document is not scored.
+          influence: Influence, float [n]; nan if a document is not scored.
           keys: Keys of the examples (`seeding.keys`), uint64 [n].
-          rejected: How many rows are not usable, by reason.
-          is_old: Whether the split is among those that `reference` sums.
+          rejected: Number of unusable rows by reason.
+          is_old: Whether `reference` includes the split.
 
         Raises:
-          ValueError: If a cluster is out of range, a cosine not finite, or an influence infinite.
+          ValueError: If a cluster is out of range, a cosine is not finite, or an influence is infinite.
         """
         refuse_bad(cluster, influence, reference.num_clusters)
         residuals = influence - reference.scores.plain_means[cluster]
@@ -314,17 +316,17 @@ class DriftSums:
 
     @property
     def documents(self) -> int:
-        """Usable documents."""
+        """Number of usable documents."""
         return int(self.counts[:, 0].sum())
 
     @property
     def mean_tokens(self) -> float | None:
-        """Mean tokens of a document; None without any."""
+        """Mean tokens of a document; None without documents."""
         return float(self.counts[:, 1].sum() / self.documents) if self.documents else None
 
     @property
     def lengths(self) -> Array:
-        """Documents by half octave of their tokens, int64 [48]."""
+        """Number of documents by half octave of tokens, int64 [48]."""
         lengths: Array = self.counts[:, _COLUMNS:].sum(axis=0)
         return lengths
 
@@ -333,7 +335,7 @@ class DriftSums:
         return _means(self.counts[:, 2], self.counts[:, 0])
 
     def rejected(self) -> ShardMeans:
-        """The share of rejected rows among all."""
+        """The share of rejected rows among all rows."""
         return _means(self.counts[:, 3], self.counts[:, 0] + self.counts[:, 3])
 
     def influence(self) -> ShardMeans:
@@ -341,7 +343,7 @@ class DriftSums:
         return _means(self.residuals[:, 0], self.counts[:, 4])
 
     def ridits(self, ranks: Array) -> ShardMeans:
-        """The mean rank of documents' lengths; `ranks` float64 [48]."""
+        """The mean rank of document lengths, with `ranks` of the half octaves, float64 [48]."""
         return _means(self.counts[:, _COLUMNS:] @ ranks, self.counts[:, 0])
 
     def to_bytes(self) -> bytes:
@@ -367,16 +369,17 @@ class DriftSums:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What one question about drift comes to.
+    """The result of one test for drift.
 
     Attributes:
       name: far, influence, influence_by_cluster, lengths or rejected.
-      old: Of the old documents: the share that is far; 0; 0; mean tokens; the share of rows that is rejected.
-      new: Of the new ones: the share that is far; the shift of influence within clusters, and the root mean square of the
-        clusters' own shifts, in standard deviations; mean tokens; the share of rows that is rejected.
-      p_value: Adjusted for all questions asked (Holm); None if there are too few documents to tell.
-      is_by_shards: Whether there are enough shards to know how much they differ without drift; it is assumed if not.
-      is_alarm: Whether the new documents differ by more than the noise, and by enough to matter.
+      old: For the old documents, in the order of the names: the share of far documents; 0; 0; mean tokens; the share of
+        rejected rows.
+      new: For the new documents: the share of far documents; the shift of influence within clusters, in standard deviations;
+        the root mean square of the clusters' own shifts, in standard deviations; mean tokens; the share of rejected rows.
+      p_value: The p-value adjusted for all tests (Holm); None if there are too few documents.
+      is_by_shards: Whether the variance between shards without drift is estimated; it is assumed if there are too few shards.
+      is_alarm: Whether the difference is significant and large enough to matter.
     """
 
     name: str
@@ -389,13 +392,13 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Drift:
-    """Whether new shards differ from the old ones.
+    """The results of all tests for drift.
 
     Attributes:
-      documents: New documents.
-      shards: New shards.
-      findings: What each question comes to, by name.
-      reasons: The share of rows that is rejected for each reason: of the old ones, and of the new ones.
+      documents: Number of new documents.
+      shards: Number of new shards.
+      findings: The finding of each test by name.
+      reasons: Shares of the old and of the new rows rejected for each reason.
     """
 
     documents: int
@@ -405,7 +408,7 @@ class Drift:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether they differ in anything."""
+        """Whether any test raises an alarm."""
         return any(finding.is_alarm for finding in self.findings.values())
 
 
@@ -425,7 +428,7 @@ def find_drift(reference: ReferenceSums, old: DriftSums, new: DriftSums) -> Drif
       new: The second pass, over the new splits.
 
     Returns:
-      A finding for each question. Without drift any of them is an alarm with a probability of at most 5 %.
+      A finding for each test. Without drift, the probability that any of them is an alarm is at most 5 %.
     """
     tests = [
         _far(old, new),
@@ -444,7 +447,7 @@ def find_drift(reference: ReferenceSums, old: DriftSums, new: DriftSums) -> Drif
             found = dataclasses.replace(
                 found, p_value=p_value, is_alarm=test.matters and p_value <= LEVEL
             )
-        # The two questions about lengths are one finding, the worse one.
+        # The two tests of lengths give one finding, an alarm if either is, else the lower p-value.
         before = findings.get(found.name)
         if before is None or (found.is_alarm, -(found.p_value or 0)) > (
             before.is_alarm,
@@ -505,7 +508,7 @@ def _influence(reference: ReferenceSums, old: DriftSums, new: DriftSums) -> _Tes
     deviation = _deviation(old)
     if _are_few(before, after, LEAST_SCORED) or not deviation > 0:
         return _Test(Finding("influence", 0.0, None))
-    # The old mean that is subtracted from a cluster's new documents has an error of its own.
+    # The old mean subtracted from a cluster's new documents is itself an estimate with an error.
     shares = new.pairs.documents / after.number
     old_error = deviation**2 * divided(shares**2, reference.scores.documents)
     difference = compare(before, after, deviation**2, float(np.nansum(old_error)))
@@ -521,11 +524,12 @@ def _deviation(old: DriftSums) -> float:
 
 
 def _influence_by_cluster(old: DriftSums, new: DriftSums) -> _Test:
-    """Asks whether clusters have moved, each its own way.
+    """Tests whether clusters have shifted, each in its own direction.
 
-    A cluster that has moved by d gives each pair of its new documents d² on average. Taken off are what the error of its old mean
-    gives them, s² / n + ω² Σn_i²/n², and what a split gives pairs of its own, ω², which the old splits' pairs tell. The sum over clusters
-    is measured by its own squares, so that heavy tails of influence raise no alarm.
+    If a cluster has shifted by d, the product of residuals of a pair of its new documents is d² on average. Two terms are
+    subtracted: the error of the cluster's old mean, s² / n + ω² Σn_i²/n², and for pairs of one split the variance ω² that a
+    split adds, estimated from pairs of the old splits. The standard error of the sum over clusters is computed from its own
+    squares, so that heavy tails of influence raise no alarm.
     """
     nothing = Finding("influence_by_cluster", 0.0, None)
     known = (old.pairs.documents >= 2) & (new.pairs.documents >= 2)
@@ -535,7 +539,7 @@ def _influence_by_cluster(old: DriftSums, new: DriftSums) -> _Test:
     is_by_shards = len(old.shards) + len(new.shards) - 2 >= LEAST_FREEDOM
     a, b = _where(old.pairs, known), _where(new.pairs, known)
     noise = a.squares / (a.documents - 1) / a.documents
-    # Among documents that made the mean, a product of two is lower by its error.
+    # Old documents are part of the mean subtracted from them, so products of two are lower by the error of the mean.
     own = a.split_products + a.split_pairs * noise
     scale = a.split_pairs * (1 - np.minimum(a.concentration, 0.5))
     shared = max(0.0, float(own.sum() / scale.sum())) if scale.sum() else 0.0
@@ -544,6 +548,7 @@ def _influence_by_cluster(old: DriftSums, new: DriftSums) -> _Test:
     shared_error = math.sqrt(((own - shared * scale) ** 2).sum()) / max(scale.sum(), 1)
     expected = b.split_pairs + b.pairs * a.concentration
     moved = b.products - b.pairs * noise - shared * expected
+    # The noise of a sum over pairs grows with the square root of their number, so all clusters get equal noise.
     weights = 1 / np.sqrt(b.pairs)
     error = math.hypot(
         math.sqrt(((weights * moved) ** 2).sum()), shared_error * float((weights * expected).sum())
@@ -559,13 +564,13 @@ def _where(pairs: PairSums, known: Array) -> PairSums:
 
 
 def _lengths(old: DriftSums, new: DriftSums) -> list[_Test]:
-    """Asks whether documents are longer or shorter, and whether lengths are more or less alike."""
+    """Tests whether documents are longer or shorter, and whether lengths vary more or less."""
     finding = Finding("lengths", old.mean_tokens, new.mean_tokens)
     lengths = old.lengths
     if min(old.documents, new.documents) < LEAST_DOCUMENTS:
         return [_Test(finding)]
     shares = lengths / lengths.sum()
-    # The share of old documents that are shorter, half of the equally long ones: 1/2 on average.
+    # The share of shorter old documents plus half of the equally long ones, 1/2 on average (ridit).
     location = np.cumsum(shares) - shares / 2
     tests = []
     for ranks in (location, 2 * np.abs(location - 0.5)):

@@ -1,4 +1,4 @@
-"""New clusters for documents that are far from all: centers appended to the old ones, whose ids never change."""
+"""New clusters for documents far from all centers. New centers are appended, so the ids of old clusters never change."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from beam_quad.clustering.assign import nearest
 
 
 def num_new_centers(num_far: int, cluster_sizes: np.ndarray) -> int:
-    """Decides how many clusters far documents may open: as many as have the documents of the median old cluster on average.
+    """Decides how many clusters to open for far documents, with on average the size of the median old cluster.
 
     Args:
       num_far: Far documents of the whole corpus.
-      cluster_sizes: Documents of each old cluster, int64 [num_clusters]; empty ones do not count.
+      cluster_sizes: Documents of each old cluster, int64 [num_clusters]; empty clusters do not count.
 
     Returns:
-      At least 0: none where all far documents are fewer than a cluster has.
+      At least 0; 0 if all far documents are fewer than the median cluster has.
 
     Raises:
       ValueError: If no cluster has a document.
@@ -28,30 +28,32 @@ def grow_centers(
 ) -> Centers:
     """Opens clusters for documents that are far from all centers.
 
-    Spherical k-means (`clustering.fit_centers`) fits `num_new_centers` to a sample of the far documents. A center stays if
-    as many documents are nearer to it than to any other, old or new, as the median old cluster has; the smallest goes first, and its documents to
-    the others. What stays is fitted once more, to its own documents alone: the scattered ends of the old clusters, a hundredth of
-    all documents, are far too, but belong to none.
+    Spherical k-means (`clustering.fit_centers`) fits `num_new_centers` centers to a sample of the far documents. Centers are
+    dropped, the smallest first, until each is the nearest center, old or new, of at least as many documents as the median old
+    cluster has. The documents of a dropped center go to the others. The remaining centers are then fitted once more to their
+    own documents alone, because the far documents include the tails of old clusters (1 % of all documents), which belong to
+    no new cluster.
 
     Args:
       centers: The old centers, of num_clusters clusters.
-      far: A sample of the far documents, drawn by a hash: unit rows, float32 [m, dim].
-      num_far: How many far documents the sample is of.
+      far: Sample of the far documents drawn by hash: unit rows, float32 [m, dim].
+      num_far: Number of far documents from which the sample is drawn.
       cluster_sizes: Documents of each old cluster, int64 [num_clusters].
       seed: The run's seed.
 
     Returns:
-      The old centers, to the bit, and after them the new ones, which have the cluster ids num_clusters, num_clusters + 1 and so
-      on; the old ones alone where no new one stays. The order of the sample does not matter.
+      The old centers, bit for bit, followed by the new ones with the cluster ids num_clusters, num_clusters + 1 and so on; only
+      the old centers if no new one remains. The order of the sample does not matter.
 
     Raises:
-      ValueError: If the dimensions differ, there are fewer far documents than in the sample, or no cluster has a document.
+      ValueError: If the dimensions differ, `num_far` is less than the sample, or no cluster has a document.
     """
     if num_far < len(far):
         raise ValueError(f"num_far is {num_far}, but the sample alone has {len(far)}")
     wanted = num_new_centers(num_far, cluster_sizes)
     if not wanted or not len(far):
         return centers
+    # The size of the median cluster, scaled down to the sample.
     least = _median(cluster_sizes) * len(far) / num_far
     _, to_old = nearest(far, centers.vectors)
     points, vectors = far, centers.vectors[:0]
@@ -70,7 +72,11 @@ def grow_centers(
 def _keep_large(
     far: np.ndarray, to_old: np.ndarray, vectors: np.ndarray, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drops centers, the smallest first, until all have `least` points nearer to them than to an old one; says which these are."""
+    """Drops centers, the smallest first, until each has at least `least` points nearer to it than to an old center.
+
+    Returns:
+      The remaining centers, and whether each point is nearer to one of them than to an old center.
+    """
     alive = np.arange(len(vectors))
     index, similarity = nearest(far, vectors)
     while len(alive):
@@ -81,6 +87,7 @@ def _keep_large(
         smallest = int(sizes.argmin())
         orphans = index == alive[smallest]
         alive = np.delete(alive, smallest)
+        # Only the orphans are assigned again; the nearest center of the other points is still there.
         if len(alive):
             at, similarity[orphans] = nearest(far[orphans], vectors[alive])
             index[orphans] = alive[at]

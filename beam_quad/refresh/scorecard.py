@@ -1,13 +1,13 @@
-"""What a token of the new shards is worth against one of the old, and which clusters grew, shrank and moved.
+"""The worth of a token of the new shards against the old ones, and the clusters that grew, shrank or moved.
 
-Two measures of worth, each of the old shards, of the new ones, and their ratio:
+Two measures of worth are computed for the old shards, for the new shards, and as a ratio:
 
-- influence: the token-weighted mean of the documents' influence. Where some documents of each cluster are scored, clusters
-  count by their tokens. The interval speaks of the documents that were drawn to be scored.
-- selected: the share of tokens that is selected. Nothing about it is unknown; the interval speaks of shards as a sample of what their
-  sources yield (`comparison`), so that it says what more shards like these would be worth.
+- influence: the token-weighted mean influence of documents. If only some documents of each cluster are scored, cluster means
+  are weighted by the tokens of the clusters. The interval covers the sampling of the scored documents.
+- selected: the share of selected tokens. It is known exactly; its interval treats shards as a sample of their sources
+  (`comparison`), and so covers what further shards like these would be worth.
 
-Ratios have Fieller's interval. There is none where the old worth is not above 0 by more than the noise.
+Ratios have Fieller's interval. There is no ratio if the old worth is not significantly above 0.
 """
 
 import dataclasses
@@ -31,31 +31,30 @@ from beam_quad.refresh.scores import ScoreSums, divided
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LEAST_GROWTH = 1.25  # times its share of the tokens
+LEAST_GROWTH = 1.25  # ratio of a cluster's shares of the tokens
 LEAST_MOVE = 0.3  # radii
-LEAST_VECTORS = (
-    50  # of both: the noise of a squared distance is then below a third of LEAST_MOVE squared
-)
+# Of the old and of the new documents; the noise of a squared distance is then below a third of LEAST_MOVE squared.
+LEAST_VECTORS = 50
 _NORMAL = float(stats.norm.isf(0.025))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WorthSums:
-    """What is selected of documents, and what influence they have, by cluster. An additive statistic.
+    """Sums of selected documents and of influence by cluster. An additive statistic.
 
     Attributes:
-      documents: Usable ones, int64 [num_clusters].
-      tokens: Theirs, int64 [num_clusters].
-      squares: Σ tokens², float64 [num_clusters].
-      selected_documents: Selected ones, int64 [num_clusters].
-      selected_tokens: Theirs, int64 [num_clusters].
-      selected_squares: Σ tokens² of these, float64 [num_clusters].
-      split_squares: Σ (tokens in a split)² over splits, float64 [num_clusters].
-      split_products: Σ (tokens in a split) · (tokens of the split), float64 [num_clusters].
-      splits: Of splits with a document the number, and the sum of squared tokens, float64 [2].
+      documents: Usable documents, int64 [num_clusters].
+      tokens: Tokens of the usable documents, int64 [num_clusters].
+      squares: Σ tokens² over usable documents, float64 [num_clusters].
+      selected_documents: Selected documents, int64 [num_clusters].
+      selected_tokens: Tokens of the selected documents, int64 [num_clusters].
+      selected_squares: Σ tokens² over selected documents, float64 [num_clusters].
+      split_squares: Σ (cluster's tokens in a split)² over splits, float64 [num_clusters].
+      split_products: Σ (cluster's tokens in a split) · (tokens of the split), float64 [num_clusters].
+      splits: Number of splits with a document, and the sum of their squared tokens, float64 [2].
       shards: Hashes of the shards' names, ascending, uint64 [m].
-      shard_tokens: Their tokens, and those that are selected, int64 [m, 2].
-      scores: Influence of the documents that are scored.
+      shard_tokens: Tokens and selected tokens of each shard, int64 [m, 2].
+      scores: Influence of the scored documents.
     """
 
     documents: Array
@@ -105,21 +104,21 @@ class WorthSums:
         """Sums over the usable documents of a split.
 
         Args:
-          shard: The shard that the split is of.
+          shard: The split's shard.
           cluster: Clusters, int [n], in [0, num_clusters).
           tokens: Tokens, int [n].
-          influence: Influence, known or predicted, float [n]; nan where it is neither.
-          is_selected: Which are selected, bool [n].
+          influence: Known or predicted influence, float [n]; nan if neither.
+          is_selected: Whether each document is selected, bool [n].
           num_clusters: Number of clusters.
 
         Raises:
-          ValueError: If a cluster is out of range, or an influence infinite.
+          ValueError: If a cluster is out of range or an influence is infinite.
         """
         scores = ScoreSums.of(cluster, tokens, influence, num_clusters)
         w = np.asarray(tokens, np.float64)
 
         def by_cluster(column: Array) -> Array:
-            # bincount adds in float64, which is exact for integers below 2**53.
+            # bincount sums in float64, exact for integers below 2**53.
             sums: Array = np.bincount(cluster, column, num_clusters)
             return sums
 
@@ -169,7 +168,7 @@ class VectorSums:
 
     Attributes:
       totals: Sums of unit vectors, float64 [num_clusters, dim].
-      documents: How many there are, int64 [num_clusters].
+      documents: Number of vectors, int64 [num_clusters].
     """
 
     totals: Array
@@ -195,18 +194,19 @@ class VectorSums:
 
 
 def moves(old: VectorSums, new: VectorSums) -> Array:
-    """Measures how far the mean of each cluster's new documents is from that of its old ones, in radii.
+    """Measures the distance between the means of each cluster's new and old documents, in radii.
 
-    The radius is the root mean square distance of old documents from their mean. What the means' own errors add to
-    the squared distance is taken off, so it is 0 on average for a cluster that does not move, however few its documents.
+    The radius is the root mean square distance of old documents from their mean. The part of the squared distance due to the
+    sampling errors of both means is subtracted, so the result does not grow if documents are few.
 
     Returns:
-      Float64 [num_clusters]; nan where either has fewer than `LEAST_VECTORS`.
+      Float64 [num_clusters]; nan if there are fewer than `LEAST_VECTORS` old or new documents.
     """
     means, noises, radii = [], [], []
     for sums in (old, new):
         number = sums.documents[:, None]
         mean = divided(sums.totals, number)
+        # The mean squared distance of unit vectors from their mean.
         radius = 1 - (mean**2).sum(axis=1)
         means.append(mean)
         radii.append(radius)
@@ -218,12 +218,12 @@ def moves(old: VectorSums, new: VectorSums) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Worth:
-    """What a token is worth.
+    """The worth of a token.
 
     Attributes:
-      old: Of the old shards; None if nothing is known.
-      new: Of the new ones.
-      ratio: New over old; None where the old is not above 0 by more than the noise.
+      old: Worth in the old shards; None if unknown.
+      new: Worth in the new shards; None if unknown.
+      ratio: New over old; None if the old worth is not significantly above 0.
     """
 
     old: Interval | None
@@ -233,18 +233,18 @@ class Worth:
 
 @dataclasses.dataclass(frozen=True)
 class ClusterChange:
-    """What new shards do to a cluster.
+    """Changes of a cluster due to new shards.
 
     Attributes:
-      cluster: Its id.
-      old_documents: Usable ones of the old shards.
-      new_documents: Of the new ones.
-      old_share: Its share of the old shards' tokens.
-      new_share: Of the new ones'.
-      growth: 1 if it grew, -1 if it shrank, 0 if neither by more than the noise.
-      moved: How far, in radii; None if not known.
-      influence: What its tokens are worth by influence.
-      selected: By the share that is selected.
+      cluster: Cluster id.
+      old_documents: Usable documents of the old shards.
+      new_documents: Usable documents of the new shards.
+      old_share: The cluster's share of the old shards' tokens.
+      new_share: The cluster's share of the new shards' tokens.
+      growth: 1 if it grew significantly, -1 if it shrank significantly, else 0.
+      moved: Distance moved, in radii; None if unknown.
+      influence: Worth of a token by mean influence.
+      selected: Worth of a token by the share selected.
     """
 
     cluster: int
@@ -260,17 +260,18 @@ class ClusterChange:
 
 @dataclasses.dataclass(frozen=True)
 class Scorecard:
-    """What new shards are worth against the old ones; `records.as_json` writes it.
+    """The worth of new shards against the old ones; `records.as_json` writes it.
 
     Attributes:
       old_documents: Usable documents of the old shards.
-      new_documents: Of the new ones.
+      new_documents: Usable documents of the new shards.
       old_tokens: Tokens of the old shards.
-      new_tokens: Of the new ones.
-      influence: What a token is worth by mean influence.
-      scored_clusters: The share of the new tokens in clusters with a new document of known influence, which `influence` speaks of.
-      selected: What it is worth by the share that is selected.
-      clusters: What becomes of each cluster with a document, in order of id.
+      new_tokens: Tokens of the new shards.
+      influence: Worth of a token by mean influence.
+      scored_clusters: Share of the new tokens in clusters with a new document of known influence; `influence` covers only
+        these clusters.
+      selected: Worth of a token by the share selected.
+      clusters: Changes of each cluster with a document, in order of id.
     """
 
     old_documents: int
@@ -284,29 +285,29 @@ class Scorecard:
 
     @property
     def grew(self) -> tuple[ClusterChange, ...]:
-        """Clusters with more of the new tokens than of the old."""
+        """Clusters with a larger share of the new tokens than of the old."""
         return tuple(change for change in self.clusters if change.growth > 0)
 
     @property
     def shrank(self) -> tuple[ClusterChange, ...]:
-        """Clusters with less of the new tokens than of the old."""
+        """Clusters with a smaller share of the new tokens than of the old."""
         return tuple(change for change in self.clusters if change.growth < 0)
 
     @property
     def moved(self) -> tuple[ClusterChange, ...]:
-        """Clusters whose new documents have another mean than the old ones, by `LEAST_MOVE`."""
+        """Clusters in which the mean of the new documents is at least `LEAST_MOVE` from the mean of the old ones."""
         return tuple(c for c in self.clusters if c.moved is not None and c.moved >= LEAST_MOVE)
 
 
 def make_scorecard(
     old: WorthSums, new: WorthSums, vectors: tuple[VectorSums, VectorSums] | None = None
 ) -> Scorecard:
-    """Puts the new shards beside the old ones.
+    """Compares the new shards with the old ones.
 
     Args:
       old: Sums over the old splits.
       new: Sums over the new splits.
-      vectors: Sums of the embeddings of the old and of the new splits, if it is to be known which clusters moved.
+      vectors: Sums of the embeddings of the old and the new splits, needed to measure how far clusters moved.
 
     Raises:
       ValueError: If the numbers of clusters differ.
@@ -349,7 +350,7 @@ def make_scorecard(
 
 
 def _worth(old: tuple[float, float], new: tuple[float, float], quantile: float) -> Worth:
-    """Makes a worth of two values and their variances; a value is nan where nothing is known."""
+    """Makes a worth from two values and their variances; an unknown value is nan."""
     found = [
         None if math.isnan(value) else Interval.around(float(value), float(variance), quantile)
         for value, variance in (old, new)
@@ -367,7 +368,7 @@ def _at_clusters(parts: tuple[Array, Array]) -> list[tuple[float, float]]:
 
 
 def _influence(sums: WorthSums) -> tuple[float, float]:
-    """The mean influence of a token, clusters counted by their tokens, and its variance."""
+    """Computes the mean influence of a token, with clusters weighted by their tokens, and its variance."""
     means, errors = _scored_parts(sums)
     known = ~np.isnan(means)
     if not known.any():
@@ -377,7 +378,7 @@ def _influence(sums: WorthSums) -> tuple[float, float]:
 
 
 def _scored_parts(sums: WorthSums) -> tuple[Array, Array]:
-    """Mean influence by cluster, and its variance: of a cluster with one scored document, the pooled one."""
+    """Computes mean influence by cluster and its variance, which is pooled for a cluster with one scored document."""
     scores = sums.scores
     freedom = np.maximum(scores.documents - 1, 0).sum()
     pooled = scores.deviations.sum() / freedom if freedom else 0.0
@@ -387,8 +388,9 @@ def _scored_parts(sums: WorthSums) -> tuple[Array, Array]:
 
 
 def _selected_parts(sums: WorthSums) -> tuple[Array, Array]:
-    """The share of each cluster's tokens that is selected, and its variance if documents are a sample."""
-    # As if of two documents more one were selected: of three that all are it is not certain that the next one is.
+    """Computes the selected share of each cluster's tokens, and its variance if documents are a sample."""
+    # For the variance, one selected and one unselected document are added: if all of three documents are selected, the next
+    # one need not be.
     mean_tokens = divided(sums.tokens, sums.documents)
     shares = (sums.selected_tokens + mean_tokens) / (sums.tokens + 2 * mean_tokens)
     squares = sums.selected_squares * (1 - 2 * shares) + shares**2 * sums.squares
@@ -404,7 +406,7 @@ def _selected(old: WorthSums, new: WorthSums) -> Worth:
         means.append(ShardMeans(selected.astype(float), tokens))
         share = means[-1].mean
         squares = sums.selected_squares.sum() * (1 - 2 * share) + share**2 * sums.squares.sum()
-        # Tokens are the unit: σ² is such that σ² / tokens is the variance that documents give.
+        # The unit is a token: σ² is defined so that σ² / tokens is the variance due to documents.
         variances.append(float(squares / max(1, tokens.sum())))
     share = float(np.mean([mean.mean for mean in means]))
     assumed = ASSUMED_CORRELATION * share * (1 - share)
@@ -418,11 +420,12 @@ def _selected(old: WorthSums, new: WorthSums) -> Worth:
 
 
 def _growth(old: WorthSums, new: WorthSums) -> Array:
-    """Says which clusters grew, 1, and shrank, -1, int [num_clusters].
+    """Tests which clusters grew, 1, and shrank, -1, int [num_clusters].
 
-    A share's change is measured by Student's t, with what the old splits' shares of the cluster differ by, or by documents where there are few
-    splits; and by the median of all clusters' changes if that is larger, as most neither grow nor shrink (genomic
-    control: Devlin & Roeder, 1999). 5 % for all clusters together (Bonferroni).
+    The change of a cluster's share is tested by Student's t. Its variance is the larger of that between the old splits, if there
+    are enough splits, and that between documents. Since most clusters neither grow nor shrink, t is divided by the median of all
+    clusters' changes if that is larger than expected (genomic control: Devlin & Roeder, 1999). The level is 5 % for all
+    clusters together (Bonferroni).
     """
     there = old.documents + new.documents > 0
     if not (old.tokens.sum() and new.tokens.sum()):
@@ -433,6 +436,7 @@ def _growth(old: WorthSums, new: WorthSums) -> Array:
     freedom = math.inf
     if number > LEAST_FREEDOM:
         freedom = float(number - 1)
+        # Σ (cluster's tokens - share · split's tokens)² over the old splits, expanded so that it follows from sums.
         residuals = (
             old.split_squares - 2 * shares[0] * old.split_products + shares[0] ** 2 * squares
         )

@@ -1,4 +1,4 @@
-"""Influence by cluster, as sums: what drift, worth and shrinkage are computed from."""
+"""Sums of influence by cluster, from which drift, worth and shrinkage are computed."""
 
 import dataclasses
 from typing import Any
@@ -15,10 +15,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class ScoreSums:
     """Sums over the scored documents of each cluster. An additive statistic.
 
-    A document weighs as much as it has tokens, w; x is its influence. All float64 [num_clusters].
+    w is the number of tokens of a document, its weight, and x its influence. All arrays are float64 [num_clusters].
 
     Attributes:
-      documents: How many are scored.
+      documents: Number of scored documents.
       weights: Σw.
       squared_weights: Σw².
       totals: Σx.
@@ -57,11 +57,11 @@ class ScoreSums:
         Args:
           cluster: Clusters, int [n], in [0, num_clusters).
           tokens: Tokens, int [n].
-          influence: Influence, float [n]; nan where a document is not scored.
+          influence: Influence, float [n]; nan if a document is not scored.
           num_clusters: Number of clusters.
 
         Raises:
-          ValueError: If a cluster is out of range, or an influence infinite.
+          ValueError: If a cluster is out of range or an influence is infinite.
         """
         refuse_bad(cluster, influence, num_clusters)
         scored = ~np.isnan(influence)
@@ -76,14 +76,15 @@ class ScoreSums:
 
     @property
     def relative_errors(self) -> Array:
-        """Variance of `means` over that of one document, Σw² / (Σw)², float64 [num_clusters]; inf without any."""
+        """Variance of `means` relative to one document, Σw² / (Σw)², float64 [num_clusters]; inf without scored documents."""
         errors = divided(self.squared_weights, self.weights**2)
         return np.where(np.isnan(errors), np.inf, errors)
 
     @property
     def mean_variances(self) -> Array:
-        """Variance of `means`, of a ratio of sums, float64 [num_clusters]; nan with fewer than two scored documents."""
+        """Variance of `means` as ratios of sums, float64 [num_clusters]; nan with fewer than two scored documents."""
         n, means = self.documents, self.means
+        # Σ w² (x - mean)², expanded so that it follows from sums.
         squares = (
             self.weighted_squares
             - 2 * means * self.twice_weighted
@@ -95,12 +96,12 @@ class ScoreSums:
 
     @property
     def plain_means(self) -> Array:
-        """Mean influence of a document, whatever its tokens, float64 [num_clusters]; nan without any."""
+        """Unweighted mean influence of documents, float64 [num_clusters]; nan without scored documents."""
         return divided(self.totals, self.documents)
 
     @property
     def deviations(self) -> Array:
-        """Sum of squared deviations from `plain_means`, float64 [num_clusters]; 0 without any."""
+        """Sum of squared deviations from `plain_means`, float64 [num_clusters]; 0 without scored documents."""
         squares = self.squares - self.totals**2 / np.maximum(self.documents, 1)
         return np.maximum(squares, 0)
 
@@ -115,7 +116,7 @@ class ScoreSums:
 
 
 def divided(numerators: Array, denominators: Array) -> Array:
-    """Divides, float64; nan where the denominator is 0."""
+    """Divides elementwise, float64; nan if the denominator is 0."""
     quotients = np.full(np.broadcast_shapes(numerators.shape, denominators.shape), np.nan)
     np.divide(numerators, denominators, out=quotients, where=denominators != 0)
     return quotients
@@ -125,7 +126,7 @@ def refuse_bad(cluster: Array, influence: Array, num_clusters: int) -> None:
     """Refuses clusters out of range and infinite influence.
 
     Raises:
-      ValueError: If there is one.
+      ValueError: If a cluster is out of range or an influence is infinite.
     """
     if len(cluster) and not (cluster.min() >= 0 and cluster.max() < num_clusters):
         raise ValueError(

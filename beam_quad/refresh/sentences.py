@@ -1,4 +1,4 @@
-"""What a refresh comes to, in sentences for people: one line each."""
+"""The results of a refresh in sentences, one line each."""
 
 from beam_quad.intervals import Interval
 from beam_quad.refresh.drift import Drift, Finding
@@ -14,11 +14,11 @@ _WHAT = {
 
 
 def drift_sentences(drift: Drift, *, grows_clusters: bool) -> list[str]:
-    """Says what drifted, what cannot be told, and otherwise that nothing did.
+    """Reports what drifted and what cannot be tested, or that nothing drifted.
 
     Args:
-      drift: What was found.
-      grows_clusters: Whether new clusters are opened; if not, it is said where that would help.
+      drift: The findings.
+      grows_clusters: Whether the run opens new clusters; if not, a sentence suggests it when it would help.
     """
     findings = drift.findings.values()
     alarms = [_alarm(drift, each, grows_clusters) for each in findings if each.is_alarm]
@@ -34,7 +34,7 @@ def drift_sentences(drift: Drift, *, grows_clusters: bool) -> list[str]:
 
 
 def scorecard_sentences(card: Scorecard) -> list[str]:
-    """Says what a token of the new shards is worth against one of the old, and which clusters changed."""
+    """Compares the worth of a token between new and old shards, and counts the clusters that changed."""
     influence = _compared(card.influence, "the mean influence of a token")
     selected = _compared(card.selected, "the share of tokens that is selected", is_share=True)
     sentences = [each for each in (influence, selected) if each is not None]
@@ -78,7 +78,7 @@ def _compared(worth: Worth, what: str, *, is_share: bool = False) -> str | None:
         return None
     values = [_percent(v.value) if is_share else f"{v.value:.4g}" for v in (new, old)]
     sentence = f"{what} is {values[0]} in new shards and {values[1]} in old ones"
-    # A share is never below 0: an interval that is says that too little is known of the ratio.
+    # A share cannot be negative, so an interval that reaches below 0 means that too little is known of the ratio.
     if ratio is None or (is_share and ratio.low <= 0):
         return sentence
     return f"{sentence}: {_times(ratio)} as much"

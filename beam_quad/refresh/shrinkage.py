@@ -1,17 +1,16 @@
-"""What the new documents of a cluster are worth: their own mean, as far as it is known, else that of the cluster's old ones.
+"""Mean influence of a cluster's new documents, shrunk towards the mean of its old documents.
 
-A cluster's new documents have a true mean ν, its old ones μ, and ν - μ has the mean 0 and the variance τ² over clusters: how
-much a generation of documents differs from the one before. Of both, token-weighted means of a few scored documents are known, with
-the errors σ² e, e = Σw² / (Σw)². The posterior of ν is the mean of two estimates weighted by their precisions,
+A cluster's new documents have the true mean ν and its old ones μ. Over clusters, ν - μ has mean 0 and variance τ², which is how
+much a generation of documents differs from the one before. The token-weighted mean of a few scored documents estimates each
+of them with the error variance σ² e, e = Σw² / (Σw)². The posterior mean of ν weights both estimates by their precision,
 
     ν = a new + (1 - a) old,      a = (τ² + σ² e_old) / (τ² + σ² e_old + σ² e_new),
 
-so a cluster goes over from its old mean to its new one as new scores come in, the sooner the more generations differ, without a
-switch. At τ² = 0 all its documents are pooled; where τ² is large its new ones speak alone; without a score of theirs its old
-ones do.
+so a cluster moves from its old mean to its new one as new scores arrive, and sooner if generations differ more. If τ² = 0, all
+its documents are pooled; if τ² is large, the new ones alone decide; without new scores, the old ones decide.
 
-`bandit.posterior` shrinks clusters to the mean of all, whose variance is that between clusters; here each has a mean of its own to be
-shrunk to, which is itself known from a sample.
+`bandit.posterior` shrinks clusters to the mean of all clusters, with the variance between clusters. Here each cluster is shrunk
+to a mean of its own, which is itself estimated from a sample.
 
 References:
   DerSimonian & Laird, Meta-analysis in Clinical Trials, 1986 (the moment estimate of τ²).
@@ -30,12 +29,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NewMeans:
-    """What the new documents of each cluster are worth.
+    """Posterior of the mean influence of each cluster's new documents.
 
     Attributes:
-      means: Posterior means of their influence, float64 [num_clusters]; nan where no document is scored, old or new.
+      means: Posterior means, float64 [num_clusters]; nan if no document of the cluster is scored, old or new.
       own: Weight of the new documents' own mean, in [0, 1], float64 [num_clusters]; 0 without a new scored document.
-      variances: Posterior variances, float64 [num_clusters]; inf where no document is scored.
+      variances: Posterior variances, float64 [num_clusters]; inf if no document is scored.
     """
 
     means: Array
@@ -45,7 +44,7 @@ class NewMeans:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationVariance:
-    """How much the new documents of a cluster differ from its old ones, over all clusters.
+    """Variance between the new and old documents of a cluster, and within clusters.
 
     Attributes:
       between: τ², the variance of the difference of a cluster's true means, at least 0.
@@ -57,20 +56,21 @@ class GenerationVariance:
 
     @classmethod
     def of(cls, old: ScoreSums, new: ScoreSums) -> "GenerationVariance":
-        """Estimates both by the method of moments.
+        """Estimates both variances by the method of moments.
 
-        σ² is pooled over clusters and generations. The expectation of Σ d² / v over the clusters' differences d of means, whose
-        errors are v = σ² (e_old + e_new), is their number plus τ² Σ 1 / v. A shift of all clusters alike is part of τ².
+        σ² is pooled over clusters and generations. With d the difference of a cluster's means and v = σ² (e_old + e_new) its
+        error variance, the expectation of Σ d² / v over clusters is their number plus τ² Σ 1 / v. A common shift of all
+        clusters is part of τ².
 
         Args:
           old: Sums over the old scored documents.
-          new: Sums over the new ones.
+          new: Sums over the new scored documents.
         """
         parts = (old, new)
         freedom = sum(np.maximum(part.documents - 1, 0).sum() for part in parts)
         deviations = sum(part.deviations.sum() for part in parts)
         if not freedom or not deviations:
-            # Nothing tells generations from documents, or nothing varies within clusters.
+            # σ² cannot be estimated without two documents in a cluster, and is 0 if influence does not vary within clusters.
             differences = (new.means - old.means)[_in_both(old, new)] if freedom else np.zeros(0)
             return cls(float((differences**2).mean()) if len(differences) else 0.0, 0.0)
         within = float(deviations / freedom)
@@ -82,13 +82,13 @@ class GenerationVariance:
         return cls(max(0.0, excess), within)
 
     def posterior(self, old: ScoreSums, new: ScoreSums) -> NewMeans:
-        """Weighs the means of each cluster's new and old documents.
+        """Combines the means of each cluster's new and old documents.
 
         Args:
           old: Sums over the old scored documents.
-          new: Sums over the new ones.
+          new: Sums over the new scored documents.
         """
-        # Without variance within clusters the weights are those of its limit at 0.
+        # A tiny variance within clusters gives the weights of the limit σ² = 0 without dividing by 0.
         within = max(self.within, 1e-200)
         own = 1 / (within * new.relative_errors)
         others = 1 / (self.between + within * old.relative_errors)
@@ -101,16 +101,16 @@ class GenerationVariance:
 
 
 def allocate_pilot(documents: Array, budget: int) -> Array:
-    """Says how many new documents of each cluster to score: in proportion to how many there are.
+    """Allocates the new documents to score to clusters, in proportion to the clusters' new documents.
 
-    The largest remainders get what rounding leaves, the lower cluster id where they tie (Hamilton's method).
+    What rounding down leaves goes to the largest remainders, and to the lower cluster id if they tie (Hamilton's method).
 
     Args:
       documents: New documents of each cluster, int64 [num_clusters].
-      budget: Documents to score in all, at least 0.
+      budget: Number of documents to score, at least 0.
 
     Returns:
-      int64 [num_clusters], at most `documents`, in all the budget or all documents if they are fewer.
+      int64 [num_clusters], at most `documents`. The sum is the budget, or the number of all documents if that is less.
 
     Raises:
       ValueError: If a number is negative.
@@ -120,7 +120,7 @@ def allocate_pilot(documents: Array, budget: int) -> Array:
     number = int(documents.sum())
     if budget >= number:
         return documents.astype(np.int64)
-    # Python's integers: the products pass 2**63 at 10^12 documents.
+    # Python integers, because the products exceed 2**63 at 10^12 documents.
     quotas = [divmod(int(n) * budget, number) for n in documents]
     floors = np.array([quota for quota, _ in quotas], np.int64)
     order = sorted(range(len(quotas)), key=lambda cluster: (-quotas[cluster][1], cluster))

@@ -67,6 +67,7 @@ class RowCounts:
       near_duplicates: What would be selected if no near-duplicate ranked above it.
       bad_files: Files of which nothing could be used.
       reasons: Rejected rows by reason.
+      leaks: Rows that are rejected as they hold a text which no selection may, by its set.
       sources: By the part of the input that they belong to.
       clusters: What is selected, by cluster id.
       targets: What is selected, by target.
@@ -81,6 +82,7 @@ class RowCounts:
     near_duplicates: Amount = Amount()
     bad_files: int = 0
     reasons: Tally = dataclasses.field(default_factory=Tally)
+    leaks: Tally = dataclasses.field(default_factory=Tally)
     sources: ByName[SourceCounts] = dataclasses.field(default_factory=ByName)
     clusters: ByName[Amount] = dataclasses.field(default_factory=ByName)
     targets: ByName[Amount] = dataclasses.field(default_factory=ByName)
@@ -109,6 +111,7 @@ class RowCounts:
             passed_over=Amount(**stored["passed_over"]),
             near_duplicates=Amount(**stored["near_duplicates"]),
             reasons=Tally(stored["reasons"]["counts"]),
+            leaks=Tally(stored["leaks"]["counts"]),
             sources=ByName(sources),
             clusters=_amounts(stored["clusters"]),
             targets=_amounts(stored["targets"]),

@@ -8,115 +8,77 @@ References:
   https://cloud.google.com/dataflow/docs/guides/templates/configuring-flex-templates
 """
 
-import argparse
 import json
 import sys
 from typing import Any
 
-from pipelines import distillation_options, options, parsing, prove_options
+from pipelines import flags, parsing
+from pipelines.distillation_options import DistillationOptions
+from pipelines.flags import Flag
+from pipelines.options import QuadOptions
+from pipelines.prove_options import ProveOptions
 
-_URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
-# Between braces, one pair in another at most, and between brackets a comma separates no patterns.
-_BRACES = r"\{([^{}\r\n]|\{[^{}\r\n]*\})*\}"
-_GLOB = rf"[a-z][a-z0-9]*://([^,{{\[\r\n]|{_BRACES}|\[[^\]\r\n]+\])+"
-_URLS = rf"{_GLOB}(,{_GLOB})*"
-_NAMED_URLS = rf"[A-Za-z0-9_.-]+={_URLS}"
-_NUMBER = r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
-
-# What a flag takes where its type does not say it. On Dataflow all data lie in object storage.
-_PATTERNS = {
-    "accelerator": r"type:[a-z0-9-]+;count:[0-9]+(;[a-z0-9:_-]+)*",
-    "against": _URLS,
-    "artifacts": _URL,
-    "base": _URL,
-    "decontaminate": _URLS,
-    "exclude": _URLS,
-    "device": r"cpu|cuda(:[0-9]+)?",
-    "heldout": _URLS,
-    "heldout_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
-    "input": _URLS,
-    "input_root": _URL,
-    "optimizer_state": _URL,
-    "layers": r"(attention|mlp|all|last:[0-9]+)(\+head)?|head|regex:.+",
-    "output": _URL,
-    "policies": r"[a-z_]+(,[a-z_]+)*",
-    "prices": _URL,
-    "query": _URLS,
-    "query_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
-    "query_weight": rf"[A-Za-z0-9_.-]+={_NUMBER}(,[A-Za-z0-9_.-]+={_NUMBER})*",
-    "seed": r"-?[0-9]+",
-    "tau": rf"-?{_NUMBER}",
-}
 # By `parsing.count`.
 _COUNT = r"[0-9]+(_[0-9]+)*(\.[0-9]+)?([eE]\+?[0-9]{1,3})?[kKmMbBtT]?"
-_PATTERNS_BY_TYPE = {
+_PATTERNS = {
     int: r"[0-9]+",
     parsing.count: _COUNT,
     parsing.total: rf"\+?{_COUNT}",
-    float: _NUMBER,
+    float: flags.NUMBER,
+    parsing.switch: "[Tt]rue|[Ff]alse",
 }
 
 
-_PIPELINES = {
-    "quad": ("Quad", options.parser),
-    "influence_distillation": ("Influence Distillation", distillation_options.parser),
-    "prove": ("Proof of a selection", prove_options.parser),
+_PIPELINES: dict[str, tuple[str, type[flags.Options]]] = {
+    "quad": ("Quad", QuadOptions),
+    "influence_distillation": ("Influence Distillation", DistillationOptions),
+    "prove": ("Proof of a selection", ProveOptions),
 }
 
 
 def template_metadata(pipeline: str) -> dict[str, Any]:
     """Describes a pipeline's template as `google.dataflow.v1beta3.TemplateMetadata`, in JSON's names."""
-    name, make_parser = _PIPELINES[pipeline]
-    parser = make_parser()
+    name, options = _PIPELINES[pipeline]
     return {
         "name": name,
-        "description": parser.description,
+        "description": options.SUMMARY,
         "streaming": False,
         "parameters": [
-            _parameter(action, str(group.title))
-            for group in parser._action_groups
-            for action in group._group_actions
-            if action.dest != "help"
+            _parameter(flag) for group in flags.by_group(options).values() for flag in group
         ],
     }
 
 
-def _parameter(action: argparse.Action, group: str) -> dict[str, Any]:
-    pattern = _pattern(action)
+def _parameter(flag: Flag) -> dict[str, Any]:
+    pattern = _pattern(flag)
     parameter = {
-        "name": action.dest,
-        "label": action.dest.replace("_", " ").capitalize(),
-        "helpText": action.help,
-        "isOptional": not action.required,
-        "groupName": group.capitalize(),
-        "paramType": _param_type(action),
+        "name": flag.name,
+        "label": flag.name.replace("_", " ").capitalize(),
+        "helpText": flag.help,
+        "isOptional": not flag.is_required,
+        "groupName": flag.group.capitalize(),
+        "paramType": _param_type(flag),
         "regexes": [f"^({pattern})$"] if pattern else [],
     }
-    if action.choices:
-        parameter["enumOptions"] = [{"value": str(choice)} for choice in action.choices]
-    if action.default not in (None, []):
-        parameter["defaultValue"] = _text(action.default)
+    if flag.choices:
+        parameter["enumOptions"] = [{"value": str(choice)} for choice in flag.choices]
+    if flag.default not in (None, []):
+        parameter["defaultValue"] = _text(flag.default)
     return parameter
 
 
-def _is_switch(action: argparse.Action) -> bool:
-    return action.const is True
-
-
-def _param_type(action: argparse.Action) -> str:
-    if action.choices:
+def _param_type(flag: Flag) -> str:
+    if flag.choices:
         return "ENUM"
-    if _is_switch(action):
+    if flag.is_switch:
         return "BOOLEAN"
-    return "NUMBER" if action.type in (int, float) else "TEXT"
+    return "NUMBER" if flag.reads in (int, float) else "TEXT"
 
 
-def _pattern(action: argparse.Action) -> str | None:
-    if action.choices:
-        return "|".join(map(str, action.choices))
-    if _is_switch(action):
-        return "[Tt]rue|[Ff]alse"
-    return _PATTERNS.get(action.dest) or _PATTERNS_BY_TYPE.get(action.type)  # type: ignore[call-overload]
+def _pattern(flag: Flag) -> str | None:
+    if flag.choices:
+        return "|".join(map(str, flag.choices))
+    return flag.pattern or _PATTERNS.get(flag.reads)
 
 
 def _text(value: Any) -> str:

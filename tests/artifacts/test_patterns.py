@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from beam_quad.artifacts.patterns import Search, expand_braces, split_list
+from beam_quad.artifacts.patterns import Search, expand_braces, folded, split_list
 from beam_quad.errors import UsageError
 
 
@@ -109,3 +111,21 @@ def test_a_search_enters_only_folders_that_may_hold_a_match(pattern, folder, is_
 )
 def test_names_are_hidden_unless_the_glob_asks_for_them(pattern, path, is_hidden):
     assert Search.of(pattern).is_hidden(path) == is_hidden
+
+
+def test_numbers_that_follow_each_other_become_one_pattern():
+    paths = [f"/a/part-{i:05d}-of-00012.jsonl.bz2" for i in range(12) if i != 5]
+    assert folded([*paths, "/a/b{1}.jsonl", "/a/x9.parquet", "/a/x10.parquet"]) == [
+        "/a/b{1}.jsonl",
+        "/a/part-{00000..00004}-of-00012.jsonl.bz2",
+        "/a/part-{00006..00011}-of-00012.jsonl.bz2",
+        "/a/x10.parquet",
+        "/a/x9.parquet",
+    ]
+
+
+@given(st.sets(st.from_regex(r"[ab]{0,2}[0-9]{1,3}(-0[12])?(of[0-9])?", fullmatch=True)))
+def test_folded_names_stand_for_these_names_and_no_others(names):
+    patterns = folded(names)
+    assert sorted(name for pattern in patterns for name in expand_braces(pattern)) == sorted(names)
+    assert folded(sorted(names, reverse=True)) == patterns

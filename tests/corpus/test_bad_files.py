@@ -95,7 +95,7 @@ def test_files_of_which_nothing_can_be_used_are_left_out_when_asked(tmp_path, ca
     (tmp_path / "good.jsonl").write_bytes(LINE)
     (tmp_path / "good.parquet").write_bytes(GOOD_PARQUET)
     bad = {
-        "1.parquet": b"", "2.parquet": GOOD_PARQUET[:-9], "3.jsonl.gz": b"", "4.jsonl": b"<html>\n",
+        "1.parquet": b"x", "2.parquet": GOOD_PARQUET[:-9], "3.jsonl.gz": b"x", "4.jsonl": b"<html>\n",
         "5.json": b'{\n "text": "a"\n}\n', "6.jsonl": b'{"error": "none"}\n',
         "7.parquet": parquet_bytes({"body": ["a"]}),
     }  # fmt: skip
@@ -158,7 +158,7 @@ def test_another_kind_of_text_is_told_by_its_first_lines_however_long_it_is(tmp_
 
 
 def test_an_input_of_bad_files_alone_is_refused(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"")
+    (tmp_path / "a.parquet").write_bytes(b"x")
     with pytest.raises(
         UsageError, match=r"--input: no file can be used; the first is .*a\.parquet"
     ):

@@ -26,7 +26,7 @@ def contents(output: str) -> list[bytes]:
     """Reads the same without the names, and of the manifest without the places: what copies of an input have alike."""
     found = deciding(output)
     manifest = json.loads(found.pop("manifest.json"))
-    for name in ("input", "query"):
+    for name in ("input", "input_root", "query"):
         manifest["config"].pop(name)
     for name in ("root", "snapshot"):
         manifest["input"].pop(name)

@@ -5,8 +5,8 @@ import re
 
 import yaml
 
-from pipelines import options as flags
-from pipelines import parsing
+from pipelines import flags, parsing
+from pipelines.options import QuadOptions
 from templates.flink import local_cluster
 
 _FLINK = pathlib.Path(local_cluster.__file__).parent
@@ -36,7 +36,8 @@ def test_the_pool_of_the_manifest_is_where_the_launch_command_looks_for_it():
 
 def test_every_flag_of_the_readme_is_one():
     parsing.refuse_unknown(
-        [flag for flag in _launch_flags() if "environment_config" not in flag], flags.parser()
+        [flag for flag in _launch_flags() if "environment_config" not in flag],
+        flags.parser(QuadOptions),
     )
 
 

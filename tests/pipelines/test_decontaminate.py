@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.stages.read.embed import EmbedExamples
-from pipelines import quad
-from tests.pipelines.test_exclude import why, write_list
-from tests.pipelines.world import World, output_bytes, read_texts, selected_rows
+from pipelines import chain, distillation_chain, distillation_options, options, quad
+from pipelines.inputs import look
+from tests.pipelines.world import World, output_bytes, read_texts, selected_ids, selected_rows
+from tests.stages.pages import distill_corpus, hold_to_quad
 
 RANDOM = {"policy": "random", "query": None}
 NUM_LEAKS = 30
@@ -70,66 +71,92 @@ def test_what_holds_a_text_of_a_benchmark_is_rejected_and_says_which(
     assert "30 documents hold a text that no selection may" in page
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {"acceptance": "block"},
-        {"acceptance": "shortlist"},
-        {"policy": "dsir"},
-    ],
-    ids=["block", "shortlist", "dsir"],
-)
-def test_a_selection_is_that_of_a_corpus_without_them(world, leaks, benchmark, tmp_path, flags):
-    excluded = write_list(tmp_path / "ids.txt", list(leaks))
-    world.run(tmp_path / "out", decontaminate=benchmark, **flags)
-    world.run(tmp_path / "without", exclude=excluded, **flags)
-    assert why(tmp_path / "out") == why(tmp_path / "without")
-    assert len(why(tmp_path / "out")) > 50
+@pytest.mark.parametrize("flags", [{"acceptance": "block"}, {"acceptance": "shortlist"}, {}])
+def test_nothing_that_is_fitted_depends_on_what_is_looked_for(world, benchmark, tmp_path, flags):
+    def artifacts(**more) -> dict[str, str]:
+        if flags:
+            parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags, **more))
+            built = chain.build(parsed, look(parsed))
+        else:
+            parsed, _ = distillation_options.parse(
+                world.distillation_arguments(tmp_path / "out", **more)
+            )
+            built = distillation_chain.build(parsed, look(parsed))
+        return {stage.name: stage.artifact for stage in built.stages}
+
+    alone, other = artifacts(), artifacts(decontaminate=benchmark)
+    same = {name for name, artifact in alone.items() if other[name] == artifact}
+    fitted = {"EmbedExamples", "SampleTexts", "SumCovariances", "FitQueryVectors"}
+    fitted |= {"FitCenters", "AssignClusters"} if flags else {"DrawLandmarks", "Propagate"}
+    fitted |= {"GatherCandidates"} if "block" in flags.values() else set()
+    assert same >= fitted
+    assert alone.keys() - same >= {"FindLeaks"}
 
 
-def test_another_benchmark_embeds_nothing_again_and_leaves_what_others_see(
-    world, benchmark, tmp_path, monkeypatch
-):
-    flags = {"artifacts": tmp_path / "artifacts", "acceptance": "shortlist"}
-    world.run(tmp_path / "alone", acceptance="shortlist")
-    world.run(tmp_path / "with", decontaminate=benchmark, **flags)
-    with monkeypatch.context() as patched:
-        patched.setattr(EmbedExamples, "_embed", None)
-        world.run(tmp_path / "without", **flags)
-        world.run(tmp_path / "other", decontaminate=benchmark / "b.jsonl", **flags)
-    assert why(tmp_path / "without") == why(tmp_path / "alone") != why(tmp_path / "with")
-    assert len(contaminated(tmp_path / "other")) == 10
-
-
-def test_a_copy_of_a_query_text_is_selected_only_if_that_is_asked_for(world, tmp_path):
+@pytest.fixture(scope="module")
+def copied(world: World, tmp_path_factory) -> World:
+    """The world with a shard more, of documents that hold a query text each."""
+    root = tmp_path_factory.mktemp("copied")
+    for name in ("corpus", "query", "proxy"):
+        shutil.copytree(pathlib.Path(world.root) / name, root / name)
     texts, _ = read_texts(world.query, is_query=True)
-    shutil.copytree(world.corpus, tmp_path / "corpus")
-    copies = [f"as they say: {text}" for text in texts]
-    lines = "\n".join(json.dumps({"text": text}) for text in copies)
-    (tmp_path / "corpus" / "part-4.jsonl").write_text(lines)
-    flags = {"input": tmp_path / "corpus", "acceptance": "shortlist"}
-    manifest = world.run(tmp_path / "out", **flags)
-    assert manifest["contaminated"]["rows_by_set"] == {"--query": len(copies)}
-    assert not {row["text"] for row in selected_rows(tmp_path / "out")} & set(copies)
-    manifest = world.run(tmp_path / "kept", keep_query_copies=True, **flags)
+    lines = [json.dumps({"text": f"as they say: {text}", "kind": "copy", "n": 0}) for text in texts]
+    (root / "corpus" / "part-4.jsonl").write_text("\n".join(lines))
+    return World(root)
+
+
+def num_copies(rows: list[dict]) -> int:
+    return sum(row["text"].startswith("as they say") for row in rows)
+
+
+@pytest.mark.parametrize("acceptance", ["block", "propagate", "shortlist"])
+def test_a_copy_of_a_query_text_is_fitted_to_and_never_selected_as_on_the_page(
+    copied, tmp_path, acceptance
+):
+    manifest = copied.run(tmp_path / "out", acceptance=acceptance)
+    rows = selected_rows(tmp_path / "out")
+    assert manifest["contaminated"]["rows_by_set"] == {"--query": manifest["contaminated"]["rows"]}
+    assert manifest["contaminated"]["rows"] > 20
+    assert num_copies(rows) == 0
+    hold_to_quad(copied, rows, acceptance=acceptance)
+
+
+def test_influence_distillation_takes_no_copy_of_a_query_text_as_on_the_page(copied, tmp_path):
+    copied.distill(tmp_path / "out")
+    expected = distill_corpus(copied, {"query": copied.query})
+    assert selected_ids(tmp_path / "out") == sorted(expected.ids[i] for i in expected.indices)
+    assert num_copies(selected_rows(tmp_path / "out")) == 0
+
+
+def test_a_copy_of_a_query_text_is_selected_if_that_is_asked_for(copied, tmp_path):
+    manifest = copied.run(tmp_path / "kept", policy="ngram", keep_query_copies=True)
     assert "contaminated" not in manifest
     # The like of the query is what a selection takes first.
-    assert len({row["text"] for row in selected_rows(tmp_path / "kept")} & set(copies)) > 15
+    assert num_copies(selected_rows(tmp_path / "kept")) > 15
 
 
-def test_a_launch_on_beam_writes_the_same_bytes_and_a_refresh_asks_for_the_same_texts(
-    world, benchmark, tmp_path, capsys
+def test_a_refresh_with_another_benchmark_lets_go_what_leaks_now_and_embeds_nothing_again(
+    world, leaks, benchmark, tmp_path, monkeypatch
 ):
-    flags = {"decontaminate": benchmark, "acceptance": "shortlist"}
-    world.run(tmp_path / "loop", **flags)
-    world.launch(tmp_path / "beam", **flags)
+    flags = {"policy": "cluster_uniform", "query": None}
+    world.run(tmp_path / "base", decontaminate=benchmark / "b.jsonl", **flags)
+    leaving = set(selected_ids(tmp_path / "base")) & leaks.keys()
+    assert leaving
+    monkeypatch.setattr(EmbedExamples, "_embed", None)
+    manifest = world.run(
+        tmp_path / "next", base=tmp_path / "base", decontaminate=benchmark, **flags
+    )
+    assert manifest["refresh"]["left"].keys() == {"contaminated"}
+    assert manifest["refresh"]["left"]["contaminated"]["documents"] == len(leaving)
+    assert manifest["refresh"]["added"]["documents"] > 0
+    assert contaminated(tmp_path / "next").keys() == leaks.keys()
+    assert not set(selected_ids(tmp_path / "next")) & leaks.keys()
+
+
+def test_a_launch_on_beam_writes_the_same_bytes(world, benchmark, tmp_path):
+    for name, run in (("loop", world.run), ("beam", world.launch)):
+        run(tmp_path / name, decontaminate=benchmark, **RANDOM)
     assert output_bytes(tmp_path / "beam") == output_bytes(tmp_path / "loop")
-    base = {"base": tmp_path / "beam", "artifacts": tmp_path / "beam" / "_run"}
-    refreshed = world.run(tmp_path / "next", **flags, **base)
-    assert refreshed["contaminated"]["rows"] == NUM_LEAKS
-    other = flags | base | {"decontaminate": benchmark / "a.parquet"}
-    assert quad.main(world.arguments(tmp_path / "refused", **other)) == 2
-    assert "--decontaminate has another content than that of --base" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ def test_pipelines_read_a_corpus_once_and_fit_on_the_same_texts(world, tmp_path,
 @pytest.mark.parametrize(
     ("flags", "stages"),
     [
-        ({"policy": "similarity"}, "EmbedExamples, SignTexts, EmbedQuery, ScoreSimilarity, CutCompared0"),
+        ({"policy": "similarity"}, "EmbedExamples, SignTexts, FindLeaks, EmbedQuery, ScoreSimilarity, CutCompared0"),
         ({"policy": "cluster_histogram"}, "AssignClusters, EmbedQuery, CountQueryClusters, CutCompared0"),
-        ({"policy": "loss_drop"}, "EmbedExamples, SignTexts, TuneProxy, ScoreExamples, CutCompared0"),
+        ({"policy": "loss_drop"}, "EmbedExamples, SignTexts, FindLeaks, TuneProxy, ScoreExamples, CutCompared0"),
         (
             {"policy": "score_column", "score_column": "n", "query": None},
             "EmbedExamples, SignTexts, ReadScoreColumn, CutCompared0",

@@ -9,6 +9,7 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import write_json
 from beam_quad.bandit import Blocks, PullScores, QuadPolicy, replay
 from beam_quad.bandit.pulls import SampledPulls
+from beam_quad.corpus.sums import ReadSums
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
@@ -29,7 +30,8 @@ def bandit(corpus):
     passed_over = CountPassedOver(corpus.within(Budget(300)), clusters, blocks)
     files.write_once(blocks.path("blocks.npz"), BLOCKS.to_bytes())
     write_json(blocks.artifact, {"samples_per_pull": 2, "whole_blocks": False})
-    write_json(passed_over.artifact, {"examples": 0, "longest": 100})
+    write_json(passed_over.artifact, {"examples": 0})
+    write_json(corpus.totals_path, ReadSums().as_json())
     # The number of samples in the policy is not known where it is made.
     policy = QuadPolicy(budget_tokens=300, samples_per_pull=1)
     candidates, scoring = GatherCandidates(corpus, blocks), NoScoring()

@@ -25,7 +25,6 @@ from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import LockedError, UsageError
 from pipelines import chain as chains
 from pipelines import (
-    distillation_options,
     jobs,
     launch,
     prove,
@@ -34,7 +33,11 @@ from pipelines import (
     quad_plan,
 )
 from pipelines import options as flags
+from pipelines.distillation_options import DistillationOptions
+from pipelines.flags import parser
 from pipelines.inputs import look
+from pipelines.options import QuadOptions
+from pipelines.prove_options import ProveOptions
 from templates.dataflow.metadata import template_metadata
 from tests.pipelines.world import World, output_bytes
 from tests.templates.launchable import assert_launchable
@@ -57,15 +60,15 @@ def metadata() -> Any:
 @pytest.mark.parametrize(
     ("pipeline", "own"),
     [
-        ("quad", flags),
-        ("influence_distillation", distillation_options),
-        ("prove", prove_options),
+        ("quad", QuadOptions),
+        ("influence_distillation", DistillationOptions),
+        ("prove", ProveOptions),
     ],
 )
 def test_a_template_names_the_flags_of_its_pipeline_and_nothing_else(pipeline, own):
     assert json.loads((FOLDER / f"{pipeline}.json").read_text()) == template_metadata(pipeline)
     metadata = _metadata(pipeline)
-    actions = {a.dest: a for a in own.parser()._actions if a.dest != "help"}
+    actions = {a.dest: a for a in parser(own)._actions if a.dest != "help"}
     assert [p.name for p in metadata.parameters] == list(actions)
     for parameter in metadata.parameters:
         action = actions[parameter.name]
@@ -81,7 +84,7 @@ def test_the_defaults_of_the_template_are_those_of_the_pipeline(metadata):
     defaults = {p.name: p.default_value for p in metadata.parameters if p.default_value}
     launched = [*REQUIRED, *(f"--{k}={v}" for k, v in defaults.items() if k != "policy")]
     # Whatever has no default in the template has none in the pipeline.
-    bare = flags.parser().parse_args(["--input=i", "--output=o", "--budget_tokens=1"])
+    bare = parser(QuadOptions).parse_args(["--input=i", "--output=o", "--budget_tokens=1"])
     assert {k for k, v in vars(bare).items() if v not in (None, [])} == {
         *defaults, "input", "output", "budget_tokens"
     }  # fmt: skip

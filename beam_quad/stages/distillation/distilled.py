@@ -135,7 +135,7 @@ class FinishedDistillation:
     def _would_take(self, landmarks: ScoredLandmarks, influence: np.ndarray) -> np.ndarray:
         """Returns the target that would take each landmark given its influence, int64 [n]; -1 for none."""
         takers = self.selection.would_take(influence, landmarks.keys)
-        return np.where(landmarks.tokens <= self.corpus.longest(), takers, -1)
+        return np.where(self.corpus.can_be(landmarks.keys, landmarks.tokens), takers, -1)
 
     def _landmarks(self) -> ScoredLandmarks:
         return self.propagation.scored_landmarks()

@@ -106,11 +106,11 @@ class CountBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPassedOver(SplitStage):
-    """Counts, per block or per cluster, the examples too long to be selected.
+    """Counts, per block or per cluster, the examples that cannot be selected: they are too long, or leak.
 
     Takes splits and returns `Blocks`; reads no split if the corpus has no such examples. Only these counts depend on the
     budget: a run with another budget repeats this stage and reuses blocks, candidates and scores. Writes
-    `passed_over.json` and, if any example is too long, `passed_over.npz`.
+    `passed_over.json` and, if there is any such example, `passed_over.npz`.
 
     Args:
       corpus: The embedded corpus, within the budget.
@@ -119,7 +119,7 @@ class CountPassedOver(SplitStage):
     """
 
     kind = "passed_over"
-    version = 2
+    version = 3
     artifact_name = "passed_over.json"
     num_adders = 64
 
@@ -147,16 +147,14 @@ class CountPassedOver(SplitStage):
         examples = 0 if total is None else int(total.examples.sum())
         if total is not None and examples:
             files.write_once(self.path("passed_over.npz"), total.to_bytes())
-        write_json(self.artifact, {"examples": examples, "longest": self.corpus.longest()})
+        write_json(self.artifact, {"examples": examples})
 
     @once_per_process
-    def load(self) -> tuple[int, Blocks | None]:
-        """Loads the greatest length of an example, in tokens, and the counts; None if no example is longer."""
-        found = read_json(self.artifact)
-        if not found["examples"]:
-            return found["longest"], None
-        counted = Blocks.from_bytes(files.read_bytes(self.path("passed_over.npz")))
-        return found["longest"], counted
+    def load(self) -> Blocks | None:
+        """Loads the counts, once per process; None if all examples can be selected."""
+        if not read_json(self.artifact)["examples"]:
+            return None
+        return Blocks.from_bytes(files.read_bytes(self.path("passed_over.npz")))
 
     def _num_blocks(self) -> np.ndarray:
         if self.blocks is not None:

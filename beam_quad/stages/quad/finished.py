@@ -177,8 +177,9 @@ class FinishedBandit:
         table = aligned.read_table(self.bandit.round_path(0))
         if not table.num_rows:
             return []
-        kept = np.flatnonzero(self.bandit.is_candidate(table.column("tokens").to_numpy()))
-        order = kept[np.argsort(table.column("key").to_numpy()[kept], kind="stable")]
+        keys, tokens = (table.column(name).to_numpy() for name in ("key", "tokens"))
+        kept = np.flatnonzero(self.bandit.is_candidate(keys, tokens))
+        order = kept[np.argsort(keys[kept], kind="stable")]
         values = np.array(table.column("group_influence").to_pylist(), np.float64)
         return list(values.reshape(table.num_rows, -1)[order].T)
 

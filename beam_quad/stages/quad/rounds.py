@@ -77,7 +77,7 @@ class Bandit(Stored):
     Args:
       policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks.
       candidates: The texts that pulls score.
-      passed_over: Counts of the examples too long for the budget.
+      passed_over: Counts of the examples that cannot be selected: they are too long for the budget, or leak.
       scoring: How the pilot scores its pulls; later rounds score under the combined query groups.
       weights: Weight of each query group.
       known: Scores of earlier runs if this run refreshes one; None otherwise.
@@ -144,15 +144,15 @@ class Bandit(Stored):
         return BanditState.from_bytes(files.read_bytes(self.decision_path(number)))
 
     def blocks(self) -> Blocks:
-        """Returns the blocks without the examples too long to be selected."""
-        blocks, (_, passed_over) = self.candidates.blocks.load(), self.passed_over.load()
+        """Returns the blocks without the examples that cannot be selected."""
+        blocks, passed_over = self.candidates.blocks.load(), self.passed_over.load()
         return blocks if passed_over is None else blocks.without(passed_over)
 
     @once_per_process
     def scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """Reads the scored examples that can be selected, once per process; columns as in `all_scored`."""
         table = self.all_scored(num_rounds)
-        kept = self.is_candidate(table["tokens"])
+        kept = self.is_candidate(table["key"], table["tokens"])
         return {name: column[kept] for name, column in table.items()}
 
     def progress(self, number: int) -> dict[str, int]:
@@ -190,10 +190,9 @@ class Bandit(Stored):
     def _prior(self) -> Prior | None:
         return None if self.known is None else self.candidates.blocks.prior(self.known.load())
 
-    def is_candidate(self, tokens: np.ndarray) -> np.ndarray:
-        """Returns which scored examples are short enough to be selected, bool [n]."""
-        longest, _ = self.passed_over.load()
-        return np.asarray(tokens <= longest)
+    def is_candidate(self, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Returns which scored examples can be selected, bool [n]; see `Corpus.can_be`."""
+        return self.passed_over.corpus.can_be(keys, tokens)
 
     def all_scored(self, num_rounds: int) -> dict[str, np.ndarray]:
         """Reads all scored examples: `round` and columns of `ROUND_SCHEMA`, ascending by key.
@@ -212,7 +211,7 @@ class Bandit(Stored):
 
     def _scores(self, number: int) -> RoundScores:
         table = self._columns(number)
-        return pulls_of(table, self.is_candidate(table["tokens"]))
+        return pulls_of(table, self.is_candidate(table["key"], table["tokens"]))
 
 
 @dataclasses.dataclass(frozen=True)

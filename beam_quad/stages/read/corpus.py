@@ -6,7 +6,7 @@ import functools
 import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,6 @@ from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.stages.read.excluded import Excluded
-from beam_quad.stages.read.leaks import Leaks
 
 # In the metadata of an embeddings file the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
@@ -33,7 +32,7 @@ WITHOUT_EMBEDDING = "without_embedding"
 READ_OF = "rows_by_shard"
 BAD = "bad_by_shard"
 # Raised when the files of that folder change their meaning, so that those of an older version are not read.
-_VERSIONS = {"rows": 3, "embeddings": 2, "points": 1, "reserve": 1, "leaking": 1, "corpus": 5}
+_VERSIONS = {"rows": 4, "embeddings": 2, "points": 1, "reserve": 1, "corpus": 6}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +70,19 @@ class Places:
         return part.split.shard, part.split.first_row + row - part.first
 
 
+class Leaking(Protocol):
+    """Documents that hold a text which no selection may."""
+
+    def rows(self, split: Split) -> np.ndarray:
+        """Finds the rows of a split that do, ascending, int64 [m]."""
+
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """Says which usable documents do, by key, bool [n]."""
+
+    def num_documents(self) -> int:
+        """Counts the usable ones."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
     """The corpus of a run.
@@ -92,8 +104,8 @@ class Corpus:
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
       context_length: Tokens of the proxy's window, in which an answer must fit; None if the texts have none, or there is no proxy.
       budget: What is selected of it; None for a stage that does not ask, see `within`.
+      leaks: The documents that no selection may hold, which are rejected; None as for the budget, or if nothing was looked for.
       excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
-      leaks: The texts that no selected document may hold; None if there are none.
       part: Hash of the splits that a stage looks at; None for all. Whatever else is known is that of the whole corpus.
       part_path: The plan of these splits.
     """
@@ -113,8 +125,8 @@ class Corpus:
     reserve_rate: float
     context_length: int | None = None
     budget: Budget | None = None
+    leaks: Leaking | None = None
     excluded: Excluded | None = None
-    leaks: Leaks | None = None
     part: str | None = None
     part_path: Annotated[str | None, identity.NotCounted("the part tells what the plan holds")] = (
         None
@@ -145,13 +157,6 @@ class Corpus:
         return self._folder("reserve", rows, self.seed, self.reserve_rate)
 
     @functools.cached_property
-    def leaking_dir(self) -> str | None:
-        """Folder of the rows that leak what no selection may hold; None if that is nothing."""
-        if self.leaks is None:
-            return None
-        return self._folder("leaking", self.columns, self.leaks)
-
-    @functools.cached_property
     def folder(self) -> str:
         """Folder of the plan, of the totals and of the rows with an id seen before, whatever is selected."""
         return self._folder("corpus", self.whole())
@@ -170,13 +175,17 @@ class Corpus:
         name = identity.digest(kind, _VERSIONS[kind], *made_from)
         return files.join(self.root, kind, name[:20])
 
-    def within(self, budget: Budget | None) -> "Corpus":
-        """The corpus for a stage that asks which examples are too long for a budget, and so depends on it."""
-        return dataclasses.replace(self, budget=budget)
+    def within(self, budget: Budget, leaks: Leaking | None = None) -> "Corpus":
+        """The corpus for a stage that asks what can be selected for a budget, and so depends on it and on what leaks."""
+        return dataclasses.replace(self, budget=budget, leaks=leaks)
+
+    def as_read(self) -> "Corpus":
+        """The corpus, or its part, whatever is selected of it."""
+        return dataclasses.replace(self, budget=None, leaks=None)
 
     def whole(self) -> "Corpus":
         """All of the corpus, whatever is selected of it."""
-        return dataclasses.replace(self, budget=None, part=None, part_path=None)
+        return dataclasses.replace(self.as_read(), part=None, part_path=None)
 
     def by_row(self) -> list[object]:
         """What an artifact of a row depends on, whatever other rows there are."""
@@ -185,7 +194,7 @@ class Corpus:
 
     def texts(self) -> "Corpus":
         """Its texts alone: what stands for the corpus in stages that do not ask how they were embedded."""
-        return dataclasses.replace(self, embedder=None, embedder_fingerprint="", budget=None)
+        return dataclasses.replace(self.as_read(), embedder=None, embedder_fingerprint="")
 
     def plan(self) -> InputPlan:
         """The plan, read once per process."""
@@ -233,7 +242,7 @@ class Corpus:
     def num_distinct(self) -> int:
         """Examples of `distinct_rows` that are usable."""
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
-        leaking = sum(self.totals().leaking.counts.values())
+        leaking = self.leaks.num_documents() if self.leaks is not None else 0
         return max(0, self.totals().usable - duplicates - leaking)
 
     def readable(self, split: Split) -> Split:
@@ -273,27 +282,27 @@ class Corpus:
         return _rejecting(rows, self._without_embedding(split), Reason.NO_EMBEDDING)
 
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is known of every row of the split; leaks, duplicates by id and texts without embedding are rejected."""
+        """What is known of every row of the split; duplicates by id, texts without embedding and leaks are rejected."""
         rows = self.own_rows(split, with_strings)
-        rows = _rejecting(rows, self._leaking(split), Reason.CONTAMINATED)
-        return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
+        rows = _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
+        if self.leaks is None or split.shard in self.bad_shards():
+            return rows
+        return _rejecting(rows, self.leaks.rows(split), Reason.CONTAMINATED)
 
     def rejected_since(self, split: Split) -> np.ndarray:
-        """The rows of a split that files made of it may still count, numbers int64 [m]: duplicates by id, excluded ids, leaks.
+        """The rows of a split that files made of it may still count, numbers int64 [m]: duplicates by id, and excluded ids.
 
-        An id stands elsewhere, or is put on a list, and a text may no longer be selected, without any file of the split
-        being made anew.
+        An id stands elsewhere, or is put on a list, without any file of the split being made anew.
         """
-        since = np.union1d(self._duplicates(split), self._leaking(split))
+        duplicates = self._duplicates(split)
         if self.excluded is None or split.shard in self.bad_shards():
-            return since
+            return duplicates
         rows = aligned.read_rows_file(piece_path(self.rows_dir, split))
-        return np.union1d(since, np.flatnonzero(self.excluded.rows_of(rows)))
+        return np.union1d(duplicates, np.flatnonzero(self.excluded.rows_of(rows)))
 
     def distinct_rows(self, split: Split) -> aligned.Rows:
-        """What is known of every row of the split, whatever embeds it; leaks and duplicates by id are rejected."""
-        rows = _rejecting(self.all_rows(split), self._leaking(split), Reason.CONTAMINATED)
-        return _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
+        """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""
+        return _rejecting(self.all_rows(split), self._duplicates(split), Reason.DUPLICATE_ID)
 
     def embeddings_path(self, split: Split) -> str:
         """Where the embeddings of a split are stored.
@@ -332,12 +341,19 @@ class Corpus:
         return self.budget.longest(*self._by_length())
 
     def may_pass_over(self) -> bool:
-        """Tells whether any example can be too long to be selected."""
+        """Tells whether any example can be too long to be selected, or leaks."""
+        if self.leaks is not None and self.leaks.num_documents():
+            return True
         return 2 << max(self._by_length()[0], default=0) > self.longest() + 1
 
     def is_candidate(self, rows: aligned.Rows) -> np.ndarray:
-        """Which rows can be selected: the usable ones that are not too long for the budget, bool [n]."""
-        return np.asarray(rows.usable & (rows.tokens <= self.longest()))
+        """Which rows can be selected: the usable ones that are not too long for the budget, and do not leak, bool [n]."""
+        return np.asarray(rows.usable & self.can_be(rows.keys, rows.tokens))
+
+    def can_be(self, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Which usable examples can be selected, by keys, uint64 [n], and tokens, int64 [n]: bool [n]."""
+        is_short = np.asarray(tokens <= self.longest())
+        return is_short if self.leaks is None else is_short & ~self.leaks.holds(keys)
 
     def _by_length(self) -> tuple[dict[int, int], dict[int, int]]:
         """Examples, and their tokens, by the exponent of their lengths."""
@@ -357,18 +373,6 @@ class Corpus:
         ):
             return np.zeros(0, np.int64)
         return np.array(without_embedding(self.embeddings_dir, split), np.int64)
-
-    def leaks_of(self, split: Split, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Reads the rows of a split that leak what no selection may hold: columns of `LEAKS_SCHEMA`, all by default."""
-        folder = self.leaking_dir
-        is_bad = split.shard in self.bad_shards()
-        if folder is None or is_bad or piece_name(split) not in self.totals().leaking.counts:
-            return {"row": np.zeros(0, np.int64)}
-        return aligned.read_columns(piece_path(folder, split), names)
-
-    def _leaking(self, split: Split) -> np.ndarray:
-        # Every stage asks for them, and none but the last for the passages.
-        return self.leaks_of(split, ["row"])["row"]
 
     def _duplicates(self, split: Split) -> np.ndarray:
         folder = self.duplicates_dir

@@ -1,6 +1,5 @@
 """Every text is read once: its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
 
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -39,11 +38,10 @@ from beam_quad.stages.read.corpus import (
     without_embedding,
 )
 from beam_quad.stages.read.distil import load_stored_embedder
-from beam_quad.stages.read.leaks import LEAKS_SCHEMA
 from beam_quad.stages.read.points import PointsAside
 from beam_quad.stages.read.prefetch import made_ahead
-from beam_quad.stages.read.sign import SignTexts, sign_rows, write_signatures
 from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.read.text_stage import TextStage
 
 # Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
 # corpus was split.
@@ -99,30 +97,69 @@ class _Run(NamedTuple):
       columns: What is kept of each.
       has_text: Which of them have one, bool [n].
       prepared: The texts of these, as the embedder takes them; None if they are not embedded.
-      leaks: Those that leak, the columns of `LEAKS_SCHEMA`, by number among the rows; None if nothing is looked for.
-      signatures: Their signatures, uint16 [n, NUM_HASHES]; None if they are not signed.
+      of_texts: The columns that each of some `TextStage`s makes of them.
     """
 
     rows: RowBatch
     columns: dict[str, Any]
     has_text: np.ndarray
     prepared: Any | None
-    leaks: dict[str, list] | None
-    signatures: np.ndarray | None
+    of_texts: list[dict[str, Any]]
+
+
+class _Vectors:
+    """Embeds the texts of a split and writes their vectors, and some of them once more for centers.
+
+    Args:
+      corpus: The corpus, embedded.
+      split: The split.
+      model: What embeds.
+      stack: Closes the file of the vectors, or drops it.
+    """
+
+    def __init__(
+        self, corpus: Corpus, split: Split, model: _Model, stack: contextlib.ExitStack
+    ) -> None:
+        assert model.embedder is not None
+        self._model, self._dim = model, model.embedder.dim
+        schema = aligned.embeddings_schema(self._dim)
+        path = corpus.embeddings_path(split)
+        self._writer = stack.enter_context(aligned.table_writer(path, schema, 8192))
+        self._points = PointsAside(corpus, split)
+        self._without: list[int] = []
+
+    def add(self, first_row: int, rows: aligned.Rows, run: _Run) -> None:
+        """Embeds a run of rows, the number of the first."""
+        traffic.count("documents_embedded", int(run.has_text.sum()))
+        vectors = np.zeros((len(run.rows), self._dim), np.float32)
+        if run.has_text.any():
+            vectors[run.has_text] = self._model.embed(run.prepared)
+        self._writer.write({"embedding": aligned.embedding_column(vectors)})
+        has_none = run.has_text & ~vectors.any(axis=1)
+        self._without += (first_row + np.flatnonzero(has_none)).tolist()
+        self._points.add(first_row, rows, vectors)
+
+    def close(self) -> None:
+        """Closes the file of the vectors."""
+        self._writer.close({WITHOUT_EMBEDDING: self._without})
+
+    def set_aside(self) -> None:
+        """Writes those for centers, which are in their place at once."""
+        self._points.write()
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedExamples(SplitStage, ModelStage):
     """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
 
-    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, the signatures, and the texts of the reserve.
-    Only references and counts leave the worker.
+    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, the texts of the reserve,
+    and the files of `TextStage`s. Only references and counts leave the worker.
 
     Args:
       corpus: Where to read and write, and what embeds.
       tokenizer: Path or hub id of the proxy's tokenizer; None if the corpus needs none.
       tokenizer_revision: Its revision on the hub.
-      signs: Where the signatures of texts are stored; None if no stage looks at them.
+      texts: What else is made of the texts while they are read.
     """
 
     kind = "corpus"
@@ -133,9 +170,9 @@ class EmbedExamples(SplitStage, ModelStage):
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
     tokenizer: Annotated[str | None, identity.NotCounted("the corpus names its content")]
     tokenizer_revision: Annotated[str | None, identity.NotCounted("as the tokenizer")]
-    signs: Annotated[
-        SignTexts | None, identity.NotCounted("it signs what was read without being signed")
-    ] = None
+    texts: Annotated[
+        tuple[TextStage, ...], identity.NotCounted("they make what was read without being made")
+    ] = ()
 
     @property
     def folder(self) -> str:
@@ -160,7 +197,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     def prefixes(self) -> tuple[str, ...]:
         corpus = self.corpus
-        folders = (corpus.rows_dir, corpus.embeddings_dir, corpus.reserve_dir, corpus.leaking_dir)
+        folders = (corpus.rows_dir, corpus.embeddings_dir, corpus.reserve_dir)
         return tuple(folder for folder in folders if folder is not None)
 
     def paths(self, piece: Split) -> tuple[str, ...]:
@@ -182,8 +219,6 @@ class EmbedExamples(SplitStage, ModelStage):
             try:
                 if problem := self.corpus.plan().bad_files.get(piece.shard):
                     raise BadFileError(piece.path, problem)
-                if self._lacks_leaks_alone(piece):
-                    return self._look_for_leaks(piece)
                 return self._embed(piece, model, bad)
             except BadFileError as error:
                 if self.corpus.on_bad_file != "reject":
@@ -214,76 +249,53 @@ class EmbedExamples(SplitStage, ModelStage):
         return {"documents": total.read, "tokens": total.tokens}
 
     def _embed(self, split: Split, model: _Model, bad: Mapping[str, str]) -> ReadSums:
-        embedder, readable = model.embedder, leave_out(split, bad)
-        embeddings_path = None
-        if embedder is not None and self.corpus.embeddings_dir is not None:
-            # Another tokenizer or reserve finds the embeddings made: they are the dear part.
-            path = piece_path(self.corpus.embeddings_dir, split)
-            embeddings_path = None if files.exists(path) else path
-        rows_seen, row = Seen(), 0
+        corpus, readable, rows_seen = self.corpus, leave_out(split, bad), Seen()
         totals = {part.shard: ReadSums() for part in parts_of(readable)}
+        num_rows = 0
         with contextlib.ExitStack() as stack:
-            rows = stack.enter_context(
-                aligned.table_writer(
-                    piece_path(self.corpus.rows_dir, split), aligned.ROWS_SCHEMA, 1 << 20
+            rows, reserve = (
+                stack.enter_context(
+                    aligned.table_writer(piece_path(folder, split), schema, group_rows)
+                )
+                for folder, schema, group_rows in (
+                    (corpus.rows_dir, aligned.ROWS_SCHEMA, 1 << 20),
+                    (corpus.reserve_dir, RESERVE_SCHEMA, 1024),
                 )
             )
-            reserve = stack.enter_context(
-                aligned.table_writer(
-                    piece_path(self.corpus.reserve_dir, split), RESERVE_SCHEMA, 1024
-                )
-            )
-            leaking = None
-            if self.corpus.leaking_dir is not None:
-                path = piece_path(self.corpus.leaking_dir, split)
-                leaking = stack.enter_context(aligned.table_writer(path, LEAKS_SCHEMA))
-            embeddings, without = None, []
-            points = PointsAside(self.corpus, split)
-            if embedder is not None and embeddings_path is not None:
-                embeddings = stack.enter_context(
-                    aligned.table_writer(
-                        embeddings_path, aligned.embeddings_schema(embedder.dim), 8192
-                    )
-                )
-            signatures = None
-            if self.signs is not None and not files.exists(self.signs.path_of(split)):
-                signatures = stack.enter_context(self.signs.writer(split))
+            # What another tokenizer, reserve or run has left of the same texts is found: embeddings are the dear part.
+            found = [path for path in self._of_texts(split) if files.exists(path)]
+            vectors = None
+            if corpus.embeddings_dir is not None and corpus.embeddings_path(split) not in found:
+                vectors = _Vectors(corpus, split, model, stack)
+            asked = [stage for stage in self.texts if stage.path_of(split) not in found]
+            writers = [stack.enter_context(stage.writer(split)) for stage in asked]
             traffic.count("bytes_read", split.size_bytes)
             runs = (
                 (part.shard, run)
                 for part in parts_of(readable)
                 for run in read_runs(
-                    part, self.corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
+                    part, corpus.columns, BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS, rows_seen
                 )
             )
-            wanted = embeddings is not None, signatures is not None
             for shard, run in made_ahead(
-                runs, lambda read: (read[0], self._prepare(read[1], model, *wanted))
+                runs,
+                lambda own: (own[0], self._prepare(own[1], model, vectors is not None, asked)),
             ):
-                first_row, row = row, row + len(run.rows)
                 read = aligned.Rows(*(run.columns[name] for name in ("key", "tokens", "reason")))
-                if embedder is not None and embeddings is not None:
-                    traffic.count("documents_embedded", int(run.has_text.sum()))
-                    vectors = np.zeros((len(run.rows), embedder.dim), np.float32)
-                    if run.has_text.any():
-                        vectors[run.has_text] = model.embed(run.prepared)
-                    embeddings.write({"embedding": aligned.embedding_column(vectors)})
-                    has_none = run.has_text & ~vectors.any(axis=1)
-                    without += (first_row + np.flatnonzero(has_none)).tolist()
-                    points.add(first_row, read, vectors)
-                if signatures is not None and run.signatures is not None:
-                    write_signatures(signatures, run.signatures)
+                if vectors is not None:
+                    vectors.add(num_rows, read, run)
+                for writer, columns in zip(writers, run.of_texts, strict=True):
+                    writer.write(columns)
                 rows.write(run.columns)
-                if leaking is not None and run.leaks is not None:
-                    leaking.write(_from_row(first_row, run.leaks))
-                kept = np.flatnonzero(self.corpus.in_reserve(read))
-                self._write_reserve(reserve, run.rows, first_row, read, kept)
+                kept = np.flatnonzero(corpus.in_reserve(read))
+                self._write_reserve(reserve, run.rows, num_rows, read, kept)
                 totals[shard] += _sums(read, kept)
-            if embeddings is not None:
-                embeddings.close({WITHOUT_EMBEDDING: without})
+                num_rows += len(run.rows)
+            if vectors is not None:
+                vectors.close()
             if split.first_group == 0:
                 # What was read just now, from the cache of the file system: it is not counted again.
-                seen.record(self.corpus.seen_dir, readable, self.corpus.columns.names)
+                seen.record(corpus.seen_dir, readable, corpus.columns.names)
             unusable = {s: own.read for s, own in totals.items() if own.read and not own.usable}
             total = dataclasses.replace(
                 sum_up(totals.values(), ReadSums()),
@@ -292,28 +304,20 @@ class EmbedExamples(SplitStage, ModelStage):
                 shapes=rows_seen.shapes,
             )
             if split.packed:
-                self._check_rows(split, row, embeddings is None, signatures is None)
-            if embeddings is not None:
-                # Only now that nothing can turn out bad any more: it is in its place at once.
-                points.write()
+                _check_rows(split, num_rows, found)
+            if vectors is not None:
+                # Only now that nothing can turn out bad any more.
+                vectors.set_aside()
             read_of = {s: own.read for s, own in totals.items()} if split.packed else {}
             rows.close(total.as_json() | {READ_OF: read_of, BAD: dict(bad)})
         return self._counted(split, total)
 
-    def _check_rows(
-        self, split: Split, num_rows: int, has_embeddings: bool, has_signatures: bool
-    ) -> None:
-        """Refuses files of joined shards that were made when others of these could not be read."""
-        paths = []
-        if has_embeddings and self.corpus.embeddings_dir is not None:
-            paths.append(piece_path(self.corpus.embeddings_dir, split))
-        if has_signatures and self.signs is not None:
-            paths.append(self.signs.path_of(split))
-        for path in paths:
-            if aligned.num_rows(path) != num_rows:
-                raise IntegrityError(
-                    f"{path} was made when other files of {split.shard} could be read; pass another --artifacts, or delete it"
-                )
+    def _of_texts(self, split: Split) -> list[str]:
+        """The files of a split that depend on its texts alone, and may be there already."""
+        paths = [stage.path_of(split) for stage in self.texts]
+        if self.corpus.embeddings_dir is None:
+            return paths
+        return [self.corpus.embeddings_path(split), *paths]
 
     def _counted(self, split: Split, read: ReadSums) -> ReadSums:
         """Counts a split for this run: what is stored of it depends on no list of ids, and on no embedder."""
@@ -324,47 +328,7 @@ class EmbedExamples(SplitStage, ModelStage):
             counted = _sums(dataclasses.replace(rows, tokens=tokens), kept)
             known = {name: getattr(read, name) for name in ("unusable", "bad_files", "shapes")}
             read = dataclasses.replace(counted, **known)
-        read = dataclasses.replace(read, without_embedding=self._without_embedding(split))
-        return self._without_leaks(split, read)
-
-    def _lacks_leaks_alone(self, split: Split) -> bool:
-        """Whether all of a split is made but what it leaks: another list of items embeds nothing again."""
-        if self.corpus.leaking_dir is None:
-            return False
-        folders = [folder for folder in self.prefixes() if folder != self.corpus.leaking_dir]
-        return all(files.exists(piece_path(folder, split)) for folder in folders)
-
-    def _look_for_leaks(self, split: Split) -> ReadSums:
-        traffic.count("bytes_read", split.size_bytes)
-        folder, leaks = self.corpus.leaking_dir, self.corpus.leaks
-        assert folder is not None
-        assert leaks is not None
-        stored, row = aligned.read_metadata(piece_path(self.corpus.rows_dir, split)), 0
-        with aligned.table_writer(piece_path(folder, split), LEAKS_SCHEMA) as writer:
-            readable = leave_out(split, stored[BAD])
-            for batch in read_rows(readable, self.corpus.columns, BATCH_ROWS):
-                writer.write(_from_row(row, leaks.find(batch.texts)))
-                row += len(batch)
-        return self.statistic(split)
-
-    def _without_leaks(self, split: Split, read: ReadSums) -> ReadSums:
-        """Counts the usable texts of a split that leak; what is too long for a budget is decided without them."""
-        if self.corpus.leaking_dir is None:
-            return read
-        path = piece_path(self.corpus.leaking_dir, split)
-        found = aligned.read_columns(path, ["row", "set"])
-        if not len(found["row"]):
-            return read
-        rows = self.corpus.stored_rows(split)
-        usable = rows.usable[found["row"]]
-        lengths, tokens = count_lengths(rows.tokens[found["row"][usable]])
-        return dataclasses.replace(
-            read,
-            lengths=read.lengths + Tally({str(b): -n for b, n in lengths.items()}),
-            length_tokens=read.length_tokens + Tally({str(b): -n for b, n in tokens.items()}),
-            leaking=Tally({piece_name(split): int(usable.sum())}),
-            leaking_sets=Tally(dict(collections.Counter(found["set"][usable].tolist()))),
-        )
+        return dataclasses.replace(read, without_embedding=self._without_embedding(split))
 
     def _without_embedding(self, split: Split) -> Tally:
         """Counts the usable texts of a split that have no embedding; nothing if there is none."""
@@ -377,9 +341,9 @@ class EmbedExamples(SplitStage, ModelStage):
         return Tally({piece_name(split): int(usable.sum())})
 
     def _prepare(
-        self, rows: RowBatch, model: _Model, has_embeddings: bool, has_signatures: bool
+        self, rows: RowBatch, model: _Model, is_embedded: bool, asked: Sequence[TextStage]
     ) -> _Run:
-        """Does all that needs no device: tokens are counted, rows hashed, texts signed and prepared for the embedder."""
+        """Does all that needs no device: counts tokens, hashes rows, prepares texts for the embedder and for others."""
         texts = [text for text in rows.texts if text is not None]
         seen = all_plain(texts)
         has_text = np.array([text is not None for text in rows.texts])
@@ -388,9 +352,8 @@ class EmbedExamples(SplitStage, ModelStage):
             rows,
             columns,
             has_text,
-            model.prepare(seen) if has_embeddings else None,
-            None if self.corpus.leaks is None else self.corpus.leaks.find(rows.texts),
-            sign_rows(rows.texts) if has_signatures else None,
+            model.prepare(seen) if is_embedded else None,
+            [stage.columns_of(rows.texts) for stage in asked],
         )
 
     def _row_columns(
@@ -450,15 +413,19 @@ class EmbedExamples(SplitStage, ModelStage):
         return ReadSums(bad_files=Tally({split.shard: 1}))
 
 
-def _from_row(first_row: int, leaks: dict[str, list]) -> dict[str, list]:
-    """Numbers leaks from a row of their split on."""
-    return leaks | {"row": [first_row + row for row in leaks["row"]]}
-
-
 def bad_file_detail(corpus: Corpus, split: Split) -> str:
     """What was wrong with the file of a split of one shard, or an empty string."""
     path = corpus.bad_path(split)
     return str(read_json(path)["detail"]) if files.exists(path) else ""
+
+
+def _check_rows(split: Split, num_rows: int, found: Sequence[str]) -> None:
+    """Refuses files of joined shards that were made when others of these could not be read."""
+    for path in found:
+        if aligned.num_rows(path) != num_rows:
+            raise IntegrityError(
+                f"{path} was made when other files of {split.shard} could be read; pass another --artifacts, or delete it"
+            )
 
 
 def _sums(rows: aligned.Rows, kept: np.ndarray) -> ReadSums:

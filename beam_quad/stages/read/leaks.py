@@ -4,10 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated
-
-import numpy as np
-import pyarrow as pa
+from typing import Annotated, NamedTuple
 
 from beam_quad import identity
 from beam_quad.artifacts import files
@@ -15,17 +12,6 @@ from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json
 from beam_quad.selection.leaks import LeakIndex
 
-# Of each leaking row of a split: its number, and what it gives away.
-LEAKS_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64()),
-        pa.field("set", pa.string()),
-        pa.field("item", pa.string()),
-        pa.field("share", pa.float64()),
-        pa.field("matched", pa.string()),
-        pa.field("item_text", pa.string()),
-    ]
-)
 _SHOWN_CHARACTERS = 400
 
 
@@ -42,6 +28,28 @@ class Item:
     set: str
     name: str
     text: str
+
+
+class FoundLeak(NamedTuple):
+    """What a document gives away, for people.
+
+    Attributes:
+      set: The set of the item.
+      item: Its name.
+      item_text: Its beginning.
+      share: Share of its words that the document has, in (0, 1].
+      matched: The longest passage that both have, as words.
+    """
+
+    set: str
+    item: str
+    item_text: str
+    share: float
+    matched: str
+
+    def detail(self) -> str:
+        """Says it in a line."""
+        return f"{self.share:.0%} of {self.item}: {self.matched!r}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,30 +85,10 @@ class Leaks:
         return LeakIndex.from_bytes(files.read_bytes(self.index_path))
 
     @once_per_process
-    def items(self) -> list[list[str]]:
+    def items(self) -> list[tuple[str, str, str]]:
         """Loads set, name and beginning of each, once per process."""
         found: list[list[str]] = read_json(self.items_path)["items"]
-        return found
-
-    def find(self, texts: Sequence[str | None]) -> dict[str, list]:
-        """Finds the texts that leak an item: the columns of `LEAKS_SCHEMA`, `row` being the number among the texts."""
-        columns: dict[str, list] = {name: [] for name in LEAKS_SCHEMA.names}
-        rows = [row for row, text in enumerate(texts) if text is not None]
-        found = self.index().find([text for text in texts if text is not None])
-        for row, leak in zip(rows, found, strict=True):
-            if leak is None:
-                continue
-            own_set, name, beginning = self.items()[leak.item]
-            values = (row, own_set, name, leak.share, leak.matched, beginning)
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
-        return columns
-
-
-def leak_detail(leaks: dict[str, np.ndarray], at: int) -> str:
-    """Says of one row of `LEAKS_SCHEMA` what it gives away."""
-    own = {name: column[at] for name, column in leaks.items()}
-    return f"{own['share']:.0%} of {own['item']}: {own['matched']!r}"
+        return [(own[0], own[1], own[2]) for own in found]
 
 
 def listed(

@@ -98,7 +98,7 @@ class EqualClusters(Preference):
 
     Args:
       clusters: The clusters.
-      passed_over: What they hold that is too long to be selected.
+      passed_over: What they hold that cannot be selected.
     """
 
     clusters: AssignClusters
@@ -107,7 +107,7 @@ class EqualClusters(Preference):
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         clusters, _ = self.clusters.read(split)
         tokens = self.clusters.sums().tokens
-        _, passed_over = self.passed_over.load()
+        passed_over = self.passed_over.load()
         if passed_over is not None:
             tokens = tokens - passed_over.tokens
         return even_ranks(self.clusters.corpus.seed, rows.keys, clusters, tokens)

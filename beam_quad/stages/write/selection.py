@@ -5,14 +5,14 @@ import dataclasses
 import json
 import logging
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
 from beam_quad import identity
-from beam_quad.additive import total
+from beam_quad.additive import Tally, total
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
@@ -37,7 +37,7 @@ from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
 from beam_quad.stages.read.corpus import Places, piece_name
 from beam_quad.stages.read.embed import bad_file_detail
-from beam_quad.stages.read.leaks import leak_detail
+from beam_quad.stages.read.leaks import FoundLeak
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import (
     SELECTED_ROWS,
@@ -383,8 +383,9 @@ class WriteSelection(SplitStage):
             rejected.extend(bad)
             counts.append(RowCounts(bad_files=len(bad)))
             kept = self.selection.keep(split, rows)
-            rejected.extend(_rejected(places, rows, kept, self.corpus.leaks_of(split)))
-            counts.append(_counts(places, rows, kept, self.corpus.is_candidate(rows)))
+            leaks = self.summary.leaks.read(split) if self.summary.leaks is not None else {}
+            rejected.extend(_rejected(places, rows, kept, leaks))
+            counts.append(_counts(places, rows, kept, self.corpus.is_candidate(rows), leaks))
             is_written, since = self._write_rows(part, split, rows, kept)
             at = np.flatnonzero(is_written)
             num_due.append(len(at))
@@ -489,9 +490,8 @@ def _or_null(column: np.ndarray) -> Any:
 
 
 def _rejected(
-    places: Places, rows: aligned.Rows, kept: Kept, leaks: dict[str, np.ndarray]
+    places: Places, rows: aligned.Rows, kept: Kept, leaks: Mapping[int, FoundLeak]
 ) -> Iterator[Rejected]:
-    leak_of = {int(row): at for at, row in enumerate(leaks["row"])}
     unscorable = set(kept.unscorable.tolist())
     twins: dict[int, str] = {}
     if kept.twins is not None:
@@ -514,11 +514,17 @@ def _rejected(
         elif reason is Reason.EXCLUDED:
             detail = "its id is on the list of --exclude"
         elif reason is Reason.CONTAMINATED:
-            detail = leak_detail(leaks, leak_of[row])
+            detail = leaks[row].detail()
         yield Rejected(shard, number, reason or Reason.BAD_FILE, detail)
 
 
-def _counts(places: Places, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray) -> RowCounts:
+def _counts(
+    places: Places,
+    rows: aligned.Rows,
+    kept: Kept,
+    is_candidate: np.ndarray,
+    leaks: Mapping[int, FoundLeak],
+) -> RowCounts:
     codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
     reasons = {
         str(aligned.reason_of(int(code))): int(count)
@@ -527,4 +533,7 @@ def _counts(places: Places, rows: aligned.Rows, kept: Kept, is_candidate: np.nda
     shards = [
         (part.split.shard, slice(part.first, part.first + part.num_rows)) for part in places.parts
     ]
-    return count_rows(shards, rows.usable, is_candidate, rows.tokens, reasons, kept)
+    counts = count_rows(shards, rows.usable, is_candidate, rows.tokens, reasons, kept)
+    is_leak = rows.reasons == aligned.reason_code(Reason.CONTAMINATED)
+    sets = collections.Counter(leaks[row].set for row in np.flatnonzero(is_leak).tolist())
+    return dataclasses.replace(counts, leaks=Tally(dict(sets)))

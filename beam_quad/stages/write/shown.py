@@ -68,7 +68,7 @@ class ShowScores(SplitStage):
         influence = self.influence.read(split)
         is_selected = np.zeros(len(influence), bool)
         is_selected[self.selection.keep(split, rows).rows] = True
-        at = np.flatnonzero(np.isfinite(influence))
+        at = np.flatnonzero(np.isfinite(influence) & rows.usable)
         rate = SAMPLED_SCORES / max(1, self.influence.facts()["scored"])
         clusters = np.zeros(len(influence), np.int64)
         if self.clusters is not None:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import math
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +34,7 @@ from beam_quad.stages.influence.scored_rows import ScoredRows
 from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.shortlist import ShortlistSelection
 from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import MeasureDrift
@@ -65,6 +68,7 @@ class Summary:
       fitted: The corpus that clusters, curvature and counts were fitted to.
       title: What was run, for the report's head.
       policy: The policy in words.
+      leaks: What found documents that hold a text which no selection may; None where nothing was looked for.
       stages: Name and clock of every stage, in order.
       query: The query groups.
       vectors: What fitted the query vectors, or None.
@@ -81,6 +85,7 @@ class Summary:
       bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
       slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
         example; None where everything can be selected.
+      passed_over: How many files the input's patterns found that are not read, by why.
     """
 
     config: dict[str, Any]
@@ -92,6 +97,7 @@ class Summary:
     fitted: Corpus
     title: str
     policy: str
+    leaks: FindLeaks | None = None
     stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
     vectors: FitQueryVectors | None = None
@@ -107,6 +113,7 @@ class Summary:
     drift: MeasureDrift | None = None
     bases: tuple[dict[str, str], ...] = ()
     slack: int | None = None
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def manifest(
         self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
@@ -129,6 +136,7 @@ class Summary:
                 "root": plan.root,
                 "shards": plan.num_shards,
                 "bytes": plan.size_bytes,
+                "passed_over": dict(sorted(self.passed_over.items())),
             },
             "counts": {
                 "read": counts.read,
@@ -162,13 +170,13 @@ class Summary:
             if self.fitted.excluded != self.corpus.excluded:
                 # An excluded text is in no file, but sums that were made of it before stay as they are.
                 result["excluded"]["known_to"] = _FITTED
-        if self.corpus.leaks is not None:
-            index = self.corpus.leaks.index()
+        if self.leaks is not None:
+            index = self.leaks.leaks.index()
             result["contaminated"] = {
                 "texts": len(index.num_words),
                 "not_looked_for": index.num_unfindable,
                 "rows": counts.reasons.counts.get(Reason.CONTAMINATED.value, 0),
-                "rows_by_set": dict(sorted(self.corpus.totals().leaking_sets.counts.items())),
+                "rows_by_set": dict(sorted(counts.leaks.counts.items())),
             }
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
@@ -288,35 +296,22 @@ class Summary:
             sources=_sources(counts),
             timings=timings,
             refresh=_refresh_of(manifest),
-            leaks=self._leaks(),
+            leaks=self._shown_leaks(),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},
         )
 
-    def _leaks(self) -> tuple[page.Leak, ...] | None:
+    def _shown_leaks(self) -> tuple[page.Leak, ...] | None:
         """A few leaks of many splits, to look at; None where nothing is looked for."""
-        corpus = self.corpus
-        if corpus.leaks is None:
+        if self.leaks is None:
             return None
         found: list[page.Leak] = []
-        for split in corpus.splits():
-            own = corpus.leaks_of(split)
-            if not len(own["row"]):
-                continue
-            places = corpus.places(split)
-            for at in range(min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found), len(own["row"]))):
-                found.append(
-                    page.Leak(
-                        document="{}#{}".format(*places.of(int(own["row"][at]))),
-                        set=str(own["set"][at]),
-                        item=str(own["item"][at]),
-                        matched=str(own["matched"][at]),
-                        item_text=str(own["item_text"][at]),
-                        share=float(own["share"][at]),
-                    )
-                )
-            if len(found) == _SHOWN_LEAKS:
-                break
+        for split in self.corpus.splits():
+            own = self.leaks.read(split)
+            number = min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found))
+            for row, leak in itertools.islice(own.items(), number):
+                document = "{}#{}".format(*self.corpus.places(split).of(row))
+                found.append(page.Leak(document=document, **leak._asdict()))
         return tuple(found)
 
     def _notices(self, manifest: dict[str, Any]) -> tuple[page.Notice, ...]:

@@ -1,0 +1,282 @@
+"""Arrow IPC: files (Feather), and streams, which `datasets` writes with `save_to_disk`."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.artifacts import files
+from beam_quad.corpus import damage, tables
+from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.json_types import Seen
+from beam_quad.corpus.summaries import RowGroup, ShardSummary
+from beam_quad.errors import BadFileError
+from beam_quad.records import Split
+
+EXTENSIONS = re.compile(r"\.(arrow|arrows|feather|ipc)$", re.IGNORECASE)
+
+_MAGIC = b"ARROW1"
+_HEAD_BYTES = 64
+# What a message starts with since Arrow 0.15, before the size of its metadata.
+_CONTINUATION = 0xFFFFFFFF
+_DICTIONARY, _RECORD_BATCH = 2, 3
+# Record batches are gathered to groups of so many rows: some writers make them of single rows.
+_GROUP_ROWS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class _Message:
+    """A message of a stream, or of a file, which is a stream between two magics and before a footer.
+
+    Attributes:
+      kind: What it holds, by the number that Arrow gives it.
+      start: Where it starts, in bytes.
+      end: Where the next one starts.
+      num_rows: Rows of a record batch; of others nothing is said.
+    """
+
+    kind: int
+    start: int
+    end: int
+    num_rows: int
+
+
+def _messages(file: BinaryIO) -> Iterator[_Message]:
+    """Reads the metadata of all messages, and passes over the values.
+
+    Raises:
+      EOFError: If the last one is not whole.
+    """
+    size = file.seek(0, os.SEEK_END)
+    at = _start(file, size)
+    while at < size:
+        file.seek(at)
+        head = _exactly(file, 4)
+        prefix_bytes = 4
+        if struct.unpack("<I", head)[0] == _CONTINUATION:
+            head, prefix_bytes = _exactly(file, 4), 8
+        metadata_bytes = struct.unpack("<I", head)[0]
+        if metadata_bytes == 0:
+            return
+        kind, body_bytes, num_rows = _described(_exactly(file, metadata_bytes))
+        end = at + prefix_bytes + metadata_bytes + body_bytes
+        if end > size:
+            raise EOFError(f"is truncated: a message ends at byte {end} of {size}")
+        yield _Message(kind, at, end, num_rows)
+        at = end
+
+
+def _start(file: BinaryIO, size: int) -> int:
+    """Finds the first message."""
+    file.seek(0)
+    if file.read(len(_MAGIC)) != _MAGIC:
+        return 0
+    file.seek(max(0, size - len(_MAGIC)))
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise EOFError("is truncated: no magic ends it")
+    # The magic is padded to eight bytes.
+    return 8
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError("is truncated within the metadata of a message")
+    return data
+
+
+def _described(metadata: bytes) -> tuple[int, int, int]:
+    """Reads the kind of a message, the size of its values and its rows; Arrow itself would read the values too.
+
+    `Message.fbs` of Arrow's format: of the table Message field 1 is the kind, 2 the table that it holds and 3 the size of the
+    body; of RecordBatch field 0 is the number of rows. Every number that is 0 may be left out.
+    """
+    try:
+        message = struct.unpack_from("<I", metadata)[0]
+        kind = _field(metadata, message, 1, "<B")
+        body_bytes = _field(metadata, message, 3, "<q")
+        held = _place(metadata, message, 2)
+        num_rows = 0
+        if kind == _RECORD_BATCH and held is not None:
+            held += struct.unpack_from("<I", metadata, held)[0]
+            num_rows = _field(metadata, held, 0, "<q")
+    except struct.error as error:
+        raise pa.ArrowInvalid(f"no metadata of a message: {error}") from error
+    if body_bytes < 0 or num_rows < 0:
+        raise pa.ArrowInvalid(f"no message has {body_bytes} bytes and {num_rows} rows")
+    return kind, body_bytes, num_rows
+
+
+def _place(data: bytes, table: int, field: int) -> int | None:
+    """Finds a field of a table of FlatBuffers; None if it is left out."""
+    entries = table - struct.unpack_from("<i", data, table)[0]
+    entry = 4 + 2 * field
+    if entry >= struct.unpack_from("<H", data, entries)[0]:
+        return None
+    offset = struct.unpack_from("<H", data, entries + entry)[0]
+    return table + offset if offset else None
+
+
+def _field(data: bytes, table: int, field: int, form: str) -> int:
+    place = _place(data, table, field)
+    return 0 if place is None else int(struct.unpack_from(form, data, place)[0])
+
+
+class _Pieces(io.RawIOBase):
+    """Some messages of a file, read as a stream of their own.
+
+    Args:
+      file: The file.
+      messages: The messages, in order.
+    """
+
+    def __init__(self, file: BinaryIO, messages: Sequence[_Message]) -> None:
+        self._file = file
+        self._messages = list(reversed(messages))
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self._messages and self._at >= self._messages[-1].end:
+            self._messages.pop()
+            self._at = 0
+        if not self._messages:
+            return 0
+        message = self._messages[-1]
+        self._at = max(self._at, message.start)
+        self._file.seek(self._at)
+        data = self._file.read(min(len(buffer), message.end - self._at))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+class _RecordBatches:
+    """The record batches of an open file, in groups; see `tables.Groups`.
+
+    Args:
+      file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._messages = list(_messages(file))
+        if not self._messages:
+            raise pa.ArrowInvalid("it has no schema")
+        if self._messages[0].start:
+            # In a file dictionaries hold for all batches, wherever they stand; in a stream for those that follow.
+            self._messages.sort(key=lambda message: message.kind)
+        self.schema = pa.ipc.open_stream(_Pieces(file, self._messages[:1])).schema
+        self._groups = list(_grouped(self._messages))
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def num_rows(self, group: int) -> int:
+        return sum(message.num_rows for message in self._of(group))
+
+    def size_bytes(self, group: int) -> int:
+        return sum(message.end - message.start for message in self._of(group))
+
+    def batches(
+        self, group: int, names: Sequence[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        start, end = self._groups[group]
+        before = [m for m in self._messages[:start] if m.kind != _RECORD_BATCH]
+        fields = [
+            i
+            for i, field in enumerate(self.schema)
+            if any(f"{name}.".startswith(f"{field.name}.") for name in names)
+        ]
+        # No field at all would be every field, and rows without a column have no number.
+        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=fields or [0])
+        pieces = _Pieces(self._file, [*before, *self._messages[start:end]])
+        for batch in pa.ipc.open_stream(pieces, options=options):
+            batch.validate()
+            yield batch
+
+    def _of(self, group: int) -> list[_Message]:
+        return self._messages[slice(*self._groups[group])]
+
+
+def _grouped(messages: Sequence[_Message]) -> Iterator[tuple[int, int]]:
+    """Gathers record batches: gives the first message of each group and the one after its last."""
+    start = num_rows = 0
+    for at, message in enumerate(messages):
+        num_rows += message.num_rows
+        if num_rows >= _GROUP_ROWS:
+            yield start, at + 1
+            start, num_rows = at + 1, 0
+    if num_rows:
+        yield start, len(messages)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[_RecordBatches]:
+    with damage.naming(path), files.open_read(path) as file:
+        yield _RecordBatches(file)
+
+
+def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
+    """Reads the schema of a file, and the sizes of its record batches, without their values.
+
+    Raises:
+      BadFileError: If it is not Arrow IPC, or not whole, or has two columns of one name.
+      UsageError: If it lacks a column that is read.
+    """
+    try:
+        with _opened(info.path) as file:
+            schema, numbers = file.schema, range(len(file))
+            groups = tuple(RowGroup(file.num_rows(i), file.size_bytes(i)) for i in numbers)
+    except BadFileError as error:
+        detail = _what_instead(info) or error.detail
+        raise BadFileError(info.path, f"not a readable Arrow file: {detail}") from error
+    bare = tables.check_schema(info.path, schema, columns)
+    num_rows = sum(group.num_rows for group in groups)
+    return ShardSummary(bare, None, num_rows, is_exact=True, groups=groups)
+
+
+def _what_instead(info: files.FileInfo) -> str | None:
+    with files.open_read(info.path) as raw:
+        head = raw.read(_HEAD_BYTES)
+    if head.startswith(_MAGIC):
+        return None
+    kind = damage.kind_of(head)
+    return f"it is {kind}" if kind else None
+
+
+def num_groups(path: str) -> int:
+    """Counts the groups of a file."""
+    with _opened(path) as file:
+        return len(file)
+
+
+def rows(
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+) -> Iterator[RowBatch]:
+    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
+    with _opened(split.path) as file:
+        yield from tables.rows(split, file, columns, batch_rows)
+
+
+def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
+    with _opened(split.path) as file:
+        yield from tables.values(split, file, name, batch_rows)
+
+
+def selected(
+    split: Split, schema: pa.Schema, row_numbers: np.ndarray
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
+    with _opened(split.path) as file:
+        yield from tables.selected(split, file, schema, row_numbers)

@@ -1,0 +1,218 @@
+"""What formats that declare their columns share: record batches made to rows that are checked, and to rows that are chosen."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_quad.artifacts import traffic
+from beam_quad.corpus import folders, json_rows, schemas
+from beam_quad.corpus.batches import Columns, Fault, RowBatch, make_batch
+from beam_quad.errors import BadFileError
+from beam_quad.records import Reason, Split
+
+# Rows of which all columns are read at a time.
+_SELECTED_ROWS = 1024
+
+
+def check_schema(path: str, schema: pa.Schema, columns: Columns) -> pa.Schema:
+    """Checks the columns of a file; gives them without what their writer noted of the table.
+
+    Raises:
+      BadFileError: If two have one name.
+      UsageError: If one that is read is not there, or of a type that is no use.
+    """
+    twice = next((n for n in schema.names if schema.names.count(n) > 1), None)
+    if twice is not None:
+        raise BadFileError(path, f"has two columns named {twice!r}")
+    located = {name: _located(schema, name) for name in columns.names}
+    types = {name: [field.type] for name, field in located.items() if field is not None}
+    schemas.check_read_columns(path, columns, schema.names, types)
+    return pa.schema(list(schema))
+
+
+class Groups(Protocol):
+    """An open file whose rows are in groups, each of which can be read without the others."""
+
+    def num_rows(self, group: int) -> int:
+        """Tells the rows of a group."""
+
+    def size_bytes(self, group: int) -> int:
+        """Tells the size of a group, as stored."""
+
+    def batches(
+        self, group: int, names: Sequence[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Reads some columns of a group, or the structs that hold them: those that there are, in batches of any size."""
+
+
+def rows(split: Split, file: Groups, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
+    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
+    row = split.first_row
+    for group in _groups(split):
+        start = row
+        for table in _aligned(_read(split, file, group, columns.names, batch_rows), batch_rows):
+            yield _batch(split.shard, row, table, columns, row - start)
+            row += table.num_rows
+    if row != split.first_row + split.num_rows:
+        raise BadFileError(split.path, f"has other rows than planned: {row}")
+
+
+def values(split: Split, file: Groups, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
+    for group in _groups(split):
+        for batch in _read(split, file, group, [name], batch_rows):
+            yield _column(pa.Table.from_batches([batch]), name).to_pylist()
+
+
+def selected(
+    split: Split, file: Groups, schema: pa.Schema, row_numbers: np.ndarray
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """Reads chosen rows with all columns, of the groups alone that hold any; see `beam_quad.corpus.rows.read_selected`."""
+    row = split.first_row
+    size_bytes = max(1, sum(map(file.size_bytes, _groups(split))))
+    for group in _groups(split):
+        end = row + file.num_rows(group)
+        low, high = np.searchsorted(row_numbers, [row, end])
+        if low < high:
+            share = file.size_bytes(group) / size_bytes
+            traffic.count("bytes_read", round(share * split.size_bytes))
+            stored = _read(split, file, group, schema.names, _SELECTED_ROWS)
+            yield from _chosen(stored, row, row_numbers[low:high], schema)
+        row = end
+    if len(row_numbers) and row_numbers[-1] >= row:
+        raise BadFileError(split.path, f"has no row {row_numbers[-1]}")
+
+
+def _groups(split: Split) -> range:
+    return range(split.first_group, split.first_group + split.num_groups)
+
+
+def _read(
+    split: Split, file: Groups, group: int, names: Sequence[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Reads columns of a group, and those that its folders are named for."""
+    named = folders.columns_of(split.shard)
+    for batch in file.batches(group, names, batch_rows):
+        for name in named.keys() & set(names):
+            if name not in batch.schema.names:
+                values = pa.repeat(pa.scalar(named[name], pa.string()), batch.num_rows)
+                batch = batch.append_column(name, values)
+        yield batch
+
+
+def _located(schema: pa.Schema, name: str) -> pa.Field | None:
+    """Finds a column by its name or, with dots in it, a field of a struct."""
+    if name in schema.names:
+        return schema.field(name)
+    for column in schema:
+        if name.startswith(f"{column.name}.") and pa.types.is_struct(column.type):
+            inside = _located(pa.schema(list(column.type)), name[len(column.name) + 1 :])
+            if inside is not None:
+                return inside
+    return None
+
+
+def _aligned(batches: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
+    # Arrow ends a batch early where a column's chunk ends; what goes through a model together must not depend on that.
+    pending: list[pa.RecordBatch] = []
+    for batch in batches:
+        pending.append(batch)
+        while sum(b.num_rows for b in pending) >= batch_rows:
+            table = pa.Table.from_batches(pending)
+            yield table.slice(0, batch_rows)
+            pending = table.slice(batch_rows).to_batches()
+    if any(b.num_rows for b in pending):
+        yield pa.Table.from_batches(pending)
+
+
+def _batch(
+    shard: str, first_row: int, table: pa.Table, columns: Columns, group_row: int
+) -> RowBatch:
+    values: dict[str, list[Any]] = {}
+    broken: dict[int, Fault] = {}
+    for name in columns.names:
+        column = _column(table, name)
+        values[name], faults = _values(column)
+        broken.update(faults)
+    return make_batch(shard, first_row, values, columns, broken, group_row)
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name in table.column_names:
+        return table.column(name)
+    for column in table.column_names:
+        if name.startswith(f"{column}.") and pa.types.is_struct(table.schema.field(column).type):
+            struct = table.column(column)
+            inside = {f.name: pc.struct_field(struct, f.name) for f in struct.type}
+            return _column(pa.table(inside), name[len(column) + 1 :])
+    return pa.chunked_array([pa.nulls(table.num_rows)])
+
+
+def _values(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
+    if schemas.is_binary(column.type):
+        return _decoded(column)
+    try:
+        return column.to_pylist(), {}
+    except UnicodeDecodeError:
+        return _decoded(column)
+
+
+def _decoded(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
+    values: list[Any] = []
+    faults: dict[int, Fault] = {}
+    for i, raw in enumerate(column.cast(pa.large_binary()).to_pylist()):
+        try:
+            values.append(None if raw is None else raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            faults[i] = Reason.INVALID_UTF8, f"{error.reason} at byte {error.start}"
+            values.append(None)
+    return values, faults
+
+
+def _chosen(
+    batches: Iterator[pa.RecordBatch], row: int, row_numbers: np.ndarray, schema: pa.Schema
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    for batch in batches:
+        low, high = np.searchsorted(row_numbers, [row, row + batch.num_rows])
+        if low < high:
+            numbers = row_numbers[low:high]
+            yield numbers, _conformed(_taken(batch, numbers - row), schema)
+        row += batch.num_rows
+
+
+def _taken(batch: pa.RecordBatch, positions: np.ndarray) -> pa.RecordBatch:
+    try:
+        return batch.take(pa.array(positions))
+    except pa.ArrowNotImplementedError:
+        # Arrow cannot take from string views, nor from what holds them, but it can join slices.
+        columns = [
+            pa.concat_arrays([column.slice(i, 1) for i in positions.tolist()])
+            for column in batch.columns
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for field in schema:
+        index = batch.schema.get_field_index(field.name)
+        if index < 0:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+        elif schemas.is_json_text(field) and not schemas.is_json_text(batch.schema.field(index)):
+            arrays.append(json_rows.as_json_text(batch.column(index)))
+        else:
+            arrays.append(_cast(batch.column(index), field))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _cast(array: pa.Array, field: pa.Field) -> pa.Array:
+    if array.type == field.type:
+        return array
+    try:
+        return array.cast(field.type)
+    except pa.ArrowInvalid as error:
+        message = f"column {field.name!r} as {field.type}, its type in other files: {error}"
+        raise pa.ArrowInvalid(message) from error

@@ -1,0 +1,80 @@
+"""What is made of texts alone, while they are read for another reason."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Annotated, Any, ClassVar
+
+import pyarrow as pa
+
+from beam_quad import identity
+from beam_quad.artifacts import aligned, files, traffic
+from beam_quad.corpus.rows import read_runs
+from beam_quad.records import Split
+from beam_quad.stages.read.corpus import Corpus, piece_path
+from beam_quad.stages.read.splits import SplitStage
+
+_BATCH_ROWS = 256
+_RUN_ROWS, _RUN_CHARACTERS = 4096, 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class TextStage(SplitStage):
+    """A stage that makes one row-aligned file a split of the texts alone, whatever counts or embeds them.
+
+    `EmbedExamples` writes these files for the splits that it reads. What is left to the stage are splits that an earlier run
+    read without asking for them: their texts are read once more.
+
+    Attributes:
+      schema: The columns of a file.
+      group_rows: Rows of a row group.
+    """
+
+    schema: ClassVar[pa.Schema]
+    group_rows: ClassVar[int] = 16_384
+
+    corpus: Annotated[
+        Corpus, identity.CountedAs(Corpus.texts, "texts are the same whatever embeds them")
+    ]
+
+    @abc.abstractmethod
+    def made_from(self) -> tuple[object, ...]:
+        """What the files depend on besides the texts."""
+
+    @abc.abstractmethod
+    def columns_of(self, texts: Sequence[str | None]) -> dict[str, Any]:
+        """Makes the columns of some rows, in the order of their texts; called in several threads."""
+
+    @functools.cached_property
+    def rows_folder(self) -> str:
+        """Where the files of all splits are stored, named by what is read of them and what is made of it."""
+        made_from = (self.version, self.corpus.columns, *self.made_from())
+        return files.join(self.root, self.kind, identity.digest("rows", *made_from)[:20], "rows")
+
+    def pieces(self) -> Iterable[Split]:
+        bad = self.corpus.bad_shards()
+        return [split for split in self.corpus.splits() if split.shard not in bad]
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.rows_folder,)
+
+    def paths(self, piece: Split) -> tuple[str, ...]:
+        return (self.path_of(piece),)
+
+    def do(self, piece: Split, model: Any) -> Any:
+        traffic.count("bytes_read", piece.size_bytes)
+        split, columns = self.corpus.readable(piece), self.corpus.columns
+        with self.writer(piece) as writer:
+            for run in read_runs(split, columns, _BATCH_ROWS, _RUN_ROWS, _RUN_CHARACTERS):
+                writer.write(self.columns_of(run.texts))
+        return self.statistic(piece)
+
+    def path_of(self, split: Split) -> str:
+        """Where the file of a split is stored."""
+        return piece_path(self.rows_folder, split)
+
+    def writer(self, split: Split) -> AbstractContextManager[aligned.TableWriter]:
+        """Opens the file of a split."""
+        return aligned.table_writer(self.path_of(split), self.schema, self.group_rows)

@@ -1,0 +1,131 @@
+"""Command lines: our flags, those of the file that `--config` names, and Beam's."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from beam_quad.errors import UsageError
+from pipelines.flags import Flag, Options, by_group, parser
+from pipelines.parsing import refuse_unknown
+
+# What the manifest of a run records of a flag belongs to the value that the run had.
+_COMPANIONS = {"input": "input_root", "query": "query_weights"}
+
+
+def parse(options: type[Options], argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Parses a command line, and the file of flags that it names.
+
+    Args:
+      options: The class of the command's options.
+      argv: Arguments without the program's name.
+
+    Returns:
+      The values of our flags by name, and the arguments for Beam, each of which Beam or its job server knows.
+
+    Raises:
+      UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
+    """
+    ours = parser(options)
+    given = _given(options, argv)
+    if (path := given.get("config")) is not None:
+        argv = [*_from_file(path, options, given), *argv]
+    namespace, rest = ours.parse_known_args(list(argv))
+    refuse_unknown(rest, ours)
+    return vars(namespace), rest
+
+
+def manifest(path: str | None) -> dict[str, Any] | None:
+    """Reads the manifest of a run that `--config` names; None if it names none."""
+    found = {} if path is None else _read(path)
+    return found if _is_manifest(found) else None
+
+
+def _given(options: type[Options], argv: Sequence[str]) -> dict[str, Any]:
+    """Parses what is given, with no word about what is missing."""
+    ours = parser(options)
+    for action in ours._actions:
+        action.required, action.default = False, argparse.SUPPRESS
+    return vars(ours.parse_known_args(list(argv))[0])
+
+
+def _from_file(path: str, options: type[Options], given: Mapping[str, Any]) -> list[str]:
+    """Reads a file as arguments; those of a field that is given are left out."""
+    fields: dict[str, list[Flag]] = {}
+    for flag in (flag for group in by_group(options).values() for flag in group):
+        fields.setdefault(flag.field, []).append(flag)
+    own = {flag.name: field for field, flags in fields.items() for flag in flags}
+    won = {own[name] for name in given}
+    values = _read(path)
+    if _is_manifest(values):
+        values = values["config"]
+        won |= {other for name, other in _COMPANIONS.items() if name in won}
+    arguments: list[str] = []
+    others: list[str] = []
+    for name, value in values.items():
+        field = own.get(name, name)
+        if field not in fields:
+            others += _arguments(path, Flag("", name=name), value)
+        elif field not in won:
+            named = [flag for flag in fields[field] if name in (field, flag.name)]
+            flag = named[-1] if isinstance(value, Mapping) else named[0]
+            arguments += _arguments(path, flag, value)
+    try:
+        refuse_unknown(others, parser(options))
+    except UsageError as error:
+        raise UsageError(f"--config={path}: {error}") from None
+    return arguments + others
+
+
+def _arguments(path: str, flag: Flag, value: Any) -> Iterator[str]:
+    if value is None:
+        return
+    if isinstance(value, Mapping):
+        if not flag.is_named:
+            raise UsageError(f"--config={path}: {flag.name} must be a value or a list")
+        value = [
+            f"{name}={_text(each)}"
+            for name, own in value.items()
+            for each in (own if isinstance(own, list) else [own])
+        ]
+    if isinstance(value, list) and not flag.is_repeated:
+        value = ",".join(map(_text, value))
+    for each in value if isinstance(value, list) else [value]:
+        yield f"--{flag.name}={_text(each)}"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_manifest(found: Mapping[str, Any]) -> bool:
+    return isinstance(found.get("config"), dict) and "configuration" in found
+
+
+def _read(path: str) -> dict[str, Any]:
+    # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    from beam_quad.artifacts import files
+
+    if not files.exists(files.absolute(path)):
+        raise UsageError(f"--config={path} is not there")
+    data = files.read_bytes(files.absolute(path))
+    try:
+        # A manifest is long, and YAML slow.
+        found = json.loads(data)
+    except ValueError:
+        found = _read_yaml(path, data)
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UsageError(f"--config={path} must hold flags by name, such as seed: 1")
+    return found
+
+
+def _read_yaml(path: str, data: bytes) -> Any:
+    try:
+        return yaml.safe_load(data)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise UsageError(f"--config={path}{line}: {error.problem}; write it as YAML") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config={path} is no YAML: it holds bytes that are no text") from error
