@@ -258,8 +258,7 @@ def select(
         proxy,
     )
     keys, tokens = examples.keys, examples.tokens
-    # A single long text would use up a tiny budget. Copies of query texts are never selected, but clusters and curvature are
-    # fitted to them too.
+    # A single long text would use up a tiny budget. Copies of query texts are not selected either, but all fits include them.
     is_candidate = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
     if not keep_query_copies:
         is_candidate &= ~hold_queries(examples.texts, queries)
@@ -297,7 +296,7 @@ def select(
         )
 
     # 4 Blocks. A pull scores a few texts of one block. They represent the whole block, because it is a random cut of its
-    # cluster. Texts too long to be selected count as 0 tokens, so they use up none of the budget.
+    # cluster. Texts that cannot be selected count as 0 tokens, so they use up none of the budget.
     sizes = np.bincount(clusters, minlength=centers.num_clusters)
     sizing = ACCEPTANCES[acceptance].pulls(samples_per_pull, blocks_per_cluster)
     num_samples, num = sizing.samples(len(keys), len(sizes)), sizing.num_blocks(sizes, sizes)

@@ -106,7 +106,7 @@ class CountBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPassedOver(SplitStage):
-    """Counts, per block or per cluster, the examples that cannot be selected: they are too long, or leak.
+    """Counts, per block or per cluster, the examples that cannot be selected because they are too long or leak.
 
     Takes splits and returns `Blocks`; reads no split if the corpus has no such examples. Only these counts depend on the
     budget: a run with another budget repeats this stage and reuses blocks, candidates and scores. Writes
@@ -127,7 +127,7 @@ class CountPassedOver(SplitStage):
     blocks: CountBlocks | None
 
     def pieces(self) -> tuple[Split, ...]:
-        # Usually no example is too long, and the histogram of lengths tells without reading a split.
+        # Usually no example is too long or leaks. The totals of the corpus tell this without reading a split.
         return self.corpus.splits() if self.corpus.may_pass_over() else ()
 
     def do(self, piece: Split, model: Any) -> Blocks:

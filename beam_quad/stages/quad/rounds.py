@@ -77,7 +77,7 @@ class Bandit(Stored):
     Args:
       policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks.
       candidates: The texts that pulls score.
-      passed_over: Counts of the examples that cannot be selected: they are too long for the budget, or leak.
+      passed_over: Counts of the examples that cannot be selected because they are too long for the budget or leak.
       scoring: How the pilot scores its pulls; later rounds score under the combined query groups.
       weights: Weight of each query group.
       known: Scores of earlier runs if this run refreshes one; None otherwise.
