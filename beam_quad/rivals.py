@@ -152,6 +152,7 @@ def select_by(
         raise UsageError(
             f"there are {len(scores)} scores, {len(tokens)} numbers of tokens and {len(keys)} ids; pass as many of each"
         )
+    # `QuadSelection.tokens` and `DistilledSelection.tokens` are 0 for unusable texts.
     is_usable = tokens > 0
     is_candidate = is_usable & (tokens <= Budget(budget_tokens).longest(*count_lengths(tokens)))
     packed, _ = rank_usable(scores, is_usable, is_candidate, keys, seed)

@@ -316,6 +316,7 @@ def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) 
             dtype=empty.dtype,
             state_dict=weights,
             device_map="meta",
+            # Faults do not raise here, so `require_loaded` can name all kinds of them in one message.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )

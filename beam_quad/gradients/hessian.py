@@ -185,6 +185,7 @@ def _gauss_newton(
     """
     logits = passes.logits(proxy, batch)
     probabilities = logits.detach().to(weights.dtype).softmax(2)
+    # The value of u does not matter: Jᵀ u is linear in u, and only its derivative is used.
     u = torch.zeros_like(logits, requires_grad=True)
     transposed = torch.autograd.grad(logits, values, u, create_graph=True)
     for direction in directions:

@@ -74,6 +74,7 @@ def _cumulate(values: torch.Tensor) -> torch.Tensor:
 
 
 def _search(cdf: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    # Clamped, because rounding may put the target at the end of the CDF.
     return (cdf <= target[:, None]).sum(1).clamp_max(cdf.shape[1] - 1)
 
 

@@ -154,6 +154,7 @@ def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block
 
     def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         a = _by_token(name, inputs, tokens)
+        # Modules share an input if it has the same address, version and layout; the version changes if it is written to.
         alive.append(a)
         uses[name].append((a.data_ptr(), a._version, a.shape, a.stride()))
         return output

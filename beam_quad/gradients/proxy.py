@@ -213,6 +213,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
     set_up_torch(spec)
     tokenizer = load_tokenizer(spec.path, spec.revision)
     folder = _require_folder(spec)
+    # Names missing weights and a damaged index before the load starts.
     checkpoints.weight_files(folder, spec.path)
     config = checkpoints.load_config(folder, spec.path)
     with checkpoints.refusing(*_no_model(spec)):
@@ -222,6 +223,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
+            # Faults do not raise here, so `require_loaded` can name all kinds of them in one message.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )

@@ -276,6 +276,7 @@ def _attention(linear: dict[str, nn.Module]) -> list[str]:
 
 
 def _mlp(linear: dict[str, nn.Module]) -> list[str]:
+    # Bare fc1 and fc2 are an MLP only beside an attention; elsewhere they may be anything.
     with_attention = {_parent(_parent(name)) for name in _under(linear, _ATTENTION_PARENTS)}
     bare = [n for n in linear if _leaf(n) in _BARE_MLP and _parent(n) in with_attention]
     return _some(_under(linear, _MLP_PARENTS) + bare, "mlp", linear)

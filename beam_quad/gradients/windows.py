@@ -182,7 +182,7 @@ def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -
 
 
 def _token_spans(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> Spans:
-    # Special tokens have offsets (0, 0). Only ends are compared, as GPT-2's tokenizer trims the start of a run of spaces.
+    # Special tokens have offsets (0, 0) and so belong to no answer. Only ends are compared, as GPT-2's tokenizer trims the start of a run of spaces.
     ends = np.array([end for _, end in offsets], np.int64)
     found = []
     for start, end in spans:

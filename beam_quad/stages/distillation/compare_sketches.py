@@ -46,6 +46,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         return self.sketches.load()
 
     def do(self, piece: int, model: Sketcher) -> Tally:
+        # Sketches lack the unscorable landmarks. Both files are in the order of the draw, so rows align.
         keys, sketches = self.sketches.read(piece)
         landmarks = self.landmarks.read(piece, LANDMARK_COLUMNS)
         landmarks = landmarks.filter(pa.array(np.isin(landmarks.column("key").to_numpy(), keys)))

@@ -74,6 +74,7 @@ class InteractionLandmarks:
         return KernelRidge.fit(embeddings, nothing, keys, ridge=ridge, bandwidth=bandwidth)
 
     def _read(self) -> pa.Table:
+        # Groups and the landmarks in them are in the order of the draw, so the first ones are a uniform sample.
         tables: list[pa.Table] = []
         left = self.number
         for group in self.scores.landmarks.groups():
