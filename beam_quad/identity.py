@@ -1,7 +1,7 @@
-"""The identity of a value: a stable form that is independent of where it is stored, for the names of artifacts.
+"""The identity of a value: a stable form for the names of artifacts, independent of places of storage.
 
-An artifact is named by the stage that makes it. Every field of the stage counts, unless a mark excludes it and gives the
-reason. A forgotten field therefore changes the name needlessly; it never finds the files of another value.
+An artifact is named by the stage that makes it. Every field of the stage counts, unless a mark excludes it and gives
+the reason. A forgotten field therefore changes the name needlessly; it never finds the files of another value.
 """
 
 import dataclasses

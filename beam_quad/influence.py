@@ -5,9 +5,9 @@ The influence of a text z on a query set Q is
     I(z) = + < v , ∇L(z) >,        v = (F + λI)⁻¹ ∇L(Q),
 
 the fall of the query loss after a small step on z, in the geometry of the Fisher F. L is the mean loss over the tokens
-of a text or, if the text answers a prompt (`beam_quad.answer`), over the tokens of the answer. With one vector v for the
-whole query set, a text costs one forward pass and one backward pass for activations only. No gradient of a parameter is
-computed, so nothing is compressed.
+of a text or, if the text answers a prompt (`beam_quad.answer`), over the tokens of the answer. With one vector v for
+the whole query set, a text costs one forward pass and one backward pass for activations only. No gradient of a
+parameter is computed, so nothing is compressed.
 
 Both methods use this page: `beam_quad.quad` scores a few texts of every cluster with it, and
 `beam_quad.influence_distillation` scores its landmarks.
@@ -85,8 +85,8 @@ def score_influence(
         `ProxySpec` also sets the device, the dtype, the context length and the number of windows. Loading the model
         switches torch to deterministic kernels.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
-      layers: Tracked layers: "attention", "mlp", "all", "last:N", "head" (the matrix that makes the logits), one of these
-        with the head, as in "all+head", or "regex:R".
+      layers: Tracked layers: "attention", "mlp", "all", "last:N", "head" (the matrix that makes the logits), one of
+        these with the head, as in "all+head", or "regex:R".
       curvature: Approximation of the Fisher: EK-FAC, K-FAC, or "identity" for a plain product of gradients.
       curvature_examples: Number of texts to fit the curvature on.
       curvature_labels: Labels of the Fisher: "sampled" from the model, or the texts' own ("empirical").
@@ -95,8 +95,8 @@ def score_influence(
       seed: Seed of every draw.
 
     Returns:
-      Influence, float64 [n]; higher is better. nan for a text of white space, of fewer than 2 tokens, or with a gradient
-      that is not finite.
+      Influence, float64 [n]; higher is better. nan for a text of white space, of fewer than 2 tokens, or with a
+      gradient that is not finite.
 
     Raises:
       UsageError: If an argument is invalid; the message, of one line, names it.
@@ -181,7 +181,7 @@ class Examples:
 
 
 def hold_queries(texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> Array:
-    """Returns which texts contain a query text, bool [n]: they teach nothing new about the query set (`selection.leaks`)."""
+    """Returns which texts contain a query text, bool [n]: they teach nothing new of the query set (`selection.leaks`)."""
     items = [text for own in queries.values() for text in own]
     found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(texts)
     return np.array([leak is not None for leak in found], bool)

@@ -14,10 +14,10 @@ The paper chooses the weights of texts for which one step on the texts lowers th
 
 to the first order in the step size. The solution keeps the texts of the highest p, so selection is a ranking cut at the
 budget. The exact p costs a backward pass for every text; with landmarks, some thousand passes are enough. By default,
-unlike in the paper, the targets' gradients are preconditioned by EK-FAC and the embeddings come from a sentence encoder.
-The paper's choices are `curvature="identity"` and `embedder="jvp"`.
+unlike in the paper, the targets' gradients are preconditioned by EK-FAC and the embeddings come from a sentence
+encoder. The paper's choices are `curvature="identity"` and `embedder="jvp"`.
 
-`pipelines.influence_distillation` does the same over shards on disk, stage by stage. Its tests compare it with this page.
+`pipelines.influence_distillation` does the same over shards on disk, stage by stage; its tests compare the two.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, NeurIPS 2025,
@@ -176,8 +176,8 @@ def distill(
         proxy, blocks, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
     )  # fmt: skip
 
-    # 4 Exact influence of the landmarks. Both sides are normalised, so a long gradient gains nothing from its length, and
-    # the scores of all targets have one scale.
+    # 4 Exact influence of the landmarks. Both sides are normalised, so a long gradient gains nothing from its length,
+    # and the scores of all targets have one scale.
     scorer = InfluenceScorer(proxy, blocks, vectors, normalize=True)
     norms = np.array([tensors.norm(vector) for vector in vectors.values()])
     exact = cosines(score_texts(scorer, [examples.texts[i] for i in landmarks]), norms)
@@ -192,9 +192,9 @@ def distill(
     )
     influence = regression.predict(points, keys).astype(np.float32)
 
-    # 6 Targets take turns: the target with the fewest tokens over its weight moves next (fewest texts, if the budget is in
-    # texts), and a hash breaks ties. Landmarks without a finite score cannot be taken, nor can texts that contain a query
-    # text or would alone use up a tiny budget.
+    # 6 Targets take turns: the target with the fewest tokens over its weight moves next (fewest texts, if the budget is
+    # in texts), and a hash breaks ties. Landmarks without a finite score cannot be taken, nor can texts that contain a
+    # query text or would alone use up a tiny budget.
     can_be = tokens <= budget.longest(*count_lengths(tokens))
     if not keep_query_copies:
         can_be &= ~hold_queries(examples.texts, queries)

@@ -11,9 +11,9 @@
 
 The score of the paper's arm is like UCB's: the mean influence of its scored texts plus a bonus that shrinks with every
 pull. Arms that reach the threshold τ give texts until the budget is met. The paper's constants (α = 1e-4, τ = 0.002,
-20,000 texts per pull) depend on the scale of the scores and of the corpus. Here the unit of α is the error of one pull, τ
-is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull gives a block of
-its cluster.
+20,000 texts per pull) depend on the scale of the scores and of the corpus. Here the unit of α is the error of one pull,
+τ is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull gives a block
+of its cluster.
 
 With `acceptance="shortlist"` there is no bandit: the steps of `beam_quad.shortlist` replace step 4 and all later steps.
 
@@ -103,14 +103,14 @@ class QuadSelection:
       weights: Weight of each selected text, float64 [m]: positive, with the number of selectable texts as their sum.
       tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 for an unusable text.
       influence: Exact influence of the scored texts, float64 [n]; nan for all others. Higher is better.
-      estimate: Estimated worth of every text, float64 [n]: the mean influence of the scored texts of its block, or of its
-        cluster if the block was not pulled. With `instance` acceptance, the selected texts' own influence; with
-        `propagate`, the known or predicted influence; with `shortlist`, the joint rank of influence and n-grams. nan for
-        an unusable text and for a text outside the shortlist.
+      estimate: Estimated worth of every text, float64 [n]: the mean influence of the scored texts of its block, or of
+        its cluster if the block was not pulled. With `instance` acceptance, the selected texts' own influence; with
+        `propagate`, the known or predicted influence; with `shortlist`, the joint rank of influence and n-grams. nan
+        for an unusable text and for a text outside the shortlist.
       clusters: Cluster of every text, int64 [n]; -1 for an unusable text.
       blocks: Block of every text within its cluster, int64 [n]; -1 for an unusable text, or without a bandit.
-      state: State of the bandit at the end: the log of rounds, a row for each arm, and the reason it stopped; None without
-        a bandit.
+      state: State of the bandit at the end: the log of rounds, a row for each arm, and the reason it stopped; None
+        without a bandit.
       shortfall: One line on the missing part of the budget and a remedy; None if the budget was met.
       ngrams: With `shortlist` acceptance, influence of every text under a model of n-grams, float64 [n]; nan for an
         unusable text. Higher is more like the query set.
@@ -181,11 +181,11 @@ def select(
       samples_per_pull: Texts scored in a pull; by default 4 to 10, depending on the size of the corpus. With `instance`
         acceptance, the texts of a block, 32 by default.
       blocks_per_cluster: The most blocks of a cluster, a power of two.
-      acceptance: "shortlist" uses no bandit: it takes the texts whose n-grams are likeliest in the query set, and of these
-        selects the texts of the highest joint rank. The others use a bandit, as in the paper, and decide what a good pull
-        selects. "block": its whole block. "instance": its texts, all scored, that reach the threshold. "propagate": the
-        texts with the best influence as predicted from the scored texts of their cluster. "cluster": its cluster, if it is
-        among the best after the last round.
+      acceptance: "shortlist" uses no bandit: it takes the texts whose n-grams are likeliest in the query set, and of
+        these selects the texts of the highest joint rank. The others use a bandit, as in the paper, and decide what a
+        good pull selects. "block": its whole block. "instance": its texts, all scored, that reach the threshold.
+        "propagate": the texts with the best influence as predicted from the scored texts of their cluster. "cluster":
+        its cluster, if it is among the best after the last round.
       shortlist: With `shortlist` acceptance, tokens of the shortlist, in budgets, at least 1.
       tau: A fixed threshold on influence; by default the water level.
       alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
@@ -200,8 +200,8 @@ def select(
         acceptance.
       keep_query_copies: Whether texts that contain a query text can be selected; see `selection.leaks`.
       near_duplicates: "drop" selects only the highest-ranked of texts that are nearly the same
-        (`selection.near_duplicates`); it is the default with `shortlist` and `propagate` acceptance. "keep" is the default
-        with the others, which accept blocks as they are.
+        (`selection.near_duplicates`); it is the default with `shortlist` and `propagate` acceptance. "keep" is the
+        default with the others, which accept blocks as they are.
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
       seed: Seed of every draw.
@@ -232,7 +232,7 @@ def select(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
         )
     try:
-        # Invalid arguments are refused before a model is loaded. The default size of a pull is known only with the corpus.
+        # Invalid arguments are refused before a model is loaded. The default size of a pull depends on the corpus.
         num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
         policy = QuadPolicy(
             budget_tokens=budget_tokens,
@@ -258,7 +258,8 @@ def select(
         proxy,
     )
     keys, tokens = examples.keys, examples.tokens
-    # A single long text would use up a tiny budget. Copies of query texts are not selected either, but all fits include them.
+    # A single long text would use up a tiny budget. Copies of query texts are not selected either, but every fit uses
+    # them.
     is_candidate = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
     if not keep_query_copies:
         is_candidate &= ~hold_queries(examples.texts, queries)
@@ -295,8 +296,8 @@ def select(
             ngrams=examples.spread(found.ngrams, np.nan),
         )
 
-    # 4 Blocks. A pull scores a few texts of one block. They represent the whole block, because it is a random cut of its
-    # cluster. Texts that cannot be selected count as 0 tokens, so they use up none of the budget.
+    # 4 Blocks. A pull scores a few texts of one block. They represent the whole block, because it is a random cut of
+    # its cluster. Texts that cannot be selected count as 0 tokens, so they use up none of the budget.
     sizes = np.bincount(clusters, minlength=centers.num_clusters)
     sizing = ACCEPTANCES[acceptance].pulls(samples_per_pull, blocks_per_cluster)
     num_samples, num = sizing.samples(len(keys), len(sizes)), sizing.num_blocks(sizes, sizes)
@@ -327,8 +328,8 @@ def select(
         ]
         weights = np.ones(1)
         if len(scorer.groups) > 1:
-            # Scores of query groups have different scales, so each is divided by its spread in the pilot. Scores are linear
-            # in the vector, so one combined vector is enough for all later rounds.
+            # Scores of query groups have different scales, so each is divided by its spread in the pilot. Scores are
+            # linear in the vector, so one combined vector is enough for all later rounds.
             weights = standardised_weights(group_weights, np.concatenate(scores))
             combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
             scorer = InfluenceScorer(proxy, tracked, {"combined": combined}, normalize)
@@ -401,7 +402,7 @@ def select(
 def _in_accepted_blocks(
     state: BanditState, code: Array, can_be: Array, tokens: Array, keys: Array, seed: int
 ) -> Array:
-    """Returns which examples of the accepted blocks are selected, bool [n]; a block cut by the budget is cut in hash order.
+    """Returns the selected examples of accepted blocks, bool [n]; a block at the end of the budget is cut in hash order.
 
     Args:
       state: The bandit at the end.
@@ -437,8 +438,8 @@ def _predict(
 ) -> Array:
     """Predicts influence within clusters: the scored examples of each are landmarks of a kernel ridge regression.
 
-    Blocks are random cuts, so the regression also holds for unpulled blocks. A cluster with too few scored examples for a
-    regression has predictions for its pulled blocks only.
+    Blocks are random cuts, so the regression also holds for unpulled blocks. A cluster with too few scored examples for
+    a regression has predictions for its pulled blocks only.
 
     Args:
       scored: The scored examples, `key` ascending.

@@ -5,7 +5,7 @@
     similarity_mean     mean cosine of the embedding to those of the query set (BETR, Mizrahi et al. 2025)
     similarity_best     cosine to the nearest of the query set
     cluster_histogram   clusters sampled by the query set's histogram (CRISP, Grangier et al. 2024)
-    loss_drop           fall of the loss if the proxy is tuned on the query set (CoLoR-Filter, Brandfonbrener et al. 2024)
+    loss_drop           fall of the loss by tuning the proxy on the query set (CoLoR-Filter, Brandfonbrener et al. 2024)
 
     scores = rivals.score("ngram", texts, query_texts, "HuggingFaceTB/SmolLM2-135M")
     indices = rivals.select_by(scores, tokens, budget_tokens=1_000_000)
@@ -142,8 +142,8 @@ def select_by(
       seed: Seed of the hash.
 
     Returns:
-      Positions of the selected texts, ascending, int64 [m]. Their tokens fall short of the budget only if the texts hold
-      fewer.
+      Positions of the selected texts, ascending, int64 [m]. Their tokens fall short of the budget only if the texts
+      hold fewer.
     """
     check_at_least_one(budget_tokens=budget_tokens)
     scores, tokens = np.asarray(scores, np.float64), np.asarray(tokens, np.int64)

@@ -59,14 +59,14 @@ def uniform(seed: int, purpose: str, example_keys: np.ndarray) -> np.ndarray:
 
 
 def is_drawn(seed: int, purpose: str, example_keys: np.ndarray, rate: float) -> np.ndarray:
-    """Draws a share of the examples, bool [n]. A draw at a lower rate is a subset of one at a higher rate; 1 draws all."""
+    """Draws a share of the examples, bool [n]. Lower rates draw subsets of higher rates; a rate of 1 draws all."""
     return np.asarray(uniform(seed, purpose, example_keys) < rate)
 
 
 def lowest(
     seed: int, purpose: str, example_keys: np.ndarray, number: int | None = None
 ) -> np.ndarray:
-    """Returns the positions of the examples with the lowest draws, in the order of the draws, int64 [at most number]."""
+    """Returns the positions of the examples with the lowest draws, lowest first, int64 [at most number]."""
     return np.argsort(mix(seed, purpose, example_keys), kind="stable")[:number]
 
 
@@ -82,8 +82,8 @@ def generator(seed: int, *parts: object) -> np.random.Generator:
 
 def ordered_bits(ranks: np.ndarray) -> np.ndarray:
     """Maps float32 numbers to uint32 integers in the same order; -0.0 and 0.0 map to the same integer."""
-    # IEEE 754 orders nonnegative numbers by their bits and negative ones in reverse. Flipping all bits of the negative ones
-    # and the sign bit of the others sorts both.
+    # IEEE 754 orders nonnegative numbers by their bits and negative ones in reverse. Flipping all bits of the negative
+    # ones and the sign bit of the others sorts both.
     raw = (np.asarray(ranks, np.float32) + np.float32(0)).view(np.uint32)
     sign = np.uint32(1 << 31)
     ordered: np.ndarray = np.where(raw & sign, ~raw, raw | sign)
@@ -91,7 +91,7 @@ def ordered_bits(ranks: np.ndarray) -> np.ndarray:
 
 
 def pack(ranks: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Packs uint32 ranks and uint64 draws into uint64 priorities: higher ranks first, and lower draws among equal ranks.
+    """Packs uint32 ranks and uint64 draws into uint64 priorities: higher ranks first, then lower draws.
 
     The rank takes the upper 32 bits, and the upper half of the inverted draw the lower 32 bits.
     """

@@ -8,8 +8,9 @@
     6  weigh         by the excess over the best text of the shortlist that was left out
 
 Quad's bandit finds the clusters worth scoring and selects whole blocks of them. But texts differ more within clusters
-than between clusters. A score that needs no pass of a model can rank every text by these differences, and influence then
-decides among the best texts. The two scores have different units, so their ranks are added (`selection.joint_ranks`).
+than between clusters. A score that needs no pass of a model can rank every text by these differences, and influence
+then decides among the best texts. The two scores have different units, so their ranks are added
+(`selection.joint_ranks`).
 
 `beam_quad.select(..., acceptance="shortlist")` calls this page after the texts are embedded and clustered.
 
@@ -43,8 +44,8 @@ from beam_quad.selection import (
 from beam_quad.selection.near_duplicates import without_near_duplicates
 
 NAME = "shortlist"
-# A proxy learns at least as much in its MLPs and its head as in its attention. Normalised, a long gradient gains nothing from
-# its length.
+# A proxy learns at least as much in its MLPs and its head as in its attention. Normalised, a long gradient gains
+# nothing from its length.
 LAYERS = "all+head"
 NORMALIZE = True
 
@@ -55,8 +56,8 @@ class Shortlisted:
 
     Attributes:
       is_selected: Which examples are selected, bool [n].
-      weights: Weight of each example, float64 [n]: positive for selected ones, with the number of selectable examples as
-        their sum; 0 for all others.
+      weights: Weight of each example, float64 [n]: positive for selected ones, with the number of selectable examples
+        as their sum; 0 for all others.
       ngrams: Influence of each example under a model of n-grams, float64 [n]; higher is more like the query set.
       influence: Influence of the shortlist, float64 [n]; nan for all other examples and if it is not finite.
       joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan for all other examples.
@@ -162,8 +163,8 @@ def select_from_shortlist(
     search = _search(capped, tokens, budget_tokens)
     is_selected = is_reached(capped, search.floors[0])
 
-    # 6 Weigh: `distillation.weights` has the derivation. Only the shortlist has joint ranks, so its weights are scaled up to
-    # the number of selectable texts in the corpus.
+    # 6 Weigh: `distillation.weights` has the derivation. Only the shortlist has joint ranks, so its weights are scaled
+    # up to the number of selectable texts in the corpus.
     weights = np.zeros(len(keys))
     ranked = np.flatnonzero(np.isfinite(joint_rank))
     if is_selected.any():

@@ -329,9 +329,9 @@ def require_loaded(
 ) -> None:
     """Refuses a checkpoint whose weights do not match the model's, as missing weights would be drawn at random.
 
-    Weights that the model's class makes or ties itself do not count as missing. An encoder may lack the pooler, which its
-    vectors do not pass through, and may have heads from its training. A proxy may not: with another head it is another
-    model.
+    Weights that the model's class makes or ties itself do not count as missing. An encoder may lack the pooler, which
+    its vectors do not pass through, and may have heads from its training. A proxy may not: with another head it is
+    another model.
 
     Args:
       info: Result of `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`.

@@ -134,8 +134,8 @@ def _row_gradients(embedding: nn.Embedding, rows: torch.Tensor, g: torch.Tensor)
 def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block, ...]]:
     """Groups blocks by the input of their modules: in most models q, k and v share one tensor, and so do gate and up.
 
-    A forward pass of two tokens is enough, because the sharing depends on the architecture alone. Blocks with and without
-    a bias are not grouped, because the 1 of the bias is part of the input.
+    A forward pass of two tokens is enough, because the sharing depends on the architecture alone. Blocks with and
+    without a bias are not grouped, because the 1 of the bias is part of the input.
 
     Args:
       proxy: The model.
@@ -154,7 +154,7 @@ def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block
 
     def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         a = _by_token(name, inputs, tokens)
-        # Modules share an input if it has the same address, version and layout; the version changes if it is written to.
+        # Modules share an input if it has the same address, version and layout. Writing to it changes the version.
         alive.append(a)
         uses[name].append((a.data_ptr(), a._version, a.shape, a.stride()))
         return output

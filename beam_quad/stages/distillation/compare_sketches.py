@@ -19,9 +19,9 @@ from beam_quad.stages.influence.query_vectors import FitQueryVectors, VectorFile
 class CompareSketches(LandmarkScores, ModelStage):
     """Scores the landmarks on every target by a matrix product of their sketches.
 
-    Takes group numbers and writes the same files as `ScoreLandmarks`. The error of a sketch is 1 / sqrt(its length). This
-    is small compared with cosines of plain gradients. It is not small compared with cosines to a preconditioned vector,
-    which is large in the entries with small gradients.
+    Takes group numbers and writes the same files as `ScoreLandmarks`. The error of a sketch is 1 / sqrt(its length).
+    This is small compared with cosines of plain gradients. It is not small compared with cosines to a preconditioned
+    vector, which is large in the entries with small gradients.
 
     Args:
       landmarks: The landmarks.
@@ -58,7 +58,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         return self.write(piece, landmarks, scores, under_halves)
 
     def _products(self, sketches: np.ndarray, model: Sketcher, vectors: VectorFiles) -> np.ndarray:
-        """Returns the products of sketches with the sketched vectors, times the vectors' norms: float64 [n, num_vectors]."""
+        """Returns products of sketches with sketched vectors, times the vectors' norms: float64 [n, num_vectors]."""
 
         def sketch() -> np.ndarray:
             return scaled_sketches(

@@ -103,7 +103,7 @@ class DrawStage(Stage):
 
     @abc.abstractmethod
     def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns the selected rows of a split, bool [n], and all keys, uint64 [n]; None if only its batches know them."""
+        """Returns the selected rows of a split, bool [n], and all keys, uint64 [n]; None if batches must be read first."""
 
     def readable(self, split: Split) -> Split:
         """Returns the split as it can be read."""

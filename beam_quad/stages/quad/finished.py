@@ -72,8 +72,8 @@ class FinishedBandit:
         blocks = self.bandit.blocks()
         corpus_tokens = blocks.per_cluster(blocks.tokens)
         selected = {c: counts.of_cluster(c).tokens for c in range(len(corpus_tokens))}
-        # As in the report's headline: blocks are accepted for their own scores, so the mean of these alone would be biased
-        # upwards. The stratified mean uses all scores of a cluster.
+        # As in the report's headline: blocks are accepted for their own scores, so the mean of these alone would be
+        # biased upwards. The stratified mean uses all scores of a cluster.
         cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
         return {
             "stop_reason": state.stop_reason,

@@ -37,8 +37,8 @@ _PREDICTIONS = pa.schema([pa.field("predicted", pa.float32())])
 class PredictWithinClusters(RowAlignedStage):
     """Predicts the influence of all examples of clusters with a regression, and of pulled blocks in other clusters.
 
-    Takes splits, writes one row-aligned file for each, and returns counts. A row holds the exact influence if the example
-    was scored, otherwise the prediction of its cluster, or nan if there is none.
+    Takes splits, writes one row-aligned file for each, and returns counts. A row holds the exact influence if the
+    example was scored, otherwise the prediction of its cluster, or nan if there is none.
 
     Args:
       corpus: The embedded corpus.

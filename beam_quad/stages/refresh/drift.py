@@ -196,7 +196,7 @@ class MeasureDrift(SplitStage):
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
-        """Reads the results: `drift`, `scorecard` with the clusters that changed most, and `words`, sentences on both."""
+        """Reads the results: `drift`, `scorecard` with the most changed clusters, and `words`, sentences on both."""
         return read_json(self.artifact)
 
 
