@@ -1,4 +1,4 @@
-"""Every distributed statistic is a sum: a frozen dataclass with `__add__`, finalised once."""
+"""Additive statistics: every distributed statistic is a frozen dataclass with `__add__`, finalised once."""
 
 import dataclasses
 import functools
@@ -23,24 +23,24 @@ D = TypeVar("D", bound="DataclassInstance")
 
 
 def total(items: Iterable[A], zero: A) -> A:
-    """Sums items, starting from `zero`, which is also the total of none."""
+    """Sums items, starting from `zero`; returns `zero` for no items."""
     return functools.reduce(operator.add, items, zero)
 
 
 @dataclasses.dataclass
 class PairwiseSum(Generic[A]):
-    """Sums items in pairs of sums of about as many.
+    """Sums items pairwise: each addition joins two sums of similar numbers of items.
 
-    A statistic that grows with the items, such as one by shard, is so copied log n times and not n times.
+    A statistic that grows with the items, such as one by shard, is then copied log n times instead of n times.
 
     Attributes:
-      sums: Sums so far, each with the number of its items, which falls from one to the next.
+      sums: Partial sums, each with its number of items, in descending order of these numbers.
     """
 
     sums: list[tuple[int, A]] = dataclasses.field(default_factory=list)
 
     def add(self, item: A | None, number: int = 1) -> None:
-        """Adds an item, itself the sum of a number of them; None is the sum of none."""
+        """Adds an item, which is itself a sum of `number` items; None adds nothing."""
         if item is None:
             return
         while self.sums and self.sums[-1][0] <= number:
@@ -49,12 +49,13 @@ class PairwiseSum(Generic[A]):
         self.sums.append((number, item))
 
     def merge(self, other: "PairwiseSum[A]") -> None:
-        """Adds what another one has summed."""
+        """Adds the items of another sum."""
         for number, item in other.sums:
             self.add(item, number)
 
     def compact(self) -> "PairwiseSum[A]":
-        """Returns the same as one sum."""
+        """Returns the same items as a single partial sum."""
+        # From the back, so the smallest sums are joined first.
         compacted = PairwiseSum[A]()
         for number, item in reversed(self.sums):
             compacted.sums = [
@@ -63,17 +64,17 @@ class PairwiseSum(Generic[A]):
         return compacted
 
     def total(self) -> A | None:
-        """Adds up all items; None if there are none."""
+        """Returns the sum of all items; None if there are none."""
         sums = self.compact().sums
         return sums[0][1] if sums else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """Named integer counts. A name that is absent counts 0.
+    """Named integer counts. Absent names count 0.
 
     Attributes:
-      counts: Count by name; never shared with a caller who might change it.
+      counts: Count by name; not shared with callers, who might change it.
     """
 
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -90,10 +91,10 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True)
 class ByName(Generic[A]):
-    """Statistics by name, each summed on its own.
+    """Statistics by name, each with its own sum.
 
     Attributes:
-      named: Statistic by name; never shared with a caller who might change it.
+      named: Statistic by name; not shared with callers, who might change it.
     """
 
     named: dict[str, A] = dataclasses.field(default_factory=dict)
@@ -114,7 +115,7 @@ def add_fields(left: D, right: D) -> D:
 def add_by_bucket(
     left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Adds two sparse histograms, each its buckets and their amounts, int64 [m]; the sum's buckets ascend."""
+    """Adds two sparse histograms, pairs of buckets and amounts, each int64 [m]; the buckets of the sum ascend."""
     buckets, at = np.unique(np.concatenate([left[0], right[0]]), return_inverse=True)
     amounts = np.zeros(len(buckets), np.int64)
     np.add.at(amounts, at, np.concatenate([left[1], right[1]]))

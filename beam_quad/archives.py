@@ -1,4 +1,4 @@
-"""Named arrays to bytes and back: what small artifacts of arrays are kept as."""
+"""Named arrays to bytes and back, the format of small artifacts of arrays."""
 
 import io
 from typing import Any
@@ -14,6 +14,6 @@ def dump(**arrays: Any) -> bytes:
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Reads what `dump` wrote, numbers as arrays of no dimension."""
+    """Reads the bytes of `dump`; numbers become arrays of dimension 0."""
     with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

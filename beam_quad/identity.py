@@ -1,7 +1,7 @@
-"""What a value is, apart from where it is stored: a stable form, from which the names of artifacts are made.
+"""The identity of a value: a stable form for the names of artifacts, independent of places of storage.
 
-Artifacts are named by what they are made from. Every field of what makes them counts, unless it is marked here with the
-reason why it does not: a field that nobody thought of makes a new name, and never finds the files of another value.
+An artifact is named by the stage that makes it. Every field of the stage counts, unless a mark excludes it and gives
+the reason. A forgotten field therefore changes the name needlessly; it never finds the files of another value.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from beam_quad import seeding
 
 @dataclasses.dataclass(frozen=True)
 class NotCounted:
-    """Marks a dataclass field that no identity depends on: `Annotated[str, NotCounted("where artifacts are stored")]`.
+    """Excludes a dataclass field from the identity: `Annotated[str, NotCounted("where artifacts are stored")]`.
 
     Attributes:
-      why: The reason: it says where something is stored or how fast it is made, or other fields imply it.
+      why: The reason: the field is a place, affects only speed, or follows from other fields.
     """
 
     why: str
@@ -26,11 +26,11 @@ class NotCounted:
 
 @dataclasses.dataclass(frozen=True)
 class CountedAs:
-    """Marks a dataclass field of which only a part counts.
+    """Marks a dataclass field that counts only in part.
 
     Attributes:
       form: Returns the part that counts.
-      why: The reason why the rest does not.
+      why: The reason why the rest does not count.
     """
 
     form: Callable[[Any], object]
@@ -39,10 +39,10 @@ class CountedAs:
 
 @runtime_checkable
 class Identified(Protocol):
-    """A value that names itself."""
+    """A value with its own identity."""
 
     def identity(self) -> object:
-        """Returns what stands for the value in `form`: strings, numbers, None, and lists of these."""
+        """Returns the form of the value: strings, numbers, None, and lists of these."""
 
 
 def mark_of(field: "dataclasses.Field[Any]") -> NotCounted | CountedAs | None:
@@ -61,17 +61,18 @@ def digest(*values: object) -> str:
 
 
 def form(value: object) -> object:
-    """Turns a value into strings, numbers, None and lists: equal for values that mean the same, in any process.
+    """Returns a value as strings, numbers, None and lists; equal values have equal forms in any process.
 
-    A dataclass is its name, its `version` and its fields.
+    The form of a dataclass is its name, its `version` and its fields.
 
     Raises:
-      TypeError: If the value, or a part of it, has no such form; the message names the field.
+      TypeError: If the value or a part of it has no such form; the message names the field.
     """
     if isinstance(value, enum.Enum):
         return [type(value).__qualname__, value.name]
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    # Before dataclasses: a stage is a dataclass, and its digest stands for all its fields.
     if isinstance(value, Identified):
         return value.identity()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -85,7 +86,7 @@ def form(value: object) -> object:
 
 
 def fields_form(value: Any) -> list[list[object]]:
-    """Lists name and stable form of each field of a dataclass that counts.
+    """Returns the name and the stable form of each field of a dataclass that counts.
 
     Raises:
       TypeError: If a field has no stable form; the message names it.
@@ -106,5 +107,5 @@ def fields_form(value: Any) -> list[list[object]]:
 
 
 def device_kind(device: str) -> str:
-    """Names the kind of a torch device: "cuda" of "cuda:1"."""
+    """Returns the kind of a torch device, such as "cuda" for "cuda:1"."""
     return device.split(":")[0]

@@ -1,14 +1,15 @@
-"""Influence on a query set, in memory: what training on a text does to the loss on the texts you care about.
+"""Influence on a query set, in memory: the effect of training on a text on the loss of the query texts.
 
 The influence of a text z on a query set Q is
 
     I(z) = + < v , ∇L(z) >,        v = (F + λI)⁻¹ ∇L(Q),
 
 the fall of the query loss after a small step on z, in the geometry of the Fisher F. L is the mean loss over the tokens
-of a text or, if the text answers a prompt (`beam_quad.answer`), over the answer's. With one vector v for the whole query set, a text costs one forward and one backward pass for activations
-only: no gradient of a parameter is formed, so nothing is compressed.
+of a text or, if the text answers a prompt (`beam_quad.answer`), over the tokens of the answer. With one vector v for
+the whole query set, a text costs one forward pass and one backward pass for activations only. No gradient of a
+parameter is computed, so nothing is compressed.
 
-Both methods stand on this page: `beam_quad.quad` scores a few texts of every cluster with it, and
+Both methods use this page: `beam_quad.quad` scores a few texts of every cluster with it, and
 `beam_quad.influence_distillation` scores its landmarks.
 
 References:
@@ -55,9 +56,9 @@ CurvatureKind = Literal["ekfac", "kfac", "identity"]
 CurvatureLabels = Literal["sampled", "empirical"]
 NearDuplicates = Literal["keep", "drop"]
 
-# Texts that go through a model in one call; a text's numbers depend on nothing outside its call.
+# Texts in one call of a model; the numbers of a text depend on nothing outside its call.
 _TEXTS_PER_CALL = 256
-# Texts that are scored in one call: micro-batches of one length are full only where texts are many.
+# Texts in one call of a scorer: micro-batches hold texts of similar length and are full only if a call has many texts.
 _SCORED_PER_CALL = 4096
 
 
@@ -78,27 +79,27 @@ def score_influence(
     """Scores the influence of every text on the loss of the query texts, exactly.
 
     Args:
-      texts: The texts to score, n of them; the curvature is fitted on a sample of them.
+      texts: The n texts to score; the curvature is fitted on a sample of them.
       query_texts: The texts to become good at: a few dozen to a few thousand.
       proxy_model: The causal language model whose gradients count: a folder or hub id, run on the CPU in float32. A
-        `ProxySpec` also says the device, the dtype, the context length and the number of windows. Loading it switches
-        torch to deterministic kernels.
+        `ProxySpec` also sets the device, the dtype, the context length and the number of windows. Loading the model
+        switches torch to deterministic kernels.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
-      layers: Tracked layers: "attention", "mlp", "all", "last:N", "head" (the matrix that makes the logits), one of these and
-        the head, as in "all+head", or "regex:R".
+      layers: Tracked layers: "attention", "mlp", "all", "last:N", "head" (the matrix that makes the logits), one of
+        these with the head, as in "all+head", or "regex:R".
       curvature: Approximation of the Fisher: EK-FAC, K-FAC, or "identity" for a plain product of gradients.
-      curvature_examples: How many texts the curvature is fitted on.
+      curvature_examples: Number of texts to fit the curvature on.
       curvature_labels: Labels of the Fisher: "sampled" from the model, or the texts' own ("empirical").
       damping: λ over the mean eigenvalue of each block, positive.
       normalize: Whether to divide by the norm of the text's gradient.
       seed: Seed of every draw.
 
     Returns:
-      Influence, float64 [n]; higher is better. nan for a text of white space or of fewer than 2 tokens, or whose
-      gradient is not finite.
+      Influence, float64 [n]; higher is better. nan for a text of white space, of fewer than 2 tokens, or with a
+      gradient that is not finite.
 
     Raises:
-      UsageError: If an argument cannot be used: one line that names it.
+      UsageError: If an argument is invalid; the message, of one line, names it.
     """
     if isinstance(query_texts, Mapping):
         raise UsageError("query_texts must be a list of texts; score the query groups one by one")
@@ -117,15 +118,15 @@ def score_influence(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """The texts of a corpus that can be used, n of them.
+    """The n usable texts of a corpus.
 
     Attributes:
       texts: The texts.
       ids: Their ids.
       keys: Hashes of the ids, which decide every draw, uint64 [n].
       tokens: Tokens of the proxy's tokenizer, at least 2, int64 [n].
-      positions: Where each stands in the corpus, ascending, int64 [n].
-      num_texts: How many texts the corpus has, usable or not.
+      positions: Positions in the corpus, ascending, int64 [n].
+      num_texts: Number of texts in the corpus, usable or not.
     """
 
     texts: list[str]
@@ -137,7 +138,7 @@ class Examples:
 
     @classmethod
     def of(cls, texts: Sequence[str], ids: Sequence[str], proxy: Proxy) -> "Examples":
-        """Counts tokens, and leaves out texts of white space, without a token to predict, or with an answer that is too long.
+        """Counts tokens and leaves out texts of white space, without a token to predict, or with too long an answer.
 
         Raises:
           UsageError: If no text is left.
@@ -173,14 +174,14 @@ class Examples:
         )
 
     def spread(self, values: Array, fill: Any) -> Array:
-        """Puts values, [n, ...], at the positions of the examples: [num_texts, ...], `fill` elsewhere."""
+        """Returns values, [n, ...], at the positions of the examples: [num_texts, ...], with `fill` at all others."""
         spread = np.full((self.num_texts, *values.shape[1:]), fill, values.dtype)
         spread[self.positions] = values
         return spread
 
 
 def hold_queries(texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> Array:
-    """Says which texts hold a query text, bool [n]: what they teach of the query set is nothing new (`selection.leaks`)."""
+    """Returns which texts contain a query text, bool [n]: they teach nothing new of the query set (`selection.leaks`)."""
     items = [text for own in queries.values() for text in own]
     found = LeakIndex.of(items, NUM_WORDS, THRESHOLD).find(texts)
     return np.array([leak is not None for leak in found], bool)
@@ -189,11 +190,11 @@ def hold_queries(texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> 
 def embed_examples(
     examples: Examples, embedder: AnyEmbedderSpec, proxy: Proxy
 ) -> tuple[Examples, Array]:
-    """Embeds the examples, and leaves out those that the embedder gives no direction.
+    """Embeds the examples and leaves out those with a zero vector.
 
     Returns:
-      The examples that are left, n of them, and their unit vectors, float16 [n, dim]. Half precision moves a cosine by
-      less than 0.001 and is what the pipelines store.
+      The n remaining examples and their unit vectors, float16 [n, dim]. Half precision changes a cosine by less than
+      0.001, and the pipelines store it too.
     """
     model = load_embedder(embedder, proxy_of=lambda _: proxy)
     vectors = np.zeros((len(examples.texts), model.dim), np.float16)
@@ -210,10 +211,10 @@ def cluster_examples(
     max_cluster_share: float,
     seed: int,
 ) -> tuple[Centers, Array]:
-    """Clusters the examples by spherical k-means, whose centers are fitted on a sample.
+    """Clusters the examples by spherical k-means, with centers fitted to a sample.
 
     Args:
-      examples: The corpus, n of them.
+      examples: The n examples of the corpus.
       points: Their unit vectors, float16 [n, dim].
       num_clusters: Clusters; by default √(n / 2), 8 to 10,000.
       max_cluster_share: A cluster with a larger share of the examples is split again, in (0, 1].
@@ -246,7 +247,7 @@ def query_vectors(
     damping: float,
     seed: int,
 ) -> Vectors:
-    """Fits the curvature on a sample of the corpus, and multiplies each group's mean gradient by its damped inverse.
+    """Fits the curvature on a sample of the corpus and multiplies each group's mean gradient by its damped inverse.
 
     Args:
       proxy: The model.
@@ -254,7 +255,7 @@ def query_vectors(
       queries: Texts of each query group.
       examples: The corpus.
       curvature: As in `score_influence`, like the arguments after it.
-      curvature_examples: How many texts are drawn, about.
+      curvature_examples: Approximate number of texts to draw.
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
       seed: Seed of the draw and of the labels.
@@ -265,7 +266,7 @@ def query_vectors(
     Raises:
       UsageError: If a group has no text with a token to predict, or no text was drawn.
     """
-    # A query document counts once, however long it is: its loss is the mean over its tokens.
+    # The loss of a query text is the mean over its tokens, so every query text counts once, whatever its length.
     gradients = {}
     for name, texts in queries.items():
         total = query_gradient(proxy, blocks, texts)
@@ -275,8 +276,8 @@ def query_vectors(
     if curvature == "identity":
         return gradients
 
-    # The Fisher is that of the corpus, where steps are taken, and not that of the query set. The order of the keys
-    # makes the sums independent of the order of the texts.
+    # The Fisher is that of the corpus, on which training steps are taken, not that of the query set. The order of the
+    # keys makes the sums independent of the order of the texts.
     rate = curvature_examples / len(examples.keys)
     drawn = np.flatnonzero(seeding.is_drawn(seed, "sample", examples.keys, rate))
     if not len(drawn):
@@ -294,8 +295,8 @@ def query_vectors(
     bases = {
         name: eigenbasis(total) for name, total in covariance_sums(proxy, blocks, *sample).items()
     }
-    # K-FAC takes the products of their eigenvalues. EK-FAC keeps the eigenvectors and measures the mean square of the
-    # gradients along each pair, which needs a second pass.
+    # K-FAC uses the products of their eigenvalues. EK-FAC keeps the eigenvectors and measures the mean square of the
+    # gradients along each pair of them, which needs a second pass.
     squares = eigenvalue_sums(proxy, blocks, bases, *sample) if curvature == "ekfac" else None
     fitted = Curvature.from_parts(bases, squares, damping)
     return {name: fitted.precondition(gradient) for name, gradient in gradients.items()}
@@ -305,32 +306,33 @@ class TextScorer(Protocol):
     """Scores the texts of one call."""
 
     def score(self, texts: Sequence[str]) -> Array:
-        """Returns float64 [num_texts, num_scores]; nan where a text cannot be scored."""
+        """Returns the scores, float64 [num_texts, num_scores]; nan for a text that cannot be scored."""
 
 
 def score_texts(scorer: TextScorer, texts: Sequence[str]) -> Array:
-    """Scores any number of texts, at least 1: float64 [num_texts, num_scores]; nan where a text cannot be scored."""
+    """Scores one or more texts: float64 [num_texts, num_scores]; nan for a text that cannot be scored."""
     runs = runs_of(len(texts), _SCORED_PER_CALL)
     return np.concatenate([scorer.score(texts[run]) for run in runs])
 
 
 def runs_of(num_texts: int, size: int = _TEXTS_PER_CALL) -> list[slice]:
-    """Cuts texts into runs, each of which goes through a model in one call."""
+    """Cuts texts into runs of one call of a model each."""
     return [slice(i, i + size) for i in range(0, num_texts, size)]
 
 
 def check_texts(
     texts: Sequence[str], ids: Sequence[str] | None, name: str = "texts"
 ) -> tuple[list[str], list[str]]:
-    """Checks texts and ids, and makes lists of them.
+    """Checks texts and ids and returns them as lists.
 
     Args:
       texts: Any sequence of texts, such as a column of a data frame.
-      ids: Distinct ids, one for each text; None takes the positions.
-      name: What the texts are called in an error.
+      ids: Distinct ids, one for each text; None uses the positions.
+      name: Name of the texts in an error message.
 
     Raises:
-      UsageError: If there are no texts, one is not a string, or the ids do not fit: one line that says which.
+      UsageError: If there are no texts, a text or an id is not a string, or the ids do not fit the texts; the message
+        names the first fault.
     """
     if isinstance(texts, str):
         raise UsageError(f"{name} must be a list of texts, got a single string")
@@ -357,14 +359,14 @@ def check_texts(
 def query_groups(
     query_texts: QueryTexts, weights: Mapping[str, float] | None = None
 ) -> tuple[dict[str, list[str]], list[float]]:
-    """Checks the query set, and names its groups.
+    """Checks the query set and names its groups.
 
     Args:
-      query_texts: The texts of one group, or of several by name.
-      weights: Weights of groups, positive; 1 where there is none.
+      query_texts: The texts of one group, or of several groups by name.
+      weights: Positive weights of groups; 1 for a group without one.
 
     Returns:
-      Texts by group, "query" if there is but one without a name; and the weight of each, in that order.
+      The texts by group, with the name "query" for a single unnamed group, and the groups' weights in the same order.
 
     Raises:
       UsageError: If there is no group, a group has no texts, or a weight has no group or is not positive.
@@ -390,7 +392,7 @@ def query_groups(
 
 
 def check_curvature(kind: str, examples: int, labels: str, damping: float) -> None:
-    """Checks how the curvature is to be fitted.
+    """Checks the options of the curvature.
 
     Raises:
       UsageError: If an argument is out of range.
@@ -413,10 +415,10 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_near_duplicates(near_duplicates: NearDuplicates, threshold: float) -> float | None:
-    """Gives the similarity of near-duplicates that are left out; None where they are kept.
+    """Returns the similarity from which near-duplicates are left out; None if they are kept.
 
     Raises:
-      UsageError: If an argument cannot be used.
+      UsageError: If an argument is invalid.
     """
     check_choice("near_duplicates", near_duplicates, get_args(NearDuplicates))
     if not 0 < threshold <= 1:
@@ -425,10 +427,10 @@ def check_near_duplicates(near_duplicates: NearDuplicates, threshold: float) -> 
 
 
 def check_at_least_one(**values: int | None) -> None:
-    """Checks that numbers are at least 1; None, for a default, is fine.
+    """Checks that numbers are at least 1; None stands for a default and passes.
 
     Raises:
-      UsageError: Naming the first that is not.
+      UsageError: If a number is not; it names the first.
     """
     for name, value in values.items():
         if value is not None and not isinstance(value, (int, np.integer)):
@@ -438,12 +440,12 @@ def check_at_least_one(**values: int | None) -> None:
 
 
 def proxy_spec(proxy_model: str | ProxySpec) -> ProxySpec:
-    """Names the proxy model by a folder, a hub id or a spec."""
+    """Returns the spec of a proxy model from a folder, a hub id or a spec."""
     return proxy_model if isinstance(proxy_model, ProxySpec) else ProxySpec(proxy_model)
 
 
 def embedder_spec(embedder: str | AnyEmbedderSpec, proxy: ProxySpec, seed: int) -> AnyEmbedderSpec:
-    """Names an embedder by a name, a folder, a hub id or a spec; by a name it runs where the proxy does."""
+    """Returns the spec of an embedder; one given by name, folder or hub id runs on the proxy's device."""
     if not isinstance(embedder, str):
         return embedder
     if embedder == "jvp":

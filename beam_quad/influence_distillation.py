@@ -5,19 +5,19 @@
     3  curvature, query vectors one vector for each target
     4  exact influence          of the landmarks: cosines of gradients with the targets' vectors
     5  propagate                kernel ridge regression from embeddings to influence, for every target at once
-    6  targets in turn          the one with the least takes its best text not yet taken, until the budget is met
+    6  targets in turn          the target with the least takes its best free text, until the budget is met
     7  weigh                    a projection on the simplex: the excess over the best text that was left out
 
-The paper weighs texts so that one step on them lowers the target loss the most:
+The paper chooses the weights of texts for which one step on the texts lowers the target loss most:
 
     min over w  -pᵀw + (λ/2) ||w||²   subject to   w >= 0, 1ᵀw = n,       p_i = cos(∇L(text i), ∇L(target)),
 
-to the first order in the step size. The solution keeps the texts of the highest p, so selecting is ranking, and a
-budget says where it ends. p itself would cost a backward pass for every text; landmarks make it one for some thousands.
-Unlike the paper's plain gradients, the targets' are preconditioned by EK-FAC by default (`curvature="identity"` is the
-paper's), and the embeddings are those of a sentence encoder (`embedder="jvp"` is the paper's).
+to the first order in the step size. The solution keeps the texts of the highest p, so selection is a ranking cut at the
+budget. The exact p costs a backward pass for every text; with landmarks, some thousand passes are enough. By default,
+unlike in the paper, the targets' gradients are preconditioned by EK-FAC and the embeddings come from a sentence
+encoder. The paper's choices are `curvature="identity"` and `embedder="jvp"`.
 
-`pipelines.influence_distillation` does the same over shards on disk, stage by stage, and its tests hold it to this page.
+`pipelines.influence_distillation` does the same over shards on disk, stage by stage; its tests compare the two.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, NeurIPS 2025,
@@ -62,20 +62,20 @@ from beam_quad.selection.near_duplicates import THRESHOLD
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DistilledSelection:
-    """What Influence Distillation selected of n texts, and why.
+    """The selection of Influence Distillation from n texts, and the reasons for it.
 
     Attributes:
       ids: Ids of all texts.
       targets: Names of the query groups.
       indices: Positions of the m selected texts, ascending, int64 [m].
-      weights: Weight of each selected text, positive, summing to the number of texts that could be selected, float64 [m].
+      weights: Weight of each selected text, float64 [m]: positive, with the number of selectable texts as their sum.
       takers: The target that took each selected text, a position in `targets`, int64 [m].
-      tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 where a text cannot be used.
-      influence: Influence of every text on every target, a cosine: exact for landmarks, predicted for the others; float32
-        [n, num_targets]. Higher is better; nan where a text cannot be used.
+      tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 for an unusable text.
+      influence: Influence of every text on every target, a cosine, exact for landmarks and predicted for all others;
+        float32 [n, num_targets]. Higher is better; nan for an unusable text.
       is_landmark: Which texts were scored exactly, bool [n].
-      ridge: The regression; its `leave_one_out()` beside its `targets` says what the predictions are worth.
-      shortfall: In one line what is missing of the budget; None where the budget was met.
+      ridge: The regression; compare its `leave_one_out()` with its `targets` to judge the predictions.
+      shortfall: One line on the missing part of the budget; None if the budget was met.
     """
 
     ids: list[str]
@@ -112,36 +112,36 @@ def distill(
     near_duplicate_threshold: float = THRESHOLD,
     seed: int = 0,
 ) -> DistilledSelection:
-    """Selects texts under a budget that one target, or several in turn, spend on the texts of the highest influence.
+    """Selects the texts of the highest influence on one target, or on several in turn, under a budget.
 
     The same texts and ids, in any order, give the same selection.
 
     Args:
       texts: The texts to select from. Texts of white space, of fewer than 2 tokens, or without an embedding are never
-        selected; neither are texts that are too long for a budget in tokens (`records.Budget.longest`).
+        selected; neither are texts too long for a budget in tokens (`records.Budget.longest`).
       query_texts: The texts to become good at, or several groups of them by name: the targets.
       proxy_model: The model whose gradients count, as in `influence.score_influence`.
       budget_tokens: Tokens to select, of the proxy's tokenizer; this or `budget_examples`.
       budget_examples: Texts to select.
-      query_weights: Shares of the budget, relative, by query group; 1 by default.
+      query_weights: Relative shares of the budget by query group; 1 by default.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
       embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec.
-      num_landmarks: Texts that are scored exactly; by default an eighth of all, 512 to 4,096.
+      num_landmarks: Texts to score exactly; by default an eighth of all, 512 to 4,096.
       ridge: Added to the diagonal of the regression's kernel, positive.
       layers: Tracked layers, as in `influence.score_influence`, like the arguments below.
       curvature: Approximation of the Fisher; "identity" is the paper's plain gradient.
-      curvature_examples: How many texts the curvature is fitted on.
+      curvature_examples: Number of texts to fit the curvature on.
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
-      keep_query_copies: Whether texts that hold a query text can be selected, too; see `selection.leaks`.
-      near_duplicates: "drop" selects of texts that are nearly the same only the one that ranks highest
-        (`selection.near_duplicates`); "keep" selects whatever ranks high.
+      keep_query_copies: Whether texts that contain a query text can be selected; see `selection.leaks`.
+      near_duplicates: "drop" selects only the highest-ranked of texts that are nearly the same
+        (`selection.near_duplicates`); "keep" selects all of them that rank high enough.
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
       seed: Seed of every draw.
 
     Raises:
-      UsageError: If an argument cannot be used: one line that names it.
+      UsageError: If an argument is invalid; the message, of one line, names it.
     """
     texts, ids = check_texts(texts, ids)
     queries, shares = query_groups(query_texts, query_weights)
@@ -156,7 +156,7 @@ def distill(
     budget = _budget(budget_tokens, budget_examples)
     proxy_model = proxy_spec(proxy_model)
 
-    # 1 Embed. From here on an example is a text that can be used, n of them.
+    # 1 Embed. From here on, an example is one of the n usable texts.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
         Examples.of(texts, ids, proxy),
@@ -176,8 +176,8 @@ def distill(
         proxy, blocks, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
     )  # fmt: skip
 
-    # 4 Exact influence of the landmarks. Both sides are normalised: a long gradient is worth no more for being long,
-    # and the targets' scores are of one scale.
+    # 4 Exact influence of the landmarks. Both sides are normalised, so a long gradient gains nothing from its length,
+    # and the scores of all targets have one scale.
     scorer = InfluenceScorer(proxy, blocks, vectors, normalize=True)
     norms = np.array([tensors.norm(vector) for vector in vectors.values()])
     exact = cosines(score_texts(scorer, [examples.texts[i] for i in landmarks]), norms)
@@ -192,9 +192,9 @@ def distill(
     )
     influence = regression.predict(points, keys).astype(np.float32)
 
-    # 6 Targets take turns: the one with the fewest tokens over its weight moves next (a budget of texts: fewest texts), and of
-    # equals the one that a hash draws. A landmark without a finite score cannot be taken,
-    # nor can a text that would be all of a tiny budget, or that holds a query text.
+    # 6 Targets take turns: the target with the fewest tokens over its weight moves next (fewest texts, if the budget is
+    # in texts), and a hash breaks ties. Landmarks without a finite score cannot be taken, nor can texts that contain a
+    # query text or would alone use up a tiny budget.
     can_be = tokens <= budget.longest(*count_lengths(tokens))
     if not keep_query_copies:
         can_be &= ~hold_queries(examples.texts, queries)
@@ -208,7 +208,7 @@ def distill(
     is_taken = takers >= 0
     can_be[takers == NEAR_DUPLICATE] = False
 
-    # 7 Weigh: w = max(0, (p - μ) / λ), where μ is the influence of the best text that was left out.
+    # 7 Weigh: w = max(0, (p - μ) / λ), with μ the influence of the best text that was left out.
     weights = np.zeros(len(keys))
     if is_taken.any():
         weights[can_be] = weigh(influence[can_be], takers[can_be])

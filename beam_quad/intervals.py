@@ -24,32 +24,32 @@ class Interval:
 
     @classmethod
     def around(cls, value: float, variance: float, quantile: float) -> "Interval":
-        """Takes `quantile` standard errors to either side."""
+        """Makes an interval of `quantile` standard errors to either side."""
         half = quantile * math.sqrt(max(0.0, variance))
         return cls(value, value - half, value + half)
 
     def is_above(self, value: float) -> bool:
-        """Whether the whole interval is."""
+        """Returns whether the whole interval is above a value."""
         return self.low > value
 
     def is_below(self, value: float) -> bool:
-        """Whether the whole interval is."""
+        """Returns whether the whole interval is below a value."""
         return self.high < value
 
 
 def ratio(
     numerator: float, denominator: float, variances: tuple[float, float, float], quantile: float
 ) -> Interval | None:
-    """Fieller's interval: all r for which numerator - r denominator may be 0.
+    """Computes Fieller's interval: all r for which numerator - r denominator may be 0.
 
     Args:
-      numerator: An estimate.
-      denominator: An estimate.
-      variances: The variance of numerator - r denominator: coefficients of 1, r and r².
+      numerator: Estimate of the numerator.
+      denominator: Estimate of the denominator.
+      variances: Variance of numerator - r denominator, as coefficients of 1, r and r².
       quantile: Standard errors to either side.
 
     Returns:
-      The ratio; None if the denominator is not above 0 by more than the noise, as the interval then has no end.
+      The ratio; None if the denominator is not above 0 by more than the noise, because the interval is then unbounded.
     """
     square = quantile**2
     constant, linear, quadratic = variances

@@ -1,23 +1,23 @@
 """Quad on one page: influence and diversity by a bandit over clusters, in memory, without Beam and without files.
 
     1  embed                    texts -> unit vectors
-    2  cluster                  the arms of the bandit: alike inside, unlike each other
+    2  cluster                  the arms of the bandit: similar texts within, different texts between clusters
     3  curvature, query vector  v = (F + λI)⁻¹ ∇L(query), once
-    4  blocks                   random cuts of a cluster: what a pull draws from, and what a good pull gives
+    4  blocks                   random cuts of a cluster: a pull scores a few texts of one, a good pull selects it
     5  pilot and rounds         pull the arms with the highest upper bounds; score a few texts of each, exactly
-    6  accept                   what reaches the threshold
-    7  cut                      where the token budget ends
+    6  accept                   the pulls that reach the threshold
+    7  cut                      at the token budget
     8  weigh                    by the excess over the best text that was left out
 
-The paper's arm has a score like UCB's: the mean influence of its texts that were scored, and a bonus that shrinks with
-every pull. An arm that reaches the threshold τ gives texts, until the budget is met. Its constants (α = 1e-4,
-τ = 0.002, 20,000 texts a pull) depend on the scale of the scores and of the corpus. Here α counts in errors of one
-pull, τ is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull
-gives a block of its cluster.
+The score of the paper's arm is like UCB's: the mean influence of its scored texts plus a bonus that shrinks with every
+pull. Arms that reach the threshold τ give texts until the budget is met. The paper's constants (α = 1e-4, τ = 0.002,
+20,000 texts per pull) depend on the scale of the scores and of the corpus. Here the unit of α is the error of one pull,
+τ is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull gives a block
+of its cluster.
 
-With `acceptance="shortlist"` there is no bandit: step 4 and those after it give way to those of `beam_quad.shortlist`.
+With `acceptance="shortlist"` there is no bandit: the steps of `beam_quad.shortlist` replace step 4 and all later steps.
 
-`pipelines.quad` does the same over shards on disk, stage by stage, and its tests hold it to this page.
+`pipelines.quad` does the same over shards on disk, stage by stage. Its tests compare it with this page.
 
 References:
   Zhang et al., Harnessing Diversity for Important Data Selection in Pretraining Large Language Models, ICLR 2025,
@@ -95,24 +95,25 @@ from beam_quad.selection.near_duplicates import THRESHOLD, without_near_duplicat
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuadSelection:
-    """What Quad selected of n texts, and why.
+    """The selection of Quad from n texts, and the reasons for it.
 
     Attributes:
       ids: Ids of all texts.
       indices: Positions of the m selected texts, ascending, int64 [m].
-      weights: Weight of each selected text, positive, summing to the number of texts that could be selected, float64 [m].
-      tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 where a text cannot be used.
-      influence: Exact influence of the texts that were scored, float64 [n]; nan elsewhere. Higher is better.
-      estimate: What every text is thought to be worth, float64 [n]: the mean of the scored texts of its block, or of its
-        cluster where the block was not pulled; with `instance` acceptance the selected texts' own influence; with
-        `propagate` acceptance the known or predicted influence; with `shortlist` the joint rank of influence and n-grams.
-        nan where a text cannot be used, and outside a shortlist.
-      clusters: Cluster of every text, int64 [n]; -1 where a text cannot be used.
-      blocks: Block of every text within its cluster, int64 [n]; -1 where a text cannot be used, or there is no bandit.
-      state: The bandit at the end: its log of rounds, a row for each arm, and why it stopped; None where there is none.
-      shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
-      ngrams: With `shortlist` acceptance, influence of every text under a model of n-grams, float64 [n]; nan where a text
-        cannot be used. Higher is more like the query set.
+      weights: Weight of each selected text, float64 [m]: positive, with the number of selectable texts as their sum.
+      tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 for an unusable text.
+      influence: Exact influence of the scored texts, float64 [n]; nan for all others. Higher is better.
+      estimate: Estimated worth of every text, float64 [n]: the mean influence of the scored texts of its block, or of
+        its cluster if the block was not pulled. With `instance` acceptance, the selected texts' own influence; with
+        `propagate`, the known or predicted influence; with `shortlist`, the joint rank of influence and n-grams. nan
+        for an unusable text and for a text outside the shortlist.
+      clusters: Cluster of every text, int64 [n]; -1 for an unusable text.
+      blocks: Block of every text within its cluster, int64 [n]; -1 for an unusable text, or without a bandit.
+      state: State of the bandit at the end: the log of rounds, a row for each arm, and the reason it stopped; None
+        without a bandit.
+      shortfall: One line on the missing part of the budget and a remedy; None if the budget was met.
+      ngrams: With `shortlist` acceptance, influence of every text under a model of n-grams, float64 [n]; nan for an
+        unusable text. Higher is more like the query set.
     """
 
     ids: list[str]
@@ -165,46 +166,48 @@ def select(
 
     Args:
       texts: The texts to select from. Texts of white space, of fewer than 2 tokens, or without an embedding are never
-        selected; neither are texts that are too long for the budget (`records.Budget.longest`).
+        selected; neither are texts too long for the budget (`records.Budget.longest`).
       query_texts: The texts to become good at, or several groups of them by name, each standardised.
       proxy_model: The model whose gradients count, as in `influence.score_influence`.
       budget_tokens: Tokens to select, of the proxy's tokenizer. The text in which the budget ends is selected.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
       query_weights: Weights of query groups; 1 by default.
       embedder: "minilm", "static", "hashing", "jvp", a folder or hub id of a sentence encoder, or a spec; by default
-        "static" with a shortlist, which looks at clusters for `max_share_per_cluster` alone, and "minilm" with a bandit.
-      num_clusters: Clusters, the arms; by default √(n / 2), 8 to 10,000.
+        "static" with a shortlist, which uses clusters only for `max_share_per_cluster`, and "minilm" with a bandit.
+      num_clusters: Number of clusters, the arms; by default √(n / 2), 8 to 10,000.
       max_cluster_share: A cluster with a larger share of the texts is split again, in (0, 1].
       num_rounds: Rounds after the pilot, 1 to 50.
-      arms_per_round: Arms to pull in a round; by default as many as the budget asks for.
-      samples_per_pull: Texts scored in a pull; by default 4 to 10 by the size of the corpus. With `instance` acceptance,
-        texts of a block, 32 by default.
+      arms_per_round: Arms to pull in a round; by default as many as the budget needs.
+      samples_per_pull: Texts scored in a pull; by default 4 to 10, depending on the size of the corpus. With `instance`
+        acceptance, the texts of a block, 32 by default.
       blocks_per_cluster: The most blocks of a cluster, a power of two.
-      acceptance: "shortlist" does without a bandit: of the texts whose n-grams are likeliest in the query set, it takes those
-        of the highest joint rank. With a bandit, as in the paper, what a good pull gives: "block", its whole block; "instance",
-        those of its texts, all scored, that reach the threshold; "propagate", the texts that the scored ones of their cluster
-        predict to be best; "cluster", its cluster, if that is among the best once the rounds are over.
+      acceptance: "shortlist" uses no bandit: it takes the texts whose n-grams are likeliest in the query set, and of
+        these selects the texts of the highest joint rank. The others use a bandit, as in the paper, and decide what a
+        good pull selects. "block": its whole block. "instance": its texts, all scored, that reach the threshold.
+        "propagate": the texts with the best influence as predicted from the scored texts of their cluster. "cluster":
+        its cluster, if it is among the best after the last round.
       shortlist: With `shortlist` acceptance, tokens of the shortlist, in budgets, at least 1.
       tau: A fixed threshold on influence; by default the water level.
       alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
-      max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
+      max_share_per_cluster: The largest share of the budget from one cluster, in (0, 1].
       layers: Tracked layers, as in `influence.score_influence`, like the arguments below; by default "all+head",
         and "attention" with a bandit.
       curvature: Approximation of the Fisher.
-      curvature_examples: How many texts the curvature is fitted on.
+      curvature_examples: Number of texts to fit the curvature on.
       curvature_labels: Labels of the Fisher.
       damping: λ over the mean eigenvalue of each block.
-      normalize: Whether influence is divided by the norm of the text's gradient; by default with `shortlist` acceptance.
-      keep_query_copies: Whether texts that hold a query text can be selected, too; see `selection.leaks`.
-      near_duplicates: "drop" selects of texts that are nearly the same only the one that ranks highest
-        (`selection.near_duplicates`); by default with `shortlist` and `propagate` acceptance. Else "keep": what accepts
-        blocks takes them as they are.
+      normalize: Whether to divide influence by the norm of the text's gradient; by default only with `shortlist`
+        acceptance.
+      keep_query_copies: Whether texts that contain a query text can be selected; see `selection.leaks`.
+      near_duplicates: "drop" selects only the highest-ranked of texts that are nearly the same
+        (`selection.near_duplicates`); it is the default with `shortlist` and `propagate` acceptance. "keep" is the
+        default with the others, which accept blocks as they are.
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
       seed: Seed of every draw.
 
     Raises:
-      UsageError: If an argument cannot be used: one line that names it.
+      UsageError: If an argument is invalid; the message, of one line, names it.
     """
     texts, ids = check_texts(texts, ids)
     queries, group_weights = query_groups(query_texts, query_weights)
@@ -229,7 +232,7 @@ def select(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
         )
     try:
-        # Wrong arguments are refused before a model is loaded; the size of a pull may follow from the corpus.
+        # Invalid arguments are refused before a model is loaded. The default size of a pull depends on the corpus.
         num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
         policy = QuadPolicy(
             budget_tokens=budget_tokens,
@@ -247,7 +250,7 @@ def select(
     proxy_model = proxy_spec(proxy_model)
     accepts = policy.rule.accepts
 
-    # 1 Embed. From here on an example is a text that can be used, n of them.
+    # 1 Embed. From here on, an example is one of the n usable texts.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
         Examples.of(texts, ids, proxy),
@@ -255,12 +258,13 @@ def select(
         proxy,
     )
     keys, tokens = examples.keys, examples.tokens
-    # Of a tiny budget, one long text would be all. Copies of query texts count wherever something is fitted, too.
+    # A single long text would use up a tiny budget. Copies of query texts are not selected either, but every fit uses
+    # them.
     is_candidate = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
     if not keep_query_copies:
         is_candidate &= ~hold_queries(examples.texts, queries)
 
-    # 2 Cluster. Spherical k-means on a sample: some hundred points a center are enough.
+    # 2 Cluster. Spherical k-means on a sample: a few hundred points per center are enough.
     centers, clusters = cluster_examples(examples, points, num_clusters, max_cluster_share, seed)
 
     # 3 Curvature and query vector: `influence.query_vectors` has the formulas.
@@ -292,8 +296,8 @@ def select(
             ngrams=examples.spread(found.ngrams, np.nan),
         )
 
-    # 4 Blocks. A pull scores a few texts of one block, and these speak for all of it, as the block is a random cut of
-    # its cluster. Blocks count tokens of texts that can be selected, so that the budget is not spent on others.
+    # 4 Blocks. A pull scores a few texts of one block. They represent the whole block, because it is a random cut of
+    # its cluster. Texts that cannot be selected count as 0 tokens, so they use up none of the budget.
     sizes = np.bincount(clusters, minlength=centers.num_clusters)
     sizing = ACCEPTANCES[acceptance].pulls(samples_per_pull, blocks_per_cluster)
     num_samples, num = sizing.samples(len(keys), len(sizes)), sizing.num_blocks(sizes, sizes)
@@ -307,15 +311,15 @@ def select(
     pulls = [drawn[a:b] for a, b in run_bounds(clusters[drawn], block[drawn])]
     candidates = {(int(clusters[own[0]]), int(block[own[0]])): own for own in pulls}
 
-    # 5 Pilot and rounds. The bandit carries nothing from round to round: its state is replayed from all scores. Round 0,
-    # the pilot, pulls every arm once; its scores set the water level and the unit of α.
+    # 5 Pilot and rounds. The bandit carries no state from round to round: it is replayed from all scores. Round 0, the
+    # pilot, pulls every arm once. Its scores set the water level and the unit of α.
     policy = dataclasses.replace(policy, samples_per_pull=num_samples)
     scorer = InfluenceScorer(proxy, tracked, vectors, normalize)
     influence, is_scored = np.full(len(keys), np.nan), np.zeros(len(keys), bool)
     rounds: list[tuple[PullScores, ...]] = []
     while not (state := replay(policy, blocks, rounds)).is_done:
         arms = sorted(state.pulls)
-        # A score depends on nothing but its own text, so that all pulls go through the model together.
+        # A score depends only on its own text, so all pulls go through the model together.
         pulled = np.concatenate([candidates[arm] for arm in arms])
         of_pulled = score_texts(scorer, [examples.texts[i] for i in pulled])
         ends = itertools.accumulate(len(candidates[arm]) for arm in arms)
@@ -324,8 +328,8 @@ def select(
         ]
         weights = np.ones(1)
         if len(scorer.groups) > 1:
-            # Query groups have scores of different scales: each is divided by its spread in the pilot. Scores are linear
-            # in the vector, so that from now on one combined vector does.
+            # Scores of query groups have different scales, so each is divided by its spread in the pilot. Scores are
+            # linear in the vector, so one combined vector is enough for all later rounds.
             weights = standardised_weights(group_weights, np.concatenate(scores))
             combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
             scorer = InfluenceScorer(proxy, tracked, {"combined": combined}, normalize)
@@ -337,7 +341,7 @@ def select(
             tuple(PullScores(*arm, keys[own], tokens[own], influence[own]) for arm, own in counted)
         )
 
-    # 6 Accept, and 7 cut the budget. What was scored without a finite score cannot be selected.
+    # 6 Accept, and 7 cut at the budget. A scored text without a finite score cannot be selected.
     can_be = is_candidate & ~(is_scored & np.isnan(influence))
     known = np.flatnonzero(is_scored & is_candidate)
     known = known[np.argsort(keys[known])]
@@ -350,7 +354,7 @@ def select(
     }
     scored = {name: column[known] for name, column in columns.items()}
     code = arm_code(clusters, block)
-    # An example is worth what its block's scored ones are on average, or its cluster's if the block was not pulled.
+    # The estimate of an example is the mean of its block's scores, or of its cluster's if the block was not pulled.
     of_cluster = with_least(state.arms.mean_influence)[clusters]
     estimate = or_estimate(look_up(*mean_by_block(scored), code, np.nan), of_cluster)
     if accepts is Accepts.PREDICTIONS:
@@ -398,7 +402,7 @@ def select(
 def _in_accepted_blocks(
     state: BanditState, code: Array, can_be: Array, tokens: Array, keys: Array, seed: int
 ) -> Array:
-    """Says which examples the accepted blocks give, bool [n]; a block in which the budget ends is cut in a hash order.
+    """Returns the selected examples of accepted blocks, bool [n]; a block at the end of the budget is cut in hash order.
 
     Args:
       state: The bandit at the end.
@@ -414,7 +418,7 @@ def _in_accepted_blocks(
     bucket = find_sorted(cut, code)
     inside = (bucket >= 0) & can_be
     highest = cut_blocks(takes, CutExamples(bucket[inside], draws[inside], tokens[inside]))
-    # A block that an earlier cut has made superfluous, by the example in which that one ends, has no highest draw.
+    # The example in which a cut ends may overshoot it. A later block that is no longer needed then has no highest draw.
     taken = sorted(
         (int(arm_code(*arm)), draw)
         for arm in ((b.cluster_id, b.block) for b in state.accepted)
@@ -434,8 +438,8 @@ def _predict(
 ) -> Array:
     """Predicts influence within clusters: the scored examples of each are landmarks of a kernel ridge regression.
 
-    Blocks are random cuts, so that a regression holds for the blocks that were not pulled, too. A cluster with too few
-    scored examples for one speaks of its pulled blocks only.
+    Blocks are random cuts, so the regression also holds for unpulled blocks. A cluster with too few scored examples for
+    a regression has predictions for its pulled blocks only.
 
     Args:
       scored: The scored examples, `key` ascending.
@@ -446,7 +450,7 @@ def _predict(
       seed: Seed of the bandwidth's sample.
 
     Returns:
-      Float64 [n]; nan where nothing is known.
+      Float64 [n]; nan for examples without a prediction.
     """
     finite = np.isfinite(scored["influence"])
     cluster, influence, tokens, key = (
@@ -469,10 +473,10 @@ def _best(
     texts: Sequence[str],
     threshold: float | None,
 ) -> tuple[Array, Array, int]:
-    """Takes the examples of the highest influence, float64 [n], down to `tau`.
+    """Selects the examples of the highest predicted influence, float64 [n], down to `tau`.
 
     Returns:
-      Those that are taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; and the tokens missing.
+      The selected examples, bool [n]; those left out as near-duplicates, bool [n]; and the number of missing tokens.
     """
     ranks = ranks_from(predicted.astype(np.float32), tau)
     packed, _ = rank_usable(ranks, np.ones(len(keys), bool), is_candidate, keys, seed)

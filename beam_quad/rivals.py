@@ -1,16 +1,16 @@
-"""Rivals: what anyone can rank texts by in an afternoon, and what a selection by influence must beat, in memory.
+"""Rivals, in memory: simple rankings that anyone can run in an afternoon and a selection by influence must beat.
 
     dsir                hashed words: importance resampling (Xie et al. 2023)
     ngram               uni- and bigrams of the proxy's tokens: influence under a model of nothing else
     similarity_mean     mean cosine of the embedding to those of the query set (BETR, Mizrahi et al. 2025)
     similarity_best     cosine to the nearest of the query set
     cluster_histogram   clusters sampled by the query set's histogram (CRISP, Grangier et al. 2024)
-    loss_drop           fall of the loss when the proxy is tuned on the query set (CoLoR-Filter, Brandfonbrener et al. 2024)
+    loss_drop           fall of the loss by tuning the proxy on the query set (CoLoR-Filter, Brandfonbrener et al. 2024)
 
     scores = rivals.score("ngram", texts, query_texts, "HuggingFaceTB/SmolLM2-135M")
     indices = rivals.select_by(scores, tokens, budget_tokens=1_000_000)
 
-None of them takes a gradient of a text. The formulas are those of `scoring` and `clustering`.
+None of them needs the gradient of a text. The formulas are in `scoring` and `clustering`.
 """
 
 import dataclasses
@@ -63,13 +63,13 @@ _MAX_CLUSTER_SHARE = 0.05
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """What is ranked, and for what.
+    """The input of a rival.
 
     Attributes:
-      proxy: The model whose tokens, and whose loss, count.
-      examples: The texts that can be used, of any number.
-      query_texts: The texts to become good at, all groups together.
-      embedder: Where embeddings come from.
+      proxy: The model, for its tokenizer and its loss.
+      examples: The usable texts to rank.
+      query_texts: The texts to become good at, pooled over groups.
+      embedder: The embedder.
       seed: Seed of every draw.
     """
 
@@ -94,18 +94,18 @@ def score(
 
     Args:
       policy: Name of the rival, one of `RIVALS`.
-      texts: The texts to rank, n of them.
-      query_texts: The texts to become good at; several groups are taken together.
+      texts: The n texts to rank.
+      query_texts: The texts to become good at; several groups are pooled.
       proxy_model: The proxy, as in `beam_quad.select`.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
-      embedder: As in `beam_quad.select`; what compares no embeddings does not load it.
+      embedder: As in `beam_quad.select`; loaded only if the rival compares embeddings.
       seed: Seed of every draw.
 
     Returns:
-      Float64 [n], higher is taken first; nan for a text that cannot be used, which is never taken.
+      Float64 [n], higher is selected first; nan for an unusable text, which is never selected.
 
     Raises:
-      UsageError: If an argument cannot be used: one line that names it.
+      UsageError: If an argument is invalid; the message, of one line, names it.
     """
     check_choice("policy", policy, tuple(RIVALS))
     texts, ids = check_texts(texts, ids)
@@ -130,18 +130,20 @@ def select_by(
     ids: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Array:
-    """Takes the texts of the highest scores until a token budget is met.
+    """Selects the texts of the highest scores until a token budget is met.
 
     Args:
-      scores: Float [n]; what is not finite is never taken. They are compared in single precision, ties go by hash.
+      scores: Float [n]. Texts with a score that is not finite are never selected. Scores are compared in single
+        precision; a hash breaks ties.
       tokens: Tokens of each text, int64 [n].
-      budget_tokens: Tokens to take. The text in which the budget ends is taken; one that is too long for the budget
-        (`records.Budget.longest`) is passed over.
+      budget_tokens: Tokens to select. The text in which the budget ends is selected; texts too long for the budget
+        (`records.Budget.longest`) are passed over.
       ids: Distinct ids of the texts; by default their positions.
-      seed: Decides between equals.
+      seed: Seed of the hash.
 
     Returns:
-      Positions, ascending, int64 [m]. Their tokens fall short of the budget where the texts hold no more.
+      Positions of the selected texts, ascending, int64 [m]. Their tokens fall short of the budget only if the texts
+      hold fewer.
     """
     check_at_least_one(budget_tokens=budget_tokens)
     scores, tokens = np.asarray(scores, np.float64), np.asarray(tokens, np.int64)
@@ -150,6 +152,7 @@ def select_by(
         raise UsageError(
             f"there are {len(scores)} scores, {len(tokens)} numbers of tokens and {len(keys)} ids; pass as many of each"
         )
+    # `QuadSelection.tokens` and `DistilledSelection.tokens` are 0 for unusable texts.
     is_usable = tokens > 0
     is_candidate = is_usable & (tokens <= Budget(budget_tokens).longest(*count_lengths(tokens)))
     packed, _ = rank_usable(scores, is_usable, is_candidate, keys, seed)
@@ -159,7 +162,7 @@ def select_by(
 
 
 def dsir_scores(material: Material) -> Array:
-    """Adds Gumbel noise to the log importance weight of each text's hashed words, so that the highest are a sample."""
+    """Adds Gumbel noise to the log importance weight of each text's hashed words: the highest scores are a sample."""
     examples = material.examples
     scorer = DSIRScorer(NgramCounts.of(material.query_texts), NgramCounts.of(examples.texts))
     log_weights = scorer.score(examples.texts)[:, 0]
@@ -167,13 +170,13 @@ def dsir_scores(material: Material) -> Array:
 
 
 def ngram_scores(material: Material) -> Array:
-    """Scores by influence under a model of uni- and bigrams, in the proxy's tokens."""
+    """Scores texts by influence under a model of uni- and bigrams of the proxy's tokens."""
     scores = score_ngrams(material.proxy, material.examples.texts, {"query": material.query_texts})
     return material.examples.spread(scores[:, 0], np.nan)
 
 
 def similarity_scores(material: Material, is_best: bool) -> Array:
-    """Compares embeddings: the cosine to the nearest query text, or the mean of the cosines to all."""
+    """Scores texts by the cosine to the nearest query text, or by the mean cosine to all query texts."""
     examples, points = embed_examples(material.examples, material.embedder, material.proxy)
     query_points, _ = _embed_queries(material)
     if is_best:
@@ -184,7 +187,7 @@ def similarity_scores(material: Material, is_best: bool) -> Array:
 
 
 def cluster_histogram_scores(material: Material) -> Array:
-    """Adds Gumbel noise to the log importance weight of each text's cluster, so that the highest are a sample."""
+    """Adds Gumbel noise to the log importance weight of each text's cluster: the highest scores are a sample."""
     examples, points = embed_examples(material.examples, material.embedder, material.proxy)
     centers, clusters = cluster_examples(examples, points, None, _MAX_CLUSTER_SHARE, material.seed)
     query_points, keys = _embed_queries(material)
@@ -197,7 +200,7 @@ def cluster_histogram_scores(material: Material) -> Array:
 
 
 def loss_drop_scores(material: Material) -> Array:
-    """Tunes a copy of the proxy on the query set, and subtracts each text's loss under it, in nats per token."""
+    """Scores texts by their loss under the proxy less their loss under a tuned copy, in nats per token."""
     tuned = tune_on_query(material.proxy, material.query_texts, Tuning(seed=material.seed))
     scores = score_texts(LossDropScorer(material.proxy, tuned), material.examples.texts)
     return material.examples.spread(scores[:, 0], np.nan)
@@ -214,7 +217,7 @@ RIVALS: dict[str, Callable[[Material], Array]] = {
 
 
 def _embed_queries(material: Material) -> tuple[Array, Array]:
-    """Embeds the query texts that have words: unit rows, float16 [n, dim], and the texts' keys, by their words, uint64."""
+    """Embeds the nonblank query texts: unit rows, float16 [n, dim], and keys by the texts themselves, uint64 [n]."""
     texts = [text for text in material.query_texts if text and not text.isspace()]
     model = load_embedder(material.embedder, proxy_of=lambda _: material.proxy)
     points = np.zeros((len(texts), model.dim), np.float16)

@@ -17,7 +17,7 @@ _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
 def digest(*parts: object) -> str:
-    """Hashes parts, by their text, to 32 hexadecimal digits; the separator keeps ("ab", "c") from ("a", "bc")."""
+    """Hashes the texts of parts to 32 hexadecimal digits; a separator distinguishes ("ab", "c") from ("a", "bc")."""
     text = "\x1f".join(str(part) for part in parts)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -30,7 +30,7 @@ def keys(example_ids: Iterable[str]) -> np.ndarray:
 
 
 def wide_keys(example_ids: Iterable[str]) -> bytes:
-    """Hashes example ids to 128 bits, 16 bytes each, one after the other: to compare ids, not to draw."""
+    """Hashes example ids to 128 bits, 16 bytes each, concatenated; used to compare ids, not to draw."""
     blake2b = hashlib.blake2b
     return b"".join(blake2b(i.encode("utf-8"), digest_size=16).digest() for i in example_ids)
 
@@ -40,7 +40,7 @@ def mix(seed: int, purpose: str, example_keys: np.ndarray) -> np.ndarray:
 
     Args:
       seed: The run's seed.
-      purpose: What the draw is for; draws for two purposes are independent.
+      purpose: Purpose of the draw; draws for different purposes are independent.
       example_keys: uint64 [n].
 
     Returns:
@@ -59,19 +59,19 @@ def uniform(seed: int, purpose: str, example_keys: np.ndarray) -> np.ndarray:
 
 
 def is_drawn(seed: int, purpose: str, example_keys: np.ndarray, rate: float) -> np.ndarray:
-    """Draws a share of the examples, bool [n]: those of a lower rate are among those of a higher; all at a rate of 1."""
+    """Draws a share of the examples, bool [n]. Lower rates draw subsets of higher rates; a rate of 1 draws all."""
     return np.asarray(uniform(seed, purpose, example_keys) < rate)
 
 
 def lowest(
     seed: int, purpose: str, example_keys: np.ndarray, number: int | None = None
 ) -> np.ndarray:
-    """Finds the examples with the lowest draws: their positions in the order of the draw, int64 [at most number]."""
+    """Returns the positions of the examples with the lowest draws, lowest first, int64 [at most number]."""
     return np.argsort(mix(seed, purpose, example_keys), kind="stable")[:number]
 
 
 def integer(seed: int, *parts: object) -> int:
-    """Draws one integer in [0, 2**32), for libraries that take a seed of their own."""
+    """Draws one integer in [0, 2**32), for libraries that take their own seed."""
     return int(digest(seed, *parts)[:8], 16)
 
 
@@ -81,7 +81,9 @@ def generator(seed: int, *parts: object) -> np.random.Generator:
 
 
 def ordered_bits(ranks: np.ndarray) -> np.ndarray:
-    """Turns single-precision numbers into integers in the same order: float32 to uint32; -0.0 and 0.0 are one."""
+    """Maps float32 numbers to uint32 integers in the same order; -0.0 and 0.0 map to the same integer."""
+    # IEEE 754 orders nonnegative numbers by their bits and negative ones in reverse. Flipping all bits of the negative
+    # ones and the sign bit of the others sorts both.
     raw = (np.asarray(ranks, np.float32) + np.float32(0)).view(np.uint32)
     sign = np.uint32(1 << 31)
     ordered: np.ndarray = np.where(raw & sign, ~raw, raw | sign)
@@ -89,6 +91,9 @@ def ordered_bits(ranks: np.ndarray) -> np.ndarray:
 
 
 def pack(ranks: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Packs uint32 ranks, higher first, above the upper half of the inverted uint64 draws, lower first: uint64."""
+    """Packs uint32 ranks and uint64 draws into uint64 priorities: higher ranks first, then lower draws.
+
+    The rank takes the upper 32 bits, and the upper half of the inverted draw the lower 32 bits.
+    """
     packed: np.ndarray = (ranks.astype(np.uint64) << np.uint64(32)) | (~draws >> np.uint64(32))
     return packed

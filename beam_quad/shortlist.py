@@ -1,18 +1,18 @@
-"""The shortlist on one page: a cheap score of every text, influence of the best of them, and the ranks of both, in memory.
+"""The shortlist on one page: a cheap score of every text, influence of the best texts, and a joint rank, in memory.
 
-    1  n-grams       of the proxy's tokens: influence of every text under a model that knows nothing else
-    2  shortlist     the best by n-grams that are nearly the same as none above them, until their tokens reach two budgets
-    3  influence     of the shortlist alone, over gradients of unit length
+    1  n-grams       influence of every text under a model of n-grams of the proxy's tokens
+    2  shortlist     the best by n-grams, without near-duplicates of better ones, until their tokens reach two budgets
+    3  influence     of the shortlist alone, with gradients of unit length
     4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
     5  cap, and cut  the best first, until the budget is met; no cluster gives more than its share
     6  weigh         by the excess over the best text of the shortlist that was left out
 
-Quad's bandit finds the clusters that are worth scoring and takes whole blocks of them. But texts differ more inside a
-cluster than clusters do among themselves. A score of every text that costs no pass of a model sees those differences, and
-influence then decides among the texts that it puts first. The two are added by rank, because they share no unit
+Quad's bandit finds the clusters worth scoring and selects whole blocks of them. But texts differ more within clusters
+than between clusters. A score that needs no pass of a model can rank every text by these differences, and influence
+then decides among the best texts. The two scores have different units, so their ranks are added
 (`selection.joint_ranks`).
 
-`beam_quad.select(..., acceptance="shortlist")` comes here once the texts are embedded and clustered.
+`beam_quad.select(..., acceptance="shortlist")` calls this page after the texts are embedded and clustered.
 
 References:
   Xie, Santurkar, Ma & Liang, Data Selection for Language Models via Importance Resampling, 2023 (n-grams).
@@ -44,24 +44,24 @@ from beam_quad.selection import (
 from beam_quad.selection.near_duplicates import without_near_duplicates
 
 NAME = "shortlist"
-# A proxy learns at least as much in its MLPs and in its head as in its attention, and a gradient is worth no more for being
-# long.
+# A proxy learns at least as much in its MLPs and its head as in its attention. Normalised, a long gradient gains
+# nothing from its length.
 LAYERS = "all+head"
 NORMALIZE = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shortlisted:
-    """What was selected of n examples by a shortlist, and why.
+    """The selection of a shortlist from n examples, and the reasons for it.
 
     Attributes:
-      is_selected: bool [n].
-      weights: Weight of each selected example, positive, summing to the number of those that could be selected; 0 for the
-        others; float64 [n].
+      is_selected: Which examples are selected, bool [n].
+      weights: Weight of each example, float64 [n]: positive for selected ones, with the number of selectable examples
+        as their sum; 0 for all others.
       ngrams: Influence of each example under a model of n-grams, float64 [n]; higher is more like the query set.
-      influence: Influence of the shortlist, float64 [n]; nan elsewhere, and where it is not finite.
-      joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan elsewhere.
-      shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
+      influence: Influence of the shortlist, float64 [n]; nan for all other examples and if it is not finite.
+      joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan for all other examples.
+      shortfall: One line on the missing part of the budget and a remedy; None if the budget was met.
     """
 
     is_selected: Array
@@ -73,14 +73,14 @@ class Shortlisted:
 
 
 def check_shortlist(shortlist: float, **bandit: object) -> None:
-    """Checks how a shortlist is to be made.
+    """Checks the options of a shortlist.
 
     Args:
       shortlist: Tokens of the shortlist, in budgets.
       bandit: Options of the bandit by name, which must be None.
 
     Raises:
-      UsageError: If the shortlist cannot fill a budget, or there is an option of the bandit.
+      UsageError: If the shortlist cannot fill a budget, or an option of the bandit is set.
     """
     if not 1 <= shortlist < math.inf:
         raise UsageError(f"shortlist must be finite and at least 1 budget, got {shortlist}")
@@ -108,31 +108,31 @@ def select_from_shortlist(
     seed: int,
     near_duplicate_threshold: float | None,
 ) -> Shortlisted:
-    """Selects from examples by a shortlist.
+    """Selects examples by a shortlist.
 
     Args:
       proxy: The model.
       blocks: The tracked layers.
       vectors: Preconditioned query vectors of each group (`influence.query_vectors`).
-      examples: The corpus, n of them.
+      examples: The n examples of the corpus.
       queries: Texts of each query group.
-      group_weights: Weight of each.
+      group_weights: Weight of each query group.
       clusters: Cluster of each example, integer [n].
-      is_candidate: Which can be selected, bool [n].
+      is_candidate: Which examples can be selected, bool [n].
       budget_tokens: Tokens to select. The example in which the budget ends is selected.
       shortlist: Tokens of the shortlist, in budgets, at least 1.
       cap_tokens: The most tokens that one cluster may give, at least 1.
       normalize: Whether influence is divided by the norm of the example's gradient.
-      seed: Decides between equals.
-      near_duplicate_threshold: Similarity of near-duplicates, of which one is on the list at most; None keeps them.
+      seed: Seed of the hash that breaks ties.
+      near_duplicate_threshold: Similarity from which near-duplicates are left off the list; None keeps them.
     """
     keys, tokens = examples.keys, examples.tokens
     usable = np.ones(len(keys), bool)
 
-    # 1 N-grams. Query groups have scores of different scales, here as under influence.
+    # 1 N-grams. As with influence, scores of query groups have different scales and are standardised.
     ngrams = _combine(score_ngrams(proxy, examples.texts, queries), group_weights)
 
-    # 2 Shortlist: the threshold at which the tokens of the best reach so many budgets, found by counting.
+    # 2 Shortlist: counting finds the threshold at which the tokens of the best reach the given number of budgets.
     packed, _ = rank_usable(ngrams, usable, is_candidate, keys, seed)
     listed_tokens = math.ceil(shortlist * budget_tokens)
     kept = packed
@@ -152,7 +152,7 @@ def select_from_shortlist(
     scores = score_texts(scorer, [examples.texts[i] for i in listed])
     influence[listed] = _combine(scores, group_weights)
 
-    # 4 Joint rank. What was scored without a finite score cannot be selected.
+    # 4 Joint rank. A scored text without a finite score has none and cannot be selected.
     pair = [influence[listed], ngrams[listed]]
     joint_rank = np.full(len(keys), np.nan)
     joint_rank[listed] = JointRanks.of(pair).rank(pair)
@@ -163,7 +163,8 @@ def select_from_shortlist(
     search = _search(capped, tokens, budget_tokens)
     is_selected = is_reached(capped, search.floors[0])
 
-    # 6 Weigh: `distillation.weights` has the derivation. The rest of the corpus is below the shortlist, and not compared.
+    # 6 Weigh: `distillation.weights` has the derivation. Only the shortlist has joint ranks, so its weights are scaled
+    # up to the number of selectable texts in the corpus.
     weights = np.zeros(len(keys))
     ranked = np.flatnonzero(np.isfinite(joint_rank))
     if is_selected.any():
@@ -187,7 +188,7 @@ def score_ngrams(proxy: Proxy, texts: Sequence[str], queries: Mapping[str, Seque
     """Scores texts by the n-grams of the proxy's tokens, counted in the texts themselves and in each query group.
 
     Args:
-      proxy: Its tokenizer and windows count; the model does not run.
+      proxy: The model, for its tokenizer and windows; it does not run.
       texts: The corpus.
       queries: Texts of each query group.
 

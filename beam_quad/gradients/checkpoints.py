@@ -316,6 +316,7 @@ def load_empty(empty: Any, folder: pathlib.Path, name: str, role: Role = PROXY) 
             dtype=empty.dtype,
             state_dict=weights,
             device_map="meta",
+            # Faults do not raise here, so `require_loaded` can name all kinds of them in one message.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -328,9 +329,9 @@ def require_loaded(
 ) -> None:
     """Refuses a checkpoint whose weights do not match the model's, as missing weights would be drawn at random.
 
-    Weights that the model's class makes or ties itself do not count as missing. An encoder may lack the pooler, which its
-    vectors do not pass through, and may have heads from its training. A proxy may not: with another head it is another
-    model.
+    Weights that the model's class makes or ties itself do not count as missing. An encoder may lack the pooler, which
+    its vectors do not pass through, and may have heads from its training. A proxy may not: with another head it is
+    another model.
 
     Args:
       info: Result of `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`.

@@ -63,11 +63,11 @@ def curvature_products(
 ) -> CurvatureProducts:
     """Multiplies vectors by the Hessian of the documents' losses, or by its Gauss-Newton part.
 
-    With logits z, J = dz/dθ and loss L, the Hessian is Jᵀ (d²L/dz²) J plus the curvature of z itself, weighted by dL/dz.
-    The Gauss-Newton matrix is the first term alone. It is positive semi-definite, because d²L/dz² of a softmax with
-    probabilities p is diag(p) - p pᵀ. All matrices are restricted to the tracked blocks. One forward and one backward
-    pass of a micro-batch serve all vectors. Each vector takes one more backward pass through both (Hessian), or one
-    through the backward pass and one through the forward pass (Gauss-Newton).
+    With logits z, J = dz/dθ and loss L, the Hessian is Jᵀ (d²L/dz²) J plus the curvature of z itself, weighted by
+    dL/dz. The Gauss-Newton matrix is the first term alone. It is positive semi-definite, because d²L/dz² of a softmax
+    with probabilities p is diag(p) - p pᵀ. All matrices are restricted to the tracked blocks. One forward and one
+    backward pass of a micro-batch serve all vectors. Each vector takes one more backward pass through both (Hessian),
+    or one through the backward pass and one through the forward pass (Gauss-Newton).
 
     Args:
       proxy: The model, in float32 or float64; rounding would drown second derivatives in lower precision.
@@ -185,6 +185,7 @@ def _gauss_newton(
     """
     logits = passes.logits(proxy, batch)
     probabilities = logits.detach().to(weights.dtype).softmax(2)
+    # The value of u does not matter: Jᵀ u is linear in u, and only its derivative is used.
     u = torch.zeros_like(logits, requires_grad=True)
     transposed = torch.autograd.grad(logits, values, u, create_graph=True)
     for direction in directions:

@@ -1,7 +1,7 @@
 """The causal language model's loss and its gradient with respect to the logits, written out.
 
-Autograd runs only from the logits down to the lowest tracked layer. The gradient of the loss, a softmax, has a closed form,
-so no tensors of the logits' size are kept besides the logits and their gradient, both in the model's dtype.
+Autograd runs only from the logits down to the lowest tracked layer. The gradient of the loss, a softmax, has a closed
+form, so no tensors of the logits' size are kept besides the logits and their gradient, both in the model's dtype.
 """
 
 import math
@@ -74,6 +74,7 @@ def _cumulate(values: torch.Tensor) -> torch.Tensor:
 
 
 def _search(cdf: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    # Clamped, because rounding may put the target at the end of the CDF.
     return (cdf <= target[:, None]).sum(1).clamp_max(cdf.shape[1] - 1)
 
 

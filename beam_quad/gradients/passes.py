@@ -20,7 +20,7 @@ T = TypeVar("T")
 # Called with a module's name, its input a [batch, length, in] and its output's gradient g [batch, length, out]. For an
 # embedding, a is the looked-up rows, int64 [batch, length], and g the gradient of each row, [batch, length, dim].
 Record = Callable[[str, torch.Tensor, torch.Tensor], None]
-# Micro-batches are not halved below this size: a device too small for 8 tokens is too small for one window.
+# Micro-batches are not halved below this size: a device that cannot hold 8 tokens cannot hold any window.
 _FEWEST_TOKENS = 8
 # Marks an error of a CPU without memory, for which torch has no type.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
@@ -134,8 +134,8 @@ def _row_gradients(embedding: nn.Embedding, rows: torch.Tensor, g: torch.Tensor)
 def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block, ...]]:
     """Groups blocks by the input of their modules: in most models q, k and v share one tensor, and so do gate and up.
 
-    A forward pass of two tokens is enough, because the sharing depends on the architecture alone. Blocks with and without
-    a bias are not grouped, because the 1 of the bias is part of the input.
+    A forward pass of two tokens is enough, because the sharing depends on the architecture alone. Blocks with and
+    without a bias are not grouped, because the 1 of the bias is part of the input.
 
     Args:
       proxy: The model.
@@ -154,6 +154,7 @@ def input_groups(proxy: Proxy, blocks: Sequence[Block]) -> dict[str, tuple[Block
 
     def use(name: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         a = _by_token(name, inputs, tokens)
+        # Modules share an input if it has the same address, version and layout. Writing to it changes the version.
         alive.append(a)
         uses[name].append((a.data_ptr(), a._version, a.shape, a.stride()))
         return output

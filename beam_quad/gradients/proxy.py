@@ -36,11 +36,11 @@ __all__ = [
 
 # Influence hardly gains from a longer context, and attention's cost grows with its square.
 _DEFAULT_CONTEXT = 1024
-# Cost of starting a micro-batch, in tokens: measured on a CPU, estimated on CUDA, where the few hundred launches of a pass
-# take as long as some thousand tokens of a model of 100 M parameters.
+# Cost of starting a micro-batch, in tokens: measured on a CPU, estimated on CUDA, where the few hundred launches of a
+# pass take as long as some thousand tokens of a model of 100 M parameters.
 _START_TOKENS = {"cpu": 128, "cuda": 1024}
-# The most logits of one micro-batch: 1 GB and 4 GB of float32, and as much for their gradient. With the default of 8,192
-# tokens, the limit applies if the vocabulary has more than 32,768 or 131,072 entries.
+# The most logits of one micro-batch: 1 GB and 4 GB of float32, and as much for their gradient. With the default of
+# 8,192 tokens, the limit applies if the vocabulary has more than 32,768 or 131,072 entries.
 _LOGIT_ENTRIES = {"cpu": 1 << 28, "cuda": 1 << 30}
 # Names of the number of positions in models' configurations. If a configuration has two, the model reads the first.
 _POSITIONS = (
@@ -52,8 +52,8 @@ _POSITIONS = (
     "seq_length",
     "n_ctx",
 )
-# Length of the texts that test whether a model sees ahead, and the least change of a logit, relative to the largest, that
-# counts: far above rounding, far below the effect of attention to one token in eight.
+# Length of the texts that test whether a model sees ahead, and the least change of a logit, relative to the largest,
+# that counts: far above rounding, far below the effect of attention to one token in eight.
 _TRIED_TOKENS = 8
 _SEEN_AHEAD = {"float32": 1e-5, "bfloat16": 1e-3}
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
@@ -213,6 +213,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
     set_up_torch(spec)
     tokenizer = load_tokenizer(spec.path, spec.revision)
     folder = _require_folder(spec)
+    # Names missing weights and a damaged index before the load starts.
     checkpoints.weight_files(folder, spec.path)
     config = checkpoints.load_config(folder, spec.path)
     with checkpoints.refusing(*_no_model(spec)):
@@ -222,6 +223,7 @@ def load_proxy(spec: ProxySpec) -> Proxy:
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
+            # Faults do not raise here, so `require_loaded` can name all kinds of them in one message.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -408,8 +410,8 @@ def require_causal(proxy: Proxy, spec: ProxySpec, role: Role = PROXY) -> None:
     """Refuses a model whose predictions for earlier tokens depend on later ones.
 
     Two texts that differ only in the last token go through the model one by one, so both take the same kernels. In a
-    model that sees ahead, all earlier logits change. In a mixture of experts, rounding may change some of them, because an
-    expert gets other tokens in its batch.
+    model that sees ahead, all earlier logits change. In a mixture of experts, rounding may change some of them, because
+    an expert gets other tokens in its batch.
     """
     num_rows = proxy.model.get_input_embeddings().weight.shape[0]
     tokens = [min(3 + i, num_rows - 1) for i in range(_TRIED_TOKENS)]

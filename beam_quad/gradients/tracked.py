@@ -1,8 +1,8 @@
 """The tracked linear layers of a model, and the cutting of fused layers into blocks.
 
 The head is the matrix that makes the logits. In many models it is also the input embedding (tied weights). Its gradient
-is then the sum of an output part, g aᵀ over positions as for any linear layer, and an input part, which adds the gradient
-of each token's embedding to the token's row.
+is then the sum of an output part, g aᵀ over positions as for any linear layer, and an input part, which adds the
+gradient of each token's embedding to the token's row.
 """
 
 import dataclasses
@@ -116,8 +116,8 @@ _CUTS: dict[tuple[str, str], Callable[[Any, int], list[_Cut]]] = {
 def find_blocks(model: Any, layers: str = "attention", cut_fused: bool = True) -> tuple[Block, ...]:
     """Finds the blocks to track, in the model's order.
 
-    Norms are never tracked; embeddings and the output layer are tracked only as the head. If peft has wrapped a layer with
-    LoRA, the layer itself is tracked: its gradient is that of the weight with the adapter merged into it.
+    Norms are never tracked; embeddings and the output layer are tracked only as the head. If peft has wrapped a layer
+    with LoRA, the layer itself is tracked: its gradient is that of the weight with the adapter merged into it.
 
     Args:
       model: A causal language model of `transformers`, possibly wrapped by `peft`.
@@ -192,8 +192,8 @@ def _head(model: Any) -> Block:
             f"the head is tracked, but {type(model).__name__} makes its logits with {type(output).__name__}, which is no "
             "linear layer; use --layers all"
         )
-    # The input part of a tied weight's gradient is implemented for plain embeddings alone, so any other module that shares
-    # the weight is refused: its part of the gradient would be missing.
+    # The input part of a tied weight's gradient is implemented for plain embeddings alone, so any other module that
+    # shares the weight is refused: its part of the gradient would be missing.
     sharing = {
         module: name
         for name, module in model.named_modules()
@@ -227,7 +227,7 @@ def _head(model: Any) -> Block:
 
 
 def _looks_up_rows(embedding: nn.Module) -> bool:
-    """Returns whether an embedding's output is its rows, or its rows times a constant (`embed_scale` in Gemma's family)."""
+    """Returns whether an embedding's output is its rows or a multiple of them (`embed_scale` in Gemma's family)."""
     is_plain = type(embedding).forward is nn.Embedding.forward
     return isinstance(embedding, nn.Embedding) and (is_plain or hasattr(embedding, "embed_scale"))
 
@@ -276,6 +276,7 @@ def _attention(linear: dict[str, nn.Module]) -> list[str]:
 
 
 def _mlp(linear: dict[str, nn.Module]) -> list[str]:
+    # Bare fc1 and fc2 are an MLP only beside an attention; elsewhere they may be anything.
     with_attention = {_parent(_parent(name)) for name in _under(linear, _ATTENTION_PARENTS)}
     bare = [n for n in linear if _leaf(n) in _BARE_MLP and _parent(n) in with_attention]
     return _some(_under(linear, _MLP_PARENTS) + bare, "mlp", linear)
@@ -329,8 +330,8 @@ def _layer_number(name: str) -> int:
 
 
 def _refuse_mixtures(model: Any, layers: str) -> None:
-    # Convolutions and RWKV's scales [1, 1, hidden] have three dimensions too. The former are outside the expert parents; the
-    # latter have dimensions of 1.
+    # Convolutions and RWKV's scales [1, 1, hidden] have three dimensions too. The former are outside the expert
+    # parents; the latter have dimensions of 1.
     experts = [
         name
         for name, parameter in model.named_parameters()

@@ -60,7 +60,7 @@ class Documents:
 
     Attributes:
       windows: All windows of all documents.
-      loss_tokens: Predicted tokens in the windows of each document, int64 [num_documents]; 0 for a document without a loss.
+      loss_tokens: Predicted tokens in the windows of each document, int64 [num_documents]; 0 without a loss.
     """
 
     windows: list[Window]
@@ -155,8 +155,8 @@ class Tokens:
 def read_tokens(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
     """Tokenizes whole texts with the tokenizer's default special tokens, and finds the tokens of their answers.
 
-    A token belongs to the answer that contains its last character. (A tokenizer that trims offsets, such as GPT-2's, does
-    not count spaces at a token's ends.)
+    A token belongs to the answer that contains its last character. (A tokenizer that trims offsets, such as GPT-2's,
+    does not count spaces at a token's ends.)
 
     Args:
       tokenizer: A fast tokenizer of `transformers`.
@@ -182,7 +182,8 @@ def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -
 
 
 def _token_spans(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> Spans:
-    # Special tokens have offsets (0, 0). Only ends are compared, as GPT-2's tokenizer trims the start of a run of spaces.
+    # Special tokens have offsets (0, 0) and so belong to no answer. Only ends are compared, as GPT-2's tokenizer trims
+    # the start of a run of spaces.
     ends = np.array([end for _, end in offsets], np.int64)
     found = []
     for start, end in spans:
@@ -255,8 +256,8 @@ class TokenCounter:
 def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Sequence[int]]:
     """Cuts a document into windows of the context's length that do not overlap.
 
-    If there are more than `max_windows`, evenly spaced windows are taken, including the first and the last. A last window
-    of a single token predicts nothing and is dropped.
+    If there are more than `max_windows`, evenly spaced windows are taken, including the first and the last. A last
+    window of a single token predicts nothing and is dropped.
 
     Args:
       tokens: Token ids of the document.
@@ -275,8 +276,8 @@ def cut_answers(
 ) -> list[tuple[Sequence[int], Spans]]:
     """Cuts windows of whole answers, with as many of the preceding tokens as fit: prompts are cut from the left.
 
-    A window takes as many answers as fit. Tokens after its last answer are not in its loss and are left out. If there are
-    more than `max_windows`, evenly spaced windows are taken, as in `cut`.
+    A window takes as many answers as fit. Tokens after its last answer are not in its loss and are left out. If there
+    are more than `max_windows`, evenly spaced windows are taken, as in `cut`.
 
     Args:
       tokens: Token ids of the document.
@@ -370,8 +371,8 @@ def even_batches(
 ) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
     """Groups windows of one padded length, so the padding of a window depends on its own length alone.
 
-    A few windows make many small micro-batches; with thousands of windows nearly all micro-batches are full. The largest
-    come first.
+    A few windows make many small micro-batches; with thousands of windows nearly all micro-batches are full. The
+    largest come first.
 
     Args:
       windows: The windows of one call.
@@ -396,7 +397,7 @@ def even_batches(
 
 
 def _best_cuts(lengths: Sequence[int], max_batch_tokens: int, start_tokens: int) -> Iterator[int]:
-    """Yields the end of each micro-batch in the cheapest cut of descending lengths, by dynamic programming from the end."""
+    """Yields the end of each micro-batch in the cheapest cut of descending lengths, found from the end."""
     num = len(lengths)
     cheapest = np.zeros(num + 1, dtype=np.int64)
     ends = np.zeros(num, dtype=np.int64)

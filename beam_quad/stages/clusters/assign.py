@@ -49,7 +49,7 @@ class AssignClusters(RowAlignedStage):
         return self._sums(self.corpus.rows(piece), *self.read(piece))
 
     def do(self, piece: Split, model: Any) -> ClusterSums:
-        # Duplicates and leaks are assigned too and removed on reading, so the file does not depend on other splits.
+        # Duplicates by id are assigned too and left out on reading, so the file does not depend on other splits.
         rows = self.corpus.own_rows(piece)
         clusters = np.full(len(rows.keys), -1, np.int32)
         similarity = np.zeros(len(rows.keys), np.float32)

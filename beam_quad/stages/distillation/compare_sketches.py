@@ -19,9 +19,9 @@ from beam_quad.stages.influence.query_vectors import FitQueryVectors, VectorFile
 class CompareSketches(LandmarkScores, ModelStage):
     """Scores the landmarks on every target by a matrix product of their sketches.
 
-    Takes group numbers and writes the same files as `ScoreLandmarks`. The error of a sketch is 1 / sqrt(its length). This
-    is small compared with cosines of plain gradients. It is not small compared with cosines to a preconditioned vector,
-    which is large in the entries with small gradients.
+    Takes group numbers and writes the same files as `ScoreLandmarks`. The error of a sketch is 1 / sqrt(its length).
+    This is small compared with cosines of plain gradients. It is not small compared with cosines to a preconditioned
+    vector, which is large in the entries with small gradients.
 
     Args:
       landmarks: The landmarks.
@@ -46,6 +46,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         return self.sketches.load()
 
     def do(self, piece: int, model: Sketcher) -> Tally:
+        # Sketches lack the unscorable landmarks. Both files are in the order of the draw, so rows align.
         keys, sketches = self.sketches.read(piece)
         landmarks = self.landmarks.read(piece, LANDMARK_COLUMNS)
         landmarks = landmarks.filter(pa.array(np.isin(landmarks.column("key").to_numpy(), keys)))
@@ -57,7 +58,7 @@ class CompareSketches(LandmarkScores, ModelStage):
         return self.write(piece, landmarks, scores, under_halves)
 
     def _products(self, sketches: np.ndarray, model: Sketcher, vectors: VectorFiles) -> np.ndarray:
-        """Returns the products of sketches with the sketched vectors, times the vectors' norms: float64 [n, num_vectors]."""
+        """Returns products of sketches with sketched vectors, times the vectors' norms: float64 [n, num_vectors]."""
 
         def sketch() -> np.ndarray:
             return scaled_sketches(

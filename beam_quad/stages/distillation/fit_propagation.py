@@ -142,6 +142,7 @@ class FitPropagation(Stage):
 
     def _read(self, group: int) -> pa.Table:
         """Reads the scores of a group with the embeddings of its landmarks."""
+        # Scores lack the landmarks without a finite score. Both files are in the order of the draw, so rows align.
         table = self.scores.read(group)
         landmarks = self.landmarks.read(group, ["key", "embedding"])
         kept = np.isin(landmarks.column("key").to_numpy(), table.column("key").to_numpy())

@@ -74,6 +74,7 @@ class InteractionLandmarks:
         return KernelRidge.fit(embeddings, nothing, keys, ridge=ridge, bandwidth=bandwidth)
 
     def _read(self) -> pa.Table:
+        # Groups and the landmarks in them are in the order of the draw, so the first ones are a uniform sample.
         tables: list[pa.Table] = []
         left = self.number
         for group in self.scores.landmarks.groups():
@@ -92,8 +93,8 @@ class InteractLandmarks(ProxyStage):
     """Computes the exact interactions of landmarks in each target's loss, G_L H_T G_Lᵀ, some rows at a time.
 
     Takes (target, first row) and returns counts. H_T is the Gauss-Newton matrix of some of the target's texts. If the
-    inverse curvature P is applied to the target's vector, training is assumed to step along P g, and H_T becomes P H_T P.
-    The matrix is divided by the norm of the target's vector, as the vector is. A row is the product P H_T P g of one
+    inverse curvature P is applied to the target's vector, training is assumed to step along P g, and H_T becomes P H_T
+    P. The matrix is divided by the norm of the target's vector, as the vector is. A row is the product P H_T P g of one
     landmark and its products with the gradients of all landmarks, computed as scores. Nothing is sketched, because the
     noise of sketches is not symmetric, and P amplifies it.
 
@@ -192,7 +193,7 @@ class InteractLandmarks(ProxyStage):
         own: Sequence[str],
         texts: Sequence[str],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Computes the rows of some landmarks. Their own gradients are divided by their norms, those of `texts` are not.
+        """Computes the rows of some landmarks. Their gradients are divided by their norms, those of `texts` are not.
 
         Returns:
           The rows, float64 [num_own, num_texts], and the norms of the own gradients, float64 [num_own].

@@ -49,6 +49,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
         table = aligned.unpack(parts)
+        # Parts come in any order; the order of the draw makes the file the same on every run.
         ranks = self.drawn.ranks()
         order = np.argsort([ranks[key] for key in table.column("key").to_pylist()])
         table = table.take(pa.array(order)).combine_chunks()

@@ -91,6 +91,7 @@ class SolveSecondOrder(Stage):
             self.interactions.read(piece),
             self._num_examples(),
         )
+        # Weights of all targets sum to the number of selectable examples; a target's share is that of its first order.
         total = self._num_examples() * self._taken()[piece] / sum(self._taken())
         result = solve_list(p, amounts, is_taken[at], interactions, budget, total, self.eta)
         order, solved = result.order, result.solved
@@ -124,6 +125,7 @@ class SolveSecondOrder(Stage):
         write_json(self.artifact, {**self.interactions.facts(), "targets": facts})
 
     def _write_selection(self, solutions: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        # Cut for all targets together, so the total meets the budget to within one example.
         numbers = cut_support(
             [own["amount"] for own in solutions.values()],
             [int(own["budget"]) for own in solutions.values()],

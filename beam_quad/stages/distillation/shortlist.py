@@ -50,6 +50,7 @@ class GatherShortlist(SplitStage, GroupedStage):
     cut: Cut
 
     def pieces(self) -> tuple[Split, ...]:
+        # The second order starts from the first-order selection, so the shortlist must contain all of it.
         if self.cut.floors()[0] > self.first.floor():
             raise UsageError(
                 f"--order=2 solves for at most {SHORTLIST.amount:,} examples, and the first order selects more; "

@@ -112,6 +112,7 @@ class SumCovariances(FitStage):
         inputs = {name: list(total.gradients) for name, total in sums.items()}
         # Every slice passes over the same texts; only slice 0 counts them.
         fitted = Fitted(len(texts) if number == 0 else 0, inputs)
+        # Each sum is freed once it is written, which lowers the peak of memory.
         for name in list(sums):
             with files.writing(self.part_path(name, group)) as file:
                 sums.pop(name).save(file)

@@ -50,6 +50,7 @@ class Eigendecompose(Stage):
         return Tally({"inputs": 1})
 
     def do(self, piece: str, model: Any) -> Tally:
+        # No model is loaded here, which would set the number of threads.
         set_threads(self.covariances.proxy.spec.num_threads)
         basis = eigenbasis(self.covariances.total(piece))
         with files.writing(self.paths(piece)[0]) as file:

@@ -242,6 +242,7 @@ class FitQueryVectors(Stage):
         return ByName({group: ByName(by_block) for group, by_block in squares.items()})
 
     def do(self, piece: int, model: Any) -> ByName[ByName[float]]:
+        # No model is loaded here, which would set the number of threads.
         set_threads(self.proxy.spec.num_threads)
         stacks, shares = self._stacks(piece), self._shares()
         halves = [half for own in shares.values() for half in own]
@@ -260,7 +261,8 @@ class FitQueryVectors(Stage):
                     vectors = {half: precondition(gradients.mean(half, blocks)) for half in own}
                     for half, vector in vectors.items():
                         halves_writer.write(half, vector)
-                    # Preconditioning is linear, so the vector of the whole group is a weighted sum of those of its halves.
+                    # Preconditioning is linear, so the vector of the whole group is a weighted sum of those of its
+                    # halves.
                     whole = combine_vectors(vectors, own)
                     whole_writer.write(group, whole)
                     squares[group] |= {
@@ -297,14 +299,14 @@ class FitQueryVectors(Stage):
     def groups(self) -> dict[str, dict[str, Any]]:
         """Reads the facts of each group, in order.
 
-        These are its `documents` and `tokens`, the number of `unused` texts by reason, the `norm` of its vector, and the
-        names of its `halves` with a vector.
+        These are its `documents` and `tokens`, the number of `unused` texts by reason, the `norm` of its vector, and
+        the names of its `halves` with a vector.
         """
         found = read_json(self.artifact)
         return {group.name: found[group.name] for group in self.query}
 
     def curvatures(self) -> Iterator[Curvature]:
-        """Loads the curvature one input at a time, as the eigenvectors of all inputs may not fit in a worker's memory."""
+        """Loads the curvature one input at a time: the eigenvectors of all would not fit a small worker."""
         if self.curvature is not None and self.damping_ratio is not None:
             for name in self.curvature.covariances.inputs():
                 yield self.curvature.curvature(name, self.damping_ratio)

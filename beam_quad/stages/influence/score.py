@@ -41,7 +41,7 @@ class Scorer(Protocol):
 
 
 class Scoring(Protocol):
-    """The configuration of a scorer: a picklable frozen dataclass. Its identity covers all that the scores depend on."""
+    """The configuration of a scorer: a picklable frozen dataclass. Scores depend on nothing outside its identity."""
 
     @property
     def device(self) -> str:
@@ -228,8 +228,8 @@ class ScoreExamples(ScoredRows, ScoringStage):
         return self.label
 
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
-        # Without a list, a row is scored even if it is now a duplicate or a leak, so the file stays valid when other rows
-        # change. A list holds only selectable rows, and no others are scored.
+        # Without a list, a row is scored even if its id is a duplicate now, so the file stays valid when other rows
+        # change. A list has only rows that can be selected, and no others are scored.
         rows = self.corpus.own_rows(piece) if self.among is None else self.corpus.rows(piece)
         wanted = self.wanted(piece, rows)
         scores = np.full((len(rows.keys), len(self.weights)), np.nan)

@@ -39,7 +39,8 @@ class ReadScoreColumn(ScoredRows):
                 scores[first : first + len(numbers)] = numbers
                 first += len(numbers)
             if piece.first_group == 0:
-                # The stage that read the texts did not record this column.
+                # The stage that read the texts did not record this column. Once per file is enough, hence the first
+                # split.
                 columns = dataclasses.replace(self.corpus.columns, score=self.column)
                 seen.record(self.corpus.seen_dir, readable, columns.names)
         scores[~rows.usable] = np.nan

@@ -58,6 +58,8 @@ class ScoredRows(RowAlignedStage):
         return self.statistic(split)
 
     def finish(self, total: ScoreSample | None) -> None:
+        # Weights come from the spread of a sample over the whole corpus, so rows store the scores of each group
+        # unweighted.
         sample = total or ScoreSample(np.zeros((0, len(self.group_weights))), 0, 0)
         weights = sample.weights(self.group_weights)
         facts = {

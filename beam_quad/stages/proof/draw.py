@@ -103,7 +103,7 @@ class DrawStage(Stage):
 
     @abc.abstractmethod
     def candidates(self, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns the selected rows of a split, bool [n], and all keys, uint64 [n]; None if only its batches know them."""
+        """Returns the selected rows of a split, bool [n], and all keys, uint64 [n]; None if batches must be read first."""
 
     def readable(self, split: Split) -> Split:
         """Returns the split as it can be read."""
@@ -174,6 +174,7 @@ class DrawStage(Stage):
             is_drawn = self.draws.by_seed(table.column("key").to_numpy(), share)[seed]
             tables.append(table.filter(pa.array(is_drawn)))
         table = pa.concat_tables(tables)
+        # Ordered by content, so contenders that share a text train on it at similar places.
         order = training_order(seed, table.column("fingerprint").to_numpy())
         ends = np.cumsum(table.column("tokens").to_numpy()[order])
         # The text in which the tokens run out is included; training cuts it off.

@@ -86,6 +86,7 @@ class DrawMeasured(RowAlignedStage):
 
     def finish(self, total: Tally | None) -> None:
         num_tokens = self.num_tokens()
+        # Texts are compared by content: a copy under another id would leak into the measurement, too.
         trained = np.concatenate([draw.fingerprints(num_tokens) for draw in self.drawn])
         tables = [self.read_rows(split) for split in self.corpus.splits()]
         texts = [text for table in tables for text in table["text"]]

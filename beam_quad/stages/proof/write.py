@@ -102,6 +102,7 @@ class WriteProof(Stage):
                     f"no held-out text{whose} has the 2 tokens that a loss needs; pass {flag} with others"
                 )
         trials = {HELD_OUT: trained.trial(HELD_OUT, groups, self.weights)}
+        # The general mix is empty if the contenders train on the whole corpus.
         if trained.predicted(GENERAL).any():
             trials[GENERAL] = trained.trial(GENERAL)
         return trials

@@ -18,8 +18,8 @@ from beam_quad.stages.read.splits import SplitStage
 class CountBlocks(SplitStage):
     """Cuts every cluster into blocks and counts the examples and tokens of each.
 
-    Takes splits and returns `Blocks`; writes `blocks.npz` and `blocks.json`. A block is a range of a hash, so no example
-    is sorted and no file is written per example.
+    Takes splits and returns `Blocks`; writes `blocks.npz` and `blocks.json`. A block is a range of a hash, so no
+    example is sorted and no file is written per example.
 
     Args:
       corpus: The embedded corpus.
@@ -106,10 +106,10 @@ class CountBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPassedOver(SplitStage):
-    """Counts, per block or per cluster, the examples that cannot be selected: they are too long, or leak.
+    """Counts, per block or per cluster, the examples that cannot be selected because they are too long or leak.
 
-    Takes splits and returns `Blocks`; reads no split if the corpus has no such examples. Only these counts depend on the
-    budget: a run with another budget repeats this stage and reuses blocks, candidates and scores. Writes
+    Takes splits and returns `Blocks`; reads no split if the corpus has no such examples. Only these counts depend on
+    the budget: a run with another budget repeats this stage and reuses blocks, candidates and scores. Writes
     `passed_over.json` and, if there is any such example, `passed_over.npz`.
 
     Args:
@@ -127,6 +127,7 @@ class CountPassedOver(SplitStage):
     blocks: CountBlocks | None
 
     def pieces(self) -> tuple[Split, ...]:
+        # Usually no example is too long or leaks. The totals of the corpus tell this without reading a split.
         return self.corpus.splits() if self.corpus.may_pass_over() else ()
 
     def do(self, piece: Split, model: Any) -> Blocks:

@@ -46,8 +46,8 @@ CANDIDATES_SCHEMA = pa.schema(
 class GatherCandidates(SplitStage, GroupedStage):
     """Gathers the candidates of every block: its examples in the reserve with the lowest second hash.
 
-    Takes splits. Two to four times as many texts as are kept cross the shuffle, packed by split and group of arms. Writes
-    one file per group, with a row group per cluster and an index by pull.
+    Takes splits. Two to four times as many texts as are kept cross the shuffle, packed by split and group of arms.
+    Writes one file per group, with a row group per cluster and an index by pull.
 
     Args:
       corpus: The embedded corpus.
@@ -68,6 +68,8 @@ class GatherCandidates(SplitStage, GroupedStage):
         samples, whole = self.blocks.samples_per_pull()
         table = aligned.unpack(parts)
         cluster, block, draw, key = (table.column(i).to_numpy() for i in range(4))
+        # Splits sent every draw below a threshold. Only here is a block complete, so only here are its lowest draws
+        # known.
         order = first_drawn(cluster, block, draw, key, None if whole else samples)
         table = table.take(pa.array(order)).combine_chunks()
         cluster, block, key = cluster[order], block[order], key[order]
@@ -78,6 +80,7 @@ class GatherCandidates(SplitStage, GroupedStage):
                 for a, b in run_bounds(cluster, block)
             ],
         }
+        # Flushed by cluster, so each cluster is one row group and is read without the others.
         with aligned.table_writer(
             self.group_path(group), CANDIDATES_SCHEMA, group_rows=1 << 30
         ) as writer:
@@ -139,8 +142,8 @@ class GatherCandidates(SplitStage, GroupedStage):
         if not rows.usable.any():
             return
         clusters, similarity = self.blocks.clusters.read(split)
-        # A worker sees one split, not whole blocks. Draws below a threshold per block leave few texts for the shuffle and
-        # are, with overwhelming probability, at least as many as a pull needs.
+        # A worker sees one split, not whole blocks. Draws below a threshold per block leave few texts for the shuffle
+        # and are, with overwhelming probability, at least as many as a pull needs.
         threshold = highest_draws(blocks.candidates, None if whole else samples)
         with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
             parquet = pq.ParquetFile(file)

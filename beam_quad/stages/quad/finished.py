@@ -72,8 +72,8 @@ class FinishedBandit:
         blocks = self.bandit.blocks()
         corpus_tokens = blocks.per_cluster(blocks.tokens)
         selected = {c: counts.of_cluster(c).tokens for c in range(len(corpus_tokens))}
-        # As in the report's headline: blocks are accepted for their own scores, so the mean of these alone would be biased
-        # upwards. The stratified mean uses all scores of a cluster.
+        # As in the report's headline: blocks are accepted for their own scores, so the mean of these alone would be
+        # biased upwards. The stratified mean uses all scores of a cluster.
         cautious = stratified_mean(scores.scored, selected) if not scores.is_census else None
         return {
             "stop_reason": state.stop_reason,
@@ -192,6 +192,7 @@ class FinishedBandit:
 
     def _stands_for_selection(self, scored: Scored) -> np.ndarray:
         """Returns which scored examples represent the selection, bool [n]."""
+        # A selection by prediction is represented by examples chosen without their own scores; see `would_be_selected`.
         would_be = self.selection.would_be_selected(scored)
         return self.selection.is_selected(scored) if would_be is None else would_be
 

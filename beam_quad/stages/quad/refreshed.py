@@ -35,6 +35,7 @@ class SelectedWorth(Preference):
         if self.base.has(split):
             selected = self.base.selected(split)
             worth[selected["row"]] = selected["worth"]
+        # A split of the base never gives new rows: its blocks were judged when it was new.
         elif self.added is not None:
             kept = self.added.keep(split, rows)
             worth[kept.rows] = kept.worth

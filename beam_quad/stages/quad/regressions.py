@@ -1,8 +1,8 @@
 """Acceptance by prediction: the scored examples of a cluster predict the influence of the others.
 
-After the rounds, each cluster gets its own kernel ridge regression, with its scored examples as landmarks. The budget is
-then cut over the predictions. Blocks are random cuts of a cluster, so the regression holds for unpulled blocks too, and
-selecting from pulled blocks alone would waste most of what the pulls have taught. If a cluster has too few scored
+After the rounds, each cluster gets its own kernel ridge regression, with its scored examples as landmarks. The budget
+is then cut over the predictions. Blocks are random cuts of a cluster, so the regression holds for unpulled blocks too,
+and selecting from pulled blocks alone would waste most of what the pulls have taught. If a cluster has too few scored
 examples for a regression, only its pulled blocks can be selected.
 """
 
@@ -62,7 +62,7 @@ class Pulled:
 
     @once_per_process
     def all_scored(self) -> Scored:
-        """Reads the scored examples of this run and earlier ones: `key`, ascending, `cluster`, `tokens`, `influence`."""
+        """Reads the scored examples of this run and earlier runs: ascending `key`, `cluster`, `tokens`, `influence`."""
         if self.bandit.known is None:
             return self.scored()
         evidence = self.bandit.evidence(self.num_rounds)
@@ -83,7 +83,7 @@ class Pulled:
 
     @once_per_process
     def blocks(self) -> dict[str, np.ndarray]:
-        """Returns the pulled blocks: `code` (`arm_code`), ascending, `round`, and mean `influence`, nan if none is finite."""
+        """Returns the pulled blocks: ascending `code` (`arm_code`), `round`, and mean `influence`, nan if none is finite."""
         return pulled_blocks(self.scored())
 
     def places(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,6 +114,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
         scored, rows = self.pulled.all_scored(), self.corpus.rows(piece)
         place = find_sorted(scored["key"], rows.keys)
         at = np.flatnonzero(rows.usable & (place >= 0))
+        # An example without a finite score cannot be a landmark.
         at = at[np.isfinite(scored["influence"][place[at]])]
         if not len(at):
             return
@@ -167,7 +168,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
 
     @once_per_process
     def held_out(self) -> dict[str, np.ndarray]:
-        """Reads the held-out predictions: `key`, ascending, and `held_out`, predicted from the cluster's other examples."""
+        """Reads the held-out predictions: ascending `key`, and `held_out`, predicted from the cluster's other examples."""
         paths = [info.path for info in files.find(self.path("groups"))]
         keys, values = [np.zeros(0, np.uint64)], [np.zeros(0)]
         for table in files.in_parallel(_read_held_out, paths):

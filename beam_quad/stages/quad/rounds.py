@@ -77,7 +77,7 @@ class Bandit(Stored):
     Args:
       policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks.
       candidates: The texts that pulls score.
-      passed_over: Counts of the examples that cannot be selected: they are too long for the budget, or leak.
+      passed_over: Counts of the examples that cannot be selected because they are too long for the budget or leak.
       scoring: How the pilot scores its pulls; later rounds score under the combined query groups.
       weights: Weight of each query group.
       known: Scores of earlier runs if this run refreshes one; None otherwise.
@@ -341,6 +341,7 @@ class RunRound(ScoringStage):
         return (self.scores.folder,)
 
     def pieces(self) -> list[Pulls]:
+        # Pulls that any run has scored are left out; `finish` reads their scores from the store.
         store = self.scores.load()
         missing: dict[int, list[tuple[int, int, str]]] = {}
         for cluster, block, key, group in sorted(self._pulls()):
@@ -349,6 +350,7 @@ class RunRound(ScoringStage):
         return [Pulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
 
     def do(self, piece: Pulls, model: Scorer) -> Tally:
+        # Named by the pulls: a retry writes the same file again, and no two pieces share one.
         path = self.scores.path(f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet")
         num_scored = 0
         halvings_before = _num_halvings(model)
@@ -380,6 +382,7 @@ class RunRound(ScoringStage):
                     "were its files deleted while the job ran?"
                 )
             tables.append(_with_arm(store[key], cluster, block))
+        # The chain has a fixed number of rounds, so the rounds after the bandit has stopped pull nothing.
         table = pa.concat_tables(tables) if tables else _EMPTY
         num_groups = 1 if self.number else len(self.bandit.weights)
         groups = matrix(table.column("scores"), num_groups)
@@ -395,6 +398,7 @@ class RunRound(ScoringStage):
         aligned.write_table(self.bandit.round_path(self.number), ROUND_SCHEMA, columns)
         halvings = total["halvings"] if total else 0
         files.write(self.bandit.halvings_path(self.number), str(halvings).encode())
+        # The decision is the stage's artifact and depends on the scores, so it is written last.
         decided = self.bandit.decide(self.number).of_round(self.number)
         files.write_once(self.artifact, decided.to_bytes())
 

@@ -37,8 +37,8 @@ _PREDICTIONS = pa.schema([pa.field("predicted", pa.float32())])
 class PredictWithinClusters(RowAlignedStage):
     """Predicts the influence of all examples of clusters with a regression, and of pulled blocks in other clusters.
 
-    Takes splits, writes one row-aligned file for each, and returns counts. A row holds the exact influence if the example
-    was scored, otherwise the prediction of its cluster, or nan if there is none.
+    Takes splits, writes one row-aligned file for each, and returns counts. A row holds the exact influence if the
+    example was scored, otherwise the prediction of its cluster, or nan if there is none.
 
     Args:
       corpus: The embedded corpus.
@@ -65,6 +65,7 @@ class PredictWithinClusters(RowAlignedStage):
                 predicted[run] = predict_by_cluster(
                     self.fit.regression, clusters[run], places[run] >= 0, vectors
                 )
+        # A scored example keeps its exact influence. If that is not finite, it stays nan and is never selected.
         influence, is_exact = known_influence(pulled.scored(), rows.keys, places >= 0)
         predicted = np.where(is_exact, influence, predicted).astype(np.float32)
         self.write_rows(piece, _PREDICTIONS, {"predicted": predicted})
@@ -158,6 +159,7 @@ class PropagatedSelection(BanditSelection):
         ranks = ranks_from(influence, self.ranking.preference.tau)
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
         is_taken = is_reached(packed, self.cut.floors()[0])
+        # The ranking leaves near-duplicates out whatever their influence, so they are not selected here either.
         if self.ranking.near_duplicates is not None:
             is_taken &= ~self.ranking.near_duplicates.drops(keys)
         return is_taken

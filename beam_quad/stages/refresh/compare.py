@@ -68,6 +68,7 @@ class CompareWithBase(SplitStage):
             if not rows.usable[row]
         }
         is_added = ~np.isin(kept.rows, held["row"], assume_unique=True)
+        # Training on a row of negative influence raises the query loss; the report warns of added ones.
         harmful = int(np.count_nonzero(kept.influence[is_added] < 0))
         changes = changes_of(
             piece.number, rows.tokens, kept.rows, held["row"], held["part"], reasons

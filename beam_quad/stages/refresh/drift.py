@@ -162,6 +162,7 @@ class MeasureDrift(SplitStage):
         worth = WorthSums.of(
             piece.shard, clusters, tokens, influence, is_selected, documents.num_clusters
         )
+        # Old and new shards are summed apart and compared in `finish`.
         if is_old:
             return RefreshSums(old=drift, old_worth=worth)
         return RefreshSums(new=drift, new_worth=worth)
@@ -195,7 +196,7 @@ class MeasureDrift(SplitStage):
 
     @once_per_process
     def facts(self) -> dict[str, Any]:
-        """Reads the results: `drift`, `scorecard` with the clusters that changed most, and `words`, sentences on both."""
+        """Reads the results: `drift`, `scorecard` with the most changed clusters, and `words`, sentences on both."""
         return read_json(self.artifact)
 
 
