@@ -140,7 +140,7 @@ class ScoringCosts:
 
     def eigenvalue_flops(self, length: float, labels: Labels = "sampled") -> float:
         """Counts the pass that sums EK-FAC's eigenvalues."""
-        joins = sum(length * (b.shape[1] + b.shape[1]) for b in self._tied)
+        joins = sum(2 * length * b.shape[1] for b in self._tied)
         return self._slice_passes(length, labels) + self.eigenvalue_sum_flops + 2.0 * joins
 
     @property
