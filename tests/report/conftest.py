@@ -146,8 +146,8 @@ def make_report() -> Callable[[int], report.ReportData]:
                 int(world.selected.sum()), budget, scored=len(scored.influence), bad_files=1,
             ),
             notices=(
-                report.Notice("The budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>."),
-                report.Notice("2 clusters were empty and dropped; cluster 17 was split.", "note"),
+                report.Notice("the budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>"),
+                report.Notice("2 clusters were empty and dropped; cluster 17 was split", "note"),
             ),
             clusters=clusters,
             arms=_arms(world),
