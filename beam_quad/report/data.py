@@ -81,6 +81,8 @@ class Cluster:
       mean_influence: Token-weighted mean over its scored examples; None where none was scored.
       words: Its most typical words, best first.
       texts: Its most typical texts, best first; a few, of any length (they are cut and escaped).
+      why_no_words: Why there are no words, in words.
+      position: Where it is on the map, as from `clustering.layout`; None where it is not drawn.
     """
 
     cluster_id: int
@@ -92,6 +94,8 @@ class Cluster:
     mean_influence: float | None = None
     words: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    why_no_words: str = ""
+    position: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from beam_quad.report.judgements import budget_met
 from beam_quad.report.sections import (
     bandit,
     clusters,
+    corpus_map,
     leaks,
     overview,
     provenance,
@@ -32,6 +33,7 @@ def render(data: ReportData) -> str:
         refresh.refresh(data),
         targets.targets(data),
         scores.scores(data, comparison),
+        corpus_map.corpus_map(data),
         clusters.clusters(data),
         bandit.arms(data),
         bandit.rounds(data),

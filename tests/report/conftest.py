@@ -68,6 +68,7 @@ def _clusters(world: _World) -> tuple[report.Cluster, ...]:
             mean_influence=float(m),
             words=tuple(_WORDS[(i + k) % len(_WORDS)] for k in range(8)),
             texts=tuple(_TEXTS[(i + k) % len(_TEXTS)] for k in range(3)),
+            position=tuple(world.rng.normal(size=2)),
         )
         for i, (t, s, m) in enumerate(zip(world.tokens, world.selected, world.means, strict=True))
     )

@@ -1,5 +1,6 @@
 """The clusters: sizes, cohesion, typical words and texts, share of the corpus against share of the selection."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -7,11 +8,14 @@ from beam_quad.report import plots
 from beam_quad.report.data import Cluster, ReportData
 from beam_quad.report.formatting import count, decimal, ratio
 from beam_quad.report.pages import Section
+from beam_quad.report.sections.corpus_map import drawn
 from beam_quad.report.svg import Picture
 
 # Up to this many clusters are all listed; of more, the ends of three orders are.
 MAX_LISTED = 80
 _FIRST_ROWS, _EXTREME_ROWS = 20, 10
+# Of so many texts are read: each may be a request to a store.
+_MAX_NAMED = 100
 
 
 def clusters(data: ReportData) -> Section | None:
@@ -55,6 +59,14 @@ def listed(items: Sequence[Cluster]) -> list[tuple[str, Sequence[Cluster], bool]
         ("Lowest influence", lowest, False),
     )
     return [each for each in lists if each[1]]
+
+
+def named(items: Sequence[Cluster]) -> list[int]:
+    """Chooses the clusters whose words and texts are shown: all that are listed, and the largest on the map."""
+    chosen = {c.cluster_id for _, own, _ in listed(items) for c in own}
+    largest = (c.cluster_id for c in drawn(items) if c.cluster_id not in chosen)
+    chosen.update(itertools.islice(largest, max(0, _MAX_NAMED - len(chosen))))
+    return sorted(chosen)
 
 
 def effective_number(sizes: Sequence[int]) -> float:

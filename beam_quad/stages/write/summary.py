@@ -5,6 +5,7 @@ import importlib.metadata
 import math
 import platform
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import numpy as np
 from beam_quad import report
 from beam_quad.answers import all_plain
 from beam_quad.artifacts import clock
-from beam_quad.clustering import distinctive_terms
+from beam_quad.clustering import distinctive_terms, layout
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
 from beam_quad.report import judgements
-from beam_quad.selection import RowCounts
-from beam_quad.selection.shown import clusters_to_show
+from beam_quad.report.sections.clusters import named
+from beam_quad.report.sections.corpus_map import drawn
+from beam_quad.selection import RowCounts, cluster_means
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.typical import typical_texts
 from beam_quad.stages.distillation.distilled import FinishedDistillation
@@ -39,7 +41,6 @@ _PACKAGES = (
 )  # fmt: skip
 # What a run that goes on from another finds fitted.
 _FITTED = ["centers", "curvature", "query vectors", "n-gram counts", "landmarks"]
-_SHOWN_CLUSTERS = 40
 _TEXTS_PER_CLUSTER = 3
 _TYPICAL_TEXTS = 40
 _SHOWN_CHARACTERS = 2000
@@ -332,34 +333,58 @@ class Summary:
 
     def _clusters(self, clusters: AssignClusters, counts: RowCounts) -> tuple[page.Cluster, ...]:
         sums = clusters.sums()
-        selected = np.array(
-            [dataclasses.astuple(counts.of_cluster(c)) for c in range(len(sums.examples))]
-        ).reshape(-1, 2)
-        means: np.ndarray | None = None
-        texts: dict[int, list[str]] = {}
-        shown = clusters_to_show(selected[:, 1], sums.tokens, sums.examples, _SHOWN_CLUSTERS)
-        if self.bandit is not None:
-            means = self.bandit.state.arms.mean_influence
-            texts = {c: self.bandit.typical_texts(c) for c in shown}
-        else:
-            texts = typical_texts(clusters, shown, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
-        texts = {c: all_plain(own) for c, own in texts.items()}
-        words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
-        return tuple(
+        num_clusters = len(sums.examples)
+        means = self._mean_influence(num_clusters)
+        selected = [counts.of_cluster(cluster) for cluster in range(num_clusters)]
+        bare = [
             page.Cluster(
                 cluster_id=c,
                 documents=int(sums.examples[c]),
                 tokens=int(sums.tokens[c]),
-                selected_documents=int(selected[c, 0]),
-                selected_tokens=int(selected[c, 1]),
+                selected_documents=selected[c].documents,
+                selected_tokens=selected[c].tokens,
                 cohesion=float(sums.cohesion[c]),
-                mean_influence=_or_none(means[c]) if means is not None else None,
-                words=tuple(words.get(c, ())),
-                texts=tuple(texts.get(c, ()))[:_TEXTS_PER_CLUSTER],
+                mean_influence=float(means[c]) if math.isfinite(means[c]) else None,
             )
-            for c in range(len(sums.examples))
+            for c in range(num_clusters)
             if sums.examples[c]
+        ]
+        texts = {c: all_plain(own) for c, own in self._texts(clusters, named(bare)).items()}
+        words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
+        positions = self._positions(clusters, [own.cluster_id for own in drawn(bare)])
+        return tuple(
+            dataclasses.replace(
+                own,
+                words=tuple(words.get(own.cluster_id, ())),
+                texts=tuple(texts.get(own.cluster_id, ()))[:_TEXTS_PER_CLUSTER],
+                why_no_words=_why_no_words(texts.get(own.cluster_id)),
+                position=positions.get(own.cluster_id),
+            )
+            for own in bare
         )
+
+    def _mean_influence(self, num_clusters: int) -> np.ndarray:
+        """Token-weighted means of the scored examples, float64 [num_clusters]; NaN where none was scored."""
+        if self.bandit is not None:
+            return self.bandit.state.arms.mean_influence
+        if self.shown is None:
+            return np.full(num_clusters, np.nan)
+        scored = self.shown.scores().scored
+        return cluster_means(scored.influence, scored.tokens, scored.cluster_id, num_clusters)
+
+    def _texts(self, clusters: AssignClusters, wanted: Iterable[int]) -> dict[int, list[str]]:
+        found = {} if self.bandit is None else {c: self.bandit.typical_texts(c) for c in wanted}
+        missing = [cluster for cluster in wanted if not found.get(cluster)]
+        return found | typical_texts(clusters, missing, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
+
+    def _positions(
+        self, clusters: AssignClusters, shown: Sequence[int]
+    ) -> dict[int, tuple[float, float]]:
+        centers = clusters.centers.load()
+        # The hash parts of a center are clusters of their own.
+        of_cluster = np.repeat(np.arange(len(centers.parts)), centers.parts)
+        plane = layout(centers.vectors[of_cluster[np.array(shown, np.int64)]], self.corpus.seed)
+        return {cluster: (x, y) for cluster, (x, y) in zip(shown, plane.tolist(), strict=True)}
 
     def _query_groups(self) -> tuple[page.QueryGroup, ...] | None:
         if self.vectors is None:
@@ -410,8 +435,15 @@ def _refresh_of(manifest: dict[str, Any]) -> page.Refresh | None:
     return page.Refresh(len(found["bases"]), **amounts, left=left, splits=found["splits"])
 
 
-def _or_none(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _why_no_words(texts: list[str] | None) -> str:
+    """Says why a cluster has no words; only of those that are shown, texts are looked for."""
+    if texts is None:
+        return ""
+    return (
+        "its texts have no words"
+        if texts
+        else "none of its texts is in the splits that were looked at"
+    )
 
 
 def _sources(counts: RowCounts) -> tuple[page.Source, ...]:
