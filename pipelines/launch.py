@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
@@ -28,12 +28,8 @@ from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
 from beam_quad.plan.cost import CostPlan
 from beam_quad.report.formatting import size
+from beam_quad.report.judgements import about
 from beam_quad.report.proof import about_proof
-from beam_quad.report.sections.leaks import about_leaks
-from beam_quad.report.sections.overview import near_duplicates, passed_over
-from beam_quad.report.sections.query import is_poor, poor_agreement, texts_used
-from beam_quad.report.sections.refresh import about_refresh, harmful_added
-from beam_quad.report.sections.targets import few_landmarks, poor_propagation
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.transforms import RunStage, Token, counters, start
@@ -452,63 +448,27 @@ def _is_ours(output: str, path: str) -> bool:
 
 def _print_summary(output: str) -> None:
     manifest = json.loads(files.read_bytes(files.join(output, "manifest.json")))
-    counts, tokens, budget = manifest["counts"], manifest["tokens"], manifest["budget"]
+    counts = manifest["counts"]
     print(
-        f"selected {counts['selected']:,} of {counts['read']:,} documents, "
-        f"{tokens['selected']:,} tokens, of a budget of {budget['amount']:,} {budget['unit']}; "
-        f"{counts['scored']:,} scored, {counts['rejected']:,} rejected"
+        f"{counts['read']:,} documents were read, {counts['rejected']:,} rejected, {counts['scored']:,} scored"
     )
-    if counts["bad_files"]:
-        print(
-            f"warning: {counts['bad_files']:,} files could not be read and are left out; see rejected/"
-        )
-    for line in about_refresh(manifest):
-        print(line)
-    if words := harmful_added(manifest):
-        print(f"warning: {words}")
-    if words := about_leaks(manifest):
-        print(f"note: {words}")
-    influence = manifest.get("influence")
-    if influence and influence["selected_mean"] is not None:
-        # Without a pilot nothing was scored at random.
-        mean, whose = influence.get("random_mean"), "a random draw"
-        if mean is None:
-            mean, whose = influence["scored_mean"], "all that was scored"
-        print(f"mean influence {influence['selected_mean']:.4g}, of {whose} {mean:.4g}")
-    for name, group in manifest.get("query", {}).items():
-        if group["unused"]:
-            print(("warning: " if is_poor(**group) else "note: ") + texts_used(name, **group))
     for name, target in manifest.get("targets", {}).items():
-        for line in _about_target(name, target):
-            print(line)
-    for group, agreement in manifest.get("halves", {}).items():
-        if words := poor_agreement(group, agreement):
-            print(f"warning: {words}")
-    if words := few_landmarks(manifest):
-        print(f"note: {words}")
-    for words in (passed_over(manifest), near_duplicates(manifest)):
-        if words:
-            print(f"note: {words}")
-    if manifest["shortfall"]:
-        print(f"warning: {manifest['shortfall']}")
+        print(_about_target(name, target))
+    for line in about(manifest):
+        print(line)
     if manifest["config"].get("prove"):
         print(f"to see what it is worth: beam-quad prove --output={output}")
     print(f"report: {files.join(output, 'report.html')}")
 
 
-def _about_target(name: str, target: dict[str, Any]) -> Iterator[str]:
+def _about_target(name: str, target: dict[str, Any]) -> str:
     influence = target["influence"]
     means = [influence[kind] for kind in ("selected_mean", "random_mean")]
     selected, random = ("unknown" if mean is None else f"{mean:.4g}" for mean in means)
-    yield (
+    return (
         f"target {name}: {target['documents']:,} documents, {target['tokens']:,} tokens, "
         f"mean influence {selected}, of a random draw {random}"
     )
-    words = poor_propagation(name, target["held_out_rank_correlation"])
-    if words and target["predicted"]:
-        yield f"warning: {words}"
-    if words := poor_agreement(name, target["halves"], "landmarks"):
-        yield f"warning: {words}"
 
 
 def _traffic(result: PipelineResult) -> str:

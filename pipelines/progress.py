@@ -13,6 +13,7 @@ from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
+from beam_quad.report.data import Notice
 from beam_quad.report.progress import (
     Failure,
     RunProgress,
@@ -115,6 +116,7 @@ class RecordedRun:
         stages += [_progress(stage) for stage in self._stages[number + 1 :]]
         is_complete = number == len(self._stages)
         state: State = "complete" if is_complete else "running" if owner else "stopped"
+        judged = self._judged() if is_complete else {}
         return RunProgress(
             state=state,
             stages=stages,
@@ -128,7 +130,14 @@ class RecordedRun:
             budget=self._budget,
             owner=owner,
             failure=None if is_complete else self._failure(self._stages[number]),
+            verdict=judged.get("verdict"),
+            notices=tuple(Notice(**own) for own in judged.get("notices", ())),
         )
+
+    def _judged(self) -> dict[str, Any]:
+        """Reads the manifest of a finished selection."""
+        path = files.join(self.output, "manifest.json")
+        return json.loads(files.read_bytes(path)) if files.exists(path) else {}
 
     def _look_at(self, number: int) -> StageProgress:
         if number in self._finished:

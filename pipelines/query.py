@@ -9,7 +9,7 @@ from beam_quad.corpus.seen import small_version
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import BadFileError, UsageError
 from beam_quad.proof.held_out import divide
-from beam_quad.report.sections.query import is_poor, texts_used
+from beam_quad.report.judgements import is_poor, texts_used
 from beam_quad.stages.read.query import read_query
 from pipelines.columns import query_columns
 from pipelines.parsing import PLAIN_QUERY

@@ -4,6 +4,7 @@ from beam_quad.clustering.assign import assign
 from beam_quad.clustering.centers import Centers, FitReport
 from beam_quad.clustering.histogram import cluster_log_weights
 from beam_quad.clustering.kmeans import default_num_clusters, fit_centers, sample_rate
+from beam_quad.clustering.layout import layout
 from beam_quad.clustering.similarity import PointSum, best_similarity, mean_similarity
 from beam_quad.clustering.sums import ClusterSums
 from beam_quad.clustering.terms import distinctive_terms
@@ -19,6 +20,7 @@ __all__ = [
     "default_num_clusters",
     "distinctive_terms",
     "fit_centers",
+    "layout",
     "mean_similarity",
     "sample_rate",
 ]

@@ -71,6 +71,11 @@ class Contrast:
         return Estimate(a.mean - b.mean, error, a.num_examples)
 
     @property
+    def in_deviations(self) -> float | None:
+        """The gain in standard deviations of the random draw; None where that does not vary."""
+        return self.gain.mean / self.spread if self.spread else None
+
+    @property
     def is_above(self) -> bool:
         """Whether the selection's mean is above that of a random draw by more than chance explains."""
         return self.gain.mean > self.gain.half_width

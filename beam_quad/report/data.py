@@ -58,7 +58,6 @@ class Refresh:
       added: What was not.
       left: What is no more, by reason.
       splits: How many splits of the input are `new` or `kept`, and how many of the base are `gone` or `changed`.
-      words: What new shards are worth, and whether they drift, a sentence each.
     """
 
     num_bases: int
@@ -66,7 +65,6 @@ class Refresh:
     added: Amount
     left: Mapping[str, Amount]
     splits: Mapping[str, int]
-    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,8 @@ class Cluster:
       mean_influence: Token-weighted mean over its scored examples; None where none was scored.
       words: Its most typical words, best first.
       texts: Its most typical texts, best first; a few, of any length (they are cut and escaped).
+      why_no_words: Why there are no words, in words.
+      position: Where it is on the map, as from `clustering.layout`; None where it is not drawn.
     """
 
     cluster_id: int
@@ -94,6 +94,8 @@ class Cluster:
     mean_influence: float | None = None
     words: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    why_no_words: str = ""
+    position: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +266,7 @@ class Notice:
     """Something that the reader must know.
 
     Attributes:
-      message: One or two sentences, with the option that mends it.
+      message: A line, without a capital and a full stop, with the option that mends it.
       level: "warning" where the result differs from what was asked for, "note" otherwise.
     """
 
@@ -351,6 +353,7 @@ class ReportData:
       policy: The policy in words, such as "quad: bandit over clusters, block acceptance".
       funnel: Rows and tokens.
       subtitle: One more line: the output directory, the date.
+      verdict: What was selected, and whether that is better than a random draw; see `judgements.verdict`.
       notices: Warnings and notes, most important first.
       clusters: All clusters, in any order; several thousand are fine.
       arms: All arms of the bandit.
@@ -375,6 +378,7 @@ class ReportData:
     policy: str
     funnel: Funnel
     subtitle: str = ""
+    verdict: str = ""
     notices: tuple[Notice, ...] = ()
     clusters: tuple[Cluster, ...] | None = None
     arms: tuple[Arm, ...] | None = None

@@ -1,10 +1,17 @@
-"""Numbers as people read them: thousands separators, few digits, a true minus sign, "–" for what is not there."""
+"""Numbers and texts as people read them: thousands separators, few digits, a true minus sign, "–" for what is not there."""
 
 import math
+import re
+import unicodedata
 
 MISSING = "–"
+TEXT_LIMIT = 400
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+# Control and format characters, surrogates, private use, unassigned; but Indic scripts and emoji need the joiners.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_JOINERS = "\u200c\u200d"
+_SPACE = re.compile(r"\s+")
 
 
 def count(value: float | None) -> str:
@@ -94,3 +101,16 @@ def size(num_bytes: float | None) -> str:
 def ratio(part: float, whole: float) -> float | None:
     """Divides; None where the whole is 0."""
     return part / whole if whole else None
+
+
+def clean(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Makes any text fit for one paragraph.
+
+    White space is folded; control characters, lone surrogates and the marks that reverse the reading direction
+    (which could reach beyond their paragraph) are dropped; what is longer than `limit` characters is cut.
+    """
+    # The cut comes first, so that a document of many megabytes costs no more than a page of it.
+    head = _SPACE.sub(" ", text[: 4 * limit])
+    kept = "".join(c for c in head if c in _JOINERS or unicodedata.category(c) not in _INVISIBLE)
+    is_cut = len(kept) > limit or len(text) > 4 * limit
+    return kept[:limit].rstrip() + "…" if is_cut else kept

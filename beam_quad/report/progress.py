@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from beam_quad.records import Budget
+from beam_quad.report.data import Notice
 from beam_quad.report.formatting import count, duration, percent, ratio, size
 
 State = Literal["running", "stopped", "complete"]
@@ -69,6 +70,8 @@ class RunProgress:
       budget: How much is selected; None if nothing is.
       owner: Who holds the lock, in words; None if nobody does.
       failure: What failed last; None once the run is complete.
+      verdict: What a finished selection is, in a sentence or two; None before.
+      notices: What a person must know of it.
     """
 
     state: State
@@ -83,6 +86,8 @@ class RunProgress:
     budget: Budget | None
     owner: str | None
     failure: Failure | None
+    verdict: str | None = None
+    notices: Sequence[Notice] = ()
 
     @property
     def current(self) -> StageProgress | None:
@@ -214,6 +219,9 @@ def lines(run: RunProgress) -> list[str]:
     if run.failure is not None:
         words = f"{_ago(run, run.failure.at)}, {_utc(run.failure.at)}: {run.failure.error}"
         found.append(("failed", words))
+    if run.verdict is not None:
+        found.append(("verdict", run.verdict))
+    found += [(notice.level, notice.message) for notice in run.notices]
     return [f"{name:<9} {words}" for name, words in found]
 
 
@@ -244,6 +252,8 @@ def as_json(run: RunProgress) -> dict[str, Any]:
             "at": _utc(run.failure.at),
             "error": run.failure.error,
         },
+        "verdict": run.verdict,
+        "notices": [dataclasses.asdict(notice) for notice in run.notices],
     }  # fmt: skip
 
 

@@ -5,17 +5,20 @@ right on a light and on a dark ground.
 """
 
 import contextlib
+import dataclasses
 import io
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import matplotlib.style
+from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from beam_quad.report.markup import Html, escape
+from beam_quad.report.formatting import clean
 
-# Colours that no plot would use by chance, and the variables of `style.py` that they stand for.
+# Colours that no plot would use by chance, and the variables of `style.css` that they stand for.
 INK: Final = "#010101"
 MUTED: Final = "#020202"
 LINE: Final = "#030303"
@@ -39,13 +42,42 @@ _FONT_FAMILY = re.compile(r"font-family: [^;\"]*;? ?")
 _NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A drawing with its heading above and its key below; the key is text of the page, so that it wraps.
+
+    Attributes:
+      title: The heading.
+      svg: The drawing.
+      keys: A colour of the style sheet and what it stands for, each.
+      note: What else stands below.
+    """
+
+    title: str
+    svg: Markup
+    keys: Sequence[tuple[str, str]] = ()
+    note: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        drawing: Figure,
+        name: str,
+        title: str,
+        keys: Sequence[tuple[str, str]] = (),
+        note: str | None = None,
+    ) -> "Picture":
+        """Takes a figure; `name` as for `to_svg`, the others as the attributes are."""
+        return cls(title, to_svg(drawing, name, title), keys, note)
+
+
 def settings(values: dict[str, object]) -> contextlib.AbstractContextManager[None]:
     """Sets matplotlib's options for a `with` block, on its defaults and not on the user's own configuration."""
     context: contextlib.AbstractContextManager[None] = matplotlib.style.context(["default", values])
     return context
 
 
-def to_svg(figure: Figure, name: str, description: str) -> Html:
+def to_svg(figure: Figure, name: str, description: str) -> Markup:
     """Draws a figure as an inline SVG element.
 
     Args:
@@ -61,7 +93,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Html:
     buffer = io.StringIO()
     with settings({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA, transparent=True)
-    return Html(_adapt(buffer.getvalue(), name, description))
+    return Markup(_adapt(buffer.getvalue(), name, description))
 
 
 def _adapt(text: str, name: str, description: str) -> str:
@@ -76,4 +108,4 @@ def _adapt(text: str, name: str, description: str) -> str:
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
     text = re.sub(r"\n\s*", "\n", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(clean(description))}" ', 1)

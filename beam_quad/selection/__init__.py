@@ -33,7 +33,7 @@ from beam_quad.selection.kept import (
     or_estimate,
     within_reach,
 )
-from beam_quad.selection.means import cluster_weighted_mean, weighted_mean
+from beam_quad.selection.means import cluster_means, cluster_weighted_mean, weighted_mean
 from beam_quad.selection.parts import part_runs
 from beam_quad.selection.ranking import (
     NUM_LEVELS,
@@ -78,6 +78,7 @@ __all__ = [
     "by_cluster",
     "cap_clusters",
     "changes_of",
+    "cluster_means",
     "cluster_weighted_mean",
     "count_rows",
     "cut_blocks",

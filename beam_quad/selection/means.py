@@ -14,6 +14,23 @@ def weighted_mean(influence: Array, tokens: Array) -> float | None:
     return math.fsum((influence * tokens).tolist()) / total if total else None
 
 
+def cluster_means(influence: Array, tokens: Array, cluster_id: Array, num_clusters: int) -> Array:
+    """Averages influence over the tokens of each cluster.
+
+    Args:
+      influence: Of the scored examples, finite, float64 [n].
+      tokens: Their tokens, int64 [n].
+      cluster_id: Their clusters, int64 [n].
+      num_clusters: Number of clusters.
+
+    Returns:
+      The means, float64 [num_clusters]; NaN of a cluster without scored tokens.
+    """
+    of_cluster = np.bincount(cluster_id, weights=tokens, minlength=num_clusters)
+    sums = np.bincount(cluster_id, weights=influence * tokens, minlength=num_clusters)
+    return np.where(of_cluster > 0, sums / np.maximum(of_cluster, 1), np.nan)
+
+
 def cluster_weighted_mean(
     influence: Array, tokens: Array, cluster_id: Array, cluster_tokens: Array
 ) -> float | None:
@@ -33,9 +50,6 @@ def cluster_weighted_mean(
     """
     if not len(influence):
         return None
-    size = len(cluster_tokens)
-    scored_tokens = np.bincount(cluster_id, weights=tokens, minlength=size)
-    sums = np.bincount(cluster_id, weights=influence * tokens, minlength=size)
-    seen = scored_tokens > 0
-    means = sums[seen] / scored_tokens[seen]
-    return float((means * cluster_tokens[seen]).sum() / cluster_tokens[seen].sum())
+    means = cluster_means(influence, tokens, cluster_id, len(cluster_tokens))
+    seen = np.isfinite(means)
+    return float((means[seen] * cluster_tokens[seen]).sum() / cluster_tokens[seen].sum())

@@ -60,23 +60,3 @@ def extremes(influence: Array, number: int) -> tuple[Array, Array]:
 def highest(values: Array, number: int) -> Array:
     """Finds the highest values, best first, of equals the first: positions, int64 [at most number]."""
     return np.argsort(-values, kind="stable")[:number]
-
-
-def clusters_to_show(
-    selected_tokens: Array, tokens: Array, examples: Array, number: int
-) -> list[int]:
-    """Chooses the clusters of which texts are shown.
-
-    Args:
-      selected_tokens: What is selected of each, int64 [num_clusters].
-      tokens: Its tokens, int64 [num_clusters].
-      examples: Its examples, int64 [num_clusters].
-      number: How many are wanted.
-
-    Returns:
-      Those of which the largest share is selected and those with the most examples, half of each, without empty ones;
-      ascending.
-    """
-    share = selected_tokens / np.maximum(tokens, 1)
-    shown = {*highest(share, number // 2).tolist(), *highest(examples, number // 2).tolist()}
-    return [cluster for cluster in sorted(shown) if examples[cluster]]

@@ -68,6 +68,7 @@ def _clusters(world: _World) -> tuple[report.Cluster, ...]:
             mean_influence=float(m),
             words=tuple(_WORDS[(i + k) % len(_WORDS)] for k in range(8)),
             texts=tuple(_TEXTS[(i + k) % len(_TEXTS)] for k in range(3)),
+            position=tuple(world.rng.normal(size=2)),
         )
         for i, (t, s, m) in enumerate(zip(world.tokens, world.selected, world.means, strict=True))
     )
@@ -146,8 +147,8 @@ def make_report() -> Callable[[int], report.ReportData]:
                 int(world.selected.sum()), budget, scored=len(scored.influence), bad_files=1,
             ),
             notices=(
-                report.Notice("The budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>."),
-                report.Notice("2 clusters were empty and dropped; cluster 17 was split.", "note"),
+                report.Notice("the budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>"),
+                report.Notice("2 clusters were empty and dropped; cluster 17 was split", "note"),
             ),
             clusters=clusters,
             arms=_arms(world),

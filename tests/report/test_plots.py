@@ -11,7 +11,7 @@ from beam_quad.report.svg import SELECTED, to_svg
 def test_a_drawing_takes_its_colours_and_its_font_from_the_page():
     values = np.linspace(0, 1, 50)
     text = to_svg(plots.histograms([(values, np.ones(50), SELECTED)], 0.5), "h", 'a "plot"')
-    assert text.startswith('<svg role="img" aria-label="a &quot;plot&quot;"')
+    assert text.startswith('<svg role="img" aria-label="a &#34;plot&#34;"')
     assert "var(--selected)" in text
     assert not any(x in text for x in ("font-family", "<style", "<metadata", "#0", "#fff"))
 

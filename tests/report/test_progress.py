@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from beam_quad.records import Budget
+from beam_quad.report.data import Notice
 from beam_quad.report.progress import (
     Failure,
     RunProgress,
@@ -111,8 +112,13 @@ def test_a_complete_run_has_taken_the_time_to_the_end_of_its_last_stage():
     run = dataclasses.replace(RUN, state="complete", num_finished=6, owner=None)
     run = changed(5, run, started=1200.0, ended=1300.0)
     assert (run.seconds, run.to_go_s) == (300, 0)
+    run = dataclasses.replace(run, verdict="9 were selected.", notices=(Notice("few", "note"),))
     assert lines(run)[0] == "complete  6 stages"
-    assert lines(run)[-1] == "time      5 min 00 s"
+    assert lines(run)[-3:] == [
+        "time      5 min 00 s",
+        "verdict   9 were selected.",
+        "note      few",
+    ]
 
 
 def test_an_object_of_json_has_the_same_names_in_every_state():

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from beam_quad.selection.shown import clusters_to_show, extremes, highest
+from beam_quad.selection.shown import extremes, highest
 
 
 def test_the_highest_and_the_lowest_are_shown_from_their_end_without_what_has_no_score():
@@ -17,13 +17,3 @@ def test_the_highest_and_the_lowest_are_shown_from_their_end_without_what_has_no
 def test_of_equals_the_first_is_shown_first():
     assert highest(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
     assert highest(np.array([5, 9]), 7).tolist() == [1, 0]
-
-
-def test_clusters_are_shown_by_the_share_that_is_selected_and_by_size_and_never_empty():
-    examples = np.array([0, 50, 400, 30, 20])
-    tokens = np.array([0, 500, 9000, 300, 200])
-    # Of the last the largest share is selected, of the third the most tokens.
-    selected = np.array([0, 5, 900, 150, 180])
-    assert clusters_to_show(selected, tokens, examples, 2) == [2, 4]
-    assert clusters_to_show(selected, tokens, examples, 4) == [1, 2, 3, 4]
-    assert clusters_to_show(selected, tokens, examples, 100) == [1, 2, 3, 4]

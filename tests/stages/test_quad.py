@@ -105,7 +105,7 @@ def test_another_budget_on_the_same_artifacts_scores_only_what_is_new(world, tmp
 def test_the_report_says_what_share_of_the_variance_clusters_explain(finished):
     share = manifest_of(finished)["influence"]["intra_cluster_correlation"]
     assert 0.1 < share < 1  # the clusters are the planted kinds
-    assert f"Clusters explain {share:.0%} of the variance" in (finished / "report.html").read_text()
+    assert f"clusters explain {share:.0%} of the variance" in (finished / "report.html").read_text()
 
 
 def test_the_halves_of_the_query_set_agree(finished):

@@ -3,18 +3,17 @@
 import math
 
 from beam_quad.report import plots
-from beam_quad.report.data import ReportData, Round
-from beam_quad.report.formatting import count, decimal, duration, percent, ratio
-from beam_quad.report.markup import Column, Html, Section, join, table, tag
-from beam_quad.report.sections.common import ImageKey, figure
-from beam_quad.report.svg import RANDOM, SCORED, SELECTED
+from beam_quad.report.data import ReportData
+from beam_quad.report.formatting import count, percent, ratio
+from beam_quad.report.pages import Section
+from beam_quad.report.svg import RANDOM, SCORED, SELECTED, Picture
 
 _SHARE_KEYS = (
-    ImageKey("share-0", "none accepted"),
-    ImageKey("share-1", "up to 1/3"),
-    ImageKey("share-2", "up to 2/3"),
-    ImageKey("share-3", "more"),
-    ImageKey("share-4", "all"),
+    ("share-0", "none accepted"),
+    ("share-1", "up to 1/3"),
+    ("share-2", "up to 2/3"),
+    ("share-3", "more"),
+    ("share-4", "all"),
 )
 
 
@@ -33,78 +32,46 @@ def arms(data: ReportData) -> Section | None:
     note = "Area: tokens of the cluster."
     if len(items) > plots.MAX_MARKS:
         note += f" Arms of equal pulls and nearly equal influence share one mark ({count(len(items))} arms)."
-    drawing = figure(plots.arms(items), "arms", "Mean influence against pulls", _SHARE_KEYS, note)
-    return Section(
-        "arms", "Arms", tag("div", drawing, _influence_table(data), class_="plots"), lead
+    by_pulls = []
+    for number in sorted({a.pulls for a in items}):
+        own = [a for a in items if a.pulls == number]
+        mean = math.fsum(a.mean_influence for a in own) / len(own)
+        share = sum(a.accepted for a in own) / (number * len(own))
+        by_pulls.append((number, len(own), mean, share))
+    drawing = Picture.of(
+        plots.arms(items), "arms", "Mean influence against pulls", _SHARE_KEYS, note
     )
-
-
-def _influence_table(data: ReportData) -> Html:
-    """Lists the arms by number of pulls: how many, how good, how often accepted."""
-    groups: dict[int, list[tuple[float, int]]] = {}
-    for arm in data.arms or ():
-        if arm.pulls > 0 and math.isfinite(arm.mean_influence):
-            groups.setdefault(arm.pulls, []).append((arm.mean_influence, arm.accepted))
-    rows = [
-        (
-            count(pulls),
-            count(len(members)),
-            decimal(math.fsum(m for m, _ in members) / len(members)),
-            percent(sum(a for _, a in members) / (pulls * len(members))),
-        )
-        for pulls, members in sorted(groups.items())
-    ]
-    columns = (Column("Pulls"), Column("Arms"), Column("Mean influence"), Column("Accepted"))
-    return tag("div", tag("h3", "Arms by number of pulls"), table(columns, rows))
+    return Section("arms", "Arms", {"picture": drawing, "by_pulls": by_pulls}, lead)
 
 
 def rounds(data: ReportData) -> Section | None:
     """Shows the rounds over time; None without rounds."""
-    items = data.rounds
+    items, budget = data.rounds, data.funnel.tokens_budget
     if not items:
         return None
-    budget = data.funnel.tokens_budget
-    drawings = [
-        figure(
-            plots.round_line(items, [float(r.accepted_tokens) for r in items], budget),
+    accepted = [float(r.accepted_tokens) for r in items]
+    taus = [math.nan if r.tau is None else r.tau for r in items]
+    pulls = (([r.pulls for r in items], RANDOM), ([r.accepted for r in items], SELECTED))
+    pictures = [
+        Picture.of(
+            plots.round_line(items, accepted, budget),
             "round-tokens", "Accepted tokens", (), "Dashed: the budget." if budget else None,
         ),
-        figure(
-            plots.round_line(items, [_finite(r.tau) for r in items], None),
+        Picture.of(
+            plots.round_line(items, taus, None),
             "round-tau", "Threshold tau", (), "The least mean influence at which a block is accepted.",
         ),
-        figure(
-            plots.round_bars(items, (([r.pulls for r in items], RANDOM), ([r.accepted for r in items], SELECTED))),
-            "round-pulls", "Pulls", (ImageKey("selected", "accepted"), ImageKey("random", "not accepted")),
+        Picture.of(
+            plots.round_bars(items, pulls),
+            "round-pulls", "Pulls", (("selected", "accepted"), ("random", "not accepted")),
         ),
-        figure(
+        Picture.of(
             plots.round_bars(items, (([r.scored for r in items], SCORED),)),
             "round-scored", "Scored examples",
         ),
     ]  # fmt: skip
     if any(r.seconds is not None for r in items):
-        seconds = [r.seconds or 0.0 for r in items]
-        drawing = plots.round_bars(items, ((seconds, RANDOM),))
-        drawings.append(figure(drawing, "round-seconds", "Seconds"))
-    body = [tag("div", *drawings, class_="plots small"), _round_table(items, budget)]
-    return Section("rounds", "Rounds", join(body), "Round 0 is the pilot: it pulls every arm once.")
-
-
-def _finite(tau: float | None) -> float:
-    return math.nan if tau is None else tau
-
-
-def _round_table(items: tuple[Round, ...], budget: int | None) -> Html:
-    columns = (
-        Column("Round"), Column("Tau"), Column("Pulls"), Column("Accepted"), Column("Scored"),
-        Column("Accepted tokens"), Column("Of the budget"), Column("Time"),
-    )  # fmt: skip
-    rows = [
-        (
-            count(r.number), decimal(r.tau), count(r.pulls), count(r.accepted), count(r.scored),
-            count(r.accepted_tokens), percent(ratio(r.accepted_tokens, budget or 0)), duration(r.seconds),
-        )
-        for r in items
-    ]  # fmt: skip
-    summary = tag("summary", "The rounds as a table")
-    return tag("details", summary, table(columns, rows), class_="more")
+        drawing = plots.round_bars(items, (([r.seconds or 0.0 for r in items], RANDOM),))
+        pictures.append(Picture.of(drawing, "round-seconds", "Seconds"))
+    view = {"pictures": pictures, "rounds": items, "budget": budget or 0}
+    return Section("rounds", "Rounds", view, "Round 0 is the pilot: it pulls every arm once.")

@@ -1,29 +1,21 @@
 """The clusters: sizes, cohesion, typical words and texts, share of the corpus against share of the selection."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from beam_quad.report import plots
 from beam_quad.report.data import Cluster, ReportData
-from beam_quad.report.formatting import count, decimal, percent, ratio
-from beam_quad.report.markup import Column, Html, Section, bar, join, table, tag
-from beam_quad.report.sections.common import ImageKey, figure
+from beam_quad.report.formatting import count, decimal, ratio
+from beam_quad.report.pages import Section
+from beam_quad.report.sections.corpus_map import drawn
+from beam_quad.report.svg import Picture
 
 # Up to this many clusters are all listed; of more, the ends of three orders are.
 MAX_LISTED = 80
-_FIRST_ROWS = 20
-_MAX_TEXTS = 3
-_MAX_WORDS = 10
-_COLUMNS = (
-    Column("Cluster"),
-    Column("Typical words and texts", "wide"),
-    Column("Examples"),
-    Column("Corpus", hint="share of the corpus's tokens"),
-    Column("Selection", hint="share of the selection's tokens"),
-    Column("", "bars"),
-    Column("Cohesion", hint="mean cosine similarity to the center"),
-    Column("Influence", hint="token-weighted mean of the scored examples"),
-)
+_FIRST_ROWS, _EXTREME_ROWS = 20, 10
+# Of so many texts are read: each may be a request to a store.
+_MAX_NAMED = 100
 
 
 def clusters(data: ReportData) -> Section | None:
@@ -38,7 +30,43 @@ def clusters(data: ReportData) -> Section | None:
         f"{decimal(effective_number([c.tokens for c in items]))} equal clusters, the selection as over "
         f"{decimal(effective_number([c.selected_tokens for c in items]))}."
     )
-    return Section("clusters", "Clusters", join([_plots(items), _tables(items)]), lead)
+    totals = sum(c.tokens for c in items), sum(c.selected_tokens for c in items)
+    lists = [(title, _rows(own, *totals), is_more) for title, own, is_more in listed(items)]
+    num_listed = len({c.cluster_id for _, own, _ in listed(items) for c in own})
+    view = {"pictures": _pictures(items), "lists": lists, "not_listed": len(items) - num_listed}
+    return Section("clusters", "Clusters", view, lead)
+
+
+def listed(items: Sequence[Cluster]) -> list[tuple[str, Sequence[Cluster], bool]]:
+    """Chooses what is listed, in which order: lists with their titles, and whether each is shown only when asked for."""
+    by_selection = sorted(
+        items, key=lambda c: (-c.selected_tokens, -(c.mean_influence or 0), c.cluster_id)
+    )
+    if len(items) <= MAX_LISTED:
+        first, rest = by_selection[:_FIRST_ROWS], by_selection[_FIRST_ROWS:]
+        more = f"{count(len(rest))} more clusters"
+        return [
+            ("By share of the selection", first, False),
+            *([(more, rest, True)] if rest else []),
+        ]
+    passed_over = [c for c in items if not c.selected_tokens]
+    passed_over = sorted(passed_over, key=lambda c: (-c.tokens, c.cluster_id))[:_EXTREME_ROWS]
+    scored = [c for c in items if c.mean_influence is not None]
+    lowest = sorted(scored, key=lambda c: (c.mean_influence, c.cluster_id))[:_EXTREME_ROWS]
+    lists = (
+        ("Largest share of the selection", by_selection[:_FIRST_ROWS], False),
+        ("Largest that gave nothing", passed_over, False),
+        ("Lowest influence", lowest, False),
+    )
+    return [each for each in lists if each[1]]
+
+
+def named(items: Sequence[Cluster]) -> list[int]:
+    """Chooses the clusters whose words and texts are shown: all that are listed, and the largest on the map."""
+    chosen = {c.cluster_id for _, own, _ in listed(items) for c in own}
+    largest = (c.cluster_id for c in drawn(items) if c.cluster_id not in chosen)
+    chosen.update(itertools.islice(largest, max(0, _MAX_NAMED - len(chosen))))
+    return sorted(chosen)
 
 
 def effective_number(sizes: Sequence[int]) -> float:
@@ -53,93 +81,37 @@ def effective_number(sizes: Sequence[int]) -> float:
     return math.exp(-math.fsum(s / total * math.log(s / total) for s in sizes if s))
 
 
-def _plots(items: Sequence[Cluster]) -> Html:
-    drawn = min(len(items), plots.MAX_MARKS)
-    not_drawn = (
-        f" The {count(drawn)} largest of {count(len(items))} are drawn."
-        if drawn < len(items)
-        else ""
-    )
-    shares = figure(
-        plots.cluster_shares(items),
-        "shares",
-        "Share of the selection against share of the corpus",
-        (ImageKey("selected", "gave something"), ImageKey("random", "gave nothing (lower edge)")),
-        f"Above the dashed line a cluster is over-represented.{not_drawn}",
-    )
-    concentration = figure(
-        plots.cluster_concentration(items),
-        "concentration",
-        "How much lies in the largest clusters",
-        (ImageKey("random", "corpus"), ImageKey("selected", "selection")),
-        "Clusters are ordered by size, for each curve anew.",
-    )
-    return tag("div", shares, concentration, class_="plots")
-
-
-def _tables(items: Sequence[Cluster]) -> Html:
-    by_selection = sorted(
-        items, key=lambda c: (-c.selected_tokens, -(c.mean_influence or 0), c.cluster_id)
-    )
-    totals = sum(c.tokens for c in items), sum(c.selected_tokens for c in items)
-    if len(items) <= MAX_LISTED:
-        first, rest = by_selection[:_FIRST_ROWS], by_selection[_FIRST_ROWS:]
-        parts = [tag("h3", "By share of the selection"), _table(first, totals)]
-        if rest:
-            more = tag("summary", f"{count(len(rest))} more clusters")
-            parts.append(tag("details", more, _table(rest, totals), class_="more"))
-        return join(parts)
-    return _extremes(items, by_selection, totals)
-
-
-def _extremes(
-    items: Sequence[Cluster], by_selection: Sequence[Cluster], totals: tuple[int, int]
-) -> Html:
-    top = by_selection[:_FIRST_ROWS]
-    passed_over = [
-        c for c in sorted(items, key=lambda c: (-c.tokens, c.cluster_id)) if not c.selected_tokens
+def _pictures(items: Sequence[Cluster]) -> list[Picture]:
+    not_drawn = ""
+    if len(items) > plots.MAX_MARKS:
+        not_drawn = (
+            f" The {count(plots.MAX_MARKS)} largest of {count(len(items))} clusters are drawn."
+        )
+    return [
+        Picture.of(
+            plots.cluster_shares(items),
+            "shares",
+            "Share of the selection against share of the corpus",
+            (("selected", "gave something"), ("random", "gave nothing (lower edge)")),
+            f"Above the dashed line a cluster is over-represented.{not_drawn}",
+        ),
+        Picture.of(
+            plots.cluster_concentration(items),
+            "concentration",
+            "How much lies in the largest clusters",
+            (("random", "corpus"), ("selected", "selection")),
+            "Clusters are ordered by size, for each curve anew.",
+        ),
     ]
-    scored = [c for c in items if c.mean_influence is not None]
-    lowest = sorted(scored, key=lambda c: (c.mean_influence, c.cluster_id))[:10]
-    shown = {c.cluster_id for c in (*top, *passed_over[:10], *lowest)}
-    parts = [tag("h3", "Largest share of the selection"), _table(top, totals)]
-    if passed_over:
-        parts += [tag("h3", "Largest that gave nothing"), _table(passed_over[:10], totals)]
-    if lowest:
-        parts += [tag("h3", "Lowest influence"), _table(lowest, totals)]
-    parts.append(
-        tag("p", f"{count(len(items) - len(shown))} clusters are not listed.", class_="muted")
-    )
-    return join(parts)
 
 
-def _table(items: Sequence[Cluster], totals: tuple[int, int]) -> Html:
-    shares = [(ratio(c.tokens, totals[0]), ratio(c.selected_tokens, totals[1])) for c in items]
-    largest = max((s or 0.0 for pair in shares for s in pair), default=0.0) or 1.0
-    return table(
-        _COLUMNS,
-        (_row(cluster, *pair, largest) for cluster, pair in zip(items, shares, strict=True)),
-    )
-
-
-def _row(
-    cluster: Cluster, corpus: float | None, selection: float | None, largest: float
-) -> tuple[object, ...]:
-    return (
-        str(cluster.cluster_id),
-        _typical(cluster),
-        count(cluster.documents),
-        percent(corpus),
-        percent(selection),
-        join([bar((corpus or 0) / largest, "random"), bar((selection or 0) / largest, "selected")]),
-        decimal(cluster.cohesion, 2),
-        decimal(cluster.mean_influence),
-    )
-
-
-def _typical(cluster: Cluster) -> Html:
-    words = join([tag("span", word) for word in cluster.words[:_MAX_WORDS]], ", ")
-    if not cluster.texts:
-        return words
-    texts = [tag("p", text) for text in cluster.texts[:_MAX_TEXTS]]
-    return join([words, tag("details", tag("summary", "typical texts"), *texts)])
+def _rows(
+    items: Sequence[Cluster], corpus_tokens: int, selected_tokens: int
+) -> list[tuple[Cluster, float, float, float]]:
+    """Each cluster with its shares of the corpus and of the selection, and the largest of these on the list."""
+    shares = [
+        (ratio(c.tokens, corpus_tokens) or 0.0, ratio(c.selected_tokens, selected_tokens) or 0.0)
+        for c in items
+    ]
+    largest = max((s for pair in shares for s in pair), default=0.0) or 1.0
+    return [(c, *pair, largest) for c, pair in zip(items, shares, strict=True)]

@@ -1,6 +1,6 @@
 """What the scores say: against a random draw, their distributions, the best and the worst examples, how they were made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,11 +13,10 @@ from beam_quad.report.comparison import (
     sampling_weights,
     token_shares,
 )
-from beam_quad.report.data import Example, ReportData
-from beam_quad.report.formatting import count, decimal, percent, signed
-from beam_quad.report.markup import Column, Html, Section, clean, join, table, tag
-from beam_quad.report.sections.common import ImageKey, figure
-from beam_quad.report.svg import RANDOM, SCORED, SELECTED
+from beam_quad.report.data import Example, ReportData, Scores
+from beam_quad.report.formatting import clean, decimal
+from beam_quad.report.pages import Section
+from beam_quad.report.svg import RANDOM, SCORED, SELECTED, Picture
 
 _NAME_CHARACTERS = 60
 
@@ -26,13 +25,13 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
     """Shows the selection against a random draw, and the distributions of influence; None without scores."""
     if data.scores is None or not np.isfinite(data.scores.scored.influence).any():
         return None
-    parts = [_histogram(data)]
-    text = None
+    pictures, estimates = [_histogram(data, data.scores)], []
     if comparison is not None:
-        parts.insert(0, _intervals(comparison))
-        text = _comparison_table(comparison)
+        estimates = _named_estimates(comparison)
+        pictures.insert(0, _intervals(comparison, estimates))
     title = "Against a random draw" if comparison is not None else "Scores"
-    return Section("scores", title, join([tag("div", *parts, class_="plots"), text]), _unit(data))
+    view = {"pictures": pictures, "estimates": estimates, "comparison": comparison}
+    return Section("scores", title, view, _unit(data))
 
 
 def _unit(data: ReportData) -> str:
@@ -54,64 +53,35 @@ def _step(options: Mapping[str, object]) -> str:
 
 
 def _named_estimates(comparison: Comparison) -> list[tuple[str, Estimate, str]]:
-    rows = [("random draw", comparison.random, RANDOM)]
-    if comparison.by_clusters is not None:
-        rows.append(("selection, by clusters", comparison.by_clusters, SELECTED))
-        rows.append(("selection, by blocks", comparison.by_blocks, SELECTED))
-    else:
-        rows.append(("selection", comparison.by_blocks, SELECTED))
-    return rows
+    random = ("random draw", comparison.random, RANDOM)
+    if comparison.by_clusters is None:
+        return [random, ("selection", comparison.by_blocks, SELECTED)]
+    return [
+        random,
+        ("selection, by clusters", comparison.by_clusters, SELECTED),
+        ("selection, by blocks", comparison.by_blocks, SELECTED),
+    ]
 
 
-def _intervals(comparison: Comparison) -> Html:
+def _intervals(comparison: Comparison, named: Sequence[tuple[str, Estimate, str]]) -> Picture:
     note = "95 % intervals."
     if comparison.by_clusters is not None:
         note += (
             " By blocks: the scored examples of the accepted blocks, the very scores that had them accepted, so too "
             "high. By clusters: all scored examples of the clusters drawn from, weighted by what each gave."
         )
-    lines = [
-        (label, [(estimate, color)]) for label, estimate, color in _named_estimates(comparison)
-    ]
-    drawing = plots.estimates(lines)
-    return figure(drawing, "estimates", "Mean influence per token", (), note)
+    drawing = plots.estimates([(label, [(estimate, color)]) for label, estimate, color in named])
+    return Picture.of(drawing, "estimates", "Mean influence per token", (), note)
 
 
-def _comparison_table(comparison: Comparison) -> Html:
-    columns = (
-        Column("", "name"),
-        Column("Mean influence"),
-        Column("95 % interval, ±"),
-        Column("Above random"),
-        Column("In standard deviations", hint="of the influence of a random token's example"),
-        Column("Scored examples"),
-    )
-    base, spread = comparison.random.mean, comparison.spread
-    rows = [
-        (
-            label,
-            decimal(estimate.mean),
-            decimal(estimate.half_width, 2),
-            signed(estimate.mean - base) if label != "random draw" else "",
-            signed((estimate.mean - base) / spread, 2) if spread and label != "random draw" else "",
-            count(estimate.num_examples),
-        )
-        for label, estimate, _ in _named_estimates(comparison)
-    ]
-    return table(columns, rows)
-
-
-def _histogram(data: ReportData) -> Html:
-    all_scores = data.scores
-    if all_scores is None:
-        raise ValueError("a histogram needs scores")
+def _histogram(data: ReportData, all_scores: Scores) -> Picture:
     corpus, selection = token_shares(data.clusters)
     series, keys = [], []
     for sample, shares, color, key in (
-        (all_scores.pilot, corpus, RANDOM, ImageKey("random", "random draw (pilot, weighted)")),
-        (all_scores.scored, None, SCORED, ImageKey("scored", "all scored")),
+        (all_scores.pilot, corpus, RANDOM, ("random", "random draw (pilot, weighted)")),
+        (all_scores.scored, None, SCORED, ("scored", "all scored")),
         (all_scores.selected, None if all_scores.is_census else selection, SELECTED,
-         ImageKey("selected", "selection")),
+         ("selected", "selection")),
     ):  # fmt: skip
         kept = finite(sample) if sample is not None else None
         weights = sampling_weights(kept, shares) if kept is not None else np.zeros(0)
@@ -122,69 +92,44 @@ def _histogram(data: ReportData) -> Html:
     note = "Shares of tokens; the outermost bins hold the tails."
     if tau is not None and np.isfinite(tau):
         note += f" Dashed: the last threshold, {decimal(tau)}."
-    return figure(
-        plots.histograms(series, tau), "histograms", "Distribution of influence", keys, note
-    )
+    drawing = plots.histograms(series, tau)
+    return Picture.of(drawing, "histograms", "Distribution of influence", keys, note)
 
 
 def examples(data: ReportData) -> Section | None:
     """Shows the best and the worst scored examples side by side; None where there are neither."""
-    rank = _rank_in_all(data)
-    lists = [("Highest", data.best or (), rank)]
-    for target in data.targets or ():
+    targets = data.targets or ()
+    sample, values = "pilot", np.zeros(0)
+    if targets:
+        sample, values = "landmarks", np.max([t.influence for t in targets], axis=0)
+    elif data.scores is not None and data.scores.pilot is not None:
+        values = finite(data.scores.pilot).influence
+    lists = [("Highest", data.best or (), values)]
+    for target in targets:
         best = (data.best_by_target or {}).get(target.name, ())
-        title = f"Highest for {clean(target.name, _NAME_CHARACTERS)}"
-        lists.append((title, best, _rank(target.influence, "landmarks")))
-    lists.append(("Lowest", data.worst or (), rank))
-    lists = [each for each in lists if each[1]]
-    if not lists:
+        lists.append(
+            (f"Highest for {clean(target.name, _NAME_CHARACTERS)}", best, target.influence)
+        )
+    lists.append(("Lowest", data.worst or (), values))
+    shown = [(title, _ranked(own, among)) for title, own, among in lists if own]
+    if not shown:
         return None
-    columns = [
-        tag("div", tag("h3", title), *(_example(e, rank(e)) for e in items))
-        for title, items, rank in lists
-    ]
     lead = (
         "Of all scored examples, each with the share of the pilot's scores that lie below its own."
     )
-    if data.targets:
+    if targets:
         lead = "Of all landmarks, each with the share of them whose influence lies below its own."
-        if len(data.targets) > 1:
+        if len(targets) > 1:
             lead += " Of the lowest, influence is that on the target for which it is highest."
-    is_ranked = any(rank(e) is not None for _, items, rank in lists for e in items)
-    body = tag("div", *columns, class_="columns")
-    return Section("examples", "Best and worst", body, lead if is_ranked else None)
+    view = {"lists": shown, "sample": sample}
+    return Section("examples", "Best and worst", view, lead if len(values) else None)
 
 
-def _rank_in_all(data: ReportData) -> Callable[[Example], str | None]:
-    if data.targets:
-        return _rank(np.max([t.influence for t in data.targets], axis=0), "landmarks")
-    if data.scores is not None and data.scores.pilot is not None:
-        return _rank(finite(data.scores.pilot).influence, "pilot")
-    return _rank(np.zeros(0), "pilot")
-
-
-def _rank(values: np.ndarray, sample: str) -> Callable[[Example], str | None]:
-    """Says of an example how much of a sample it is above; None where that is empty."""
-
-    def rank(example: Example) -> str | None:
-        if not len(values):
-            return None
-        return f"above {percent(float((values < example.influence).mean()))} of the {sample}"
-
-    return rank
-
-
-def _example(example: Example, rank: str | None) -> Html:
-    facts = [
-        tag("strong", signed(example.influence)),
-        tag("span", rank) if rank is not None else None,
-        tag("span", f"cluster {example.cluster_id}") if example.cluster_id is not None else None,
-        tag("span", f"{count(example.tokens)} tokens"),
-        tag("span", "selected", class_="badge selected") if example.is_selected else None,
+def _ranked(
+    items: Sequence[Example], values: np.ndarray
+) -> list[tuple[Example, str, float | None]]:
+    """Each example with its text, and with the share of some scores that are below its own."""
+    return [
+        (e, answers.plain(e.text), float((values < e.influence).mean()) if len(values) else None)
+        for e in items
     ]
-    return tag(
-        "article",
-        tag("header", *facts),
-        tag("code", example.example_id),
-        tag("p", answers.plain(example.text), dir="auto"),
-    )

@@ -79,6 +79,7 @@ class FinishedBandit:
             "stop_reason": state.stop_reason,
             "rounds": len(state.log),
             "clusters": int(blocks.num_clusters),
+            "unreachable": {"blocks": state.unreachable_blocks, "tokens": state.unreachable_tokens},
             "influence": {
                 "selected_mean": cautious.mean if cautious else _mean(scores.selected),
                 **self._held_out_mean(selected),

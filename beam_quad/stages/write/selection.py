@@ -33,6 +33,7 @@ from beam_quad.corpus.schemas import is_json_text, why_json_text
 from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split, as_json
+from beam_quad.report.judgements import about_columns
 from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
 from beam_quad.stages.read.corpus import Places, piece_name
@@ -48,7 +49,7 @@ from beam_quad.stages.refresh.base import (
 )
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.write.ranked import Selection
-from beam_quad.stages.write.summary import Summary, about_columns
+from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights
 
 _log = logging.getLogger(__name__)
@@ -256,11 +257,11 @@ class WriteSelection(SplitStage):
         manifest = self.summary.manifest(
             counts, sorted(parts, key=lambda part: part["path"]), columns
         )
+        manifest["verdict"], page = self.summary.report(manifest, counts, sums.weights)
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         # A path that is not UTF-8 becomes an escape, which is JSON too.
         data = text.encode("utf-8", "backslashreplace")
         files.write(files.join(self.output, "manifest.json"), data)
-        page = self.summary.report(manifest, counts, sums.weights)
         data = page.encode("utf-8", "backslashreplace")
         files.write(files.join(self.output, "report.html"), data)
         unread = [

@@ -9,7 +9,6 @@ import pyarrow as pa
 from beam_quad import seeding
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.corpus.rows import read_rows
 from beam_quad.records import Split
 from beam_quad.report import data as page
 from beam_quad.scoring.sample import SAMPLED_SCORES
@@ -17,7 +16,7 @@ from beam_quad.selection import weighted_mean
 from beam_quad.selection.shown import ShownScores, extremes
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.influence.score import ScoreExamples
-from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.examples import read_examples
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
 
@@ -137,13 +136,8 @@ class ShowScores(SplitStage):
 
     def _example(self, number: int, row: int) -> tuple[str, str]:
         """Reads id and text of a row of a split."""
-        split = self.corpus.readable(self.corpus.splits()[number])
-        first = 0
-        for batch in read_rows(split, self.corpus.columns, batch_rows=BATCH_ROWS):
-            if row < first + len(batch.texts):
-                return batch.ids[row - first], (batch.texts[row - first] or "")[:_SHOWN_CHARACTERS]
-            first += len(batch.texts)
-        return "", ""
+        examples = read_examples(self.corpus, self.corpus.splits()[number], [row])
+        return next(((own, text[:_SHOWN_CHARACTERS]) for _, own, text in examples), ("", ""))
 
 
 def _sample(table: dict[str, np.ndarray], kept: np.ndarray) -> page.ScoredSample:

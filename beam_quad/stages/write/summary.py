@@ -6,25 +6,22 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from beam_quad import report
 from beam_quad.answers import all_plain
 from beam_quad.artifacts import clock
-from beam_quad.clustering import distinctive_terms
+from beam_quad.clustering import distinctive_terms, layout
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
-from beam_quad.report.sections.leaks import about_leaks
-from beam_quad.report.sections.overview import near_duplicates, passed_over
-from beam_quad.report.sections.query import is_poor, texts_used
-from beam_quad.report.sections.refresh import harmful_added
-from beam_quad.report.sections.targets import few_landmarks
-from beam_quad.selection import RowCounts
-from beam_quad.selection.shown import clusters_to_show
+from beam_quad.report import judgements
+from beam_quad.report.sections.clusters import named
+from beam_quad.report.sections.corpus_map import drawn
+from beam_quad.selection import RowCounts, cluster_means
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.typical import typical_texts
 from beam_quad.stages.distillation.distilled import FinishedDistillation
@@ -46,11 +43,9 @@ _PACKAGES = (
 )  # fmt: skip
 # What a run that goes on from another finds fitted.
 _FITTED = ["centers", "curvature", "query vectors", "n-gram counts", "landmarks"]
-_SHOWN_CLUSTERS = 40
 _TEXTS_PER_CLUSTER = 3
 _TYPICAL_TEXTS = 40
 _SHOWN_CHARACTERS = 2000
-_NAMED_FILES = 5
 _SHOWN_LEAKS, _LEAKS_PER_SPLIT = 50, 10
 
 
@@ -123,7 +118,7 @@ class Summary:
         Args:
           counts: Of the rows, by what became of them.
           parts: The files that were written.
-          columns: How columns are carried that could not be as they were; see `about_columns`.
+          columns: How columns are carried that could not be as they were; see `judgements.about_columns`.
         """
         plan = self.corpus.plan()
         result: dict[str, Any] = {
@@ -178,6 +173,9 @@ class Summary:
                 "rows": counts.reasons.counts.get(Reason.CONTAMINATED.value, 0),
                 "rows_by_set": dict(sorted(counts.leaks.counts.items())),
             }
+        if self.clusters is not None:
+            fit = self.clusters.centers.report()
+            result["centers"] = {n: value for n, value in fit.items() if isinstance(value, int)}
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -194,11 +192,16 @@ class Summary:
             result["halves"] = self.halves.read()
         if self.changes is not None:
             result["refresh"] = self._refresh(self.changes)
+        result["notices"] = [dataclasses.asdict(each) for each in judgements.judge(result)]
         return result
 
-    def report(self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums) -> str:
-        """Makes the page."""
-        return report.render(self._report_data(manifest, counts, weights))
+    def report(
+        self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
+    ) -> tuple[str, str]:
+        """Makes the verdict and the page."""
+        data = self._report_data(manifest, counts, weights)
+        data = dataclasses.replace(data, verdict=judgements.verdict(data))
+        return data.verdict, report.render(data)
 
     def _refresh(self, compared: CompareWithBase) -> dict[str, Any]:
         """Says what changed in the base, and what leads to it."""
@@ -280,7 +283,7 @@ class Summary:
                 scored=numbers["scored"] or None,
                 bad_files=numbers["bad_files"],
             ),
-            notices=self._notices(manifest),
+            notices=(*(page.Notice(**own) for own in manifest["notices"]), *self._about_memory()),
             clusters=self._clusters(self.clusters, counts) if self.clusters else None,
             arms=self.bandit.arms() if self.bandit else None,
             rounds=self.bandit.rounds({t.name: t.seconds for t in timings})
@@ -314,91 +317,68 @@ class Summary:
                 found.append(page.Leak(document=document, **leak._asdict()))
         return tuple(found)
 
-    def _notices(self, manifest: dict[str, Any]) -> tuple[page.Notice, ...]:
-        notices = []
-        if manifest["shortfall"]:
-            notices.append(page.Notice(manifest["shortfall"]))
-        if manifest["counts"]["bad_files"]:
-            number = manifest["counts"]["bad_files"]
-            notices.append(
-                page.Notice(f"{number:,} input files were unreadable and left out; see rejected/.")
-            )
-        if (excluded := manifest.get("excluded")) and not excluded["rows"]:
-            ids = f"{excluded['ids']:,} ids"
-            notices.append(
-                page.Notice(f"No row has one of the {ids} of --exclude; check the list.")
-            )
-        if words := about_leaks(manifest):
-            notices.append(page.Notice(words, level="note"))
-        if words := harmful_added(manifest):
-            notices.append(page.Notice(words))
-        for words in (passed_over(manifest), near_duplicates(manifest)):
-            if words:
-                notices.append(page.Notice(words, level="note"))
-        for name, group in manifest.get("query", {}).items():
-            if group["unused"]:
-                level: Literal["warning", "note"] = "warning" if is_poor(**group) else "note"
-                notices.append(page.Notice(f"{texts_used(name, **group)}.", level=level))
-        notices += [page.Notice(line, level="note") for line in about_columns(manifest["columns"])]
-        if words := few_landmarks(manifest):
-            notices.append(page.Notice(words, level="note"))
-        if self.clusters is not None:
-            fit = self.clusters.centers.report()
-            for name, words in (
-                ("empty_dropped", "centers attracted no example and were dropped"),
-                ("resplit", "clusters were too large and were split again by k-means"),
-                ("hash_split", "centers were still too large and are split by hash"),
-                ("opened", "clusters were opened for new documents that are far from all others"),
-            ):
-                if fit.get(name):
-                    notices.append(page.Notice(f"{fit[name]:,} {words}.", level="note"))
-        if self.bandit is not None and (words := _about_clusters(manifest["influence"])):
-            notices.append(page.Notice(words, level="note"))
-        if self.bandit is not None:
-            halvings = self.bandit.bandit.num_halvings(self.bandit.num_rounds)
-            if halvings:
-                words = f"Memory ran out {halvings:,} times, and the micro-batch was halved."
-                notices.append(page.Notice(words, level="note"))
-        if self.bandit is not None and (state := self.bandit.state).unreachable_blocks:
-            notices.append(
-                page.Notice(
-                    f"{state.unreachable_blocks:,} blocks ({state.unreachable_tokens:,} tokens) had no text in the "
-                    "reserve and could not be scored; raise --reserve_examples.",
-                    level="note",
-                )
-            )
-        return tuple(notices)
+    def _about_memory(self) -> tuple[page.Notice, ...]:
+        """What depends on the machine, and is no part of the manifest."""
+        if self.bandit is None:
+            return ()
+        number = self.bandit.bandit.num_halvings(self.bandit.num_rounds)
+        words = f"memory ran out {number:,} times, and the micro-batch was halved"
+        return (page.Notice(words, "note"),) if number else ()
 
     def _clusters(self, clusters: AssignClusters, counts: RowCounts) -> tuple[page.Cluster, ...]:
         sums = clusters.sums()
-        selected = np.array(
-            [dataclasses.astuple(counts.of_cluster(c)) for c in range(len(sums.examples))]
-        ).reshape(-1, 2)
-        means: np.ndarray | None = None
-        texts: dict[int, list[str]] = {}
-        shown = clusters_to_show(selected[:, 1], sums.tokens, sums.examples, _SHOWN_CLUSTERS)
-        if self.bandit is not None:
-            means = self.bandit.state.arms.mean_influence
-            texts = {c: self.bandit.typical_texts(c) for c in shown}
-        else:
-            texts = typical_texts(clusters, shown, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
-        texts = {c: all_plain(own) for c, own in texts.items()}
-        words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
-        return tuple(
+        num_clusters = len(sums.examples)
+        means = self._mean_influence(num_clusters)
+        selected = [counts.of_cluster(cluster) for cluster in range(num_clusters)]
+        bare = [
             page.Cluster(
                 cluster_id=c,
                 documents=int(sums.examples[c]),
                 tokens=int(sums.tokens[c]),
-                selected_documents=int(selected[c, 0]),
-                selected_tokens=int(selected[c, 1]),
+                selected_documents=selected[c].documents,
+                selected_tokens=selected[c].tokens,
                 cohesion=float(sums.cohesion[c]),
-                mean_influence=_or_none(means[c]) if means is not None else None,
-                words=tuple(words.get(c, ())),
-                texts=tuple(texts.get(c, ()))[:_TEXTS_PER_CLUSTER],
+                mean_influence=float(means[c]) if math.isfinite(means[c]) else None,
             )
-            for c in range(len(sums.examples))
+            for c in range(num_clusters)
             if sums.examples[c]
+        ]
+        texts = {c: all_plain(own) for c, own in self._texts(clusters, named(bare)).items()}
+        words = distinctive_terms({c: t for c, t in texts.items() if t}) if texts else {}
+        positions = self._positions(clusters, [own.cluster_id for own in drawn(bare)])
+        return tuple(
+            dataclasses.replace(
+                own,
+                words=tuple(words.get(own.cluster_id, ())),
+                texts=tuple(texts.get(own.cluster_id, ()))[:_TEXTS_PER_CLUSTER],
+                why_no_words=_why_no_words(texts.get(own.cluster_id)),
+                position=positions.get(own.cluster_id),
+            )
+            for own in bare
         )
+
+    def _mean_influence(self, num_clusters: int) -> np.ndarray:
+        """Token-weighted means of the scored examples, float64 [num_clusters]; NaN where none was scored."""
+        if self.bandit is not None:
+            return self.bandit.state.arms.mean_influence
+        if self.shown is None:
+            return np.full(num_clusters, np.nan)
+        scored = self.shown.scores().scored
+        return cluster_means(scored.influence, scored.tokens, scored.cluster_id, num_clusters)
+
+    def _texts(self, clusters: AssignClusters, wanted: Iterable[int]) -> dict[int, list[str]]:
+        found = {} if self.bandit is None else {c: self.bandit.typical_texts(c) for c in wanted}
+        missing = [cluster for cluster in wanted if not found.get(cluster)]
+        return found | typical_texts(clusters, missing, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
+
+    def _positions(
+        self, clusters: AssignClusters, shown: Sequence[int]
+    ) -> dict[int, tuple[float, float]]:
+        centers = clusters.centers.load()
+        # The hash parts of a center are clusters of their own.
+        of_cluster = np.repeat(np.arange(len(centers.parts)), centers.parts)
+        plane = layout(centers.vectors[of_cluster[np.array(shown, np.int64)]], self.corpus.seed)
+        return {cluster: (x, y) for cluster, (x, y) in zip(shown, plane.tolist(), strict=True)}
 
     def _query_groups(self) -> tuple[page.QueryGroup, ...] | None:
         if self.vectors is None:
@@ -430,36 +410,6 @@ class Summary:
         return tuple(timings)
 
 
-def about_columns(columns: dict[str, Any]) -> list[str]:
-    """Says, a line for each, how columns are carried that could not be as they were, and which files gave nothing.
-
-    Args:
-      columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `files_without_usable_rows`.
-    """
-    lines = [
-        f"column {name!r} is carried as JSON text: {why}"
-        for name, why in columns["json_text"].items()
-    ]
-    lines += [
-        f"column {name!r} holds text that is not UTF-8, which is written as escapes"
-        for name in columns["escaped"]
-    ]
-    lines += [
-        f"column {name!r} of the input is carried as {new!r}"
-        for name, new in columns["renamed"].items()
-    ]
-    lines += [
-        f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
-        for shard in columns["files_without_usable_rows"][:_NAMED_FILES]
-    ]
-    if len(columns["files_without_usable_rows"]) > _NAMED_FILES:
-        number = len(columns["files_without_usable_rows"]) - _NAMED_FILES
-        lines.append(
-            f"{number:,} more files have no row that can be used; manifest.json lists them"
-        )
-    return lines
-
-
 def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:
@@ -470,34 +420,24 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _about_clusters(influence: dict[str, Any]) -> str | None:
-    """Says whether clusters tell apart what is worth selecting; None where nothing varies."""
-    share = influence["intra_cluster_correlation"]
-    if share is None:
-        return None
-    return (
-        f"Clusters explain {share:.0%} of the variance of the pilot's influence; the rest lies inside them, where a bandit "
-        "over clusters does not look (--acceptance=shortlist does)."
-    )
-
-
 def _refresh_of(manifest: dict[str, Any]) -> page.Refresh | None:
     found = manifest.get("refresh")
     if found is None:
         return None
     amounts = {name: page.Amount(**found[name]) for name in ("kept", "added")}
     left = {reason: page.Amount(**own) for reason, own in found["left"].items()}
-    return page.Refresh(
-        len(found["bases"]),
-        **amounts,
-        left=left,
-        splits=found["splits"],
-        words=tuple(found.get("words", ())),
+    return page.Refresh(len(found["bases"]), **amounts, left=left, splits=found["splits"])
+
+
+def _why_no_words(texts: list[str] | None) -> str:
+    """Says why a cluster has no words; only of those that are shown, texts are looked for."""
+    if texts is None:
+        return ""
+    return (
+        "its texts have no words"
+        if texts
+        else "none of its texts is in the splits that were looked at"
     )
-
-
-def _or_none(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _sources(counts: RowCounts) -> tuple[page.Source, ...]:

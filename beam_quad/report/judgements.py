@@ -1,0 +1,380 @@
+"""What a person must know of a run: judged once, and said alike by the launcher, by `status` and on the page.
+
+A finished run keeps its judgements in the manifest, under `verdict` and `notices`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from beam_quad.report.comparison import Contrast, compare, compare_target
+from beam_quad.report.data import Funnel, Notice, ReportData, ScoredSample, Target
+from beam_quad.report.formatting import (
+    clean,
+    compact,
+    correlation,
+    count,
+    decimal,
+    percent,
+    ratio,
+)
+from beam_quad.selection import weighted_mean
+
+# Of what a half's scores tell apart, the share that another half would confirm is their correlation r. Below 0.5 a
+# half says more about which texts are in it than about what they have in common, and the whole set (2r / (1 + r)
+# below 2/3) leaves over a third to that chance.
+LEAST_HALVES_AGREEMENT = 0.5
+# Measured on 1,600 documents, with 8 domains as targets, plain and under EK-FAC, 100 to 800 landmarks, and hashed words with
+# more or less noise added: below 0.2 the best 2 to 10 % by prediction keep an eighth (median) of the gain of the best by
+# exact influence, from 0.3 to 0.4 a half. Embeddings that say nothing give 0. A rare target unlike all else may lose little.
+_LEAST_HELD_OUT_AGREEMENT = 0.2
+# Of files of one making that is more than stray rows.
+_MOST_UNUSED = 0.1
+# Below half of what could be gained, what clusters have in common is the smaller part of what is worth selecting.
+_LEAST_REACH = 0.5
+_NAMED_FILES, _NAMED_TARGETS, _NAME_CHARACTERS = 5, 4, 20
+_REASONS_LEFT = {
+    "shard_gone": "its shard is gone",
+    "shard_changed": "its shard changed",
+    "not_among_the_best": "no longer among the best",
+    "duplicate_id": "its id stands at an earlier row now",
+    "excluded": "excluded",
+}
+_CENTERS = {
+    "empty_dropped": "centers attracted no example and were dropped",
+    "resplit": "clusters were too large and were split again by k-means",
+    "hash_split": "centers were still too large and are split by hash",
+    "opened": "clusters were opened for new documents that are far from all others",
+}
+
+
+def judge(manifest: Mapping[str, Any]) -> tuple[Notice, ...]:
+    """Judges a run by its manifest: the warnings first, then the notes."""
+    warnings = _sentences("warning", _warnings(manifest))
+    return (*warnings, *_sentences("note", _notes(manifest)))
+
+
+def about(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Puts in lines what a manifest says of its run: the verdict, then the notices."""
+    # Of a run of an earlier version nothing was judged.
+    if words := manifest.get("verdict"):
+        yield words
+    for notice in manifest.get("notices", ()):
+        yield f"{notice['level']}: {notice['message']}"
+
+
+def _sentences(level: Literal["warning", "note"], lines: Iterable[str | None]) -> Iterator[Notice]:
+    return (Notice(line, level) for line in lines if line)
+
+
+def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
+    yield manifest["shortfall"]
+    if number := manifest["counts"]["bad_files"]:
+        yield f"{count(number)} input files were unreadable and left out; see rejected/"
+    if (excluded := manifest.get("excluded")) and not excluded["rows"]:
+        yield f"no row has one of the {count(excluded['ids'])} ids of --exclude; check the list"
+    if number := manifest.get("refresh", {}).get("added_harmful", 0):
+        yield (
+            f"{count(number)} of the documents that were added have an influence below 0: the new files and what was "
+            "scored before hold no better ones; pass --reselect to choose among all documents"
+        )
+    for name, group in manifest.get("query", {}).items():
+        if is_poor(**group):
+            yield texts_used(name, **group)
+    for name, target in manifest.get("targets", {}).items():
+        if target["predicted"]:
+            yield poor_propagation(name, target["held_out_rank_correlation"])
+        yield poor_agreement(name, target["halves"], "landmarks")
+    for name, agreement in manifest.get("halves", {}).items():
+        yield poor_agreement(name, agreement)
+
+
+def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
+    yield from about_refresh(manifest)
+    yield _leaks(manifest)
+    yield _passed_over(manifest)
+    yield _near_duplicates(manifest)
+    for name, group in manifest.get("query", {}).items():
+        if group["unused"] and not is_poor(**group):
+            yield texts_used(name, **group)
+    yield from about_columns(manifest["columns"])
+    yield _few_landmarks(manifest)
+    for name, words in _CENTERS.items():
+        if number := manifest.get("centers", {}).get(name):
+            yield f"{count(number)} {words}"
+    yield _clustering(manifest.get("influence", {}).get("intra_cluster_correlation"))
+    if (missed := manifest.get("unreachable", {"blocks": 0}))["blocks"]:
+        yield (
+            f"{count(missed['blocks'])} blocks ({count(missed['tokens'])} tokens) had no text in the reserve and could not be "
+            "scored; raise --reserve_examples"
+        )
+
+
+def verdict(data: ReportData) -> str:
+    """Says what was selected, whether the budget is met, and whether a random draw was beaten."""
+    funnel = data.funnel
+    words = (
+        f"{count(funnel.selected)} of {count(funnel.read)} examples were selected, "
+        f"{compact(funnel.tokens_selected)} tokens"
+    )
+    if budget_met(funnel):
+        words += ": the budget is met." if funnel.tokens_budget else "."
+    else:
+        words += f": only {percent(ratio(funnel.tokens_selected, funnel.tokens_budget or 0))} of the budget."
+    against = ""
+    if (comparison := compare(data)) is not None:
+        against = _against_random(comparison)
+    elif data.targets:
+        against = _targets_against_random(data.targets)
+    elif data.scores is not None:
+        against = _against_scored(data.scores.selected, data.scores.scored)
+    return f"{words} {against}".rstrip()
+
+
+def budget_met(funnel: Funnel) -> bool:
+    """Tells whether the selection fills the budget to within one average example, the precision of the last cut."""
+    if not funnel.tokens_budget:
+        return True
+    example = funnel.tokens_selected / max(funnel.selected, 1)
+    return funnel.tokens_selected + example >= funnel.tokens_budget
+
+
+def _against_random(comparison: Contrast) -> str:
+    gain, spread = comparison.gain, comparison.spread
+    if abs(gain.mean) <= gain.half_width:
+        return "Their mean influence cannot be told apart from that of a random draw."
+    direction = "higher" if gain.mean > 0 else "lower"
+    in_spreads = f" by {decimal(abs(gain.mean) / spread, 2)} standard deviations" if spread else ""
+    return (
+        f"Their mean influence is {direction} than that of a random draw{in_spreads} "
+        f"({decimal(comparison.selection.mean)} against {decimal(comparison.random.mean)})."
+    )
+
+
+def _against_scored(selected: ScoredSample, scored: ScoredSample) -> str:
+    """Without a pilot nothing was scored at random."""
+    means = [weighted_mean(each.influence, each.tokens) for each in (selected, scored)]
+    if None in means:
+        return ""
+    return f"Their mean influence is {decimal(means[0])}, that of all that was scored {decimal(means[1])}."
+
+
+def _targets_against_random(targets: Sequence[Target]) -> str:
+    contrasts = [compare_target(target) for target in targets]
+    if len(targets) == 1:
+        if contrasts[0] is not None:
+            return _against_random(contrasts[0])
+        return (
+            "Too few landmarks stand for them to tell their influence from that of a random draw."
+        )
+    named = list(zip(targets, contrasts, strict=True))
+    above = [c for _, c in named if c is not None and c.is_above]
+    if not above:
+        return (
+            f"For none of the {count(len(targets))} targets is the mean influence of what was taken for it shown to be "
+            "above that of a random draw."
+        )
+    others = [clean(t.name, _NAME_CHARACTERS) for t, c in named if c is None or not c.is_above]
+    number = count(len(above)) if others else "each"
+    gains = sorted(c.in_deviations or 0.0 for c in above)
+    between = " to ".join(dict.fromkeys(decimal(g, 2) for g in (gains[0], gains[-1])))
+    more = len(others) - _NAMED_TARGETS
+    listed = ", ".join(others[:_NAMED_TARGETS]) + (f" and {count(more)} more" if more > 0 else "")
+    not_for = f" (not for {listed})" if others else ""
+    return (
+        f"For {number} of the {count(len(targets))} targets{not_for}, the mean influence of what was taken for it is higher than "
+        f"that of a random draw, by {between} standard deviations."
+    )
+
+
+def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
+    """Says how many texts of a query group are used, and how many are not for which reason.
+
+    Args:
+      name: The group's name.
+      used: Its texts that are used.
+      unused: How many are not, by reason.
+    """
+    number = sum(unused.values())
+    texts = "query texts" if name == "query" else f"texts of query group {name}"
+    words = f"{count(used)} of {count(used + number)} {texts} are used"
+    reasons = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(unused.items()) if n)
+    return f"{words}, {count(number)} cannot be: {reasons}" if number else words
+
+
+def is_poor(used: int, unused: Mapping[str, int]) -> bool:
+    """Tells whether so many texts of a query group are unused, over a tenth, that its files may not be what they seem."""
+    number = sum(unused.values())
+    return number > _MOST_UNUSED * (used + number)
+
+
+def reliability(agreement: float) -> float:
+    """Estimates the agreement of the whole set with another one of its size from that of its halves, r.
+
+    Returns:
+      2r / (1 + r); 0 where r is negative.
+
+    References:
+      Spearman, Correlation Calculated from Faulty Data, 1910; Brown, Some Experimental Results, 1910.
+    """
+    return max(0.0, 2 * agreement / (1 + agreement)) if agreement > -1 else 0.0
+
+
+def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") -> str | None:
+    """Says what to do about a group whose halves rank examples differently; None where they do not.
+
+    Args:
+      name: The group's name.
+      agreement: Rank correlation of the scores under its halves; None where it is not known.
+      sample: What was scored under both, "pilot" or "landmarks".
+    """
+    if agreement is None or not agreement < LEAST_HALVES_AGREEMENT:
+        return None
+    part = "mostly" if reliability(agreement) < 0.5 else "in good part"
+    return (
+        f"the halves of query group {name} rank the {sample} differently (rank correlation {correlation(agreement)}): "
+        f"scores are {part} chance of which texts are in it; pass more query texts, or split unlike ones into groups "
+        "(--query_group)"
+    )
+
+
+def poor_propagation(name: str, agreement: float | None) -> str | None:
+    """Says what to do about a target whose influence is predicted poorly; None where it is predicted well enough.
+
+    Args:
+      name: The target's name.
+      agreement: Rank correlation of the landmarks' exact influence with what the others predict; None (or not finite)
+        where one of the two does not vary.
+    """
+    if agreement is None or not math.isfinite(agreement):
+        return (
+            f"influence on target {name}, exact or predicted, is the same for every landmark: what was taken for it is "
+            "chance; draw more landmarks (--num_landmarks), or pass another --embedder"
+        )
+    if agreement >= _LEAST_HELD_OUT_AGREEMENT:
+        return None
+    return (
+        f"influence on target {name} is predicted poorly (held-out rank correlation {correlation(agreement)}), so that "
+        "much of what exact influence would gain may be missed; draw more landmarks (--num_landmarks), or pass another "
+        "--embedder"
+    )
+
+
+def about_refresh(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Says in lines what changed in the selection that a run goes on from; nothing of a run that goes on from none."""
+    found = manifest.get("refresh")
+    if found is None:
+        return
+    left = [
+        f"{count(own['documents'])} left ({left_because(reason)})"
+        for reason, own in found["left"].items()
+    ]
+    words = [
+        f"{count(found['kept']['documents'])} kept",
+        f"{count(found['added']['documents'])} added",
+        *(left or ["none left"]),
+    ]
+    yield f"since the last run: {', '.join(words)}; {about_splits(found['splits'])}"
+    yield from found.get("words", ())
+
+
+def left_because(reason: str) -> str:
+    """Says why a document has left a selection."""
+    return _REASONS_LEFT.get(reason, reason)
+
+
+def about_splits(splits: Mapping[str, int]) -> str:
+    """Says what became of the input of the last run; as `data.Refresh.splits`."""
+    words = [f"of {count(splits['new'] + splits['kept'])} splits {count(splits['new'])} new"]
+    words += [
+        f"{count(splits[name])} of the last run's {name}"
+        for name in ("changed", "gone")
+        if splits[name]
+    ]
+    return ", ".join(words)
+
+
+def about_columns(columns: Mapping[str, Any]) -> list[str]:
+    """Says, a line for each, how columns are carried that could not be as they were, and which files gave nothing.
+
+    Args:
+      columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `files_without_usable_rows`.
+    """
+    lines = [
+        f"column {name!r} is carried as JSON text: {why}"
+        for name, why in columns["json_text"].items()
+    ]
+    lines += [
+        f"column {name!r} holds text that is not UTF-8, which is written as escapes"
+        for name in columns["escaped"]
+    ]
+    lines += [
+        f"column {name!r} of the input is carried as {new!r}"
+        for name, new in columns["renamed"].items()
+    ]
+    lines += [
+        f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
+        for shard in columns["files_without_usable_rows"][:_NAMED_FILES]
+    ]
+    more = len(columns["files_without_usable_rows"]) - _NAMED_FILES
+    if more > 0:
+        lines.append(
+            f"{count(more)} more files have no row that can be used; manifest.json lists them"
+        )
+    return lines
+
+
+def _leaks(manifest: Mapping[str, Any]) -> str | None:
+    found = manifest.get("contaminated")
+    if found is None or not found["rows"]:
+        return None
+    sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
+    number = found["rows"]
+    words = "1 document holds a text" if number == 1 else f"{count(number)} documents hold a text"
+    return f"{words} that no selection may ({sets}), and {'is' if number == 1 else 'are'} rejected"
+
+
+def _passed_over(manifest: Mapping[str, Any]) -> str | None:
+    found = manifest["passed_over"]
+    if not found["documents"]:
+        return None
+    number, verb = found["documents"], "was" if found["documents"] == 1 else "were"
+    return (
+        f"{count(number)} {'document' if number == 1 else 'documents'} of more than {count(found['longer_than'])} "
+        f"tokens, {count(found['tokens'])} in all, {verb} passed over: more than a tenth of the budget, and more than "
+        "a typical document"
+    )
+
+
+def _near_duplicates(manifest: Mapping[str, Any]) -> str | None:
+    number = manifest["near_duplicates"]["documents"]
+    if not number:
+        return None
+    what, verb = ("near-duplicate", "was") if number == 1 else ("near-duplicates", "were")
+    return f"{count(number)} {what} of documents that rank higher {verb} left out; rejected/ names them"
+
+
+def _few_landmarks(manifest: Mapping[str, Any]) -> str | None:
+    """Only a run of Influence Distillation has landmarks."""
+    asked, found = manifest["config"].get("num_landmarks"), manifest.get("landmarks")
+    if not asked or not found or asked <= (drawn := found["scored"] + found["unscorable"]):
+        return None
+    return f"all {count(drawn)} usable examples are landmarks: the corpus has no {count(asked)} (--num_landmarks)"
+
+
+def _clustering(share: float | None) -> str | None:
+    """Says whether clusters tell apart what is worth selecting; None where nothing varies.
+
+    Of equally large selections of a normal population the best by a criterion gains as much as its deviation is wide:
+    means of clusters have the square root of their share of the variance.
+    """
+    if share is None:
+        return None
+    reach = math.sqrt(max(share, 0.0))
+    words = (
+        f"clusters explain {share:.0%} of the variance of the pilot's influence: choosing among them can give about "
+        f"{reach:.0%} of what choosing among documents, each scored, would gain over a random draw"
+    )
+    if reach >= _LEAST_REACH:
+        return f"clustering helps here: {words}"
+    return f"clustering helps little here: {words}; --acceptance=shortlist looks inside clusters"
