@@ -67,6 +67,9 @@ class Split:
     packed: str = ""
 
 
+# How a row counts whose licence or language is not given.
+NOT_STATED = "not stated"
+
 BudgetUnit = Literal["tokens", "examples"]
 
 

@@ -156,6 +156,19 @@ def renamed_columns(schema: pa.Schema, weighted: bool) -> dict[str, str]:
     }
 
 
+def described(schema: pa.Schema | pa.StructType) -> list[dict[str, Any]]:
+    """Describes columns as JSON: `name` and `type` of each, where a type is a name, or `struct` or `list` of others."""
+    return [{"name": field.name, "type": _described(field.type)} for field in schema]
+
+
+def _described(of: pa.DataType) -> Any:
+    if pa.types.is_struct(of):
+        return {"struct": described(of)}
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        return {"list": _described(of.value_type)}
+    return str(of.value_type if pa.types.is_dictionary(of) else of)
+
+
 def write_selected(
     path: str,
     selections: Iterable[Selected],

@@ -19,6 +19,8 @@ from tests.pipelines.world import manifest_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
+PAGES = ("README.md", "croissant.json", "report.html")
+
 
 @pytest.fixture
 def stopped(finished, tmp_path) -> pathlib.Path:
@@ -28,7 +30,7 @@ def stopped(finished, tmp_path) -> pathlib.Path:
     for name in ("selected", "rejected"):
         shutil.rmtree(output / name)
     for path in (
-        *(output / name for name in ("COMPLETE", "manifest.json", "report.html")),
+        *(output / name for name in ("COMPLETE", "manifest.json", *PAGES)),
         *output.glob("_run/rounds/*/*-0[34].*"),
         *output.glob("_run/rounds/*/decision-02*"),
         *output.glob("_run/accepted/*/*"),
@@ -55,7 +57,7 @@ def test_a_finished_run_is_complete_with_the_counts_of_its_manifest(finished, ca
     assert found["budget"] == manifest["budget"]
     assert found["bytes"]["input"] == manifest["input"]["bytes"]
     written = sum(path.stat().st_size for path in finished.rglob("*.*") if path.is_file())
-    written -= (finished / "report.html").stat().st_size
+    written -= sum((finished / name).stat().st_size for name in PAGES)
     # Not counted: what the launcher writes, and the few embeddings that are set aside for centers.
     for name in ("leaks", "points"):
         written -= sum(path.stat().st_size for path in (finished / "_run" / name).rglob("*.*"))

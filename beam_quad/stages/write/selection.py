@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad import identity
-from beam_quad.additive import Tally, total
+from beam_quad.additive import ByName, Tally, add_fields, total
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
+from beam_quad.corpus.labels import count_labels, label_columns
 from beam_quad.corpus.output import (
     Rejected,
     Selected,
     WrittenPart,
     copy_rows,
+    described,
     output_schema,
     part_name,
     provenance,
@@ -33,6 +35,8 @@ from beam_quad.corpus.schemas import is_json_text, why_json_text
 from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split, as_json
+from beam_quad.report.card import card
+from beam_quad.report.croissant import croissant
 from beam_quad.report.judgements import about_columns
 from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
@@ -105,16 +109,16 @@ class PartSums:
       files: The files written.
       counts: What became of the rows.
       weights: Of the selected rows, where they are weighed.
+      labels: Selected rows by column and value, of the columns that name a licence or a language.
     """
 
     files: tuple[WrittenPart, ...]
     counts: RowCounts
     weights: WeightSums
+    labels: ByName[Tally] = dataclasses.field(default_factory=ByName)
 
     def __add__(self, other: "PartSums") -> "PartSums":
-        return PartSums(
-            self.files + other.files, self.counts + other.counts, self.weights + other.weights
-        )
+        return add_fields(self, other)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +199,12 @@ class WriteSelection(SplitStage):
             WrittenPart(files.join(self.output, path), sha256, num_rows, size)
             for path, sha256, num_rows, size in record["files"]
         )
+        labels = {column: Tally(counts) for column, counts in record["labels"].items()}
         return PartSums(
-            parts, RowCounts.from_json(record["counts"]), WeightSums(*record["weights"])
+            parts,
+            RowCounts.from_json(record["counts"]),
+            WeightSums(*record["weights"]),
+            ByName(labels),
         )
 
     def do(self, piece: Part | BasePart, model: Any) -> PartSums:
@@ -213,18 +221,20 @@ class WriteSelection(SplitStage):
         num_due: list[int] = []
         selections = self._select(piece, counts, rejected, weights, num_due)
         written: list[WrittenPart] = []
+        labels: ByName[Tally] = ByName()
         if piece.selected is not None:
             path, schema = files.join(self.output, "selected", piece.selected), self.corpus.schema()
             written.append(
                 write_selected(path, selections, schema, weighted=self.weights is not None)
             )
             _check_rows(written[0], sum(num_due))
+            labels = count_labels(path, label_columns(schema))
         else:
             # Nothing is to be written, but the rows are counted.
             collections.deque(selections, maxlen=0)
         refused = write_rejected(files.join(self.output, "rejected", piece.rejected), rejected)
         sums = PartSums(
-            (*written, refused), total(counts, RowCounts()), total(weights, WeightSums())
+            (*written, refused), total(counts, RowCounts()), total(weights, WeightSums()), labels
         )
         told = sums.counts.rejected + sums.counts.bad_files + sums.counts.near_duplicates.documents
         _check_rows(refused, told)
@@ -255,15 +265,19 @@ class WriteSelection(SplitStage):
         for line in about_columns(columns):
             _log.warning(line)
         manifest = self.summary.manifest(
-            counts, sorted(parts, key=lambda part: part["path"]), columns
+            counts, sorted(parts, key=lambda part: part["path"]), columns, sums.labels
         )
-        manifest["verdict"], page = self.summary.report(manifest, counts, sums.weights)
-        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        # A path that is not UTF-8 becomes an escape, which is JSON too.
-        data = text.encode("utf-8", "backslashreplace")
-        files.write(files.join(self.output, "manifest.json"), data)
-        data = page.encode("utf-8", "backslashreplace")
-        files.write(files.join(self.output, "report.html"), data)
+        manifest["verdict"], report = self.summary.report(manifest, counts, sums.weights)
+        pages = {
+            "manifest.json": _json(manifest),
+            "README.md": card(manifest),
+            "croissant.json": _json(croissant(manifest)),
+            "report.html": report,
+        }
+        for name, text in pages.items():
+            # A path that is not UTF-8 becomes an escape, which is JSON too.
+            data = text.encode("utf-8", "backslashreplace")
+            files.write(files.join(self.output, name), data)
         unread = [
             piece_name(split)
             for split in self.corpus.splits()
@@ -313,7 +327,8 @@ class WriteSelection(SplitStage):
             kept = [changes.still_selected(piece.base_number, name) for name in names]
             written = copy_rows(part.path, path, np.concatenate(kept))
         _check_rows(written, piece.num_rows)
-        sums = PartSums((written,), RowCounts(), WeightSums())
+        labels = count_labels(path, label_columns(self.corpus.schema()))
+        sums = PartSums((written,), RowCounts(), WeightSums(), labels)
         self._record(piece, sums, names)
         return sums
 
@@ -334,6 +349,7 @@ class WriteSelection(SplitStage):
             ],
             "counts": as_json(sums.counts),
             "weights": dataclasses.astuple(sums.weights),
+            "labels": {column: own.counts for column, own in sums.labels.named.items()},
             "splits": splits,
         }
         write_json(self._record_path(piece.name), record)
@@ -347,6 +363,7 @@ class WriteSelection(SplitStage):
             # What rows of JSON Lines hold is carried as it is written.
             json_text, escaped = {}, []
         return {
+            "schema": described(output_schema(schema, self.weights is not None)),
             "json_text": json_text,
             "escaped": [name for name in escaped if name in schema.names],
             "renamed": renamed_columns(schema, self.weights is not None),
@@ -444,6 +461,10 @@ class WriteSelection(SplitStage):
             ]
             detail = next((text for text in details if text), "unreadable")
             yield Rejected(split.shard, None, Reason.BAD_FILE, detail)
+
+
+def _json(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _check_rows(part: WrittenPart, expected: int) -> None:

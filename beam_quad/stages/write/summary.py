@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from beam_quad import report
+from beam_quad.additive import ByName, Tally
 from beam_quad.answers import all_plain
 from beam_quad.artifacts import clock
 from beam_quad.clustering import distinctive_terms, layout
+from beam_quad.corpus.labels import kind_of
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
@@ -22,6 +24,7 @@ from beam_quad.report import judgements
 from beam_quad.report.sections.clusters import named
 from beam_quad.report.sections.corpus_map import drawn
 from beam_quad.selection import RowCounts, cluster_means
+from beam_quad.selection.accounts import SourceCounts
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.typical import typical_texts
 from beam_quad.stages.distillation.distilled import FinishedDistillation
@@ -47,6 +50,8 @@ _TEXTS_PER_CLUSTER = 3
 _TYPICAL_TEXTS = 40
 _SHOWN_CHARACTERS = 2000
 _SHOWN_LEAKS, _LEAKS_PER_SPLIT = 50, 10
+# Sources, and values of a column, of which the manifest says how many are selected.
+_MOST_NAMED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,19 +116,26 @@ class Summary:
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def manifest(
-        self, counts: RowCounts, parts: list[dict[str, Any]], columns: dict[str, Any]
+        self,
+        counts: RowCounts,
+        parts: list[dict[str, Any]],
+        columns: dict[str, Any],
+        labels: ByName[Tally],
     ) -> dict[str, Any]:
         """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests.
 
         Args:
           counts: Of the rows, by what became of them.
           parts: The files that were written.
-          columns: How columns are carried that could not be as they were; see `judgements.about_columns`.
+          columns: The `schema` that is written, and how columns are carried that could not be as they were; see
+            `judgements.about_columns`.
+          labels: Selected rows by column and value, of the columns that name a licence or a language.
         """
         plan = self.corpus.plan()
         result: dict[str, Any] = {
             "config": self.config,
             "configuration": self.configuration,
+            "method": self.policy,
             "versions": {"python": platform.python_version(), **_versions()},
             "fingerprints": self.fingerprints,
             "input": {
@@ -156,6 +168,13 @@ class Summary:
             "near_duplicates": dataclasses.asdict(counts.near_duplicates),
             "files": parts,
             "columns": columns,
+            "sources": {
+                name: dataclasses.asdict(own) for name, own in _largest(counts.sources.named)
+            },
+            "labels": [
+                {"column": column, "kind": kind_of(column), "rows": dict(_most(own.counts))}
+                for column, own in sorted(labels.named.items())
+            ],
         }
         if self.corpus.excluded is not None:
             result["excluded"] = {
@@ -408,6 +427,16 @@ class Summary:
                 seconds = max(0.0, ended["at"] - started["at"])
                 timings.append(page.StageTiming(name, seconds))
         return tuple(timings)
+
+
+def _largest(sources: Mapping[str, SourceCounts]) -> list[tuple[str, SourceCounts]]:
+    """The sources that most was selected of."""
+    found = sorted(sources.items(), key=lambda item: (-item[1].selected.tokens, item[0]))
+    return found[:_MOST_NAMED]
+
+
+def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_NAMED]
 
 
 def _versions() -> dict[str, str]:

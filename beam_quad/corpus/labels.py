@@ -1,0 +1,102 @@
+"""What rows say of their licence and their language, counted in the files of a selection."""
+
+import collections
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from beam_quad.additive import ByName, Tally
+from beam_quad.artifacts import files
+from beam_quad.corpus import formats, jsonl
+from beam_quad.records import NOT_STATED
+
+# By the names of columns, or of fields of structs, in lower case.
+LABELS = {
+    "license": "licence",
+    "licence": "licence",
+    "licenses": "licence",
+    "license_type": "licence",
+    "lang": "language",
+    "language": "language",
+}
+_MAX_CHARACTERS = 80
+
+
+def label_columns(schema: pa.Schema) -> list[str]:
+    """Finds the columns that name a licence or a language, `meta.license` for a field of a struct."""
+    return [path for path, name in _paths(schema, "") if name.lower() in LABELS]
+
+
+def kind_of(column: str) -> str:
+    """Says what a column that `label_columns` gives names: `licence` or `language`."""
+    return LABELS[column.rpartition(".")[2].lower()]
+
+
+def count_labels(path: str, columns: Iterable[str]) -> ByName[Tally]:
+    """Counts the values of columns.
+
+    Args:
+      path: A part of a selection.
+      columns: As `label_columns` names them; a row may lack one.
+
+    Returns:
+      Rows by column and value; none of a format that holds no columns.
+    """
+    columns = list(columns)
+    if not columns:
+        return ByName()
+    if path.endswith(".parquet"):
+        return _count_parquet(path, columns)
+    if formats.is_jsonl(path):
+        return _count_jsonl(path, columns)
+    return ByName()
+
+
+def _paths(fields: Iterable[pa.Field], prefix: str) -> Iterator[tuple[str, str]]:
+    for field in fields:
+        if "." in field.name:
+            continue
+        if pa.types.is_struct(field.type):
+            yield from _paths(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field.name
+
+
+def _count_parquet(path: str, columns: list[str]) -> ByName[Tally]:
+    counts = ByName({column: Tally() for column in columns})
+    with files.open_read(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
+            for column in columns:
+                first, *rest = column.split(".")
+                values = batch.column(first)
+                if rest:
+                    values = pc.struct_field(values, rest)
+                counts += ByName({column: _tally(values.to_pylist())})
+    return counts
+
+
+def _count_jsonl(path: str, columns: list[str]) -> ByName[Tally]:
+    found: dict[str, collections.Counter[str]] = {c: collections.Counter() for c in columns}
+    for line in jsonl.lines_of(path):
+        row = orjson.loads(line)
+        for column, counter in found.items():
+            value: Any = row
+            for name in column.split("."):
+                value = value.get(name) if isinstance(value, dict) else None
+            counter[_text(value)] += 1
+    return ByName({column: Tally(dict(counter)) for column, counter in found.items()})
+
+
+def _tally(values: list[Any]) -> Tally:
+    return Tally(dict(collections.Counter(map(_text, values))))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    text = "" if value is None else " ".join(str(value).split())
+    return text[:_MAX_CHARACTERS] or NOT_STATED

@@ -1,0 +1,223 @@
+"""Croissant metadata of a selection, made from the manifest alone.
+
+References:
+  MLCommons, Croissant Format Specification 1.1, 2026: http://mlcommons.org/croissant/1.1
+  W3C, PROV-O: The PROV Ontology, 2013: https://www.w3.org/TR/prov-o/
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from beam_quad.report.card import citation, labels_of, name_of, selected_files
+
+CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
+# The context of the specification's first appendix, and the vocabulary of provenance.
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "name": {"@container": "@language"},
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "prov": "http://www.w3.org/ns/prov#",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_ENCODINGS = {"parquet": "application/x-parquet", "jsonl": "application/jsonlines"}
+_FILES = "parts"
+_RECORDS = "documents"
+
+
+def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the metadata.
+
+    What only a publisher knows is left out: `url`, `creator` and `datePublished`; and `license`, if no column states one.
+
+    Args:
+      manifest: The manifest of a finished selection.
+
+    Returns:
+      JSON-LD, the same for the same manifest.
+    """
+    counts, tokens = manifest["counts"], manifest["tokens"]
+    num_bases = len(manifest.get("refresh", {}).get("bases", ()))
+    found: dict[str, Any] = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "name": name_of(manifest),
+        "conformsTo": CONFORMS_TO,
+        "description": (
+            f"{counts['selected']:,} documents with {tokens['selected']:,} tokens, chosen from {counts['read']:,} documents with "
+            f"{tokens['read']:,} tokens by beam_quad ({manifest['method']}) to train a language model on."
+        ),
+        "citeAs": citation(manifest),
+        # Each refresh may take rows away.
+        "version": f"{1 + num_bases}.0.0",
+        "isLiveDataset": False,
+        **_provenance(manifest),
+        "distribution": [*map(_file, selected_files(manifest)), _file_set(manifest)],
+        "recordSet": [
+            {
+                "@type": "cr:RecordSet",
+                "@id": _RECORDS,
+                "name": _RECORDS,
+                "description": "The selected documents, each with the reason why.",
+                "field": list(_fields(manifest["columns"]["schema"])),
+            }
+        ],
+    }
+    if licences := [name for name in labels_of(manifest, "licence") if _is_spdx(name)]:
+        found["license"] = [f"https://spdx.org/licenses/{name}" for name in licences]
+    if languages := [name for name in labels_of(manifest, "language") if _is_code(name)]:
+        found["inLanguage"] = languages
+    return found
+
+
+def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the selection is derived from, and what made it."""
+    config, prints = manifest["config"], manifest["fingerprints"]
+    sources = [_entity("input", manifest["input"]["snapshot"], config["input"])]
+    if base := prints.get("base"):
+        sources.append(_entity("base", base, [config["base"]]))
+    used = [
+        _entity(f"query set {name}", print_, config["query"].get(name, []))
+        for name, print_ in prints["query"].items()
+    ]
+    for what, name in (("proxy", "proxy_model"), ("embedder", "embedder")):
+        if prints.get(what):
+            used.append(_entity(f"{what} model", prints[what], [config[name]]))
+    versions = manifest["versions"]
+    return {
+        "prov:wasDerivedFrom": sources,
+        "prov:wasGeneratedBy": {
+            "@type": "prov:Activity",
+            "prov:label": f"{manifest['method']}; configuration {manifest['configuration']}",
+            "prov:used": used,
+            "prov:wasAssociatedWith": {
+                "@type": "prov:SoftwareAgent",
+                "prov:label": f"beam_quad {versions['beam_quad']}",
+            },
+        },
+    }
+
+
+def _entity(what: str, content: str, places: list[str]) -> dict[str, Any]:
+    return {
+        "@type": "prov:Entity",
+        "@id": f"urn:beam_quad:{what.replace(' ', '_')}:{_in_urn(content)}",
+        "prov:label": what,
+        "prov:atLocation": places,
+    }
+
+
+def _in_urn(content: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._:@-]", "_", content)
+
+
+def _file(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": part["path"],
+        "name": part["path"],
+        "contentUrl": part["path"],
+        "contentSize": f"{part['bytes']} B",
+        "encodingFormat": _encoding(part["path"]),
+        "sha256": part["sha256"],
+    }
+
+
+def _file_set(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    output_format = manifest["config"]["output_format"]
+    return {
+        "@type": "cr:FileSet",
+        "@id": _FILES,
+        "name": _FILES,
+        "includes": f"selected/*.{output_format}",
+        "encodingFormat": _encoding(f"part.{output_format}"),
+    }
+
+
+def _encoding(path: str) -> str:
+    ending = path.rpartition("/")[2].partition(".")[2]
+    return _ENCODINGS.get(ending.partition(".")[0], "application/octet-stream")
+
+
+def _fields(schema: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for column in schema:
+        source = {"fileSet": {"@id": _FILES}, "extract": {"column": column["name"]}}
+        yield _field(_RECORDS, column, source)
+
+
+def _field(parent: str, column: Mapping[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    path, of = f"{parent}/{column['name']}", column["type"]
+    field: dict[str, Any] = {"@type": "cr:Field", "@id": path, "name": column["name"]}
+    shape = []
+    while isinstance(of, dict) and "list" in of:
+        shape.append("-1")
+        of = of["list"]
+    if shape:
+        field |= {"isArray": True, "arrayShape": ",".join(shape)}
+    field["source"] = source
+    if isinstance(of, str):
+        field["dataType"] = _data_type(of)
+        return field
+    transforms = source.get("transform", [])
+    field["subField"] = [
+        _field(path, inner, {**source, "transform": [*transforms, {"jsonPath": inner["name"]}]})
+        for inner in of["struct"]
+    ]
+    return field
+
+
+def _data_type(arrow: str) -> str:
+    if found := re.fullmatch("(u?)int(8|16|32|64)", arrow):
+        return f"cr:{'UInt' if found[1] else 'Int'}{found[2]}"
+    floats = {"halffloat": "cr:Float16", "float": "cr:Float32", "double": "cr:Float64"}
+    if arrow in floats:
+        return floats[arrow]
+    if arrow.startswith("timestamp"):
+        return "sc:DateTime"
+    return {"bool": "sc:Boolean", "date32[day]": "sc:Date"}.get(arrow, "sc:Text")
+
+
+def _is_spdx(name: str) -> bool:
+    """Tells whether a licence's name looks like an identifier of SPDX."""
+    return re.fullmatch(r"[A-Za-z0-9]+([.+-][A-Za-z0-9.+]+)+|MIT|ISC|Zlib", name) is not None
+
+
+def _is_code(name: str) -> bool:
+    return re.fullmatch("[a-z]{2,3}(-[A-Za-z]+)?", name) is not None
