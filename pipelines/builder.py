@@ -458,6 +458,7 @@ class Builder:
                 weights,
                 changes,
                 options.reselect,
+                options.decisions,
             )
         )
         fitted = refresh.record_of(

@@ -62,6 +62,7 @@ class RunOptions:
     reserve_examples: int
     output_format: str
     weighted: bool
+    decisions: bool
     on_bad_file: str
     exclude: tuple[str, ...]
     decontaminate: tuple[str, ...]
@@ -246,6 +247,11 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         "--weighted",
         **SWITCH,
         help="add a column weight to the selection: the optimal weights of its examples",
+    )
+    add(
+        "--decisions",
+        **SWITCH,
+        help="write what became of every row that was read, and why, to decisions/",
     )
     add(
         "--on_bad_file",
