@@ -467,6 +467,7 @@ class Builder:
                 weights,
                 changes,
                 options.reselect,
+                options.decisions,
             )
         )
         fitted = refresh.record_of(

@@ -1,6 +1,6 @@
 """Writes the reference of all flags from their declarations.
 
-python -m pipelines.reference > pipelines/README.md
+python -m pipelines.reference > pipelines/FLAGS.md
 """
 
 import sys
@@ -14,7 +14,7 @@ from pipelines.prove_options import ProveOptions
 _HEAD = """\
 # Flags
 
-<!-- Written by `python -m pipelines.reference > pipelines/README.md`; change the declarations, not this page. -->
+<!-- Written by `python -m pipelines.reference > pipelines/FLAGS.md`; change the declarations, not this page. -->
 
 A flag is written `--name=value` or `--name value`. Counts may be written `30B`, `1.5T`, `500M`, `2k`, `1e9` or `10_000`, and a switch
 (default `false`) `--name` or `--name=true`. `--help` shows the flags in **bold**, which most runs need, and `--help all` all of them. Any

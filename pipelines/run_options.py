@@ -127,6 +127,12 @@ class RunOptions(flags.Options):
         False,
         more="They are optimal for the step, positive, and sum to the number of documents of the corpus.",
     )
+    decisions: bool = _data(
+        "write what became of every row that was read, and why, to decisions/",
+        False,
+        more="A row has its id, the decision, the reason, cluster, block, round, influence, the near-duplicate that stays and the text "
+        "that it leaks.",
+    )
     on_bad_file: str = _data(
         "what a file that is truncated or no data does",
         "fail",

@@ -242,6 +242,8 @@ class _Strings(Sequence[str | None]):
         return len(self._column)
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._column[index].to_pylist()
         return self._column[int(index)].as_py()
 
 

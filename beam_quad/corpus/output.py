@@ -267,6 +267,39 @@ def _new_names(schema: pa.Schema, weighted: bool) -> Callable[[str], str | None]
     return lambda name: renamed.get(name, name) if choice.keeps(name) else None
 
 
+class PartWriter:
+    """Writes the batches of a part one after the other, each a row group; see `writing_part`.
+
+    Args:
+      path: The part.
+      file: Where its bytes go.
+      writer: What makes them.
+    """
+
+    def __init__(self, path: str, file: files.HashedFile, writer: pq.ParquetWriter) -> None:
+        self._path = path
+        self._file = file
+        self._writer = writer
+        self._num_rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Writes a batch."""
+        self._writer.write_batch(batch, row_group_size=max(1, batch.num_rows))
+        self._num_rows += batch.num_rows
+
+    @property
+    def written(self) -> WrittenPart:
+        """What was written, once the part is closed."""
+        return WrittenPart(self._path, self._file.sha256, self._num_rows, self._file.size_bytes)
+
+
+@contextlib.contextmanager
+def writing_part(path: str, schema: pa.Schema) -> Iterator[PartWriter]:
+    """Gives what writes a Parquet file while another part is written; it appears, whole, when the block ends."""
+    with files.writing(path) as file, _parquet_writer(file, schema) as writer:
+        yield PartWriter(path, file, writer)
+
+
 def write_parquet(
     path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], replace: bool = False
 ) -> WrittenPart:

@@ -18,6 +18,7 @@ from beam_quad.selection.changes import (
     all_left,
     changes_of,
 )
+from beam_quad.selection.decisions import Standing, Unselected, reason_number, why_of
 from beam_quad.selection.held import held_first
 from beam_quad.selection.joint_ranks import JointRanks, RankCounts
 from beam_quad.selection.kept import (
@@ -69,9 +70,11 @@ __all__ = [
     "RankCounts",
     "RowCounts",
     "SourceCounts",
+    "Standing",
     "Taken",
     "Turns",
     "Twins",
+    "Unselected",
     "all_left",
     "allocate",
     "amounts_of",
@@ -102,10 +105,12 @@ __all__ = [
     "random_ranks",
     "rank_usable",
     "ranks_from",
+    "reason_number",
     "search_budget",
     "source_of",
     "tie_draws",
     "weighted_mean",
+    "why_of",
     "within_caps",
     "within_reach",
 ]

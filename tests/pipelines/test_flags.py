@@ -39,7 +39,7 @@ def test_help_shows_some_ten_flags_and_help_all_the_rest_by_group(command, capsy
 
 
 def test_the_reference_is_what_the_declarations_say():
-    page = pathlib.Path(reference.__file__).with_name("README.md")
+    page = pathlib.Path(reference.__file__).with_name("FLAGS.md")
     assert page.read_text() == reference.page()
 
 

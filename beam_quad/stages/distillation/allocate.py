@@ -12,9 +12,11 @@ from beam_quad.records import Budget, BudgetUnit, Split, amounts_in
 from beam_quad.selection import (
     Contenders,
     Kept,
+    Standing,
     Taken,
     Turns,
     Twins,
+    Unselected,
     held_first,
     is_reached,
     keep_for_targets,
@@ -224,6 +226,17 @@ class DistilledSelection:
         unscorable = self.ranking.is_unscorable(rows) & (takers < 0)
         return keep_for_targets(
             influence, takers, rows.keys, landmarks, unscorable, self.ranking.targets
+        )
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        """As `Selection`, by influence on the target that gains most from a row."""
+        best = self.ranking.influence.read(split).max(axis=1).astype(np.float64)
+        is_exact = np.isin(rows.keys, self.propagation.load().keys)
+        return Standing.of(
+            len(rows.keys),
+            Unselected.BELOW_CUT,
+            np.where(is_exact, best, np.nan),
+            predicted=np.where(is_exact, np.nan, best),
         )
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:

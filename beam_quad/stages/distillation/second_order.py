@@ -20,7 +20,7 @@ from beam_quad.columns import look_up
 from beam_quad.distillation import Interactions, cut_support
 from beam_quad.distillation.shortlist import list_length, share_weights, solve_list
 from beam_quad.records import Split
-from beam_quad.selection import Kept
+from beam_quad.selection import Kept, Standing
 from beam_quad.stages.base import Stage
 from beam_quad.stages.distillation.allocate import DistilledSelection
 from beam_quad.stages.distillation.interactions import InteractLandmarks
@@ -188,6 +188,9 @@ class SecondOrderSelection:
         takers = np.where(rows.usable, self.takers(rows.keys), -1)
         kept = self.first.kept(rows, influence, takers)
         return dataclasses.replace(kept, twins=self.first.twins(split, rows))
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        return self.first.standing(split, rows)
 
     def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """As `RowWeights`."""

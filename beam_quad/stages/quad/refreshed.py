@@ -8,7 +8,15 @@ from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.columns import find_sorted
 from beam_quad.records import Split
-from beam_quad.selection import Kept, is_reached, keep_again, within_reach
+from beam_quad.selection import (
+    Kept,
+    Standing,
+    Unselected,
+    is_reached,
+    keep_again,
+    known_influence,
+    within_reach,
+)
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.quad.known import KnownEvidence
 from beam_quad.stages.quad.select import BanditSelection
@@ -69,6 +77,17 @@ class RefreshedSelection:
         worth, (clusters, _) = preference.rank(split, rows), self.clusters.read(split)
         is_unscorable = rows.usable & (find_sorted(self._unscorable(), rows.keys) >= 0)
         return keep_again(is_kept, clusters, worth, is_unscorable)
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        preference = self.ranking.preference
+        if preference.added is not None and not preference.base.has(split):
+            return preference.added.standing(split, rows)
+        clusters, influence = self.clusters.read(split)[0], None
+        if self.known is not None:
+            known = self.known.load()
+            scored = {"key": known.key, "influence": known.influence}
+            influence, _ = known_influence(scored, rows.keys, rows.usable)
+        return Standing.of(len(rows.keys), Unselected.LEFT_OUT_BEFORE, influence, clusters)
 
     @once_per_process
     def _unscorable(self) -> np.ndarray:

@@ -24,11 +24,16 @@ from beam_quad.selection import (
     MAX_DRAW,
     CutExamples,
     Kept,
+    Standing,
     Taken,
+    Unselected,
     cut_blocks,
     cut_draws,
     keep_accepted,
+    known_influence,
     or_estimate,
+    reason_number,
+    why_of,
 )
 from beam_quad.stages.quad.regressions import Pulled
 from beam_quad.stages.read.corpus import Corpus
@@ -70,6 +75,19 @@ class BanditSelection(Weighable, abc.ABC):
         None if examples are not selected by prediction: then those that are selected stand for the others.
         """
         return None
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        """As `Selection`: a block that was pulled was scored, and is judged by that."""
+        clusters, blocks, places = self.pulled.places(split, rows)
+        influence, _ = known_influence(self.pulled.scored(), rows.keys, clusters >= 0)
+        is_pulled = places >= 0
+        rounds = np.full(len(places), -1, np.int64)
+        rounds[is_pulled] = self.pulled.blocks()["round"][places[is_pulled]]
+        why = why_of(
+            (is_pulled, Unselected.BLOCK_NOT_ACCEPTED), otherwise=Unselected.BLOCK_NOT_PULLED
+        )
+        nothing = np.full(len(places), np.nan)
+        return Standing(influence, why, clusters, blocks, rounds, nothing)
 
     def accepted_tokens(self, state: BanditState) -> int:
         """Counts the tokens of the budget that the selection fills, by what the bandit decided."""
@@ -188,6 +206,14 @@ class BlockSelection(BanditSelection):
         influence = self._own(or_estimate(influence, of_cluster[clusters]), kept)
         return Taken.by_one_target(influence, kept, self.corpus.is_candidate(rows))
 
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        """As `BanditSelection`; of what a block gives some may be left out."""
+        found, accepted = super().standing(split, rows), self.cut.load()
+        codes = arm_code(accepted["cluster"], accepted["block"])
+        is_accepted = find_sorted(codes, arm_code(found.cluster, found.block)) >= 0
+        why = np.where(is_accepted, reason_number(Unselected.BELOW_CUT), found.why)
+        return dataclasses.replace(found, why=why)
+
     def is_selected(self, scored: Scored) -> np.ndarray:
         accepted = self.pulled.state().accepted
         return is_in_blocks(scored, {(block.cluster_id, block.block) for block in accepted})
@@ -217,6 +243,13 @@ class ExampleSelection(BlockSelection):
     """The examples that the bandit accepted one by one, each for its own influence."""
 
     is_census: ClassVar[bool] = True
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        """As `BlockSelection`; of a pulled block only what was scored can be taken."""
+        found = super().standing(split, rows)
+        is_left = (found.round >= 0) & np.isnan(found.influence)
+        why = np.where(is_left, reason_number(Unselected.NOT_SCORED), found.why)
+        return dataclasses.replace(found, why=why)
 
     def is_selected(self, scored: Scored) -> np.ndarray:
         return np.isin(scored["key"], self._only())

@@ -18,11 +18,14 @@ from beam_quad.selection import (
     Amount,
     JointRanks,
     Kept,
+    Standing,
     Taken,
+    Unselected,
     by_cluster,
     heavy_clusters,
     is_reached,
     keep_ranked,
+    why_of,
     within_caps,
 )
 from beam_quad.stages.clusters.assign import AssignClusters
@@ -266,6 +269,19 @@ class ShortlistSelection:
         kept = keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
         floor = self.shortlist.cut.floors()[0]
         return dataclasses.replace(kept, twins=self.shortlist.ranking.twins(split, rows, floor))
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        before, after = (
+            self.ranking.ranking.packed(split, rows)[0],
+            self.ranking.priorities(split, rows)[:, 0],
+        )
+        why = why_of(
+            (~self.shortlist.is_listed(split, rows), Unselected.NOT_SHORTLISTED),
+            ((before > 0) & (after == 0), Unselected.CLUSTER_FULL),
+            otherwise=Unselected.BELOW_CUT,
+        )
+        influence, (clusters, _) = self._ranks.influence.read(split), self.clusters.read(split)
+        return Standing.of(len(rows.keys), why, influence, clusters)
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, by the joint rank: the rest of the corpus is below the list."""

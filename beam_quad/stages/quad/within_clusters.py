@@ -15,13 +15,16 @@ from beam_quad.distillation.within_clusters import predict_by_cluster
 from beam_quad.records import Split
 from beam_quad.selection import (
     Kept,
+    Standing,
     Taken,
+    Unselected,
     is_reached,
     keep_predicted,
     known_influence,
     or_estimate,
     pack_ranks,
     ranks_from,
+    reason_number,
 )
 from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
 from beam_quad.stages.quad.select import BanditSelection
@@ -125,6 +128,14 @@ class PropagatedSelection(BanditSelection):
             rows.keys,
         )
         return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        """As `BanditSelection`; what is predicted is ranked, in whichever block."""
+        found, predicted = super().standing(split, rows), self._predictions.read(split)
+        is_predicted = np.isfinite(predicted)
+        why = np.where(is_predicted, reason_number(Unselected.BELOW_CUT), found.why)
+        predicted = np.where(np.isfinite(found.influence), np.nan, predicted.astype(np.float64))
+        return dataclasses.replace(found, why=why, predicted=predicted)
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`. An example without a prediction is worth the mean of its cluster."""

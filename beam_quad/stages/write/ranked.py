@@ -7,7 +7,15 @@ import numpy as np
 
 from beam_quad.artifacts import aligned
 from beam_quad.records import Split
-from beam_quad.selection import Kept, Taken, Twins, keep_ranked, rank_usable
+from beam_quad.selection import (
+    Kept,
+    Standing,
+    Taken,
+    Twins,
+    Unselected,
+    keep_ranked,
+    rank_usable,
+)
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
@@ -21,6 +29,9 @@ class Selection(Protocol):
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         """Selects rows of one split."""
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        """Says of all rows of a split what is known of them, selected or not."""
 
 
 @runtime_checkable
@@ -109,6 +120,11 @@ class RankedSelection:
         floor = self.cut.floors()[0]
         kept = keep_ranked(packed, floor, unscorable, clusters, influence)
         return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
+
+    def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        clusters = None if self.clusters is None else self.clusters.read(split)[0]
+        influence = self.ranking.preference.influence(split)
+        return Standing.of(len(rows.keys), Unselected.BELOW_CUT, influence, clusters)
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, where the ranking is one by influence."""

@@ -1,6 +1,7 @@
 """The last stage: every split is filtered against the selection, then manifest, report and COMPLETE."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import logging
@@ -18,6 +19,7 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
 from beam_quad.corpus.labels import count_labels, label_columns
 from beam_quad.corpus.output import (
+    PartWriter,
     Rejected,
     Selected,
     WrittenPart,
@@ -52,6 +54,7 @@ from beam_quad.stages.refresh.base import (
     unread_path,
 )
 from beam_quad.stages.refresh.compare import CompareWithBase
+from beam_quad.stages.write.decisions import write_decisions, writing_decisions
 from beam_quad.stages.write.ranked import Selection
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights
@@ -123,7 +126,7 @@ class PartSums:
 
 @dataclasses.dataclass(frozen=True)
 class WriteSelection(SplitStage):
-    """Writes the selected and the rejected rows of every run of splits, then what a reader needs to trust them.
+    """Writes the selected and the rejected rows of every run of splits, and if asked what became of all, then what a reader needs to trust them.
 
     Takes `Part`s and, in a refresh, `BasePart`s, and gives `PartSums`. Text goes from the input to the output on one
     worker; it is never shuffled. The store itself copies the parts of the base that lost no row. The user names the
@@ -139,6 +142,7 @@ class WriteSelection(SplitStage):
       weights: Weighs what is selected, or None for a selection without weights.
       changes: What a refresh changes; None without a base.
       reselects: Whether all rows are written anew, those that the base selected too.
+      decides: Whether what became of every row is written, too.
     """
 
     kind = "selection"
@@ -152,6 +156,7 @@ class WriteSelection(SplitStage):
     weights: RowWeights | None = None
     changes: CompareWithBase | None = None
     reselects: bool = False
+    decides: bool = False
 
     @property
     def folder(self) -> str:
@@ -183,13 +188,14 @@ class WriteSelection(SplitStage):
 
     def prefixes(self) -> tuple[str, ...]:
         # A part is of one configuration: what another one has left here says nothing of this selection.
-        folders = (files.join(self.output, name) for name in ("selected", "rejected"))
+        folders = (files.join(self.output, name) for name in ("selected", "rejected", "decisions"))
         return posixpath.dirname(self._record_path("part")), *folders
 
     def paths(self, piece: Part | BasePart) -> tuple[str, ...]:
         names = [("selected", piece.selected)]
         if isinstance(piece, Part):
             names.append(("rejected", piece.rejected))
+            names += [("decisions", piece.rejected)] * self.decides
         written = [files.join(self.output, kind, name) for kind, name in names if name]
         return self._record_path(piece.name), *written
 
@@ -219,19 +225,26 @@ class WriteSelection(SplitStage):
         rejected: list[Rejected] = []
         weights: list[WeightSums] = []
         num_due: list[int] = []
-        selections = self._select(piece, counts, rejected, weights, num_due)
         written: list[WrittenPart] = []
         labels: ByName[Tally] = ByName()
-        if piece.selected is not None:
-            path, schema = files.join(self.output, "selected", piece.selected), self.corpus.schema()
-            written.append(
-                write_selected(path, selections, schema, weighted=self.weights is not None)
-            )
-            _check_rows(written[0], sum(num_due))
-            labels = count_labels(path, label_columns(schema))
-        else:
-            # Nothing is to be written, but the rows are counted.
-            collections.deque(selections, maxlen=0)
+        with contextlib.ExitStack() as stack:
+            decisions = None
+            if self.decides:
+                path = files.join(self.output, "decisions", piece.rejected)
+                decisions = stack.enter_context(writing_decisions(path))
+            selections = self._select(piece, counts, rejected, weights, num_due, decisions)
+            if piece.selected is not None:
+                path = files.join(self.output, "selected", piece.selected)
+                schema, weighted = self.corpus.schema(), self.weights is not None
+                written.append(write_selected(path, selections, schema, weighted=weighted))
+                _check_rows(written[0], sum(num_due))
+                labels = count_labels(path, label_columns(schema))
+            else:
+                # Nothing is to be written, but the rows are counted.
+                collections.deque(selections, maxlen=0)
+        if decisions is not None:
+            written.append(decisions.written)
+            _check_rows(decisions.written, sum(count.read for count in counts))
         refused = write_rejected(files.join(self.output, "rejected", piece.rejected), rejected)
         sums = PartSums(
             (*written, refused), total(counts, RowCounts()), total(weights, WeightSums()), labels
@@ -384,6 +397,7 @@ class WriteSelection(SplitStage):
         rejected: list[Rejected],
         weighed: list[WeightSums],
         num_due: list[int],
+        decisions: PartWriter | None,
     ) -> Iterator[Selected]:
         for split in self.corpus.splits()[part.first : part.last]:
             rows = self.corpus.rows(split, with_strings=True)
@@ -402,8 +416,16 @@ class WriteSelection(SplitStage):
             counts.append(RowCounts(bad_files=len(bad)))
             kept = self.selection.keep(split, rows)
             leaks = self.summary.leaks.read(split) if self.summary.leaks is not None else {}
-            rejected.extend(_rejected(places, rows, kept, leaks))
-            counts.append(_counts(places, rows, kept, self.corpus.is_candidate(rows), leaks))
+            is_candidate = self.corpus.is_candidate(rows)
+            refused = dict(_rejected(places, rows, kept, leaks))
+            rejected.extend(refused.values())
+            counts.append(_counts(places, rows, kept, is_candidate, leaks))
+            if decisions is not None:
+                standing = self.selection.standing(split, rows)
+                details = {row: own.detail for row, own in refused.items()}
+                write_decisions(
+                    decisions, places, rows, is_candidate, kept, standing, details, leaks
+                )
             is_written, since = self._write_rows(part, split, rows, kept)
             at = np.flatnonzero(is_written)
             num_due.append(len(at))
@@ -513,7 +535,7 @@ def _or_null(column: np.ndarray) -> Any:
 
 def _rejected(
     places: Places, rows: aligned.Rows, kept: Kept, leaks: Mapping[int, FoundLeak]
-) -> Iterator[Rejected]:
+) -> Iterator[tuple[int, Rejected]]:
     unscorable = set(kept.unscorable.tolist())
     twins: dict[int, str] = {}
     if kept.twins is not None:
@@ -522,10 +544,10 @@ def _rejected(
         shard, number = places.of(row)
         if row in twins:
             detail = f"{twins[row]} is nearly the same, and ranks higher; counted as not selected"
-            yield Rejected(shard, number, Reason.NEAR_DUPLICATE, detail)
+            yield row, Rejected(shard, number, Reason.NEAR_DUPLICATE, detail)
             continue
         if row in unscorable:
-            yield Rejected(shard, number, Reason.NOT_FINITE, "its score is not finite")
+            yield row, Rejected(shard, number, Reason.NOT_FINITE, "its score is not finite")
             continue
         reason = aligned.reason_of(int(rows.reasons[row]))
         detail = rows.details[row] or ""
@@ -537,7 +559,7 @@ def _rejected(
             detail = "its id is on the list of --exclude"
         elif reason is Reason.CONTAMINATED:
             detail = leaks[row].detail()
-        yield Rejected(shard, number, reason or Reason.BAD_FILE, detail)
+        yield row, Rejected(shard, number, reason or Reason.BAD_FILE, detail)
 
 
 def _counts(

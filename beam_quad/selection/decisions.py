@@ -1,0 +1,164 @@
+"""What became of every row that was read, and why: of those that are not selected, too."""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad.records import Reason
+from beam_quad.selection.kept import Kept
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Decision(enum.StrEnum):
+    """What becomes of a row."""
+
+    SELECTED = "selected"
+    NOT_SELECTED = "not_selected"
+    REJECTED = "rejected"
+
+
+class Unselected(enum.StrEnum):
+    """Why a row that can be used is not selected, if no near-duplicate takes its place."""
+
+    TOO_LONG = "too_long"
+    NOT_SHORTLISTED = "not_shortlisted"
+    CLUSTER_FULL = "cluster_full"
+    BLOCK_NOT_PULLED = "block_not_pulled"
+    BLOCK_NOT_ACCEPTED = "block_not_accepted"
+    NOT_SCORED = "not_scored"
+    BELOW_CUT = "below_cut"
+    LEFT_OUT_BEFORE = "left_out_before"
+
+
+DECISIONS: tuple[Decision, ...] = tuple(Decision)
+# Reasons of rejection first, by their place in the enumeration.
+REASONS: tuple[str, ...] = (*map(str, Reason), *map(str, Unselected))
+NO_REASON = -1
+
+
+def reason_number(reason: Reason | Unselected) -> int:
+    """The place of a reason in `REASONS`."""
+    return REASONS.index(str(reason))
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """Where the rows of a split stand in a selection, those that can be selected; of others nothing is meant. All [n].
+
+    Attributes:
+      influence: Influence of those that were scored themselves, float64, nan elsewhere.
+      why: What keeps each out if nothing else does, `reason_number` of an `Unselected`, int64.
+      cluster: int64, -1 where there is none.
+      block: int64, -1 where there is none.
+      round: Round in which its block was pulled, int64, -1 where it never was.
+      predicted: Influence predicted of those that were not scored, float64, nan elsewhere.
+    """
+
+    influence: Array
+    why: Array
+    cluster: Array
+    block: Array
+    round: Array
+    predicted: Array
+
+    @classmethod
+    def of(
+        cls,
+        num_rows: int,
+        why: Array | Unselected,
+        influence: Array | None = None,
+        cluster: Array | None = None,
+        predicted: Array | None = None,
+    ) -> "Standing":
+        """Describes rows of a selection without pulls; what is None is known of none."""
+        number = reason_number(why) if isinstance(why, Unselected) else why
+        none = np.full(num_rows, -1, np.int64)
+        return cls(
+            _float64(influence, num_rows),
+            np.broadcast_to(np.asarray(number, np.int64), (num_rows,)),
+            none if cluster is None else cluster.astype(np.int64),
+            none,
+            none,
+            _float64(predicted, num_rows),
+        )
+
+
+def _float64(values: Array | None, num_rows: int) -> Array:
+    return np.full(num_rows, np.nan) if values is None else np.asarray(values, np.float64)
+
+
+def why_of(*cases: tuple[Array, Unselected], otherwise: Unselected) -> Array:
+    """Gives each row the reason of the first case, bool [n], that holds of it: `reason_number`, int64 [n]."""
+    return np.select(
+        [holds for holds, _ in cases],
+        [reason_number(reason) for _, reason in cases],
+        reason_number(otherwise),
+    ).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decided:
+    """What became of the rows of a split. All [n].
+
+    Attributes:
+      decision: Place in `DECISIONS`, int64.
+      reason: Place in `REASONS`, int64; `NO_REASON` where the row is selected.
+      standing: Where they stand: of selected rows what they were selected for, of rejected ones nothing.
+    """
+
+    decision: Array
+    reason: Array
+    standing: Standing
+
+
+def decide(
+    rejected: Sequence[Reason | None],
+    codes: Array,
+    is_candidate: Array,
+    kept: Kept,
+    standing: Standing,
+) -> Decided:
+    """Says of every row what became of it; the accounts of `count_rows` are sums over it.
+
+    Args:
+      rejected: Why a row with each code is rejected, None for one that can be used.
+      codes: Code of each row, integer [n].
+      is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
+      kept: What is selected.
+      standing: Where all rows stand.
+    """
+    numbers = [NO_REASON if reason is None else reason_number(reason) for reason in rejected]
+    reason = np.array(numbers, np.int64)[codes]
+    is_usable = reason == NO_REASON
+    reason[is_usable] = np.where(is_candidate, standing.why, reason_number(Unselected.TOO_LONG))[
+        is_usable
+    ]
+    if kept.twins is not None:
+        reason[kept.twins.rows] = reason_number(Reason.NEAR_DUPLICATE)
+    reason[kept.unscorable] = reason_number(Reason.NOT_FINITE)
+    reason[kept.rows] = NO_REASON
+    is_rejected = ~is_usable
+    is_rejected[kept.unscorable] = True
+    decision = np.full(len(reason), DECISIONS.index(Decision.NOT_SELECTED))
+    decision[is_rejected] = DECISIONS.index(Decision.REJECTED)
+    decision[kept.rows] = DECISIONS.index(Decision.SELECTED)
+    return Decided(decision, reason, _as_kept(standing, kept, is_usable))
+
+
+def _as_kept(standing: Standing, kept: Kept, is_usable: Array) -> Standing:
+    """Says of selected rows what they were selected for, and of rejected ones nothing."""
+    columns = {}
+    for name in ("cluster", "block", "round", "influence", "predicted"):
+        column, own = getattr(standing, name), getattr(kept, name)
+        none = np.nan if column.dtype.kind == "f" else -1
+        column = np.where(is_usable, column, none)
+        if own is not None:
+            # What a refresh keeps was judged by an earlier run, which alone knows more.
+            is_known = own == own if column.dtype.kind == "f" else own >= 0
+            column[kept.rows[is_known]] = own[is_known]
+        columns[name] = column
+    return dataclasses.replace(standing, **columns)

@@ -1,0 +1,136 @@
+"""One row for every row that was read: what became of it, and why."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_quad.artifacts import aligned
+from beam_quad.corpus.output import PartWriter, writing_part
+from beam_quad.records import Reason
+from beam_quad.selection import Kept
+from beam_quad.selection.decisions import DECISIONS, NO_REASON, REASONS, Standing, decide
+from beam_quad.stages.read.corpus import Places
+from beam_quad.stages.read.leaks import FoundLeak
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+DECISIONS_SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string()),
+        pa.field("decision", _NAME),
+        pa.field("reason", _NAME),
+        pa.field("detail", pa.string()),
+        pa.field("shard", _NAME),
+        pa.field("row", pa.int64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("cluster", pa.int32()),
+        pa.field("block", pa.int32()),
+        pa.field("round", pa.int32()),
+        pa.field("influence", pa.float64()),
+        pa.field("predicted_influence", pa.float64()),
+        pa.field("target", pa.string()),
+        pa.field("twin", pa.string()),
+        pa.field("leak", pa.string()),
+    ]
+)
+# Ids and details are strings, which take far more than what they are made of.
+_ROWS_AT_ONCE = 1 << 16
+
+
+def writing_decisions(path: str) -> contextlib.AbstractContextManager[PartWriter]:
+    """Opens a part of the decisions."""
+    return writing_part(path, DECISIONS_SCHEMA)
+
+
+def write_decisions(
+    part: PartWriter,
+    places: Places,
+    rows: aligned.Rows,
+    is_candidate: np.ndarray,
+    kept: Kept,
+    standing: Standing,
+    details: Mapping[int, str],
+    leaks: Mapping[int, FoundLeak],
+) -> None:
+    """Writes what became of the rows of a split, n of them.
+
+    Args:
+      part: Where to.
+      places: Where they stand in shards.
+      rows: What is known of each, with strings.
+      is_candidate: Which can be selected: usable, and short enough for the budget, bool [n].
+      kept: What is selected.
+      standing: Where all of them stand.
+      details: What `rejected/` says of rows.
+      leaks: What rows leak that no selection may hold.
+    """
+    names = [aligned.reason_of(code) for code in range(len(Reason) + 1)]
+    decided = decide(names, rows.reasons, is_candidate, kept, standing)
+    found = decided.standing
+    twins = (
+        {}
+        if kept.twins is None
+        else dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+    )
+    leaked = {row: leak.item for row, leak in leaks.items()}
+    targets = {} if kept.target is None else dict(zip(kept.rows.tolist(), kept.target, strict=True))
+    for first in range(0, len(rows.keys), _ROWS_AT_ONCE):
+        run = slice(first, min(first + _ROWS_AT_ONCE, len(rows.keys)))
+        numbers = range(run.start, run.stop)
+        shards, in_shard = _places(places, run)
+        columns: dict[str, Any] = {
+            "example_id": _ids(rows.ids[run], shards, in_shard),
+            "decision": _named(decided.decision[run], list(map(str, DECISIONS))),
+            "reason": _named(decided.reason[run], list(REASONS)),
+            "shard": shards,
+            "row": in_shard,
+            "tokens": _masked(rows.tokens[run], ~rows.usable[run]),
+            "influence": pa.array(found.influence[run], from_pandas=True),
+            "predicted_influence": pa.array(found.predicted[run], from_pandas=True),
+        }
+        for name in ("cluster", "block", "round"):
+            values = getattr(found, name)[run]
+            columns[name] = _masked(values, values < 0)
+        for name, known in (
+            ("detail", details), ("target", targets), ("twin", twins), ("leak", leaked),
+        ):  # fmt: skip
+            columns[name] = [known.get(i) for i in numbers] if known else pa.nulls(len(numbers))
+        arrays = [_as(columns[field.name], field.type) for field in DECISIONS_SCHEMA]
+        part.write(pa.RecordBatch.from_arrays(arrays, schema=DECISIONS_SCHEMA))
+
+
+def _places(places: Places, run: slice) -> tuple[pa.DictionaryArray, np.ndarray]:
+    """Shard of each row of a run, and its row of that shard, int64."""
+    numbers = np.arange(run.start, run.stop)
+    firsts = np.array([part.first for part in places.parts])
+    # Of shards without rows, which start where the next one does, the last one counts.
+    at = np.searchsorted(firsts, numbers, side="right") - 1
+    offsets = np.array([part.split.first_row - part.first for part in places.parts])
+    shards = [part.split.shard for part in places.parts]
+    return pa.DictionaryArray.from_arrays(pa.array(at.astype(np.int32)), shards), numbers + offsets[
+        at
+    ]
+
+
+def _ids(ids: Any, shards: pa.DictionaryArray, in_shard: np.ndarray) -> pa.Array:
+    """The ids that the input gives, or `default_id` of each row."""
+    names = shards.cast(pa.string())
+    places = pc.binary_join_element_wise(names, pa.array(in_shard).cast(pa.string()), "#")
+    return pc.coalesce(pa.array(ids, pa.string()), places)
+
+
+def _named(numbers: np.ndarray, names: list[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(
+        _masked(numbers.astype(np.int32), numbers == NO_REASON), names
+    )
+
+
+def _masked(values: np.ndarray, is_null: np.ndarray) -> pa.Array:
+    return pa.array(values, mask=is_null)
+
+
+def _as(values: Any, data_type: pa.DataType) -> pa.Array:
+    return values.cast(data_type) if isinstance(values, pa.Array) else pa.array(values, data_type)
