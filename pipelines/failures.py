@@ -6,8 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 
-from apache_beam.io.filesystem import BeamIOError
-
 from beam_quad import errors
 from beam_quad.errors import BeamQuadError, UsageError
 
@@ -96,11 +94,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _words_of(error: BaseException) -> str | None:
-    if isinstance(error, BeamIOError):
-        # Raised for many paths at once, with the error of each.
-        inner = (error.exception_details or {}).items()
-        found = ((path, each) for path, each in inner if isinstance(each, OSError))
-        return next(filter(None, (_remedy(each.errno, str(path)) for path, each in found)), None)
     if isinstance(error, OSError):
         return _remedy(error.errno, str(error.filename or ""))
     return None

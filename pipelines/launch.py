@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
@@ -38,7 +37,7 @@ from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
 from pipelines.inputs import Inputs, look, try_proxy
-from pipelines.parsing import DIRECT_RUNNERS, LOCAL_RUNNERS
+from pipelines.parsing import DIRECT_RUNNERS, LOCAL_RUNNERS, tell_stores
 from pipelines.run_options import RunOptions
 
 _LINE = 300
@@ -121,8 +120,7 @@ class _Launch:
 def _look(options: Options, beam_arguments: Sequence[str], program: Program[Options]) -> _Launch:
     _check_accelerator(options, beam_arguments)
     beam_options = _beam_options(beam_arguments)
-    # Beam does so when a pipeline is made; the input is looked at before.
-    FileSystems.set_options(beam_options)
+    tell_stores(beam_arguments)
     if beam_options.view_as(StandardOptions).runner in LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)

@@ -4,6 +4,7 @@ import argparse
 import datetime
 import decimal
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -29,6 +30,14 @@ DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
 # A letter that is missing or wrong in a name of five; lower, --eta passes for --tau.
 _NEAR = 0.85
+# What tells clients of S3 the same as Beam's flags do.
+_S3_VARIABLES = {
+    "s3_access_key_id": "AWS_ACCESS_KEY_ID",
+    "s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "s3_session_token": "AWS_SESSION_TOKEN",
+    "s3_endpoint_url": "AWS_ENDPOINT_URL",
+    "s3_region_name": "AWS_REGION",
+}
 # The group of what --query names.
 PLAIN_QUERY = "query"
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -160,6 +169,16 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
             raise UsageError(f"unknown flag {name}; flags are written --name=value, see --help")
         if not argument.startswith("-") and not any(a in _JOB_SERVER_FLAGS for a in arguments):
             raise UsageError(f"unexpected argument {argument!r}; flags are written --name=value")
+
+
+def tell_stores(arguments: Sequence[str]) -> None:
+    """Tells the stores of this process, and of those that it starts, what Beam's flags for S3 say."""
+    from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+
+    told = PipelineOptions(list(arguments)).view_as(S3Options)
+    for flag, variable in _S3_VARIABLES.items():
+        if value := getattr(told, flag):
+            os.environ[variable] = value
 
 
 class _Tolerant:

@@ -38,15 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
     # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     from beam_quad.artifacts import files
     from beam_quad.report.progress import RunProgress, as_json, lines
     from pipelines import dated, progress
 
     # As a run is told of a store by them, so may be whoever asks.
-    FileSystems.set_options(PipelineOptions(list(for_beam)))
+    parsing.tell_stores(for_beam)
     output = files.absolute(arguments.output)
     if not progress.is_output(output):
         # Of a schedule: a folder of outputs that are named by their days.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,7 @@ def reach(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], "Server"]:
     """Gives the server of a scheme, and points the clients of this process and its children at it."""
-    from apache_beam.io.filesystems import FileSystems
-
+    from beam_quad.artifacts import stores
     from tests.storage.servers import lacks
 
     def reach(scheme: str) -> "Server":
@@ -98,7 +98,8 @@ def reach(
         server = start(scheme)
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+        monkeypatch.setattr(stores, "_PER_THREAD", threading.local())
+        stores._client_of.cache_clear()
         return server
 
     return reach

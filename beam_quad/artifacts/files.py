@@ -1,9 +1,9 @@
-"""Files wherever Beam's FileSystems reaches: found by one listing, read as they are, written once and whole.
+"""Files by path, on disks and in object stores: found by one listing, read as they are, written once and whole.
 
-A file is written under a temporary name beside its own and renamed when complete, so nothing half-written is ever
-visible under a final name. A finished file is not replaced: files are named by content, so a second attempt would
-write the same bytes. On local disks that holds between racing writers too (a hard link fails where the name exists);
-on object stores the check and the rename are two requests.
+On a disk a file is written under a temporary name beside its own and linked to that when complete; to an object store it
+goes by one request, out of a temporary file of this machine. So nothing half-written is ever visible under a final name.
+A finished file is not replaced: files are named by content, so a second attempt would write the same bytes. That holds
+between racing writers too, as far as the store creates on condition that a name is free.
 """
 
 import concurrent.futures
@@ -13,31 +13,25 @@ import errno
 import hashlib
 import io
 import os
-import re
 import shutil
 import stat as modes
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
 from beam_quad.artifacts import traffic
-from beam_quad.artifacts.patterns import LOST_AND_FOUND, Search, has_glob
-from beam_quad.artifacts.stores import Stat, check_scheme, store_of
+from beam_quad.artifacts.disk import broken_link, stat_of
+from beam_quad.artifacts.patterns import Search, has_glob
+from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat
+from beam_quad.artifacts.stores import bucket_of, check_scheme, scheme_of, store_of
 from beam_quad.errors import UsageError
 
-_TEMPORARY_PREFIX = ".tmp-"
 _READERS = concurrent.futures.ThreadPoolExecutor(16, "read")
 T = TypeVar("T")
-_GLOB = re.compile(r"[*?\[]")
 # What is fetched from an object store at least: the footer of a small file, or a few candidates, should not cost 16 MB.
 _BUFFER_BYTES = 1 << 20
 _COPY_BYTES = 16 << 20
-_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -94,7 +88,7 @@ class HashedFile(io.RawIOBase):
 
 def is_local(path: str) -> bool:
     """Tells whether a path is one of this machine's file system."""
-    return "://" not in path
+    return not scheme_of(path)
 
 
 def absolute(path: str) -> str:
@@ -104,10 +98,10 @@ def absolute(path: str) -> str:
 
 def join(root: str, *parts: str) -> str:
     """Joins a root and relative parts in the manner of the root's file system."""
-    if not parts:
-        return root
     check_scheme(root)
-    return str(FileSystems.join(root, *parts))
+    if is_local(root):
+        return os.path.join(root, *parts)
+    return "/".join([root.rstrip("/"), *parts]) if parts else root
 
 
 def find(
@@ -138,7 +132,7 @@ def find(
         return [info]
     elif is_local(path):
         if os.path.islink(path):
-            raise _broken_link(path)
+            raise broken_link(path)
         return []
     else:
         search = Search(path)
@@ -147,78 +141,15 @@ def find(
 
 
 def _found(search: Search, hidden: list[str] | None = None) -> Iterator[FileInfo]:
-    """Lists what is searched for, temporary files included; without what is hidden if there is a list to take it."""
-    if is_local(search.folder):
-        top = _local_stat(search.folder or "/")
-        above = frozenset([(top.st_dev, top.st_ino)] if top else [])
-        listed = _walk(search, search.folder, above, hidden)
-    elif store := store_of(search.folder):
+    """Lists what is searched for, temporary files included; if there is a list for hidden files, they go there."""
+    for path, found in store_of(search.folder).list(search, hidden):
         # An empty object whose name ends with a slash stands for a folder.
-        objects = store.list(search.prefix)
-        listed = (_file_info(path, stat) for path, stat in objects if not path.endswith("/"))
-    else:
-        everything = [_quoted(search.folder) + "/**"]
-        listed = map(_info, FileSystems.match(everything)[0].metadata_list)
-    for info in listed:
-        if search.matches(info.path):
-            if hidden is None or not search.is_hidden(info.path):
-                yield info
-            else:
-                hidden.append(info.path)
-
-
-def _walk(
-    search: Search, folder: str, above: frozenset[tuple[int, int]], hidden: list[str] | None
-) -> Iterator[FileInfo]:
-    # Not through Beam, which follows no links, and takes brackets in the name of a local folder for a glob.
-    for name in _names(folder or "/"):
-        path = f"{folder}/{name}"
-        is_wanted, is_entered = search.matches(path), search.enters(path)
-        if not (is_wanted or is_entered):
+        if path.endswith("/") or not search.matches(path):
             continue
-        # Most users may not list what fsck keeps at the root of a disk.
-        if (hidden is not None or name == LOST_AND_FOUND) and search.is_hidden(path):
-            if hidden is not None and is_wanted:
-                hidden.append(path)
-            continue
-        found = _local_stat(path)
-        if found is None:
-            # Gone since it was listed, if it is no link: a writer has finished.
-            if os.path.islink(path) and not name.startswith("."):
-                raise _broken_link(path)
-        elif modes.S_ISDIR(found.st_mode):
-            inode = found.st_dev, found.st_ino
-            if is_entered and inode not in above:
-                yield from _walk(search, path, above | {inode}, hidden)
+        if hidden is None or not search.is_hidden(path):
+            yield _file_info(path, found)
         else:
-            yield _file_info(path, Stat(found.st_size, found.st_mtime))
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except PermissionError as error:
-        raise UsageError(f"{folder}: may not be listed; let this user read it") from error
-
-
-def _broken_link(path: str) -> UsageError:
-    return UsageError(
-        f"{path}: is a link to {os.readlink(path)}, which is not there; mend or remove it"
-    )
-
-
-def _local_stat(path: str) -> os.stat_result | None:
-    """Describes what a path leads to, by links or not; None where that is nothing."""
-    try:
-        return os.stat(path)
-    except PermissionError as error:
-        raise UsageError(f"{path}: may not be read; let this user read its folder") from error
-    except OSError as error:
-        if error.errno in _NOTHING_THERE:
-            return None
-        raise
+            hidden.append(path)
 
 
 def check_readable(path: str) -> None:
@@ -229,7 +160,7 @@ def check_readable(path: str) -> None:
     """
     if not is_local(path):
         return
-    found = _local_stat(path)
+    found = stat_of(path)
     if found is None:
         raise UsageError(f"{path}: is gone since it was listed")
     if not modes.S_ISREG(found.st_mode):
@@ -245,17 +176,8 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _quoted(path: str) -> str:
-    return _GLOB.sub(lambda match: f"[{match.group()}]", path)
-
-
 def _is_temporary(path: str) -> bool:
-    return path.rsplit("/", 1)[-1].startswith(_TEMPORARY_PREFIX)
-
-
-def _info(metadata: Any) -> FileInfo:
-    stat = Stat(metadata.size_in_bytes, metadata.last_updated_in_seconds)
-    return _file_info(metadata.path, stat)
+    return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
 
 
 def _file_info(path: str, stat: Stat) -> FileInfo:
@@ -265,33 +187,17 @@ def _file_info(path: str, stat: Stat) -> FileInfo:
 
 def stat(path: str) -> FileInfo | None:
     """Describes one file by one request; None where there is none."""
-    if _is_bucket(path):
-        return None
-    if is_local(path):
-        there = _local_stat(path)
-        return None if there is None else _file_info(path, Stat(there.st_size, there.st_mtime))
-    store = store_of(path)
-    if store is not None:
-        found = store.stat(path)
-        return None if found is None else _file_info(path, found)
-    try:
-        return _info(FileSystems.get_filesystem(path).metadata(path))
-    except BeamIOError:
-        if exists(path):
-            raise
-        return None
+    found = None if _is_bucket(path) else store_of(path).stat(path)
+    return None if found is None else _file_info(path, found)
 
 
 def exists(path: str) -> bool:
     """Tells whether there is a file of this name; a bucket is none."""
-    if _is_bucket(path):
-        return False
-    store = store_of(path)
-    return bool(FileSystems.exists(path)) if store is None else store.stat(path) is not None
+    return stat(path) is not None
 
 
 def _is_bucket(path: str) -> bool:
-    return not is_local(path) and "/" not in path.partition("://")[2].rstrip("/")
+    return not is_local(path) and not bucket_of(path.rstrip("/"))[1]
 
 
 def open_read(path: str, buffer_bytes: int = _BUFFER_BYTES) -> BinaryIO:
@@ -301,10 +207,7 @@ def open_read(path: str, buffer_bytes: int = _BUFFER_BYTES) -> BinaryIO:
       path: The file.
       buffer_bytes: What is fetched from an object store at least; more where a file is read from end to end.
     """
-    store = store_of(path)
-    if store is None:
-        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return store.open_read(path, buffer_bytes)
+    return store_of(path).open_read(path, buffer_bytes)
 
 
 def in_parallel(read: Callable[..., T], *columns: Iterable[Any]) -> Iterator[T]:
@@ -322,8 +225,7 @@ def in_parallel(read: Callable[..., T], *columns: Iterable[Any]) -> Iterator[T]:
 
 def read_bytes(path: str) -> bytes:
     """Reads a whole, small file."""
-    with open_read(path) as file:
-        return file.read()
+    return store_of(path).read(path)[0]
 
 
 @contextlib.contextmanager
@@ -337,43 +239,25 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
     Yields:
       The file; its `sha256` and `size_bytes` stay readable after the block.
     """
-    folder, _, name = absolute(path).rpartition("/")
-    temporary = f"{folder}/{_TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name}"
+    path = absolute(path)
+    store = store_of(path)
     try:
-        raw = _create(temporary)
-        try:
-            file = HashedFile(raw)
+        with store.spool(path) as spooled:
+            file = HashedFile(spooled)
             yield file
-            _flush(raw, temporary)
-        finally:
-            _close(raw, temporary)
-        if _publish(temporary, absolute(path), replace):
-            traffic.count("bytes_stored", file.size_bytes)
-    except BaseException as error:
-        with contextlib.suppress(Exception):  # The first error says more.
-            delete([temporary])
-        if isinstance(error, OSError) and _is_of_writing(error, temporary):
-            error.filename = absolute(path)
+            if store.put(path, spooled, None if replace else ABSENT):
+                traffic.count("bytes_stored", file.size_bytes)
+    except OSError as error:
+        if _is_of_writing(error):
+            error.filename = path if is_local(path) else tempfile.gettempdir()
         raise
 
 
-def _is_of_writing(error: OSError, temporary: str) -> bool:
+def _is_of_writing(error: OSError) -> bool:
     # A full disk does not say which file it has no room for; the temporary name says nothing to a user.
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return error.filename == temporary or (error.filename is None and is_full)
-
-
-def _create(path: str) -> BinaryIO:
-    store = store_of(path)
-    if store is None:
-        return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return store.create(path)
-
-
-def _close(raw: BinaryIO, path: str) -> None:
-    store = store_of(path)
-    with store.writing(path) if store is not None else contextlib.nullcontext():
-        raw.close()
+    if error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return _is_temporary(str(error.filename))
 
 
 def write_once(path: str, data: bytes) -> None:
@@ -403,66 +287,24 @@ def local_copy(path: str) -> Iterator[str]:
 
 def copy(source: str, target: str) -> None:
     """Copies a file as it is, within an object store by the store itself; a file of that name stays."""
-    store, other = store_of(source), store_of(target)
-    if store is None or type(store) is not type(other):
-        with open_read(source) as file, writing(target) as copied:
-            shutil.copyfileobj(file, copied, _COPY_BYTES)
-    elif not exists(target):
-        # A store shows a copy when it is whole.
-        store.copy(source, target)
+    store = store_of(source)
+    # A store shows a copy when it is whole.
+    if store is store_of(target) and (exists(target) or store.copy(source, target)):
+        return
+    with open_read(source) as file, writing(target) as copied:
+        shutil.copyfileobj(file, copied, _COPY_BYTES)
 
 
 def delete(paths: Iterable[str]) -> None:
     """Deletes files by their exact names; one that is not there is no error."""
     for path in paths:
-        if is_local(path):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
-        elif (store := store_of(path)) is not None:
-            store.delete(path)
-        elif FileSystems.exists(path):
-            FileSystems.delete([_quoted(path)])
+        store_of(path).delete(path)
 
 
 def delete_temporaries(root: str, older_than_s: float = 86_400) -> None:
-    """Deletes what killed writers left under a folder; another run may still be writing what is younger."""
+    """Deletes what killed writers left under a folder of a disk; another run may still be writing what is younger."""
+    if not is_local(root):
+        return
     before = time.time() - older_than_s
     found = (info for info in _found(Search(absolute(root))) if _is_temporary(info.path))
     delete(info.path for info in found if info.modified_s < before)
-
-
-def _flush(raw: BinaryIO, path: str) -> None:
-    # A rename may reach the disk before the data does; after a power cut the finished name would hold nothing.
-    if is_local(path):
-        raw.flush()
-        os.fsync(raw.fileno())
-
-
-def _publish(temporary: str, path: str, replace: bool) -> bool:
-    """Gives a file its name; where another has it, says so and drops the file."""
-    if not replace:
-        if is_local(path) and (is_new := _link(temporary, path)) is not None:
-            delete([temporary])
-            return is_new
-        if exists(path):
-            delete([temporary])
-            return False
-    store = store_of(path)
-    if store is None:
-        FileSystems.rename([temporary], [path])
-    else:
-        store.rename(temporary, path)
-    return True
-
-
-def _link(temporary: str, path: str) -> bool | None:
-    """Links a file under its name: False where the name is taken, None on a file system without hard links."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return None
-    return True

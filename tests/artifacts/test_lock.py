@@ -8,23 +8,32 @@ import threading
 
 import pytest
 
-from beam_quad.artifacts import files, lock
+from beam_quad.artifacts import disk, files, lock
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.artifacts.owners import Owner
 from beam_quad.errors import LockedError
 
 
-@pytest.fixture(params=[lock._LockFile, lock._Claims], ids=["file", "claims"])
+@pytest.fixture(params=["disk", "disk without flock", "fsspec"])
 def output(request, tmp_path, monkeypatch) -> str:
-    """An output on a local disk; with `claims`, locked as on an object store."""
-    store = request.param
-    monkeypatch.setattr(lock, "_store_of", lambda output: store(f"{output}/_run/lock"))
+    """An output on each kind of store that needs no server."""
+    if request.param == "fsspec":
+        return f"memory://{tmp_path.name}/out"
+    if request.param == "disk without flock":
+        monkeypatch.setattr(disk.fcntl, "flock", failing(errno.ENOLCK))
     return str(tmp_path / "out")
+
+
+def failing(number: int):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 def leave_lock(output: str, **changes) -> None:
     owner = dataclasses.replace(Owner.here(), **changes)
-    assert lock._store_of(output).take(owner, lambda other: False) is None
+    assert lock._LockFile(f"{output}/_run/lock").take(owner, lambda other: False) is None
 
 
 def test_second_run_is_refused_with_the_name_of_the_first(output):
@@ -127,12 +136,18 @@ def test_a_run_whose_lock_was_taken_over_starts_no_job(output):
         OutputLock(output).acquire()
 
 
-def test_half_written_lock_is_nobodys(tmp_path):
-    files.write_once(f"{tmp_path}/_run/lock", b'{"host": "a", "pi')
-    OutputLock(str(tmp_path)).acquire()
+def test_a_damaged_lock_is_nobodys(output):
+    files.write_once(f"{output}/_run/lock", b'{"host": "a", "pi')
+    OutputLock(output).acquire()
+    with pytest.raises(LockedError):
+        OutputLock(output).acquire()
 
 
-def test_of_many_at_once_one_gets_the_lock(tmp_path):
+@pytest.mark.parametrize("is_left", [False, True])
+def test_of_many_at_once_one_gets_the_lock(tmp_path, is_left):
+    if is_left:
+        leave_lock(str(tmp_path), process_start="another boot:1", token="0")
+
     def try_to_acquire(_: int) -> bool:
         try:
             OutputLock(str(tmp_path)).acquire()
@@ -144,53 +159,16 @@ def test_of_many_at_once_one_gets_the_lock(tmp_path):
         assert sum(pool.map(try_to_acquire, range(64))) == 1
 
 
-@pytest.fixture
-def without_flock(request, monkeypatch):
-    def refuse(*_):
-        raise OSError(request.param, os.strerror(request.param))
-
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
-
-
-NO_FLOCK = pytest.mark.parametrize(
-    "without_flock", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK], indirect=True
-)
-
-
-@NO_FLOCK
-def test_a_disk_without_flock_is_locked_all_the_same(tmp_path, without_flock):
-    first = OutputLock(str(tmp_path))
-    first.acquire()
-    with pytest.raises(LockedError, match=f"process {os.getpid()} "):
-        OutputLock(str(tmp_path)).acquire()
-    first.release()
-    OutputLock(str(tmp_path)).acquire()
-
-
-@pytest.mark.parametrize("without_flock", [errno.ENOSYS], indirect=True)
-def test_a_lock_taken_with_flock_counts_where_there_is_none(tmp_path, without_flock):
-    owner = dataclasses.replace(Owner.here(), host="elsewhere", token="0")
-    files.write_once(f"{tmp_path}/_run/lock", owner.dump())
-    with pytest.raises(LockedError, match="elsewhere"):
-        OutputLock(str(tmp_path)).acquire()
-    OutputLock(str(tmp_path)).acquire(take_over=True)
-    assert not (tmp_path / "_run" / "lock").exists()
-
-
-@pytest.mark.parametrize("without_flock", [errno.ENOSYS], indirect=True)
-def test_a_lock_file_that_another_launcher_removed_is_nobodys(tmp_path, without_flock, monkeypatch):
-    def refuse(*_):
-        (tmp_path / "_run" / "lock").unlink()
-        raise OSError(errno.ENOSYS, "")
-
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
-    OutputLock(str(tmp_path)).acquire()
-    assert list((tmp_path / "_run" / "locks").iterdir())
-
-
-@pytest.mark.parametrize("without_flock", [errno.EIO], indirect=True)
-def test_a_disk_that_fails_is_no_disk_without_flock(tmp_path, without_flock):
-    with pytest.raises(OSError, match=f"{tmp_path}/_run/lock"):
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EIO])
+def test_a_lock_is_taken_over_on_a_disk_without_flock_but_not_on_one_that_fails(
+    tmp_path, monkeypatch, number
+):
+    leave_lock(str(tmp_path), process_start="another boot:1", token="0")
+    monkeypatch.setattr(disk.fcntl, "flock", failing(number))
+    if number == errno.EIO:
+        with pytest.raises(OSError, match=f"{tmp_path}/_run/lock"):
+            OutputLock(str(tmp_path)).acquire()
+    else:
         OutputLock(str(tmp_path)).acquire()
 
 

@@ -2,7 +2,6 @@ import errno
 import os
 
 import pytest
-from apache_beam.io.filesystem import BeamIOError
 
 from beam_quad.errors import BadFileError, UsageError
 from pipelines.failures import known_cause, refusing
@@ -68,7 +67,6 @@ def wrapped(error: Exception) -> Exception:
         RuntimeError(str(wrapped(FULL))),
         RuntimeError(f"error from worker:\nTraceback ...\nRuntimeError: {wrapped(FULL)}\n\tat org.apache.beam"),
         RuntimeError(str(wrapped(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/out/a.npy", None, "/b")))),
-        BeamIOError("Rename failed", {"/disk/out/a.npy": OSError(errno.ENOSPC, "full")}),
     ],
 )  # fmt: skip
 def test_a_full_disk_is_said_with_the_path_and_the_remedy(error):

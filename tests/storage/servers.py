@@ -80,7 +80,14 @@ def _command(scheme: str, port: int) -> Sequence[str]:
     if scheme == "s3":
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     start = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
-    return [sys.executable, "-m", "gcp_storage_emulator", *start, "--default-bucket", "corpora"]
+    return [
+        sys.executable,
+        "-m",
+        "tests.storage.cloud_storage",
+        *start,
+        "--default-bucket",
+        "corpora",
+    ]
 
 
 def _free_port() -> int:

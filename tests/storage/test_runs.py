@@ -125,7 +125,6 @@ def test_without_credentials_for_s3_a_run_is_refused_at_once(
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr("beam_quad.artifacts.stores._PER_THREAD", threading.local())
     assert quad.main(world.arguments(tmp_path / "out", input="s3://corpora/*.parquet")) == 2
     _assert_one_line(capsys, "no credentials; set AWS_ACCESS_KEY_ID")
 
@@ -151,9 +150,12 @@ def test_a_path_that_leads_nowhere_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_boto3_a_path_on_s3_names_the_extra(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("apache_beam.io.aws.s3io.BOTO3_INSTALLED", False)
-    monkeypatch.setattr("beam_quad.artifacts.stores._PER_THREAD", threading.local())
+def test_without_boto3_a_profile_for_s3_names_the_extra(
+    world, reach, tmp_path, monkeypatch, capsys
+):
+    reach("s3")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
     assert quad.main(world.arguments(tmp_path / "out", input="s3://bucket/*.parquet")) == 2
     _assert_one_line(capsys, "pip install 'beam_quad[aws]'")
 
