@@ -27,6 +27,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,7 @@ from beam_quad.scoring import InfluenceScorer, tensors
 from beam_quad.scoring.cosines import cosines
 from beam_quad.selection import NEAR_DUPLICATE, allocate, num_contenders
 from beam_quad.selection.near_duplicates import THRESHOLD
+from beam_quad.selection.within_shares import GivenShares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +77,7 @@ class DistilledSelection:
       is_landmark: Which texts were scored exactly, bool [n].
       ridge: The regression; its `leave_one_out()` beside its `targets` says what the predictions are worth.
       shortfall: In one line what is missing of the budget; None where the budget was met.
+      shares: How shares were met, and what each costs (`selection.group_cuts.about_shares`); None without them.
     """
 
     ids: list[str]
@@ -87,6 +90,7 @@ class DistilledSelection:
     is_landmark: Array
     ridge: KernelRidge
     shortfall: str | None
+    shares: dict[str, Any] | None = None
 
 
 def distill(
@@ -109,6 +113,8 @@ def distill(
     keep_query_copies: bool = False,
     near_duplicates: NearDuplicates = "drop",
     near_duplicate_threshold: float = THRESHOLD,
+    shares: Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
 ) -> DistilledSelection:
     """Selects texts under a budget that one target, or several in turn, spend on the texts of the highest influence.
@@ -137,13 +143,15 @@ def distill(
         (`selection.near_duplicates`); "keep" selects whatever ranks high.
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
+      shares: What parts of the budget meet, as in `beam_quad.select`; of all targets together.
+      columns: The columns that shares speak of: a value for each text, None where there is none.
       seed: Seed of every draw.
 
     Raises:
       UsageError: If an argument cannot be used: one line that names it.
     """
     texts, ids = check_texts(texts, ids)
-    queries, shares = query_groups(query_texts, query_weights)
+    queries, weights_of = query_groups(query_texts, query_weights)
     targets = tuple(queries)
     check_curvature(curvature, curvature_examples, curvature_labels, damping)
     check_at_least_one(
@@ -153,6 +161,7 @@ def distill(
         raise UsageError(f"ridge must be positive and finite, got {ridge}")
     threshold = check_near_duplicates(near_duplicates, near_duplicate_threshold)
     budget = _budget(budget_tokens, budget_examples)
+    given = GivenShares.of(shares, columns, len(texts))
     proxy_model = proxy_spec(proxy_model)
 
     # 1 Embed. From here on an example is a text that can be used, n of them.
@@ -163,6 +172,10 @@ def distill(
         proxy,
     )
     keys, tokens = examples.keys, examples.tokens
+
+    is_short = tokens <= budget.longest(*count_lengths(tokens))
+    amounts = budget.amounts(tokens)
+    groups = given.over(examples.positions, amounts, is_short, budget)
 
     # 2 Landmarks: the lowest hashes, a uniform sample.
     draw = LandmarkDraw.of(keys, seed, num_landmarks or default_num_landmarks(len(keys)))
@@ -194,13 +207,12 @@ def distill(
     # 6 Targets take turns: the one with the fewest tokens over its weight moves next (a budget of texts: fewest texts), and of
     # equals the one that a hash draws. A landmark without a finite score cannot be taken,
     # nor can a text that would be all of a tiny budget.
-    can_be = tokens <= budget.longest(*count_lengths(tokens))
+    can_be = is_short.copy()
     can_be[unscorable] = False
-    amounts = budget.amounts(tokens)
     takers = np.full(len(keys), -1, np.int64)
-    takers[can_be] = allocate(
-        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, shares, seed, num_contenders(len(targets)),
-        [examples.texts[i] for i in np.flatnonzero(can_be).tolist()], threshold,
+    takers[can_be], about = allocate(
+        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, weights_of, seed, num_contenders(len(targets)),
+        [examples.texts[i] for i in np.flatnonzero(can_be).tolist()], threshold, groups and groups.where(can_be),
     )  # fmt: skip
     is_taken = takers >= 0
     can_be[takers == NEAR_DUPLICATE] = False
@@ -212,6 +224,9 @@ def distill(
     is_landmark = np.zeros(len(keys), bool)
     is_landmark[landmarks] = True
     missing = budget.amount - int(amounts[is_taken].sum())
+    if about is not None and not about["missing"]:
+        # Within shares the budget is met from above or from below, by less than a text.
+        missing = 0
     return DistilledSelection(
         ids=ids,
         targets=targets,
@@ -225,6 +240,7 @@ def distill(
         shortfall=f"{missing:,} of {budget.amount:,} {budget.unit} are missing: the texts hold no more"
         if missing > 0
         else None,
+        shares=about,
     )
 
 

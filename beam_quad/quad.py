@@ -27,6 +27,7 @@ References:
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,7 @@ from beam_quad.selection import (
     search_budget,
 )
 from beam_quad.selection.near_duplicates import THRESHOLD, without_near_duplicates
+from beam_quad.selection.within_shares import GivenShares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +114,7 @@ class QuadSelection:
       shortfall: In one line what is missing of the budget and what mends it; None where the budget was met.
       ngrams: With `shortlist` acceptance, influence of every text under a model of n-grams, float64 [n]; nan where a text
         cannot be used. Higher is more like the query set.
+      shares: How shares and caps were met, and what each costs (`selection.group_cuts.about_shares`); None without them.
     """
 
     ids: list[str]
@@ -125,6 +128,7 @@ class QuadSelection:
     state: BanditState | None
     shortfall: str | None
     ngrams: Array | None = None
+    shares: dict[str, Any] | None = None
 
 
 def select(
@@ -147,6 +151,8 @@ def select(
     tau: float | None = None,
     alpha: float = 0.5,
     max_share_per_cluster: float = 1.0,
+    shares: Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
     layers: str | None = None,
     curvature: CurvatureKind = "ekfac",
     curvature_examples: int = 1024,
@@ -187,6 +193,9 @@ def select(
       tau: A fixed threshold on influence; by default the water level.
       alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
       max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
+      shares: What parts of the budget meet, each as "language=de >= 0.1", "license in (nc, unknown) = 0" or
+        "quality_score > 3 >= 0.5"; see `selection.shares`.
+      columns: The columns that shares speak of: a value for each text, None where there is none.
       layers: Tracked layers, as in `influence.score_influence`, like the arguments below; by default "all+head",
         and "attention" with a bandit.
       curvature: Approximation of the Fisher.
@@ -227,6 +236,11 @@ def select(
         shortlist_page.check_shortlist(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
         )
+    given = GivenShares.of(shares, columns, len(texts))
+    if shares and has_bandit:
+        raise UsageError(
+            f"acceptance={acceptance!r} takes no shares; leave shares out, or pass acceptance='shortlist'"
+        )
     try:
         # Wrong arguments are refused before a model is loaded; the size of a pull may follow from the corpus.
         num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
@@ -257,6 +271,8 @@ def select(
     # Of a tiny budget, one long text would be all.
     is_short = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
 
+    shares_of = given.over(examples.positions, tokens, is_short, Budget(budget_tokens))
+
     # 2 Cluster. Spherical k-means on a sample: some hundred points a center are enough.
     centers, clusters = cluster_examples(examples, points, num_clusters, max_cluster_share, seed)
 
@@ -272,7 +288,7 @@ def select(
     if not has_bandit:
         found = shortlist_page.select_from_shortlist(
             proxy, tracked, vectors, examples, queries, group_weights, clusters, is_short,
-            budget_tokens=budget_tokens, shortlist=shortlist, cap_tokens=policy.cluster_cap_tokens,
+            budget_tokens=budget_tokens, shortlist=shortlist, max_share_per_cluster=max_share_per_cluster, shares=shares_of,
             normalize=normalize, seed=seed, near_duplicate_threshold=threshold,
         )  # fmt: skip
         return QuadSelection(
@@ -287,6 +303,7 @@ def select(
             state=None,
             shortfall=found.shortfall,
             ngrams=examples.spread(found.ngrams, np.nan),
+            shares=found.shares,
         )
 
     # 4 Blocks. A pull scores a few texts of one block, and these speak for all of it, as the block is a random cut of
@@ -338,14 +355,14 @@ def select(
     can_be = is_short & ~(is_scored & np.isnan(influence))
     known = np.flatnonzero(is_scored & is_short)
     known = known[np.argsort(keys[known])]
-    columns = {
+    everything = {
         "key": keys,
         "cluster": clusters,
         "block": block,
         "tokens": tokens,
         "influence": influence,
     }
-    scored = {name: column[known] for name, column in columns.items()}
+    scored = {name: column[known] for name, column in everything.items()}
     code = arm_code(clusters, block)
     # An example is worth what its block's scored ones are on average, or its cluster's if the block was not pulled.
     of_cluster = with_least(state.arms.mean_influence)[clusters]

@@ -67,6 +67,10 @@ class DistillationOptions(RunOptions):
             raise UsageError(f"--ridge must be positive, got {self.ridge}")
         if not 0 <= self.eta < float("inf"):
             raise UsageError(f"--eta must be at least 0, got {self.eta}")
+        if self.order == 2 and (self.share or self.share_by):
+            raise UsageError(
+                "--order=2 solves for weights without bounds; leave --share out, or pass --order=1"
+            )
         if self.order == 2:
             self._check_second_order()
 

@@ -123,6 +123,11 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--weighted needs influence, which --policy={self.policy} does not compute"
             )
+        is_ranked = self.policy != "quad" or self.is_shortlist
+        if (self.share or self.share_by) and not is_ranked:
+            raise UsageError(
+                f"--acceptance={self.acceptance} takes no shares; pass --acceptance=shortlist with --share, or leave it out"
+            )
         if not 1 <= self.shortlist < math.inf:
             raise UsageError(f"--shortlist must be at least 1 budget, got {self.shortlist}")
         given = [name for name in _OF_THE_BANDIT if getattr(self, name) is not None]

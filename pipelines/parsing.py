@@ -114,6 +114,8 @@ def parse(ours: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str,
         values["query"][name] = (*values["query"].get(name, ()), *globs)
     values["query_weights"] = query_weights(values.pop("query_weight"), values["query"])
     values["input"] = tuple(values["input"])
+    values["share"] = tuple(bound for text in values["share"] for bound in bounds_in(text))
+    values["share_by"] = tuple(_split_named(values["share_by"]))
     values["exclude"] = tuple(values["exclude"])
     values["decontaminate"] = tuple(values["decontaminate"])
     values["output"] = dated(values["output"])
@@ -215,6 +217,12 @@ def _split_named(texts: list[str]) -> list[str]:
     """Splits NAME=A,B,OTHER=C before every name: one parameter of a template holds what flags repeat."""
     before_name = re.compile(rf",(?={_GROUP_NAME.pattern}=)")
     return [part for text in texts for part in before_name.split(text)]
+
+
+def bounds_in(text: str) -> list[str]:
+    """Splits `--share` at semicolons, for which a value in quotes is whole."""
+    parts = re.findall(r"""(?:"[^"]*"|'[^']*'|[^;])+""", text)
+    return [part.strip() for part in parts if part.strip()]
 
 
 def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:

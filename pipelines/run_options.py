@@ -7,6 +7,7 @@ from typing import Any, Literal
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
 from beam_quad.selection import leaks, near_duplicates
+from beam_quad.selection.shares import parse_bounds
 from pipelines import parsing
 from pipelines.parsing import SWITCH
 
@@ -63,6 +64,8 @@ class RunOptions:
     output_format: str
     weighted: bool
     on_bad_file: str
+    share: tuple[str, ...]
+    share_by: tuple[str, ...]
     exclude: tuple[str, ...]
     decontaminate: tuple[str, ...]
     decontaminate_words: int
@@ -132,6 +135,7 @@ class RunOptions:
             )
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
+        parse_bounds(self.share, "--share")
         if self.decontaminate_words < leaks.FEWEST_WORDS:
             raise UsageError(
                 f"--decontaminate_words must be at least {leaks.FEWEST_WORDS}, got {self.decontaminate_words}; shorter n-grams are "
@@ -252,6 +256,19 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         choices=("fail", "reject"),
         default="fail",
         help="what a file that is truncated or no data does",
+    )
+    add(
+        "--share",
+        action="append",
+        default=[],
+        help="what a part of the budget meets, by a column of the input: 'language=de >= 0.1', 'license in (nc, unknown) = 0', "
+        "'score > 3 >= 0.5'; may be repeated, or a list with semicolons",
+    )
+    add(
+        "--share_by",
+        action="append",
+        default=[],
+        help="COLUMN=FILE: the share of each value of a column, JSON of numbers by value, or lines of VALUE,SHARE",
     )
     add(
         "--exclude",

@@ -12,6 +12,7 @@ from beam_quad.report.sections import (
     query,
     refresh,
     scores,
+    shares,
     targets,
 )
 from beam_quad.report.style import STYLE
@@ -34,6 +35,7 @@ def render(data: ReportData) -> str:
         section
         for section in (
             overview.funnel(data),
+            shares.shares(data),
             refresh.refresh(data),
             targets.targets(data),
             scores.scores(data, comparison),

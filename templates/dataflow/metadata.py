@@ -45,6 +45,8 @@ _PATTERNS = {
     "query_group": rf"{_NAMED_URLS}(,{_NAMED_URLS})*",
     "query_weight": rf"[A-Za-z0-9_.-]+={_NUMBER}(,[A-Za-z0-9_.-]+={_NUMBER})*",
     "seed": r"-?[0-9]+",
+    "share": r"[^\r\n]+",
+    "share_by": rf"[A-Za-z0-9_.-]+={_URL}(,[A-Za-z0-9_.-]+={_URL})*",
     "tau": rf"-?{_NUMBER}",
 }
 # By `parsing.count`.

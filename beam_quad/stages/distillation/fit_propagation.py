@@ -126,6 +126,10 @@ class FitPropagation(Stage):
         """Reads the keys of the landmarks that have no finite score: no examples to select, uint64 [n]."""
         return np.array(self.facts()["unscorable"], np.uint64)
 
+    def known_keys(self) -> np.ndarray:
+        """Reads the keys of the landmarks that were scored, uint64 [n]."""
+        return self.scored_landmarks().keys
+
     @once_per_process
     def scored_landmarks(self) -> ScoredLandmarks:
         """Reads what was written of the landmarks, once per process."""

@@ -11,9 +11,10 @@ from beam_quad.selection import Kept, Taken, Twins, keep_ranked, rank_usable
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.budget import Ended
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.preference import Preference
+from beam_quad.stages.write.shares import Groups
 
 
 class Selection(Protocol):
@@ -43,12 +44,14 @@ class Preferred(Generic[P]):
       preference: The ranking.
       held: What comes first as it was selected before; None without a base.
       near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
+      groups: The groups of shares, of some of which nothing is taken; None without shares.
     """
 
     corpus: Corpus
     preference: P
     held: Held | None = None
     near_duplicates: FindNearDuplicates | None = None
+    groups: Groups | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -68,8 +71,22 @@ class Preferred(Generic[P]):
             packed = self.near_duplicates.without(packed, split)
         return packed, unscorable
 
-    def twins(self, split: Split, rows: aligned.Rows, floor: np.uint64) -> Twins | None:
-        """Finds what is left out for a near-duplicate though it reaches a priority."""
+    def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """As `ValuedRanking`."""
+        ranks = self.preference.rank(split, rows)
+        return ranks if self.held is None else np.where(self.held.of(split, rows), np.inf, ranks)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        """As `ValuedRanking`."""
+        return self.preference.influence(split)
+
+    @property
+    def unit(self) -> str:
+        """As `ValuedRanking`."""
+        return self.preference.unit
+
+    def twins(self, split: Split, rows: aligned.Rows, floor: np.ndarray) -> Twins | None:
+        """Finds what is left out for a near-duplicate though it reaches a priority, uint64 [1] or [n]."""
         if self.near_duplicates is None:
             return None
         return self.near_duplicates.above(self._pack(split, rows)[0], split, floor)
@@ -77,6 +94,8 @@ class Preferred(Generic[P]):
     def _pack(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         ranks = self.preference.rank(split, rows)
         is_candidate = self.corpus.is_candidate(rows)
+        if self.groups is not None:
+            is_candidate &= self.groups.may_give(split)
         packed, unscorable = rank_usable(
             ranks, rows.usable, is_candidate, rows.keys, self.corpus.seed
         )
@@ -97,7 +116,7 @@ class RankedSelection:
     """
 
     ranking: Preferred[Preference]
-    cut: Cut
+    cut: Ended
     clusters: AssignClusters | None
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
@@ -106,7 +125,7 @@ class RankedSelection:
         if self.clusters is not None:
             clusters, _ = self.clusters.read(split)
         influence = self.ranking.preference.influence(split)
-        floor = self.cut.floors()[0]
+        floor = self.cut.floor(split)
         kept = keep_ranked(packed, floor, unscorable, clusters, influence)
         return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
 

@@ -35,6 +35,7 @@ from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import MeasureDrift
+from beam_quad.stages.write.shares import CutGroups
 from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
@@ -79,6 +80,7 @@ class Summary:
       changes: What changes in the selection that the run goes on from, or None.
       drift: What compared new shards with old ones, or None.
       bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
+      shares: What filled the budget within shares, or None.
       slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
         example; None where everything can be selected.
     """
@@ -106,6 +108,7 @@ class Summary:
     changes: CompareWithBase | None = None
     drift: MeasureDrift | None = None
     bases: tuple[dict[str, str], ...] = ()
+    shares: CutGroups | None = None
     slack: int | None = None
 
     def manifest(
@@ -170,6 +173,8 @@ class Summary:
                 "rows": counts.reasons.counts.get(Reason.CONTAMINATED.value, 0),
                 "rows_by_set": dict(sorted(self.corpus.totals().leaking_sets.counts.items())),
             }
+        if self.shares is not None:
+            result["shares"] = self.shares.facts()
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -225,7 +230,8 @@ class Summary:
     def _shortfall(self, counts: RowCounts) -> str | None:
         amount, unit = self.budget.amount, self.budget.unit
         selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
-        if selected >= amount:
+        # Within shares the budget is met from above or from below, by less than a document.
+        if selected >= amount or (self.shares is not None and not self.shares.missing()):
             return None
         if self.slack is not None:
             # The bandit knows its own part of the budget alone: it is believed where less than an example is missing.
@@ -288,6 +294,7 @@ class Summary:
             sources=_sources(counts),
             timings=timings,
             refresh=_refresh_of(manifest),
+            shares=manifest.get("shares"),
             leaks=self._leaks(),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},

@@ -1,0 +1,67 @@
+"""Shares of the budget, in a plain loop, held to the pages in memory."""
+
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from beam_quad.errors import UsageError
+from tests.pipelines.world import World, read_columns, selected_rows
+from tests.stages.pages import hold_to_quad, hold_to_rival
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
+SHARES = ["kind=law >= 0.3", "kind=noise = 0", "n > 400 <= 0.4"]
+BUDGET = 3000
+
+
+def check(manifest: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Checks that `SHARES` hold to a document, and that the manifest counts what was selected."""
+    got: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        tokens = row["beam_quad"]["tokens"]
+        got += {"all": tokens, row["kind"]: tokens, "late": tokens * (row["n"] > 400)}
+    longest = 40
+    assert BUDGET <= got["all"] < BUDGET + longest
+    assert (got["noise"], got["law"] > 900 - longest) == (0, True)
+    assert got["late"] < 1200 + longest
+    found = {own["bound"]: own["selected"] for own in manifest["shares"]["bounds"]}
+    assert [found[text] for text in SHARES] == [got["law"], 0, got["late"]]
+    counts = manifest["counts"]
+    assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"]
+    assert manifest["shortfall"] is None
+
+
+def test_the_shortlist_fills_shares_as_the_page_does(world: World, tmp_path):
+    flags: dict[str, Any] = {"acceptance": "shortlist", "weighted": True, "share": SHARES}
+    manifest = world.run(tmp_path / "out", **flags, max_share_per_cluster=0.25)
+    rows = selected_rows(tmp_path / "out")
+    check(manifest, rows)
+    hold_to_quad(
+        world, rows, acceptance="shortlist", shares=SHARES, max_share_per_cluster=0.25,
+        columns=read_columns(world.corpus, "kind", "n"),
+    )  # fmt: skip
+    facts = manifest["shares"]
+    assert facts["mean"]["selected"] < facts["mean"]["without_bounds"]
+    assert facts["clusters"]["highest_price_per_million"] > 0
+    assert facts["clusters"]["most_selected"] < 0.25 * BUDGET + 40
+    assert "price of a million" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_rival_fills_shares_as_in_memory(world: World, tmp_path):
+    manifest = world.run(tmp_path / "out", policy="ngram", share=SHARES, near_duplicates="keep")
+    check(manifest, selected_rows(tmp_path / "out"))
+    assert manifest["shares"]["bounds"][0]["is_binding"]
+    assert manifest["shares"]["bounds"][0]["price_per_million"] > 0
+    columns = read_columns(world.corpus, "kind", "n")
+    rows = selected_rows(tmp_path / "out")
+    hold_to_rival(world, rows, "ngram", shares={"shares": SHARES, "columns": columns})
+
+
+def test_what_cannot_be_met_is_refused_before_anything_is_scored(world: World, tmp_path):
+    share = ["kind=law >= 0.3", "n < 40 >= 0.9"]
+    with pytest.raises(UsageError, match=r"--share 'n < 40 >= 0.9' asks for 2,700 of 3,000 tokens"):
+        world.run(tmp_path / "out", acceptance="shortlist", share=share)
+    made = {path.name for path in (tmp_path / "out" / "_run").iterdir()}
+    assert "patterns" in made
+    assert not made & {"covariances", "corpus_scores", "query", "token_ngrams"}
