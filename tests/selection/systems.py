@@ -3,6 +3,8 @@
 from typing import Any
 
 import numpy as np
+import scipy.optimize
+import scipy.sparse
 
 from beam_quad import seeding
 from beam_quad.selection import pack_ranks
@@ -46,3 +48,32 @@ def random_system(
     got = members @ np.bincount(groups.ravel()[chosen], amounts[chosen], len(patterns))
     relations = tuple(rng.choice([">=", "<=", "="], num_bounds, p=[0.4, 0.4, 0.2]).tolist())
     return System(members, relations, got / amounts[chosen].sum()), corpus, budget
+
+
+def most_missed(system: System, taken: Any, budget: int) -> float:
+    """The most that a bound, or the budget, is missed by if groups give so much, int64 [num_groups]."""
+    short = system.shares * budget - system.members @ taken
+    signs = np.array([{">=": 1, "<=": -1, "=": 0}[relation] for relation in system.relations])
+    missed = np.where(signs == 0, np.abs(short), np.maximum(0, signs * short))
+    return float(max([abs(budget - taken.sum()), *missed]))
+
+
+def optimum(system: System, corpus: dict[str, Any], budget: int) -> float:
+    """The mean value of the best selection of parts of documents, each an unknown of its own."""
+    members = system.members[:, corpus["groups"]].astype(float)
+    size = corpus["amounts"] / budget
+    lower = [share if r != "<=" else -np.inf for r, share in _bounds(system)]
+    upper = [share if r != ">=" else np.inf for r, share in _bounds(system)]
+    rows = scipy.sparse.csr_matrix(np.concatenate([np.ones((1, len(size))), members]))
+    found = scipy.optimize.milp(
+        -corpus["values"],
+        bounds=scipy.optimize.Bounds(0, size),
+        constraints=scipy.optimize.LinearConstraint(rows, [1, *lower], [1, *upper]),
+    )
+    if found.x is None:
+        raise ArithmeticError(found.message)
+    return float(-found.fun)
+
+
+def _bounds(system: System) -> list[tuple[str, float]]:
+    return list(zip(system.relations, system.shares.tolist(), strict=True))

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import scipy.optimize
 
 from beam_quad import seeding
 from beam_quad.errors import UsageError
@@ -15,7 +14,7 @@ from beam_quad.selection.bands import GroupSample
 from beam_quad.selection.group_cuts import BandDocuments, cut_groups, cut_shares
 from beam_quad.selection.programme import System, refuse_unmet, smallest_contradiction, solve
 from beam_quad.selection.shares import parse_bounds
-from tests.selection.systems import random_system
+from tests.selection.systems import most_missed, optimum, random_system
 
 
 def test_whole_documents_come_as_near_to_every_bound_as_any_selection_by_rank():
@@ -23,22 +22,14 @@ def test_whole_documents_come_as_near_to_every_bound_as_any_selection_by_rank():
         system, corpus, budget = random_system(seed, num_documents=12, num_bounds=2)
         groups, amounts = corpus["groups"], corpus["amounts"]
         _, cuts = cut_shares(system, **corpus, influence=None, budget=budget, seed=0)
-        found = _worst(system, cuts.taken, budget)
+        found = most_missed(system, cuts.taken, budget)
         orders = [
             np.flatnonzero(groups == g)[np.argsort(~corpus["packed"][groups == g])]
             for g in range(system.num_groups)
         ]
         takes = [np.append(0, np.cumsum(amounts[own])) for own in orders]
-        best = min(_worst(system, np.array(own), budget) for own in itertools.product(*takes))
+        best = min(most_missed(system, np.array(own), budget) for own in itertools.product(*takes))
         assert found <= best + amounts.max()
-
-
-def _worst(system, taken, budget):
-    """The most that a bound, or the budget, is missed by."""
-    short = system.shares * budget - system.members @ taken
-    signs = np.array([{">=": 1, "<=": -1, "=": 0}[relation] for relation in system.relations])
-    missed = np.where(signs == 0, np.abs(short), np.maximum(0, signs * short))
-    return max([abs(budget - taken.sum()), *missed])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -50,30 +41,11 @@ def test_bounds_hold_to_a_document_and_the_value_is_that_of_the_programme(seed):
         corpus["groups"][taken], corpus["amounts"][taken], minlength=system.num_groups
     )
     np.testing.assert_array_equal(got, cuts.taken)
-    assert _worst(system, got, budget) < corpus["amounts"].max()
-    exact = _exact(system, corpus, budget)
+    assert most_missed(system, got, budget) < corpus["amounts"].max()
+    exact = optimum(system, corpus, budget)
     worth = (corpus["values"] * corpus["amounts"])[taken].sum()
     assert worth >= 0.995 * exact * budget
     assert programme.value == pytest.approx(exact, rel=1e-6)
-
-
-def _exact(system, corpus, budget):
-    """The optimum over parts of single documents, as a mean."""
-    members = system.members[:, corpus["groups"]] * 1.0
-    ups = [(1 if r == "<=" else -1) for r in system.relations]
-    up = [i for i, r in enumerate(system.relations) if r != "="]
-    even = [i for i, r in enumerate(system.relations) if r == "="]
-    size = corpus["amounts"] / budget
-    found = scipy.optimize.linprog(
-        -corpus["values"],
-        A_ub=np.array([ups[i] * members[i] for i in up]) if up else None,
-        b_ub=[ups[i] * system.shares[i] for i in up] if up else None,
-        A_eq=np.concatenate([np.ones((1, len(size))), members[even]]),
-        b_eq=[1, *system.shares[even]],
-        bounds=[(0, own) for own in size],
-    )
-    assert found.status == 0
-    return -found.fun
 
 
 def test_a_sample_of_each_group_does_for_the_whole(monkeypatch):
@@ -81,10 +53,10 @@ def test_a_sample_of_each_group_does_for_the_whole(monkeypatch):
     monkeypatch.setattr(bands_module, "NUM_SAMPLED", 1 << 11)
     monkeypatch.setattr(bands_module, "NUM_BANDS", 1 << 10)
     _, cuts = cut_shares(system, **corpus, influence=None, budget=budget, seed=0)
-    assert _worst(system, cuts.taken, budget) < corpus["amounts"].max()
+    assert most_missed(system, cuts.taken, budget) < corpus["amounts"].max()
     taken = corpus["packed"] >= cuts.floors[corpus["groups"]]
     worth = (corpus["values"] * corpus["amounts"])[taken].sum()
-    assert worth >= 0.995 * _exact(system, corpus, budget) * budget
+    assert worth >= 0.995 * optimum(system, corpus, budget) * budget
 
 
 def test_a_price_is_what_the_selection_loses_if_the_bound_asks_for_more():

@@ -8,7 +8,7 @@ import pytest
 
 from beam_quad.errors import UsageError
 from tests.pipelines.world import World, read_columns, selected_rows
-from tests.stages.pages import hold_to_quad, hold_to_rival
+from tests.stages.pages import distill_corpus, hold_to_quad, hold_to_rival
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 SHARES = ["kind=law >= 0.3", "kind=noise = 0", "n > 400 <= 0.4"]
@@ -65,3 +65,23 @@ def test_what_cannot_be_met_is_refused_before_anything_is_scored(world: World, t
     made = {path.name for path in (tmp_path / "out" / "_run").iterdir()}
     assert "patterns" in made
     assert not made & {"covariances", "corpus_scores", "query", "token_ngrams"}
+
+
+def test_several_targets_fill_shares_together_as_on_the_page(world: World, tmp_path):
+    queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
+    groups = [f"{kind}={folder}" for kind, folder in queries.items()]
+    flags = {"query": None, "query_group": groups, "weighted": True, "share": SHARES}
+    manifest = world.distill(tmp_path / "out", **flags)
+    rows = selected_rows(tmp_path / "out")
+    check(manifest, rows)
+    columns = read_columns(world.corpus, "kind", "n")
+    expected = distill_corpus(world, queries, shares=SHARES, columns=columns)
+    assert len(rows) == len(expected.indices)
+    named = {row["beam_quad"]["example_id"]: row["beam_quad"]["target"] for row in rows}
+    assert named == {
+        expected.ids[i]: expected.targets[taker]
+        for i, taker in zip(expected.indices, expected.takers, strict=True)
+    }
+    assert expected.shares is not None
+    for found, own in zip(manifest["shares"]["bounds"], expected.shares["bounds"], strict=True):
+        assert found["price_per_million"] == pytest.approx(own["price_per_million"], rel=1e-2)
