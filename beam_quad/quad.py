@@ -46,7 +46,7 @@ from beam_quad.bandit import (
     replay,
     shortfall_message,
 )
-from beam_quad.bandit.acceptance import WholeBlocks
+from beam_quad.bandit.acceptance import WholeBlocks, WholeClusters
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
 from beam_quad.columns import find_sorted, look_up, run_bounds
 from beam_quad.distillation import weigh
@@ -58,6 +58,7 @@ from beam_quad.influence import (
     Array,
     CurvatureKind,
     CurvatureLabels,
+    Examples,
     NearDuplicates,
     QueryTexts,
     check_at_least_one,
@@ -91,7 +92,7 @@ from beam_quad.selection import (
     search_budget,
 )
 from beam_quad.selection.near_duplicates import THRESHOLD, without_near_duplicates
-from beam_quad.selection.within_shares import GivenShares
+from beam_quad.selection.within_shares import GivenShares, SharedGroups
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,9 +238,10 @@ def select(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
         )
     given = GivenShares.of(shares, columns, len(texts))
-    if shares and has_bandit:
+    if shares and has_bandit and ACCEPTANCES[acceptance].accepts is Accepts.EXAMPLES:
         raise UsageError(
-            f"acceptance={acceptance!r} takes no shares; leave shares out, or pass acceptance='shortlist'"
+            f"acceptance={acceptance!r} selects only texts that it scored, of which a share may have none; pass "
+            "acceptance='propagate' or 'shortlist' with shares"
         )
     try:
         # Wrong arguments are refused before a model is loaded; the size of a pull may follow from the corpus.
@@ -367,10 +369,21 @@ def select(
     # An example is worth what its block's scored ones are on average, or its cluster's if the block was not pulled.
     of_cluster = with_least(state.arms.mean_influence)[clusters]
     estimate = or_estimate(look_up(*mean_by_block(scored), code, np.nan), of_cluster)
+    about: dict[str, Any] | None = None
     if accepts is Accepts.PREDICTIONS:
         predicted = _predict(scored, points[known], clusters, code, points, seed)
         predicted[known] = influence[known]
         estimate = or_estimate(predicted.astype(np.float32), of_cluster)
+    if shares_of is not None:
+        if acceptance == WholeClusters.name:
+            estimate = of_cluster.copy()
+        is_selected, is_near_duplicate, about = _best_within(
+            shares_of, max_share_per_cluster, clusters, ranks_from(estimate, tau), can_be, examples, budget_tokens, seed,
+            threshold,
+        )  # fmt: skip
+        can_be &= ~is_near_duplicate
+        state = dataclasses.replace(state, accepted_tokens=budget_tokens - about["missing"])
+    elif accepts is Accepts.PREDICTIONS:
         is_selected, is_near_duplicate, missing = _best(
             predicted, tau, is_short, tokens, keys, budget_tokens, seed, examples.texts, threshold
         )
@@ -398,6 +411,7 @@ def select(
         blocks=examples.spread(block.astype(np.int64), -1),
         state=state,
         shortfall=shortfall_message(policy, blocks, state),
+        shares=about,
     )
 
 
@@ -433,6 +447,35 @@ def _in_accepted_blocks(
     place = find_sorted(codes, code)
     is_low = draws <= np.append(limits, np.uint64(0))[place]
     return np.asarray(can_be & (place >= 0) & is_low)
+
+
+def _best_within(
+    shares: SharedGroups,
+    max_share_per_cluster: float,
+    clusters: Array,
+    ranks: Array,
+    can_be: Array,
+    examples: Examples,
+    budget_tokens: int,
+    seed: int,
+    threshold: float | None,
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Takes the examples of the highest ranks, float64 [n], within shares.
+
+    Returns:
+      Those that are taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; and how the bounds were met.
+    """
+    keys, tokens = examples.keys, examples.tokens
+    packed, _ = rank_usable(ranks, can_be, can_be & shares.may_give, keys, seed)
+    kept = packed
+    if threshold is not None:
+        kept = without_near_duplicates(
+            packed, examples.texts, tokens, budget_tokens, threshold, compares_all=True
+        )
+    shares = shares.capped(clusters, kept, tokens, budget_tokens, max_share_per_cluster)
+    floor, about = shares.cut(kept, ranks, None, keys, tokens, budget_tokens, seed, "influence")
+    is_selected = is_reached(kept, floor)
+    return is_selected, is_reached(packed, floor) & ~is_selected, about
 
 
 def _predict(

@@ -172,10 +172,8 @@ def select_from_shortlist(
     packed, _ = rank_usable(joint_rank, usable, may_give, keys, seed)
     about: dict[str, Any] | None = None
     if max_share_per_cluster < 1:
-        cap_tokens = max(1, math.floor(max_share_per_cluster * budget_tokens))
-        held = np.bincount(clusters, weights=np.where(packed > 0, tokens, 0))
-        shares = (shares or SharedGroups.free(len(keys))).by_cluster(
-            clusters, np.flatnonzero(held > cap_tokens), max_share_per_cluster
+        shares = (shares or SharedGroups.free(len(keys))).capped(
+            clusters, packed, tokens, budget_tokens, max_share_per_cluster
         )
     if shares is None:
         floor = _search(packed, tokens, budget_tokens).floors[0]

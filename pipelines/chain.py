@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
+from beam_quad.bandit.acceptance import WholeClusters
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import IntegrityError, UsageError
@@ -45,6 +46,7 @@ from beam_quad.stages.quad.select import (
     CutBlocks,
     ExampleSelection,
 )
+from beam_quad.stages.quad.shared import EstimatedInfluence, SharedSelection
 from beam_quad.stages.quad.shortlist import (
     FindHeavyClusters,
     JointRank,
@@ -73,7 +75,7 @@ from beam_quad.stages.write.preference import (
     Resampled,
 )
 from beam_quad.stages.write.ranked import Preferred, RankedSelection, Selection
-from beam_quad.stages.write.shares import CutGroups, Groups
+from beam_quad.stages.write.shares import CutGroups, GroupKeys, Groups
 from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
@@ -208,6 +210,7 @@ class _QuadBuilder(Builder):
             "texts": vectors,
             "bandit": FinishedBandit(selection),
             "halves": halves,
+            "shares": selection.cut if isinstance(selection, SharedSelection) else None,
         }
         return selection, facts, evidence.artifact
 
@@ -275,7 +278,7 @@ class _QuadBuilder(Builder):
     def _count_ngrams(self) -> CountTokenNgrams:
         return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
 
-    def _capped(self, clusters: AssignClusters, ranking: Preferred[JointRank]) -> Groups | None:
+    def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:
         """Adds the stage that finds the clusters which hold more than one may give, if that is not all."""
         share = self.options.max_share_per_cluster
         if share >= 1:
@@ -304,6 +307,8 @@ class _QuadBuilder(Builder):
 
     def _selection(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
         """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
+        if self.groups is not None:
+            return self._within_shares(accepts, pulled, within)
         match accepts:
             case Accepts.BLOCKS:
                 return BlockSelection(self.add(CutBlocks(within, pulled)))
@@ -324,6 +329,23 @@ class _QuadBuilder(Builder):
                 cut = Cut(within, ranking, budget)
                 self.stages += cut.stages("CutRanking")
                 return PropagatedSelection(ranking, cut)
+
+    def _within_shares(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
+        """Adds the stages that select within shares what the bandit thinks best."""
+        predictions: PredictWithinClusters | None = None
+        if accepts is Accepts.PREDICTIONS:
+            fit = self.add(FitWithinClusters(self.corpus, pulled))
+            predictions = self.add(PredictWithinClusters(within.within(None), fit))
+        by_block = accepts is Accepts.BLOCKS and self.options.acceptance != WholeClusters.name
+        preference = EstimatedInfluence(pulled, predictions, by_block, self.options.tau)
+        ranking = Preferred(within, preference, groups=self.groups)
+        found = self.find_near_duplicates(ranking, self.budget, None)
+        ranking = dataclasses.replace(ranking, near_duplicates=found)
+        groups = self._capped(pulled.counted.clusters, ranking)
+        cut = self.end(ranking, self.budget, "CutRanking", groups)
+        if not isinstance(cut, CutGroups):
+            raise IntegrityError("a selection within shares has no groups")
+        return SharedSelection(ranking, cut, self.add(GroupKeys(within, cut, pulled)))
 
     def _cut(
         self,

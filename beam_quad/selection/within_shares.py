@@ -1,6 +1,7 @@
 """Shares over a corpus held in memory."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,14 +118,22 @@ class SharedGroups:
         """Keeps some of the examples, bool [n]."""
         return dataclasses.replace(self, groups=self.groups[is_kept])
 
-    def by_cluster(self, clusters: Array, heavy: Array, share: float) -> "SharedGroups":
-        """Bounds what each of some clusters gives.
+    def capped(
+        self, clusters: Array, packed: Array, tokens: Array, budget_tokens: int, share: float
+    ) -> "SharedGroups":
+        """Bounds what each cluster gives that holds more.
 
         Args:
           clusters: Cluster of each example, int [n].
-          heavy: The clusters, ascending, int64 [m].
-          share: The most of the budget that one gives.
+          packed: Priorities, uint64 [n]; 0 for what cannot be taken.
+          tokens: int64 [n].
+          budget_tokens: The budget.
+          share: The most of it that one gives, in (0, 1].
         """
+        if share >= 1:
+            return self
+        held = np.bincount(clusters, weights=np.where(packed > 0, tokens, 0))
+        heavy = np.flatnonzero(held > max(1, math.floor(share * budget_tokens)))
         groups = (find_sorted(heavy, clusters) + 1) * self.system.num_groups + self.groups
         return SharedGroups(self.bounds, groups, self.system.by_cluster(len(heavy), share))
 

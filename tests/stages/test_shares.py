@@ -85,3 +85,12 @@ def test_several_targets_fill_shares_together_as_on_the_page(world: World, tmp_p
     assert expected.shares is not None
     for found, own in zip(manifest["shares"]["bounds"], expected.shares["bounds"], strict=True):
         assert found["price_per_million"] == pytest.approx(own["price_per_million"], rel=1e-2)
+
+
+@pytest.mark.parametrize("acceptance", ["block", "cluster", "propagate"])
+def test_a_bandit_fills_shares_as_the_page_does(world: World, tmp_path, acceptance):
+    manifest = world.run(tmp_path / "out", acceptance=acceptance, share=SHARES, weighted=True)
+    rows = selected_rows(tmp_path / "out")
+    check(manifest, rows)
+    columns = read_columns(world.corpus, "kind", "n")
+    hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)

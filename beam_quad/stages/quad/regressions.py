@@ -61,6 +61,10 @@ class Pulled:
         """The scored examples that can be selected, as `Bandit.scored`."""
         return self.bandit.scored(self.num_rounds)
 
+    def known_keys(self) -> np.ndarray:
+        """Keys of the scored examples, ascending, uint64 [n]."""
+        return self.scored()["key"]
+
     @once_per_process
     def all_scored(self) -> Scored:
         """The scored examples of this run and of those before it: `key`, ascending, `cluster`, `tokens` and `influence`."""

@@ -129,14 +129,14 @@ class JointRank(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class FindHeavyClusters(SplitStage):
-    """Finds the clusters that hold more of the shortlist than one may give.
+    """Finds the clusters that hold more of what can be selected than one may give.
 
     Takes splits and gives `Amount`s by cluster.
 
     Args:
       corpus: The corpus, within the budget.
       clusters: Its clusters.
-      ranking: The shortlist, ranked.
+      ranking: What can be selected, ranked.
       cap_tokens: The most tokens that a cluster may give.
     """
 
@@ -144,7 +144,7 @@ class FindHeavyClusters(SplitStage):
     artifact_name = "heavy.json"
 
     clusters: AssignClusters
-    ranking: Preferred[JointRank]
+    ranking: Preferred[Preference]
     cap_tokens: int
 
     def do(self, piece: Split, model: Any) -> ByName[Amount]:
