@@ -27,6 +27,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,7 @@ from beam_quad.scoring import InfluenceScorer, tensors
 from beam_quad.scoring.cosines import cosines
 from beam_quad.selection import NEAR_DUPLICATE, allocate, num_contenders
 from beam_quad.selection.near_duplicates import THRESHOLD
+from beam_quad.selection.within_shares import GivenShares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +78,7 @@ class DistilledSelection:
       is_landmark: Which texts were scored exactly, bool [n].
       ridge: The regression; compare its `leave_one_out()` with its `targets` to judge the predictions.
       shortfall: One line on the missing part of the budget; None if the budget was met.
+      shares: How shares were met, and the price of each (`selection.group_cuts.about_shares`); None without them.
     """
 
     ids: list[str]
@@ -88,6 +91,7 @@ class DistilledSelection:
     is_landmark: Array
     ridge: KernelRidge
     shortfall: str | None
+    shares: dict[str, Any] | None = None
 
 
 def distill(
@@ -110,6 +114,8 @@ def distill(
     keep_query_copies: bool = False,
     near_duplicates: NearDuplicates = "drop",
     near_duplicate_threshold: float = THRESHOLD,
+    shares: Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
 ) -> DistilledSelection:
     """Selects the texts of the highest influence on one target, or on several in turn, under a budget.
@@ -138,13 +144,15 @@ def distill(
         (`selection.near_duplicates`); "keep" selects all of them that rank high enough.
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
+      shares: What parts of the budget meet, as in `beam_quad.select`; of all targets together.
+      columns: The columns that shares speak of: a value for each text, None where there is none.
       seed: Seed of every draw.
 
     Raises:
       UsageError: If an argument is invalid; the message, of one line, names it.
     """
     texts, ids = check_texts(texts, ids)
-    queries, shares = query_groups(query_texts, query_weights)
+    queries, weights_of = query_groups(query_texts, query_weights)
     targets = tuple(queries)
     check_curvature(curvature, curvature_examples, curvature_labels, damping)
     check_at_least_one(
@@ -154,6 +162,7 @@ def distill(
         raise UsageError(f"ridge must be positive and finite, got {ridge}")
     threshold = check_near_duplicates(near_duplicates, near_duplicate_threshold)
     budget = _budget(budget_tokens, budget_examples)
+    given = GivenShares.of(shares, columns, len(texts))
     proxy_model = proxy_spec(proxy_model)
 
     # 1 Embed. From here on, an example is one of the n usable texts.
@@ -164,6 +173,13 @@ def distill(
         proxy,
     )
     keys, tokens = examples.keys, examples.tokens
+    # A single long text would use up a tiny budget. Copies of query texts are not selected either, but every fit uses
+    # them.
+    is_candidate = tokens <= budget.longest(*count_lengths(tokens))
+    if not keep_query_copies:
+        is_candidate &= ~hold_queries(examples.texts, queries)
+    amounts = budget.amounts(tokens)
+    groups = given.over(examples.positions, amounts, is_candidate, budget)
 
     # 2 Landmarks: the lowest hashes, a uniform sample.
     draw = LandmarkDraw.of(keys, seed, num_landmarks or default_num_landmarks(len(keys)))
@@ -193,17 +209,13 @@ def distill(
     influence = regression.predict(points, keys).astype(np.float32)
 
     # 6 Targets take turns: the target with the fewest tokens over its weight moves next (fewest texts, if the budget is
-    # in texts), and a hash breaks ties. Landmarks without a finite score cannot be taken, nor can texts that contain a
-    # query text or would alone use up a tiny budget.
-    can_be = tokens <= budget.longest(*count_lengths(tokens))
-    if not keep_query_copies:
-        can_be &= ~hold_queries(examples.texts, queries)
+    # in texts), and a hash breaks ties. Landmarks without a finite score cannot be taken.
+    can_be = is_candidate.copy()
     can_be[unscorable] = False
-    amounts = budget.amounts(tokens)
     takers = np.full(len(keys), -1, np.int64)
-    takers[can_be] = allocate(
-        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, shares, seed, num_contenders(len(targets)),
-        [examples.texts[i] for i in np.flatnonzero(can_be).tolist()], threshold,
+    takers[can_be], about = allocate(
+        influence[can_be], keys[can_be], amounts[can_be], budget.amount, targets, weights_of, seed, num_contenders(len(targets)),
+        [examples.texts[i] for i in np.flatnonzero(can_be).tolist()], threshold, groups and groups.where(can_be),
     )  # fmt: skip
     is_taken = takers >= 0
     can_be[takers == NEAR_DUPLICATE] = False
@@ -215,6 +227,9 @@ def distill(
     is_landmark = np.zeros(len(keys), bool)
     is_landmark[landmarks] = True
     missing = budget.amount - int(amounts[is_taken].sum())
+    if about is not None and not about["missing"]:
+        # Within shares the budget is met from above or from below, by less than a text.
+        missing = 0
     return DistilledSelection(
         ids=ids,
         targets=targets,
@@ -228,6 +243,7 @@ def distill(
         shortfall=f"{missing:,} of {budget.amount:,} {budget.unit} are missing: the texts hold no more"
         if missing > 0
         else None,
+        shares=about,
     )
 
 

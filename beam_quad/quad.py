@@ -27,6 +27,7 @@ References:
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ from beam_quad.bandit import (
     replay,
     shortfall_message,
 )
-from beam_quad.bandit.acceptance import WholeBlocks
+from beam_quad.bandit.acceptance import WholeBlocks, WholeClusters
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
 from beam_quad.columns import find_sorted, look_up, run_bounds
 from beam_quad.distillation import weigh
@@ -91,6 +92,7 @@ from beam_quad.selection import (
     search_budget,
 )
 from beam_quad.selection.near_duplicates import THRESHOLD, without_near_duplicates
+from beam_quad.selection.within_shares import GivenShares, SharedGroups
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,6 +116,8 @@ class QuadSelection:
       shortfall: One line on the missing part of the budget and a remedy; None if the budget was met.
       ngrams: With `shortlist` acceptance, influence of every text under a model of n-grams, float64 [n]; nan for an
         unusable text. Higher is more like the query set.
+      shares: How shares and caps were met, and the price of each (`selection.group_cuts.about_shares`); None without
+        them.
     """
 
     ids: list[str]
@@ -127,6 +131,7 @@ class QuadSelection:
     state: BanditState | None
     shortfall: str | None
     ngrams: Array | None = None
+    shares: dict[str, Any] | None = None
 
 
 def select(
@@ -149,6 +154,8 @@ def select(
     tau: float | None = None,
     alpha: float = 0.5,
     max_share_per_cluster: float = 1.0,
+    shares: Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
     layers: str | None = None,
     curvature: CurvatureKind = "ekfac",
     curvature_examples: int = 1024,
@@ -190,6 +197,9 @@ def select(
       tau: A fixed threshold on influence; by default the water level.
       alpha: Weight of the exploration bonus, in errors of one pull; 0 is greedy.
       max_share_per_cluster: The largest share of the budget from one cluster, in (0, 1].
+      shares: Bounds on parts of the budget, each as "language=de >= 0.1", "license in (nc, unknown) = 0" or
+        "quality_score > 3 >= 0.5"; see `selection.shares`.
+      columns: The columns that shares name: a value for each text, None for a missing one.
       layers: Tracked layers, as in `influence.score_influence`, like the arguments below; by default "all+head",
         and "attention" with a bandit.
       curvature: Approximation of the Fisher.
@@ -231,6 +241,12 @@ def select(
         shortlist_page.check_shortlist(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
         )
+    given = GivenShares.of(shares, columns, len(texts))
+    if shares and has_bandit and ACCEPTANCES[acceptance].accepts is Accepts.EXAMPLES:
+        raise UsageError(
+            f"acceptance={acceptance!r} selects only texts that it scored, of which a share may have none; pass "
+            "acceptance='propagate' or 'shortlist' with shares"
+        )
     try:
         # Invalid arguments are refused before a model is loaded. The default size of a pull depends on the corpus.
         num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
@@ -264,6 +280,8 @@ def select(
     if not keep_query_copies:
         is_candidate &= ~hold_queries(examples.texts, queries)
 
+    shares_of = given.over(examples.positions, tokens, is_candidate, Budget(budget_tokens))
+
     # 2 Cluster. Spherical k-means on a sample: a few hundred points per center are enough.
     centers, clusters = cluster_examples(examples, points, num_clusters, max_cluster_share, seed)
 
@@ -279,7 +297,7 @@ def select(
     if not has_bandit:
         found = shortlist_page.select_from_shortlist(
             proxy, tracked, vectors, examples, queries, group_weights, clusters, is_candidate,
-            budget_tokens=budget_tokens, shortlist=shortlist, cap_tokens=policy.cluster_cap_tokens,
+            budget_tokens=budget_tokens, shortlist=shortlist, max_share_per_cluster=max_share_per_cluster, shares=shares_of,
             normalize=normalize, seed=seed, near_duplicate_threshold=threshold,
         )  # fmt: skip
         return QuadSelection(
@@ -294,6 +312,7 @@ def select(
             state=None,
             shortfall=found.shortfall,
             ngrams=examples.spread(found.ngrams, np.nan),
+            shares=found.shares,
         )
 
     # 4 Blocks. A pull scores a few texts of one block. They represent the whole block, because it is a random cut of
@@ -345,22 +364,33 @@ def select(
     can_be = is_candidate & ~(is_scored & np.isnan(influence))
     known = np.flatnonzero(is_scored & is_candidate)
     known = known[np.argsort(keys[known])]
-    columns = {
+    everything = {
         "key": keys,
         "cluster": clusters,
         "block": block,
         "tokens": tokens,
         "influence": influence,
     }
-    scored = {name: column[known] for name, column in columns.items()}
+    scored = {name: column[known] for name, column in everything.items()}
     code = arm_code(clusters, block)
     # The estimate of an example is the mean of its block's scores, or of its cluster's if the block was not pulled.
     of_cluster = with_least(state.arms.mean_influence)[clusters]
     estimate = or_estimate(look_up(*mean_by_block(scored), code, np.nan), of_cluster)
+    about: dict[str, Any] | None = None
     if accepts is Accepts.PREDICTIONS:
         predicted = _predict(scored, points[known], clusters, code, points, seed)
         predicted[known] = influence[known]
         estimate = or_estimate(predicted.astype(np.float32), of_cluster)
+    if shares_of is not None:
+        if acceptance == WholeClusters.name:
+            estimate = of_cluster.copy()
+        is_selected, is_near_duplicate, about = _best_within(
+            shares_of, max_share_per_cluster, clusters, ranks_from(estimate, tau), can_be, examples, budget_tokens, seed,
+            threshold,
+        )  # fmt: skip
+        can_be &= ~is_near_duplicate
+        state = dataclasses.replace(state, accepted_tokens=budget_tokens - about["missing"])
+    elif accepts is Accepts.PREDICTIONS:
         is_selected, is_near_duplicate, missing = _best(
             predicted,
             tau,
@@ -396,6 +426,7 @@ def select(
         blocks=examples.spread(block.astype(np.int64), -1),
         state=state,
         shortfall=shortfall_message(policy, blocks, state),
+        shares=about,
     )
 
 
@@ -431,6 +462,35 @@ def _in_accepted_blocks(
     place = find_sorted(codes, code)
     is_low = draws <= np.append(limits, np.uint64(0))[place]
     return np.asarray(can_be & (place >= 0) & is_low)
+
+
+def _best_within(
+    shares: SharedGroups,
+    max_share_per_cluster: float,
+    clusters: Array,
+    ranks: Array,
+    can_be: Array,
+    examples: Examples,
+    budget_tokens: int,
+    seed: int,
+    threshold: float | None,
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Takes the examples of the highest ranks, float64 [n], within shares.
+
+    Returns:
+      Those that are taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; and how the bounds were met.
+    """
+    keys, tokens = examples.keys, examples.tokens
+    packed, _ = rank_usable(ranks, can_be, can_be & shares.may_give, keys, seed)
+    kept = packed
+    if threshold is not None:
+        kept = without_near_duplicates(
+            packed, examples.texts, tokens, budget_tokens, threshold, compares_all=True
+        )
+    shares = shares.capped(clusters, kept, tokens, budget_tokens, max_share_per_cluster)
+    floor, about = shares.cut(kept, ranks, None, keys, tokens, budget_tokens, seed, "influence")
+    is_selected = is_reached(kept, floor)
+    return is_selected, is_reached(packed, floor) & ~is_selected, about
 
 
 def _predict(

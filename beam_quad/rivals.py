@@ -16,7 +16,8 @@ None of them needs the gradient of a text. The formulas are in `scoring` and `cl
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,7 @@ from beam_quad.scoring import (
     tune_on_query,
 )
 from beam_quad.selection import amounts_of, is_reached, rank_usable, search_budget
+from beam_quad.selection.within_shares import GivenShares
 from beam_quad.shortlist import score_ngrams
 
 # A cluster with a larger share of the texts is split again, as in `select`.
@@ -128,6 +130,8 @@ def select_by(
     budget_tokens: int,
     *,
     ids: Sequence[str] | None = None,
+    shares: Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
 ) -> Array:
     """Selects the texts of the highest scores until a token budget is met.
@@ -139,6 +143,8 @@ def select_by(
       budget_tokens: Tokens to select. The text in which the budget ends is selected; texts too long for the budget
         (`records.Budget.longest`) are passed over.
       ids: Distinct ids of the texts; by default their positions.
+      shares: Bounds on parts of the budget, as in `beam_quad.select`.
+      columns: The columns that they name: a value for each text.
       seed: Seed of the hash.
 
     Returns:
@@ -155,7 +161,14 @@ def select_by(
     # `QuadSelection.tokens` and `DistilledSelection.tokens` are 0 for unusable texts.
     is_usable = tokens > 0
     is_candidate = is_usable & (tokens <= Budget(budget_tokens).longest(*count_lengths(tokens)))
+    given = GivenShares.of(shares, columns, len(scores))
+    groups = given.over(np.arange(len(scores)), tokens, is_candidate, Budget(budget_tokens))
+    if groups is not None:
+        is_candidate &= groups.may_give
     packed, _ = rank_usable(scores, is_usable, is_candidate, keys, seed)
+    if groups is not None:
+        floor, _ = groups.cut(packed, scores, None, keys, tokens, budget_tokens, seed, "score")
+        return np.flatnonzero(is_reached(packed, floor))
     column = packed[:, None]
     search = search_budget(column, amounts_of(column, tokens), budget_tokens)
     return np.flatnonzero(is_reached(packed, search.floors[0]))

@@ -4,7 +4,7 @@
     2  shortlist     the best by n-grams, without near-duplicates of better ones, until their tokens reach two budgets
     3  influence     of the shortlist alone, with gradients of unit length
     4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
-    5  cap, and cut  the best first, until the budget is met; no cluster gives more than its share
+    5  cut           the best first, until the budget is met, within shares of groups and of clusters
     6  weigh         by the excess over the best text of the shortlist that was left out
 
 Quad's bandit finds the clusters worth scoring and selects whole blocks of them. But texts differ more within clusters
@@ -21,6 +21,7 @@ References:
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +37,12 @@ from beam_quad.selection import (
     BudgetSearch,
     JointRanks,
     amounts_of,
-    cap_clusters,
     is_reached,
     rank_usable,
     search_budget,
 )
 from beam_quad.selection.near_duplicates import without_near_duplicates
+from beam_quad.selection.within_shares import SharedGroups
 
 NAME = "shortlist"
 # A proxy learns at least as much in its MLPs and its head as in its attention. Normalised, a long gradient gains
@@ -62,6 +63,8 @@ class Shortlisted:
       influence: Influence of the shortlist, float64 [n]; nan for all other examples and if it is not finite.
       joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan for all other examples.
       shortfall: One line on the missing part of the budget and a remedy; None if the budget was met.
+      shares: How shares and caps were met, and the price of each (`selection.group_cuts.about_shares`); None without
+        them.
     """
 
     is_selected: Array
@@ -70,6 +73,7 @@ class Shortlisted:
     influence: Array
     joint_rank: Array
     shortfall: str | None
+    shares: dict[str, Any] | None = None
 
 
 def check_shortlist(shortlist: float, **bandit: object) -> None:
@@ -103,7 +107,8 @@ def select_from_shortlist(
     *,
     budget_tokens: int,
     shortlist: float,
-    cap_tokens: int,
+    max_share_per_cluster: float,
+    shares: SharedGroups | None,
     normalize: bool,
     seed: int,
     near_duplicate_threshold: float | None,
@@ -121,7 +126,8 @@ def select_from_shortlist(
       is_candidate: Which examples can be selected, bool [n].
       budget_tokens: Tokens to select. The example in which the budget ends is selected.
       shortlist: Tokens of the shortlist, in budgets, at least 1.
-      cap_tokens: The most tokens that one cluster may give, at least 1.
+      max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
+      shares: The examples in groups, and the bounds on these; None without shares.
       normalize: Whether influence is divided by the norm of the example's gradient.
       seed: Seed of the hash that breaks ties.
       near_duplicate_threshold: Similarity from which near-duplicates are left off the list; None keeps them.
@@ -133,16 +139,22 @@ def select_from_shortlist(
     ngrams = _combine(score_ngrams(proxy, examples.texts, queries), group_weights)
 
     # 2 Shortlist: counting finds the threshold at which the tokens of the best reach the given number of budgets.
-    packed, _ = rank_usable(ngrams, usable, is_candidate, keys, seed)
+    may_give = is_candidate if shares is None else is_candidate & shares.may_give
+    packed, _ = rank_usable(ngrams, usable, may_give, keys, seed)
     listed_tokens = math.ceil(shortlist * budget_tokens)
     kept = packed
     if near_duplicate_threshold is not None:
         kept = without_near_duplicates(
-            packed, examples.texts, tokens, listed_tokens, near_duplicate_threshold
-        )
-    search = _search(kept, tokens, listed_tokens)
-    is_listed = is_reached(kept, search.floors[0])
-    is_near_duplicate = is_reached(packed, search.floors[0]) & ~is_listed
+            packed, examples.texts, tokens, listed_tokens, near_duplicate_threshold,
+            compares_all=shares is not None,
+        )  # fmt: skip
+    if shares is None:
+        floor = _search(kept, tokens, listed_tokens).floors[0]
+    else:
+        # Each group has as many budgets on the list as the whole.
+        floor, _ = shares.cut(kept, ngrams, None, keys, tokens, listed_tokens, seed, "score")
+    is_listed = is_reached(kept, floor)
+    is_near_duplicate = is_reached(packed, floor) & ~is_listed
     listed = np.flatnonzero(is_listed)
     listed = listed[np.argsort(keys[listed])]
 
@@ -157,11 +169,20 @@ def select_from_shortlist(
     joint_rank = np.full(len(keys), np.nan)
     joint_rank[listed] = JointRanks.of(pair).rank(pair)
 
-    # 5 Cap, and cut.
-    packed, _ = rank_usable(joint_rank, usable, is_candidate, keys, seed)
-    capped = cap_clusters(packed, clusters, tokens, cap_tokens)
-    search = _search(capped, tokens, budget_tokens)
-    is_selected = is_reached(capped, search.floors[0])
+    # 5 Cut, within shares and caps if there are any.
+    packed, _ = rank_usable(joint_rank, usable, may_give, keys, seed)
+    about: dict[str, Any] | None = None
+    if max_share_per_cluster < 1:
+        shares = (shares or SharedGroups.free(len(keys))).capped(
+            clusters, packed, tokens, budget_tokens, max_share_per_cluster
+        )
+    if shares is None:
+        floor = _search(packed, tokens, budget_tokens).floors[0]
+    else:
+        floor, about = shares.cut(
+            packed, joint_rank, influence, keys, tokens, budget_tokens, seed, "joint rank"
+        )
+    is_selected = is_reached(packed, floor)
 
     # 6 Weigh: `distillation.weights` has the derivation. Only the shortlist has joint ranks, so its weights are scaled
     # up to the number of selectable texts in the corpus.
@@ -173,14 +194,18 @@ def select_from_shortlist(
         unscorable = len(listed) - len(ranked)
         num_candidates = int((is_candidate & ~is_near_duplicate).sum()) - unscorable
         weights[ranked] = own * (num_candidates / len(ranked))
-    missing = search.missing(budget_tokens)
+    missing = budget_tokens - int(tokens[is_selected].sum())
+    if about is not None and not about["missing"]:
+        # Within shares the budget is met from above or from below, by less than a document.
+        missing = 0
     return Shortlisted(
         is_selected=is_selected,
         weights=weights,
         ngrams=ngrams,
         influence=influence,
         joint_rank=joint_rank,
-        shortfall=_shortfall(missing, budget_tokens, int(tokens[ranked].sum()), cap_tokens),
+        shortfall=_shortfall(missing, budget_tokens, int(tokens[ranked].sum())),
+        shares=about,
     )
 
 
@@ -222,12 +247,12 @@ def _search(packed: Array, tokens: Array, budget_tokens: int) -> BudgetSearch:
     return search_budget(column, amounts_of(column, tokens), budget_tokens)
 
 
-def _shortfall(missing: int, budget_tokens: int, ranked_tokens: int, cap_tokens: int) -> str | None:
+def _shortfall(missing: int, budget_tokens: int, ranked_tokens: int) -> str | None:
     if missing <= 0:
         return None
     reason = (
         f"the shortlist holds {ranked_tokens:,} that could be scored; raise shortlist, or give more texts"
         if ranked_tokens < budget_tokens
-        else f"no cluster of the shortlist may give more than {cap_tokens:,}; raise max_share_per_cluster or shortlist"
+        else "its clusters and groups may give no more; change max_share_per_cluster or shares, or raise shortlist"
     )
     return f"{missing:,} of {budget_tokens:,} tokens are missing ({missing / budget_tokens:.1%}): {reason}"

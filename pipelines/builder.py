@@ -17,6 +17,7 @@ from beam_quad.embedding import StaticSpec
 from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.records import Budget
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, COMPARED_LEVELS
+from beam_quad.selection.shares import conditions_of
 from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
@@ -32,6 +33,7 @@ from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.excluded import Excluded
 from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.forget import ForgetTexts
+from beam_quad.stages.read.patterns import CountPatterns, ReadPatterns
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.sign import SignTexts
 from beam_quad.stages.read.splits import RowAlignedStage
@@ -45,10 +47,11 @@ from beam_quad.stages.refresh.drift import (
     MeasureReference,
 )
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
-from beam_quad.stages.write.budget import Cut, Ranking
+from beam_quad.stages.write.budget import Cut, Ended, Ranking
 from beam_quad.stages.write.near_duplicates import Compared, FindNearDuplicates, LinkCandidates
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
+from beam_quad.stages.write.shares import CutGroups, Groups, SampleGroups, SolveProgramme
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights, SumTaken
 from beam_quad.stages.write.weights import FindBestLeft
@@ -116,6 +119,8 @@ class Builder:
             self.files["exclude"] = inputs.excluded.excluded.digest
         if inputs.leaks is not None:
             self.files["leaks"] = inputs.leaks.leaks.digest
+        if inputs.bounds:
+            self.files["shares"] = identity.digest(inputs.bounds)
         self.stages: list[Stage] = []
         self.plans: dict[str, InputPlan] = {}
         base = inputs.base
@@ -129,6 +134,8 @@ class Builder:
         self.leaks = FindLeaks(self.corpus, inputs.leaks.leaks) if inputs.leaks else None
         # For stages that ask which examples can be selected.
         self.within_budget = self.within(self.corpus)
+        # The examples that are alike to every share; None without shares.
+        self.groups: Groups | None = None
         self.query = self._query()
 
     def within(self, corpus: Corpus) -> Corpus:
@@ -181,7 +188,9 @@ class Builder:
             raise UsageError(
                 f"--base={base.selection.output} has a budget in {before['unit']}; pass --budget_{before['unit']}"
             )
-        return Held(base.selection, keeps_all=self.budget.amount >= before["amount"])
+        # Within shares rows that stay are taken one by one.
+        keeps_all = self.budget.amount >= before["amount"] and not self.inputs.bounds
+        return Held(base.selection, keeps_all)
 
     def added(self, base: Base) -> Corpus | None:
         """The corpus for stages that look at the splits which a base did not have; None if it had them all."""
@@ -237,6 +246,31 @@ class Builder:
         self.stages += twice.stages("CutTwice", RANK_LEVELS)
         return dataclasses.replace(held, twice=twice)
 
+    def end(
+        self,
+        ranking: Any,
+        budget: Budget,
+        what: str,
+        groups: Groups | None = None,
+        corpus: Corpus | None = None,
+    ) -> Ended:
+        """Adds the stages that find where a budget ends in a ranking, within shares if there are any.
+
+        Args:
+          ranking: The ranking, a single one; with groups a `ValuedRanking`.
+          budget: The budget.
+          what: What is cut, in CapWords.
+          groups: The groups of shares; None without.
+          corpus: The splits that the ranking speaks of, within the budget, if those are not all.
+        """
+        corpus = corpus or self.within_budget
+        if groups is None:
+            cut = Cut(corpus, ranking, budget)
+            self.stages += cut.stages(what)
+            return cut
+        sample = self.add(SampleGroups(corpus, ranking, groups, budget, what))
+        return self.add(CutGroups(corpus, self.add(SolveProgramme(corpus, sample))))
+
     def find_near_duplicates(
         self,
         ranking: Ranking,
@@ -261,9 +295,19 @@ class Builder:
         cut = Cut(corpus or self.within_budget, ranking, dataclasses.replace(budget, amount=amount))
         self.stages += cut.stages("CutCompared", COMPARED_LEVELS)
         threshold = self._options.near_duplicate_threshold
-        compared = Compared(self.signs, cut, threshold, held, ranks_new=corpus is not None)
+        compared = Compared(
+            self.signs,
+            cut,
+            threshold,
+            held,
+            ranks_new=corpus is not None,
+            # A share may reach far below where the budget would end without it.
+            is_all=self.groups is not None,
+        )
         candidates = self.add(LinkCandidates(self.within_budget, compared))
         found = self.add(FindNearDuplicates(self.within_budget, candidates))
+        if compared.is_all:
+            return found
         everything = dataclasses.replace(compared, is_all=True)
         candidates = self.add(LinkCandidates(self.within_budget, everything, found))
         return self.add(FindNearDuplicates(self.within_budget, candidates))
@@ -274,6 +318,7 @@ class Builder:
         places = [(split.path, split.found_version) for split in plan.splits]
         options = self._options
         also = [options.ranking_column] * (options.ranking_column is not None)
+        also += sorted({bound.condition.column for bound in self.inputs.bounds})
         found = identity.digest(places, options.columns, *also)
         path = files.join(folder, f"plan-{found[:20]}.json.gz")
         self.plans[path] = plan
@@ -315,6 +360,11 @@ class Builder:
             self.add(FindDuplicateIds(self.corpus))
         if self.leaks is not None:
             self.add(self.leaks)
+        if self.inputs.bounds:
+            # What cannot be met is refused before anything is scored.
+            patterns = self.add(ReadPatterns(self.corpus, conditions_of(self.inputs.bounds)))
+            counted = CountPatterns(self.within_budget, patterns, self.inputs.bounds, self.budget)
+            self.groups = Groups(self.add(counted))
 
     def fit_query(self) -> FitQueryVectors:
         """Adds the stages that fit the curvature and the query vectors."""

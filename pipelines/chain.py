@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beam_quad.bandit import ACCEPTANCES, Accepts, QuadPolicy
+from beam_quad.bandit.acceptance import WholeClusters
 from beam_quad.clustering import default_num_clusters
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import IntegrityError, UsageError
@@ -45,10 +46,8 @@ from beam_quad.stages.quad.select import (
     CutBlocks,
     ExampleSelection,
 )
+from beam_quad.stages.quad.shared import EstimatedInfluence, SharedSelection
 from beam_quad.stages.quad.shortlist import (
-    ByCluster,
-    Capped,
-    Caps,
     FindHeavyClusters,
     JointRank,
     RankShortlist,
@@ -64,7 +63,7 @@ from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.refresh.drift import Documents, MeasureReference
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
-from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.budget import Cut, Ended
 from beam_quad.stages.write.preference import (
     ClusterHistogram,
     EqualClusters,
@@ -76,6 +75,7 @@ from beam_quad.stages.write.preference import (
     Resampled,
 )
 from beam_quad.stages.write.ranked import Preferred, RankedSelection, Selection
+from beam_quad.stages.write.shares import CutGroups, GroupKeys, Groups
 from beam_quad.stages.write.shown import ShowScores
 from pipelines.builder import Builder, Chain, num_candidates, reserve_rate
 from pipelines.inputs import Inputs
@@ -210,6 +210,7 @@ class _QuadBuilder(Builder):
             "texts": vectors,
             "bandit": FinishedBandit(selection),
             "halves": halves,
+            "shares": selection.cut if isinstance(selection, SharedSelection) else None,
         }
         return selection, facts, evidence.artifact
 
@@ -248,10 +249,9 @@ class _QuadBuilder(Builder):
         ranks = self.add(RankShortlist(self.corpus, influence, ngrams))
         preference = JointRank(ranks)
         held = self.prefer(self.held, Preferred(self.within_budget, preference))
-        ranked = Preferred(self.within_budget, preference, held)
-        ranking = Capped(ranked, self._caps(clusters, ranked))
-        cut = Cut(self.within_budget, ranking, self.budget)
-        self.stages += cut.stages("CutRanking")
+        ranking = Preferred(self.within_budget, preference, held, groups=self.groups)
+        groups = self._capped(clusters, ranking)
+        cut = self.end(ranking, self.budget, "CutRanking", groups)
         selection = ShortlistSelection(shortlist, ranking, cut, clusters)
         shown = self.add(ShowScores(self.within_budget, selection, influence, clusters))
         summary = self.summary(
@@ -264,6 +264,7 @@ class _QuadBuilder(Builder):
             scores=influence,
             shortlist=selection,
             shown=shown,
+            shares=cut if isinstance(cut, CutGroups) else None,
         )
         return self.finish(selection, summary, scores=influence, influence=influence)
 
@@ -277,16 +278,14 @@ class _QuadBuilder(Builder):
     def _count_ngrams(self) -> CountTokenNgrams:
         return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
 
-    def _caps(self, clusters: AssignClusters, ranked: Preferred[JointRank]) -> Caps | None:
-        """Adds the stages that find what a cluster may give, if that is not all."""
+    def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:
+        """Adds the stage that finds the clusters which hold more than one may give, if that is not all."""
         share = self.options.max_share_per_cluster
         if share >= 1:
-            return None
+            return self.groups
         cap = max(1, math.floor(share * self.options.budget_tokens))
-        heavy = self.add(FindHeavyClusters(self.within_budget, clusters, ranked, cap))
-        cut = Cut(self.within_budget, ByCluster(heavy), Budget(cap))
-        self.stages += cut.stages("CutClusters")
-        return Caps(heavy, cut)
+        heavy = self.add(FindHeavyClusters(self.within_budget, clusters, ranking, cap))
+        return dataclasses.replace(self.groups or Groups(None), heavy=heavy, cap=share)
 
     def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CompareHalves | None:
         """Adds the pilot, the stage that compares halves of the query set on it, and the rounds after it."""
@@ -308,6 +307,8 @@ class _QuadBuilder(Builder):
 
     def _selection(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
         """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
+        if self.groups is not None:
+            return self._within_shares(accepts, pulled, within)
         match accepts:
             case Accepts.BLOCKS:
                 return BlockSelection(self.add(CutBlocks(within, pulled)))
@@ -329,6 +330,23 @@ class _QuadBuilder(Builder):
                 self.stages += cut.stages("CutRanking")
                 return PropagatedSelection(ranking, cut)
 
+    def _within_shares(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
+        """Adds the stages that select within shares what the bandit thinks best."""
+        predictions: PredictWithinClusters | None = None
+        if accepts is Accepts.PREDICTIONS:
+            fit = self.add(FitWithinClusters(self.corpus, pulled))
+            predictions = self.add(PredictWithinClusters(within.as_read(), fit))
+        by_block = accepts is Accepts.BLOCKS and self.options.acceptance != WholeClusters.name
+        preference = EstimatedInfluence(pulled, predictions, by_block, self.options.tau)
+        ranking = Preferred(within, preference, groups=self.groups)
+        found = self.find_near_duplicates(ranking, self.budget, None)
+        ranking = dataclasses.replace(ranking, near_duplicates=found)
+        groups = self._capped(pulled.counted.clusters, ranking)
+        cut = self.end(ranking, self.budget, "CutRanking", groups)
+        if not isinstance(cut, CutGroups):
+            raise IntegrityError("a selection within shares has no groups")
+        return SharedSelection(ranking, cut, self.add(GroupKeys(within, cut, pulled)))
+
     def _cut(
         self,
         preference: R,
@@ -336,7 +354,7 @@ class _QuadBuilder(Builder):
         what: str = "CutRanking",
         held: Held | None = None,
         stays: Held | None = None,
-    ) -> tuple[Preferred[R], Cut]:
+    ) -> tuple[Preferred[R], Ended]:
         """Adds the stages that cut a budget over a ranking without near-duplicates.
 
         Args:
@@ -347,12 +365,10 @@ class _QuadBuilder(Builder):
           stays: What is not left out for a near-duplicate, though it does not come first.
         """
         budget = budget or self.budget
-        ranking = Preferred(self.within_budget, preference, held)
+        ranking = Preferred(self.within_budget, preference, held, groups=self.groups)
         found = self.find_near_duplicates(ranking, budget, held or stays)
         ranking = dataclasses.replace(ranking, near_duplicates=found)
-        cut = Cut(self.within_budget, ranking, budget)
-        self.stages += cut.stages(what)
-        return ranking, cut
+        return ranking, self.end(ranking, budget, what, self.groups)
 
     def _policy(self, budget_tokens: int) -> QuadPolicy:
         options = self.options
@@ -383,8 +399,9 @@ class _QuadBuilder(Builder):
         policy = self.options.policy
         baseline = _BASELINES[policy](self, clusters)
         held = self.prefer(self.held, Preferred(self.within_budget, baseline.preference))
-        selection = RankedSelection(*self._cut(baseline.preference, held=held), clusters)
-        facts = baseline.facts
+        ranking, cut = self._cut(baseline.preference, held=held)
+        selection = RankedSelection(ranking, cut, clusters)
+        facts = baseline.facts | {"shares": cut if isinstance(cut, CutGroups) else None}
         if isinstance(baseline.preference, HighestInfluence):
             scores = facts["scores"]
             facts["shown"] = self.add(ShowScores(self.within_budget, selection, scores, clusters))

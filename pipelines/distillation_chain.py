@@ -8,6 +8,7 @@ from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
+from beam_quad.selection import EVERYTHING
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS
 from beam_quad.stages.distillation import allocate, shortlist
 from beam_quad.stages.distillation.compare_sketches import CompareSketches
@@ -24,6 +25,7 @@ from beam_quad.stages.distillation.shortlist import GatherShortlist
 from beam_quad.stages.distillation.sketch import Sketching, SketchLandmarks
 from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.shares import CutGroups, GroupKeys
 from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
@@ -64,9 +66,12 @@ class _DistillationBuilder(Builder):
         allocated = self._allocate(ranking)
         found = self.find_near_duplicates(allocated, options.budget, allocated.held)
         allocated = dataclasses.replace(allocated, near_duplicates=found)
-        cut = Cut(self.within_budget, allocated, options.budget)
-        self.stages += cut.stages("CutBudget")
-        selection = allocate.DistilledSelection(allocated, cut)
+        cut = self.end(allocated, options.budget, "CutBudget", self.groups)
+        shares = cut if isinstance(cut, CutGroups) else None
+        landmarks = None
+        if shares is not None:
+            landmarks = self.add(GroupKeys(self.within_budget, shares, propagation))
+        selection = allocate.DistilledSelection(allocated, cut, landmarks)
         second = self._second_order(selection, propagation) if options.order == 2 else None
         summary = self.summary(
             title="Influence Distillation selection",
@@ -75,6 +80,7 @@ class _DistillationBuilder(Builder):
             vectors=propagation.query,
             texts=propagation.query,
             distillation=FinishedDistillation(self.within_budget, selection, second),
+            shares=shares,
         )
         return self.finish(second or selection, summary, weights=second, influence=influence)
 
@@ -121,18 +127,21 @@ class _DistillationBuilder(Builder):
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
         """Adds the stages in which several targets take turns."""
         if len(ranking.targets) == 1:
-            return self._held_first(allocate.Allocated(ranking, None))
+            return self._held_first(allocate.Allocated(ranking, None, groups=self.groups))
         # The second order chooses among more than the budget holds, and never among more than this.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         if self.signs is not None:
             # What takes the place of near-duplicates is played for, too.
             budget = dataclasses.replace(budget, amount=COMPARED_BUDGETS * budget.amount)
+        if self.groups is not None:
+            # A share may ask for any example.
+            budget = dataclasses.replace(budget, amount=EVERYTHING)
         bounds = Cut(self.within_budget, ranking, budget)
         self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
         weights = tuple(group.weight for group in self.query)
         unit = self.options.budget.unit
         turns = self.add(allocate.TakeTurns(self.within_budget, ranking, bounds, unit, weights))
-        return self._held_first(allocate.Allocated(ranking, turns))
+        return self._held_first(allocate.Allocated(ranking, turns, groups=self.groups))
 
     def _held_first(self, allocated: allocate.Allocated) -> allocate.Allocated:
         return dataclasses.replace(allocated, held=self.prefer(self.held, allocated))

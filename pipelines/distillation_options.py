@@ -106,6 +106,10 @@ class DistillationOptions(RunOptions):
             )
         if self.proxy_model is None:
             raise UsageError("Influence Distillation needs --proxy_model: a folder or hub id")
+        if self.order == 2 and (self.share or self.share_by):
+            raise UsageError(
+                "--order=2 solves for weights without bounds; leave --share out, or pass --order=1"
+            )
         if self.order == 2:
             self._check_second_order()
 

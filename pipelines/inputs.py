@@ -40,6 +40,7 @@ from beam_quad.gradients.proxy import (
 )
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import without_loss
+from beam_quad.selection.shares import Bound
 from beam_quad.stages.read.distil import DistilTokens
 from pipelines import refresh
 from pipelines.columns import corpus_columns, query_columns
@@ -48,6 +49,7 @@ from pipelines.exclude import ExcludedIds, read_excluded
 from pipelines.parsing import default_dtype
 from pipelines.query import QueryCounts, WithoutLoss, count_texts, flag_of, plan_query
 from pipelines.run_options import RunOptions
+from pipelines.shares import check_columns, read_shares
 
 # Names of artifacts as stages give them, relative to --artifacts.
 _ARTIFACTS = ("rows/0/a.parquet", "corpus/0/totals.json", "corpus/0/plan.json.gz")
@@ -80,6 +82,7 @@ class Inputs:
       excluded: The ids of `--exclude`; None without the flag.
       leaks: The texts that no selected document may hold; None if there are none.
       planned: What is known of the corpus's files and joins for later runs, by path.
+      bounds: The bounds of `--share` and `--share_by`.
     """
 
     corpus: InputPlan
@@ -97,6 +100,7 @@ class Inputs:
     excluded: ExcludedIds | None = None
     leaks: LeakItems | None = None
     planned: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def unwritten(self) -> dict[str, bytes]:
@@ -116,8 +120,10 @@ def look(options: RunOptions) -> Inputs:
     _check_apart(options)
     found = refresh.read(options)
     excluded = read_excluded(options)
+    bounds = read_shares(options)
     read = dataclasses.replace(corpus_columns(options), score=options.ranking_column)
-    seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), read.names)
+    names = list(dict.fromkeys([*read.names, *(bound.condition.column for bound in bounds)]))
+    seen = SeenFiles(files.join(options.artifacts_root, "corpus", "seen"), names)
     kept = KeptSummaries(files.join(options.artifacts_root, "corpus", "summaries"), read)
     joins = Joins(
         files.join(options.artifacts_root, "corpus", "joins"),
@@ -141,6 +147,9 @@ def look(options: RunOptions) -> Inputs:
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
+    # A column that is not carried is in no schema.
+    if not options.columns:
+        check_columns(bounds, corpus)
     query = plan_query(options) if options.needs_query else {}
     proxy, proxy_fingerprint = _proxy(options), ""
     skeleton: Any = None
@@ -197,6 +206,7 @@ def look(options: RunOptions) -> Inputs:
         excluded,
         leaks,
         kept.unwritten | joins.unwritten,
+        bounds,
     )
 
 

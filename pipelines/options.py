@@ -188,6 +188,8 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--weighted needs influence, which --policy={self.policy} does not compute"
             )
+        if (self.share or self.share_by) and self.policy == "quad" and not self.is_shortlist:
+            self._check_shares_of_a_bandit()
         given = [name for name in _OF_THE_BANDIT if getattr(self, name) is not None]
         if self.is_shortlist and given:
             raise UsageError(
@@ -201,6 +203,17 @@ class QuadOptions(RunOptions):
         blocks = self.blocks_per_cluster
         if blocks < 1 or blocks & (blocks - 1):
             raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")
+
+    def _check_shares_of_a_bandit(self) -> None:
+        if ACCEPTANCES[self.acceptance].accepts is Accepts.EXAMPLES:
+            raise UsageError(
+                f"--acceptance={self.acceptance} selects only documents that it scored, of which a share may have none; pass "
+                "--acceptance=propagate or shortlist with --share"
+            )
+        if self.base is not None and not self.reselect:
+            raise UsageError(
+                "--share with a bandit chooses among all documents; pass --reselect with --base, or --acceptance=shortlist"
+            )
 
 
 def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:

@@ -203,10 +203,16 @@ def _subclasses(base: type) -> list[Any]:
     return direct + [deeper for child in direct for deeper in _subclasses(child)]
 
 
-def _split_named(texts: list[str]) -> list[str]:
+def split_named(texts: list[str]) -> list[str]:
     """Splits NAME=A,B,OTHER=C before every name: one parameter of a template holds what flags repeat."""
     before_name = re.compile(rf",(?={_GROUP_NAME.pattern}=)")
     return [part for text in texts for part in before_name.split(text)]
+
+
+def bounds_in(text: str) -> list[str]:
+    """Splits `--share` at semicolons, for which a value in quotes is whole."""
+    parts = re.findall(r"""(?:"[^"]*"|'[^']*'|[^;])+""", text)
+    return [part.strip() for part in parts if part.strip()]
 
 
 def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
@@ -217,7 +223,7 @@ def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
       flag: Its flag, for errors.
     """
     groups: dict[str, list[str]] = {}
-    for text in _split_named(named):
+    for text in split_named(named):
         name, separator, glob = text.partition("=")
         if not separator or not glob or not _GROUP_NAME.fullmatch(name):
             raise UsageError(f"{flag}={text} must be NAME=GLOB, NAME of letters, digits, _.-")
@@ -228,7 +234,7 @@ def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
 def query_weights(texts: list[str], groups: dict[str, tuple[str, ...]]) -> dict[str, float]:
     """Reads `--query_weight`: a weight for every group, 1 where none is given."""
     weights = dict.fromkeys(groups, 1.0)
-    for text in _split_named(texts):
+    for text in split_named(texts):
         name, _, value = text.partition("=")
         if name not in groups:
             raise UsageError(f"--query_weight={text}: no query group {name}; pass --query_group")

@@ -15,6 +15,7 @@ from pipelines.run_options import HOW_STARTED, RunOptions
 _KINDS: dict[str, type[RunOptions]] = {
     kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
 }
+_LISTS = ("input", "exclude", "decontaminate", "share", "share_by")
 _PLACES = ("artifacts", "input_root", "proxy_model", "embedder", "optimizer_state", "base")
 
 
@@ -31,6 +32,8 @@ def to_bytes(options: RunOptions) -> bytes:
     values |= HOW_STARTED
     for name in ("input", "exclude", "decontaminate"):
         values[name] = _patterns(getattr(options, name))
+    tables = [given.partition("=") for given in options.share_by]
+    values["share_by"] = [f"{column}={files.absolute(path)}" for column, _, path in tables]
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
     for name in _PLACES:
         # Of a model's name it shows only so whether it is a folder.
@@ -62,7 +65,7 @@ def read(output: str, flag: str) -> RunOptions:
     try:
         found = json.loads(files.read_bytes(path))
         values: dict[str, Any] = found["options"]
-        values |= {name: tuple(values[name]) for name in ("input", "exclude", "decontaminate")}
+        values |= {name: tuple(values[name]) for name in _LISTS}
         values["query"] = {name: tuple(globs) for name, globs in values["query"].items()}
         options = _KINDS[found["kind"]](**values | {"output": output})
     except (ValueError, KeyError, TypeError) as error:

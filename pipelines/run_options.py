@@ -9,6 +9,7 @@ from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
 from beam_quad.selection import leaks
 from beam_quad.selection.near_duplicates import THRESHOLD
+from beam_quad.selection.shares import parse_bounds
 from pipelines import command_line, flags, parsing
 from pipelines.flags import Flag, flag
 
@@ -139,6 +140,21 @@ class RunOptions(flags.Options):
         choices=("fail", "reject"),
         more="`reject` leaves it out, or one of which no row can be used (a pointer of git-lfs, a page of HTML, an object over "
         "many lines): a line in `rejected/`, and a count of its own.",
+    )
+    share: tuple[str, ...] = _selection(
+        "what a part of the budget meets, by a column of the input: 'language=de >= 0.1', 'license in (nc, unknown) = 0', "
+        "'score > 3 >= 0.5'; may be repeated, or a list with semicolons",
+        is_repeated=True,
+        pattern=r"[^\r\n]+",
+        more="A field of a struct is written `meta.source`. Every bound holds to within one document, as does the budget; `manifest.json` "
+        "(`shares`) and the report say what each costs. What the documents cannot meet is refused by name before anything is scored. "
+        "A missing value meets no condition, and its document counts in the budget.",
+    )
+    share_by: tuple[str, ...] = _selection(
+        "COLUMN=FILE: the share of each value of a column, JSON of numbers by value, or lines of VALUE,SHARE",
+        is_repeated=True,
+        pattern=flags.NAMED_URLS,
+        more="What the table leaves of the budget is free.",
     )
     exclude: tuple[str, ...] = _data(
         "glob of ids whose rows no run may select: .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
@@ -351,6 +367,7 @@ class RunOptions(flags.Options):
             raise UsageError(
                 "--messages_column holds prompts and answers; leave --prompt_column out, or pass it with --text_column"
             )
+        parse_bounds(self.share, "--share")
         if not 0 <= self.decontaminate_threshold < 1:
             raise UsageError(
                 f"--decontaminate_threshold must be at least 0 and below 1, got {self.decontaminate_threshold}"
@@ -387,6 +404,8 @@ def parse(options: type[RunOptions], argv: Sequence[str]) -> tuple[dict[str, Any
     values["query_weights"] = parsing.query_weights(values.pop("query_weight"), values["query"])
     for name in ("input", "exclude", "decontaminate"):
         values[name] = tuple(values[name])
+    values["share"] = tuple(bound for text in values["share"] for bound in parsing.bounds_in(text))
+    values["share_by"] = tuple(parsing.split_named(values["share_by"]))
     values["output"] = parsing.dated(values["output"])
     values["threads"] = values["threads"] or parsing.threads_of_a_process(rest)
     if values["dtype"] is None:

@@ -1,6 +1,7 @@
 """Reads splits: all rows, checked, for the models; chosen rows, untouched, for the output."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,10 +97,14 @@ def read_numbers(split: Split, name: str, batch_rows: int) -> Iterator[np.ndarra
     Raises:
       BadFileError: As `read_rows`.
     """
+    yield from map(numbers_of, read_values(split, name, batch_rows))
+
+
+def read_values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads a column of all rows of a split as it is, None where a row has none. Arguments and errors as for `read_numbers`."""
     for part in parts_of(split):
         _check_unchanged(part)
-        for values in formats.format_of(part.path).values(part, name, batch_rows):
-            yield numbers_of(values)
+        yield from formats.format_of(part.path).values(part, name, batch_rows)
         _check_unchanged(part)
 
 

@@ -18,7 +18,6 @@ _PASSES = (
     "RankShortlist",
     "CutRanking*",
     "FindHeavyClusters",
-    "CutClusters*",
     "ShowScores",
 )
 

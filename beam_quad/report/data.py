@@ -6,7 +6,7 @@ baseline, which scores nothing, fills the funnel, the clusters and the sources, 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -370,6 +370,7 @@ class ReportData:
       timings: Stages, in the order of the job.
       refresh: What changed in the selection that the run went on from.
       leaks: Some of the documents that hold a text which no selection may; None where nothing was looked for.
+      shares: How shares of the budget were met, as the manifest says it; None without shares.
       configuration: Options and their values, shown as text.
       versions: Packages, models and fingerprints, shown as text.
     """
@@ -394,5 +395,6 @@ class ReportData:
     timings: tuple[StageTiming, ...] | None = None
     refresh: Refresh | None = None
     leaks: tuple[Leak, ...] | None = None
+    shares: Mapping[str, Any] | None = None
     configuration: Mapping[str, object] | None = None
     versions: Mapping[str, object] | None = None

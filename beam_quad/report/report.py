@@ -14,6 +14,7 @@ from beam_quad.report.sections import (
     query,
     refresh,
     scores,
+    shares,
     targets,
 )
 
@@ -30,6 +31,7 @@ def render(data: ReportData) -> str:
     comparison = compare(data)
     sections = (
         overview.funnel(data),
+        shares.shares(data),
         refresh.refresh(data),
         targets.targets(data),
         scores.scores(data, comparison),

@@ -2,6 +2,7 @@
 
 from beam_quad.selection.accounts import Amount, RowCounts, SourceCounts, count_rows, source_of
 from beam_quad.selection.allocation import (
+    EVERYTHING,
     NEAR_DUPLICATE,
     Contenders,
     Turns,
@@ -10,7 +11,6 @@ from beam_quad.selection.allocation import (
     tie_draws,
 )
 from beam_quad.selection.budget import MAX_DRAW, CutExamples, cut_blocks
-from beam_quad.selection.caps import by_cluster, cap_clusters, heavy_clusters, within_caps
 from beam_quad.selection.changes import (
     SHARD_CHANGED,
     SHARD_GONE,
@@ -54,6 +54,7 @@ from beam_quad.selection.ranking import (
 )
 
 __all__ = [
+    "EVERYTHING",
     "MAX_DRAW",
     "NEAR_DUPLICATE",
     "NUM_LEVELS",
@@ -78,8 +79,6 @@ __all__ = [
     "all_left",
     "allocate",
     "amounts_of",
-    "by_cluster",
-    "cap_clusters",
     "changes_of",
     "cluster_means",
     "cluster_weighted_mean",
@@ -87,7 +86,6 @@ __all__ = [
     "cut_blocks",
     "cut_draws",
     "even_ranks",
-    "heavy_clusters",
     "held_first",
     "is_reached",
     "keep_accepted",
@@ -111,6 +109,5 @@ __all__ = [
     "tie_draws",
     "weighted_mean",
     "why_of",
-    "within_caps",
     "within_reach",
 ]

@@ -41,12 +41,15 @@ from beam_quad.selection.ranking import (
     priorities,
     search_budget,
 )
+from beam_quad.selection.within_shares import SharedGroups
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_CONTENDERS = 1 << 17
 _CONTENDER_BYTES = 8 << 20
 NEAR_DUPLICATE = -2
+# A budget above all that there is.
+EVERYTHING = 1 << 62
 
 
 def num_contenders(num_targets: int) -> int:
@@ -235,7 +238,8 @@ def allocate(
     limit: int = NUM_CONTENDERS,
     texts: Sequence[str] = (),
     near_duplicate_threshold: float | None = None,
-) -> Array:
+    shares: SharedGroups | None = None,
+) -> tuple[Array, dict[str, Any] | None]:
     """Allocates a budget over a corpus held in memory, as the distributed sums do.
 
     Args:
@@ -249,24 +253,37 @@ def allocate(
       limit: How many contenders are kept.
       texts: The texts, n of them, where near-duplicates are left out.
       near_duplicate_threshold: Similarity of near-duplicates, in (0, 1]; None keeps them.
+      shares: The examples in groups, and bounds on what these take; None without.
 
     Returns:
       The target that takes each example, -1 where none does, int64 [n]; `NEAR_DUPLICATE` of what the budget reaches and is
-      left out.
+      left out. And how the shares were met, as `group_cuts.about_shares` says it; None without shares.
     """
     packed = priorities(influence, tie_draws(keys, seed))
     # What takes the place of near-duplicates is played for, too.
     played = budget if near_duplicate_threshold is None else COMPARED_BUDGETS * budget
+    if shares is not None:
+        played = EVERYTHING
     bounds = search_budget(packed, amounts, played, NUM_LEVELS // 2)
     contenders = Contenders.of(keys, packed, amounts, bounds.floors, seed, limit)
     turns = Turns.take(contenders, targets, weights)
-    order = kept = turns.ranking(packed, keys)[:, 0]
+    order = turns.ranking(packed, keys)[:, 0]
+    if shares is not None:
+        order = np.where(shares.may_give, order, np.uint64(0))
+    kept, takers = order, turns.takers(packed, keys)
     if near_duplicate_threshold is not None:
-        kept = without_near_duplicates(order, texts, amounts, budget, near_duplicate_threshold)
-    column = kept[:, None]
-    floor = search_budget(column, amounts_of(column, amounts), budget).floors[0]
+        kept = without_near_duplicates(
+            order, texts, amounts, budget, near_duplicate_threshold, shares is not None
+        )
+    about: dict[str, Any] | None = None
+    if shares is None:
+        column = kept[:, None]
+        floor = search_budget(column, amounts_of(column, amounts), budget).floors[0]
+    else:
+        values = influence[np.arange(len(keys)), takers].astype(np.float64)
+        floor, about = shares.cut(kept, values, None, keys, amounts, budget, seed, "influence")
     others = np.where(is_reached(order, floor), NEAR_DUPLICATE, -1)
-    return np.where(is_reached(kept, floor), turns.takers(packed, keys), others)
+    return np.where(is_reached(kept, floor), takers, others), about
 
 
 def tie_draws(keys: Array, seed: int) -> Array:

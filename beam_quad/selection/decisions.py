@@ -26,7 +26,7 @@ class Unselected(enum.StrEnum):
 
     TOO_LONG = "too_long"
     NOT_SHORTLISTED = "not_shortlisted"
-    CLUSTER_FULL = "cluster_full"
+    SHARE_FULL = "share_full"
     BLOCK_NOT_PULLED = "block_not_pulled"
     BLOCK_NOT_ACCEPTED = "block_not_accepted"
     NOT_SCORED = "not_scored"

@@ -198,7 +198,7 @@ def keep_again(is_kept: Array, clusters: Array, worth: Array, is_unscorable: Arr
 
 def keep_ranked(
     packed: Array,
-    floor: np.uint64,
+    floor: Array | np.uint64,
     unscorable: Array,
     clusters: Array | None = None,
     influence: Array | None = None,
@@ -207,7 +207,7 @@ def keep_ranked(
 
     Args:
       packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
-      floor: The lowest priority that is taken.
+      floor: The lowest priority that is taken: of all, or of each, uint64 [n].
       unscorable: Which rows have no finite rank, bool [n].
       clusters: Cluster of each row, integer [n]; None if nothing was clustered.
       influence: Influence of each row, float64 [n]; None if it was not computed.
@@ -227,7 +227,7 @@ def keep_ranked(
 
 def keep_predicted(
     packed: Array,
-    floor: np.uint64,
+    floor: Array | np.uint64,
     predicted: Array,
     pulled: Mapping[str, Array],
     scored: Scored,
@@ -240,7 +240,7 @@ def keep_predicted(
 
     Args:
       packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
-      floor: The lowest priority that is taken.
+      floor: The lowest priority that is taken: of all, or of each, uint64 [n].
       predicted: Influence, known or predicted, float [n].
       pulled: The pulled blocks, with the `round` of each and its mean `influence`.
       scored: The scored examples, `key` ascending.

@@ -216,7 +216,12 @@ def find_twins(
 
 
 def without_near_duplicates(
-    packed: Array, texts: Sequence[str], amounts: Array, budget: int, threshold: float = THRESHOLD
+    packed: Array,
+    texts: Sequence[str],
+    amounts: Array,
+    budget: int,
+    threshold: float = THRESHOLD,
+    compares_all: bool = False,
 ) -> Array:
     """Gives priority 0 to the near-duplicates in a ranking of a corpus held in memory.
 
@@ -226,6 +231,7 @@ def without_near_duplicates(
       amounts: What each takes from the budget: its tokens, or 1; int64 [n].
       budget: In the same unit, at least 1.
       threshold: Similarity of near-duplicates, in (0, 1].
+      compares_all: Whether all are compared, and not those alone that a few budgets would reach.
 
     Returns:
       uint64 [n].
@@ -234,7 +240,7 @@ def without_near_duplicates(
     compared = search_budget(
         column, amounts_of(column, amounts), COMPARED_BUDGETS * budget, COMPARED_LEVELS
     )
-    for floor in (compared.floors[0], np.uint64(0)):
+    for floor in (compared.floors[0], np.uint64(0))[int(compares_all) :]:
         at = np.flatnonzero(is_reached(packed, floor))
         signatures = sign([texts[i] for i in at.tolist()])
         twins = find_twins(signatures, packed[at], np.zeros(len(at), bool), threshold)

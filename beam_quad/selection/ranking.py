@@ -75,8 +75,8 @@ def _are_finite(ranks: Array) -> Array:
         return np.isfinite(np.asarray(ranks, np.float32))
 
 
-def is_reached(packed: Array, floor: np.uint64) -> Array:
-    """Says which examples are taken down to a priority, itself included; those of priority 0 never are: bool [n]."""
+def is_reached(packed: Array, floor: Array | np.uint64) -> Array:
+    """Says which examples are taken down to a priority, of all or of each, itself included; those of priority 0 never are: bool [n]."""
     return np.asarray((packed >= floor) & (packed > 0))
 
 

@@ -14,7 +14,7 @@ import transformers
 from tokenizers import models, pre_tokenizers
 
 from beam_quad.corpus.batches import Columns
-from beam_quad.corpus.rows import read_rows
+from beam_quad.corpus.rows import read_rows, read_values
 from beam_quad.corpus.splits import plan_input
 from beam_quad.stages import run_in_process
 from pipelines import (
@@ -134,6 +134,21 @@ def read_texts(folder: str, is_query: bool = False) -> tuple[list[str], list[str
     rows = [row for batch in batches for row in zip(batch.texts, batch.ids, strict=True)]
     usable = [(text, own) for text, own in rows if text is not None]
     return [text for text, _ in usable], [own for _, own in usable]
+
+
+def read_columns(folder: str, *names: str) -> dict[str, list[Any]]:
+    """Reads columns of the texts of `read_texts`, in their order."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for split in plan_input([folder]).splits:
+        texts = [
+            text
+            for batch in read_rows(split, Columns("text"), batch_rows=256)
+            for text in batch.texts
+        ]
+        for name in names:
+            values = [value for run in read_values(split, name, 256) for value in run]
+            columns[name] += [v for v, text in zip(values, texts, strict=True) if text is not None]
+    return columns
 
 
 def manifest_of(output: pathlib.Path) -> dict[str, Any]:

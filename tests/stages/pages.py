@@ -64,6 +64,7 @@ def hold_to_rival(
     rows: Iterable[Mapping[str, Any]],
     rival: str,
     queries: Mapping[str, str] | None = None,
+    shares: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     """Checks that a run selected what a rival selects in memory, and knows no influence.
@@ -73,6 +74,7 @@ def hold_to_rival(
       rows: The selected rows.
       rival: One of `rivals.RIVALS`.
       queries: As in `hold_to_quad`.
+      shares: Arguments of `rivals.select_by` that say what parts of the budget meet.
       changes: Arguments of `rivals.score` that differ from the defaults.
     """
     texts, ids = read_texts(world.corpus)
@@ -82,7 +84,12 @@ def hold_to_rival(
     scores = rivals.score(rival, texts, query_texts, proxy, **arguments)
     tokens = np.array([len(own) for own in tokenize(load_tokenizer(world.proxy), texts)])
     chosen = rivals.select_by(
-        scores, tokens, _SHARED["budget_tokens"], ids=ids, seed=arguments.get("seed", 0)
+        scores,
+        tokens,
+        _SHARED["budget_tokens"],
+        ids=ids,
+        seed=arguments.get("seed", 0),
+        **shares or {},
     )
     assert sorted(_ids(rows)) == sorted(ids[i] for i in chosen)
     assert {row["beam_quad"]["influence"] for row in rows} == {None}

@@ -57,7 +57,7 @@ def artifacts(tmp_path_factory):
         ),
         (
             {"acceptance": "shortlist", "max_share_per_cluster": 0.3, "layers": "attention"},
-            {"not_shortlisted", "cluster_full", "below_cut"},
+            {"not_shortlisted", "share_full", "below_cut"},
         ),
     ],
     ids=["block", "shortlist"],

@@ -35,11 +35,11 @@ QUAD = [
     {"policy": "influence_top_k", "weighted": True}, {"policy": "dsir"},
     {"policy": "similarity"}, {"policy": "cluster_histogram"}, {"policy": "loss_drop"},
     {"policy": "score_column", "score_column": "n"},
-    {"policy": "random", "exclude": "ids.txt"},
+    {"policy": "random", "exclude": "ids.txt", "share": ["kind=law >= 0.3", "n > 4 <= 0.9"]},
 ]  # fmt: skip
 DISTILLATION = [
     {"order": 2, "weighted": True},
-    {"curvature": "identity", "embedder": "jvp"},
+    {"curvature": "identity", "embedder": "jvp", "share": "kind=law >= 0.3"},
 ]
 
 

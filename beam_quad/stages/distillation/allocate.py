@@ -1,13 +1,14 @@
 """Several targets share one budget: they take turns over what propagation says of the corpus."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, BudgetUnit, Split, amounts_in
 from beam_quad.selection import (
     Contenders,
@@ -29,8 +30,9 @@ from beam_quad.stages.distillation.propagate import Propagate
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.budget import Cut, Ended
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
+from beam_quad.stages.write.shares import GroupKeys, Groups
 
 # Two of four levels bound the targets' cuts closely; see `selection.allocation`.
 BOUND_LEVELS = 2
@@ -130,12 +132,16 @@ class Allocated:
       turns: Their turns, or None with a single target, whose own ranking it is.
       held: What comes first as it was selected before; None without a base.
       near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
+      groups: The groups of shares, of some of which nothing is taken; None without shares.
     """
+
+    unit: ClassVar[str] = "influence"
 
     ranking: Propagated
     turns: TakeTurns | None
     held: Held | None = None
     near_duplicates: FindNearDuplicates | None = None
+    groups: Groups | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -147,15 +153,29 @@ class Allocated:
             packed if self.near_duplicates is None else self.near_duplicates.without(packed, split)
         )
 
-    def twins(self, split: Split, rows: aligned.Rows, floor: np.uint64) -> Twins | None:
-        """Finds what is left out for a near-duplicate though it reaches a priority."""
+    def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """As `ValuedRanking`: the influence on the target that takes each row if the budget lasts."""
+        influence = self.ranking.influence.read(split)
+        takers = self.takers(self.ranking.of(influence, rows.keys), rows.keys)
+        values = influence[np.arange(len(takers)), takers].astype(np.float64)
+        return values if self.held is None else np.where(self.held.of(split, rows), np.inf, values)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        """As `ValuedRanking`: the value is the influence."""
+        return None
+
+    def twins(self, split: Split, rows: aligned.Rows, floor: np.ndarray) -> Twins | None:
+        """Finds what is left out for a near-duplicate though it reaches a priority, uint64 [1] or [n]."""
         if self.near_duplicates is None:
             return None
         return self.near_duplicates.above(self._all(split, rows)[:, 0], split, floor)
 
     def _all(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.ranking.priorities(split, rows), rows.keys)
-        packed = np.where(self.ranking.is_example(rows)[:, None], packed, np.uint64(0))
+        is_example = self.ranking.is_example(rows)
+        if self.groups is not None:
+            is_example &= self.groups.may_give(split)
+        packed = np.where(is_example[:, None], packed, np.uint64(0))
         if self.held is None:
             return packed
         return self.held.first(packed[:, 0], split, rows)[:, None]
@@ -184,10 +204,12 @@ class DistilledSelection:
     Args:
       allocated: The corpus ranked once for all targets.
       cut: Where the budget ends in it.
+      landmarks: The groups of the landmarks, if there are shares.
     """
 
     allocated: Allocated
-    cut: Cut
+    cut: Ended
+    landmarks: GroupKeys | None = None
 
     @property
     def ranking(self) -> Propagated:
@@ -211,7 +233,7 @@ class DistilledSelection:
 
     def twins(self, split: Split, rows: aligned.Rows) -> Twins | None:
         """Finds what is left out for a near-duplicate though the budget reaches it."""
-        return self.allocated.twins(split, rows, self.floor())
+        return self.allocated.twins(split, rows, self.cut.floor(split))
 
     def kept(self, rows: aligned.Rows, influence: np.ndarray, takers: np.ndarray) -> Kept:
         """Tells of the rows that targets take why: by influence that is known of landmarks, predicted of the others.
@@ -243,26 +265,31 @@ class DistilledSelection:
         influence = self.ranking.influence.read(split)
         order = self.allocated.priorities(split, rows)[:, 0]
         takers = self.allocated.takers(self.ranking.of(influence, rows.keys), rows.keys)
-        is_taken = is_reached(order, self.floor())
+        is_taken = is_reached(order, self.cut.floor(split))
         is_example = self.ranking.is_example(rows)
         if (twins := self.twins(split, rows)) is not None:
             is_example[twins.rows] = False
         return Taken(influence, np.where(is_taken, takers, -1), is_example)
 
     def floor(self) -> np.uint64:
-        """The lowest priority that is taken."""
+        """The lowest priority that is taken; without shares it is the same everywhere."""
+        if not isinstance(self.cut, Cut):
+            raise IntegrityError("a selection within shares has no single lowest priority")
         lowest: np.uint64 = self.cut.floors()[0]
         return lowest
 
     def would_take(self, influence: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Finds the target that takes usable examples with some influence, float [n, num_targets]; -1 for none, int64 [n]."""
+        """Finds the target that takes landmarks if they have some influence, float [n, num_targets]; -1 for none, int64 [n]."""
         packed = self.ranking.of(influence, keys)
         order = self.allocated.of(packed, keys)[:, 0]
         if self.allocated.held is not None:
             # As if the examples were new.
             nobody = np.zeros(len(keys), bool)
             order = held_first(order, nobody, order > 0, self.allocated.held.keeps_all)
-        is_taken = order >= self.floor()
+        if self.landmarks is None:
+            is_taken = order >= self.floor()
+        else:
+            is_taken = is_reached(order, self.landmarks.floors(keys))
         if self.allocated.near_duplicates is not None:
             is_taken &= ~self.allocated.near_duplicates.drops(keys)
         return np.where(is_taken, self.allocated.takers(packed, keys), -1)

@@ -127,6 +127,10 @@ class FitPropagation(Stage):
         """Reads the keys of the landmarks without a finite score, which are never selected, uint64 [n]."""
         return np.array(self.facts()["unscorable"], np.uint64)
 
+    def known_keys(self) -> np.ndarray:
+        """Reads the keys of the landmarks that were scored, uint64 [n]."""
+        return self.scored_landmarks().keys
+
     @once_per_process
     def scored_landmarks(self) -> ScoredLandmarks:
         """Reads the scored landmarks, once per process."""

@@ -60,6 +60,10 @@ class Pulled:
         """Reads the scored examples that can be selected, as `Bandit.scored`."""
         return self.bandit.scored(self.num_rounds)
 
+    def known_keys(self) -> np.ndarray:
+        """Keys of the scored examples, ascending, uint64 [n]."""
+        return self.scored()["key"]
+
     @once_per_process
     def all_scored(self) -> Scored:
         """Reads the scored examples of this run and earlier runs: ascending `key`, `cluster`, `tokens`, `influence`."""

@@ -5,7 +5,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,21 +21,18 @@ from beam_quad.selection import (
     Standing,
     Taken,
     Unselected,
-    by_cluster,
-    heavy_clusters,
     is_reached,
     keep_ranked,
-    why_of,
-    within_caps,
+    reason_number,
 )
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.score import ScoreExamples
-from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
-from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.budget import Ended
 from beam_quad.stages.write.preference import HighestScore, Preference
-from beam_quad.stages.write.ranked import Preferred
+from beam_quad.stages.write.ranked import Preferred, why_below
+from beam_quad.stages.write.shares import CutGroups
 
 # Below any joint rank: what stands for the examples that are not on the list where they are weighed.
 _UNLISTED = -100.0
@@ -53,7 +50,7 @@ class Shortlist:
     """
 
     ranking: Preferred[HighestScore]
-    cut: Cut
+    cut: Ended
     known: KnownScores | None = None
     reads_old: bool = True
 
@@ -67,7 +64,7 @@ class Shortlist:
             if not self.reads_old:
                 return np.asarray(is_known)
         packed, _ = self.ranking.packed(split, rows)
-        is_listed = is_reached(packed, self.cut.floors()[0])
+        is_listed = is_reached(packed, self.cut.floor(split))
         return is_listed if is_known is None else np.asarray(is_listed | is_known)
 
     def num_listed(self) -> int:
@@ -122,6 +119,8 @@ class JointRank(Preference):
       ranks: The ranks.
     """
 
+    unit: ClassVar[str] = "joint rank"
+
     ranks: RankShortlist
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
@@ -133,14 +132,14 @@ class JointRank(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class FindHeavyClusters(SplitStage):
-    """Finds the clusters that hold more of the shortlist than one may give.
+    """Finds the clusters that hold more of what can be selected than one may give.
 
     Takes splits and gives `Amount`s by cluster.
 
     Args:
       corpus: The corpus, within the budget.
       clusters: Its clusters.
-      ranking: The shortlist, ranked.
+      ranking: What can be selected, ranked.
       cap_tokens: The most tokens that a cluster may give.
     """
 
@@ -148,7 +147,7 @@ class FindHeavyClusters(SplitStage):
     artifact_name = "heavy.json"
 
     clusters: AssignClusters
-    ranking: Preferred[JointRank]
+    ranking: Preferred[Preference]
     cap_tokens: int
 
     def do(self, piece: Split, model: Any) -> ByName[Amount]:
@@ -165,78 +164,13 @@ class FindHeavyClusters(SplitStage):
         held = np.zeros(self.clusters.centers.load().num_clusters, np.int64)
         for cluster, amount in (total or ByName()).named.items():
             held[int(cluster)] = amount.tokens
-        write_json(self.artifact, {"clusters": heavy_clusters(held, self.cap_tokens).tolist()})
+        heavy = np.flatnonzero(held > self.cap_tokens)
+        write_json(self.artifact, {"clusters": heavy.tolist()})
 
     @once_per_process
     def load(self) -> np.ndarray:
         """Loads the clusters' ids, ascending, int64 [m], once per process."""
         return np.array(read_json(self.artifact)["clusters"], np.int64)
-
-
-@dataclasses.dataclass(frozen=True)
-class ByCluster:
-    """A ranking of each heavy cluster, for the `Cut` of its cap.
-
-    Args:
-      heavy: The clusters.
-    """
-
-    heavy: FindHeavyClusters
-
-    @property
-    def num_rankings(self) -> int:
-        return len(self.heavy.load())
-
-    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        packed, _ = self.heavy.ranking.packed(split, rows)
-        clusters, _ = self.heavy.clusters.read(split)
-        return by_cluster(packed, clusters, self.heavy.load())
-
-
-@dataclasses.dataclass(frozen=True)
-class Caps:
-    """Where each heavy cluster ends, by reference.
-
-    Args:
-      heavy: The clusters.
-      cut: Where their caps end.
-    """
-
-    heavy: FindHeavyClusters
-    cut: Cut
-
-    def within(self, packed: np.ndarray, split: Split) -> np.ndarray:
-        """Gives priority 0 to what its cluster cannot give any more, uint64 [n]."""
-        clusters, _ = self.heavy.clusters.read(split)
-        return within_caps(packed, clusters, self.heavy.load(), self.cut.floors())
-
-
-@dataclasses.dataclass(frozen=True)
-class Capped:
-    """The shortlist ranked, without what its cluster cannot give any more.
-
-    Args:
-      ranking: The shortlist, ranked.
-      caps: Where clusters end; None if one cluster may give all.
-    """
-
-    ranking: Preferred[JointRank]
-    caps: Caps | None
-
-    @property
-    def num_rankings(self) -> int:
-        return 1
-
-    @property
-    def corpus(self) -> Corpus:
-        """The corpus, within the budget."""
-        return self.ranking.corpus
-
-    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        packed, _ = self.ranking.packed(split, rows)
-        if self.caps is not None:
-            packed = self.caps.within(packed, split)
-        return packed[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,35 +185,30 @@ class ShortlistSelection:
     """
 
     shortlist: Shortlist
-    ranking: Capped
-    cut: Cut
+    ranking: Preferred[JointRank]
+    cut: Ended
     clusters: AssignClusters
 
     @property
     def _ranks(self) -> RankShortlist:
-        return self.ranking.ranking.preference.ranks
+        return self.ranking.preference.ranks
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
-        packed = self.ranking.priorities(split, rows)[:, 0]
+        packed, _ = self.ranking.packed(split, rows)
         unscorable = self.shortlist.is_listed(split, rows) & ~np.isfinite(self._ranks.read(split))
-        if (held := self.ranking.ranking.held) is not None:
+        if (held := self.ranking.held) is not None:
             unscorable &= ~held.of(split, rows)
         clusters, _ = self.clusters.read(split)
         influence = self._ranks.influence.read(split)
-        kept = keep_ranked(packed, self.cut.floors()[0], unscorable, clusters, influence)
-        floor = self.shortlist.cut.floors()[0]
+        kept = keep_ranked(packed, self.cut.floor(split), unscorable, clusters, influence)
+        floor = self.shortlist.cut.floor(split)
         return dataclasses.replace(kept, twins=self.shortlist.ranking.twins(split, rows, floor))
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        before, after = (
-            self.ranking.ranking.packed(split, rows)[0],
-            self.ranking.priorities(split, rows)[:, 0],
-        )
-        why = why_of(
-            (~self.shortlist.is_listed(split, rows), Unselected.NOT_SHORTLISTED),
-            ((before > 0) & (after == 0), Unselected.CLUSTER_FULL),
-            otherwise=Unselected.BELOW_CUT,
-        )
+        packed, _ = self.ranking.packed(split, rows)
+        below = why_below(packed, self.cut, split)
+        is_listed = self.shortlist.is_listed(split, rows)
+        why = np.where(is_listed, below, reason_number(Unselected.NOT_SHORTLISTED))
         influence, (clusters, _) = self._ranks.influence.read(split), self.clusters.read(split)
         return Standing.of(len(rows.keys), why, influence, clusters)
 
@@ -294,10 +223,10 @@ class ShortlistSelection:
         """Says what keeps the shortlist from filling the budget, and which options mend it."""
         facts = self._ranks.influence.facts()
         remedies = ["give a larger corpus", "lower --budget_tokens"]
-        if self.shortlist.cut.floors()[0] > 0:
+        if self.shortlist.cut.is_tight():
             remedies.insert(0, "raise --shortlist")
-        if self.ranking.caps is not None:
-            remedies.insert(0, "raise --max_share_per_cluster")
+        if isinstance(self.cut, CutGroups):
+            remedies[:0] = self.cut.remedies()
         return (
             f"of the shortlist {facts['scored']:,} examples were scored and {facts['unscorable']:,} could not be; "
             f"{', '.join(remedies[:-1])} or {remedies[-1]}"

@@ -26,6 +26,27 @@ class Ranking(Protocol):
         """Returns uint64 [n, num_rankings], higher first; 0 for rows that are no candidates (`Corpus.is_candidate`)."""
 
 
+class Ended(Protocol):
+    """Where a budget ends in a single ranking of the corpus."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """The corpus, within the budget."""
+
+    @property
+    def budget(self) -> Budget:
+        """The budget."""
+
+    def floor(self, split: Split) -> np.ndarray:
+        """Reads the lowest priority that is taken of the rows of a split: uint64 [n], or [1] if they have the same."""
+
+    def lowest(self) -> np.uint64:
+        """Reads the lowest priority that is taken of any document."""
+
+    def is_tight(self) -> bool:
+        """Whether any document that could be taken is not."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cut(Stored):
     """Where a budget ends in each of some rankings, by reference.
@@ -70,6 +91,19 @@ class Cut(Stored):
     def floors(self, num_levels: int = NUM_LEVELS) -> np.ndarray:
         """Reads the lowest priority that the budget reaches in each ranking, uint64 [num_rankings]."""
         return self.search(num_levels).floors
+
+    def floor(self, split: Split) -> np.ndarray:
+        """Reads the lowest priority that the budget reaches in a single ranking, of any split: uint64 [1]."""
+        return self.floors()[:1]
+
+    def lowest(self) -> np.uint64:
+        """Reads the lowest priority that the budget reaches in a single ranking."""
+        floor: np.uint64 = self.floors()[0]
+        return floor
+
+    def is_tight(self) -> bool:
+        """Whether any document that could be taken is not."""
+        return bool(self.floors()[0] > 0)
 
     @once_per_process
     def _decision(self, level: int) -> dict[str, Any]:

@@ -279,10 +279,10 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         packed[self.rows(split)] = 0
         return packed
 
-    def above(self, packed: np.ndarray, split: Split, floor: np.uint64) -> Twins:
-        """Finds the rows of a split that are left out though their priorities, uint64 [n], reach a floor."""
+    def above(self, packed: np.ndarray, split: Split, floor: np.ndarray) -> Twins:
+        """Finds the rows of a split that are left out though their priorities, uint64 [n], reach a floor, uint64 [1] or [n]."""
         found = self._read(split)
-        at = np.flatnonzero(is_reached(packed[found["row"]], floor))
+        at = np.flatnonzero(is_reached(packed, floor)[found["row"]])
         return Twins(found["row"][at], found["twin"][at].tolist())
 
     def drops(self, keys: np.ndarray) -> np.ndarray:

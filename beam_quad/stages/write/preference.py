@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,13 @@ from beam_quad.stages.quad.blocks import CountPassedOver
 
 
 class Preference(abc.ABC):
-    """Ranks the examples of a split: higher is taken first, nan never, ties by hash."""
+    """Ranks the examples of a split: higher is taken first, nan never, ties by hash.
+
+    Attributes:
+      unit: What a rank is, in a word.
+    """
+
+    unit: ClassVar[str] = "rank"
 
     @abc.abstractmethod
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
@@ -50,6 +57,8 @@ class HighestScore(Preference):
       scores: The scores.
     """
 
+    unit: ClassVar[str] = "score"
+
     scores: ScoredRows
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
@@ -59,6 +68,8 @@ class HighestScore(Preference):
 @dataclasses.dataclass(frozen=True)
 class HighestInfluence(HighestScore):
     """The highest influence first, without clusters: what Quad argues against."""
+
+    unit: ClassVar[str] = "influence"
 
     def influence(self, split: Split) -> np.ndarray | None:
         return self.scores.read(split)

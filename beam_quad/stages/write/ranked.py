@@ -13,15 +13,18 @@ from beam_quad.selection import (
     Taken,
     Twins,
     Unselected,
+    is_reached,
     keep_ranked,
     rank_usable,
+    why_of,
 )
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.budget import Ended
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.preference import Preference
+from beam_quad.stages.write.shares import Groups
 
 
 class Selection(Protocol):
@@ -54,12 +57,14 @@ class Preferred(Generic[P]):
       preference: The ranking.
       held: What comes first as it was selected before; None without a base.
       near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
+      groups: The groups of shares, of some of which nothing is taken; None without shares.
     """
 
     corpus: Corpus
     preference: P
     held: Held | None = None
     near_duplicates: FindNearDuplicates | None = None
+    groups: Groups | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -79,8 +84,22 @@ class Preferred(Generic[P]):
             packed = self.near_duplicates.without(packed, split)
         return packed, unscorable
 
-    def twins(self, split: Split, rows: aligned.Rows, floor: np.uint64) -> Twins | None:
-        """Finds what is left out for a near-duplicate though it reaches a priority."""
+    def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """As `ValuedRanking`."""
+        ranks = self.preference.rank(split, rows)
+        return ranks if self.held is None else np.where(self.held.of(split, rows), np.inf, ranks)
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        """As `ValuedRanking`."""
+        return self.preference.influence(split)
+
+    @property
+    def unit(self) -> str:
+        """As `ValuedRanking`."""
+        return self.preference.unit
+
+    def twins(self, split: Split, rows: aligned.Rows, floor: np.ndarray) -> Twins | None:
+        """Finds what is left out for a near-duplicate though it reaches a priority, uint64 [1] or [n]."""
         if self.near_duplicates is None:
             return None
         return self.near_duplicates.above(self._pack(split, rows)[0], split, floor)
@@ -88,6 +107,8 @@ class Preferred(Generic[P]):
     def _pack(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         ranks = self.preference.rank(split, rows)
         is_candidate = self.corpus.is_candidate(rows)
+        if self.groups is not None:
+            is_candidate &= self.groups.may_give(split)
         packed, unscorable = rank_usable(
             ranks, rows.usable, is_candidate, rows.keys, self.corpus.seed
         )
@@ -95,6 +116,12 @@ class Preferred(Generic[P]):
             return packed, unscorable
         packed = self.held.first(packed, split, rows)
         return packed, unscorable & ~self.held.of(split, rows)
+
+
+def why_below(packed: np.ndarray, cut: Ended, split: Split) -> np.ndarray:
+    """Says what keeps ranked rows out: lower ones of other groups are taken, or none is; `reason_number`, int64 [n]."""
+    is_full = is_reached(packed, cut.lowest()) & ~is_reached(packed, cut.floor(split))
+    return why_of((is_full, Unselected.SHARE_FULL), otherwise=Unselected.BELOW_CUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +135,7 @@ class RankedSelection:
     """
 
     ranking: Preferred[Preference]
-    cut: Cut
+    cut: Ended
     clusters: AssignClusters | None
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
@@ -117,14 +144,16 @@ class RankedSelection:
         if self.clusters is not None:
             clusters, _ = self.clusters.read(split)
         influence = self.ranking.preference.influence(split)
-        floor = self.cut.floors()[0]
+        floor = self.cut.floor(split)
         kept = keep_ranked(packed, floor, unscorable, clusters, influence)
         return dataclasses.replace(kept, twins=self.ranking.twins(split, rows, floor))
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
         clusters = None if self.clusters is None else self.clusters.read(split)[0]
         influence = self.ranking.preference.influence(split)
-        return Standing.of(len(rows.keys), Unselected.BELOW_CUT, influence, clusters)
+        packed, _ = self.ranking.packed(split, rows)
+        why = why_below(packed, self.cut, split)
+        return Standing.of(len(rows.keys), why, influence, clusters)
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, where the ranking is one by influence."""

@@ -38,6 +38,7 @@ from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import MeasureDrift
+from beam_quad.stages.write.shares import CutGroups
 from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
@@ -83,6 +84,7 @@ class Summary:
       changes: What changes in the selection that the run goes on from, or None.
       drift: What compared new shards with old ones, or None.
       bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
+      shares: What filled the budget within shares, or None.
       slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
         example; None where everything can be selected.
       passed_over: How many files the input's patterns found that are not read, by why.
@@ -112,6 +114,7 @@ class Summary:
     changes: CompareWithBase | None = None
     drift: MeasureDrift | None = None
     bases: tuple[dict[str, str], ...] = ()
+    shares: CutGroups | None = None
     slack: int | None = None
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -195,6 +198,8 @@ class Summary:
         if self.clusters is not None:
             fit = self.clusters.centers.report()
             result["centers"] = {n: value for n, value in fit.items() if isinstance(value, int)}
+        if self.shares is not None:
+            result["shares"] = self.shares.facts()
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -255,7 +260,8 @@ class Summary:
     def _shortfall(self, counts: RowCounts) -> str | None:
         amount, unit = self.budget.amount, self.budget.unit
         selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
-        if selected >= amount:
+        # Within shares the budget is met from above or from below, by less than a document.
+        if selected >= amount or (self.shares is not None and not self.shares.missing()):
             return None
         if self.slack is not None:
             # The bandit knows its own part of the budget alone: it is believed where less than an example is missing.
@@ -318,6 +324,7 @@ class Summary:
             sources=_sources(counts),
             timings=timings,
             refresh=_refresh_of(manifest),
+            shares=manifest.get("shares"),
             leaks=self._shown_leaks(),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},

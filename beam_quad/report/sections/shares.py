@@ -1,0 +1,29 @@
+"""The shares of the budget: what each bound asked for, what it got, and what it cost."""
+
+from beam_quad.report.data import ReportData
+from beam_quad.report.formatting import count
+from beam_quad.report.pages import Section
+
+
+def shares(data: ReportData) -> Section | None:
+    """Shows each bound with its price; None if there is no bound."""
+    if data.shares is None:
+        return None
+    facts = data.shares
+    rows = [
+        (own["bound"], f"{own['relation']} {count(own['asked'])}", count(own["selected"]), own["share"], own["price_per_million"])
+        for own in facts["bounds"]
+    ]  # fmt: skip
+    if (caps := facts.get("clusters")) is not None:
+        name = f"each cluster: {caps['bound']} ({count(caps['binding'])} reach it)"
+        most = f"{count(caps['most_selected'])} at most"
+        price = caps["highest_price_per_million"]
+        rows.append((name, f"<= {count(caps['asked'])}", most, None, price))
+    means = {facts["mean"]["of"]: facts["mean"]}
+    if "mean_influence" in facts:
+        means["influence"] = facts["mean_influence"]
+    lead = (
+        f"A price is what a million {facts['unit']} more of a bound would cost: the {facts['mean']['of']} that the selection loses, in "
+        "total. A bound without a price costs nothing."
+    )
+    return Section("shares", "Shares", {"unit": facts["unit"], "rows": rows, "means": means}, lead)

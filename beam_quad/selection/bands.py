@@ -1,0 +1,176 @@
+"""Groups of documents in bands, from the best down: what a programme over sums needs to know of a ranking."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from beam_quad import seeding
+from beam_quad.columns import places_in_runs
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NUM_SAMPLED = 1 << 17
+NUM_BANDS = 1 << 15
+_FEWEST_SAMPLED, _FEWEST_BANDS = 64, 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroupSample:
+    """Documents of each group, those of the lowest draws. An additive statistic, bounded.
+
+    Attributes:
+      group: Group of each, ascending, int64 [m].
+      draw: A hash, ascending within a group, uint64 [m].
+      packed: Priority, uint64 [m].
+      amount: What it takes from the budget, int64 [m].
+      value: What its ranking says of it, float64 [m]; infinite for what is taken before all else.
+      influence: Its influence, float64 [m]; nan where it is not known.
+      seen: How many documents each group has, int64 [num_groups].
+    """
+
+    group: Array
+    draw: Array
+    packed: Array
+    amount: Array
+    value: Array
+    influence: Array
+    seen: Array
+
+    @classmethod
+    def of(
+        cls,
+        num_groups: int,
+        groups: Array,
+        keys: Array,
+        packed: Array,
+        amounts: Array,
+        values: Array,
+        influence: Array | None,
+        seed: int,
+    ) -> "GroupSample":
+        """Draws from rows.
+
+        Args:
+          num_groups: How many groups there are.
+          groups: Group of each row, int [n].
+          keys: uint64 [n].
+          packed: Priorities, uint64 [n]; of priority 0 none is drawn.
+          amounts: What each takes from the budget, int64 [n].
+          values: float64 [n], finite or infinite where the priority is not 0.
+          influence: float64 [n], or None where it is not known.
+          seed: The run's seed.
+        """
+        at = np.flatnonzero(packed > 0)
+        if influence is None:
+            influence = np.full(len(packed), np.nan)
+        own = groups[at].astype(np.int64)
+        seen = np.bincount(own, minlength=num_groups).astype(np.int64)
+        draws = seeding.mix(seed, "share", keys[at])
+        columns = (packed[at], np.asarray(amounts)[at], values[at], influence[at])
+        return cls(own, draws, *columns, seen)._cut()
+
+    def __add__(self, other: "GroupSample") -> "GroupSample":
+        mine, theirs = self._columns(), other._columns()
+        both = {name: np.concatenate([mine[name], theirs[name]]) for name in mine}
+        return GroupSample(**both, seen=self.seen + other.seen)._cut()
+
+    def _columns(self) -> dict[str, Array]:
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name != "seen"}
+
+    def _cut(self) -> "GroupSample":
+        limit = max(_FEWEST_SAMPLED, NUM_SAMPLED // max(1, len(self.seen)))
+        order = np.lexsort((self.packed, self.draw, self.group))
+        order = order[places_in_runs(self.group[order]) < limit]
+        kept = {name: column[order] for name, column in self._columns().items()}
+        return GroupSample(**kept, seen=self.seen)
+
+    def bands(self) -> "Bands":
+        """Divides the groups into bands by their sampled documents."""
+        most = max(_FEWEST_BANDS, NUM_BANDS // max(1, len(self.seen)))
+        order = np.lexsort((~self.packed, self.group))
+        value = _finite(self.value)
+        groups: list[Array] = []
+        floors: list[Array] = []
+        values: list[Array] = []
+        influences: list[Array] = []
+        for group in range(len(self.seen)):
+            first, last = np.searchsorted(self.group[order], [group, group + 1])
+            own = order[first:last]
+            if not len(own):
+                continue
+            # Where bands end, in documents from the top: the first ones hold one, the last ones ever more.
+            ends = np.unique(np.geomspace(1, len(own), most).round().astype(np.int64))
+            starts = np.append(0, ends[:-1])
+            amounts = np.add.reduceat(self.amount[own], starts)
+            edges = self.packed[own[ends - 1]]
+            # What is not drawn may be lower than all that is.
+            edges[-1] = 1
+            groups.append(np.full(len(ends), group))
+            floors.append(edges)
+            for into, column in ((values, value), (influences, self.influence)):
+                into.append(np.add.reduceat(column[own] * self.amount[own], starts) / amounts)
+        if not groups:
+            return Bands.none(len(self.seen))
+        is_whole = np.bincount(self.group, minlength=len(self.seen)) == self.seen
+        return Bands(
+            np.concatenate(groups),
+            np.concatenate(floors),
+            np.concatenate(values),
+            np.concatenate(influences),
+            is_whole,
+        )
+
+
+def _finite(values: Array) -> Array:
+    """Puts in the place of what is infinite a value above all others."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return np.zeros(len(values))
+    above = finite.max() + (np.ptp(finite) or 1.0)
+    return np.where(np.isfinite(values), values, above)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bands:
+    """Parts of groups, the best of each first.
+
+    Attributes:
+      group: Ascending, int64 [num_bands].
+      floor: The lowest priority of each, descending within a group, uint64 [num_bands].
+      value: What a unit of the budget is worth in it, float64 [num_bands].
+      influence: Its mean influence, float64 [num_bands]; nan where that is not known.
+      is_whole: Of which groups every document was sampled, bool [num_groups].
+    """
+
+    group: Array
+    floor: Array
+    value: Array
+    influence: Array
+    is_whole: Array
+
+    @classmethod
+    def none(cls, num_groups: int) -> "Bands":
+        """The bands of no document."""
+        nothing = np.zeros(0)
+        group, floor = nothing.astype(np.int64), nothing.astype(np.uint64)
+        return cls(group, floor, nothing, nothing, np.ones(num_groups, bool))
+
+    def of(self, groups: Array, packed: Array) -> Array:
+        """Finds the band of each row, int64 [n]; -1 for priority 0. Arguments as for `GroupSample.of`."""
+        found = np.full(len(packed), -1, np.int64)
+        for group in np.unique(groups[packed > 0]).tolist():
+            first, last = np.searchsorted(self.group, [group, group + 1])
+            own = np.flatnonzero((groups == group) & (packed > 0))
+            upwards = self.floor[first:last][::-1]
+            found[own] = last - np.searchsorted(upwards, packed[own], side="right")
+        return found
+
+    def count(self, groups: Array, packed: Array, amounts: Array) -> Array:
+        """Sums what the rows of each band take from the budget, int64 [num_bands]."""
+        found = self.of(groups, packed)
+        at = np.flatnonzero(found >= 0)
+        # bincount adds in float64, which is exact for integers below 2**53.
+        sums = np.bincount(found[at], weights=np.asarray(amounts)[at], minlength=len(self.group))
+        return sums.astype(np.int64)

@@ -1,0 +1,282 @@
+"""The groups of a programme, cut so that the budget is filled and every bound holds, to within a document."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from beam_quad.selection.bands import Bands, GroupSample
+from beam_quad.selection.programme import NOTHING, Programme, System, solve
+from beam_quad.selection.shares import Bound
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Documents on either side of where the programme ends in a group, of which the integer programme may take more or fewer.
+_WINDOW = 4
+_MOST_NODES = 2_000
+# Of a bound that is met with something to spare, over one that is missed.
+_SPARED_COST = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BandDocuments:
+    """The documents of the bands in which groups end, and of those beside them. An additive statistic.
+
+    Attributes:
+      group: int64 [n].
+      packed: Priorities, uint64 [n].
+      amount: What each takes from the budget, int64 [n].
+    """
+
+    group: Array
+    packed: Array
+    amount: Array
+
+    @classmethod
+    def of(
+        cls, programme: Programme, bands: Bands, groups: Array, packed: Array, amounts: Array
+    ) -> "BandDocuments":
+        """Gathers rows. Arguments as for `GroupSample.of`."""
+        first, last = _gathered(programme.cut, bands)
+        found = bands.of(groups, packed)
+        at = np.flatnonzero((found >= first[groups]) & (found <= last[groups]))
+        return cls(groups[at].astype(np.int64), packed[at], np.asarray(amounts)[at])
+
+    @classmethod
+    def none(cls) -> "BandDocuments":
+        """Gathers nothing."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing.astype(np.uint64), nothing)
+
+    def __add__(self, other: "BandDocuments") -> "BandDocuments":
+        return BandDocuments(
+            np.concatenate([self.group, other.group]),
+            np.concatenate([self.packed, other.packed]),
+            np.concatenate([self.amount, other.amount]),
+        )
+
+
+def _gathered(cut: Array, bands: Bands) -> tuple[Array, Array]:
+    """The first and the last band of each group whose documents are looked at; none where the last is before the first."""
+    groups = np.arange(len(cut))
+    firsts, lasts = (np.searchsorted(bands.group, groups, side) for side in ("left", "right"))
+    # Of a group that was sampled whole a band may be a single document.
+    around = np.where(bands.is_whole, _WINDOW, 0)
+    first = np.maximum(cut - around, firsts)
+    last = np.minimum(cut + around, lasts - 1)
+    return np.where(cut >= 0, first, 0), np.where(cut >= 0, last, -2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroupCuts:
+    """Where each group ends, to the document.
+
+    Attributes:
+      floors: The lowest priority that is taken of each group, uint64 [num_groups]; `NOTHING` where none is.
+      taken: What each group gives, int64 [num_groups].
+    """
+
+    floors: Array
+    taken: Array
+
+
+def cut_groups(
+    system: System, programme: Programme, bands: Bands, amounts: Array, documents: BandDocuments
+) -> GroupCuts:
+    """Cuts the groups so that the budget is filled and every bound holds, to within a document.
+
+    Args:
+      system: The bounds.
+      programme: The programme, solved.
+      bands: The groups in bands.
+      amounts: What each band holds, int64 [num_bands].
+      documents: Those of the bands in which groups end.
+    """
+    floors, taken = programme.floors.copy(), np.zeros(system.num_groups, np.int64)
+    # Of the groups that end between bands, these hold all down to their floor.
+    reached = bands.floor >= floors[bands.group]
+    np.add.at(taken, bands.group[reached], amounts[reached])
+    first, _ = _gathered(programme.cut, bands)
+    windows = []
+    for group in np.flatnonzero(programme.cut >= 0).tolist():
+        is_before = (bands.group == group) & (np.arange(len(bands.group)) < first[group])
+        base = int(amounts[is_before].sum())
+        packed, own = _by_priority(documents, group)
+        filled = base + np.cumsum(own)
+        at = int(np.searchsorted(filled, programme.taken[group]))
+        start, end = max(0, at - _WINDOW), min(len(own), at + _WINDOW)
+        windows.append((group, packed, filled, own, start, end))
+        taken[group] = filled[start - 1] if start else base
+        floors[group] = packed[start - 1] if start else _floor_before(bands, group, first[group])
+    if windows:
+        sizes = [own[start:end] for _, _, _, own, start, end in windows]
+        groups = np.repeat([w[0] for w in windows], [len(own) for own in sizes])
+        counts = _nearest(system, programme, taken, groups, np.concatenate(sizes))
+        for (group, packed, filled, _, start, _), number in zip(windows, counts, strict=True):
+            if number:
+                floors[group] = packed[start + number - 1]
+                taken[group] = filled[start + number - 1]
+    return GroupCuts(floors, taken)
+
+
+def _floor_before(bands: Bands, group: int, first: int) -> Any:
+    is_top = first == 0 or bands.group[first - 1] != group
+    return NOTHING if is_top else bands.floor[first - 1]
+
+
+def _by_priority(documents: BandDocuments, group: int) -> tuple[Array, Array]:
+    """The documents of a group, best first: priorities, and what those of a priority take together."""
+    own = documents.group == group
+    packed, at = np.unique(documents.packed[own], return_inverse=True)
+    amounts = np.bincount(at, weights=documents.amount[own]).astype(np.int64)
+    return packed[::-1], amounts[::-1]
+
+
+def _nearest(
+    system: System, programme: Programme, taken: Array, groups: Array, sizes: Array
+) -> list[int]:
+    """Finds how many of the next documents each group gives, so that bounds are missed by as little as can be.
+
+    Args:
+      system: The bounds.
+      programme: The programme, solved.
+      taken: What each group gives before them, int64 [num_groups].
+      groups: Group of each document, the best of a group first, runs of equal groups, int64 [n].
+      sizes: What each takes from the budget, int64 [n].
+
+    Returns:
+      A number for each run.
+    """
+    # In units of the longest of them, so that a bound is missed by less than 1.
+    unit = float(sizes.max())
+    members = np.concatenate([np.ones((1, system.num_groups)), system.members])
+    relations = np.array(["=", *system.relations])
+    wanted = (np.append(1.0, system.shares) - programme.missing) * programme.budget
+    wanted = (wanted - members @ taken) / unit
+    num, rows = len(sizes), members[:, groups] * (sizes / unit)
+    num_rows = len(relations)
+    # Unknowns: which documents are taken, how far each bound is missed from below and from above, and the most of that.
+    # Where a bound is met with something to spare, that costs its price; the budget may be exceeded by a document.
+    is_harm = np.stack([relations != "<=", relations != ">="])
+    is_harm[1, 0] = False
+    prices = np.abs(np.append(0.0, programme.prices))
+    spared = _SPARED_COST * prices / (prices.max() or 1.0)
+    costs = np.where(is_harm, 1.0, spared)
+    most = np.full((2, num_rows), np.inf)
+    costs[1, 0], most[1, 0] = _SPARED_COST, 1.0
+    starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
+    follows = np.setdiff1d(np.arange(num), starts)
+    in_order = np.zeros((len(follows), num + 2 * num_rows + 1))
+    in_order[np.arange(len(follows)), follows] = 1
+    in_order[np.arange(len(follows)), follows - 1] = -1
+    unit_rows, most_missed = np.eye(num_rows), np.ones((num_rows, 1))
+    met = np.hstack([rows, unit_rows, -unit_rows, 0 * most_missed])
+    harm = np.hstack([0 * rows, *(unit_rows * own for own in is_harm), -most_missed])
+    constraints = np.concatenate([met, harm, in_order])
+    lower = np.concatenate([wanted, np.full(num_rows + len(follows), -np.inf)])
+    upper = np.concatenate([wanted, np.zeros(num_rows + len(follows))])
+    found = scipy.optimize.milp(
+        np.concatenate([np.zeros(num), *costs, [num_rows]]),
+        integrality=np.append(np.ones(num), np.zeros(2 * num_rows + 1)),
+        bounds=scipy.optimize.Bounds(0, np.concatenate([np.ones(num), *most, [np.inf]])),
+        constraints=scipy.optimize.LinearConstraint(constraints, lower, upper),
+        options={"node_limit": _MOST_NODES, "mip_rel_gap": 0.05},
+    )
+    if found.x is None:
+        raise ArithmeticError(
+            f"the documents at the ends of the groups were not found: {found.message}"
+        )
+    is_taken = np.round(found.x[:num]).astype(np.int64)
+    return [int(number) for number in np.add.reduceat(is_taken, starts)]
+
+
+def cut_shares(
+    system: System,
+    groups: Array,
+    keys: Array,
+    packed: Array,
+    amounts: Array,
+    values: Array,
+    influence: Array | None,
+    budget: int,
+    seed: int,
+) -> tuple[Programme, GroupCuts]:
+    """Fills a budget within bounds over a corpus held in memory, as the distributed sums do.
+
+    Args:
+      system: The bounds.
+      groups: Group of each document, int [n].
+      keys: uint64 [n].
+      packed: Priorities, uint64 [n]; 0 for what cannot be taken.
+      amounts: What each takes from the budget, int64 [n].
+      values: What its ranking says of each, float64 [n].
+      influence: Its influence, float64 [n], or None where it is not known.
+      budget: In the same unit as the amounts.
+      seed: The run's seed.
+    """
+    sample = GroupSample.of(
+        system.num_groups, groups, keys, packed, amounts, values, influence, seed
+    )
+    bands = sample.bands()
+    held = bands.count(groups, packed, amounts)
+    programme = solve(system, bands, held, budget)
+    documents = BandDocuments.of(programme, bands, groups, packed, amounts)
+    return programme, cut_groups(system, programme, bands, held, documents)
+
+
+def about_shares(
+    bounds: Sequence[Bound], system: System, programme: Programme, cuts: GroupCuts, unit: str
+) -> dict[str, Any]:
+    """Says how bounds were met, and what each costs, for the manifest.
+
+    Args:
+      bounds: The bounds, the first ones of the system; further ones are of clusters.
+      system: The bounds over the groups.
+      programme: The programme, solved.
+      cuts: Where the groups end.
+      unit: What a value is, in a word.
+    """
+    budget = programme.budget
+    got = (system.members @ cuts.taken).tolist()
+    prices = programme.prices.tolist()
+    rows = [
+        {
+            "bound": bound.text,
+            "relation": bound.relation,
+            "asked": bound.share * budget,
+            "selected": got[i],
+            "share": got[i] / budget,
+            "is_binding": prices[i] != 0,
+            "price_per_million": prices[i] * 1e6,
+        }
+        for i, bound in enumerate(bounds)
+    ]
+    result: dict[str, Any] = {"bounds": rows}
+    of_clusters = slice(len(bounds), None)
+    if got[of_clusters]:
+        share = float(system.shares[-1])
+        result["clusters"] = {
+            "bound": f"max_share_per_cluster <= {share}",
+            "asked": share * budget,
+            "most_selected": max(got[of_clusters]),
+            "binding": int(np.count_nonzero(prices[of_clusters])),
+            "highest_price_per_million": max(prices[of_clusters]) * 1e6,
+        }
+    result["mean"] = {
+        "of": unit,
+        "selected": _or_none(programme.value),
+        "without_bounds": _or_none(programme.value_without),
+    }
+    if np.isfinite(programme.influence) and unit != "influence":
+        result["mean_influence"] = {
+            "selected": programme.influence,
+            "without_bounds": programme.influence_without,
+        }
+    result["missing"] = programme.num_missing
+    return result
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,395 @@
+"""A budget filled within shares: a linear programme over sums, cut to the document.
+
+Documents of a *group* are alike to every bound. Within a group the best come first, so that a selection is how much each group
+gives, and the value of that much is a concave curve. With the curve in bands, from the best down,
+
+    max  sum_j v_j u_j    subject to    0 <= u_j <= size_j,    sum_j u_j = budget,    the bounds,
+
+u_j being what band j gives. It takes three sums over the corpus, and no worker holds more than its own rows and a bounded sample:
+
+1. `GroupSample` draws some of each group by hash. They say where bands end, ever longer ones from the top, and what a band is
+   worth. Of a group that it holds whole, the first bands are single documents.
+2. The amounts of the bands, and the programme, which HiGHS solves. A vertex has no more bands that are taken in part than
+   there are bounds; all others end at a priority that is known already. Its duals are the prices of the bounds.
+3. `BandDocuments` of those few bands. The whole documents that come nearest are a small integer programme.
+
+References:
+  Huangfu & Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse
+
+from beam_quad.errors import UsageError
+from beam_quad.records import Budget
+from beam_quad.selection.bands import Bands
+from beam_quad.selection.shares import Bound
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# A share is met by the programme to this much of the budget: what floating point leaves.
+_NOISE = 1e-9
+# Of what the budget lacks, over what a bound lacks.
+_BUDGET_COST = 0.01
+# The priority that no document has: a group that ends here gives nothing.
+NOTHING = np.uint64(np.iinfo(np.uint64).max)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class System:
+    """Bounds over groups.
+
+    Attributes:
+      members: Which groups each bound speaks of, bool [num_bounds, num_groups].
+      relations: ">=", "<=" or "=" of each bound.
+      shares: Of the budget, float64 [num_bounds].
+    """
+
+    members: Array
+    relations: tuple[str, ...]
+    shares: Array
+
+    @classmethod
+    def of(cls, bounds: Sequence[Bound], members: Array) -> "System":
+        """Makes the system of bounds. Arguments as for the attributes."""
+        shares = np.array([bound.share for bound in bounds], np.float64)
+        return cls(np.asarray(members, bool), tuple(b.relation for b in bounds), shares)
+
+    @classmethod
+    def free(cls, num_groups: int) -> "System":
+        """The system of no bound."""
+        return cls(np.zeros((0, num_groups), bool), (), np.zeros(0))
+
+    def by_cluster(self, num_clusters: int, share: float) -> "System":
+        """Divides each group into what is in none of some clusters, then what is in the first, and so on; bounds each cluster."""
+        number = self.num_groups
+        own = np.repeat(np.eye(num_clusters, dtype=bool), number, axis=1)
+        caps = np.concatenate([np.zeros((num_clusters, number), bool), own], axis=1)
+        members = np.tile(self.members, (1, 1 + num_clusters))
+        return System(
+            np.concatenate([members, caps]),
+            (*self.relations, *["<="] * num_clusters),
+            np.append(self.shares, np.full(num_clusters, share)),
+        )
+
+    def only(self, bounds: Sequence[int]) -> "System":
+        """The system of some of the bounds, by number."""
+        at = list(bounds)
+        return System(self.members[at], tuple(self.relations[i] for i in at), self.shares[at])
+
+    @property
+    def num_groups(self) -> int:
+        """How many groups there are."""
+        return int(self.members.shape[1])
+
+    @property
+    def shut(self) -> Array:
+        """Which groups can give nothing, whatever they hold, bool [num_groups]."""
+        at = [i for i, r in enumerate(self.relations) if r != ">=" and self.shares[i] == 0]
+        return np.asarray(self.members[at].any(axis=0))
+
+
+def smallest_contradiction(system: System, amounts: Array, budget: float) -> list[int]:
+    """Finds bounds that cannot be met together, and of which none can be spared for that.
+
+    Args:
+      system: The bounds.
+      amounts: What each group holds, in the unit of the budget, [num_groups].
+      budget: The budget, which has to be filled.
+
+    Returns:
+      Their numbers, ascending; empty if all can be met, or if the groups hold less than the budget in all.
+    """
+    held = np.asarray(amounts, np.float64) / budget
+    kept = list(range(len(system.relations)))
+    if held.sum() < 1 - _NOISE or _is_feasible(system, held):
+        return []
+    for bound in reversed(range(len(system.relations))):
+        fewer = [i for i in kept if i != bound]
+        if not _is_feasible(system.only(fewer), held):
+            kept = fewer
+    return kept
+
+
+def refuse_unmet(
+    bounds: Sequence[Bound],
+    members: Array,
+    held: Array,
+    budget: Budget,
+    absent: Sequence[str] = (),
+    flag: str = "--share",
+) -> None:
+    """Refuses bounds that documents cannot meet.
+
+    Args:
+      bounds: The bounds.
+      members: Of which groups each speaks, bool [num_bounds, num_groups].
+      held: What each group holds, in the unit of the budget, int64 [num_groups].
+      budget: The budget.
+      absent: Columns of which no document has a value.
+      flag: What the bounds were given by.
+
+    Raises:
+      UsageError: One line that names bounds that cannot be met together, none of which could be spared.
+    """
+    for bound in bounds:
+        if bound.condition.column in absent:
+            raise UsageError(
+                f"{flag} {bound.text!r}: no document has a value in column {bound.condition.column!r}; check its name"
+            )
+    unit, amount = budget.unit, budget.amount
+    if held.sum() < amount:
+        raise UsageError(
+            f"{flag}: the documents that can be selected hold {held.sum():,} {unit}, and shares are of the {amount:,} of "
+            f"--budget_{unit}; lower it, or give a larger corpus"
+        )
+    found = smallest_contradiction(System.of(bounds, members), held, amount)
+    if not found:
+        return
+    matched = [int(held[members[i]].sum()) for i in found]
+    if len(found) > 1:
+        texts = "; ".join(
+            f"{bounds[i].text!r} ({own:,} {unit} match)"
+            for i, own in zip(found, matched, strict=True)
+        )
+        raise UsageError(
+            f"{flag}: no {amount:,} {unit} of these documents meet {texts} together; change or leave out one of them"
+        )
+    bound, own = bounds[found[0]], matched[0]
+    asked = math.ceil(bound.share * amount)
+    if bound.relation != "<=" and own < asked:
+        raise UsageError(
+            f"{flag} {bound.text!r} asks for {asked:,} of {amount:,} {unit}, and the documents that match hold {own:,}; lower "
+            "the share or the budget, or give more of them"
+        )
+    raise UsageError(
+        f"{flag} {bound.text!r} leaves {amount - asked:,} of {amount:,} {unit} to documents that do not match, and these hold "
+        f"{held.sum() - own:,}; raise the share, lower the budget, or give more of them"
+    )
+
+
+def _is_feasible(system: System, held: Array) -> bool:
+    return not _missing(system, held).any()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programme:
+    """A linear programme that is solved.
+
+    Attributes:
+      budget: In tokens or documents.
+      taken: What each group gives, float64 [num_groups].
+      prices: What of the value one more unit of the budget costs if a bound asks for it, float64 [num_bounds].
+      value: Mean value of what is taken, by the budget.
+      influence: Its mean influence; nan where that is not known.
+      value_without: Mean value of what would be taken without bounds.
+      influence_without: Its mean influence.
+      missing: By how much the budget, and then each bound, had to give way, of the budget, float64 [1 + num_bounds]: 0 where
+        the groups hold what is asked for.
+      cut: In which band of each group the selection ends, int64 [num_groups]; -1 where it ends between two.
+      floors: The lowest priority that is taken of each group where that is known, uint64 [num_groups].
+    """
+
+    budget: int
+    taken: Array
+    prices: Array
+    value: float
+    influence: float
+    value_without: float
+    influence_without: float
+    missing: Array
+    cut: Array
+    floors: Array
+
+    @property
+    def num_missing(self) -> int:
+        """What the groups could not fill of the budget, in its unit."""
+        return round(float(self.missing[0]) * self.budget)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Programme":
+        """Makes one of its fields, which may be arrays of no dimension."""
+        arrays = {name: np.asarray(value) for name, value in stored.items()}
+        fields: dict[str, Any] = {n: a if a.ndim else a.item() for n, a in arrays.items()}
+        return cls(**fields)
+
+
+def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programme:
+    """Finds how much each group gives.
+
+    What the groups do not hold is left out: then as much as there is of it is taken.
+
+    Args:
+      system: The bounds.
+      bands: The groups in bands.
+      amounts: What each band holds, int64 [num_bands].
+      budget: The budget, in the same unit.
+    """
+    size = amounts / budget
+    block = _concave(bands.group, size, bands.value)
+    num_blocks = int(block[-1]) + 1 if len(block) else 0
+    group = np.zeros(num_blocks, np.int64)
+    group[block] = bands.group
+    held = np.bincount(block, weights=size, minlength=num_blocks)
+    worth = np.bincount(block, weights=size * bands.value, minlength=num_blocks)
+    value = np.divide(worth, held, out=np.zeros(num_blocks), where=held > 0)
+
+    own = np.bincount(group, weights=held, minlength=system.num_groups)
+    missing = _missing(system, own)
+    given, prices = _optimum(system, group, held, value, missing)
+    best = np.argsort(-value, kind="stable")
+    without = np.empty(num_blocks)
+    without[best] = np.clip(1 - (np.cumsum(held[best]) - held[best]), 0, held[best])
+    taken = np.bincount(group, weights=given, minlength=system.num_groups)
+    of_all = np.bincount(group, weights=without, minlength=system.num_groups)
+    parts, free = _parts(bands.group, size, taken), _parts(bands.group, size, of_all)
+    cut, floors = _where_cut(bands, size, parts)
+    return Programme(
+        budget=budget,
+        taken=taken * budget,
+        prices=prices,
+        value=_mean(parts, bands.value),
+        influence=_mean(parts, bands.influence),
+        value_without=_mean(free, bands.value),
+        influence_without=_mean(free, bands.influence),
+        missing=missing,
+        cut=cut,
+        floors=floors,
+    )
+
+
+def _mean(weights: Array, values: Array) -> float:
+    at = weights > 0
+    return float(np.sum(weights[at] * values[at]) / weights[at].sum()) if at.any() else np.nan
+
+
+def _concave(group: Array, size: Array, value: Array) -> Array:
+    """Joins bands of a group that come before better ones, so that the value of a group is a concave curve.
+
+    Where the value is what the ranking goes by there are none. Returns the block of each band, ascending, int64 [num_bands].
+    """
+    firsts: list[int] = []
+    sizes: list[float] = []
+    values: list[float] = []
+    for i in range(len(group)):
+        first, own, worth = i, float(size[i]), float(value[i])
+        while firsts and group[firsts[-1]] == group[i] and values[-1] < worth:
+            first, before = firsts.pop(), sizes.pop()
+            whole = before + own
+            worth = (values.pop() * before + worth * own) / whole if whole > 0 else worth
+            own = whole
+        firsts.append(first)
+        sizes.append(own)
+        values.append(worth)
+    starts = np.zeros(len(group), np.int64)
+    starts[firsts] = 1
+    return np.asarray(np.cumsum(starts) - 1)
+
+
+def _parts(group: Array, size: Array, taken: Array) -> Array:
+    """Fills the bands of each group from the best down: what is taken of each, float64 [num_bands]."""
+    before = np.cumsum(size) - size
+    firsts = np.searchsorted(group, np.arange(len(taken)))
+    before -= np.append(before, 0.0)[firsts][group]
+    return np.asarray(np.clip(taken[group] - before, 0.0, size))
+
+
+def _where_cut(bands: Bands, size: Array, parts: Array) -> tuple[Array, Array]:
+    """Finds where each group ends; see `Programme`."""
+    num_groups = len(bands.is_whole)
+    cut, floors = np.full(num_groups, -1, np.int64), np.full(num_groups, NOTHING)
+    whole = parts > size - _NOISE
+    for band in np.flatnonzero((parts > _NOISE) & (size > 0)).tolist():
+        group = bands.group[band]
+        if whole[band]:
+            floors[group] = bands.floor[band]
+        else:
+            cut[group] = band
+    return cut, floors
+
+
+def _missing(system: System, held: Array) -> Array:
+    """Finds by how much bounds have to give way where they cannot be met.
+
+    Args:
+      system: The bounds.
+      held: What the groups hold, of the budget, float64 [num_groups].
+
+    Returns:
+      float64 [1 + num_bounds], of the budget: first what is missing of the budget itself, then by how much less each bound
+      asks for than it did; negative where it allows more.
+    """
+    num_bounds = len(system.relations)
+    members = np.concatenate([np.ones((1, system.num_groups)), system.members])
+    relations, shares = np.array(["=", *system.relations]), np.append(1.0, system.shares)
+    adds, takes = relations != "<=", relations != ">="
+    takes[0] = False
+    unit = np.eye(1 + num_bounds)
+    slacks = np.concatenate([unit[:, adds], -unit[:, takes]], axis=1)
+    rows = np.concatenate([members, slacks], axis=1)
+    # Rather less than the budget than a bound that does not hold.
+    costs = np.concatenate(
+        [np.zeros(system.num_groups), [_BUDGET_COST], np.ones(slacks.shape[1] - 1)]
+    )
+    limits = [*((0, limit) for limit in held), *[(0, None)] * slacks.shape[1]]
+    found = _linprog(costs, scipy.sparse.csr_matrix(rows), relations, shares, limits)
+    missing = slacks @ found.x[system.num_groups :]
+    return np.where(np.abs(missing) < 10 * _NOISE, 0.0, missing)
+
+
+def _optimum(
+    system: System, group: Array, held: Array, value: Array, missing: Array
+) -> tuple[Array, Array]:
+    """Solves the programme.
+
+    Args:
+      system: The bounds.
+      group: Group of each block, int64 [num_blocks].
+      held: What it holds, of the budget, float64 [num_blocks].
+      value: What it is worth by the budget, float64 [num_blocks].
+      missing: As `_missing`.
+
+    Returns:
+      What each gives, float64 [num_blocks]; and the price of each bound, float64 [num_bounds].
+    """
+    if not len(group):
+        return held, np.zeros(len(system.relations))
+    unit = np.ptp(value) or 1.0
+    members = system.members[:, group].astype(np.float64)
+    rows = scipy.sparse.csr_matrix(np.concatenate([np.ones((1, len(group))), members]))
+    relations = np.array(["=", *system.relations])
+    shares = np.append(1.0, system.shares) - missing
+    # A bound that had to give way is met to what floating point leaves.
+    shares += _NOISE * ((relations == "<=").astype(float) - (relations == ">=")) * (missing != 0)
+    found = _linprog(
+        (value.min() - value) / unit, rows, relations, shares, [(0, limit) for limit in held]
+    )
+    prices = np.zeros(len(relations))
+    prices[relations != "="] = -found.ineqlin.marginals
+    prices[relations == "="] = found.eqlin.marginals
+    prices[np.abs(prices) < _NOISE] = 0.0
+    return np.asarray(found.x), prices[1:] * unit
+
+
+def _linprog(costs: Array, rows: Any, relations: Array, shares: Array, limits: Any) -> Any:
+    is_even = relations == "="
+    signs = np.where(relations == ">=", -1.0, 1.0)[~is_even]
+    found = scipy.optimize.linprog(
+        costs,
+        A_ub=scipy.sparse.diags(signs) @ rows[~is_even] if len(signs) else None,
+        b_ub=signs * shares[~is_even] if len(signs) else None,
+        A_eq=rows[is_even],
+        b_eq=shares[is_even],
+        bounds=limits,
+        # The simplex method ends at a vertex.
+        method="highs-ds",
+    )
+    if found.status != 0:
+        raise ArithmeticError(f"the programme of the shares was not solved: {found.message}")
+    return found

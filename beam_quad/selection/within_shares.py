@@ -1,0 +1,160 @@
+"""Shares over a corpus held in memory."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad.columns import find_sorted
+from beam_quad.errors import UsageError
+from beam_quad.records import Budget
+from beam_quad.selection.group_cuts import about_shares, cut_shares
+from beam_quad.selection.programme import System, refuse_unmet
+from beam_quad.selection.shares import (
+    Bound,
+    conditions_of,
+    members_of,
+    parse_bounds,
+    pattern_codes,
+    patterns_of,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GivenShares:
+    """Shares as they are given to a function, and the columns that they speak of.
+
+    Attributes:
+      bounds: The bounds.
+      columns: The values of their columns, of every text.
+    """
+
+    bounds: tuple[Bound, ...]
+    columns: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def of(
+        cls, shares: Sequence[str], columns: Mapping[str, Sequence[Any]] | None, num_texts: int
+    ) -> "GivenShares":
+        """Reads shares.
+
+        Raises:
+          UsageError: If one cannot be read, or its column is not there, or not of every text: one line that names it.
+        """
+        bounds, columns = parse_bounds(shares, "shares"), columns or {}
+        for bound in bounds:
+            name = bound.condition.column
+            if name not in columns:
+                raise UsageError(
+                    f"shares {bound.text!r}: there is no column {name!r}; pass columns={{{name!r}: a value for each text}}"
+                )
+            if len(columns[name]) != num_texts:
+                raise UsageError(
+                    f"columns: {name!r} has {len(columns[name])} values for {num_texts} texts; pass one for each"
+                )
+        return cls(bounds, columns)
+
+    def over(
+        self, positions: Array, amounts: Array, is_candidate: Array, budget: Budget
+    ) -> "SharedGroups | None":
+        """Groups examples by what they meet, and refuses what they cannot fill.
+
+        Args:
+          positions: Where each example stands among the texts, int64 [n].
+          amounts: What each takes from the budget, int64 [n].
+          is_candidate: Which can be selected, bool [n].
+          budget: The budget.
+
+        Returns:
+          The groups; None without shares.
+        """
+        if not self.bounds:
+            return None
+        conditions = conditions_of(self.bounds)
+        names = {condition.column for condition in conditions}
+        values = {name: [self.columns[name][i] for i in positions.tolist()] for name in names}
+        patterns = patterns_of(conditions, values)
+        _, first, codes = np.unique(
+            pattern_codes(patterns[is_candidate]), return_index=True, return_inverse=True
+        )
+        groups = np.zeros(len(positions), np.int64)
+        groups[is_candidate] = codes
+        members = members_of(self.bounds, conditions, patterns[is_candidate][first])
+        held = np.bincount(codes, weights=amounts[is_candidate]).astype(np.int64)
+        absent = [name for name in sorted(names) if values[name].count(None) == len(positions)]
+        refuse_unmet(self.bounds, members, held, budget, absent, "shares")
+        return SharedGroups(self.bounds, groups, System.of(self.bounds, members))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SharedGroups:
+    """Examples in groups that are alike to every bound.
+
+    Attributes:
+      bounds: The bounds, those of clusters left out.
+      groups: Group of each example, int64 [n].
+      system: The bounds over the groups.
+    """
+
+    bounds: tuple[Bound, ...]
+    groups: Array
+    system: System
+
+    @classmethod
+    def free(cls, num_examples: int) -> "SharedGroups":
+        """Examples without a bound."""
+        return cls((), np.zeros(num_examples, np.int64), System.free(1))
+
+    @property
+    def may_give(self) -> Array:
+        """Of which examples something may be selected, bool [n]: not of a share of 0."""
+        return np.asarray(~self.system.shut[self.groups])
+
+    def where(self, is_kept: Array) -> "SharedGroups":
+        """Keeps some of the examples, bool [n]."""
+        return dataclasses.replace(self, groups=self.groups[is_kept])
+
+    def capped(
+        self, clusters: Array, packed: Array, tokens: Array, budget_tokens: int, share: float
+    ) -> "SharedGroups":
+        """Bounds what each cluster gives that holds more.
+
+        Args:
+          clusters: Cluster of each example, int [n].
+          packed: Priorities, uint64 [n]; 0 for what cannot be taken.
+          tokens: int64 [n].
+          budget_tokens: The budget.
+          share: The most of it that one gives, in (0, 1].
+        """
+        if share >= 1:
+            return self
+        held = np.bincount(clusters, weights=np.where(packed > 0, tokens, 0))
+        heavy = np.flatnonzero(held > max(1, math.floor(share * budget_tokens)))
+        groups = (find_sorted(heavy, clusters) + 1) * self.system.num_groups + self.groups
+        return SharedGroups(self.bounds, groups, self.system.by_cluster(len(heavy), share))
+
+    def cut(
+        self,
+        packed: Array,
+        values: Array,
+        influence: Array | None,
+        keys: Array,
+        amounts: Array,
+        budget: int,
+        seed: int,
+        unit: str,
+    ) -> tuple[Array, dict[str, Any]]:
+        """Fills a budget within the bounds. Arguments as for `group_cuts.cut_shares`; `unit` says what a value is.
+
+        Returns:
+          Down to which priority each example is taken, uint64 [n]; and how the bounds were met, as `about_shares` says it.
+        """
+        programme, cuts = cut_shares(
+            self.system, self.groups, keys, packed, amounts, values, influence, budget, seed
+        )
+        about = about_shares(self.bounds, self.system, programme, cuts, unit)
+        return cuts.floors[self.groups], about

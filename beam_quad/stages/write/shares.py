@@ -1,0 +1,325 @@
+"""Where a budget ends in a ranking of the corpus if parts of it are bounded: a programme over sums, cut to the document."""
+
+import dataclasses
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+
+from beam_quad import archives, identity
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.columns import find_sorted, look_up
+from beam_quad.records import Budget, Split
+from beam_quad.selection.bands import Bands, GroupSample
+from beam_quad.selection.group_cuts import BandDocuments, GroupCuts, about_shares, cut_groups
+from beam_quad.selection.programme import NOTHING, Programme, System, solve
+from beam_quad.selection.shares import Bound
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.read.patterns import CountPatterns
+from beam_quad.stages.read.splits import SplitStage
+
+
+class HeavyClusters(Protocol):
+    """The clusters that hold more than one may give."""
+
+    @property
+    def clusters(self) -> AssignClusters:
+        """All clusters."""
+
+    def load(self) -> np.ndarray:
+        """Loads the ids of the heavy ones, ascending, int64 [m]."""
+
+
+class ValuedRanking(Protocol):
+    """One ranking of the examples of a split, and what it goes by."""
+
+    def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns uint64 [n, 1], higher first; 0 for rows that are no candidates."""
+
+    def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns float64 [n], infinite for what comes first in any case; anything where the priority is 0."""
+
+    def influence(self, split: Split) -> np.ndarray | None:
+        """Returns the influence of each row, float64 [n], or None where it was not computed."""
+
+    @property
+    def unit(self) -> str:
+        """What a value is, in a word."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """The groups of documents that are alike to every bound, by reference.
+
+    Args:
+      counted: The patterns of the shares; None without shares.
+      heavy: The clusters each of which is bounded; None if none is.
+      cap: The most of the budget that one of them may give.
+    """
+
+    counted: CountPatterns | None
+    heavy: HeavyClusters | None = None
+    cap: float = 1.0
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """The bounds, without those of clusters."""
+        return () if self.counted is None else self.counted.bounds
+
+    def system(self) -> System:
+        """The bounds over the groups: the patterns outside of heavy clusters, then in the first of them, and so on."""
+        patterns = System.free(1) if self.counted is None else self.counted.system()
+        if self.heavy is None:
+            return patterns
+        return patterns.by_cluster(len(self.heavy.load()), self.cap)
+
+    def of(self, split: Split) -> np.ndarray:
+        """Numbers the group of each row of a split, int64 [n]; a row that cannot be selected may have any number."""
+        patterns, num_patterns = np.zeros(1, np.int64), 1
+        if self.counted is not None:
+            patterns, num_patterns = self.counted.of(split), self.counted.num_patterns()
+        if self.heavy is None:
+            return patterns
+        clusters, _ = self.heavy.clusters.read(split)
+        return np.asarray((find_sorted(self.heavy.load(), clusters) + 1) * num_patterns + patterns)
+
+    def may_give(self, split: Split) -> np.ndarray:
+        """Says of which rows of a split something may be selected, bool [n], or [1] if of all: not of a share of 0."""
+        is_open: np.ndarray = ~self.system().shut
+        return is_open[self.of(split)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleGroups(SplitStage):
+    """Samples the documents of each group, and divides the groups into bands.
+
+    Takes splits and gives `GroupSample`s.
+
+    Args:
+      corpus: The corpus, within the budget.
+      ranking: The ranking.
+      groups: The groups.
+      budget: The budget.
+      what: What is cut, in CapWords: the beginning of the stage's name.
+    """
+
+    kind = "bands"
+    artifact_name = "bands.npz"
+    num_adders = 16
+
+    ranking: ValuedRanking
+    groups: Groups
+    budget: Budget
+    what: Annotated[str, identity.NotCounted("a name for people")]
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}Sample"
+
+    def do(self, piece: Split, model: Any) -> GroupSample:
+        rows = self.corpus.rows(piece)
+        groups, packed, amounts = self.of(piece, rows)
+        values, influence = self.ranking.values(piece, rows), self.ranking.influence(piece)
+        num_groups, seed = self.groups.system().num_groups, self.corpus.seed
+        return GroupSample.of(
+            num_groups, groups, rows.keys, packed, amounts, values, influence, seed
+        )
+
+    def finish(self, total: GroupSample | None) -> None:
+        system = self.groups.system()
+        bands = Bands.none(system.num_groups) if total is None else total.bands()
+        files.write_once(self.artifact, archives.dump(**dataclasses.asdict(bands)))
+
+    @once_per_process
+    def load(self) -> Bands:
+        """Loads the bands, once per process."""
+        return Bands(**archives.parse(files.read_bytes(self.artifact)))
+
+    def of(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reads group, int64 [n], priority, uint64 [n], and what it takes from the budget, int64 [n], of each row of a split."""
+        packed = self.ranking.priorities(split, rows)[:, 0]
+        groups = np.broadcast_to(self.groups.of(split), packed.shape)
+        return groups, packed, self.budget.amounts(rows.tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveProgramme(SplitStage):
+    """Sums what the bands hold, and finds how much each group gives.
+
+    Takes splits and gives int64 [num_bands].
+
+    Args:
+      corpus: The corpus, within the budget.
+      sample: The bands.
+    """
+
+    kind = "programmes"
+    artifact_name = "programme.npz"
+    num_adders = 16
+
+    sample: SampleGroups
+
+    @property
+    def name(self) -> str:
+        return f"{self.sample.what}Programme"
+
+    def do(self, piece: Split, model: Any) -> np.ndarray:
+        return self.sample.load().count(*self.sample.of(piece, self.corpus.rows(piece)))
+
+    def finish(self, total: np.ndarray | None) -> None:
+        bands = self.sample.load()
+        held = np.zeros(len(bands.group), np.int64) if total is None else total
+        found = solve(self.sample.groups.system(), bands, held, self.sample.budget.amount)
+        files.write_once(self.artifact, archives.dump(held=held, **dataclasses.asdict(found)))
+
+    @once_per_process
+    def load(self) -> tuple[Programme, np.ndarray]:
+        """Loads the programme, and what each band holds, int64 [num_bands], once per process."""
+        found = archives.parse(files.read_bytes(self.artifact))
+        held = found.pop("held")
+        return Programme.of(found), held
+
+
+@dataclasses.dataclass(frozen=True)
+class CutGroups(SplitStage):
+    """Cuts each group to the document.
+
+    Takes splits and gives `BandDocuments`, of few bands.
+
+    Args:
+      corpus: The corpus, within the budget.
+      programme: The programme.
+    """
+
+    kind = "group_cuts"
+    artifact_name = "groups.npz"
+    num_adders = 16
+
+    programme: SolveProgramme
+
+    @property
+    def name(self) -> str:
+        return f"{self.programme.sample.what}Groups"
+
+    @property
+    def budget(self) -> Budget:
+        """The budget."""
+        return self.programme.sample.budget
+
+    @property
+    def _groups(self) -> Groups:
+        return self.programme.sample.groups
+
+    def do(self, piece: Split, model: Any) -> BandDocuments:
+        sample, (found, _) = self.programme.sample, self.programme.load()
+        of_rows = sample.of(piece, self.corpus.rows(piece))
+        return BandDocuments.of(found, sample.load(), *of_rows)
+
+    def finish(self, total: BandDocuments | None) -> None:
+        sample, (found, held) = self.programme.sample, self.programme.load()
+        documents = total or BandDocuments.none()
+        cuts = cut_groups(self._groups.system(), found, sample.load(), held, documents)
+        files.write_once(self.artifact, archives.dump(**dataclasses.asdict(cuts)))
+
+    @once_per_process
+    def load(self) -> GroupCuts:
+        """Loads where groups end, once per process."""
+        return GroupCuts(**archives.parse(files.read_bytes(self.artifact)))
+
+    def floor(self, split: Split) -> np.ndarray:
+        """Reads the lowest priority that is taken of the group of each row of a split, uint64 [n]."""
+        floors: np.ndarray = self.load().floors[self._groups.of(split)]
+        return floors
+
+    def lowest(self) -> np.uint64:
+        """Reads the lowest priority that is taken of any group; `NOTHING` if nothing is taken."""
+        floor: np.uint64 = self.load().floors.min()
+        return floor
+
+    def is_tight(self) -> bool:
+        """Whether any document that could be taken is not."""
+        return bool((self.load().floors > 1).any())
+
+    def missing(self) -> int:
+        """What the documents could not fill of the budget, but for less than a document."""
+        return self.programme.load()[0].num_missing
+
+    def remedies(self) -> list[str]:
+        """Says what to do so that more can be selected."""
+        by_words = {
+            "change --share": self._groups.counted,
+            "raise --max_share_per_cluster": self._groups.heavy,
+        }
+        return [words for words, bound in by_words.items() if bound is not None]
+
+    def facts(self) -> dict[str, Any]:
+        """Makes its part of the manifest."""
+        groups, (found, _) = self._groups, self.programme.load()
+        unit = self.programme.sample.ranking.unit
+        about = about_shares(groups.bounds, groups.system(), found, self.load(), unit)
+        return {"unit": self.budget.unit, **about}
+
+
+class Keyed(Protocol):
+    """Something that knows some examples by key."""
+
+    def known_keys(self) -> np.ndarray:
+        """Returns their keys, uint64, in any order."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeyedGroups:
+    """The groups of some examples. An additive statistic.
+
+    Attributes:
+      keys: uint64 [n].
+      groups: int64 [n].
+    """
+
+    keys: np.ndarray
+    groups: np.ndarray
+
+    def __add__(self, other: "KeyedGroups") -> "KeyedGroups":
+        keys = np.concatenate([self.keys, other.keys])
+        return KeyedGroups(keys, np.concatenate([self.groups, other.groups]))
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupKeys(SplitStage):
+    """Finds the groups of examples that are known by key, of which it is asked where they would have to rank.
+
+    Takes splits and gives `KeyedGroups`.
+
+    Args:
+      corpus: The corpus, within the budget.
+      cut: Where groups end.
+      known: The examples.
+    """
+
+    kind = "keyed_groups"
+    artifact_name = "groups.npz"
+
+    cut: CutGroups
+    known: Keyed
+
+    def do(self, piece: Split, model: Any) -> KeyedGroups:
+        rows = self.corpus.rows(piece)
+        groups = np.broadcast_to(self.cut.programme.sample.groups.of(piece), rows.keys.shape)
+        at = np.flatnonzero(rows.usable & np.isin(rows.keys, self.known.known_keys()))
+        return KeyedGroups(rows.keys[at], groups[at])
+
+    def finish(self, total: KeyedGroups | None) -> None:
+        found = total or KeyedGroups(np.zeros(0, np.uint64), np.zeros(0, np.int64))
+        order = np.argsort(found.keys)
+        data = archives.dump(keys=found.keys[order], groups=found.groups[order])
+        files.write_once(self.artifact, data)
+
+    def floors(self, keys: np.ndarray) -> np.ndarray:
+        """The lowest priority that is taken of the group of each of these examples, uint64 [n]; of another, none is."""
+        keyed = self._load()
+        group = look_up(keyed["keys"], keyed["groups"], keys, -1)
+        return np.append(self.cut.load().floors, NOTHING)[group]
+
+    @once_per_process
+    def _load(self) -> dict[str, np.ndarray]:
+        return archives.parse(files.read_bytes(self.artifact))

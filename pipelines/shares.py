@@ -1,0 +1,68 @@
+"""Flags to shares: what parts of the budget have to meet."""
+
+import csv
+import json
+from collections.abc import Sequence
+
+from beam_quad.artifacts import files
+from beam_quad.corpus.splits import InputPlan
+from beam_quad.errors import UsageError
+from beam_quad.selection.shares import Bound, bounds_of_table, parse_bounds
+from pipelines.run_options import RunOptions
+
+
+def read_shares(options: RunOptions) -> tuple[Bound, ...]:
+    """Reads the bounds of `--share`, and of the tables of `--share_by`.
+
+    Raises:
+      UsageError: If one cannot be read, or some contradict each other: one line that names them.
+    """
+    texts = list(options.share)
+    for given in options.share_by:
+        column, separator, path = given.partition("=")
+        if not separator or not column or not path:
+            raise UsageError(f"--share_by={given} must be COLUMN=FILE, a table of shares by value")
+        if files.stat(path) is None:
+            raise UsageError(f"--share_by={given}: {path} is not there; check the path")
+        texts += bounds_of_table(column, _read_table(path), f"--share_by={given}")
+    return parse_bounds(texts, "--share")
+
+
+def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:
+    """Refuses a column that no file of a corpus has, as far as its files declare what they hold.
+
+    Raises:
+      UsageError: With the columns that there are.
+    """
+    known = {*plan.stored.names, *plan.schema.names}
+    for bound in bounds:
+        name = bound.condition.column
+        if not any(name == own or name.startswith(f"{own}.") for own in known):
+            raise UsageError(
+                f"--share {bound.text!r}: no file has a column {name!r}; there are: {', '.join(sorted(known))}"
+            )
+
+
+def _read_table(path: str) -> dict[str, float]:
+    """Reads a table of shares by value; what is no number stays as it is."""
+    text = files.read_bytes(path).decode("utf-8", "replace")
+    if path.lower().endswith(".json"):
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{path} is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{path} must hold an object of numbers by value")
+        return found
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = list(csv.reader(lines, delimiter="\t" if "\t" in text else ","))
+    table: dict[str, float] = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            value, share = row
+            table[value.strip()] = float(share)
+        except ValueError:
+            if number == 1 and len(row) == 2:
+                continue
+            raise UsageError(f"{path}: line {number} must be VALUE,SHARE, got {row!r}") from None
+    return table

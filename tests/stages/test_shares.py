@@ -1,0 +1,96 @@
+"""Shares of the budget, in a plain loop, held to the pages in memory."""
+
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from beam_quad.errors import UsageError
+from tests.pipelines.world import World, read_columns, selected_rows
+from tests.stages.pages import distill_corpus, hold_to_quad, hold_to_rival
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
+SHARES = ["kind=law >= 0.3", "kind=noise = 0", "n > 400 <= 0.4"]
+BUDGET = 3000
+
+
+def check(manifest: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Checks that `SHARES` hold to a document, and that the manifest counts what was selected."""
+    got: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        tokens = row["beam_quad"]["tokens"]
+        got += {"all": tokens, row["kind"]: tokens, "late": tokens * (row["n"] > 400)}
+    longest = 40
+    assert BUDGET <= got["all"] < BUDGET + longest
+    assert (got["noise"], got["law"] > 900 - longest) == (0, True)
+    assert got["late"] < 1200 + longest
+    found = {own["bound"]: own["selected"] for own in manifest["shares"]["bounds"]}
+    assert [found[text] for text in SHARES] == [got["law"], 0, got["late"]]
+    counts = manifest["counts"]
+    assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"]
+    assert manifest["shortfall"] is None
+
+
+def test_the_shortlist_fills_shares_as_the_page_does(world: World, tmp_path):
+    flags: dict[str, Any] = {"acceptance": "shortlist", "weighted": True, "share": SHARES}
+    manifest = world.run(tmp_path / "out", **flags, max_share_per_cluster=0.25)
+    rows = selected_rows(tmp_path / "out")
+    check(manifest, rows)
+    hold_to_quad(
+        world, rows, acceptance="shortlist", shares=SHARES, max_share_per_cluster=0.25,
+        columns=read_columns(world.corpus, "kind", "n"),
+    )  # fmt: skip
+    facts = manifest["shares"]
+    assert facts["mean"]["selected"] < facts["mean"]["without_bounds"]
+    assert facts["clusters"]["highest_price_per_million"] > 0
+    assert facts["clusters"]["most_selected"] < 0.25 * BUDGET + 40
+    assert "price of a million" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_rival_fills_shares_as_in_memory(world: World, tmp_path):
+    manifest = world.run(tmp_path / "out", policy="ngram", share=SHARES, near_duplicates="keep")
+    check(manifest, selected_rows(tmp_path / "out"))
+    assert manifest["shares"]["bounds"][0]["is_binding"]
+    assert manifest["shares"]["bounds"][0]["price_per_million"] > 0
+    columns = read_columns(world.corpus, "kind", "n")
+    rows = selected_rows(tmp_path / "out")
+    hold_to_rival(world, rows, "ngram", shares={"shares": SHARES, "columns": columns})
+
+
+def test_what_cannot_be_met_is_refused_before_anything_is_scored(world: World, tmp_path):
+    share = ["kind=law >= 0.3", "n < 40 >= 0.9"]
+    with pytest.raises(UsageError, match=r"--share 'n < 40 >= 0.9' asks for 2,700 of 3,000 tokens"):
+        world.run(tmp_path / "out", acceptance="shortlist", share=share)
+    made = {path.name for path in (tmp_path / "out" / "_run").iterdir()}
+    assert "patterns" in made
+    assert not made & {"covariances", "corpus_scores", "query", "token_ngrams"}
+
+
+def test_several_targets_fill_shares_together_as_on_the_page(world: World, tmp_path):
+    queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
+    groups = [f"{kind}={folder}" for kind, folder in queries.items()]
+    flags = {"query": None, "query_group": groups, "weighted": True, "share": SHARES}
+    manifest = world.distill(tmp_path / "out", **flags)
+    rows = selected_rows(tmp_path / "out")
+    check(manifest, rows)
+    columns = read_columns(world.corpus, "kind", "n")
+    expected = distill_corpus(world, queries, shares=SHARES, columns=columns)
+    assert len(rows) == len(expected.indices)
+    named = {row["beam_quad"]["example_id"]: row["beam_quad"]["target"] for row in rows}
+    assert named == {
+        expected.ids[i]: expected.targets[taker]
+        for i, taker in zip(expected.indices, expected.takers, strict=True)
+    }
+    assert expected.shares is not None
+    for found, own in zip(manifest["shares"]["bounds"], expected.shares["bounds"], strict=True):
+        assert found["price_per_million"] == pytest.approx(own["price_per_million"], rel=1e-2)
+
+
+@pytest.mark.parametrize("acceptance", ["block", "cluster", "propagate"])
+def test_a_bandit_fills_shares_as_the_page_does(world: World, tmp_path, acceptance):
+    manifest = world.run(tmp_path / "out", acceptance=acceptance, share=SHARES, weighted=True)
+    rows = selected_rows(tmp_path / "out")
+    check(manifest, rows)
+    columns = read_columns(world.corpus, "kind", "n")
+    hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
