@@ -45,7 +45,7 @@ def test_the_shortlist_fills_shares_as_the_page_does(world: World, tmp_path):
     assert facts["mean"]["selected"] < facts["mean"]["without_bounds"]
     assert facts["clusters"]["highest_price_per_million"] > 0
     assert facts["clusters"]["most_selected"] < 0.25 * BUDGET + 40
-    assert "price of a million" in (tmp_path / "out" / "report.html").read_text()
+    assert "Price of a million" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_rival_fills_shares_as_in_memory(world: World, tmp_path):
