@@ -114,6 +114,8 @@ class Builder:
         self.files: dict[str, str] = {}
         if inputs.excluded is not None:
             self.files["exclude"] = inputs.excluded.excluded.digest
+        if inputs.output_tokenizer is not None:
+            self.files["output_tokenizer"] = inputs.output_tokenizer.fingerprint
         if inputs.leaks is not None:
             self.files["leaks"] = inputs.leaks.leaks.digest
         self.stages: list[Stage] = []
@@ -374,7 +376,7 @@ class Builder:
         config["exclude"] = inputs.excluded.paths if inputs.excluded else None
         config["decontaminate"] = inputs.leaks.root if inputs.leaks else None
         config["query"] = {name: plan.root for name, plan in inputs.query.items()}
-        for name in ("proxy_model", "embedder", "optimizer_state"):
+        for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
             if config.get(name):
                 config[name] = _place(config[name])
         fingerprints = {
@@ -459,6 +461,7 @@ class Builder:
                 changes,
                 options.reselect,
                 options.decisions,
+                *(self.inputs.output_tokenizer or (None, None))[:2],
             )
         )
         fitted = refresh.record_of(

@@ -26,7 +26,7 @@ _BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
     "exclude", "decontaminate", "prove", "plan", "take_over", "threads", "accelerator", "device", "proxy_model", "embedder", "weighted",
-    "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", "decisions",
+    "max_share_per_cluster", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", "decisions", "output_tokenizer",
 })  # fmt: skip
 _CONTENTS = {
     "proxy": "--proxy_model",

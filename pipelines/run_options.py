@@ -61,6 +61,7 @@ class RunOptions:
     split_mb: int
     reserve_examples: int
     output_format: str
+    output_tokenizer: str | None
     weighted: bool
     decisions: bool
     on_bad_file: str
@@ -131,6 +132,7 @@ class RunOptions:
             raise UsageError(
                 "--messages_column holds prompts and answers; leave --prompt_column out, or pass it with --text_column"
             )
+        self._check_output()
         for name in _AT_LEAST_ONE:
             self.check_at_least_one(name)
         if self.decontaminate_words < leaks.FEWEST_WORDS:
@@ -162,6 +164,23 @@ class RunOptions:
             )
         if self.accelerator is not None and self.device == "cpu":
             raise UsageError("--accelerator is for models on a GPU; pass --device=cuda with it")
+
+    def _check_output(self) -> None:
+        if self.output_format != "megatron":
+            if self.output_tokenizer is not None:
+                raise UsageError(
+                    "--output_tokenizer makes the tokens of --output_format=megatron; leave it out"
+                )
+            return
+        if self.output_tokenizer is None and self.proxy_model is None:
+            raise UsageError(
+                "--output_format=megatron needs --output_tokenizer: the trainer's, a folder or hub id"
+            )
+        for flag in ("prompt_column", "messages_column", "weighted"):
+            if getattr(self, flag):
+                raise UsageError(
+                    f"--output_format=megatron holds tokens alone, and --{flag} says more; write parquet, jsonl or mds"
+                )
 
     def check_at_least_one(self, name: str) -> None:
         """Refuses a number below 1; None, for a default that the corpus decides, is fine."""
@@ -242,7 +261,16 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         default=256,
         help="size of a piece of work: larger files are cut, and of more than 1,000 small ones several are joined",
     )
-    add("--output_format", choices=OUTPUT_FORMATS, default="parquet", help="of the selection")
+    add(
+        "--output_format",
+        choices=tuple(OUTPUT_FORMATS),
+        default="parquet",
+        help="of the selection: ids is ids and scores alone, mds is for mosaicml-streaming, megatron is tokens in .bin and .idx",
+    )
+    add(
+        "--output_tokenizer",
+        help="of --output_format=megatron: the trainer's tokenizer, a folder or hub id; default the proxy's",
+    )
     add(
         "--weighted",
         **SWITCH,
