@@ -70,7 +70,7 @@ def has_format(path: str, is_query: bool = True) -> bool:
 
 def known_extensions(is_query: bool) -> str:
     """Names the extensions that `format_of` knows, for messages."""
-    known = ".parquet, .arrow, .feather, .mds, or .jsonl, .json, .ndjson and these with .gz, .zst, .bz2, .xz"
+    known = ".parquet, .arrow, .feather, .mds, or .jsonl, .json, .ndjson, .tar and these with .gz, .zst, .bz2, .xz"
     return f"{known}{', .txt' * is_query}"
 
 
@@ -80,5 +80,5 @@ def has_statistics(path: str) -> bool:
 
 
 def is_jsonl(path: str) -> bool:
-    """Tells whether a shard's rows are lines of JSON."""
+    """Tells whether a shard's rows are lines of JSON, or are read as such."""
     return jsonl.EXTENSIONS.search(path) is not None
