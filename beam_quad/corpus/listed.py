@@ -12,9 +12,10 @@ from beam_quad.errors import UsageError
 
 # Results that `datasets` keeps beside the data they were made of.
 _CACHE = re.compile(r"cache-\w+\.arrow")
-# What lists the files of a folder, and what tells of them or of the folders below.
-_STATE, _ABOUT, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
-_INDEX = "index.json"
+# What tells of the data of a folder, or of the folders below, on the hub and on disk.
+_ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+# What lists the files of a folder.
+_STATE, _INDEX = "state.json", "index.json"
 
 
 def no_data(paths: Collection[str]) -> set[str]:
@@ -27,7 +28,8 @@ def no_data(paths: Collection[str]) -> set[str]:
       UsageError: If a list cannot be read, or names a file that is not there.
     """
     found = set(paths)
-    left_out = {path for path in paths if _CACHE.fullmatch(posixpath.basename(path))}
+    names = {path: posixpath.basename(path) for path in paths}
+    left_out = {p for p, name in names.items() if name in _ABOUT or _CACHE.fullmatch(name)}
     for name, extensions, listed in (
         (_STATE, arrow.EXTENSIONS, _in_state),
         (_INDEX, mds.EXTENSIONS, _in_index),
@@ -38,9 +40,8 @@ def no_data(paths: Collection[str]) -> set[str]:
             folder = posixpath.dirname(path)
             beside = {posixpath.basename(p) for p in found if posixpath.dirname(p) == folder}
             chosen = set(_chosen(path, data, listed, beside))
-            others = {own for own in beside - chosen if extensions.search(own)} | {name, _ABOUT}
+            others = {own for own in beside - chosen if extensions.search(own)} | {name}
             left_out |= found & {posixpath.join(folder, own) for own in others}
-            left_out |= found & {posixpath.join(posixpath.dirname(folder), _SPLITS)}
     return left_out
 
 
