@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-OUTPUT_FORMATS = ("parquet", "jsonl", "jsonl.zst")
+# What a selection can be written as, and how the names of its parts end.
+OUTPUT_FORMATS = {
+    "parquet": "parquet",
+    "jsonl": "jsonl",
+    "jsonl.zst": "jsonl.zst",
+    "ids": "ids.parquet",
+    "mds": "mds",
+    "megatron": "bin",
+}
 
 
 class Reason(enum.StrEnum):

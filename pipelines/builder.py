@@ -117,6 +117,8 @@ class Builder:
         self.files: dict[str, str] = {}
         if inputs.excluded is not None:
             self.files["exclude"] = inputs.excluded.excluded.digest
+        if inputs.output_tokenizer is not None:
+            self.files["output_tokenizer"] = inputs.output_tokenizer.fingerprint
         if inputs.leaks is not None:
             self.files["leaks"] = inputs.leaks.leaks.digest
         if inputs.bounds:
@@ -432,7 +434,7 @@ class Builder:
         config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
         config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
         config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
-        for name in ("proxy_model", "embedder", "optimizer_state"):
+        for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
             if config.get(name):
                 config[name] = _place(config[name])
         fingerprints = {
@@ -518,6 +520,7 @@ class Builder:
                 changes,
                 options.reselect,
                 options.decisions,
+                *(self.inputs.output_tokenizer or (None, None))[:2],
             )
         )
         fitted = refresh.record_of(

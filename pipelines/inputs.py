@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,7 @@ from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.corpus.finding import finder_of
 from beam_quad.corpus.joining import Joins
 from beam_quad.corpus.kept import KeptSummaries
-from beam_quad.corpus.output import written_names
+from beam_quad.corpus.parts import written_names
 from beam_quad.corpus.seen import SeenFiles
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.embedding import (
@@ -29,6 +29,7 @@ from beam_quad.embedding.jvp_costs import first_blocks
 from beam_quad.embedding.sources import is_static, locate
 from beam_quad.embedding.spec import JVP_DIM, STATIC_TOKENS, static_source
 from beam_quad.errors import UsageError
+from beam_quad.gradients.checkpoints import OUTPUT_TOKENIZER
 from beam_quad.gradients.proxy import (
     ProxySpec,
     content_fingerprint,
@@ -39,7 +40,7 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.gradients.tracked import find_blocks
-from beam_quad.gradients.windows import without_loss
+from beam_quad.gradients.windows import TokenEncoder, without_loss
 from beam_quad.selection.shares import Bound
 from beam_quad.stages.read.distil import DistilTokens
 from pipelines import refresh
@@ -62,6 +63,20 @@ _PROXY_FLAGS = {
 }
 
 
+class OutputTokenizer(NamedTuple):
+    """A tokenizer of a trainer.
+
+    Attributes:
+      name: A folder, or a hub id.
+      revision: The commit of a hub id.
+      fingerprint: Its content.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """What the launcher has looked at and found good, before anything is written.
@@ -81,6 +96,7 @@ class Inputs:
       base: The selection that the run goes on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
       leaks: The texts that no selected document may hold; None if there are none.
+      output_tokenizer: What makes the tokens that are written; of a hub id with its commit. None if none are.
       planned: What is known of the corpus's files and joins for later runs, by path.
       bounds: The bounds of `--share` and `--share_by`.
     """
@@ -99,6 +115,7 @@ class Inputs:
     base: refresh.Found | None = None
     excluded: ExcludedIds | None = None
     leaks: LeakItems | None = None
+    output_tokenizer: OutputTokenizer | None = None
     planned: dict[str, bytes] = dataclasses.field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
 
@@ -205,6 +222,7 @@ def look(options: RunOptions) -> Inputs:
         found,
         excluded,
         leaks,
+        _output_tokenizer(options),
         kept.unwritten | joins.unwritten,
         bounds,
     )
@@ -256,6 +274,18 @@ def _commit(fingerprint: str) -> str | None:
     """The commit of a hub id; None for a folder."""
     found = re.search(r"hub:[^@]*@(\w+)", fingerprint)
     return found[1] if found else None
+
+
+def _output_tokenizer(options: RunOptions) -> OutputTokenizer | None:
+    """Looks at the tokenizer of what is written, if tokens are."""
+    if options.output_format != "megatron":
+        return None
+    name, revision = options.output_tokenizer, None
+    if name is None:
+        name, revision = str(options.proxy_model), options.proxy_revision
+    TokenEncoder(load_tokenizer(name, revision, OUTPUT_TOKENIZER), name)
+    fingerprint = content_fingerprint(name, revision)
+    return OutputTokenizer(name, _commit(fingerprint), fingerprint)
 
 
 def _proxy(options: RunOptions) -> ProxySpec | None:

@@ -26,7 +26,7 @@ _BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
     "exclude", "decontaminate", "decontaminate_words", "decontaminate_threshold", "keep_query_copies", "prove", "threads", "device", "proxy_model",
-    "embedder", "weighted", "max_share_per_cluster", "share", "share_by", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", "decisions", *HOW_STARTED,
+    "embedder", "weighted", "max_share_per_cluster", "share", "share_by", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", "decisions", "output_tokenizer", *HOW_STARTED,
 })  # fmt: skip
 _CONTENTS = {
     "proxy": "--proxy_model",

@@ -118,10 +118,15 @@ class RunOptions(flags.Options):
         at_least=1,
     )
     output_format: str = _data(
-        "of the selection",
+        "of the selection: ids is ids and scores alone, mds is for mosaicml-streaming, megatron is tokens in .bin and .idx",
         "parquet",
         choices=lambda: OUTPUT_FORMATS,
-        more="Both forms of JSON Lines carry rows of JSON Lines as they were.",
+        more="Both forms of JSON Lines carry rows of JSON Lines as they were. `ids` is Parquet of `example_id` and `score` (influence, known "
+        'or predicted), to filter the original with any other tool. `StreamingDataset(local="OUTPUT/selected")` reads `mds`, the text as '
+        "`str` and all other columns as `json`. `megatron` is a `.bin` and an `.idx` a part, with each document's tokens and the end-of-text token.",
+    )
+    output_tokenizer: str | None = _data(
+        "of --output_format=megatron: the trainer's tokenizer, a folder or hub id; default the proxy's"
     )
     weighted: bool = _data(
         "add a column weight to the selection: the optimal weights of its examples",
@@ -368,6 +373,7 @@ class RunOptions(flags.Options):
                 "--messages_column holds prompts and answers; leave --prompt_column out, or pass it with --text_column"
             )
         parse_bounds(self.share, "--share")
+        self._check_output()
         if not 0 <= self.decontaminate_threshold < 1:
             raise UsageError(
                 f"--decontaminate_threshold must be at least 0 and below 1, got {self.decontaminate_threshold}"
@@ -382,6 +388,23 @@ class RunOptions(flags.Options):
             )
         if self.accelerator is not None and self.device == "cpu":
             raise UsageError("--accelerator is for models on a GPU; pass --device=cuda with it")
+
+    def _check_output(self) -> None:
+        if self.output_format != "megatron":
+            if self.output_tokenizer is not None:
+                raise UsageError(
+                    "--output_tokenizer makes the tokens of --output_format=megatron; leave it out"
+                )
+            return
+        if self.output_tokenizer is None and self.proxy_model is None:
+            raise UsageError(
+                "--output_format=megatron needs --output_tokenizer: the trainer's, a folder or hub id"
+            )
+        for name in ("prompt_column", "messages_column", "weighted"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"--output_format=megatron holds tokens alone, and --{name} says more; write parquet, jsonl or mds"
+                )
 
 
 # What says how a run is started, not what it selects, with the values of one that is started without a word.

@@ -31,7 +31,8 @@ _READ_BYTES = 64 << 10
 
 def codec_of(path: str) -> str | None:
     """Gives the codec that a path's extension names, a key of `SIGNATURES`; None for none."""
-    return EXTENSIONS.get(path.rsplit(".", 1)[-1].lower())
+    ending = path.rsplit(".", 1)[-1].lower()
+    return "gz" if ending == "tgz" else EXTENSIONS.get(ending)
 
 
 def signature_of(head: bytes) -> str | None:

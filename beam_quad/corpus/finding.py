@@ -91,7 +91,9 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
     passed_over["empty"] = empty
     once = [info for info in once if info.path not in empty]
     if not once:
-        raise UsageError(f"{flag}: every file that it finds is empty; check what wrote them")
+        raise UsageError(
+            f"{flag}: every file that it finds is empty, or tells of others; check what wrote them"
+        )
     _tell(passed_over, flag)
     return Found(
         tuple(once), origins, {why: len(paths) for why, paths in passed_over.items() if paths}

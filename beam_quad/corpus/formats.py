@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_quad.artifacts.files import FileInfo
-from beam_quad.corpus import arrow, jsonl, parquet, txt
+from beam_quad.corpus import arrow, jsonl, mds, parquet, txt
 from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.summaries import ShardSummary
@@ -42,7 +42,7 @@ class Format(Protocol):
         """Reads chosen rows of a split with all columns."""
 
 
-_CORPUS: tuple[ModuleType, ...] = (parquet, arrow, jsonl)
+_CORPUS: tuple[ModuleType, ...] = (parquet, arrow, mds, jsonl)
 _QUERY: tuple[ModuleType, ...] = (*_CORPUS, txt)
 
 
@@ -70,9 +70,7 @@ def has_format(path: str, is_query: bool = True) -> bool:
 
 def known_extensions(is_query: bool) -> str:
     """Names the extensions that `format_of` knows, for messages."""
-    known = (
-        ".parquet, .arrow, .feather, or .jsonl, .json, .ndjson and these with .gz, .zst, .bz2, .xz"
-    )
+    known = ".parquet, .arrow, .feather, .mds, or .jsonl, .json, .ndjson, .tar and these with .gz, .zst, .bz2, .xz"
     return f"{known}{', .txt' * is_query}"
 
 
@@ -82,5 +80,5 @@ def has_statistics(path: str) -> bool:
 
 
 def is_jsonl(path: str) -> bool:
-    """Tells whether a shard's rows are lines of JSON."""
+    """Tells whether a shard's rows are lines of JSON, or are read as such."""
     return jsonl.EXTENSIONS.search(path) is not None

@@ -1,4 +1,4 @@
-"""JSON Lines, plain or compressed: a row is a line that is not blank."""
+"""JSON Lines, plain or compressed: a row is a line that is not blank; and tar archives, whose samples are read as lines."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,15 @@ import orjson
 import pyarrow as pa
 
 from beam_quad.artifacts import files, traffic
-from beam_quad.corpus import compression, damage, folders, json_rows, json_types, schemas
+from beam_quad.corpus import (
+    compression,
+    damage,
+    folders,
+    json_rows,
+    json_types,
+    schemas,
+    webdataset,
+)
 from beam_quad.corpus.batches import (
     Columns,
     Fault,
@@ -28,7 +36,7 @@ from beam_quad.errors import BadFileError, UsageError
 from beam_quad.records import Reason, Split
 
 EXTENSIONS = re.compile(
-    rf"\.(jsonl|json|ndjson)(\.({'|'.join(compression.EXTENSIONS)}))?$", re.IGNORECASE
+    rf"\.(tgz|(jsonl|json|ndjson|tar)(\.({'|'.join(compression.EXTENSIONS)}))?)$", re.IGNORECASE
 )
 
 SCHEMA_ROWS = 1000
@@ -86,7 +94,8 @@ def _check_start(info: files.FileInfo, head: bytes, codec: str | None) -> None:
         )
     # A row that looks like another text may be but a bad row.
     if codec is None and (kind := damage.binary_kind(head)):
-        raise BadFileError(info.path, f"is no JSON Lines: by its first bytes it is {kind}")
+        what = "tar archive" if webdataset.EXTENSIONS.search(info.path) else "JSON Lines"
+        raise BadFileError(info.path, f"is no {what}: by its first bytes it is {kind}")
 
 
 def _kind(found: str | None, info: files.FileInfo) -> str:
@@ -96,7 +105,7 @@ def _kind(found: str | None, info: files.FileInfo) -> str:
 def _sample(
     info: files.FileInfo, raw: BinaryIO, stream: BinaryIO, columns: Columns
 ) -> ShardSummary:
-    lines = _rows_of(_split_lines(_chunks(stream, _SAMPLE_BYTES)))
+    lines = _read_lines(info.path, stream, _SAMPLE_BYTES)
     head: list[bytes] = []
     rest, is_whole, is_all = 0, False, False
     try:
@@ -320,7 +329,13 @@ def lines_of(path: str) -> Iterator[bytes]:
         files.open_read(path, _BUFFER_BYTES) as raw,
         compression.decompressing(raw, codec) as stream,
     ):
-        yield from _rows_of(_split_lines(_chunks(stream, _READ_BYTES)))
+        yield from _read_lines(path, stream, _READ_BYTES)
+
+
+def _read_lines(path: str, stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+    if webdataset.EXTENSIONS.search(path):
+        return webdataset.lines(stream, chunk_bytes)
+    return _rows_of(_split_lines(_chunks(stream, chunk_bytes)))
 
 
 def num_groups(path: str) -> int:

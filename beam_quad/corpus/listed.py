@@ -3,17 +3,19 @@
 import json
 import posixpath
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from beam_quad.artifacts import files
-from beam_quad.corpus import arrow
+from beam_quad.corpus import arrow, mds
 from beam_quad.errors import UsageError
 
 # Results that `datasets` keeps beside the data they were made of.
 _CACHE = re.compile(r"cache-\w+\.arrow")
-# What lists the files of a folder, and what tells of them or of the folders below.
-_STATE, _ABOUT, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+# What tells of the data of a folder, or of the folders below, on the hub and on disk.
+_ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+# What lists the files of a folder.
+_STATE, _INDEX = "state.json", "index.json"
 
 
 def no_data(paths: Collection[str]) -> set[str]:
@@ -26,31 +28,45 @@ def no_data(paths: Collection[str]) -> set[str]:
       UsageError: If a list cannot be read, or names a file that is not there.
     """
     found = set(paths)
-    folders = {posixpath.dirname(path) for path in paths if arrow.EXTENSIONS.search(path)}
-    lists = sorted(path for path in map(_state, folders) if path in found)
-    left_out = {path for path in paths if _CACHE.fullmatch(posixpath.basename(path))}
-    for path, data in zip(lists, files.in_parallel(files.read_bytes, lists), strict=True):
-        folder = posixpath.dirname(path)
-        listed = {posixpath.join(folder, name) for name in _names(path, data)}
-        if missing := sorted(listed - found):
-            raise UsageError(
-                f"{path} lists {posixpath.basename(missing[0])}, which is not there; copy the folder anew"
-            )
-        beside = {own for own in found if posixpath.dirname(own) == folder} - listed
-        left_out |= {
-            own for own in beside if arrow.EXTENSIONS.search(own) or own.endswith((_STATE, _ABOUT))
-        }
-        left_out |= found & {posixpath.join(posixpath.dirname(folder), _SPLITS)}
+    names = {path: posixpath.basename(path) for path in paths}
+    left_out = {p for p, name in names.items() if name in _ABOUT or _CACHE.fullmatch(name)}
+    for name, extensions, listed in (
+        (_STATE, arrow.EXTENSIONS, _in_state),
+        (_INDEX, mds.EXTENSIONS, _in_index),
+    ):
+        folders = {posixpath.dirname(path) for path in paths if extensions.search(path)}
+        lists = sorted(found & {posixpath.join(folder, name) for folder in folders})
+        for path, data in zip(lists, files.in_parallel(files.read_bytes, lists), strict=True):
+            folder = posixpath.dirname(path)
+            beside = {posixpath.basename(p) for p in found if posixpath.dirname(p) == folder}
+            chosen = set(_chosen(path, data, listed, beside))
+            others = {own for own in beside - chosen if extensions.search(own)} | {name}
+            left_out |= found & {posixpath.join(folder, own) for own in others}
     return left_out
 
 
-def _state(folder: str) -> str:
-    return posixpath.join(folder, _STATE)
-
-
-def _names(path: str, data: bytes) -> Iterator[str]:
+def _chosen(
+    path: str, data: bytes, listed: Callable[[Any], list[list[str]]], beside: Collection[str]
+) -> Iterator[str]:
+    """Gives the files that a list names; of two forms of one the first that is there."""
     try:
-        stored: Any = json.loads(data)
-        yield from [str(own["filename"]) for own in stored["_data_files"]]
+        wanted = listed(json.loads(data))
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: does not list the files of its folder; copy it anew") from error
+    for forms in wanted:
+        there = [name for name in forms if name in beside]
+        if not there:
+            raise UsageError(f"{path} lists {forms[0]}, which is not there; copy the folder anew")
+        yield there[0]
+
+
+def _in_state(stored: Any) -> list[list[str]]:
+    return [[str(own["filename"])] for own in stored["_data_files"]]
+
+
+def _in_index(stored: Any) -> list[list[str]]:
+    # A shard may be there as it is, compressed, or both: after a `StreamingDataset` has read it.
+    return [
+        [str(own[form]["basename"]) for form in ("raw_data", "zip_data") if own.get(form)]
+        for own in stored["shards"]
+    ]

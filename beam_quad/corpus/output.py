@@ -8,12 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import formats, json_rows, jsonl, rows
-from beam_quad.corpus.schemas import PROVENANCE, choice_of, free_name, holds_others
+from beam_quad.corpus.mds import Column
+from beam_quad.corpus.mds_parts import write_samples
+from beam_quad.corpus.megatron import Encoder, write_tokens
+from beam_quad.corpus.parts import WrittenPart
+from beam_quad.corpus.schemas import (
+    PROVENANCE,
+    choice_of,
+    free_name,
+    holds_others,
+    is_json_text,
+    is_string,
+)
+from beam_quad.corpus.tables import column_of
 from beam_quad.errors import BadFileError
 from beam_quad.records import Reason, Split
 
@@ -38,23 +52,6 @@ REJECTED_SCHEMA = pa.schema(
 
 _GROUP_ROWS = 1 << 16
 _GROUP_BYTES = 64 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class WrittenPart:
-    """A file of the output.
-
-    Attributes:
-      path: Where it is stored.
-      sha256: Of its bytes, 64 hexadecimal digits.
-      num_rows: Its rows.
-      size_bytes: Its size.
-    """
-
-    path: str
-    sha256: str
-    num_rows: int
-    size_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,17 +121,6 @@ def provenance(
     return pa.StructArray.from_arrays(arrays, fields=list(PROVENANCE_TYPE))
 
 
-def part_name(index: int, num_parts: int, output_format: str = "parquet") -> str:
-    """Names a part, as `part-00000-of-00128.parquet`."""
-    return f"part-{index:05d}-of-{num_parts:05d}.{output_format}"
-
-
-def written_names(output_format: str) -> tuple[str, ...]:
-    """Names files of an output that an input may find, relative to its folder."""
-    parts = (part_name(0, 1, output_format), part_name(0, 1))
-    return (f"selected/{parts[0]}", f"rejected/{parts[1]}", "manifest.json")
-
-
 def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
     """Adds the column of provenance, and that of weights where there are any, to the schema of the input.
 
@@ -175,11 +161,13 @@ def write_selected(
     schema: pa.Schema,
     replace: bool = False,
     weighted: bool = False,
-) -> WrittenPart:
+    encoder: Encoder | None = None,
+) -> tuple[WrittenPart, ...]:
     """Writes one part of the selection, in the format that its name ends with.
 
     Parquet carries the input's columns in the types of the schema; JSON Lines carries rows of JSON Lines as they were, with
-    the key `beam_quad` (and `weight`) added, and dumps those of Parquet.
+    the key `beam_quad` (and `weight`) added, and dumps those of Parquet. MDS has the text as a string and all other columns
+    as JSON. Of ids nothing is read but what is known of the rows, and of Megatron nothing is written but tokens.
 
     Args:
       path: The part, ending with one of `OUTPUT_FORMATS`.
@@ -187,15 +175,24 @@ def write_selected(
       schema: The columns that are carried; see `schemas.carried`.
       replace: Whether to replace a finished part.
       weighted: Whether the selections have weights.
+      encoder: Makes tokens of texts, for Megatron; None for all others.
+
+    Returns:
+      The part, and what comes with it (`parts.companion`).
 
     Raises:
       BadFileError: As `read_selected`; then nothing is written.
-      ValueError: If the name ends otherwise.
+      ValueError: If the name ends otherwise, or there are no tokens where they are wanted.
     """
     ending = posixpath.basename(path).partition(".")[2]
+    if ending == "bin":
+        if encoder is None:
+            raise ValueError(f"{path}: tokens of Megatron need an encoder")
+        documents = (tokens for own in selections for tokens in _documents(own, schema, encoder))
+        return write_tokens(path, documents, encoder.vocabulary_size, replace)
     if ending not in WRITERS:
-        raise ValueError(f"{path}: parts end with one of {', '.join(WRITERS)}")
-    return WRITERS[ending](path, selections, schema, replace, weighted)
+        raise ValueError(f"{path}: parts end with one of bin, {', '.join(WRITERS)}")
+    return (WRITERS[ending](path, selections, schema, replace, weighted),)
 
 
 def _write_parquet(
@@ -212,12 +209,98 @@ def _write_jsonl(
     return write_jsonl(path, lines, replace)
 
 
-# By the ending of a part's name, each of `records.OUTPUT_FORMATS`.
+def _write_ids(
+    path: str, selections: Iterable[Selected], schema: pa.Schema, replace: bool, weighted: bool
+) -> WrittenPart:
+    return write_parquet(path, ids_schema(weighted), map(_ids, selections), replace)
+
+
+def ids_schema(weighted: bool) -> pa.Schema:
+    """The columns of a part of ids: the score is influence where it is known, else what is predicted, else its block's."""
+    fields = [("example_id", pa.string()), ("score", pa.float64())]
+    return pa.schema([*fields, (WEIGHT, pa.float64())] if weighted else fields)
+
+
+def _ids(selection: Selected) -> pa.RecordBatch:
+    why = selection.provenance
+    known = ("influence", "predicted_influence", "block_influence")
+    arrays = [why.field("example_id"), pc.coalesce(*(why.field(name) for name in known))]
+    if selection.weights is not None:
+        arrays.append(pa.array(selection.weights))
+    return pa.RecordBatch.from_arrays(arrays, schema=ids_schema(selection.weights is not None))
+
+
+def _write_mds(
+    path: str, selections: Iterable[Selected], schema: pa.Schema, replace: bool, weighted: bool
+) -> WrittenPart:
+    columns = mds_columns(schema, weighted)
+    samples = (
+        values
+        for selection in selections
+        for batch in _batches(selection, schema)
+        for values in _encoded(batch, columns)
+    )
+    return write_samples(path, columns, samples, replace)
+
+
+def mds_columns(schema: pa.Schema, weighted: bool) -> list[Column]:
+    """The columns of a shard of MDS, by name: the text as it is, the weight as a number, and JSON, which may be null, for the rest."""
+    text = next(iter(choice_of(schema).read), None)
+    found = []
+    for field in output_schema(schema, weighted):
+        is_text = field.name == text and is_string(field.type) and not is_json_text(field)
+        encoding, size = ("str", None) if is_text else ("json", None)
+        if weighted and field.name == WEIGHT:
+            encoding, size = "float64", 8
+        found.append(Column(field.name, encoding, size))
+    return sorted(found)
+
+
+def _encoded(batch: pa.RecordBatch, columns: Sequence[Column]) -> Iterator[list[bytes]]:
+    names = [column.name for column in columns if column.encoding == "json"]
+    rest = batch.select(names)
+    plain = {
+        column.name: batch.column(column.name).to_pylist()
+        for column in columns
+        if column.encoding != "json"
+    }
+    for i, line in enumerate(json_rows.dump_rows(rest)):
+        texts = json_rows.json_texts(line)
+        yield [
+            texts[column.name].encode()
+            if column.encoding == "json"
+            else column.encoded(plain[column.name][i])
+            for column in columns
+        ]
+
+
+def _documents(selection: Selected, schema: pa.Schema, encoder: Encoder) -> Iterator[np.ndarray]:
+    text = choice_of(schema).read[0]
+    # Nothing else is read of formats that hold columns apart.
+    fields = [f for f in schema if f.name == text or text.startswith(f"{f.name}.")]
+    only = schema if any(map(holds_others, schema)) else pa.schema(fields, schema.metadata)
+    for _, batch in rows.read_selected(selection.split, only, selection.row_numbers):
+        texts = column_of(pa.Table.from_batches([batch]), text).to_pylist()
+        if text in only.names and is_json_text(only.field(text)):
+            texts = list(map(orjson.loads, texts))
+        yield from encoder.encode(texts)
+
+
+# By the ending of a part's name, the values of `records.OUTPUT_FORMATS`; Megatron's, which take tokens, apart.
 WRITERS: dict[str, Callable[..., WrittenPart]] = {
     "parquet": _write_parquet,
     "jsonl": _write_jsonl,
     "jsonl.zst": _write_jsonl,
+    "ids.parquet": _write_ids,
+    "mds": _write_mds,
 }
+# Parts of these formats can lose rows without being written anew.
+_CUT_IN_PLACE = ("parquet", "jsonl", "jsonl.zst")
+
+
+def cuts_in_place(output_format: str) -> bool:
+    """Tells whether parts of a format can lose rows without being written anew; see `copy_rows`."""
+    return output_format in _CUT_IN_PLACE
 
 
 def _batches(selection: Selected, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -64,7 +64,7 @@ def values(split: Split, file: Groups, name: str, batch_rows: int) -> Iterator[l
     """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
     for group in _groups(split):
         for batch in _read(split, file, group, [name], batch_rows):
-            yield _column(pa.Table.from_batches([batch]), name).to_pylist()
+            yield column_of(pa.Table.from_batches([batch]), name).to_pylist()
 
 
 def selected(
@@ -134,20 +134,21 @@ def _batch(
     values: dict[str, list[Any]] = {}
     broken: dict[int, Fault] = {}
     for name in columns.names:
-        column = _column(table, name)
+        column = column_of(table, name)
         values[name], faults = _values(column)
         broken.update(faults)
     return make_batch(shard, first_row, values, columns, broken, group_row)
 
 
-def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Finds a column by its name or, with dots in it, a field of a struct; null where there is none."""
     if name in table.column_names:
         return table.column(name)
     for column in table.column_names:
         if name.startswith(f"{column}.") and pa.types.is_struct(table.schema.field(column).type):
             struct = table.column(column)
             inside = {f.name: pc.struct_field(struct, f.name) for f in struct.type}
-            return _column(pa.table(inside), name[len(column) + 1 :])
+            return column_of(pa.table(inside), name[len(column) + 1 :])
     return pa.chunked_array([pa.nulls(table.num_rows)])
 
 

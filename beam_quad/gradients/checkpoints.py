@@ -52,6 +52,7 @@ class Role:
 
 
 PROXY = Role("proxy model", "--proxy_model", "--proxy_revision")
+OUTPUT_TOKENIZER = Role("output tokenizer", "--output_tokenizer", "--proxy_revision")
 EMBEDDER = Role("embedder", "--embedder", "--embedder_revision")
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from beam_quad import answers
+from beam_quad import answers, errors
 from beam_quad.records import Reason
 
 # Eight lengths per octave from 128 on: padding to them adds 3 % on average, and a GPU sees few shapes.
@@ -251,6 +251,42 @@ class TokenCounter:
                 tokens = _tokens(text, encoding.ids, encoding.offsets)
                 faults.append(tokens.fault(context_length))
         return np.array(counts, np.int64), faults
+
+
+class TokenEncoder:
+    """Makes tokens of documents as a trainer reads them: no special token but the one that ends each.
+
+    Args:
+      tokenizer: A fast tokenizer of `transformers`.
+      name: What it was named by, for errors.
+
+    Raises:
+      UsageError: If it has no token that ends a text.
+    """
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        if tokenizer.eos_token_id is None:
+            raise errors.UsageError(
+                f"{name}: its tokenizer has no token that ends a text (eos_token); set one, or pass another --output_tokenizer"
+            )
+        self._tokenizer = tokenizer
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return len(self._tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Encodes whole documents, each with its end, int64 [num_tokens]; marks (`beam_quad.answers`) are no part of them."""
+        encoded = self._tokenizer(
+            answers.all_plain(texts),
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            verbose=False,
+        )
+        end = self._tokenizer.eos_token_id
+        return [np.array([*ids, end], np.int64) for ids in encoded["input_ids"]]
 
 
 def cut(tokens: Sequence[int], context_length: int, max_windows: int) -> list[Sequence[int]]:

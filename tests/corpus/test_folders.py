@@ -9,6 +9,7 @@ import pytest
 
 from beam_quad.corpus import folders, output, rows, splits
 from beam_quad.corpus.batches import Columns
+from beam_quad.errors import UsageError
 
 
 def test_folders_name_columns_as_hive_and_spark_write_them():
@@ -92,3 +93,9 @@ def test_schemas_of_folders_stay_those_of_the_files(write_table):
     path = write_table({"text": ["a"], "n": [1]}, name="in/n=1/a.parquet")
     plan = splits.plan_input([os.path.dirname(path)])
     assert plan.schema.field("n").type == pa.int64()
+
+
+def test_an_input_of_empty_files_alone_is_refused(write_lines):
+    path = write_lines(name="in/a.jsonl")
+    with pytest.raises(UsageError, match="--input: every file that it finds is empty"):
+        splits.plan_input([str(path.parent)])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_quad.corpus import output, rows, splits
+from beam_quad.corpus import output, parts, rows, splits
 from beam_quad.corpus.output import Rejected, Selected
 from beam_quad.errors import BadFileError
 from beam_quad.records import Reason
@@ -73,7 +73,7 @@ def test_types_and_values_survive_selection(write_table, tmp_path, split_bytes):
         selection(s, keep[(keep >= s.first_row) & (keep < s.first_row + s.num_rows)])
         for s in plan.splits
     ]
-    part = output.write_selected(str(tmp_path / "p.parquet"), chosen, plan.schema)
+    (part,) = output.write_selected(str(tmp_path / "p.parquet"), chosen, plan.schema)
     written = pq.read_table(part.path)
     assert written.schema.field("beam_quad").type == output.PROVENANCE_TYPE
     expected = pa.concat_tables([table.slice(i, 1) for i in keep.tolist()])
@@ -114,7 +114,7 @@ def test_json_lines_are_carried_as_they_were(write_lines, tmp_path, suffix):
     ]
     plan = splits.plan_input([str(write_lines(*lines))])
     path = str(tmp_path / f"p.{suffix}")
-    part = output.write_selected(path, [selection(plan.splits[0], [0, 1, 3])], plan.schema)
+    (part,) = output.write_selected(path, [selection(plan.splits[0], [0, 1, 3])], plan.schema)
     raw = (tmp_path / f"p.{suffix}").read_bytes()
     assert part.sha256 == hashlib.sha256(raw).hexdigest()
     assert part.size_bytes == len(raw)
@@ -177,7 +177,7 @@ def test_two_runs_write_the_same_bytes(write_table, tmp_path, suffix):
     plan = splits.plan_input([str(write_table(typed_table(), row_group_size=100))])
     chosen = [selection(plan.splits[0], range(0, NUM_ROWS, 2))]
     paths = [str(tmp_path / f"{i}.{suffix}") for i in range(2)]
-    one, two = [output.write_selected(path, chosen, plan.schema) for path in paths]
+    one, two = [output.write_selected(path, chosen, plan.schema)[0] for path in paths]
     assert one.sha256 == two.sha256
 
 
@@ -187,7 +187,7 @@ def test_dictionaries_of_several_shards_go_into_one_part(write_table, tmp_path):
         path = write_table({"text": ["a", "b", "c"], "tag": tags}, name=f"in/{i}.parquet")
     plan = splits.plan_input([str(path.parent)])
     chosen = [selection(split, [0, 2]) for split in plan.splits]
-    part = output.write_selected(str(tmp_path / "p.parquet"), chosen, plan.schema)
+    (part,) = output.write_selected(str(tmp_path / "p.parquet"), chosen, plan.schema)
     tags = pq.read_table(part.path)["tag"]
     assert pa.types.is_dictionary(tags.type)
     assert tags.to_pylist() == ["tag0", "all", "tag1", "all", "tag2", "all"]
@@ -195,7 +195,7 @@ def test_dictionaries_of_several_shards_go_into_one_part(write_table, tmp_path):
 
 def test_empty_part_keeps_its_schema(write_table, tmp_path):
     plan = splits.plan_input([str(write_table(typed_table()))])
-    part = output.write_selected(str(tmp_path / "p.parquet"), [], plan.schema)
+    (part,) = output.write_selected(str(tmp_path / "p.parquet"), [], plan.schema)
     assert part.num_rows == 0
     assert pq.read_schema(part.path).names == output.output_schema(plan.schema).names
 
@@ -226,4 +226,4 @@ def test_rejected_rows_are_written(tmp_path):
         {"shard": "a.jsonl", "row": 3, "reason": "null_text", "detail": "no text"},
         {"shard": "b.parquet", "row": None, "reason": "bad_file", "detail": "truncated"},
     ]
-    assert output.part_name(0, 1) == "part-00000-of-00001.parquet"
+    assert parts.part_name(0, 1) == "part-00000-of-00001.parquet"

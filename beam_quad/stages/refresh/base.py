@@ -11,7 +11,7 @@ from beam_quad import identity
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json
-from beam_quad.corpus.output import WrittenPart
+from beam_quad.corpus.parts import WrittenPart, is_part
 from beam_quad.corpus.plan import read_plan
 from beam_quad.records import Split
 from beam_quad.selection import held_first, is_reached
@@ -121,7 +121,7 @@ class Base:
                 part["bytes"],
             )
             for part in found
-            if part["path"].startswith("selected/")
+            if part["path"].startswith("selected/") and is_part(part["path"])
         ]
 
     def splits_of(self, part: WrittenPart) -> list[str]:

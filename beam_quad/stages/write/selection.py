@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,27 +15,32 @@ import pyarrow as pa
 from beam_quad import identity
 from beam_quad.additive import ByName, Tally, add_fields, total
 from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import cached
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
 from beam_quad.corpus.labels import count_labels, label_columns
+from beam_quad.corpus.mds_parts import write_index
 from beam_quad.corpus.output import (
     PartWriter,
     Rejected,
     Selected,
-    WrittenPart,
     copy_rows,
+    cuts_in_place,
     described,
+    mds_columns,
     output_schema,
-    part_name,
     provenance,
     renamed_columns,
     schema_of,
     write_rejected,
     write_selected,
 )
+from beam_quad.corpus.parts import WrittenPart, companion, is_part, part_name
 from beam_quad.corpus.schemas import is_json_text, why_json_text
 from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
+from beam_quad.gradients.checkpoints import OUTPUT_TOKENIZER, load_tokenizer
+from beam_quad.gradients.windows import TokenEncoder
 from beam_quad.records import Budget, Reason, Split, as_json
 from beam_quad.report.card import card
 from beam_quad.report.croissant import croissant
@@ -143,6 +148,8 @@ class WriteSelection(SplitStage):
       changes: What a refresh changes; None without a base.
       reselects: Whether all rows are written anew, those that the base selected too.
       decides: Whether what became of every row is written, too.
+      tokenizer: Path or hub id of what makes the tokens of Megatron; None for every other format.
+      tokenizer_revision: Its revision on the hub.
     """
 
     kind = "selection"
@@ -157,6 +164,8 @@ class WriteSelection(SplitStage):
     changes: CompareWithBase | None = None
     reselects: bool = False
     decides: bool = False
+    tokenizer: str | None = None
+    tokenizer_revision: str | None = None
 
     @property
     def folder(self) -> str:
@@ -197,6 +206,7 @@ class WriteSelection(SplitStage):
             names.append(("rejected", piece.rejected))
             names += [("decisions", piece.rejected)] * self.decides
         written = [files.join(self.output, kind, name) for kind, name in names if name]
+        written += [path for path in map(companion, written) if path]
         return self._record_path(piece.name), *written
 
     def statistic(self, piece: Part | BasePart) -> PartSums:
@@ -236,7 +246,9 @@ class WriteSelection(SplitStage):
             if piece.selected is not None:
                 path = files.join(self.output, "selected", piece.selected)
                 schema, weighted = self.corpus.schema(), self.weights is not None
-                written.append(write_selected(path, selections, schema, weighted=weighted))
+                written += write_selected(
+                    path, selections, schema, weighted=weighted, encoder=self._encoder()
+                )
                 _check_rows(written[0], sum(num_due))
                 labels = count_labels(path, label_columns(schema))
             else:
@@ -256,7 +268,9 @@ class WriteSelection(SplitStage):
         return sums
 
     def finish(self, sums: PartSums) -> None:
-        counts = sums.counts
+        counts, written = sums.counts, list(sums.files)
+        if self.output_format == "mds":
+            written.append(self._write_mds_index(sums.files))
         selected = counts.selected.documents
         accounted = selected + counts.not_selected + counts.rejected
         if counts.read != accounted:
@@ -272,7 +286,7 @@ class WriteSelection(SplitStage):
                 "rows": part.num_rows,
                 "bytes": part.size_bytes,
             }
-            for part in sums.files
+            for part in written
         ]
         columns = self._columns()
         for line in about_columns(columns):
@@ -318,10 +332,31 @@ class WriteSelection(SplitStage):
             yield Part(name, first, last, rejected, selected, number, only_added)
             number += is_written
 
+    def _encoder(self) -> TokenEncoder | None:
+        """What makes tokens of texts, once per process; None where no tokens are written."""
+        if self.tokenizer is None:
+            return None
+        name, revision = self.tokenizer, self.tokenizer_revision
+        return cached(
+            ("encoder", name, revision),
+            lambda: TokenEncoder(load_tokenizer(name, revision, OUTPUT_TOKENIZER), name),
+        )
+
+    def _write_mds_index(self, written: Sequence[WrittenPart]) -> WrittenPart:
+        """Writes what makes one dataset of all parts."""
+        columns = mds_columns(self.corpus.schema(), self.weights is not None)
+        shards = [part for part in written if is_part(part.path) and part.path.endswith(".mds")]
+        return write_index(
+            files.join(self.output, "selected"), columns, sorted(shards, key=lambda part: part.path)
+        )
+
     def _copies(self, base: Base) -> bool:
         """Whether parts of the base are parts of the output: not if new rows have other columns."""
         parts, weighted = base.parts(), self.weights is not None
         if self.reselects or not parts:
+            return False
+        if not cuts_in_place(self.output_format):
+            _log.info("parts in %s are all written anew", self.output_format)
             return False
         schema = schema_of(parts[0].path)
         expected = output_schema(self.corpus.schema(), weighted)

@@ -1,0 +1,262 @@
+"""MDS, the shards of mosaicml-streaming: how samples are stored, and reading them.
+
+A shard is the number of its samples, uint32 [1], where each starts and the last one ends, uint32 [n + 1], a JSON object that
+names the columns and how they are encoded, and the samples. A sample is the sizes of the columns that have no fixed one, uint32,
+and the bytes of all columns. Each shard thus tells all of itself; `index.json` beside it lists the shards.
+
+References:
+  https://docs.mosaicml.com/projects/streaming/en/stable/preparing_datasets/dataset_format.html
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from beam_quad.artifacts import files
+from beam_quad.corpus import compression, damage, schemas, tables
+from beam_quad.corpus.batches import Columns, RowBatch
+from beam_quad.corpus.json_types import Seen
+from beam_quad.corpus.summaries import RowGroup, ShardSummary
+from beam_quad.errors import BadFileError
+from beam_quad.records import Split
+
+EXTENSIONS = re.compile(r"\.mds(\.(zstd|zst|gz|bz2|br|snappy))?$", re.IGNORECASE)
+
+SIZE = np.dtype("<u4")
+# Samples that are read together at most.
+_GROUP_ROWS = 1024
+_HEAD_BYTES = 64
+_SCALARS = {
+    "int": "int64",
+    **{name: name for kind in ("int", "uint") for name in (f"{kind}{2**i}" for i in range(3, 7))},
+    **{name: name for name in ("float16", "float32", "float64")},
+}
+_STRINGS = ("str", "str_int", "str_float", "str_decimal")
+_SHAPE_TYPES = ("<u1", "<u2", "<u4", "<u8")
+
+
+class Column(NamedTuple):
+    """A column of a shard.
+
+    Attributes:
+      name: Its name.
+      encoding: How its values are stored, by the name that MDS gives it.
+      size: Bytes of each value; None where they differ.
+    """
+
+    name: str
+    encoding: str
+    size: int | None
+
+    @property
+    def array_type(self) -> str | None:
+        """The type of numbers of a column of vectors; None of any other, and where every value may have another."""
+        kind, _, rest = self.encoding.partition(":")
+        number, _, shape = rest.partition(":")
+        return number if kind == "ndarray" and number and "," not in shape else None
+
+    @property
+    def field(self) -> pa.Field:
+        """The field that holds its values: bytes, as they are stored, where nothing better does."""
+        if self.encoding in _SCALARS:
+            return pa.field(self.name, pa.type_for_alias(_SCALARS[self.encoding]))
+        if self.encoding in _STRINGS:
+            return pa.field(self.name, pa.string())
+        if self.encoding == "json":
+            return schemas.json_text_field(self.name, "JSON of MDS")
+        if self.array_type is not None:
+            return pa.field(self.name, pa.list_(pa.type_for_alias(self.array_type)))
+        return pa.field(self.name, pa.binary())
+
+    def array(self, values: list[bytes]) -> pa.Array:
+        """Decodes values."""
+        if self.encoding in _SCALARS:
+            numbers = np.frombuffer(b"".join(values), np.dtype(_SCALARS[self.encoding]))
+            return pa.array(numbers, self.field.type)
+        if self.array_type is not None:
+            return pa.array([self._numbers(value) for value in values], self.field.type)
+        if self.encoding == "json":
+            return pa.array([None if v == b"null" else v for v in values], pa.binary()).view(
+                pa.string()
+            )
+        stored = pa.array(values, pa.binary())
+        # Bytes that are not UTF-8 are for the reader of rows to name.
+        return stored.view(pa.string()) if self.field.type == pa.string() else stored
+
+    def encoded(self, value: Any) -> bytes:
+        """Encodes a string or a number, which is not null."""
+        if self.encoding in _SCALARS:
+            return np.array(value, np.dtype(_SCALARS[self.encoding])).tobytes()
+        return str(value).encode()
+
+    def _numbers(self, value: bytes) -> np.ndarray:
+        """Decodes a vector: of a shape that is not fixed the shape comes first, and before it, in one byte, its length and type."""
+        start = 0
+        if self.size is None:
+            num_dimensions, kind = value[0] >> 2, value[0] & 3
+            if num_dimensions != 1:
+                raise pa.ArrowInvalid(
+                    f"column {self.name!r} holds arrays of {num_dimensions} dimensions; leave it out, as --columns='!{self.name}'"
+                )
+            start = 1 + np.dtype(_SHAPE_TYPES[kind]).itemsize
+        return np.frombuffer(value, np.dtype(self.array_type), offset=start)
+
+
+class _Samples:
+    """The samples of an open shard, in groups; see `tables.Groups`.
+
+    Args:
+      file: The shard, as it is without compression.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        num_samples = int(self._read_sizes(1)[0])
+        if num_samples * SIZE.itemsize > size:
+            raise EOFError("is truncated, or no shard of MDS")
+        self._starts = self._read_sizes(num_samples + 1).astype(np.int64)
+        before = (num_samples + 2) * SIZE.itemsize
+        if (np.diff(self._starts, prepend=before) < 0).any():
+            raise pa.ArrowInvalid("is no shard of MDS: its samples do not follow each other")
+        if self._starts[-1] > size:
+            raise EOFError(f"is truncated: its samples end at byte {self._starts[-1]} of {size}")
+        self.columns = _columns(file.read(int(self._starts[0]) - before))
+
+    def __len__(self) -> int:
+        return -(-(len(self._starts) - 1) // _GROUP_ROWS)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        return pa.schema([column.field for column in self.columns])
+
+    def num_rows(self, group: int) -> int:
+        return len(self._of(group))
+
+    def size_bytes(self, group: int) -> int:
+        rows = self._of(group)
+        return int(self._starts[rows.stop] - self._starts[rows.start])
+
+    def batches(
+        self, group: int, names: Sequence[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        rows = self._of(group)
+        wanted = [i for i, column in enumerate(self.columns) if column.name in names]
+        # Rows without a column have no number.
+        wanted = wanted or [0]
+        for first in range(rows.start, rows.stop, batch_rows):
+            last = min(first + batch_rows, rows.stop)
+            self._file.seek(int(self._starts[first]))
+            data = self._file.read(int(self._starts[last] - self._starts[first]))
+            at = self._starts[first : last + 1] - self._starts[first]
+            samples = [self._cut(data[a:b]) for a, b in itertools.pairwise(at)]
+            columns = [self.columns[i] for i in wanted]
+            arrays = [
+                column.array([sample[i] for sample in samples])
+                for i, column in zip(wanted, columns, strict=True)
+            ]
+            schema = pa.schema([column.field for column in columns])
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _of(self, group: int) -> range:
+        last = len(self._starts) - 1
+        return range(group * _GROUP_ROWS, min((group + 1) * _GROUP_ROWS, last))
+
+    def _read_sizes(self, number: int) -> np.ndarray:
+        data = self._file.read(number * SIZE.itemsize)
+        if len(data) < number * SIZE.itemsize:
+            raise EOFError("is truncated, or no shard of MDS")
+        return np.frombuffer(data, SIZE)
+
+    def _cut(self, sample: bytes) -> list[bytes]:
+        free = sum(column.size is None for column in self.columns)
+        at = free * SIZE.itemsize
+        if len(sample) < at:
+            raise pa.ArrowInvalid("a sample is shorter than the sizes of its columns")
+        sizes = iter(np.frombuffer(sample, SIZE, free).tolist())
+        values = []
+        for column in self.columns:
+            end = at + (next(sizes) if column.size is None else column.size)
+            values.append(sample[at:end])
+            at = end
+        if at != len(sample):
+            raise pa.ArrowInvalid(f"a sample of {len(sample)} bytes has columns of {at}")
+        return values
+
+
+def _columns(config: bytes) -> list[Column]:
+    try:
+        stored = json.loads(config)
+        lists = (stored[f"column_{name}"] for name in ("names", "encodings", "sizes"))
+        columns = [Column(*values) for values in zip(*lists, strict=True)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise pa.ArrowInvalid(f"is no shard of MDS: {error!r} in its columns") from error
+    if stored.get("version") != 2 or not columns:
+        raise pa.ArrowInvalid(f"is of version {stored.get('version')} of MDS, not 2")
+    return columns
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[_Samples]:
+    codec = compression.codec_of(path)
+    with damage.naming(path), files.open_read(path) as raw:
+        if path.lower().endswith((".br", ".snappy")):
+            raise BadFileError(path, "is compressed with another codec than zstd, gz or bz2")
+        if codec is None:
+            yield _Samples(raw)
+            return
+        # The samples of a compressed shard can be entered only once it is decompressed: it is made to fit memory.
+        with compression.decompressing(raw, codec) as stream:
+            yield _Samples(io.BytesIO(b"".join(iter(lambda: stream.read(1 << 20), b""))))
+
+
+def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
+    """Reads the head of a shard: its columns, and where its samples are.
+
+    Raises:
+      BadFileError: If it is no shard, or not whole.
+      UsageError: If it lacks a column that is read.
+    """
+    with _opened(info.path) as file:
+        schema, numbers = file.schema, range(len(file))
+        groups = tuple(RowGroup(file.num_rows(i), file.size_bytes(i)) for i in numbers)
+    bare = tables.check_schema(info.path, schema, columns)
+    num_rows = sum(group.num_rows for group in groups)
+    return ShardSummary(bare, None, num_rows, is_exact=True, groups=groups)
+
+
+def num_groups(path: str) -> int:
+    """Counts the groups of a shard."""
+    with _opened(path) as file:
+        return len(file)
+
+
+def rows(
+    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+) -> Iterator[RowBatch]:
+    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
+    with _opened(split.path) as file:
+        yield from tables.rows(split, file, columns, batch_rows)
+
+
+def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
+    with _opened(split.path) as file:
+        yield from tables.values(split, file, name, batch_rows)
+
+
+def selected(
+    split: Split, schema: pa.Schema, row_numbers: np.ndarray
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
+    with _opened(split.path) as file:
+        yield from tables.selected(split, file, schema, row_numbers)

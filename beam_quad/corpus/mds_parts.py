@@ -1,0 +1,93 @@
+"""Writes shards of MDS, and the index that makes a dataset of them; `corpus.mds` says how a shard is stored."""
+
+import itertools
+import json
+import posixpath
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_quad.artifacts import files
+from beam_quad.corpus.mds import SIZE, Column
+from beam_quad.corpus.parts import MDS_INDEX, WrittenPart
+from beam_quad.errors import UsageError
+
+_COPIED_BYTES = 1 << 20
+_MOST_BYTES = 1 << 32
+
+
+def _config(columns: Sequence[Column]) -> dict[str, Any]:
+    names, encodings, sizes = (list(values) for values in zip(*columns, strict=True))
+    return {
+        "version": 2,
+        "format": "mds",
+        "column_names": names,
+        "column_encodings": encodings,
+        "column_sizes": sizes,
+        "compression": None,
+        "hashes": ["sha256"],
+        "size_limit": None,
+    }
+
+
+def write_samples(
+    path: str, columns: Sequence[Column], samples: Iterable[Sequence[bytes]], replace: bool = False
+) -> WrittenPart:
+    """Writes a shard; its samples wait on the local disk until it is known where each starts.
+
+    Args:
+      path: The shard.
+      columns: Its columns, by ascending name.
+      samples: The values of each sample, encoded, in the order of the columns.
+      replace: Whether to replace a finished shard.
+
+    Raises:
+      UsageError: If it would have 4 GiB, which no shard can.
+    """
+    sizes: list[int] = []
+    with tempfile.TemporaryFile() as waiting:
+        for values in samples:
+            free = [
+                len(v) for v, column in zip(values, columns, strict=True) if column.size is None
+            ]
+            sizes.append(waiting.write(b"".join([np.array(free, SIZE).tobytes(), *values])))
+        config = json.dumps(_config(columns), sort_keys=True).encode()
+        before = (len(sizes) + 2) * SIZE.itemsize + len(config)
+        starts = list(itertools.accumulate(sizes, initial=before))
+        if starts[-1] >= _MOST_BYTES:
+            raise UsageError(
+                f"{path}: would have {starts[-1]:,} bytes, and a shard of MDS has less than 4 GiB; pass a lower --split_mb"
+            )
+        waiting.seek(0)
+        with files.writing(path, replace) as file:
+            file.write(np.array([len(sizes), *starts], SIZE).tobytes())
+            file.write(config)
+            while piece := waiting.read(_COPIED_BYTES):
+                file.write(piece)
+    return WrittenPart(path, file.sha256, len(sizes), file.size_bytes)
+
+
+def write_index(
+    folder: str, columns: Sequence[Column], parts: Sequence[WrittenPart]
+) -> WrittenPart:
+    """Writes what lists the shards of a folder."""
+    shards = [
+        {
+            **_config(columns),
+            "samples": part.num_rows,
+            "raw_data": {
+                "basename": posixpath.basename(part.path.replace("\\", "/")),
+                "bytes": part.size_bytes,
+                "hashes": {"sha256": part.sha256},
+            },
+            "zip_data": None,
+        }
+        for part in parts
+    ]
+    data = json.dumps({"shards": shards, "version": 2}, sort_keys=True, indent=1).encode()
+    path = files.join(folder, MDS_INDEX)
+    with files.writing(path, replace=True) as file:
+        file.write(data)
+    return WrittenPart(path, file.sha256, sum(part.num_rows for part in parts), len(data))

@@ -1,0 +1,100 @@
+"""Tar archives of WebDataset: members that follow each other under one name, but for the extension, are a row.
+
+A row is read as a line of JSON: the members of the sample's `.json`, its name as `__key__`, and its `.txt` as `text`. What else
+a sample has, such as an image, is left out.
+
+References:
+  https://github.com/webdataset/webdataset
+"""
+
+import itertools
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from beam_quad.artifacts import files
+from beam_quad.corpus import json_rows
+
+EXTENSIONS = re.compile(r"\.(tgz|tar(\.\w+)?)$", re.IGNORECASE)
+KEY, TEXT = "__key__", "text"
+
+_READ = ("json", "txt")
+_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+
+
+class _Counted:
+    """A stream, and how much was read of it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.size_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        """Reads up to `size` bytes, none at the end."""
+        data = self._stream.read(size)
+        self.size_bytes += len(data)
+        return data
+
+
+def lines(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+    """Reads the rows of an archive, without its compression; memory is that of one sample.
+
+    Args:
+      stream: The archive.
+      chunk_bytes: How much is read at a time.
+
+    Raises:
+      EOFError: If the archive is not whole.
+      OSError: Without a number, if it is none.
+    """
+    counted = _Counted(stream)
+    try:
+        with tarfile.open(fileobj=counted, mode="r|", bufsize=chunk_bytes) as archive:  # type: ignore[call-overload]
+            for key, sample in itertools.groupby(_members(archive), key=lambda own: own[0]):
+                yield _line(key, {extension: data for _, extension, data in sample})
+            end = archive.offset
+    except tarfile.TarError as error:
+        if "unexpected end" in str(error) or "truncated" in str(error):
+            raise EOFError(f"truncated tar archive: {error}") from error
+        raise OSError(f"no tar archive: {error}") from error
+    while counted.read(chunk_bytes):
+        pass
+    # Two blocks of zeros end an archive: without the first a member may be lost.
+    if counted.size_bytes < end + tarfile.BLOCKSIZE:
+        raise EOFError("truncated tar archive: its end is not there")
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
+    """Reads name, extension and content of every file; of those that are left out no content."""
+    for member in archive:
+        # What has passed is of no use, and an archive may have millions.
+        archive.members = []  # type: ignore[attr-defined]
+        folder, name = posixpath.split(member.name)
+        stem, _, extension = name.partition(".")
+        if not member.isfile() or not stem:
+            continue
+        data, extension = b"", extension.lower()
+        if extension in _READ and (file := archive.extractfile(member)) is not None:
+            data = file.read()
+        yield files.printable(posixpath.join(folder, stem)), extension, data
+
+
+def _line(key: str, members: dict[str, bytes]) -> bytes:
+    """Makes a line of a sample; one that is no JSON object if its `.json` is none."""
+    line = members.get("json", b"{}").removeprefix(json_rows.BOM).translate(_LINE_ENDS).strip()
+    text = members.get("txt")
+    own = [KEY] if text is None else [KEY, TEXT]
+    try:
+        if any(f'"{name}"'.encode() in line for name in own):
+            line = json_rows.rewritten(line, lambda name: None if name in own else name)
+        line = json_rows.splice(line, KEY, key)
+    except ValueError:
+        return line
+    if text is None:
+        return line
+    # Bytes that are not UTF-8 stay such, for the reader of rows to name.
+    value = json.dumps(text.decode("utf-8-sig", "surrogateescape"), ensure_ascii=False)
+    return line[:-1] + b',"text":' + value.encode("utf-8", "surrogateescape") + b"}"
