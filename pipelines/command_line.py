@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -31,7 +31,10 @@ def parse(options: type[Options], argv: Sequence[str]) -> tuple[dict[str, Any], 
     ours = parser(options)
     given = _given(options, argv)
     if (path := given.get("config")) is not None:
-        argv = [*_from_file(path, options, given), *argv]
+        found = _read(path)
+        is_recorded = _is_manifest(found)
+        values = found["config"] if is_recorded else found
+        argv = [*arguments(options, values, f"--config={path}", given, is_recorded), *argv]
     namespace, rest = ours.parse_known_args(list(argv))
     refuse_unknown(rest, ours)
     return vars(namespace), rest
@@ -51,40 +54,56 @@ def _given(options: type[Options], argv: Sequence[str]) -> dict[str, Any]:
     return vars(ours.parse_known_args(list(argv))[0])
 
 
-def _from_file(path: str, options: type[Options], given: Mapping[str, Any]) -> list[str]:
-    """Reads a file as arguments; those of a field that is given are left out."""
+def arguments(
+    options: type[Options],
+    values: Mapping[str, Any],
+    where: str,
+    given: Collection[str] = (),
+    is_recorded: bool = False,
+) -> list[str]:
+    """Writes flags by name as arguments of a command line.
+
+    Args:
+      options: The class of the command's options.
+      values: Values by the names of flags, or of their fields; None for a flag that is not given. What is no flag of ours may
+        be one of Beam's.
+      where: Where they come from, for errors.
+      given: Names of flags that are given otherwise; whatever is of the same field is left out.
+      is_recorded: Whether they are those of a run, with the values that it found.
+
+    Raises:
+      UsageError: If a flag is unknown, or its value has no such form.
+    """
     fields: dict[str, list[Flag]] = {}
     for flag in (flag for group in by_group(options).values() for flag in group):
         fields.setdefault(flag.field, []).append(flag)
     own = {flag.name: field for field, flags in fields.items() for flag in flags}
     won = {own[name] for name in given}
-    values = _read(path)
-    if _is_manifest(values):
-        values = values["config"]
+    if is_recorded:
         won |= {other for name, other in _COMPANIONS.items() if name in won}
-    arguments: list[str] = []
+    ours: list[str] = []
     others: list[str] = []
     for name, value in values.items():
         field = own.get(name, name)
         if field not in fields:
-            others += _arguments(path, Flag("", name=name), value)
+            others += _arguments(where, Flag("", name=name), value)
         elif field not in won:
             named = [flag for flag in fields[field] if name in (field, flag.name)]
             flag = named[-1] if isinstance(value, Mapping) else named[0]
-            arguments += _arguments(path, flag, value)
+            ours += _arguments(where, flag, value)
     try:
         refuse_unknown(others, parser(options))
     except UsageError as error:
-        raise UsageError(f"--config={path}: {error}") from None
-    return arguments + others
+        raise UsageError(f"{where}: {error}") from None
+    return ours + others
 
 
-def _arguments(path: str, flag: Flag, value: Any) -> Iterator[str]:
+def _arguments(where: str, flag: Flag, value: Any) -> Iterator[str]:
     if value is None:
         return
     if isinstance(value, Mapping):
         if not flag.is_named:
-            raise UsageError(f"--config={path}: {flag.name} must be a value or a list")
+            raise UsageError(f"{where}: {flag.name} must be a value or a list")
         value = [
             f"{name}={_text(each)}"
             for name, own in value.items()

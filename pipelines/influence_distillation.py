@@ -19,10 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not above: what this imports takes time in which a signal has to be answered.
     from pipelines import distillation_options
 
-    return command.main(distillation_options.parse, _program, argv)
+    return command.main(distillation_options.parse, program, argv)
 
 
-def _program() -> "Program[distillation_options.DistillationOptions]":
+def program() -> "Program[distillation_options.DistillationOptions]":
+    """Imports what turns the flags into stages."""
     from pipelines import distillation_chain, distillation_plan, launch
 
     plan = distillation_plan

@@ -81,7 +81,9 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
     """
     with refusing():
         options = refresh.resolved(options)
-        launch = _look(options, beam_arguments, program)
+        _check_accelerator(options, beam_arguments)
+        tell_stores(beam_arguments)
+        launch = _look(options, _beam_options(beam_arguments), program)
     if options.plan:
         print(program.describe(options, launch.inputs, launch.chain))
         return 0
@@ -117,10 +119,7 @@ class _Launch:
         return self.beam_options.view_as(StandardOptions).runner or ""
 
 
-def _look(options: Options, beam_arguments: Sequence[str], program: Program[Options]) -> _Launch:
-    _check_accelerator(options, beam_arguments)
-    beam_options = _beam_options(beam_arguments)
-    tell_stores(beam_arguments)
+def _look(options: Options, beam_options: PipelineOptions, program: Program[Options]) -> _Launch:
     if beam_options.view_as(StandardOptions).runner in LOCAL_RUNNERS:
         require_device(options.device)
     inputs = look(options)
@@ -165,11 +164,7 @@ def _start(
         if result.check(output, chain.identity):
             result.print_summary(output)
             return 0
-        result.begin(output, chain.identity)
-        for folder in {output, files.absolute(options.artifacts or output)}:
-            files.delete_temporaries(folder)
-        chain.write_plans()
-        _record(launch, costs)
+        _begin(launch, options, costs, result)
         if job:
             # A job on a cluster goes on where its launcher dies, and is found by its name.
             lock.name_job(job)
@@ -188,6 +183,44 @@ def _start(
     result.print_summary(output)
     print(_traffic(job_result))
     return 0
+
+
+def _begin(
+    launch: _Launch,
+    options: RunOptions,
+    costs: CostPlan | None,
+    result: "SelectionOutput | ProofOutput",
+) -> None:
+    """Writes what the stages read, and what tells of them; the output's lock is held."""
+    result.begin(launch.output, launch.chain.identity)
+    for folder in {launch.output, files.absolute(options.artifacts or launch.output)}:
+        files.delete_temporaries(folder)
+    launch.chain.write_plans()
+    _record(launch, costs)
+
+
+def add_to(
+    pipeline: beam.Pipeline, options: Options, program: Program[Options]
+) -> beam.PCollection[Token]:
+    """Checks everything, and adds the chain to a pipeline that somebody else runs.
+
+    The output's lock is held while the pipeline is built, not while it runs.
+
+    Raises:
+      BeamQuadError: With one line that says what to do.
+    """
+    with refusing():
+        options = refresh.resolved(options)
+        launch = _look(options, pipeline.options, program)
+        lock = OutputLock(launch.output)
+        lock.acquire(take_over=options.take_over)
+    try:
+        if not launch.is_complete:
+            costs = program.price(options, launch.inputs, launch.chain)
+            _begin(launch, options, costs, program.result)
+    finally:
+        lock.release()
+    return wire(pipeline, launch.chain, options.accelerator)
 
 
 def _record(launch: _Launch, costs: CostPlan | None) -> None:

@@ -58,9 +58,6 @@ class QuadOptions(RunOptions):
         default=None,
         help=f"{NEAR_DUPLICATES}; default, but keep with --acceptance=block, instance or cluster, which take blocks as they are",
     )
-    normalize: bool = _models(
-        "divide influence by the gradient's norm; default with --acceptance=shortlist"
-    )
     budget_tokens: int = _selection(
         "tokens to select in all, such as 30B or 1e9; +50M: so many more than --base",
         is_required=True,
@@ -127,6 +124,9 @@ class QuadOptions(RunOptions):
     alpha: float = _selection("exploration, in errors of one pull", 0.5)
     max_share_per_cluster: float = _selection(
         "most of the budget from a cluster", 1.0, is_share=True, more="Influence against diversity."
+    )
+    normalize: bool = _models(
+        "divide influence by the gradient's norm; default with --acceptance=shortlist"
     )
 
     @property

@@ -19,10 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not above: what this imports takes time in which a signal has to be answered.
     from pipelines import options
 
-    return command.main(options.parse, _program, argv)
+    return command.main(options.parse, program, argv)
 
 
-def _program() -> "Program[options.QuadOptions]":
+def program() -> "Program[options.QuadOptions]":
+    """Imports what turns the flags into stages."""
     from pipelines import chain, launch, quad_plan
 
     return launch.Program(chain.build, quad_plan.describe, quad_plan.price)
