@@ -57,9 +57,7 @@ class InfluenceScorer(ProxyScorer):
           Influence, float64 [num_texts, num_groups]; nan for a text with fewer than 2 tokens, or whose score is not
           finite.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # stacks of opposite infinities
-            totals: np.ndarray = self.score_stacks(texts).sum(axis=2)
-        return np.where(np.isfinite(totals), totals, np.nan)
+        return total(self.score_stacks(texts))
 
     def score_stacks(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts stack by stack, float64 [num_texts, num_groups, num_stacks]; the sum is the score."""
@@ -126,6 +124,13 @@ class InfluenceScorer(ProxyScorer):
                 joined[document] = torch.stack(squares).sum()
         if joined:
             squared_norms[list(joined)] = torch.stack(list(joined.values())).cpu()
+
+
+def total(by_stack: np.ndarray) -> np.ndarray:
+    """Adds up what each stack adds to a score, float64 [num_texts, num_groups, num_stacks]; nan where that is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):  # stacks of opposite infinities
+        totals: np.ndarray = by_stack.sum(axis=2)
+    return np.where(np.isfinite(totals), totals, np.nan)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
