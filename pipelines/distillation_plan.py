@@ -2,7 +2,7 @@
 
 from beam_quad.distillation import default_num_landmarks
 from beam_quad.gradients.attention import eager_attention
-from beam_quad.plan.cost import CostPlan, Workload, format_plan
+from beam_quad.plan.cost import CostPlan, Workload
 from beam_quad.plan.distillation import DistillationWorkload, SecondOrder, plan_cost
 from beam_quad.scoring import ScoringCosts
 from beam_quad.stages.distillation.allocate import TakeTurns
@@ -35,7 +35,7 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
     lines = plan.describe_input(inputs, chain, policy)
     costs = price(options, inputs, chain)
     if costs is not None:
-        lines += ["", format_plan(costs)]
+        lines += ["", plan.table(costs, chain)]
     return "\n".join(lines)
 
 
@@ -47,7 +47,7 @@ def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPla
     workload = _workload(options, inputs, chain, models)
     machines = plan.machines(options)
     costs = plan.with_near_duplicates(plan_cost(workload, machines), workload, options)
-    return plan.refreshed(costs, inputs, options)
+    return plan.refreshed(costs, inputs)
 
 
 def _workload(

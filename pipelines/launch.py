@@ -176,7 +176,7 @@ def _start(
         with progress.printed(output):
             job_result = _run(pipeline, lock, wait=True)
     except Exception as error:
-        clock.write_failure(progress.path_of(output), known_cause(error) or error)
+        clock.write_failure(clock.chain_path(output), known_cause(error) or error)
         raise
     finally:
         lock.release()

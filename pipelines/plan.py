@@ -32,8 +32,6 @@ from pipelines.columns import corpus_columns, query_columns
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
 
-# What a refresh finds made, by the names in the tables of costs.
-_FITTED = ("fit centers", "curvature", "landmarks", "fit")
 # Passes over the rows of old and new files.
 _COMPARED = ("CompareWithBase", "MeasureDrift", "MeasureReference")
 _SAMPLED_SPLITS = 8
@@ -74,14 +72,20 @@ def new_part(inputs: Inputs) -> InputPlan:
     )
 
 
-def refreshed(costs: CostPlan, inputs: Inputs, options: RunOptions) -> CostPlan:
-    """Leaves out what a refresh finds made, and adds what it compares with its base."""
+def table(costs: CostPlan, chain: Chain) -> str:
+    """Formats what a chain costs as a table, without what is made already."""
+    names = [stage.name for stage in chain.stages]
+    left = {stage.name for stage in chain.stages if not files.exists(stage.artifact)}
+    return cost.format_plan(costs.without_made(names, set(names) - left))
+
+
+def refreshed(costs: CostPlan, inputs: Inputs) -> CostPlan:
+    """Adds what a refresh compares with its base."""
     if inputs.base is None:
         return costs
-    made = () if options.refit else _FITTED
     documents, splits = inputs.corpus.num_rows, len(inputs.corpus.splits)
     compared = cost.passes_stage("compare", _COMPARED, len(_COMPARED), documents, splits)
-    *stages, written = (stage for stage in costs.stages if stage.name not in made)
+    *stages, written = costs.stages
     return dataclasses.replace(
         costs, stages=(*stages, costs.machines.price(compared, splits), written)
     )

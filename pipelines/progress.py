@@ -74,7 +74,7 @@ class RecordedRun:
     """
 
     def __init__(self, output: str) -> None:
-        path = path_of(output)
+        path = clock.chain_path(output)
         try:
             record = json.loads(files.read_bytes(path)) if files.exists(path) else _recall(output)
             self._stages = tuple(_from_json(output, stage) for stage in record["stages"])
@@ -173,19 +173,16 @@ class RecordedRun:
 
     def _failure(self, stage: RecordedStage) -> Failure | None:
         # Of the launcher, which may be gone by now, and of a worker, which may have been tried again.
-        found = [clock.read(path, "failed") for path in (path_of(self.output), stage.clock)]
+        found = [
+            clock.read(path, "failed") for path in (clock.chain_path(self.output), stage.clock)
+        ]
         last = max((each for each in found if each), key=lambda each: each["at"], default=None)
         return Failure(last["at"], last["error"]) if last else None
 
 
-def path_of(output: str) -> str:
-    """Where the stages of the run of an output are recorded."""
-    return files.join(output, "_run", "stages.json")
-
-
 def is_output(output: str) -> bool:
     """Whether a run was started on an output."""
-    return files.exists(path_of(output)) or files.exists(files.join(output, "COMPLETE"))
+    return files.exists(clock.chain_path(output)) or files.exists(files.join(output, "COMPLETE"))
 
 
 def record(
@@ -216,7 +213,7 @@ def record(
         "budget": None if budget is None else dataclasses.asdict(budget),
         "stages": [dataclasses.asdict(_recorded(output, stage, planned)) for stage in stages],
     }
-    files.write(path_of(output), json.dumps(found, indent=1).encode())
+    files.write(clock.chain_path(output), json.dumps(found, indent=1).encode())
 
 
 def _recall(output: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from beam_quad.gradients.proxy import default_context_length
 from beam_quad.plan import proof
-from beam_quad.plan.cost import format_plan
 from beam_quad.proof.held_out import HELD_OUT_SHARE
 from beam_quad.stages.proof.train import TrainOn
 from pipelines import plan
@@ -45,7 +44,7 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
             f"measures  {times} times, about {measured:,} tokens in all",
             f"model     {num_parameters:,} parameters",
             "",
-            format_plan(costs),
+            plan.table(costs, chain),
         ]
     )
 

@@ -5,7 +5,7 @@ import dataclasses
 from beam_quad.bandit import default_samples_per_pull
 from beam_quad.clustering import default_num_clusters
 from beam_quad.plan import shortlist
-from beam_quad.plan.cost import CostPlan, Machines, Workload, format_plan
+from beam_quad.plan.cost import CostPlan, Machines, Workload
 from beam_quad.plan.quad import QuadWorkload, plan_cost
 from beam_quad.records import Budget
 from pipelines import plan
@@ -28,7 +28,7 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
     lines = plan.describe_input(inputs, chain, policy)
     costs = price(options, inputs, chain)
     if costs is not None:
-        lines += ["", format_plan(costs)]
+        lines += ["", plan.table(costs, chain)]
     return "\n".join(lines)
 
 
@@ -52,7 +52,7 @@ def price(
     if options.is_shortlist and inputs.base is None:
         cheaper = shortlist.cheaper(_shortlist_workload(options, shared))
         costs = dataclasses.replace(costs, notes=(*costs.notes, cheaper))
-    return plan.refreshed(costs, inputs, options)
+    return plan.refreshed(costs, inputs)
 
 
 def price_workload(options: QuadOptions, shared: Workload, machines: Machines) -> CostPlan:

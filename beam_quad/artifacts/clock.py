@@ -38,6 +38,22 @@ def read(clock: str, edge: Edge) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {"at": float(found)}
 
 
+def chain_path(output: str) -> str:
+    """Where the launcher records the stages of the run of an output."""
+    return files.join(output, "_run", "stages.json")
+
+
+def planned_seconds(output: str) -> dict[str, float]:
+    """Reads how long each stage of an output's run takes by the launcher's plan; nothing without a plan."""
+    path = chain_path(output)
+    try:
+        stages = json.loads(files.read_bytes(path))["stages"] if files.exists(path) else ()
+        planned = {stage["name"]: stage["planned_s"] for stage in stages}
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: float(seconds) for name, seconds in planned.items() if seconds is not None}
+
+
 def write_failure(clock: str, error: BaseException) -> None:
     """Writes the line of an error, unless the store fails too: the error itself has more to say."""
     with contextlib.suppress(Exception):

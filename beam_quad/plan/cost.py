@@ -11,7 +11,7 @@ and CPU time at the unit costs of `rates`.
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from beam_quad.plan import rates
@@ -243,6 +243,7 @@ class StageCost:
       bytes_stored: Bytes stored in artifacts or the output.
       requests: Number of requests to an object store.
       dollars: Total price, with a month of storage; None if the device has no price.
+      is_made: Whether its artifacts exist already, so it takes nothing.
     """
 
     name: str
@@ -259,6 +260,31 @@ class StageCost:
     bytes_stored: float
     requests: float
     dollars: float | None
+    is_made: bool = False
+
+    def made(self) -> "StageCost":
+        """The same stage once its artifacts are there: it takes nothing."""
+        return StageCost(
+            self.name,
+            self.covers,
+            self.documents,
+            self.is_model,
+            flops=0.0,
+            hours=0.0,
+            core_hours=0.0,
+            device_hours=0.0,
+            memory_bytes=0.0,
+            bytes_read=0.0,
+            bytes_shuffled=0.0,
+            bytes_stored=0.0,
+            requests=0.0,
+            dollars=0.0,
+            is_made=True,
+        )
+
+    def of(self, names: Sequence[str]) -> list[str]:
+        """Which of a chain's stages it covers."""
+        return [n for n in names if any(fnmatch.fnmatchcase(n, own) for own in self.covers)]
 
 
 _AS_THEY_ARE = (
@@ -335,10 +361,32 @@ class CostPlan:
         """
         found: dict[str, StageCost] = {}
         for line in self.stages:
-            covered = [n for n in names if any(fnmatch.fnmatchcase(n, own) for own in line.covers)]
+            covered = line.of(names)
             for name in covered:
                 found[name] = dataclasses.replace(line, hours=line.hours / len(covered))
         return found
+
+    def without_made(self, names: Sequence[str], made: Collection[str]) -> "CostPlan":
+        """Takes off what is made already.
+
+        A line of which the chain has no stage was made by an earlier run, from which this one goes on. Of a line of which
+        some stages are left nothing is taken off, and a note says so.
+
+        Args:
+          names: Names of the chain's stages.
+          made: Those of them of which all artifacts are there.
+        """
+        stages, notes = [], []
+        for line in self.stages:
+            covered = line.of(names)
+            left = [name for name in covered if name not in made]
+            stages.append(line if left else line.made())
+            if left and len(left) < len(covered):
+                number = len(covered) - len(left)
+                notes.append(
+                    f"{line.name}: {number} of {len(covered)} stages are made already; the line is of all"
+                )
+        return dataclasses.replace(self, stages=tuple(stages), notes=(*self.notes, *notes))
 
 
 def embed_stage(w: Workload) -> StageWork:
@@ -527,6 +575,8 @@ def total(plan: CostPlan) -> StageCost:
 
 
 def _row(stage: StageCost) -> tuple[str, ...]:
+    if stage.is_made:
+        return (stage.name, compact(stage.documents), "", "already made", *[""] * 8)
     sizes = (stage.bytes_read, stage.bytes_shuffled, stage.bytes_stored, stage.memory_bytes)
     return (
         stage.name,

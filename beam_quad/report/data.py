@@ -217,6 +217,8 @@ class QueryGroup:
         between groups; None where it was not computed.
       halves_agreement: Spearman's rank correlation, in [-1, 1], of the pilot's scores under the two halves of the
         group's texts; None where a half has no text.
+      layers: Number and kind of each part of the proxy, and its share of the variance of influence in the pilot; see
+        `scoring.layers`.
     """
 
     name: str
@@ -225,6 +227,7 @@ class QueryGroup:
     weight: float = 1.0
     pilot: np.ndarray | None = None
     halves_agreement: float | None = None
+    layers: tuple[tuple[int, str, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,10 +258,12 @@ class StageTiming:
     Attributes:
       name: The stage.
       seconds: From its first piece's start to its last one's end.
+      planned: Seconds that it takes by the plan; None where there is none.
     """
 
     name: str
     seconds: float
+    planned: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

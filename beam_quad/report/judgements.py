@@ -41,10 +41,10 @@ _REASONS_LEFT = {
     "excluded": "excluded",
 }
 _CENTERS = {
-    "empty_dropped": "centers attracted no example and were dropped",
-    "resplit": "clusters were too large and were split again by k-means",
-    "hash_split": "centers were still too large and are split by hash",
-    "opened": "clusters were opened for new documents that are far from all others",
+    "empty_dropped": "centers that attracted no example and were dropped",
+    "resplit": "clusters that were too large and were split again by k-means",
+    "hash_split": "centers that were still too large and are split by hash",
+    "opened": "clusters that were opened for new documents far from all others",
 }
 
 
@@ -70,7 +70,7 @@ def _sentences(level: Literal["warning", "note"], lines: Iterable[str | None]) -
 def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
     yield manifest["shortfall"]
     if number := manifest["counts"]["bad_files"]:
-        yield f"{count(number)} input files were unreadable and left out; see rejected/"
+        yield f"input files that were unreadable and are left out: {count(number)}; see rejected/"
     if (excluded := manifest.get("excluded")) and not excluded["rows"]:
         yield f"no row has one of the {count(excluded['ids'])} ids of --exclude; check the list"
     if number := manifest.get("refresh", {}).get("added_harmful", 0):
@@ -101,7 +101,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
     yield _few_landmarks(manifest)
     for name, words in _CENTERS.items():
         if number := manifest.get("centers", {}).get(name):
-            yield f"{count(number)} {words}"
+            yield f"{words}: {count(number)}"
     yield _clustering(manifest.get("influence", {}).get("intra_cluster_correlation"))
     if (missed := manifest.get("unreachable", {"blocks": 0}))["blocks"]:
         yield (

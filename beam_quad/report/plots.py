@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from beam_quad.report import formatting
 from beam_quad.report.comparison import Estimate
 from beam_quad.report.data import Arm, Cluster, Round
-from beam_quad.report.svg import INK, LINE, MUTED, RANDOM, SELECTED, SHARE_RAMP, settings
+from beam_quad.report.svg import INK, KINDS, LINE, MUTED, RANDOM, SELECTED, SHARE_RAMP, settings
 
 # Width and height in inches of 72 units, for half and for a third of a wide screen; legible on a telephone too.
 _SIZE = (5.0, 3.2)
@@ -232,6 +232,22 @@ def round_bars(rounds: Sequence[Round], layers: Sequence[tuple[Sequence[float], 
         axes.bar([r.number for r in rounds], values, 0.75, color=color)
     _finish_rounds(axes, rounds)
     _ticks(axes.yaxis, formatting.compact)
+    return figure
+
+
+def layer_shares(parts: Sequence[tuple[int, str, float]]) -> Figure:
+    """Plots shares by layer as bars side by side, one for each kind: (layer, kind, share) each, layer -1 for none."""
+    figure, axes = _figure()
+    kinds = [kind for kind in KINDS if any(own == kind for _, own, _ in parts)]
+    width = 0.8 / len(kinds)
+    for place, kind in enumerate(kinds):
+        own = [(layer, share) for layer, name, share in parts if name == kind]
+        at = [layer + width * (place - (len(kinds) - 1) / 2) for layer, _ in own]
+        axes.bar(at, [share for _, share in own], width, color=KINDS[kind][1])
+    axes.set_xlabel("layer")
+    axes.set_ylabel("share")
+    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+    _ticks(axes.yaxis, lambda value: f"{_tick(100 * value)} %")
     return figure
 
 

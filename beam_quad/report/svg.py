@@ -26,6 +26,13 @@ SELECTED: Final = "#040404"
 SCORED: Final = "#050505"
 RANDOM: Final = "#060606"
 SHARE_RAMP: Final = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b")
+# Class of the style sheet and colour of the parts of a proxy.
+KINDS: Final = {
+    "attention": ("selected", SELECTED),
+    "mlp": ("scored", SCORED),
+    "both": ("share-2", SHARE_RAMP[2]),
+    "other": ("random", RANDOM),
+}
 _VARIABLES: Final = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",

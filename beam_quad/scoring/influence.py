@@ -56,11 +56,7 @@ class InfluenceScorer(ProxyScorer):
         Returns:
           Influence, float64 [num_texts, num_groups]; nan if a text has fewer than 2 tokens or its score is not finite.
         """
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # stacks may be infinite with opposite signs
-            totals: np.ndarray = self.score_stacks(texts).sum(axis=2)
-        return np.where(np.isfinite(totals), totals, np.nan)
+        return total(self.score_stacks(texts))
 
     def score_stacks(self, texts: Sequence[str] | Documents) -> np.ndarray:
         """Scores texts stack by stack, float64 [num_texts, num_groups, num_stacks]; the sum is the score."""
@@ -128,6 +124,13 @@ class InfluenceScorer(ProxyScorer):
                 joined[document] = torch.stack(squares).sum()
         if joined:
             squared_norms[list(joined)] = torch.stack(list(joined.values())).cpu()
+
+
+def total(by_stack: np.ndarray) -> np.ndarray:
+    """Sums the scores of stacks, float64 [num_texts, num_groups, num_stacks], over the last axis; nan if a sum is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):  # stacks of opposite infinities
+        totals: np.ndarray = by_stack.sum(axis=2)
+    return np.where(np.isfinite(totals), totals, np.nan)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

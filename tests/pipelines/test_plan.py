@@ -212,10 +212,13 @@ def test_a_plan_of_a_refresh_prices_what_is_new_and_names_what_only_the_run_know
     base = world.arguments(tmp_path / "second", base=tmp_path / "first", plan=True, **flags)
     capsys.readouterr()
     assert quad.main(base) == 0
-    lines = {line.split(maxsplit=1)[0]: line for line in _lines(capsys) if line}
+    told = [line.rstrip() for line in _lines(capsys) if line]
+    lines = {line.split(maxsplit=1)[0]: line for line in told}
     assert "known only at the run" in lines["leaves"]
     assert "compare" in lines
-    assert "curvature" not in lines
+    for made in ("fit centers", "curvature"):
+        (line,) = [line for line in told if line.startswith(made)]
+        assert line.endswith("already made")
     assert "cheaper:" not in lines
 
 

@@ -232,3 +232,18 @@ def test_a_device_is_named_once_where_all_runs_in_float32():
 def test_an_empty_corpus_has_a_plan():
     empty = dataclasses.replace(WORKLOAD, documents=0, tokens=0, input_bytes=0, text_bytes=0)
     assert stages(empty)["embed"].hours == 0
+
+
+def test_what_is_made_takes_nothing_and_what_is_made_in_part_is_told():
+    plan = plan_cost(WORKLOAD, machines())
+    names = ["EmbedExamples", "FitCenters", "SampleTexts", "FitQueryVectors", "WriteSelection"]
+    left = plan.without_made(names, {"EmbedExamples", "FitCenters", "SampleTexts"})
+    priced = {stage.name: stage for stage in left.stages if not stage.is_made}
+    # A line of no stage of the chain was made by the run that this one goes on from.
+    assert list(priced) == ["curvature", "write"]
+    assert left.core_hours == pytest.approx(sum(stage.core_hours for stage in priced.values()))
+    assert left.hours == pytest.approx(sum(stage.hours for stage in priced.values()))
+    lines = [line.rstrip() for line in format_plan(left).splitlines()]
+    assert sum(line.endswith("already made") for line in lines) == len(plan.stages) - 2
+    assert "curvature: 1 of 2 stages are made already; the line is of all" in lines
+    assert plan.without_made(names, set()).stages[0] == plan.stages[0]

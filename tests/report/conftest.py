@@ -103,9 +103,12 @@ def _examples(sign: int) -> tuple[report.Example, ...]:
 def _query_groups(pilot: report.ScoredSample) -> tuple[report.QueryGroup, ...]:
     other = 0.4 * pilot.influence[::-1] - 0.2 * pilot.influence
     return (
-        report.QueryGroup("biomedicine", 60, 21_400, 1.0, pilot.influence, 0.93),
+        report.QueryGroup(
+            "biomedicine", 60, 21_400, 1.0, pilot.influence, 0.93,
+            ((-1, "other", -0.05), (0, "attention", 0.25), (0, "mlp", 0.3), (1, "attention", 0.2), (1, "mlp", 0.3)),
+        ),
         report.QueryGroup("code <b>", 40, 12_900, 2.0, other, 0.31),
-    )
+    )  # fmt: skip
 
 
 def _sources() -> tuple[report.Source, ...]:

@@ -38,7 +38,7 @@ def test_a_run_of_which_there_is_nothing_to_know_has_no_notices():
     ("change", "level", "claim"),
     [
         ({"shortfall": "9 tokens are missing"}, "warning", "9 tokens are missing"),
-        ({"counts": {"bad_files": 2}}, "warning", "2 input files were unreadable"),
+        ({"counts": {"bad_files": 2}}, "warning", "input files that were unreadable and are left out: 2"),
         ({"excluded": {"ids": 7, "rows": 0}}, "warning", "no row has one of the 7 ids"),
         ({"refresh": REFRESH | {"added_harmful": 4}}, "warning", "4 of the documents that were"),
         ({"refresh": REFRESH}, "note", "since the last run: 2 kept, 2 added, 2 left (its shard is gone); of 3 splits 1 new, 1 of the last run's gone"),
@@ -56,7 +56,7 @@ def test_a_run_of_which_there_is_nothing_to_know_has_no_notices():
         ({"columns": PLAIN["columns"] | {"renamed": {"beam_quad": "beam_quad_1"}}}, "note", "column 'beam_quad' of the input is carried as 'beam_quad_1'"),
         ({"columns": PLAIN["columns"] | {"files_without_usable_rows": list("abcdefg")}}, "note", "2 more files have no row that can be used"),
         ({"config": {"num_landmarks": 50}, "landmarks": {"scored": 40, "unscorable": 2}}, "note", "all 42 usable examples are landmarks: the corpus has no 50"),
-        ({"centers": {"empty_dropped": 3, "requested": 12}}, "note", "3 centers attracted no example and were dropped"),
+        ({"centers": {"empty_dropped": 3, "requested": 12}}, "note", "centers that attracted no example and were dropped: 3"),
         ({"influence": {"intra_cluster_correlation": 0.25}}, "note", "clustering helps here: clusters explain 25% of the variance of the pilot's influence: choosing among them can give about 50%"),
         ({"influence": {"intra_cluster_correlation": 0.09}}, "note", "clustering helps little here: clusters explain 9% of the variance of the pilot's influence: choosing among them can give about 30%"),
         ({"unreachable": {"blocks": 5, "tokens": 800}}, "note", "5 blocks (800 tokens) had no text in the reserve"),

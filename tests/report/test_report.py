@@ -15,7 +15,7 @@ def sections(text):
 def test_the_page_is_well_formed_and_has_every_section(page):
     parsed = Page(page)
     assert sections(page) == {
-        "funnel", "scores", "map", "clusters", "arms", "rounds", "examples", "groups", "sources",
+        "funnel", "scores", "map", "clusters", "arms", "rounds", "examples", "groups", "layers", "sources",
         "timing", "configuration",
     }  # fmt: skip
     assert len(parsed.ids) == len(set(parsed.ids))
@@ -125,6 +125,24 @@ def test_the_page_says_what_was_judged(data):
     assert "No warnings" in text
     warned = dataclasses.replace(data, notices=(report.Notice("9 tokens are missing"),))
     assert "No warnings" not in report.render(warned)
+
+
+def test_shares_of_layers_are_drawn_of_the_groups_of_which_they_are_known(page):
+    section = page[page.index('<section id="layers"') :].split("</section>")[0]
+    assert section.count("<figure>") == 1
+    assert "Share of the variance of influence on biomedicine" in section
+    assert "In all: attention 45.0 %; MLP 60.0 %; outside of layers −5.0 %." in section
+
+
+def test_planned_and_taken_times_stand_side_by_side(data, page):
+    timings = (report.StageTiming("EmbedExamples", 90.0, 60.0), report.StageTiming("New", 10.0))
+    text = report.render(dataclasses.replace(data, timings=timings))
+    section = text[text.index('id="timing"') :]
+    cells = re.findall(r"<td[^>]*>(?:<strong>)?([^<]*)", section[: section.index("</table>")])
+    rows = [["EmbedExamples", "1 min 00 s", "1 min 30 s"], ["New", "–", "10 s"]]
+    total = ["All", "1 min 00 s", "1 min 40 s"]
+    assert [cell for cell in cells if cell.strip()] == [c for row in [*rows, total] for c in row]
+    assert "Planned" not in page
 
 
 def test_degenerate_data_still_gives_a_page(data):

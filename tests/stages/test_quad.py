@@ -113,6 +113,15 @@ def test_the_halves_of_the_query_set_agree(finished):
     assert 0.1 < manifest_of(finished)["halves"]["query"] < 1
 
 
+def test_the_page_divides_influence_among_the_layers_of_the_proxy(finished):
+    (path,) = finished.glob("_run/halves/*/halves.json")
+    layers = json.loads(path.read_text())["query"]["layers"]
+    assert [part[:2] for part in layers] == [[0, "attention"], [1, "attention"]]
+    assert sum(share for *_, share in layers) == pytest.approx(1)
+    page = (finished / "report.html").read_text()
+    assert "Share of the variance of influence" in page
+
+
 @pytest.mark.parametrize(
     "policy", ["random", "perplexity", "influence_top_k", "cluster_uniform", "dsir"]
 )

@@ -118,7 +118,7 @@ def _keys(items: Sequence[Cluster], edges: np.ndarray) -> list[tuple[str, str]]:
     if any(c.mean_influence is not None for c in items):
         bounds = [None, *edges.tolist(), None]
         for number, (low, high) in enumerate(itertools.pairwise(bounds)):
-            words = f"below {decimal(high, 2)}" if low is None else f"from {decimal(low, 2)}"
+            words = f"below {decimal(high)}" if low is None else f"from {decimal(low)}"
             if low is None and high is None:
                 words = "scored"
             first = "mean influence " if number == 0 else ""

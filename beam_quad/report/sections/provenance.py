@@ -1,5 +1,7 @@
 """Where it came from and how it was made: sources, timings, configuration, versions."""
 
+import math
+
 from beam_quad.report.data import ReportData, Source
 from beam_quad.report.formatting import count, ratio
 from beam_quad.report.pages import Section
@@ -41,11 +43,20 @@ def _total(name: str, items: list[Source]) -> Source:
 
 
 def timings(data: ReportData) -> Section | None:
-    """Shows the time by stage; None where it is not known."""
-    if not data.timings:
+    """Shows the time by stage, planned and taken; None where it is not known."""
+    items = data.timings
+    if not items:
         return None
-    view = {"rows": data.timings, "longest": max(t.seconds for t in data.timings) or 1.0}
+    planned = [t.planned for t in items if t.planned is not None]
+    view = {
+        "rows": items,
+        "longest": max([t.seconds for t in items] + planned) or 1.0,
+        "planned": math.fsum(planned) if planned else None,
+        "taken": math.fsum(t.seconds for t in items),
+    }
     lead = "From the start of a stage's first piece to the end of its last, in the run that did it: an earlier one, maybe."
+    if planned:
+        lead += " The upper bar is the plan, the lower one what was taken; a line of the plan is shared equally among its stages."
     return Section("timing", "Time", view, lead)
 
 

@@ -1,4 +1,4 @@
-"""Split-half reliability of the query set, measured after the pilot."""
+"""After the pilot: whether the query set is good enough, and which parts of the proxy tell examples apart."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -11,6 +11,8 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.scoring import InfluenceScorer
 from beam_quad.scoring.halves import HALVES, agreement
+from beam_quad.scoring.influence import total
+from beam_quad.scoring.layers import part_of, shares_of_variance
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
 from beam_quad.stages.influence.query_vectors import VectorFiles, half_name
 from beam_quad.stages.influence.score import InfluenceScoring
@@ -25,7 +27,7 @@ class CompareHalves(ProxyStage):
     """Scores a few examples of the pilot under both halves of each query group's texts, and compares the scores.
 
     Takes one piece and returns, by query group, the rank correlation of the scores under its halves (split-half
-    reliability); None if a half has no text.
+    reliability), None if a half has no text, and each layer's share of their variance; see `scoring.layers`.
 
     Args:
       bandit: The bandit, after its pilot.
@@ -35,6 +37,7 @@ class CompareHalves(ProxyStage):
     """
 
     kind = "halves"
+    version = 2
     artifact_name = "halves.json"
 
     bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
@@ -53,26 +56,38 @@ class CompareHalves(ProxyStage):
     def pieces(self) -> range:
         return range(1)
 
-    def do(self, piece: int, model: Proxy) -> dict[str, float | None]:
+    def do(self, piece: int, model: Proxy) -> dict[str, dict[str, Any]]:
         """Scores the sample, with the vectors of one group at a time on the device."""
         blocks = self.scoring.tracked.blocks(model)
         vectors = self.halves.load()
         documents = model.read(self._sample())
-        found: dict[str, float | None] = {}
+        found: dict[str, dict[str, Any]] = {}
         for group in self.groups:
             halves = {n: vectors[n] for half in HALVES if (n := half_name(group, half)) in vectors}
-            found[group] = None
+            found[group] = {"agreement": None, "layers": []}
             if len(halves) == len(HALVES):
                 scorer = InfluenceScorer(model, blocks, halves, self.scoring.normalize)
-                found[group] = agreement(*scorer.score(documents).T)
+                by_stack = scorer.score_stacks(documents)
+                parts = [part_of(stack.modules) for stack in scorer.stacks]
+                # The group's vector is the mean of those of its halves, but for an odd text.
+                shares = shares_of_variance(by_stack.mean(axis=1), parts)
+                found[group] = {
+                    "agreement": agreement(*total(by_stack).T),
+                    "layers": [[*part, share] for part, share in shares.items()],
+                }
         return found
 
-    def finish(self, total: dict[str, float | None]) -> None:
+    def finish(self, total: dict[str, dict[str, Any]]) -> None:
         write_json(self.artifact, total)
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, float | None]:
         """Reads the rank correlations by query group."""
-        return read_json(self.artifact)
+        return {group: own["agreement"] for group, own in read_json(self.artifact).items()}
+
+    def layers(self) -> dict[str, list[tuple[int, str, float]]]:
+        """Reads layer, kind and share of the variance of each part of the proxy, by query group."""
+        found = read_json(self.artifact)
+        return {group: [tuple(part) for part in own["layers"]] for group, own in found.items()}
 
     def _sample(self) -> list[str]:
         """Draws the texts of some of the pilot's examples by hash."""

@@ -411,6 +411,7 @@ class Summary:
             return None
         counts = self.vectors.groups()
         halves = self.halves.read() if self.halves else {}
+        layers = self.halves.layers() if self.halves else {}
         if self.distillation is not None:
             halves = self.distillation.halves()
         pilot = self.bandit.group_influence() if self.bandit is not None else []
@@ -422,17 +423,19 @@ class Summary:
                 weight=group.weight,
                 pilot=pilot[number] if number < len(pilot) else None,
                 halves_agreement=halves.get(group.name),
+                layers=tuple(layers.get(group.name, ())),
             )
             for number, group in enumerate(self.query)
         )
 
     def _timings(self) -> tuple[page.StageTiming, ...]:
+        planned = clock.planned_seconds(self.output)
         timings = []
         for name, path in self.stages:
             started, ended = clock.read(path, "started"), clock.read(path, "ended")
             if started and ended:
                 seconds = max(0.0, ended["at"] - started["at"])
-                timings.append(page.StageTiming(name, seconds))
+                timings.append(page.StageTiming(name, seconds, planned.get(name)))
         return tuple(timings)
 
 
