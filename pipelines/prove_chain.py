@@ -130,7 +130,7 @@ class _ProofBuilder(Builder):
 
     def _configuration(self, spec: ProxySpec) -> Configuration:
         """A configuration without weights, with its own tokenizer or the proxy's."""
-        spec = dataclasses.replace(spec, path=os.path.abspath(os.path.expanduser(spec.path)))
+        spec = dataclasses.replace(spec, path=files.absolute(os.path.expanduser(spec.path)))
         fingerprint = untrained.fingerprint(spec.path)
         proxy = self.inputs.proxy
         if untrained.has_tokenizer(spec.path):

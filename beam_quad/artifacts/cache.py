@@ -11,11 +11,17 @@ from collections.abc import Callable, Hashable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from beam_quad import seeding
+from beam_quad.artifacts.models import fetch_model
+from beam_quad.gradients import checkpoints
 from beam_quad.gradients.proxy import Proxy, ProxySpec, load_proxy
 
 T = TypeVar("T")
 Owner = TypeVar("Owner")
 Arguments = ParamSpec("Arguments")
+
+
+# In every process that loads models for a run.
+checkpoints.fetch_with(fetch_model)
 
 
 class _Cache:

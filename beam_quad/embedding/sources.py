@@ -43,7 +43,7 @@ def source_fingerprint(spec: EmbedderSpec) -> str:
     if spec.name == "minilm":
         directory = _packaged_minilm()
     elif checkpoints.is_folder(spec.name, spec.revision, EMBEDDER):
-        directory = Path(spec.name).expanduser()
+        directory = checkpoints.folder_of(spec.name)
     else:
         return f"hub:{spec.name}@{hub_commit(spec)}"
     sha256 = hashlib.sha256()

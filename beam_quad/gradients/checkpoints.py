@@ -7,7 +7,7 @@ import json
 import logging
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import huggingface_hub
@@ -26,7 +26,7 @@ _READ_BYTES = 1 << 22
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _WEIGHTS = "*.safetensors"
 # Pickled weights, code, and second copies of the weights in another layout are not downloaded.
-_DOWNLOADED = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS)
+DOWNLOADED = ("*.json", "*.txt", "*.model", "*.jinja", _WEIGHTS)
 _NOT_DOWNLOADED = ("consolidated*", "original/*", "onnx/*", "openvino/*")
 _LFS_POINTER = b"version https://git-lfs"
 # Buffers of older checkpoints that models now make themselves; training does not change them.
@@ -56,14 +56,28 @@ OUTPUT_TOKENIZER = Role("output tokenizer", "--output_tokenizer", "--proxy_revis
 EMBEDDER = Role("embedder", "--embedder", "--embedder_revision")
 
 
+_fetchers: list[Callable[[str], pathlib.Path]] = []
+
+
+def fetch_with(fetch: Callable[[str], pathlib.Path]) -> None:
+    """Has models whose name is a URL fetched by a function, which gives their folder here."""
+    _fetchers.append(fetch)
+
+
+def folder_of(name: str) -> pathlib.Path:
+    """Where a model's files are here, if its name is that of a folder."""
+    if "://" in name and _fetchers:
+        return _fetchers[-1](name)
+    return pathlib.Path(name).expanduser()
+
+
 def is_folder(name: str, revision: str | None, role: Role = PROXY) -> bool:
     """Returns whether a model's name is a local folder; otherwise it is a hub id.
 
     Raises:
       UsageError: If it is neither, or if a folder comes with a revision.
     """
-    folder = pathlib.Path(name).expanduser()
-    if folder.is_dir():
+    if folder_of(name).is_dir():
         if revision is not None:
             raise errors.UsageError(
                 f"{role.revision_flag} is for a hub id, and {role.flag}={name} is a folder; leave it out"
@@ -94,14 +108,14 @@ def locate(
       UsageError: If there is no such model, or if one of its files is a git-lfs pointer.
     """
     if is_folder(name, revision, role):
-        folder = pathlib.Path(name).expanduser()
+        folder = folder_of(name)
     else:
         try:
             folder = pathlib.Path(
                 huggingface_hub.snapshot_download(
                     name,
                     revision=revision,
-                    allow_patterns=list(_DOWNLOADED),
+                    allow_patterns=list(DOWNLOADED),
                     ignore_patterns=[*_NOT_DOWNLOADED, *(() if with_weights else (_WEIGHTS,))],
                 )
             )
@@ -444,7 +458,7 @@ def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
 
 def _headers(folder: pathlib.Path, name: str, role: Role) -> dict[str, torch.Tensor]:
     """Reads names and shapes of a checkpoint's weights, as tensors on the `meta` device."""
-    is_downloaded = any(folder.glob(_WEIGHTS)) or pathlib.Path(name).expanduser().is_dir()
+    is_downloaded = any(folder.glob(_WEIGHTS)) or folder_of(name).is_dir()
     told = _stored_headers if is_downloaded else _hub_headers
     weights = {}
     for key, shape, dtype in told(folder, name, role):

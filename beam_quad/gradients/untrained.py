@@ -1,7 +1,6 @@
 """An untrained model: a configuration without weights, and weights drawn by a seed."""
 
 import hashlib
-import pathlib
 import threading
 from typing import Any
 
@@ -31,7 +30,7 @@ _drawing = threading.Lock()
 
 def is_bare(path: str) -> bool:
     """Returns whether a path is a bare configuration: a JSON file, or a folder with config.json and no weights."""
-    place = pathlib.Path(path).expanduser()
+    place = checkpoints.folder_of(path)
     if place.is_file():
         return place.suffix == ".json"
     if not (place / "config.json").is_file():
@@ -41,13 +40,13 @@ def is_bare(path: str) -> bool:
 
 def has_tokenizer(path: str) -> bool:
     """Returns whether a bare configuration comes with a tokenizer."""
-    place = pathlib.Path(path).expanduser()
+    place = checkpoints.folder_of(path)
     return any(found for pattern in _TOKENIZERS for found in place.glob(pattern))
 
 
 def fingerprint(path: str) -> str:
     """Returns a fingerprint of a bare configuration's content, and of the tokenizer beside it."""
-    place = pathlib.Path(path).expanduser()
+    place = checkpoints.folder_of(path)
     if place.is_file():
         return f"sha256:{hashlib.sha256(place.read_bytes()).hexdigest()}"
     return checkpoints.content_fingerprint(path)
@@ -117,7 +116,7 @@ def load_untrained(spec: ProxySpec, tokenizer: Any, seed: int) -> Proxy:
 
 
 def _new_model(spec: ProxySpec) -> Any:
-    place = pathlib.Path(spec.path).expanduser()
+    place = checkpoints.folder_of(spec.path)
     config = checkpoints.load_config(place, spec.path, CONFIGURATION)
     what = f"no causal language model can be made of {spec.path!r}"
     with checkpoints.refusing(what, CONFIGURATION, "with the config.json of one"):

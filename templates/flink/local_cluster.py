@@ -28,8 +28,8 @@ from typing import Any
 
 from beam_quad.artifacts.owners import process_start
 
-FLINK_VERSION = "1.19"
-_FLINK = "apache-flink-libraries==1.19.3"
+FLINK_VERSION = "1.20"
+_FLINK = "apache-flink-libraries==1.20.3"
 # Python 3.11 has had filters since 3.11.4.
 _SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 _HERE = pathlib.Path(__file__).absolute().parent

@@ -5,7 +5,7 @@ import pytest
 from tests.storage.servers import Server
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(params=["gs", "s3", "abfs"])
 def server(request, reach) -> Server:
     return reach(request.param)
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import re
 import socket
@@ -13,6 +14,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 
+import pyarrow.fs
+
+# Of every Azurite, as its manual gives it.
+_AZURITE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
 _REQUEST = re.compile(r'"(?:\x1b\[\d+m)*([A-Z]+ \S+ HTTP/1\.[01])')
 
 
@@ -21,7 +28,7 @@ class Server:
     """A server that runs.
 
     Attributes:
-      scheme: `gs` or `s3`.
+      scheme: `gs`, `s3` or `abfs`.
       endpoint: Where it listens.
       log: What it says of every request.
     """
@@ -39,6 +46,12 @@ class Server:
         """What tells clients of the server."""
         if self.scheme == "gs":
             return {"STORAGE_EMULATOR_HOST": self.endpoint}
+        if self.scheme == "abfs":
+            return {
+                "AZURE_STORAGE_USE_EMULATOR": "true",
+                "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
+                "AZURITE_BLOB_STORAGE_URL": self.endpoint,
+            }
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "key",
@@ -53,7 +66,11 @@ class Server:
 
 def lacks(scheme: str) -> str:
     """Says what is missing for a server, or nothing."""
-    packages = {"gs": ("gcp_storage_emulator",), "s3": ("boto3", "moto", "flask")}[scheme]
+    if scheme == "abfs":
+        is_there = os.path.isfile(os.environ.get("BEAM_QUAD_AZURITE", ""))
+        how = "BEAM_QUAD_AZURITE names no azurite-blob; get one with `npm install azurite`"
+        return "" if is_there else how
+    packages = {"gs": ("gcp_storage_emulator",), "s3": ("moto", "flask")}[scheme]
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"no {', '.join(missing)} for {scheme}://; pip install '.[test]'" if missing else ""
 
@@ -70,6 +87,14 @@ def serving(scheme: str, folder: pathlib.Path) -> Iterator[Server]:
         if scheme == "s3":
             put = urllib.request.Request(f"{server.endpoint}/corpora", method="PUT")
             urllib.request.urlopen(put).close()
+        if scheme == "abfs":
+            account = pyarrow.fs.AzureFileSystem(
+                "devstoreaccount1",
+                account_key=_AZURITE_KEY,
+                blob_storage_authority=f"127.0.0.1:{port}",
+                blob_storage_scheme="http",
+            )
+            account.create_dir("corpora")
         yield server
     finally:
         process.kill()
@@ -79,6 +104,9 @@ def serving(scheme: str, folder: pathlib.Path) -> Iterator[Server]:
 def _command(scheme: str, port: int) -> Sequence[str]:
     if scheme == "s3":
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    if scheme == "abfs":
+        start = ["--inMemoryPersistence", "--loose", "--skipApiVersionCheck", "--disableTelemetry"]
+        return [os.environ["BEAM_QUAD_AZURITE"], "--blobPort", str(port), *start]
     start = ["start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
     return [
         sys.executable,

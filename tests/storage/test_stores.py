@@ -106,6 +106,7 @@ def test_bad_files_on_a_store_are_refused_or_left_out_when_planning(root):
         splits.plan_input([root])
 
 
+@pytest.mark.parametrize("server", ["gs", "s3"], indirect=True)
 def test_planning_asks_a_store_no_more_for_a_glob_than_for_its_name_and_its_files(server, root):
     files.write_once(f"{root}/a.jsonl", b'{"text": "a"}')
     counts = []
@@ -119,6 +120,8 @@ def test_planning_asks_a_store_no_more_for_a_glob_than_for_its_name_and_its_file
     assert counts[0] == counts[1] <= 3
 
 
+# Azure tells when an object was written, not what is in it.
+@pytest.mark.parametrize("server", ["gs", "s3"], indirect=True)
 def test_the_version_of_an_object_is_that_of_its_content(root):
     for name, data in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         files.write_once(f"{root}/{name}", data)
@@ -129,6 +132,7 @@ def test_the_version_of_an_object_is_that_of_its_content(root):
     assert files.stat(f"{root}/a").version == first
 
 
+@pytest.mark.parametrize("server", ["gs", "s3"], indirect=True)
 def test_a_folder_of_many_files_is_listed_by_as_many_requests_as_one_of_few(server, root):
     counts = []
     for num_files in (2, 20):
@@ -165,4 +169,4 @@ def test_of_runs_that_start_at_once_never_two_have_the_lock(root, take_over):
     OutputLock(root).acquire(take_over=True)
     with pytest.raises(LockedError, match="take_over"):
         OutputLock(root).acquire()
-    assert len(files.find(f"{root}/_run/lock")) == 1
+    assert len(files.find(root)) == 1
