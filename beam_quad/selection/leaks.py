@@ -20,13 +20,14 @@ import numpy as np
 
 from beam_quad import archives
 from beam_quad.answers import plain
-from beam_quad.columns import places_in_runs, run_bounds, run_lengths, run_starts
+from beam_quad.columns import places_in_runs, run_lengths, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A shorter item is a phrase that anybody writes.
 FEWEST_WORDS = 8
 # By default: words of an n-gram, and the share of an item that a document may hold.
 NUM_WORDS, THRESHOLD = 13, 0.5
+_SHORT_NGRAM = 5
 # An n-gram of more items is a form that they are put in, such as a prompt.
 _MOST_ITEMS = 32
 # In UTF-8: punctuation beyond ASCII; and characters of scripts that put no space between words, each a word of its own.
@@ -141,7 +142,7 @@ class LeakIndex:
 
         Args:
           texts: Their texts. Of equal ones the first is found; what has fewer than `FEWEST_WORDS` words is not.
-          length: Words of an n-gram, at least `FEWEST_WORDS`, which are those of an item of fewer words than four of them.
+          length: Words of the n-grams of a long item, at least `FEWEST_WORDS`; see `ngram_words` for those of others.
           threshold: As the attribute.
         """
         columns: list[tuple[Array, Array, Array, Array]] = []
@@ -152,8 +153,7 @@ class LeakIndex:
             if num_words < FEWEST_WORDS or joined in known:
                 continue
             known.add(joined)
-            # Of a short item one changed word may leave no long n-gram on either side of it.
-            own = length if num_words >= 4 * length else FEWEST_WORDS
+            own = ngram_words(num_words, length)
             hashes = words.hashes(own)[: num_words - own + 1]
             columns.append(
                 (
@@ -169,7 +169,8 @@ class LeakIndex:
         hashes, items, positions, lengths = (c[order] for c in (hashes, items, positions, lengths))
         kept = ~_is_form(hashes, items)
         hashes, items, positions, lengths = (c[kept] for c in (hashes, items, positions, lengths))
-        found, covered = _covered(items, positions, lengths)
+        by_item = np.lexsort([positions, items])
+        found, covered = _covered(items[by_item], positions[by_item], lengths[by_item])
         totals = np.zeros(len(texts), np.int64)
         totals[found] = covered
         return cls(hashes, items, positions, lengths, totals, threshold)
@@ -195,38 +196,59 @@ class LeakIndex:
     def _find(self, texts: Sequence[str]) -> list[Leak | None]:
         words = Words(*texts)
         found: list[Leak | None] = [None] * len(texts)
-        # Places in the texts, and the rows of n-grams that stand there.
-        shared = [self._shared(words.hashes(length)) for length in self._lengths]
-        if not shared:
+        hashes = {length: words.hashes(length) for length in self._lengths}
+        if not hashes:
             return found
-        places, rows = (np.concatenate(columns) for columns in zip(*shared, strict=True))
-        numbers = np.searchsorted(words.ends, places, "right")
-        order = np.argsort(numbers, kind="stable")
-        for start, end in run_bounds(numbers[order]):
-            own = order[start:end]
-            found[numbers[own[0]]] = self._best(words, places[own], rows[own])
+        shared = [self._shared(words, own) for own in hashes.values()]
+        numbers, rows = (np.concatenate(columns) for columns in zip(*shared, strict=True))
+        # Each text with each item that it shares an n-gram with; by position too, in a key of one number, which sorts faster.
+        num_items = len(self.num_words)
+        pairs = numbers * num_items + self.items[rows]
+        order = np.argsort(pairs * self._longest + self.positions[rows])
+        pairs, rows = pairs[order], rows[order]
+        codes, covered = _covered(pairs, self.positions[rows], self.lengths[rows])
+        numbers, items = np.divmod(codes, num_items)
+        shares = covered / self.num_words[items]
+        leaking = np.flatnonzero(shares > self.threshold)
+        # The most of any item first, and the first of equal ones.
+        leaking = leaking[np.lexsort([items[leaking], -shares[leaking], numbers[leaking]])]
+        for at in leaking[run_starts(numbers[leaking])].tolist():
+            length = int(self.lengths[rows[np.searchsorted(pairs, codes[at])]])
+            passage = self._passage(words, hashes[length], length, int(numbers[at]), items[at])
+            found[int(numbers[at])] = Leak(int(items[at]), float(shares[at]), passage)
         return found
 
-    def _shared(self, hashes: Array) -> tuple[Array, Array]:
-        """Finds n-grams of the items: places among the hashes, and rows here, both int64 [k]."""
+    def _shared(self, words: Words, hashes: Array) -> tuple[Array, Array]:
+        """Finds the n-grams of the items in texts: numbers of texts, and rows here, each pair once, both int64 [k]."""
         at = np.flatnonzero(self._might_hold(hashes))
         first, last = (np.searchsorted(self.hashes, hashes[at], side) for side in ("left", "right"))
-        number = last - first
-        within = places_in_runs(np.repeat(np.arange(len(at)), number))
-        return np.repeat(at, number), np.repeat(first, number) + within
+        numbers = np.searchsorted(words.ends, at, "right")
+        # Tables and dumps say one thing again and again.
+        codes = np.unique(numbers[last > first] * len(self.hashes) + first[last > first])
+        numbers, first = np.divmod(codes, len(self.hashes))
+        number = self._ends[first] - first
+        within = places_in_runs(np.repeat(np.arange(len(first)), number))
+        return np.repeat(numbers, number), np.repeat(first, number) + within
 
-    def _best(self, words: Words, places: Array, rows: Array) -> Leak | None:
-        """Finds what a text covers most of, by the n-grams that it shares with items."""
-        items, lengths = self.items[rows], self.lengths[rows]
-        found, covered = _covered(items, self.positions[rows], lengths)
-        shares = covered / self.num_words[found]
-        best = int(np.argmax(shares))
-        if shares[best] <= self.threshold:
-            return None
-        own = items == found[best]
-        start, end = _longest_passage(places[own], int(lengths[own][0]))
-        shown = words.words[start : min(end, start + _SHOWN_WORDS)]
-        return Leak(int(found[best]), float(shares[best]), b" ".join(shown).decode())
+    def _passage(self, words: Words, hashes: Array, length: int, number: int, item: int) -> str:
+        """Finds the longest passage that a text and an item have in common."""
+        start = int(words.ends[number - 1]) if number else 0
+        own = hashes[start : int(words.ends[number])]
+        places = start + np.flatnonzero(np.isin(own, self.hashes[self.items == item]))
+        start, end = _longest_passage(places, length)
+        return b" ".join(words.words[start : min(end, start + _SHOWN_WORDS)]).decode()
+
+    @functools.cached_property
+    def _ends(self) -> Array:
+        """Where the n-grams end that are equal to each, int64 [m]."""
+        starts = run_starts(self.hashes)
+        lengths = run_lengths(starts, len(self.hashes))
+        return np.repeat(starts + lengths, lengths)
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """More than any position."""
+        return int(self.positions.max(initial=0)) + 1
 
     @functools.cached_property
     def _lengths(self) -> list[int]:
@@ -256,6 +278,20 @@ class LeakIndex:
         return cls(**found | {"threshold": float(found["threshold"])})
 
 
+def ngram_words(num_words: int, most: int) -> int:
+    """Decides how many words the n-grams have by which an item is looked for.
+
+    Of a short item, few changed words leave no long n-gram between them. Of a very short one, half may be a phrase.
+
+    Args:
+      num_words: Words of the item, at least `FEWEST_WORDS`.
+      most: Words of the n-grams of a long item.
+    """
+    if num_words >= 8 * most:
+        return most
+    return _SHORT_NGRAM if 2 * FEWEST_WORDS <= num_words < 5 * FEWEST_WORDS else FEWEST_WORDS
+
+
 def _is_form(hashes: Array, items: Array) -> Array:
     """Which n-grams, sorted by hash and item, are in too many items, bool [m]."""
     starts = run_starts(hashes)
@@ -271,16 +307,14 @@ def _covered(items: Array, positions: Array, lengths: Array) -> tuple[Array, Arr
     """Counts the words of each item that are in one of some n-grams.
 
     Args:
-      items: Item of each n-gram, int64 [m].
-      positions: Its first word, int64 [m].
+      items: Item of each n-gram, ascending, int64 [m].
+      positions: Its first word, ascending within an item, int64 [m].
       lengths: Its words, int64 [m].
 
     Returns:
       The items, ascending, int64 [k], and how many of their words are covered, int64 [k].
     """
-    order = np.lexsort([positions, items])
-    items, positions, ends = items[order], positions[order], (positions + lengths)[order]
-    starts = run_starts(items)
+    ends, starts = positions + lengths, run_starts(items)
     # N-grams of an item are of one length, so that ends ascend with beginnings: each covers what is beyond the one before.
     before = np.zeros(len(items), np.int64)
     before[1:] = ends[:-1]

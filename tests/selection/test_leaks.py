@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from beam_quad.selection import leaks
-from beam_quad.selection.leaks import FEWEST_WORDS, LeakIndex, Words
+from beam_quad.selection.leaks import FEWEST_WORDS, LeakIndex, Words, ngram_words
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -31,7 +31,7 @@ def by_search(items, document, length):
     shares = []
     for item in items:
         words = item.split()
-        n = length if len(words) >= 4 * length else FEWEST_WORDS
+        n = ngram_words(len(words), length)
         grams = {tuple(own[i : i + n]) for i in range(len(own) - n + 1)}
         covered = set()
         for i in range(len(words) - n + 1):
@@ -42,7 +42,7 @@ def by_search(items, document, length):
 
 
 def test_an_item_is_found_if_and_only_if_a_search_word_by_word_finds_it(rng):
-    items = [passage(rng, int(n)) for n in rng.integers(8, 60, 40)]
+    items = [passage(rng, int(n)) for n in rng.integers(8, 100, 40)]
     index = LeakIndex.of(items, 9, 0.4)
     num_found = 0
     for _ in range(300):
@@ -61,6 +61,20 @@ def test_an_item_is_found_if_and_only_if_a_search_word_by_word_finds_it(rng):
         assert leak.matched in document
         assert leak.matched in items[leak.item]
     assert 50 < num_found < 250
+
+
+@pytest.mark.parametrize(
+    ("num_words", "length"), [(8, 8), (15, 8), (16, 5), (39, 5), (40, 8), (103, 8), (104, 13)]
+)
+def test_short_items_are_looked_for_by_short_n_grams_but_never_by_a_phrase(num_words, length):
+    assert ngram_words(num_words, 13) == length
+
+
+def test_two_changed_words_hide_no_short_item(rng):
+    item = passage(rng, 24)
+    words = item.split()
+    words[7], words[15] = "changed", "too"
+    assert find(LeakIndex.of([item], 13, 0.5), " ".join(words)).share == pytest.approx(22 / 24)
 
 
 def test_case_punctuation_and_white_space_do_not_count(rng):
