@@ -77,12 +77,16 @@ def test_what_cannot_be_met_is_refused_before_anything_is_scored(world: World, t
 def test_several_targets_fill_shares_together_as_on_the_page(world: World, tmp_path):
     queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
     groups = [f"{kind}={folder}" for kind, folder in queries.items()]
-    flags = {"query": None, "query_group": groups, "weighted": True, "share": SHARES}
+    shares = [*SHARES, "n < 20 >= 0.1"]
+    flags = {"query": None, "query_group": groups, "weighted": True, "share": shares}
     manifest = world.distill(tmp_path / "out", **flags)
     rows = selected_rows(tmp_path / "out")
     check(manifest, rows)
+    # Of twenty documents the uniform sample of 200 has too few.
+    assert manifest["landmarks"]["scored"] > 200
     columns = read_columns(world.corpus, "kind", "n")
-    expected = distill_corpus(world, queries, shares=SHARES, columns=columns)
+    expected = distill_corpus(world, queries, shares=shares, columns=columns)
+    assert expected.is_landmark.sum() == manifest["landmarks"]["scored"]
     assert len(rows) == len(expected.indices)
     named = {row["beam_quad"]["example_id"]: row["beam_quad"]["target"] for row in rows}
     assert named == {

@@ -68,7 +68,7 @@ class FinishedDistillation:
 
     def targets(self, counts: RowCounts) -> tuple[page.Target, ...]:
         """Tells of every target what it took, and what the landmarks say that it is worth."""
-        landmarks = self._landmarks()
+        landmarks = self._uniform()
         agreement = self.propagation.facts()["held_out_rank_correlation"]
         takers = self._would_take(landmarks, landmarks.held_out)
         if self.second_order is not None:
@@ -135,6 +135,20 @@ class FinishedDistillation:
         """The target that takes each landmark if it has some influence, -1 for none, int64 [n]."""
         takers = self.selection.would_take(influence, landmarks.keys)
         return np.where(landmarks.tokens <= self.corpus.longest(), takers, -1)
+
+    def _uniform(self) -> ScoredLandmarks:
+        """The landmarks that stand for the corpus: without those that were drawn for shares."""
+        found = self._landmarks()
+        uniform = self.propagation.landmarks.drawn.load().uniform
+        at = np.flatnonzero(np.isin(found.keys, uniform))
+        return ScoredLandmarks(
+            found.keys[at],
+            found.tokens[at],
+            [found.example_ids[i] for i in at.tolist()],
+            found.groups[at],
+            found.influence[at],
+            found.held_out[at],
+        )
 
     def _landmarks(self) -> ScoredLandmarks:
         return self.propagation.scored_landmarks()
