@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_quad.distillation import KernelRidge, LandmarkDraw, default_num_landmarks, weigh
+from beam_quad.distillation import KernelRidge, LandmarkDraws, default_num_landmarks, weigh
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import UsageError
 from beam_quad.gradients import ProxySpec, find_blocks, load_proxy
@@ -182,7 +182,13 @@ def distill(
     groups = given.over(examples.positions, amounts, is_candidate, budget)
 
     # 2 Landmarks: the lowest hashes, a uniform sample.
-    draw = LandmarkDraw.of(keys, seed, num_landmarks or default_num_landmarks(len(keys)))
+    # What a share asks for has some of its own.
+    draw = LandmarkDraws.of(
+        keys,
+        seed,
+        num_landmarks or default_num_landmarks(len(keys)),
+        *((np.zeros((0, len(keys)), bool), []) if groups is None else groups.asked()),
+    ).together()
     landmarks = np.flatnonzero(draw.contains(keys))
     landmarks = landmarks[np.argsort(keys[landmarks])]
 

@@ -10,6 +10,7 @@ from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.selection import EVERYTHING
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS
+from beam_quad.selection.shares import Bound, conditions_of
 from beam_quad.stages.distillation import allocate, shortlist
 from beam_quad.stages.distillation.compare_sketches import CompareSketches
 from beam_quad.stages.distillation.distilled import FinishedDistillation
@@ -24,11 +25,13 @@ from beam_quad.stages.distillation.second_order import SecondOrderSelection, Sol
 from beam_quad.stages.distillation.shortlist import GatherShortlist
 from beam_quad.stages.distillation.sketch import Sketching, SketchLandmarks
 from beam_quad.stages.influence.score import InfluenceScoring
+from beam_quad.stages.read.patterns import ReadPatterns
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.shares import CutGroups, GroupKeys
 from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
+from pipelines.shares import read_shares
 
 _POLICIES = {
     1: "influence distillation: propagated from landmarks, targets in turn",
@@ -87,7 +90,7 @@ class _DistillationBuilder(Builder):
     def _propagation(self) -> FitPropagation:
         """Adds the stages up to the regression."""
         options = self.options
-        drawn = self.add(DrawLandmarks(self.fitted, options.num_landmarks))
+        drawn = self.add(DrawLandmarks(self.fitted, options.num_landmarks, *self._asked()))
         landmarks = self.add(GatherLandmarks(self.fitted, drawn))
         vectors = self.fit_query()
         if options.curvature == "identity":
@@ -101,6 +104,15 @@ class _DistillationBuilder(Builder):
             )
             scores = self.add(ScoreLandmarks(landmarks, scoring, halves))
         return self.add(FitPropagation(scores, vectors, options.ridge, options.seed))
+
+    def _asked(self) -> tuple[ReadPatterns | None, tuple[Bound, ...]]:
+        """The shares that landmarks are drawn for: those of the base, if its landmarks are these."""
+        base, bounds = self.inputs.base, self.inputs.bounds
+        if base is not None and not self.options.refit:
+            bounds = read_shares(base.options)
+        if not bounds:
+            return None, ()
+        return ReadPatterns(self.fitted, conditions_of(bounds)), bounds
 
     def _sketching(self) -> Sketching:
         options = self.options

@@ -1,6 +1,11 @@
 """Influence Distillation: exact influence of a few landmarks, propagated to the corpus, and weights. NumPy and SciPy only."""
 
-from beam_quad.distillation.landmarks import NUM_LANDMARKS, LandmarkDraw, default_num_landmarks
+from beam_quad.distillation.landmarks import (
+    NUM_LANDMARKS,
+    LandmarkDraw,
+    LandmarkDraws,
+    default_num_landmarks,
+)
 from beam_quad.distillation.propagation import KernelRidge
 from beam_quad.distillation.second_order import (
     Interactions,
@@ -26,6 +31,7 @@ __all__ = [
     "Interactions",
     "KernelRidge",
     "LandmarkDraw",
+    "LandmarkDraws",
     "SecondOrderWeights",
     "SelectionWeights",
     "TakenSums",

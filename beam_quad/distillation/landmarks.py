@@ -5,6 +5,8 @@ References:
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ class LandmarkDraw:
     keys are equal. Equal keys count once, so adding a statistic twice changes nothing.
 
     Attributes:
-      keys: Keys of the examples, in order of draw, uint64 [at most num_landmarks].
+      keys: Keys of the examples, in order of draw, uint64 [at most num_landmarks]; more of `LandmarkDraws.together`.
       seed: The run's seed.
       num_landmarks: Number of examples kept.
     """
@@ -67,6 +69,11 @@ class LandmarkDraw:
             )
         return LandmarkDraw.of(np.concatenate([self.keys, other.keys]), *mine)
 
+    @property
+    def uniform(self) -> Array:
+        """Keys of the landmarks that are a uniform sample, uint64 [at most num_landmarks]."""
+        return self.keys[: self.num_landmarks]
+
     def contains(self, keys: Array) -> Array:
         """Tests which examples are landmarks, bool [n]."""
         return np.isin(np.asarray(keys, np.uint64), self.keys)
@@ -80,6 +87,46 @@ class LandmarkDraw:
         """Reads what `to_bytes` wrote."""
         found = archives.parse(raw)
         return cls(found["keys"], int(found["seed"]), int(found["num_landmarks"]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LandmarkDraws:
+    """The draw from all examples, and one from each of some parts that must have landmarks. An additive statistic.
+
+    Attributes:
+      draws: That from all, then those from the parts.
+    """
+
+    draws: tuple[LandmarkDraw, ...]
+
+    @classmethod
+    def of(
+        cls, keys: Array, seed: int, num_landmarks: int, parts: Array, shares: Sequence[float]
+    ) -> "LandmarkDraws":
+        """Draws from examples.
+
+        Args:
+          keys: As for `LandmarkDraw.of`, uint64 [n].
+          seed: The run's seed.
+          num_landmarks: How many to draw from all.
+          parts: Which examples each part has, bool [num_parts, n].
+          shares: What each part makes up of a selection, in (0, 1]: half of that of the landmarks, it has at least.
+        """
+        least = [math.ceil(share * num_landmarks / 2) for share in shares]
+        of_parts = (
+            LandmarkDraw.of(keys[own], seed, number)
+            for own, number in zip(parts, least, strict=True)
+        )
+        return cls((LandmarkDraw.of(keys, seed, num_landmarks), *of_parts))
+
+    def __add__(self, other: "LandmarkDraws") -> "LandmarkDraws":
+        return LandmarkDraws(tuple(a + b for a, b in zip(self.draws, other.draws, strict=True)))
+
+    def together(self) -> LandmarkDraw:
+        """All landmarks, in order of draw: the first ones are those from all, a uniform sample."""
+        uniform = self.draws[0]
+        keys = np.concatenate([draw.keys for draw in self.draws])
+        return dataclasses.replace(uniform, keys=_lowest(keys, uniform.seed, len(keys)))
 
 
 def _lowest(keys: Array, seed: int, count: int) -> Array:

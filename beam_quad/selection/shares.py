@@ -119,6 +119,11 @@ def bounds_of_table(
     return [f"{column} in ({_quoted(value)}) {relation} {share}" for value, share in table.items()]
 
 
+def asking(bounds: Sequence[Bound]) -> tuple[Bound, ...]:
+    """Lists the bounds that ask for documents."""
+    return tuple(bound for bound in bounds if bound.relation != "<=" and bound.share > 0)
+
+
 def conditions_of(bounds: Sequence[Bound]) -> tuple[Condition, ...]:
     """Lists the conditions of bounds, each once, in an order that does not depend on theirs."""
     return tuple(sorted({bound.condition for bound in bounds}, key=repr))

@@ -14,6 +14,7 @@ from beam_quad.selection.group_cuts import about_shares, cut_shares
 from beam_quad.selection.programme import System, refuse_unmet
 from beam_quad.selection.shares import (
     Bound,
+    asking,
     conditions_of,
     members_of,
     parse_bounds,
@@ -87,7 +88,11 @@ class GivenShares:
         held = np.bincount(codes, weights=amounts[is_candidate]).astype(np.int64)
         absent = [name for name in sorted(names) if values[name].count(None) == len(positions)]
         refuse_unmet(self.bounds, members, held, budget, absent, "shares")
-        return SharedGroups(self.bounds, groups, System.of(self.bounds, members))
+        system, meets = (
+            System.of(self.bounds, members),
+            members_of(self.bounds, conditions, patterns),
+        )
+        return SharedGroups(self.bounds, groups, system, meets)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,16 +103,19 @@ class SharedGroups:
       bounds: The bounds, those of clusters left out.
       groups: Group of each example, int64 [n].
       system: The bounds over the groups.
+      meets: Which examples meet each of the bounds, bool [num_bounds, n].
     """
 
     bounds: tuple[Bound, ...]
     groups: Array
     system: System
+    meets: Array
 
     @classmethod
     def free(cls, num_examples: int) -> "SharedGroups":
         """Examples without a bound."""
-        return cls((), np.zeros(num_examples, np.int64), System.free(1))
+        nothing = np.zeros((0, num_examples), bool)
+        return cls((), np.zeros(num_examples, np.int64), System.free(1), nothing)
 
     @property
     def may_give(self) -> Array:
@@ -116,7 +124,13 @@ class SharedGroups:
 
     def where(self, is_kept: Array) -> "SharedGroups":
         """Keeps some of the examples, bool [n]."""
-        return dataclasses.replace(self, groups=self.groups[is_kept])
+        return dataclasses.replace(self, groups=self.groups[is_kept], meets=self.meets[:, is_kept])
+
+    def asked(self) -> tuple[Array, list[float]]:
+        """Which examples meet each bound that asks for some, bool [m, n], and the share of each."""
+        asked = asking(self.bounds)
+        at = [self.bounds.index(bound) for bound in asked]
+        return self.meets[at], [bound.share for bound in asked]
 
     def capped(
         self, clusters: Array, packed: Array, tokens: Array, budget_tokens: int, share: float
@@ -135,7 +149,8 @@ class SharedGroups:
         held = np.bincount(clusters, weights=np.where(packed > 0, tokens, 0))
         heavy = np.flatnonzero(held > max(1, math.floor(share * budget_tokens)))
         groups = (find_sorted(heavy, clusters) + 1) * self.system.num_groups + self.groups
-        return SharedGroups(self.bounds, groups, self.system.by_cluster(len(heavy), share))
+        system = self.system.by_cluster(len(heavy), share)
+        return dataclasses.replace(self, groups=groups, system=system)
 
     def cut(
         self,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_quad import additive, seeding
-from beam_quad.distillation import LandmarkDraw
+from beam_quad.distillation import LandmarkDraw, LandmarkDraws
 
 KEYS = seeding.keys(f"part-0#{i}" for i in range(500))
 
@@ -45,3 +45,15 @@ def test_draws_of_different_seeds_are_not_added():
         LandmarkDraw.of(KEYS, 1, 40) + LandmarkDraw.of(KEYS, 2, 40)
     with pytest.raises(ValueError, match="at least 1"):
         LandmarkDraw.of(KEYS, 1, 0)
+
+
+def test_what_a_share_asks_for_has_landmarks_of_its_own_after_the_uniform_sample():
+    parts = np.stack([np.arange(len(KEYS)) < 6, np.arange(len(KEYS)) % 2 == 0])
+    whole = LandmarkDraws.of(KEYS, 1, 40, parts, [0.2, 0.5])
+    draw = whole.together()
+    assert draw.uniform.tolist() == LandmarkDraw.of(KEYS, 1, 40).keys.tolist()
+    assert draw.contains(KEYS[:6]).sum() >= 4
+    assert len(draw.keys) <= 44
+    halves = (np.arange(len(KEYS)) % 3 == 0, np.arange(len(KEYS)) % 3 > 0)
+    pieces = [LandmarkDraws.of(KEYS[at], 1, 40, parts[:, at], [0.2, 0.5]) for at in halves]
+    assert (pieces[1] + pieces[0]).together().keys.tolist() == draw.keys.tolist()

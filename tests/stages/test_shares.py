@@ -1,13 +1,20 @@
 """Shares of the budget, in a plain loop, held to the pages in memory."""
 
 import collections
+import json
+import pathlib
+import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from beam_quad.errors import UsageError
-from tests.pipelines.world import World, read_columns, selected_rows
+from beam_quad.stages import run_in_process
+from pipelines import chain, options
+from pipelines.inputs import look
+from tests.pipelines.world import World, output_bytes, read_columns, selected_ids, selected_rows
 from tests.stages.pages import distill_corpus, hold_to_quad, hold_to_rival
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
@@ -70,12 +77,16 @@ def test_what_cannot_be_met_is_refused_before_anything_is_scored(world: World, t
 def test_several_targets_fill_shares_together_as_on_the_page(world: World, tmp_path):
     queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
     groups = [f"{kind}={folder}" for kind, folder in queries.items()]
-    flags = {"query": None, "query_group": groups, "weighted": True, "share": SHARES}
+    shares = [*SHARES, "n < 20 >= 0.1"]
+    flags = {"query": None, "query_group": groups, "weighted": True, "share": shares}
     manifest = world.distill(tmp_path / "out", **flags)
     rows = selected_rows(tmp_path / "out")
     check(manifest, rows)
+    # Of twenty documents the uniform sample of 200 has too few.
+    assert manifest["landmarks"]["scored"] > 200
     columns = read_columns(world.corpus, "kind", "n")
-    expected = distill_corpus(world, queries, shares=SHARES, columns=columns)
+    expected = distill_corpus(world, queries, shares=shares, columns=columns)
+    assert expected.is_landmark.sum() == manifest["landmarks"]["scored"]
     assert len(rows) == len(expected.indices)
     named = {row["beam_quad"]["example_id"]: row["beam_quad"]["target"] for row in rows}
     assert named == {
@@ -94,3 +105,54 @@ def test_a_bandit_fills_shares_as_the_page_does(world: World, tmp_path, acceptan
     check(manifest, rows)
     columns = read_columns(world.corpus, "kind", "n")
     hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
+
+
+def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World, tmp_path):
+    """With texts left out by id, near-duplicates and a table, as an output of which some stages are done."""
+    corpus, table = tmp_path / "corpus", tmp_path / "shares.csv"
+    shutil.copytree(world.corpus, corpus)
+    copies = [row["text"] for row in pq.read_table(corpus / "part-0.parquet").to_pylist()[:40]]
+    lines = [json.dumps({"text": text, "kind": "law", "n": 500}) for text in copies]
+    (corpus / "copies.jsonl").write_text("\n".join(lines))
+    table.write_text("kind,share\nlaw,0.3\nnoise,0\n")
+    (tmp_path / "ids.txt").write_text("part-0.parquet#1\npart-1.parquet#2\n")
+    flags: dict[str, Any] = {
+        "acceptance": "shortlist",
+        "input": corpus,
+        "share": "n > 400 <= 0.4",
+        "share_by": f"kind={table}",
+        "exclude": tmp_path / "ids.txt",
+        "max_share_per_cluster": 0.5,
+    }
+    manifest = world.run(tmp_path / "loop", **flags)
+    counts = manifest["counts"]
+    assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"] == 952
+    assert manifest["near_duplicates"]["documents"] > 0
+    late, law, noise = (own["selected"] for own in manifest["shares"]["bounds"])
+    assert late < 1200 + 40
+    assert abs(law - 900) < 40
+    assert noise == 0
+    parsed, _ = options.parse(world.arguments(tmp_path / "beam", **flags))
+    built = chain.build(parsed, look(parsed))
+    built.write_plans()
+    names = [stage.name for stage in built.stages]
+    run_in_process(built.stages[: names.index("CutRankingProgramme")])
+    world.launch(tmp_path / "beam", **flags)
+    assert output_bytes(tmp_path / "beam") == output_bytes(tmp_path / "loop")
+
+
+def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: World, tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in ("part-0.parquet", "part-2.jsonl", "part-3.jsonl"):
+        shutil.copy2(pathlib.Path(world.corpus) / name, corpus / name)
+    flags = {"acceptance": "shortlist", "input": corpus, "share": SHARES}
+    world.run(tmp_path / "first", **flags)
+    before = selected_ids(tmp_path / "first")
+    world.run(tmp_path / "same", base=tmp_path / "first", **flags)
+    assert selected_ids(tmp_path / "same") == before
+    shutil.copy2(pathlib.Path(world.corpus) / "part-1.parquet", corpus / "part-1.parquet")
+    manifest = world.run(tmp_path / "next", base=tmp_path / "first", **flags)
+    check(manifest, selected_rows(tmp_path / "next"))
+    after = set(selected_ids(tmp_path / "next"))
+    assert len(after.intersection(before)) > 0.9 * len(before)

@@ -68,7 +68,7 @@ class FinishedDistillation:
 
     def targets(self, counts: RowCounts) -> tuple[page.Target, ...]:
         """Returns for every target its selection and the selection's worth, estimated from the landmarks."""
-        landmarks = self._landmarks()
+        landmarks = self._uniform()
         agreement = self.propagation.facts()["held_out_rank_correlation"]
         takers = self._would_take(landmarks, landmarks.held_out)
         if self.second_order is not None:
@@ -136,6 +136,20 @@ class FinishedDistillation:
         """Returns the target that would take each landmark given its influence, int64 [n]; -1 for none."""
         takers = self.selection.would_take(influence, landmarks.keys)
         return np.where(self.corpus.can_be(landmarks.keys, landmarks.tokens), takers, -1)
+
+    def _uniform(self) -> ScoredLandmarks:
+        """The landmarks that stand for the corpus: without those that were drawn for shares."""
+        found = self._landmarks()
+        uniform = self.propagation.landmarks.drawn.load().uniform
+        at = np.flatnonzero(np.isin(found.keys, uniform))
+        return ScoredLandmarks(
+            found.keys[at],
+            found.tokens[at],
+            [found.example_ids[i] for i in at.tolist()],
+            found.groups[at],
+            found.influence[at],
+            found.held_out[at],
+        )
 
     def _landmarks(self) -> ScoredLandmarks:
         return self.propagation.scored_landmarks()

@@ -3,10 +3,14 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.distillation import LandmarkDraw, default_num_landmarks
+from beam_quad.distillation import LandmarkDraw, LandmarkDraws, default_num_landmarks
 from beam_quad.records import Split
+from beam_quad.selection.shares import Bound, asking, members_of
+from beam_quad.stages.read.patterns import ReadPatterns
 from beam_quad.stages.read.splits import SplitStage
 
 
@@ -14,25 +18,37 @@ from beam_quad.stages.read.splits import SplitStage
 class DrawLandmarks(SplitStage):
     """Draws the landmarks: the usable examples of the reserve with the lowest hashes, a uniform sample of the corpus.
 
-    Takes splits and returns a `LandmarkDraw`.
+    Takes splits and returns `LandmarkDraws`. A share that asks for documents of which the sample has too few gets landmarks
+    of its own.
 
     Args:
       corpus: The corpus.
       num_landmarks: Number of landmarks, or None for the default for the corpus's size.
+      patterns: The conditions of the shares that each row meets; None without shares.
+      bounds: The shares.
     """
 
     kind = "draws"
     artifact_name = "draw.npz"
 
     num_landmarks: int | None
+    patterns: ReadPatterns | None = None
+    bounds: tuple[Bound, ...] = ()
 
-    def do(self, piece: Split, model: Any) -> LandmarkDraw:
+    def do(self, piece: Split, model: Any) -> LandmarkDraws:
         rows = self.corpus.rows(piece)
         number = self.num_landmarks or default_num_landmarks(max(1, self.corpus.num_usable()))
-        return LandmarkDraw.of(rows.keys[self.corpus.in_reserve(rows)], self.corpus.seed, number)
+        at = np.flatnonzero(self.corpus.in_reserve(rows))
+        asked = asking(self.bounds)
+        parts = np.zeros((0, len(at)), bool)
+        if self.patterns is not None:
+            patterns = self.patterns.read(piece)[at]
+            parts = members_of(asked, self.patterns.conditions, patterns)
+        shares = [bound.share for bound in asked]
+        return LandmarkDraws.of(rows.keys[at], self.corpus.seed, number, parts, shares)
 
-    def finish(self, total: LandmarkDraw) -> None:
-        files.write_once(self.artifact, total.to_bytes())
+    def finish(self, total: LandmarkDraws) -> None:
+        files.write_once(self.artifact, total.together().to_bytes())
 
     @once_per_process
     def load(self) -> LandmarkDraw:
