@@ -349,7 +349,7 @@ def test_what_influence_distillation_cannot_use_is_refused_before_a_model_is_loa
 
 
 def test_the_lines_of_the_readme_run(world, texts, queries, tmp_path, monkeypatch, capsys):
-    section = (ROOT / "README.md").read_text().split("\n## In a notebook\n")[1].split("\n## ")[0]
+    section = (ROOT / "README.md").read_text().split("\n## From Python\n")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(code.strip().splitlines()) <= 10
     (tmp_path / "corpus.txt").write_text("\n".join(texts))
