@@ -48,10 +48,10 @@ def planned_seconds(output: str) -> dict[str, float]:
     path = chain_path(output)
     try:
         stages = json.loads(files.read_bytes(path))["stages"] if files.exists(path) else ()
-        planned = {stage["name"]: stage["planned_s"] for stage in stages}
+        return {s["name"]: s["planned_s"] for s in stages if s["planned_s"] is not None}
     except (ValueError, KeyError, TypeError):
+        # Of another version.
         return {}
-    return {name: float(seconds) for name, seconds in planned.items() if seconds is not None}
 
 
 def write_failure(clock: str, error: BaseException) -> None:

@@ -1,6 +1,7 @@
 """How a run stands, asked of its output: complete, killed, running, or none."""
 
 import dataclasses
+import html
 import json
 import pathlib
 import shutil
@@ -64,6 +65,17 @@ def test_a_finished_run_is_complete_with_the_counts_of_its_manifest(finished, ca
     assert 0.95 * written < found["bytes"]["stored"] <= written
     assert 0 < found["seconds"] < 600
     assert (found["seconds_to_go"], found["held_by"], found["failed"]) == (0, None, None)
+
+
+def test_status_and_page_say_what_the_manifest_was_judged_to_be(finished, capsys):
+    manifest, page = manifest_of(finished), (finished / "report.html").read_text()
+    _, found = ask(capsys, finished)
+    assert (found["verdict"], found["notices"]) == (manifest["verdict"], manifest["notices"])
+    assert manifest["verdict"] in html.unescape(page)
+    for notice in manifest["notices"]:
+        assert notice["message"][1:] in html.unescape(page)
+    # What the launcher planned is beside what was taken.
+    assert ">Planned</th>" in page
 
 
 def test_a_finished_selection_is_complete_when_its_artifacts_are_deleted(
