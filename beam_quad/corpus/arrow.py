@@ -27,6 +27,8 @@ _HEAD_BYTES = 64
 # What a message starts with since Arrow 0.15, before the size of its metadata.
 _CONTINUATION = 0xFFFFFFFF
 _DICTIONARY, _RECORD_BATCH = 2, 3
+# From an object store the metadata of a message are fetched alone, and then its values at once.
+_BUFFER_BYTES = 64 << 10
 # Record batches are gathered to groups of so many rows: some writers make them of single rows.
 _GROUP_ROWS = 1024
 
@@ -222,7 +224,7 @@ def _grouped(messages: Sequence[_Message]) -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[_RecordBatches]:
-    with damage.naming(path), files.open_read(path) as file:
+    with damage.naming(path), files.open_read(path, _BUFFER_BYTES) as file:
         yield _RecordBatches(file)
 
 

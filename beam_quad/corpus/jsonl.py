@@ -334,7 +334,7 @@ def lines_of(path: str) -> Iterator[bytes]:
 
 def _read_lines(path: str, stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
     if webdataset.EXTENSIONS.search(path):
-        return webdataset.lines(stream, chunk_bytes)
+        return webdataset.lines(stream)
     return _rows_of(_split_lines(_chunks(stream, chunk_bytes)))
 
 

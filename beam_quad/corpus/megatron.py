@@ -78,4 +78,4 @@ def write_tokens(
         file.write(struct.pack("<QBQQ", *head))
         for column in (sizes, starts, np.arange(len(sizes) + 1, dtype="<i8")):
             file.write(np.ascontiguousarray(column))
-    return tokens_part, WrittenPart(index_path, file.sha256, len(lengths), file.size_bytes)
+    return tokens_part, WrittenPart(index_path, file.sha256, 0, file.size_bytes)

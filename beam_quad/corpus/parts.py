@@ -18,7 +18,7 @@ class WrittenPart:
     Attributes:
       path: Where it is stored.
       sha256: Of its bytes, 64 hexadecimal digits.
-      num_rows: Its rows.
+      num_rows: Its rows; none of what comes with a part, or lists them.
       size_bytes: Its size.
     """
 

@@ -22,6 +22,8 @@ EXTENSIONS = re.compile(r"\.(tgz|tar(\.\w+)?)$", re.IGNORECASE)
 KEY, TEXT = "__key__", "text"
 
 _READ = ("json", "txt")
+# `tarfile` copies what it has read ahead at every header and file: of a megabyte that were nearly all of the work.
+_READ_BYTES = tarfile.RECORDSIZE
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -39,12 +41,11 @@ class _Counted:
         return data
 
 
-def lines(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+def lines(stream: BinaryIO) -> Iterator[bytes]:
     """Reads the rows of an archive, without its compression; memory is that of one sample.
 
     Args:
       stream: The archive.
-      chunk_bytes: How much is read at a time.
 
     Raises:
       EOFError: If the archive is not whole.
@@ -52,7 +53,7 @@ def lines(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
     """
     counted = _Counted(stream)
     try:
-        with tarfile.open(fileobj=counted, mode="r|", bufsize=chunk_bytes) as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=counted, mode="r|", bufsize=_READ_BYTES) as archive:  # type: ignore[call-overload]
             for key, sample in itertools.groupby(_members(archive), key=lambda own: own[0]):
                 yield _line(key, {extension: data for _, extension, data in sample})
             end = archive.offset
@@ -60,7 +61,7 @@ def lines(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
         if "unexpected end" in str(error) or "truncated" in str(error):
             raise EOFError(f"truncated tar archive: {error}") from error
         raise OSError(f"no tar archive: {error}") from error
-    while counted.read(chunk_bytes):
+    while counted.read(_READ_BYTES):
         pass
     # Two blocks of zeros end an archive: without the first a member may be lost.
     if counted.size_bytes < end + tarfile.BLOCKSIZE:
