@@ -78,8 +78,9 @@ def _unexpected(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     # A worker's traceback says at its end what it is about.
     line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     return (
-        f"{type(error).__name__}: {line[:300]}; what is done is kept, and the same command goes on with it; "
+        f"{type(error).__name__}: {line[:300]}{notes}; what is done is kept, and the same command goes on with it; "
         "if that fails too, report the lines above"
     )
 

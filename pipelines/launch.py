@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    FlinkRunnerOptions,
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
@@ -43,6 +44,8 @@ from pipelines.run_options import RunOptions
 _LINE = 300
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
+# The Flink that the tests run on.
+FLINK_VERSION = "1.20"
 _RUNNERS = (
     *LOCAL_RUNNERS,
     *_SUBMITTING_RUNNERS,
@@ -369,9 +372,22 @@ def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResul
         if result is None or _has_ended(result):
             lock.name_job("")
         known = known_cause(error)
-        if known is None:
-            raise
-        raise known from error
+        if known is not None:
+            raise known from error
+        if words := _about_flink(pipeline.options):
+            error.add_note(words)
+        raise
+
+
+def _about_flink(options: PipelineOptions) -> str:
+    """Says what a job that fails on another Flink than ours may fail of."""
+    version = options.view_as(FlinkRunnerOptions).flink_version
+    if options.view_as(StandardOptions).runner != "FlinkRunner" or version == FLINK_VERSION:
+        return ""
+    return (
+        f"pipelines were run on Flink {FLINK_VERSION}, and never on {version}: "
+        "pass the --flink_version of your cluster, and mind that it may be this that fails"
+    )
 
 
 def _workers_left_to_this_process(

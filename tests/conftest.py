@@ -89,7 +89,7 @@ def reach(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], "Server"]:
     """Gives the server of a scheme, and points the clients of this process and its children at it."""
-    from beam_quad.artifacts import stores
+    from beam_quad.artifacts import buckets, cloud_storage
     from tests.storage.servers import lacks
 
     def reach(scheme: str) -> "Server":
@@ -98,8 +98,8 @@ def reach(
         server = start(scheme)
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(stores, "_PER_THREAD", threading.local())
-        stores._client_of.cache_clear()
+        monkeypatch.setattr(cloud_storage, "_PER_THREAD", threading.local())
+        buckets._client_of.cache_clear()
         return server
 
     return reach

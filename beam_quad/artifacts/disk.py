@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from beam_quad.artifacts.patterns import LOST_AND_FOUND, Search
-from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat
+from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat, Store
 from beam_quad.errors import UsageError
 
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -19,7 +19,7 @@ _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-class Disk:
+class Disk(Store):
     """The file system of this machine."""
 
     def stat(self, path: str) -> Stat | None:
@@ -66,9 +66,6 @@ class Disk:
                 return is_unchanged
         return True
 
-    def copy(self, source: str, target: str) -> bool:
-        return False
-
     def delete(self, path: str, over: str | None = None) -> None:
         with contextlib.suppress(FileNotFoundError):
             if over is None:
@@ -114,17 +111,11 @@ def _unchanged(path: str, version: str) -> Iterator[bool]:
             if error.errno not in _NO_FLOCK:
                 raise
         # Another file may have got the name while this one waited.
-        is_same = _is_same_file(descriptor, path)
+        named = stat_of(path)
+        is_same = named is not None and os.path.samestat(os.fstat(descriptor), named)
         yield is_same and _version(os.pread(descriptor, 1 << 16, 0)) == version
     finally:
         os.close(descriptor)
-
-
-def _is_same_file(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _walk(

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, TypeVar
 from beam_quad.artifacts import traffic
 from beam_quad.artifacts.disk import broken_link, stat_of
 from beam_quad.artifacts.patterns import Search, has_glob
-from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat
-from beam_quad.artifacts.stores import bucket_of, check_scheme, scheme_of, store_of
+from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat, bucket_of, scheme_of
+from beam_quad.artifacts.stores import check_scheme, store_of
 from beam_quad.errors import UsageError
 
 _READERS = concurrent.futures.ThreadPoolExecutor(16, "read")

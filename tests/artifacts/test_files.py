@@ -3,9 +3,13 @@ import hashlib
 import os
 import threading
 
+import obstore.exceptions
 import pytest
+import requests
 
 from beam_quad.artifacts import files
+from beam_quad.artifacts.store import explained
+from beam_quad.errors import BeamQuadError, UsageError
 
 
 def names(root) -> list[str]:
@@ -118,6 +122,48 @@ def test_leftovers_of_killed_writers_can_be_deleted(tmp_path):
     files.write_once(f"{tmp_path}/x/a.bin", b"whole")
     files.delete_temporaries(str(tmp_path), older_than_s=-60)
     assert names(tmp_path) == ["a.bin", "x"]
+
+
+def test_a_scheme_that_fsspec_knows_is_a_store_like_any_other(tmp_path):
+    root = f"memory://{tmp_path.name}"
+    for name in ("a/[1].gz", "a/2", "b"):
+        files.write_once(f"{root}/{name}", b"0123456789")
+    files.write_once(f"{root}/b", b"other")
+    files.copy(f"{root}/b", f"{tmp_path}/b")
+    assert files.read_bytes(f"{tmp_path}/b") == files.read_bytes(f"{root}/b") == b"0123456789"
+    found = files.find(root)
+    assert [info.path[len(root) :] for info in found] == ["/a/2", "/a/[1].gz", "/b"]
+    assert found == [files.stat(info.path) for info in found]
+    assert files.find(f"{root}/*/[[]1].gz") == found[1:2]
+    with files.open_read(f"{root}/a/[1].gz") as file:
+        file.seek(-2, 2)
+        assert file.read() == b"89"
+    files.delete([f"{root}/b", f"{root}/none"])
+    assert files.find(root) == found[:2]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("gcs://b/x", "write gs://"), ("abc://b/x", "no known scheme")]
+)
+def test_a_scheme_that_is_another_spelling_or_unknown_is_refused(path, words):
+    with pytest.raises(UsageError, match=words):
+        files.stat(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (obstore.exceptions.GenericError("error sending request"), BeamQuadError, "the network"),
+        (requests.ConnectionError("refused"), BeamQuadError, "the network"),
+        (obstore.exceptions.GenericError("NoSuchBucket"), UsageError, "there is no such bucket"),
+        (obstore.exceptions.UnauthenticatedError("no"), UsageError, "AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_what_a_client_raises_is_one_line_with_a_remedy(error, kind, words):
+    with pytest.raises(kind, match=words) as raised, explained("s3://bucket/a"):
+        raise error
+    assert str(raised.value).startswith("s3://bucket")
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("bucket", ["gs://bucket", "s3://bucket/"])

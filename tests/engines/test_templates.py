@@ -2,10 +2,14 @@
 
 import pathlib
 import re
+import unittest.mock
 
+import apache_beam as beam
+import pytest
 import yaml
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import flags, parsing
+from pipelines import command, flags, launch, parsing
 from pipelines.options import QuadOptions
 from templates.flink import local_cluster
 
@@ -21,6 +25,21 @@ def test_the_manifest_has_the_settings_that_the_local_cluster_runs_with():
     version = local_cluster.FLINK_VERSION
     assert spec["image"].startswith(f"flink:{version}-")
     assert spec["flinkVersion"] == "v" + version.replace(".", "_")
+    assert version == launch.FLINK_VERSION
+
+
+def test_a_job_that_fails_on_another_flink_says_so(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("StackMapFrame error")
+
+    monkeypatch.setattr(beam.Pipeline, "run", fail)
+    for version, is_told in ((local_cluster.FLINK_VERSION, False), ("2.2", True)):
+        flags = ["--runner=FlinkRunner", f"--flink_version={version}"]
+        pipeline = beam.Pipeline(options=PipelineOptions(flags))
+        with pytest.raises(RuntimeError) as raised:
+            launch._run(pipeline, unittest.mock.Mock(), wait=True)
+        said = command._unexpected(raised.value)
+        assert ("never on 2.2: pass the --flink_version of your cluster" in said) == is_told
 
 
 def test_the_pool_of_the_manifest_is_where_the_launch_command_looks_for_it():
