@@ -205,7 +205,7 @@ def _begin(
 def add_to(
     pipeline: beam.Pipeline, options: Options, program: Program[Options]
 ) -> beam.PCollection[Token]:
-    """Checks everything, and adds the chain to a pipeline that somebody else runs.
+    """Checks everything, and adds the chain to a pipeline that somebody else runs, unless the output is complete already.
 
     The output's lock is held while the pipeline is built, not while it runs.
 
@@ -215,12 +215,13 @@ def add_to(
     with refusing():
         options = refresh.resolved(options)
         launch = _look(options, pipeline.options, program)
+        if launch.is_complete:
+            return start(pipeline, launch.chain.plan_path)
         lock = OutputLock(launch.output)
         lock.acquire(take_over=options.take_over)
     try:
-        if not launch.is_complete:
-            costs = program.price(options, launch.inputs, launch.chain)
-            _begin(launch, options, costs, program.result)
+        costs = program.price(options, launch.inputs, launch.chain)
+        _begin(launch, options, costs, program.result)
     finally:
         lock.release()
     return wire(pipeline, launch.chain, options.accelerator)

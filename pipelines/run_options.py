@@ -299,7 +299,7 @@ class RunOptions(flags.Options):
         "YAML or JSON of flags by name, or the manifest.json of a run to replay; flags of the command line win",
         is_common=True,
         pattern=flags.URL,
-        more="Lists are repeated, and `query_group`, `query_weight` and `heldout_group` take objects of names.",
+        more="A list gives a flag several times, and `query_group`, `query_weight` and `heldout_group` may be objects of names.",
     )
     plan: bool = _running(
         "check everything that needs no weights, print the plan, start nothing",

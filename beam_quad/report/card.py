@@ -270,10 +270,11 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
                 "texts, or unlike ones."
             )
     if leaks := manifest.get("contaminated"):
+        short = leaks["not_looked_for"]
         yield (
             f"Documents that hold a text of the query sets or of {_code('--decontaminate')} were looked for by n-grams of words: "
-            f"{leaks['rows']:,} were rejected. Paraphrases and translations are not found, nor {leaks['not_looked_for']:,} texts that "
-            "are too short or cannot be told apart."
+            f"{leaks['rows']:,} were rejected. Paraphrases and translations are not found"
+            + (f", nor copies of {short:,} texts that are too short." if short else ".")
         )
     else:
         yield "Documents that hold texts of benchmarks were not looked for."

@@ -38,6 +38,12 @@ def test_help_shows_some_ten_flags_and_help_all_the_rest_by_group(command, capsy
     assert [line[:-1] for line in every.splitlines() if line[:-1] in groups] == list(groups)
 
 
+@pytest.mark.parametrize("command", COMMANDS[:2])
+def test_every_flag_of_a_selection_is_in_a_group_of_its_command(command):
+    given = {flag.name for own in flags.by_group(command).values() for flag in own}
+    assert given == {flag.name for flag in flags.declared(command)}
+
+
 def test_the_reference_is_what_the_declarations_say():
     page = pathlib.Path(reference.__file__).with_name("FLAGS.md")
     assert page.read_text() == reference.page()
