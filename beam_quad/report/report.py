@@ -43,6 +43,7 @@ def render(data: ReportData) -> str:
             scores.examples(data),
             query.query_groups(data),
             leaks.leaks(data),
+            leaks.paraphrases(data),
             provenance.sources(data),
             provenance.timings(data),
             provenance.configuration(data),

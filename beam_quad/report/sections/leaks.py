@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from beam_quad.report.data import Leak, ReportData
+from beam_quad.report.data import Leak, Paraphrase, ReportData
 from beam_quad.report.formatting import count, percent
 from beam_quad.report.markup import Html, Section, clean, join, tag
+
+_WORD = re.compile(r"\w+")
 
 
 def leaks(data: ReportData) -> Section | None:
@@ -18,6 +20,30 @@ def leaks(data: ReportData) -> Section | None:
         "read a few, and raise --decontaminate_threshold if they are harmless."
     )
     return Section("leaks", "Leaks", join(_leak(leak) for leak in data.leaks), lead)
+
+
+def paraphrases(data: ReportData) -> Section | None:
+    """Shows selected documents beside the texts that they may be paraphrases of; None where there is none."""
+    if not data.paraphrases:
+        return None
+    lead = (
+        "Each document is selected, and says perhaps what a text says that no selection may hold: its embedding is closer than "
+        "nearly all, and it has most of the words, which are marked. Put the ids of what should go on a list for --exclude."
+    )
+    return Section(
+        "paraphrases", "Paraphrases", join(_paraphrase(own) for own in data.paraphrases), lead
+    )
+
+
+def about_paraphrases(manifest: Mapping[str, Any]) -> str | None:
+    """Says in a line how many selected documents are flagged as paraphrases, from a manifest; None where none is."""
+    found = manifest.get("paraphrases")
+    if found is None or not found["rows"]:
+        return None
+    sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
+    number = found["rows"]
+    words = "1 selected document" if number == 1 else f"{count(number)} selected documents"
+    return f"{words} may be a paraphrase of a text that no selection may hold ({sets})."
 
 
 def about_leaks(manifest: Mapping[str, Any]) -> str | None:
@@ -38,6 +64,27 @@ def _leak(leak: Leak) -> Html:
         tag("code", leak.document),
     )
     return tag("article", tag("header", *facts), tag("p", _marked(leak), dir="auto"))
+
+
+def _paraphrase(own: Paraphrase) -> Html:
+    facts = (
+        tag("strong", f"{own.cosine:.2f}"),
+        tag("code", own.document),
+        tag("span", f"has {percent(own.share)} of the words of {own.item} ({own.set.split()[0]})"),
+    )
+    texts = (
+        tag("p", _shared(text, other), dir="auto")
+        for text, other in ((own.text, own.item_text), (own.item_text, own.text))
+    )
+    return tag("article", tag("header", *facts), *texts)
+
+
+def _shared(text: str, other: str) -> Html:
+    """A text, with the words marked that another one has."""
+    words = set(_WORD.findall(clean(other).casefold()))
+    # Every second part is a word.
+    parts = re.split(r"(\w+)", clean(text))
+    return join(tag("mark", part) if part.casefold() in words else part for part in parts)
 
 
 def _marked(leak: Leak) -> Html:

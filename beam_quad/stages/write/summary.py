@@ -17,7 +17,7 @@ from beam_quad.clustering import distinctive_terms
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
-from beam_quad.report.sections.leaks import about_leaks
+from beam_quad.report.sections.leaks import about_leaks, about_paraphrases
 from beam_quad.report.sections.overview import near_duplicates, passed_over
 from beam_quad.report.sections.query import is_poor, texts_used
 from beam_quad.report.sections.refresh import harmful_added
@@ -37,6 +37,7 @@ from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import MeasureDrift
+from beam_quad.stages.write.paraphrases import FlagParaphrases
 from beam_quad.stages.write.shown import ShowScores
 
 _PACKAGES = (
@@ -68,6 +69,7 @@ class Summary:
       title: What was run, for the report's head.
       policy: The policy in words.
       leaks: What found documents that hold a text which no selection may; None where nothing was looked for.
+      paraphrases: What flagged paraphrases of such texts among what is selected; None where nothing was embedded.
       stages: Name and clock of every stage, in order.
       query: The query groups.
       vectors: What fitted the query vectors, or None.
@@ -96,6 +98,7 @@ class Summary:
     title: str
     policy: str
     leaks: FindLeaks | None = None
+    paraphrases: FlagParaphrases | None = None
     stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
     vectors: FitQueryVectors | None = None
@@ -174,6 +177,8 @@ class Summary:
                 "rows": counts.reasons.counts.get(Reason.CONTAMINATED.value, 0),
                 "rows_by_set": dict(sorted(counts.leaks.counts.items())),
             }
+        if self.paraphrases is not None:
+            result["paraphrases"] = self.paraphrases.facts()
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -293,6 +298,7 @@ class Summary:
             timings=timings,
             refresh=_refresh_of(manifest),
             leaks=self._shown_leaks(),
+            paraphrases=self._shown_paraphrases(),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},
         )
@@ -310,6 +316,11 @@ class Summary:
                 found.append(page.Leak(document=document, **leak._asdict()))
         return tuple(found)
 
+    def _shown_paraphrases(self) -> tuple[page.Paraphrase, ...] | None:
+        if self.paraphrases is None:
+            return None
+        return tuple(page.Paraphrase(**own) for own in self.paraphrases.read(_SHOWN_LEAKS))
+
     def _notices(self, manifest: dict[str, Any]) -> tuple[page.Notice, ...]:
         notices = []
         if manifest["shortfall"]:
@@ -324,11 +335,10 @@ class Summary:
             notices.append(
                 page.Notice(f"No row has one of the {ids} of --exclude; check the list.")
             )
-        if words := about_leaks(manifest):
-            notices.append(page.Notice(words, level="note"))
         if words := harmful_added(manifest):
             notices.append(page.Notice(words))
-        for words in (passed_over(manifest), near_duplicates(manifest)):
+        about = (about_leaks, about_paraphrases, passed_over, near_duplicates)
+        for words in (tell(manifest) for tell in about):
             if words:
                 notices.append(page.Notice(words, level="note"))
         for name, group in manifest.get("query", {}).items():
