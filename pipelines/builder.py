@@ -29,6 +29,7 @@ from beam_quad.stages.read.corpus import Corpus, piece_name
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.distil import DistilTokens
 from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.embed_items import EmbedItems
 from beam_quad.stages.read.embed_query import EmbedQuery
 from beam_quad.stages.read.excluded import Excluded
 from beam_quad.stages.read.find_leaks import FindLeaks
@@ -49,6 +50,7 @@ from beam_quad.stages.refresh.drift import (
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
 from beam_quad.stages.write.budget import Cut, Ended, Ranking
 from beam_quad.stages.write.near_duplicates import Compared, FindNearDuplicates, LinkCandidates
+from beam_quad.stages.write.paraphrases import FlagParaphrases
 from beam_quad.stages.write.ranked import Selection, Weighable
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.stages.write.shares import CutGroups, Groups, SampleGroups, SolveProgramme
@@ -234,18 +236,19 @@ class Builder:
             raise IntegrityError("a run without a base asks for its manifest")
         return self.inputs.base.manifest
 
-    def prefer(self, held: Held | None, ranking: Ranking) -> Held | None:
+    def prefer(self, held: Held | None, ranking: Ranking, label: str = "") -> Held | None:
         """Adds the stages that find which new examples come before old ones.
 
         Args:
           held: What stays selected, or None without a base.
           ranking: The ranking without regard to the base.
+          label: Added to the stages' names.
         """
         if held is None:
             return None
         budget = dataclasses.replace(self.budget, amount=2 * self.budget.amount)
         twice = Cut(self.within_budget, ranking, budget)
-        self.stages += twice.stages("CutTwice", RANK_LEVELS)
+        self.stages += twice.stages(f"CutTwice{label}", RANK_LEVELS)
         return dataclasses.replace(held, twice=twice)
 
     def end(
@@ -279,6 +282,7 @@ class Builder:
         budget: Budget,
         held: Held | None,
         corpus: Corpus | None = None,
+        num_targets: int = 1,
     ) -> FindNearDuplicates | None:
         """Adds the stages that find what is left out for a near-duplicate that ranks higher.
 
@@ -287,13 +291,14 @@ class Builder:
           budget: What it is cut at.
           held: What stays selected in any case; None without a base.
           corpus: The splits that the ranking speaks of, within the budget, if those are not all: the new ones of a refresh.
+          num_targets: How many share the budget.
 
         Returns:
           What is left out; None if near-duplicates are kept.
         """
         if self.signs is None:
             return None
-        amount = COMPARED_BUDGETS * budget.amount
+        amount = COMPARED_BUDGETS * num_targets * budget.amount
         cut = Cut(corpus or self.within_budget, ranking, dataclasses.replace(budget, amount=amount))
         self.stages += cut.stages("CutCompared", COMPARED_LEVELS)
         threshold = self._options.near_duplicate_threshold
@@ -302,7 +307,8 @@ class Builder:
             cut,
             threshold,
             held,
-            ranks_new=corpus is not None,
+            corpus is not None,
+            num_targets=num_targets,
             # A share may reach far below where the budget would end without it.
             is_all=self.groups is not None,
         )
@@ -505,6 +511,7 @@ class Builder:
             reference = self.add(MeasureReference(self.corpus, base, documents))
             grows = options.grow_clusters
             drift = self.add(MeasureDrift(self.within_budget, reference, selection, grows))
+        paraphrases = self._flag_paraphrases(selection)
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
             WriteSelection(
@@ -514,7 +521,12 @@ class Builder:
                 options.output_format,
                 self.budget,
                 dataclasses.replace(
-                    summary, stages=stages, changes=changes, drift=drift, bases=bases
+                    summary,
+                    stages=stages,
+                    paraphrases=paraphrases,
+                    changes=changes,
+                    drift=drift,
+                    bases=bases,
                 ),
                 weights,
                 changes,
@@ -546,6 +558,14 @@ class Builder:
                 refresh.record_path(self.output): fitted,
             },
         )
+
+    def _flag_paraphrases(self, selection: Selection) -> FlagParaphrases | None:
+        """Adds the stages that compare what is selected with the texts that it may not hold, if embeddings can tell."""
+        inputs = self.inputs
+        if self.leaks is None or inputs.embedder is None:
+            return None
+        items = EmbedItems(inputs.embedder, inputs.embedder_fingerprint, self.leaks.leaks)
+        return self.add(FlagParaphrases(self.within_budget, selection, self.add(items)))
 
     def _relative(self, path: str) -> str:
         """Spells a path among the artifacts without their folder, which may move."""

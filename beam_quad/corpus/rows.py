@@ -14,6 +14,8 @@ from beam_quad.corpus.json_types import Seen
 from beam_quad.errors import BadFileError
 from beam_quad.records import Split
 
+_BATCH_ROWS = 256
+
 
 def read_rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
@@ -168,3 +170,16 @@ def _check_unchanged(split: Split) -> None:
         raise BadFileError(split.path, "is gone since it was planned")
     if found.version != expected:
         raise BadFileError(split.path, "has changed since it was planned")
+
+
+def read_texts(split: Split, columns: Columns, rows: np.ndarray) -> dict[int, str]:
+    """Reads the texts of some rows of a split, by number, int64 [m] ascending; that of a row without one is empty."""
+    texts: dict[int, str] = {}
+    first = 0
+    for batch in read_rows(split, columns, _BATCH_ROWS):
+        own = rows[slice(*np.searchsorted(rows, [first, first + len(batch)]))]
+        texts |= {row: batch.texts[row - first] or "" for row in own.tolist()}
+        first += len(batch)
+        if len(texts) == len(rows):
+            break
+    return texts

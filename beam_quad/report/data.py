@@ -350,6 +350,29 @@ class Leak:
 
 
 @dataclasses.dataclass(frozen=True)
+class Paraphrase:
+    """A selected document that may say what a text says which no selection may hold.
+
+    Attributes:
+      document: Its shard and row.
+      set: Where the text is from.
+      item: Its file and row.
+      text: The document, or its beginning.
+      item_text: The text, or its beginning.
+      cosine: Cosine of their embeddings.
+      share: Share of its distinct words that the document has.
+    """
+
+    document: str
+    set: str
+    item: str
+    text: str
+    item_text: str
+    cosine: float
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -376,6 +399,7 @@ class ReportData:
       refresh: What changed in the selection that the run went on from.
       leaks: Some of the documents that hold a text which no selection may; None where nothing was looked for.
       shares: How shares of the budget were met, as the manifest says it; None without shares.
+      paraphrases: Selected documents that may be paraphrases of such a text, the closest first; None where none was looked for.
       configuration: Options and their values, shown as text.
       versions: Packages, models and fingerprints, shown as text.
     """
@@ -401,5 +425,6 @@ class ReportData:
     refresh: Refresh | None = None
     leaks: tuple[Leak, ...] | None = None
     shares: Mapping[str, Any] | None = None
+    paraphrases: tuple[Paraphrase, ...] | None = None
     configuration: Mapping[str, object] | None = None
     versions: Mapping[str, object] | None = None

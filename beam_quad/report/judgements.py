@@ -92,6 +92,7 @@ def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
     yield from about_refresh(manifest)
     yield _leaks(manifest)
+    yield _paraphrases(manifest)
     yield _passed_over(manifest)
     yield _near_duplicates(manifest)
     for name, group in manifest.get("query", {}).items():
@@ -332,6 +333,16 @@ def _leaks(manifest: Mapping[str, Any]) -> str | None:
     number = found["rows"]
     words = "1 document holds a text" if number == 1 else f"{count(number)} documents hold a text"
     return f"{words} that no selection may ({sets}), and {'is' if number == 1 else 'are'} rejected"
+
+
+def _paraphrases(manifest: Mapping[str, Any]) -> str | None:
+    found = manifest.get("paraphrases")
+    if found is None or not found["rows"]:
+        return None
+    sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
+    number = found["rows"]
+    words = "1 selected document" if number == 1 else f"{count(number)} selected documents"
+    return f"{words} may be a paraphrase of a text that no selection may hold ({sets})"
 
 
 def _passed_over(manifest: Mapping[str, Any]) -> str | None:

@@ -44,6 +44,7 @@ def render(data: ReportData) -> str:
         query.query_groups(data),
         layers.layers(data),
         leaks.leaks(data),
+        leaks.paraphrases(data),
         provenance.sources(data),
         provenance.timings(data),
         provenance.configuration(data),

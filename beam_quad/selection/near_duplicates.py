@@ -222,6 +222,7 @@ def without_near_duplicates(
     budget: int,
     threshold: float = THRESHOLD,
     compares_all: bool = False,
+    num_targets: int = 1,
 ) -> Array:
     """Gives priority 0 to the near-duplicates in a ranking of a corpus held in memory.
 
@@ -232,14 +233,14 @@ def without_near_duplicates(
       budget: In the same unit, at least 1.
       threshold: Similarity of near-duplicates, in (0, 1].
       compares_all: Whether all are compared, and not those alone that a few budgets would reach.
+      num_targets: How many share the budget: of each, as many budgets are compared.
 
     Returns:
       uint64 [n].
     """
     column = packed[:, None]
-    compared = search_budget(
-        column, amounts_of(column, amounts), COMPARED_BUDGETS * budget, COMPARED_LEVELS
-    )
+    reached = COMPARED_BUDGETS * num_targets * budget
+    compared = search_budget(column, amounts_of(column, amounts), reached, COMPARED_LEVELS)
     for floor in (compared.floors[0], np.uint64(0))[int(compares_all) :]:
         at = np.flatnonzero(is_reached(packed, floor))
         signatures = sign([texts[i] for i in at.tolist()])
@@ -256,7 +257,7 @@ def fills_budget(floor: np.uint64, dropped: int, budget: int) -> bool:
     """Tells whether the documents that were compared fill a budget without those that are left out.
 
     Args:
-      floor: The lowest priority that was compared, of a search for `COMPARED_BUDGETS`; 0 if all documents were.
+      floor: The lowest priority that was compared, of a search for `COMPARED_BUDGETS` of each target; 0 if all documents were.
       dropped: What is left out, in the unit of the budget.
       budget: The budget.
     """

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -12,7 +13,14 @@ import pytest
 from beam_quad.stages.read.embed import EmbedExamples
 from pipelines import chain, distillation_chain, distillation_options, options, quad
 from pipelines.inputs import look
-from tests.pipelines.world import World, output_bytes, read_texts, selected_ids, selected_rows
+from tests.pipelines.world import (
+    World,
+    output_bytes,
+    read_texts,
+    selected_ids,
+    selected_rows,
+    text_of,
+)
 from tests.stages.pages import distill_corpus, hold_to_quad
 
 RANDOM = {"policy": "random", "query": None}
@@ -133,6 +141,30 @@ def test_a_copy_of_a_query_text_is_selected_if_that_is_asked_for(copied, tmp_pat
     assert "contaminated" not in manifest
     # The like of the query is what a selection takes first.
     assert num_copies(selected_rows(tmp_path / "kept")) > 15
+
+
+def test_what_says_an_item_in_another_order_is_selected_and_flagged(world, tmp_path):
+    rng = np.random.default_rng(4)
+    items = [" ".join(text_of(rng, kind) for _ in range(3)) for kind in ("law", "code") * 2]
+    (tmp_path / "items.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in items))
+    shutil.copytree(world.corpus, tmp_path / "corpus")
+    rewrites = [" ".join(rng.permutation(text.split())) for text in items]
+    lines = [json.dumps({"text": text, "kind": "rewrite", "n": 0}) for text in rewrites]
+    (tmp_path / "corpus" / "part-4.jsonl").write_text("\n".join(lines))
+    manifest = world.run(
+        tmp_path / "out", input=tmp_path / "corpus", decontaminate=tmp_path / "items.jsonl", query=None,
+        policy="cluster_uniform", budget_tokens=10**6,
+    )  # fmt: skip
+    assert manifest["contaminated"]["rows"] == 0
+    assert set(rewrites) <= {row["text"] for row in selected_rows(tmp_path / "out")}
+    found = manifest["paraphrases"]
+    assert found["texts"] == found["rows"] == len(items)
+    assert found["rows_by_set"] == {"--decontaminate items.jsonl": len(items)}
+    flagged = re.findall(
+        r"<code>part-4.jsonl#(\d+)</code><span>has 100 % of the words of items.jsonl#(\d+)",
+        (tmp_path / "out" / "report.html").read_text(),
+    )
+    assert sorted(flagged) == sorted((str(i), str(i)) for i in range(len(items)))
 
 
 def test_a_refresh_with_another_benchmark_lets_go_what_leaks_now_and_embeds_nothing_again(

@@ -124,20 +124,20 @@ def test_another_seed_draws_other_landmarks(world, targets, distilled, tmp_path)
 
 def test_another_query_set_finds_embeddings_and_sketches_made(world, tmp_path, monkeypatch):
     artifacts = tmp_path / "artifacts"
-    # Landmarks are drawn of what can be selected, which copies of a query text cannot unless that is asked for.
-    flags = {"curvature": "identity", "artifacts": artifacts, "keep_query_copies": True}
+    flags = {"curvature": "identity", "artifacts": artifacts}
     world.distill(tmp_path / "law", query=world.query_of("law"), **flags)
     before = _kinds(artifacts)
     monkeypatch.setattr(SketchLandmarks, "do", _die)
     world.distill(tmp_path / "news", query=world.query_of("news"), **flags)
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
         "query_plan", "query_gradients", "query", "sketched_scores", "propagation", "propagated", "cuts",
-        "near_duplicate_candidates", "near_duplicates",
+        "near_duplicate_candidates", "near_duplicates", "leaks", "leaking", "item_embeddings", "paraphrases",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("embedder", "made"), [("hashing", set()), ("jvp", {"embeddings", "points", "corpus"})]
+    ("embedder", "made"),
+    [("hashing", set()), ("jvp", {"embeddings", "points", "corpus", "item_embeddings"})],
 )
 def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path, embedder, made):
     artifacts = tmp_path / "artifacts"
@@ -146,5 +146,5 @@ def test_what_quad_embedded_and_fitted_is_reused(world, tmp_path, embedder, made
     world.distill(tmp_path / "out", artifacts=artifacts, embedder=embedder)
     assert {kind for kind, count in _kinds(artifacts).items() if count > before[kind]} == {
         "draws", "landmarks", "landmark_scores", "propagation", "propagated", "cuts", "signatures",
-        "near_duplicate_candidates", "near_duplicates", *made
+        "near_duplicate_candidates", "near_duplicates", "paraphrases", *made
     }  # fmt: skip

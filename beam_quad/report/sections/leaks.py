@@ -6,6 +6,8 @@ from beam_quad.report.data import Leak, ReportData
 from beam_quad.report.formatting import clean
 from beam_quad.report.pages import Section
 
+_WORD = re.compile(r"\w+")
+
 
 def leaks(data: ReportData) -> Section | None:
     """Shows what documents and texts have in common, side by side; None where there is no leak."""
@@ -17,6 +19,28 @@ def leaks(data: ReportData) -> Section | None:
     )
     items = [(leak, *_passage(leak)) for leak in data.leaks]
     return Section("leaks", "Leaks", {"items": items}, lead)
+
+
+def paraphrases(data: ReportData) -> Section | None:
+    """Shows selected documents beside the texts that they may be paraphrases of; None if there is none."""
+    if not data.paraphrases:
+        return None
+    lead = (
+        "Each document is selected, and may say what a text says that no selection may hold: its embedding is closer than nearly all, "
+        "and it has most of the words, which are marked. Put the ids of what should go on a list for --exclude."
+    )
+    items = [
+        (own, _shared(own.text, own.item_text), _shared(own.item_text, own.text))
+        for own in data.paraphrases
+    ]
+    return Section("paraphrases", "Paraphrases", {"items": items}, lead)
+
+
+def _shared(text: str, other: str) -> list[tuple[str, bool]]:
+    """The parts of a text, and whether each is a word that another text has."""
+    words = set(_WORD.findall(clean(other).casefold()))
+    # Every second part is a word.
+    return [(part, part.casefold() in words) for part in re.split(r"(\w+)", clean(text))]
 
 
 def _passage(leak: Leak) -> tuple[str, str, str]:

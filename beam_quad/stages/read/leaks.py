@@ -6,13 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
-from beam_quad import identity
+import numpy as np
+
+from beam_quad import identity, seeding
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json
 from beam_quad.selection.leaks import LeakIndex
+from beam_quad.selection.paraphrases import MOST_ITEMS
 
 _SHOWN_CHARACTERS = 400
+# Beyond what encoders read.
+_COMPARED_CHARACTERS = 4000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,17 @@ class Leaks:
         """The file of their names and beginnings."""
         return files.join(self.folder, "items.json")
 
+    @property
+    def compared_path(self) -> str:
+        """The file of those that documents are compared with."""
+        return files.join(self.folder, "compared.json")
+
+    @once_per_process
+    def compared(self) -> dict[int, str]:
+        """Loads the items that embeddings are compared with: their texts by number, once per process."""
+        found: list[tuple[int, str]] = read_json(self.compared_path)["items"]
+        return dict(found)
+
     @once_per_process
     def index(self) -> LeakIndex:
         """Loads their n-grams, once per process."""
@@ -109,6 +125,16 @@ def listed(
     raw = index.to_bytes()
     shown = [[item.set, item.name, item.text[:_SHOWN_CHARACTERS]] for item in items]
     named = json.dumps({"items": shown}).encode()
-    digest = hashlib.blake2b(raw + named, digest_size=10).hexdigest()
+    compared = json.dumps({"items": _compared(items, index)}).encode()
+    digest = hashlib.blake2b(raw + named + compared, digest_size=10).hexdigest()
     leaks = Leaks(root, digest)
-    return leaks, index, {leaks.index_path: raw, leaks.items_path: named}
+    written = {leaks.index_path: raw, leaks.items_path: named, leaks.compared_path: compared}
+    return leaks, index, written
+
+
+def _compared(items: Sequence[Item], index: LeakIndex) -> list[tuple[int, str]]:
+    """Numbers and texts of the items that are found, or of as many as are compared, drawn by hash."""
+    numbers = np.flatnonzero(index.num_words)
+    keys = seeding.keys([items[number].text for number in numbers.tolist()])
+    drawn = np.sort(numbers[np.argsort(keys, kind="stable")[:MOST_ITEMS]])
+    return [(number, items[number].text[:_COMPARED_CHARACTERS]) for number in drawn.tolist()]

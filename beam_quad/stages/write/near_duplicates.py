@@ -63,11 +63,12 @@ class Compared:
 
     Args:
       signs: The signatures of their texts.
-      cut: Where `COMPARED_BUDGETS` end in their ranking, of which `COMPARED_LEVELS` are decided.
+      cut: Where `COMPARED_BUDGETS` of each target end in their ranking, of which `COMPARED_LEVELS` are decided.
       threshold: Similarity of near-duplicates, in (0, 1].
       held: What stays selected as it was selected before; None without a base.
       ranks_new: Whether the ranking speaks of the splits alone that the base did not have.
       is_all: Whether all documents are compared that can be selected, wherever the cut lies.
+      num_targets: How many share the budget.
     """
 
     signs: SignTexts
@@ -76,6 +77,7 @@ class Compared:
     held: Held | None = None
     ranks_new: bool = False
     is_all: bool = False
+    num_targets: int = 1
 
     def floor(self) -> np.uint64:
         """The lowest priority that is compared."""
@@ -266,7 +268,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
     def is_enough(self) -> bool:
         """Whether the documents that were compared fill the budget without those that are left out."""
         compared = self.compared
-        budget = compared.cut.budget.amount // COMPARED_BUDGETS
+        budget = compared.cut.budget.amount // (COMPARED_BUDGETS * compared.num_targets)
         return fills_budget(compared.floor(), self._found()["amount"], budget)
 
     def rows(self, split: Split) -> np.ndarray:

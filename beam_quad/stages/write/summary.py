@@ -38,6 +38,7 @@ from beam_quad.stages.read.find_leaks import FindLeaks
 from beam_quad.stages.read.query import CountsQuery, Query
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import MeasureDrift
+from beam_quad.stages.write.paraphrases import FlagParaphrases
 from beam_quad.stages.write.shares import CutGroups
 from beam_quad.stages.write.shown import ShowScores
 
@@ -70,6 +71,7 @@ class Summary:
       title: What was run, for the report's head.
       policy: The policy in words.
       leaks: What found documents that hold a text which no selection may; None where nothing was looked for.
+      paraphrases: What flagged paraphrases of such texts among what is selected; None where nothing was embedded.
       stages: Name and clock of every stage, in order.
       query: The query groups.
       vectors: What fitted the query vectors, or None.
@@ -100,6 +102,7 @@ class Summary:
     title: str
     policy: str
     leaks: FindLeaks | None = None
+    paraphrases: FlagParaphrases | None = None
     stages: tuple[tuple[str, str], ...] = ()
     query: tuple[Query, ...] = ()
     vectors: FitQueryVectors | None = None
@@ -200,6 +203,8 @@ class Summary:
             result["centers"] = {n: value for n, value in fit.items() if isinstance(value, int)}
         if self.shares is not None:
             result["shares"] = self.shares.facts()
+        if self.paraphrases is not None:
+            result["paraphrases"] = self.paraphrases.facts()
         result["shortfall"] = self._shortfall(counts)
         if self.texts is not None:
             result["query"] = {
@@ -326,6 +331,7 @@ class Summary:
             refresh=_refresh_of(manifest),
             shares=manifest.get("shares"),
             leaks=self._shown_leaks(),
+            paraphrases=self._shown_paraphrases(),
             configuration=self.config,
             versions={**manifest["versions"], **self.fingerprints},
         )
@@ -342,6 +348,11 @@ class Summary:
                 document = "{}#{}".format(*self.corpus.places(split).of(row))
                 found.append(page.Leak(document=document, **leak._asdict()))
         return tuple(found)
+
+    def _shown_paraphrases(self) -> tuple[page.Paraphrase, ...] | None:
+        if self.paraphrases is None:
+            return None
+        return tuple(page.Paraphrase(**own) for own in self.paraphrases.read(_SHOWN_LEAKS))
 
     def _about_memory(self) -> tuple[page.Notice, ...]:
         """What depends on the machine, and is no part of the manifest."""

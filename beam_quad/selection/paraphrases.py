@@ -1,0 +1,85 @@
+"""Paraphrases: documents that say what an item says in other words, or in another order.
+
+A document is flagged if its embedding is closer to an item's than nearly all documents' are to any item's, and no farther than
+`LEAST_COSINE`; and if it has most of the item's words, wherever they stand. By embeddings alone, tables of one form and other
+texts that no person writes are close to each other; by words alone, any long document has most words of a short item.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from beam_quad.selection.leaks import Words
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LEAST_COSINE = 0.8
+# A document is closer to an item than this share of the corpus.
+QUANTILE = 0.99
+# Of the item's distinct words.
+LEAST_SHARE = 0.6
+# Items beyond that are not compared: a product of matrices with so many costs little beside embedding a document.
+MOST_ITEMS = 4096
+
+_NUM_BINS = 2000
+_ROWS_AT_ONCE = 1024
+
+
+def nearest_items(vectors: Array, items: Array) -> tuple[Array, Array]:
+    """Finds the nearest item of each document.
+
+    Args:
+      vectors: Unit vectors of the documents, float [n, dim].
+      items: Those of the items, at least one, float [num_items, dim].
+
+    Returns:
+      Numbers of items, int64 [n], and the cosines to them, float32 [n].
+    """
+    columns = np.ascontiguousarray(items.T, np.float32)
+    nearest, cosines = np.zeros(len(vectors), np.int64), np.zeros(len(vectors), np.float32)
+    for first in range(0, len(vectors), _ROWS_AT_ONCE):
+        run = slice(first, first + _ROWS_AT_ONCE)
+        products = vectors[run].astype(np.float32) @ columns
+        nearest[run] = products.argmax(axis=1)
+        cosines[run] = products.max(axis=1)
+    return nearest, cosines
+
+
+def words_of(text: str) -> frozenset[bytes]:
+    """The distinct words of a text, without case and punctuation."""
+    return frozenset(Words(text).words[:-1])
+
+
+def word_share(text: str, item: str) -> float:
+    """The share of an item's distinct words that a text has; 0 for an item without words."""
+    words = words_of(item)
+    return len(words & words_of(text)) / len(words) if words else 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cosines:
+    """How many cosines lie in each of equal parts of [-1, 1]. An additive statistic.
+
+    Attributes:
+      counts: int64 [num_bins].
+    """
+
+    counts: Array
+
+    @classmethod
+    def of(cls, cosines: Array) -> "Cosines":
+        """Counts cosines, float [n]."""
+        bins = np.clip((cosines.astype(np.float64) + 1) / 2 * _NUM_BINS, 0, _NUM_BINS - 1)
+        return cls(np.bincount(bins.astype(np.int64), minlength=_NUM_BINS).astype(np.int64))
+
+    def __add__(self, other: "Cosines") -> "Cosines":
+        return Cosines(self.counts + other.counts)
+
+    def threshold(self) -> float:
+        """The cosine from which a document is closer to an item than nearly all: `LEAST_COSINE` or more."""
+        if not self.counts.any():
+            return LEAST_COSINE
+        below = np.cumsum(self.counts) / self.counts.sum()
+        upper = 2 * (int(np.argmax(below >= QUANTILE)) + 1) / _NUM_BINS - 1
+        return max(LEAST_COSINE, upper)

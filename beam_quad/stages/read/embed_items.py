@@ -1,0 +1,83 @@
+"""The embeddings of the texts that no selection may hold."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from beam_quad import archives
+from beam_quad.additive import Tally
+from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
+from beam_quad.embedding import AnyEmbedderSpec, Embedder
+from beam_quad.stages.base import ModelStage
+from beam_quad.stages.read.distil import load_stored_embedder
+from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.leaks import Leaks
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedItems(ModelStage):
+    """Embeds the items that documents are compared with, as the corpus is embedded.
+
+    Takes numbers of batches; writes one file of vectors each, then all together.
+
+    Args:
+      embedder: What embeds.
+      embedder_fingerprint: Its content.
+      leaks: The items.
+    """
+
+    kind = "item_embeddings"
+    artifact_name = "items.npz"
+
+    embedder: AnyEmbedderSpec
+    embedder_fingerprint: str
+    leaks: Leaks
+
+    @property
+    def root(self) -> str:
+        return self.leaks.root
+
+    @property
+    def model_key(self) -> str:
+        return repr((self.embedder, self.embedder_fingerprint))
+
+    @property
+    def device(self) -> str:
+        return self.embedder.device
+
+    def load(self) -> Embedder:
+        return load_stored_embedder(self.embedder)
+
+    def pieces(self) -> list[int]:
+        return list(range(-(-len(self.leaks.compared()) // BATCH_ROWS)))
+
+    def prefixes(self) -> tuple[str, ...]:
+        return (self.path("parts"),)
+
+    def paths(self, piece: int) -> tuple[str, ...]:
+        return (self.path("parts", f"{piece:04d}.npz"),)
+
+    def statistic(self, piece: int) -> Tally:
+        return Tally()
+
+    def do(self, piece: int, model: Embedder) -> Tally:
+        own = list(self.leaks.compared().values())[BATCH_ROWS * piece : BATCH_ROWS * (piece + 1)]
+        points = model.embed(own).astype(aligned.EMBEDDING_DTYPE)
+        files.write_once(self.paths(piece)[0], archives.dump(points=points))
+        return Tally()
+
+    def finish(self, total: Tally | None) -> None:
+        parts = [
+            archives.parse(files.read_bytes(self.paths(piece)[0]))["points"]
+            for piece in self.pieces()
+        ]
+        points = np.concatenate(parts) if parts else np.zeros((0, 1), aligned.EMBEDDING_DTYPE)
+        files.write_once(self.artifact, archives.dump(points=points))
+
+    @once_per_process
+    def points(self) -> np.ndarray:
+        """Loads the vectors, unit rows, float16 [num_items, dim] in the order of `Leaks.compared`, once per process."""
+        found: dict[str, Any] = archives.parse(files.read_bytes(self.artifact))
+        return np.asarray(found["points"])
