@@ -6,7 +6,7 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from beam_quad import report
 from beam_quad.additive import ByName, Tally
 from beam_quad.answers import all_plain
-from beam_quad.artifacts import clock
+from beam_quad.artifacts import clock, files
 from beam_quad.clustering import distinctive_terms, layout
 from beam_quad.corpus.labels import kind_of
 from beam_quad.distillation import WeightSums
@@ -403,8 +403,11 @@ class Summary:
         scored = self.shown.scores().scored
         return cluster_means(scored.influence, scored.tokens, scored.cluster_id, num_clusters)
 
-    def _texts(self, clusters: AssignClusters, wanted: Iterable[int]) -> dict[int, list[str]]:
-        found = {} if self.bandit is None else {c: self.bandit.typical_texts(c) for c in wanted}
+    def _texts(self, clusters: AssignClusters, wanted: Sequence[int]) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        if self.bandit is not None:
+            texts = files.in_parallel(self.bandit.typical_texts, wanted)
+            found = dict(zip(wanted, texts, strict=True))
         missing = [cluster for cluster in wanted if not found.get(cluster)]
         return found | typical_texts(clusters, missing, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
 
