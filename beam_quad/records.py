@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-OUTPUT_FORMATS = ("parquet", "jsonl", "jsonl.zst")
+# They carry the rows of the input, as libraries of data sets read them.
+ROW_FORMATS = ("parquet", "jsonl", "jsonl.zst")
+OUTPUT_FORMATS = ROW_FORMATS
 
 
 class Reason(enum.StrEnum):
