@@ -16,6 +16,8 @@ OUTPUT_FORMATS = {
     "mds": "mds",
     "megatron": "bin",
 }
+# Those of them that carry the rows of the input, as libraries of data sets read them.
+ROW_FORMATS = ("parquet", "jsonl", "jsonl.zst")
 
 
 class Reason(enum.StrEnum):

@@ -8,6 +8,7 @@ from apache_beam.pvalue import PBegin, PCollection
 
 from beam_quad.artifacts import files
 from beam_quad.errors import UsageError
+from beam_quad.records import ROW_FORMATS
 from beam_quad.transforms.selected import Document, ReadSelection
 from pipelines import (
     command_line,
@@ -57,6 +58,11 @@ class SelectByInfluence(beam.PTransform):
             raise UsageError(f"{_NAME}: {others[0]} is Beam's; pass it to the pipeline")
         if parsed.plan:
             raise UsageError(f"{_NAME}: plan is for the command; leave it out")
+        if parsed.output_format not in ROW_FORMATS:
+            raise UsageError(
+                f"{_NAME} emits the rows of parts, which {parsed.output_format} has none of; pass output_format: "
+                + " or ".join(ROW_FORMATS)
+            )
         tokens = launch.add_to(begin.pipeline, parsed, program())
         output = files.absolute(parsed.output)
         return tokens | "ReadSelection" >> ReadSelection(output, corpus_columns(parsed))

@@ -67,9 +67,11 @@ def _paths(fields: Iterable[pa.Field], prefix: str) -> Iterator[tuple[str, str]]
 
 
 def _count_parquet(path: str, columns: list[str]) -> ByName[Tally]:
-    counts = ByName({column: Tally() for column in columns})
     with files.open_read(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(columns=columns):
+        parquet = pq.ParquetFile(file)
+        columns = [c for c in columns if c.split(".")[0] in parquet.schema_arrow.names]
+        counts = ByName({column: Tally() for column in columns})
+        for batch in parquet.iter_batches(columns=columns):
             for column in columns:
                 first, *rest = column.split(".")
                 values = batch.column(first)

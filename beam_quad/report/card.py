@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from beam_quad.records import NOT_STATED
+from beam_quad.records import NOT_STATED, ROW_FORMATS
 from beam_quad.report.formatting import percent
 
 _MOST_ROWS = 30
@@ -68,6 +68,11 @@ def labels_of(manifest: Mapping[str, Any], kind: str) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
+def has_rows(manifest: Mapping[str, Any]) -> bool:
+    """Whether the parts carry the rows of the input, as libraries of data sets read them."""
+    return manifest["config"]["output_format"] in ROW_FORMATS
+
+
 def selected_files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Lists the parts of the selection."""
     return [part for part in manifest["files"] if part["path"].startswith("selected/")]
@@ -82,19 +87,18 @@ def _header(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "size_categories": [_size_category(number)],
         "task_categories": ["text-generation"],
         "tags": ["beam_quad", "data selection", "croissant"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": "selected/*"}],
-            }
-        ],
-        "dataset_info": {
+    }
+    if has_rows(manifest):
+        path = f"selected/*.{manifest['config']['output_format']}"
+        files = {"config_name": "default", "data_files": [{"split": "train", "path": path}]}
+        split = {"name": "train", "num_bytes": num_bytes, "num_examples": number}
+        header["configs"] = [files]
+        header["dataset_info"] = {
             "config_name": "default",
-            "splits": [{"name": "train", "num_bytes": num_bytes, "num_examples": number}],
+            "splits": [split],
             "download_size": num_bytes,
             "dataset_size": num_bytes,
-        },
-    }
+        }
     codes = [code for code in labels_of(manifest, "language") if re.fullmatch("[a-z]{2,3}", code)]
     return header | ({"language": codes[:_MOST_ROWS]} if codes else {})
 
@@ -122,11 +126,14 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {counts['selected']:,} documents selected by beam_quad\n"
     yield (
         f"{counts['selected']:,} documents with {tokens['selected']:,} tokens, chosen from {counts['read']:,} documents with "
-        f"{tokens['read']:,} tokens to train a language model on. The rows are the input's; the column `beam_quad` says why "
-        "each was chosen."
+        f"{tokens['read']:,} tokens to train a language model on."
     )
-    yield "\n```python\nfrom datasets import load_dataset\n"
-    yield 'selection = load_dataset("path/of/this/folder", split="train")\n```'
+    if has_rows(manifest):
+        yield "The rows are the input's; the column `beam_quad` says why each was chosen."
+        yield "\n```python\nfrom datasets import load_dataset\n"
+        yield 'selection = load_dataset("path/of/this/folder", split="train")\n```'
+    else:
+        yield f"The parts are files of the format {_code(config['output_format'])}."
     yield "\n## Method\n"
     yield f"The policy is {manifest['method']}.\n"
     yield from _table(("setting", "value"), _settings(manifest))

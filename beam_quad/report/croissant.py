@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from beam_quad.report.card import citation, labels_of, name_of, selected_files
+from beam_quad.report.card import citation, has_rows, labels_of, name_of, selected_files
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 # The context of the specification's first appendix, and the vocabulary of provenance.
@@ -89,17 +89,11 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "version": f"{1 + num_bases}.0.0",
         "isLiveDataset": False,
         **_provenance(manifest),
-        "distribution": [*map(_file, selected_files(manifest)), _file_set(manifest)],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": _RECORDS,
-                "name": _RECORDS,
-                "description": "The selected documents, each with the reason why.",
-                "field": list(_fields(manifest["columns"]["schema"])),
-            }
-        ],
+        "distribution": [*map(_file, selected_files(manifest))],
     }
+    if has_rows(manifest):
+        found["distribution"].append(_file_set(manifest))
+        found["recordSet"] = [_record_set(manifest)]
     if licences := [name for name in labels_of(manifest, "licence") if _is_spdx(name)]:
         found["license"] = [f"https://spdx.org/licenses/{name}" for name in licences]
     if languages := [name for name in labels_of(manifest, "language") if _is_code(name)]:
@@ -168,6 +162,16 @@ def _file_set(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "name": _FILES,
         "includes": f"selected/*.{output_format}",
         "encodingFormat": _encoding(f"part.{output_format}"),
+    }
+
+
+def _record_set(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": _RECORDS,
+        "name": _RECORDS,
+        "description": "The selected documents, each with the reason why.",
+        "field": list(_fields(manifest["columns"]["schema"])),
     }
 
 

@@ -214,6 +214,15 @@ def test_what_is_wrong_with_a_selection_is_on_its_card(manifest, changes, words)
     assert words in card(manifest | changes)
 
 
+def test_what_holds_no_rows_is_not_announced_as_a_data_set_of_rows(manifest):
+    changed = manifest | {"config": manifest["config"] | {"output_format": "bin"}}
+    assert "configs:" in card(manifest)
+    assert "configs:" not in card(changed)
+    assert "load_dataset" not in card(changed)
+    assert "recordSet" not in croissant(changed)
+    assert len(croissant(changed)["distribution"]) == len(croissant(manifest)["distribution"]) - 1
+
+
 def test_names_cannot_break_the_card(manifest):
     text = card(with_labels(manifest, "licence", "a|b`c\nd <i>"))
     assert "\n| `a\\|b'c d <i>` | 1 |\n" in text
