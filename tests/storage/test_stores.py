@@ -96,7 +96,7 @@ def test_an_input_on_a_store_is_found_as_on_a_disk(root):
 
 
 def test_bad_files_on_a_store_are_refused_or_left_out_when_planning(root):
-    for name, content in (("a.jsonl", b'{"text": "a"}'), ("b.parquet", b""), ("c.jsonl.gz", b"")):
+    for name, content in (("a.jsonl", b'{"text": "a"}'), ("b.parquet", b"x"), ("c.jsonl.gz", b"x")):
         files.write_once(f"{root}/{name}", content)
     assert list(splits.plan_input([root], reject_bad_files=True).bad_files) == [
         "b.parquet",
