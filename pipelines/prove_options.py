@@ -240,7 +240,7 @@ def _add_training(group: Any) -> None:
     add = group.add_argument
     add(
         "--proof_model",
-        help="model to train: folder or hub id; or, from scratch, a config.json or a folder with one and no weights; "
+        help="model to train: folder, here or in a store, or hub id; or, from scratch, a config.json or a folder with one and no weights; "
         "default the selection's proxy",
     )
     add(

@@ -295,13 +295,16 @@ def add_models(
     """Adds the models and how influence is computed, with the defaults of a pipeline; returns the group."""
     group: Any = result.add_argument_group("models")
     add = group.add_argument
-    add("--proxy_model", help="causal language model whose gradients count: folder or hub id")
+    add(
+        "--proxy_model",
+        help="causal language model whose gradients count: folder, here or in a store, or hub id",
+    )
     add("--proxy_revision", help="its revision on the hub")
     add(
         "--embedder",
         default=embedder,
         help="minilm, static or static:X (token vectors of minilm or X), hashing, jvp (of the proxy's first blocks), "
-        "a folder or a hub id",
+        "a folder, here or in a store, or a hub id",
     )
     add("--embedder_revision", help="its revision on the hub")
     add("--embedder_dim", type=int, help="dimension to keep; hashing: buckets (512)")
