@@ -89,7 +89,7 @@ class ProveOptions(RunOptions):
         "directory of what is reused; default the selection's", pattern=flags.URL
     )
     proof_model: str | None = _training(
-        "model to train: folder or hub id; or, from scratch, a config.json or a folder with one and no weights; "
+        "model to train: folder, here or in a store, or hub id; or, from scratch, a config.json or a folder with one and no weights; "
         "default the selection's proxy",
         is_common=True,
     )

@@ -186,12 +186,13 @@ class RunOptions(flags.Options):
         "select documents that hold a text of the query set, too", False
     )
     proxy_model: str | None = _models(
-        "causal language model whose gradients count: folder or hub id", is_common=True
+        "causal language model whose gradients count: folder, here or in a store, or hub id",
+        is_common=True,
     )
     proxy_revision: str | None = _models("of --proxy_model: its revision on the hub")
     embedder: str = _models(
         "minilm, static or static:X (token vectors of minilm or X), hashing, jvp (of the proxy's first blocks), "
-        "a folder or a hub id",
+        "a folder, here or in a store, or a hub id",
         "minilm",
     )
     embedder_revision: str | None = _models("of --embedder: its revision on the hub")

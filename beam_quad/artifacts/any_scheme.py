@@ -33,7 +33,7 @@ class AnyScheme(Store):
             try:
                 listed = system.find(folder, detail=True)
             except FileNotFoundError as error:
-                if "repository" in str(error):
+                if "repository not found" in str(error):
                     raise PermissionError(str(error)) from error
                 return
         for name, found in listed.items():

@@ -24,7 +24,8 @@ class CloudStorage(Store):
     def _client(self) -> google.cloud.storage.Client:
         # It is not promised that threads may share one.
         if not hasattr(_PER_THREAD, "client"):
-            _PER_THREAD.client = google.cloud.storage.Client()
+            # Files need no project, which is not always to be found.
+            _PER_THREAD.client = google.cloud.storage.Client(project=None)
         return _PER_THREAD.client
 
     def _blob(self, path: str) -> google.cloud.storage.Blob:

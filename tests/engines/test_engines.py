@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarni
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("engine", "scheme"), [("two_processes", None), ("prism", "gs"), ("flink", "s3")]
+    ("engine", "scheme"), [("two_processes", None), ("prism", "abfs"), ("flink", "s3")]
 )
 def test_every_engine_on_every_store_decides_the_same_by_the_same_artifacts(
     world, finished, tmp_path, request, reach, upload, engine, scheme
