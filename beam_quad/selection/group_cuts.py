@@ -17,7 +17,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _WINDOW = 4
 _MOST_NODES = 2_000
 # Of a bound that is met with something to spare, over one that is missed.
-_SPARED_COST = 0.01
+_SPARED_COST = 0.1
+# Of a document more or fewer than the programme has, over a bound that is missed by one.
+_FAR_COST = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,14 +109,16 @@ def cut_groups(
         filled = base + np.cumsum(own)
         at = int(np.searchsorted(filled, programme.taken[group]))
         start, end = max(0, at - _WINDOW), min(len(own), at + _WINDOW)
-        windows.append((group, packed, filled, own, start, end))
+        is_beyond = np.arange(start, end) >= at
+        windows.append((group, packed, filled, own[start:end], is_beyond, start))
         taken[group] = filled[start - 1] if start else base
         floors[group] = packed[start - 1] if start else _floor_before(bands, group, first[group])
     if windows:
-        sizes = [own[start:end] for _, _, _, own, start, end in windows]
-        groups = np.repeat([w[0] for w in windows], [len(own) for own in sizes])
-        counts = _nearest(system, programme, taken, groups, np.concatenate(sizes))
-        for (group, packed, filled, _, start, _), number in zip(windows, counts, strict=True):
+        sizes = [window[3] for window in windows]
+        groups = np.repeat([window[0] for window in windows], [len(own) for own in sizes])
+        is_beyond = np.concatenate([window[4] for window in windows])
+        counts = _nearest(system, programme, taken, groups, np.concatenate(sizes), is_beyond)
+        for (group, packed, filled, _, _, start), number in zip(windows, counts, strict=True):
             if number:
                 floors[group] = packed[start + number - 1]
                 taken[group] = filled[start + number - 1]
@@ -135,7 +139,12 @@ def _by_priority(documents: BandDocuments, group: int) -> tuple[Array, Array]:
 
 
 def _nearest(
-    system: System, programme: Programme, taken: Array, groups: Array, sizes: Array
+    system: System,
+    programme: Programme,
+    taken: Array,
+    groups: Array,
+    sizes: Array,
+    is_beyond: Array,
 ) -> list[int]:
     """Finds how many of the next documents each group gives, so that bounds are missed by as little as can be.
 
@@ -145,6 +154,7 @@ def _nearest(
       taken: What each group gives before them, int64 [num_groups].
       groups: Group of each document, the best of a group first, runs of equal groups, int64 [n].
       sizes: What each takes from the budget, int64 [n].
+      is_beyond: Which documents the programme leaves out, or takes in part, bool [n].
 
     Returns:
       A number for each run.
@@ -178,7 +188,7 @@ def _nearest(
     lower = np.concatenate([wanted, np.full(num_rows + len(follows), -np.inf)])
     upper = np.concatenate([wanted, np.zeros(num_rows + len(follows))])
     found = scipy.optimize.milp(
-        np.concatenate([np.zeros(num), *costs, [num_rows]]),
+        np.concatenate([np.where(is_beyond, _FAR_COST, -_FAR_COST), *costs, [num_rows]]),
         integrality=np.append(np.ones(num), np.zeros(2 * num_rows + 1)),
         bounds=scipy.optimize.Bounds(0, np.concatenate([np.ones(num), *most, [np.inf]])),
         constraints=scipy.optimize.LinearConstraint(constraints, lower, upper),

@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -139,8 +140,28 @@ def patterns_of(conditions: Sequence[Condition], columns: Mapping[str, Sequence[
     Returns:
       uint8 [n, ceil(m / 8)], the first condition in the highest bit.
     """
-    met = [condition.met_by(columns[condition.column]) for condition in conditions]
+    # Many rows have few values, and a table of shares has many conditions on these.
+    distinct = {name: _distinct(columns[name]) for name in {c.column for c in conditions}}
+    met = []
+    for condition in conditions:
+        values, at = distinct[condition.column]
+        met.append(condition.met_by(values)[at])
     return np.packbits(np.stack(met, axis=1), axis=1)
+
+
+def _distinct(values: Sequence[Any]) -> tuple[list[Any], Array]:
+    """Lists the distinct values, by type, and the place of each value among them, int64 [n]; lists and structs are one."""
+    found: dict[Any, int] = {}
+    kept: list[Any] = []
+    places = np.empty(len(values), np.int64)
+    for i, value in enumerate(values):
+        is_plain = value is None or isinstance(value, str | bytes | bool | int | float | Decimal)
+        key = (type(value), value) if is_plain else None
+        place = found.setdefault(key, len(kept))
+        if place == len(kept):
+            kept.append(value if is_plain else None)
+        places[i] = place
+    return kept, places
 
 
 def pattern_codes(patterns: Array) -> Array:

@@ -77,7 +77,7 @@ class GivenShares:
             return None
         conditions = conditions_of(self.bounds)
         names = {condition.column for condition in conditions}
-        values = {name: [self.columns[name][i] for i in positions.tolist()] for name in names}
+        values = {name: _values(self.columns[name], positions) for name in names}
         patterns = patterns_of(conditions, values)
         _, first, codes = np.unique(
             pattern_codes(patterns[is_candidate]), return_index=True, return_inverse=True
@@ -173,3 +173,9 @@ class SharedGroups:
         )
         about = about_shares(self.bounds, self.system, programme, cuts, unit)
         return cuts.floors[self.groups], about
+
+
+def _values(column: Sequence[Any], positions: Array) -> list[Any]:
+    """Values of a column at some positions; of an array those of Python, as a file would give them."""
+    values = column.tolist() if isinstance(column, np.ndarray) else column
+    return [values[i] for i in positions.tolist()]

@@ -16,9 +16,9 @@ from beam_quad.selection.programme import System
 from tests.selection.systems import most_missed, optimum, random_system
 
 _NUM_SYSTEMS = 1000
-# The shift is as many documents that a price, the slope at one of them, is not that of a single one.
-_SHIFT = 0.002
-_NUM_PRICED, _PRICED_DOCUMENTS = 100, 20_000
+# Ten documents of those that are selected: more than one, and few enough that the slope is the same.
+_SHIFT = 0.0005
+_NUM_PRICED, _PRICED_DOCUMENTS = 40, 100_000
 
 
 def price_errors(seed: int) -> list[float]:

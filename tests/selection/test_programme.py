@@ -14,6 +14,7 @@ from beam_quad.selection.bands import GroupSample
 from beam_quad.selection.group_cuts import BandDocuments, cut_groups, cut_shares
 from beam_quad.selection.programme import System, refuse_unmet, smallest_contradiction, solve
 from beam_quad.selection.shares import parse_bounds
+from beam_quad.selection.within_shares import GivenShares
 from tests.selection.systems import most_missed, optimum, random_system
 
 
@@ -162,3 +163,19 @@ def test_bounds_that_contradict_each_other_on_a_corpus_are_named_together():
         UsageError, match=r"'a=x >= 0.5' \(900 tokens match\); 'b=y >= 0.7' \(900 tokens match\) together"
     ):  # fmt: skip
         refuse_unmet(bounds, members, np.array([900, 900, 900, 0]), Budget(1000))
+
+
+def test_shares_in_memory_read_lists_and_arrays_alike():
+    found = [
+        GivenShares.of(["n > 2 >= 0.5", "m = 1 <= 0.5"], {"n": own, "m": own}, 4).over(
+            np.arange(4), np.ones(4, np.int64), np.ones(4, bool), Budget(2)
+        )
+        for own in ([1, 2, 3, None], np.array([1, 2, 3, np.nan]), np.array([1, 2, 3, 0]))
+    ]
+    assert [own.meets.tolist() for own in found if own is not None] == [
+        [[False, False, True, False], [True, False, False, False]]
+    ] * 3
+    with pytest.raises(UsageError, match=r"there is no column 'n'; pass columns="):
+        GivenShares.of(["n > 2 >= 0.5"], None, 4)
+    with pytest.raises(UsageError, match="'n' has 3 values for 4 texts"):
+        GivenShares.of(["n > 2 >= 0.5"], {"n": [1, 2, 3]}, 4)

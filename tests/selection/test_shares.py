@@ -76,10 +76,9 @@ def test_patterns_say_which_conditions_a_row_meets_however_many_there_are():
     values = [f"v{i}" for i in range(20)]
     bounds = parse_bounds([f"a={value} = 0.05" for value in values])
     conditions = conditions_of(bounds)
-    patterns = patterns_of(conditions, {"a": [*values, None]})
-    np.testing.assert_array_equal(
-        members_of(bounds, conditions, patterns), np.eye(20, 21, dtype=bool)
-    )
+    patterns = patterns_of(conditions, {"a": [*values, None, [values[0]], *values, 0]})
+    expected = np.hstack([np.eye(20, 22), np.eye(20, 21)])
+    np.testing.assert_array_equal(members_of(bounds, conditions, patterns), expected)
 
 
 def test_a_table_of_shares_is_a_bound_for_each_value():
