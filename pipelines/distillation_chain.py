@@ -8,6 +8,7 @@ from beam_quad.distillation import NUM_LANDMARKS
 from beam_quad.errors import UsageError
 from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.tracked import find_blocks
+from beam_quad.records import Budget
 from beam_quad.selection import EVERYTHING
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS
 from beam_quad.selection.shares import Bound, conditions_of
@@ -67,8 +68,6 @@ class _DistillationBuilder(Builder):
         targets = tuple(group.name for group in self.query)
         ranking = allocate.Propagated(self.within_budget, influence, targets)
         allocated = self._allocate(ranking)
-        found = self.find_near_duplicates(allocated, options.budget, allocated.held)
-        allocated = dataclasses.replace(allocated, near_duplicates=found)
         cut = self.end(allocated, options.budget, "CutBudget", self.groups)
         shares = cut if isinstance(cut, CutGroups) else None
         landmarks = None
@@ -137,26 +136,51 @@ class _DistillationBuilder(Builder):
         )
 
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
-        """Adds the stages in which several targets take turns."""
-        if len(ranking.targets) == 1:
-            return self._held_first(allocate.Allocated(ranking, None, groups=self.groups))
+        """Adds the stages in which several targets take turns, on what is left without near-duplicates."""
         # The second order chooses among more than the budget holds, and never among more than this.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
-        if self.signs is not None:
-            # What takes the place of near-duplicates is played for, too.
-            budget = dataclasses.replace(budget, amount=COMPARED_BUDGETS * budget.amount)
+        compared = dataclasses.replace(budget, amount=COMPARED_BUDGETS * budget.amount)
         if self.groups is not None:
             # A share may ask for any example.
-            budget = dataclasses.replace(budget, amount=EVERYTHING)
-        bounds = Cut(self.within_budget, ranking, budget)
-        self.stages += bounds.stages("BoundTargets", allocate.BOUND_LEVELS)
-        weights = tuple(group.weight for group in self.query)
-        unit = self.options.budget.unit
-        turns = self.add(allocate.TakeTurns(self.within_budget, ranking, bounds, unit, weights))
-        return self._held_first(allocate.Allocated(ranking, turns, groups=self.groups))
+            budget = compared = dataclasses.replace(budget, amount=EVERYTHING)
+        if self.signs is None:
+            return self._held_first(self._take_turns(ranking, ranking, budget))
+        # The first turns decide which of a family stays. Only after that is it known what each target has.
+        num_targets, whole = len(ranking.targets), self.options.budget
+        taken = self._take_turns(ranking, ranking, compared, "Compared")
+        taken = self._held_first(taken, "Compared")
+        found = self.find_near_duplicates(taken, whole, taken.held, num_targets=num_targets)
+        if num_targets > 1:
+            distinct = dataclasses.replace(ranking, near_duplicates=found)
+            taken = self._held_first(self._take_turns(ranking, distinct, budget))
+        return dataclasses.replace(taken, near_duplicates=found)
 
-    def _held_first(self, allocated: allocate.Allocated) -> allocate.Allocated:
-        return dataclasses.replace(allocated, held=self.prefer(self.held, allocated))
+    def _take_turns(
+        self,
+        ranking: allocate.Propagated,
+        among: allocate.Propagated,
+        budget: Budget,
+        label: str = "",
+    ) -> allocate.Allocated:
+        """Adds the stages in which targets take turns among some examples, if there are several.
+
+        Args:
+          ranking: All examples, ranked for each target.
+          among: Those that are played for.
+          budget: How much is played for.
+          label: Added to the stages' names.
+        """
+        if len(ranking.targets) == 1:
+            return allocate.Allocated(ranking, None, groups=self.groups)
+        bounds = Cut(self.within_budget, among, budget)
+        self.stages += bounds.stages(f"BoundTargets{label}", allocate.BOUND_LEVELS)
+        weights = tuple(group.weight for group in self.query)
+        unit, name = self.options.budget.unit, f"TakeTurns{label}"
+        turns = allocate.TakeTurns(self.within_budget, among, bounds, unit, weights, name)
+        return allocate.Allocated(ranking, self.add(turns), groups=self.groups)
+
+    def _held_first(self, allocated: allocate.Allocated, label: str = "") -> allocate.Allocated:
+        return dataclasses.replace(allocated, held=self.prefer(self.held, allocated, label))
 
     def _second_order(
         self, first: allocate.DistilledSelection, propagation: FitPropagation

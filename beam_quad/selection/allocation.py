@@ -15,6 +15,9 @@ holds more than its own rows and a bounded sample:
 3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus. Examples that are
    too long for the budget (`records.Budget.longest`) have no priority from the start.
 
+Where near-duplicates are left out, turns are taken twice: by the first, over a few budgets of each target, it is decided which of a
+family stays; by the second the budget is shared, of what is left alone. Otherwise a target with many copies would lose its share.
+
 Where there are at most `limit` contenders the targets take turns to the example. Beyond that (50 B tokens are 50 M examples
 or more, of which a shortlist for each target would be gigabytes, and turns taken one by one are as many passes) the sample plays
 for the corpus: every target's share is right to about 1 / sqrt(examples it took in the sample), at worst 3 % of it for ten
@@ -260,21 +263,37 @@ def allocate(
       left out. And how the shares were met, as `group_cuts.about_shares` says it; None without shares.
     """
     packed = priorities(influence, tie_draws(keys, seed))
-    # What takes the place of near-duplicates is played for, too.
-    played = budget if near_duplicate_threshold is None else COMPARED_BUDGETS * budget
-    if shares is not None:
-        played = EVERYTHING
-    bounds = search_budget(packed, amounts, played, NUM_LEVELS // 2)
-    contenders = Contenders.of(keys, packed, amounts, bounds.floors, seed, limit)
-    turns = Turns.take(contenders, targets, weights)
-    order = turns.ranking(packed, keys)[:, 0]
-    if shares is not None:
-        order = np.where(shares.may_give, order, np.uint64(0))
-    kept, takers = order, turns.takers(packed, keys)
+    # A share may ask for any example.
+    played, compared = (
+        (budget, COMPARED_BUDGETS * budget) if shares is None else (EVERYTHING, EVERYTHING)
+    )
+
+    def take_turns(is_left: Array, played: int) -> Turns:
+        own = keys[is_left], packed[is_left], np.asarray(amounts)[is_left]
+        bounds = search_budget(*own[1:], played, NUM_LEVELS // 2)
+        return Turns.take(Contenders.of(*own, bounds.floors, seed, limit), targets, weights)
+
+    def rank(turns: Turns) -> Array:
+        order = turns.ranking(packed, keys)[:, 0]
+        return order if shares is None else np.where(shares.may_give, order, np.uint64(0))
+
+    is_left = np.ones(len(keys), bool)
     if near_duplicate_threshold is not None:
-        kept = without_near_duplicates(
-            order, texts, amounts, budget, near_duplicate_threshold, shares is not None
+        # The first turns decide which of a family stays. Only after that is it known what each target has.
+        order = rank(take_turns(is_left, compared))
+        distinct = without_near_duplicates(
+            order,
+            texts,
+            amounts,
+            budget,
+            near_duplicate_threshold,
+            compares_all=shares is not None,
+            num_targets=len(targets),
         )
+        is_left = (distinct > 0) | (order == 0)
+    turns = take_turns(is_left, played)
+    order, takers = rank(turns), turns.takers(packed, keys)
+    kept = np.where(is_left, order, np.uint64(0))
     about: dict[str, Any] | None = None
     if shares is None:
         column = kept[:, None]

@@ -75,6 +75,26 @@ def test_of_tokens_every_target_has_its_share_however_short_its_examples_are(lim
         np.testing.assert_allclose(spent / spent.sum(), shares, atol=tolerance)
 
 
+def test_every_target_has_its_share_of_what_is_left_without_near_duplicates():
+    influence, keys, tokens = corpus(1200, 3)
+    rng = np.random.default_rng(1)
+    texts = [" ".join(f"w{i}" for i in rng.integers(5000, size=20)) for _ in range(1200)]
+    # What one target wants most is five texts, each a hundred times.
+    influence[:500, 0] += 20
+    texts[:500] = [texts[i % 5] for i in range(500)]
+    taker = allocate(influence, keys, tokens, 9000, NAMES, (3.0, 2.0, 1.0), 0, 1 << 17, texts, 0.6)
+    spent = np.bincount(taker[taker >= 0], weights=tokens[taker >= 0])
+    np.testing.assert_allclose(spent / spent.sum(), [1 / 2, 1 / 3, 1 / 6], atol=100 / 9000)
+    assert (
+        len({texts[i] for i in np.flatnonzero(taker[:500] >= 0)}) == (taker[:500] >= 0).sum() == 5
+    )
+    # More than four budgets are copies; what takes their place is each target's best all the same.
+    left = np.flatnonzero((taker < 0) & (taker != allocation.NEAR_DUPLICATE))
+    for target in range(3):
+        least = influence[taker == target, target].min()
+        assert (influence[left, target] <= least).mean() > 0.99
+
+
 def test_what_is_planted_for_a_target_is_taken_first_by_it():
     influence, keys, _ = corpus(600, 1)
     for target in range(3):

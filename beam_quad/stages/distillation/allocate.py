@@ -1,10 +1,11 @@
 """Several targets share one budget: they take turns over what propagation says of the corpus."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from beam_quad import identity
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
@@ -46,11 +47,13 @@ class Propagated:
       corpus: The corpus, within the budget.
       influence: The influence.
       targets: Names of the targets.
+      near_duplicates: What cannot be taken, as a near-duplicate ranks above it; None if that is not known, or not looked at.
     """
 
     corpus: Corpus
     influence: Propagate
     targets: tuple[str, ...]
+    near_duplicates: FindNearDuplicates | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -58,7 +61,10 @@ class Propagated:
 
     def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.influence.read(split), rows.keys)
-        return np.where(self.is_example(rows)[:, None], packed, np.uint64(0))
+        packed = np.where(self.is_example(rows)[:, None], packed, np.uint64(0))
+        return (
+            packed if self.near_duplicates is None else self.near_duplicates.without(packed, split)
+        )
 
     def is_example(self, rows: aligned.Rows) -> np.ndarray:
         """Which rows can be taken: all candidates but the landmarks that could not be scored, bool [n]."""
@@ -86,6 +92,7 @@ class TakeTurns(SplitStage):
       bounds: Bounds each target's cut.
       unit: What the targets share: tokens, or examples.
       weights: The targets' weights: their shares.
+      label: The stage's name in a chain, in CapWords.
     """
 
     kind = "turns"
@@ -95,16 +102,26 @@ class TakeTurns(SplitStage):
     bounds: Cut
     unit: BudgetUnit
     weights: tuple[float, ...]
+    label: Annotated[str, identity.NotCounted("a name for people")] = "TakeTurns"
+
+    @property
+    def name(self) -> str:
+        return self.label
 
     def do(self, piece: Split, model: Any) -> Contenders:
         rows = self.corpus.rows(piece)
-        is_example = self.ranking.is_example(rows)
-        packed = self.ranking.priorities(piece, rows)[is_example]
+        packed = self.ranking.priorities(piece, rows)
+        is_example = packed.any(axis=1)
         floors = self.bounds.floors(BOUND_LEVELS)
         limit = num_contenders(self.ranking.num_rankings)
         keys, amounts = rows.keys, amounts_in(self.unit, rows.tokens)
         return Contenders.of(
-            keys[is_example], packed, amounts[is_example], floors, self.corpus.seed, limit
+            keys[is_example],
+            packed[is_example],
+            amounts[is_example],
+            floors,
+            self.corpus.seed,
+            limit,
         )
 
     def finish(self, total: Contenders) -> None:
