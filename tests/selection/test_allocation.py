@@ -82,7 +82,9 @@ def test_every_target_has_its_share_of_what_is_left_without_near_duplicates():
     # What one target wants most is five texts, each a hundred times.
     influence[:500, 0] += 20
     texts[:500] = [texts[i % 5] for i in range(500)]
-    taker = allocate(influence, keys, tokens, 9000, NAMES, (3.0, 2.0, 1.0), 0, 1 << 17, texts, 0.6)
+    taker, _ = allocate(
+        influence, keys, tokens, 9000, NAMES, (3.0, 2.0, 1.0), 0, 1 << 17, texts, 0.6
+    )
     spent = np.bincount(taker[taker >= 0], weights=tokens[taker >= 0])
     np.testing.assert_allclose(spent / spent.sum(), [1 / 2, 1 / 3, 1 / 6], atol=100 / 9000)
     assert (
