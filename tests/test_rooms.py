@@ -17,6 +17,7 @@ from tests.pipelines.world import World, manifest_of, selected
 
 ROOM = pathlib.Path(beam_quad.__file__).parent
 README = (ROOM / "README.md").read_text()
+SHARED = {"acceptance": "shortlist", "share": "kind=law >= 0.1"}
 
 
 def code(name: str) -> str:
@@ -44,10 +45,10 @@ def test_the_stages_of_a_documents_life_leave_their_files_where_the_page_says(
     names: set[str] = set()
     for name, flags in (
         ("block", {"acceptance": "block"}),
-        ("shortlist", {"acceptance": "shortlist"}),
-        ("next", {"acceptance": "shortlist", "base": tmp_path / "shortlist"}),
+        ("shortlist", SHARED),
+        ("next", SHARED | {"base": tmp_path / "shortlist"}),
     ):
-        flags["artifacts"] = tmp_path / "artifacts"
+        flags = flags | {"artifacts": tmp_path / "artifacts"}
         world.run(tmp_path / name, **flags)
         parsed, _ = options.parse(world.arguments(tmp_path / name, **flags))
         names |= {stage.name for stage in chain.build(parsed, look(parsed)).stages}
