@@ -257,7 +257,8 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         "--exclude",
         action="append",
         default=[],
-        help="glob of ids whose rows no run may select: .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
+        help="glob of ids whose rows no run may select (near-copies have other ids, and stay): .txt, one a line, or Parquet or "
+        "JSON Lines with them in --id_column or example_id",
     )
     add(
         "--decontaminate",
@@ -270,7 +271,7 @@ def add_data(result: argparse.ArgumentParser) -> Any:
         "--decontaminate_words",
         type=int,
         default=leaks.NUM_WORDS,
-        help="words of the n-grams by which such texts, and those of the query set, are found",
+        help="words of the n-grams by which such texts, and those of the query set, are found; of shorter texts 8 or 5",
     )
     add(
         "--decontaminate_threshold",
