@@ -25,6 +25,7 @@ from beam_quad.records import Budget
 from beam_quad.report.formatting import size
 from beam_quad.scoring import ScoringCosts
 from beam_quad.scoring.query import NUM_PARTS
+from beam_quad.selection.paraphrases import MOST_ITEMS
 from beam_quad.stages.read.embed import EmbedExamples
 from beam_quad.stages.read.texts import NUM_GROUPS
 from pipelines.builder import Chain
@@ -89,6 +90,17 @@ def refreshed(costs: CostPlan, inputs: Inputs) -> CostPlan:
     return dataclasses.replace(
         costs, stages=(*stages, costs.machines.price(compared, splits), written)
     )
+
+
+def with_paraphrases(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan:
+    """Adds what it costs to compare what is selected with what it may not hold, if there is such and it is embedded."""
+    if inputs.leaks is None or inputs.embedder is None:
+        return costs
+    num_items = min(MOST_ITEMS, sum(inputs.leaks.counts.values()))
+    work = cost.paraphrases_stage(workload, num_items)
+    *stages, written = costs.stages
+    line = costs.machines.price(work, workload.splits)
+    return dataclasses.replace(costs, stages=(*stages, line, written))
 
 
 def with_near_duplicates(

@@ -162,7 +162,7 @@ class RunOptions(flags.Options):
         more="What the table leaves of the budget is free.",
     )
     exclude: tuple[str, ...] = _data(
-        "glob of ids whose rows no run may select: .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
+        "glob of ids whose rows no run may select (near-copies have other ids, and stay): .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
         is_repeated=True,
         pattern=flags.URLS,
     )
@@ -173,7 +173,7 @@ class RunOptions(flags.Options):
         pattern=flags.URLS,
     )
     decontaminate_words: int = _data(
-        "words of the n-grams by which such texts, and those of the query set, are found",
+        "words of the n-grams by which such texts, and those of the query set, are found; of shorter texts 8 or 5",
         leaks.NUM_WORDS,
         at_least=leaks.FEWEST_WORDS,
         why="; shorter n-grams are phrases that anybody writes",
@@ -259,9 +259,7 @@ class RunOptions(flags.Options):
         "drop",
         more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
         "The budget is filled up from the ranking; the others count as not selected, and `rejected/` names the document that ranks "
-        "higher, with the reason `near_duplicate`. What `--base` selected stays, and new copies of it do not come. With several "
-        "targets of `distill` the budget is shared before copies are left out, so that a target with many copies gets less than "
-        "its weight. Excluded ids do not exclude their copies.",
+        "higher, with the reason `near_duplicate`. What `--base` selected stays, and new copies of it do not come.",
     )
     near_duplicate_threshold: float = _selection(
         "of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "

@@ -483,6 +483,18 @@ def passes_stage(
     )
 
 
+def paraphrases_stage(w: Workload, num_items: int) -> StageWork:
+    """Prices the stages that embed items and compare what is selected with them, without the texts that are read once more."""
+    covers = ("EmbedItems", "FlagParaphrases")
+    flops = w.embedder_flops * num_items
+    return dataclasses.replace(
+        passes_stage("paraphrases", covers, len(covers), w.documents, w.splits),
+        is_model=w.embedder_flops > 0,
+        flops=0.0 if w.embeds_in_float32 else flops,
+        float32_flops=flops if w.embeds_in_float32 else 0.0,
+    )
+
+
 def write_stage(w: Workload) -> StageWork:
     """Prices the stage that reads the input again, and writes the selection and the report page."""
     return StageWork(
