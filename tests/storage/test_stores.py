@@ -65,6 +65,10 @@ def test_a_listing_and_a_request_for_one_file_tell_the_same_version(root):
     assert found == [files.stat(info.path) for info in found]
     assert [info.path[len(root) :] for info in files.find(f"{root}/*/1")] == ["/a/1", "/b/1"]
     assert files.find(f"{root}/b/") == found[2:]
+    for name in ("part", "part-1", "part-2/1", "pa"):
+        files.write_once(f"{root}/names/{name}", b"x")
+    named = [info.path.rpartition("/")[2] for info in files.find(f"{root}/names/part*")]
+    assert named == ["part", "part-1"]
     assert files.find(f"{root}/none") == []
 
 
