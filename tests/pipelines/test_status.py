@@ -49,7 +49,7 @@ def ask(capsys, output, *flags) -> tuple[int, dict]:
 
 def test_a_finished_run_is_complete_with_the_counts_of_its_manifest(finished, capsys):
     code, found = ask(capsys, finished)
-    assert (code, found["state"], found["stage"], found["stages"]) == (0, "complete", None, 22)
+    assert (code, found["state"], found["stage"], found["stages"]) == (0, "complete", None, 25)
     manifest = manifest_of(finished)
     assert found["documents"]["read"] == manifest["counts"]["read"]
     assert found["tokens"] == manifest["tokens"]["read"]
