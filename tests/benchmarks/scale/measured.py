@@ -74,13 +74,19 @@ def run(folder: pathlib.Path, acceptance: str, budget_tokens: int) -> dict[str, 
                 **{kind: asked[kind] - before[kind] for kind in asked},
             }
         )
-        sys.stderr.write(f"{stage.name:20}{stages[-1]['cpu_seconds']:8.2f} s of CPU time\n")
-    kilobyte = 1 if sys.platform == "darwin" else 1024
+        cpu_seconds, peak = stages[-1]["cpu_seconds"], peak_bytes() / 1e6
+        sys.stderr.write(f"{stage.name:20}{cpu_seconds:8.2f} s of CPU time, peak {peak:,.0f} MB\n")
     return {
         "stages": stages,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte,
+        "peak_bytes": peak_bytes(),
         "planned": [dataclasses.asdict(line) for line in planned.stages],
     }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte
 
 
 def _count_requests() -> dict[str, int]:
