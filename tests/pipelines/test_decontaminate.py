@@ -167,6 +167,17 @@ def test_what_says_an_item_in_another_order_is_selected_and_flagged(world, tmp_p
     assert sorted(flagged) == sorted((str(i), str(i)) for i in range(len(items)))
 
 
+def test_a_split_of_which_nothing_is_selected_or_sampled_has_no_paraphrases(
+    world, benchmark, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("beam_quad.stages.write.paraphrases._SAMPLED", 1e-9)
+    manifest = world.run(
+        tmp_path / "out", decontaminate=benchmark / "b.jsonl", query=None, policy="cluster_uniform", budget_tokens=40,
+    )  # fmt: skip
+    assert 0 < manifest["counts"]["selected"] < 4
+    assert manifest["paraphrases"]["rows"] == 0
+
+
 def test_a_refresh_with_another_benchmark_lets_go_what_leaks_now_and_embeds_nothing_again(
     world, leaks, benchmark, tmp_path, monkeypatch
 ):

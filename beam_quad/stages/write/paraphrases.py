@@ -83,6 +83,8 @@ class FlagParaphrases(SplitStage):
         sampled = hash_sample(self.corpus.seed, "paraphrases", rows, rate)
         selected = self.selection.keep(piece, rows).rows
         at = np.union1d(sampled, selected)
+        if not len(at):
+            return Flags(Cosines.of(np.zeros(0)), ())
         nearest, cosines = nearest_items(self.corpus.some_embeddings(piece, at), points)
         close = np.flatnonzero(np.isin(at, selected) & (cosines >= LEAST_COSINE))
         found = self._flags(piece, len(rows.keys), at[close], nearest[close], cosines[close])
