@@ -66,7 +66,7 @@ class _DistillationBuilder(Builder):
         propagation = self._propagation()
         influence = self.add(Propagate(self.corpus, propagation))
         targets = tuple(group.name for group in self.query)
-        ranking = allocate.Propagated(self.within_budget, influence, targets)
+        ranking = allocate.Propagated(self.within_budget, influence, targets, groups=self.groups)
         allocated = self._allocate(ranking)
         cut = self.end(allocated, options.budget, "CutBudget", self.groups)
         shares = cut if isinstance(cut, CutGroups) else None
@@ -171,13 +171,13 @@ class _DistillationBuilder(Builder):
           label: Added to the stages' names.
         """
         if len(ranking.targets) == 1:
-            return allocate.Allocated(ranking, None, groups=self.groups)
+            return allocate.Allocated(ranking, None)
         bounds = Cut(self.within_budget, among, budget)
         self.stages += bounds.stages(f"BoundTargets{label}", allocate.BOUND_LEVELS)
         weights = tuple(group.weight for group in self.query)
         unit, name = self.options.budget.unit, f"TakeTurns{label}"
         turns = allocate.TakeTurns(self.within_budget, among, bounds, unit, weights, name)
-        return allocate.Allocated(ranking, self.add(turns), groups=self.groups)
+        return allocate.Allocated(ranking, self.add(turns))
 
     def _held_first(self, allocated: allocate.Allocated, label: str = "") -> allocate.Allocated:
         return dataclasses.replace(allocated, held=self.prefer(self.held, allocated, label))
