@@ -440,6 +440,8 @@ class Builder:
         config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
         config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
         config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
+        tables = [given.partition("=") for given in options.share_by]
+        config["share_by"] = [f"{column}={files.absolute(path)}" for column, _, path in tables]
         for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
             if config.get(name):
                 config[name] = _place(config[name])
@@ -554,7 +556,7 @@ class Builder:
             self.plans,
             self.inputs.unwritten
             | {
-                recorded.path_of(self.output): recorded.to_bytes(options),
+                recorded.path_of(self.output): recorded.to_bytes(options, self.inputs.bounds),
                 refresh.record_path(self.output): fitted,
             },
         )

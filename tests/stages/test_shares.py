@@ -12,8 +12,9 @@ import pytest
 
 from beam_quad.errors import UsageError
 from beam_quad.stages import run_in_process
-from pipelines import chain, options
+from pipelines import chain, options, recorded
 from pipelines.inputs import look
+from pipelines.shares import read_shares
 from tests.pipelines.world import World, output_bytes, read_columns, selected_ids, selected_rows
 from tests.stages.pages import distill_corpus, hold_to_quad, hold_to_rival
 
@@ -139,6 +140,19 @@ def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World,
     run_in_process(built.stages[: names.index("CutRankingProgramme")])
     world.launch(tmp_path / "beam", **flags)
     assert output_bytes(tmp_path / "beam") == output_bytes(tmp_path / "loop")
+
+
+def test_what_goes_on_from_a_run_knows_its_table_as_it_was(world: World, tmp_path):
+    table = tmp_path / "shares.csv"
+    table.write_text("kind,share\nlaw,0.3\nnoise,0\n")
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", share_by=f"kind={table}"))
+    bounds = read_shares(parsed)
+    path = pathlib.Path(recorded.path_of(parsed.output))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(recorded.to_bytes(parsed, bounds))
+    (tmp_path / "out" / "COMPLETE").touch()
+    table.write_text("kind,share\nlaw,0.5\n")
+    assert read_shares(recorded.read(parsed.output, "--base")) == bounds
 
 
 def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: World, tmp_path):
