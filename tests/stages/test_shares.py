@@ -168,5 +168,7 @@ def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: Worl
     shutil.copy2(pathlib.Path(world.corpus) / "part-1.parquet", corpus / "part-1.parquet")
     manifest = world.run(tmp_path / "next", base=tmp_path / "first", **flags)
     check(manifest, selected_rows(tmp_path / "next"))
+    # What was selected before counts as better than all else.
+    assert manifest["shares"]["mean"]["selected"] is None
     after = set(selected_ids(tmp_path / "next"))
     assert len(after.intersection(before)) > 0.9 * len(before)
