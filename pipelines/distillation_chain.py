@@ -32,7 +32,6 @@ from beam_quad.stages.write.shares import CutGroups, GroupKeys
 from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
-from pipelines.shares import read_shares
 
 _POLICIES = {
     1: "influence distillation: propagated from landmarks, targets in turn",
@@ -105,10 +104,8 @@ class _DistillationBuilder(Builder):
         return self.add(FitPropagation(scores, vectors, options.ridge, options.seed))
 
     def _asked(self) -> tuple[ReadPatterns | None, tuple[Bound, ...]]:
-        """The shares that landmarks are drawn for: those of the base, if its landmarks are these."""
-        base, bounds = self.inputs.base, self.inputs.bounds
-        if base is not None and not self.options.refit:
-            bounds = read_shares(base.options)
+        """The shares that landmarks are drawn for, and which rows meet them."""
+        bounds = self.fitted_bounds
         if not bounds:
             return None, ()
         return ReadPatterns(self.fitted, conditions_of(bounds)), bounds

@@ -10,9 +10,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.artifacts import files
 from beam_quad.errors import UsageError
 from beam_quad.stages import run_in_process
-from pipelines import chain, options, recorded
+from pipelines import (
+    chain,
+    distillation_chain,
+    distillation_options,
+    options,
+    recorded,
+    refresh,
+)
 from pipelines.inputs import look
 from pipelines.shares import read_shares
 from tests.pipelines.world import World, output_bytes, read_columns, selected_ids, selected_rows
@@ -153,6 +161,20 @@ def test_what_goes_on_from_a_run_knows_its_table_as_it_was(world: World, tmp_pat
     (tmp_path / "out" / "COMPLETE").touch()
     table.write_text("kind,share\nlaw,0.5\n")
     assert read_shares(recorded.read(parsed.output, "--base")) == bounds
+
+
+def test_a_refresh_of_a_refresh_finds_the_landmarks_that_were_drawn_for_other_shares(
+    world: World, tmp_path
+):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    world.distill(first, share=SHARES, num_landmarks=100)
+    world.distill(second, base=first, share="n < 20 >= 0.1", num_landmarks=100)
+    flags = {"base": second, "num_landmarks": 100}
+    parsed, _ = distillation_options.parse(world.distillation_arguments(third, **flags))
+    parsed = refresh.resolved(parsed)
+    built = distillation_chain.build(parsed, look(parsed))
+    (drawn,) = (stage for stage in built.stages if stage.name == "DrawLandmarks")
+    assert files.exists(drawn.artifact)
 
 
 def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: World, tmp_path):
