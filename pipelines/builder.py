@@ -17,7 +17,7 @@ from beam_quad.embedding import StaticSpec
 from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.records import Budget
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, COMPARED_LEVELS
-from beam_quad.selection.shares import conditions_of
+from beam_quad.selection.shares import Bound, conditions_of, parse_bounds
 from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
@@ -195,6 +195,14 @@ class Builder:
         # Within shares rows that stay are taken one by one.
         keeps_all = self.budget.amount >= before["amount"] and not self.inputs.bounds
         return Held(base.selection, keeps_all)
+
+    @property
+    def fitted_bounds(self) -> tuple[Bound, ...]:
+        """The shares that landmarks are drawn for: of a refresh those of the run that has drawn them."""
+        base = self.inputs.base
+        if base is None or self._options.refit:
+            return self.inputs.bounds
+        return parse_bounds(base.fitted.shares)
 
     def added(self, base: Base) -> Corpus | None:
         """The corpus for stages that look at the splits which a base did not have; None if it had them all."""
@@ -440,6 +448,8 @@ class Builder:
         config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
         config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
         config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
+        tables = [given.partition("=") for given in options.share_by]
+        config["share_by"] = [f"{column}={files.absolute(path)}" for column, _, path in tables]
         for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
             if config.get(name):
                 config[name] = _place(config[name])
@@ -541,6 +551,7 @@ class Builder:
                 self._relative(self.fitted.plan_path),
                 self.corpus.reserve_rate,
                 self.fitted.excluded.digest if self.fitted.excluded else None,
+                tuple(bound.text for bound in self.fitted_bounds),
             ),
             self._relative(self.corpus.plan_path),
             None if scores is None else self._relative(scores.rows_folder),
@@ -554,7 +565,7 @@ class Builder:
             self.plans,
             self.inputs.unwritten
             | {
-                recorded.path_of(self.output): recorded.to_bytes(options),
+                recorded.path_of(self.output): recorded.to_bytes(options, self.inputs.bounds),
                 refresh.record_path(self.output): fitted,
             },
         )

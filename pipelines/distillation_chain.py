@@ -32,7 +32,6 @@ from beam_quad.stages.write.shares import CutGroups, GroupKeys
 from pipelines.builder import Builder, Chain, reserve_rate
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
-from pipelines.shares import read_shares
 
 _POLICIES = {
     1: "influence distillation: propagated from landmarks, targets in turn",
@@ -66,7 +65,7 @@ class _DistillationBuilder(Builder):
         propagation = self._propagation()
         influence = self.add(Propagate(self.corpus, propagation))
         targets = tuple(group.name for group in self.query)
-        ranking = allocate.Propagated(self.within_budget, influence, targets)
+        ranking = allocate.Propagated(self.within_budget, influence, targets, groups=self.groups)
         allocated = self._allocate(ranking)
         cut = self.end(allocated, options.budget, "CutBudget", self.groups)
         shares = cut if isinstance(cut, CutGroups) else None
@@ -105,10 +104,8 @@ class _DistillationBuilder(Builder):
         return self.add(FitPropagation(scores, vectors, options.ridge, options.seed))
 
     def _asked(self) -> tuple[ReadPatterns | None, tuple[Bound, ...]]:
-        """The shares that landmarks are drawn for: those of the base, if its landmarks are these."""
-        base, bounds = self.inputs.base, self.inputs.bounds
-        if base is not None and not self.options.refit:
-            bounds = read_shares(base.options)
+        """The shares that landmarks are drawn for, and which rows meet them."""
+        bounds = self.fitted_bounds
         if not bounds:
             return None, ()
         return ReadPatterns(self.fitted, conditions_of(bounds)), bounds
@@ -171,13 +168,13 @@ class _DistillationBuilder(Builder):
           label: Added to the stages' names.
         """
         if len(ranking.targets) == 1:
-            return allocate.Allocated(ranking, None, groups=self.groups)
+            return allocate.Allocated(ranking, None)
         bounds = Cut(self.within_budget, among, budget)
         self.stages += bounds.stages(f"BoundTargets{label}", allocate.BOUND_LEVELS)
         weights = tuple(group.weight for group in self.query)
         unit, name = self.options.budget.unit, f"TakeTurns{label}"
         turns = allocate.TakeTurns(self.within_budget, among, bounds, unit, weights, name)
-        return allocate.Allocated(ranking, self.add(turns), groups=self.groups)
+        return allocate.Allocated(ranking, self.add(turns))
 
     def _held_first(self, allocated: allocate.Allocated, label: str = "") -> allocate.Allocated:
         return dataclasses.replace(allocated, held=self.prefer(self.held, allocated, label))

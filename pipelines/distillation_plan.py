@@ -47,7 +47,7 @@ def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPla
     workload = _workload(options, inputs, chain, models)
     machines = plan.machines(options)
     costs = plan.with_near_duplicates(plan_cost(workload, machines), workload, options)
-    costs = plan.with_paraphrases(costs, workload, inputs)
+    costs = plan.with_paraphrases(plan.with_shares(costs, workload, inputs), workload, inputs)
     return plan.refreshed(costs, inputs)
 
 

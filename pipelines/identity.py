@@ -10,13 +10,14 @@ from beam_quad import seeding
 # Where something is stored: its content has a fingerprint, so that a run goes on where its input or model has moved.
 _PLACES = (
     "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
-    "exclude", "decontaminate", "share", "share_by", "base",
+    "exclude", "decontaminate", "share", "share_by", "output_tokenizer", "base",
 )  # fmt: skip
 _CONTENTS = {
     "proxy": "--proxy_model holds another model",
     "embedder": "--embedder makes other vectors",
     "optimizer_state": "--optimizer_state holds other moments",
     "exclude": "--exclude lists other ids",
+    "output_tokenizer": "--output_tokenizer makes other tokens",
     "shares": "--share or --share_by asks for other shares",
     "leaks": "--decontaminate, or the query set, holds other texts",
     "base": "--base is another selection",

@@ -418,7 +418,7 @@ class SelectionOutput:
     def begin(self, output: str, identity: Identity) -> None:
         """Makes the output this run's, whose lock is held."""
         files.write(_configuration_path(output), identity.to_bytes())
-        for folder in ("selected", "rejected"):
+        for folder in ("selected", "rejected", "decisions"):
             # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
             files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
 

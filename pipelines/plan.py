@@ -103,6 +103,15 @@ def with_paraphrases(costs: CostPlan, workload: Workload, inputs: Inputs) -> Cos
     return dataclasses.replace(costs, stages=(*stages, line, written))
 
 
+def with_shares(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan:
+    """Adds what it costs to read who meets which share, if there are any."""
+    if not inputs.bounds:
+        return costs
+    line = costs.machines.price(cost.shares_stage(workload), workload.splits)
+    first, *others = costs.stages
+    return dataclasses.replace(costs, stages=(first, line, *others))
+
+
 def with_near_duplicates(
     costs: CostPlan, workload: Workload, options: RunOptions, budgets: float = 1.0
 ) -> CostPlan:

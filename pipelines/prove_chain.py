@@ -23,7 +23,7 @@ from beam_quad.gradients.proxy import (
     require_tokens,
 )
 from beam_quad.proof import divide, fingerprints
-from beam_quad.records import Budget
+from beam_quad.records import ROW_FORMATS, Budget
 from beam_quad.stages.proof.draw import DrawFromCorpus, DrawFromParts, Draws, DrawStage
 from beam_quad.stages.proof.measured import DrawMeasured
 from beam_quad.stages.proof.start import Configuration, Start, TrainedModel
@@ -77,6 +77,8 @@ class _ProofBuilder(Builder):
         rate = chain.share_set_aside(rival, inputs.corpus)
         super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
+        # What holds a text of the query set would tell a random draw what is measured, and no selection has it.
+        self.clean = dataclasses.replace(self.corpus, leaks=self.leaks)
 
     def build(self) -> Chain:
         options = self.options
@@ -93,7 +95,7 @@ class _ProofBuilder(Builder):
             self.add(stage)
         measured = self.add(
             DrawMeasured(
-                self.corpus,
+                self.clean,
                 tuple(drawn),
                 self._held_out(),
                 options.heldout_texts,
@@ -148,6 +150,11 @@ class _ProofBuilder(Builder):
 
     def _draw_parts(self, name: str, run: RunOptions, draws: Draws) -> DrawFromParts:
         selected = files.join(run.output, "selected")
+        if run.output_format not in ROW_FORMATS:
+            raise UsageError(
+                f"{selected} of {name} is in {run.output_format}, which holds no rows to train on; select again with "
+                f"--output_format={ROW_FORMATS[0]} and --artifacts={run.artifacts_root}, which makes nothing else anew"
+            )
         plan = plan_input(
             [selected],
             text_column=run.text_column,
@@ -171,7 +178,7 @@ class _ProofBuilder(Builder):
 
     def _draw_policy(self, policy: str, draws: Draws) -> DrawFromCorpus:
         if policy == RANDOM:
-            return DrawFromCorpus(self.corpus, policy, None, None, draws)
+            return DrawFromCorpus(self.clean, policy, None, None, draws)
         options = self._rival(policy)
         built = chain.build(options, look(options))
         *stages, write = built.stages

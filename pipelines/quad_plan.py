@@ -49,7 +49,7 @@ def price(
     budget = Budget(options.budget_tokens)
     shared = plan.shared_workload(options, inputs, chain, budget, models)
     costs = price_workload(options, shared, machines or plan.machines(options))
-    costs = plan.with_paraphrases(costs, shared, inputs)
+    costs = plan.with_paraphrases(plan.with_shares(costs, shared, inputs), shared, inputs)
     if options.is_shortlist and inputs.base is None:
         cheaper = shortlist.cheaper(_shortlist_workload(options, shared))
         costs = dataclasses.replace(costs, notes=(*costs.notes, cheaper))

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from beam_quad.artifacts import files
 from beam_quad.artifacts.patterns import split_list
 from beam_quad.errors import UsageError
+from beam_quad.selection.shares import Bound
 from pipelines.distillation_options import DistillationOptions
 from pipelines.options import QuadOptions
 from pipelines.run_options import HOW_STARTED, RunOptions
@@ -16,7 +18,9 @@ _KINDS: dict[str, type[RunOptions]] = {
     kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
 }
 _LISTS = ("input", "exclude", "decontaminate", "share", "share_by")
-_PLACES = ("artifacts", "input_root", "proxy_model", "embedder", "optimizer_state", "base")
+_PLACES = (
+    "artifacts", "input_root", "proxy_model", "embedder", "optimizer_state", "output_tokenizer", "base",
+)  # fmt: skip
 
 
 def path_of(output: str) -> str:
@@ -24,16 +28,20 @@ def path_of(output: str) -> str:
     return files.join(output, "_run", "options.json")
 
 
-def to_bytes(options: RunOptions) -> bytes:
-    """Writes flags as JSON; paths become absolute, as the next command may be given elsewhere."""
+def to_bytes(options: RunOptions, bounds: Sequence[Bound] = ()) -> bytes:
+    """Writes flags as JSON; paths become absolute, as the next command may be given elsewhere.
+
+    Args:
+      options: The flags.
+      bounds: What `--share` and the tables of `--share_by` say: a table may say something else by then.
+    """
     values = dataclasses.asdict(options)
     # The file lies in it, and moves with it; how the run was started is over.
     del values["output"]
     values |= HOW_STARTED
     for name in ("input", "exclude", "decontaminate"):
         values[name] = _patterns(getattr(options, name))
-    tables = [given.partition("=") for given in options.share_by]
-    values["share_by"] = [f"{column}={files.absolute(path)}" for column, _, path in tables]
+    values["share"], values["share_by"] = [bound.text for bound in bounds], []
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
     for name in _PLACES:
         # Of a model's name it shows only so whether it is a folder.

@@ -44,12 +44,14 @@ class Fitted:
       plan: Its plan, relative to the folder of artifacts.
       reserve_rate: Share of its texts that are set aside.
       excluded: The ids that were left out, by the digest of their list; None if none were.
+      shares: The shares that landmarks were drawn for, as they are written.
     """
 
     layout: str
     plan: str
     reserve_rate: float
     excluded: str | None = None
+    shares: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,8 +51,12 @@ class AnyScheme(Store):
         return data, hashlib.sha256(data).hexdigest()
 
     def put(self, path: str, spooled: BinaryIO, over: str | None) -> bool:
-        if over and self.read(path)[1] != over:
-            return False
+        if over:
+            try:
+                if self.read(path)[1] != over:
+                    return False
+            except FileNotFoundError:
+                return False
         spooled.flush()
         with explained(path):
             system, key = _system(path)

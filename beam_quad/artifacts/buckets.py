@@ -79,6 +79,11 @@ class Buckets(Store):
                 obstore.put(bucket, key, spooled, mode=mode, use_multipart=is_large)
             except (AlreadyExistsError, PreconditionError):
                 return False
+            except FileNotFoundError:
+                # What was read before, and was to be replaced, is gone.
+                if over:
+                    return False
+                raise
         return True
 
     def copy(self, source: str, target: str) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from beam_quad.additive import ByName, Tally
 from beam_quad.artifacts import files
-from beam_quad.corpus import formats, jsonl
+from beam_quad.corpus import formats, json_rows, jsonl
 from beam_quad.records import NOT_STATED
 
 # By the names of columns, or of fields of structs, in lower case.
@@ -84,13 +84,21 @@ def _count_parquet(path: str, columns: list[str]) -> ByName[Tally]:
 def _count_jsonl(path: str, columns: list[str]) -> ByName[Tally]:
     found: dict[str, collections.Counter[str]] = {c: collections.Counter() for c in columns}
     for line in jsonl.lines_of(path):
-        row = orjson.loads(line)
+        row = _parsed(line)
         for column, counter in found.items():
             value: Any = row
             for name in column.split("."):
                 value = value.get(name) if isinstance(value, dict) else None
             counter[_text(value)] += 1
     return ByName({column: Tally(dict(counter)) for column, counter in found.items()})
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # Rows are carried as they were: with NaN, bytes that are not UTF-8, or deep nesting.
+        return json_rows.escaped(json_rows.parse_exactly(line))
 
 
 def _tally(values: list[Any]) -> Tally:

@@ -273,8 +273,9 @@ class TokenEncoder:
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens there are."""
-        return len(self._tokenizer)
+        """One more than the highest token: of some tokenizers not every number is one."""
+        highest: int = max(self._tokenizer.get_vocab().values())
+        return highest + 1
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Encodes whole documents, each with its end, int64 [num_tokens]; marks (`beam_quad.answers`) are no part of them."""

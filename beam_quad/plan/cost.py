@@ -495,6 +495,17 @@ def paraphrases_stage(w: Workload, num_items: int) -> StageWork:
     )
 
 
+def shares_stage(w: Workload) -> StageWork:
+    """Prices the stages that read the columns of shares, at most all of the input, and count who meets which."""
+    covers = ("ReadPatterns", "CountPatterns", "GroupKeys")
+    passes = passes_stage("shares", covers, 2, w.documents, w.splits, "WriteSelection")
+    return dataclasses.replace(
+        passes,
+        core_s=passes.core_s + w.input_bytes * rates.COPIED_BYTE_S,
+        bytes_read=w.input_bytes,
+    )
+
+
 def write_stage(w: Workload) -> StageWork:
     """Prices the stage that reads the input again, and writes the selection and the report page."""
     return StageWork(

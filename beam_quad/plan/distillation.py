@@ -220,7 +220,7 @@ def _propagate(w: DistillationWorkload) -> StageWork:
 def _allocate(w: DistillationWorkload) -> StageWork:
     return StageWork(
         "allocate",
-        ("Bound*", "Cut*", "TakeTurns", "GatherShortlist", "SumTaken", "FindBestLeft"),
+        ("Bound*", "Cut*", "TakeTurns*", "GatherShortlist", "SumTaken", "FindBestLeft"),
         w.documents,
         num_stages=w.num_passes,
         requests=rates.requests(w.splits, *[rates.PASS] * w.num_passes),

@@ -239,6 +239,9 @@ def _sources(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _labels(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
     found = labels_of(manifest, kind)
     columns = [label["column"] for label in manifest["labels"] if label["kind"] == kind]
+    if not has_rows(manifest):
+        yield f"Not counted: {_code(manifest['config']['output_format'])} is no format of rows."
+        return
     if not columns:
         yield f"No column of the input names the {kind} of a document."
         return
@@ -280,7 +283,7 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
         short = leaks["not_looked_for"]
         yield (
             f"Documents that hold a text of the query sets or of {_code('--decontaminate')} were looked for by n-grams of words: "
-            f"{leaks['rows']:,} were rejected. Paraphrases and translations are not found"
+            f"{leaks['rows']:,} were rejected. {_paraphrases(manifest)} are not found"
             + (f", nor copies of {short:,} texts that are too short." if short else ".")
         )
     else:
@@ -292,6 +295,13 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
     for name, why in manifest["columns"]["json_text"].items():
         yield f"The column {_code(name)} is carried as JSON text: {_escaped(why)}."
     yield "Personal data and offensive texts were not looked for."
+
+
+def _paraphrases(manifest: Mapping[str, Any]) -> str:
+    found = manifest.get("paraphrases")
+    if found is None:
+        return "Paraphrases and translations"
+    return f"{found['rows']:,} selected documents were flagged as possible paraphrases, but not left out; translations"
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

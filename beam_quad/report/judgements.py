@@ -39,6 +39,7 @@ _REASONS_LEFT = {
     "not_among_the_best": "no longer among the best",
     "duplicate_id": "its id stands at an earlier row now",
     "excluded": "excluded",
+    "contaminated": "it holds a text that no selection may",
 }
 _CENTERS = {
     "empty_dropped": "centers that attracted no example and were dropped",

@@ -274,10 +274,11 @@ def allocate(
         return Turns.take(Contenders.of(*own, bounds.floors, seed, limit), targets, weights)
 
     def rank(turns: Turns) -> Array:
-        order = turns.ranking(packed, keys)[:, 0]
-        return order if shares is None else np.where(shares.may_give, order, np.uint64(0))
+        return np.where(may_give, turns.ranking(packed, keys)[:, 0], np.uint64(0))
 
-    is_left = np.ones(len(keys), bool)
+    # What a share of 0 leaves out counts for no target that would have liked it.
+    may_give = np.ones(len(keys), bool) if shares is None else shares.may_give
+    is_left = may_give
     if near_duplicate_threshold is not None:
         # The first turns decide which of a family stays. Only after that is it known what each target has.
         order = rank(take_turns(is_left, compared))
@@ -290,7 +291,7 @@ def allocate(
             compares_all=shares is not None,
             num_targets=len(targets),
         )
-        is_left = (distinct > 0) | (order == 0)
+        is_left = may_give & ((distinct > 0) | (order == 0))
     turns = take_turns(is_left, played)
     order, takers = rank(turns), turns.takers(packed, keys)
     kept = np.where(is_left, order, np.uint64(0))

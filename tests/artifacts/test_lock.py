@@ -53,6 +53,22 @@ def test_released_lock_can_be_taken(output):
     assert files.find(output) == []
 
 
+def test_a_lock_that_is_gone_when_it_is_to_be_taken_over_is_taken_anew(output, monkeypatch):
+    leave_lock(output, process_start="0")
+    file = lock._LockFile(f"{output}/_run/lock")
+    put, puts = file._put, []
+
+    def gone_before(owner, version):
+        if not puts:
+            files.delete([f"{output}/_run/lock"])
+        puts.append(version)
+        return put(owner, version)
+
+    monkeypatch.setattr(file, "_put", gone_before)
+    assert file.take(Owner.here(), lambda other: True) is None
+    assert len(puts) == 2
+
+
 def test_whoever_asks_is_told_the_owner_and_leaves_the_lock_alone(output):
     assert OutputLock(output).owner() is None
     assert files.find(output) == []

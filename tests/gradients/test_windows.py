@@ -140,3 +140,16 @@ def test_no_other_cut_pads_less(lengths, max_batch_tokens):
     cuts = [[*c, len(padded)] for n in range(len(padded)) for c in combinations(inner, n)]
     found = list(windows._best_cuts(padded, max_batch_tokens, 128))
     assert cost(found) == min(cost(ends) for ends in cuts)
+
+
+def test_numbers_that_are_no_token_count_in_a_vocabulary():
+    class Sparse:
+        eos_token_id = 7
+
+        def __len__(self) -> int:
+            return 2
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0, "</s>": 7}
+
+    assert windows.TokenEncoder(Sparse(), "sparse").vocabulary_size == 8

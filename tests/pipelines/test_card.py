@@ -116,6 +116,13 @@ def test_card_and_metadata_are_made_from_the_manifest_alone(outputs, name):
     assert json.loads((outputs[name] / "croissant.json").read_text()) == croissant(manifest)
 
 
+@pytest.mark.parametrize("name", ["ids", "mds"])
+def test_of_a_format_that_holds_no_rows_no_licence_is_said_to_be_missing(folder, name):
+    text = (select(folder, name, 100, f"--output_format={name}") / "README.md").read_text()
+    assert text.count(f"Not counted: `{name}` is no format of rows.") == 2
+    assert "No column of the input names" not in text
+
+
 def test_the_metadata_name_every_part_with_the_hash_of_its_bytes(outputs):
     found = croissant(manifest_of(outputs["parquet"]))["distribution"]
     parts = {part["@id"]: part["sha256"] for part in found if part["@type"] == "cr:FileObject"}

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad import seeding
 from beam_quad.stages.read.embed import EmbedExamples
 from pipelines import chain, distillation_chain, distillation_options, options, quad
 from pipelines.inputs import look
@@ -165,6 +166,22 @@ def test_what_says_an_item_in_another_order_is_selected_and_flagged(world, tmp_p
         (tmp_path / "out" / "report.html").read_text(),
     )
     assert sorted(flagged) == sorted((str(i), str(i)) for i in range(len(items)))
+    # Their texts are found by those who are to forget some.
+    (path,) = (tmp_path / "out" / "_run" / "paraphrases").glob("*/flags.parquet")
+    stored = pq.read_table(path)
+    assert set(stored["text"].to_pylist()) == {text[:400] for text in rewrites}
+    assert stored["key"].to_pylist() == seeding.keys(stored["document"].to_pylist()).tolist()
+
+
+def test_a_split_of_which_nothing_is_selected_or_sampled_has_no_paraphrases(
+    world, benchmark, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("beam_quad.stages.write.paraphrases._SAMPLED", 1e-9)
+    manifest = world.run(
+        tmp_path / "out", decontaminate=benchmark / "b.jsonl", query=None, policy="cluster_uniform", budget_tokens=40,
+    )  # fmt: skip
+    assert 0 < manifest["counts"]["selected"] < 4
+    assert manifest["paraphrases"]["rows"] == 0
 
 
 def test_a_refresh_with_another_benchmark_lets_go_what_leaks_now_and_embeds_nothing_again(

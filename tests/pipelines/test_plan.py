@@ -56,7 +56,7 @@ def test_a_plan_tells_what_would_be_done_and_starts_nothing(world, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"acceptance": "shortlist"}, {"order": 2, "num_landmarks": 200}, {"weighted": True, "num_landmarks": 200, "curvature": "identity"}]
+    "flags", [{}, {"acceptance": "shortlist", "share": "kind=law >= 0.1"}, {"order": 2, "num_landmarks": 200}, {"weighted": True, "num_landmarks": 200, "curvature": "identity"}]
 )  # fmt: skip
 def test_every_line_of_a_plan_shares_its_hours_among_stages_of_the_chain(world, tmp_path, flags):
     if "num_landmarks" in flags:
@@ -74,6 +74,7 @@ def test_every_line_of_a_plan_shares_its_hours_among_stages_of_the_chain(world, 
         hours = [cost.hours for cost in shared.values() if cost.name == line.name]
         assert hours == pytest.approx([line.hours / len(hours)] * len(hours))
     # What runs a model on the corpus or on the query set is never taken for a stage that takes no time.
+    assert ("ReadPatterns" in shared) is ("share" in flags)
     models = {s.name for s in built.stages if isinstance(s, ModelStage)}
     assert models <= shared.keys()
 

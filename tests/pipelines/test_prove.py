@@ -112,6 +112,34 @@ def test_a_random_draw_is_of_the_whole_corpus_and_the_selection_of_its_parts(
     assert not set(drawn["random"].texts(0, 1500)) <= set(parts)
 
 
+def test_neither_a_random_draw_nor_the_mix_has_documents_that_hold_a_text_of_the_query_set(
+    world, tmp_path
+):
+    shutil.copytree(world.corpus, tmp_path / "corpus")
+    texts = [f"as it says here: {text}" for text in read_texts(world.query, is_query=True)[0]]
+    lines = [json.dumps({"text": text, "kind": "copy", "n": 0}) for text in texts]
+    (tmp_path / "corpus" / "part-4.jsonl").write_text("\n".join(lines))
+    output = tmp_path / "out"
+    manifest = world.run(output, input=tmp_path / "corpus", policy="dsir", prove=True)
+    assert manifest["contaminated"]["rows"] == len(texts)
+    built = build(output, "--policies=random", "--proof_tokens=100000")
+    built.write_plans()
+    names = [stage.name for stage in built.stages]
+    run_in_process(built.stages[: names.index("DrawMeasured") + 1])
+    random = next(stage for stage in built.stages if stage.name == "DrawRandom")
+    drawn = random.texts(0, 10**6)
+    mix = stage_of(built, DrawMeasured)
+    mixed = [text for split in mix.corpus.splits() for text in mix.read_rows(split)["text"]]
+    assert min(len(drawn), len(mixed)) > 100
+    assert not {*drawn, *mixed}.intersection(texts)
+
+
+def test_a_selection_written_without_rows_is_refused_in_a_line(world, tmp_path):
+    world.run(tmp_path / "out", policy="dsir", prove=True, output_format="ids")
+    with pytest.raises(UsageError, match=r"is in ids, which holds no rows to train on"):
+        build(tmp_path / "out")
+
+
 def test_a_selection_by_the_query_is_better_on_its_held_out_texts_than_a_random_draw(
     world, selected
 ):

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from beam_quad import additive, seeding
 from beam_quad.selection import Contenders, Turns, allocate, allocation, priorities, tie_draws
+from beam_quad.selection.programme import System
+from beam_quad.selection.shares import parse_bounds
+from beam_quad.selection.within_shares import SharedGroups
 
 NAMES = ["code", "law", "math"]
 ALIKE = (1.0, 1.0, 1.0)
@@ -95,6 +98,24 @@ def test_every_target_has_its_share_of_what_is_left_without_near_duplicates():
     for target in range(3):
         least = influence[taker == target, target].min()
         assert (influence[left, target] <= least).mean() > 0.99
+
+
+def test_what_a_share_of_nothing_leaves_out_counts_for_no_target():
+    influence, keys, tokens = corpus(1200, 3)
+    groups = np.repeat([1, 0], [400, 800])
+    # One target would take nothing else before the budget is full.
+    influence[groups == 1, 0] += 20
+    bounds = parse_bounds(["licence=nc = 0"])
+    system = System.of(bounds, np.array([[False, True]]))
+    shares = SharedGroups(bounds, groups, system, (groups == 1)[None])
+    texts = [f"text number {i} {i * i}" for i in range(1200)]
+    for duplicates in ((), (texts, 0.9)):
+        taker, _ = allocate(
+            influence, keys, tokens, 9000, NAMES, ALIKE, 0, 1 << 17, *duplicates, shares=shares
+        )
+        assert (taker[groups == 1] == -1).all()
+        spent = np.bincount(taker[taker >= 0], weights=tokens[taker >= 0])
+        np.testing.assert_allclose(spent / spent.sum(), [1 / 3] * 3, atol=100 / 9000)
 
 
 def test_what_is_planted_for_a_target_is_taken_first_by_it():

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import chain, options
+from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, output_bytes, selected, text_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
@@ -41,6 +43,17 @@ def hold_to_output(output):
         row = by_place[own["shard"], own["row"]]
         assert (row["reason"], row["detail"]) == (own["reason"], own["detail"])
     return {row["reason"] for row in rows if row["decision"] == "not_selected"}
+
+
+@pytest.mark.parametrize("decides", [False, True])
+def test_every_folder_that_is_listed_for_parts_has_a_file_of_each(world: World, tmp_path, decides):
+    flags = {"policy": "random", "query": None, "decisions": decides or None}
+    world.run(tmp_path / "out", **flags)
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags))
+    write = chain.build(parsed, look(parsed)).stages[-1]
+    for piece in write.pieces():
+        folders = [path.rpartition("/")[0] for path in write.paths(piece)]
+        assert sorted(folders) == sorted(write.prefixes())
 
 
 @pytest.fixture(scope="module")

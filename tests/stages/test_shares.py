@@ -10,10 +10,19 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.artifacts import files
 from beam_quad.errors import UsageError
 from beam_quad.stages import run_in_process
-from pipelines import chain, options
+from pipelines import (
+    chain,
+    distillation_chain,
+    distillation_options,
+    options,
+    recorded,
+    refresh,
+)
 from pipelines.inputs import look
+from pipelines.shares import read_shares
 from tests.pipelines.world import World, output_bytes, read_columns, selected_ids, selected_rows
 from tests.stages.pages import distill_corpus, hold_to_quad, hold_to_rival
 
@@ -141,6 +150,33 @@ def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World,
     assert output_bytes(tmp_path / "beam") == output_bytes(tmp_path / "loop")
 
 
+def test_what_goes_on_from_a_run_knows_its_table_as_it_was(world: World, tmp_path):
+    table = tmp_path / "shares.csv"
+    table.write_text("kind,share\nlaw,0.3\nnoise,0\n")
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", share_by=f"kind={table}"))
+    bounds = read_shares(parsed)
+    path = pathlib.Path(recorded.path_of(parsed.output))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(recorded.to_bytes(parsed, bounds))
+    (tmp_path / "out" / "COMPLETE").touch()
+    table.write_text("kind,share\nlaw,0.5\n")
+    assert read_shares(recorded.read(parsed.output, "--base")) == bounds
+
+
+def test_a_refresh_of_a_refresh_finds_the_landmarks_that_were_drawn_for_other_shares(
+    world: World, tmp_path
+):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    world.distill(first, share=SHARES, num_landmarks=100)
+    world.distill(second, base=first, share="n < 20 >= 0.1", num_landmarks=100)
+    flags = {"base": second, "num_landmarks": 100}
+    parsed, _ = distillation_options.parse(world.distillation_arguments(third, **flags))
+    parsed = refresh.resolved(parsed)
+    built = distillation_chain.build(parsed, look(parsed))
+    (drawn,) = (stage for stage in built.stages if stage.name == "DrawLandmarks")
+    assert files.exists(drawn.artifact)
+
+
 def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: World, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -154,5 +190,7 @@ def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: Worl
     shutil.copy2(pathlib.Path(world.corpus) / "part-1.parquet", corpus / "part-1.parquet")
     manifest = world.run(tmp_path / "next", base=tmp_path / "first", **flags)
     check(manifest, selected_rows(tmp_path / "next"))
+    # What was selected before counts as better than all else.
+    assert manifest["shares"]["mean"]["selected"] is None
     after = set(selected_ids(tmp_path / "next"))
     assert len(after.intersection(before)) > 0.9 * len(before)

@@ -19,7 +19,8 @@ def shares(data: ReportData) -> Section | None:
         most = f"{count(caps['most_selected'])} at most"
         price = caps["highest_price_per_million"]
         rows.append((name, f"<= {count(caps['asked'])}", most, None, price))
-    means = {facts["mean"]["of"]: facts["mean"]}
+    # Of a refresh, which takes what it had before in any case, none is known.
+    means = {} if facts["mean"]["selected"] is None else {facts["mean"]["of"]: facts["mean"]}
     if "mean_influence" in facts:
         means["influence"] = facts["mean_influence"]
     lead = (

@@ -48,12 +48,14 @@ class Propagated:
       influence: The influence.
       targets: Names of the targets.
       near_duplicates: What cannot be taken, as a near-duplicate ranks above it; None if that is not known, or not looked at.
+      groups: The groups of shares, of some of which nothing is taken; None without shares.
     """
 
     corpus: Corpus
     influence: Propagate
     targets: tuple[str, ...]
     near_duplicates: FindNearDuplicates | None = None
+    groups: Groups | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -61,7 +63,10 @@ class Propagated:
 
     def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.of(self.influence.read(split), rows.keys)
-        packed = np.where(self.is_example(rows)[:, None], packed, np.uint64(0))
+        can_be = self.is_example(rows)
+        if self.groups is not None:
+            can_be &= self.groups.may_give(split)
+        packed = np.where(can_be[:, None], packed, np.uint64(0))
         return (
             packed if self.near_duplicates is None else self.near_duplicates.without(packed, split)
         )
@@ -149,7 +154,6 @@ class Allocated:
       turns: Their turns, or None with a single target, whose own ranking it is.
       held: What comes first as it was selected before; None without a base.
       near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
-      groups: The groups of shares, of some of which nothing is taken; None without shares.
     """
 
     unit: ClassVar[str] = "influence"
@@ -158,7 +162,6 @@ class Allocated:
     turns: TakeTurns | None
     held: Held | None = None
     near_duplicates: FindNearDuplicates | None = None
-    groups: Groups | None = None
 
     @property
     def num_rankings(self) -> int:
@@ -188,11 +191,10 @@ class Allocated:
         return self.near_duplicates.above(self._all(split, rows)[:, 0], split, floor)
 
     def _all(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        packed = self.of(self.ranking.priorities(split, rows), rows.keys)
-        is_example = self.ranking.is_example(rows)
-        if self.groups is not None:
-            is_example &= self.groups.may_give(split)
-        packed = np.where(is_example[:, None], packed, np.uint64(0))
+        packed = self.ranking.priorities(split, rows)
+        packed = np.where(
+            packed.any(axis=1, keepdims=True), self.of(packed, rows.keys), np.uint64(0)
+        )
         if self.held is None:
             return packed
         return self.held.first(packed[:, 0], split, rows)[:, None]

@@ -27,8 +27,10 @@ from beam_quad.stages.write.ranked import Selection
 # Documents that say how close to an item nearly all are.
 _SAMPLED = 100_000
 _SHOWN_CHARACTERS = 400
+# By its key the text of a document is found that is to be forgotten.
 _FLAGS = pa.schema(
     [
+        pa.field("key", pa.uint64()),
         pa.field("document", pa.string()),
         pa.field("set", pa.string()),
         pa.field("item", pa.string()),
@@ -70,6 +72,7 @@ class FlagParaphrases(SplitStage):
     """
 
     kind = "paraphrases"
+    version = 2
     artifact_name = "paraphrases.json"
 
     selection: Selection
@@ -83,15 +86,17 @@ class FlagParaphrases(SplitStage):
         sampled = hash_sample(self.corpus.seed, "paraphrases", rows, rate)
         selected = self.selection.keep(piece, rows).rows
         at = np.union1d(sampled, selected)
+        if not len(at):
+            return Flags(Cosines.of(np.zeros(0)), ())
         nearest, cosines = nearest_items(self.corpus.some_embeddings(piece, at), points)
         close = np.flatnonzero(np.isin(at, selected) & (cosines >= LEAST_COSINE))
-        found = self._flags(piece, len(rows.keys), at[close], nearest[close], cosines[close])
+        found = self._flags(piece, rows.keys, at[close], nearest[close], cosines[close])
         return Flags(Cosines.of(cosines[np.isin(at, sampled)]), found)
 
     def _flags(
         self,
         split: Split,
-        num_rows: int,
+        keys: np.ndarray,
         rows: np.ndarray,
         nearest: np.ndarray,
         cosines: np.ndarray,
@@ -101,7 +106,7 @@ class FlagParaphrases(SplitStage):
         traffic.count("bytes_read", split.size_bytes)
         texts = read_texts(self.corpus.readable(split), self.corpus.columns, rows)
         compared, named = list(self.items.leaks.compared().items()), self.items.leaks.items()
-        places, flags = self.corpus.places(split, num_rows), []
+        places, flags = self.corpus.places(split, len(keys)), []
         for row, item, cosine in zip(
             rows.tolist(), nearest.tolist(), cosines.tolist(), strict=True
         ):
@@ -112,7 +117,7 @@ class FlagParaphrases(SplitStage):
             own_set, name, _ = named[number]
             document = "{}#{}".format(*places.of(row))
             shown = (own[:_SHOWN_CHARACTERS] for own in (plain(texts[row]), item_text))
-            values = (document, own_set, name, *shown, cosine, share)
+            values = (int(keys[row]), document, own_set, name, *shown, cosine, share)
             flags.append(dict(zip(_FLAGS.names, values, strict=True)))
         return tuple(flags)
 
@@ -134,5 +139,6 @@ class FlagParaphrases(SplitStage):
         return read_json(self.artifact)
 
     def read(self, most: int) -> list[dict[str, Any]]:
-        """Reads the closest of the flagged documents: rows of `_FLAGS`."""
-        return aligned.read_table(self.path("flags.parquet")).slice(0, most).to_pylist()
+        """Reads the closest of the flagged documents: rows of `_FLAGS` without keys."""
+        table = aligned.read_table(self.path("flags.parquet")).drop_columns(["key"])
+        return table.slice(0, most).to_pylist()

@@ -197,7 +197,8 @@ class WriteSelection(SplitStage):
 
     def prefixes(self) -> tuple[str, ...]:
         # A part is of one configuration: what another one has left here says nothing of this selection.
-        folders = (files.join(self.output, name) for name in ("selected", "rejected", "decisions"))
+        names = ("selected", "rejected", *["decisions"] * self.decides)
+        folders = (files.join(self.output, name) for name in names)
         return posixpath.dirname(self._record_path("part")), *folders
 
     def paths(self, piece: Part | BasePart) -> tuple[str, ...]:

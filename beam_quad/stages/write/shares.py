@@ -17,6 +17,7 @@ from beam_quad.selection.shares import Bound
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.patterns import CountPatterns
 from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.refresh.base import Held
 
 
 class HeavyClusters(Protocol):
@@ -45,6 +46,10 @@ class ValuedRanking(Protocol):
     @property
     def unit(self) -> str:
         """What a value is, in a word."""
+
+    @property
+    def held(self) -> Held | None:
+        """What comes first as it was selected before; None without a base."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,8 +260,11 @@ class CutGroups(SplitStage):
     def facts(self) -> dict[str, Any]:
         """Makes its part of the manifest."""
         groups, (found, _) = self._groups, self.programme.load()
-        unit = self.programme.sample.ranking.unit
-        about = about_shares(groups.bounds, groups.system(), found, self.load(), unit)
+        ranking = self.programme.sample.ranking
+        about = about_shares(groups.bounds, groups.system(), found, self.load(), ranking.unit)
+        if ranking.held is not None:
+            # Of what comes first in any case the programme knows no value.
+            about["mean"] |= {"selected": None, "without_bounds": None}
         return {"unit": self.budget.unit, **about}
 
 

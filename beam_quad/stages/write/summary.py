@@ -342,6 +342,8 @@ class Summary:
             return None
         found: list[page.Leak] = []
         for split in self.corpus.splits():
+            if len(found) == _SHOWN_LEAKS:
+                break
             own = self.leaks.read(split)
             number = min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found))
             for row, leak in itertools.islice(own.items(), number):
