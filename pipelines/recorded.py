@@ -11,6 +11,7 @@ from beam_quad.errors import UsageError
 from pipelines.distillation_options import DistillationOptions
 from pipelines.options import QuadOptions
 from pipelines.run_options import HOW_STARTED, RunOptions
+from pipelines.shares import absolute_tables
 
 _KINDS: dict[str, type[RunOptions]] = {
     kind.__name__: kind for kind in (QuadOptions, DistillationOptions)
@@ -32,8 +33,7 @@ def to_bytes(options: RunOptions) -> bytes:
     values |= HOW_STARTED
     for name in ("input", "exclude", "decontaminate"):
         values[name] = _patterns(getattr(options, name))
-    tables = [given.partition("=") for given in options.share_by]
-    values["share_by"] = [f"{column}={files.absolute(path)}" for column, _, path in tables]
+    values["share_by"] = absolute_tables(options)
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
     for name in _PLACES:
         # Of a model's name it shows only so whether it is a folder.

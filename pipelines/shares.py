@@ -28,6 +28,12 @@ def read_shares(options: RunOptions) -> tuple[Bound, ...]:
     return parse_bounds(texts, "--share")
 
 
+def absolute_tables(options: RunOptions) -> list[str]:
+    """Spells `--share_by` with absolute paths, as what reads it again may be started elsewhere."""
+    tables = [given.partition("=") for given in options.share_by]
+    return [f"{column}={files.absolute(path)}" for column, _, path in tables]
+
+
 def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:
     """Refuses a column that no file of a corpus has, as far as its files declare what they hold.
 

@@ -141,6 +141,17 @@ def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World,
     assert output_bytes(tmp_path / "beam") == output_bytes(tmp_path / "loop")
 
 
+def test_a_table_is_recorded_by_a_path_that_holds_in_any_folder(
+    world: World, tmp_path, monkeypatch
+):
+    (tmp_path / "shares.json").write_text('{"law": 0.3}')
+    monkeypatch.chdir(tmp_path)
+    flags = {"acceptance": "shortlist", "share_by": "kind=shares.json"}
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags))
+    found = chain.build(parsed, look(parsed)).identity.config["share_by"]
+    assert found == [f"kind={tmp_path}/shares.json"]
+
+
 def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: World, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
