@@ -24,7 +24,13 @@ def read_shares(options: RunOptions) -> tuple[Bound, ...]:
             raise UsageError(f"--share_by={given} must be COLUMN=FILE, a table of shares by value")
         if files.stat(path) is None:
             raise UsageError(f"--share_by={given}: {path} is not there; check the path")
-        texts += bounds_of_table(column, _read_table(path), f"--share_by={given}")
+        try:
+            table = _read_table(path)
+        except OSError as error:
+            raise UsageError(
+                f"--share_by={given}: {path} cannot be read as a file: {error}"
+            ) from error
+        texts += bounds_of_table(column, table, f"--share_by={given}")
     return parse_bounds(texts, "--share")
 
 

@@ -141,6 +141,16 @@ def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World,
     assert output_bytes(tmp_path / "beam") == output_bytes(tmp_path / "loop")
 
 
+def test_a_folder_in_place_of_a_table_is_refused_in_a_line(world: World, tmp_path):
+    flags = {"acceptance": "shortlist", "share_by": f"kind={tmp_path}"}
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags))
+    with pytest.raises(
+        UsageError, match=f"--share_by=kind={tmp_path}: .* cannot be read"
+    ) as refused:
+        look(parsed)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_table_is_recorded_by_a_path_that_holds_in_any_folder(
     world: World, tmp_path, monkeypatch
 ):
