@@ -63,6 +63,7 @@ from pipelines.identity import Identity
 from pipelines.inputs import Inputs
 from pipelines.refresh import Fitted
 from pipelines.run_options import BLOCKS_PER_CLUSTER, HOW_STARTED, SAMPLES_PER_PULL, RunOptions
+from pipelines.shares import absolute_tables
 
 _WHERE_NOT_WHAT = ("output", "artifacts", "threads", *HOW_STARTED)
 S = TypeVar("S", bound=Stage)
@@ -446,10 +447,9 @@ class Builder:
             config["embedder_dtype"] = getattr(inputs.embedder, "dtype", options.embedder_dtype)
         config["input"], config["input_root"] = inputs.corpus.patterns, inputs.corpus.root or None
         config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
+        config["share_by"] = absolute_tables(options)
         config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
         config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
-        tables = [given.partition("=") for given in options.share_by]
-        config["share_by"] = [f"{column}={files.absolute(path)}" for column, _, path in tables]
         for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
             if config.get(name):
                 config[name] = _place(config[name])

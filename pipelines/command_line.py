@@ -129,7 +129,12 @@ def _read(path: str) -> dict[str, Any]:
 
     if not files.exists(files.absolute(path)):
         raise UsageError(f"--config={path} is not there")
-    data = files.read_bytes(files.absolute(path))
+    try:
+        data = files.read_bytes(files.absolute(path))
+    except IsADirectoryError as error:
+        raise UsageError(
+            f"--config={path} is a folder; pass a file, as {files.join(path, 'manifest.json')} of a run"
+        ) from error
     try:
         # A manifest is long, and YAML slow.
         found = json.loads(data)

@@ -168,7 +168,9 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
         if argument.startswith("-") and not argument.startswith("--"):
             raise UsageError(f"unknown flag {name}; flags are written --name=value, see --help")
         if not argument.startswith("-") and not any(a in _JOB_SERVER_FLAGS for a in arguments):
-            raise UsageError(f"unexpected argument {argument!r}; flags are written --name=value")
+            raise UsageError(
+                f"unexpected argument {argument!r}; flags are written --name=value, and globs in quotes"
+            )
 
 
 def tell_stores(arguments: Sequence[str]) -> None:

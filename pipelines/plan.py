@@ -168,7 +168,7 @@ def read_prices(path: str) -> Prices:
         raise UsageError(f"--prices={path} is not there")
     try:
         return Prices.from_json(files.read_bytes(path).decode(errors="replace"))
-    except UsageError as error:
+    except (UsageError, IsADirectoryError) as error:
         raise UsageError(f"--prices={path}: {error}") from error
 
 

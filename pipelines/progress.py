@@ -176,7 +176,9 @@ class RecordedRun:
         found = [
             clock.read(path, "failed") for path in (clock.chain_path(self.output), stage.clock)
         ]
-        last = max((each for each in found if each), key=lambda each: each["at"], default=None)
+        # What failed before this run was started is what it makes good.
+        own = [each for each in found if each and each["at"] >= (self._started or 0.0)]
+        last = max(own, key=lambda each: each["at"], default=None)
         return Failure(last["at"], last["error"]) if last else None
 
 

@@ -361,7 +361,7 @@ class RunOptions(flags.Options):
         super().check()
         if self.proxy_model is None and self.tokens_column is None:
             raise UsageError(
-                "tokens are counted with --proxy_model's tokenizer; or --tokens_column"
+                "pass --proxy_model, whose tokenizer counts tokens, or --tokens_column, which holds their counts"
             )
         if self.prove and not self.query:
             raise UsageError(

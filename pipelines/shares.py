@@ -24,8 +24,20 @@ def read_shares(options: RunOptions) -> tuple[Bound, ...]:
             raise UsageError(f"--share_by={given} must be COLUMN=FILE, a table of shares by value")
         if files.stat(path) is None:
             raise UsageError(f"--share_by={given}: {path} is not there; check the path")
-        texts += bounds_of_table(column, _read_table(path), f"--share_by={given}")
+        try:
+            table = _read_table(path)
+        except OSError as error:
+            raise UsageError(
+                f"--share_by={given}: {path} cannot be read as a file: {error}"
+            ) from error
+        texts += bounds_of_table(column, table, f"--share_by={given}")
     return parse_bounds(texts, "--share")
+
+
+def absolute_tables(options: RunOptions) -> list[str]:
+    """Spells `--share_by` with absolute paths, as what reads it again may be started elsewhere."""
+    tables = [given.partition("=") for given in options.share_by]
+    return [f"{column}={files.absolute(path)}" for column, _, path in tables]
 
 
 def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:

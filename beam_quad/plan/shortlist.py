@@ -85,6 +85,9 @@ def _score_ngrams(w: ShortlistWorkload) -> StageWork:
 
 def cheaper(w: ShortlistWorkload) -> str:
     """Suggests settings that score fewer documents, which can be better for a large corpus."""
+    if 8 * w.num_clusters >= w.listed:
+        # As it is where the budget is small beside the corpus.
+        return "cheaper: --policy=ngram scores no document by influence, and selects less well"
     per_document = w.exact_flops(w.num_query_vectors) * w.scored_tokens
     return (
         f"cheaper: --acceptance=block scores some {8 * w.num_clusters:,} documents instead of {w.listed:,} "

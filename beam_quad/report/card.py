@@ -140,6 +140,9 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield "\n`manifest.json` has every flag, all versions, and the SHA-256 of every file. On the same input and models"
     command = "distill" if "num_landmarks" in config else "select"
     yield f"`beam-quad {command} --config manifest.json --output NEW` makes the same selection."
+    if shares := manifest.get("shares"):
+        yield "\n## Shares of the budget\n"
+        yield from _shares(shares)
     yield "\n## Query sets\n"
     yield from _query(manifest)
     yield "\n## Sources\n"
@@ -191,6 +194,24 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "input, its content", _code(manifest["input"]["snapshot"])
     if base := prints.get("base"):
         yield "goes on from, by its manifest's SHA-256", _code(base)
+
+
+def _shares(shares: Mapping[str, Any]) -> Iterator[str]:
+    unit = shares["unit"]
+    yield from _table(
+        ("bound", f"{unit} asked for", f"{unit} selected", "of the budget"),
+        (
+            (
+                _code(own["bound"]),
+                f"{own['relation']} {own['asked']:,.0f}",
+                f"{own['selected']:,}",
+                percent(own["share"]),
+            )
+            for own in shares["bounds"][:_MOST_ROWS]
+        ),
+    )
+    if (number := len(shares["bounds"]) - _MOST_ROWS) > 0:
+        yield f"\n`manifest.json` has {number:,} more."
 
 
 def _query(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = Demo(
         output=pathlib.Path(options.output).absolute(),
         size=size,
-        budget_tokens=options.budget_tokens or size.budget_tokens,
+        budget_tokens=getattr(options, "budget_tokens", size.budget_tokens),
         query=options.query,
         proxy=options.proxy,
         seed=options.seed,
@@ -302,7 +302,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--output", default="demo_run", help="folder for everything")
-    add("--budget_tokens", type=parsing.count, help="tokens to select; default 100000")
+    add(
+        "--budget_tokens",
+        type=parsing.count,
+        default=argparse.SUPPRESS,
+        help=f"tokens to select (default: {FULL.budget_tokens:,}, with --quick {QUICK.budget_tokens:,})",
+    )
     add("--query", choices=sorted(texts.QUERIES), default="medicine", help="what to get good at")
     add(
         "--proxy",

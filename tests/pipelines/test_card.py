@@ -206,6 +206,15 @@ def test_the_size_is_a_category_of_the_hub(manifest, number, category):
     assert yaml.safe_load(found.split("---\n")[1])["size_categories"] == [category]
 
 
+SHARE = {
+    "bound": "kind=law >= 0.3",
+    "relation": ">=",
+    "asked": 300.0,
+    "selected": 1310,
+    "share": 0.31,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -214,6 +223,7 @@ def test_the_size_is_a_category_of_the_hub(manifest, number, category):
         ({"contaminated": {"texts": 9, "not_looked_for": 2, "rows": 7}}, "7 were rejected"),
         ({"near_duplicates": {"documents": 3, "tokens": 9}}, "nearly the same as one that ranks higher | 3 |"),
         ({"rejected": {"not_utf8": 4}}, "| rejected: not utf8 | 4 |"),
+        ({"shares": {"unit": "tokens", "bounds": [SHARE]}}, "| `kind=law >= 0.3` | >= 300 | 1,310 | 31.0 % |"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_selection_is_on_its_card(manifest, changes, words):

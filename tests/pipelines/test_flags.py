@@ -149,6 +149,11 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         parsed(*REQUIRED, f"--config={tmp_path}/nowhere.yaml")
 
 
+def test_a_folder_is_refused_with_the_file_to_pass(tmp_path):
+    with pytest.raises(UsageError, match=f"is a folder; pass a file, as {tmp_path}/manifest.json"):
+        parsed(*REQUIRED, f"--config={tmp_path}")
+
+
 def replay(output: pathlib.Path, new: pathlib.Path, *changes: str) -> list[str]:
     return [f"--config={output}/manifest.json", f"--output={new}", "--threads=1", *changes]
 

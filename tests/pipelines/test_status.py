@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -95,10 +96,10 @@ def test_a_killed_run_has_stopped_where_it_was(stopped, capsys):
     files.write(f"{stopped}/_run/lock", dead.dump())
     code, found = ask(capsys, stopped)
     assert (code, found["state"], found["held_by"]) == (4, "stopped", None)
-    assert (found["stage"]["number"], found["stage"]["name"]) == (17, "Round2")
+    assert (found["stage"]["number"], found["stage"]["name"]) == (18, "Round2")
     assert 0 < found["accepted"] < found["budget"]["amount"]
     assert status.main([str(stopped)]) == 4
-    assert capsys.readouterr().out.startswith("stopped   stage 17/22 Round2")
+    assert capsys.readouterr().out.startswith("stopped   stage 18/25 Round2")
 
 
 def test_finished_pieces_are_counted_of_all(stopped, capsys):
@@ -127,7 +128,7 @@ def test_a_run_that_is_locked_is_running_and_is_watched_until_it_ends(stopped, c
     said = capsys.readouterr().out.splitlines()
     first, last = said.index(next(x for x in said if x.startswith("running "))), said[-7:]
     assert first == 0
-    assert any(line.startswith("stage 17/22 Round2") for line in said[1:-1])
+    assert any(line.startswith("stage 18/25 Round2") for line in said[1:-1])
     assert any(line.startswith("stopped ") for line in last)
 
 
@@ -155,10 +156,14 @@ def test_what_failed_last_is_told_until_the_run_is_complete(world, stopped, caps
         patched.setattr(WriteSelection, "finish", _fail)
         with pytest.raises(Exception, match="no room"):
             quad.main(arguments)
-    assert "] stage 22/22 WriteSelection" in capsys.readouterr().err
+    assert "] stage 25/25 WriteSelection" in capsys.readouterr().err
     code, found = ask(capsys, stopped)
     assert (code, found["stage"]["name"]) == (4, "WriteSelection")
     assert "no room" in found["failed"]["error"]
+    # A run that is started again tells of its own failures only.
+    record = stopped / "_run" / "stages.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"started": time.time()}))
+    assert ask(capsys, stopped)[1]["failed"] is None
     assert quad.main(arguments) == 0
     code, found = ask(capsys, stopped)
     assert (code, found["failed"]) == (0, None)

@@ -177,6 +177,27 @@ def test_a_refresh_of_a_refresh_finds_the_landmarks_that_were_drawn_for_other_sh
     assert files.exists(drawn.artifact)
 
 
+def test_a_folder_in_place_of_a_table_is_refused_in_a_line(world: World, tmp_path):
+    flags = {"acceptance": "shortlist", "share_by": f"kind={tmp_path}"}
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags))
+    with pytest.raises(
+        UsageError, match=f"--share_by=kind={tmp_path}: .* cannot be read"
+    ) as refused:
+        look(parsed)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_table_is_recorded_by_a_path_that_holds_in_any_folder(
+    world: World, tmp_path, monkeypatch
+):
+    (tmp_path / "shares.json").write_text('{"law": 0.3}')
+    monkeypatch.chdir(tmp_path)
+    flags = {"acceptance": "shortlist", "share_by": "kind=shares.json"}
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags))
+    found = chain.build(parsed, look(parsed)).identity.config["share_by"]
+    assert found == [f"kind={tmp_path}/shares.json"]
+
+
 def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: World, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()

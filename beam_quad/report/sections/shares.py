@@ -25,6 +25,6 @@ def shares(data: ReportData) -> Section | None:
         means["influence"] = facts["mean_influence"]
     lead = (
         f"A price is what a million {facts['unit']} more of a bound would cost: the {facts['mean']['of']} that the selection loses, in "
-        "total. A bound without a price costs nothing."
+        "total. A bound at 0 costs nothing; more of one below 0 would gain."
     )
     return Section("shares", "Shares", {"unit": facts["unit"], "rows": rows, "means": means}, lead)
