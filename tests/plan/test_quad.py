@@ -159,7 +159,7 @@ def test_a_device_is_paid_for_while_its_cores_are_the_limit():
 def test_where_models_run_on_cores_the_same_cores_read_and_compute():
     cpu = Device.cpu(16)
     embed = plan_cost(WORKLOAD, machines(cpu, cpu)).stages[0]
-    reading_s = (2e9 + 1e6 * 256 * 8 - 48e6) / 1.5e6 + 1e6 * rates.EMBED_ROW_S
+    reading_s = 2e9 / 1.5e6 + 2e9 / 2.1e6 + 1e6 * rates.EMBED_ROW_S
     assert embed.hours == pytest.approx((1e16 / cpu.flops_per_s + reading_s / 16) / 3600)
     assert embed.core_hours == pytest.approx(16 * embed.hours)
     assert embed.device_hours == 0

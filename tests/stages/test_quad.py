@@ -90,7 +90,7 @@ def test_another_budget_on_the_same_artifacts_scores_only_what_is_new(world, tmp
     before = _files(artifacts)
     manifest = world.run(tmp_path / "b", artifacts=artifacts, budget_tokens=6000)
     made = {path.split("/")[0] for path in _files(artifacts) - before}
-    assert made == {"accepted", "evidence", "passed_over", "rounds", "scores"}
+    assert made == {"accepted", "evidence", "paraphrases", "passed_over", "rounds", "scores"}
     rescored = [
         table.num_rows
         for path in _files(artifacts) - before

@@ -59,7 +59,7 @@ def test_embeddings_serve_every_policy_that_looks_at_them(world, tmp_path):
     before = set(artifacts.rglob("*.*"))
     world.run(tmp_path / "b", **flags, policy="similarity")
     made = {path.relative_to(artifacts).parts[0] for path in set(artifacts.rglob("*.*")) - before}
-    assert made == {"similarity", "cuts"}
+    assert made == {"similarity", "cuts", "paraphrases"}
 
 
 class Embedder:
