@@ -1,6 +1,8 @@
 """Reads and tokenises ahead, so that a device never waits for what needs no device."""
 
 import concurrent.futures
+import contextlib
+import ctypes
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +14,21 @@ U = TypeVar("U")
 _DEPTH = 1
 # While one waits for the interpreter, the other's tokens are made without it.
 _MAKERS = 2
+# The parameter of glibc's `mallopt`, and its value.
+_M_ARENA_MAX, _HEAPS = -8, 4
+
+
+def _share_heaps() -> None:
+    """Lets glibc make a few heaps for all threads of this process, in place of eight for each core.
+
+    One thread frees what another has read and tokenised, so that heaps are full of holes: with those that glibc makes by
+    default a process grew by 2 GB over a million documents of 1 kB. With one heap for all, threads wait for each other.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
+
+
+_share_heaps()
 
 
 class _End:
