@@ -44,8 +44,7 @@ def cut_draws(seed: int, keys: Array) -> Array:
 
 
 def pack_ranks(ranks: Array, keys: Array, seed: int) -> Array:
-    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash; a rank that is not finite
-    gives 0."""
+    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash; 0 if not finite."""
     finite = _are_finite(ranks)
     packed = priorities(np.where(finite, ranks, 0.0)[:, None], cut_draws(seed, keys))[:, 0]
     return np.where(finite, packed, np.uint64(0))

@@ -1,4 +1,4 @@
-"""Selected documents that may be paraphrases of texts that no selection may hold: flagged for a person, not left out."""
+"""Flags selected documents that may be paraphrases of protected texts; they are reported, not left out."""
 
 import collections
 import dataclasses
@@ -24,10 +24,10 @@ from beam_quad.stages.read.embed_items import EmbedItems
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
 
-# Documents that say how close to an item nearly all are.
+# Number of sampled documents that set the threshold.
 _SAMPLED = 100_000
 _SHOWN_CHARACTERS = 400
-# By its key the text of a document is found that is to be forgotten.
+# The key lets `ForgetTexts` find the text of an excluded document.
 _FLAGS = pa.schema(
     [
         pa.field("key", pa.uint64()),
@@ -47,7 +47,7 @@ class Flags:
     """Selected documents that are close to an item. An additive statistic.
 
     Attributes:
-      cosines: How close documents of a sample of the corpus are to their nearest item.
+      cosines: Cosines between a sample of the corpus and the nearest items.
       rows: Rows of `_FLAGS`.
     """
 
@@ -62,12 +62,12 @@ class Flags:
 class FlagParaphrases(SplitStage):
     """Flags the selected documents that may be paraphrases of an item.
 
-    Takes splits and gives `Flags`. Of a selected document whose embedding is close to an item's, the text is read once more; the
-    threshold that is decided at the end is no lower.
+    Takes splits and gives `Flags`. If the embedding of a selected document is within `LEAST_COSINE` of an item, its
+    text is read again; the final threshold is at least as high.
 
     Args:
       corpus: The corpus, embedded, within the budget.
-      selection: What is selected.
+      selection: The selection.
       items: The items.
     """
 
@@ -135,7 +135,7 @@ class FlagParaphrases(SplitStage):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Reads the `least_cosine` of what is flagged, with how many `texts` it was compared, and how many `rows` it is."""
+        """Reads the `least_cosine`, the number of `texts` compared with, and the number of flagged `rows`."""
         return read_json(self.artifact)
 
     def read(self, most: int) -> list[dict[str, Any]]:
