@@ -38,10 +38,10 @@ class SourceCounts:
     """Counts of the rows of a source. An additive statistic.
 
     Attributes:
-      documents: Rows that are not rejected.
-      tokens: Tokens of the rows that were usable when they were read.
-      rejected: Rows that are rejected.
-      selected: What is selected.
+      documents: Rows not rejected.
+      tokens: Tokens of the rows usable when read.
+      rejected: Rejected rows.
+      selected: The selected rows.
     """
 
     documents: int
@@ -58,19 +58,19 @@ class RowCounts:
     """Counts of rows by outcome. An additive statistic.
 
     Attributes:
-      read: Rows that were read.
-      rejected: Rows that are rejected.
-      not_selected: Rows that are neither.
-      selected: What is selected.
-      usable_tokens: Tokens of the rows that were usable when they were read.
+      read: Rows read.
+      rejected: Rejected rows.
+      not_selected: Usable rows not selected.
+      selected: The selected rows.
+      usable_tokens: Tokens of the rows usable when read.
       passed_over: Usable rows that are too long for the budget.
       near_duplicates: Rows that would be selected if no near-duplicate ranked above them.
       bad_files: Files without a usable row.
       reasons: Rejected rows by reason.
       leaks: Rows rejected because they contain a protected text, by its set.
       sources: Counts by source.
-      clusters: What is selected, by cluster id.
-      targets: What is selected, by target.
+      clusters: The amount selected, by cluster id.
+      targets: The amount selected, by target.
     """
 
     read: int = 0
@@ -91,16 +91,16 @@ class RowCounts:
         return add_fields(self, other)
 
     def of_cluster(self, cluster: int) -> Amount:
-        """What is selected of a cluster."""
+        """The amount selected from a cluster."""
         return self.clusters.named.get(str(cluster), Amount())
 
     def of_target(self, target: str) -> Amount:
-        """What is selected for a target."""
+        """The amount selected for a target."""
         return self.targets.named.get(target, Amount())
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "RowCounts":
-        """Reads what `records.as_json` gave of one."""
+        """Reads the output of `records.as_json`."""
         sources = {
             name: SourceCounts(**{**own, "selected": Amount(**own["selected"])})
             for name, own in stored["sources"]["named"].items()
@@ -141,7 +141,7 @@ def count_rows(
       is_candidate: Which of these are short enough for the budget, bool [n].
       tokens: Tokens of each row, int64 [n].
       reasons: Number of rejected rows by reason.
-      kept: The rows that are selected.
+      kept: The selected rows.
     """
     left = is_usable.copy()
     left[kept.unscorable] = False

@@ -68,7 +68,7 @@ class Contenders:
     Attributes:
       keys: Keys of the examples, in order of draw, uint64 [m], m <= limit.
       priorities: Their priorities, uint64 [m, num_targets].
-      amounts: What each takes from the budget: its tokens, or 1; int64 [m].
+      amounts: Cost of each: its tokens, or 1; int64 [m].
       num_seen: How many there were to draw from; at most `limit` means all of them are kept.
       seed: The run's seed.
       limit: How many are kept.
@@ -96,7 +96,7 @@ class Contenders:
         Args:
           keys: Keys of the examples (`seeding.keys`), uint64 [n].
           packed: Their priorities, uint64 [n, num_targets].
-          amounts: What each takes from the budget: its tokens, or 1; int64 [n].
+          amounts: Cost of each: its tokens, or 1; int64 [n].
           floors: `BudgetSearch.floors`, uint64 [num_targets].
           seed: The run's seed.
           limit: How many are kept.
@@ -197,7 +197,7 @@ class Turns:
         return arrivals
 
     def ranking(self, packed: Array, keys: Array) -> Array:
-        """Ranks examples for the whole budget, whatever it is: higher is taken first.
+        """Ranks examples independently of the budget: higher is taken first.
 
         Args:
           packed: Priorities, uint64 [n, num_targets].
@@ -228,7 +228,7 @@ class Turns:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Turns":
-        """Reads what `to_bytes` wrote."""
+        """Reads the output of `to_bytes`."""
         found = archives.parse(raw)
         return cls(found["cuts"], found["steps"], found["starts"], int(found["seed"]))
 
@@ -251,7 +251,7 @@ def allocate(
     Args:
       influence: Float32 or float64 [n, num_targets], finite.
       keys: Keys of the examples (`seeding.keys`), uint64 [n].
-      amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+      amounts: Cost of each example: its tokens, or 1; int64 [n].
       budget: In the same unit. The example in which it ends is taken.
       targets: Names of the targets.
       weights: Their weights, positive: shares of the budget.

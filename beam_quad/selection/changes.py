@@ -40,7 +40,7 @@ class Changes:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Changes":
-        """Reads what `records.as_json` gave of one."""
+        """Reads the output of `records.as_json`."""
         left = {reason: Amount(**own) for reason, own in stored["left"]["named"].items()}
         kept, added = Amount(**stored["kept"]), Amount(**stored["added"])
         tallies = (Tally(stored[name]["counts"]) for name in ("parts", "splits"))
@@ -61,8 +61,8 @@ def changes_of(
     Args:
       split: Its number.
       tokens: Tokens of each row, int64 [n].
-      selected: The rows that are selected now, ascending, int64 [m].
-      held: The rows that were selected before, ascending, int64 [k].
+      selected: The rows selected now, ascending, int64 [m].
+      held: The rows selected before, ascending, int64 [k].
       held_parts: The part of each of these rows, int64 [k].
       reasons: Why a row that was selected before is rejected now, by row; one without a reason is not among the best.
     """

@@ -52,9 +52,9 @@ class Standing:
     Attributes:
       influence: Influence of the scored rows, float64, nan elsewhere.
       why: Reason a row is not selected, unless another reason precedes it, `reason_number` of an `Unselected`, int64.
-      cluster: int64, -1 where there is none.
-      block: int64, -1 where there is none.
-      round: Round in which its block was pulled, int64, -1 where it never was.
+      cluster: int64, -1 for none.
+      block: int64, -1 for none.
+      round: Round in which its block was pulled, int64, -1 if never.
       predicted: Predicted influence of the unscored rows, float64, nan elsewhere.
     """
 
@@ -128,7 +128,7 @@ def decide(
       rejected: Reason of rejection for each code, None for usable rows.
       codes: Code of each row, integer [n].
       is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
-      kept: What is selected.
+      kept: The selected rows.
       standing: Standing of all rows.
     """
     numbers = [NO_REASON if reason is None else reason_number(reason) for reason in rejected]

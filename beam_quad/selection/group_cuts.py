@@ -73,7 +73,7 @@ def _gathered(cut: Array, bands: Bands) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupCuts:
-    """Where each group ends, to the document.
+    """The end of each group, to the document.
 
     Attributes:
       floors: The lowest selected priority of each group, uint64 [num_groups]; `NOTHING` if nothing is selected.
@@ -93,7 +93,7 @@ def cut_groups(
       system: The bounds.
       programme: The programme, solved.
       bands: The groups in bands.
-      amounts: What each band holds, int64 [num_bands].
+      amounts: Amount of each band, int64 [num_bands].
       documents: Documents of the bands in which groups end.
     """
     floors, taken = programme.floors.copy(), np.zeros(system.num_groups, np.int64)

@@ -18,7 +18,7 @@ def held_first(packed: Array, is_held: Array, is_preferred: Array, keeps_all: bo
     bits, of the 32 that break ties.
 
     Args:
-      packed: Priorities, uint64 [n], 0 for rows that cannot be selected anew.
+      packed: Priorities, uint64 [n], 0 for rows not selectable now.
       is_held: Rows selected before and still usable, bool [n].
       is_preferred: Rows that come next, bool [n]; priority 0 is ignored.
       keeps_all: Whether the budget is no smaller than that of the earlier selection. If so, all held rows get one

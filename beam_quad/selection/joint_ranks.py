@@ -31,11 +31,11 @@ RANK_BITS = 24
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankCounts:
-    """How many scores lie in each cell of a fixed grid. An additive statistic; the grid is finer where scores are smaller.
+    """How many scores lie in each cell of a fixed grid. An additive statistic; the grid is finer for smaller scores.
 
     Attributes:
-      cells: The cells that hold any, ascending, int64 [m].
-      amounts: Their scores, int64 [m].
+      cells: The non-empty cells, ascending, int64 [m].
+      amounts: Number of scores in each, int64 [m].
       bits: Upper bits of a score's order-preserving integer that name its cell, at most 32; 32 tells all float32 apart.
     """
 
@@ -128,7 +128,7 @@ class JointRanks:
         """Counts documents.
 
         Args:
-          scores: Each score of n documents, float [n]; a document with one that is not finite is left out.
+          scores: Each score of n documents, float [n]; a document with a score that is not finite is left out.
           bits: As in `RankCounts`.
         """
         is_counted = _has_all(scores)
@@ -171,7 +171,7 @@ class JointRanks:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "JointRanks":
-        """Reads what `to_bytes` wrote."""
+        """Reads the output of `to_bytes`."""
         found = archives.parse(raw)
         return cls(
             tuple(

@@ -1,4 +1,4 @@
-"""The rows of a split that are selected, and why."""
+"""The selected rows of a split, and why they were selected."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ class Twins:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """The rows of a split that are selected, and why. All columns are [m], by ascending row.
+    """The selected rows of a split, and why they were selected. All columns are [m], by ascending row.
 
     Attributes:
       rows: Row numbers, int64.
-      cluster: int64, -1 where there is none.
-      block: int64, -1 where there is none.
+      cluster: int64, -1 for none.
+      block: int64, -1 for none.
       round: Round in which it was accepted, int64, -1 for none.
       influence: float64, nan if the example itself was not scored.
       block_influence: Mean influence of its block's scored examples, float64, nan for none.
@@ -82,7 +82,7 @@ class Taken:
 
         Args:
           influence: Influence of each row, known or estimated, float [n].
-          kept: The rows that are selected.
+          kept: The selected rows.
           is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
         """
         is_example = is_candidate.copy()
@@ -96,7 +96,7 @@ class Taken:
 
 
 def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, Array]:
-    """Finds the influence of the rows that were scored themselves.
+    """Finds the influence of the scored rows.
 
     Args:
       scored: The scored examples, `key` ascending.
@@ -208,7 +208,7 @@ def keep_ranked(
 
     Args:
       packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
-      floor: The lowest priority that is taken: of all, or of each, uint64 [n].
+      floor: The lowest selected priority, common or per row, uint64 [n].
       unscorable: Which rows have no finite rank, bool [n].
       clusters: Cluster of each row, integer [n]; None if nothing was clustered.
       influence: Influence of each row, float64 [n]; None if it was not computed.
@@ -241,7 +241,7 @@ def keep_predicted(
 
     Args:
       packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
-      floor: The lowest priority that is taken: of all, or of each, uint64 [n].
+      floor: The lowest selected priority, common or per row, uint64 [n].
       predicted: Influence, known or predicted, float [n].
       pulled: The pulled blocks, with the `round` of each and its mean `influence`.
       scored: The scored examples, `key` ascending.

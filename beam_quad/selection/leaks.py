@@ -278,7 +278,7 @@ class LeakIndex:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "LeakIndex":
-        """Reads what `to_bytes` wrote."""
+        """Reads the output of `to_bytes`."""
         found = archives.parse(raw)
         return cls(**found | {"threshold": float(found["threshold"])})
 

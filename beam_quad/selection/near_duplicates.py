@@ -229,7 +229,7 @@ def without_near_duplicates(
     Args:
       packed: Priorities, uint64 [n].
       texts: The texts, n of them.
-      amounts: What each takes from the budget: its tokens, or 1; int64 [n].
+      amounts: Cost of each: its tokens, or 1; int64 [n].
       budget: In the same unit, at least 1.
       threshold: Similarity of near-duplicates, in (0, 1].
       compares_all: Whether all documents are compared, not only those within reach of a few budgets.

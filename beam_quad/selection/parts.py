@@ -17,7 +17,7 @@ def part_runs(
 
     Args:
       splits: All splits.
-      share: Share of the corpus that is selected, in [0, 1].
+      share: Selected share of the corpus, in [0, 1].
       max_splits: The most splits of a run.
 
     Returns:

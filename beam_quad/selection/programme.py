@@ -101,7 +101,7 @@ def smallest_contradiction(system: System, amounts: Array, budget: float) -> lis
 
     Args:
       system: The bounds.
-      amounts: What each group holds, in the unit of the budget, [num_groups].
+      amounts: Amount in each group, in the unit of the budget, [num_groups].
       budget: The budget, to be filled completely.
 
     Returns:
@@ -132,7 +132,7 @@ def refuse_unmet(
     Args:
       bounds: The bounds.
       members: True for the groups each bound covers, bool [num_bounds, num_groups].
-      held: What each group holds, in the unit of the budget, int64 [num_groups].
+      held: Amount in each group, in the unit of the budget, int64 [num_groups].
       budget: The budget.
       absent: Columns without a value in any document.
       flag: The option that gave the bounds, for messages.
@@ -230,7 +230,7 @@ def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programm
     Args:
       system: The bounds.
       bands: The groups in bands.
-      amounts: What each band holds, int64 [num_bands].
+      amounts: Amount of each band, int64 [num_bands].
       budget: The budget, in the same unit.
     """
     size = amounts / budget
@@ -303,7 +303,7 @@ def _parts(group: Array, size: Array, taken: Array) -> Array:
 
 
 def _where_cut(bands: Bands, size: Array, parts: Array) -> tuple[Array, Array]:
-    """Finds where each group ends; see `Programme`."""
+    """Finds the end of each group; see `Programme`."""
     num_groups = len(bands.is_whole)
     cut, floors = np.full(num_groups, -1, np.int64), np.full(num_groups, NOTHING)
     whole = parts > size - _NOISE

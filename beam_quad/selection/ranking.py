@@ -200,7 +200,7 @@ class BudgetSearch:
 
         Args:
           packed: Priorities, uint64 [n, num_targets].
-          amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+          amounts: Cost of each example: its tokens, or 1; int64 [n].
         """
         if self.level == NUM_LEVELS:
             raise ValueError("all bits are decided: there is nothing left to count")
@@ -242,7 +242,7 @@ def search_budget(
 
     Args:
       packed: Priorities, uint64 [n, num_targets].
-      amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+      amounts: Cost of each example: its tokens, or 1; int64 [n].
       budget: In the same unit, at least 1.
       num_levels: How many times 16 bits are decided; fewer than all give lower bounds of the cuts.
     """
