@@ -305,6 +305,7 @@ def allocate(
     else:
         values = influence[np.arange(len(keys)), takers].astype(np.float64)
         floor, about = shares.cut(kept, values, None, keys, amounts, budget, seed, "influence")
+    # These rows reach the floor in the ranking that still has near-duplicates, so only a better copy keeps them out.
     others = np.where(is_reached(order, floor), NEAR_DUPLICATE, -1)
     return np.where(is_reached(kept, floor), takers, others), about
 
@@ -333,6 +334,7 @@ def _take(
     for step in range(len(amounts)):
         target = turns[0][2]
         ranking, at = rankings[target], nexts[target]
+        # Positions only advance, so all turns together cost one pass over each ranking.
         while is_taken[ranking[at]]:
             at += 1
         row = ranking[at]

@@ -80,6 +80,7 @@ class GroupSample:
         return {name: getattr(self, name) for name in names if name != "seen"}
 
     def _cut(self) -> "GroupSample":
+        # `NUM_SAMPLED` bounds all groups together, unless there are so many that each keeps the minimum.
         limit = max(_FEWEST_SAMPLED, NUM_SAMPLED // max(1, len(self.seen)))
         order = np.lexsort((self.packed, self.draw, self.group))
         order = order[places_in_runs(self.group[order]) < limit]

@@ -137,6 +137,7 @@ def decide(
     reason[is_usable] = np.where(is_candidate, standing.why, reason_number(Unselected.TOO_LONG))[
         is_usable
     ]
+    # Assigned in rising precedence: a selected row has no reason, even if an earlier line gave it one.
     if kept.twins is not None:
         reason[kept.twins.rows] = reason_number(Reason.NEAR_DUPLICATE)
     reason[kept.unscorable] = reason_number(Reason.NOT_FINITE)

@@ -146,6 +146,7 @@ def keep_accepted(
     influence, has_score = known_influence(scored, keys, clusters >= 0)
     unscorable = has_score & np.isnan(influence)
     taken = (place >= 0) & (clusters >= 0) & ~unscorable & is_candidate
+    # Without accepted blocks there is no draw to look up.
     if len(codes):
         taken &= draws <= accepted["highest_draw"][place]
     if accepted_keys is not None:
@@ -251,6 +252,7 @@ def keep_predicted(
       keys: uint64 [n].
     """
     influence, has_score = known_influence(scored, keys, places >= 0)
+    # A row has either its own influence or a prediction, never both.
     predicted = np.where(has_score, np.nan, predicted)
     at = np.flatnonzero(is_reached(packed, floor))
     why = places[at]

@@ -172,6 +172,7 @@ class LeakIndex:
         hashes, items, positions, lengths = (c[order] for c in (hashes, items, positions, lengths))
         kept = ~_is_form(hashes, items)
         hashes, items, positions, lengths = (c[kept] for c in (hashes, items, positions, lengths))
+        # Counted after templates are dropped, so that a document can cover all of an item.
         by_item = np.lexsort([positions, items])
         found, covered = _covered(items[by_item], positions[by_item], lengths[by_item])
         totals = np.zeros(len(texts), np.int64)

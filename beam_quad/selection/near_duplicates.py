@@ -209,6 +209,7 @@ def find_twins(
         best = np.full(labels.max() + 1, len(order))
         np.minimum.at(best, labels, members)
         twins[members] = best[labels]
+    # Held rows always stay, even if two of them are in one family.
     twins[is_held[order]] = np.flatnonzero(is_held[order])
     result = np.empty(len(order), np.int64)
     result[order] = order[twins]

@@ -245,6 +245,7 @@ def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programm
     own = np.bincount(group, weights=held, minlength=system.num_groups)
     missing = _missing(system, own)
     given, prices = _optimum(system, group, held, value, missing)
+    # Without bounds the optimum is greedy: the best blocks first, from any group.
     best = np.argsort(-value, kind="stable")
     without = np.empty(num_blocks)
     without[best] = np.clip(1 - (np.cumsum(held[best]) - held[best]), 0, held[best])
@@ -331,6 +332,7 @@ def _missing(system: System, held: Array) -> Array:
     members = np.concatenate([np.ones((1, system.num_groups)), system.members])
     relations, shares = np.array(["=", *system.relations]), np.append(1.0, system.shares)
     adds, takes = relations != "<=", relations != ">="
+    # The budget may fall short but is never exceeded.
     takes[0] = False
     unit = np.eye(1 + num_bounds)
     slacks = np.concatenate([unit[:, adds], -unit[:, takes]], axis=1)
@@ -362,6 +364,7 @@ def _optimum(
     """
     if not len(group):
         return held, np.zeros(len(system.relations))
+    # Costs are scaled to [-1, 0], so `_NOISE` means the same for any unit of value.
     unit = np.ptp(value) or 1.0
     members = system.members[:, group].astype(np.float64)
     rows = scipy.sparse.csr_matrix(np.concatenate([np.ones((1, len(group))), members]))

@@ -206,6 +206,7 @@ class BudgetSearch:
             raise ValueError("all bits are decided: there is nothing left to count")
         shift = np.uint64(64 - _LEVEL_BITS * (self.level + 1))
         digits = packed >> shift
+        # Rows outside the decided prefix are surely in or surely out, and need no count.
         in_range = (digits >> np.uint64(_LEVEL_BITS)) == self.prefixes
         rows, targets = np.nonzero(in_range)
         low = (digits[rows, targets] & np.uint64((1 << _LEVEL_BITS) - 1)).astype(np.int64)

@@ -148,6 +148,7 @@ class SharedGroups:
         if share >= 1:
             return self
         held = np.bincount(clusters, weights=np.where(packed > 0, tokens, 0))
+        # Other clusters need no bound: taken whole, they stay within the cap.
         heavy = np.flatnonzero(held > max(1, math.floor(share * budget_tokens)))
         groups = (find_sorted(heavy, clusters) + 1) * self.system.num_groups + self.groups
         system = self.system.by_cluster(len(heavy), share)

@@ -126,6 +126,7 @@ class CutBlocks(SplitStage):
         blocks = counted.of_rows(rows, clusters)
         found = find_sorted(codes, arm_code(clusters[at], blocks[at]))
         scored = self.pulled.scored()
+        # An unscorable example is rejected, so it takes nothing from the budget.
         unscorable = np.isin(rows.keys[at], scored["key"][np.isnan(scored["influence"])])
         kept = (found >= 0) & ~unscorable & self.corpus.is_candidate(rows)[at]
         at, found = at[kept], found[kept]

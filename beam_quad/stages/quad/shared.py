@@ -153,6 +153,7 @@ class SharedSelection(BanditSelection):
         """Tells which scored examples are selected given their influence, bool [n]."""
         ranks = self.ranking.preference.of_scored(scored, influence)
         keys = scored["key"]
+        # Packed like the ranking of the corpus, so that priorities and floors can be compared.
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
         is_taken = is_reached(packed, self.scored.floors(keys))
         if self.ranking.near_duplicates is not None:

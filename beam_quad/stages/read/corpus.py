@@ -346,6 +346,7 @@ class Corpus:
         """Tells whether any example can be too long to be selected, or leaks."""
         if self.leaks is not None and self.leaks.num_documents():
             return True
+        # An example of exponent b has at most 2**(b + 1) - 1 tokens.
         return 2 << max(self._by_length()[0], default=0) > self.longest() + 1
 
     def is_candidate(self, rows: aligned.Rows) -> np.ndarray:

@@ -215,6 +215,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     def do(self, piece: Split, model: _Model) -> ReadSums:
         bad: dict[str, str] = {}
+        # Each retry leaves out at least one more bad shard, so the loop ends.
         while True:
             try:
                 if problem := self.corpus.plan().bad_files.get(piece.shard):
@@ -368,6 +369,7 @@ class EmbedExamples(SplitStage, ModelStage):
             tokens[good], faults = counter.check(texts, self.corpus.context_length)
         elif counter is not None:
             tokens[good] = counter.count(texts)
+        # A column of token counts takes precedence over the tokenizer.
         if batch.tokens is not None:
             tokens[good] = batch.tokens[good]
         for i, fault in itertools.zip_longest(good, faults):

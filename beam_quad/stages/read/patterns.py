@@ -137,6 +137,7 @@ class CountPatterns(SplitStage):
         """Numbers the pattern of each row of a split, int64 [n]; a row that cannot be selected may have any number."""
         width = -(-len(self.patterns.conditions) // 8)
         known = np.array([bytes.fromhex(name) for name in sorted(self._held())], f"S{width}")
+        # A pattern only of rows that cannot be selected was never counted, and gets number 0.
         return np.maximum(find_sorted(known, pattern_codes(self.patterns.read(split))), 0)
 
     def _members(self, names: list[str]) -> np.ndarray:

@@ -44,7 +44,7 @@ class Ended(Protocol):
         """Reads the lowest selected priority of any document."""
 
     def is_tight(self) -> bool:
-        """Whether any document that could be taken is not."""
+        """Tells whether any selectable document is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,20 +89,20 @@ class Cut(Stored):
         return BudgetSearch(self.budget.amount, prefixes, above, num_levels)
 
     def floors(self, num_levels: int = NUM_LEVELS) -> np.ndarray:
-        """Reads the lowest priority that the budget reaches in each ranking, uint64 [num_rankings]."""
+        """Reads the lowest priority within budget in each ranking, uint64 [num_rankings]."""
         return self.search(num_levels).floors
 
     def floor(self, split: Split) -> np.ndarray:
-        """Reads the lowest priority that the budget reaches in a single ranking, of any split: uint64 [1]."""
+        """Reads the lowest priority within budget in the only ranking, for all splits: uint64 [1]."""
         return self.floors()[:1]
 
     def lowest(self) -> np.uint64:
-        """Reads the lowest priority that the budget reaches in a single ranking."""
+        """Reads the lowest priority within budget in the only ranking."""
         floor: np.uint64 = self.floors()[0]
         return floor
 
     def is_tight(self) -> bool:
-        """Whether any document that could be taken is not."""
+        """Tells whether any selectable document is left out."""
         return bool(self.floors()[0] > 0)
 
     @once_per_process

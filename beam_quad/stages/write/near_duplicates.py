@@ -60,16 +60,16 @@ _DROPPED = pa.schema([pa.field("row", pa.int64()), pa.field("twin", pa.string())
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The documents to compare: those that could be selected, and those that stay selected.
+    """The documents to compare: selectable ones, and held ones.
 
     Args:
       signs: The signatures of their texts.
       cut: The cut at `COMPARED_BUDGETS` budgets per target, with `COMPARED_LEVELS` levels decided.
       threshold: Similarity of near-duplicates, in (0, 1].
       held: Rows that stay selected from before; None without a base.
-      ranks_new: Whether the ranking covers only splits that are new since the base.
+      ranks_new: Whether the ranking covers only splits new since the base.
       is_all: Whether all selectable documents are compared, regardless of the cut.
-      num_targets: Number of targets that share the budget.
+      num_targets: Number of targets sharing the budget.
     """
 
     signs: SignTexts
@@ -143,12 +143,14 @@ class LinkCandidates(SplitStage, GroupedStage):
         packed = np.empty(hashes.shape, _BANDS)
         packed["hash"], packed["row"] = hashes, _numbers(index, at)[:, None]
         packed = packed.ravel()
+        # Equal bands must meet in one group, from whichever splits they come.
         group = packed["hash"] % np.uint64(_NUM_GROUPS)
         for value in np.unique(group):
             yield int(value), packed[group == value].tobytes()
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Links:
         packed = np.concatenate([np.frombuffer(part, _BANDS) for part in parts])
+        # Sorted, so that the links do not depend on the order of the parts.
         packed = packed[np.argsort(packed["row"], kind="stable")]
         return Links(*link_equal(packed["hash"], packed["row"]))
 
@@ -159,7 +161,7 @@ class LinkCandidates(SplitStage, GroupedStage):
 
     @once_per_process
     def load(self) -> dict[str, np.ndarray]:
-        """Loads the documents that have links, by ascending `row`, and the `family` of each, once per process."""
+        """Loads the linked documents, by ascending `row`, and the `family` of each, once per process."""
         return aligned.read_columns(self.artifact)
 
 
@@ -205,7 +207,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
 
     @property
     def compared(self) -> Compared:
-        """The documents that were compared."""
+        """The compared documents."""
         return self.candidates.compared
 
     def pieces(self) -> Iterable[Any]:
@@ -226,6 +228,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         packed["priority"], packed["is_held"] = priorities[own], is_held[own]
         packed["amount"] = self.compared.cut.budget.amounts(rows.tokens)[at]
         packed["signature"] = self.compared.signs.read(split, at)
+        # A family must be in one group, because only one of its documents stays.
         group = linked["family"][first:last] % _NUM_GROUPS
         for value in np.unique(group):
             yield int(value), packed[group == value].tobytes()

@@ -1,4 +1,4 @@
-"""Flags selected documents that may be paraphrases of protected texts; they are reported, not left out."""
+"""Flags possible paraphrases of protected texts in the selection; they are reported, not left out."""
 
 import collections
 import dataclasses
@@ -24,7 +24,7 @@ from beam_quad.stages.read.embed_items import EmbedItems
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
 
-# Number of sampled documents that set the threshold.
+# Size of the sample behind the threshold.
 _SAMPLED = 100_000
 _SHOWN_CHARACTERS = 400
 # The key lets `ForgetTexts` find the text of an excluded document.
@@ -44,7 +44,7 @@ _FLAGS = pa.schema(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Flags:
-    """Selected documents that are close to an item. An additive statistic.
+    """Selected documents close to an item. An additive statistic.
 
     Attributes:
       cosines: Cosines between a sample of the corpus and the nearest items.
@@ -60,7 +60,7 @@ class Flags:
 
 @dataclasses.dataclass(frozen=True)
 class FlagParaphrases(SplitStage):
-    """Flags the selected documents that may be paraphrases of an item.
+    """Flags selected documents as possible paraphrases of an item.
 
     Takes splits and gives `Flags`. If the embedding of a selected document is within `LEAST_COSINE` of an item, its
     text is read again; the final threshold is at least as high.
@@ -85,10 +85,12 @@ class FlagParaphrases(SplitStage):
         rate = min(1.0, _SAMPLED / max(1, self.corpus.num_usable()))
         sampled = hash_sample(self.corpus.seed, "paraphrases", rows, rate)
         selected = self.selection.keep(piece, rows).rows
+        # The sample sets the threshold; only selected rows may be flagged.
         at = np.union1d(sampled, selected)
         if not len(at):
             return Flags(Cosines.of(np.zeros(0)), ())
         nearest, cosines = nearest_items(self.corpus.some_embeddings(piece, at), points)
+        # Reading texts is expensive, so only documents above the lowest possible threshold are read.
         close = np.flatnonzero(np.isin(at, selected) & (cosines >= LEAST_COSINE))
         found = self._flags(piece, rows.keys, at[close], nearest[close], cosines[close])
         return Flags(Cosines.of(cosines[np.isin(at, sampled)]), found)

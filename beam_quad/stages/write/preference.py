@@ -126,7 +126,7 @@ class EqualClusters(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class ClusterHistogram(Preference):
-    """A sample without replacement that has the query set's histogram of clusters, for as long as a cluster lasts.
+    """A sample without replacement with the query set's histogram of clusters, while clusters last.
 
     Args:
       counts: The histogram.

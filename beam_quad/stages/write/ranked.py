@@ -115,6 +115,7 @@ class Preferred(Generic[P]):
         if self.held is None:
             return packed, unscorable
         packed = self.held.first(packed, split, rows)
+        # A held row stays selected, so it is not rejected for a missing rank.
         return packed, unscorable & ~self.held.of(split, rows)
 
 
@@ -126,7 +127,7 @@ def why_below(packed: np.ndarray, cut: Ended, split: Split) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class RankedSelection:
-    """The examples that a baseline ranks highest.
+    """The examples a baseline ranks highest.
 
     Args:
       ranking: The ranking.

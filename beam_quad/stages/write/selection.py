@@ -94,7 +94,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class BasePart:
-    """A part of the base with rows that are still selected.
+    """A part of the base with rows still selected.
 
     Attributes:
       name: Name of its record.
@@ -178,6 +178,7 @@ class WriteSelection(SplitStage):
 
     def pieces(self) -> list[Part | BasePart]:
         splits, tokens = self.corpus.splits(), self.corpus.totals().tokens
+        # If no part of a base is copied, the parts hold all selected rows.
         if self.changes is None or not self._copies(self.changes.base):
             share = self.budget.share(self.corpus.num_usable(), tokens)
             runs = part_runs(splits, share)
@@ -250,6 +251,7 @@ class WriteSelection(SplitStage):
                 written += write_selected(
                     path, selections, schema, weighted=weighted, encoder=self._encoder()
                 )
+                # Rows are decided from artifacts and copied from the input, so a changed input shows here.
                 _check_rows(written[0], sum(num_due))
                 labels = count_labels(path, label_columns(schema))
             else:
@@ -313,6 +315,7 @@ class WriteSelection(SplitStage):
             if split.shard in self.corpus.bad_shards()
         ]
         write_json(unread_path(self.output, self.summary.configuration), {"splits": unread})
+        # COMPLETE is written last: an output without it is unfinished.
         files.write_once(self.artifact, b"")
 
     def progress(self, total: PartSums) -> dict[str, int]:
@@ -345,7 +348,7 @@ class WriteSelection(SplitStage):
         )
 
     def _write_mds_index(self, written: Sequence[WrittenPart]) -> WrittenPart:
-        """Writes the MDS index that joins all parts into one dataset."""
+        """Writes the MDS index, which joins all parts into one dataset."""
         columns = mds_columns(self.corpus.schema(), self.weights is not None)
         shards = [part for part in written if is_part(part.path) and part.path.endswith(".mds")]
         return write_index(
@@ -496,6 +499,7 @@ class WriteSelection(SplitStage):
             if part.only_added:
                 numbers = self.changes.numbers()
                 parts[at] = [numbers[old] for old in held["part"][stays].tolist()]
+                # These rows are in a copied part of the base and must not be written twice.
                 is_written[at] = False
         columns = {
             "row": kept.rows,

@@ -21,7 +21,7 @@ from beam_quad.stages.refresh.base import Held
 
 
 class HeavyClusters(Protocol):
-    """The clusters that exceed the share of a cluster."""
+    """The clusters larger than the share of a cluster."""
 
     @property
     def clusters(self) -> AssignClusters:
@@ -54,7 +54,7 @@ class ValuedRanking(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """The groups of documents that meet the same bounds, by reference.
+    """The groups of documents meeting the same bounds, by reference.
 
     Args:
       counted: The patterns of the shares; None without shares.
@@ -79,13 +79,14 @@ class Groups:
         return patterns.by_cluster(len(self.heavy.load()), self.cap)
 
     def of(self, split: Split) -> np.ndarray:
-        """Numbers the group of each row of a split, int64 [n]; a row that cannot be selected may have any number."""
+        """Numbers the group of each row of a split, int64 [n]; arbitrary for rows that cannot be selected."""
         patterns, num_patterns = np.zeros(1, np.int64), 1
         if self.counted is not None:
             patterns, num_patterns = self.counted.of(split), self.counted.num_patterns()
         if self.heavy is None:
             return patterns
         clusters, _ = self.heavy.clusters.read(split)
+        # Other clusters are found at -1, so their patterns come first, as in `System.by_cluster`.
         return np.asarray((find_sorted(self.heavy.load(), clusters) + 1) * num_patterns + patterns)
 
     def may_give(self, split: Split) -> np.ndarray:
@@ -269,7 +270,7 @@ class CutGroups(SplitStage):
 
 
 class Keyed(Protocol):
-    """Something that knows some examples by key."""
+    """A source of example keys."""
 
     def known_keys(self) -> np.ndarray:
         """Returns their keys, uint64, in any order."""
@@ -326,6 +327,7 @@ class GroupKeys(SplitStage):
         """The lowest selected priority in each example's group, uint64 [n]; `NOTHING` for unknown keys."""
         keyed = self._load()
         group = look_up(keyed["keys"], keyed["groups"], keys, -1)
+        # Unknown keys have group -1, which reads the appended `NOTHING`.
         return np.append(self.cut.load().floors, NOTHING)[group]
 
     @once_per_process

@@ -85,7 +85,7 @@ class Summary:
       shown: The scored examples shown in the report, or None.
       changes: The changes to the base's selection, or None.
       drift: The comparison of new shards with old ones, or None.
-      bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
+      bases: The chain of earlier runs, oldest first: `configuration` and SHA-256 of the `manifest` of each.
       shares: The stage that filled the budget within shares, or None.
       slack: Tokens by which the base missed its budget, less than an example, if this run cannot select what the base
         left out; None if it can.
@@ -132,7 +132,7 @@ class Summary:
 
         Args:
           counts: The rows by outcome.
-          parts: The files that were written.
+          parts: The files written.
           columns: The output `schema`, and the columns whose encoding changed; see `judgements.about_columns`.
           labels: Selected rows by column and value, for the columns that name a licence or a language.
         """
