@@ -65,7 +65,7 @@ class RowCounts:
       usable_tokens: Tokens of the rows usable when read.
       passed_over: Usable rows that are too long for the budget.
       near_duplicates: Rows that would be selected if no near-duplicate ranked above them.
-      bad_files: Files without a usable row.
+      bad_files: Files left out because they could not be read.
       reasons: Rejected rows by reason.
       leaks: Rows rejected because they contain a protected text, by its set.
       sources: Counts by source.

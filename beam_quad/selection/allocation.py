@@ -7,12 +7,12 @@ example is taken, so a selection is one *cut* per target, and a worker needs onl
 Finding the cuts takes three sums over the corpus, and no worker holds more than its own rows and a bounded sample:
 
 1. `BudgetSearch` bounds every target's cut from below: all examples above a cut are taken, so they fit the budget. Two
-   passes of counts give a close bound. Examples below every bound cannot be taken; the others are the contenders. 2.
-   `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `Turns` plays all turns
+   passes of counts give a close bound. Examples below every bound cannot be taken; the others are the contenders.
+2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `Turns` plays all turns
    on them and records the step at which each target's cut reaches each priority. The step of any example is then the
-   first at which a cut reaches it, found from the example's own scores alone. 3. `BudgetSearch` on the steps ends the
-   budget within one example, to the token, over the whole corpus. Examples that are too long for the budget
-   (`records.Budget.longest`) have no priority from the start.
+   first at which a cut reaches it, found from the example's own scores alone.
+3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus. Examples that
+   are too long for the budget (`records.Budget.longest`) have no priority from the start.
 
 If near-duplicates are left out, turns are taken twice. The first pass, over a few budgets per target, decides which
 document of a family stays; the second shares the budget among the remaining documents. Otherwise a target with many

@@ -1,4 +1,4 @@
-"""Ranks rows selected earlier first, and preferred rows before all others."""
+"""Ranks rows selected earlier first, then new rows, so that old shards are not read again for a few rows."""
 
 from typing import Any
 

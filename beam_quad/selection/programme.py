@@ -9,10 +9,10 @@ with u_j the amount band j gives. This takes three sums over the corpus, and no 
 a bounded sample:
 
 1. `GroupSample` draws some of each group by hash. The sample decides where bands end, which grow longer from the top,
-   and what each band is worth. If it holds a whole group, the first bands of that group are single documents. 2. The
-   amounts of the bands give the programme, which HiGHS solves. At a vertex, no more bands are partly taken than there
-   are bounds; all other groups end at a known priority. Its duals are the prices of the bounds. 3. `BandDocuments` of
-   those few bands. A small integer programme chooses the whole documents that come nearest.
+   and what each band is worth. If it holds a whole group, the first bands of that group are single documents.
+2. The amounts of the bands give the programme, which HiGHS solves. At a vertex, no more bands are partly taken than
+   there are bounds; all other groups end at a known priority. Its duals are the prices of the bounds.
+3. `BandDocuments` of those few bands. A small integer programme chooses the whole documents that come nearest.
 
 References:
   Huangfu & Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
