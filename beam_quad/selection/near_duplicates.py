@@ -177,7 +177,7 @@ def components(left: Array, right: Array) -> tuple[Array, Array]:
 def find_twins(
     signatures: Array, priorities: Array, is_held: Array, threshold: float = THRESHOLD
 ) -> Array:
-    """Finds the document that stays in each document's family.
+    """Finds, for each document, the member of its family that stays.
 
     Args:
       signatures: uint16 [n, NUM_HASHES].
@@ -186,7 +186,8 @@ def find_twins(
       threshold: Similarity of near-duplicates, in (0, 1].
 
     Returns:
-      Its position for each document, int64 [n]; a document that stays has its own.
+      Position of the family member that stays, for each document, int64 [n]; its own position if the document itself
+      stays.
     """
     order = np.lexsort([~priorities, ~is_held])
     ranked = np.ascontiguousarray(signatures[order], SIGNATURE_DTYPE)

@@ -62,8 +62,8 @@ class Flags:
 class FlagParaphrases(SplitStage):
     """Flags selected documents as possible paraphrases of an item.
 
-    Takes splits and gives `Flags`. If the embedding of a selected document is within `LEAST_COSINE` of an item, its
-    text is read again; the final threshold is at least as high.
+    Takes splits and gives `Flags`. The text of a selected document is read again if its embedding has a cosine of at
+    least `LEAST_COSINE` with an item; the final threshold is at least as high.
 
     Args:
       corpus: The corpus, embedded, within the budget.

@@ -38,7 +38,7 @@ class ValuedRanking(Protocol):
         """Returns uint64 [n, 1], higher first; 0 for rows that are no candidates."""
 
     def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Returns float64 [n], infinite for held rows; undefined if the priority is 0."""
+        """Returns float64 [n], infinite for held rows; arbitrary if the priority is 0."""
 
     def influence(self, split: Split) -> np.ndarray | None:
         """Returns the influence of each row, float64 [n], or None if it was not computed."""
