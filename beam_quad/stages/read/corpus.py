@@ -248,7 +248,7 @@ class Corpus:
         return max(0, self.totals().usable - duplicates - leaking)
 
     def readable(self, split: Split) -> Split:
-        """The split without its bad shards, whose rows are those of the stored artifacts."""
+        """The split without its bad shards, so that its rows match the stored artifacts."""
         return leave_out(split, self.bad_shards())
 
     def places(self, split: Split, num_rows: int = -1) -> Places:

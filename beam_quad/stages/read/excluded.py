@@ -20,8 +20,8 @@ _KEYS = "keys.npy"
 class Excluded:
     """The ids of `--exclude`, by reference: their keys, in a file named by content.
 
-    A row is compared by the 64-bit key of its id, which artifacts keep for default ids as well. The probability that
-    any of n rows shares a key with a different one of m listed ids is n·m / 2⁶⁴: 5·10⁻⁵ for a billion rows and a
+    A row is compared by the 64-bit key of its id, the only form in which artifacts keep default ids. The probability
+    that any of n rows shares a key with a different one of m listed ids is n·m / 2⁶⁴: 5·10⁻⁵ for a billion rows and a
     million ids. Such a row would be excluded too; this is harmless, and saves reading the ids, the largest column of
     the rows.
 
