@@ -1,9 +1,9 @@
-"""Texts that answer a prompt: which part of a text is in its loss.
+"""Marks the answers in texts: the parts of a text that are in its loss.
 
-A model that is tuned on prompts and answers learns the answers: the loss of such a text is the mean over the answers' tokens,
-given all that comes before them. A text says so itself. Each answer in it stands between two marks, U+FDD0 and U+FDD1,
-noncharacters that Unicode sets aside for a program's own use, so that the text goes wherever a text goes: through files, draws
-and lists. Whatever a model sees of it is `plain`. A text without a mark is an answer as a whole.
+A model tuned on prompts and answers learns only the answers: the loss of such a text is the mean over the answers'
+tokens, given all tokens before them. The marks are part of the text: each answer is between U+FDD0 and U+FDD1,
+noncharacters reserved by Unicode for internal use, so marked texts pass through files, draws and lists like any other
+text. Models see only the `plain` text. A text without marks is one answer.
 
 References:
   The Unicode Standard, 23.7, Noncharacters.
@@ -19,15 +19,16 @@ from typing import Any, NamedTuple
 _START, _END = "\ufdd0", "\ufdd1"
 _MARKS = re.compile(f"[{_START}{_END}]")
 _ANSWER = re.compile(f"{_START}([^{_END}]*){_END}")
-# What a template renders in an answer's place: its number between two further noncharacters.
+# Placeholder of an answer in a rendered template: its number between two other noncharacters.
 _PLACE = "\ufdd2{}\ufdd3"
 _PLACES = re.compile("\ufdd2(\\d+)\ufdd3")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-# Templates that tell the model the date would write another text every day: it is Llama 3.1's default for all.
+# A template that inserts today's date would make a different text every day; the fixed date is the default of Llama
+# 3.1.
 _TODAY = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro %}"
-# What else a template raises at a conversation that it does not expect.
+# Other errors a template raises on an unexpected conversation.
 _REFUSALS = (LookupError, AttributeError, ValueError)
-# By what ShareGPT calls them.
+# Names of the roles in ShareGPT.
 _ROLES = {"human": "user", "gpt": "assistant"}
 _ASSISTANT = "assistant"
 
@@ -36,8 +37,8 @@ class Message(NamedTuple):
     """A turn of a conversation.
 
     Attributes:
-      role: Who speaks: "assistant" answers.
-      content: What is said.
+      role: The speaker; the answers are those of "assistant".
+      content: The text of the turn.
     """
 
     role: str
@@ -45,48 +46,48 @@ class Message(NamedTuple):
 
 
 class NoAnswerError(ValueError):
-    """A conversation has no answer that can be told apart; the message says why."""
+    """No answer can be located in a conversation; the message gives the reason."""
 
 
 def without_marks(text: str) -> str:
-    """Replaces what would pass for a mark, which no text needs, by U+FFFD."""
+    """Replaces characters that would be read as marks by U+FFFD; no text needs them."""
     return _MARKS.sub("\ufffd", text) if is_marked(text) else text
 
 
 def is_marked(text: str) -> bool:
-    """Says whether a text holds marks."""
-    # The search costs nothing where the text is ASCII.
+    """Tells whether a text contains marks."""
+    # The search is free if the text is ASCII, because Python then knows the character cannot occur.
     return _START in text or _END in text
 
 
 def plain(text: str) -> str:
-    """Gives a text without its marks: all of it that a model sees."""
+    """Removes the marks of a text, which gives the text a model sees."""
     return _MARKS.sub("", text) if is_marked(text) else text
 
 
 def all_plain(texts: Iterable[str]) -> list[str]:
-    """Gives texts without their marks."""
+    """Removes the marks of texts."""
     return [plain(text) for text in texts]
 
 
 def spans(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """Gives a text without its marks, and where its answers start and end in it, in characters; none of a text without marks."""
+    """Removes the marks, and finds the start and end of each answer, in characters; none if unmarked."""
     found = [match.span() for match in _ANSWER.finditer(text)]
-    # Before the n-th answer, counted from 0, there are 2n marks and its own.
+    # The n-th answer, counted from 0, follows 2n marks of earlier answers and its own start mark.
     return plain(text), [(a - 2 * n, b - 2 * n - 2) for n, (a, b) in enumerate(found)]
 
 
 def answers_of(text: str) -> str:
-    """Gives the answers in a text, each on lines of its own; the text itself where nothing is marked."""
+    """Joins the answers in a text by line breaks; an unmarked text is returned as it is."""
     return "\n".join(_ANSWER.findall(text)) if is_marked(text) else text
 
 
 def answer(prompt: str, text: str) -> str:
-    """Makes the text of a prompt and an answer, whose loss is the answer's.
+    """Joins a prompt and an answer to a text whose loss covers the answer.
 
     Args:
-      prompt: What comes before, not in the loss. Where neither it ends nor the answer begins with white space, a line break is put
-        between them.
+      prompt: The text before the answer, not in the loss. If there is no white space between prompt and answer, a line
+        break is inserted.
       text: The answer.
     """
     prompt, text = without_marks(prompt), without_marks(text)
@@ -96,12 +97,12 @@ def answer(prompt: str, text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ChatTemplate:
-    """How a model's tokenizer writes conversations.
+    """The chat template of a model's tokenizer.
 
     Attributes:
       source: The template, in Jinja.
-      special_tokens: Names and values of the special tokens that it may use.
-      first: What the tokenizer puts before any text by itself, so that the template need not; may be empty.
+      special_tokens: Names and values of the special tokens the template may use.
+      first: The token the tokenizer itself puts before any text, to be removed from rendered text; may be empty.
     """
 
     source: str
@@ -110,7 +111,7 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, tokenizer: Any) -> "ChatTemplate | None":
-        """Takes the template of a tokenizer of `transformers`; None if it has none."""
+        """Reads the template of a `transformers` tokenizer; None if it has none."""
         if not tokenizer.chat_template:
             return None
         special = {
@@ -123,7 +124,7 @@ class ChatTemplate:
         return cls(tokenizer.get_chat_template(), tuple(sorted(special.items())), first)
 
     def mark(self, messages: Sequence[Message]) -> str:
-        """Writes a conversation, with marks around its answers and what ends their turns.
+        """Writes a conversation with marks around each answer and its end-of-turn token.
 
         Raises:
           NoAnswerError: If the template refuses the conversation, or rewrites an answer.
@@ -138,10 +139,11 @@ class ChatTemplate:
         marked = "".join(
             f"{_START}{part}{_END}" if number % 2 else part for number, part in enumerate(parts)
         )
+        # The tokenizer adds this token itself, so it must not be in the text as well.
         return marked.removeprefix(self.first)
 
     def _parts(self, messages: Sequence[Message], text: str) -> list[str]:
-        """Cuts what the template made of messages into what is between answers and, in turn, the answers."""
+        """Cuts the rendered text into the parts between answers and the answers, in turn."""
         contents = [message.content for message in messages if message.role == _ASSISTANT]
         places = iter(range(len(contents)))
         shown = [
@@ -150,8 +152,11 @@ class ChatTemplate:
             else message
             for message in messages
         ]
+        # Renders the conversation again with placeholders for the answers, which locates them even if a prompt repeats
+        # an answer.
         pieces = _PLACES.split(self._render(shown)[0])
         between, numbers = pieces[::2], [int(number) for number in pieces[1::2]]
+        # Many templates strip the content, so both forms are tried; the parts must reproduce the rendered text exactly.
         for written in (contents, [content.strip() for content in contents]):
             ends = [self._end if after.startswith(self._end) else "" for after in between[1:]]
             answers = [f"{own}{end}" for own, end in zip(written, ends, strict=False)]
@@ -166,14 +171,14 @@ class ChatTemplate:
 
     @functools.cached_property
     def _end(self) -> str:
-        """What ends a turn of the assistant, such as <|im_end|>."""
+        """The end of an assistant's turn, such as <|im_end|>."""
         shown = [Message("user", "?"), Message(_ASSISTANT, _PLACE.format(0))]
         return _PLACES.split(self._render(shown)[0])[-1].rstrip()
 
     def _render(
         self, messages: Sequence[Message], with_answers: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
-        # Only where there are conversations: it takes seconds to import.
+        # Imported here because it takes seconds, and only conversations need it.
         import jinja2
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -192,17 +197,17 @@ class ChatTemplate:
 
 
 def conversation(messages: Any, template: ChatTemplate | None = None) -> str:
-    """Makes the text of a conversation, whose loss is that of all turns of the assistant.
+    """Makes the text of a conversation; its loss covers all turns of the assistant.
 
     Args:
-      messages: Turns in order: mappings of `role` and `content`, a string or a list of parts of which those of `type` text
-        are read, or of `from` and `value`.
-      template: How the model writes them. Without one, turns are written "User: ...", "Assistant: ..." with a blank line between
-        them.
+      messages: Turns in order: mappings of `role` and `content`, or of `from` and `value`. The content is a string, or
+        a list of parts of which the text is read.
+      template: The model's chat template. Without one, turns are written as "User: ...", "Assistant: ..." with a blank
+        line between them.
 
     Raises:
-      NoAnswerError: If no turn of the assistant says anything, or as `ChatTemplate.mark`.
-      TypeError: If these are no messages.
+      NoAnswerError: If all turns of the assistant are empty, or as `ChatTemplate.mark`.
+      TypeError: If these are not messages.
     """
     turns = [_message(number, turn) for number, turn in enumerate(_listed(messages))]
     if not any(turn.role == _ASSISTANT and turn.content.strip() for turn in turns):

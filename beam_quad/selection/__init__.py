@@ -1,4 +1,4 @@
-"""What is selected: rankings, where a budget ends in them, and the rows that are kept and why. NumPy only."""
+"""Selections: rankings, the cut of a budget in them, and the rows kept. NumPy only."""
 
 from beam_quad.selection.accounts import Amount, RowCounts, SourceCounts, count_rows, source_of
 from beam_quad.selection.allocation import (

@@ -1,4 +1,4 @@
-"""What becomes of the rows of a split, counted: read, selected, not selected and rejected, by source, cluster and target."""
+"""Counts of the rows of a split: read, selected, not selected and rejected, by source, cluster and target."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def source_of(shard: str) -> str:
-    """Names the part of the input that a shard belongs to: its top folder, or its stem without its number."""
+    """Names the source of a shard: its top folder, or its stem without its number."""
     if "/" in shard:
         return shard.split("/", 1)[0]
     stem = shard.split(".", 1)[0]
@@ -35,13 +35,13 @@ class Amount:
 
 @dataclasses.dataclass(frozen=True)
 class SourceCounts:
-    """What became of the rows of a source. An additive statistic.
+    """Counts of the rows of a source. An additive statistic.
 
     Attributes:
-      documents: Rows that are not rejected.
-      tokens: Tokens of the rows that were usable when they were read.
-      rejected: Rows that are rejected.
-      selected: What is selected.
+      documents: Rows not rejected.
+      tokens: Tokens of the rows usable when read.
+      rejected: Rejected rows.
+      selected: The selected rows.
     """
 
     documents: int
@@ -55,22 +55,22 @@ class SourceCounts:
 
 @dataclasses.dataclass(frozen=True)
 class RowCounts:
-    """What became of rows. An additive statistic.
+    """Counts of rows by outcome. An additive statistic.
 
     Attributes:
-      read: Rows that were read.
-      rejected: Rows that are rejected.
-      not_selected: Rows that are neither.
-      selected: What is selected.
-      usable_tokens: Tokens of the rows that were usable when they were read.
-      passed_over: What is usable but too long for the budget.
-      near_duplicates: What would be selected if no near-duplicate ranked above it.
-      bad_files: Files of which nothing could be used.
+      read: Rows read.
+      rejected: Rejected rows.
+      not_selected: Usable rows not selected.
+      selected: The selected rows.
+      usable_tokens: Tokens of the rows usable when read.
+      passed_over: Usable rows that are too long for the budget.
+      near_duplicates: Rows that would be selected if no near-duplicate ranked above them.
+      bad_files: Files left out because they could not be read.
       reasons: Rejected rows by reason.
-      leaks: Rows that are rejected as they hold a text which no selection may, by its set.
-      sources: By the part of the input that they belong to.
-      clusters: What is selected, by cluster id.
-      targets: What is selected, by target.
+      leaks: Rows rejected because they contain a protected text, by its set.
+      sources: Counts by source.
+      clusters: The amount selected, by cluster id.
+      targets: The amount selected, by target.
     """
 
     read: int = 0
@@ -91,16 +91,16 @@ class RowCounts:
         return add_fields(self, other)
 
     def of_cluster(self, cluster: int) -> Amount:
-        """What is selected of a cluster."""
+        """The amount selected from a cluster."""
         return self.clusters.named.get(str(cluster), Amount())
 
     def of_target(self, target: str) -> Amount:
-        """What is selected for a target."""
+        """The amount selected for a target."""
         return self.targets.named.get(target, Amount())
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "RowCounts":
-        """Reads what `records.as_json` gave of one."""
+        """Reads the output of `records.as_json`."""
         sources = {
             name: SourceCounts(**{**own, "selected": Amount(**own["selected"])})
             for name, own in stored["sources"]["named"].items()
@@ -136,12 +136,12 @@ def count_rows(
     """Counts the rows of a split.
 
     Args:
-      shards: The shards that the split is of, and where the rows of each are in it.
+      shards: The shards of the split, and the rows of each in it.
       is_usable: Which rows were not rejected when they were read, bool [n].
       is_candidate: Which of these are short enough for the budget, bool [n].
       tokens: Tokens of each row, int64 [n].
-      reasons: How many of the others were rejected for what.
-      kept: The rows that are selected.
+      reasons: Number of rejected rows by reason.
+      kept: The selected rows.
     """
     left = is_usable.copy()
     left[kept.unscorable] = False
@@ -158,7 +158,7 @@ def count_rows(
             _amount(tokens, selected),
         )
         sources = sources + ByName({source_of(shard): source})
-    # Counted from what is neither taken nor rejected, so that a row that is both, or none, shows in the sum.
+    # Counted independently of the other totals, so that a row in two of them, or in none, shows in the sum.
     left[kept.rows] = False
     not_finite = {str(Reason.NOT_FINITE): len(kept.unscorable)} if len(kept.unscorable) else {}
     return RowCounts(

@@ -1,27 +1,28 @@
-"""Several targets share one budget: the one that has the least moves next, and takes its best example that none has taken.
+"""Shares one budget between targets: the target with the least moves next, and takes its best example still left.
 
-What a target has is the sum of its examples in the unit of the budget, tokens or documents, over its weight; equals move in a
-seeded random order. Of documents and equal weights that is round-robin, each round in an order of its own; of tokens no target
-falls behind because its examples are short. What has been taken at any moment is
-therefore, for each target, everything down to the last example that it took: a selection is one *cut* for each target, and a worker
-that knows the cuts knows which of its rows are in. Finding them takes three sums over the corpus, and no worker ever
-holds more than its own rows and a bounded sample:
+A target has the sum of its examples, in tokens or documents, divided by its weight; ties move in a seeded random order.
+If the unit is documents and weights are equal, this is round-robin with a new order in each round; if the unit is
+tokens, no target falls behind because its examples are short. At any moment everything down to each target's last
+example is taken, so a selection is one *cut* per target, and a worker needs only the cuts to find its selected rows.
+Finding the cuts takes three sums over the corpus, and no worker holds more than its own rows and a bounded sample:
 
-1. `BudgetSearch` bounds every target's cut from below: what is above a cut is all taken, so it holds no more than the budget.
-   Two passes of counts bound it closely. Examples below every bound cannot be taken; the others are the contenders.
-2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `Turns` plays all turns on
-   them and notes at which step each target's cut came to which priority. The step of any example is then the first step at which a
-   target's cut comes to it, found from its own scores alone.
-3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus. Examples that are
-   too long for the budget (`records.Budget.longest`) have no priority from the start.
+1. `BudgetSearch` bounds every target's cut from below: all examples above a cut are taken, so they fit the budget. Two
+   passes of counts give a close bound. Examples below every bound cannot be taken; the others are the contenders.
+2. `Contenders` keeps the contenders with the lowest draws, `limit` of them, with their scores. `Turns` plays all turns
+   on them and records the step at which each target's cut reaches each priority. The step of any example is then the
+   first at which a cut reaches it, found from the example's own scores alone.
+3. `BudgetSearch` on the steps ends the budget within one example, to the token, over the whole corpus. Examples that
+   are too long for the budget (`records.Budget.longest`) have no priority from the start.
 
-Where near-duplicates are left out, turns are taken twice: by the first, over a few budgets of each target, it is decided which of a
-family stays; by the second the budget is shared, of what is left alone. Otherwise a target with many copies would lose its share.
+If near-duplicates are left out, turns are taken twice. The first pass, over a few budgets per target, decides which
+document of a family stays; the second shares the budget among the remaining documents. Otherwise a target with many
+copies would lose its share.
 
-Where there are at most `limit` contenders the targets take turns to the example. Beyond that (50 B tokens are 50 M examples
-or more, of which a shortlist for each target would be gigabytes, and turns taken one by one are as many passes) the sample plays
-for the corpus: every target's share is right to about 1 / sqrt(examples it took in the sample), at worst 3 % of it for ten
-targets and the default limit. Still exact are the order within each target, the budget, and that nothing depends on order or workers.
+With at most `limit` contenders, turns are exact to the example. Beyond the limit the sample stands for the corpus (50 B
+tokens are 50 M examples or more: a shortlist per target would take gigabytes, and single turns as many passes): every
+target's share is right to about 1 / sqrt(examples it took in the sample), at worst 3 % of it for ten targets and the
+default limit. The order within each target and the budget stay exact, and the result stays independent of row order and
+workers.
 
 References:
   Nikdan, Cohen-Addad, Alistarh & Mirrokni, Efficient Data Selection at Scale via Influence Distillation, 2025 (round-robin).
@@ -51,12 +52,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 NUM_CONTENDERS = 1 << 17
 _CONTENDER_BYTES = 8 << 20
 NEAR_DUPLICATE = -2
-# A budget above all that there is.
+# A budget larger than any corpus.
 EVERYTHING = 1 << 62
 
 
 def num_contenders(num_targets: int) -> int:
-    """Decides how many contenders are kept: 131,072, fewer where their 8 bytes for each target would be above 8 MB."""
+    """Decides how many contenders are kept: 131,072, or fewer if 8 bytes for each target would exceed 8 MB."""
     return max(1, min(NUM_CONTENDERS, _CONTENDER_BYTES // (8 * (num_targets + 1))))
 
 
@@ -67,8 +68,8 @@ class Contenders:
     Attributes:
       keys: Keys of the examples, in order of draw, uint64 [m], m <= limit.
       priorities: Their priorities, uint64 [m, num_targets].
-      amounts: What each takes from the budget: its tokens, or 1; int64 [m].
-      num_seen: How many there were to draw from; the draw is all of them where that is at most `limit`.
+      amounts: Cost of each: its tokens, or 1; int64 [m].
+      num_seen: How many there were to draw from; at most `limit` means all of them are kept.
       seed: The run's seed.
       limit: How many are kept.
     """
@@ -95,7 +96,7 @@ class Contenders:
         Args:
           keys: Keys of the examples (`seeding.keys`), uint64 [n].
           packed: Their priorities, uint64 [n, num_targets].
-          amounts: What each takes from the budget: its tokens, or 1; int64 [n].
+          amounts: Cost of each: its tokens, or 1; int64 [n].
           floors: `BudgetSearch.floors`, uint64 [num_targets].
           seed: The run's seed.
           limit: How many are kept.
@@ -120,7 +121,7 @@ class Contenders:
 
     @property
     def is_exact(self) -> bool:
-        """Whether all contenders are here, so that the targets take turns to the example."""
+        """Whether all contenders are kept, so that turns are exact to the example."""
         return self.num_seen == len(self.keys)
 
     def _cut(self) -> "Contenders":
@@ -135,12 +136,12 @@ class Contenders:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Turns:
-    """Turns that were taken: the steps at which each target's cut came to which priority.
+    """The finished turns: the step at which each target's cut reached each priority.
 
     Attributes:
-      cuts: What each target took, best first, one target after the other, uint64 [num_steps].
-      steps: The steps at which it took them, int64 [num_steps], ascending within a target.
-      starts: Where each target's part begins, and the end, int64 [num_targets + 1].
+      cuts: Priorities of the examples each target took, best first, one target after the other, uint64 [num_steps].
+      steps: Steps at which these were taken, int64 [num_steps], ascending within a target.
+      starts: Start of each target's part, and the end of the last, int64 [num_targets + 1].
       seed: The run's seed.
     """
 
@@ -158,7 +159,7 @@ class Turns:
         Args:
           contenders: Of the whole corpus.
           targets: Names of the targets, in the order of the columns. Who moves first among equals is drawn by name.
-          weights: Their weights, positive, of which only the ratios count.
+          weights: Their weights, positive; only ratios matter.
         """
         num_targets = contenders.priorities.shape[1]
         if len(targets) != num_targets or len(set(targets)) != num_targets:
@@ -177,13 +178,14 @@ class Turns:
         return cls(np.concatenate(cuts), np.concatenate(steps), starts, contenders.seed)
 
     def arrivals(self, packed: Array) -> Array:
-        """Finds the step at which each target's cut comes to each example.
+        """Finds the step at which each target's cut reaches each example.
 
         Args:
           packed: Priorities, uint64 [n, num_targets].
 
         Returns:
-          int64 [n, num_targets]: of an example, the target with the least takes it. The number of steps where a cut never comes.
+          int64 [n, num_targets]: the target with the lowest step takes the example. The number of steps if a cut never
+          reaches it.
         """
         refuse_other_lengths(len(self.starts) - 1, targets=packed.T)
         arrivals = np.empty(packed.shape, np.int64)
@@ -195,14 +197,15 @@ class Turns:
         return arrivals
 
     def ranking(self, packed: Array, keys: Array) -> Array:
-        """Ranks examples for the whole budget, whatever it is: higher is taken first.
+        """Ranks examples independently of the budget: higher is taken first.
 
         Args:
           packed: Priorities, uint64 [n, num_targets].
           keys: Keys of the examples, uint64 [n].
 
         Returns:
-          uint64 [n, 1], for a `BudgetSearch`: by step, then by hash. A single target's is its own priority.
+          uint64 [n, 1], for a `BudgetSearch`: by step, then by hash. With a single target, the ranking is its own
+          priority.
         """
         if packed.shape[1] == 1:
             return packed
@@ -212,7 +215,7 @@ class Turns:
     def takers(self, packed: Array, keys: Array) -> Array:
         """Finds the target that takes each example, if the budget lasts until then: int64 [n].
 
-        Where no cut ever comes to an example, the sample ended before the corpus did, and a hash decides.
+        If no cut reaches an example, the sample ended before the corpus did, and a hash decides.
         """
         arrivals = self.arrivals(packed)
         drawn = seeding.mix(self.seed, "taker", keys) % np.uint64(packed.shape[1])
@@ -225,7 +228,7 @@ class Turns:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Turns":
-        """Reads what `to_bytes` wrote."""
+        """Reads the output of `to_bytes`."""
         found = archives.parse(raw)
         return cls(found["cuts"], found["steps"], found["starts"], int(found["seed"]))
 
@@ -243,27 +246,27 @@ def allocate(
     near_duplicate_threshold: float | None = None,
     shares: SharedGroups | None = None,
 ) -> tuple[Array, dict[str, Any] | None]:
-    """Allocates a budget over a corpus held in memory, as the distributed sums do.
+    """Allocates a budget over an in-memory corpus, with the same result as the distributed sums.
 
     Args:
       influence: Float32 or float64 [n, num_targets], finite.
       keys: Keys of the examples (`seeding.keys`), uint64 [n].
-      amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+      amounts: Cost of each example: its tokens, or 1; int64 [n].
       budget: In the same unit. The example in which it ends is taken.
       targets: Names of the targets.
       weights: Their weights, positive: shares of the budget.
       seed: The run's seed.
       limit: How many contenders are kept.
-      texts: The texts, n of them, where near-duplicates are left out.
+      texts: The n texts, needed if near-duplicates are left out.
       near_duplicate_threshold: Similarity of near-duplicates, in (0, 1]; None keeps them.
-      shares: The examples in groups, and bounds on what these take; None without.
+      shares: The examples in groups, with bounds on the groups; None without shares.
 
     Returns:
-      The target that takes each example, -1 where none does, int64 [n]; `NEAR_DUPLICATE` of what the budget reaches and is
-      left out. And how the shares were met, as `group_cuts.about_shares` says it; None without shares.
+      The target that takes each example, int64 [n]: -1 for none, `NEAR_DUPLICATE` for a near-duplicate the budget would
+      have reached. And the report of `group_cuts.about_shares`; None without shares.
     """
     packed = priorities(influence, tie_draws(keys, seed))
-    # A share may ask for any example.
+    # A share may require any example, however low it ranks, so all are played and compared.
     played, compared = (
         (budget, COMPARED_BUDGETS * budget) if shares is None else (EVERYTHING, EVERYTHING)
     )
@@ -276,11 +279,11 @@ def allocate(
     def rank(turns: Turns) -> Array:
         return np.where(may_give, turns.ranking(packed, keys)[:, 0], np.uint64(0))
 
-    # What a share of 0 leaves out counts for no target that would have liked it.
+    # Examples excluded by a share of 0 take no turn of any target.
     may_give = np.ones(len(keys), bool) if shares is None else shares.may_give
     is_left = may_give
     if near_duplicate_threshold is not None:
-        # The first turns decide which of a family stays. Only after that is it known what each target has.
+        # The first turns decide which document of a family stays; each target's amount is known only afterwards.
         order = rank(take_turns(is_left, compared))
         distinct = without_near_duplicates(
             order,
@@ -302,17 +305,18 @@ def allocate(
     else:
         values = influence[np.arange(len(keys)), takers].astype(np.float64)
         floor, about = shares.cut(kept, values, None, keys, amounts, budget, seed, "influence")
+    # These rows reach the floor in the ranking that still has near-duplicates, so only a better copy keeps them out.
     others = np.where(is_reached(order, floor), NEAR_DUPLICATE, -1)
     return np.where(is_reached(kept, floor), takers, others), about
 
 
 def tie_draws(keys: Array, seed: int) -> Array:
-    """Draws the hashes that decide between equal scores, uint64 [n]."""
+    """Draws the hashes that break ties between equal scores, uint64 [n]."""
     return seeding.mix(seed, "tie", keys)
 
 
 def move_draws(targets: Sequence[str], num_takes: int, seed: int) -> Array:
-    """Draws who moves first of targets that have the same, the lowest, by what each has taken: uint64 [num_takes + 1, num_targets]."""
+    """Draws the order of tied targets, lowest first, by number of takes: uint64 [num_takes + 1, num_targets]."""
     takes = np.arange(num_takes + 1, dtype=np.uint64)
     drawn = seeding.mix(seed, "round", takes)[:, None] ^ seeding.keys(targets)
     return seeding.mix(seed, "visit", drawn)
@@ -321,7 +325,7 @@ def move_draws(targets: Sequence[str], num_takes: int, seed: int) -> Array:
 def _take(
     rankings: list[list[int]], amounts: list[int], weights: Sequence[float], draws: Array
 ) -> list[list[tuple[int, int]]]:
-    """Takes rows in turn; gives (step, row) of each target's takes."""
+    """Takes rows in turn; returns (step, row) of each target's takes."""
     is_taken = bytearray(len(amounts))
     nexts, spent = [0] * len(rankings), [0] * len(rankings)
     takes: list[list[tuple[int, int]]] = [[] for _ in rankings]
@@ -330,6 +334,7 @@ def _take(
     for step in range(len(amounts)):
         target = turns[0][2]
         ranking, at = rankings[target], nexts[target]
+        # Positions only advance, so all turns together cost one pass over each ranking.
         while is_taken[ranking[at]]:
             at += 1
         row = ranking[at]

@@ -1,4 +1,4 @@
-"""Groups of documents in bands, from the best down: what a programme over sums needs to know of a ranking."""
+"""Groups of documents cut into bands, from the best down: the summary of a ranking for a programme over sums."""
 
 import dataclasses
 from typing import Any
@@ -17,15 +17,15 @@ _FEWEST_SAMPLED, _FEWEST_BANDS = 64, 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupSample:
-    """Documents of each group, those of the lowest draws. An additive statistic, bounded.
+    """The documents of each group with the lowest draws. An additive statistic, bounded.
 
     Attributes:
       group: Group of each, ascending, int64 [m].
       draw: A hash, ascending within a group, uint64 [m].
       packed: Priority, uint64 [m].
-      amount: What it takes from the budget, int64 [m].
-      value: What its ranking says of it, float64 [m]; infinite for what is taken before all else.
-      influence: Its influence, float64 [m]; nan where it is not known.
+      amount: Cost of each in the unit of the budget, int64 [m].
+      value: Ranking value of each, float64 [m]; infinite for documents taken before all others.
+      influence: Influence of each, float64 [m]; nan if unknown.
       seen: How many documents each group has, int64 [num_groups].
     """
 
@@ -55,10 +55,10 @@ class GroupSample:
           num_groups: How many groups there are.
           groups: Group of each row, int [n].
           keys: uint64 [n].
-          packed: Priorities, uint64 [n]; of priority 0 none is drawn.
-          amounts: What each takes from the budget, int64 [n].
-          values: float64 [n], finite or infinite where the priority is not 0.
-          influence: float64 [n], or None where it is not known.
+          packed: Priorities, uint64 [n]; rows of priority 0 are never drawn.
+          amounts: Cost of each row in the unit of the budget, int64 [n].
+          values: float64 [n], not nan if the priority is not 0.
+          influence: float64 [n], or None if unknown.
           seed: The run's seed.
         """
         at = np.flatnonzero(packed > 0)
@@ -80,6 +80,7 @@ class GroupSample:
         return {name: getattr(self, name) for name in names if name != "seen"}
 
     def _cut(self) -> "GroupSample":
+        # `NUM_SAMPLED` bounds all groups together, unless there are so many that each keeps the minimum.
         limit = max(_FEWEST_SAMPLED, NUM_SAMPLED // max(1, len(self.seen)))
         order = np.lexsort((self.packed, self.draw, self.group))
         order = order[places_in_runs(self.group[order]) < limit]
@@ -100,12 +101,12 @@ class GroupSample:
             own = order[first:last]
             if not len(own):
                 continue
-            # Where bands end, in documents from the top: the first ones hold one, the last ones ever more.
+            # Ends of bands, in documents from the top: the first bands hold one document, later ones ever more.
             ends = np.unique(np.geomspace(1, len(own), most).round().astype(np.int64))
             starts = np.append(0, ends[:-1])
             amounts = np.add.reduceat(self.amount[own], starts)
             edges = self.packed[own[ends - 1]]
-            # What is not drawn may be lower than all that is.
+            # Documents that were not drawn may rank below the whole sample, so the last band has no lower edge.
             edges[-1] = 1
             groups.append(np.full(len(ends), group))
             floors.append(edges)
@@ -124,7 +125,7 @@ class GroupSample:
 
 
 def _finite(values: Array) -> Array:
-    """Puts in the place of what is infinite a value above all others."""
+    """Replaces infinite values by a finite one above all others."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return np.zeros(len(values))
@@ -139,9 +140,9 @@ class Bands:
     Attributes:
       group: Ascending, int64 [num_bands].
       floor: The lowest priority of each, descending within a group, uint64 [num_bands].
-      value: What a unit of the budget is worth in it, float64 [num_bands].
-      influence: Its mean influence, float64 [num_bands]; nan where that is not known.
-      is_whole: Of which groups every document was sampled, bool [num_groups].
+      value: Value of each per unit of the budget, float64 [num_bands].
+      influence: Mean influence of each, float64 [num_bands]; nan if unknown.
+      is_whole: True for groups whose every document was sampled, bool [num_groups].
     """
 
     group: Array
@@ -168,7 +169,7 @@ class Bands:
         return found
 
     def count(self, groups: Array, packed: Array, amounts: Array) -> Array:
-        """Sums what the rows of each band take from the budget, int64 [num_bands]."""
+        """Sums the amounts of the rows of each band, int64 [num_bands]."""
         found = self.of(groups, packed)
         at = np.flatnonzero(found >= 0)
         # bincount adds in float64, which is exact for integers below 2**53.

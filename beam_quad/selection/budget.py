@@ -1,4 +1,4 @@
-"""Meeting a token budget exactly: the bucket in which it ends, cut in order of a hash."""
+"""Meets a token budget exactly: the bucket in which it ends is cut in hash order."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MAX_DRAW = np.uint64(np.iinfo(np.uint64).max)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CutExamples:
-    """The examples of the buckets that are to be cut, without their text. An additive statistic.
+    """The examples of the buckets to be cut, without their text. An additive statistic.
 
     Attributes:
       bucket: Which of the buckets, int64 [n].
@@ -39,13 +39,13 @@ class CutExamples:
         )
 
     def threshold(self, bucket: int, budget_tokens: int) -> np.uint64:
-        """Finds the highest draw that is still taken from a bucket.
+        """Finds the highest draw still taken from a bucket.
 
-        The example in which the budget ends is taken, so that a budget is met to within one example, from above. None of
-        them is longer than `records.Budget.longest`.
+        The example in which the budget ends is taken, so the budget is exceeded by less than one example. No example is
+        longer than `records.Budget.longest`.
 
         Returns:
-          The draw, uint64; `MAX_DRAW` where the whole bucket fits.
+          The draw, uint64; `MAX_DRAW` if the whole bucket fits.
         """
         inside = self.bucket == bucket
         order = np.argsort(self.draw[inside])
@@ -61,7 +61,7 @@ class CutExamples:
 def cut_blocks(
     take_tokens: Mapping[tuple[int, int], int], examples: CutExamples | None
 ) -> dict[tuple[int, int], np.uint64 | None]:
-    """Cuts block after block; what one gives too much, by at most an example, the next gives less.
+    """Cuts block after block; the surplus of one, less than an example, is taken off the next.
 
     Args:
       take_tokens: Tokens to take from each block, by (cluster, block), in the order in which they were accepted.
@@ -69,7 +69,7 @@ def cut_blocks(
         there are none.
 
     Returns:
-      The highest draw that is taken from each block; None where nothing is.
+      The highest draw taken from each block; None if nothing is taken.
     """
     if examples is None:
         return {}

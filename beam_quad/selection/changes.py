@@ -1,4 +1,4 @@
-"""What became of the rows of an earlier selection, and what came to them."""
+"""The difference between an earlier selection and a new one."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from beam_quad.selection.accounts import Amount
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Why rows leave, beside the reasons for which rows are rejected.
+# Reasons why rows leave, in addition to the reasons of rejection.
 SHARD_GONE, SHARD_CHANGED, NOT_AMONG_THE_BEST = "shard_gone", "shard_changed", "not_among_the_best"
 
 
@@ -23,7 +23,7 @@ class Changes:
       kept: Rows of both.
       added: Rows of the new one alone.
       left: Rows of the old one alone, by reason.
-      parts: Rows of both, by the number of the old selection's part that holds them.
+      parts: Rows of both, by the number of their part in the old selection.
       splits: Rows of the new one alone, by the number of their split.
       harmful: Rows of the new one alone whose own influence is negative: training on them raises the query loss.
     """
@@ -40,7 +40,7 @@ class Changes:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Changes":
-        """Reads what `records.as_json` gave of one."""
+        """Reads the output of `records.as_json`."""
         left = {reason: Amount(**own) for reason, own in stored["left"]["named"].items()}
         kept, added = Amount(**stored["kept"]), Amount(**stored["added"])
         tallies = (Tally(stored[name]["counts"]) for name in ("parts", "splits"))
@@ -56,14 +56,14 @@ def changes_of(
     held_parts: Array,
     reasons: Mapping[int, str],
 ) -> Changes:
-    """Compares the selections of a split that both know.
+    """Compares the old and the new selection of a split in both corpora.
 
     Args:
       split: Its number.
       tokens: Tokens of each row, int64 [n].
-      selected: The rows that are selected now, ascending, int64 [m].
-      held: The rows that were selected before, ascending, int64 [k].
-      held_parts: The part that holds each of them, int64 [k].
+      selected: The rows selected now, ascending, int64 [m].
+      held: The rows selected before, ascending, int64 [k].
+      held_parts: The part of each of these rows, int64 [k].
       reasons: Why a row that was selected before is rejected now, by row; one without a reason is not among the best.
     """
     stays = np.isin(held, selected, assume_unique=True)
@@ -83,10 +83,10 @@ def changes_of(
 
 
 def all_left(tokens: Array, reason: str) -> Changes:
-    """What is left of a shard that is there no more: nothing.
+    """Counts all selected rows of a shard that is gone or changed as left.
 
     Args:
-      tokens: Tokens of each row that was selected of it, int64 [k].
+      tokens: Tokens of each row selected from the shard, int64 [k].
       reason: `SHARD_GONE` or `SHARD_CHANGED`.
     """
     return Changes(left=ByName({reason: _amount(tokens)} if len(tokens) else {}))

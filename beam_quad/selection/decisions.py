@@ -1,4 +1,4 @@
-"""What became of every row that was read, and why: of those that are not selected, too."""
+"""The decision on every row that was read, and its reason, also for rows not selected."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Decision(enum.StrEnum):
-    """What becomes of a row."""
+    """Outcome of a row."""
 
     SELECTED = "selected"
     NOT_SELECTED = "not_selected"
@@ -22,7 +22,7 @@ class Decision(enum.StrEnum):
 
 
 class Unselected(enum.StrEnum):
-    """Why a row that can be used is not selected, if no near-duplicate takes its place."""
+    """Why a usable row is not selected, apart from near-duplicates."""
 
     TOO_LONG = "too_long"
     NOT_SHORTLISTED = "not_shortlisted"
@@ -47,15 +47,15 @@ def reason_number(reason: Reason | Unselected) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """Where the rows of a split stand in a selection, those that can be selected; of others nothing is meant. All [n].
+    """What a selection knows of the rows of a split; rows that cannot be selected hold arbitrary values. All [n].
 
     Attributes:
-      influence: Influence of those that were scored themselves, float64, nan elsewhere.
-      why: What keeps each out if nothing else does, `reason_number` of an `Unselected`, int64.
-      cluster: int64, -1 where there is none.
-      block: int64, -1 where there is none.
-      round: Round in which its block was pulled, int64, -1 where it never was.
-      predicted: Influence predicted of those that were not scored, float64, nan elsewhere.
+      influence: Influence of the scored rows, float64, nan elsewhere.
+      why: Reason a row is not selected, unless another reason precedes it, `reason_number` of an `Unselected`, int64.
+      cluster: int64, -1 for none.
+      block: int64, -1 for none.
+      round: Round in which its block was pulled, int64, -1 if never.
+      predicted: Predicted influence of the unscored rows, float64, nan elsewhere.
     """
 
     influence: Array
@@ -74,7 +74,7 @@ class Standing:
         cluster: Array | None = None,
         predicted: Array | None = None,
     ) -> "Standing":
-        """Describes rows of a selection without pulls; what is None is known of none."""
+        """Describes rows of a selection without pulls; an argument of None is unknown for all rows."""
         number = reason_number(why) if isinstance(why, Unselected) else why
         none = np.full(num_rows, -1, np.int64)
         return cls(
@@ -92,7 +92,7 @@ def _float64(values: Array | None, num_rows: int) -> Array:
 
 
 def why_of(*cases: tuple[Array, Unselected], otherwise: Unselected) -> Array:
-    """Gives each row the reason of the first case, bool [n], that holds of it: `reason_number`, int64 [n]."""
+    """Gives each row the reason of the first case, bool [n], in which it is True: `reason_number`, int64 [n]."""
     return np.select(
         [holds for holds, _ in cases],
         [reason_number(reason) for _, reason in cases],
@@ -102,12 +102,12 @@ def why_of(*cases: tuple[Array, Unselected], otherwise: Unselected) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Decided:
-    """What became of the rows of a split. All [n].
+    """The decisions on the rows of a split. All [n].
 
     Attributes:
       decision: Place in `DECISIONS`, int64.
-      reason: Place in `REASONS`, int64; `NO_REASON` where the row is selected.
-      standing: Where they stand: of selected rows what they were selected for, of rejected ones nothing.
+      reason: Place in `REASONS`, int64; `NO_REASON` if the row is selected.
+      standing: Their standing: for selected rows the values they were selected by; empty for rejected rows.
     """
 
     decision: Array
@@ -122,14 +122,14 @@ def decide(
     kept: Kept,
     standing: Standing,
 ) -> Decided:
-    """Says of every row what became of it; the accounts of `count_rows` are sums over it.
+    """Decides every row; the counts of `count_rows` are sums over these decisions.
 
     Args:
-      rejected: Why a row with each code is rejected, None for one that can be used.
+      rejected: Reason of rejection for each code, None for usable rows.
       codes: Code of each row, integer [n].
       is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
-      kept: What is selected.
-      standing: Where all rows stand.
+      kept: The selected rows.
+      standing: Standing of all rows.
     """
     numbers = [NO_REASON if reason is None else reason_number(reason) for reason in rejected]
     reason = np.array(numbers, np.int64)[codes]
@@ -137,6 +137,7 @@ def decide(
     reason[is_usable] = np.where(is_candidate, standing.why, reason_number(Unselected.TOO_LONG))[
         is_usable
     ]
+    # Assigned in rising precedence: a selected row has no reason, even if an earlier line gave it one.
     if kept.twins is not None:
         reason[kept.twins.rows] = reason_number(Reason.NEAR_DUPLICATE)
     reason[kept.unscorable] = reason_number(Reason.NOT_FINITE)
@@ -150,14 +151,14 @@ def decide(
 
 
 def _as_kept(standing: Standing, kept: Kept, is_usable: Array) -> Standing:
-    """Says of selected rows what they were selected for, and of rejected ones nothing."""
+    """Sets selected rows to the values they were selected by, and empties rejected rows."""
     columns = {}
     for name in ("cluster", "block", "round", "influence", "predicted"):
         column, own = getattr(standing, name), getattr(kept, name)
         none = np.nan if column.dtype.kind == "f" else -1
         column = np.where(is_usable, column, none)
         if own is not None:
-            # What a refresh keeps was judged by an earlier run, which alone knows more.
+            # A row carried over by a refresh was judged by an earlier run, so its known values override this run's.
             is_known = own == own if column.dtype.kind == "f" else own >= 0
             column[kept.rows[is_known]] = own[is_known]
         columns[name] = column

@@ -1,4 +1,4 @@
-"""The groups of a programme, cut so that the budget is filled and every bound holds, to within a document."""
+"""Cuts the groups of a programme to fill the budget within every bound, to within one document."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from beam_quad.selection.shares import Bound
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Documents on either side of where the programme ends in a group, of which the integer programme may take more or fewer.
+# Number of documents on each side of a group's cut that the integer programme may add or drop.
 _WINDOW = 4
 _MOST_NODES = 2_000
-# Of a bound that is met with something to spare, over one that is missed.
+# Cost of overshooting a bound, relative to missing it.
 _SPARED_COST = 0.1
-# Of a document more or fewer than the programme has, over a bound that is missed by one.
+# Cost of one document more or fewer than in the linear programme, relative to missing a bound by one document.
 _FAR_COST = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BandDocuments:
-    """The documents of the bands in which groups end, and of those beside them. An additive statistic.
+    """The documents of the bands in which groups end and of neighbouring bands. An additive statistic.
 
     Attributes:
       group: int64 [n].
       packed: Priorities, uint64 [n].
-      amount: What each takes from the budget, int64 [n].
+      amount: Cost of each in the unit of the budget, int64 [n].
     """
 
     group: Array
@@ -61,10 +61,10 @@ class BandDocuments:
 
 
 def _gathered(cut: Array, bands: Bands) -> tuple[Array, Array]:
-    """The first and the last band of each group whose documents are looked at; none where the last is before the first."""
+    """The first and the last band of each group whose documents are gathered; none if the last precedes the first."""
     groups = np.arange(len(cut))
     firsts, lasts = (np.searchsorted(bands.group, groups, side) for side in ("left", "right"))
-    # Of a group that was sampled whole a band may be a single document.
+    # In a group that was sampled whole a band may be a single document, so the window spans several bands.
     around = np.where(bands.is_whole, _WINDOW, 0)
     first = np.maximum(cut - around, firsts)
     last = np.minimum(cut + around, lasts - 1)
@@ -73,11 +73,11 @@ def _gathered(cut: Array, bands: Bands) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupCuts:
-    """Where each group ends, to the document.
+    """The end of each group, to the document.
 
     Attributes:
-      floors: The lowest priority that is taken of each group, uint64 [num_groups]; `NOTHING` where none is.
-      taken: What each group gives, int64 [num_groups].
+      floors: The lowest selected priority of each group, uint64 [num_groups]; `NOTHING` if nothing is selected.
+      taken: Amount selected from each group, int64 [num_groups].
     """
 
     floors: Array
@@ -87,17 +87,17 @@ class GroupCuts:
 def cut_groups(
     system: System, programme: Programme, bands: Bands, amounts: Array, documents: BandDocuments
 ) -> GroupCuts:
-    """Cuts the groups so that the budget is filled and every bound holds, to within a document.
+    """Cuts the groups to fill the budget within every bound, to within one document.
 
     Args:
       system: The bounds.
       programme: The programme, solved.
       bands: The groups in bands.
-      amounts: What each band holds, int64 [num_bands].
-      documents: Those of the bands in which groups end.
+      amounts: Amount of each band, int64 [num_bands].
+      documents: Documents of the bands in which groups end.
     """
     floors, taken = programme.floors.copy(), np.zeros(system.num_groups, np.int64)
-    # Of the groups that end between bands, these hold all down to their floor.
+    # A group that ends between bands takes every band down to its floor.
     reached = bands.floor >= floors[bands.group]
     np.add.at(taken, bands.group[reached], amounts[reached])
     first, _ = _gathered(programme.cut, bands)
@@ -131,7 +131,7 @@ def _floor_before(bands: Bands, group: int, first: int) -> Any:
 
 
 def _by_priority(documents: BandDocuments, group: int) -> tuple[Array, Array]:
-    """The documents of a group, best first: priorities, and what those of a priority take together."""
+    """The documents of a group, best first: distinct priorities, and the total amount at each."""
     own = documents.group == group
     packed, at = np.unique(documents.packed[own], return_inverse=True)
     amounts = np.bincount(at, weights=documents.amount[own]).astype(np.int64)
@@ -146,20 +146,20 @@ def _nearest(
     sizes: Array,
     is_beyond: Array,
 ) -> list[int]:
-    """Finds how many of the next documents each group gives, so that bounds are missed by as little as can be.
+    """Finds how many of the next documents each group gives, so that bounds are missed by as little as possible.
 
     Args:
       system: The bounds.
       programme: The programme, solved.
-      taken: What each group gives before them, int64 [num_groups].
+      taken: Amount selected from each group before these documents, int64 [num_groups].
       groups: Group of each document, the best of a group first, runs of equal groups, int64 [n].
-      sizes: What each takes from the budget, int64 [n].
-      is_beyond: Which documents the programme leaves out, or takes in part, bool [n].
+      sizes: Cost of each document in the unit of the budget, int64 [n].
+      is_beyond: True for documents the linear programme leaves out or takes in part, bool [n].
 
     Returns:
       A number for each run.
     """
-    # In units of the longest of them, so that a bound is missed by less than 1.
+    # In units of the longest document, so that a bound is missed by less than 1.
     unit = float(sizes.max())
     members = np.concatenate([np.ones((1, system.num_groups)), system.members])
     relations = np.array(["=", *system.relations])
@@ -167,8 +167,8 @@ def _nearest(
     wanted = (wanted - members @ taken) / unit
     num, rows = len(sizes), members[:, groups] * (sizes / unit)
     num_rows = len(relations)
-    # Unknowns: which documents are taken, how far each bound is missed from below and from above, and the most of that.
-    # Where a bound is met with something to spare, that costs its price; the budget may be exceeded by a document.
+    # Unknowns: which documents are taken, how far each bound is missed from below and from above, and the largest miss.
+    # Overshooting a bound costs its price; the budget may be exceeded by one document.
     is_harm = np.stack([relations != "<=", relations != ">="])
     is_harm[1, 0] = False
     prices = np.abs(np.append(0.0, programme.prices))
@@ -178,6 +178,7 @@ def _nearest(
     costs[1, 0], most[1, 0] = _SPARED_COST, 1.0
     starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
     follows = np.setdiff1d(np.arange(num), starts)
+    # Within a group a document may be taken only if the one ranked before it is.
     in_order = np.zeros((len(follows), num + 2 * num_rows + 1))
     in_order[np.arange(len(follows)), follows] = 1
     in_order[np.arange(len(follows)), follows - 1] = -1
@@ -213,16 +214,16 @@ def cut_shares(
     budget: int,
     seed: int,
 ) -> tuple[Programme, GroupCuts]:
-    """Fills a budget within bounds over a corpus held in memory, as the distributed sums do.
+    """Fills a budget within bounds over an in-memory corpus, with the same result as the distributed sums.
 
     Args:
       system: The bounds.
       groups: Group of each document, int [n].
       keys: uint64 [n].
-      packed: Priorities, uint64 [n]; 0 for what cannot be taken.
-      amounts: What each takes from the budget, int64 [n].
-      values: What its ranking says of each, float64 [n].
-      influence: Its influence, float64 [n], or None where it is not known.
+      packed: Priorities, uint64 [n]; 0 for documents that cannot be selected.
+      amounts: Cost of each document in the unit of the budget, int64 [n].
+      values: Ranking value of each document, float64 [n].
+      influence: Influence of each document, float64 [n], or None if it is unknown.
       budget: In the same unit as the amounts.
       seed: The run's seed.
     """
@@ -239,14 +240,14 @@ def cut_shares(
 def about_shares(
     bounds: Sequence[Bound], system: System, programme: Programme, cuts: GroupCuts, unit: str
 ) -> dict[str, Any]:
-    """Says how bounds were met, and what each costs, for the manifest.
+    """Reports for the manifest how each bound was met and what it costs.
 
     Args:
-      bounds: The bounds, the first ones of the system; further ones are of clusters.
+      bounds: The bounds, which come first in the system; the remaining ones cap clusters.
       system: The bounds over the groups.
       programme: The programme, solved.
-      cuts: Where the groups end.
-      unit: What a value is, in a word.
+      cuts: The cuts of the groups.
+      unit: One word that names what a value measures.
     """
     budget = programme.budget
     got = (system.members @ cuts.taken).tolist()

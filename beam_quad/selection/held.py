@@ -1,4 +1,4 @@
-"""What a selection before this one took stays, and what is new comes before a reading of old shards for a few rows."""
+"""Ranks rows selected earlier first, then new rows, so that old shards are not read again for a few rows."""
 
 from typing import Any
 
@@ -12,22 +12,23 @@ _HIGHEST = np.uint64((1 << 64) - 1)
 
 
 def held_first(packed: Array, is_held: Array, is_preferred: Array, keeps_all: bool) -> Array:
-    """Puts the rows that are held before those that are preferred, and both before all others.
+    """Puts held rows before preferred rows, and both before all others.
 
-    Each part is in the order of its priorities. The two highest bits tell the parts apart, for which priorities lose their two
-    lowest, of 32 that decide between equal ranks.
+    Each part keeps the order of its priorities. The two highest bits name the part; priorities lose their two lowest
+    bits, of the 32 that break ties.
 
     Args:
-      packed: Priorities, uint64 [n], 0 for rows that cannot be selected anew.
-      is_held: Which rows were selected before, and are usable still, bool [n].
-      is_preferred: Which of the others come next, bool [n]; not those of priority 0.
-      keeps_all: Whether the budget is no smaller than the one that they were selected for. Then they all have one
-        priority, of which a cut takes all or nothing: a budget that one document overshot loses none of them.
+      packed: Priorities, uint64 [n], 0 for rows not selectable now.
+      is_held: Rows selected before and still usable, bool [n].
+      is_preferred: Rows that come next, bool [n]; priority 0 is ignored.
+      keeps_all: Whether the budget is no smaller than that of the earlier selection. If so, all held rows get one
+        priority, which a cut takes whole: if the earlier selection overshot its budget by a document, no held row is
+        lost.
 
     Returns:
       uint64 [n].
     """
-    # What can be selected keeps a priority above 0.
+    # The shift must not turn the priority of a selectable row into 0.
     lower = np.maximum(packed >> np.uint64(2), (packed > 0).astype(np.uint64))
     first = _HIGHEST if keeps_all else _HELD | lower
     others = np.where(is_preferred & (packed > 0), _PREFERRED | lower, lower)

@@ -1,8 +1,8 @@
-"""Several scores as one: the sum of their normal scores, from ranks that are found by sums.
+"""Combines several scores: the sum of their normal scores, from ranks found by sums.
 
-Scores of different kinds, such as influence and n-grams, share no unit. Their ranks do. A rank in (0, 1) becomes
-the quantile of a standard normal variable there, so that the best few of one score are as far apart from the rest as those of
-another, and a document that is extreme in one score is not made ordinary by a middling other.
+Scores of different kinds, such as influence and n-grams, share no unit. Their ranks do. A rank in (0, 1) becomes the
+standard normal quantile, so that the top of every score is equally far from the rest, and a document with one extreme
+score stays extreme if its other score is average.
 
 The rank of a score is the share of scores below it, plus half the share of those equal to it (Bross's ridit, a mid-rank): it
 depends on no order and no tie-breaker, it is never 0 or 1, and it needs counts only.
@@ -23,19 +23,19 @@ from beam_quad.additive import add_by_bucket
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Upper bits of a score's order-preserving integer that are told apart: sign, exponent and 15 bits of the fraction, 3e-5 of
-# a score. 60 million normal scores about 0 fill 773,000 cells, 12 MB, and no rank is off by more than 4e-6; in a band as narrow
-# as -2 ± 0.1 it is 1.3e-4. All 32 bits would make nearly as many cells as scores.
+# Number of upper bits of a score's order-preserving integer that name its cell: sign, exponent and 15 bits of the
+# fraction, 3e-5 of a score. 60 million normal scores about 0 fill 773,000 cells, 12 MB, and no rank is off by more than
+# 4e-6; in a band as narrow as -2 ± 0.1 it is 1.3e-4. All 32 bits would make nearly as many cells as scores.
 RANK_BITS = 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankCounts:
-    """How many scores lie in each cell of a fixed grid. An additive statistic; the grid is finer where scores are smaller.
+    """How many scores lie in each cell of a fixed grid. An additive statistic; the grid is finer for smaller scores.
 
     Attributes:
-      cells: The cells that hold any, ascending, int64 [m].
-      amounts: Their scores, int64 [m].
+      cells: The non-empty cells, ascending, int64 [m].
+      amounts: Number of scores in each, int64 [m].
       bits: Upper bits of a score's order-preserving integer that name its cell, at most 32; 32 tells all float32 apart.
     """
 
@@ -72,7 +72,7 @@ class RankCounts:
     def max_error(self) -> float:
         """A bound on how far a rank is from the one that 32 bits give: half the share of the largest cell.
 
-        Where a cell holds equal scores only, its rank is exact, and the bound is loose.
+        If a cell holds only equal scores, its rank is exact, and the bound is loose.
         """
         if self.bits == 32 or not len(self.amounts):
             return 0.0
@@ -102,7 +102,7 @@ class RankCounts:
 
     def normal_scores(self, scores: Array) -> Array:
         """Gives the standard normal quantile at the rank of each score: finite float64 [n]. Arguments as for `ranks`."""
-        # Importing it takes long, and a launcher never calls it.
+        # Imported here because SciPy is slow to import, and a launcher never calls this.
         from scipy import special
 
         return np.asarray(special.ndtri(self.ranks(scores)))
@@ -113,7 +113,7 @@ class JointRanks:
     """Ranks documents by several scores at once, each of the same weight. An additive statistic.
 
     Attributes:
-      columns: Counts of each score, over the documents that have all of them.
+      columns: Counts of each score, over the documents with all scores.
     """
 
     columns: tuple[RankCounts, ...]
@@ -128,7 +128,7 @@ class JointRanks:
         """Counts documents.
 
         Args:
-          scores: Each score of n documents, float [n]; a document with one that is not finite is left out.
+          scores: Each score of n documents, float [n]; a document with a score that is not finite is left out.
           bits: As in `RankCounts`.
         """
         is_counted = _has_all(scores)
@@ -149,7 +149,7 @@ class JointRanks:
           Float64 [n], higher is better; nan for a document with a score that is not finite.
 
         Raises:
-          ValueError: If their number is another, or no document was counted though one is to be ranked.
+          ValueError: If the number of scores differs, or a document is ranked though none was counted.
         """
         has_all = _has_all(scores)
         joint = np.full(len(has_all), np.nan)
@@ -171,7 +171,7 @@ class JointRanks:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "JointRanks":
-        """Reads what `to_bytes` wrote."""
+        """Reads the output of `to_bytes`."""
         found = archives.parse(raw)
         return cls(
             tuple(
@@ -186,7 +186,7 @@ def _cells(scores: Array, bits: int) -> Array:
 
 
 def _has_all(scores: Sequence[Array]) -> Array:
-    # In single precision, in which scores are compared and a large one overflows.
+    # In single precision, the precision of comparison, in which a large score overflows.
     with np.errstate(over="ignore"):
         finite = [np.isfinite(np.asarray(own, np.float32)) for own in scores]
     return np.asarray(np.logical_and.reduce(finite))

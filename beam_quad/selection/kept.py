@@ -1,4 +1,4 @@
-"""The rows of a split that are selected, and why."""
+"""The selected rows of a split, and why they were selected."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Twins:
 
     Attributes:
       rows: Row numbers, int64.
-      names: The row that stays in the place of each, as `SHARD#ROW`.
+      names: The row that stays instead of each, as `SHARD#ROW`.
     """
 
     rows: np.ndarray
@@ -28,20 +28,21 @@ class Twins:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """The rows of a split that are selected, and why. All columns are [m], by ascending row.
+    """The selected rows of a split, and why they were selected. All columns are [m], by ascending row.
 
     Attributes:
       rows: Row numbers, int64.
-      cluster: int64, -1 where there is none.
-      block: int64, -1 where there is none.
-      round: Round in which it was accepted, int64, -1 where there is none.
-      influence: float64, nan where the example itself was not scored.
-      block_influence: Mean influence of its block's scored examples, float64, nan where there is none.
-      unscorable: Row numbers that have no finite score, and are rejected for it, int64.
-      predicted: Influence predicted from other examples, float64, nan where there is none; None where none has one.
-      target: Names of the query groups for which they were taken, or None.
-      worth: The influence for which they were taken, known or supposed, float64; None where something else decides.
-      twins: Rows that are left out for a near-duplicate; None where none is looked for.
+      cluster: int64, -1 for none.
+      block: int64, -1 for none.
+      round: Round in which it was accepted, int64, -1 for none.
+      influence: float64, nan if the example itself was not scored.
+      block_influence: Mean influence of its block's scored examples, float64, nan for none.
+      unscorable: Rows rejected for a score that is not finite, int64.
+      predicted: Influence predicted from other examples, float64, nan for none; None if no row has one.
+      target: Names of the query groups that took the rows, or None.
+      worth: The influence, known or estimated, by which the rows were selected, float64; None if another criterion
+        decides.
+      twins: Rows left out for a near-duplicate; None if near-duplicates are not searched for.
     """
 
     rows: np.ndarray
@@ -57,18 +58,18 @@ class Kept:
     twins: Twins | None = None
 
 
-# Attributes that do not speak of the selected rows.
+# Attributes about other rows than the selected ones.
 _OF_OTHER_ROWS = ("unscorable", "twins")
 
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """What a selection makes of the rows of a split.
+    """The influence and the takers of the rows of a split.
 
     Attributes:
       influence: Influence of each row on each target, known or estimated, float32 [n, num_targets].
       takers: The target that takes each, -1 for none, int64 [n].
-      is_example: Which rows could have been taken, bool [n]; the rest means nothing in the other rows.
+      is_example: Which rows could have been taken, bool [n]; the other attributes are valid only for these.
     """
 
     influence: np.ndarray
@@ -81,7 +82,7 @@ class Taken:
 
         Args:
           influence: Influence of each row, known or estimated, float [n].
-          kept: The rows that are selected.
+          kept: The selected rows.
           is_candidate: Which rows can be selected: usable, and short enough for the budget, bool [n].
         """
         is_example = is_candidate.copy()
@@ -95,7 +96,7 @@ class Taken:
 
 
 def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, Array]:
-    """Finds the influence of the rows that were scored themselves.
+    """Finds the influence of the scored rows.
 
     Args:
       scored: The scored examples, `key` ascending.
@@ -103,7 +104,7 @@ def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, 
       counts: Which rows may have been scored, bool [n]; a rejected row shares its key with others.
 
     Returns:
-      Influence, float64 [n], nan where there is none; and which rows were scored, with or without a finite score, bool [n].
+      Influence, float64 [n], nan for none; and which rows were scored, with or without a finite score, bool [n].
     """
     at = find_sorted(scored["key"], keys)
     has_score = (at >= 0) & counts
@@ -113,7 +114,7 @@ def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, 
 
 
 def or_estimate(influence: Array, estimate: Array) -> Array:
-    """Takes an estimate where influence is not known, that is, not finite: both float [n], to float [n]."""
+    """Replaces influence that is not finite by an estimate: both float [n], to float [n]."""
     return np.where(np.isfinite(influence), influence, estimate)
 
 
@@ -127,11 +128,11 @@ def keep_accepted(
     is_candidate: Array,
     accepted_keys: Array | None = None,
 ) -> Kept:
-    """Keeps the rows of the blocks that a bandit accepted, without those that could not be scored.
+    """Keeps the rows of the blocks a bandit accepted, without rows that could not be scored.
 
     Args:
       accepted: The accepted blocks, ascending by (`cluster`, `block`), with the `round` of each, its `block_influence`
-        and the `highest_draw` that is taken from it.
+        and the `highest_draw` taken from it.
       scored: The scored examples, `key` ascending.
       clusters: Cluster of each row, integer [n]; -1 for none.
       blocks: Block of each row, integer [n].
@@ -145,6 +146,7 @@ def keep_accepted(
     influence, has_score = known_influence(scored, keys, clusters >= 0)
     unscorable = has_score & np.isnan(influence)
     taken = (place >= 0) & (clusters >= 0) & ~unscorable & is_candidate
+    # Without accepted blocks there is no draw to look up.
     if len(codes):
         taken &= draws <= accepted["highest_draw"][place]
     if accepted_keys is not None:
@@ -163,7 +165,7 @@ def keep_accepted(
 
 
 def within_reach(kept: Kept, is_kept: Array) -> Kept:
-    """Keeps those of the rows of a selection that a further cut leaves, bool [n] over all rows; all stay unscorable."""
+    """Reduces a selection by a further cut, bool [n] over all rows; unscorable rows stay unscorable."""
     at = np.flatnonzero(is_kept[kept.rows])
     of_rows: dict[str, Any] = {
         field.name: np.asarray(getattr(kept, field.name))[at]
@@ -174,12 +176,12 @@ def within_reach(kept: Kept, is_kept: Array) -> Kept:
 
 
 def keep_again(is_kept: Array, clusters: Array, worth: Array, is_unscorable: Array) -> Kept:
-    """Keeps rows that an earlier run selected, which wrote by which block and in which round.
+    """Keeps rows that an earlier run selected; that run wrote their blocks and rounds.
 
     Args:
       is_kept: Which rows these are, bool [n].
       clusters: Cluster of each row, integer [n].
-      worth: The influence for which they were selected, float64 [n].
+      worth: The influence by which they were selected, float64 [n].
       is_unscorable: Which rows could not be scored, bool [n].
     """
     at = np.flatnonzero(is_kept)
@@ -207,7 +209,7 @@ def keep_ranked(
 
     Args:
       packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
-      floor: The lowest priority that is taken: of all, or of each, uint64 [n].
+      floor: The lowest selected priority, common or per row, uint64 [n].
       unscorable: Which rows have no finite rank, bool [n].
       clusters: Cluster of each row, integer [n]; None if nothing was clustered.
       influence: Influence of each row, float64 [n]; None if it was not computed.
@@ -236,11 +238,11 @@ def keep_predicted(
     places: Array,
     keys: Array,
 ) -> Kept:
-    """Keeps the rows whose influence is known or predicted to be highest.
+    """Keeps the rows of the highest known or predicted influence.
 
     Args:
       packed: Priorities, uint64 [n], 0 for rows that cannot be selected.
-      floor: The lowest priority that is taken: of all, or of each, uint64 [n].
+      floor: The lowest selected priority, common or per row, uint64 [n].
       predicted: Influence, known or predicted, float [n].
       pulled: The pulled blocks, with the `round` of each and its mean `influence`.
       scored: The scored examples, `key` ascending.
@@ -250,6 +252,7 @@ def keep_predicted(
       keys: uint64 [n].
     """
     influence, has_score = known_influence(scored, keys, places >= 0)
+    # A row has either its own influence or a prediction, never both.
     predicted = np.where(has_score, np.nan, predicted)
     at = np.flatnonzero(is_reached(packed, floor))
     why = places[at]
@@ -274,7 +277,7 @@ def keep_for_targets(
     unscorable: Array,
     targets: Sequence[str],
 ) -> Kept:
-    """Keeps the rows that targets take, by influence that is known of some and predicted of the others.
+    """Keeps the rows taken by targets, by influence known for some rows and predicted for the others.
 
     Args:
       influence: Influence on each target, float32 [n, num_targets].

@@ -1,9 +1,9 @@
-"""Leaks: documents that hold a text which a model is to be tested on, found by the long n-grams of words that they share.
+"""Leaks: documents that contain a test text, found by the long word n-grams that both share.
 
-    covered(d, i) = words of item i that are in an n-gram which document d has too, over all its words
+    covered(d, i) = words of item i in an n-gram shared with document d / words of item i
 
-A document leaks an item if it covers more than a threshold of it. Counting words and not n-grams, a changed word costs the
-item that word, and not the n n-grams that hold it. Case, punctuation and white space do not count.
+A document leaks an item if it covers more than a threshold share of it. The share counts words, not n-grams: a changed
+word costs one word instead of the n n-grams around it. Case, punctuation and white space are ignored.
 
 References:
   Brown et al., Language Models are Few-Shot Learners, 2020, appendix C (n-grams of 13 words).
@@ -23,14 +23,14 @@ from beam_quad.answers import plain
 from beam_quad.columns import places_in_runs, run_lengths, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# A shorter item is a phrase that anybody writes.
+# A shorter item is a common phrase, which unrelated documents contain too.
 FEWEST_WORDS = 8
-# By default: words of an n-gram, and the share of an item that a document may hold.
+# Defaults: words per n-gram, and the largest share of an item a document may contain.
 NUM_WORDS, THRESHOLD = 13, 0.5
 _SHORT_NGRAM = 5
-# An n-gram of more items is a form that they are put in, such as a prompt.
+# An n-gram shared by more items is a template, such as a prompt.
 _MOST_ITEMS = 32
-# In UTF-8: punctuation beyond ASCII; and characters of scripts that put no space between words, each a word of its own.
+# In UTF-8: non-ASCII punctuation; and characters of scripts without spaces, each counted as a word.
 _PUNCTUATION = re.compile(
     rb"\xc2[\xa0-\xbf]|\xe2[\x80\x81].|\xe3\x80[\x80-\x83\x88-\xbf]", re.DOTALL
 )
@@ -38,22 +38,22 @@ _CHARACTER = re.compile(rb"[\xe3-\xed]..", re.DOTALL)
 _BYTES = bytes(
     byte if byte >= 128 or chr(byte).isalnum() else ord(" ") for byte in bytes(range(256)).lower()
 )
-# An odd number: powers of it have inverses modulo 2**64.
+# The base is odd, so its powers have inverses modulo 2**64.
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _BETWEEN = b"\x00"
 _SHOWN_WORDS = 60
-# Texts are looked at together while they have no more characters than this: so many that NumPy's calls cost nothing.
+# Texts are searched in batches of at most this many characters, large enough to hide the overhead of NumPy calls.
 _MOST_CHARACTERS = 1 << 20
 
 
 class Leak(NamedTuple):
-    """What a document gives away.
+    """An item that a document leaks.
 
     Attributes:
       item: Number of the item.
-      share: Share of its words that the document covers, in (0, 1].
-      matched: The longest passage that both have, as words.
+      share: Share of the item's words covered by the document, in (0, 1].
+      matched: The longest passage in both, as words.
     """
 
     item: int
@@ -65,11 +65,11 @@ class Words:
     """The words of texts in one row, and hashes of their n-grams.
 
     Args:
-      texts: The texts. Between two of them is a word that no text has, so that no n-gram of an item spans them.
+      texts: The texts. A word found in no text separates them, so no n-gram of an item spans two texts.
 
     Attributes:
       words: The words.
-      ends: Where each text ends, the word between included, int64 [num_texts].
+      ends: End of each text, its separator included, int64 [num_texts].
     """
 
     def __init__(self, *texts: str) -> None:
@@ -82,9 +82,10 @@ class Words:
         self.ends = np.array(ends, np.int64)
 
     def hashes(self, length: int) -> Array:
-        """Hashes the n-grams of so many words, uint64 [num_words - length + 1]; none of a shorter text."""
+        """Hashes the n-grams of `length` words, uint64 [num_words - length + 1]; empty if there are fewer words."""
         if len(self.words) < length:
             return np.zeros(0, np.uint64)
+        # An n-gram's hash is the difference of two prefix hashes, divided by the power of its first byte's position.
         prefixes, starts, ends = self._prefixes
         num = len(self.words) - length + 1
         found = (prefixes[ends[length - 1 :]] - prefixes[starts[:num]]) * _powers(
@@ -98,7 +99,7 @@ class Words:
 
     @functools.cached_property
     def _prefixes(self) -> tuple[Array, Array, Array]:
-        """Hashes of all prefixes of the words, joined by spaces; and where each word begins and ends in it, in bytes."""
+        """Hashes all prefixes of the words joined by spaces; also returns the start and end of each word, in bytes."""
         joined = np.frombuffer(b" ".join(self.words), np.uint8)
         spaces = np.flatnonzero(joined == ord(" "))
         prefixes = np.zeros(len(joined) + 1, np.uint64)
@@ -125,7 +126,7 @@ class LeakIndex:
       items: Its item, int64 [m].
       positions: Its first word in the item, int64 [m].
       lengths: Its words, int64 [m]: as many as asked for, or fewer of a short item.
-      num_words: Words of each item that are in one of these n-grams, int64 [num_items]; 0 if it cannot be found.
+      num_words: Words of each item in one of these n-grams, int64 [num_items]; 0 if the item cannot be found.
       threshold: A document leaks an item if it covers more than this share of it, in [0, 1).
     """
 
@@ -141,8 +142,10 @@ class LeakIndex:
         """Indexes items.
 
         Args:
-          texts: Their texts. Of equal ones the first is found; what has fewer than `FEWEST_WORDS` words is not.
-          length: Words of the n-grams of a long item, at least `FEWEST_WORDS`; see `ngram_words` for those of others.
+          texts: Their texts. Of equal texts only the first is indexed; a text of fewer than `FEWEST_WORDS` words is
+            not.
+          length: Words of the n-grams of a long item, at least `FEWEST_WORDS`; `ngram_words` gives the length for
+            shorter items.
           threshold: As the attribute.
         """
         columns: list[tuple[Array, Array, Array, Array]] = []
@@ -169,6 +172,7 @@ class LeakIndex:
         hashes, items, positions, lengths = (c[order] for c in (hashes, items, positions, lengths))
         kept = ~_is_form(hashes, items)
         hashes, items, positions, lengths = (c[kept] for c in (hashes, items, positions, lengths))
+        # Counted after templates are dropped, so that a document can cover all of an item.
         by_item = np.lexsort([positions, items])
         found, covered = _covered(items[by_item], positions[by_item], lengths[by_item])
         totals = np.zeros(len(texts), np.int64)
@@ -177,11 +181,11 @@ class LeakIndex:
 
     @property
     def num_unfindable(self) -> int:
-        """Items that no document can be found to leak: too short, equal to an earlier one, or a form of many."""
+        """Number of items no search can find: too short, equal to an earlier item, or only a shared template."""
         return int((self.num_words == 0).sum())
 
     def find(self, texts: Sequence[str]) -> list[Leak | None]:
-        """Finds of each text the item that it covers most of, the first of equals; None if it covers too little of any."""
+        """Finds the item each text covers most, the first of equals; None if no share exceeds the threshold."""
         found: list[Leak | None] = []
         run: list[str] = []
         size = 0
@@ -201,7 +205,8 @@ class LeakIndex:
             return found
         shared = [self._shared(words, own) for own in hashes.values()]
         numbers, rows = (np.concatenate(columns) for columns in zip(*shared, strict=True))
-        # Each text with each item that it shares an n-gram with; by position too, in a key of one number, which sorts faster.
+        # One pair for each text and each item sharing an n-gram with it. Text, item and position form a single integer
+        # key, which sorts faster than three columns.
         num_items = len(self.num_words)
         pairs = numbers * num_items + self.items[rows]
         order = np.argsort(pairs * self._longest + self.positions[rows])
@@ -210,20 +215,21 @@ class LeakIndex:
         numbers, items = np.divmod(codes, num_items)
         shares = covered / self.num_words[items]
         leaking = np.flatnonzero(shares > self.threshold)
-        # The most of any item first, and the first of equal ones.
+        # Within a text, the largest share comes first; of equal shares, the first item.
         leaking = leaking[np.lexsort([items[leaking], -shares[leaking], numbers[leaking]])]
         for at in leaking[run_starts(numbers[leaking])].tolist():
+            # Every n-gram of an item has the same length, so any row of the pair gives it.
             length = int(self.lengths[rows[np.searchsorted(pairs, codes[at])]])
             passage = self._passage(words, hashes[length], length, int(numbers[at]), items[at])
             found[int(numbers[at])] = Leak(int(items[at]), float(shares[at]), passage)
         return found
 
     def _shared(self, words: Words, hashes: Array) -> tuple[Array, Array]:
-        """Finds the n-grams of the items in texts: numbers of texts, and rows here, each pair once, both int64 [k]."""
+        """Finds the items' n-grams in texts: text numbers and rows of this index, each pair once, both int64 [k]."""
         at = np.flatnonzero(self._might_hold(hashes))
         first, last = (np.searchsorted(self.hashes, hashes[at], side) for side in ("left", "right"))
         numbers = np.searchsorted(words.ends, at, "right")
-        # Tables and dumps say one thing again and again.
+        # Tables and dumps repeat the same n-grams, so pairs are made unique before they are expanded.
         codes = np.unique(numbers[last > first] * len(self.hashes) + first[last > first])
         numbers, first = np.divmod(codes, len(self.hashes))
         number = self._ends[first] - first
@@ -231,7 +237,7 @@ class LeakIndex:
         return np.repeat(numbers, number), np.repeat(first, number) + within
 
     def _passage(self, words: Words, hashes: Array, length: int, number: int, item: int) -> str:
-        """Finds the longest passage that a text and an item have in common."""
+        """Finds the longest passage common to a text and an item."""
         start = int(words.ends[number - 1]) if number else 0
         own = hashes[start : int(words.ends[number])]
         places = start + np.flatnonzero(np.isin(own, self.hashes[self.items == item]))
@@ -240,14 +246,14 @@ class LeakIndex:
 
     @functools.cached_property
     def _ends(self) -> Array:
-        """Where the n-grams end that are equal to each, int64 [m]."""
+        """End of the run of equal n-grams for each row, int64 [m]."""
         starts = run_starts(self.hashes)
         lengths = run_lengths(starts, len(self.hashes))
         return np.repeat(starts + lengths, lengths)
 
     @functools.cached_property
     def _longest(self) -> int:
-        """More than any position."""
+        """A number greater than any position."""
         return int(self.positions.max(initial=0)) + 1
 
     @functools.cached_property
@@ -256,7 +262,7 @@ class LeakIndex:
 
     @functools.cached_property
     def _filter(self) -> tuple[Array, np.uint64]:
-        """Whether any n-gram's hash begins with these bits, bool [2**bits], and how far to shift for them."""
+        """A table of the leading bits of all n-gram hashes, bool [2**bits], and the shift that extracts them."""
         bits = min(28, max(10, len(self.hashes).bit_length() + 5))
         shift = np.uint64(64 - bits)
         is_there = np.zeros(1 << bits, bool)
@@ -273,15 +279,16 @@ class LeakIndex:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "LeakIndex":
-        """Reads what `to_bytes` wrote."""
+        """Reads the output of `to_bytes`."""
         found = archives.parse(raw)
         return cls(**found | {"threshold": float(found["threshold"])})
 
 
 def ngram_words(num_words: int, most: int) -> int:
-    """Decides how many words the n-grams have by which an item is looked for.
+    """Decides the n-gram length used to search for an item.
 
-    Of a short item, few changed words leave no long n-gram between them. Of a very short one, half may be a phrase.
+    In a short item, a few changed words leave no long n-gram intact, so it gets short n-grams. In a very short item, a
+    common phrase may be half of the text, so its n-grams are longer again.
 
     Args:
       num_words: Words of the item, at least `FEWEST_WORDS`.
@@ -293,7 +300,7 @@ def ngram_words(num_words: int, most: int) -> int:
 
 
 def _is_form(hashes: Array, items: Array) -> Array:
-    """Which n-grams, sorted by hash and item, are in too many items, bool [m]."""
+    """Tells which n-grams, sorted by hash and item, occur in too many items, bool [m]."""
     starts = run_starts(hashes)
     is_new = np.zeros(len(hashes), np.int64)
     is_new[run_starts(hashes, items)] = 1
@@ -304,7 +311,7 @@ def _is_form(hashes: Array, items: Array) -> Array:
 
 
 def _covered(items: Array, positions: Array, lengths: Array) -> tuple[Array, Array]:
-    """Counts the words of each item that are in one of some n-grams.
+    """Counts the words of each item covered by its n-grams.
 
     Args:
       items: Item of each n-gram, ascending, int64 [m].
@@ -312,10 +319,11 @@ def _covered(items: Array, positions: Array, lengths: Array) -> tuple[Array, Arr
       lengths: Its words, int64 [m].
 
     Returns:
-      The items, ascending, int64 [k], and how many of their words are covered, int64 [k].
+      The items, ascending, int64 [k], and the number of covered words of each, int64 [k].
     """
     ends, starts = positions + lengths, run_starts(items)
-    # N-grams of an item are of one length, so that ends ascend with beginnings: each covers what is beyond the one before.
+    # All n-grams of an item have the same length, so ends ascend with starts and each n-gram adds the words past the
+    # end of the one before it.
     before = np.zeros(len(items), np.int64)
     before[1:] = ends[:-1]
     before[starts] = 0
@@ -325,7 +333,7 @@ def _covered(items: Array, positions: Array, lengths: Array) -> tuple[Array, Arr
 
 
 def _longest_passage(places: Array, length: int) -> tuple[int, int]:
-    """Finds the longest run of consecutive n-grams of a document: its first word, and the one behind its last."""
+    """Finds the longest run of consecutive n-grams of a document: its first word, and the word after its last."""
     places = np.unique(places)
     groups = np.flatnonzero(np.diff(places) > 1)
     firsts = places[np.append(0, groups + 1)]

@@ -1,4 +1,4 @@
-"""Mean influence of scored examples, per token: of themselves, and of the corpus that they are drawn from by clusters."""
+"""Mean influence per token of scored examples, and of the corpus they were drawn from by cluster."""
 
 import math
 from typing import Any
@@ -24,7 +24,7 @@ def cluster_means(influence: Array, tokens: Array, cluster_id: Array, num_cluste
       num_clusters: Number of clusters.
 
     Returns:
-      The means, float64 [num_clusters]; NaN of a cluster without scored tokens.
+      The means, float64 [num_clusters]; NaN for a cluster without scored tokens.
     """
     of_cluster = np.bincount(cluster_id, weights=tokens, minlength=num_clusters)
     sums = np.bincount(cluster_id, weights=influence * tokens, minlength=num_clusters)
@@ -36,14 +36,15 @@ def cluster_weighted_mean(
 ) -> float | None:
     """Estimates the mean influence per token of a random draw of the corpus.
 
-    A pilot scores about equally many examples of every cluster, so that the mean of each is to be weighted by the tokens
-    that the cluster has in the corpus.
+    A pilot scores about equally many examples of every cluster, so each cluster's mean is weighted by its tokens in the
+    corpus.
 
     Args:
       influence: Of the scored examples, finite, float64 [n].
       tokens: Their tokens, int64 [n].
       cluster_id: Their clusters, int64 [n].
-      cluster_tokens: Tokens of each cluster in the corpus, int64 [num_clusters]; those without a scored example do not count.
+      cluster_tokens: Tokens of each cluster in the corpus, int64 [num_clusters]; clusters without a scored example are
+        ignored.
 
     Returns:
       The estimate; None if n is 0.

@@ -1,15 +1,15 @@
-"""Near-duplicates: of documents that share most pairs of words, the one that ranks highest stays.
+"""Near-duplicates: of documents sharing most word pairs, the highest-ranked one stays.
 
-A document is the set of its shingles, runs of `SHINGLE_WORDS` words without case, punctuation and white space. Two documents
-are near-duplicates where the Jaccard similarity of their sets reaches a threshold. It is estimated from `NUM_HASHES` minima of
-hashes (MinHash), and looked at only where a band of the minima is equal (locality-sensitive hashing). Copies that differ in
-case, punctuation and white space have equal minima, and are always found.
+A document is the set of its shingles, runs of `SHINGLE_WORDS` words without case, punctuation and white space. Two
+documents are near-duplicates if the Jaccard similarity of their sets reaches a threshold. The similarity is estimated
+from `NUM_HASHES` minima of hashes (MinHash), and only for pairs with an equal band of minima (locality-sensitive
+hashing). Copies with other case, punctuation or white space have equal minima, and are always found.
 
-With pairs of words, a document of which one word in ten was replaced keeps a similarity of about .68, one word in seven .6;
-two documents that were not made from each other rarely reach .3.
+With word pairs, a document with one word in ten replaced keeps a similarity of about .68, with one in seven .6; two
+unrelated documents rarely reach .3.
 
-Near-duplicates of near-duplicates are one family, of which one document stays: two copies of a text that were edited at
-different places are both like the text, but less like each other.
+Near-duplicates of near-duplicates form one family, and one document of a family stays: two copies of a text, edited in
+different places, are each similar to the text but less so to each other.
 
 References:
   Broder, On the Resemblance and Containment of Documents, 1997 (shingles, minima).
@@ -36,31 +36,31 @@ SHINGLE_WORDS = 2
 NUM_HASHES = 128
 SIGNATURE_DTYPE = np.dtype("<u2")
 THRESHOLD = 0.6
-# Documents are compared that so many budgets would reach, by a search of so many levels. Only if so many of them are left out
-# that the others do not fill a budget are all documents compared.
+# Only documents within reach of this many budgets are compared, found by a search of this many levels. If the remaining
+# ones do not fill a budget, all documents are compared.
 COMPARED_BUDGETS = 4
 COMPARED_LEVELS = 2
-# What signatures mean; those of another version cannot be compared.
+# Version of the signatures; signatures of different versions cannot be compared.
 SIGNATURE_VERSION = (1, int(rensa.RMinHash.ALGORITHM_VERSION))
 
 _SEED = 1
 # Scripts without spaces: each sign counts as a word.
 _SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+")
-# The least probability with which a pair just at the threshold is looked at.
+# The lowest probability of comparing a pair exactly at the threshold.
 _LEAST_RECALL = 0.95
-# A document is compared with so many that rank above it in its bucket, and with the first of them. In a bucket of
-# more, all are near-duplicates of near-duplicates, or are found in other buckets.
+# A document is compared with this many documents just above it in its bucket, and with the first one. In larger
+# buckets, all are near-duplicates of near-duplicates, or are found in other buckets.
 _COMPARED = 16
 _PAIRS_PER_STEP = 1 << 16
-# Sums of more links are made smaller: a text with a million copies has one in every bucket, for each of them.
+# Sums of more links are reduced: a text with a million copies has a link per copy in every bucket.
 _MOST_LINKS = 1 << 22
 
 
 def sign(texts: Sequence[str]) -> Array:
-    """Makes the signatures of texts: minima of the hashes of their shingles, of which 16 bits are kept.
+    """Makes the signatures of texts: 16 bits of each minimum of the hashes of their shingles.
 
-    A text of fewer words than a shingle has one shingle, its words, or, if it has none, itself.
+    If a text has fewer words than a shingle, its words are its only shingle; if it has no words, the whole text is.
 
     Returns:
       uint16 [num_texts, NUM_HASHES].
@@ -80,7 +80,7 @@ def sign(texts: Sequence[str]) -> Array:
 
 
 def _shingles(hashes: Array, counts: Array) -> tuple[Array, Array]:
-    """Hashes runs of words of one text: uint64 [m], and where each text's begin and the last ends, uint64 [n + 1]."""
+    """Hashes runs of words within each text: uint64 [m], and the bounds of the texts, uint64 [n + 1]."""
     mixed = seeding.mix(_SEED, "word", hashes)
     ends = np.cumsum(counts)
     starts = ends - counts
@@ -102,7 +102,7 @@ def similarities(left: Array, right: Array) -> Array:
 
 
 def band_rows(threshold: float) -> int:
-    """Decides how many minima make a band: as many as leave a pair at the threshold a chance of .95 to share one.
+    """Decides how many minima make a band: the most that give a pair at the threshold a chance of .95 to share one.
 
     Raises:
       ValueError: If the threshold does not lie in (0, 1].
@@ -142,7 +142,7 @@ def link_equal(hashes: Array, rows: Array) -> tuple[Array, Array]:
       rows: Numbers of rows, integer [m].
 
     Returns:
-      The first ones and those linked to them, both [k]; no row is linked to itself.
+      The first rows and the rows linked to them, both [k]; no row is linked to itself.
     """
     order = np.argsort(hashes, kind="stable")
     hashes, rows = hashes[order], rows[order]
@@ -155,16 +155,16 @@ def link_equal(hashes: Array, rows: Array) -> tuple[Array, Array]:
 
 
 def components(left: Array, right: Array) -> tuple[Array, Array]:
-    """Finds what links connect.
+    """Finds the connected components of links.
 
     Args:
       left: Numbers of rows, integer [m].
-      right: The row that each is linked to, integer [m].
+      right: The row each is linked to, integer [m].
 
     Returns:
       The rows that have links, ascending, [k], and the number of the component of each, int64 [k].
     """
-    # Importing it takes long, and a launcher never calls it.
+    # Imported here because SciPy is slow to import, and a launcher never calls this.
     from scipy.sparse import coo_array, csgraph
 
     rows, at = np.unique(np.concatenate([left, right]), return_inverse=True)
@@ -177,20 +177,21 @@ def components(left: Array, right: Array) -> tuple[Array, Array]:
 def find_twins(
     signatures: Array, priorities: Array, is_held: Array, threshold: float = THRESHOLD
 ) -> Array:
-    """Finds for each document the one of its family that stays.
+    """Finds, for each document, the member of its family that stays.
 
     Args:
       signatures: uint16 [n, NUM_HASHES].
-      priorities: Of two documents of a family the higher one stays, of equal ones the first; uint64 [n].
-      is_held: Which documents stay in any case, before all others, bool [n].
+      priorities: The highest of a family stays, of equal ones the first; uint64 [n].
+      is_held: Documents that always stay, before all others, bool [n].
       threshold: Similarity of near-duplicates, in (0, 1].
 
     Returns:
-      Positions, int64 [n]; its own for a document that stays.
+      Position of the family member that stays, for each document, int64 [n]; its own position if the document itself
+      stays.
     """
     order = np.lexsort([~priorities, ~is_held])
     ranked = np.ascontiguousarray(signatures[order], SIGNATURE_DTYPE)
-    # Copies are many, and need no comparison.
+    # Exact copies are common and need no comparison.
     raw = ranked.view(np.dtype((np.void, ranked.itemsize * NUM_HASHES)))[:, 0]
     _, first, same = np.unique(raw, return_index=True, return_inverse=True)
     original, first = first[same], np.sort(first)
@@ -205,10 +206,11 @@ def find_twins(
     twins = np.arange(len(order))
     if len(left):
         members, labels = components(left, right)
-        # Members ascend by rank, so that the first one of a component is its best.
+        # Members ascend by rank, so the first member of a component is its best.
         best = np.full(labels.max() + 1, len(order))
         np.minimum.at(best, labels, members)
         twins[members] = best[labels]
+    # Held rows always stay, even if two of them are in one family.
     twins[is_held[order]] = np.flatnonzero(is_held[order])
     result = np.empty(len(order), np.int64)
     result[order] = order[twins]
@@ -224,16 +226,17 @@ def without_near_duplicates(
     compares_all: bool = False,
     num_targets: int = 1,
 ) -> Array:
-    """Gives priority 0 to the near-duplicates in a ranking of a corpus held in memory.
+    """Sets the near-duplicates in a ranking of an in-memory corpus to priority 0.
 
     Args:
       packed: Priorities, uint64 [n].
       texts: The texts, n of them.
-      amounts: What each takes from the budget: its tokens, or 1; int64 [n].
+      amounts: Cost of each: its tokens, or 1; int64 [n].
       budget: In the same unit, at least 1.
       threshold: Similarity of near-duplicates, in (0, 1].
-      compares_all: Whether all are compared, and not those alone that a few budgets would reach.
-      num_targets: How many share the budget: of each, as many budgets are compared.
+      compares_all: Whether all documents are compared, not only those within reach of a few budgets.
+      num_targets: How many targets share the budget; documents within `COMPARED_BUDGETS` budgets per target are
+        compared.
 
     Returns:
       uint64 [n].
@@ -254,18 +257,19 @@ def without_near_duplicates(
 
 
 def fills_budget(floor: np.uint64, dropped: int, budget: int) -> bool:
-    """Tells whether the documents that were compared fill a budget without those that are left out.
+    """Tells whether the compared documents fill a budget without the near-duplicates.
 
     Args:
-      floor: The lowest priority that was compared, of a search for `COMPARED_BUDGETS` of each target; 0 if all documents were.
-      dropped: What is left out, in the unit of the budget.
+      floor: The lowest compared priority, from a search for `COMPARED_BUDGETS` per target; 0 if all documents were
+        compared.
+      dropped: Amount of near-duplicates, in the unit of the budget.
       budget: The budget.
     """
     return bool(floor == 0) or dropped <= (COMPARED_BUDGETS - 1) * budget
 
 
 def _candidates(hashes: Array) -> Iterator[Array]:
-    """Yields pairs of documents that share a bucket, each once, int64 [k, 2]: (the one before, the other)."""
+    """Yields pairs of documents in a common bucket, each once, int64 [k, 2]: (higher-ranked, lower-ranked)."""
     num_documents, num_bands = hashes.shape
     found = []
     for band in range(num_bands):
@@ -288,7 +292,7 @@ class Links:
 
     Attributes:
       left: Numbers of rows, uint64 [m].
-      right: The row that each is linked to, uint64 [m].
+      right: The row each is linked to, uint64 [m].
     """
 
     left: Array
@@ -306,7 +310,7 @@ class Links:
         return both if len(both.left) < _MOST_LINKS else both.spanning()
 
     def spanning(self) -> "Links":
-        """As few links as connect the same rows: each row to the lowest of its component."""
+        """The fewest links that connect the same rows: each row to the lowest of its component."""
         rows, labels = components(self.left, self.right)
         order = np.argsort(labels, kind="stable")
         return Links(*link_equal(labels[order].astype(np.uint64), rows[order]))

@@ -1,8 +1,8 @@
-"""Paraphrases: documents that say what an item says in other words, or in another order.
+"""Paraphrases: documents with the content of an item in other words, or in another order.
 
-A document is flagged if its embedding is closer to an item's than nearly all documents' are to any item's, and no farther than
-`LEAST_COSINE`; and if it has most of the item's words, wherever they stand. By embeddings alone, tables of one form and other
-texts that no person writes are close to each other; by words alone, any long document has most words of a short item.
+A document is flagged if two conditions hold: its embedding is closer to an item than those of nearly all documents,
+with a cosine of at least `LEAST_COSINE`; and it has most of the item's words, in any order. Embeddings alone would
+match machine-made texts such as tables of the same form; words alone would match any long document with a short item.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LEAST_COSINE = 0.8
 # A document is closer to an item than this share of the corpus.
 QUANTILE = 0.99
-# Of the item's distinct words.
+# Smallest share of the item's distinct words.
 LEAST_SHARE = 0.6
-# Items beyond that are not compared: a product of matrices with so many costs little beside embedding a document.
+# Further items are not compared: a matrix product with this many costs little compared with embedding a document.
 MOST_ITEMS = 4096
 
 _NUM_BINS = 2000
@@ -47,19 +47,19 @@ def nearest_items(vectors: Array, items: Array) -> tuple[Array, Array]:
 
 
 def words_of(text: str) -> frozenset[bytes]:
-    """The distinct words of a text, without case and punctuation."""
+    """The distinct words of a text, ignoring case and punctuation."""
     return frozenset(Words(text).words[:-1])
 
 
 def word_share(text: str, item: str) -> float:
-    """The share of an item's distinct words that a text has; 0 for an item without words."""
+    """The share of an item's distinct words found in a text; 0 for an item without words."""
     words = words_of(item)
     return len(words & words_of(text)) / len(words) if words else 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cosines:
-    """How many cosines lie in each of equal parts of [-1, 1]. An additive statistic.
+    """A histogram of cosines with equal bins over [-1, 1]. An additive statistic.
 
     Attributes:
       counts: int64 [num_bins].
@@ -77,7 +77,7 @@ class Cosines:
         return Cosines(self.counts + other.counts)
 
     def threshold(self) -> float:
-        """The cosine from which a document is closer to an item than nearly all: `LEAST_COSINE` or more."""
+        """The `QUANTILE` of the cosines, at least `LEAST_COSINE`."""
         if not self.counts.any():
             return LEAST_COSINE
         below = np.cumsum(self.counts) / self.counts.sum()

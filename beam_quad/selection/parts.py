@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from beam_quad.records import Split
 
-# Trainers like files of some 100 MB; a part is not gathered from more splits than keep its worker busy a few minutes.
+# Trainers read files of about 100 MB well; the limit on splits keeps the worker of a part busy for a few minutes at
+# most.
 PART_BYTES = 128 << 20
 MAX_SPLITS_PER_PART = 64
 
@@ -16,7 +17,7 @@ def part_runs(
 
     Args:
       splits: All splits.
-      share: Share of the corpus that is selected, in [0, 1].
+      share: Selected share of the corpus, in [0, 1].
       max_splits: The most splits of a run.
 
     Returns:

@@ -1,17 +1,18 @@
-"""A budget filled within shares: a linear programme over sums, cut to the document.
+"""Fills a budget within shares: a linear programme over sums, cut to the document.
 
-Documents of a *group* are alike to every bound. Within a group the best come first, so that a selection is how much each group
-gives, and the value of that much is a concave curve. With the curve in bands, from the best down,
+A *group* holds documents that meet the same bounds. Within a group the best come first, so a selection is an amount per
+group, whose value is a concave curve. With the curve cut into bands, from the best down,
 
     max  sum_j v_j u_j    subject to    0 <= u_j <= size_j,    sum_j u_j = budget,    the bounds,
 
-u_j being what band j gives. It takes three sums over the corpus, and no worker holds more than its own rows and a bounded sample:
+with u_j the amount band j gives. This takes three sums over the corpus, and no worker holds more than its own rows and
+a bounded sample:
 
-1. `GroupSample` draws some of each group by hash. They say where bands end, ever longer ones from the top, and what a band is
-   worth. Of a group that it holds whole, the first bands are single documents.
-2. The amounts of the bands, and the programme, which HiGHS solves. A vertex has no more bands that are taken in part than
-   there are bounds; all others end at a priority that is known already. Its duals are the prices of the bounds.
-3. `BandDocuments` of those few bands. The whole documents that come nearest are a small integer programme.
+1. `GroupSample` draws some of each group by hash. The sample decides where bands end, which grow longer from the top,
+   and what each band is worth. If it holds a whole group, the first bands of that group are single documents.
+2. The amounts of the bands give the programme, which HiGHS solves. At a vertex, no more bands are partly taken than
+   there are bounds; all other groups end at a known priority. Its duals are the prices of the bounds.
+3. `BandDocuments` of those few bands. A small integer programme chooses the whole documents that come nearest.
 
 References:
   Huangfu & Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
@@ -33,11 +34,11 @@ from beam_quad.selection.shares import Bound
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# A share is met by the programme to this much of the budget: what floating point leaves.
+# Tolerance of a share in the programme, of the budget: the error of floating point.
 _NOISE = 1e-9
-# Of what the budget lacks, over what a bound lacks.
+# Cost of falling short of the budget, relative to falling short of a bound.
 _BUDGET_COST = 0.01
-# The priority that no document has: a group that ends here gives nothing.
+# A priority no document has: a group that ends here gives nothing.
 NOTHING = np.uint64(np.iinfo(np.uint64).max)
 
 
@@ -46,7 +47,7 @@ class System:
     """Bounds over groups.
 
     Attributes:
-      members: Which groups each bound speaks of, bool [num_bounds, num_groups].
+      members: True for the groups each bound covers, bool [num_bounds, num_groups].
       relations: ">=", "<=" or "=" of each bound.
       shares: Of the budget, float64 [num_bounds].
     """
@@ -67,7 +68,7 @@ class System:
         return cls(np.zeros((0, num_groups), bool), (), np.zeros(0))
 
     def by_cluster(self, num_clusters: int, share: float) -> "System":
-        """Divides each group into what is in none of some clusters, then what is in the first, and so on; bounds each cluster."""
+        """Splits each group by cluster, the rows in none of the clusters first, and caps each cluster."""
         number = self.num_groups
         own = np.repeat(np.eye(num_clusters, dtype=bool), number, axis=1)
         caps = np.concatenate([np.zeros((num_clusters, number), bool), own], axis=1)
@@ -90,26 +91,27 @@ class System:
 
     @property
     def shut(self) -> Array:
-        """Which groups can give nothing, whatever they hold, bool [num_groups]."""
+        """Groups that a share of 0 excludes, bool [num_groups]."""
         at = [i for i, r in enumerate(self.relations) if r != ">=" and self.shares[i] == 0]
         return np.asarray(self.members[at].any(axis=0))
 
 
 def smallest_contradiction(system: System, amounts: Array, budget: float) -> list[int]:
-    """Finds bounds that cannot be met together, and of which none can be spared for that.
+    """Finds a minimal set of bounds that cannot be met together.
 
     Args:
       system: The bounds.
-      amounts: What each group holds, in the unit of the budget, [num_groups].
-      budget: The budget, which has to be filled.
+      amounts: Amount in each group, in the unit of the budget, [num_groups].
+      budget: The budget, to be filled completely.
 
     Returns:
-      Their numbers, ascending; empty if all can be met, or if the groups hold less than the budget in all.
+      Numbers of the bounds, ascending; empty if all can be met, or if the groups together hold less than the budget.
     """
     held = np.asarray(amounts, np.float64) / budget
     kept = list(range(len(system.relations)))
     if held.sum() < 1 - _NOISE or _is_feasible(system, held):
         return []
+    # Drops bounds one by one while the rest still contradict each other: what remains is minimal.
     for bound in reversed(range(len(system.relations))):
         fewer = [i for i in kept if i != bound]
         if not _is_feasible(system.only(fewer), held):
@@ -125,18 +127,18 @@ def refuse_unmet(
     absent: Sequence[str] = (),
     flag: str = "--share",
 ) -> None:
-    """Refuses bounds that documents cannot meet.
+    """Refuses bounds the documents cannot meet.
 
     Args:
       bounds: The bounds.
-      members: Of which groups each speaks, bool [num_bounds, num_groups].
-      held: What each group holds, in the unit of the budget, int64 [num_groups].
+      members: True for the groups each bound covers, bool [num_bounds, num_groups].
+      held: Amount in each group, in the unit of the budget, int64 [num_groups].
       budget: The budget.
-      absent: Columns of which no document has a value.
-      flag: What the bounds were given by.
+      absent: Columns without a value in any document.
+      flag: The option that gave the bounds, for messages.
 
     Raises:
-      UsageError: One line that names bounds that cannot be met together, none of which could be spared.
+      UsageError: One line that names a minimal set of bounds that cannot be met together.
     """
     for bound in bounds:
         if bound.condition.column in absent:
@@ -180,20 +182,20 @@ def _is_feasible(system: System, held: Array) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programme:
-    """A linear programme that is solved.
+    """A solved linear programme.
 
     Attributes:
       budget: In tokens or documents.
-      taken: What each group gives, float64 [num_groups].
-      prices: What of the value one more unit of the budget costs if a bound asks for it, float64 [num_bounds].
-      value: Mean value of what is taken, by the budget.
-      influence: Its mean influence; nan where that is not known.
-      value_without: Mean value of what would be taken without bounds.
-      influence_without: Its mean influence.
-      missing: By how much the budget, and then each bound, had to give way, of the budget, float64 [1 + num_bounds]: 0 where
-        the groups hold what is asked for.
-      cut: In which band of each group the selection ends, int64 [num_groups]; -1 where it ends between two.
-      floors: The lowest priority that is taken of each group where that is known, uint64 [num_groups].
+      taken: Amount selected from each group, float64 [num_groups].
+      prices: Value lost per unit of the budget by which a bound is tightened, float64 [num_bounds].
+      value: Mean value of the selection, weighted by budget.
+      influence: Mean influence of the selection; nan if unknown.
+      value_without: Mean value of the selection without bounds.
+      influence_without: Mean influence of the selection without bounds.
+      missing: Amount by which the budget, and then each bound, had to give way, as a share of the budget, float64 [1 +
+        num_bounds]; 0 if the groups hold enough.
+      cut: Band of each group in which the selection ends, int64 [num_groups]; -1 if it ends between two bands.
+      floors: The lowest selected priority of each group, if known, uint64 [num_groups].
     """
 
     budget: int
@@ -209,12 +211,12 @@ class Programme:
 
     @property
     def num_missing(self) -> int:
-        """What the groups could not fill of the budget, in its unit."""
+        """The part of the budget the groups could not fill, in its unit."""
         return round(float(self.missing[0]) * self.budget)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Programme":
-        """Makes one of its fields, which may be arrays of no dimension."""
+        """Makes a programme from its fields, which may be zero-dimensional arrays."""
         arrays = {name: np.asarray(value) for name, value in stored.items()}
         fields: dict[str, Any] = {n: a if a.ndim else a.item() for n, a in arrays.items()}
         return cls(**fields)
@@ -223,12 +225,12 @@ class Programme:
 def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programme:
     """Finds how much each group gives.
 
-    What the groups do not hold is left out: then as much as there is of it is taken.
+    If the groups hold less than a bound or the budget asks for, it gives way to what they hold.
 
     Args:
       system: The bounds.
       bands: The groups in bands.
-      amounts: What each band holds, int64 [num_bands].
+      amounts: Amount of each band, int64 [num_bands].
       budget: The budget, in the same unit.
     """
     size = amounts / budget
@@ -243,6 +245,7 @@ def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programm
     own = np.bincount(group, weights=held, minlength=system.num_groups)
     missing = _missing(system, own)
     given, prices = _optimum(system, group, held, value, missing)
+    # Without bounds the optimum is greedy: the best blocks first, from any group.
     best = np.argsort(-value, kind="stable")
     without = np.empty(num_blocks)
     without[best] = np.clip(1 - (np.cumsum(held[best]) - held[best]), 0, held[best])
@@ -270,9 +273,9 @@ def _mean(weights: Array, values: Array) -> float:
 
 
 def _concave(group: Array, size: Array, value: Array) -> Array:
-    """Joins bands of a group that come before better ones, so that the value of a group is a concave curve.
+    """Joins each band that precedes a better one in its group, so that the value of a group is a concave curve.
 
-    Where the value is what the ranking goes by there are none. Returns the block of each band, ascending, int64 [num_bands].
+    If the ranking is by value, nothing is joined. Returns the block of each band, ascending, int64 [num_bands].
     """
     firsts: list[int] = []
     sizes: list[float] = []
@@ -293,7 +296,7 @@ def _concave(group: Array, size: Array, value: Array) -> Array:
 
 
 def _parts(group: Array, size: Array, taken: Array) -> Array:
-    """Fills the bands of each group from the best down: what is taken of each, float64 [num_bands]."""
+    """Fills the bands of each group from the best down: the amount taken from each, float64 [num_bands]."""
     before = np.cumsum(size) - size
     firsts = np.searchsorted(group, np.arange(len(taken)))
     before -= np.append(before, 0.0)[firsts][group]
@@ -301,7 +304,7 @@ def _parts(group: Array, size: Array, taken: Array) -> Array:
 
 
 def _where_cut(bands: Bands, size: Array, parts: Array) -> tuple[Array, Array]:
-    """Finds where each group ends; see `Programme`."""
+    """Finds the end of each group; see `Programme`."""
     num_groups = len(bands.is_whole)
     cut, floors = np.full(num_groups, -1, np.int64), np.full(num_groups, NOTHING)
     whole = parts > size - _NOISE
@@ -315,25 +318,26 @@ def _where_cut(bands: Bands, size: Array, parts: Array) -> tuple[Array, Array]:
 
 
 def _missing(system: System, held: Array) -> Array:
-    """Finds by how much bounds have to give way where they cannot be met.
+    """Finds by how much bounds must give way if they cannot be met.
 
     Args:
       system: The bounds.
-      held: What the groups hold, of the budget, float64 [num_groups].
+      held: Amount in each group, as a share of the budget, float64 [num_groups].
 
     Returns:
-      float64 [1 + num_bounds], of the budget: first what is missing of the budget itself, then by how much less each bound
-      asks for than it did; negative where it allows more.
+      float64 [1 + num_bounds], of the budget: the shortfall of the budget itself, then the reduction of each bound;
+      negative if the bound allows more.
     """
     num_bounds = len(system.relations)
     members = np.concatenate([np.ones((1, system.num_groups)), system.members])
     relations, shares = np.array(["=", *system.relations]), np.append(1.0, system.shares)
     adds, takes = relations != "<=", relations != ">="
+    # The budget may fall short but is never exceeded.
     takes[0] = False
     unit = np.eye(1 + num_bounds)
     slacks = np.concatenate([unit[:, adds], -unit[:, takes]], axis=1)
     rows = np.concatenate([members, slacks], axis=1)
-    # Rather less than the budget than a bound that does not hold.
+    # A short budget costs less than a broken bound, so the budget gives way first.
     costs = np.concatenate(
         [np.zeros(system.num_groups), [_BUDGET_COST], np.ones(slacks.shape[1] - 1)]
     )
@@ -351,21 +355,22 @@ def _optimum(
     Args:
       system: The bounds.
       group: Group of each block, int64 [num_blocks].
-      held: What it holds, of the budget, float64 [num_blocks].
-      value: What it is worth by the budget, float64 [num_blocks].
+      held: Amount in each block, as a share of the budget, float64 [num_blocks].
+      value: Value of each block per unit of the budget, float64 [num_blocks].
       missing: As `_missing`.
 
     Returns:
-      What each gives, float64 [num_blocks]; and the price of each bound, float64 [num_bounds].
+      The amount taken from each block, float64 [num_blocks]; and the price of each bound, float64 [num_bounds].
     """
     if not len(group):
         return held, np.zeros(len(system.relations))
+    # Costs are scaled to [-1, 0], so `_NOISE` means the same for any unit of value.
     unit = np.ptp(value) or 1.0
     members = system.members[:, group].astype(np.float64)
     rows = scipy.sparse.csr_matrix(np.concatenate([np.ones((1, len(group))), members]))
     relations = np.array(["=", *system.relations])
     shares = np.append(1.0, system.shares) - missing
-    # A bound that had to give way is met to what floating point leaves.
+    # A bound that gave way is at its limit, so it gets a tolerance against floating-point error.
     shares += _NOISE * ((relations == "<=").astype(float) - (relations == ">=")) * (missing != 0)
     found = _linprog(
         (value.min() - value) / unit, rows, relations, shares, [(0, limit) for limit in held]
@@ -387,7 +392,7 @@ def _linprog(costs: Array, rows: Any, relations: Array, shares: Array, limits: A
         A_eq=rows[is_even],
         b_eq=shares[is_even],
         bounds=limits,
-        # The simplex method ends at a vertex.
+        # The dual simplex method ends at a vertex, where few bands are partly taken; an interior point would cut many.
         method="highs-ds",
     )
     if found.status != 0:

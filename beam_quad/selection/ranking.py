@@ -1,4 +1,4 @@
-"""Rankings packed into integers, and the place where a budget ends in them, found by sums."""
+"""Rankings packed into integers, and the priority at which a budget ends, found by sums."""
 
 import dataclasses
 from typing import Any
@@ -19,8 +19,8 @@ def priorities(influence: Array, draws: Array) -> Array:
     """Packs rankings into one integer for each example and target: higher is better, ties go by hash.
 
     Args:
-      influence: Float32 or float64 [n, num_targets], finite; compared in single precision. Half precision is refused: at 8
-        bits a corpus ties by the thousand, and no later cast brings the order back.
+      influence: Float32 or float64 [n, num_targets], finite; compared in single precision. Half precision is refused:
+        with 8 bits of fraction, scores tie by the thousand, and no later cast restores the order.
       draws: A hash of each example, uint64 [n]; lower first.
 
     Returns:
@@ -39,12 +39,12 @@ def priorities(influence: Array, draws: Array) -> Array:
 
 
 def cut_draws(seed: int, keys: Array) -> Array:
-    """Draws what decides between equal ranks, and the order in which a block is cut, uint64 [n]; the lowest first."""
+    """Draws the hashes that break ties and order the cut of a block, uint64 [n]; lowest first."""
     return seeding.mix(seed, "cut", keys)
 
 
 def pack_ranks(ranks: Array, keys: Array, seed: int) -> Array:
-    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash, what is not finite is 0."""
+    """Packs ranks, float [n], higher first, into priorities, uint64 [n]: ties go by hash; 0 if not finite."""
     finite = _are_finite(ranks)
     packed = priorities(np.where(finite, ranks, 0.0)[:, None], cut_draws(seed, keys))[:, 0]
     return np.where(finite, packed, np.uint64(0))
@@ -56,7 +56,7 @@ def rank_usable(
     """Packs the ranking of some rows.
 
     Args:
-      ranks: Float [n], higher first; what is not finite cannot be selected.
+      ranks: Float [n], higher first; a row without a finite rank cannot be selected.
       is_usable: Which rows were not rejected when they were read, bool [n].
       is_candidate: Which of these are short enough for the budget, bool [n].
       keys: Keys of the examples (`seeding.keys`), uint64 [n].
@@ -70,18 +70,18 @@ def rank_usable(
 
 
 def _are_finite(ranks: Array) -> Array:
-    """Says which ranks are finite in single precision, in which they are compared, bool [n]."""
+    """Tells which ranks are finite in float32, the precision of comparison, bool [n]."""
     with np.errstate(over="ignore"):
         return np.isfinite(np.asarray(ranks, np.float32))
 
 
 def is_reached(packed: Array, floor: Array | np.uint64) -> Array:
-    """Says which examples are taken down to a priority, of all or of each, itself included; those of priority 0 never are: bool [n]."""
+    """Tells which examples reach a floor, common or per example, bool [n]; priority 0 never does."""
     return np.asarray((packed >= floor) & (packed > 0))
 
 
 def amounts_of(packed: Array, amounts: Array) -> Array:
-    """Says what examples take from a budget: nothing if they have priority 0, at the bottom, in every ranking.
+    """Gives the cost of examples: 0 if the priority is 0 in every ranking.
 
     Args:
       packed: Priorities, uint64 [n, num_targets].
@@ -94,13 +94,14 @@ def amounts_of(packed: Array, amounts: Array) -> Array:
 
 
 def ranks_from(influence: Array, tau: float | None) -> Array:
-    """Ranks by influence, float [n], down to `tau` itself; what is below it is nan, which is never taken."""
+    """Ranks by influence, float [n], down to and including `tau`; lower values are nan, which is never taken."""
     return influence if tau is None else np.where(influence >= tau, influence, np.nan)
 
 
 def random_ranks(seed: int, keys: Array) -> Array:
     """Ranks examples in a random order, float64 [n]."""
-    # Not one tie: of those only half a hash decides, and at a billion examples some would have equal halves.
+    # Ranks differ, rather than leave ties to the hash: only half a hash breaks ties, and a billion examples would have
+    # equal halves.
     return seeding.uniform(seed, "random", keys)
 
 
@@ -112,8 +113,8 @@ def nearest_ranks(values: Array, center: float) -> Array:
 def even_ranks(seed: int, keys: Array, clusters: Array, cluster_tokens: Array) -> Array:
     """Ranks examples so that a budget takes the same tokens from every cluster, as far as it has them.
 
-    An example at u in [0, 1) of a cluster of n tokens stands at about token u n of its cluster, so that taking the
-    examples with the smallest u n fills all clusters evenly.
+    An example at u in [0, 1) of a cluster of n tokens is at about token u n of its cluster, so the examples with the
+    smallest u n fill all clusters evenly.
 
     Args:
       seed: The run's seed.
@@ -130,7 +131,7 @@ def even_ranks(seed: int, keys: Array, clusters: Array, cluster_tokens: Array) -
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BucketAmounts:
-    """What is in each bucket of priorities, for those buckets that hold anything. An additive statistic.
+    """The amount in each non-empty bucket of priorities. An additive statistic.
 
     Attributes:
       buckets: Target * 2**16 + bucket, ascending, int64 [m].
@@ -154,13 +155,13 @@ class BucketAmounts:
 class BudgetSearch:
     """Finds, target by target, the priority at which a budget ends, taking examples from the highest.
 
-    Each pass over the corpus counts what is in 65,536 buckets of the range that is left and decides 16 more bits; four decide
-    all, and fewer give a bound from below. Nothing is sorted and nothing but the counts is moved.
+    Each pass over the corpus counts 65,536 buckets of the remaining range and decides 16 more bits; four passes decide
+    all bits, and fewer give a lower bound. Nothing is sorted, and only counts are moved.
 
     Attributes:
       budget: In tokens or examples, at least 1.
       prefixes: The bits decided, uint64 [num_targets].
-      above: What is above them, int64 [num_targets].
+      above: Amount above these priorities, int64 [num_targets].
       level: How many times 16 bits are decided.
     """
 
@@ -171,7 +172,7 @@ class BudgetSearch:
 
     @classmethod
     def start(cls, num_targets: int, budget: int) -> "BudgetSearch":
-        """A search of which nothing is decided.
+        """Starts a search with no bits decided.
 
         Raises:
           ValueError: If the budget is not positive.
@@ -184,14 +185,14 @@ class BudgetSearch:
     def floors(self) -> Array:
         """The lowest priorities that may be needed to fill the budget, uint64 [num_targets].
 
-        With all bits decided they are exact: of what is at or above, only examples of that very priority end the budget.
+        With all bits decided they are exact: the budget ends among the examples of that priority.
         """
         undecided = 64 - _LEVEL_BITS * self.level
         return self.prefixes << np.uint64(undecided) if self.level else self.prefixes
 
     def missing(self, budget: int) -> int:
-        """Counts what a finished search of a single ranking found too little of, in the unit of the budget."""
-        # Only if all of it fits does the search end at the bottom, and what is above that is then what was taken.
+        """Gives the shortfall of a finished search of one ranking, in the unit of the budget."""
+        # The search ends at the bottom only if everything fits; `above` is then the amount taken.
         return max(budget - int(self.above[0]), 0) if self.floors[0] == 0 else 0
 
     def count(self, packed: Array, amounts: Array) -> BucketAmounts:
@@ -199,12 +200,13 @@ class BudgetSearch:
 
         Args:
           packed: Priorities, uint64 [n, num_targets].
-          amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+          amounts: Cost of each example: its tokens, or 1; int64 [n].
         """
         if self.level == NUM_LEVELS:
             raise ValueError("all bits are decided: there is nothing left to count")
         shift = np.uint64(64 - _LEVEL_BITS * (self.level + 1))
         digits = packed >> shift
+        # Rows outside the decided prefix are surely in or surely out, and need no count.
         in_range = (digits >> np.uint64(_LEVEL_BITS)) == self.prefixes
         rows, targets = np.nonzero(in_range)
         low = (digits[rows, targets] & np.uint64((1 << _LEVEL_BITS) - 1)).astype(np.int64)
@@ -228,7 +230,7 @@ class BudgetSearch:
         at = int(np.searchsorted(filled, self.budget))
         if at < len(buckets):
             return int(buckets[at]) & ((1 << _LEVEL_BITS) - 1), int(filled[at] - amounts[at])
-        # All of it fits: the search goes on to the bottom.
+        # Everything fits: the search continues to the bottom.
         if len(buckets) and buckets[-1] & ((1 << _LEVEL_BITS) - 1) == 0:
             return 0, int(filled[-1] - amounts[-1])
         return 0, int(filled[-1]) if len(filled) else int(self.above[target])
@@ -241,9 +243,9 @@ def search_budget(
 
     Args:
       packed: Priorities, uint64 [n, num_targets].
-      amounts: What each example takes from the budget: its tokens, or 1; int64 [n].
+      amounts: Cost of each example: its tokens, or 1; int64 [n].
       budget: In the same unit, at least 1.
-      num_levels: How many times 16 bits are decided; fewer than all bound the cuts from below.
+      num_levels: How many times 16 bits are decided; fewer than all give lower bounds of the cuts.
     """
     search = BudgetSearch.start(packed.shape[1], budget)
     for _ in range(num_levels):

@@ -1,7 +1,7 @@
-"""Shares of a budget: of all that is selected, how much may, or has to, meet a condition on columns of the input.
+"""Shares of a budget: bounds on how much of a selection meets a condition on columns of the input.
 
-A document's *pattern* says which of the conditions it meets. Documents of one pattern are alike to every bound, so that whatever
-is known of bounds is known from sums by pattern. `programme` fills a budget within bounds.
+A document's *pattern* is the set of conditions it meets. Documents of one pattern are equal to every bound, so sums by
+pattern are enough to check bounds. `programme` fills a budget within bounds.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ _HOW = "write COLUMN=VALUE, COLUMN in (A, B) or COLUMN > NUMBER, then >=, <= or 
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What a document meets or does not, by a column of its own.
+    """A test on one column of a document.
 
     Attributes:
       column: The column or, with dots in it, a field of a struct.
       operator: "in", or a comparison with a number.
-      values: Of "in" the values, any of which meets it: strings, and numbers and truth values as they are written.
-      number: What is compared with.
+      values: For "in", the accepted values: strings, and numbers and truth values as text.
+      number: For a comparison, the number compared with.
     """
 
     column: str
@@ -44,7 +44,7 @@ class Condition:
     number: float = 0.0
 
     def met_by(self, values: Sequence[Any]) -> Array:
-        """Says which values of the column meet the condition, bool [n]; one that is missing, or of another kind, does not."""
+        """Tells which values of the column meet the condition, bool [n]; missing or mistyped values do not."""
         if self.operator == "in":
             wanted = frozenset(self.values)
             numbers = frozenset(filter(math.isfinite, map(_as_number, self.values)))
@@ -63,13 +63,13 @@ _COMPARE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """How much of a budget the documents of a condition may, or have to, make up.
+    """A limit on the share of the budget taken by documents that meet a condition.
 
     Attributes:
       condition: The condition.
-      relation: At least, at most, or just.
+      relation: At least, at most, or exactly.
       share: Of the budget, in [0, 1].
-      text: As the user wrote it, for messages.
+      text: The bound as the user wrote it, for messages.
     """
 
     condition: Condition
@@ -79,11 +79,11 @@ class Bound:
 
 
 def parse_bounds(texts: Sequence[str], flag: str = "share") -> tuple[Bound, ...]:
-    """Reads bounds such as `language=de >= 0.1`, and refuses those that no corpus meets.
+    """Reads bounds such as `language=de >= 0.1`, and refuses contradictory ones.
 
     Args:
       texts: Each a condition, a relation and a share.
-      flag: What they were given by, for messages.
+      flag: The option that gave them, for messages.
 
     Raises:
       UsageError: If one cannot be read, or some contradict each other: one line that names them.
@@ -104,11 +104,11 @@ def bounds_of_table(
     Args:
       column: The column.
       table: Share of each value.
-      where: What the table was read from, for messages.
-      relation: Of all of them.
+      where: Source of the table, for messages.
+      relation: Relation of every bound.
 
     Raises:
-      UsageError: If there is no share, or one is no number.
+      UsageError: If the table is empty, or a share is not a number.
     """
     if not table:
         raise UsageError(
@@ -131,7 +131,7 @@ def conditions_of(bounds: Sequence[Bound]) -> tuple[Condition, ...]:
 
 
 def patterns_of(conditions: Sequence[Condition], columns: Mapping[str, Sequence[Any]]) -> Array:
-    """Packs which conditions rows meet.
+    """Packs the conditions each row meets into bits.
 
     Args:
       conditions: The conditions, m of them.
@@ -140,7 +140,7 @@ def patterns_of(conditions: Sequence[Condition], columns: Mapping[str, Sequence[
     Returns:
       uint8 [n, ceil(m / 8)], the first condition in the highest bit.
     """
-    # Many rows have few values, and a table of shares has many conditions on these.
+    # Rows repeat few values and a table of shares has many conditions, so each distinct value is tested once.
     distinct = {name: _distinct(columns[name]) for name in {c.column for c in conditions}}
     met = []
     for condition in conditions:
@@ -171,7 +171,7 @@ def pattern_codes(patterns: Array) -> Array:
 
 
 def members_of(bounds: Sequence[Bound], conditions: Sequence[Condition], patterns: Array) -> Array:
-    """Says which patterns meet the condition of each bound.
+    """Tells which patterns meet the condition of each bound.
 
     Args:
       bounds: The bounds.
@@ -258,12 +258,12 @@ def _is_one_of(value: Any, wanted: frozenset[str], numbers: frozenset[float]) ->
 
 
 def _refuse_contradictions(bounds: tuple[Bound, ...], flag: str) -> None:
-    """Refuses bounds on one column that no documents meet, whatever they are."""
-    # Only now: SciPy takes long to import, for which a run without shares shall not wait.
+    """Refuses bounds on one column that no corpus can meet."""
+    # Imported here because SciPy is slow to import, and runs without shares do not need it.
     from beam_quad.selection.programme import System, smallest_contradiction
 
     conditions = conditions_of(bounds)
-    # A value of each kind that the conditions can tell apart, and one that they cannot.
+    # One value of each kind the conditions distinguish, and None, which meets no condition.
     values: list[Any] = [None]
     for condition in conditions:
         numbers = (condition.number, *map(_as_number, condition.values))

@@ -1,4 +1,4 @@
-"""What of a corpus and its scores is shown to people."""
+"""The sample of scored examples shown in the report."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class ShownScores:
 
     @classmethod
     def of(cls, columns: Mapping[str, Array], num_extremes: int) -> "ShownScores":
-        """Takes what is shown of some examples, whose influence is finite."""
+        """Makes the statistic of some examples, whose influence is finite."""
         return cls._of({name: np.asarray(column) for name, column in columns.items()}, num_extremes)
 
     def __add__(self, other: "ShownScores") -> "ShownScores":
@@ -32,7 +32,7 @@ class ShownScores:
 
     @classmethod
     def _of(cls, columns: dict[str, Array], num_extremes: int) -> "ShownScores":
-        # By key first, so that which of equals are extreme depends on no order.
+        # Sorted by key first, so that ties among the extremes do not depend on row order.
         order = np.argsort(columns["key"], kind="stable")
         columns = {name: column[order] for name, column in columns.items()}
         best, worst = extremes(columns["influence"], num_extremes)
@@ -45,12 +45,12 @@ def extremes(influence: Array, number: int) -> tuple[Array, Array]:
     """Finds the examples of the highest and of the lowest influence.
 
     Args:
-      influence: Float [n]; what is not finite is left out.
+      influence: Float [n]; values that are not finite are left out.
       number: How many are wanted of each.
 
     Returns:
-      Positions of the highest, best first, and of the lowest, worst first, int64 [at most number]. Of equals the last is the
-      best, and the first the worst.
+      Positions of the highest, best first, and of the lowest, worst first, int64 [at most number]. Of equal examples
+      the last is the best, and the first the worst.
     """
     finite = np.flatnonzero(np.isfinite(influence))
     order = finite[np.argsort(influence[finite], kind="stable")]

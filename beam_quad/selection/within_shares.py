@@ -1,4 +1,4 @@
-"""Shares over a corpus held in memory."""
+"""Shares over an in-memory corpus."""
 
 import dataclasses
 import math
@@ -27,11 +27,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GivenShares:
-    """Shares as they are given to a function, and the columns that they speak of.
+    """Shares as given to a function, and the columns of their conditions.
 
     Attributes:
       bounds: The bounds.
-      columns: The values of their columns, of every text.
+      columns: The values of these columns, one for every text.
     """
 
     bounds: tuple[Bound, ...]
@@ -44,7 +44,8 @@ class GivenShares:
         """Reads shares.
 
         Raises:
-          UsageError: If one cannot be read, or its column is not there, or not of every text: one line that names it.
+          UsageError: If a share cannot be read, or its column is missing or of the wrong length: one line that names
+            it.
         """
         bounds, columns = parse_bounds(shares, "shares"), columns or {}
         for bound in bounds:
@@ -62,11 +63,11 @@ class GivenShares:
     def over(
         self, positions: Array, amounts: Array, is_candidate: Array, budget: Budget
     ) -> "SharedGroups | None":
-        """Groups examples by what they meet, and refuses what they cannot fill.
+        """Groups examples by the conditions they meet, and refuses shares they cannot fill.
 
         Args:
-          positions: Where each example stands among the texts, int64 [n].
-          amounts: What each takes from the budget, int64 [n].
+          positions: Position of each example among the texts, int64 [n].
+          amounts: Cost of each example in the unit of the budget, int64 [n].
           is_candidate: Which can be selected, bool [n].
           budget: The budget.
 
@@ -97,10 +98,10 @@ class GivenShares:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SharedGroups:
-    """Examples in groups that are alike to every bound.
+    """Examples grouped by the bounds they meet.
 
     Attributes:
-      bounds: The bounds, those of clusters left out.
+      bounds: The bounds, without the caps of clusters.
       groups: Group of each example, int64 [n].
       system: The bounds over the groups.
       meets: Which examples meet each of the bounds, bool [num_bounds, n].
@@ -119,7 +120,7 @@ class SharedGroups:
 
     @property
     def may_give(self) -> Array:
-        """Of which examples something may be selected, bool [n]: not of a share of 0."""
+        """Examples that may be selected, bool [n]: False for a share of 0."""
         return np.asarray(~self.system.shut[self.groups])
 
     def where(self, is_kept: Array) -> "SharedGroups":
@@ -127,7 +128,7 @@ class SharedGroups:
         return dataclasses.replace(self, groups=self.groups[is_kept], meets=self.meets[:, is_kept])
 
     def asked(self) -> tuple[Array, list[float]]:
-        """Which examples meet each bound that asks for some, bool [m, n], and the share of each."""
+        """The examples that meet each bound asking for documents, bool [m, n], and the share of each bound."""
         asked = asking(self.bounds)
         at = [self.bounds.index(bound) for bound in asked]
         return self.meets[at], [bound.share for bound in asked]
@@ -135,18 +136,19 @@ class SharedGroups:
     def capped(
         self, clusters: Array, packed: Array, tokens: Array, budget_tokens: int, share: float
     ) -> "SharedGroups":
-        """Bounds what each cluster gives that holds more.
+        """Caps each cluster that holds more than a share of the budget.
 
         Args:
           clusters: Cluster of each example, int [n].
-          packed: Priorities, uint64 [n]; 0 for what cannot be taken.
+          packed: Priorities, uint64 [n]; 0 for examples that cannot be selected.
           tokens: int64 [n].
           budget_tokens: The budget.
-          share: The most of it that one gives, in (0, 1].
+          share: The largest share of the budget from one cluster, in (0, 1].
         """
         if share >= 1:
             return self
         held = np.bincount(clusters, weights=np.where(packed > 0, tokens, 0))
+        # Other clusters need no bound: taken whole, they stay within the cap.
         heavy = np.flatnonzero(held > max(1, math.floor(share * budget_tokens)))
         groups = (find_sorted(heavy, clusters) + 1) * self.system.num_groups + self.groups
         system = self.system.by_cluster(len(heavy), share)
@@ -163,10 +165,10 @@ class SharedGroups:
         seed: int,
         unit: str,
     ) -> tuple[Array, dict[str, Any]]:
-        """Fills a budget within the bounds. Arguments as for `group_cuts.cut_shares`; `unit` says what a value is.
+        """Fills a budget within the bounds. Arguments as for `group_cuts.cut_shares`; `unit` names the value.
 
         Returns:
-          Down to which priority each example is taken, uint64 [n]; and how the bounds were met, as `about_shares` says it.
+          The lowest selected priority of each example's group, uint64 [n]; and the report of `about_shares`.
         """
         programme, cuts = cut_shares(
             self.system, self.groups, keys, packed, amounts, values, influence, budget, seed
@@ -176,6 +178,6 @@ class SharedGroups:
 
 
 def _values(column: Sequence[Any], positions: Array) -> list[Any]:
-    """Values of a column at some positions; of an array those of Python, as a file would give them."""
+    """Values of a column at some positions; an array gives Python values, as a file would."""
     values = column.tolist() if isinstance(column, np.ndarray) else column
     return [values[i] for i in positions.tolist()]

@@ -1,4 +1,4 @@
-"""Several targets share one budget: they take turns over what propagation says of the corpus."""
+"""Several targets share one budget by taking turns over the corpus ranked by propagated influence."""
 
 import dataclasses
 from typing import Annotated, Any, ClassVar
@@ -35,20 +35,21 @@ from beam_quad.stages.write.budget import Cut, Ended
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.shares import GroupKeys, Groups
 
-# Two of four levels bound the targets' cuts closely; see `selection.allocation`.
+# Two of four levels give a close bound of the targets' cuts; see `selection.allocation`.
 BOUND_LEVELS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Propagated:
-    """The corpus ranked by propagated influence: a ranking for each target.
+    """The corpus ranked by propagated influence, once for each target.
 
     Args:
       corpus: The corpus, within the budget.
       influence: The influence.
       targets: Names of the targets.
-      near_duplicates: What cannot be taken, as a near-duplicate ranks above it; None if that is not known, or not looked at.
-      groups: The groups of shares, of some of which nothing is taken; None without shares.
+      near_duplicates: Rows that cannot be taken because a near-duplicate ranks above them; None if these are not known
+        yet, or stay.
+      groups: The groups of shares, some of which may give nothing; None without shares.
     """
 
     corpus: Corpus
@@ -72,31 +73,31 @@ class Propagated:
         )
 
     def is_example(self, rows: aligned.Rows) -> np.ndarray:
-        """Which rows can be taken: all candidates but the landmarks that could not be scored, bool [n]."""
+        """Tells which rows can be taken: all candidates except unscorable landmarks, bool [n]."""
         return np.asarray(self.corpus.is_candidate(rows) & ~self.is_unscorable(rows))
 
     def is_unscorable(self, rows: aligned.Rows) -> np.ndarray:
-        """Which usable rows are landmarks that could not be scored, bool [n]."""
+        """Tells which usable rows are landmarks that could not be scored, bool [n]."""
         unscorable = self.influence.propagation.unscorable()
         return np.asarray(rows.usable & np.isin(rows.keys, unscorable))
 
     def of(self, influence: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Ranks examples by influence, float [n, num_targets], in whatever way it was found: uint64 [n, num_targets]."""
+        """Ranks examples by known or predicted influence, float [n, num_targets]: uint64 [n, num_targets]."""
         return priorities(influence, tie_draws(keys, self.corpus.seed))
 
 
 @dataclasses.dataclass(frozen=True)
 class TakeTurns(SplitStage):
-    """Lets targets take turns, on the examples that any of them may take.
+    """Lets the targets take turns on the examples within reach of any of them.
 
     Takes splits, gives `Contenders`, and writes the `Turns`.
 
     Args:
       corpus: The corpus, within the budget.
       ranking: The corpus ranked for each target.
-      bounds: Bounds each target's cut.
-      unit: What the targets share: tokens, or examples.
-      weights: The targets' weights: their shares.
+      bounds: Lower bounds of the targets' cuts.
+      unit: Unit of the shared budget: tokens or examples.
+      weights: The targets' weights, which are their shares of the budget.
       label: The stage's name in a chain, in CapWords.
     """
 
@@ -118,6 +119,7 @@ class TakeTurns(SplitStage):
         packed = self.ranking.priorities(piece, rows)
         is_example = packed.any(axis=1)
         floors = self.bounds.floors(BOUND_LEVELS)
+        # Priority 0 means that no target may take the row, so it does not count as a contender.
         limit = num_contenders(self.ranking.num_rankings)
         keys, amounts = rows.keys, amounts_in(self.unit, rows.tokens)
         return Contenders.of(
@@ -137,7 +139,7 @@ class TakeTurns(SplitStage):
 
     @once_per_process
     def load(self) -> Turns:
-        """Loads what was taken, once per process."""
+        """Loads the turns, once per process."""
         return Turns.from_bytes(files.read_bytes(self.artifact))
 
     def is_exact(self) -> bool:
@@ -147,13 +149,13 @@ class TakeTurns(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class Allocated:
-    """The corpus ranked once for all targets: by the step at which one of them comes to an example.
+    """The corpus ranked once for all targets, by the step at which the first of them reaches an example.
 
     Args:
       ranking: The corpus ranked for each target.
-      turns: Their turns, or None with a single target, whose own ranking it is.
-      held: What comes first as it was selected before; None without a base.
-      near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
+      turns: The turns; None with a single target, whose own ranking is used.
+      held: Rows selected before, which come first; None without a base.
+      near_duplicates: Rows left out for a higher-ranked near-duplicate; None if near-duplicates stay.
     """
 
     unit: ClassVar[str] = "influence"
@@ -181,11 +183,11 @@ class Allocated:
         return values if self.held is None else np.where(self.held.of(split, rows), np.inf, values)
 
     def influence(self, split: Split) -> np.ndarray | None:
-        """As `ValuedRanking`: the value is the influence."""
+        """As `ValuedRanking`; None, because the values are the influence."""
         return None
 
     def twins(self, split: Split, rows: aligned.Rows, floor: np.ndarray) -> Twins | None:
-        """Finds what is left out for a near-duplicate though it reaches a priority, uint64 [1] or [n]."""
+        """Finds the rows left out for a near-duplicate though they reach a floor, uint64 [1] or [n]."""
         if self.near_duplicates is None:
             return None
         return self.near_duplicates.above(self._all(split, rows)[:, 0], split, floor)
@@ -218,11 +220,11 @@ class Allocated:
 
 @dataclasses.dataclass(frozen=True)
 class DistilledSelection:
-    """What the targets take until the budget is met.
+    """The rows the targets take until the budget is met.
 
     Args:
       allocated: The corpus ranked once for all targets.
-      cut: Where the budget ends in it.
+      cut: The cut of the budget in this ranking.
       landmarks: The groups of the landmarks, if there are shares.
     """
 
@@ -237,7 +239,7 @@ class DistilledSelection:
 
     @property
     def propagation(self) -> FitPropagation:
-        """How influence was propagated."""
+        """The propagation of influence from the landmarks."""
         return self.ranking.influence.propagation
 
     @property
@@ -251,11 +253,11 @@ class DistilledSelection:
         return dataclasses.replace(kept, twins=self.twins(split, rows))
 
     def twins(self, split: Split, rows: aligned.Rows) -> Twins | None:
-        """Finds what is left out for a near-duplicate though the budget reaches it."""
+        """Finds the rows left out for a near-duplicate though the budget reaches them."""
         return self.allocated.twins(split, rows, self.cut.floor(split))
 
     def kept(self, rows: aligned.Rows, influence: np.ndarray, takers: np.ndarray) -> Kept:
-        """Tells of the rows that targets take why: by influence that is known of landmarks, predicted of the others.
+        """Keeps the rows the targets take, by influence known for landmarks and predicted for other rows.
 
         Args:
           rows: The rows, n of them.
@@ -263,14 +265,14 @@ class DistilledSelection:
           takers: The target that takes each row, -1 for none, int64 [n].
         """
         landmarks = self.propagation.load().keys
-        # What stays selected as it was before is not rejected, though it cannot be scored any more.
+        # A row that stays selected from before is not rejected, even if it can no longer be scored.
         unscorable = self.ranking.is_unscorable(rows) & (takers < 0)
         return keep_for_targets(
             influence, takers, rows.keys, landmarks, unscorable, self.ranking.targets
         )
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """As `Selection`, by influence on the target that gains most from a row."""
+        """As `Selection`, by the highest influence of a row on any target."""
         best = self.ranking.influence.read(split).max(axis=1).astype(np.float64)
         is_exact = np.isin(rows.keys, self.propagation.load().keys)
         return Standing.of(
@@ -291,18 +293,18 @@ class DistilledSelection:
         return Taken(influence, np.where(is_taken, takers, -1), is_example)
 
     def floor(self) -> np.uint64:
-        """The lowest priority that is taken; without shares it is the same everywhere."""
+        """The lowest selected priority, which is the same for all rows without shares."""
         if not isinstance(self.cut, Cut):
             raise IntegrityError("a selection within shares has no single lowest priority")
         lowest: np.uint64 = self.cut.floors()[0]
         return lowest
 
     def would_take(self, influence: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Finds the target that takes landmarks if they have some influence, float [n, num_targets]; -1 for none, int64 [n]."""
+        """Finds the taker of landmarks of a given influence, float [n, num_targets]: int64 [n], -1 for none."""
         packed = self.ranking.of(influence, keys)
         order = self.allocated.of(packed, keys)[:, 0]
         if self.allocated.held is not None:
-            # As if the examples were new.
+            # Landmarks are ranked like new examples, because held rows are selected regardless of influence.
             nobody = np.zeros(len(keys), bool)
             order = held_first(order, nobody, order > 0, self.allocated.held.keeps_all)
         if self.landmarks is None:

@@ -16,15 +16,15 @@ from beam_quad.stages.read.splits import SplitStage
 
 @dataclasses.dataclass(frozen=True)
 class DrawLandmarks(SplitStage):
-    """Draws the landmarks: the usable examples of the reserve with the lowest hashes, a uniform sample of the corpus.
+    """Draws the landmarks, a uniform sample of the corpus: the reserve's usable examples of the lowest hashes.
 
-    Takes splits and returns `LandmarkDraws`. A share that asks for documents of which the sample has too few gets landmarks
-    of its own.
+    Takes splits and returns `LandmarkDraws`. If the sample holds too few documents for a share, the share gets
+    landmarks of its own.
 
     Args:
       corpus: The corpus.
       num_landmarks: Number of landmarks, or None for the default for the corpus's size.
-      patterns: The conditions of the shares that each row meets; None without shares.
+      patterns: The conditions of the shares each row meets; None without shares.
       bounds: The shares.
     """
 
@@ -38,6 +38,7 @@ class DrawLandmarks(SplitStage):
     def do(self, piece: Split, model: Any) -> LandmarkDraws:
         rows = self.corpus.rows(piece)
         number = self.num_landmarks or default_num_landmarks(max(1, self.corpus.num_usable()))
+        # Only the reserve has its texts stored, and gradients of landmarks need the texts.
         at = np.flatnonzero(self.corpus.in_reserve(rows))
         asked = asking(self.bounds)
         parts = np.zeros((0, len(at)), bool)

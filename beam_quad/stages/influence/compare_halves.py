@@ -1,4 +1,4 @@
-"""After the pilot: whether the query set is good enough, and which parts of the proxy tell examples apart."""
+"""Measures after the pilot whether the query set is good enough, and which parts of the proxy separate examples."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from beam_quad.stages.influence.query_vectors import VectorFiles, half_name
 from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.quad.rounds import Bandit
 
-# The standard error of a rank correlation of 64 examples is about (1 - r²) / 8.
+# With 64 examples, the standard error of a rank correlation r is about (1 - r²) / 8.
 _NUM_EXAMPLES = 64
 
 
@@ -69,7 +69,7 @@ class CompareHalves(ProxyStage):
                 scorer = InfluenceScorer(model, blocks, halves, self.scoring.normalize)
                 by_stack = scorer.score_stacks(documents)
                 parts = [part_of(stack.modules) for stack in scorer.stacks]
-                # The group's vector is the mean of those of its halves, but for an odd text.
+                # The mean over both halves stands for the whole group: they differ only if the number of texts is odd.
                 shares = shares_of_variance(by_stack.mean(axis=1), parts)
                 found[group] = {
                     "agreement": agreement(*total(by_stack).T),
@@ -90,7 +90,7 @@ class CompareHalves(ProxyStage):
         return {group: [tuple(part) for part in own["layers"]] for group, own in found.items()}
 
     def _sample(self) -> list[str]:
-        """Draws the texts of some of the pilot's examples by hash."""
+        """Draws the texts of `_NUM_EXAMPLES` scored examples of the pilot by hash."""
         scored = self.bandit.all_scored(1)
         usable = np.flatnonzero(np.isfinite(scored["influence"]))
         seed, keys = self.bandit.policy.seed, scored["key"][usable]

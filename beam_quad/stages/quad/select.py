@@ -1,4 +1,4 @@
-"""Which rows of a split the bandit selects: the blocks that it accepted, or examples of them; the budget is cut here."""
+"""Selects the rows of a bandit: its accepted blocks, or examples of them, cut to the budget."""
 
 import abc
 import dataclasses
@@ -52,7 +52,7 @@ _SELECTION = pa.schema(
 
 
 class BanditSelection(Weighable, abc.ABC):
-    """What a bandit that has played selects, and which of the scored examples stand for it.
+    """The selection of a finished bandit, and the scored examples that represent it.
 
     Attributes:
       is_census: Whether every selected example was itself scored.
@@ -63,21 +63,21 @@ class BanditSelection(Weighable, abc.ABC):
     @property
     @abc.abstractmethod
     def pulled(self) -> Pulled:
-        """What the bandit pulled."""
+        """The blocks the bandit pulled."""
 
     @abc.abstractmethod
     def is_selected(self, scored: Scored) -> np.ndarray:
-        """Says which scored examples are selected, bool [n]."""
+        """Tells which scored examples are selected, bool [n]."""
 
     def would_be_selected(self, scored: Scored) -> np.ndarray | None:
-        """Says which scored examples would be selected had they not been scored themselves, bool [n].
+        """Tells which scored examples would be selected if they had not been scored themselves, bool [n].
 
-        None if examples are not selected by prediction: then those that are selected stand for the others.
+        None if examples are not selected by prediction; the selected scored examples then represent the rest.
         """
         return None
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """As `Selection`: a block that was pulled was scored, and is judged by that."""
+        """As `Selection`; an unselected row of a pulled block is left out because the block was not accepted."""
         clusters, blocks, places = self.pulled.places(split, rows)
         influence, _ = known_influence(self.pulled.scored(), rows.keys, clusters >= 0)
         is_pulled = places >= 0
@@ -90,7 +90,7 @@ class BanditSelection(Weighable, abc.ABC):
         return Standing(influence, why, clusters, blocks, rounds, nothing)
 
     def accepted_tokens(self, state: BanditState) -> int:
-        """Counts the tokens of the budget that the selection fills, by what the bandit decided."""
+        """Counts the tokens of the budget the selection fills, according to the bandit."""
         return state.accepted_tokens
 
 
@@ -99,7 +99,7 @@ class CutBlocks(SplitStage):
     """Cuts the accepted blocks in which the budget (or a cluster's share of it) ends.
 
     Takes splits, gives the draws and tokens of the examples in those few blocks, and writes the accepted blocks with
-    the highest draw that is taken from each.
+    the highest draw taken from each.
 
     Args:
       corpus: The corpus, within the budget.
@@ -118,7 +118,7 @@ class CutBlocks(SplitStage):
         cuts, counted = sorted(self._cuts()), self.pulled.counted
         clusters = counted.clusters.of_rows(piece)
         at = np.flatnonzero(np.isin(clusters, [cluster for cluster, _ in cuts]))
-        # As a rule one block is cut, and many a split has nothing of it.
+        # Usually one block is cut, and most splits have no row of it, so their rows are not read.
         if not len(at):
             return CutExamples.none()
         codes = np.array([arm_code(c, b) for c, b in cuts], np.int64)
@@ -126,6 +126,7 @@ class CutBlocks(SplitStage):
         blocks = counted.of_rows(rows, clusters)
         found = find_sorted(codes, arm_code(clusters[at], blocks[at]))
         scored = self.pulled.scored()
+        # An unscorable example is rejected, so it takes nothing from the budget.
         unscorable = np.isin(rows.keys[at], scored["key"][np.isnan(scored["influence"])])
         kept = (found >= 0) & ~unscorable & self.corpus.is_candidate(rows)[at]
         at, found = at[kept], found[kept]
@@ -137,6 +138,7 @@ class CutBlocks(SplitStage):
         columns: dict[str, list[Any]] = {name: [] for name in _SELECTION.names}
         state = self.pulled.state()
         for cluster, block, number, influence in accepted_blocks(state, self.pulled.scored()):
+            # A block without a cut is taken whole; a cut block may give nothing, if an earlier one overshot.
             draw = draws.get((cluster, block), MAX_DRAW)
             if draw is None:
                 continue
@@ -158,10 +160,10 @@ class CutBlocks(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class BlockSelection(BanditSelection):
-    """The blocks that the bandit accepted.
+    """The blocks accepted by the bandit.
 
     Args:
-      cut: The blocks, cut where the budget ends.
+      cut: The blocks, cut at the end of the budget.
     """
 
     cut: CutBlocks
@@ -177,7 +179,7 @@ class BlockSelection(BanditSelection):
 
     @property
     def folder(self) -> str:
-        """Where the accepted blocks are stored."""
+        """Folder of the accepted blocks."""
         return self.cut.folder
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
@@ -195,9 +197,9 @@ class BlockSelection(BanditSelection):
         return dataclasses.replace(kept, worth=self._worth(kept))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
-        """As `Weighable`: an example is worth what its block's scored examples are on average, for which it was accepted.
+        """As `Weighable`: an example has the mean influence of its block's scored examples, by which it was accepted.
 
-        In a block that was not pulled that is the average of its cluster.
+        In a block that was not pulled, it has the mean influence of its cluster.
         """
         kept = self.keep(split, rows)
         clusters, blocks = self.pulled.arms(split, rows)
@@ -207,7 +209,7 @@ class BlockSelection(BanditSelection):
         return Taken.by_one_target(influence, kept, self.corpus.is_candidate(rows))
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """As `BanditSelection`; of what a block gives some may be left out."""
+        """As `BanditSelection`; examples of an accepted block may be below the cut."""
         found, accepted = super().standing(split, rows), self.cut.load()
         codes = arm_code(accepted["cluster"], accepted["block"])
         is_accepted = find_sorted(codes, arm_code(found.cluster, found.block)) >= 0
@@ -219,20 +221,23 @@ class BlockSelection(BanditSelection):
         return is_in_blocks(scored, {(block.cluster_id, block.block) for block in accepted})
 
     def _only(self) -> np.ndarray | None:
-        """Keys of the examples that are selected of their blocks, uint64, ascending; None for whole blocks."""
+        """Keys of the examples selected one by one, uint64, ascending; None if whole blocks are selected."""
         return None
 
     def _worth(self, kept: Kept) -> np.ndarray:
-        """The influence for which each row was accepted, float64 [m]."""
+        """The influence by which each row was accepted, float64 [m]."""
         return kept.block_influence
 
     def _own(self, influence: np.ndarray, kept: Kept) -> np.ndarray:
-        """Puts in the influence for which rows were accepted one by one, float64 [n]."""
+        """Sets the influence of rows accepted one by one, float64 [n]."""
         return influence
 
     @once_per_process
     def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean influence of every pulled block, by ascending arm code, and of every cluster (the least where none was scored)."""
+        """Mean influence of every pulled block, by ascending arm code, and of every cluster.
+
+        A cluster without a scored example has the lowest mean of any cluster.
+        """
         codes, of_block = mean_by_block(self.pulled.scored())
         of_cluster = self.pulled.state().arms.mean_influence
         return codes, of_block, with_least(of_cluster)
@@ -240,12 +245,12 @@ class BlockSelection(BanditSelection):
 
 @dataclasses.dataclass(frozen=True)
 class ExampleSelection(BlockSelection):
-    """The examples that the bandit accepted one by one, each for its own influence."""
+    """The examples the bandit accepted one by one, each by its own influence."""
 
     is_census: ClassVar[bool] = True
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """As `BlockSelection`; of a pulled block only what was scored can be taken."""
+        """As `BlockSelection`; in a pulled block only scored examples can be selected."""
         found = super().standing(split, rows)
         is_left = (found.round >= 0) & np.isnan(found.influence)
         why = np.where(is_left, reason_number(Unselected.NOT_SCORED), found.why)

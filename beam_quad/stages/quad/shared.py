@@ -1,4 +1,4 @@
-"""What a bandit selects within shares: a group may need more than the accepted blocks hold of it."""
+"""The selection of a bandit within shares, from all examples: a group may need more than the accepted blocks hold."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -32,14 +32,15 @@ from beam_quad.stages.write.shares import CutGroups, GroupKeys
 
 @dataclasses.dataclass(frozen=True)
 class EstimatedInfluence(Preference):
-    """All examples by what a bandit thinks that they are worth.
+    """Ranks all examples by their influence as estimated by a bandit.
 
     Args:
       pulled: The bandit's pulls.
-      predictions: Influence by example, known or predicted, which comes first; None if the rule predicts nothing.
-      by_block: Whether an example of a pulled block is worth what its scored ones are on average; then, as in all other blocks,
-        what those of its cluster are.
-      tau: Examples below this influence are never taken; None takes the best there are.
+      predictions: Influence by example, known or predicted, preferred to block means; None if the acceptance rule
+        predicts nothing.
+      by_block: Whether an example of a pulled block has the block's mean influence. Otherwise, and in all other blocks,
+        it has the mean of its cluster.
+      tau: Examples below this influence are never taken; None sets no limit.
     """
 
     unit: ClassVar[str] = "influence"
@@ -53,11 +54,11 @@ class EstimatedInfluence(Preference):
         clusters, _, places = self.pulled.places(split, rows)
         influence, has_score = known_influence(self.pulled.scored(), rows.keys, places >= 0)
         estimate = np.where(clusters >= 0, self.estimate(split, rows), np.nan)
-        # What was scored without a finite score cannot be selected.
+        # An example whose own score is not finite cannot be selected, whatever its estimate.
         return ranks_from(np.where(has_score & np.isnan(influence), np.nan, estimate), self.tau)
 
     def estimate(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Says what each row is worth, float64 [n]; anything for a row without a cluster."""
+        """Estimates the influence of each row, float64 [n]; undefined for a row without a cluster."""
         clusters, blocks = self.pulled.arms(split, rows)
         known = self._of_arms(clusters, blocks)
         if self.predictions is None:
@@ -65,7 +66,7 @@ class EstimatedInfluence(Preference):
         return or_estimate(self.predictions.read(split), known)
 
     def of_scored(self, scored: Scored, influence: np.ndarray) -> np.ndarray:
-        """Says what scored examples are worth, of whose own influence a rule that predicts is told, float64 [n]."""
+        """Ranks scored examples, float64 [n]: by `influence` if the rule predicts, else by block or cluster."""
         if self.predictions is None:
             influence = self._of_arms(scored["cluster"], scored["block"])
         return ranks_from(influence, self.tau)
@@ -79,18 +80,21 @@ class EstimatedInfluence(Preference):
 
     @once_per_process
     def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean influence of every pulled block, by ascending arm code, and of every cluster (the least where none was scored)."""
+        """Mean influence of every pulled block, by ascending arm code, and of every cluster.
+
+        A cluster without a scored example has the lowest mean of any cluster.
+        """
         codes, of_block = mean_by_block(self.pulled.scored())
         return codes, of_block, with_least(self.pulled.state().arms.mean_influence)
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedSelection(BanditSelection):
-    """The examples that a bandit thinks best, within shares.
+    """The examples of the highest estimated influence, within shares.
 
     Args:
-      ranking: The corpus ranked by what examples are worth.
-      cut: Where groups end in it.
+      ranking: The corpus ranked by estimated influence.
+      cut: The ends of the groups in it.
       scored: The groups of the scored examples.
     """
 
@@ -118,7 +122,7 @@ class SharedSelection(BanditSelection):
         return dataclasses.replace(kept, worth=estimate[kept.rows], twins=twins)
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """As `BanditSelection`; examples are ranked by what they are thought to be worth, in whichever block."""
+        """As `BanditSelection`; the reason follows from the estimated influence, not from the block."""
         packed, _ = self.ranking.packed(split, rows)
         found = super().standing(split, rows)
         return dataclasses.replace(found, why=why_below(packed, self.cut, split))
@@ -133,7 +137,7 @@ class SharedSelection(BanditSelection):
         return self._is_reached(scored, scored["influence"])
 
     def would_be_selected(self, scored: Scored) -> np.ndarray | None:
-        """As `PropagatedSelection`, where examples are predicted."""
+        """As `PropagatedSelection`, if examples are predicted."""
         predictions = self.ranking.preference.predictions
         if predictions is None:
             return None
@@ -142,13 +146,14 @@ class SharedSelection(BanditSelection):
         return self._is_reached(scored, held_out)
 
     def accepted_tokens(self, state: BanditState) -> int:
-        """As `BanditSelection`: what the groups give; during the rounds shares counted for nothing."""
+        """As `BanditSelection`: the amount of the groups, because the rounds of the bandit ignore shares."""
         return self.cut.budget.amount - self.cut.missing()
 
     def _is_reached(self, scored: Scored, influence: np.ndarray) -> Any:
-        """Says which scored examples are selected if they have a given influence, bool [n]."""
+        """Tells which scored examples are selected given their influence, bool [n]."""
         ranks = self.ranking.preference.of_scored(scored, influence)
         keys = scored["key"]
+        # Packed like the ranking of the corpus, so that priorities and floors can be compared.
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
         is_taken = is_reached(packed, self.scored.floors(keys))
         if self.ranking.near_duplicates is not None:

@@ -1,4 +1,4 @@
-"""The shortlist: the best by a cheap score, among which influence and that score decide together.
+"""The shortlist: the best examples by a cheap score, selected by influence and that score together.
 
 `beam_quad/shortlist.py` has the method on one page.
 """
@@ -34,19 +34,19 @@ from beam_quad.stages.write.preference import HighestScore, Preference
 from beam_quad.stages.write.ranked import Preferred, why_below
 from beam_quad.stages.write.shares import CutGroups
 
-# Below any joint rank: what stands for the examples that are not on the list where they are weighed.
+# Below any joint rank: the value of unlisted examples when rows are weighed.
 _UNLISTED = -100.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Shortlist:
-    """The examples that a cheap score puts first, by reference.
+    """The examples a cheap score ranks highest, by reference.
 
     Args:
-      ranking: The corpus ranked by that score.
-      cut: Where the list ends in it.
-      known: What was scored before, and is on the list whatever its rank; None without a base.
-      reads_old: Whether further examples of shards that the base had are on it: their texts are read again.
+      ranking: The corpus ranked by the cheap score.
+      cut: The end of the list in this ranking.
+      known: Examples scored by the base, which are listed regardless of rank; None without a base.
+      reads_old: Whether other examples of the base's shards are listed, which means reading their texts again.
     """
 
     ranking: Preferred[HighestScore]
@@ -55,8 +55,10 @@ class Shortlist:
     reads_old: bool = True
 
     def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Says which rows of a split are on the list, bool [n]."""
+        """Tells which rows of a split are on the list, bool [n]."""
         is_known = None if self.known is None else self.known.is_scored(split)
+        # Known scores cost nothing to use again, so their examples are listed unless they were rejected or are
+        # near-duplicates.
         if is_known is not None:
             is_known = is_known & rows.usable
             if self.ranking.near_duplicates is not None:
@@ -68,7 +70,7 @@ class Shortlist:
         return is_listed if is_known is None else np.asarray(is_listed | is_known)
 
     def num_listed(self) -> int:
-        """As many examples as its share of the corpus's tokens."""
+        """Estimates the number of listed examples from the list's share of the corpus."""
         corpus = self.cut.corpus
         share = self.cut.budget.share(corpus.num_usable(), corpus.totals().tokens)
         return math.ceil(share * corpus.num_usable())
@@ -76,7 +78,7 @@ class Shortlist:
 
 @dataclasses.dataclass(frozen=True)
 class RankShortlist(SplitStage):
-    """Counts the scores of the shortlist, from which the ranks of both follow.
+    """Counts the scores of the shortlist, which give the ranks of both scores.
 
     Takes splits and gives `JointRanks`.
 
@@ -104,7 +106,7 @@ class RankShortlist(SplitStage):
         return JointRanks.from_bytes(files.read_bytes(self.artifact))
 
     def read(self, split: Split) -> np.ndarray:
-        """Ranks the rows of a split, float64 [n]; nan for those that are not on the list, or have no finite score."""
+        """Ranks the rows of a split, float64 [n]; nan for rows off the list or without a finite score."""
         return self.load().rank(self._scores(split))
 
     def _scores(self, split: Split) -> list[np.ndarray]:
@@ -132,15 +134,15 @@ class JointRank(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class FindHeavyClusters(SplitStage):
-    """Finds the clusters that hold more of what can be selected than one may give.
+    """Finds the clusters whose selectable tokens exceed the cap of a cluster.
 
     Takes splits and gives `Amount`s by cluster.
 
     Args:
       corpus: The corpus, within the budget.
       clusters: Its clusters.
-      ranking: What can be selected, ranked.
-      cap_tokens: The most tokens that a cluster may give.
+      ranking: The ranking of the selectable examples.
+      cap_tokens: The most tokens from one cluster.
     """
 
     kind = "heavy_clusters"
@@ -178,9 +180,9 @@ class ShortlistSelection:
     """The examples of the shortlist with the highest joint rank.
 
     Args:
-      shortlist: The list.
-      ranking: It, ranked.
-      cut: Where the budget ends.
+      shortlist: The shortlist.
+      ranking: The shortlist ranked by joint rank.
+      cut: The cut of the budget in the ranking.
       clusters: The clusters.
     """
 
@@ -196,6 +198,7 @@ class ShortlistSelection:
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         packed, _ = self.ranking.packed(split, rows)
         unscorable = self.shortlist.is_listed(split, rows) & ~np.isfinite(self._ranks.read(split))
+        # A row that stays selected from before is not rejected for a score it no longer has.
         if (held := self.ranking.held) is not None:
             unscorable &= ~held.of(split, rows)
         clusters, _ = self.clusters.read(split)
@@ -213,14 +216,14 @@ class ShortlistSelection:
         return Standing.of(len(rows.keys), why, influence, clusters)
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
-        """As `Weighable`, by the joint rank: the rest of the corpus is below the list."""
+        """As `Weighable`, by the joint rank; the rest of the corpus ranks below the list."""
         rank = self._ranks.read(split)
         worth = np.where(np.isfinite(rank), rank, _UNLISTED)
         is_candidate = self.ranking.corpus.is_candidate(rows)
         return Taken.by_one_target(worth, self.keep(split, rows), is_candidate)
 
     def shortfall(self) -> str:
-        """Says what keeps the shortlist from filling the budget, and which options mend it."""
+        """Explains why the shortlist does not fill the budget, and names the options that help."""
         facts = self._ranks.influence.facts()
         remedies = ["give a larger corpus", "lower --budget_tokens"]
         if self.shortlist.cut.is_tight():

@@ -1,4 +1,4 @@
-"""The corpus of a run, by reference: where its artifacts are stored, and what every stage reads of them."""
+"""The corpus of a run, by reference: the paths of its artifacts, and how stages read them."""
 
 import bisect
 import dataclasses
@@ -26,12 +26,12 @@ from beam_quad.errors import IntegrityError
 from beam_quad.records import Budget, Reason, Split
 from beam_quad.stages.read.excluded import Excluded
 
-# In the metadata of an embeddings file the rows whose text has no vector.
+# Key in the metadata of an embeddings file: the rows whose text has no vector.
 WITHOUT_EMBEDDING = "without_embedding"
-# In the metadata of the rows of joined shards: how many rows each has, and what is wrong with those that are left out.
+# Keys in the metadata of the rows of joined shards: number of rows of each shard, and problem of each shard left out.
 READ_OF = "rows_by_shard"
 BAD = "bad_by_shard"
-# Raised when the files of that folder change their meaning, so that those of an older version are not read.
+# Increased when files of a folder change their meaning, so that files of an older version are not read.
 _VERSIONS = {"rows": 4, "embeddings": 2, "points": 1, "reserve": 1, "corpus": 6}
 
 
@@ -40,10 +40,10 @@ class Part:
     """The rows of one shard among those of a split.
 
     Attributes:
-      split: What of the shard is in the split.
-      first: Where its rows start in the split.
-      num_rows: How many they are.
-      problem: Why there is none, if nothing of a shard that was joined with others could be used.
+      split: The part of the shard in the split.
+      first: First row in the split.
+      num_rows: Number of rows.
+      problem: Why there are no rows, if a shard joined with others could not be read; else empty.
     """
 
     split: Split
@@ -54,7 +54,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where the rows of a split stand in shards.
+    """The places of the rows of a split in its shards.
 
     Attributes:
       parts: The rows of each shard, in order.
@@ -63,50 +63,52 @@ class Places:
     parts: Sequence[Part]
 
     def of(self, row: int) -> tuple[str, int]:
-        """The shard of a row of the split, and its row of that shard."""
+        """The shard of a row of the split, and its row number in that shard."""
         after = bisect.bisect_right(self.parts, row, key=lambda part: part.first)
-        # Of shards without rows, which start where the next one does, the last one counts.
+        # An empty shard starts at the same row as the next one, so the last shard at a row is the right one.
         part = self.parts[after - 1]
         return part.split.shard, part.split.first_row + row - part.first
 
 
 class Leaking(Protocol):
-    """Documents that hold a text which no selection may."""
+    """Documents that contain a protected text."""
 
     def rows(self, split: Split) -> np.ndarray:
-        """Finds the rows of a split that do, ascending, int64 [m]."""
+        """Finds the leaking rows of a split, ascending, int64 [m]."""
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
-        """Says which usable documents do, by key, bool [n]."""
+        """Tells which usable documents leak, by key, bool [n]."""
 
     def num_documents(self) -> int:
-        """Counts the usable ones."""
+        """Counts the usable documents that leak."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
     """The corpus of a run.
 
-    Its rows, embeddings and set-aside texts are stored apart, each named by what it is made from: another embedder finds
-    the rows made, and another tokenizer the embeddings.
+    Rows, embeddings and set-aside texts are stored separately, each named by its inputs: a run with another embedder
+    reuses the rows, and a run with another tokenizer reuses the embeddings.
 
     Args:
       root: The folder of all artifacts.
       plan_path: The plan: splits and schema.
       seen_dir: Folder of the records of `corpus.seen`.
       layout: Hash of the splits: shards, versions and row groups.
-      columns: The columns that are read from every row.
-      tokenizer: Content of what counts tokens, and finds those of answers; None with a column of token counts and no answers.
-      embedder: What embeds, or None if no stage needs vectors.
+      columns: The columns read from every row.
+      tokenizer: Content of the tokenizer that counts tokens and finds answers; None with a column of token counts and
+        no answers.
+      embedder: The embedder, or None if no stage needs vectors.
       embedder_fingerprint: Its content.
-      on_bad_file: What becomes of a file of which nothing can be used: "fail" or "reject".
+      on_bad_file: How an unreadable file is treated: "fail" or "reject".
       seed: The run's seed.
       reserve_rate: Share of the examples whose text is set aside, in (0, 1].
-      context_length: Tokens of the proxy's window, in which an answer must fit; None if the texts have none, or there is no proxy.
-      budget: What is selected of it; None for a stage that does not ask, see `within`.
-      leaks: The documents that no selection may hold, which are rejected; None as for the budget, or if nothing was looked for.
-      excluded: The ids of `--exclude`, whose rows are rejected whatever reads them; None without the flag.
-      part: Hash of the splits that a stage looks at; None for all. Whatever else is known is that of the whole corpus.
+      context_length: Tokens of the proxy's window, in which an answer must fit; None if the texts have no answers, or
+        there is no proxy.
+      budget: The budget; None for a stage that does not depend on it, see `within`.
+      leaks: The leaking documents, which are rejected; None as for the budget, or if leaks were not searched for.
+      excluded: The ids of `--exclude`, whose rows every stage rejects; None without the flag.
+      part: Hash of the splits a stage reads; None for all. All counts stay those of the whole corpus.
       part_path: The plan of these splits.
     """
 
@@ -147,7 +149,7 @@ class Corpus:
 
     @functools.cached_property
     def points_dir(self) -> str:
-        """Folder of the embeddings that are set aside for centers; see `stages.read.points`."""
+        """Folder of the embeddings set aside for centers; see `stages.read.points`."""
         return self._folder("points", *self.by_row())
 
     @functools.cached_property
@@ -158,7 +160,7 @@ class Corpus:
 
     @functools.cached_property
     def folder(self) -> str:
-        """Folder of the plan, of the totals and of the rows with an id seen before, whatever is selected."""
+        """Folder of the plan, of the totals and of the rows with a repeated id, independent of the selection."""
         return self._folder("corpus", self.whole())
 
     @property
@@ -176,24 +178,24 @@ class Corpus:
         return files.join(self.root, kind, name[:20])
 
     def within(self, budget: Budget, leaks: Leaking | None = None) -> "Corpus":
-        """The corpus for a stage that asks what can be selected for a budget, and so depends on it and on what leaks."""
+        """The corpus for a stage that depends on what can be selected: on the budget and on leaks."""
         return dataclasses.replace(self, budget=budget, leaks=leaks)
 
     def as_read(self) -> "Corpus":
-        """The corpus, or its part, whatever is selected of it."""
+        """The corpus, or its part, independent of the selection."""
         return dataclasses.replace(self, budget=None, leaks=None)
 
     def whole(self) -> "Corpus":
-        """All of the corpus, whatever is selected of it."""
+        """The whole corpus, independent of the selection."""
         return dataclasses.replace(self.as_read(), part=None, part_path=None)
 
     def by_row(self) -> list[object]:
-        """What an artifact of a row depends on, whatever other rows there are."""
+        """The inputs of an artifact that depends only on each row itself."""
         embeddings = self.embeddings_dir and posixpath.basename(self.embeddings_dir)
         return [posixpath.basename(self.rows_dir), embeddings, self.seed]
 
     def texts(self) -> "Corpus":
-        """Its texts alone: what stands for the corpus in stages that do not ask how they were embedded."""
+        """The texts alone: the corpus for stages that do not depend on the embedder."""
         return dataclasses.replace(self.as_read(), embedder=None, embedder_fingerprint="")
 
     def plan(self) -> InputPlan:
@@ -209,16 +211,16 @@ class Corpus:
 
     @once_per_process
     def totals(self) -> ReadSums:
-        """What was read of the corpus, once per process."""
+        """The counts of the first reading, loaded once per process."""
         return ReadSums.from_json(read_json(self.totals_path))
 
     def schema(self) -> pa.Schema:
-        """The columns that are carried to the output, by their own names."""
+        """The columns carried to the output, by their own names."""
         plan, choice = self.plan(), schemas.choice_of(self.plan().schema)
         return schemas.carried(plan.stored, self.totals().shapes, choice, plan.schema)
 
     def unusable_shards(self) -> list[str]:
-        """Shards of which no row can be used, though they have rows."""
+        """Shards that have rows, but no usable row."""
         unusable = self.totals().unusable
         splits: dict[str, list[Split]] = {}
         for part in itertools.chain.from_iterable(map(parts_of, self.plan().splits)):
@@ -227,30 +229,30 @@ class Corpus:
         return [shard for shard, own in splits.items() if not self._has_usable(own)]
 
     def _has_usable(self, splits: Sequence[Split]) -> bool:
-        """Says whether any row of a shard, some of whose splits have no usable row, can be used."""
+        """Tells whether a shard has a usable row, though some of its splits have none."""
         num_rows = [split.num_rows for split in splits]
         if min(num_rows) >= 0:
             return self.totals().unusable[splits[0].shard] < sum(num_rows)
-        # Rows of JSON Lines are not known when planning.
+        # The number of rows in JSON Lines is unknown when planning.
         return len(splits) > 1 and any(self.stored_rows(s).usable.any() for s in splits)
 
     def num_usable(self) -> int:
-        """Examples that can be selected, but for texts both duplicate and without embedding."""
+        """Number of selectable examples; a duplicate without embedding is subtracted twice."""
         without = sum(self.totals().without_embedding.counts.values())
         return max(0, self.num_distinct() - without)
 
     def num_distinct(self) -> int:
-        """Examples of `distinct_rows` that are usable."""
+        """Number of usable examples in `distinct_rows`, without leaking documents."""
         duplicates = self._duplicate_counts()["duplicates"] if self.duplicates_dir else 0
         leaking = self.leaks.num_documents() if self.leaks is not None else 0
         return max(0, self.totals().usable - duplicates - leaking)
 
     def readable(self, split: Split) -> Split:
-        """A split to read the rows of which something is known: without those shards of joined ones that are bad."""
+        """The split without its bad shards, so that its rows match the stored artifacts."""
         return leave_out(split, self.bad_shards())
 
     def places(self, split: Split, num_rows: int = -1) -> Places:
-        """Says which rows of a split that was read are of which shard; `num_rows` of a split of one shard, if asked for."""
+        """Finds the shard of each row of a split that was read; pass `num_rows` if a split of one shard needs it."""
         if not split.packed:
             return Places([Part(split, 0, num_rows)])
         path = piece_path(self.rows_dir, split)
@@ -263,26 +265,26 @@ class Corpus:
         return Places(parts)
 
     def all_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is known of every row of the split, duplicates by id included; none of a bad shard."""
+        """All rows of the split, duplicates by id included; empty for a bad shard."""
         if split.shard in self.bad_shards():
             return aligned.Rows.none()
         return self.stored_rows(split, with_strings)
 
     def stored_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is stored of every row of the split, which was read; excluded ids are rejected."""
+        """The stored rows of a split that was read; excluded ids are rejected."""
         rows = aligned.read_rows_file(piece_path(self.rows_dir, split), with_strings)
         if self.excluded is None:
             return rows
-        # Before all that is found out later: of a repeated id every row is excluded.
+        # Applied before duplicates are rejected, so that every row of a repeated id is excluded.
         return _rejecting(rows, np.flatnonzero(self.excluded.rows_of(rows)), Reason.EXCLUDED)
 
     def own_rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is known of every row of the split by itself; texts without embedding are rejected."""
+        """All rows of the split, judged independently of other rows; texts without embedding are rejected."""
         rows = self.all_rows(split, with_strings)
         return _rejecting(rows, self._without_embedding(split), Reason.NO_EMBEDDING)
 
     def rows(self, split: Split, with_strings: bool = False) -> aligned.Rows:
-        """What is known of every row of the split; duplicates by id, texts without embedding and leaks are rejected."""
+        """All rows of the split; duplicates by id, texts without embedding and leaks are rejected."""
         rows = self.own_rows(split, with_strings)
         rows = _rejecting(rows, self._duplicates(split), Reason.DUPLICATE_ID)
         if self.leaks is None or split.shard in self.bad_shards():
@@ -290,9 +292,9 @@ class Corpus:
         return _rejecting(rows, self.leaks.rows(split), Reason.CONTAMINATED)
 
     def rejected_since(self, split: Split) -> np.ndarray:
-        """The rows of a split that files made of it may still count, numbers int64 [m]: duplicates by id, and excluded ids.
+        """Row numbers, int64 [m], that files of the split may still count: duplicates by id, and excluded ids.
 
-        An id stands elsewhere, or is put on a list, without any file of the split being made anew.
+        An id may appear in another split, or on a list, without the split's files being made again.
         """
         duplicates = self._duplicates(split)
         if self.excluded is None or split.shard in self.bad_shards():
@@ -301,11 +303,11 @@ class Corpus:
         return np.union1d(duplicates, np.flatnonzero(self.excluded.rows_of(rows)))
 
     def distinct_rows(self, split: Split) -> aligned.Rows:
-        """What is known of every row of the split, whatever embeds it; duplicates by id are rejected."""
+        """All rows of the split, independent of the embedder; duplicates by id are rejected."""
         return _rejecting(self.all_rows(split), self._duplicates(split), Reason.DUPLICATE_ID)
 
     def embeddings_path(self, split: Split) -> str:
-        """Where the embeddings of a split are stored.
+        """Path of the embeddings of a split.
 
         Raises:
           IntegrityError: If nothing is embedded.
@@ -315,7 +317,7 @@ class Corpus:
         return piece_path(self.embeddings_dir, split)
 
     def embeddings(self, split: Split) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields the embeddings of a split by runs of rows: number of the first, and float16 [n, dim]."""
+        """Yields the embeddings of a split by runs of rows: number of the first row, and float16 [n, dim]."""
         return aligned.read_embeddings(self.embeddings_path(split))
 
     def some_embeddings(self, split: Split, rows: np.ndarray) -> np.ndarray:
@@ -323,18 +325,18 @@ class Corpus:
         return aligned.read_some_embeddings(self.embeddings_path(split), rows)
 
     def bad_shards(self) -> frozenset[str]:
-        """Shards that turned out unreadable and were left out (`--on_bad_file=reject`)."""
+        """Unreadable shards that were left out (`--on_bad_file=reject`)."""
         return frozenset(self.totals().bad_files.counts)
 
     def in_reserve(self, rows: aligned.Rows) -> np.ndarray:
-        """Which rows have their text set aside, bool [n]."""
+        """Tells which rows have their text set aside, bool [n]."""
         return rows.usable & seeding.is_drawn(self.seed, "reserve", rows.keys, self.reserve_rate)
 
     def longest(self) -> int:
-        """How many tokens an example may have to be selected.
+        """The most tokens of a selectable example.
 
         Raises:
-          IntegrityError: If the stage that asks does not depend on the budget (see `within`).
+          IntegrityError: If the calling stage does not depend on the budget (see `within`).
         """
         if self.budget is None:
             raise IntegrityError("a stage asks what is too long for a budget that it does not have")
@@ -344,14 +346,15 @@ class Corpus:
         """Tells whether any example can be too long to be selected, or leaks."""
         if self.leaks is not None and self.leaks.num_documents():
             return True
+        # An example of exponent b has at most 2**(b + 1) - 1 tokens.
         return 2 << max(self._by_length()[0], default=0) > self.longest() + 1
 
     def is_candidate(self, rows: aligned.Rows) -> np.ndarray:
-        """Which rows can be selected: the usable ones that are not too long for the budget, and do not leak, bool [n]."""
+        """Tells which rows can be selected: usable, short enough for the budget, and not leaking, bool [n]."""
         return np.asarray(rows.usable & self.can_be(rows.keys, rows.tokens))
 
     def can_be(self, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Which usable examples can be selected, by keys, uint64 [n], and tokens, int64 [n]: bool [n]."""
+        """Tells which usable examples can be selected, by keys, uint64 [n], and tokens, int64 [n]: bool [n]."""
         is_short = np.asarray(tokens <= self.longest())
         return is_short if self.leaks is None else is_short & ~self.leaks.holds(keys)
 
@@ -367,7 +370,7 @@ class Corpus:
     def _without_embedding(self, split: Split) -> np.ndarray:
         if (
             self.embeddings_dir is None
-            # A part of a file may be read though another cannot be: then none of it counts.
+            # One split of a file may be readable and another not; the whole file is then left out.
             or split.shard in self.bad_shards()
             or piece_name(split) not in self.totals().without_embedding.counts
         ):
@@ -386,7 +389,7 @@ class Corpus:
         return read_json(files.join(self.folder, "duplicates", "done.json"))
 
     def bad_path(self, split: Split) -> str:
-        """Where it is noted that the split's file is unreadable: with this snapshot, so that it is tried again."""
+        """Path of the note on an unreadable file; kept with this snapshot, so a new one tries again."""
         return files.join(self.folder, "bad", f"{piece_name(split)}.json")
 
 
@@ -398,12 +401,12 @@ def piece_name(split: Split) -> str:
 
 
 def piece_path(folder: str, split: Split) -> str:
-    """Where a row-aligned artifact of the split is stored in its folder."""
+    """Path of a row-aligned artifact of the split in its folder."""
     return files.join(folder, f"{piece_name(split)}.parquet")
 
 
 def _rejecting(rows: aligned.Rows, numbers: np.ndarray, reason: Reason) -> aligned.Rows:
-    """Rejects some rows, by number, unless they are rejected already."""
+    """Rejects rows by number; a row rejected already keeps its reason."""
     if not len(numbers):
         return rows
     reasons = rows.reasons.copy()
@@ -412,7 +415,7 @@ def _rejecting(rows: aligned.Rows, numbers: np.ndarray, reason: Reason) -> align
 
 
 def without_embedding(embeddings_dir: str, split: Split) -> list[int]:
-    """Lists the rows of a split whose text the embedder gave no finite, non-zero vector."""
+    """Lists the rows of a split whose text has no finite, non-zero vector."""
     metadata = aligned.read_metadata(piece_path(embeddings_dir, split))
     return list(metadata.get(WITHOUT_EMBEDDING, ()))
 

@@ -1,4 +1,4 @@
-"""Rows whose id was seen before, found by a shuffle of hashes; with an id column only."""
+"""Finds rows with a repeated id by a shuffle of hashes; used only with an id column."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from beam_quad.stages.base import RegroupedStage
 from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path
 from beam_quad.stages.read.splits import SplitStage
 
-# An element is the hashes of one split in one bucket: 256 buckets hold 10^9 ids in 40 GB, 160 MB each.
+# An element holds the hashes of one split in one bucket: 256 buckets hold 10^9 ids in 40 GB, 160 MB each.
 _NUM_BUCKETS = 256
 _KEYS = np.dtype([
     ("high", "<u8"), ("low", "<u8"), ("split", "<u4"), ("row", "<u8"), ("shard", "<u4"), ("shard_row", "<u8"),
@@ -30,10 +30,10 @@ _DUPLICATES = pa.schema([pa.field("row", pa.int64())])
 
 @dataclasses.dataclass(frozen=True)
 class FindDuplicateIds(SplitStage, RegroupedStage):
-    """Writes, for each split that has any, the rows whose id stands at an earlier (shard, row).
+    """Writes, for each split that has any, the rows whose id occurs at an earlier (shard, row).
 
-    Takes splits; what crosses the shuffle are 128-bit hashes of the ids, packed by split and bucket: that two of 10^9
-    ids share one by chance has probability 10^-21. Rows of unreadable shards do not count as seen.
+    Takes splits; only 128-bit hashes of the ids, packed by split and bucket, cross the shuffle. The probability that
+    two of 10^9 ids share a hash by chance is 10^-21. Rows of unreadable shards do not count as seen.
 
     Args:
       corpus: The corpus, with an id column.
@@ -46,7 +46,7 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
 
     @property
     def folder(self) -> str:
-        """Where the rows seen before are stored: with the corpus, whose splits it names."""
+        """Folder of the repeated rows: that of the corpus, whose splits they belong to."""
         if self.corpus.duplicates_dir is None:
             raise IntegrityError("duplicates are looked for only with an id column")
         return self.corpus.duplicates_dir
@@ -83,7 +83,7 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
 
     def regroup(self, group: int, parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         packed = np.concatenate([np.frombuffer(part, _KEYS) for part in parts])
-        # The first one by shard and row stays, whatever shards are joined.
+        # The first row by shard and row number stays, however shards are joined.
         ids, places = (
             [packed[name] for name in names] for names in (("high", "low"), ("shard", "shard_row"))
         )

@@ -1,4 +1,4 @@
-"""The vectors of tokens behind `--embedder=static`, distilled from a sentence encoder once and for all runs."""
+"""The token vectors of `--embedder=static`, distilled once from a sentence encoder for all runs."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -18,13 +18,13 @@ _NUM_GROUPS = 8
 
 @dataclasses.dataclass(frozen=True)
 class DistilTokens(NumberedStage, ModelStage):
-    """Passes every token of a sentence encoder's vocabulary through it, and makes vectors of what comes out.
+    """Encodes every token of a sentence encoder's vocabulary, and distils the outputs into token vectors.
 
     Takes the number of a part of the vocabulary.
 
     Args:
       place: The folder of all artifacts.
-      embedder: What is distilled from which encoder.
+      embedder: The static embedder and its encoder.
       embedder_fingerprint: Its content.
     """
 
@@ -75,7 +75,7 @@ class DistilTokens(NumberedStage, ModelStage):
 
 
 def load_stored_embedder(spec: AnyEmbedderSpec) -> Embedder:
-    """Loads an embedder on a worker: with the process's proxy, or with what `DistilTokens` stored."""
+    """Loads an embedder on a worker: with the process's proxy, or with the vectors of `DistilTokens`."""
     if isinstance(spec, StaticSpec) and spec.table is not None:
         vectors = TokenVectors.from_bytes(files.read_bytes(spec.table))
         return StaticEmbedder(vectors, spec.max_tokens)

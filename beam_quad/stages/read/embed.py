@@ -1,4 +1,4 @@
-"""Every text is read once: its tokens are counted, its embedding kept, and a hash sample of texts set aside."""
+"""Reads every text once: counts its tokens, stores its embedding, and sets a hash sample of texts aside."""
 
 import contextlib
 import dataclasses
@@ -43,10 +43,10 @@ from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.read.text_stage import TextStage
 
-# Batches are aligned runs of this many rows of a shard: what shares a batch with a text never depends on how the
-# corpus was split.
+# Batches are aligned runs of this many rows of a shard, so the batch of a text never depends on how the corpus was
+# split.
 BATCH_ROWS = 256
-# Runs of batches are embedded together: among so many texts most find others of their length.
+# Runs of batches are embedded together: with this many texts, most are batched with others of similar length.
 _RUN_ROWS = 16 * BATCH_ROWS
 _RUN_CHARACTERS = 1 << 22
 
@@ -62,11 +62,11 @@ RESERVE_SCHEMA = pa.schema(
 
 
 class _Model(NamedTuple):
-    """What reads and embeds texts.
+    """The models that read and embed texts.
 
     Attributes:
       embedder: The embedder, or None if nothing is embedded.
-      counter: Counts the proxy's tokens, and finds those of answers; None if neither is asked for.
+      counter: Counts the proxy's tokens, and finds the tokens of answers; None if neither is needed.
       lock: Held while texts pass through the embedder.
     """
 
@@ -75,13 +75,13 @@ class _Model(NamedTuple):
     lock: threading.Lock
 
     def prepare(self, texts: list[str]) -> Any:
-        """Does what the embedder needs no device for."""
+        """Does the embedder's work that needs no device."""
         if isinstance(self.embedder, PreparingEmbedder):
             return self.embedder.prepare(texts)
         return texts
 
     def embed(self, prepared: Any) -> np.ndarray:
-        """Embeds what `prepare` made, float32 [num_texts, dim]."""
+        """Embeds the output of `prepare`: float32 [num_texts, dim]."""
         assert self.embedder is not None
         with self.lock:
             if isinstance(self.embedder, PreparingEmbedder):
@@ -90,14 +90,14 @@ class _Model(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Consecutive rows, of which only the vectors are missing.
+    """Consecutive rows, complete except for their vectors.
 
     Attributes:
       rows: The rows, n of them.
-      columns: What is kept of each.
-      has_text: Which of them have one, bool [n].
-      prepared: The texts of these, as the embedder takes them; None if they are not embedded.
-      of_texts: The columns that each of some `TextStage`s makes of them.
+      columns: The stored columns.
+      has_text: Which rows have a text, bool [n].
+      prepared: These texts, prepared for the embedder; None if they are not embedded.
+      of_texts: The columns of each `TextStage`.
     """
 
     rows: RowBatch
@@ -108,13 +108,13 @@ class _Run(NamedTuple):
 
 
 class _Vectors:
-    """Embeds the texts of a split and writes their vectors, and some of them once more for centers.
+    """Embeds the texts of a split and writes their vectors, and a second copy of some for centers.
 
     Args:
       corpus: The corpus, embedded.
       split: The split.
-      model: What embeds.
-      stack: Closes the file of the vectors, or drops it.
+      model: The model.
+      stack: Context that closes the file of the vectors, or drops it on an error.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class _Vectors:
         self._writer.close({WITHOUT_EMBEDDING: self._without})
 
     def set_aside(self) -> None:
-        """Writes those for centers, which are in their place at once."""
+        """Writes the vectors for centers; the file is final at once, not at the end of the stack."""
         self._points.write()
 
 
@@ -152,19 +152,19 @@ class _Vectors:
 class EmbedExamples(SplitStage, ModelStage):
     """Reads every split once and writes its row-aligned artifacts; gives the counts of each split.
 
-    Writes the rows (key, tokens, reason of rejection; what they look like as metadata), the embeddings, the texts of the reserve,
-    and the files of `TextStage`s. Only references and counts leave the worker.
+    Writes the rows (key, tokens, reason of rejection; their counts and shapes as metadata), the embeddings, the texts
+    of the reserve, and the files of `TextStage`s. Only references and counts leave the worker.
 
     Args:
-      corpus: Where to read and write, and what embeds.
+      corpus: The corpus, with its embedder.
       tokenizer: Path or hub id of the proxy's tokenizer; None if the corpus needs none.
       tokenizer_revision: Its revision on the hub.
-      texts: What else is made of the texts while they are read.
+      texts: Stages whose files are made in the same reading.
     """
 
     kind = "corpus"
     artifact_name = "totals.json"
-    # One has the device while another is read, or written.
+    # One piece uses the device while another is read or written.
     pieces_at_once = 2
 
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.whole, "nothing is selected here")]
@@ -176,7 +176,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     @property
     def folder(self) -> str:
-        """Where the totals are stored: with the corpus, whose artifacts it makes."""
+        """Folder of the totals: that of the corpus, whose artifacts this stage makes."""
         return self.corpus.folder
 
     @property
@@ -206,7 +206,7 @@ class EmbedExamples(SplitStage, ModelStage):
     def statistic(self, piece: Split) -> ReadSums:
         stored = aligned.read_metadata(piece_path(self.corpus.rows_dir, piece))
         if self.corpus.on_bad_file != "reject":
-            # A run that leaves bad files out may have read it.
+            # The split may have been read by a run that leaves bad files out, so the stored problem is raised here.
             for part in parts_of(piece):
                 if part.shard in stored[BAD]:
                     raise BadFileError(part.path, stored[BAD][part.shard])
@@ -215,6 +215,7 @@ class EmbedExamples(SplitStage, ModelStage):
 
     def do(self, piece: Split, model: _Model) -> ReadSums:
         bad: dict[str, str] = {}
+        # Each retry leaves out at least one more bad shard, so the loop ends.
         while True:
             try:
                 if problem := self.corpus.plan().bad_files.get(piece.shard):
@@ -225,14 +226,14 @@ class EmbedExamples(SplitStage, ModelStage):
                     raise
                 if not piece.packed:
                     return self._write_bad(piece, error)
-                # The files that it is joined with are read without it, and without all others that are bad.
+                # In a split of joined shards, the good ones are read again without all bad ones.
                 found = self._find_bad(piece)
                 if found.keys() <= bad.keys():
                     raise
                 bad |= found
 
     def _find_bad(self, split: Split) -> dict[str, str]:
-        """Reads all shards of a split, and says what is wrong with those that cannot be read."""
+        """Reads all shards of a split, and returns the problem of each unreadable one."""
         bad = {}
         for part in parts_of(split):
             try:
@@ -262,7 +263,8 @@ class EmbedExamples(SplitStage, ModelStage):
                     (corpus.reserve_dir, RESERVE_SCHEMA, 1024),
                 )
             )
-            # What another tokenizer, reserve or run has left of the same texts is found: embeddings are the dear part.
+            # Files another tokenizer, reserve or run made from the same texts are reused: embeddings are the expensive
+            # part.
             found = [path for path in self._of_texts(split) if files.exists(path)]
             vectors = None
             if corpus.embeddings_dir is not None and corpus.embeddings_path(split) not in found:
@@ -294,7 +296,7 @@ class EmbedExamples(SplitStage, ModelStage):
             if vectors is not None:
                 vectors.close()
             if split.first_group == 0:
-                # What was read just now, from the cache of the file system: it is not counted again.
+                # This reads the rows just read, from the file system's cache, so its bytes are not counted again.
                 seen.record(corpus.seen_dir, readable, corpus.columns.names)
             unusable = {s: own.read for s, own in totals.items() if own.read and not own.usable}
             total = dataclasses.replace(
@@ -306,21 +308,21 @@ class EmbedExamples(SplitStage, ModelStage):
             if split.packed:
                 _check_rows(split, num_rows, found)
             if vectors is not None:
-                # Only now that nothing can turn out bad any more.
+                # Written last, because a bad file found before would make them invalid.
                 vectors.set_aside()
             read_of = {s: own.read for s, own in totals.items()} if split.packed else {}
             rows.close(total.as_json() | {READ_OF: read_of, BAD: dict(bad)})
         return self._counted(split, total)
 
     def _of_texts(self, split: Split) -> list[str]:
-        """The files of a split that depend on its texts alone, and may be there already."""
+        """The files of a split that depend only on its texts, and so may exist already."""
         paths = [stage.path_of(split) for stage in self.texts]
         if self.corpus.embeddings_dir is None:
             return paths
         return [self.corpus.embeddings_path(split), *paths]
 
     def _counted(self, split: Split, read: ReadSums) -> ReadSums:
-        """Counts a split for this run: what is stored of it depends on no list of ids, and on no embedder."""
+        """Counts a split for this run, because stored counts ignore excluded ids and the embedder."""
         if self.corpus.excluded is not None:
             rows = self.corpus.stored_rows(split)
             kept = np.flatnonzero(self.corpus.in_reserve(rows))
@@ -331,7 +333,7 @@ class EmbedExamples(SplitStage, ModelStage):
         return dataclasses.replace(read, without_embedding=self._without_embedding(split))
 
     def _without_embedding(self, split: Split) -> Tally:
-        """Counts the usable texts of a split that have no embedding; nothing if there is none."""
+        """Counts the usable texts of a split without an embedding; empty if nothing is embedded."""
         if self.corpus.embeddings_dir is None:
             return Tally()
         rows = without_embedding(self.corpus.embeddings_dir, split)
@@ -343,7 +345,7 @@ class EmbedExamples(SplitStage, ModelStage):
     def _prepare(
         self, rows: RowBatch, model: _Model, is_embedded: bool, asked: Sequence[TextStage]
     ) -> _Run:
-        """Does all that needs no device: counts tokens, hashes rows, prepares texts for the embedder and for others."""
+        """Does all work that needs no device: counts tokens, hashes rows, and prepares texts."""
         texts = [text for text in rows.texts if text is not None]
         seen = all_plain(texts)
         has_text = np.array([text is not None for text in rows.texts])
@@ -367,6 +369,7 @@ class EmbedExamples(SplitStage, ModelStage):
             tokens[good], faults = counter.check(texts, self.corpus.context_length)
         elif counter is not None:
             tokens[good] = counter.count(texts)
+        # A column of token counts takes precedence over the tokenizer.
         if batch.tokens is not None:
             tokens[good] = batch.tokens[good]
         for i, fault in itertools.zip_longest(good, faults):
@@ -414,13 +417,13 @@ class EmbedExamples(SplitStage, ModelStage):
 
 
 def bad_file_detail(corpus: Corpus, split: Split) -> str:
-    """What was wrong with the file of a split of one shard, or an empty string."""
+    """The problem of the file of a split of one shard, or an empty string."""
     path = corpus.bad_path(split)
     return str(read_json(path)["detail"]) if files.exists(path) else ""
 
 
 def _check_rows(split: Split, num_rows: int, found: Sequence[str]) -> None:
-    """Refuses files of joined shards that were made when others of these could not be read."""
+    """Refuses files of joined shards made when a different set of these shards was readable."""
     for path in found:
         if aligned.num_rows(path) != num_rows:
             raise IntegrityError(

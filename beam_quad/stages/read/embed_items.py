@@ -1,4 +1,4 @@
-"""The embeddings of the texts that no selection may hold."""
+"""The embeddings of the protected texts."""
 
 import dataclasses
 from typing import Any
@@ -18,12 +18,12 @@ from beam_quad.stages.read.leaks import Leaks
 
 @dataclasses.dataclass(frozen=True)
 class EmbedItems(ModelStage):
-    """Embeds the items that documents are compared with, as the corpus is embedded.
+    """Embeds the items compared with documents, with the embedder of the corpus.
 
-    Takes numbers of batches; writes one file of vectors each, then all together.
+    Takes numbers of batches; writes one file of vectors per batch, then one file of all.
 
     Args:
-      embedder: What embeds.
+      embedder: The embedder.
       embedder_fingerprint: Its content.
       leaks: The items.
     """

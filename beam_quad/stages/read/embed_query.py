@@ -24,13 +24,14 @@ from beam_quad.stages.read.texts import NUM_GROUPS
 
 @dataclasses.dataclass(frozen=True)
 class EmbedQuery(ModelStage):
-    """Embeds the texts of all query groups, as the corpus is embedded.
+    """Embeds the texts of all query groups, with the embedder of the corpus.
 
-    Takes (group number, part of its files); writes one file of vectors each, then all together (`points.npz`), their sum
-    (`sum.npz`), and in `query.json` the texts of each group that are used and not. A text without a vector is not used.
+    Takes (group number, part of its files); writes one file of vectors per part, then all vectors (`points.npz`), their
+    sum (`sum.npz`), and the numbers of used and unused texts per group (`query.json`). A text without a vector is not
+    used.
 
     Args:
-      embedder: What embeds.
+      embedder: The embedder.
       embedder_fingerprint: Its content.
       query: The query set.
     """
@@ -79,7 +80,7 @@ class EmbedQuery(ModelStage):
             run = slice(start, start + BATCH_ROWS)
             vectors[run] = model.embed(answers.all_plain(found.texts[run]))
         has_vector = vectors.any(axis=1)
-        # A text's draws follow its words, wherever in the query set it stands.
+        # The key is a hash of the text, so its draws do not depend on its place in the query set.
         keys = seeding.keys(found.texts)[has_vector]
         without = Tally({Reason.NO_EMBEDDING.value: int((~has_vector).sum())})
         counts = UsedTexts(len(keys), found.unused + without)

@@ -11,10 +11,10 @@ from beam_quad.stages.read.embed import BATCH_ROWS
 def read_examples(
     corpus: Corpus, split: Split, rows: Iterable[int]
 ) -> Iterator[tuple[int, str, str]]:
-    """Reads some rows of a split, as far as the last of them.
+    """Reads some rows of a split, stopping after the last one.
 
     Yields:
-      Row, id and text of each, in the order of the split; a text that is none is empty.
+      Row, id and text of each, in the order of the split; a missing text is empty.
     """
     wanted = sorted(set(rows), reverse=True)
     first = 0

@@ -18,11 +18,12 @@ _KEYS = "keys.npy"
 
 @dataclasses.dataclass(frozen=True)
 class Excluded:
-    """The ids of `--exclude`, by reference: their keys, in a file that is named by its content.
+    """The ids of `--exclude`, by reference: their keys, in a file named by content.
 
-    A row is compared by the 64-bit key of its id, which is what artifacts keep of default ids. That any of n rows shares
-    one with another of m listed ids has probability n·m / 2⁶⁴: 5·10⁻⁵ for a billion rows and a million ids. Such a row would
-    be excluded too, which nobody is harmed by, and which spares reading the ids, the largest column of the rows.
+    A row is compared by the 64-bit key of its id, the only form in which artifacts keep default ids. The probability
+    that any of n rows shares a key with a different one of m listed ids is n·m / 2⁶⁴: 5·10⁻⁵ for a billion rows and a
+    million ids. Such a row would be excluded too; this is harmless, and saves reading the ids, the largest column of
+    the rows.
 
     Args:
       root: The folder of all artifacts.
@@ -48,16 +49,16 @@ class Excluded:
         return keys_of(files.read_bytes(self.path))
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
-        """Says which keys, uint64 [n], are those of listed ids, bool [n]."""
+        """Tells which keys, uint64 [n], belong to listed ids, bool [n]."""
         return find_sorted(self.keys(), keys) >= 0
 
     def rows_of(self, rows: aligned.Rows) -> np.ndarray:
-        """Says which rows of a split, of those that are not rejected already, have a listed id, bool [n]."""
+        """Tells which usable rows of a split have a listed id, bool [n]."""
         return np.asarray(rows.usable & self.holds(rows.keys))
 
 
 def listed(root: str, keys: np.ndarray) -> tuple[Excluded, bytes]:
-    """Names a list by its keys, uint64 [m], and gives what is to be written under its `path`."""
+    """Names a list by its keys, uint64 [m], and returns the content of the file at its `path`."""
     keys = np.unique(keys)
     buffer = io.BytesIO()
     np.save(buffer, keys, allow_pickle=False)
@@ -66,11 +67,11 @@ def listed(root: str, keys: np.ndarray) -> tuple[Excluded, bytes]:
 
 
 def lists_below(root: str) -> list[Excluded]:
-    """Finds the lists that runs with these artifacts have excluded."""
+    """Finds the lists excluded by runs with these artifacts."""
     paths = [info.path for info in files.find(files.join(root, _FOLDER))]
     return [Excluded(root, path.split("/")[-2]) for path in paths if path.endswith(f"/{_KEYS}")]
 
 
 def keys_of(raw: bytes) -> np.ndarray:
-    """Reads what `listed` gave: uint64 [m], ascending."""
+    """Reads the content made by `listed`: uint64 [m], ascending."""
     return np.asarray(np.load(io.BytesIO(raw), allow_pickle=False))

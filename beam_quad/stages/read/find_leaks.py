@@ -1,4 +1,4 @@
-"""Which documents hold a text that no selection may."""
+"""Finds the documents that contain a protected text."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class LeakingDocuments:
     """Documents that leak. An additive statistic.
 
     Attributes:
-      pieces: How many rows of each split, by the name of its artifacts.
-      keys: Keys of those that are usable, uint64 [m].
+      pieces: Number of leaking rows of each split, by the name of its artifacts.
+      keys: Keys of the usable ones, uint64 [m].
     """
 
     pieces: Tally
@@ -39,10 +39,10 @@ class LeakingDocuments:
 
 @dataclasses.dataclass(frozen=True)
 class FindLeaks(TextStage):
-    """Finds the documents that hold a text which no selection may.
+    """Finds the documents that contain a protected text.
 
-    Takes splits and gives `LeakingDocuments`. They are embedded, clustered and scored as all others are, and cannot be selected:
-    what is fitted to the corpus does not depend on what is looked for.
+    Takes splits and gives `LeakingDocuments`. Leaking documents are embedded, clustered and scored like all others, but
+    cannot be selected, so fits to the corpus do not depend on the protected texts.
 
     Args:
       corpus: The corpus, whose duplicates by id were found.
@@ -85,7 +85,7 @@ class FindLeaks(TextStage):
         write_json(self.artifact, total.pieces.counts)
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
-        """Says which usable documents leak, by key, bool [n]."""
+        """Tells which usable documents leak, by key, bool [n]."""
         return find_sorted(self._keys(), keys) >= 0
 
     def num_documents(self) -> int:
@@ -97,7 +97,7 @@ class FindLeaks(TextStage):
         return np.array([], np.int64) if self._has_none(split) else self._rows(split)
 
     def read(self, split: Split) -> dict[int, FoundLeak]:
-        """Reads what the rows of a split give away, by row, ascending."""
+        """Reads the leaks of a split, by ascending row."""
         if self._has_none(split):
             return {}
         rows, items = self._rows(split), self.leaks.items()
@@ -108,7 +108,7 @@ class FindLeaks(TextStage):
         }
 
     def _rows(self, split: Split) -> np.ndarray:
-        # A null is nan.
+        # A null is read as nan, which is not above 0.
         return np.flatnonzero(aligned.read_columns(self.path_of(split), ["share"])["share"] > 0)
 
     def _has_none(self, split: Split) -> bool:

@@ -1,4 +1,4 @@
-"""Texts of excluded ids, dropped from the artifacts of earlier runs."""
+"""Drops the texts of excluded ids from the artifacts of earlier runs."""
 
 import collections
 import dataclasses
@@ -10,10 +10,10 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.stages.base import Stage
 from beam_quad.stages.read.excluded import Excluded
 
-# What a stage has written lies under kind and name; whatever else is in the folder is not ours.
+# Stages write under kind and name; other files in the folder are not ours and stay untouched.
 _OURS = re.compile(r"[a-z_]+/[0-9a-f]{20}/.+\.parquet")
 _TEXT_COLUMNS = {"key", "text"}
-# Files of one folder are of one kind, or few: of a folder none of whose first files has texts, no other is opened.
+# Files in a folder are of one kind or a few, so if none of the first files has texts, the folder is skipped.
 _FIRST_FILES = 8
 
 
@@ -21,9 +21,9 @@ _FIRST_FILES = 8
 class ForgetTexts(Stage):
     """Drops the texts of excluded ids from all artifacts: the texts set aside, candidates, landmarks, samples.
 
-    Files with the columns `key` and `text` are found by their footers, whichever run or version wrote them. One that
-    holds an excluded key is written again in its place without these rows; its row groups, its metadata and all other
-    rows stay. A crash leaves each file as it was or as it shall be, and the next run drops the rest.
+    Files with the columns `key` and `text` are found by their footers, regardless of the run or version that wrote
+    them. A file with an excluded key is replaced by one without these rows; its row groups, metadata and other rows
+    stay. After a crash each file is either the old or the new one, and the next run finishes the rest.
 
     Args:
       excluded: The ids.

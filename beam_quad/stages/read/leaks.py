@@ -1,4 +1,4 @@
-"""What a selection must not hold: the texts that a model is to be tested on, and those of the query set."""
+"""Protected texts, which a selection must not contain: test texts, and the texts of the query set."""
 
 import dataclasses
 import hashlib
@@ -16,16 +16,16 @@ from beam_quad.selection.leaks import LeakIndex
 from beam_quad.selection.paraphrases import MOST_ITEMS
 
 _SHOWN_CHARACTERS = 400
-# Beyond what encoders read.
+# Beyond the input length of the encoders.
 _COMPARED_CHARACTERS = 4000
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A text that no selected document may hold.
+    """A protected text: no selected document may contain it.
 
     Attributes:
-      set: Where it is from, as a person names it: a flag or a file.
+      set: Its source, as the user names it: a flag or a file.
       name: Its file and row.
       text: The text.
     """
@@ -36,14 +36,14 @@ class Item:
 
 
 class FoundLeak(NamedTuple):
-    """What a document gives away, for people.
+    """A leak of a document, for messages and reports.
 
     Attributes:
       set: The set of the item.
-      item: Its name.
-      item_text: Its beginning.
-      share: Share of its words that the document has, in (0, 1].
-      matched: The longest passage that both have, as words.
+      item: Name of the item.
+      item_text: Beginning of the item's text.
+      share: Share of the item's words found in the document, in (0, 1].
+      matched: The longest passage in both, as words.
     """
 
     set: str
@@ -53,17 +53,17 @@ class FoundLeak(NamedTuple):
     matched: str
 
     def detail(self) -> str:
-        """Says it in a line."""
+        """Describes the leak in one line."""
         return f"{self.share:.0%} of {self.item}: {self.matched!r}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaks:
-    """Items that no selected document may hold, by reference: in files that are named by their content.
+    """The protected texts, by reference, in files named by content.
 
     Args:
       root: The folder of all artifacts.
-      digest: Hash of the items and of how they are looked for.
+      digest: Hash of the items and of the parameters of the search.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
@@ -71,27 +71,27 @@ class Leaks:
 
     @property
     def folder(self) -> str:
-        """Where they are stored."""
+        """Folder of the items."""
         return files.join(self.root, "leaks", self.digest)
 
     @property
     def index_path(self) -> str:
-        """The file of their n-grams."""
+        """File of the n-grams of the items."""
         return files.join(self.folder, "index.npz")
 
     @property
     def items_path(self) -> str:
-        """The file of their names and beginnings."""
+        """File of the names and beginnings of the items."""
         return files.join(self.folder, "items.json")
 
     @property
     def compared_path(self) -> str:
-        """The file of those that documents are compared with."""
+        """File of the items whose embeddings are compared with documents."""
         return files.join(self.folder, "compared.json")
 
     @once_per_process
     def compared(self) -> dict[int, str]:
-        """Loads the items that embeddings are compared with: their texts by number, once per process."""
+        """Loads the texts of the compared items, by number, once per process."""
         found: list[tuple[int, str]] = read_json(self.compared_path)["items"]
         return dict(found)
 
@@ -119,7 +119,7 @@ def listed(
       threshold: A document leaks an item if it covers more than this share of it.
 
     Returns:
-      The items by reference, their index, and what is to be written before they are used, by path.
+      The items by reference, their index, and the files to write before use, by path.
     """
     index = LeakIndex.of([item.text for item in items], length, threshold)
     raw = index.to_bytes()
@@ -133,7 +133,7 @@ def listed(
 
 
 def _compared(items: Sequence[Item], index: LeakIndex) -> list[tuple[int, str]]:
-    """Numbers and texts of the items that are found, or of as many as are compared, drawn by hash."""
+    """Numbers and texts of the items that can be found, at most `MOST_ITEMS`, drawn by hash."""
     numbers = np.flatnonzero(index.num_words)
     keys = seeding.keys([items[number].text for number in numbers.tolist()])
     drawn = np.sort(numbers[np.argsort(keys, kind="stable")[:MOST_ITEMS]])

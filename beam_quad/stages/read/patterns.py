@@ -1,4 +1,4 @@
-"""Which conditions of the shares each row meets, and how much of the corpus meets them."""
+"""The conditions of the shares each row meets, and the amount of the corpus that meets them."""
 
 import dataclasses
 from typing import Any
@@ -25,9 +25,9 @@ _BYTE = np.dtype(np.uint8)
 
 @dataclasses.dataclass(frozen=True)
 class ReadPatterns(RowAlignedStage):
-    """Reads columns of the input, and of Parquet no other, and says which conditions on them each row meets.
+    """Tests the conditions on each row; reads no other columns if the input is Parquet.
 
-    Takes splits; writes one row-aligned file each. Gives how many usable rows have a value in which column.
+    Takes splits; writes one row-aligned file each. Gives the number of rows with a value, by column.
 
     Args:
       corpus: The corpus.
@@ -45,7 +45,7 @@ class ReadPatterns(RowAlignedStage):
         return sorted({condition.column for condition in self.conditions})
 
     def do(self, piece: Split, model: Any) -> Tally:
-        # Whether a row can be selected may change, and what it is like does not.
+        # Patterns of rejected rows are kept as well: whether a row can be selected may change, its columns do not.
         num_rows = len(self.corpus.own_rows(piece).keys)
         patterns = np.zeros((num_rows, -(-len(self.conditions) // 8)), np.uint8)
         present: dict[str, int] = {}
@@ -59,7 +59,7 @@ class ReadPatterns(RowAlignedStage):
                 present[name] = num_rows - values[name].count(None)
             patterns = patterns_of(self.conditions, values)
             if piece.first_group == 0:
-                # The stage that read the texts recorded nothing of these columns.
+                # The stage that read the texts did not record these columns.
                 names = [*self.corpus.columns.names, *self.columns]
                 seen.record(self.corpus.seen_dir, readable, list(dict.fromkeys(names)))
         column = aligned.vector_column(patterns, _BYTE)
@@ -80,7 +80,7 @@ class ReadPatterns(RowAlignedStage):
 
 @dataclasses.dataclass(frozen=True)
 class CountPatterns(SplitStage):
-    """Counts the documents of each pattern, and refuses bounds that they cannot meet: before anything is scored.
+    """Counts the documents of each pattern, and refuses bounds they cannot meet before anything is scored.
 
     Takes splits and gives `Amount`s by pattern, in hexadecimal digits.
 
@@ -137,6 +137,7 @@ class CountPatterns(SplitStage):
         """Numbers the pattern of each row of a split, int64 [n]; a row that cannot be selected may have any number."""
         width = -(-len(self.patterns.conditions) // 8)
         known = np.array([bytes.fromhex(name) for name in sorted(self._held())], f"S{width}")
+        # A pattern only of rows that cannot be selected was never counted, and gets number 0.
         return np.maximum(find_sorted(known, pattern_codes(self.patterns.read(split))), 0)
 
     def _members(self, names: list[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The embeddings that centers are fitted to: a hash sample, set aside while texts are embedded."""
+"""The embeddings to which centers are fitted: a hash sample, set aside while texts are embedded."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,15 +10,16 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.records import Split
 from beam_quad.stages.read.corpus import Corpus, hash_sample, piece_path
 
-# Neither the number of clusters nor that of documents is known yet. For 10,000 clusters it is enough from 90 million documents on.
+# A fixed share, because the numbers of clusters and documents are unknown at this point. For 10,000 clusters it is
+# enough if there are at least 90 million documents.
 SHARE = 1 / 32
 _PURPOSE = "centers"
-# The lowest draws come first: row groups beyond those asked for are not read.
+# Rows are sorted by draw, so a lower rate skips the later row groups.
 _GROUP_ROWS = 128
 
 
 class PointsAside:
-    """Sets a share of the embeddings of a split aside.
+    """Sets aside a share of the embeddings of a split.
 
     Args:
       corpus: The corpus.
@@ -40,7 +41,7 @@ class PointsAside:
         self._vectors.append(vectors[at])
 
     def write(self) -> None:
-        """Writes what was drawn, if there was a run."""
+        """Writes the drawn embeddings, if any run was added."""
         if not self._vectors:
             return
         rows, draws = np.concatenate(self._rows), np.concatenate(self._draws)
@@ -58,8 +59,8 @@ class PointsAside:
 def read(corpus: Corpus, split: Split, rate: float) -> np.ndarray:
     """Reads the embeddings of a share of the usable rows, float16 [m, dim] by row.
 
-    All embeddings are read only if more is asked for than is set aside, or nothing is: their split was embedded with
-    another seed or tokenizer, or by an earlier version.
+    The full embeddings are read only if the rate exceeds `SHARE`, or if nothing was set aside because the split was
+    embedded with another seed or tokenizer, or by an earlier version.
     """
     drawn = hash_sample(corpus.seed, _PURPOSE, corpus.rows(split), rate)
     path = piece_path(corpus.points_dir, split)
@@ -71,7 +72,7 @@ def read(corpus: Corpus, split: Split, rate: float) -> np.ndarray:
         table = pq.read_table(
             file, columns=["row", "embedding"], filters=pc.field("draw") < rate
         ).sort_by("row")
-    # A row may have been rejected since, such as a duplicate.
+    # A row may have been rejected after it was set aside, for example as a duplicate.
     kept = np.isin(table.column("row").to_numpy(), drawn)
     vectors = aligned.unpack_vectors(table.column("embedding"), aligned.EMBEDDING_DTYPE)
     return np.asarray(vectors[kept])

@@ -1,4 +1,4 @@
-"""Reads and tokenises ahead, so that a device never waits for what needs no device."""
+"""Reads and tokenises ahead, so that a device does not wait for work on the CPU."""
 
 import concurrent.futures
 import contextlib
@@ -10,9 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
-# One is in use, one is ready and one is being made.
+# One item is in use, one is ready and one is being made.
 _DEPTH = 1
-# While one waits for the interpreter, the other's tokens are made without it.
+# While one thread waits for the interpreter lock, the other tokenises without it.
 _MAKERS = 2
 # The parameter of glibc's `mallopt`, and its value.
 _M_ARENA_MAX, _HEAPS = -8, 4
@@ -32,7 +32,7 @@ _share_heaps()
 
 
 class _End:
-    """Comes after the last item, with the error that ended the items, if one did."""
+    """Marks the end of the items, with the error that ended them, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
@@ -42,7 +42,7 @@ def prefetched(items: Iterable[T]) -> Iterator[T]:
     """Yields items that another thread makes ahead of time, in their order.
 
     Args:
-      items: Their making must not need what the consumer holds meanwhile.
+      items: The items; making them must not need a lock held by the consumer.
 
     Yields:
       The items. An error of theirs is raised where its item would have come; a consumer that stops early stops the
@@ -63,14 +63,14 @@ def prefetched(items: Iterable[T]) -> Iterator[T]:
 
 
 def made_ahead(items: Iterable[T], make: Callable[[T], U]) -> Iterator[U]:
-    """Yields what is made of items, in their order, two at a time while a third is in use.
+    """Yields the results of `make` in the order of items, making two while a third is in use.
 
     Args:
-      items: They are read by a thread of their own, as in `prefetched`.
+      items: The items, read by a separate thread as in `prefetched`.
       make: Called in other threads, for two items at once.
 
     Yields:
-      What was made. An error of `make` is raised where its item would have come.
+      The results. An error of `make` is raised in place of its item.
     """
     with concurrent.futures.ThreadPoolExecutor(_MAKERS) as makers:
         try:

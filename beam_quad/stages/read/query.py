@@ -27,8 +27,8 @@ class Query:
       weight: Relative weight of its (standardised) influence, or share of the budget, > 0.
       plan_path: The plan of its files.
       snapshot: Names and versions of its files.
-      columns: What of the files is read as what.
-      sets_aside: Whether the texts that `proof.held_out` names are left aside, to measure the selection.
+      columns: Roles of the columns in the files.
+      sets_aside: Whether the texts named by `proof.held_out` are set aside to measure the selection.
     """
 
     root: Annotated[str, identity.NotCounted("where artifacts are stored")]
@@ -44,7 +44,7 @@ class Query:
         return cached(("plan", self.plan_path), lambda: read_plan(self.plan_path))
 
     def read(self, part: int = 0, num_parts: int = 1) -> "QueryTexts":
-        """Reads the texts of every `num_parts`-th split from `part` on, without those that are set aside."""
+        """Reads the texts of every `num_parts`-th split from `part` on, without texts set aside."""
         plan = self.plan()
         texts: list[str] = []
         unused = Tally()
@@ -55,7 +55,7 @@ class Query:
         return QueryTexts(texts, unused)
 
     def read_aside(self) -> list[str]:
-        """Reads the texts that are set aside."""
+        """Reads the texts set aside."""
         return [
             text
             for split in self.plan().splits
@@ -65,7 +65,7 @@ class Query:
 
 
 def parts_of(groups: Sequence[Query], num_parts: int) -> list[tuple[int, int]]:
-    """Lists (group number, part) of all query groups that are read in `num_parts` parts (`Query.read`), none without a split."""
+    """Lists (group number, part) for query groups read in `num_parts` parts (`Query.read`), omitting empty parts."""
     return [
         (number, part)
         for number, group in enumerate(groups)
@@ -77,8 +77,8 @@ class QueryTexts(NamedTuple):
     """Texts of a query group.
 
     Attributes:
-      texts: Those that can be used, in order.
-      unused: How many cannot, by reason.
+      texts: The usable texts, in order.
+      unused: Number of unusable texts, by reason.
     """
 
     texts: list[str]
@@ -87,11 +87,11 @@ class QueryTexts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class UsedTexts:
-    """How many texts of a query group are used. An additive statistic.
+    """Number of used texts of a query group. An additive statistic.
 
     Attributes:
-      documents: Texts that are used.
-      unused: How many cannot be, by reason.
+      documents: Number of used texts.
+      unused: Number of unusable texts, by reason.
     """
 
     documents: int
@@ -101,21 +101,21 @@ class UsedTexts:
         return add_fields(self, other)
 
     def as_json(self) -> dict[str, Any]:
-        """What `CountsQuery.groups` gives of a group."""
+        """The value of `CountsQuery.groups` for a group."""
         unused = sorted((reason, n) for reason, n in self.unused.counts.items() if n)
         return {"documents": self.documents, "unused": dict(unused)}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "UsedTexts":
-        """Reads what `as_json` made."""
+        """Reads the output of `as_json`."""
         return cls(found["documents"], Tally(found["unused"]))
 
 
 class CountsQuery(Protocol):
-    """What has read the query set, and says how much of it is used."""
+    """A stage that has read the query set, and counts its used texts."""
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """Reads what is known of each query group, in order: its `documents`, and how many texts are `unused` by reason."""
+        """Reads the counts of each query group, in order: `documents`, and `unused` texts by reason."""
 
 
 def read_query(split: Split, columns: Columns) -> Iterator[QueryTexts]:

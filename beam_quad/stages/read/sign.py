@@ -1,4 +1,4 @@
-"""Signatures of texts, by which near-duplicates are found."""
+"""Signatures of texts, used to find near-duplicates."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class SignTexts(TextStage):
     kind = "signatures"
     artifact_name = "signatures.json"
     schema = pa.schema([pa.field("signature", pa.binary(SIGNATURE_DTYPE.itemsize * NUM_HASHES))])
-    # Few rows are looked at, and groups without one are not read.
+    # Few rows are read, so small row groups let most of a file be skipped.
     group_rows = 4096
 
     def made_from(self) -> tuple[object, ...]:

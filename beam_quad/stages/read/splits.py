@@ -36,16 +36,15 @@ class SplitStage(Stage):
 
 
 class RowAlignedStage(SplitStage):
-    """A stage that writes one row-aligned file a split, and its artifact from their sum.
+    """A stage that writes one row-aligned file per split, and its artifact from their sum.
 
-    The files of a split depend on no other split: they are stored apart from the sum, and a corpus with one more shard
-    finds those of all others. What other splits say of a row, such as that its id stands there too, is put in when rows
-    are read.
+    The files of a split depend on no other split. They are stored separately from the sum, so a corpus with one more
+    shard reuses the files of all others. Facts from other splits, such as a repeated id, are added when rows are read.
     """
 
     @functools.cached_property
     def rows_folder(self) -> str:
-        """Where the files of all splits are stored, named by all that they depend on."""
+        """Folder of the files of all splits, named by all their inputs."""
         fields = [field for field in identity.fields_form(self) if field[0] != "corpus"]
         name = identity.digest("rows", self.kind, self.version, fields, self.corpus.by_row())
         return files.join(self.root, self.kind, name[:20], "rows")
@@ -57,7 +56,7 @@ class RowAlignedStage(SplitStage):
         return (self.rows_path(piece),)
 
     def rows_path(self, split: Split) -> str:
-        """Where the file of a split is stored."""
+        """Path of the file of a split."""
         return piece_path(self.rows_folder, split)
 
     def write_rows(self, split: Split, schema: pa.Schema, columns: dict[str, Any]) -> None:

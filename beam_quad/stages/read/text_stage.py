@@ -1,4 +1,4 @@
-"""What is made of texts alone, while they are read for another reason."""
+"""Stages whose files depend only on texts, and are made while texts are read for another stage."""
 
 import abc
 import dataclasses
@@ -22,10 +22,10 @@ _RUN_ROWS, _RUN_CHARACTERS = 4096, 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class TextStage(SplitStage):
-    """A stage that makes one row-aligned file a split of the texts alone, whatever counts or embeds them.
+    """A stage that makes one row-aligned file per split from texts alone, independent of tokenizer and embedder.
 
-    `EmbedExamples` writes these files for the splits that it reads. What is left to the stage are splits that an earlier run
-    read without asking for them: their texts are read once more.
+    `EmbedExamples` writes these files for the splits that it reads. The stage itself handles only splits read by an
+    earlier run without these files, and reads their texts again.
 
     Attributes:
       schema: The columns of a file.
@@ -41,7 +41,7 @@ class TextStage(SplitStage):
 
     @abc.abstractmethod
     def made_from(self) -> tuple[object, ...]:
-        """What the files depend on besides the texts."""
+        """The inputs of the files besides the texts."""
 
     @abc.abstractmethod
     def columns_of(self, texts: Sequence[str | None]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class TextStage(SplitStage):
 
     @functools.cached_property
     def rows_folder(self) -> str:
-        """Where the files of all splits are stored, named by what is read of them and what is made of it."""
+        """Folder of the files of all splits, named by the columns read and the inputs of the files."""
         made_from = (self.version, self.corpus.columns, *self.made_from())
         return files.join(self.root, self.kind, identity.digest("rows", *made_from)[:20], "rows")
 
@@ -72,7 +72,7 @@ class TextStage(SplitStage):
         return self.statistic(piece)
 
     def path_of(self, split: Split) -> str:
-        """Where the file of a split is stored."""
+        """Path of the file of a split."""
         return piece_path(self.rows_folder, split)
 
     def writer(self, split: Split) -> AbstractContextManager[aligned.TableWriter]:

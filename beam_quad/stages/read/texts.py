@@ -16,7 +16,7 @@ from beam_quad.stages.base import GroupedStage
 from beam_quad.stages.read.corpus import Corpus, piece_path
 from beam_quad.stages.read.embed import RESERVE_SCHEMA
 
-# Few groups, made by hash: a sum over them in order is the same however many workers there are.
+# A few groups made by hash: their ordered sum does not depend on the number of workers.
 NUM_GROUPS = 8
 
 
@@ -53,7 +53,7 @@ class SampleTexts(GroupedStage):
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
         corpus = self.corpus
-        # Not only what has an embedding, which another run may have of other texts.
+        # Texts without embedding are included, because another run may embed them.
         rows = corpus.distinct_rows(piece)
         if not rows.usable.any():
             return
@@ -61,7 +61,7 @@ class SampleTexts(GroupedStage):
         with files.open_read(piece_path(corpus.reserve_dir, piece)) as file:
             parquet = pq.ParquetFile(file)
             for i in range(parquet.num_row_groups):
-                # Keys first: most row groups of a large corpus hold no drawn text, and are not read further.
+                # Keys are read first: most row groups of a large corpus hold no drawn text and are skipped.
                 head = parquet.read_row_group(i, columns=["row", "key"])
                 keys = head.column("key").to_numpy()
                 usable = rows.usable[head.column("row").to_numpy()]
@@ -83,7 +83,7 @@ class SampleTexts(GroupedStage):
         return Tally({"examples": table.num_rows})
 
     def read_group(self, group: int) -> tuple[list[str], list[str]]:
-        """Reads the ids and texts of a group; none where no text fell into it."""
+        """Reads the ids and texts of a group; empty lists for an empty group."""
         path = self.group_path(group)
         if not files.exists(path):
             return [], []

@@ -1,4 +1,4 @@
-"""Where a budget ends in rankings of the whole corpus: 16 bits a stage, each a sum over the splits."""
+"""The cut of a budget in rankings of the whole corpus: 16 bits per stage, each stage a sum over the splits."""
 
 import dataclasses
 from typing import Annotated, Any, Protocol
@@ -27,7 +27,7 @@ class Ranking(Protocol):
 
 
 class Ended(Protocol):
-    """Where a budget ends in a single ranking of the corpus."""
+    """The cut of a budget in a single ranking of the corpus."""
 
     @property
     def corpus(self) -> Corpus:
@@ -38,18 +38,18 @@ class Ended(Protocol):
         """The budget."""
 
     def floor(self, split: Split) -> np.ndarray:
-        """Reads the lowest priority that is taken of the rows of a split: uint64 [n], or [1] if they have the same."""
+        """Reads the lowest selected priority for each row of a split: uint64 [n], or [1] if all rows share it."""
 
     def lowest(self) -> np.uint64:
-        """Reads the lowest priority that is taken of any document."""
+        """Reads the lowest selected priority of any document."""
 
     def is_tight(self) -> bool:
-        """Whether any document that could be taken is not."""
+        """Tells whether any selectable document is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut(Stored):
-    """Where a budget ends in each of some rankings, by reference.
+    """The cut of a budget in one or more rankings, by reference.
 
     Args:
       corpus: The corpus.
@@ -68,20 +68,20 @@ class Cut(Stored):
         return self.corpus.root
 
     def stages(self, what: str, num_levels: int = NUM_LEVELS) -> "list[CutBudget]":
-        """Lists the stages that find it; with fewer than all levels they bound it from below.
+        """Lists the stages that find the cut; with fewer than all levels they give a lower bound.
 
         Args:
-          what: What is cut, in CapWords: the beginning of the stages' names.
-          num_levels: How many.
+          what: What is cut, in CapWords: prefix of the stages' names.
+          num_levels: Number of levels to decide.
         """
         return [CutBudget(self, level, what) for level in range(num_levels)]
 
     def level_path(self, level: int) -> str:
-        """Where a level's decision is stored."""
+        """Path of a level's decision."""
         return self.path(f"cut-{level}.json")
 
     def search(self, num_levels: int = NUM_LEVELS) -> BudgetSearch:
-        """Reads what the first levels decided."""
+        """Reads the decision of the first levels."""
         if num_levels == 0:
             return BudgetSearch.start(self.ranking.num_rankings, self.budget.amount)
         found = self._decision(num_levels - 1)
@@ -89,20 +89,20 @@ class Cut(Stored):
         return BudgetSearch(self.budget.amount, prefixes, above, num_levels)
 
     def floors(self, num_levels: int = NUM_LEVELS) -> np.ndarray:
-        """Reads the lowest priority that the budget reaches in each ranking, uint64 [num_rankings]."""
+        """Reads the lowest priority within budget in each ranking, uint64 [num_rankings]."""
         return self.search(num_levels).floors
 
     def floor(self, split: Split) -> np.ndarray:
-        """Reads the lowest priority that the budget reaches in a single ranking, of any split: uint64 [1]."""
+        """Reads the lowest priority within budget in the only ranking, for all splits: uint64 [1]."""
         return self.floors()[:1]
 
     def lowest(self) -> np.uint64:
-        """Reads the lowest priority that the budget reaches in a single ranking."""
+        """Reads the lowest priority within budget in the only ranking."""
         floor: np.uint64 = self.floors()[0]
         return floor
 
     def is_tight(self) -> bool:
-        """Whether any document that could be taken is not."""
+        """Tells whether any selectable document is left out."""
         return bool(self.floors()[0] > 0)
 
     @once_per_process
@@ -112,15 +112,15 @@ class Cut(Stored):
 
 @dataclasses.dataclass(frozen=True)
 class CutBudget(Stage):
-    """Finds, 16 bits at a time, the lowest priority that a budget reaches in each ranking: a radix selection by sums.
+    """Finds the lowest priority within budget in each ranking, 16 bits at a time: a radix selection by sums.
 
-    Takes splits and gives `BucketAmounts`. Four levels decide all; of what is at or above the priority, only examples of
-    that very priority end the budget.
+    Takes splits and gives `BucketAmounts`. Four levels decide all 64 bits; the budget then ends among the examples of
+    that priority.
 
     Args:
-      cut: What is found.
+      cut: The cut to find.
       level: 0 to 3.
-      what: What is cut, in CapWords: the beginning of the stage's name.
+      what: What is cut, in CapWords: prefix of the stage's name.
     """
 
     kind = "cuts"
@@ -136,7 +136,7 @@ class CutBudget(Stage):
 
     @property
     def folder(self) -> str:
-        """Where the levels are stored: with the cut, which reads them."""
+        """Folder of the levels: that of the cut, which reads them."""
         return self.cut.folder
 
     @property

@@ -1,4 +1,4 @@
-"""One row for every row that was read: what became of it, and why."""
+"""The decisions: one row for every row read, with its outcome and reason."""
 
 import contextlib
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ DECISIONS_SCHEMA = pa.schema(
         pa.field("leak", pa.string()),
     ]
 )
-# Ids and details are strings, which take far more than what they are made of.
+# Ids and details become Python strings, which take far more memory than the columns they come from.
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -55,17 +55,17 @@ def write_decisions(
     details: Mapping[int, str],
     leaks: Mapping[int, FoundLeak],
 ) -> None:
-    """Writes what became of the rows of a split, n of them.
+    """Writes the decisions on the n rows of a split.
 
     Args:
-      part: Where to.
-      places: Where they stand in shards.
-      rows: What is known of each, with strings.
+      part: The file to write to.
+      places: Places of the rows in their shards.
+      rows: The rows, with strings.
       is_candidate: Which can be selected: usable, and short enough for the budget, bool [n].
-      kept: What is selected.
-      standing: Where all of them stand.
-      details: What `rejected/` says of rows.
-      leaks: What rows leak that no selection may hold.
+      kept: The selected rows.
+      standing: Standing of all rows.
+      details: Details of rejected rows, as in `rejected/`, by row.
+      leaks: Protected texts that rows leak, by row.
     """
     names = [aligned.reason_of(code) for code in range(len(Reason) + 1)]
     decided = decide(names, rows.reasons, is_candidate, kept, standing)
@@ -103,10 +103,10 @@ def write_decisions(
 
 
 def _places(places: Places, run: slice) -> tuple[pa.DictionaryArray, np.ndarray]:
-    """Shard of each row of a run, and its row of that shard, int64."""
+    """Shard of each row of a run, and its row number in that shard, int64."""
     numbers = np.arange(run.start, run.stop)
     firsts = np.array([part.first for part in places.parts])
-    # Of shards without rows, which start where the next one does, the last one counts.
+    # An empty shard starts at the same row as the next one, so the last shard at a row is the right one.
     at = np.searchsorted(firsts, numbers, side="right") - 1
     offsets = np.array([part.split.first_row - part.first for part in places.parts])
     shards = [part.split.shard for part in places.parts]
@@ -116,7 +116,7 @@ def _places(places: Places, run: slice) -> tuple[pa.DictionaryArray, np.ndarray]
 
 
 def _ids(ids: Any, shards: pa.DictionaryArray, in_shard: np.ndarray) -> pa.Array:
-    """The ids that the input gives, or `default_id` of each row."""
+    """The ids of the input, or `default_id` of each row."""
     names = shards.cast(pa.string())
     places = pc.binary_join_element_wise(names, pa.array(in_shard).cast(pa.string()), "#")
     return pc.coalesce(pa.array(ids, pa.string()), places)

@@ -1,8 +1,8 @@
-"""Near-duplicates among what could be selected: of each family, the document that ranks highest stays.
+"""Near-duplicates among selectable documents: the highest-ranked document of each family stays.
 
-They are looked for among the documents that a few budgets would reach, so that little crosses the shuffle of a large corpus;
-and among all documents only if those are mostly copies, as in a month that was crawled twice. What takes the place of those
-that are left out is found by the same `Cut` as ever, in a ranking without them.
+Only documents within reach of a few budgets are compared, so that little of a large corpus crosses the shuffle. All
+documents are compared only if those are mostly copies, as in a month crawled twice. The usual `Cut`, in a ranking
+without the near-duplicates, finds their replacements.
 """
 
 import dataclasses
@@ -37,7 +37,8 @@ from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import Cut
 
-# A group holds the bands, or the signatures, of a share of the documents: of 40 million 64 MB a band, or 45 MB.
+# A group holds the bands, or the signatures, of a share of the documents: for 40 million documents 64 MB per band, or
+# 45 MB.
 _NUM_GROUPS = 256
 _BANDS = np.dtype([("hash", "<u8"), ("row", "<u8")])
 _MEMBERS = np.dtype(
@@ -59,16 +60,16 @@ _DROPPED = pa.schema([pa.field("row", pa.int64()), pa.field("twin", pa.string())
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The documents that are compared: those that could be selected, and those that stay selected.
+    """The documents to compare: selectable ones, and held ones.
 
     Args:
       signs: The signatures of their texts.
-      cut: Where `COMPARED_BUDGETS` of each target end in their ranking, of which `COMPARED_LEVELS` are decided.
+      cut: The cut at `COMPARED_BUDGETS` budgets per target, with `COMPARED_LEVELS` levels decided.
       threshold: Similarity of near-duplicates, in (0, 1].
-      held: What stays selected as it was selected before; None without a base.
-      ranks_new: Whether the ranking speaks of the splits alone that the base did not have.
-      is_all: Whether all documents are compared that can be selected, wherever the cut lies.
-      num_targets: How many share the budget.
+      held: Rows that stay selected from before; None without a base.
+      ranks_new: Whether the ranking covers only splits new since the base.
+      is_all: Whether all selectable documents are compared, regardless of the cut.
+      num_targets: Number of targets sharing the budget.
     """
 
     signs: SignTexts
@@ -80,22 +81,23 @@ class Compared:
     num_targets: int = 1
 
     def floor(self) -> np.uint64:
-        """The lowest priority that is compared."""
+        """The lowest compared priority."""
         if self.is_all:
             return np.uint64(0)
         lowest: np.uint64 = self.cut.floors(COMPARED_LEVELS)[0]
         return lowest
 
     def of(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finds those of a split.
+        """Finds the documents of a split to compare.
 
         Returns:
-          Their rows, int64 [m], ascending; their priorities, uint64 [m]; and which of them stay in any case, bool [m].
+          Their rows, int64 [m], ascending; their priorities, uint64 [m]; and which of them always stay, bool [m].
         """
         is_held, packed = np.zeros(len(rows.keys), bool), np.zeros(len(rows.keys), np.uint64)
         is_old = self.held is not None and self.held.base.has(split)
         if self.held is not None:
             is_held = self.held.of(split, rows)
+        # If only new splits are ranked, a split of the base contributes just its held rows.
         if not (is_old and self.ranks_new):
             packed = self.cut.ranking.priorities(split, rows)[:, 0]
         at = np.flatnonzero(is_reached(packed, self.floor()) | is_held)
@@ -104,15 +106,15 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True)
 class LinkCandidates(SplitStage, GroupedStage):
-    """Finds the documents that may be near-duplicates of each other: those that share a band of their signatures.
+    """Finds candidate near-duplicates: documents whose signatures share a band.
 
-    Takes splits; what crosses the shuffle are hashes of bands, 16 bytes each. Gives `Links`, and writes which documents they
-    connect.
+    Takes splits; only hashes of bands, 16 bytes each, cross the shuffle. Gives `Links`, and writes their connected
+    components.
 
     Args:
       corpus: The corpus, within the budget.
       compared: The documents.
-      earlier: What was found among fewer documents; nothing is done if that is enough.
+      earlier: The comparison of fewer documents; if it is enough, this stage does nothing.
     """
 
     kind = "near_duplicate_candidates"
@@ -126,7 +128,7 @@ class LinkCandidates(SplitStage, GroupedStage):
         return "LinkAllCandidates" if self.earlier else "LinkCandidates"
 
     def is_needed(self) -> bool:
-        """Whether nothing was found before that is enough."""
+        """Tells whether the earlier comparison, if any, was not enough."""
         return self.earlier is None or not self.earlier.is_enough()
 
     def pieces(self) -> Iterable[Any]:
@@ -141,12 +143,14 @@ class LinkCandidates(SplitStage, GroupedStage):
         packed = np.empty(hashes.shape, _BANDS)
         packed["hash"], packed["row"] = hashes, _numbers(index, at)[:, None]
         packed = packed.ravel()
+        # Equal bands must meet in one group, from whichever splits they come.
         group = packed["hash"] % np.uint64(_NUM_GROUPS)
         for value in np.unique(group):
             yield int(value), packed[group == value].tobytes()
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Links:
         packed = np.concatenate([np.frombuffer(part, _BANDS) for part in parts])
+        # Sorted, so that the links do not depend on the order of the parts.
         packed = packed[np.argsort(packed["row"], kind="stable")]
         return Links(*link_equal(packed["hash"], packed["row"]))
 
@@ -157,18 +161,18 @@ class LinkCandidates(SplitStage, GroupedStage):
 
     @once_per_process
     def load(self) -> dict[str, np.ndarray]:
-        """Loads the documents that have links, by ascending `row`, and the `family` of each, once per process."""
+        """Loads the linked documents, by ascending `row`, and the `family` of each, once per process."""
         return aligned.read_columns(self.artifact)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dropped:
-    """What is left out. An additive statistic.
+    """The near-duplicates left out. An additive statistic.
 
     Attributes:
-      pieces: How many rows of each split, by its name.
+      pieces: Number of rows of each split, by its name.
       keys: Their keys, uint64 [m].
-      amount: What they would take from the budget.
+      amount: Their total, in the unit of the budget.
     """
 
     pieces: Tally
@@ -182,10 +186,10 @@ class Dropped:
 
 @dataclasses.dataclass(frozen=True)
 class FindNearDuplicates(SplitStage, RegroupedStage):
-    """Compares the documents that may be near-duplicates, and finds which of them are left out.
+    """Compares candidate near-duplicates, and finds which of them are left out.
 
-    Takes splits; what crosses the shuffle are the signatures of the candidates. Writes, for each split that has any, the rows
-    that are left out, and the row that stays in the place of each.
+    Takes splits; only signatures of candidates cross the shuffle. For each split with near-duplicates, writes the rows
+    left out, and the row that stays instead of each.
 
     Args:
       corpus: The corpus, within the budget.
@@ -203,7 +207,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
 
     @property
     def compared(self) -> Compared:
-        """The documents that were compared."""
+        """The compared documents."""
         return self.candidates.compared
 
     def pieces(self) -> Iterable[Any]:
@@ -224,6 +228,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         packed["priority"], packed["is_held"] = priorities[own], is_held[own]
         packed["amount"] = self.compared.cut.budget.amounts(rows.tokens)[at]
         packed["signature"] = self.compared.signs.read(split, at)
+        # A family must be in one group, because only one of its documents stays.
         group = linked["family"][first:last] % _NUM_GROUPS
         for value in np.unique(group):
             yield int(value), packed[group == value].tobytes()
@@ -266,29 +271,29 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         write_json(self.artifact, {"pieces": total.pieces.counts, "amount": total.amount})
 
     def is_enough(self) -> bool:
-        """Whether the documents that were compared fill the budget without those that are left out."""
+        """Tells whether the compared documents fill the budget without the near-duplicates."""
         compared = self.compared
         budget = compared.cut.budget.amount // (COMPARED_BUDGETS * compared.num_targets)
         return fills_budget(compared.floor(), self._found()["amount"], budget)
 
     def rows(self, split: Split) -> np.ndarray:
-        """Reads the rows of a split that are left out, ascending, int64 [m]."""
+        """Reads the rows left out of a split, ascending, int64 [m]."""
         return self._read(split)["row"]
 
     def without(self, packed: np.ndarray, split: Split) -> np.ndarray:
-        """Gives priority 0 to the rows of a split that are left out: uint64 [n, ...] to the same shape."""
+        """Sets the rows left out of a split to priority 0: uint64 [n, ...] to the same shape."""
         packed = packed.copy()
         packed[self.rows(split)] = 0
         return packed
 
     def above(self, packed: np.ndarray, split: Split, floor: np.ndarray) -> Twins:
-        """Finds the rows of a split that are left out though their priorities, uint64 [n], reach a floor, uint64 [1] or [n]."""
+        """Finds the rows left out though their priorities, uint64 [n], reach a floor, uint64 [1] or [n]."""
         found = self._read(split)
         at = np.flatnonzero(is_reached(packed, floor)[found["row"]])
         return Twins(found["row"][at], found["twin"][at].tolist())
 
     def drops(self, keys: np.ndarray) -> np.ndarray:
-        """Says which examples are left out, by key, bool [n]."""
+        """Tells which examples are left out, by key, bool [n]."""
         return np.isin(keys, self._keys())
 
     def _read(self, split: Split) -> dict[str, np.ndarray]:

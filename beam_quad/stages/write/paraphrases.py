@@ -1,4 +1,4 @@
-"""Selected documents that may be paraphrases of texts that no selection may hold: flagged for a person, not left out."""
+"""Flags possible paraphrases of protected texts in the selection; they are reported, not left out."""
 
 import collections
 import dataclasses
@@ -24,10 +24,10 @@ from beam_quad.stages.read.embed_items import EmbedItems
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Selection
 
-# Documents that say how close to an item nearly all are.
+# Size of the sample behind the threshold.
 _SAMPLED = 100_000
 _SHOWN_CHARACTERS = 400
-# By its key the text of a document is found that is to be forgotten.
+# The key lets `ForgetTexts` find the text of an excluded document.
 _FLAGS = pa.schema(
     [
         pa.field("key", pa.uint64()),
@@ -44,10 +44,10 @@ _FLAGS = pa.schema(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Flags:
-    """Selected documents that are close to an item. An additive statistic.
+    """Selected documents close to an item. An additive statistic.
 
     Attributes:
-      cosines: How close documents of a sample of the corpus are to their nearest item.
+      cosines: Cosines between a sample of the corpus and the nearest items.
       rows: Rows of `_FLAGS`.
     """
 
@@ -60,14 +60,14 @@ class Flags:
 
 @dataclasses.dataclass(frozen=True)
 class FlagParaphrases(SplitStage):
-    """Flags the selected documents that may be paraphrases of an item.
+    """Flags selected documents as possible paraphrases of an item.
 
-    Takes splits and gives `Flags`. Of a selected document whose embedding is close to an item's, the text is read once more; the
-    threshold that is decided at the end is no lower.
+    Takes splits and gives `Flags`. The text of a selected document is read again if its embedding has a cosine of at
+    least `LEAST_COSINE` with an item; the final threshold is at least as high.
 
     Args:
       corpus: The corpus, embedded, within the budget.
-      selection: What is selected.
+      selection: The selection.
       items: The items.
     """
 
@@ -85,10 +85,12 @@ class FlagParaphrases(SplitStage):
         rate = min(1.0, _SAMPLED / max(1, self.corpus.num_usable()))
         sampled = hash_sample(self.corpus.seed, "paraphrases", rows, rate)
         selected = self.selection.keep(piece, rows).rows
+        # The sample sets the threshold; only selected rows may be flagged.
         at = np.union1d(sampled, selected)
         if not len(at):
             return Flags(Cosines.of(np.zeros(0)), ())
         nearest, cosines = nearest_items(self.corpus.some_embeddings(piece, at), points)
+        # Reading texts is expensive, so only documents above the lowest possible threshold are read.
         close = np.flatnonzero(np.isin(at, selected) & (cosines >= LEAST_COSINE))
         found = self._flags(piece, rows.keys, at[close], nearest[close], cosines[close])
         return Flags(Cosines.of(cosines[np.isin(at, sampled)]), found)
@@ -135,7 +137,7 @@ class FlagParaphrases(SplitStage):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Reads the `least_cosine` of what is flagged, with how many `texts` it was compared, and how many `rows` it is."""
+        """Reads the `least_cosine`, the number of `texts` compared with, and the number of flagged `rows`."""
         return read_json(self.artifact)
 
     def read(self, most: int) -> list[dict[str, Any]]:

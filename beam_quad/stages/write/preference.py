@@ -1,4 +1,4 @@
-"""What a selection without pulls takes first, as small configurations."""
+"""Rankings of a selection without pulls, each a small configuration."""
 
 import abc
 import dataclasses
@@ -21,7 +21,7 @@ class Preference(abc.ABC):
     """Ranks the examples of a split: higher is taken first, nan never, ties by hash.
 
     Attributes:
-      unit: What a rank is, in a word.
+      unit: One word that names what a rank measures.
     """
 
     unit: ClassVar[str] = "rank"
@@ -31,7 +31,7 @@ class Preference(abc.ABC):
         """Returns float64 [n]."""
 
     def influence(self, split: Split) -> np.ndarray | None:
-        """Returns the influence of each row, float64 [n], or None where it was not computed."""
+        """Returns the influence of each row, float64 [n], or None if it was not computed."""
         return None
 
 
@@ -109,7 +109,7 @@ class EqualClusters(Preference):
 
     Args:
       clusters: The clusters.
-      passed_over: What they hold that cannot be selected.
+      passed_over: Tokens of each cluster that cannot be selected.
     """
 
     clusters: AssignClusters
@@ -126,7 +126,7 @@ class EqualClusters(Preference):
 
 @dataclasses.dataclass(frozen=True)
 class ClusterHistogram(Preference):
-    """A sample without replacement that has the query set's histogram of clusters, for as long as a cluster lasts.
+    """A sample without replacement with the query set's histogram of clusters, while clusters last.
 
     Args:
       counts: The histogram.
@@ -137,6 +137,6 @@ class ClusterHistogram(Preference):
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         clusters = self.counts.clusters
         of_rows, _ = clusters.read(split)
-        # A rejected row, of cluster -1, is ranked but never taken.
+        # A rejected row has cluster -1 and reads the last weight; it is ranked but never taken.
         log_weights = self.counts.log_weights()[of_rows]
         return sampling_priority(log_weights, rows.keys, clusters.corpus.seed)

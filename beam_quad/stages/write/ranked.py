@@ -1,4 +1,4 @@
-"""What a selection is, and the selection by one ranking of the corpus, which is a baseline's."""
+"""The protocol of a selection, and the selection of a baseline: one ranking of the corpus."""
 
 import dataclasses
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -28,13 +28,13 @@ from beam_quad.stages.write.shares import Groups
 
 
 class Selection(Protocol):
-    """Says which rows of a split are selected; everything that it needs is read by path."""
+    """Decides which rows of a split are selected; reads all it needs by path."""
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         """Selects rows of one split."""
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """Says of all rows of a split what is known of them, selected or not."""
+        """Describes all rows of a split, selected or not."""
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class Weighable(Selection, Protocol):
     """A selection that knows, or estimates, the influence of every example."""
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
-        """Finds what is taken of a split, and what everything in it is worth."""
+        """Finds the takers and the influence of all rows of a split."""
 
 
 P = TypeVar("P", bound=Preference, covariant=True)
@@ -55,9 +55,9 @@ class Preferred(Generic[P]):
     Args:
       corpus: The corpus, within the budget.
       preference: The ranking.
-      held: What comes first as it was selected before; None without a base.
-      near_duplicates: What is left out for a near-duplicate that ranks above it; None if that is not looked at.
-      groups: The groups of shares, of some of which nothing is taken; None without shares.
+      held: Rows selected before, which come first; None without a base.
+      near_duplicates: Rows left out for a higher-ranked near-duplicate; None if near-duplicates stay.
+      groups: The groups of shares, some of which may give nothing; None without shares.
     """
 
     corpus: Corpus
@@ -99,7 +99,7 @@ class Preferred(Generic[P]):
         return self.preference.unit
 
     def twins(self, split: Split, rows: aligned.Rows, floor: np.ndarray) -> Twins | None:
-        """Finds what is left out for a near-duplicate though it reaches a priority, uint64 [1] or [n]."""
+        """Finds the rows left out for a near-duplicate though they reach a floor, uint64 [1] or [n]."""
         if self.near_duplicates is None:
             return None
         return self.near_duplicates.above(self._pack(split, rows)[0], split, floor)
@@ -115,22 +115,23 @@ class Preferred(Generic[P]):
         if self.held is None:
             return packed, unscorable
         packed = self.held.first(packed, split, rows)
+        # A held row stays selected, so it is not rejected for a missing rank.
         return packed, unscorable & ~self.held.of(split, rows)
 
 
 def why_below(packed: np.ndarray, cut: Ended, split: Split) -> np.ndarray:
-    """Says what keeps ranked rows out: lower ones of other groups are taken, or none is; `reason_number`, int64 [n]."""
+    """Tells why ranked rows are left out, a full share or a low rank: `reason_number`, int64 [n]."""
     is_full = is_reached(packed, cut.lowest()) & ~is_reached(packed, cut.floor(split))
     return why_of((is_full, Unselected.SHARE_FULL), otherwise=Unselected.BELOW_CUT)
 
 
 @dataclasses.dataclass(frozen=True)
 class RankedSelection:
-    """The examples that a baseline ranks highest.
+    """The examples a baseline ranks highest.
 
     Args:
       ranking: The ranking.
-      cut: Where the budget ends in it.
+      cut: The cut of the budget in it.
       clusters: The clusters, or None if nothing was clustered.
     """
 
@@ -156,7 +157,7 @@ class RankedSelection:
         return Standing.of(len(rows.keys), why, influence, clusters)
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
-        """As `Weighable`, where the ranking is one by influence."""
+        """As `Weighable`, if the ranking is by influence."""
         influence = self.ranking.preference.influence(split)
         if influence is None:
             raise ValueError(f"{self.ranking.preference} knows no influence to weigh by")

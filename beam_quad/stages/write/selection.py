@@ -1,4 +1,4 @@
-"""The last stage: every split is filtered against the selection, then manifest, report and COMPLETE."""
+"""The last stage: filters every split by the selection, then writes manifest, report and COMPLETE."""
 
 import collections
 import contextlib
@@ -65,22 +65,22 @@ from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights
 
 _log = logging.getLogger(__name__)
-# Splits of a part of what a refresh adds, over those of other parts: few of them give any rows.
+# Parts of rows added by a refresh span this many times more splits, because few splits add rows.
 _SPARSER = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A run of splits: a file of its rejected rows, and one of its selected rows if any are to be written.
+    """A run of splits, with a file of its rejected rows and, if any are due, a file of its selected rows.
 
     Attributes:
-      name: Names what is recorded of it.
+      name: Name of its record.
       first: Index of its first split.
       last: Index after its last split.
       rejected: Name of the file of rejected rows.
       selected: Name of the file of selected rows, or None.
-      number: Number of that file.
-      only_added: Whether the rows that the base selected are in parts of the base.
+      number: Number of the file of selected rows.
+      only_added: Whether the part holds only added rows; rows selected by the base are then in parts of the base.
     """
 
     name: str
@@ -94,13 +94,13 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class BasePart:
-    """A part of the base, of which rows are selected still.
+    """A part of the base with rows still selected.
 
     Attributes:
-      name: Names what is recorded of it.
-      base_number: Its number there.
+      name: Name of its record.
+      base_number: Number of the part in the base.
       selected: Name of the file of these rows.
-      num_rows: How many they are.
+      num_rows: Number of these rows.
     """
 
     name: str
@@ -111,13 +111,13 @@ class BasePart:
 
 @dataclasses.dataclass(frozen=True)
 class PartSums:
-    """What parts hold. An additive statistic.
+    """Contents of parts. An additive statistic.
 
     Attributes:
       files: The files written.
-      counts: What became of the rows.
-      weights: Of the selected rows, where they are weighed.
-      labels: Selected rows by column and value, of the columns that name a licence or a language.
+      counts: The rows by outcome.
+      weights: Sums over the weights of the selected rows, if weights are written.
+      labels: Selected rows by column and value, for the columns that name a licence or a language.
     """
 
     files: tuple[WrittenPart, ...]
@@ -131,24 +131,24 @@ class PartSums:
 
 @dataclasses.dataclass(frozen=True)
 class WriteSelection(SplitStage):
-    """Writes the selected and the rejected rows of every run of splits, and if asked what became of all, then what a reader needs to trust them.
+    """Writes the selected and rejected rows of every run of splits, optionally the decisions, then the report.
 
-    Takes `Part`s and, in a refresh, `BasePart`s, and gives `PartSums`. Text goes from the input to the output on one
-    worker; it is never shuffled. The store itself copies the parts of the base that lost no row. The user names the
-    folder; which configuration it belongs to is recorded there.
+    Takes `Part`s and, in a refresh, `BasePart`s, and gives `PartSums`. Text goes from input to output on one worker and
+    is never shuffled. Parts of the base that lost no row are copied within the store. The user names the folder, and
+    the configuration is recorded in it.
 
     Args:
       corpus: The corpus, within the budget.
-      selection: Says which rows are selected.
+      selection: Decides which rows are selected.
       output: The output directory.
       output_format: Format of the selected parts.
-      budget: What is asked for, which with the corpus's size tells how large the parts will be.
+      budget: The budget; with the size of the corpus it gives the expected size of a part.
       summary: Makes the manifest and the report.
-      weights: Weighs what is selected, or None for a selection without weights.
-      changes: What a refresh changes; None without a base.
-      reselects: Whether all rows are written anew, those that the base selected too.
-      decides: Whether what became of every row is written, too.
-      tokenizer: Path or hub id of what makes the tokens of Megatron; None for every other format.
+      weights: Weights of the selected rows, or None for a selection without weights.
+      changes: The changes of a refresh; None without a base.
+      reselects: Whether all rows are written again, including those selected by the base.
+      decides: Whether the decision on every row is written as well.
+      tokenizer: Path or hub id of the tokenizer for the Megatron format; None for other formats.
       tokenizer_revision: Its revision on the hub.
     """
 
@@ -178,6 +178,7 @@ class WriteSelection(SplitStage):
 
     def pieces(self) -> list[Part | BasePart]:
         splits, tokens = self.corpus.splits(), self.corpus.totals().tokens
+        # If no part of a base is copied, the parts hold all selected rows.
         if self.changes is None or not self._copies(self.changes.base):
             share = self.budget.share(self.corpus.num_usable(), tokens)
             runs = part_runs(splits, share)
@@ -196,7 +197,7 @@ class WriteSelection(SplitStage):
         return [*carried, *self._parts(runs, has_rows, len(numbers), only_added=True)]
 
     def prefixes(self) -> tuple[str, ...]:
-        # A part is of one configuration: what another one has left here says nothing of this selection.
+        # Records are kept per configuration: files left here by another one say nothing about this selection.
         names = ("selected", "rejected", *["decisions"] * self.decides)
         folders = (files.join(self.output, name) for name in names)
         return posixpath.dirname(self._record_path("part")), *folders
@@ -250,10 +251,11 @@ class WriteSelection(SplitStage):
                 written += write_selected(
                     path, selections, schema, weighted=weighted, encoder=self._encoder()
                 )
+                # Rows are decided from artifacts and copied from the input, so a changed input shows here.
                 _check_rows(written[0], sum(num_due))
                 labels = count_labels(path, label_columns(schema))
             else:
-                # Nothing is to be written, but the rows are counted.
+                # No rows are written, but iterating counts them.
                 collections.deque(selections, maxlen=0)
         if decisions is not None:
             written.append(decisions.written)
@@ -274,6 +276,7 @@ class WriteSelection(SplitStage):
             written.append(self._write_mds_index(sums.files))
         selected = counts.selected.documents
         accounted = selected + counts.not_selected + counts.rejected
+        # The three outcomes are counted independently, so a row lost or counted twice is found here.
         if counts.read != accounted:
             raise IntegrityError(
                 f"{counts.read} rows were read, but {selected} selected, {counts.not_selected} not selected "
@@ -303,7 +306,7 @@ class WriteSelection(SplitStage):
             "report.html": report,
         }
         for name, text in pages.items():
-            # A path that is not UTF-8 becomes an escape, which is JSON too.
+            # A path that is not UTF-8 is escaped, which is valid JSON.
             data = text.encode("utf-8", "backslashreplace")
             files.write(files.join(self.output, name), data)
         unread = [
@@ -312,6 +315,7 @@ class WriteSelection(SplitStage):
             if split.shard in self.corpus.bad_shards()
         ]
         write_json(unread_path(self.output, self.summary.configuration), {"splits": unread})
+        # COMPLETE is written last: an output without it is unfinished.
         files.write_once(self.artifact, b"")
 
     def progress(self, total: PartSums) -> dict[str, int]:
@@ -322,7 +326,7 @@ class WriteSelection(SplitStage):
     def _parts(
         self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool
     ) -> Iterator[Part]:
-        """Names the files of runs of splits: those of rejected rows, and those of selected rows after the base's."""
+        """Names the files of runs of splits: rejected rows, and selected rows, numbered after the parts of the base."""
         number, total = num_before, num_before + sum(has_rows)
         for i, ((first, last), is_written) in enumerate(zip(runs, has_rows, strict=True)):
             rejected, selected = part_name(i, len(runs)), None
@@ -334,7 +338,7 @@ class WriteSelection(SplitStage):
             number += is_written
 
     def _encoder(self) -> TokenEncoder | None:
-        """What makes tokens of texts, once per process; None where no tokens are written."""
+        """Loads the tokenizer, once per process; None if no tokens are written."""
         if self.tokenizer is None:
             return None
         name, revision = self.tokenizer, self.tokenizer_revision
@@ -344,7 +348,7 @@ class WriteSelection(SplitStage):
         )
 
     def _write_mds_index(self, written: Sequence[WrittenPart]) -> WrittenPart:
-        """Writes what makes one dataset of all parts."""
+        """Writes the MDS index, which joins all parts into one dataset."""
         columns = mds_columns(self.corpus.schema(), self.weights is not None)
         shards = [part for part in written if is_part(part.path) and part.path.endswith(".mds")]
         return write_index(
@@ -352,7 +356,7 @@ class WriteSelection(SplitStage):
         )
 
     def _copies(self, base: Base) -> bool:
-        """Whether parts of the base are parts of the output: not if new rows have other columns."""
+        """Tells whether parts of the base can be copied to the output: not if the columns have changed."""
         parts, weighted = base.parts(), self.weights is not None
         if self.reselects or not parts:
             return False
@@ -369,6 +373,7 @@ class WriteSelection(SplitStage):
     def _carry_over(self, piece: BasePart, changes: CompareWithBase) -> PartSums:
         part, path = changes.base.parts()[piece.base_number], self.paths(piece)[1]
         names = changes.base.splits_of(part)
+        # A part that lost no row is copied as a file, without reading its rows.
         if piece.num_rows == part.num_rows:
             files.copy(part.path, path)
             written = dataclasses.replace(part, path=path)
@@ -385,7 +390,7 @@ class WriteSelection(SplitStage):
         return record_path(self.output, self.summary.configuration, name)
 
     def _record(self, piece: Part | BasePart, sums: PartSums, splits: list[str]) -> None:
-        """Writes what a part holds, and of which splits, for a run that goes on with it."""
+        """Records the contents and the splits of a part, for a run that resumes or refreshes it."""
         record = {
             "files": [
                 (
@@ -409,7 +414,7 @@ class WriteSelection(SplitStage):
             json_text = {f.name: why_json_text(f) for f in schema if is_json_text(f)}
             escaped = [n for n, shape in sorted(shapes.columns.items()) if shape.is_escaped]
         else:
-            # What rows of JSON Lines hold is carried as it is written.
+            # JSON Lines rows are carried over as written.
             json_text, escaped = {}, []
         return {
             "schema": described(output_schema(schema, self.weights is not None)),
@@ -450,6 +455,7 @@ class WriteSelection(SplitStage):
             ]
             rejected.extend(bad)
             counts.append(RowCounts(bad_files=len(bad)))
+            # Every count and file of this split follows from this one decision.
             kept = self.selection.keep(split, rows)
             leaks = self.summary.leaks.read(split) if self.summary.leaks is not None else {}
             is_candidate = self.corpus.is_candidate(rows)
@@ -476,12 +482,12 @@ class WriteSelection(SplitStage):
     def _write_rows(
         self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Writes which rows of a split are selected, for a run that goes on from this one.
+        """Writes the selected rows of a split, for a later refresh of this run.
 
         Returns:
-          Which of them are to be written, bool [m], and the run that brought each.
+          Which of them this part writes, bool [m], and the number of the run that first selected each.
         """
-        # A number, which unlike a fingerprint does not depend on where the input is stored.
+        # A run number, because a fingerprint depends on the location of the input.
         since = np.full(len(kept.rows), len(self.summary.bases), np.int32)
         parts = np.full(len(kept.rows), part.number)
         is_written = np.ones(len(kept.rows), bool)
@@ -493,6 +499,7 @@ class WriteSelection(SplitStage):
             if part.only_added:
                 numbers = self.changes.numbers()
                 parts[at] = [numbers[old] for old in held["part"][stays].tolist()]
+                # These rows are in a copied part of the base and must not be written twice.
                 is_written[at] = False
         columns = {
             "row": kept.rows,
@@ -510,7 +517,7 @@ class WriteSelection(SplitStage):
         aligned.write_table(path, SELECTED_ROWS, columns)
 
     def _bad_file(self, split: Split) -> Iterator[Rejected]:
-        # One line a file, however many splits it has.
+        # One line per file, regardless of its number of splits.
         if split.first_row == 0:
             details = [
                 bad_file_detail(self.corpus, other)

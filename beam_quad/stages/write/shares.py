@@ -1,4 +1,4 @@
-"""Where a budget ends in a ranking of the corpus if parts of it are bounded: a programme over sums, cut to the document."""
+"""Fills a budget within shares from a ranking of the corpus: a programme over sums, cut to the document."""
 
 import dataclasses
 from typing import Annotated, Any, Protocol
@@ -21,45 +21,45 @@ from beam_quad.stages.refresh.base import Held
 
 
 class HeavyClusters(Protocol):
-    """The clusters that hold more than one may give."""
+    """The clusters larger than the share of a cluster."""
 
     @property
     def clusters(self) -> AssignClusters:
         """All clusters."""
 
     def load(self) -> np.ndarray:
-        """Loads the ids of the heavy ones, ascending, int64 [m]."""
+        """Loads the ids of the heavy clusters, ascending, int64 [m]."""
 
 
 class ValuedRanking(Protocol):
-    """One ranking of the examples of a split, and what it goes by."""
+    """One ranking of the examples of a split, with its values."""
 
     def priorities(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Returns uint64 [n, 1], higher first; 0 for rows that are no candidates."""
 
     def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Returns float64 [n], infinite for what comes first in any case; anything where the priority is 0."""
+        """Returns float64 [n], infinite for held rows; arbitrary if the priority is 0."""
 
     def influence(self, split: Split) -> np.ndarray | None:
-        """Returns the influence of each row, float64 [n], or None where it was not computed."""
+        """Returns the influence of each row, float64 [n], or None if it was not computed."""
 
     @property
     def unit(self) -> str:
-        """What a value is, in a word."""
+        """One word that names what a value measures."""
 
     @property
     def held(self) -> Held | None:
-        """What comes first as it was selected before; None without a base."""
+        """Rows selected before, which come first; None without a base."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """The groups of documents that are alike to every bound, by reference.
+    """The groups of documents meeting the same bounds, by reference.
 
     Args:
       counted: The patterns of the shares; None without shares.
-      heavy: The clusters each of which is bounded; None if none is.
-      cap: The most of the budget that one of them may give.
+      heavy: The clusters that are capped; None if no cluster is.
+      cap: The largest share of the budget from one such cluster.
     """
 
     counted: CountPatterns | None
@@ -68,28 +68,29 @@ class Groups:
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """The bounds, without those of clusters."""
+        """The bounds, without the caps of clusters."""
         return () if self.counted is None else self.counted.bounds
 
     def system(self) -> System:
-        """The bounds over the groups: the patterns outside of heavy clusters, then in the first of them, and so on."""
+        """The bounds over the groups: the patterns outside heavy clusters, then those in each heavy cluster."""
         patterns = System.free(1) if self.counted is None else self.counted.system()
         if self.heavy is None:
             return patterns
         return patterns.by_cluster(len(self.heavy.load()), self.cap)
 
     def of(self, split: Split) -> np.ndarray:
-        """Numbers the group of each row of a split, int64 [n]; a row that cannot be selected may have any number."""
+        """Numbers the group of each row of a split, int64 [n]; arbitrary for rows that cannot be selected."""
         patterns, num_patterns = np.zeros(1, np.int64), 1
         if self.counted is not None:
             patterns, num_patterns = self.counted.of(split), self.counted.num_patterns()
         if self.heavy is None:
             return patterns
         clusters, _ = self.heavy.clusters.read(split)
+        # Other clusters are found at -1, so their patterns come first, as in `System.by_cluster`.
         return np.asarray((find_sorted(self.heavy.load(), clusters) + 1) * num_patterns + patterns)
 
     def may_give(self, split: Split) -> np.ndarray:
-        """Says of which rows of a split something may be selected, bool [n], or [1] if of all: not of a share of 0."""
+        """Tells which rows of a split may be selected, bool [n], or [1] for all: False for a share of 0."""
         is_open: np.ndarray = ~self.system().shut
         return is_open[self.of(split)]
 
@@ -105,7 +106,7 @@ class SampleGroups(SplitStage):
       ranking: The ranking.
       groups: The groups.
       budget: The budget.
-      what: What is cut, in CapWords: the beginning of the stage's name.
+      what: What is cut, in CapWords: prefix of the stage's name.
     """
 
     kind = "bands"
@@ -141,7 +142,7 @@ class SampleGroups(SplitStage):
         return Bands(**archives.parse(files.read_bytes(self.artifact)))
 
     def of(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Reads group, int64 [n], priority, uint64 [n], and what it takes from the budget, int64 [n], of each row of a split."""
+        """Reads group, int64 [n], priority, uint64 [n], and amount, int64 [n], of each row of a split."""
         packed = self.ranking.priorities(split, rows)[:, 0]
         groups = np.broadcast_to(self.groups.of(split), packed.shape)
         return groups, packed, self.budget.amounts(rows.tokens)
@@ -149,7 +150,7 @@ class SampleGroups(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class SolveProgramme(SplitStage):
-    """Sums what the bands hold, and finds how much each group gives.
+    """Sums the amounts of the bands, and finds how much each group gives.
 
     Takes splits and gives int64 [num_bands].
 
@@ -179,7 +180,7 @@ class SolveProgramme(SplitStage):
 
     @once_per_process
     def load(self) -> tuple[Programme, np.ndarray]:
-        """Loads the programme, and what each band holds, int64 [num_bands], once per process."""
+        """Loads the programme, and the amount of each band, int64 [num_bands], once per process."""
         found = archives.parse(files.read_bytes(self.artifact))
         held = found.pop("held")
         return Programme.of(found), held
@@ -189,7 +190,7 @@ class SolveProgramme(SplitStage):
 class CutGroups(SplitStage):
     """Cuts each group to the document.
 
-    Takes splits and gives `BandDocuments`, of few bands.
+    Takes splits and gives the `BandDocuments` of a few bands.
 
     Args:
       corpus: The corpus, within the budget.
@@ -228,29 +229,29 @@ class CutGroups(SplitStage):
 
     @once_per_process
     def load(self) -> GroupCuts:
-        """Loads where groups end, once per process."""
+        """Loads the ends of the groups, once per process."""
         return GroupCuts(**archives.parse(files.read_bytes(self.artifact)))
 
     def floor(self, split: Split) -> np.ndarray:
-        """Reads the lowest priority that is taken of the group of each row of a split, uint64 [n]."""
+        """Reads the lowest selected priority in the group of each row of a split, uint64 [n]."""
         floors: np.ndarray = self.load().floors[self._groups.of(split)]
         return floors
 
     def lowest(self) -> np.uint64:
-        """Reads the lowest priority that is taken of any group; `NOTHING` if nothing is taken."""
+        """Reads the lowest selected priority of any group; `NOTHING` if nothing is selected."""
         floor: np.uint64 = self.load().floors.min()
         return floor
 
     def is_tight(self) -> bool:
-        """Whether any document that could be taken is not."""
+        """Tells whether any selectable document is left out."""
         return bool((self.load().floors > 1).any())
 
     def missing(self) -> int:
-        """What the documents could not fill of the budget, but for less than a document."""
+        """The part of the budget the documents could not fill, ignoring less than a document."""
         return self.programme.load()[0].num_missing
 
     def remedies(self) -> list[str]:
-        """Says what to do so that more can be selected."""
+        """Lists the options that allow more to be selected."""
         by_words = {
             "change --share": self._groups.counted,
             "raise --max_share_per_cluster": self._groups.heavy,
@@ -263,13 +264,13 @@ class CutGroups(SplitStage):
         ranking = self.programme.sample.ranking
         about = about_shares(groups.bounds, groups.system(), found, self.load(), ranking.unit)
         if ranking.held is not None:
-            # Of what comes first in any case the programme knows no value.
+            # Held rows have infinite values, so the mean is meaningless.
             about["mean"] |= {"selected": None, "without_bounds": None}
         return {"unit": self.budget.unit, **about}
 
 
 class Keyed(Protocol):
-    """Something that knows some examples by key."""
+    """A source of example keys."""
 
     def known_keys(self) -> np.ndarray:
         """Returns their keys, uint64, in any order."""
@@ -294,13 +295,13 @@ class KeyedGroups:
 
 @dataclasses.dataclass(frozen=True)
 class GroupKeys(SplitStage):
-    """Finds the groups of examples that are known by key, of which it is asked where they would have to rank.
+    """Finds the groups of examples known by key, so that their lowest selected priority can be read.
 
     Takes splits and gives `KeyedGroups`.
 
     Args:
       corpus: The corpus, within the budget.
-      cut: Where groups end.
+      cut: The ends of the groups.
       known: The examples.
     """
 
@@ -323,9 +324,10 @@ class GroupKeys(SplitStage):
         files.write_once(self.artifact, data)
 
     def floors(self, keys: np.ndarray) -> np.ndarray:
-        """The lowest priority that is taken of the group of each of these examples, uint64 [n]; of another, none is."""
+        """The lowest selected priority in each example's group, uint64 [n]; `NOTHING` for unknown keys."""
         keyed = self._load()
         group = look_up(keyed["keys"], keyed["groups"], keys, -1)
+        # Unknown keys have group -1, which reads the appended `NOTHING`.
         return np.append(self.cut.load().floors, NOTHING)[group]
 
     @once_per_process

@@ -1,4 +1,4 @@
-"""What the page shows of scores that were computed example by example."""
+"""The scored examples shown in the report."""
 
 import dataclasses
 from typing import Any
@@ -40,13 +40,13 @@ _SHOWN = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class ShowScores(SplitStage):
-    """Samples the scored examples, and finds the best and the worst of them with their texts.
+    """Samples the scored examples, and finds the best and the worst with their texts.
 
     Takes splits and gives `ShownScores`.
 
     Args:
       corpus: The corpus, within the budget.
-      selection: What is selected.
+      selection: The selection.
       influence: The scores.
       clusters: The clusters, or None if nothing was clustered.
     """
@@ -98,7 +98,7 @@ class ShowScores(SplitStage):
         aligned.write_table(self.artifact, _SHOWN, columns)
 
     def manifest(self) -> dict[str, Any]:
-        """Makes its part of the manifest: mean influence of the scored examples, and of the selected ones, by their tokens."""
+        """Makes its part of the manifest: mean influence per token of the scored and of the selected examples."""
         scores = self.scores()
         means = {
             "selected_mean": weighted_mean(scores.selected.influence, scores.selected.tokens),
@@ -107,7 +107,7 @@ class ShowScores(SplitStage):
         return {"influence": means}
 
     def scores(self) -> page.Scores:
-        """Reads the sample: every selected example of it was scored itself."""
+        """Reads the sample; every selected example in it was scored itself."""
         table = self._load()
         drawn = table["is_drawn"].astype(bool)
         selected = drawn & table["is_selected"].astype(bool)

@@ -1,4 +1,4 @@
-"""What a finished run says of itself: the manifest, which is the same on every run, and the report's data."""
+"""The summary of a finished run: the manifest, equal for equal runs, and the report's data."""
 
 import dataclasses
 import importlib.metadata
@@ -46,50 +46,50 @@ _PACKAGES = (
     "beam_quad", "apache-beam", "torch", "transformers", "sentence-transformers", "pyarrow",
     "scikit-learn", "numpy",
 )  # fmt: skip
-# What a run that goes on from another finds fitted.
+# Artifacts a refresh inherits from its base.
 _FITTED = ["centers", "curvature", "query vectors", "n-gram counts", "landmarks"]
 _TEXTS_PER_CLUSTER = 3
 _TYPICAL_TEXTS = 40
 _SHOWN_CHARACTERS = 2000
 _SHOWN_LEAKS, _LEAKS_PER_SPLIT = 50, 10
-# Sources, and values of a column, of which the manifest says how many are selected.
+# The most sources, and the most values of a column, counted in the manifest.
 _MOST_NAMED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What the manifest and the report are made from, by reference.
+    """The sources of the manifest and the report, by reference.
 
     Args:
-      config: The run's options, without those that say where it runs or writes.
+      config: The run's options, without those for where it runs or writes.
       configuration: Fingerprint of the configuration and the input: an output belongs to one.
       fingerprints: Content of the models and of the input, by name.
       corpus: The corpus.
       output: The output directory.
-      budget: What was asked for.
-      fitted: The corpus that clusters, curvature and counts were fitted to.
-      title: What was run, for the report's head.
+      budget: The requested budget.
+      fitted: The corpus to which clusters, curvature and counts were fitted.
+      title: Title of the report.
       policy: The policy in words.
-      leaks: What found documents that hold a text which no selection may; None where nothing was looked for.
-      paraphrases: What flagged paraphrases of such texts among what is selected; None where nothing was embedded.
+      leaks: The stage that found leaking documents; None if no protected texts were given.
+      paraphrases: The stage that flagged paraphrases of protected texts in the selection; None if nothing was embedded.
       stages: Name and clock of every stage, in order.
       query: The query groups.
-      vectors: What fitted the query vectors, or None.
-      texts: What read the query set, or None if nothing did.
-      clusters: What clustered the corpus, or None.
-      bandit: The bandit that has played, or None for a baseline.
-      scores: What scored every example, or None.
-      halves: What compared the scores under halves of the query set, or None.
-      distillation: Influence Distillation that is done, or None.
-      shortlist: What was taken from a shortlist, or None.
-      shown: What is shown of scores by example, or None.
-      changes: What changes in the selection that the run goes on from, or None.
-      drift: What compared new shards with old ones, or None.
-      bases: The runs that lead to this one, the first one first: `configuration` and SHA-256 of the `manifest` of each.
-      shares: What filled the budget within shares, or None.
-      slack: Of a selection that leaves out what its base left out, how many tokens the base missed by less than an
-        example; None where everything can be selected.
-      passed_over: How many files the input's patterns found that are not read, by why.
+      vectors: The stage that fitted the query vectors, or None.
+      texts: The stage that read the query set, or None.
+      clusters: The stage that clustered the corpus, or None.
+      bandit: The finished bandit, or None for a baseline.
+      scores: The stage that scored every example, or None.
+      halves: The stage that compared scores under halves of the query set, or None.
+      distillation: The finished Influence Distillation, or None.
+      shortlist: The selection from a shortlist, or None.
+      shown: The scored examples shown in the report, or None.
+      changes: The changes to the base's selection, or None.
+      drift: The comparison of new shards with old ones, or None.
+      bases: The chain of earlier runs, oldest first: `configuration` and SHA-256 of the `manifest` of each.
+      shares: The stage that filled the budget within shares, or None.
+      slack: Tokens by which the base missed its budget, less than an example, if this run cannot select what the base
+        left out; None if it can.
+      passed_over: Number of files matched by the input's patterns but not read, by reason.
     """
 
     config: dict[str, Any]
@@ -128,14 +128,13 @@ class Summary:
         columns: dict[str, Any],
         labels: ByName[Tally],
     ) -> dict[str, Any]:
-        """Makes the manifest: no clock, no host and no attempt, so that equal runs have equal manifests.
+        """Makes the manifest, without clock, host or attempt: equal runs have equal manifests.
 
         Args:
-          counts: Of the rows, by what became of them.
-          parts: The files that were written.
-          columns: The `schema` that is written, and how columns are carried that could not be as they were; see
-            `judgements.about_columns`.
-          labels: Selected rows by column and value, of the columns that name a licence or a language.
+          counts: The rows by outcome.
+          parts: The files written.
+          columns: The output `schema`, and the columns whose encoding changed; see `judgements.about_columns`.
+          labels: Selected rows by column and value, for the columns that name a licence or a language.
         """
         plan = self.corpus.plan()
         result: dict[str, Any] = {
@@ -188,7 +187,7 @@ class Summary:
                 "rows": counts.reasons.counts.get(Reason.EXCLUDED.value, 0),
             }
             if self.fitted.excluded != self.corpus.excluded:
-                # An excluded text is in no file, but sums that were made of it before stay as they are.
+                # Excluded texts are removed from all files, but sums fitted to them earlier are not recomputed.
                 result["excluded"]["known_to"] = _FITTED
         if self.leaks is not None:
             index = self.leaks.leaks.index()
@@ -233,7 +232,7 @@ class Summary:
         return data.verdict, report.render(data)
 
     def _refresh(self, compared: CompareWithBase) -> dict[str, Any]:
-        """Says what changed in the base, and what leads to it."""
+        """Describes the changes to the base, and the chain of bases."""
         changes = compared.load()
         amounts = {"kept": changes.kept, "added": changes.added}
         known = 0 if self.scores is None else int(self.scores.facts().get("known", 0))
@@ -265,11 +264,12 @@ class Summary:
     def _shortfall(self, counts: RowCounts) -> str | None:
         amount, unit = self.budget.amount, self.budget.unit
         selected = counts.selected.tokens if unit == "tokens" else counts.selected.documents
-        # Within shares the budget is met from above or from below, by less than a document.
+        # Within shares the selection may be above or below the budget by less than a document.
         if selected >= amount or (self.shares is not None and not self.shares.missing()):
             return None
         if self.slack is not None:
-            # The bandit knows its own part of the budget alone: it is believed where less than an example is missing.
+            # The bandit knows only its own part of the budget, so its word counts only if less than an example is
+            # missing.
             is_met = self.bandit is not None and self.bandit.shortfall() is None
             least = max(self.slack, self.corpus.longest()) if is_met else self.slack
             if amount - selected <= least:
@@ -337,7 +337,7 @@ class Summary:
         )
 
     def _shown_leaks(self) -> tuple[page.Leak, ...] | None:
-        """A few leaks of many splits, to look at; None where nothing is looked for."""
+        """A few leaks from many splits, for the report; None if leaks were not searched for."""
         if self.leaks is None:
             return None
         found: list[page.Leak] = []
@@ -357,7 +357,7 @@ class Summary:
         return tuple(page.Paraphrase(**own) for own in self.paraphrases.read(_SHOWN_LEAKS))
 
     def _about_memory(self) -> tuple[page.Notice, ...]:
-        """What depends on the machine, and is no part of the manifest."""
+        """Notices about the machine, which are not part of the manifest."""
         if self.bandit is None:
             return ()
         number = self.bandit.bandit.num_halvings(self.bandit.num_rounds)
@@ -397,7 +397,7 @@ class Summary:
         )
 
     def _mean_influence(self, num_clusters: int) -> np.ndarray:
-        """Token-weighted means of the scored examples, float64 [num_clusters]; NaN where none was scored."""
+        """Token-weighted means of the scored examples, float64 [num_clusters]; NaN if none was scored."""
         if self.bandit is not None:
             return self.bandit.state.arms.mean_influence
         if self.shown is None:
@@ -417,7 +417,7 @@ class Summary:
         self, clusters: AssignClusters, shown: Sequence[int]
     ) -> dict[int, tuple[float, float]]:
         centers = clusters.centers.load()
-        # The hash parts of a center are clusters of their own.
+        # A center split by hash is several clusters, all at the same vector.
         of_cluster = np.repeat(np.arange(len(centers.parts)), centers.parts)
         plane = layout(centers.vectors[of_cluster[np.array(shown, np.int64)]], self.corpus.seed)
         return {cluster: (x, y) for cluster, (x, y) in zip(shown, plane.tolist(), strict=True)}
@@ -456,7 +456,7 @@ class Summary:
 
 
 def _largest(sources: Mapping[str, SourceCounts]) -> list[tuple[str, SourceCounts]]:
-    """The sources that most was selected of."""
+    """The sources with the most selected tokens."""
     found = sorted(sources.items(), key=lambda item: (-item[1].selected.tokens, item[0]))
     return found[:_MOST_NAMED]
 
@@ -485,7 +485,7 @@ def _refresh_of(manifest: dict[str, Any]) -> page.Refresh | None:
 
 
 def _why_no_words(texts: list[str] | None) -> str:
-    """Says why a cluster has no words; only of those that are shown, texts are looked for."""
+    """Explains why a cluster has no words; empty if its texts were not read, as it is not shown."""
     if texts is None:
         return ""
     return (

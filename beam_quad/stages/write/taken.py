@@ -1,4 +1,4 @@
-"""Sums over what is selected, from which its weights follow."""
+"""Sums over the selected rows, which determine their weights."""
 
 import dataclasses
 from typing import Any, Protocol
@@ -19,18 +19,18 @@ class RowWeights(Protocol):
     """Weighs the rows of a split."""
 
     def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        """Returns float64 [n], 0 for what was not taken. Over the corpus they sum to its examples."""
+        """Returns float64 [n], 0 for rows not selected. The weights of the corpus sum to its number of examples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SumTaken(SplitStage):
-    """Sums the influence of what was taken, exactly, target by target.
+    """Sums the influence of the selected rows exactly, per target.
 
     Takes splits and gives `TakenSums`.
 
     Args:
       corpus: The corpus.
-      selection: What was taken.
+      selection: The selection.
     """
 
     kind = "taken"
@@ -56,7 +56,7 @@ class SumTaken(SplitStage):
     def examples(
         self, split: Split, rows: aligned.Rows
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Influence and takers of the rows that could have been taken, and which these are."""
+        """Reads influence and takers of the rows that could have been taken, and a mask of these rows."""
         taken = self.selection.taken(split, rows)
         at = taken.is_example
         return taken.influence[at], taken.takers[at], at

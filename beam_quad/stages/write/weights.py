@@ -1,4 +1,4 @@
-"""The best of what is left, and the weight of every row."""
+"""The best influence left out, and the weight of every row."""
 
 import dataclasses
 from typing import Any
@@ -16,13 +16,13 @@ from beam_quad.stages.write.taken import SumTaken
 
 @dataclasses.dataclass(frozen=True)
 class FindBestLeft(SplitStage):
-    """Finds the best influence that was left out, target by target, and with it the weights.
+    """Finds the best influence left out for each target, and from it the weights.
 
-    Takes splits, gives `BestLeft`, and writes the `SelectionWeights`, by which it weighs rows.
+    Takes splits, gives `BestLeft`, and writes the `SelectionWeights`, which weigh rows.
 
     Args:
       corpus: The corpus.
-      taken: Sums over what was taken.
+      taken: Sums over the selected rows.
     """
 
     kind = "weights"
