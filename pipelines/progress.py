@@ -1,4 +1,4 @@
-"""How a run stands, read from what its launcher and its stages leave in the store, wherever they run."""
+"""The progress of a run, read from files that its launcher and stages write to the store."""
 
 import contextlib
 import dataclasses
@@ -24,18 +24,18 @@ from beam_quad.report.progress import (
 from pipelines import jobs
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, for which nobody who asks how a run stands shall wait.
+    # Not imported at run time, because torch takes seconds and a status report should be fast.
     from beam_quad.plan.cost import CostPlan, StageCost
     from beam_quad.stages.base import Stage
 
-# A request to an object store has its price.
+# Object stores charge for requests, so they are polled less often.
 _POLL_S, _STORE_POLL_S = 1.0, 10.0
 _HEARTBEAT_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedStage:
-    """What the launcher records of a stage.
+    """The launcher's record of a stage.
 
     Attributes:
       name: Its name.
