@@ -1,4 +1,4 @@
-"""Strict parsing: our flags here, Beam's by Beam, and everything else is refused."""
+"""Strict parsing: our flags here, Beam's flags by Beam; all others are refused."""
 
 import argparse
 import datetime
@@ -25,12 +25,12 @@ _JOB_SERVER_FLAGS = frozenset(
         "--number_of_execution_retries",
     }
 )
-# The job is run by threads of this process, or by its child processes.
+# Runners that use threads of this process or its child processes.
 DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
-# A letter that is missing or wrong in a name of five; lower, --eta passes for --tau.
+# Accepts one wrong or missing letter in a name of five; with a lower value, --eta would match --tau.
 _NEAR = 0.85
-# What tells clients of S3 the same as Beam's flags do.
+# Environment variables of S3 clients that correspond to Beam's flags.
 _S3_VARIABLES = {
     "s3_access_key_id": "AWS_ACCESS_KEY_ID",
     "s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
@@ -59,7 +59,7 @@ def switch(text: str) -> bool:
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)(?:[eE]\+?([0-9]{1,3}))?([kKmMbBtT]?)")
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
-# What fits the integers that counts are added up in.
+# The maximum of the integers that sum counts.
 _LARGEST = 2**63 - 1
 
 
@@ -123,7 +123,7 @@ def threads_of_a_process(arguments: Sequence[str]) -> int | None:
     Returns:
       None on a cluster, whose workers find their own.
     """
-    # It knows the limits of containers and of schedulers, which os.cpu_count() does not.
+    # Unlike os.cpu_count(), joblib respects the limits of containers and schedulers.
     import joblib
 
     beam = Parser(add_help=False, allow_abbrev=False)
@@ -152,7 +152,7 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
     """
     if not arguments:
         return
-    # Only now: Beam takes seconds to import, for which --help or a flag that is missing shall not wait.
+    # Imported late, because Beam takes seconds and --help or a missing flag should respond at once.
     from apache_beam.options.pipeline_options import PipelineOptions
 
     beam = Parser(add_help=False, allow_abbrev=False)

@@ -1,4 +1,4 @@
-"""The query set as the launcher finds it: its plan, and how many of its texts can be used."""
+"""The query set as found by the launcher: its plan, and its number of usable texts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from pipelines.columns import query_columns
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 
-# As many texts as are read and tokenised in a second or two; the stage that reads the query set counts all.
+# This many texts are read and tokenised in a second or two; the stage that reads the query set counts all.
 _MOST_COUNTED = 2048
 WithoutLoss = Callable[[Sequence[str]], dict[str, int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class QueryCounts:
-    """How many texts of a query group can be used, of those that were looked at.
+    """Counts of usable texts among the checked texts of a query group.
 
     Attributes:
       used: Texts that can be used.
@@ -102,7 +102,7 @@ def _count_texts(
     used, unused, num_aside = 0, Tally(), 0
     for split in plan.splits:
         for batch in read_query(split, columns):
-            # Where none is usable so far, any further text may be the first.
+            # If none is usable so far, continue, because any later text may be the first.
             if used and used + sum(unused.counts.values()) >= _MOST_COUNTED:
                 return QueryCounts(used, unused.counts, is_whole=False)
             texts, aside = divide(batch.texts) if options.prove else (batch.texts, [])
