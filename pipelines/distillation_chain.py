@@ -44,7 +44,7 @@ def build(options: DistillationOptions, inputs: Inputs) -> Chain:
 
     Args:
       options: The flags.
-      inputs: What `look` found.
+      inputs: The inputs found by `look`.
 
     Returns:
       The chain; nothing is written yet.

@@ -24,7 +24,7 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
     """
     documents = inputs.corpus.num_rows

@@ -170,7 +170,7 @@ class QuadOptions(RunOptions):
         return self.score_column
 
     def check(self) -> None:
-        """Refuses what cannot be; see `RunOptions.check`."""
+        """Refuses invalid options; see `RunOptions.check`."""
         super().check()
         if self.needs_query and not self.query:
             raise UsageError(f"--policy={self.policy} needs --query: the texts to become good at")
@@ -223,10 +223,10 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
       argv: Arguments without the program's name.
 
     Returns:
-      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+      Our options, and the remaining arguments, all known to Beam or its job server.
 
     Raises:
-      UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
+      UsageError: If a flag is unknown, or its value is missing or invalid.
     """
     values, rest = run_options.parse(QuadOptions, argv)
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST

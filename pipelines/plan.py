@@ -205,7 +205,7 @@ def shared_workload(
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
       budget: How much to select.
       models: The models.

@@ -201,8 +201,8 @@ def record(
       output: The output; absolute where local.
       stages: The chain.
       documents: Documents of the input; about, where they are not counted.
-      input_bytes: Its size.
-      budget: How much is selected; None if nothing is.
+      input_bytes: Size of the input.
+      budget: How much to select; None if nothing is selected.
       costs: The plan, or None if the run has none.
     """
     names = [stage.name for stage in stages]

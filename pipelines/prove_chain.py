@@ -54,7 +54,7 @@ def build(options: ProveOptions, inputs: Inputs) -> Chain:
 
     Args:
       options: The flags.
-      inputs: What `look` found.
+      inputs: The inputs found by `look`.
 
     Returns:
       The chain; nothing is written yet.

@@ -131,7 +131,7 @@ class ProveOptions(RunOptions):
         return False
 
     def check(self) -> None:
-        """Refuses what cannot be; see `RunOptions.check`."""
+        """Refuses invalid options; see `RunOptions.check`."""
         super().check()
         if self.proxy_model is None and self.proof_model is None:
             raise UsageError(
@@ -165,14 +165,14 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
       argv: Arguments without the program's name.
 
     Returns:
-      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+      Our options, and the remaining arguments, all known to Beam or its job server.
 
     Raises:
-      UsageError: If a flag is unknown, lacks its value, or has one that cannot be; if there is no finished selection.
+      UsageError: If a flag is unknown, or its value is missing or invalid; if there is no finished selection.
     """
     values, rest = command_line.parse(ProveOptions, argv)
     policies = _policies(values["policies"])
-    # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    # Imported late, because Beam takes seconds and an invalid flag should fail at once.
     from beam_quad.artifacts import files
     from pipelines import recorded
 

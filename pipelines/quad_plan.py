@@ -19,7 +19,7 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
     """
     policy = f"{options.policy}, {options.budget_tokens:,} tokens"
@@ -39,7 +39,7 @@ def price(
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
       machines: What does the work; by default what the flags name.
     """

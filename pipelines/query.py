@@ -82,7 +82,7 @@ def count_texts(
       without_loss: Counts the texts that have no loss, by reason; None where no loss is computed.
 
     Raises:
-      UsageError: With what is wrong with its texts, or with the file that cannot be read.
+      UsageError: With the fault of its texts, or of an unreadable file.
     """
     try:
         return _count_texts(name, plan, options, columns, without_loss)
