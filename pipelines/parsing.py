@@ -98,7 +98,7 @@ def total(text: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `UsageError` where argparse would exit."""
+    """A parser that raises `UsageError` instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message."""
@@ -112,7 +112,7 @@ def dated(output: str) -> str:
 
 
 def default_dtype(device: str) -> str:
-    """Names the dtype of the proxy, and that of a sentence encoder, where none is asked for."""
+    """Returns the default dtype of the proxy and of a sentence encoder."""
     # A GPU's rate in bfloat16 is fifteen times that in float32; see `plan.devices`.
     return "float32" if device == "cpu" else "bfloat16"
 
@@ -145,7 +145,7 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
 
     Args:
       arguments: What our parser left.
-      ours: Our parser, whose flags are suggested.
+      ours: Our parser, for suggestions.
 
     Raises:
       UsageError: Naming the first of them.
@@ -174,7 +174,7 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
 
 
 def tell_stores(arguments: Sequence[str]) -> None:
-    """Tells the stores of this process, and of those that it starts, what Beam's flags for S3 say."""
+    """Passes Beam's flags for S3 to the stores of this process and its child processes."""
     from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
     told = PipelineOptions(list(arguments)).view_as(S3Options)
@@ -184,7 +184,7 @@ def tell_stores(arguments: Sequence[str]) -> None:
 
 
 class _Tolerant:
-    """Lets the option classes of Beam be added to one parser, though some share a flag."""
+    """Allows adding all option classes of Beam to one parser, although some share a flag."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
@@ -212,7 +212,7 @@ def split_named(texts: list[str]) -> list[str]:
 
 
 def bounds_in(text: str) -> list[str]:
-    """Splits `--share` at semicolons, for which a value in quotes is whole."""
+    """Splits `--share` at semicolons outside quotes."""
     parts = re.findall(r"""(?:"[^"]*"|'[^']*'|[^;])+""", text)
     return [part.strip() for part in parts if part.strip()]
 
@@ -234,7 +234,7 @@ def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
 
 
 def query_weights(texts: list[str], groups: dict[str, tuple[str, ...]]) -> dict[str, float]:
-    """Reads `--query_weight`: a weight for every group, 1 where none is given."""
+    """Reads `--query_weight`: a weight for every group, by default 1."""
     weights = dict.fromkeys(groups, 1.0)
     for text in split_named(texts):
         name, _, value = text.partition("=")

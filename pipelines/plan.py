@@ -188,7 +188,7 @@ class Models:
 
     @classmethod
     def of(cls, inputs: Inputs) -> "Models | None":
-        """Reads the proxy's shapes; None where there is no proxy or nothing is embedded."""
+        """Reads the proxy's shapes; None if there is no proxy or nothing is embedded."""
         if inputs.proxy is None or inputs.skeleton is None or inputs.embedder is None:
             return None
         return cls(inputs.proxy, inputs.skeleton, inputs.embedder)

@@ -26,7 +26,7 @@ _training = functools.partial(flag, group="training")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProveOptions(RunOptions):
-    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's own, but for where the proof runs.
+    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's, except where the proof runs.
 
     Attributes:
       run: The flags of the selection.
@@ -127,7 +127,7 @@ class ProveOptions(RunOptions):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether it embeds texts: a rival may, which the chain of its own stages says."""
+        """Whether the proof itself embeds texts; a rival's own stages may embed texts regardless."""
         return False
 
     def check(self) -> None:
@@ -199,7 +199,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
 
 
 def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> RunOptions:
-    """Puts the flags of a run where the proof shall run."""
+    """Changes the flags of a run to run where the proof does."""
     changes: dict[str, Any] = {
         "threads": values["threads"] or parsing.threads_of_a_process(rest),
     }
@@ -210,7 +210,7 @@ def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> Run
         changes["dtype"] = parsing.default_dtype(values["device"])
     if values["dtype"]:
         changes["dtype"] = values["dtype"]
-    # Rivals select of the whole corpus, whatever a selection went on from.
+    # Rivals select from the whole corpus, even if the selection has a base.
     changes |= {"base": None, "reselect": False, "refit": False, "grow_clusters": False}
     return dataclasses.replace(run, **changes)
 

@@ -35,7 +35,7 @@ class QueryCounts:
     is_whole: bool
 
     def line(self, name: str) -> str:
-        """Puts the counts of a group in a line, a warning where over a tenth cannot be used."""
+        """Formats the counts of a group in a line, as a warning if over a tenth is unusable."""
         words = texts_used(name, self.used, self.unused)
         words += "" if self.is_whole else " (of the first that were looked at)"
         if is_poor(self.used, self.unused):
@@ -44,12 +44,12 @@ class QueryCounts:
 
 
 def flag_of(name: str) -> str:
-    """Names the flag by which a query group was given."""
+    """Names the flag of a query group."""
     return "--query" if name == PLAIN_QUERY else f"--query_group={name}"
 
 
 def plan_query(options: RunOptions) -> dict[str, InputPlan]:
-    """Plans the files of each query group, by name: the order in which groups are given decides nothing."""
+    """Plans the files of each query group, sorted by name, so that the order of flags has no effect."""
     columns = query_columns(options)
     return {
         name: plan_input(
@@ -72,7 +72,7 @@ def count_texts(
     columns: Columns,
     without_loss: WithoutLoss | None,
 ) -> QueryCounts:
-    """Counts the texts of a group that can be used, and refuses one that has none.
+    """Counts the usable texts of a group, and refuses a group without any.
 
     Args:
       name: The group's name.

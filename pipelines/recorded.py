@@ -24,7 +24,7 @@ _PLACES = (
 
 
 def path_of(output: str) -> str:
-    """Where the flags of the run of an output are stored."""
+    """Returns the path of the recorded flags of an output."""
     return files.join(output, "_run", "options.json")
 
 
@@ -54,7 +54,7 @@ def to_bytes(options: RunOptions, bounds: Sequence[Bound] = ()) -> bytes:
 
 
 def read(output: str, flag: str) -> RunOptions:
-    """Reads the flags of the run that made an output, with the output where it is now.
+    """Reads the flags of the run that made an output, with the current path of the output.
 
     Args:
       output: The folder, absolute.
@@ -82,7 +82,7 @@ def read(output: str, flag: str) -> RunOptions:
 
 
 def artifacts_of(output: str) -> str:
-    """Where the artifacts of the run of an output are, as far as it is recorded; beside it otherwise."""
+    """Returns the folder of an output's artifacts if it is recorded; by default it is beside the output."""
     path = path_of(output)
     try:
         found = (

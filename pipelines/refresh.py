@@ -37,14 +37,14 @@ _CONTENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The corpus that the statistics of a run were fitted to: its own, or that of a run before it.
+    """The corpus to which a run's statistics were fitted: its own, or an earlier run's.
 
     Attributes:
       layout: Hash of its splits.
       plan: Its plan, relative to the folder of artifacts.
-      reserve_rate: Share of its texts that are set aside.
-      excluded: The ids that were left out, by the digest of their list; None if none were.
-      shares: The shares that landmarks were drawn for, as they are written.
+      reserve_rate: Share of its texts set aside.
+      excluded: Digest of the list of excluded ids; None if there were none.
+      shares: The shares for which landmarks were drawn, as written.
     """
 
     layout: str
@@ -114,7 +114,7 @@ def record_of(
 
 
 def record_path(output: str) -> str:
-    """Where an output keeps it."""
+    """Returns the path of the record in an output."""
     return files.join(output, "_run", "fitted.json")
 
 
@@ -161,10 +161,10 @@ def _with_budget(options: Options, before: Mapping[str, Any]) -> Options:
 
 
 def read(options: RunOptions) -> Found | None:
-    """Reads the base of a run, whose flags are `resolved`.
+    """Reads the base of a run with `resolved` flags.
 
     Raises:
-      UsageError: If it is of another configuration, or of a version that kept less.
+      UsageError: If the base has another configuration, or is of a version that recorded less.
     """
     if options.base is None:
         return None
@@ -252,15 +252,15 @@ def _find(folder: str, output: str) -> str | None:
 
 
 def _lies_in(root: str, pattern: str) -> bool:
-    """Says whether what a pattern finds is in a folder."""
+    """Tells whether all matches of a pattern are in a folder."""
     return files.absolute(pattern).startswith(root.rstrip("/") + "/") or pattern == root
 
 
 def check_splits(found: Found, plan: InputPlan) -> None:
-    """Refuses a corpus that has no file of the base, by name and content.
+    """Refuses a corpus without any file of the base, compared by name and content.
 
     Raises:
-      UsageError: Saying how files are named.
+      UsageError: With the rule for naming files.
     """
     had = found.selection.splits()
     if had and not any(found.selection.has(split) for split in plan.splits):
