@@ -34,8 +34,8 @@ _METHODS: dict[str, tuple[Any, Any, Any]] = {
 class SelectByInfluence(beam.PTransform):
     """Selects documents by influence, writes them to `output` as `beam-quad` does, and emits them.
 
-    Takes the beginning of a pipeline and emits a `Document` for each that is selected, once the output is complete. What is
-    wrong with the flags, the input or the models is refused when the pipeline is built.
+    Takes the beginning of a pipeline and emits a `Document` for each selected document, once the output is complete. Invalid
+    flags, inputs or models are refused when the pipeline is built.
 
     Args:
       method: `select` or `distill`.
@@ -49,7 +49,7 @@ class SelectByInfluence(beam.PTransform):
         self._method, self._flags = method, flags
 
     def expand(self, begin: PBegin) -> PCollection[Document]:
-        """Checks everything, and adds the stages."""
+        """Checks flags, inputs and models, and adds the stages."""
         kind, parse, program = _METHODS[self._method]
         own = command_line.arguments(kind, self._flags, _NAME)
         about_runner = _about_runner(begin.pipeline.options)
@@ -69,7 +69,7 @@ class SelectByInfluence(beam.PTransform):
 
 
 def _about_runner(given: PipelineOptions) -> list[str]:
-    """Says what decides how many threads a model has."""
+    """Returns the runner's options that determine the number of threads of a model."""
     direct = given.view_as(DirectOptions)
     values = {
         "runner": given.view_as(StandardOptions).runner,

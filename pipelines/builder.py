@@ -1,4 +1,4 @@
-"""What the chains of all pipelines have in common: the corpus, the query set and its vectors, weights, and the output."""
+"""Stages that all pipelines share: the corpus, the query set and its vectors, weights, and the output."""
 
 import dataclasses
 import math
@@ -76,9 +76,9 @@ class Chain:
     Attributes:
       stages: The stages in order.
       plan_path: Where the plan is stored.
-      identity: What the result depends on; an output belongs to one identity.
+      identity: The options and contents that the result depends on; an output belongs to one identity.
       plans: Plans to write before the job starts, by path.
-      records: Further small files to write then, by path.
+      records: Further small files to write before the job starts, by path.
     """
 
     stages: tuple[Stage, ...]
@@ -88,7 +88,7 @@ class Chain:
     records: dict[str, bytes]
 
     def write_plans(self) -> None:
-        """Writes the plans, once, and the records."""
+        """Writes the records, and the plans unless they exist."""
         for path, plan in self.plans.items():
             write_plan(path, plan)
         for path, data in self.records.items():
@@ -96,13 +96,13 @@ class Chain:
 
 
 class Builder:
-    """Links the stages that any selection needs; each names its own folder.
+    """Links the stages that every selection needs; each stage names its own folder.
 
     Args:
       options: The flags.
-      inputs: What `look` found.
+      inputs: The inputs found by `look`.
       reserve_rate: Share of texts to set aside, in (0, 1].
-      budget: How much is selected.
+      budget: How much to select.
     """
 
     def __init__(
@@ -130,25 +130,25 @@ class Builder:
         self.plans: dict[str, InputPlan] = {}
         base = inputs.base
         self.corpus = self._corpus(reserve_rate if base is None else base.fitted.reserve_rate)
-        # What clusters, curvature and counts are fitted to, which a refresh finds fitted.
+        # The corpus to which clusters, curvature and counts are fitted; a refresh reuses the base's fits.
         self.fitted = self.corpus if base is None or options.refit else self._fitted(base.fitted)
-        # Where clusters are opened: those by the centers of the base.
+        # If new clusters are opened: the assignment to the base's centers.
         self.old_clusters: AssignClusters | None = None
         drops = options.near_duplicates == "drop"
         self.signs = SignTexts(self.corpus) if drops else None
         self.leaks = FindLeaks(self.corpus, inputs.leaks.leaks) if inputs.leaks else None
-        # For stages that ask which examples can be selected.
+        # The corpus for stages that need to know which examples can be selected.
         self.within_budget = self.within(self.corpus)
-        # The examples that are alike to every share; None without shares.
+        # Groups of examples that meet the same shares; None without shares.
         self.groups: Groups | None = None
         self.query = self._query()
 
     def within(self, corpus: Corpus) -> Corpus:
-        """The corpus, or a part of it, for a stage that asks which examples can be selected."""
+        """Returns a corpus, whole or in part, for a stage that needs to know which examples can be selected."""
         return corpus.within(self.budget, self.leaks)
 
     def add(self, stage: S) -> S:
-        """Puts a stage at the end of the chain."""
+        """Appends a stage to the chain."""
         self.stages.append(stage)
         return stage
 
@@ -184,7 +184,7 @@ class Builder:
 
     @property
     def held(self) -> Held | None:
-        """What stays selected as it was selected before; None if everything is selected anew."""
+        """Returns the examples that stay selected from the base; None if everything is selected anew."""
         base = self.inputs.base
         if base is None or self._options.reselect:
             return None
@@ -193,20 +193,20 @@ class Builder:
             raise UsageError(
                 f"--base={base.selection.output} has a budget in {before['unit']}; pass --budget_{before['unit']}"
             )
-        # Within shares rows that stay are taken one by one.
+        # With shares each old row is kept or dropped individually.
         keeps_all = self.budget.amount >= before["amount"] and not self.inputs.bounds
         return Held(base.selection, keeps_all)
 
     @property
     def fitted_bounds(self) -> tuple[Bound, ...]:
-        """The shares that landmarks are drawn for: of a refresh those of the run that has drawn them."""
+        """Returns the shares for which landmarks are drawn; in a refresh those of the run that drew the landmarks."""
         base = self.inputs.base
         if base is None or self._options.refit:
             return self.inputs.bounds
         return parse_bounds(base.fitted.shares)
 
     def added(self, base: Base) -> Corpus | None:
-        """The corpus for stages that look at the splits which a base did not have; None if it had them all."""
+        """Returns the corpus of the splits that the base did not have; None if there are none."""
         plan = self.inputs.corpus
         new = tuple(split for split in plan.splits if not base.has(split))
         if not new:
@@ -216,7 +216,7 @@ class Builder:
         return dataclasses.replace(self.corpus, part=part, part_path=path)
 
     def free_tokens(self, base: Base) -> int:
-        """The tokens of the budget that are left for new rows once those stay whose splits a base had, too."""
+        """Returns the tokens of the budget left for new rows, after the rows kept from splits of the base."""
         present = {piece_name(split) for split in self.inputs.corpus.splits}
         excluded = self.inputs.excluded
         looked_at = [
@@ -234,24 +234,24 @@ class Builder:
 
     @property
     def slack(self) -> int:
-        """The tokens by which the base missed its budget without a word: less than an example."""
+        """Returns the tokens by which the base may miss its budget without a warning, less than one example."""
         tokens = self._before["tokens"]
         return max(0, tokens["budget"] - tokens["selected"]) if not self._before["shortfall"] else 0
 
     @property
     def _before(self) -> dict[str, Any]:
-        """The manifest of the base."""
+        """Returns the manifest of the base."""
         if self.inputs.base is None:
             raise IntegrityError("a run without a base asks for its manifest")
         return self.inputs.base.manifest
 
     def prefer(self, held: Held | None, ranking: Ranking, label: str = "") -> Held | None:
-        """Adds the stages that find which new examples come before old ones.
+        """Adds the stages that find which new examples rank above old ones.
 
         Args:
-          held: What stays selected, or None without a base.
-          ranking: The ranking without regard to the base.
-          label: Added to the stages' names.
+          held: The examples that stay selected, or None without a base.
+          ranking: The ranking regardless of the base.
+          label: Suffix of the stages' names.
         """
         if held is None:
             return None
@@ -268,14 +268,14 @@ class Builder:
         groups: Groups | None = None,
         corpus: Corpus | None = None,
     ) -> Ended:
-        """Adds the stages that find where a budget ends in a ranking, within shares if there are any.
+        """Adds the stages that find where a ranking reaches the budget, within shares if there are any.
 
         Args:
           ranking: The ranking, a single one; with groups a `ValuedRanking`.
           budget: The budget.
-          what: What is cut, in CapWords.
-          groups: The groups of shares; None without.
-          corpus: The splits that the ranking speaks of, within the budget, if those are not all.
+          what: Name of the ranked set, in CapWords.
+          groups: The groups of shares; None without shares.
+          corpus: The splits covered by the ranking, if not all.
         """
         corpus = corpus or self.within_budget
         if groups is None:
@@ -293,17 +293,17 @@ class Builder:
         corpus: Corpus | None = None,
         num_targets: int = 1,
     ) -> FindNearDuplicates | None:
-        """Adds the stages that find what is left out for a near-duplicate that ranks higher.
+        """Adds the stages that find the examples with a near-duplicate that ranks higher.
 
         Args:
           ranking: The ranking, a single one.
-          budget: What it is cut at.
-          held: What stays selected in any case; None without a base.
-          corpus: The splits that the ranking speaks of, within the budget, if those are not all: the new ones of a refresh.
-          num_targets: How many share the budget.
+          budget: The budget that the ranking is cut at.
+          held: The examples that stay selected in any case; None without a base.
+          corpus: The splits covered by the ranking, if not all: the new ones of a refresh.
+          num_targets: Number of targets that share the budget.
 
         Returns:
-          What is left out; None if near-duplicates are kept.
+          The stage that finds the examples to leave out; None if near-duplicates are kept.
         """
         if self.signs is None:
             return None
@@ -318,7 +318,7 @@ class Builder:
             held,
             corpus is not None,
             num_targets=num_targets,
-            # A share may reach far below where the budget would end without it.
+            # A share may reach ranks far below the cut of a budget without shares.
             is_all=self.groups is not None,
         )
         candidates = self.add(LinkCandidates(self.within_budget, compared))
@@ -330,8 +330,8 @@ class Builder:
         return self.add(FindNearDuplicates(self.within_budget, candidates))
 
     def _plan_path(self, folder: str, plan: InputPlan) -> str:
-        # Where and when a file was found is no part of its content: a corpus that was copied has another plan, and
-        # all else. So it is with the choice of the columns that are carried.
+        # The path and time of a file are not part of its content, so a copied corpus changes only the plan, and all
+        # other artifacts are reused. The same holds for the choice of carried columns.
         places = [(split.path, split.found_version) for split in plan.splits]
         options = self._options
         also = [options.ranking_column] * (options.ranking_column is not None)
@@ -378,7 +378,7 @@ class Builder:
         if self.leaks is not None:
             self.add(self.leaks)
         if self.inputs.bounds:
-            # What cannot be met is refused before anything is scored.
+            # Shares that cannot be met are refused before anything is scored.
             patterns = self.add(ReadPatterns(self.corpus, conditions_of(self.inputs.bounds)))
             counted = CountPatterns(self.within_budget, patterns, self.inputs.bounds, self.budget)
             self.groups = Groups(self.add(counted))
@@ -404,7 +404,7 @@ class Builder:
         return self.add(AddEigenvalues(self.add(SumEigenvalues(bases))))
 
     def proxy(self) -> ProxyModel:
-        """The proxy model, which a stage needs.
+        """Returns the proxy model, for a stage that needs one.
 
         Raises:
           UsageError: If there is none.
@@ -426,11 +426,11 @@ class Builder:
         )
 
     def tracked(self) -> TrackedProxy:
-        """The proxy model with its tracked layers."""
+        """Returns the proxy model with its tracked layers."""
         return TrackedProxy(self.proxy(), self._options.layers)
 
     def identity(self) -> Identity:
-        """What the result depends on, however the flags are spelled and wherever the files are stored."""
+        """Returns everything the result depends on, regardless of the spelling of flags and the location of files."""
         options, inputs = self._options, self.inputs
         config = dataclasses.asdict(options)
         for name in _WHERE_NOT_WHAT:
@@ -438,7 +438,7 @@ class Builder:
         columns = query_columns(options)
         config |= {
             "query_text_column": columns.text,
-            # Without a word they would be the corpus's.
+            # An absent entry would mean the corpus's columns.
             "query_prompt_column": columns.prompt or "",
             "query_messages_column": columns.messages or "",
         }
@@ -465,7 +465,7 @@ class Builder:
         return Identity.of(config, fingerprints, inputs.corpus.snapshot, corpus_id)
 
     def summary(self, **facts: Any) -> Summary:
-        """Makes what tells of the run; `facts` are further fields of `Summary`."""
+        """Makes the summary of the run; `facts` are further fields of `Summary`."""
         run = self.identity()
         return Summary(
             config=run.config,
@@ -489,18 +489,18 @@ class Builder:
         influence: InfluenceByRow | None = None,
         evidence: str | None = None,
     ) -> Chain:
-        """Adds the stages that weigh and write a selection, and makes the chain.
+        """Adds the stages that weight and write a selection, and makes the chain.
 
         Args:
-          selection: Says which rows are selected; with `--weighted` it must be `Weighable`, or come with `weights`.
-          summary: Makes the manifest and the report; its stages are filled in.
-          weights: Weighs the selection with `--weighted`; None for weights of the first order.
-          scores: What scored examples of a list, which a run that goes on from this one knows then.
-          influence: The influence of examples, where it is known or predicted row by row.
-          evidence: Where it is stored what bandits scored, which that run knows, too.
+          selection: The selected rows; with `--weighted` it must be `Weighable`, or `weights` must be given.
+          summary: Makes the manifest and the report; its stages are filled in here.
+          weights: Weights the selection with `--weighted`; None for weights of the first order.
+          scores: The stage that scored a list of examples, for runs that go on from this one.
+          influence: The influence of examples, if it is known or predicted row by row.
+          evidence: Path of the scores of bandits, for runs that go on from this one.
 
         Raises:
-          UsageError: If what a base has fitted is gone.
+          UsageError: If the artifacts fitted by a base are missing.
         """
         options = self._options
         if not options.weighted:
@@ -571,7 +571,7 @@ class Builder:
         )
 
     def _flag_paraphrases(self, selection: Selection) -> FlagParaphrases | None:
-        """Adds the stages that compare what is selected with the texts that it may not hold, if embeddings can tell."""
+        """Adds the stages that compare the selection with forbidden texts, if embeddings can recognise paraphrases."""
         inputs = self.inputs
         if self.leaks is None or inputs.embedder is None:
             return None
@@ -579,11 +579,11 @@ class Builder:
         return self.add(FlagParaphrases(self.within_budget, selection, self.add(items)))
 
     def _relative(self, path: str) -> str:
-        """Spells a path among the artifacts without their folder, which may move."""
+        """Makes a path relative to the folder of artifacts, which may move."""
         return path.removeprefix(self._options.artifacts_root).replace("\\", "/").lstrip("/")
 
     def _grown_centers(self, clusters: AssignClusters | None) -> list[str] | None:
-        """Kind and name of centers that a run which goes on from this one cannot name by what was fitted."""
+        """Returns kind and name of centers with new clusters, which later runs cannot derive from the fitted corpus."""
         if clusters is None or isinstance(clusters.centers, FitCenters):
             return None
         if isinstance(clusters.centers, GrowCenters | StoredCenters):
@@ -591,7 +591,7 @@ class Builder:
         raise TypeError(f"{clusters.centers!r} has no name that another run could find it by")
 
     def _check_fitted(self) -> None:
-        """Refuses to fit anew, unasked, what a base has fitted."""
+        """Refuses to refit artifacts of the base unless the user asked for that."""
         for stage in self.stages:
             is_fit = getattr(stage, "corpus", None) is self.fitted
             if is_fit and self.fitted is not self.corpus and not files.exists(stage.artifact):
@@ -601,22 +601,22 @@ class Builder:
 
 
 def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:
-    """Counts the texts that Quad wants set aside.
+    """Computes the number of texts that Quad sets aside.
 
-    Eight for each that a pull may score, so that blocks of other budgets and options find theirs.
+    Eight for each text that a pull may score, so that blocks under other budgets and options have enough.
     """
     return 8 * num_clusters * blocks_per_cluster * samples_per_pull
 
 
 def reserve_rate(plan: InputPlan, *wanted: int) -> float:
-    """Decides the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
+    """Computes the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
 
-    At least what Quad asks for by default, whoever asks: a pipeline that wants fewer takes up to some tens of GB more, and
-    what is made of the texts (the curvature above all) is shared instead of another reading of the corpus.
+    Every pipeline sets aside at least Quad's default. This costs a pipeline that needs fewer texts up to some tens of GB, but
+    pipelines then share the artifacts made from the texts, above all the curvature, and need no second reading of the corpus.
 
     Args:
       plan: The corpus.
-      wanted: Numbers of texts, of which the largest counts.
+      wanted: Requested numbers of texts; the largest counts.
     """
     num_clusters = default_num_clusters(max(1, plan.num_rows))
     most = max(*wanted, num_candidates(num_clusters, BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL))
@@ -625,5 +625,5 @@ def reserve_rate(plan: InputPlan, *wanted: int) -> float:
 
 
 def _place(path: str) -> str:
-    """Spells a local path in one way; a hub id, or a name of ours, stays as it is."""
+    """Normalises a local path; a hub id or a built-in name stays unchanged."""
     return files.absolute(path) if os.path.exists(path) else path

@@ -1,4 +1,4 @@
-"""Flags to objects: the chain of Quad's stages."""
+"""Builds the chain of Quad's stages from flags."""
 
 import dataclasses
 import math
@@ -91,8 +91,8 @@ def build(options: QuadOptions, inputs: Inputs, scoring: Scoring | None = None) 
 
     Args:
       options: The flags.
-      inputs: What `look` found.
-      scoring: What scores the pulls, in place of influence; then no curvature is fitted.
+      inputs: The inputs found by `look`.
+      scoring: Scores the pulls in place of influence; no curvature is fitted then.
 
     Returns:
       The chain; nothing is written yet.
@@ -101,7 +101,7 @@ def build(options: QuadOptions, inputs: Inputs, scoring: Scoring | None = None) 
 
 
 def share_set_aside(options: QuadOptions, plan: InputPlan) -> float:
-    """The share of texts that a run sets aside; all if pulls score whole blocks."""
+    """Returns the share of texts that a run sets aside; 1 if pulls score whole blocks."""
     if options.acceptance not in ACCEPTANCES:
         return reserve_rate(plan, options.reserve_examples)
     rule = ACCEPTANCES[options.acceptance]
@@ -151,7 +151,7 @@ class _QuadBuilder(Builder):
         return self.add(AssignClusters(self.corpus, centers))
 
     def _quad(self, clusters: AssignClusters) -> Chain:
-        """Plays the bandit over the whole corpus or, in a refresh, over what is new for what is free of the budget."""
+        """Runs the bandit over the whole corpus or, in a refresh, over the new splits for the free part of the budget."""
         held = self.held
         if held is None:
             policy = self._policy(self.options.budget_tokens)
@@ -169,9 +169,9 @@ class _QuadBuilder(Builder):
                 policy, self._count_blocks(policy, corpus, own, clusters)
             )
         elif self.options.refit:
-            # For the runs that go on from this one.
+            # Later runs that go on from this one need these artifacts.
             self._scoring()
-        # What was played for is without near-duplicates already, of what stays selected, too.
+        # The bandit's choice already excludes near-duplicates, including those of examples that stay selected.
         ranking = Preferred(self.within_budget, SelectedWorth(held.base, played), held)
         cut = Cut(self.within_budget, ranking, self.budget)
         self.stages += cut.stages("CutSelection")
@@ -188,10 +188,10 @@ class _QuadBuilder(Builder):
     def _run_bandit(
         self, policy: QuadPolicy, blocks: CountBlocks
     ) -> tuple[BanditSelection, dict[str, Any], str]:
-        """Adds the stages that play a bandit.
+        """Adds the stages that run a bandit.
 
         Returns:
-          What it selects, what `Summary` is told of it, and where it is stored what was scored up to then.
+          Its selection, its fields of `Summary`, and the path of all scores up to then.
         """
         corpus, within = blocks.corpus, self.within(blocks.corpus)
         candidates = self.add(GatherCandidates(corpus, blocks))
@@ -226,7 +226,7 @@ class _QuadBuilder(Builder):
         return self.finish(selection, summary, evidence=evidence)
 
     def _evidence(self) -> KnownEvidence | None:
-        """What the bandits of the base and of those before it scored."""
+        """Returns the scores of the bandits of the base and of earlier bases."""
         base = self.inputs.base
         if base is None or base.evidence is None:
             return None
@@ -236,7 +236,7 @@ class _QuadBuilder(Builder):
         options = self.options
         weights = tuple(group.weight for group in self.query) or (1.0,)
         ngrams = self._score(NgramScoring(self._count_ngrams()), weights, label="ScoreNgrams")
-        # Near-duplicates are found before they are scored, which the list is then long enough for without them.
+        # Near-duplicates are dropped before scoring, so that the list keeps its length without them.
         listed, list_cut = self._cut(
             HighestScore(ngrams), options.shortlist_budget, "CutShortlist", stays=self.held
         )
@@ -269,7 +269,7 @@ class _QuadBuilder(Builder):
         return self.finish(selection, summary, scores=influence, influence=influence)
 
     def _known(self) -> KnownScores | None:
-        """What the base scored of its shortlist; None if vectors are fitted anew."""
+        """Returns the base's scores of its shortlist; None if vectors are refitted."""
         base, options = self.inputs.base, self.options
         if base is None or options.refit or base.scores is None:
             return None
@@ -279,7 +279,7 @@ class _QuadBuilder(Builder):
         return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
 
     def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:
-        """Adds the stage that finds the clusters which hold more than one may give, if that is not all."""
+        """Adds the stage that finds the clusters larger than the cap on a cluster, if there is a cap."""
         share = self.options.max_share_per_cluster
         if share >= 1:
             return self.groups
@@ -292,7 +292,7 @@ class _QuadBuilder(Builder):
         combined, scoring, halves = None, bandit.scoring, None
         if vectors is not None and isinstance(scoring, InfluenceScoring):
             groups = tuple(group.name for group in self.query)
-            # The pilot of a refresh is too small to tell, and the query set is that of the base.
+            # The pilot of a refresh is too small for this comparison, and its query set is the base's.
             if bandit.candidates.blocks.whole is None:
                 halves = CompareHalves(bandit, scoring, groups, vectors.halves)
             if len(bandit.weights) > 1:
@@ -306,7 +306,7 @@ class _QuadBuilder(Builder):
         return halves
 
     def _selection(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
-        """Adds the stages that follow the rounds, and makes the selection: the only place where rules part ways."""
+        """Adds the stages after the rounds, and makes the selection; acceptance rules differ only here."""
         if self.groups is not None:
             return self._within_shares(accepts, pulled, within)
         match accepts:
@@ -331,7 +331,7 @@ class _QuadBuilder(Builder):
                 return PropagatedSelection(ranking, cut)
 
     def _within_shares(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
-        """Adds the stages that select within shares what the bandit thinks best."""
+        """Adds the stages that select the bandit's best examples within shares."""
         predictions: PredictWithinClusters | None = None
         if accepts is Accepts.PREDICTIONS:
             fit = self.add(FitWithinClusters(self.corpus, pulled))
@@ -360,9 +360,9 @@ class _QuadBuilder(Builder):
         Args:
           preference: The ranking.
           budget: That of the run by default.
-          what: What is cut, in CapWords.
-          held: What comes first as it was selected before.
-          stays: What is not left out for a near-duplicate, though it does not come first.
+          what: Name of the ranked set, in CapWords.
+          held: Examples of the base's selection that come first.
+          stays: Examples that are kept despite near-duplicates, although they do not come first.
         """
         budget = budget or self.budget
         ranking = Preferred(self.within_budget, preference, held, groups=self.groups)
@@ -375,7 +375,7 @@ class _QuadBuilder(Builder):
         try:
             return QuadPolicy(
                 budget_tokens=budget_tokens,
-                # The real number is known on the workers, once the corpus is counted.
+                # Workers determine the real number, once the corpus is counted.
                 samples_per_pull=options.samples_per_pull or 1,
                 num_rounds=options.num_rounds,
                 arms_per_round=options.arms_per_round,
@@ -389,7 +389,7 @@ class _QuadBuilder(Builder):
             raise UsageError(f"--{error}") from error
 
     def _scoring(self) -> tuple[Scoring, FitQueryVectors | None]:
-        """Adds the stages that fit what influence is, unless something else scores; returns that, and its vectors."""
+        """Adds the stages that fit influence, unless other scoring is given; returns the scoring and its vectors."""
         if self.scoring is not None:
             return self.scoring, None
         vectors = self.fit_query()
@@ -481,12 +481,12 @@ class _QuadBuilder(Builder):
 
 @dataclasses.dataclass(frozen=True)
 class _Baseline:
-    """How a baseline ranks the corpus.
+    """The ranking of a baseline.
 
     Attributes:
       preference: The ranking.
       facts: Fields of `Summary`.
-      choice: What else it is, for people.
+      choice: Further description, for people.
     """
 
     preference: Preference

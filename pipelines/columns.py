@@ -1,4 +1,4 @@
-"""Flags to columns: what of the input, and of the query files, is read as what."""
+"""The roles of the columns of the input and of query files, from flags."""
 
 from beam_quad.answers import ChatTemplate
 from beam_quad.corpus.batches import Columns
@@ -9,11 +9,11 @@ _QUERY = "--query_text_column"
 
 
 def corpus_columns(options: RunOptions, template: ChatTemplate | None = None) -> Columns:
-    """The columns of the corpus.
+    """Returns the columns of the corpus.
 
     Args:
       options: The flags.
-      template: How the proxy writes conversations; None if it has no template, or nothing is read yet.
+      template: The proxy's chat template; None if it has none, or is not read yet.
     """
     return Columns(
         options.text_column,
@@ -26,10 +26,10 @@ def corpus_columns(options: RunOptions, template: ChatTemplate | None = None) ->
 
 
 def query_columns(options: RunOptions, template: ChatTemplate | None = None) -> Columns:
-    """The columns of query files: those of the corpus where no others are given. Arguments as for `corpus_columns`.
+    """Returns the columns of query files, by default those of the corpus; arguments as for `corpus_columns`.
 
     Raises:
-      UsageError: If a text is to be read from two places.
+      UsageError: If the flags name two sources for a text.
     """
     prompt, messages = options.query_prompt_column, options.query_messages_column
     if messages and (prompt or options.query_text_column):

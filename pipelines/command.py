@@ -1,4 +1,4 @@
-"""What every pipeline's command does around its own flags and stages: errors in one line, exit codes, quiet logs, signals."""
+"""Shared behaviour of all commands: errors in one line, exit codes, quiet logs, signals."""
 
 import io
 import logging
@@ -27,18 +27,18 @@ def main(
 
     Args:
       parse: Parses the pipeline's flags.
-      program: Imports what turns them into stages.
-      argv: Arguments without the program's name; None takes those of the process.
+      program: Imports the code that turns flags into stages.
+      argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-      Exit code: 0, 2 for a command that cannot be carried out as given, 1 for a run that failed.
+      Exit code: 0, 2 for an invalid command, 1 for a failed run.
     """
     try:
         options, beam_arguments = parse(sys.argv[1:] if argv is None else argv)
-        # Read when torch is loaded. Threads that spin while they wait halve the speed of a machine that does anything
-        # else.
+        # Must be set before torch is loaded. Threads that spin while waiting halve the speed of a machine with any
+        # other work.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # Only now: torch and transformers take seconds to import, for which a wrong flag shall not wait.
+        # Imported late, because torch and transformers take seconds and an invalid flag should fail at once.
         from pipelines import failures, launch
 
         try:
@@ -61,9 +61,9 @@ def run_as_program(program: Callable[[], int]) -> NoReturn:
     stopping.watch()
     _keep_standard_streams()
     logging.basicConfig(level=logging.WARNING)
-    # Beam logs the traceback of every failure on top of raising it; what fails is said once, by `main` or here.
+    # Beam logs the traceback of every failure and also raises it; we report each failure once, in `main` or here.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    # What a job server says goes through no logger of Beam's, but through the root itself.
+    # Output of a job server goes through the root logger, not a logger of Beam.
     logging.getLogger().addFilter(lambda record: False)
     try:
         code = program()
@@ -76,7 +76,7 @@ def run_as_program(program: Callable[[], int]) -> NoReturn:
 
 def _unexpected(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
-    # A worker's traceback says at its end what it is about.
+    # The last line of a worker's traceback is its error.
     line = lines[-1] if lines[0].startswith("Traceback") else lines[0]
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     return (
@@ -86,10 +86,10 @@ def _unexpected(error: Exception) -> str:
 
 
 class _Lasting(io.FileIO):
-    """A terminal, pipe or file that may be gone or full, which is no reason for a run to fail."""
+    """A terminal, pipe or file that may be closed or full without failing the run."""
 
     def write(self, data: Any) -> int:
-        """Writes what can be written, and says that it was all."""
+        """Writes as much as possible, and always reports success."""
         try:
             written: int | None = super().write(data)
         except OSError:
@@ -102,12 +102,12 @@ def _keep_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # Closed: the next file that is opened would get its number, and what libraries print.
+            # A closed descriptor's number would be reused by the next file, which would then receive library output.
             os.open(os.devnull, os.O_RDWR)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None:
             raw = io.BufferedWriter(_Lasting(descriptor, "wb", closefd=False))
-            # A path that the terminal cannot show is shown in escapes.
+            # A path that the terminal cannot display is escaped.
             kept = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
             setattr(sys, name, kept)

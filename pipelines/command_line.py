@@ -1,4 +1,4 @@
-"""Command lines: our flags, those of the file that `--config` names, and Beam's."""
+"""Command lines: our flags, flags from the file of `--config`, and Beam's flags."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from beam_quad.errors import UsageError
 from pipelines.flags import Flag, Options, by_group, parser
 from pipelines.parsing import refuse_unknown
 
-# What the manifest of a run records of a flag belongs to the value that the run had.
+# Flags whose recorded value is valid only with the recorded value of another flag.
 _COMPANIONS = {"input": "input_root", "query": "query_weights"}
 
 
@@ -23,10 +23,10 @@ def parse(options: type[Options], argv: Sequence[str]) -> tuple[dict[str, Any], 
       argv: Arguments without the program's name.
 
     Returns:
-      The values of our flags by name, and the arguments for Beam, each of which Beam or its job server knows.
+      The values of our flags by name, and the remaining arguments, all known to Beam or its job server.
 
     Raises:
-      UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
+      UsageError: If a flag is unknown, or its value is missing or invalid.
     """
     ours = parser(options)
     given = _given(options, argv)
@@ -47,7 +47,7 @@ def manifest(path: str | None) -> dict[str, Any] | None:
 
 
 def _given(options: type[Options], argv: Sequence[str]) -> dict[str, Any]:
-    """Parses what is given, with no word about what is missing."""
+    """Parses the given flags without requiring any."""
     ours = parser(options)
     for action in ours._actions:
         action.required, action.default = False, argparse.SUPPRESS
@@ -65,14 +65,13 @@ def arguments(
 
     Args:
       options: The class of the command's options.
-      values: Values by the names of flags, or of their fields; None for a flag that is not given. What is no flag of ours may
-        be one of Beam's.
-      where: Where they come from, for errors.
-      given: Names of flags that are given otherwise; whatever is of the same field is left out.
-      is_recorded: Whether they are those of a run, with the values that it found.
+      values: Values by name of flag or field; None for a flag that is not given. Other names may be flags of Beam.
+      where: Source of the values, for errors.
+      given: Names of flags given elsewhere; other flags of the same field are left out.
+      is_recorded: Whether the values are recorded from a run.
 
     Raises:
-      UsageError: If a flag is unknown, or its value has no such form.
+      UsageError: If a flag is unknown, or its value cannot be written as an argument.
     """
     fields: dict[str, list[Flag]] = {}
     for flag in (flag for group in by_group(options).values() for flag in group):
@@ -124,7 +123,7 @@ def _is_manifest(found: Mapping[str, Any]) -> bool:
 
 
 def _read(path: str) -> dict[str, Any]:
-    # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    # Imported late, because Beam takes seconds and an invalid flag should fail at once.
     from beam_quad.artifacts import files
 
     if not files.exists(files.absolute(path)):
@@ -136,7 +135,7 @@ def _read(path: str) -> dict[str, Any]:
             f"--config={path} is a folder; pass a file, as {files.join(path, 'manifest.json')} of a run"
         ) from error
     try:
-        # A manifest is long, and YAML slow.
+        # Parsing a long manifest as YAML would be slow.
         found = json.loads(data)
     except ValueError:
         found = _read_yaml(path, data)

@@ -1,4 +1,4 @@
-"""Outputs that are named by the day of their run: a schedule's."""
+"""Outputs of scheduled runs, named by the day of the run."""
 
 import datetime
 import posixpath

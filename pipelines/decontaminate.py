@@ -1,4 +1,4 @@
-"""The texts that no selected document may hold, as the launcher finds them."""
+"""The forbidden texts, which no selected document may contain, as found by the launcher."""
 
 import collections
 import dataclasses
@@ -20,14 +20,14 @@ _FLAG = "--decontaminate"
 
 @dataclasses.dataclass(frozen=True)
 class LeakItems:
-    """What `--decontaminate` and the query set hold.
+    """The forbidden texts of `--decontaminate` and the query set.
 
     Attributes:
       leaks: The texts, by reference.
       patterns: Patterns of the files of `--decontaminate`.
-      counts: How many each set has, by its name.
-      num_unfindable: How many of all are not looked for: see `LeakIndex.num_unfindable`.
-      unwritten: What is to be written before the job starts, by path.
+      counts: Number of texts of each set, by name.
+      num_unfindable: Number of texts that are not searched for; see `LeakIndex.num_unfindable`.
+      unwritten: Files to write before the job starts, by path.
     """
 
     leaks: Leaks
@@ -37,7 +37,7 @@ class LeakItems:
     unwritten: dict[str, bytes]
 
     def line(self) -> str:
-        """Says in a line what is looked for."""
+        """Describes the texts in one line."""
         sets = ", ".join(f"{number:,} texts of {name}" for name, number in self.counts.items())
         few = f", but for {self.num_unfindable:,} of fewer than {FEWEST_WORDS} words, unusable, or found twice"
         return f"{sets}{few if self.num_unfindable else ''}"
@@ -46,12 +46,12 @@ class LeakItems:
 def read_items(
     options: RunOptions, query: Mapping[str, InputPlan], columns: Columns
 ) -> LeakItems | None:
-    """Reads the texts that no selected document may hold; None if there are none.
+    """Reads the texts that no selected document may contain; None if there are none.
 
     Args:
       options: The flags.
       query: The plan of each query group's files.
-      columns: The columns of query files, which those of `--decontaminate` have too.
+      columns: The columns of query files; files of `--decontaminate` have the same.
 
     Raises:
       UsageError: If nothing matches `--decontaminate`, or a file cannot be read or has no text.
@@ -89,11 +89,11 @@ def read_items(
 def _items(flag: str, plan: InputPlan, columns: Columns) -> Iterator[Item]:
     try:
         for split in plan.splits:
-            # A set of several files is told by each.
+            # Every file of `--decontaminate` is a set of its own.
             own_set = f"{flag} {split.shard}" if flag == _FLAG else flag
             for batch in read_rows(split, columns, BATCH_ROWS):
                 for row, text in enumerate(batch.texts, batch.first_row):
-                    # A text that cannot be used is counted as one that is not looked for.
+                    # An unusable text counts as not searched for.
                     yield Item(own_set, f"{split.shard}#{row}", plain(text or ""))
     except BadFileError as error:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Flags to objects: the chain of Influence Distillation's stages."""
+"""Builds the chain of Influence Distillation's stages from flags."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def build(options: DistillationOptions, inputs: Inputs) -> Chain:
 
     Args:
       options: The flags.
-      inputs: What `look` found.
+      inputs: The inputs found by `look`.
 
     Returns:
       The chain; nothing is written yet.
@@ -92,7 +92,7 @@ class _DistillationBuilder(Builder):
         landmarks = self.add(GatherLandmarks(self.fitted, drawn))
         vectors = self.fit_query()
         if options.curvature == "identity":
-            # Another query set finds the sketches made.
+            # Sketches do not depend on the query set, so another query set reuses them.
             sketches = self.add(SketchLandmarks(landmarks, self._sketching()))
             scores: LandmarkScores = self.add(CompareSketches(landmarks, sketches, vectors))
         else:
@@ -134,15 +134,15 @@ class _DistillationBuilder(Builder):
 
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
         """Adds the stages in which several targets take turns, on what is left without near-duplicates."""
-        # The second order chooses among more than the budget holds, and never among more than this.
+        # The second order chooses from a shortlist larger than the budget, and never from more examples.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         compared = dataclasses.replace(budget, amount=COMPARED_BUDGETS * budget.amount)
         if self.groups is not None:
-            # A share may ask for any example.
+            # A share may need any example.
             budget = compared = dataclasses.replace(budget, amount=EVERYTHING)
         if self.signs is None:
             return self._held_first(self._take_turns(ranking, ranking, budget))
-        # The first turns decide which of a family stays. Only after that is it known what each target has.
+        # The first turns decide which of several near-duplicates stays; only then is each target's part known.
         num_targets, whole = len(ranking.targets), self.options.budget
         taken = self._take_turns(ranking, ranking, compared, "Compared")
         taken = self._held_first(taken, "Compared")

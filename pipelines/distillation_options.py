@@ -90,7 +90,7 @@ class DistillationOptions(RunOptions):
         return Budget(self.budget_examples or 0, "examples")
 
     def check(self) -> None:
-        """Refuses what cannot be; see `RunOptions.check`."""
+        """Refuses invalid options; see `RunOptions.check`."""
         super().check()
         if (self.budget_tokens is None) == (self.budget_examples is None):
             raise UsageError(
@@ -136,10 +136,10 @@ def parse(argv: Sequence[str]) -> tuple[DistillationOptions, list[str]]:
       argv: Arguments without the program's name.
 
     Returns:
-      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+      Our options, and the remaining arguments, all known to Beam or its job server.
 
     Raises:
-      UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
+      UsageError: If a flag is unknown, or its value is missing or invalid.
     """
     values, rest = run_options.parse(DistillationOptions, argv)
     options = DistillationOptions(**values)

@@ -20,11 +20,11 @@ _READERS_OF_INFLUENCE = (CutBudget, TakeTurns, GatherShortlist, SumTaken, FindBe
 
 
 def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
-    """Puts the plan of a run in words and a table.
+    """Describes the plan of a run in words and a table.
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
     """
     documents = inputs.corpus.num_rows
@@ -40,7 +40,7 @@ def describe(options: DistillationOptions, inputs: Inputs, chain: Chain) -> str:
 
 
 def price(options: DistillationOptions, inputs: Inputs, chain: Chain) -> CostPlan | None:
-    """Estimates what a run costs, stage by stage; None without a proxy. Arguments as for `describe`."""
+    """Estimates the cost of a run by stage; None without a proxy. Arguments as for `describe`."""
     models = plan.Models.of(inputs)
     if models is None:
         return None

@@ -1,4 +1,4 @@
-"""The ids of `--exclude` as the launcher finds them."""
+"""The ids of `--exclude`, as found by the launcher."""
 
 import dataclasses
 
@@ -17,13 +17,13 @@ _FLAG = "--exclude"
 
 @dataclasses.dataclass(frozen=True)
 class ExcludedIds:
-    """What the lists of `--exclude` hold.
+    """The ids in the lists of `--exclude`.
 
     Attributes:
       excluded: The ids, by reference.
       paths: The lists, sorted.
-      num_ids: How many ids there are, each counted once.
-      unwritten: What is to be written before the job starts, by path.
+      num_ids: Number of distinct ids.
+      unwritten: Files to write before the job starts, by path.
     """
 
     excluded: Excluded
@@ -32,7 +32,7 @@ class ExcludedIds:
     unwritten: dict[str, bytes]
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
-        """Says which keys, uint64 [n], are those of excluded ids, bool [n]; no file is read."""
+        """Tells which keys, uint64 [n], belong to excluded ids, bool [n]; reads no file."""
         own = keys_of(self.unwritten[self.excluded.path])
         return np.asarray(find_sorted(own, keys) >= 0)
 
@@ -41,8 +41,8 @@ def read_excluded(options: RunOptions) -> ExcludedIds | None:
     """Reads the lists of `--exclude`; None without the flag.
 
     Raises:
-      UsageError: If nothing matches, a list cannot be read or holds no id, or an earlier run with these artifacts has
-        excluded ids that this one does not: their texts are gone from what both would share.
+      UsageError: If nothing matches, a list is unreadable or has no ids, or an earlier run with these artifacts excluded
+        more ids, because their texts are missing from the shared artifacts.
     """
     root = options.artifacts_root
     found = _read(options, root) if options.exclude else None
@@ -60,7 +60,7 @@ def read_excluded(options: RunOptions) -> ExcludedIds | None:
 
 def _read(options: RunOptions, root: str) -> ExcludedIds:
     columns = [name for name in (options.id_column, EXAMPLE_ID) if name]
-    # A list is a small input of its own, as a query set is.
+    # A list is a small separate input, like a query set.
     lists = find_files(options.exclude, _FLAG, is_query=True)
     keys = []
     for info in lists.infos:

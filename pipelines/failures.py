@@ -1,4 +1,4 @@
-"""The one line in what a runner, a disk or a bug says of a failed run."""
+"""Extracts one line from the error of a runner, a disk or a bug."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from beam_quad import errors
 from beam_quad.errors import BeamQuadError, UsageError
 
-# A runner of its own process raises the error; one on a cluster raises a text with the worker's traceback in it.
+# A runner in this process raises the original error; one on a cluster raises a text that contains the worker's traceback.
 _IN_TRACEBACK = re.compile(
     r"^(?:RuntimeError: )?beam_quad\.errors\.(\w+): (.*?)(?: \[while running '.*'\])?$",
     re.MULTILINE,
@@ -19,17 +19,17 @@ _OS_ERROR_IN_TRACEBACK = re.compile(
     re.MULTILINE,
 )
 
-# Flink's job server calls a job failed that somebody has cancelled.
+# Flink's job server reports a cancelled job as failed.
 _CANCELLED = re.compile(r"failed in state (?:CANCELLED|FAILED: \S*\.JobCancellationException)")
 _WORDS_OF_CANCELLED = (
     "the job was cancelled; run the same command again, which goes on with what is done"
 )
-# What Beam adds to the message of an error, for which a user has no use.
+# Beam appends the name of the step to error messages, which does not help the user.
 _STEP = re.compile(r" \[while running '.*'\]$")
 
 _MAKE_ROOM = "make room there (--output, --artifacts and TMPDIR say where files are written)"
 _GIVE_RIGHTS = "give this user the right to use it, or pass another path"
-# What becomes of a disk, as opposed to a file that a bug did not write.
+# Errors of a disk, as opposed to a file missing because of a bug.
 _REMEDIES = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
@@ -50,7 +50,7 @@ _REMEDIES = {
 
 
 def known_cause(error: BaseException) -> BeamQuadError | None:
-    """Finds the error of this package, or of a disk, behind what was raised; None where something else has failed."""
+    """Finds the error of this package or of a disk that caused an exception; None if there is none."""
     chain = list(_chain(error))
     for each in chain:
         if isinstance(each, BeamQuadError):
@@ -71,10 +71,10 @@ def known_cause(error: BaseException) -> BeamQuadError | None:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
-    """Refuses what a disk does not let be planned.
+    """Turns errors of a disk during planning into refusals.
 
     Raises:
-      UsageError: With the path and what to do, for an error of a disk.
+      UsageError: With the path and a remedy, for an error of a disk.
     """
     try:
         yield
@@ -107,7 +107,7 @@ def _remedy(number: int | None, path: str) -> str | None:
 
 
 def without_step(error: BeamQuadError) -> BeamQuadError:
-    """Takes the name of the step, which Beam adds, off an error's message."""
+    """Removes the name of the step that Beam adds to an error's message."""
     if _STEP.search(str(error)):
         error.args = (_STEP.sub("", str(error)),)
     return error

@@ -1,4 +1,4 @@
-"""Flags, each declared once: a field of a class of options, from which follow parser, checks, template and reference."""
+"""Flags, each declared once as a field of an options class; parser, checks, template and reference follow from it."""
 
 import argparse
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from beam_quad.errors import UsageError
 from pipelines import parsing
 
-# What a Flex Template takes for a place: on Dataflow all data are in object storage.
+# Pattern of paths in a Flex Template, because on Dataflow all data is in object storage.
 _GLOB_BRACES = r"\{([^{}\r\n]|\{[^{}\r\n]*\})*\}"
-# Between braces, one pair in another at most, and between brackets a comma separates no patterns.
+# A comma inside braces (nested at most once) or brackets does not separate patterns.
 _GLOB = rf"[a-z][a-z0-9]*://([^,{{\[\r\n]|{_GLOB_BRACES}|\[[^\]\r\n]+\])+"
 _NAME = r"[A-Za-z0-9_.-]+"
 URL = r"[a-z][a-z0-9]*://[^,\r\n]+"
@@ -28,22 +28,22 @@ class Flag:
     """A flag of a command line.
 
     Attributes:
-      help: What it does, in a line, or a function that says so.
-      default: Its value if it is not given.
-      group: The group of `--help all` that it is in.
-      name: Its name; empty for that of its field.
-      field: The name of its field.
-      is_required: Whether it must be given.
-      is_repeated: Whether it may be given several times.
-      is_common: Whether most runs need it, so that `--help` shows it.
-      choices: All values there are, or a function that gives them; None for those of the field's `Literal`.
-      reads: Reads its value; None for the field's type.
-      at_least: The least value, if it has one.
-      is_positive: Whether its value must be above 0 and finite.
-      is_share: Whether its value must lie in (0, 1].
-      why: Ends the error of a value that is too small.
-      pattern: What a Flex Template takes, a regular expression; None for that of its type.
-      more: What a reader of the reference wants to know besides.
+      help: One line of help, or a function that returns it.
+      default: Default value.
+      group: Group in `--help all`.
+      name: Name of the flag; empty for the name of its field.
+      field: Name of the field.
+      is_required: Whether the flag is required.
+      is_repeated: Whether the flag may be repeated.
+      is_common: Whether most runs need the flag, so that `--help` shows it.
+      choices: All allowed values, or a function that returns them; None for those of the field's `Literal`.
+      reads: Parses the value; None for the field's type.
+      at_least: Minimum value, if any.
+      is_positive: Whether the value must be above 0 and finite.
+      is_share: Whether the value must be in (0, 1].
+      why: End of the error message for a value that is too small.
+      pattern: Regular expression for a Flex Template; None for the pattern of the type.
+      more: Further text for the reference.
     """
 
     help: str | Callable[[], str]
@@ -93,7 +93,7 @@ class Flag:
         group.add_argument(f"--{self.name}", **settings)
 
     def check(self, value: Any) -> None:
-        """Refuses a value that is out of its bounds; None, for a default that the corpus decides, is fine.
+        """Refuses a value out of bounds; None is allowed, for defaults that depend on the corpus.
 
         Raises:
           UsageError: Naming the flag.
@@ -117,8 +117,8 @@ class Options:
 
     Attributes:
       COMMAND: The subcommand.
-      SUMMARY: What it does, in a sentence.
-      GROUPS: The groups of its flags, in order; a flag of another group cannot be given.
+      SUMMARY: One sentence about the command.
+      GROUPS: The groups of its flags, in order; flags of other groups are not accepted.
     """
 
     COMMAND: ClassVar[str]
@@ -126,10 +126,10 @@ class Options:
     GROUPS: ClassVar[tuple[str, ...]]
 
     def check(self) -> None:
-        """Refuses values that are out of their flags' bounds.
+        """Refuses values out of their flags' bounds.
 
         Raises:
-          UsageError: Naming the first of them, and what to do.
+          UsageError: With the first such flag and a remedy.
         """
         for each in declared(type(self)):
             each.check(getattr(self, each.field))
@@ -168,7 +168,7 @@ def declared(options: type[Options]) -> Iterator[Flag]:
 
 
 def by_group(options: type[Options]) -> dict[str, list[Flag]]:
-    """Lists the flags that can be given: by group, in each the common ones first."""
+    """Lists the accepted flags by group, common ones first."""
     groups: dict[str, list[Flag]] = {group: [] for group in options.GROUPS}
     for each in declared(options):
         if each.group in groups:
@@ -221,7 +221,7 @@ class _Help(argparse.Action):
 
 
 def _completed(declared: Flag, field: str, annotation: Any) -> Flag:
-    """Adds what a flag leaves to its field: its name, and what its type says."""
+    """Completes a flag from its field's name and type."""
     choices = declared.choices() if callable(declared.choices) else declared.choices
     reads = declared.reads
     if not declared.is_repeated:

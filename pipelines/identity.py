@@ -1,4 +1,4 @@
-"""What makes a run the same run: the options that its result depends on, and the content of what it reads."""
+"""The identity of a run: the options that its result depends on, and the content of its inputs."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_quad import seeding
 
-# Where something is stored: its content has a fingerprint, so that a run goes on where its input or model has moved.
+# Options that are locations. Contents have fingerprints instead, so a run can resume if its input or model has moved.
 _PLACES = (
     "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
     "exclude", "decontaminate", "share", "share_by", "output_tokenizer", "base",
@@ -27,7 +27,7 @@ _SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """The identity of a run: equal for two commands that ask for the same of the same data.
+    """The identity of a run, equal for two commands with the same options on the same data.
 
     Attributes:
       configuration: Fingerprint of all of it.
@@ -45,13 +45,13 @@ class Identity:
     def of(
         cls, config: dict[str, Any], fingerprints: dict[str, Any], snapshot: str, corpus_id: str
     ) -> "Identity":
-        """Makes an identity; `corpus_id` names what is read of the corpus, and how."""
+        """Makes an identity; `corpus_id` identifies the corpus and how it is read."""
         what = {name: value for name, value in config.items() if name not in _PLACES}
         text = json.dumps([corpus_id, what, fingerprints], sort_keys=True)
         return cls(seeding.digest(text), config, fingerprints, snapshot)
 
     def to_bytes(self) -> bytes:
-        """Writes it as the JSON object whose members the manifest has, too."""
+        """Serialises the identity as a JSON object, whose members are also in the manifest."""
         found = {
             "configuration": self.configuration,
             "config": self.config,
@@ -61,11 +61,11 @@ class Identity:
         return json.dumps(found, indent=1, sort_keys=True).encode()
 
     def difference(self, found: Mapping[str, Any], most: int = _SHOWN) -> str:
-        """Says in words what sets a run apart from this one.
+        """Describes the differences of another run from this one.
 
         Args:
-          found: What `to_bytes` wrote, or a manifest, parsed.
-          most: How many things are said, if there are more.
+          found: The parsed output of `to_bytes`, or a manifest.
+          most: Maximum number of differences described.
         """
         words = list(self._differences(found))
         more = [f"and {len(words) - most} more"] if len(words) > most else []

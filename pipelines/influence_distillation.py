@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline from a command line; see `command.main`."""
-    # Not above: what this imports takes time in which a signal has to be answered.
+    # Imported late, because the import takes time, and signals must be handled during it.
     from pipelines import distillation_options
 
     return command.main(distillation_options.parse, program, argv)
 
 
 def program() -> "Program[distillation_options.DistillationOptions]":
-    """Imports what turns the flags into stages."""
+    """Imports the code that turns flags into stages."""
     from pipelines import distillation_chain, distillation_plan, launch
 
     plan = distillation_plan

@@ -1,4 +1,4 @@
-"""What a launcher looks at before anything is written: the corpus, the query set and the models."""
+"""Checks by the launcher before anything is written: the corpus, the query set and the models."""
 
 import dataclasses
 import functools
@@ -79,25 +79,25 @@ class OutputTokenizer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What the launcher has looked at and found good, before anything is written.
+    """The inputs that the launcher has checked, before anything is written.
 
     Attributes:
       corpus: The plan of the corpus.
       query: The plan of each query group's files.
-      query_counts: How many texts of each can be used.
-      proxy: The proxy model, or None; of a hub id the commit that its revision resolves to.
+      query_counts: Number of usable texts of each query group.
+      proxy: The proxy model, or None; a hub id is resolved to a commit.
       proxy_fingerprint: Its content.
-      skeleton: The proxy's model without its weights, or None if no text passes through it.
-      embedder: The embedder, or None where nothing is embedded.
+      skeleton: The proxy's model without weights, or None if no text passes through it.
+      embedder: The embedder, or None if nothing is embedded.
       embedder_fingerprint: Its content.
-      seen: What is known of the corpus's files by their content.
-      template: How the proxy writes conversations; None if it has no template, or none is read.
-      context_length: Tokens of the proxy's window, in which an answer must fit; None if the corpus has no answers.
+      seen: Records of the corpus's files by content.
+      template: The proxy's chat template; None if it has none, or no conversations are read.
+      context_length: Tokens of the proxy's window, which limits the length of answers; None if the corpus has no answers.
       base: The selection that the run goes on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
-      leaks: The texts that no selected document may hold; None if there are none.
-      output_tokenizer: What makes the tokens that are written; of a hub id with its commit. None if none are.
-      planned: What is known of the corpus's files and joins for later runs, by path.
+      leaks: The texts that no selected document may contain; None if there are none.
+      output_tokenizer: Tokenizer of the output, a hub id with its commit; None if no tokens are written.
+      planned: Records of the corpus's files and joins for later runs, by path.
       bounds: The bounds of `--share` and `--share_by`.
     """
 
@@ -121,7 +121,7 @@ class Inputs:
 
     @property
     def unwritten(self) -> dict[str, bytes]:
-        """What planning has found out and is to be written before the job starts, by path."""
+        """Files of planning to write before the job starts, by path."""
         found = self.seen.unwritten | self.planned
         for listed in (self.excluded, self.leaks):
             found = found | (listed.unwritten if listed is not None else {})
@@ -129,10 +129,10 @@ class Inputs:
 
 
 def look(options: RunOptions) -> Inputs:
-    """Looks at the input, the query set and the models: the proxy's without its weights, see `try_proxy`.
+    """Checks the input, the query set and the models; the proxy without its weights, see `try_proxy`.
 
     Raises:
-      UsageError: One line, if anything is missing or cannot be used.
+      UsageError: With one line, if anything is missing or unusable.
     """
     _check_apart(options)
     found = refresh.read(options)
@@ -164,7 +164,7 @@ def look(options: RunOptions) -> Inputs:
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
-    # A column that is not carried is in no schema.
+    # The schema lacks columns that are not carried.
     if not options.columns:
         check_columns(bounds, corpus)
     query = plan_query(options) if options.needs_query else {}
@@ -187,7 +187,7 @@ def look(options: RunOptions) -> Inputs:
         if read.has_answers:
             config = (skeleton or load_skeleton(proxy)).config
             context_length = default_context_length(config, proxy)
-    # Where no loss is computed, no text is too short for one.
+    # Without a loss no text is too short.
     counts_losses: WithoutLoss | None = None
     if proxy is not None and options.needs_proxy and options.needs_query:
         counts_losses = functools.partial(
@@ -229,7 +229,7 @@ def look(options: RunOptions) -> Inputs:
 
 
 def _check_apart(options: RunOptions) -> None:
-    """Refuses to write where the next run of the same command would read."""
+    """Refuses to write files that the next run of the same command would read as input."""
     places = (
         ("--output", options.output, written_names(options.output_format)),
         ("--artifacts", options.artifacts_root, _ARTIFACTS),
@@ -248,17 +248,17 @@ def _check_apart(options: RunOptions) -> None:
 
 
 def try_proxy(inputs: Inputs, keep: bool) -> None:
-    """Loads the proxy, if texts are to pass through it, and tries it on a few tokens.
+    """Loads the proxy, if texts pass through it, and tries it on a few tokens.
 
-    That a model sees the tokens that it is to predict shows only so. Where other processes do the work the model is
-    loaded for this alone, and dropped: a worker would refuse it once files are written.
+    Only this reveals a model that sees the tokens it should predict. If other processes do the work, the model is loaded
+    just for this check and dropped; otherwise a worker would refuse it only after files are written.
 
     Args:
-      inputs: What `look` found.
-      keep: Whether this process does the work too, and so need not load the model again.
+      inputs: The inputs found by `look`.
+      keep: Whether this process also does the work, so that it keeps the model.
 
     Raises:
-      UsageError: If the model cannot be used, as `load_proxy` says.
+      UsageError: If the model is unusable; see `load_proxy`.
     """
     if inputs.proxy is None or inputs.skeleton is None:
         return
@@ -266,7 +266,7 @@ def try_proxy(inputs: Inputs, keep: bool) -> None:
         cached_proxy(inputs.proxy)
         return
     load_proxy(inputs.proxy)
-    # The workers need the memory, which torch would hold for this process.
+    # Release the memory that torch caches in this process, because the workers need it.
     torch.cuda.empty_cache()
 
 
@@ -277,7 +277,7 @@ def _commit(fingerprint: str) -> str | None:
 
 
 def _output_tokenizer(options: RunOptions) -> OutputTokenizer | None:
-    """Looks at the tokenizer of what is written, if tokens are."""
+    """Checks the tokenizer of the output, if tokens are written."""
     if options.output_format != "megatron":
         return None
     name, revision = options.output_tokenizer, None
@@ -306,7 +306,7 @@ def _proxy(options: RunOptions) -> ProxySpec | None:
 def _embedder(
     options: RunOptions, proxy: ProxySpec | None, proxy_fingerprint: str, skeleton: Any
 ) -> tuple[AnyEmbedderSpec | None, str]:
-    """Looks at the embedder; gives it, with the commit of a hub id, and its content."""
+    """Checks the embedder; returns it, with the commit of a hub id, and its content."""
     if not options.needs_embeddings:
         return None, ""
     if options.embedder == "jvp":

@@ -1,4 +1,4 @@
-"""Jobs on clusters, which outlive the process that launched them: their names, and whether one has ended."""
+"""Jobs on clusters, which outlive the process that launched them: their names, and whether they have ended."""
 
 import http.client
 import json
@@ -30,27 +30,27 @@ from beam_quad.errors import UsageError
 from pipelines.parsing import LOCAL_RUNNERS
 
 _log = logging.getLogger(__name__)
-# What submits a job to a job server, which Beam starts where --job_endpoint names none.
+# Runners that submit to a job server; Beam starts one if --job_endpoint names none.
 _JOB_SERVER_RUNNERS = ("FlinkRunner", "PortableRunner", "SparkRunner")
 # An endpoint that is a job server inside this process.
 _EMBEDDED = "embed"
 _LOCAL_SPARK = re.compile(r"local(\[.+\])?")
-# With these Beam's job server brings a cluster of its own, which ends with it.
+# With these masters Beam's job server starts its own cluster, which ends with it.
 _OWN_CLUSTERS = ("[auto]", "[local]")
 _FLINK_ENDED = {"FINISHED", "FAILED", "CANCELED"}
 _DATAFLOW_ENDED = {
     f"JOB_STATE_{state}" for state in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")
 }
 _TIMEOUT_S = 20
-# A job that its service does not know by now will not come any more.
+# A job that its service does not know after this time was never submitted.
 _APPEARS_WITHIN_S = 1800
 
 
 def name(options: PipelineOptions) -> str:
-    """Names the job that a run is about to start, as `SERVICE/NAME`; empty where it ends with this process.
+    """Names the job that a run is about to start, as `SERVICE/NAME`; empty if the job ends with this process.
 
     Args:
-      options: Given a job name where they have none.
+      options: Beam's options; a missing job name is set.
     """
     service = _service(options)
     cloud = options.view_as(GoogleCloudOptions)
@@ -60,10 +60,10 @@ def name(options: PipelineOptions) -> str:
 
 
 def check_service(options: PipelineOptions) -> None:
-    """Refuses a job server or a cluster that does not answer, for which Beam would wait for minutes.
+    """Refuses an unreachable job server or cluster, because Beam would wait for minutes.
 
     Raises:
-      UsageError: With its address, or the flag that should say it.
+      UsageError: With its address, or the flag for it.
     """
     runner = options.view_as(StandardOptions).runner
     if runner not in _JOB_SERVER_RUNNERS:
@@ -103,7 +103,7 @@ def _check_job_server(endpoint: str) -> None:
 
 
 def _check_connection(flag: str, url: str) -> None:
-    # Spark takes several masters, with commas between, of which one leads and the others stand by.
+    # Spark accepts several masters separated by commas: one leader and its standbys.
     failed: Exception | None = None
     for address in url.rpartition("://")[2].split(","):
         try:
@@ -140,13 +140,13 @@ def _check_java(runner: str, options: PipelineOptions) -> None:
 
 
 def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
-    """Makes what tells whether the job that an owner of a lock names has ended.
+    """Returns a function that tells whether the job of a lock's owner has ended.
 
     Args:
-      options: Of the run that asks. Only the service that it runs on is asked.
+      options: Options of the current run. Only its own service is queried.
 
     Returns:
-      The question. A job of which that service does not tell has not ended.
+      The function. A job unknown to that service counts as not ended.
     """
 
     def ask(owner: Owner) -> bool:
@@ -164,7 +164,7 @@ def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
 
 
 def is_done_by_name(owner: Owner) -> bool:
-    """Asks whether the job that an owner of a lock names has ended, of the service that its name says."""
+    """Tells whether the job of a lock's owner has ended, by querying the service in the job's name."""
     service = owner.job.rpartition("/")[0]
     kind, _, place = service.partition(":")
     flags = []
@@ -179,7 +179,7 @@ def is_done_by_name(owner: Owner) -> bool:
 def _service(options: PipelineOptions) -> str:
     runner = options.view_as(StandardOptions).runner or ""
     portable = options.view_as(PortableOptions)
-    # Workers of LOOPBACK are this process, without which the job fails.
+    # LOOPBACK workers run in this process, so the job fails without it.
     is_loopback = portable.environment_type == "LOOPBACK"
     if runner in LOCAL_RUNNERS or is_loopback or options.view_as(TestOptions).dry_run:
         return ""
@@ -205,7 +205,7 @@ def _ends_with_this_process(options: PipelineOptions) -> bool:
 
 
 def _ended(options: PipelineOptions, job: str) -> list[bool]:
-    """Asks the service of all jobs of a name whether each has ended."""
+    """Queries the service whether each job of a name has ended."""
     runner = options.view_as(StandardOptions).runner
     if runner == "DataflowRunner":
         return _ended_on_dataflow(options, job)
@@ -217,9 +217,9 @@ def _ended(options: PipelineOptions, job: str) -> list[bool]:
 def _ended_on_dataflow(options: PipelineOptions, job: str, client: Any = None) -> list[bool]:
     cloud = options.view_as(GoogleCloudOptions)
     if cloud.template_location and job == cloud.job_name:
-        # The one of this name that is active is this launcher's own: Dataflow has no second.
+        # The active job of this name is this launcher's own, because active names are unique on Dataflow.
         return [True]
-    # Importing the service's client takes seconds, and only a lock that a job has left needs one.
+    # Imported late, because the client takes seconds and only a lock left by a job needs it.
     from google.cloud import dataflow_v1beta3 as dataflow
 
     request = dataflow.ListJobsRequest(

@@ -1,4 +1,4 @@
-"""Launches a run: checks everything, builds the chain of stages, runs it, and says how it ended."""
+"""Launches a run: checks everything, builds the chain of stages, runs it, and reports the result."""
 
 import collections
 import contextlib
@@ -59,13 +59,13 @@ Options = TypeVar("Options", bound=RunOptions)
 
 @dataclasses.dataclass(frozen=True)
 class Program(Generic[Options]):
-    """What makes a pipeline of its flags.
+    """The functions that make a pipeline from its flags.
 
     Attributes:
       build: Makes the chain of its stages.
-      describe: Puts its plan in words, for `--plan`.
-      price: Estimates what the stages take; None where there is no saying.
-      result: What it leaves in the output.
+      describe: Describes its plan, for `--plan`.
+      price: Estimates the cost of the stages; None if it cannot be estimated.
+      result: The kind of output.
     """
 
     build: Callable[[Options, Inputs], Chain]
@@ -100,14 +100,14 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
 
 @dataclasses.dataclass(frozen=True)
 class _Launch:
-    """A run that nothing is wrong with, before anything is written.
+    """A run that passed all checks, before anything is written.
 
     Attributes:
-      beam_options: Beam's, with a runner that is there.
-      inputs: What `look` found.
+      beam_options: Beam's options, with an available runner.
+      inputs: The inputs found by `look`.
       chain: The stages.
-      output: Where they write; absolute where local.
-      is_complete: Whether they have written all of it.
+      output: The output path; absolute if local.
+      is_complete: Whether the output is complete.
     """
 
     beam_options: PipelineOptions
@@ -141,7 +141,7 @@ def _look(options: Options, beam_options: PipelineOptions, program: Program[Opti
         for name, counts in inputs.query_counts.items():
             print(counts.line(name), file=sys.stderr)
         is_local = beam_options.view_as(StandardOptions).runner in LOCAL_RUNNERS
-        # A plan may be made where the weights do not fit.
+        # A plan needs no weights, so it can be made on a machine too small for them.
         if is_local and not options.plan:
             direct = beam_options.view_as(DirectOptions)
             try_proxy(inputs, keep=direct.direct_running_mode != "multi_processing")
@@ -163,13 +163,13 @@ def _start(
         stopping.releases(lock.release_for_good)
         lock.acquire(take_over=options.take_over)
     try:
-        # Another run may have come and gone since.
+        # Another run may have finished since the first check.
         if result.check(output, chain.identity):
             result.print_summary(output)
             return 0
         _begin(launch, options, costs, result)
         if job:
-            # A job on a cluster goes on where its launcher dies, and is found by its name.
+            # A cluster job continues if its launcher dies, and is found by its name.
             lock.name_job(job)
             print(f"starting {job}, which goes on if this process is stopped", file=sys.stderr)
         if runner in _SUBMITTING_RUNNERS:
@@ -194,7 +194,7 @@ def _begin(
     costs: CostPlan | None,
     result: "SelectionOutput | ProofOutput",
 ) -> None:
-    """Writes what the stages read, and what tells of them; the output's lock is held."""
+    """Writes the files that the stages read and the records of the run, while holding the output's lock."""
     result.begin(launch.output, launch.chain.identity)
     for folder in {launch.output, files.absolute(options.artifacts or launch.output)}:
         files.delete_temporaries(folder)
@@ -205,9 +205,9 @@ def _begin(
 def add_to(
     pipeline: beam.Pipeline, options: Options, program: Program[Options]
 ) -> beam.PCollection[Token]:
-    """Checks everything, and adds the chain to a pipeline that somebody else runs, unless the output is complete already.
+    """Checks everything, and adds the chain to a pipeline run by the caller, unless the output is already complete.
 
-    The output's lock is held while the pipeline is built, not while it runs.
+    The output's lock is held only while the pipeline is built, not while it runs.
 
     Raises:
       BeamQuadError: With one line that says what to do.
@@ -228,7 +228,7 @@ def add_to(
 
 
 def _record(launch: _Launch, costs: CostPlan | None) -> None:
-    """Records the chain for whoever asks how the run stands."""
+    """Records the chain, for reports of the run's progress."""
     corpus, stages = launch.inputs.corpus, launch.chain.stages
     budget = stages[-1].budget if isinstance(stages[-1], WriteSelection) else None
     progress.record(launch.output, stages, corpus.num_rows, corpus.size_bytes, budget, costs)
@@ -240,7 +240,7 @@ def _pipeline(
     """Builds the graph.
 
     Raises:
-      UsageError: If Beam takes no such options, which it may say only now.
+      UsageError: If Beam rejects the options, which may happen only at this point.
     """
     try:
         pipeline = beam.Pipeline(options=beam_options)
@@ -258,7 +258,7 @@ def wire(
     times: collections.Counter[str] = collections.Counter()
     for stage in chain.stages:
         times[stage.name] += 1
-        # The chain of a proof holds those of its rivals, which may read the corpus each in its way.
+        # The chain of a proof includes the chains of its rivals, so several stages may have one name.
         again = f"{times[stage.name]}" if times[stage.name] > 1 else ""
         tokens = tokens | f"{stage.name}{again}" >> RunStage(stage, accelerator)
     return tokens
@@ -298,17 +298,17 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Reads Beam's options.
 
     Raises:
-      UsageError: If there is no such runner, or it lacks an option.
+      UsageError: If the runner is unknown, or lacks an option.
     """
     options = PipelineOptions(list(arguments))
     standard = options.view_as(StandardOptions)
-    # Beam takes any case, and names without their end.
+    # Beam accepts any case, and names without `Runner`.
     known = {name.lower().removesuffix("runner"): name for name in _RUNNERS if name}
     asked = (standard.runner or "").lower().removesuffix("runner")
     standard.runner = known.get(asked, standard.runner)
     modes = [a for a in arguments if a.startswith("--direct_running_mode")]
     if standard.runner in (None, "DirectRunner"):
-        # DirectRunner would look for Prism first, and download it, unless it is told how to run.
+        # Without a running mode DirectRunner would first look for Prism and download it.
         standard.runner = "DirectRunner" if modes else "FnApiRunner"
     _check_runner(options)
     return options
@@ -335,7 +335,7 @@ def _check_runner(options: PipelineOptions) -> None:
 
 
 def _check_dataflow(options: PipelineOptions, runner: Any) -> None:
-    # Beam's validator would make a bucket where none is named, or try to for minutes.
+    # Without a named bucket Beam's validator would create one, or try for minutes.
     cloud = options.view_as(GoogleCloudOptions)
     places = {"temp_location": cloud.temp_location, "staging_location": cloud.staging_location}
     lacking = {
@@ -356,7 +356,7 @@ def _in_a_line(error: object) -> str:
 
 
 def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResult:
-    """Runs the job, and takes its name from the lock once it has ended."""
+    """Runs the job, and removes its name from the lock once it has ended."""
     result = None
     try:
         with _workers_left_to_this_process(pipeline):
@@ -369,7 +369,7 @@ def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResul
         without_step(error)
         raise
     except Exception as error:
-        # What could not be submitted is no job; of one that was lost sight of, its service will tell.
+        # A failed submission leaves no job. If contact was lost, the lock keeps the name, and the service knows the state.
         if result is None or _has_ended(result):
             lock.name_job("")
         known = known_cause(error)
@@ -381,7 +381,7 @@ def _run(pipeline: beam.Pipeline, lock: OutputLock, wait: bool) -> PipelineResul
 
 
 def _about_flink(options: PipelineOptions) -> str:
-    """Says what a job that fails on another Flink than ours may fail of."""
+    """Explains why a job may fail on another version of Flink than ours."""
     version = options.view_as(FlinkRunnerOptions).flink_version
     if options.view_as(StandardOptions).runner != "FlinkRunner" or version == FLINK_VERSION:
         return ""
@@ -394,7 +394,7 @@ def _about_flink(options: PipelineOptions) -> str:
 def _workers_left_to_this_process(
     pipeline: beam.Pipeline,
 ) -> contextlib.AbstractContextManager[None]:
-    # Servers that Beam starts are ended by an interrupt, and must get it.
+    # Servers started by Beam end on an interrupt, so they must receive it.
     is_direct = pipeline.options.view_as(StandardOptions).runner in DIRECT_RUNNERS
     return stopping.interrupts_kept_from_children() if is_direct else contextlib.nullcontext()
 
@@ -402,7 +402,7 @@ def _workers_left_to_this_process(
 def _has_ended(result: PipelineResult) -> bool:
     try:
         return bool(PipelineState.is_terminal(result.state))
-    except Exception:  # What tells of the job may be what has failed.
+    except Exception:  # The service that reports on the job may be what failed.
         return False
 
 
@@ -412,33 +412,33 @@ class SelectionOutput:
     last_file = "COMPLETE"
 
     def check(self, output: str, identity: Identity) -> bool:
-        """Says whether it is complete; refuses one that holds something else."""
+        """Tells whether the output is complete; refuses an output with other contents."""
         return _check_output(output, identity)
 
     def begin(self, output: str, identity: Identity) -> None:
-        """Makes the output this run's, whose lock is held."""
+        """Claims the output for this run, which holds its lock."""
         files.write(_configuration_path(output), identity.to_bytes())
         for folder in ("selected", "rejected", "decisions"):
-            # Only the lock's owner writes here: what a killed run left half-written is ours to clear, however young.
+            # Only the lock's owner writes here, so temporary files of killed runs can be deleted at any age.
             files.delete_temporaries(files.join(output, folder), older_than_s=-math.inf)
 
     def print_summary(self, output: str) -> None:
-        """Says how the run ended."""
+        """Prints the result of the run."""
         _print_summary(output)
 
 
 class ProofOutput:
-    """The proof in the output of a finished selection: the last one that was asked for."""
+    """The proof in the output of a finished selection; only the last requested one is kept."""
 
     last_file = PROOF
 
     def check(self, output: str, identity: Identity) -> bool:
-        """Says whether the proof is there."""
+        """Tells whether the proof exists."""
         found = _read_identity(files.join(output, PROOF))
         return found is not None and found["configuration"] == identity.configuration
 
     def begin(self, output: str, identity: Identity) -> None:
-        """Deletes a proof of another kind: what it is made from is kept."""
+        """Deletes a different proof; the artifacts it was made from are kept."""
         path = files.join(output, PROOF)
         if files.exists(path):
             files.delete([path])
@@ -457,13 +457,13 @@ def _configuration_path(output: str) -> str:
 
 
 def _check_output(output: str, identity: Identity) -> bool:
-    """Says whether the output is complete; refuses one that holds a selection of another run, or someone else's files.
+    """Tells whether the output is complete; refuses an output with another run's selection or foreign files.
 
-    Until its selection is begun an output belongs to no run: artifacts are named by what they depend on, so that a
-    mended command finds what fits and leaves the rest.
+    Until its selection is begun, an output belongs to no run. Artifacts are named by what they depend on, so a corrected
+    command reuses the matching ones and ignores the others.
     """
     found: dict[str, Any] | None = None
-    # The manifest first: a run may have been deleted from _run/, which is allowed.
+    # The manifest comes first, because users may delete `_run/`.
     for path in (files.join(output, "manifest.json"), _configuration_path(output)):
         found = found or _read_identity(path)
     if found is not None and found["configuration"] == identity.configuration:
@@ -480,7 +480,7 @@ def _check_output(output: str, identity: Identity) -> bool:
 
 
 def _read_identity(path: str) -> dict[str, Any] | None:
-    """Reads what a file of ours says of its run; None where there is no such file, or it is another program's."""
+    """Reads the identity of a run from one of our files; None if the file is missing or another program's."""
     if not files.exists(path):
         return None
     try:

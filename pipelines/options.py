@@ -17,7 +17,7 @@ POLICIES = (
     "quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir", "ngram", "similarity",
     "cluster_histogram", "loss_drop", "score_column",
 )  # fmt: skip
-# Those that look at the query set, take gradients, pass texts through the proxy (or its tokenizer), and look at clusters.
+# Policies that use the query set, gradients, the proxy (or its tokenizer), and clusters.
 _OF_QUERY = (
     "quad", "influence_top_k", "dsir", "ngram", "similarity", "cluster_histogram", "loss_drop",
 )  # fmt: skip
@@ -131,7 +131,7 @@ class QuadOptions(RunOptions):
 
     @property
     def is_shortlist(self) -> bool:
-        """Whether examples are taken from a shortlist, without a bandit."""
+        """Whether examples are selected from a shortlist, without a bandit."""
         return self.policy == "quad" and self.acceptance == SHORTLIST
 
     @property
@@ -141,7 +141,7 @@ class QuadOptions(RunOptions):
 
     @property
     def needs_query(self) -> bool:
-        """Whether the policy looks at the query set."""
+        """Whether the policy uses the query set."""
         return self.policy in _OF_QUERY
 
     @property
@@ -151,12 +151,12 @@ class QuadOptions(RunOptions):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether the policy looks at embeddings."""
+        """Whether the policy uses embeddings."""
         return self.needs_clusters or self.policy == "similarity"
 
     @property
     def needs_clusters(self) -> bool:
-        """Whether the policy looks at clusters."""
+        """Whether the policy uses clusters."""
         return self.policy in _OF_CLUSTERS
 
     @property
@@ -170,7 +170,7 @@ class QuadOptions(RunOptions):
         return self.score_column
 
     def check(self) -> None:
-        """Refuses what cannot be; see `RunOptions.check`."""
+        """Refuses invalid options; see `RunOptions.check`."""
         super().check()
         if self.needs_query and not self.query:
             raise UsageError(f"--policy={self.policy} needs --query: the texts to become good at")
@@ -223,15 +223,15 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
       argv: Arguments without the program's name.
 
     Returns:
-      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+      Our options, and the remaining arguments, all known to Beam or its job server.
 
     Raises:
-      UsageError: If a flag is unknown, lacks its value, or has one that cannot be.
+      UsageError: If a flag is unknown, or its value is missing or invalid.
     """
     values, rest = run_options.parse(QuadOptions, argv)
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
     if values["embedder"] is None:
-        # A shortlist looks at clusters for caps and for the report alone.
+        # A shortlist uses clusters only for caps and the report, so a cheap embedder is enough.
         values["embedder"] = "static" if is_shortlist else "minilm"
     if values["layers"] is None:
         values["layers"] = "all+head" if is_shortlist else "attention"
@@ -246,7 +246,7 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
 
 
 def _ranks(policy: str, acceptance: str) -> bool:
-    """Whether a selection is the best of a ranking, in which what is left out gives way to the next."""
+    """Whether a selection is the top of a ranking, in which the next example replaces one that is left out."""
     return (
         policy != "quad"
         or acceptance == SHORTLIST

@@ -1,4 +1,4 @@
-"""Strict parsing: our flags here, Beam's by Beam, and everything else is refused."""
+"""Strict parsing: our flags here, Beam's flags by Beam; all others are refused."""
 
 import argparse
 import datetime
@@ -25,12 +25,12 @@ _JOB_SERVER_FLAGS = frozenset(
         "--number_of_execution_retries",
     }
 )
-# The job is run by threads of this process, or by its child processes.
+# Runners that use threads of this process or its child processes.
 DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
-# A letter that is missing or wrong in a name of five; lower, --eta passes for --tau.
+# Accepts one wrong or missing letter in a name of five; with a lower value, --eta would match --tau.
 _NEAR = 0.85
-# What tells clients of S3 the same as Beam's flags do.
+# Environment variables of S3 clients that correspond to Beam's flags.
 _S3_VARIABLES = {
     "s3_access_key_id": "AWS_ACCESS_KEY_ID",
     "s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
@@ -59,7 +59,7 @@ def switch(text: str) -> bool:
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)(?:[eE]\+?([0-9]{1,3}))?([kKmMbBtT]?)")
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
-# What fits the integers that counts are added up in.
+# The maximum of the integers that sum counts.
 _LARGEST = 2**63 - 1
 
 
@@ -98,7 +98,7 @@ def total(text: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `UsageError` where argparse would exit."""
+    """A parser that raises `UsageError` instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message."""
@@ -112,7 +112,7 @@ def dated(output: str) -> str:
 
 
 def default_dtype(device: str) -> str:
-    """Names the dtype of the proxy, and that of a sentence encoder, where none is asked for."""
+    """Returns the default dtype of the proxy and of a sentence encoder."""
     # A GPU's rate in bfloat16 is fifteen times that in float32; see `plan.devices`.
     return "float32" if device == "cpu" else "bfloat16"
 
@@ -123,7 +123,7 @@ def threads_of_a_process(arguments: Sequence[str]) -> int | None:
     Returns:
       None on a cluster, whose workers find their own.
     """
-    # It knows the limits of containers and of schedulers, which os.cpu_count() does not.
+    # Unlike os.cpu_count(), joblib respects the limits of containers and schedulers.
     import joblib
 
     beam = Parser(add_help=False, allow_abbrev=False)
@@ -145,14 +145,14 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
 
     Args:
       arguments: What our parser left.
-      ours: Our parser, whose flags are suggested.
+      ours: Our parser, for suggestions.
 
     Raises:
       UsageError: Naming the first of them.
     """
     if not arguments:
         return
-    # Only now: Beam takes seconds to import, for which --help or a flag that is missing shall not wait.
+    # Imported late, because Beam takes seconds and --help or a missing flag should respond at once.
     from apache_beam.options.pipeline_options import PipelineOptions
 
     beam = Parser(add_help=False, allow_abbrev=False)
@@ -174,7 +174,7 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
 
 
 def tell_stores(arguments: Sequence[str]) -> None:
-    """Tells the stores of this process, and of those that it starts, what Beam's flags for S3 say."""
+    """Passes Beam's flags for S3 to the stores of this process and its child processes."""
     from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
     told = PipelineOptions(list(arguments)).view_as(S3Options)
@@ -184,7 +184,7 @@ def tell_stores(arguments: Sequence[str]) -> None:
 
 
 class _Tolerant:
-    """Lets the option classes of Beam be added to one parser, though some share a flag."""
+    """Allows adding all option classes of Beam to one parser, although some share a flag."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
@@ -212,7 +212,7 @@ def split_named(texts: list[str]) -> list[str]:
 
 
 def bounds_in(text: str) -> list[str]:
-    """Splits `--share` at semicolons, for which a value in quotes is whole."""
+    """Splits `--share` at semicolons outside quotes."""
     parts = re.findall(r"""(?:"[^"]*"|'[^']*'|[^;])+""", text)
     return [part.strip() for part in parts if part.strip()]
 
@@ -234,7 +234,7 @@ def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
 
 
 def query_weights(texts: list[str], groups: dict[str, tuple[str, ...]]) -> dict[str, float]:
-    """Reads `--query_weight`: a weight for every group, 1 where none is given."""
+    """Reads `--query_weight`: a weight for every group, by default 1."""
     weights = dict.fromkeys(groups, 1.0)
     for text in split_named(texts):
         name, _, value = text.partition("=")

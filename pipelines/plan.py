@@ -1,4 +1,4 @@
-"""`--plan`: what a run would read, do, shuffle and store, printed before anything is started; what pipelines share."""
+"""`--plan`: the estimated reading, work, shuffles and storage of a run; shared by all pipelines."""
 
 import dataclasses
 import itertools
@@ -40,7 +40,7 @@ _SAMPLED_ROWS = 128
 
 
 def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
-    """Says in a few lines what would be read, by which policy, in which stages."""
+    """Describes in a few lines the input, the policy and the stages."""
     plan = inputs.corpus
     exact = "" if plan.num_rows_exact else "about "
     return [
@@ -58,7 +58,7 @@ def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
 
 
 def new_part(inputs: Inputs) -> InputPlan:
-    """The part of the corpus that the base did not have, which is all of it without a base; rows may be estimated."""
+    """Returns the part of the corpus that the base did not have, all of it without a base; rows may be estimated."""
     plan, base = inputs.corpus, inputs.base
     if base is None:
         return plan
@@ -74,14 +74,14 @@ def new_part(inputs: Inputs) -> InputPlan:
 
 
 def table(costs: CostPlan, chain: Chain) -> str:
-    """Formats what a chain costs as a table, without what is made already."""
+    """Formats the cost of a chain as a table, without finished stages."""
     names = [stage.name for stage in chain.stages]
     left = {stage.name for stage in chain.stages if not files.exists(stage.artifact)}
     return cost.format_plan(costs.without_made(names, set(names) - left))
 
 
 def refreshed(costs: CostPlan, inputs: Inputs) -> CostPlan:
-    """Adds what a refresh compares with its base."""
+    """Adds the cost of a refresh's comparisons with its base."""
     if inputs.base is None:
         return costs
     documents, splits = inputs.corpus.num_rows, len(inputs.corpus.splits)
@@ -93,7 +93,7 @@ def refreshed(costs: CostPlan, inputs: Inputs) -> CostPlan:
 
 
 def with_paraphrases(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan:
-    """Adds what it costs to compare what is selected with what it may not hold, if there is such and it is embedded."""
+    """Adds the cost of comparing the selection with forbidden texts, if there are any and they are embedded."""
     if inputs.leaks is None or inputs.embedder is None:
         return costs
     num_items = min(MOST_ITEMS, sum(inputs.leaks.counts.values()))
@@ -104,7 +104,7 @@ def with_paraphrases(costs: CostPlan, workload: Workload, inputs: Inputs) -> Cos
 
 
 def with_shares(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan:
-    """Adds what it costs to read who meets which share, if there are any."""
+    """Adds the cost of reading which rows meet which share, if there are shares."""
     if not inputs.bounds:
         return costs
     line = costs.machines.price(cost.shares_stage(workload), workload.splits)
@@ -115,7 +115,7 @@ def with_shares(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan
 def with_near_duplicates(
     costs: CostPlan, workload: Workload, options: RunOptions, budgets: float = 1.0
 ) -> CostPlan:
-    """Adds what it costs to find near-duplicates, if they are dropped; see `plan.near_duplicates`."""
+    """Adds the cost of finding near-duplicates, if they are dropped; see `plan.near_duplicates`."""
     if options.near_duplicates == "keep":
         return costs
     return near_duplicates.with_near_duplicates(
@@ -139,15 +139,15 @@ def _about_base(inputs: Inputs) -> list[str]:
 
 
 def device(options: RunOptions, dtype: str) -> Device:
-    """Says what models are assumed to run on, at the rate of a dtype: the accelerator that is asked for, or an H100."""
+    """Returns the assumed device of models, at the rate of a dtype: the requested accelerator, or an H100."""
     if options.device == "cpu":
-        # Of a cluster's workers nothing is known here.
+        # The cores of a cluster's workers are unknown here, so those of this machine are assumed.
         return Device.cpu(options.threads or os.cpu_count() or 1)
     return Device.gpu(chip_named(options.accelerator or "") or HOPPER, dtype)
 
 
 def machines(options: RunOptions) -> Machines:
-    """Says what the work is assumed to be done by: one device, and the cores of this machine.
+    """Returns the assumed machines: one device, and the cores of this machine.
 
     Raises:
       UsageError: If there are no such prices.
@@ -188,7 +188,7 @@ class Models:
 
     @classmethod
     def of(cls, inputs: Inputs) -> "Models | None":
-        """Reads the proxy's shapes; None where there is no proxy or nothing is embedded."""
+        """Reads the proxy's shapes; None if there is no proxy or nothing is embedded."""
         if inputs.proxy is None or inputs.skeleton is None or inputs.embedder is None:
             return None
         return cls(inputs.proxy, inputs.skeleton, inputs.embedder)
@@ -205,7 +205,7 @@ def shared_workload(
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
       budget: How much to select.
       models: The models.
@@ -214,7 +214,7 @@ def shared_workload(
     corpus = new_part(inputs)
     documents = max(1, corpus.num_rows)
     if inputs.base is not None:
-        # As much of the budget as is new of the corpus: what was scored before is not scored again.
+        # The budget is scaled by the new share of the corpus, because old examples are not scored again.
         share = documents / max(1, inputs.corpus.num_rows)
         budget = dataclasses.replace(budget, amount=max(1, round(share * budget.amount)))
     columns = corpus_columns(options, inputs.template)
@@ -262,10 +262,10 @@ def _reserve_rate(chain: Chain) -> float:
 
 
 def factor_bytes(kind: str, scoring: ScoringCosts) -> int:
-    """Adds up the factors that stay in files: every partial sum is as large as the whole."""
+    """Computes the stored bytes of factors; every partial sum is as large as the total."""
     if kind == "identity":
         return 0
-    # The sum of the covariances is decomposed where it is made, that of the eigenvalues is kept.
+    # The sum of covariances is decomposed in memory, while the sum of eigenvalues is stored.
     eigenvalues = (NUM_GROUPS + 1) * scoring.eigenvalue_bytes if kind == "ekfac" else 0
     return NUM_GROUPS * scoring.covariance_bytes + scoring.eigenbasis_bytes + eigenvalues
 
@@ -282,7 +282,7 @@ def vector_bytes(splits: Iterable[int], scoring: ScoringCosts) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class TextLengths:
-    """How long a text is on the average, by a few rows of a few splits.
+    """The mean length of a text, estimated from a few rows of a few splits.
 
     Attributes:
       tokens: Its tokens.
@@ -295,7 +295,7 @@ class TextLengths:
 
 def text_lengths(plan: InputPlan, columns: Columns, tokenizer: object) -> TextLengths:
     """Estimates tokens and bytes of a text."""
-    # A launcher does not pass over the rows before a later part of a large file.
+    # Later parts of a large file are left out, because the launcher would have to skip the rows before them.
     splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
     step = max(1, len(splits) // _SAMPLED_SPLITS)
     counts: list[int] = []

@@ -1,4 +1,4 @@
-"""How a run stands, read from what its launcher and its stages leave in the store, wherever they run."""
+"""The progress of a run, read from files that its launcher and stages write to the store."""
 
 import contextlib
 import dataclasses
@@ -24,26 +24,26 @@ from beam_quad.report.progress import (
 from pipelines import jobs
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, for which nobody who asks how a run stands shall wait.
+    # Not imported at run time, because torch takes seconds and a status report should be fast.
     from beam_quad.plan.cost import CostPlan, StageCost
     from beam_quad.stages.base import Stage
 
-# A request to an object store has its price.
+# Object stores charge for requests, so they are polled less often.
 _POLL_S, _STORE_POLL_S = 1.0, 10.0
 _HEARTBEAT_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedStage:
-    """What the launcher records of a stage.
+    """The launcher's record of a stage.
 
     Attributes:
       name: Its name.
-      artifact: The file that exists if and only if it is finished.
-      clock: Where its times are stored.
-      prefixes: Where the files of its finished pieces are stored.
-      planned_s: Seconds that it takes by the plan; None if the run has none.
-      is_model: Whether it runs a model, by the plan.
+      artifact: The file that exists if and only if the stage is finished.
+      clock: Path of its times.
+      prefixes: Path prefixes of the files of finished pieces.
+      planned_s: Planned seconds; None if the run has no plan.
+      is_model: Whether the stage runs a model, by the plan.
     """
 
     name: str
@@ -59,12 +59,12 @@ class RecordedStage:
         return [*self.prefixes, *[folder] * (folder != output)]
 
     def is_piece(self, path: str) -> bool:
-        """Whether a file is one of its pieces': it may be beside the artifact."""
+        """Whether a file belongs to a piece of the stage; such a file may be in the artifact's folder."""
         return not path.startswith((self.artifact, self.clock))
 
 
 class RecordedRun:
-    """The run that was started last on an output.
+    """The last run started on an output.
 
     Args:
       output: The output; absolute where local.
@@ -97,8 +97,8 @@ class RecordedRun:
         return [stage.name for stage in self._stages]
 
     def num_finished(self) -> int:
-        """Counts the stages that are finished, by one request for each that has become so, and one more."""
-        # The job is a chain: what is finished came before what is not.
+        """Counts the finished stages, with one request for each newly finished stage and one more."""
+        # Stages run in order, so all finished stages precede the unfinished ones.
         while self._num_finished < len(self._stages):
             if not files.exists(self._stages[self._num_finished].artifact):
                 break
@@ -106,10 +106,10 @@ class RecordedRun:
         return self._num_finished
 
     def look(self, owner: str | None) -> RunProgress:
-        """Reads how the run stands.
+        """Reads the progress of the run.
 
         Args:
-          owner: Who works on it, in words; None if nobody does.
+          owner: Description of the lock's owner; None if there is none.
         """
         number = self.num_finished()
         stages = [self._look_at(at) for at in range(min(number + 1, len(self._stages)))]
@@ -172,11 +172,11 @@ class RecordedRun:
         return min(*numbers, each * num_pieces) // each
 
     def _failure(self, stage: RecordedStage) -> Failure | None:
-        # Of the launcher, which may be gone by now, and of a worker, which may have been tried again.
+        # Failures of the launcher, which may have ended, and of workers, which may have been retried.
         found = [
             clock.read(path, "failed") for path in (clock.chain_path(self.output), stage.clock)
         ]
-        # What failed before this run was started is what it makes good.
+        # Failures before the start of this run belong to earlier attempts.
         own = [each for each in found if each and each["at"] >= (self._started or 0.0)]
         last = max(own, key=lambda each: each["at"], default=None)
         return Failure(last["at"], last["error"]) if last else None
@@ -195,14 +195,14 @@ def record(
     budget: Budget | None,
     costs: "CostPlan | None",
 ) -> None:
-    """Records the stages of a run that is about to start, for whoever asks how it stands.
+    """Records the stages of a run that is about to start, for reports of its progress.
 
     Args:
       output: The output; absolute where local.
       stages: The chain.
       documents: Documents of the input; about, where they are not counted.
-      input_bytes: Its size.
-      budget: How much is selected; None if nothing is.
+      input_bytes: Size of the input.
+      budget: How much to select; None if nothing is selected.
       costs: The plan, or None if the run has none.
     """
     names = [stage.name for stage in stages]
@@ -262,7 +262,7 @@ def _recorded(
 
 
 def _within(output: str, path: str) -> str:
-    # An output may be mounted elsewhere on another machine, and is told of what moves with it.
+    # Paths inside the output are recorded relative to it, because it may be mounted elsewhere on another machine.
     return path.removeprefix(f"{output}/")
 
 
@@ -280,7 +280,7 @@ def _progress(stage: RecordedStage, **facts: Any) -> StageProgress:
 
 
 def owner_of(output: str) -> str | None:
-    """Says who works on an output; None if nobody does, or their process or job has ended."""
+    """Describes the owner of an output's lock; None if there is none, or its process or job has ended."""
     owner = OutputLock(output, jobs.is_done_by_name).owner()
     return None if owner is None else str(owner)
 
@@ -291,17 +291,17 @@ def follow(
     is_over: Callable[[float], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Says a line as each stage starts, now and then how it stands, and what fails.
+    """Reports each stage's start, its progress at intervals, and failures, one line each.
 
     Args:
       run: The run.
-      look: Reads how it stands.
-      is_over: Waits so many seconds, and says whether the run has ended.
-      say: Takes a line.
+      look: Reads the progress.
+      is_over: Waits the given number of seconds, and tells whether the run has ended.
+      say: Prints a line.
     """
     shown, last, failure, has_ended = run.num_finished() - 1, 0.0, None, False
     while not has_ended:
-        # Once more when it has ended: a stage may have come since.
+        # Look once more after the end, because a stage may have started since the last look.
         has_ended = is_over(_POLL_S if files.is_local(run.output) else _STORE_POLL_S)
         current = run.num_finished()
         for number in range(shown + 1, current):
@@ -320,7 +320,7 @@ def follow(
 
 @contextlib.contextmanager
 def printed(output: str) -> Iterator[None]:
-    """Prints to standard error how a run of this process stands while it is waited for."""
+    """Prints the progress of a run of this process to standard error until the block ends."""
     over = threading.Event()
     thread = threading.Thread(target=_watch, args=(output, over), daemon=True)
     thread.start()
@@ -338,7 +338,7 @@ def _watch(output: str, over: threading.Event) -> None:
         sys.stderr.write(f"[{time.monotonic() - start:5.0f} s] {line}\n")
         sys.stderr.flush()
 
-    # A store that fails ends the run in the step that needs it, with more to say.
+    # Errors are ignored, because a failing store ends the run in the step that needs it, with a better message.
     with contextlib.suppress(Exception):
         run = RecordedRun(output)
         number = run.num_finished()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline from a command line; see `command.main`."""
-    # Not above: what this imports takes time in which a signal has to be answered.
+    # Imported late, because the import takes time, and signals must be handled during it.
     from pipelines import prove_options
 
     return command.main(prove_options.parse, _program, argv)

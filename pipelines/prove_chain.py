@@ -1,4 +1,4 @@
-"""Flags to objects: the chain of a proof."""
+"""Builds the chain of a proof's stages from flags."""
 
 import dataclasses
 import json
@@ -54,19 +54,19 @@ def build(options: ProveOptions, inputs: Inputs) -> Chain:
 
     Args:
       options: The flags.
-      inputs: What `look` found.
+      inputs: The inputs found by `look`.
 
     Returns:
       The chain; nothing is written yet.
 
     Raises:
-      UsageError: If a rival cannot be, or a held-out text has steered a contender.
+      UsageError: If a rival is invalid, or a contender has used a held-out text as its query.
     """
     return _ProofBuilder(options, inputs).build()
 
 
 class _ProofBuilder(Builder):
-    """Links what contenders train on, what measures them, and the trainings."""
+    """Links the training data of contenders, the texts that measure them, and the trainings."""
 
     def __init__(self, options: ProveOptions, inputs: Inputs) -> None:
         self.options = options
@@ -77,7 +77,7 @@ class _ProofBuilder(Builder):
         rate = chain.share_set_aside(rival, inputs.corpus)
         super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
-        # What holds a text of the query set would tell a random draw what is measured, and no selection has it.
+        # A document with a query text would give the random draw an advantage that no selection has, so it is left out.
         self.clean = dataclasses.replace(self.corpus, leaks=self.leaks)
 
     def build(self) -> Chain:
@@ -195,7 +195,7 @@ class _ProofBuilder(Builder):
         return DrawFromCorpus(write.corpus, policy, write.selection, self.selected, draws)
 
     def _rival(self, policy: str) -> QuadOptions:
-        """The flags of a policy that selects of the same corpus, by the same query, as many tokens."""
+        """Returns the flags of a policy that selects as many tokens from the same corpus by the same query."""
         run = self.options.run
         changes: dict[str, Any] = {
             "policy": policy,
@@ -223,7 +223,7 @@ class _ProofBuilder(Builder):
         return options
 
     def _held_out(self) -> tuple[Query, ...]:
-        """Where the held-out texts are; refuses those that have steered a contender."""
+        """Returns the held-out texts; refuses texts that a contender has used as its query."""
         options = self.options
         if not options.heldout:
             texts = [
@@ -277,7 +277,7 @@ class _ProofBuilder(Builder):
             )
 
     def _texts(self, plan: InputPlan, run: RunOptions) -> tuple[list[str], list[str]]:
-        """Reads query texts: those that steer a run, and those that it sets aside."""
+        """Reads query texts: those that a run uses as its query, and those that it sets aside."""
         columns = query_columns(run, self.inputs.template)
         texts = [
             t for split in plan.splits for batch in read_query(split, columns) for t in batch.texts

@@ -26,7 +26,7 @@ _training = functools.partial(flag, group="training")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProveOptions(RunOptions):
-    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's own, but for where the proof runs.
+    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's, except where the proof runs.
 
     Attributes:
       run: The flags of the selection.
@@ -127,11 +127,11 @@ class ProveOptions(RunOptions):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether it embeds texts: a rival may, which the chain of its own stages says."""
+        """Whether the proof itself embeds texts; a rival's own stages may embed texts regardless."""
         return False
 
     def check(self) -> None:
-        """Refuses what cannot be; see `RunOptions.check`."""
+        """Refuses invalid options; see `RunOptions.check`."""
         super().check()
         if self.proxy_model is None and self.proof_model is None:
             raise UsageError(
@@ -165,14 +165,14 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
       argv: Arguments without the program's name.
 
     Returns:
-      Our options, and the arguments for Beam, each of which Beam or its job server knows.
+      Our options, and the remaining arguments, all known to Beam or its job server.
 
     Raises:
-      UsageError: If a flag is unknown, lacks its value, or has one that cannot be; if there is no finished selection.
+      UsageError: If a flag is unknown, or its value is missing or invalid; if there is no finished selection.
     """
     values, rest = command_line.parse(ProveOptions, argv)
     policies = _policies(values["policies"])
-    # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    # Imported late, because Beam takes seconds and an invalid flag should fail at once.
     from beam_quad.artifacts import files
     from pipelines import recorded
 
@@ -199,7 +199,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
 
 
 def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> RunOptions:
-    """Puts the flags of a run where the proof shall run."""
+    """Changes the flags of a run to run where the proof does."""
     changes: dict[str, Any] = {
         "threads": values["threads"] or parsing.threads_of_a_process(rest),
     }
@@ -210,7 +210,7 @@ def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> Run
         changes["dtype"] = parsing.default_dtype(values["device"])
     if values["dtype"]:
         changes["dtype"] = values["dtype"]
-    # Rivals select of the whole corpus, whatever a selection went on from.
+    # Rivals select from the whole corpus, even if the selection has a base.
     changes |= {"base": None, "reselect": False, "refit": False, "grow_clusters": False}
     return dataclasses.replace(run, **changes)
 

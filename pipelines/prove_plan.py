@@ -15,7 +15,7 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
     """
     trained = next(stage for stage in chain.stages if isinstance(stage, TrainOn))

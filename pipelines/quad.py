@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the pipeline from a command line; see `command.main`."""
-    # Not above: what this imports takes time in which a signal has to be answered.
+    # Imported late, because the import takes time, and signals must be handled during it.
     from pipelines import options
 
     return command.main(options.parse, program, argv)
 
 
 def program() -> "Program[options.QuadOptions]":
-    """Imports what turns the flags into stages."""
+    """Imports the code that turns flags into stages."""
     from pipelines import chain, launch, quad_plan
 
     return launch.Program(chain.build, quad_plan.describe, quad_plan.price)

@@ -15,11 +15,11 @@ from pipelines.options import QuadOptions
 
 
 def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
-    """Puts the plan of a run in words and a table.
+    """Describes the plan of a run in words and a table.
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
     """
     policy = f"{options.policy}, {options.budget_tokens:,} tokens"
@@ -35,13 +35,13 @@ def describe(options: QuadOptions, inputs: Inputs, chain: Chain) -> str:
 def price(
     options: QuadOptions, inputs: Inputs, chain: Chain, machines: Machines | None = None
 ) -> CostPlan | None:
-    """Estimates what a run costs, stage by stage; None for a baseline.
+    """Estimates the cost of a run by stage; None for a baseline.
 
     Args:
       options: The flags.
-      inputs: What was found.
+      inputs: The checked inputs.
       chain: The stages.
-      machines: What does the work; by default what the flags name.
+      machines: The machines of the run; by default those of the flags.
     """
     models = plan.Models.of(inputs) if options.policy == "quad" else None
     if models is None:
@@ -57,7 +57,7 @@ def price(
 
 
 def price_workload(options: QuadOptions, shared: Workload, machines: Machines) -> CostPlan:
-    """Estimates what the policy `quad` costs by its flags, of any corpus; see `shared_workload`."""
+    """Estimates the cost of the policy `quad` by its flags for any corpus; see `shared_workload`."""
     if options.is_shortlist:
         costs = shortlist.plan_cost(_shortlist_workload(options, shared), machines)
     else:

@@ -1,4 +1,4 @@
-"""The query set as the launcher finds it: its plan, and how many of its texts can be used."""
+"""The query set as found by the launcher: its plan, and its number of usable texts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from pipelines.columns import query_columns
 from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 
-# As many texts as are read and tokenised in a second or two; the stage that reads the query set counts all.
+# This many texts are read and tokenised in a second or two; the stage that reads the query set counts all.
 _MOST_COUNTED = 2048
 WithoutLoss = Callable[[Sequence[str]], dict[str, int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class QueryCounts:
-    """How many texts of a query group can be used, of those that were looked at.
+    """Counts of usable texts among the checked texts of a query group.
 
     Attributes:
       used: Texts that can be used.
@@ -35,7 +35,7 @@ class QueryCounts:
     is_whole: bool
 
     def line(self, name: str) -> str:
-        """Puts the counts of a group in a line, a warning where over a tenth cannot be used."""
+        """Formats the counts of a group in a line, as a warning if over a tenth is unusable."""
         words = texts_used(name, self.used, self.unused)
         words += "" if self.is_whole else " (of the first that were looked at)"
         if is_poor(self.used, self.unused):
@@ -44,12 +44,12 @@ class QueryCounts:
 
 
 def flag_of(name: str) -> str:
-    """Names the flag by which a query group was given."""
+    """Names the flag of a query group."""
     return "--query" if name == PLAIN_QUERY else f"--query_group={name}"
 
 
 def plan_query(options: RunOptions) -> dict[str, InputPlan]:
-    """Plans the files of each query group, by name: the order in which groups are given decides nothing."""
+    """Plans the files of each query group, sorted by name, so that the order of flags has no effect."""
     columns = query_columns(options)
     return {
         name: plan_input(
@@ -72,7 +72,7 @@ def count_texts(
     columns: Columns,
     without_loss: WithoutLoss | None,
 ) -> QueryCounts:
-    """Counts the texts of a group that can be used, and refuses one that has none.
+    """Counts the usable texts of a group, and refuses a group without any.
 
     Args:
       name: The group's name.
@@ -82,7 +82,7 @@ def count_texts(
       without_loss: Counts the texts that have no loss, by reason; None where no loss is computed.
 
     Raises:
-      UsageError: With what is wrong with its texts, or with the file that cannot be read.
+      UsageError: With the fault of its texts, or of an unreadable file.
     """
     try:
         return _count_texts(name, plan, options, columns, without_loss)
@@ -102,7 +102,7 @@ def _count_texts(
     used, unused, num_aside = 0, Tally(), 0
     for split in plan.splits:
         for batch in read_query(split, columns):
-            # Where none is usable so far, any further text may be the first.
+            # If none is usable so far, continue, because any later text may be the first.
             if used and used + sum(unused.counts.values()) >= _MOST_COUNTED:
                 return QueryCounts(used, unused.counts, is_whole=False)
             texts, aside = divide(batch.texts) if options.prove else (batch.texts, [])

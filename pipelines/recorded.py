@@ -1,4 +1,4 @@
-"""The flags of a run, beside its output: what goes on from a selection reads them, and asks for none of them again."""
+"""The flags of a run, stored with its output, so that commands that go on from it need none of them again."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ _PLACES = (
 
 
 def path_of(output: str) -> str:
-    """Where the flags of the run of an output are stored."""
+    """Returns the path of the recorded flags of an output."""
     return files.join(output, "_run", "options.json")
 
 
@@ -33,10 +33,10 @@ def to_bytes(options: RunOptions, bounds: Sequence[Bound] = ()) -> bytes:
 
     Args:
       options: The flags.
-      bounds: What `--share` and the tables of `--share_by` say: a table may say something else by then.
+      bounds: The bounds of `--share` and the tables of `--share_by`, because a table may change later.
     """
     values = dataclasses.asdict(options)
-    # The file lies in it, and moves with it; how the run was started is over.
+    # The record moves with the output, so it must not contain its path; options of starting the run no longer matter.
     del values["output"]
     values |= HOW_STARTED
     for name in ("input", "exclude", "decontaminate"):
@@ -44,7 +44,7 @@ def to_bytes(options: RunOptions, bounds: Sequence[Bound] = ()) -> bytes:
     values["share"], values["share_by"] = [bound.text for bound in bounds], []
     values["query"] = {name: _patterns(globs) for name, globs in options.query.items()}
     for name in _PLACES:
-        # Of a model's name it shows only so whether it is a folder.
+        # Only an existing folder distinguishes a model's path from a hub id.
         if isinstance(path := values.get(name), str) and (
             name == "artifacts" or os.path.exists(path)
         ):
@@ -54,7 +54,7 @@ def to_bytes(options: RunOptions, bounds: Sequence[Bound] = ()) -> bytes:
 
 
 def read(output: str, flag: str) -> RunOptions:
-    """Reads the flags of the run that made an output, with the output where it is now.
+    """Reads the flags of the run that made an output, with the current path of the output.
 
     Args:
       output: The folder, absolute.
@@ -82,7 +82,7 @@ def read(output: str, flag: str) -> RunOptions:
 
 
 def artifacts_of(output: str) -> str:
-    """Where the artifacts of the run of an output are, as far as it is recorded; beside it otherwise."""
+    """Returns the folder of an output's artifacts if it is recorded; by default it is beside the output."""
     path = path_of(output)
     try:
         found = (

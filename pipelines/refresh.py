@@ -1,4 +1,4 @@
-"""The selection that a run goes on from: found, checked, and read."""
+"""Finds, checks and reads the base, the selection that a run goes on from."""
 
 import dataclasses
 import datetime
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 1
 # The unit of each flag.
 _BUDGETS = {"budget_tokens": "tokens", "budget_examples": "examples"}
-# What a run that goes on from another may change: how much is selected and of what input, and where and how fast it runs.
+# Options that may differ from the base's: the budget, the input, and where and how fast the run goes.
 _MAY_DIFFER = frozenset({
     "input", "input_root", "query", "output", "artifacts", "budget_tokens", "budget_examples", "base", "reselect", "refit", "grow_clusters",
     "exclude", "decontaminate", "decontaminate_words", "decontaminate_threshold", "keep_query_copies", "prove", "threads", "device", "proxy_model",
@@ -37,14 +37,14 @@ _CONTENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The corpus that the statistics of a run were fitted to: its own, or that of a run before it.
+    """The corpus to which a run's statistics were fitted: its own, or an earlier run's.
 
     Attributes:
       layout: Hash of its splits.
       plan: Its plan, relative to the folder of artifacts.
-      reserve_rate: Share of its texts that are set aside.
-      excluded: The ids that were left out, by the digest of their list; None if none were.
-      shares: The shares that landmarks were drawn for, as they are written.
+      reserve_rate: Share of its texts set aside.
+      excluded: Digest of the list of excluded ids; None if there were none.
+      shares: The shares for which landmarks were drawn, as written.
     """
 
     layout: str
@@ -56,15 +56,15 @@ class Fitted:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What is known of the base of a run.
+    """The base of a run.
 
     Attributes:
       selection: The selection, by reference.
       options: Its flags.
       fitted: The corpus that its statistics were fitted to.
-      scores: Where its shortlist's scores are stored, relative to the folder of artifacts; None without a shortlist.
-      centers: Kind and name of its centers, if clusters were opened since they were fitted.
-      evidence: Where it is stored what its bandit scored, and those before it, as the scores; None without a bandit.
+      scores: Path of its shortlist's scores, relative to the folder of artifacts; None without a shortlist.
+      centers: Kind and name of its centers, if clusters were opened after the fit.
+      evidence: Path of the scores of its bandit and earlier ones, relative as above; None without a bandit.
       manifest: Its manifest.
     """
 
@@ -93,7 +93,7 @@ def record_of(
     centers: list[str] | None,
     evidence: str | None,
 ) -> bytes:
-    """Writes what a run that goes on from this one needs to know, as JSON.
+    """Serialises the record for runs that go on from this one, as JSON.
 
     Args:
       fitted: What its statistics are fitted to.
@@ -114,12 +114,12 @@ def record_of(
 
 
 def record_path(output: str) -> str:
-    """Where an output keeps it."""
+    """Returns the path of the record in an output."""
     return files.join(output, "_run", "fitted.json")
 
 
 def resolved(options: Options) -> Options:
-    """Finds the base that is meant, and takes from it what is not given: the artifacts, and the root of the input.
+    """Finds the base, and takes the artifacts and the input's root from it if they are not given.
 
     Raises:
       UsageError: If there is none.
@@ -143,14 +143,14 @@ def resolved(options: Options) -> Options:
         )
     manifest, _ = _manifest(output)
     root = manifest["input"]["root"]
-    # Of a corpus that has moved the new place is found as the first time.
+    # If the corpus has moved, the root is determined again as in a first run.
     if options.input_root is None and root and all(_lies_in(root, p) for p in options.input):
         options = dataclasses.replace(options, input_root=root)
     return dataclasses.replace(_with_budget(options, manifest["budget"]), base=output)
 
 
 def _with_budget(options: Options, before: Mapping[str, Any]) -> Options:
-    """Makes a budget that is given as so much more than the base's a total, which without a base is all of it."""
+    """Converts a budget given as an increment over the base's to a total; without a base the increment is the total."""
     given = {name: getattr(options, name, None) for name in _BUDGETS}
     changes: dict[str, Any] = {
         name: int(value) + (before["amount"] if before.get("unit") == _BUDGETS[name] else 0)
@@ -161,10 +161,10 @@ def _with_budget(options: Options, before: Mapping[str, Any]) -> Options:
 
 
 def read(options: RunOptions) -> Found | None:
-    """Reads the base of a run, whose flags are `resolved`.
+    """Reads the base of a run with `resolved` flags.
 
     Raises:
-      UsageError: If it is of another configuration, or of a version that kept less.
+      UsageError: If the base has another configuration, or is of a version that recorded less.
     """
     if options.base is None:
         return None
@@ -215,14 +215,14 @@ def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:
 
 
 def _find(folder: str, output: str) -> str | None:
-    """Finds the output that a base means: itself or, of a folder of dated outputs, the newest complete one before a run's.
+    """Finds the output of a base: the folder itself or, among dated outputs in it, the newest complete one before the run's.
 
     Args:
       folder: What was given.
       output: The run's own output.
 
     Returns:
-      None of a folder without any: the first run of a schedule.
+      The output; None if the folder has none, in the first run of a schedule.
     """
     if files.exists(files.join(folder, "COMPLETE")):
         if folder == output:
@@ -252,15 +252,15 @@ def _find(folder: str, output: str) -> str | None:
 
 
 def _lies_in(root: str, pattern: str) -> bool:
-    """Says whether what a pattern finds is in a folder."""
+    """Tells whether all matches of a pattern are in a folder."""
     return files.absolute(pattern).startswith(root.rstrip("/") + "/") or pattern == root
 
 
 def check_splits(found: Found, plan: InputPlan) -> None:
-    """Refuses a corpus that has no file of the base, by name and content.
+    """Refuses a corpus without any file of the base, compared by name and content.
 
     Raises:
-      UsageError: Saying how files are named.
+      UsageError: With the rule for naming files.
     """
     had = found.selection.splits()
     if had and not any(found.selection.has(split) for split in plan.splits):

@@ -1,4 +1,4 @@
-"""The flags that all pipelines share: what is read, which models, where it runs."""
+"""The flags that all pipelines share: input, models, and where the run goes."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from beam_quad.selection.shares import parse_bounds
 from pipelines import command_line, flags, parsing
 from pipelines.flags import Flag, flag
 
-# Quad's default, and the most that a pull scores by default: all pipelines set aside what these want.
+# Quad's defaults for blocks and for texts per pull; all pipelines set aside enough texts for them.
 BLOCKS_PER_CLUSTER = 16
 SAMPLES_PER_PULL = 10
 NEAR_DUPLICATES = (
@@ -322,14 +322,14 @@ class RunOptions(flags.Options):
     @property
     def artifacts_root(self) -> str:
         """Where artifacts go, absolute."""
-        # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+        # Imported late, because Beam takes seconds and an invalid flag should fail at once.
         from beam_quad.artifacts import files
 
         return files.absolute(self.artifacts or files.join(files.absolute(self.output), "_run"))
 
     @property
     def needs_query(self) -> bool:
-        """Whether the run looks at the query set."""
+        """Whether the run uses the query set."""
         return True
 
     @property
@@ -349,14 +349,14 @@ class RunOptions(flags.Options):
 
     @property
     def ranking_column(self) -> str | None:
-        """The column of numbers that it ranks by, or None."""
+        """The column of numbers for ranking, or None."""
         return None
 
     def check(self) -> None:
-        """Refuses what cannot be.
+        """Refuses invalid options.
 
         Raises:
-          UsageError: Naming the flag, and what to do.
+          UsageError: With the flag and a remedy.
         """
         super().check()
         if self.proxy_model is None and self.tokens_column is None:
@@ -406,7 +406,7 @@ class RunOptions(flags.Options):
                 )
 
 
-# What says how a run is started, not what it selects, with the values of one that is started without a word.
+# Options that affect only how a run is started, not its selection, with their defaults.
 HOW_STARTED = {
     each.field: each.default for each in flags.declared(RunOptions) if each.group == "running"
 }

@@ -1,4 +1,4 @@
-"""Flags to shares: what parts of the budget have to meet."""
+"""Reads shares, the conditions on parts of the budget, from flags."""
 
 import csv
 import json
@@ -35,16 +35,16 @@ def read_shares(options: RunOptions) -> tuple[Bound, ...]:
 
 
 def absolute_tables(options: RunOptions) -> list[str]:
-    """Spells `--share_by` with absolute paths, as what reads it again may be started elsewhere."""
+    """Makes the paths of `--share_by` absolute, because a later command may run in another folder."""
     tables = [given.partition("=") for given in options.share_by]
     return [f"{column}={files.absolute(path)}" for column, _, path in tables]
 
 
 def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:
-    """Refuses a column that no file of a corpus has, as far as its files declare what they hold.
+    """Refuses a column that no file of a corpus has, as far as the files declare their columns.
 
     Raises:
-      UsageError: With the columns that there are.
+      UsageError: With the existing columns.
     """
     known = {*plan.stored.names, *plan.schema.names}
     for bound in bounds:
@@ -56,7 +56,7 @@ def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:
 
 
 def _read_table(path: str) -> dict[str, float]:
-    """Reads a table of shares by value; what is no number stays as it is."""
+    """Reads a table of shares by value; a share that is not a number stays unchanged."""
     text = files.read_bytes(path).decode("utf-8", "replace")
     if path.lower().endswith(".json"):
         try:

@@ -1,4 +1,4 @@
-"""Says how a run stands, from its output alone: `beam-quad status --help`."""
+"""Reports the progress of a run from its output alone: `beam-quad status --help`."""
 
 import argparse
 import json
@@ -37,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
-    # Only now: Beam takes seconds to import, for which a wrong flag shall not wait.
+    # Imported late, because Beam takes seconds and an invalid flag should fail at once.
     from beam_quad.artifacts import files
     from beam_quad.report.progress import RunProgress, as_json, lines
     from pipelines import dated, progress
 
-    # As a run is told of a store by them, so may be whoever asks.
+    # Beam's flags for a store apply to this command as they do to a run.
     parsing.tell_stores(for_beam)
     output = files.absolute(arguments.output)
     if not progress.is_output(output):
@@ -55,7 +55,7 @@ def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
     run = progress.RecordedRun(output)
 
     def look() -> RunProgress:
-        # Before the stages: a run gives its lock back when all of them are finished.
+        # Read the owner before the stages, because a run releases its lock once all stages are finished.
         owner = progress.owner_of(run.output)
         return run.look(owner)
 
@@ -70,7 +70,7 @@ def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
 
     def is_over(seconds: float) -> bool:
         time.sleep(seconds)
-        # Of a job whose service does not answer, the lock outlives it.
+        # If the service of a job is unreachable, the lock outlives the job.
         return run.num_finished() == len(run.names) or progress.owner_of(run.output) is None
 
     found = look()

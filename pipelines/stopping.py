@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-# A store that does not answer must not keep a process that was told to end.
+# A store without response must not keep a stopping process alive.
 _PATIENCE_S = 8.0
 _CHILDREN_S = 2.0
 _POLL_S = 0.02
@@ -39,7 +39,7 @@ def watch() -> None:
 
 
 def releases(release: Callable[[], str]) -> None:
-    """Sets what gives the lock back when a signal comes.
+    """Sets the function that releases the lock on a signal.
 
     Args:
       release: Called from another thread. Returns the job that goes on without this process, or an empty string.
@@ -105,12 +105,12 @@ class _Ending:
         if self._terminal is not None:
             with contextlib.suppress(OSError):
                 os.write(self._terminal, f"stopped by {self._number.name}; {remedy}\n".encode())
-        # Not sys.exit: threads of Beam that wait for a worker would keep the process.
+        # Not sys.exit, because threads of Beam that wait for a worker would keep the process alive.
         os._exit(128 + self._number)
 
 
 def _silence() -> int | None:
-    """Lets nothing be printed any more, such as what threads say of children that are gone; returns where lines go."""
+    """Silences all output, such as messages of threads about ended children; returns a descriptor for our own lines."""
     with contextlib.suppress(OSError):
         terminal = os.dup(2)
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -123,7 +123,7 @@ def _silence() -> int | None:
 def _end_children() -> None:
     processes: set[int] = set()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        # Again, as they may have started others; those found before may have lost their parent.
+        # List again, because children may have started others, and earlier ones may have lost their parent.
         processes |= set(_descendants(os.getpid()))
         for process in processes & _table().keys():
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Row-aligned artifacts: one small Parquet file per split, whose row i speaks of row i of the split."""
+"""Row-aligned artifacts: one small Parquet file per split, with row i describing row i of the split."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ _METADATA = b"beam_quad"
 
 
 def reason_code(reason: Reason | None) -> int:
-    """Encodes a reason as a small positive integer, and none (a usable row) as 0."""
+    """Encodes a reason as a small positive integer; None, for a usable row, is 0."""
     return USABLE if reason is None else _CODES[reason]
 
 
@@ -32,14 +32,14 @@ def reason_of(code: int) -> Reason | None:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What is known of every row of a split without its text.
+    """Everything known about the rows of a split except their text.
 
     Attributes:
-      keys: Hash of the example id, uint64 [n]; 0 where the row is rejected.
-      tokens: Tokens of the text, int64 [n]; 0 where the row is rejected.
+      keys: Hash of the example id, uint64 [n]; 0 for a rejected row.
+      tokens: Tokens of the text, int64 [n]; 0 for a rejected row.
       reasons: `reason_code` of each row, uint8 [n].
-      details: For each row what was wrong in words, or None; empty where it was not read.
-      ids: The example ids where the input has them, else None for each row; empty where they were not read.
+      details: The fault of each row in words, or None; empty if details were not read.
+      ids: The example ids if the input has them, else None for each row; empty if ids were not read.
     """
 
     keys: np.ndarray
@@ -50,7 +50,7 @@ class Rows:
 
     @classmethod
     def none(cls) -> "Rows":
-        """Makes the record of no row."""
+        """Makes the record of an empty split."""
         return cls(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
 
     @property
@@ -62,7 +62,7 @@ class Rows:
 class TableWriter:
     """Writes tables to one Parquet file in row groups of at least `group_rows`, with JSON metadata at the end.
 
-    Two runs over the same tables write the same bytes.
+    The bytes depend on the tables alone.
     """
 
     def __init__(self, file: Any, schema: pa.Schema, group_rows: int = 16_384) -> None:
@@ -90,20 +90,20 @@ class TableWriter:
         self._pending, self._num_pending = [], 0
 
     def write_group(self, table: pa.Table) -> None:
-        """Writes a table as a row group, even one without a row."""
+        """Writes a table as a row group, even an empty table."""
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     @property
     def is_open(self) -> bool:
-        """Whether more can be written."""
+        """Whether the writer accepts more rows."""
         return bool(self._writer.is_open)
 
     def abandon(self) -> None:
-        """Forgets the file, which will never appear; without this, Arrow would write its footer when collected."""
+        """Discards the file; otherwise Arrow would write its footer when the writer is garbage-collected."""
         self._writer.is_open = False
 
     def close(self, metadata: dict[str, Any] | None = None) -> None:
-        """Writes what is pending and the footer."""
+        """Writes the pending rows and the footer."""
         self.flush()
         if metadata is not None:
             text = json.dumps(metadata, sort_keys=True)
@@ -113,9 +113,9 @@ class TableWriter:
 
 @contextlib.contextmanager
 def table_writer(path: str, schema: pa.Schema, group_rows: int = 16_384) -> Iterator[TableWriter]:
-    """Opens a `TableWriter` whose file appears under `path` only when all of it is written.
+    """Opens a `TableWriter`; its file appears under `path` only once it is complete.
 
-    The caller closes the writer itself where it has metadata to add.
+    The caller closes the writer itself if it has metadata to add.
     """
     with files.writing(path) as out:
         writer = TableWriter(out, schema, group_rows)
@@ -151,24 +151,24 @@ def read_columns(path: str, names: Sequence[str] | None = None) -> dict[str, np.
 
 
 def read_batches(path: str, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yields some columns of a file in batches of at most so many rows."""
+    """Yields some columns of a file in batches of at most `batch_rows` rows."""
     with files.open_read(path) as file:
         yield from pq.ParquetFile(file).iter_batches(batch_rows, columns=list(names))
 
 
 def column_names(path: str) -> set[str]:
-    """Reads from the footer of a Parquet file the names of its columns."""
+    """Reads the names of a Parquet file's columns from its footer."""
     with files.open_read(path) as file:
         return set(pq.read_schema(file).names)
 
 
 def drop_rows(path: str, name: str, is_dropped: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Writes a file again in its place without some rows; its row groups and metadata stay.
+    """Rewrites a file in place without some rows; its row groups and metadata stay.
 
     Args:
       path: The file, written by a `TableWriter`.
       name: A column of numbers.
-      is_dropped: Says by the values of that column, [n], which rows are dropped, bool [n].
+      is_dropped: Maps the values of that column, [n], to the rows to drop, bool [n].
     """
     metadata = read_metadata(path)
     with files.writing(path, replace=True) as out, files.open_read(path) as file:
@@ -186,7 +186,7 @@ def drop_rows(path: str, name: str, is_dropped: Callable[[np.ndarray], np.ndarra
 
 
 def num_rows(path: str) -> int:
-    """Reads from the footer of a Parquet file how many rows it has."""
+    """Reads the number of rows of a Parquet file from its footer."""
     with files.open_read(path) as file:
         return int(pq.read_metadata(file).num_rows)
 
@@ -201,7 +201,7 @@ def pack(table: pa.Table) -> bytes:
 
 
 def unpack(parts: Iterable[bytes]) -> pa.Table:
-    """Puts packed tables of one schema together, at least one."""
+    """Unpacks and concatenates packed tables of one schema, at least one."""
     return pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
 
 
@@ -224,7 +224,7 @@ ROWS_SCHEMA = pa.schema(
 
 
 def read_rows_file(path: str, with_strings: bool = False) -> Rows:
-    """Reads the rows artifact of a split; its details and ids only where they are asked for."""
+    """Reads the rows artifact of a split, with its details and ids only if `with_strings`."""
     names = ROWS_SCHEMA.names if with_strings else ROWS_SCHEMA.names[:3]
     with files.open_read(path) as file:
         table = pq.read_table(file, columns=names)
@@ -233,7 +233,7 @@ def read_rows_file(path: str, with_strings: bool = False) -> Rows:
 
 
 class _Strings(Sequence[str | None]):
-    """Strings of all rows, decoded one by one: few are looked at, and rows are many."""
+    """Strings of all rows, decoded on access, because few of many rows are read."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column
@@ -247,7 +247,7 @@ class _Strings(Sequence[str | None]):
         return self._column[int(index)].as_py()
 
 
-# Half precision halves the largest artifact of a run; its error, 5e-4 relative, is far below the distance between two
+# Half precision halves the largest artifact of a run; its relative error of 5e-4 is far below the distance between two
 # texts.
 EMBEDDING_DTYPE = np.dtype(np.float16)
 
@@ -272,7 +272,7 @@ def vector_column(vectors: np.ndarray, dtype: np.dtype) -> pa.Array:
 
 
 def unpack_vectors(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
-    """Unpacks what `vector_column` packed: [n, dim]."""
+    """Unpacks vectors packed by `vector_column`, [n, dim]."""
     return np.concatenate(
         [
             np.zeros((0, column.type.byte_width // dtype.itemsize), dtype),
@@ -306,12 +306,12 @@ def read_some_embeddings(path: str, rows: np.ndarray) -> np.ndarray:
 
 
 def read_some_vectors(path: str, name: str, dtype: np.dtype, rows: np.ndarray) -> np.ndarray:
-    """Reads what `vector_column` packed of a few rows, [m, dim]; row groups that hold none of them are not read.
+    """Reads vectors of a few rows packed by `vector_column`, [m, dim], and only the row groups with such rows.
 
     Args:
       path: The file of a split.
       name: The column.
-      dtype: What it holds.
+      dtype: The dtype of the vectors.
       rows: Ascending row numbers of the split, int64 [m], at least one.
     """
     with files.open_read(path) as file:

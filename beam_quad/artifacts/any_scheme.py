@@ -1,4 +1,4 @@
-"""Whatever else fsspec knows, such as `hf://`, data sets and buckets of the Hugging Face hub."""
+"""All other file systems of fsspec, such as `hf://` for data sets and buckets of the Hugging Face hub."""
 
 import contextlib
 import datetime
@@ -16,7 +16,7 @@ _TIMES = ("mtime", "last_modified", "LastModified", "updated", "created")
 
 
 class AnyScheme(Store):
-    """Whatever fsspec knows; conditions are as strong as the file system's own."""
+    """Any file system of fsspec; conditional writes are only as strong as the file system makes them."""
 
     def stat(self, path: str) -> Stat | None:
         with explained(path):
@@ -75,7 +75,7 @@ class AnyScheme(Store):
 
 def _system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     system, key = fsspec.url_to_fs(path)
-    # What other processes have written since is not in its cache.
+    # The cache of fsspec lacks files that other processes have written since.
     system.invalidate_cache(key)
     return system, key
 

@@ -1,4 +1,4 @@
-"""Buckets of Amazon S3, and of what speaks its protocol, and containers of Azure Blob Storage."""
+"""Buckets of Amazon S3 and of compatible stores, and containers of Azure Blob Storage."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from beam_quad.artifacts.patterns import Search
 from beam_quad.artifacts.store import ABSENT, Ranges, Stat, Store, bucket_of, explained
 from beam_quad.errors import UsageError
 
-# Above it a file is sent in parts, which cannot be made conditional; below it it is held in memory.
+# A larger file is sent in parts, which cannot be conditional; a smaller one is held in memory.
 _ONE_REQUEST_BYTES = 64 << 20
 _S3_IDENTITIES = {
     "AWS_ACCESS_KEY_ID",
@@ -30,7 +30,7 @@ _S3_PLACES = {"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPO
 
 
 class Buckets(Store):
-    """Amazon S3 and what speaks its protocol, and Azure Blob Storage."""
+    """Amazon S3 and compatible stores, and Azure Blob Storage."""
 
     def stat(self, path: str) -> Stat | None:
         bucket, key = _bucket(path)
@@ -42,7 +42,7 @@ class Buckets(Store):
 
     def list(self, search: Search, hidden: list[str] | None) -> Iterator[tuple[str, Stat]]:
         root, folder = bucket_of(search.folder)
-        # A listing by folder alone, of which S3 leaves out what comes before the beginning of the names.
+        # The client lists by folder only; the offset makes S3 skip the names that sort before the prefix.
         first = bucket_of(search.prefix)[1].removeprefix(f"{folder}/" if folder else "")
         before = f"{folder}/{first[:-1]}".lstrip("/") if first[:-1] else None
         with explained(search.folder, needs_bucket=True):
@@ -80,7 +80,7 @@ class Buckets(Store):
             except (AlreadyExistsError, PreconditionError):
                 return False
             except FileNotFoundError:
-                # What was read before, and was to be replaced, is gone.
+                # The version to replace has been deleted since it was read.
                 if over:
                     return False
                 raise
@@ -95,13 +95,13 @@ class Buckets(Store):
 
     def delete(self, path: str, over: str | None = None) -> None:
         with explained(path), contextlib.suppress(FileNotFoundError):
-            # Neither deletes by condition everywhere.
+            # Not every S3 or Azure server supports conditional deletes.
             if over is None or self.read(path)[1] == over:
                 obstore.delete(*_bucket(path))
 
 
 def _object_stat(found: Any) -> Stat:
-    # Some servers tell fractions of a second in a listing that they leave out when asked for one object.
+    # Some servers give fractions of a second in a listing but not for a single object.
     modified_s = float(int(found["last_modified"].timestamp()))
     return Stat(found["size"], modified_s, (found["e_tag"] or "").strip('"'))
 
@@ -113,8 +113,8 @@ def _bucket(path: str) -> tuple[Any, str]:
 
 @functools.cache
 def _client_of(root: str) -> Any:
-    """Makes the client of a bucket, which threads may share."""
-    # A timeout is of a whole request, and 64 MB may take their time.
+    """Makes the client of a bucket; threads may share it."""
+    # The timeout applies to a whole request, and sending 64 MB can be slow.
     options: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "10 min"}}
     if root.startswith("s3"):
         options |= _s3_options(root)
@@ -124,7 +124,7 @@ def _client_of(root: str) -> Any:
 def _s3_options(root: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if not _S3_IDENTITIES & os.environ.keys():
-        # Profiles of ~/.aws, single sign-on, and roles of machines.
+        # Credentials from profiles of ~/.aws, single sign-on and machine roles.
         try:
             from obstore.auth.boto3 import Boto3CredentialProvider
         except ImportError as error:

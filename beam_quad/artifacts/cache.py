@@ -1,7 +1,7 @@
-"""What a worker process loads once: models, centers, query vectors, plans.
+"""Values that a worker process loads once: models, centers, query vectors, plans.
 
-Beam hands every step its own copy of a DoFn, and one RunInference step its own copy of a model whatever its
-identifier says, so that what is expensive to load is shared by name and for the whole process.
+Beam gives every step its own copy of a DoFn, and every RunInference step its own copy of a model whatever its
+identifier. Expensive values are therefore shared by name across the whole process.
 """
 
 import collections
@@ -25,7 +25,7 @@ checkpoints.fetch_with(fetch_model)
 
 
 class _Cache:
-    """Values by name, each made once; the least recently used make room for a new one before it is made."""
+    """Values by name, each made once; the least recently used is evicted before a new one is made."""
 
     def __init__(self, max_values: int) -> None:
         self._max_values = max_values
@@ -42,7 +42,7 @@ class _Cache:
                     self._values.move_to_end(key)
                     return self._values[key]
                 self._keep(self._max_values - 1)
-            # Outside the guard: making one value may ask for another.
+            # Outside the lock, because making one value may request another.
             value = make()
             with self._guard:
                 self._values[key] = value
@@ -55,26 +55,26 @@ class _Cache:
             self._locks.pop(dropped, None)
 
 
-# Small artifacts come and go with the rounds and the groups of arms, of which there are at most 50 and 256. They must
-# not drive a model out: a second copy of it may not fit its device.
+# Small artifacts change with the rounds (at most 50) and the groups of arms (at most 256). They must not evict a model,
+# because a second copy of it may not fit on its device.
 _artifacts = _Cache(512)
-# Stages follow each other, so that one of their models is in use at a time: the pilot's scorer, with a vector for each
-# query group, would be on the device beside that of the rounds. The proxy that both are made of stays.
+# Stages run in sequence, so only one of their models is in use at a time. Without this limit the pilot's scorer, with a
+# vector for each query group, would stay on the device beside the scorer of the rounds. Their shared proxy stays loaded.
 _models = _Cache(1)
 _proxies = _Cache(8)
 
 
 def cached(key: Hashable, make: Callable[[], T]) -> T:
-    """Returns the process's value for `key`, a small artifact, made by the first caller while the others wait."""
+    """Returns the process's small artifact for `key`; the first caller makes it while the others wait."""
     return _artifacts.get(key, make)
 
 
 def once_per_process(
     read: Callable[Concatenate[Owner, Arguments], T],
 ) -> Callable[Concatenate[Owner, Arguments], T]:
-    """Makes a method's value once per process, for each folder that its object reads from and each arguments.
+    """Makes a method's value once per process for each folder of its object and each set of arguments.
 
-    The object has a `folder`, named by content, or else is hashable itself.
+    The object has a `folder` named by content, or is itself hashable.
     """
 
     @functools.wraps(read)
@@ -87,10 +87,10 @@ def once_per_process(
 
 
 def cached_model(key: Hashable, make: Callable[[], T]) -> T:
-    """Returns the process's model for `key`, made by the first caller while the others wait.
+    """Returns the process's model for `key`; the first caller makes it while the others wait.
 
-    There is one at a time: that of another key is dropped first. What such models share is cached on its own, as
-    proxies are.
+    The process holds one model at a time: a model of another key is dropped first. Parts that models share, such as
+    proxies, are cached separately.
     """
     return _models.get(key, make)
 
@@ -101,5 +101,5 @@ def cached_proxy(spec: ProxySpec) -> Proxy:
 
 
 def proxy_key(spec: ProxySpec, fingerprint: str) -> str:
-    """Names a proxy, by where it is stored, where it runs, and its content."""
+    """Names a proxy by its location, its device and its content."""
     return seeding.digest("proxy", spec, fingerprint)

@@ -1,4 +1,4 @@
-"""Google Cloud Storage, by its own client."""
+"""Google Cloud Storage, through its own client."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from beam_quad.artifacts.patterns import Search
 from beam_quad.artifacts.store import Ranges, Stat, Store, bucket_of, explained
 
 _PER_THREAD = threading.local()
-# The client would ask for the bucket, too, whenever an object is not there.
+# Otherwise the client also requests the bucket whenever an object is missing.
 os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
 
 
@@ -22,9 +22,9 @@ class CloudStorage(Store):
     """Google Cloud Storage."""
 
     def _client(self) -> google.cloud.storage.Client:
-        # It is not promised that threads may share one.
+        # The client is not documented as thread-safe.
         if not hasattr(_PER_THREAD, "client"):
-            # Files need no project, which is not always to be found.
+            # Reading and writing objects needs no project, and there may be no default project.
             _PER_THREAD.client = google.cloud.storage.Client(project=None)
         return _PER_THREAD.client
 
@@ -87,5 +87,5 @@ class CloudStorage(Store):
 
 
 def _blob_stat(blob: google.cloud.storage.Blob) -> Stat:
-    # An object that was composed of others has no MD5.
+    # A composed object has no MD5.
     return Stat(blob.size, blob.updated.timestamp(), blob.md5_hash or blob.crc32c or "")

@@ -1,4 +1,4 @@
-"""Files on disks of this machine: found through links, shown when whole, replaced only as they were read."""
+"""Files on disks of this machine: links are followed, files appear once complete, and replacement checks the version."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat, Store
 from beam_quad.errors import UsageError
 
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-# What flock says where there is none: Lustre without `-o flock`, NFS without its lock service, some FUSE file systems.
+# Errors of flock on file systems without it: Lustre without `-o flock`, NFS without its lock service, some FUSE ones.
 _NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -48,7 +48,7 @@ class Disk(Store):
             with open(temporary, "xb") as file:
                 yield file
         finally:
-            with contextlib.suppress(OSError):  # The first error says more.
+            with contextlib.suppress(OSError):  # The first error is more informative.
                 os.remove(temporary)
 
     def put(self, path: str, spooled: BinaryIO, over: str | None) -> bool:
@@ -88,7 +88,7 @@ def _name_if_free(temporary: str, path: str) -> bool:
     except FileNotFoundError:
         raise
     except OSError:
-        # There are no hard links, by which of two writers the first would win.
+        # Without hard links the first of two writers cannot be made to win.
         if os.path.lexists(path):
             return False
         os.rename(temporary, path)
@@ -97,7 +97,7 @@ def _name_if_free(temporary: str, path: str) -> bool:
 
 @contextlib.contextmanager
 def _unchanged(path: str, version: str) -> Iterator[bool]:
-    """Tells whether a file is as it was read, and keeps others that ask from changing it meanwhile, where there is `flock`."""
+    """Tells whether a file is unchanged since it was read, and locks it against other writers if `flock` is supported."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _unchanged(path: str, version: str) -> Iterator[bool]:
             error.filename = path
             if error.errno not in _NO_FLOCK:
                 raise
-        # Another file may have got the name while this one waited.
+        # Another file may have taken the name during the wait for the lock.
         named = stat_of(path)
         is_same = named is not None and os.path.samestat(os.fstat(descriptor), named)
         yield is_same and _version(os.pread(descriptor, 1 << 16, 0)) == version
@@ -126,14 +126,14 @@ def _walk(
         is_wanted, is_entered = search.matches(path), search.enters(path)
         if not (is_wanted or is_entered):
             continue
-        # Most users may not list what fsck keeps at the root of a disk.
+        # Most users may not list lost+found, which fsck keeps at the root of a disk.
         if (hidden is not None or name == LOST_AND_FOUND) and search.is_hidden(path):
             if hidden is not None and is_wanted:
                 hidden.append(path)
             continue
         found = stat_of(path)
         if found is None:
-            # Gone since it was listed, if it is no link: a writer has finished.
+            # A listed file that has vanished and is not a link was the temporary file of a writer that finished.
             if os.path.islink(path) and not name.startswith("."):
                 raise broken_link(path)
         elif modes.S_ISDIR(found.st_mode):
@@ -154,14 +154,14 @@ def _names(folder: str) -> list[str]:
 
 
 def broken_link(path: str) -> UsageError:
-    """Says that a link leads nowhere."""
+    """Makes the error for a broken link."""
     return UsageError(
         f"{path}: is a link to {os.readlink(path)}, which is not there; mend or remove it"
     )
 
 
 def stat_of(path: str) -> os.stat_result | None:
-    """Describes what a path leads to, by links or not; None where that is nothing.
+    """Describes the target of a path, links followed; None if there is none.
 
     Raises:
       UsageError: If a folder on the way may not be read.

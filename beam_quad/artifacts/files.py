@@ -1,9 +1,9 @@
-"""Files by path, on disks and in object stores: found by one listing, read as they are, written once and whole.
+"""Files by path, on disks and in object stores: found by one listing, read as stored, written once and atomically.
 
-On a disk a file is written under a temporary name beside its own and linked to that when complete; to an object store it
-goes by one request, out of a temporary file of this machine. So nothing half-written is ever visible under a final name.
-A finished file is not replaced: files are named by content, so a second attempt would write the same bytes. That holds
-between racing writers too, as far as the store creates on condition that a name is free.
+On a disk a file is written under a temporary name in its folder, and linked to the final name once complete. To an object
+store it is sent by one request from a local temporary file. No partial file is ever visible under a final name.
+A finished file is not replaced: files are named by content, so a second attempt would write the same bytes. This also
+holds between racing writers if the store supports creation on condition that the name is free.
 """
 
 import concurrent.futures
@@ -29,19 +29,19 @@ from beam_quad.errors import UsageError
 
 _READERS = concurrent.futures.ThreadPoolExecutor(16, "read")
 T = TypeVar("T")
-# What is fetched from an object store at least: the footer of a small file, or a few candidates, should not cost 16 MB.
+# Least bytes of a fetch from an object store: the footer of a small file, or a few candidates, should not cost 16 MB.
 _BUFFER_BYTES = 1 << 20
 _COPY_BYTES = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class FileInfo:
-    """What a listing says about a file.
+    """A file as described by a listing.
 
     Attributes:
-      path: Where it is stored; absolute if local.
-      size_bytes: Its size, as stored.
-      version: Size, and the checksum that an object store keeps or, elsewhere, the modification time: changes when the
+      path: Its path; absolute if local.
+      size_bytes: Its stored size.
+      version: Size with the object store's checksum or, elsewhere, the modification time; changes when the
         content does.
       modified_s: Modification time, in seconds since 1970.
     """
@@ -53,7 +53,7 @@ class FileInfo:
 
 
 class HashedFile(io.RawIOBase):
-    """A binary file that is being written, with what went through it.
+    """A binary file being written, with the size and hash of its content so far.
 
     Attributes:
       size_bytes: Bytes written so far.
@@ -65,11 +65,11 @@ class HashedFile(io.RawIOBase):
         self.size_bytes = 0
 
     def writable(self) -> bool:
-        """Tells that this file is for writing."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
-        """Gives the position, which is always the end."""
+        """Returns the position, which is always the end."""
         return self.size_bytes
 
     def write(self, data: Any) -> int:
@@ -82,12 +82,12 @@ class HashedFile(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of what was written so far, 64 hexadecimal digits."""
+        """SHA-256 of the bytes written so far, 64 hexadecimal digits."""
         return self._sha256.hexdigest()
 
 
 def is_local(path: str) -> bool:
-    """Tells whether a path is one of this machine's file system."""
+    """Tells whether a path is on this machine's file system."""
     return not scheme_of(path)
 
 
@@ -97,7 +97,7 @@ def absolute(path: str) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """Joins a root and relative parts in the manner of the root's file system."""
+    """Joins a root and relative parts by the rules of the root's file system."""
     check_scheme(root)
     if is_local(root):
         return os.path.join(root, *parts)
@@ -109,16 +109,15 @@ def find(
 ) -> list[FileInfo]:
     """Lists the files of a glob, or all files under a folder, by one listing.
 
-    Links are followed, except one to a folder that contains it.
+    Links are followed, except a link to a folder that contains it.
 
     Args:
-      pattern_or_prefix: A glob, as `patterns.Search` matches it, a file, or a folder, which is listed with all its
-        folders.
-      with_hidden: Whether to list what a folder or glob holds under names that start with `_` or `.`, too.
-      hidden: Takes the files that are not listed for that, and the folders that are not entered.
+      pattern_or_prefix: A glob for `patterns.Search`, a file, or a folder, which is listed recursively.
+      with_hidden: Whether to list names that start with `_` or `.` too.
+      hidden: Collects the hidden files that are not listed and the hidden folders that are not entered.
 
     Returns:
-      Files sorted by path, without temporary ones; none where nothing matches.
+      Files sorted by path, without temporary ones; empty if nothing matches.
 
     Raises:
       UsageError: If a link is broken, or a folder or file on the way may not be read.
@@ -141,7 +140,7 @@ def find(
 
 
 def _found(search: Search, hidden: list[str] | None = None) -> Iterator[FileInfo]:
-    """Lists what is searched for, temporary files included; if there is a list for hidden files, they go there."""
+    """Lists the files of a search, including temporary ones; hidden files are added to `hidden` if it is given."""
     for path, found in store_of(search.folder).list(search, hidden):
         # An empty object whose name ends with a slash stands for a folder.
         if path.endswith("/") or not search.matches(path):
@@ -153,10 +152,10 @@ def _found(search: Search, hidden: list[str] | None = None) -> Iterator[FileInfo
 
 
 def check_readable(path: str) -> None:
-    """Refuses a local path that leads to no file, or to one that may not be read; opens nothing.
+    """Refuses a local path without a readable file; opens nothing.
 
     Raises:
-      UsageError: Saying what is there instead.
+      UsageError: With what is at the path instead.
     """
     if not is_local(path):
         return
@@ -172,7 +171,7 @@ def check_readable(path: str) -> None:
 
 
 def printable(name: str) -> str:
-    r"""Gives a name as text that UTF-8 can hold: a byte that is not UTF-8 is written as `\xNN`."""
+    r"""Returns a name as valid UTF-8 text, with each invalid byte written as `\xNN`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -186,13 +185,13 @@ def _file_info(path: str, stat: Stat) -> FileInfo:
 
 
 def stat(path: str) -> FileInfo | None:
-    """Describes one file by one request; None where there is none."""
+    """Describes one file by one request; None if it does not exist."""
     found = None if _is_bucket(path) else store_of(path).stat(path)
     return None if found is None else _file_info(path, found)
 
 
 def exists(path: str) -> bool:
-    """Tells whether there is a file of this name; a bucket is none."""
+    """Tells whether a file of this name exists; a bucket is not a file."""
     return stat(path) is not None
 
 
@@ -201,24 +200,24 @@ def _is_bucket(path: str) -> bool:
 
 
 def open_read(path: str, buffer_bytes: int = _BUFFER_BYTES) -> BinaryIO:
-    """Opens a file for reading as it is stored; seekable, never decompressed by its name.
+    """Opens a file for reading its stored bytes; seekable, and never decompressed by its name.
 
     Args:
       path: The file.
-      buffer_bytes: What is fetched from an object store at least; more where a file is read from end to end.
+      buffer_bytes: Least bytes of a fetch from an object store; use more to read a file from end to end.
     """
     return store_of(path).open_read(path, buffer_bytes)
 
 
 def in_parallel(read: Callable[..., T], *columns: Iterable[Any]) -> Iterator[T]:
-    """Reads many small files at once, in threads that stay, and with them their connections.
+    """Reads many small files at once, in threads that persist along with their connections.
 
     Args:
-      read: What reads one; must not call this function.
+      read: Reads one file; must not call this function.
       columns: Its arguments, as `map` takes them.
 
     Yields:
-      What it returns, in order.
+      The results of `read`, in order.
     """
     return _READERS.map(read, *columns)
 
@@ -230,11 +229,11 @@ def read_bytes(path: str) -> bytes:
 
 @contextlib.contextmanager
 def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
-    """Gives a file to write that appears under its name when the block ends, whole or, after an error, not at all.
+    """Opens a file for writing; it appears under its name, complete, when the block ends, or not at all after an error.
 
     Args:
       path: The final name; local folders are made.
-      replace: Whether to replace a finished file; without it, what is there stays and the new file is dropped.
+      replace: Whether to replace a finished file; otherwise an existing file stays and the new one is dropped.
 
     Yields:
       The file; its `sha256` and `size_bytes` stay readable after the block.
@@ -254,27 +253,27 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
 
 
 def _is_of_writing(error: OSError) -> bool:
-    # A full disk does not say which file it has no room for; the temporary name says nothing to a user.
+    # The error of a full disk names no file, and the temporary name would mean nothing to a user.
     if error.filename is None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return _is_temporary(str(error.filename))
 
 
 def write_once(path: str, data: bytes) -> None:
-    """Writes a small file unless it is stored already: what is named by its content is never replaced."""
+    """Writes a small file unless it exists; a file named by its content is never replaced."""
     with writing(path) as file:
         file.write(data)
 
 
 def write(path: str, data: bytes) -> None:
-    """Writes a small file in place of any that is stored there."""
+    """Writes a small file, replacing any existing one."""
     with writing(path, replace=True) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """Gives a local file with the content of one anywhere, for libraries that read nothing else."""
+    """Yields a local copy of any file, for libraries that read only local files."""
     if is_local(path):
         yield path
         return
@@ -286,9 +285,9 @@ def local_copy(path: str) -> Iterator[str]:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a file as it is, within an object store by the store itself; a file of that name stays."""
+    """Copies a file unchanged, by a server-side copy within an object store; an existing target stays."""
     store = store_of(source)
-    # A store shows a copy when it is whole.
+    # A copy within a store appears only once it is complete.
     if store is store_of(target) and (exists(target) or store.copy(source, target)):
         return
     with open_read(source) as file, writing(target) as copied:
@@ -296,13 +295,13 @@ def copy(source: str, target: str) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Deletes files by their exact names; one that is not there is no error."""
+    """Deletes files by their exact names; a missing file is not an error."""
     for path in paths:
         store_of(path).delete(path)
 
 
 def delete_temporaries(root: str, older_than_s: float = 86_400) -> None:
-    """Deletes what killed writers left under a folder of a disk; another run may still be writing what is younger."""
+    """Deletes temporary files of killed writers under a local folder; younger ones may still be in use by another run."""
     if not is_local(root):
         return
     before = time.time() - older_than_s

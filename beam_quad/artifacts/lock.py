@@ -1,9 +1,9 @@
 """One run at a time on one output.
 
-The lock is one file that says who has it. It is created on condition that there is none, and taken over, rewritten and
-removed on condition that it is as it was read: of runs that start at once one gets it. Cloud Storage, S3 and Azure
-keep such conditions; so do disks, by hard links and `flock`. On a disk without `flock`, and where fsspec alone knows the store,
-two runs that take over the lock of the same dead one at the very same moment may both believe that they have it.
+The lock is one file that names its owner. It is created only if no such file exists, and taken over, rewritten and removed
+only if it is unchanged since it was read, so one of several simultaneous runs gets it. Cloud Storage, S3 and Azure support
+such conditions, and so do disks, through hard links and `flock`. On a disk without `flock`, and in a store that only
+fsspec supports, two runs may both believe they own the lock if they take it over from the same dead run at the same moment.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from beam_quad.artifacts.stores import store_of
 from beam_quad.errors import LockedError
 
 MayTake = Callable[[Owner], bool]
-# Beyond it a lock that changes whenever it is read is somebody's.
+# After so many attempts a lock that changes between reads counts as held.
 _TRIES = 5
 
 
 class OutputLock:
-    """The right to write to an output, from `acquire` to `release`; also a context manager.
+    """The exclusive right to write to an output, from `acquire` to `release`; also a context manager.
 
     Args:
       output: The output directory.
-      is_job_done: Tells of an owner whether the job that it names has ended; None: never known.
+      is_job_done: Tells whether the job named by an owner has ended; None if that is never known.
     """
 
     def __init__(self, output: str, is_job_done: Callable[[Owner], bool] | None = None) -> None:
@@ -39,10 +39,10 @@ class OutputLock:
         self._one_thread = threading.Lock()
 
     def acquire(self, take_over: bool = False) -> None:
-        """Takes the lock; from a dead process of this host, or a job that has ended, without further ado.
+        """Takes the lock, if need be from a dead process of this host or a job that has ended.
 
         Args:
-          take_over: Whether to take it from a live owner, or one on another host, too.
+          take_over: Whether to take it even from a live owner or an owner on another host.
 
         Raises:
           LockedError: If another run holds it.
@@ -68,13 +68,13 @@ class OutputLock:
         self._owner = owner
 
     def name_job(self, job: str) -> None:
-        """Says which job this process is about to start: from then on the lock is that job's, whatever becomes of this.
+        """Hands the lock to the job that this process is about to start; the job keeps it even if this process dies.
 
         Args:
-          job: Its name, with its service; empty once it has ended, or was not started.
+          job: Name of the job, with its service; empty once it has ended, or if it was not started.
 
         Raises:
-          LockedError: If the lock was taken over meanwhile.
+          LockedError: If the lock has been taken over.
         """
         with self._one_thread:
             if self._owner is None:
@@ -88,15 +88,15 @@ class OutputLock:
             self._owner = owner
 
     def release(self) -> None:
-        """Gives the lock back, or leaves it to the job that was named; safe to call twice, or after it was taken over."""
+        """Releases the lock, or leaves it to the named job; safe to call twice, or after the lock was taken over."""
         with self._one_thread:
             self._release()
 
     def release_for_good(self) -> str:
-        """Gives the lock back as `release` does, while other threads go on: they wait if they ask anything of it.
+        """Releases the lock as `release` does, and blocks other threads that use it afterwards.
 
         Returns:
-          The job that the lock is left to, or an empty string.
+          The job that keeps the lock, or an empty string.
         """
         self._one_thread.acquire()
         job = self._owner.job if self._owner else ""
@@ -108,13 +108,13 @@ class OutputLock:
         if owner is None:
             return
         if owner.job:
-            # No process has an empty start: from now on the job alone counts.
+            # No process has an empty start time, so from now on only the job decides whether the owner lives.
             self._file.rewrite(dataclasses.replace(owner, process_start=""))
         else:
             self._file.drop(owner)
 
     def owner(self) -> Owner | None:
-        """Reads who has the lock, and takes nothing; None if nobody has, or their process or job has ended."""
+        """Reads the lock's owner without taking the lock; None if there is none, or its process or job has ended."""
         owner = self._file.owner()
         return None if owner is None or self._is_dead(owner) else owner
 
@@ -132,22 +132,22 @@ class OutputLock:
         if not owner.job:
             return has_ended
         if self._is_job_done is None or (is_here and not has_ended):
-            return False  # A process that lives may be about to start its job.
+            return False  # A live process may be about to start its job.
         return self._is_job_done(owner)
 
 
 class _LockFile:
-    """The file that says who has the lock."""
+    """The file that names the lock's owner."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._store = store_of(path)
 
     def take(self, owner: Owner, may_take: MayTake) -> Owner | None:
-        """Writes the owner, unless the lock has one from whom it may not be taken, which is returned."""
+        """Writes the owner; returns the current owner instead if the lock may not be taken from it."""
         for _ in range(_TRIES):
             other, version = self._read()
-            # A request that was sent again finds its own first try.
+            # A retried request may find the lock written by its own first attempt.
             if other and other.token != owner.token and not may_take(other):
                 return other
             if self._put(owner, version):
@@ -159,12 +159,12 @@ class _LockFile:
         return self._read()[0]
 
     def rewrite(self, owner: Owner) -> bool:
-        """Replaces what the lock says of its owner; False where it is no longer the owner's."""
+        """Updates the owner's record in the lock; False if the lock has another owner."""
         other, version = self._read()
         return other is not None and other.token == owner.token and self._put(owner, version)
 
     def drop(self, owner: Owner) -> None:
-        """Removes the lock, if it is still the owner's."""
+        """Removes the lock if the owner still has it."""
         other, version = self._read()
         if other is not None and other.token == owner.token:
             self._store.delete(self._path, version)

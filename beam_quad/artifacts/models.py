@@ -1,4 +1,4 @@
-"""Models that lie in a store, fetched once to a folder of this machine: libraries load from no other place."""
+"""Models in an object store, fetched once to a local folder, the only place from which libraries load models."""
 
 import fnmatch
 import functools
@@ -14,16 +14,16 @@ from beam_quad.gradients.checkpoints import DOWNLOADED
 
 @functools.cache
 def fetch_model(url: str) -> pathlib.Path:
-    """Fetches a model, as far as it is not here yet; one that has changed since has another folder.
+    """Fetches the files of a model that are not local yet; a changed model gets another folder.
 
     Args:
-      url: Its folder in a store.
+      url: The model's folder in a store.
 
     Returns:
-      A folder beside what is downloaded of the hub.
+      A folder beside the downloads of the hub.
 
     Raises:
-      UsageError: If there is no file of a model.
+      UsageError: If the folder has no file of a model.
     """
     found = [
         info

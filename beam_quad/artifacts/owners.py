@@ -1,4 +1,4 @@
-"""Who holds a lock, and whether that process still lives."""
+"""Owners of locks, and whether their processes are alive."""
 
 import dataclasses
 import datetime
@@ -12,15 +12,15 @@ import uuid
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """Who holds a lock.
+    """The owner of a lock.
 
     Attributes:
       host: Name of the machine.
-      pid: Process on it.
-      process_start: When that process started, as the machine tells it; another process may get the same pid.
-      started: When the lock was taken, ISO 8601.
-      token: Random name of this very lock.
-      job: The job on a cluster that holds the lock in place of the process that started it, with its service; or empty.
+      pid: Id of the process on that machine.
+      process_start: Start time of the process, as reported by the machine, since a pid can be reused.
+      started: Time when the lock was taken, ISO 8601.
+      token: Random name of this acquisition of the lock.
+      job: The cluster job, with its service, that owns the lock in place of the process that started it; or empty.
     """
 
     host: str
@@ -32,27 +32,27 @@ class Owner:
 
     @classmethod
     def here(cls) -> "Owner":
-        """Makes this process an owner."""
+        """Describes this process as an owner."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         start = process_start(os.getpid()) or ""
         return cls(socket.gethostname(), os.getpid(), start, now, uuid.uuid4().hex)
 
     @classmethod
     def parse(cls, data: bytes) -> "Owner | None":
-        """Reads an owner; None where the writer died over it."""
+        """Parses an owner; None if its writer died before finishing it."""
         names = {field.name for field in dataclasses.fields(cls)}
         try:
-            # Another version may say more of itself.
+            # Another version may write further fields.
             return cls(**{name: value for name, value in json.loads(data).items() if name in names})
         except (ValueError, TypeError, AttributeError):
             return None
 
     def dump(self) -> bytes:
-        """Writes an owner as JSON."""
+        """Serialises an owner as JSON."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
     def age_s(self) -> float:
-        """Seconds since the lock was taken, by this machine's clock."""
+        """Seconds since the lock was taken, measured by this machine's clock."""
         started = datetime.datetime.fromisoformat(self.started)
         return (datetime.datetime.now(datetime.UTC) - started).total_seconds()
 
@@ -62,7 +62,7 @@ class Owner:
 
 
 def process_start(pid: int) -> str | None:
-    """Tells when a process started, in words that fit no other process of its pid; None if it is gone."""
+    """Returns the start time of a process as text, unique among processes with its pid; None if it has ended."""
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -70,7 +70,7 @@ def process_start(pid: int) -> str | None:
         return None if pathlib.Path("/proc/self/stat").exists() else _process_start_by_ps(pid)
     except ProcessLookupError:
         return None
-    # The name, in parentheses, may hold anything; state and start time are fields 3 and 22 of proc(5).
+    # The name, in parentheses, may contain any character; state and start time are fields 3 and 22 of proc(5).
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
 

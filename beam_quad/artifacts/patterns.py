@@ -1,4 +1,4 @@
-"""What the patterns of an input mean: lists with commas, braces, globs, and names that are passed over."""
+"""The meaning of input patterns: lists with commas, braces, globs, and hidden names."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from beam_quad.errors import UsageError
 
-# The folder that most Linux file systems have at their root, for root alone.
+# Most Linux file systems have this folder at their root, readable only by root.
 LOST_AND_FOUND = "lost+found"
 _GLOB = re.compile(r"[*?\[]")
 _EXTENSION = re.compile(r"\.\w[\w.]*$")
@@ -17,26 +17,26 @@ _MAX_ALTERNATIVES = 10_000
 _NUMBER = re.compile(r"[0-9]+")
 # `part-00000-of-00031.jsonl.bz2`.
 _FOLDED_NUMBERS = 3
-# What a pattern reads as more than a name; a second number of a folded name stays as it is.
+# Characters with a meaning in a pattern; a name that has any, such as one folded already, is not folded.
 _SPECIAL = re.compile(r"[*?\[\]{},]")
-# A name that holds more commas than this is taken for a list.
+# A name with more commas than this counts as a list.
 _MAX_COMMAS = 8
 
 
 def has_glob(path: str) -> bool:
-    """Tells whether a path holds one of `*`, `?` and `[`."""
+    """Tells whether a path contains `*`, `?` or `[`."""
     return _GLOB.search(path) is not None
 
 
 def split_list(text: str, exists: Callable[[str], bool]) -> list[str]:
-    """Splits a list at its commas, but for those in braces, in brackets and in the names of files.
+    """Splits a list at its commas, except commas in braces, in brackets and in names of existing files.
 
     Args:
-      text: Patterns with commas between.
-      exists: Tells whether there is a file or folder of this very name; asked only where a comma could be part of one.
+      text: Patterns separated by commas.
+      exists: Tells whether a file or folder has exactly this name; called only if a comma could be part of the name.
 
     Returns:
-      The patterns, in order, without the empty ones.
+      The non-empty patterns, in order.
     """
     parts = list(_parts(text))
     found: list[str] = []
@@ -53,7 +53,7 @@ def split_list(text: str, exists: Callable[[str], bool]) -> list[str]:
 def _is_one(parts: list[str], exists: Callable[[str], bool]) -> bool:
     if len(parts) == 1:
         return True
-    # No object's name goes on with another URL.
+    # The name of an object never contains another URL.
     return not any("://" in part for part in parts[1:]) and exists(",".join(parts))
 
 
@@ -72,7 +72,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _closing_brace(text: str, at: int) -> int:
-    """Finds the brace that closes the one at a position; -1 where none is opened or closed."""
+    """Finds the brace that closes the one at a position; -1 if there is no such pair."""
     if text[at] != "{":
         return -1
     depth = 0
@@ -84,7 +84,7 @@ def _closing_brace(text: str, at: int) -> int:
 
 
 def _closing_bracket(text: str, at: int) -> int:
-    """Finds the bracket that closes the one at a position, as `[!]]` does; -1 where none is opened or closed."""
+    """Finds the bracket that closes the one at a position, as in `[!]]`; -1 if there is no such pair."""
     if text[at] != "[":
         return -1
     first = at + 1 + (text[at + 1 : at + 2] == "!")
@@ -93,10 +93,10 @@ def _closing_bracket(text: str, at: int) -> int:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Writes the alternatives of braces out, as shells do: `{a,b}`, `{00..31}`, nested ones too.
+    """Expands braces as shells do: `{a,b}`, `{00..31}`, also nested.
 
     Raises:
-      UsageError: If there are more than 10,000.
+      UsageError: If there are more than 10,000 alternatives.
     """
     expanded = list(itertools.islice(_expanded(pattern), _MAX_ALTERNATIVES + 1))
     if len(expanded) > _MAX_ALTERNATIVES:
@@ -118,10 +118,10 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _options(inner: str) -> Iterator[str] | None:
-    """Gives the alternatives between two braces; None where there are none, and the braces are part of a name."""
+    """Lists the alternatives between two braces; None if there are none, so that the braces are part of a name."""
     if bounds := _RANGE.fullmatch(inner):
         first, last = bounds.groups()
-        # A leading zero asks for numbers of one width.
+        # A leading zero means that all numbers have the same width.
         width = max(map(len, bounds.groups())) if "0" in (first[0], last[0]) else 0
         step = 1 if int(first) <= int(last) else -1
         return (f"{i:0{width}d}" for i in range(int(first), int(last) + step, step))
@@ -132,16 +132,16 @@ def _options(inner: str) -> Iterator[str] | None:
 
 
 def folded(paths: Iterable[str]) -> list[str]:
-    """Writes paths as few patterns: numbers that follow each other as `{00..31}`.
+    """Abbreviates paths to few patterns, with consecutive numbers as `{00..31}`.
 
     Args:
       paths: Names of files.
 
     Returns:
-      Patterns that stand for exactly these names, sorted; they depend on nothing but the names.
+      Sorted patterns that match exactly these names; they depend only on the names.
     """
     found = set(paths)
-    # The last number first: those before it often name a version or a day.
+    # The last number first, because earlier numbers often name a version or a day.
     for from_end in range(_FOLDED_NUMBERS):
         runs: dict[tuple[str, int, str], list[int]] = {}
         unfolded = set()
@@ -164,7 +164,7 @@ def folded(paths: Iterable[str]) -> list[str]:
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Finds the first and the last number of each run of at most as many as braces may stand for."""
+    """Finds the first and last number of each consecutive run, at most as long as braces may expand to."""
     first = 0
     for i in range(1, len(numbers) + 1):
         is_next = i < len(numbers) and numbers[i] == numbers[i - 1] + 1
@@ -178,8 +178,8 @@ class Search:
     """A search for files below a folder.
 
     Attributes:
-      folder: The folder, by its name, without a slash at the end.
-      rest: Glob of the paths from there: `*` and `?` stay within a folder, `**` does not, and `**/` is no folder too.
+      folder: The folder's literal name, without a trailing slash.
+      rest: Glob relative to the folder: `*` and `?` match within one folder, `**` across folders, and `**/` also no folder.
     """
 
     folder: str
@@ -187,13 +187,13 @@ class Search:
 
     @classmethod
     def of(cls, pattern: str) -> "Search":
-        """Makes the search of a pattern with a glob."""
+        """Makes the search for a pattern with a glob."""
         folder = _GLOB.split(pattern, maxsplit=1)[0].rpartition("/")[0]
         return cls(folder, pattern[len(folder) + 1 :])
 
     @property
     def prefix(self) -> str:
-        """What all paths start with, for stores that list by it."""
+        """The common prefix of all matching paths, for stores that list by prefix."""
         return f"{self.folder}/{_GLOB.split(self.rest, maxsplit=1)[0]}"
 
     @functools.cached_property
@@ -210,7 +210,7 @@ class Search:
 
     @functools.cached_property
     def _with_folders(self) -> re.Pattern[str]:
-        # Spark and Dask write a folder `a.parquet`, whose files are the shards.
+        # Spark and Dask write a folder `a.parquet` with the shards as its files.
         below = "(?:/.*)?" if self._is_for_extension else ""
         return re.compile(_translated(self.rest) + below, re.DOTALL)
 
@@ -218,9 +218,9 @@ class Search:
         return path[len(self.folder) + 1 :]
 
     def matches(self, path: str) -> bool:
-        """Tells whether the file of a path below the folder is searched for.
+        """Tells whether the search includes the file at a path below the folder.
 
-        So is every file of a folder that matches a glob which ends with an extension.
+        If the glob ends with an extension and matches a folder, all files of that folder are included.
         """
         return self._with_folders.fullmatch(self._below(path)) is not None
 
@@ -229,7 +229,7 @@ class Search:
         return self._is_for_extension and self._regex.fullmatch(self._below(path)) is not None
 
     def enters(self, path: str) -> bool:
-        """Tells whether the folder of a path may hold what is searched for."""
+        """Tells whether a folder may contain matching files."""
         parts = self._below(path).split("/")
         for part, glob in zip(parts, self._parts, strict=False):
             if "**" in glob:
@@ -239,9 +239,9 @@ class Search:
         return len(parts) < len(self._parts) or self._is_for_extension
 
     def is_hidden(self, path: str) -> bool:
-        """Tells whether a name on the way from the folder is one to pass over, where the glob does not ask for it.
+        """Tells whether a path below the folder has a hidden name that the glob does not ask for.
 
-        So are names that start with `_` or `.`, and `lost+found`.
+        Hidden names start with `_` or `.`, or are `lost+found`.
         """
         globs = itertools.takewhile(lambda glob: "**" not in glob, self._parts)
         for part, glob in itertools.zip_longest(self._below(path).split("/"), globs, fillvalue=""):
@@ -258,7 +258,7 @@ def _matcher(glob: str) -> re.Pattern[str]:
 
 
 def _translated(glob: str) -> str:
-    """Translates a glob to a regular expression."""
+    """Translates a glob into a regular expression."""
     result, at = "", 0
     while at < len(glob):
         end = at

@@ -1,4 +1,4 @@
-"""What is asked of whatever holds files, and what all but disks answer alike."""
+"""The interface of stores of files, and the parts that all object stores share."""
 
 import abc
 import contextlib
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from beam_quad.artifacts.patterns import Search
 from beam_quad.errors import BeamQuadError, UsageError
 
-# The version of what is not there.
+# The version of a file that does not exist.
 ABSENT = ""
 TEMPORARY_PREFIX = ".tmp-"
 _REMEDIES = {
@@ -24,23 +24,23 @@ _REMEDIES = {
     "hf": "log in with `hf auth login`, or set HF_TOKEN, to an account that has access",
 }
 _REMEDIES |= {"s3a": _REMEDIES["s3"], "abfs": _REMEDIES["az"], "abfss": _REMEDIES["az"]}
-# What clients raise where there is no such file, and where the user has no right to it.
+# Errors that clients raise for missing files, and for files without permission.
 _NOTHING = ("FileNotFoundError", "NotFound")
 _DENIED = ("PermissionError", "PermissionDeniedError", "UnauthenticatedError", "GoogleAuthError")
-# What stores say of a bucket or container that is not there, beside 404.
+# Error codes of stores for a missing bucket or container, besides 404.
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "FilesystemNotFound")
-# Whose errors are those of a store or a network.
+# Packages whose errors come from a store or a network.
 _CLIENTS = ("aiohttp", "botocore", "google", "httpx", "httpx2", "obstore", "requests", "urllib3")
 
 
 class Stat(NamedTuple):
-    """What is known of a file without reading it.
+    """A file as described without reading it.
 
     Attributes:
       size_bytes: Its size.
-      modified_s: Modification time, in seconds since 1970; 0 where none is told.
-      checksum: Changes with the content, and with nothing else where the store computes it of the content; empty
-        where there is none.
+      modified_s: Modification time, in seconds since 1970; 0 if the store gives none.
+      checksum: Changes when the content does, and only then if the store computes it from the content; empty if the store
+        gives none.
     """
 
     size_bytes: int
@@ -49,75 +49,75 @@ class Stat(NamedTuple):
 
 
 class Store(abc.ABC):
-    """A disk, or an object store; a path is absolute, or a URL.
+    """A disk or an object store; paths are absolute or URLs.
 
-    A file that is not there raises FileNotFoundError, unless said otherwise.
+    Methods raise FileNotFoundError for a missing file unless they say otherwise.
     """
 
     @abc.abstractmethod
     def stat(self, path: str) -> Stat | None:
-        """Describes a file by one request; None where there is none."""
+        """Describes a file by one request; None if it does not exist."""
 
     @abc.abstractmethod
     def list(self, search: Search, hidden: list[str] | None) -> Iterator[tuple[str, Stat]]:
-        """Lists at least what is searched for, an object store by one request for each thousand or so.
+        """Lists at least the files of a search; an object store needs one request per thousand or so.
 
-        If there is a list for hidden files, those need not be given, and what is left out of them is added to it.
+        If `hidden` is a list, hidden files may be left out, and those left out are added to it.
         """
 
     @abc.abstractmethod
     def open_read(self, path: str, buffer_bytes: int) -> BinaryIO:
-        """Opens a file for reading, as it is stored; at least `buffer_bytes` are fetched at a time."""
+        """Opens a file for reading its stored bytes, fetching at least `buffer_bytes` at a time."""
 
     @abc.abstractmethod
     def read(self, path: str) -> tuple[bytes, str]:
-        """Reads a whole file, with the version that `put` and `delete` take."""
+        """Reads a whole file and its version, for `put` and `delete`."""
 
     def spool(self, path: str) -> contextlib.AbstractContextManager[Any]:
-        """Gives a file of this machine for what `put` is to store; it is gone after the block."""
+        """Yields a local temporary file for the content of `put`; it is deleted after the block."""
         return tempfile.NamedTemporaryFile()
 
     @abc.abstractmethod
     def put(self, path: str, spooled: BinaryIO, over: str | None) -> bool:
-        """Stores a file under its name, whole, if that is what it was.
+        """Stores a complete file under a name if the name still has the version `over`.
 
         Args:
           path: The name.
-          spooled: What `spool` gave, written to its end.
-          over: The version that may be replaced: of `read`, `ABSENT`, or None for any.
+          spooled: The file of `spool`, positioned at its end.
+          over: The version that may be replaced: one from `read`, `ABSENT`, or None for any.
 
         Returns:
           Whether it was stored.
         """
 
     def copy(self, source: str, target: str) -> bool:
-        """Has the store copy a file, if it can: then no byte of it comes here."""
+        """Copies a file within the store, without a download; returns whether the store can."""
         return False
 
     @abc.abstractmethod
     def delete(self, path: str, over: str | None = None) -> None:
-        """Deletes a file, of any version or if it is of this one; if it is not there is no error."""
+        """Deletes a file, of any version or only of version `over`; a missing file is not an error."""
 
 
 def scheme_of(path: str) -> str:
-    """Gives the scheme of a URL; empty for a local path."""
+    """Returns the scheme of a URL; empty for a local path."""
     return path.partition("://")[0] if "://" in path else ""
 
 
 def bucket_of(path: str) -> tuple[str, str]:
-    """Splits a URL into what holds its objects, and the name there."""
+    """Splits a URL into its bucket or container and the object's name."""
     scheme, _, rest = path.partition("://")
     bucket, _, key = rest.partition("/")
     return f"{scheme}://{bucket}", key
 
 
 class Ranges(io.RawIOBase):
-    """A file of which each read is a request.
+    """A file in which each read is a request.
 
     Args:
-      path: Its URL.
-      size_bytes: Its size.
-      fetch: Reads it from one byte to before another.
+      path: The file's URL.
+      size_bytes: The file's size.
+      fetch: Reads the bytes from a start to an end, which is excluded.
     """
 
     def __init__(self, path: str, size_bytes: int, fetch: Callable[[int, int], Any]) -> None:
@@ -143,7 +143,7 @@ class Ranges(io.RawIOBase):
         return len(data)
 
     def readall(self) -> bytes:
-        # By one request: a raw file would ask for 8 kB at a time.
+        # One request; the base class would read 8 kB at a time.
         return bytes(self._next(self._size_bytes))
 
     def _next(self, size_bytes: int) -> memoryview:
@@ -158,11 +158,11 @@ class Ranges(io.RawIOBase):
 
 @contextlib.contextmanager
 def explained(path: str, needs_bucket: bool = False) -> Iterator[None]:
-    """Says in one line what a store's client raises of a path, and what to do.
+    """Turns the errors of a store's client into one line about the path, with a remedy.
 
     Args:
-      path: What is asked for.
-      needs_bucket: Whether what is not there can only be the bucket.
+      path: The requested path.
+      needs_bucket: Whether only the bucket can be missing.
     """
     try:
         yield
@@ -189,7 +189,7 @@ def explained(path: str, needs_bucket: bool = False) -> Iterator[None]:
 
 
 def _status_of(error: Exception) -> int | None:
-    """Gives the HTTP status behind an error, which clients keep in different places."""
+    """Returns the HTTP status of an error, which clients store in different places."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status or getattr(error, "code", None)
 

@@ -1,4 +1,4 @@
-"""What holds the files of a path, by its scheme."""
+"""Stores by the schemes of URLs."""
 
 import functools
 import importlib
@@ -8,7 +8,7 @@ import fsspec
 from beam_quad.artifacts.store import Store, scheme_of
 from beam_quad.errors import UsageError
 
-# Where the store of a scheme is; all others are fsspec's. They are imported when they are needed: clients take seconds.
+# Store classes by scheme; fsspec serves all other schemes. Imported on first use, because clients take seconds to import.
 _STORES = {
     "": ("disk", "Disk"),
     "gs": ("cloud_storage", "CloudStorage"),
@@ -18,10 +18,10 @@ _OTHER = ("any_scheme", "AnyScheme")
 
 
 def store_of(path: str) -> Store:
-    """Gives the store of a path.
+    """Returns the store of a path.
 
     Raises:
-      UsageError: If the store needs a package that is not installed, or nothing is known of the scheme.
+      UsageError: If the store needs a package that is not installed, or the scheme is unknown.
     """
     check_scheme(path)
     return _store(*_STORES.get(scheme_of(path), _OTHER))
@@ -34,16 +34,16 @@ def _store(module: str, name: str) -> Store:
 
 
 def check_scheme(path: str) -> None:
-    """Refuses a URL of a scheme that nothing is known of; asks no server.
+    """Refuses a URL with an unknown scheme, without any request.
 
     Raises:
-      UsageError: With the schemes that are common, or the package that is missing.
+      UsageError: With the common schemes, or the missing package.
     """
     scheme = scheme_of(path)
     if scheme in _STORES:
         return
     try:
-        # Other spellings of what is here.
+        # Other spellings of supported schemes.
         if scheme in ("file", "local", "gcs"):
             raise ValueError
         fsspec.get_filesystem_class(scheme)

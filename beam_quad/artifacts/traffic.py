@@ -1,4 +1,4 @@
-"""What a run reads, shuffles, stores and passes through models, reported to whatever counts it, such as Beam's counters."""
+"""Amounts that a run reads, shuffles, stores and passes through models, reported to counters such as Beam's."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,7 +10,7 @@ _counters: list[Callable[[Kind, int], None]] = []
 
 
 def report_to(counter: Callable[[Kind, int], None]) -> None:
-    """Has all that this process counts counted by a function of its kind and amount, beside those given before."""
+    """Adds a counter, called with the kind and amount of every count of this process."""
     _counters.append(counter)
 
 
@@ -18,9 +18,9 @@ def count(kind: Kind, amount: int) -> None:
     """Counts bytes or documents.
 
     Args:
-      kind: `bytes_read` of the input's files, compressed; `bytes_shuffled` between workers, as packed; `bytes_stored`
-        as artifacts or output; `documents_embedded`, and `documents_scored` by a model or by counts.
-      amount: How many.
+      kind: `bytes_read` of compressed input files; `bytes_shuffled` between workers, packed; `bytes_stored` in
+        artifacts or the output; `documents_embedded`; or `documents_scored` by a model or by counts.
+      amount: The number of bytes or documents.
     """
     for counter in _counters:
         counter(kind, amount)

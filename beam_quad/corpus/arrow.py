@@ -1,4 +1,4 @@
-"""Arrow IPC: files (Feather), and streams, which `datasets` writes with `save_to_disk`."""
+"""Arrow IPC: files (Feather) and streams, the format of `save_to_disk` in `datasets`."""
 
 import contextlib
 import dataclasses
@@ -24,24 +24,24 @@ EXTENSIONS = re.compile(r"\.(arrow|arrows|feather|ipc)$", re.IGNORECASE)
 
 _MAGIC = b"ARROW1"
 _HEAD_BYTES = 64
-# What a message starts with since Arrow 0.15, before the size of its metadata.
+# Since Arrow 0.15 a message starts with this marker, before the size of its metadata.
 _CONTINUATION = 0xFFFFFFFF
 _DICTIONARY, _RECORD_BATCH = 2, 3
-# From an object store the metadata of a message are fetched alone, and then its values at once.
+# From an object store the metadata of a message is fetched alone, then all its values at once.
 _BUFFER_BYTES = 64 << 10
-# Record batches are gathered to groups of so many rows: some writers make them of single rows.
+# Record batches are merged into groups of this many rows, because some writers make batches of single rows.
 _GROUP_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class _Message:
-    """A message of a stream, or of a file, which is a stream between two magics and before a footer.
+    """A message of a stream or file; a file is a stream between two magic strings, with a footer.
 
     Attributes:
-      kind: What it holds, by the number that Arrow gives it.
-      start: Where it starts, in bytes.
-      end: Where the next one starts.
-      num_rows: Rows of a record batch; of others nothing is said.
+      kind: Arrow's number for the type of its content.
+      start: First byte.
+      end: First byte of the next message.
+      num_rows: Rows of a record batch; undefined for other messages.
     """
 
     kind: int
@@ -51,10 +51,10 @@ class _Message:
 
 
 def _messages(file: BinaryIO) -> Iterator[_Message]:
-    """Reads the metadata of all messages, and passes over the values.
+    """Reads the metadata of all messages, and skips the values.
 
     Raises:
-      EOFError: If the last one is not whole.
+      EOFError: If the last message is incomplete.
     """
     size = file.seek(0, os.SEEK_END)
     at = _start(file, size)
@@ -95,10 +95,10 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def _described(metadata: bytes) -> tuple[int, int, int]:
-    """Reads the kind of a message, the size of its values and its rows; Arrow itself would read the values too.
+    """Reads the kind of a message, the size of its values and its rows; Arrow's own reader would read the values too.
 
-    `Message.fbs` of Arrow's format: of the table Message field 1 is the kind, 2 the table that it holds and 3 the size of the
-    body; of RecordBatch field 0 is the number of rows. Every number that is 0 may be left out.
+    By Arrow's `Message.fbs`, field 1 of the table Message is the kind, field 2 the contained table and field 3 the size of the
+    body; field 0 of RecordBatch is the number of rows. Any number may be omitted if it is 0.
     """
     try:
         message = struct.unpack_from("<I", metadata)[0]
@@ -117,7 +117,7 @@ def _described(metadata: bytes) -> tuple[int, int, int]:
 
 
 def _place(data: bytes, table: int, field: int) -> int | None:
-    """Finds a field of a table of FlatBuffers; None if it is left out."""
+    """Finds a field of a FlatBuffers table; None if it is omitted."""
     entries = table - struct.unpack_from("<i", data, table)[0]
     entry = 4 + 2 * field
     if entry >= struct.unpack_from("<H", data, entries)[0]:
@@ -132,7 +132,7 @@ def _field(data: bytes, table: int, field: int, form: str) -> int:
 
 
 class _Pieces(io.RawIOBase):
-    """Some messages of a file, read as a stream of their own.
+    """Some messages of a file, read as a separate stream.
 
     Args:
       file: The file.
@@ -175,7 +175,7 @@ class _RecordBatches:
         if not self._messages:
             raise pa.ArrowInvalid("it has no schema")
         if self._messages[0].start:
-            # In a file dictionaries hold for all batches, wherever they stand; in a stream for those that follow.
+            # Dictionaries apply to all batches of a file regardless of position, but in a stream only to later batches.
             self._messages.sort(key=lambda message: message.kind)
         self.schema = pa.ipc.open_stream(_Pieces(file, self._messages[:1])).schema
         self._groups = list(_grouped(self._messages))
@@ -199,7 +199,7 @@ class _RecordBatches:
             for i, field in enumerate(self.schema)
             if any(f"{name}.".startswith(f"{field.name}.") for name in names)
         ]
-        # No field at all would be every field, and rows without a column have no number.
+        # An empty list would select every field, and rows without columns cannot be counted.
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=fields or [0])
         pieces = _Pieces(self._file, [*before, *self._messages[start:end]])
         for batch in pa.ipc.open_stream(pieces, options=options):
@@ -211,7 +211,7 @@ class _RecordBatches:
 
 
 def _grouped(messages: Sequence[_Message]) -> Iterator[tuple[int, int]]:
-    """Gathers record batches: gives the first message of each group and the one after its last."""
+    """Groups record batches; yields the first message of each group and the one after its last."""
     start = num_rows = 0
     for at, message in enumerate(messages):
         num_rows += message.num_rows
@@ -232,8 +232,8 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     """Reads the schema of a file, and the sizes of its record batches, without their values.
 
     Raises:
-      BadFileError: If it is not Arrow IPC, or not whole, or has two columns of one name.
-      UsageError: If it lacks a column that is read.
+      BadFileError: If the file is not Arrow IPC, is truncated, or has two columns of one name.
+      UsageError: If the file lacks a required column.
     """
     try:
         with _opened(info.path) as file:

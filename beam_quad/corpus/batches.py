@@ -1,4 +1,4 @@
-"""Rows as the rest of the system sees them, and what makes a row unusable."""
+"""Checked rows as the rest of the system sees them, and the reasons why rows are unusable."""
 
 import dataclasses
 import decimal
@@ -20,17 +20,17 @@ _DETAIL_LENGTH = 200
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which columns of the input mean what.
+    """The roles of the input's columns.
 
     Attributes:
-      text: The text; with dots in it, a field of a struct, unless a column has that name. So are the others.
+      text: Column of the text. A name with dots is a field of a struct unless a column has that name, here and below.
       id: The example id; None: `<shard>#<row>`.
-      tokens: The number of tokens that counts towards the budget; None: the proxy's.
+      tokens: The number of tokens charged to the budget; None: counted by the proxy's tokenizer.
       text_flag: The flag that names the text, for errors.
-      score: The score that the input brings, any number; None where none is read.
-      prompt: The prompt that the text answers; None: there is none, and all of the text is in its loss.
-      messages: A conversation in place of text and prompt; None: there is none.
-      template: How the proxy writes conversations; None: as `answers.conversation` does without one.
+      score: A score given by the input, any number; None: no score is read.
+      prompt: The prompt that the text answers; None: no prompt, so the loss covers the whole text.
+      messages: A conversation in place of text and prompt; None: no conversation.
+      template: The proxy's chat template; None: the default of `answers.conversation`.
     """
 
     text: str = "text"
@@ -47,17 +47,17 @@ class Columns:
 
     @property
     def has_answers(self) -> bool:
-        """Whether only a part of a text is in its loss (`beam_quad.answers`)."""
+        """Whether the loss covers only a part of a text (`beam_quad.answers`)."""
         return bool(self.prompt or self.messages)
 
     @property
     def content(self) -> str:
-        """The column of the text, or of the conversation in its place."""
+        """The column of the text or, in its place, of the conversation."""
         return self.messages or self.text
 
     @property
     def names(self) -> list[str]:
-        """The columns that are read, text first, each once."""
+        """The columns to read, text first, each once."""
         named = (self.content, self.prompt, self.id, self.tokens, self.score)
         return list(dict.fromkeys(name for name in named if name))
 
@@ -67,7 +67,7 @@ class Columns:
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
-    """Reads a column of a parsed row: the one of that name or, with dots in the name, a field of a struct; else None."""
+    """Reads a column of a parsed row or, if the name has dots, a field of a struct; None if there is neither."""
     if name in row or "." not in name:
         return row.get(name)
     at = name.find(".")
@@ -87,7 +87,7 @@ def values_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 
 def numbers_of(values: Sequence[Any]) -> np.ndarray:
-    """Makes numbers of a column's values, float64 [n]; nan where a value is no finite number."""
+    """Converts a column's values to numbers, float64 [n]; nan for a value that is not a finite number."""
     return np.array([_number(value) for value in values], np.float64)
 
 
@@ -100,16 +100,16 @@ def _number(value: Any) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class RowBatch:
-    """Consecutive rows of a shard, usable or not, n of them.
+    """n consecutive rows of a shard, usable or not.
 
     Attributes:
-      first_row: Row of the shard of the first.
-      texts: Their texts; None where the row is rejected.
-      ids: Their example ids; `<shard>#<row>` where the id itself is what is wrong.
-      tokens: Their token counts, int64 [n], -1 where rejected; None without a tokens column.
-      reasons: Why a row is rejected; None where it is usable.
-      details: What is wrong, for people; empty where nothing is.
-      group_row: The first, counted from the start of its row group; of the shard, where the format has none.
+      first_row: Number of the first row in the shard.
+      texts: Texts; None for a rejected row.
+      ids: Example ids; `<shard>#<row>` if the id itself is invalid.
+      tokens: Token counts, int64 [n], -1 for a rejected row; None without a tokens column.
+      reasons: Why each row is rejected; None if it is usable.
+      details: The fault of each row, for people; empty if it has none.
+      group_row: Number of the first row in its row group, or in the shard if the format has no row groups.
     """
 
     first_row: int
@@ -125,12 +125,12 @@ class RowBatch:
 
     @property
     def num_characters(self) -> int:
-        """Characters of all texts."""
+        """Total characters of all texts."""
         return sum(len(text) for text in self.texts if text is not None)
 
     @classmethod
     def joined(cls, batches: Sequence["RowBatch"]) -> "RowBatch":
-        """Joins batches, at least one, that follow each other in one row group."""
+        """Joins consecutive batches of one row group, at least one."""
         first = batches[0]
         counts = [batch.tokens for batch in batches if batch.tokens is not None]
         return cls(
@@ -150,7 +150,7 @@ def default_id(shard: str, row: int) -> str:
 
 
 def describe(detail: object) -> str:
-    """Makes a detail one printable line of at most 200 characters."""
+    """Formats a detail as one printable line of at most 200 characters."""
     text = str(detail).encode("utf-8", "backslashreplace").decode("utf-8")
     text = " ".join(text.split())
     return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 1] + "…"
@@ -164,15 +164,15 @@ def make_batch(
     broken: Mapping[int, Fault],
     group_row: int | None = None,
 ) -> RowBatch:
-    """Checks rows, one after the other, for every reason to reject one; the first found is given.
+    """Checks each row for every reason to reject it; the first reason found is recorded.
 
     Args:
       shard: Shard of the rows.
-      first_row: Row of the shard of the first.
-      values: Python values of each of the columns, n each.
-      columns: Which columns mean what.
-      broken: Faults, by position, of rows that could not be read at all; they come before every other.
-      group_row: As `RowBatch`; the row of the shard by default.
+      first_row: Number of the first row in the shard.
+      values: Python values of each column, n each.
+      columns: The roles of the columns.
+      broken: Faults, by position, of unreadable rows; they take precedence over other faults.
+      group_row: As in `RowBatch`; by default `first_row`.
     """
     contents = values[columns.content]
     prompts = values[columns.prompt] if columns.prompt else None
@@ -212,7 +212,7 @@ def make_batch(
 
 
 def _text(content: Any, prompt: Any, columns: Columns) -> tuple[str | None, Fault | None]:
-    """Makes the text of a row, with marks around its answers if it has prompts, or says why there is none."""
+    """Makes the text of a row, with marks around its answers if it has prompts, or returns its fault."""
     if columns.messages:
         return _conversation(content, columns.template)
     fault = _text_fault(content)

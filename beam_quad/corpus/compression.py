@@ -1,4 +1,4 @@
-"""Compressed streams: many members or frames, padding, and an error where the stream ends early."""
+"""Compressed streams with several members or frames and padding; a truncated stream is an error."""
 
 import bz2
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-# What a file starts with, by codec; (skippable) zstd frames start otherwise too.
+# First bytes of a file by codec; skippable zstd frames have other signatures.
 SIGNATURES = {
     "gz": (b"\x1f\x8b",),
     "zst": (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + i]) + b"\x2a\x4d\x18" for i in range(16))),
@@ -17,9 +17,9 @@ SIGNATURES = {
     "xz": (b"\xfd7zXZ\x00",),
 }
 EXTENSIONS = {"gz": "gz", "gzip": "gz", "zst": "zst", "zstd": "zst", "bz2": "bz2", "xz": "xz"}
-# Windows of 2 GB, as `zstd --long=31` makes them; its default, and that of Arrow, ends at 128 MB.
+# Windows of 2 GB, for files of `zstd --long=31`; zstd and Arrow by default stop at 128 MB.
 _ZSTD_WINDOW_BYTES = 1 << 31
-# Decoders of one member each, that say when it has ended and what follows it.
+# Decoders of single members; each reports when the member ends and which bytes follow.
 _DECODERS: dict[str, Callable[[], Any]] = {
     "gz": lambda: zlib.decompressobj(wbits=31),
     "zst": lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj(),
@@ -30,35 +30,35 @@ _READ_BYTES = 64 << 10
 
 
 def codec_of(path: str) -> str | None:
-    """Gives the codec that a path's extension names, a key of `SIGNATURES`; None for none."""
+    """Returns the codec of a path's extension, a key of `SIGNATURES`; None if it names no codec."""
     ending = path.rsplit(".", 1)[-1].lower()
     return "gz" if ending == "tgz" else EXTENSIONS.get(ending)
 
 
 def signature_of(head: bytes) -> str | None:
-    """Gives the codec whose files start with these bytes; None for none."""
+    """Returns the codec whose files start with these bytes; None if there is no such codec."""
     return next((codec for codec, starts in SIGNATURES.items() if head.startswith(starts)), None)
 
 
 @contextlib.contextmanager
 def decompressing(raw: BinaryIO, codec: str | None) -> Iterator[BinaryIO]:
-    """Gives the decompressed bytes of an open file, read piece by piece.
+    """Yields a stream of the decompressed bytes of an open file, decompressed incrementally.
 
-    The streams of the standard library, of `zstandard` and of Arrow each fail at one of: several members, zeros at the
-    end, an end that comes early, long windows.
+    The readers of the standard library, `zstandard` and Arrow each fail on some of: several members, trailing zeros,
+    truncation, and long windows.
     """
     yield raw if codec is None else _Decompressed(raw, codec)  # type: ignore[misc]
 
 
 class _Decompressed:
-    """Reads all members of a compressed file, up to its end or to zeros that pad it, as tapes and disks do."""
+    """Reads all members of a compressed file, up to its end or the zeros with which tapes and disks pad it."""
 
     def __init__(self, raw: BinaryIO, codec: str) -> None:
         self._pieces = _pieces(raw, codec)
         self._piece = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """Reads up to `size` bytes, none at the end."""
+        """Reads up to `size` bytes; empty at the end."""
         while not self._piece:
             piece = next(self._pieces, None)
             if piece is None:
@@ -72,8 +72,8 @@ def _pieces(raw: BinaryIO, codec: str) -> Iterator[bytes]:
     """Decompresses member after member.
 
     Raises:
-      EOFError: If the last member is not whole.
-      OSError: Without a number, if what is there cannot be decompressed.
+      EOFError: If the last member is truncated.
+      OSError: Without an errno, if the data cannot be decompressed.
     """
     decoder = None
     while stored := raw.read(_READ_BYTES):

@@ -1,4 +1,4 @@
-"""A large file that is cut is read on where a reader in the same process left off, not from its start."""
+"""Open positions in large, split files, so that a reader resumes where another in the same process stopped."""
 
 import threading
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Cursor(NamedTuple):
-    """A file that is read to some row.
+    """A file read up to some row.
 
     Attributes:
       row: Number of the next row.
-      lines: It, and those that follow.
+      lines: The next row and all later ones.
     """
 
     row: int
@@ -18,10 +18,10 @@ class Cursor(NamedTuple):
 
 
 class Cursors:
-    """The files that are open between two parts of them.
+    """Files kept open between reads of their parts.
 
     Args:
-      most: The most of them: each holds a buffer. The one that was left first is closed for another.
+      most: Maximum number of open files, since each holds a buffer. The oldest one is closed to make room.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,11 +30,11 @@ class Cursors:
         self._lock = threading.Lock()
 
     def take(self, file: str, row: int) -> Cursor | None:
-        """Takes the cursor that is nearest before a row, or at it; None if there is none.
+        """Takes the nearest cursor at or before a row; None if there is none.
 
         Args:
-          file: Names the file and its content.
-          row: The first row that is wanted.
+          file: Name of the file and its content.
+          row: The first row to read.
         """
         with self._lock:
             found = [own for own in self._left if own[0] == file and own[1].row <= row]
@@ -45,8 +45,8 @@ class Cursors:
             return nearest[1]
 
     def leave(self, file: str, cursor: Cursor) -> None:
-        """Leaves a cursor to who reads on."""
+        """Leaves a cursor for the next reader."""
         with self._lock:
             self._left.append((file, cursor))
-            # What holds no reference to it any more closes the file.
+            # Dropping the last reference closes the file.
             self._left = self._left[-self._most :]

@@ -1,4 +1,4 @@
-"""Telling a damaged file from a failing disk or network."""
+"""Tells damaged files from failing disks and networks."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from beam_quad.errors import BadFileError
 
-# What other files start with, and what to do about it where that helps.
+# First bytes of other kinds of files, with a remedy if there is one.
 _BINARY = {
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow IPC",
@@ -32,10 +32,10 @@ _NOT_THE_BYTES = (pa.ArrowMemoryError, pa.ArrowCancelled, pa.ArrowNotImplemented
 
 
 def is_damage(error: BaseException) -> bool:
-    """Tells whether an error, raised while decoding, speaks of the bytes and not of the way they came.
+    """Tells whether an error raised during decoding is about the bytes themselves, not about fetching them.
 
-    Arrow and `compression` raise a bare OSError without a number for data that they cannot decode; the errors of disks carry a
-    number and those of network clients are subclasses. Taking those for damage would let `--on_bad_file=reject` leave out a good file.
+    For undecodable data Arrow and `compression` raise a plain OSError without an errno. Errors of disks have an errno, and
+    errors of network clients are subclasses; if they counted as damage, `--on_bad_file=reject` would leave out good files.
     """
     if isinstance(error, _NOT_THE_BYTES):
         return False
@@ -45,18 +45,18 @@ def is_damage(error: BaseException) -> bool:
 
 
 def is_truncation(error: BaseException) -> bool:
-    """Tells whether a compressed stream was good as far as it went."""
+    """Tells whether a compressed stream is intact but truncated."""
     return isinstance(error, EOFError)
 
 
 def kind_of(head: bytes) -> str | None:
-    """Says what a file is that starts with these bytes, and what to do about it; None where that is not known."""
+    """Names the kind of file that starts with these bytes, with a remedy; None if it is unknown."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return binary_kind(head) or _starting(text, _TEXT)
 
 
 def binary_kind(head: bytes) -> str | None:
-    """Says the same of files that hold no text in UTF-8."""
+    """Does the same as `kind_of` for files that are not UTF-8 text."""
     return _starting(head, _BINARY)
 
 
@@ -65,16 +65,16 @@ def _starting(head: bytes, kinds: dict[bytes, str]) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """Gives the first line of an error's message."""
+    """Returns the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Turns an error that speaks of a file's bytes into one that names the file.
+    """Turns an error about a file's bytes into one that names the file.
 
     Raises:
-      BadFileError: Where the block raises such an error; every other passes.
+      BadFileError: If the block raises such an error; other errors pass through.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Finds the files of an input: by lists, braces, globs and folders, each file once, and nothing left out in silence."""
+"""Finds the files of an input by lists, braces, globs and folders, each file once; omitted files are reported."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from beam_quad.errors import UsageError
 
 _log = logging.getLogger(__name__)
 _NUM_NAMED = 3
-# Why a file that is found is not read: how loudly that is said, and in which words.
+# Reasons why a file is not read, with the log level and wording of each.
 _PASSED_OVER = {
     "unknown": (logging.WARNING, "file", " of unknown extensions"),
     "hidden": (logging.INFO, "hidden file", " or folders"),
@@ -28,8 +28,8 @@ class Found:
 
     Attributes:
       infos: The files of known formats, sorted by path.
-      origins: What asked for each, by path, as messages say it: `--input=in/*.jsonl`, or `--input` for a file by its name.
-      passed_over: How many others were found and are not read, by why.
+      origins: The flag and pattern that matched each path, for messages: `--input=in/*.jsonl`, or `--input` for a file's name.
+      passed_over: Number of files found but not read, by reason.
     """
 
     infos: tuple[files.FileInfo, ...]
@@ -38,20 +38,20 @@ class Found:
 
 
 def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
-    """Finds what patterns ask for.
+    """Finds the files that match patterns.
 
-    What a folder, or a glob that ends with no extension, holds beside files of known formats is passed over, counted and
-    logged; so is what is hidden, what is empty, and what a folder of `datasets` or of MDS does not list as its data. A file
-    that is found under two names, by links, is read once, and logged.
+    Under a folder, or a glob without an extension, files of unknown formats are skipped, counted and logged. So are hidden and
+    empty files, and files that a folder of `datasets` or MDS does not list as its data. A file found under two names, by
+    links, is read once, and logged.
 
     Args:
-      patterns: Globs, files and folders, each perhaps several with commas between.
-      flag: What the patterns were given by, for errors.
-      is_query: Whether `.txt` files are a format too.
+      patterns: Globs, files and folders; each may be a list with commas.
+      flag: The flag of the patterns, for errors.
+      is_query: Whether `.txt` is a known format too.
 
     Raises:
-      UsageError: If a pattern matches no file, or asks for one by a name whose extension is unknown; if a link is
-        broken, or something may not be read or is no file.
+      UsageError: If a pattern matches no file or names one with an unknown extension; if a link is broken; or if a path
+        is unreadable or not a file.
     """
     infos: dict[str, files.FileInfo] = {}
     origins: dict[str, str] = {}
@@ -63,7 +63,7 @@ def find_files(patterns: Sequence[str], flag: str, is_query: bool) -> Found:
         with naming(f"{flag}={given}"):
             return files.find(pattern, with_hidden=False, hidden=hidden), hidden
 
-    # Braces stand for up to 10,000 names, each of them a request.
+    # Braces expand to up to 10,000 names, each of them a request.
     for (given, pattern), (matches, hidden) in zip(
         singles, files.in_parallel(find, *zip(*singles, strict=True)), strict=True
     ):
@@ -111,7 +111,7 @@ def _tell(passed_over: Mapping[str, Collection[str]], flag: str) -> None:
 
 @contextlib.contextmanager
 def naming(origin: str) -> Iterator[None]:
-    """Puts the flag and the pattern before the message of a `UsageError`."""
+    """Prefixes the message of a `UsageError` with the flag and the pattern."""
     try:
         yield
     except UsageError as error:
@@ -121,12 +121,12 @@ def naming(origin: str) -> Iterator[None]:
 def _single_patterns(
     patterns: Sequence[str], flag: str, exists: Callable[[str], bool]
 ) -> Iterator[tuple[str, str]]:
-    """Yields the patterns of lists and braces: each as it was given, and one of what it stands for."""
+    """Yields each expansion of lists and braces, after the pattern as given."""
     is_empty = True
     for given in patterns:
         for single in split_list(given, exists):
             is_empty = False
-            # A name that holds braces is a name.
+            # An existing file with braces in its name is taken literally.
             if "{" in single and not exists(single):
                 with naming(flag):
                     expanded = expand_braces(single)
@@ -170,7 +170,7 @@ def _hint(pattern: str) -> str:
 
 
 def _once(infos: Sequence[files.FileInfo], flag: str) -> list[files.FileInfo]:
-    """Keeps one name of each file: its own where that was found, else the first."""
+    """Keeps one name of each file: its real name if that was found, else the first."""
     folders: dict[str, str] = {}
     names: dict[str, files.FileInfo] = {}
     twice: list[str] = []
@@ -194,7 +194,7 @@ def _count(things: Collection[str], noun: str) -> str:
 
 
 def _real(path: str, folders: dict[str, str]) -> str:
-    """Follows the links of a path; `folders` holds what is known of folders."""
+    """Resolves the links of a path; `folders` caches resolved folders."""
     if not files.is_local(path):
         return path
     if os.path.islink(path):
@@ -206,15 +206,15 @@ def _real(path: str, folders: dict[str, str]) -> str:
 
 
 def finder_of(patterns: Sequence[str], folder: str, names: Iterable[str]) -> str | None:
-    """Says which pattern would find files that are written to a folder; asks no server.
+    """Returns a pattern that would match files written to a folder, without any request.
 
     Args:
       patterns: As `find_files` takes them.
-      folder: The folder, which need not be there.
-      names: What is written, relative to the folder.
+      folder: The folder, which need not exist.
+      names: Names of the written files, relative to the folder.
 
     Returns:
-      The pattern; None where none finds any.
+      The pattern; None if no pattern matches.
     """
     written = [files.join(_place(folder), name) for name in names]
     for given, pattern in _single_patterns(patterns, "the input", _is_there):

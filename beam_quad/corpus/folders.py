@@ -1,23 +1,23 @@
-"""Folders named `name=value`, as Hive, Spark and `datasets` write them: columns of all rows below."""
+"""Folders named `name=value`, as written by Hive, Spark and `datasets`: columns of all rows below them."""
 
 import re
 import urllib.parse
 from collections.abc import Sequence
 
 _FOLDER = re.compile(r"([A-Za-z][\w.-]*)=(.*)", re.DOTALL)
-# What Hive and Spark write for a value that is null.
+# Hive and Spark write this for a null value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def is_column(folder: str) -> bool:
-    """Tells whether the name of a folder is that of a column and its value."""
+    """Tells whether a folder's name has the form `name=value`."""
     return _FOLDER.fullmatch(folder) is not None
 
 
 def columns_of(shard: str) -> dict[str, str | None]:
-    """Gives the columns that the folders of a shard are named for, from the outermost in.
+    """Returns the columns named by the folders of a shard, outermost first.
 
-    A column of the file itself comes before one of that name. Values are strings: what they mean nothing says.
+    A column of the file takes precedence over a folder's column of that name. Values are strings, since folders state no type.
 
     Args:
       shard: Path of the shard, relative to the input root.
@@ -30,7 +30,7 @@ def columns_of(shard: str) -> dict[str, str | None]:
 
 
 def above(parts: Sequence[str]) -> list[str]:
-    """Leaves out, of the folders on the way to files, the last ones that are columns: their names belong to shards."""
+    """Drops the trailing `name=value` folders of a path, because they belong to the names of shards."""
     kept = list(parts)
     while kept and is_column(kept[-1]):
         kept.pop()

@@ -18,15 +18,15 @@ from beam_quad.records import Split
 
 
 class Format(Protocol):
-    """What the module of a format offers."""
+    """The interface of a format's module."""
 
     EXTENSIONS: re.Pattern[str]
 
     def summarise(self, info: FileInfo, columns: Columns) -> ShardSummary:
-        """Learns what planning needs, from the header, the footer or the first rows."""
+        """Summarises a file for planning from its header, footer or first rows."""
 
     def num_groups(self, path: str) -> int:
-        """Counts the groups of rows that can be read alone; 0 of a format that has none, and is read to its end."""
+        """Counts the independently readable groups of rows; 0 if the format has none, so files are read to the end."""
 
     def rows(
         self, split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
@@ -34,7 +34,7 @@ class Format(Protocol):
         """Reads and checks all rows of a split."""
 
     def values(self, split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
-        """Reads a column of all rows of a split, unchecked, in runs of rows; None where a row has none."""
+        """Reads a column of all rows of a split, unchecked, in runs of rows; None for a row without a value."""
 
     def selected(
         self, split: Split, schema: pa.Schema, row_numbers: np.ndarray
@@ -51,7 +51,7 @@ def format_of(path: str, is_query: bool = True) -> Format:
 
     Args:
       path: The file.
-      is_query: Whether plain text, one text a file, is a format too.
+      is_query: Whether plain text, with one text per file, is a known format too.
 
     Raises:
       UsageError: If the extension names no format.
@@ -75,10 +75,10 @@ def known_extensions(is_query: bool) -> str:
 
 
 def has_statistics(path: str) -> bool:
-    """Tells whether a shard says of its columns what their least and greatest values are."""
+    """Tells whether a shard's format stores the minimum and maximum of each column."""
     return parquet.EXTENSIONS.search(path) is not None
 
 
 def is_jsonl(path: str) -> bool:
-    """Tells whether a shard's rows are lines of JSON, or are read as such."""
+    """Tells whether a shard's rows are read as lines of JSON."""
     return jsonl.EXTENSIONS.search(path) is not None

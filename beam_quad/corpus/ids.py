@@ -17,15 +17,15 @@ def read_ids(path: str, names: Sequence[str]) -> list[str]:
     """Reads a list of ids.
 
     Args:
-      path: Text with one id a line, white space around it dropped and blank lines passed over; Parquet or JSON Lines,
-        with an id in every row.
-      names: Columns that may hold the ids, or with dots fields of structs: the first that the file has is read.
+      path: Text with one id a line, stripped, with blank lines ignored; or Parquet or JSON Lines with an id in every row.
+      names: Columns that may hold the ids, or with dots fields of structs; the first one in the file is read.
 
     Returns:
       The ids in order, at least one.
 
     Raises:
-      UsageError: One line that names the file, if it cannot be read, lacks such a column, holds no id, or a row has none.
+      UsageError: With one line that names the file, if it is unreadable, lacks such a column, has no ids, or has a row
+        without an id.
     """
     try:
         ids = _lines(path) if txt.EXTENSIONS.search(path) else _column(path, names)
@@ -41,7 +41,7 @@ def _lines(path: str) -> list[str]:
         text = files.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadFileError(path, f"is not UTF-8: {error.reason} at byte {error.start}") from error
-    # Not at what else Unicode takes for the end of a line: an id may hold it.
+    # Not `splitlines`, because an id may contain other line breaks of Unicode.
     return [line for line in map(str.strip, text.split("\n")) if line]
 
 
@@ -61,7 +61,7 @@ def _column(path: str, names: Sequence[str]) -> list[str]:
 
 
 def _id(path: str, row: int, name: str, value: Any) -> str:
-    # Of a list that is read in part, someone is forgotten.
+    # A bad row fails the whole list: a partial list would miss examples that must be excluded.
     if type(value) is str and value:
         return value
     if type(value) is int:
@@ -75,5 +75,5 @@ def _values(split: Split, name: str) -> Iterator[Any]:
 
 
 def _whole(path: str) -> Split:
-    """Makes a split of all rows of a file."""
+    """Makes a split that covers a whole file."""
     return Split(path, 0, formats.format_of(path).num_groups(path), 0, -1, path, 0, "")

@@ -1,10 +1,10 @@
-"""Small shards are joined: several are one split, one piece of work with one file for each kind of artifact.
+"""Joins small shards into splits: one piece of work, with one file for each kind of artifact.
 
-Which shards are joined is kept with the artifacts. What an earlier run read together, or alone, is found so, and new
-shards are joined with new ones only: no row that was read is read again because shards came. If one of them goes or
-changes, the others are new. Shards that are joined are read in the order of their names, though others may stand between
-them: what depends on an order looks at shards and rows, as `FindDuplicateIds` does. No draw depends on it: an example's id
-names its own shard and row.
+The grouping is stored with the artifacts. Shards that an earlier run read together, or alone, stay so, and new shards are
+joined only with new ones, so new shards never cause a second reading of old rows. If one of the joined shards is removed or
+changes, the others count as new. Joined shards are read in the order of their names, even if other shards sort between
+them; code that depends on an order compares shards and rows, as `FindDuplicateIds` does. No draw depends on the grouping,
+because an example's id names its own shard and row.
 """
 
 import base64
@@ -20,9 +20,9 @@ from beam_quad import seeding
 from beam_quad.artifacts import files
 from beam_quad.records import Split
 
-# Below so many splits there is nothing to save, and workers to keep busy; so many are left at least.
+# With fewer splits joining saves nothing and leaves workers idle, so at least this many remain.
 MANY_SPLITS = 1000
-# Each is opened by itself: many more of them would be minutes in an object store, however small they are.
+# Each shard is opened separately; many more would take minutes in an object store, however small they are.
 MOST_PARTS = 1024
 _OWN_FIELDS = operator.attrgetter(
     *(field.name for field in dataclasses.fields(Split) if field.name != "packed")
@@ -30,8 +30,8 @@ _OWN_FIELDS = operator.attrgetter(
 
 
 def join(splits: Sequence[Split]) -> Split:
-    """Joins the splits of whole shards, at least two, to one."""
-    # No known extension ends it: it is the name of no shard.
+    """Joins the splits of at least two whole shards into one."""
+    # The name ends without a known extension, so no shard can have it.
     name = f"{splits[0].shard} and {len(splits) - 1:,} more"
     return dataclasses.replace(
         _packed(splits),
@@ -42,7 +42,7 @@ def join(splits: Sequence[Split]) -> Split:
 
 
 def parts_of(split: Split) -> tuple[Split, ...]:
-    """The splits that were joined to a split, in order; the split itself if none were."""
+    """Returns the splits joined into a split, in order; the split itself if it is not joined."""
     if not split.packed:
         return (split,)
     return tuple(
@@ -60,7 +60,7 @@ def _packed(splits: Sequence[Split]) -> Split:
 
 
 def leave_out(split: Split, shards: Collection[str]) -> Split:
-    """Leaves out some of the shards that were joined to a split."""
+    """Removes some shards from a joined split."""
     parts = parts_of(split)
     kept = [part for part in parts if part.shard not in shards]
     if not split.packed or len(kept) == len(parts):
@@ -71,12 +71,12 @@ def leave_out(split: Split, shards: Collection[str]) -> Split:
 
 @dataclasses.dataclass(eq=False)
 class Joins:
-    """Which shards are joined, and how those were cut that a run goes on from.
+    """The joined shards, and the splits of the base run.
 
     Attributes:
-      folder: Where it is kept what is joined.
-      base: The splits of a run that this one goes on from: they are found again, whatever the folder says.
-      unwritten: What planning has decided anew, by path.
+      folder: Folder of the records of joined shards.
+      base: The splits of the run that this one goes on from; they take precedence over the folder.
+      unwritten: New decisions of planning, by path.
     """
 
     folder: str
@@ -92,7 +92,7 @@ class Joins:
         return found
 
     def as_before(self, splits: Sequence[Split]) -> Sequence[Split]:
-        """Gives the splits of one shard as the run cut it that this one goes on from, if it had all of it."""
+        """Returns the splits of one shard as the base run cut it, if that run had the whole shard."""
         cut = sorted(self._base_cuts.get(_name(splits[0]), ()))
         place = {name: getattr(splits[0], name) for name in ("path", "found_version")}
         size_bytes = sum(split.size_bytes for split in splits)
@@ -107,11 +107,11 @@ class Joins:
 
         Args:
           splits: All splits, sorted.
-          whole: Which of them are good shards, each read whole.
-          most_bytes: The most bytes of what is joined.
+          whole: Which splits are good shards, each read whole.
+          most_bytes: Maximum bytes of a joined split.
 
         Returns:
-          The splits in their order; those that were joined stand where the first of them was.
+          The splits in their order, with each joined split in the place of its first member.
         """
         names = {i: _name(split) for i, split in enumerate(splits) if whole[i]}
         runs, alone = self._known({name: i for i, name in names.items()})
@@ -130,7 +130,7 @@ class Joins:
         return [first.get(i, split) for i, split in enumerate(splits) if i not in dropped]
 
     def _known(self, at: dict[str, int]) -> tuple[list[list[int]], set[str]]:
-        """Reads what is joined of the shards that are there, by position, and the names of those that are not."""
+        """Reads the recorded groups of present shards, by position, and the names of groups with missing shards."""
         joined: list[list[str]] = []
         alone: set[str] = set()
         paths = [info.path for info in files.find(self.folder)]
@@ -142,7 +142,7 @@ class Joins:
         used: set[str] = set()
         base = [[_name(part) for part in parts_of(split)] for split in self.base if split.packed]
         alone.update(self._base_cuts)
-        # Runs that started at once may have joined one shard with different others.
+        # Runs that started at the same time may have joined a shard with different others.
         for names in [*base, *sorted(joined, key=lambda names: (-len(names), names))]:
             if used.isdisjoint(names) and all(name in at for name in names):
                 used.update(names)
@@ -168,14 +168,14 @@ def _name(split: Split) -> str:
 def _runs(
     splits: Sequence[Split], used: set[int], new: set[int], most_bytes: int
 ) -> Iterator[list[int]]:
-    """Cuts the new shards into runs that stay within some bytes, and in one folder if that leaves them long enough."""
+    """Cuts the new shards into runs of limited bytes, each within one folder if that leaves the run long enough."""
     run: list[int] = []
     size_bytes = 0
     for i, split in enumerate(splits):
         if i in used:
             continue
         fits = i in new and size_bytes + split.size_bytes <= most_bytes and len(run) < MOST_PARTS
-        # Folders come and go as a whole, and with one of its shards goes all of a run.
+        # Folders are added and removed as a whole, and removing one shard invalidates its whole run.
         is_long = 2 * size_bytes >= most_bytes
         if run and (not fits or (is_long and _folder(splits[run[0]]) != _folder(split))):
             yield run
@@ -188,5 +188,5 @@ def _runs(
 
 
 def _folder(split: Split) -> str:
-    """The top folder of a shard; empty for one in no folder."""
+    """Returns the top folder of a shard; empty if it is in no folder."""
     return split.shard.rpartition("/")[0].partition("/")[0]

@@ -1,4 +1,4 @@
-"""Rows as JSON: lines parsed, cut into their members and put together again; Arrow rows dumped."""
+"""Rows as JSON: parses lines, splits them into members, joins members, and dumps Arrow rows."""
 
 import base64
 import datetime
@@ -21,17 +21,17 @@ _MOST_DIGITS = 40
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SCALAR = re.compile(r"[^,\]} \t\n\r]+")
 _BRACKET = re.compile(r'["\[\]{}]')
-# What `surrogateescape` makes of bytes that are not UTF-8, and halves of pairs that JSON's escapes name.
+# Bytes that are not UTF-8, as decoded by `surrogateescape`, and lone surrogates from JSON escapes.
 _RAW_BYTE = re.compile("[\udc80-\udcff]")
 _HALF = re.compile("[\ud800-\udfff]")
 
 
 def parse_exactly(line: bytes) -> Any:
-    """Parses a row as Python writes it: with NaN and Infinity, whole numbers of any size, and bytes that are not UTF-8.
+    """Parses a row of Python's dialect of JSON: NaN and Infinity, whole numbers of any size, and bytes that are not UTF-8.
 
     Returns:
-      The value. Strings may hold lone surrogates; a number that no double holds is `OutOfRange`; a column of a row that
-      is nested more deeply than Python goes is `TooDeep`.
+      The value. Strings may contain lone surrogates; a number beyond the range of doubles is `OutOfRange`; a column nested
+      beyond Python's recursion limit is `TooDeep`.
 
     Raises:
       ValueError: If it is no JSON.
@@ -68,7 +68,7 @@ def _loads_shallow(text: str) -> Any:
 
 
 def is_utf8(text: str) -> bool:
-    """Tells whether a string that `parse_exactly` gave can be written as UTF-8."""
+    """Tells whether a string from `parse_exactly` can be written as UTF-8."""
     return _HALF.search(text) is None
 
 
@@ -76,8 +76,8 @@ def escaped(value: Any, levels: int = MAX_DEPTH) -> Any:
     r"""Writes bytes that are not UTF-8 as `\xNN` and lone surrogates as `\uNNNN` in all strings of a value.
 
     Args:
-      value: A value that `parse_exactly` gave.
-      levels: How deep to go; what is nested more deeply is carried as it is written.
+      value: A value from `parse_exactly`.
+      levels: Maximum depth; deeper values stay unchanged.
 
     Returns:
       The value itself if there is nothing to escape.
@@ -101,16 +101,16 @@ def escaped(value: Any, levels: int = MAX_DEPTH) -> Any:
 
 
 def members(text: str) -> Iterator[tuple[str, str, str]]:
-    """Cuts a JSON object into its members, however deep they are nested.
+    """Splits a JSON object into its members, at any depth of nesting.
 
     Args:
       text: One JSON object.
 
     Yields:
-      Name, name as it is written, and value as it is written, of each member in order; a name may come twice.
+      Name, raw name and raw value of each member, in order; names may repeat.
 
     Raises:
-      ValueError: If the text is no JSON object. What is inside a value is not checked.
+      ValueError: If the text is not a JSON object. The inside of values is not checked.
     """
     at = _skip(text, _expect(text, _skip(text, 0), "{"))
     while text[at : at + 1] != "}":
@@ -158,7 +158,7 @@ def _value_end(text: str, at: int) -> int:
 
 
 def json_texts(line: bytes) -> dict[str, str]:
-    """Gives the members of a row as JSON text, as they are written; bytes that are not UTF-8 are escaped.
+    """Returns the members of a row as raw JSON text; bytes that are not UTF-8 are escaped.
 
     Raises:
       ValueError: If the line is no JSON object.
@@ -170,7 +170,7 @@ def json_texts(line: bytes) -> dict[str, str]:
 
 
 def joined(texts: Mapping[str, str]) -> str:
-    """Puts members, values as JSON text, together to an object."""
+    """Joins members, with values as JSON text, into an object."""
     return "{" + ", ".join(f"{_dumps(name)}: {text}" for name, text in texts.items()) + "}"
 
 
@@ -179,11 +179,11 @@ def _dumps(value: Any) -> str:
 
 
 def rewritten(line: bytes, name_of: Callable[[str], str | None]) -> bytes:
-    """Renames and leaves out members of a row; all others stay as they are written.
+    """Renames and drops members of a row; all others keep their bytes.
 
     Args:
       line: One JSON object.
-      name_of: The new name of a member, or None to leave it out.
+      name_of: Maps a member's name to its new name, or to None to drop it.
 
     Raises:
       ValueError: If the line is no JSON object.
@@ -197,15 +197,15 @@ def rewritten(line: bytes, name_of: Callable[[str], str | None]) -> bytes:
 
 
 def splice(line: bytes, name: str, value: Any) -> bytes:
-    """Adds a key to a JSON object without touching what it holds, or looking at it.
+    """Adds a key to a JSON object without parsing or changing the rest.
 
     Args:
       line: One JSON object.
-      name: The key, not one of the object's.
-      value: What `orjson` dumps.
+      name: The key, which the object must not have.
+      value: A value that `orjson` can dump.
 
     Raises:
-      ValueError: If the line does not begin and end as a JSON object does.
+      ValueError: If the line does not begin and end like a JSON object.
     """
     row = line.rstrip()
     if not (row.lstrip().startswith(b"{") and row.endswith(b"}")):
@@ -217,9 +217,9 @@ def splice(line: bytes, name: str, value: Any) -> bytes:
 def dump_rows(batch: pa.RecordBatch) -> Iterator[bytes]:
     r"""Dumps every row as a JSON object.
 
-    Bytes become base64, decimals strings, dates and times ISO 8601, maps lists of pairs, durations numbers in the column's unit,
-    floats that are not finite null. Bytes of a string column that are not UTF-8 are written as `\xNN`. A column of JSON text
-    becomes what the text says.
+    Bytes become base64, decimals strings, dates and times ISO 8601, maps lists of pairs, durations numbers in the column's
+    unit, and non-finite floats null. Invalid UTF-8 bytes of a string column are written as `\xNN`. A column of JSON text
+    becomes the JSON value.
     """
     names = batch.schema.names
     columns = [
@@ -235,7 +235,7 @@ def _fragment(text: str | None) -> Any:
 
 
 def as_json_text(column: pa.Array) -> pa.Array:
-    """Writes every value as JSON text, as `dump_rows` would, but NaN and Infinity as Python does; null stays null."""
+    """Writes every value as JSON text like `dump_rows`, except NaN and Infinity as in Python; null stays null."""
     return pa.array(
         [None if value is None else _dumps(value) for value in _values(column)], pa.string()
     )
@@ -249,12 +249,12 @@ def _values(column: pa.Array) -> list[Any]:
     except UnicodeDecodeError:
         return [_decoded(value) for value in column.cast(_undecoded(column.type)).to_pylist()]
     except (ValueError, OverflowError):
-        # Nanoseconds, or a year above 9999: no Python datetime, but Arrow writes it.
+        # Python's datetime has no nanoseconds and no years above 9999, but Arrow can write both.
         return column.cast(_json_type(column.type, exact_times=True)).to_pylist()
 
 
 def _undecoded(data_type: pa.DataType) -> pa.DataType:
-    """Gives strings at any depth the type of bytes."""
+    """Replaces string types by binary types at any depth."""
     is_type = pa.types
     if is_type.is_struct(data_type):
         return pa.struct([f.with_type(_undecoded(f.type)) for f in data_type])

@@ -1,4 +1,4 @@
-"""The Arrow types of JSON rows: what kinds of values each column holds is a sum over rows, its type follows from that."""
+"""Arrow types of JSON rows: the kinds of values in each column are summed over rows, and determine its type."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 Check = Callable[[list[Any]], bool]
 
-# Kinds of values, as bits. A larger whole number implies the smaller kinds of its side, so that a type can be read off.
+# Kinds of values, as bits. A larger whole number implies the smaller kinds of its sign, so the bits determine the type.
 _BOOL, _STRING, _STRUCT, _LIST, _DOUBLE = 1, 2, 4, 8, 16
 _WHOLE = 32  # any whole number
 _NEGATIVE = _WHOLE | 64
@@ -21,37 +21,37 @@ _BEYOND = _UNSIGNED | 512  # a number that neither uint64 nor double holds
 _ESCAPED = 1024  # bytes or halves of surrogate pairs that UTF-8 cannot hold
 _OPEN = 2048  # keys of their own in every row, or nesting, without end
 
-# A struct of thousands of fields takes minutes to write, and readers fail on deep nesting long before rows do.
+# A struct of thousands of fields takes minutes to write, and readers fail on nesting that rows may well have.
 MAX_FIELDS = 256
 MAX_DEPTH = 32
 MAX_COLUMNS = 1024
 OPEN_REASON = f"more than {MAX_FIELDS} fields or {MAX_DEPTH} levels"
 
 _EXACT = 2**53
-# orjson reads a whole number beyond 64 bits as a double: none below this one can be such a number.
+# orjson reads a whole number beyond 64 bits as a double; a double below this bound cannot be one of them.
 _SURELY_DOUBLE = 2.0**63
 
 
 class OutOfRange(float):
-    """A number that no double holds, or a whole number of too many digits to read."""
+    """A number beyond the range of doubles, or a whole number with too many digits to read."""
 
 
 class TooDeep:
-    """A value that is nested more deeply than a parser goes."""
+    """A value nested beyond the parser's limit."""
 
 
 class TypesConflictError(Exception):
-    """Values that no type holds without loss."""
+    """Values that no single type represents without loss."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What the values of a column, a field or the items of lists look like. An additive statistic; null says nothing.
+    """The kinds of values of a column, a field or the items of lists. An additive statistic; null adds nothing.
 
     Attributes:
       kinds: Bits of the kinds of values.
-      fields: Of the values that are objects, by key.
-      item: Of the items of those that are lists.
+      fields: Shapes of the values of objects, by key.
+      item: Shape of the items of lists.
     """
 
     kinds: int = 0
@@ -61,7 +61,7 @@ class Shape:
     def __add__(self, other: "Shape") -> "Shape":
         kinds = self.kinds | other.kinds
         if kinds & _OPEN:
-            # What is inside was never counted in one of them: it counts in none.
+            # An open shape has no counts of its inside, so the sum has none either.
             return Shape(_OPEN)
         items = [item for item in (self.item, other.item) if item is not None]
         item = functools.reduce(operator.add, items) if items else None
@@ -69,12 +69,12 @@ class Shape:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the values are whole numbers that a double holds."""
+        """Whether the values are whole numbers that doubles represent exactly."""
         return not self.kinds & ~_NEGATIVE
 
     @property
     def is_escaped(self) -> bool:
-        """Whether strings hold what UTF-8 cannot, which is written as escapes."""
+        """Whether strings are not valid UTF-8, so they are written with escapes."""
         return bool(self.kinds & _ESCAPED)
 
 
@@ -87,11 +87,11 @@ def _sum_by_name(a: Mapping[str, Shape], b: Mapping[str, Shape]) -> dict[str, Sh
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """What the rows of a split, or of many, look like. An additive statistic.
+    """The shapes of the columns of one or more splits. An additive statistic.
 
     Attributes:
-      columns: By name; empty if `is_open`.
-      is_open: Whether there are more than `MAX_COLUMNS`.
+      columns: Shapes by column name; empty if `is_open`.
+      is_open: Whether there are more than `MAX_COLUMNS` columns.
     """
 
     columns: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
@@ -106,10 +106,10 @@ class Shapes:
         return Shapes(columns)
 
     def as_json(self, as_found: bool = False) -> dict[str, Any]:
-        """Turns it into what `json.dumps` takes, the same for equal sums in any order.
+        """Converts the shapes for `json.dumps`; equal sums in any order give equal output.
 
         Args:
-          as_found: Whether names keep the order in which they were found, which is that of columns.
+          as_found: Whether names keep the order of first appearance, which is the order of columns.
         """
         order = list if as_found else sorted
         columns = {name: _as_json(shape, order) for name, shape in order(self.columns.items())}
@@ -117,7 +117,7 @@ class Shapes:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Shapes":
-        """Reads what `as_json` gave."""
+        """Reads the output of `as_json`."""
         columns = {name: _from_json(shape) for name, shape in stored["columns"].items()}
         return cls(columns, stored["is_open"])
 
@@ -146,7 +146,7 @@ def _num_fields(shape: Shape) -> int:
 
 
 def shape_of(value: Any) -> Shape:
-    """Tells the shape of a parsed value; `TooDeep` and what is larger than the limits have that of anything."""
+    """Returns the shape of a parsed value; `TooDeep` and values beyond the limits have the open shape."""
     try:
         return _bounded(_shape_of(value, MAX_DEPTH))
     except RecursionError:
@@ -193,22 +193,22 @@ def _kind_of(value: Any) -> int:
 
 
 class Seen:
-    """What rows look like, batch by batch: rows like those before cost a look at the types of each column's values."""
+    """Accumulates shapes batch by batch; for rows with known shapes it checks only the types of each column's values."""
 
     def __init__(self) -> None:
         self.shapes = Shapes()
         self._checks: dict[str, Check] = {}
 
     def fits(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Tells whether parsed rows add nothing."""
+        """Tells whether parsed rows leave the shapes unchanged."""
         return _fields_fit(self._checks, rows) or self.shapes.is_open
 
     def add(self, row: Mapping[str, Any], escaped: frozenset[str] = frozenset()) -> None:
         """Adds a row.
 
         Args:
-          row: A row, parsed exactly: what `orjson` gives for whole numbers beyond 64 bits is not.
-          escaped: Columns in which something was escaped.
+          row: A row from `parse_exactly`, because `orjson` rounds whole numbers beyond 64 bits.
+          escaped: Columns with escaped values.
         """
         new = {
             name: shape_of(value) + Shape(_ESCAPED * (name in escaped))
@@ -232,7 +232,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
         return [row.get(name) for row in rows]
 
 
-# What is decided here, once for a shape, is not looked up for every value; nor is any code run for most of them.
+# Deciding once for a shape avoids a lookup for every value, and for most values any Python code.
 def _check_of(shape: Shape) -> Check:
     kinds = shape.kinds
     if kinds & _OPEN:
@@ -281,14 +281,14 @@ def _range_check(kinds: int) -> Check:
 
 
 def data_type(shape: Shape, like: pa.DataType | None = None) -> pa.DataType:
-    """Tells the one Arrow type that holds every value of a shape without loss.
+    """Returns the Arrow type that represents every value of a shape without loss.
 
     Args:
       shape: The shape.
-      like: A type whose fields come first, in its order; whole numbers that doubles hold are doubles if it is.
+      like: A type whose fields come first, in its order; if it is a double, whole numbers exact in doubles become doubles.
 
     Raises:
-      TypesConflictError: Naming the kinds that have no type in common; what no type holds within the limits.
+      TypesConflictError: With the kinds that have no common type, or if no type within the limits exists.
     """
     return _data_type(shape, like, "")
 
@@ -311,7 +311,7 @@ def _data_type(shape: Shape, like: pa.DataType | None, path: str) -> pa.DataType
             (name, _data_type(shape.fields[name], known.get(name), f"{path}.{name}"))
             for name in order
         ]
-        # Parquet has no struct without fields: {} says as little as null does.
+        # Parquet has no struct without fields, and {} carries no more information than null.
         return pa.struct(fields) if fields else pa.null()
     if kinds & _LIST:
         inside = getattr(like, "value_type", None)
@@ -358,14 +358,14 @@ def _fields_of(data_type: pa.DataType | None) -> dict[str, pa.DataType]:
 
 
 def holds_null(data_type: pa.DataType) -> bool:
-    """Tells whether a type is, or holds, one of which only nulls are known."""
+    """Tells whether a type is or contains the null type."""
     if pa.types.is_null(data_type):
         return True
     return any(holds_null(data_type.field(i).type) for i in range(data_type.num_fields))
 
 
 def without_empty(value: Any) -> Any:
-    """Writes null for {}, at any depth: for columns in which `holds_null`."""
+    """Replaces {} by null at any depth, for columns whose type `holds_null`."""
     if type(value) is dict:
         return {name: without_empty(item) for name, item in value.items()} or None
     return [without_empty(item) for item in value] if type(value) is list else value

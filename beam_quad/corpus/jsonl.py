@@ -1,4 +1,4 @@
-"""JSON Lines, plain or compressed: a row is a line that is not blank; and tar archives, whose samples are read as lines."""
+"""JSON Lines, plain or compressed, with one row per non-blank line; and tar archives, with samples read as lines."""
 
 import dataclasses
 import itertools
@@ -40,25 +40,25 @@ EXTENSIONS = re.compile(
 )
 
 SCHEMA_ROWS = 1000
-# A large file is cut at multiples of so many rows, so that what is read or scored together is not.
+# A large file is cut only at multiples of this many rows, so that no batch of reading or scoring is cut.
 CUT_ROWS = 1 << 14
-# Each part passes over the rows before it: of many parts most of the work were that.
+# Each part skips the rows before it, which would dominate the work of many parts.
 MOST_CUTS = 32
 _READ_BYTES = 1 << 20
-# A shard is read from end to end: few requests, whatever is asked for at a time.
+# A shard is read from end to end, so large buffers keep requests few.
 _BUFFER_BYTES = 16 << 20
-# Small reads while planning: what a truncated stream still holds is seen, and little is fetched for its first rows.
+# Planning reads in small pieces, so that it fetches little and sees all intact data of a truncated stream.
 _SAMPLE_BYTES = 1 << 12
-# A large file may be cut, by the number of its rows, for which so much of it tells.
+# Bytes sampled from a large file to estimate its number of rows, by which it may be cut.
 _LARGE_BYTES = 64 << 20
 _LARGE_SAMPLE_BYTES = 4 << 20
 _SELECTED_ROWS = 1024
 _SELECTED_BYTES = 64 << 20
-# Enough to tell another kind of file by.
+# Enough bytes to recognise another kind of file.
 _HEAD_BYTES = 64
-# A worker reads few parts of files at once.
+# A worker reads only a few parts of files at once.
 _CURSORS = Cursors(4)
-# Of values that a column which is read may hold.
+# Arrow types of the values of columns with a role.
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
@@ -73,7 +73,7 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     """Reads the first rows of a file for its schema, and counts or estimates its rows.
 
     Raises:
-      BadFileError: If the file is not what its name says, or none of its first rows is a JSON object.
+      BadFileError: If the content does not match the extension, or none of the first rows is a JSON object.
     """
     codec = compression.codec_of(info.path)
     with files.open_read(info.path) as raw:
@@ -92,7 +92,7 @@ def _check_start(info: files.FileInfo, head: bytes, codec: str | None) -> None:
             info.path,
             f"is {seen} by its first bytes and {codec or 'not compressed'} by its name{hint}",
         )
-    # A row that looks like another text may be but a bad row.
+    # Only binary kinds are refused here, because a row that looks like another text format may just be a bad row.
     if codec is None and (kind := damage.binary_kind(head)):
         what = "tar archive" if webdataset.EXTENSIONS.search(info.path) else "JSON Lines"
         raise BadFileError(info.path, f"is no {what}: by its first bytes it is {kind}")
@@ -114,7 +114,7 @@ def _sample(
             rest, is_whole = sum(1 for _ in lines), True
             is_all = rest == 0
         elif info.size_bytes > _LARGE_BYTES:
-            # What is read ahead of the first rows is much beside them: by them alone a cut would be far from even.
+            # The decompressor reads far beyond the first rows, so an estimate from them alone would make uneven cuts.
             while raw.tell() < _LARGE_SAMPLE_BYTES and (
                 more := sum(1 for _ in itertools.islice(lines, SCHEMA_ROWS))
             ):
@@ -123,7 +123,7 @@ def _sample(
         if not damage.is_damage(error):
             raise
         is_all = True
-        # A truncated file is for the reader to name, and for `--on_bad_file` to judge.
+        # The reader reports a truncated file, and `--on_bad_file` decides about it.
         if not head and not damage.is_truncation(error):
             raise BadFileError(info.path, damage.one_line(error)) from error
     _check_is_data(info.path, head, columns, is_all)
@@ -153,7 +153,7 @@ def _check_read_columns(
     for name in columns.names:
         found = {type(value_of(row, name)) for row in rows}
         if found != {type(None)} or any(name in row for row in rows):
-            # Of a row without a value nothing is known, and so of those that follow.
+            # Null says nothing about the type, so later rows may have any.
             is_known = is_all or type(None) not in found
             types[name] = [_TYPES[kind] for kind in _TYPES if kind in found and is_known]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -161,13 +161,13 @@ def _check_read_columns(
 
 
 def _check_is_data(path: str, head: list[bytes], columns: Columns, is_all: bool) -> None:
-    """Refuses a file that is another kind of text, or of which no row is a JSON object.
+    """Refuses a file that is another kind of text, or has no row that is a JSON object.
 
     Args:
       path: The file.
       head: Its first rows.
-      columns: Which columns mean what.
-      is_all: Whether there are no others: those that follow bad rows may be good.
+      columns: The roles of the columns.
+      is_all: Whether the file has no other rows; otherwise good rows may follow bad ones.
     """
     if not head:
         return
@@ -180,7 +180,7 @@ def _check_is_data(path: str, head: list[bytes], columns: Columns, is_all: bool)
 
 
 def _what_instead(head: list[bytes]) -> str | None:
-    """Says what kind of text it is whose first lines are no rows, if that shows."""
+    """Names the kind of text whose first lines are not rows, if it is recognisable."""
     first = head[0].strip()
     if kind := damage.kind_of(first):
         return f"it is {kind}"
@@ -207,7 +207,7 @@ def _start_of(head: list[bytes]) -> str:
 
 
 def _is_json(text: bytes) -> bool:
-    # Of a long file the end is not known; its first line alone tells.
+    # The end of a long file is unknown, so only its first line decides.
     if text.split(b"\n", 1)[0].strip() == b"{":
         return True
     try:
@@ -229,8 +229,8 @@ def _ends_of_objects(line: bytes) -> Iterator[int]:
 
 
 def _opens_array(line: bytes, num_objects: int, is_all: bool) -> bool:
-    # A first row like ["a"] is but a bad row; one like [{"text": over many lines is another format, of which the last
-    # line at most, that has no comma, is an object.
+    # A first row like ["a"] is only a bad row. A JSON array over many lines is another format; at most its last line, which
+    # has no trailing comma, is an object.
     if not line.lstrip().startswith(b"[") or num_objects > 1:
         return False
     try:
@@ -241,7 +241,7 @@ def _opens_array(line: bytes, num_objects: int, is_all: bool) -> bool:
 
 
 def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    # A mark of byte order at the start is no part of the first row.
+    # A byte order mark at the start is not part of the first row.
     first = stream.read(size)
     yield first.removeprefix(json_rows.BOM)
     while first:
@@ -250,7 +250,7 @@ def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    # The pieces of a line are joined once, at its end: a line of 100 MB is not copied at every chunk.
+    # The pieces of a line are joined once, at its end, to avoid copying a line of 100 MB at every chunk.
     pending: list[bytes] = []
     for chunk in chunks:
         first, *others = chunk.split(b"\n")
@@ -267,12 +267,12 @@ def _rows_of(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _is_mark(line: bytes) -> bool:
-    # What is left of an empty file to which another was appended.
+    # A lone byte order mark remains if another file was appended to an empty one.
     return len(line) < 8 and line.strip() == json_rows.BOM
 
 
 def _lines_of(split: Split) -> Iterator[bytes]:
-    """Yields the rows of a split; those before it are passed over, which costs far less than to parse them."""
+    """Yields the rows of a split; earlier rows are skipped, which costs far less than parsing them."""
     row, lines = _opened(split, split.first_row)
     skip = split.first_row - row
     own = itertools.islice(lines, skip, skip + split.num_groups if split.num_groups else None)
@@ -281,9 +281,9 @@ def _lines_of(split: Split) -> Iterator[bytes]:
 
 
 def _with_folders(shard: str, lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Adds the columns that a shard's folders are named for to rows that have none of their names."""
+    """Adds the columns named by a shard's folders to rows without columns of those names."""
     found = folders.columns_of(shard).items()
-    # What a row lacks is null.
+    # A missing column is read as null, so null needs no entry.
     named = {name: value for name, value in found if value is not None}
     return (_with(line, named) for line in lines) if named else lines
 
@@ -305,23 +305,23 @@ def _with(line: bytes, named: dict[str, str]) -> bytes:
 
 
 def _opened(split: Split, row: int) -> Cursor:
-    """Opens the file of a split, or takes it where the reader of a part before has left it."""
+    """Opens the file of a split, or resumes it where the reader of an earlier part stopped."""
     is_cut = split.first_row > 0 or split.num_groups > 0
     found = _CURSORS.take(f"{split.path} {split.found_version}", row) if is_cut else None
     return found or Cursor(0, lines_of(split.path))
 
 
 def _leave(split: Split, row: int, lines: Iterator[bytes]) -> None:
-    # Of the last part, or of a whole file, nothing follows.
+    # Nothing follows the last part, or a whole file, so its position is not kept.
     if split.num_groups:
         _CURSORS.leave(f"{split.path} {split.found_version}", Cursor(row, lines))
 
 
 def lines_of(path: str) -> Iterator[bytes]:
-    """Yields the rows of a file as they are, without their line ends.
+    """Yields the raw rows of a file, without their line ends.
 
     Raises:
-      BadFileError: Where the file turns out damaged; what was yielded before must not be used.
+      BadFileError: If the file turns out to be damaged; rows yielded before must not be used.
     """
     codec = compression.codec_of(path)
     with (
@@ -339,7 +339,7 @@ def _read_lines(path: str, stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes
 
 
 def num_groups(path: str) -> int:
-    """Counts the groups of rows that can be read alone: none."""
+    """Returns 0, because no group of rows can be read independently."""
     return 0
 
 
@@ -363,7 +363,7 @@ def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
 
 
 class _Exact(dict[str, Any]):
-    """A row that only `parse_exactly` could read, and the columns in which something was escaped."""
+    """A row that only `parse_exactly` could read, with its escaped columns."""
 
     escaped: frozenset[str] = frozenset()
 
@@ -386,7 +386,7 @@ def _batch(
                 values[columns.id][i] = value_of(json_rows.parse_exactly(lines[i]), columns.id)
     batch = make_batch(shard, first_row, values, columns, broken)
     if seen is not None:
-        # What a row that is rejected holds never reaches the output.
+        # Rejected rows never reach the output, so they do not affect its types.
         usable = [i for i, reason in enumerate(batch.reasons) if reason is None]
         _add(seen, [lines[i] for i in usable], [parsed[i] for i in usable])
     return batch
@@ -449,7 +449,7 @@ def _invalid_bytes(line: bytes) -> str:
 
 
 def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes]]:
-    """Yields chosen rows as they are, without their line ends; see `beam_quad.corpus.rows.read_lines`."""
+    """Yields chosen raw rows, without their line ends; see `beam_quad.corpus.rows.read_lines`."""
     wanted = iter(row_numbers.tolist())
     row = next(wanted, None)
     if row is None:
@@ -492,7 +492,7 @@ def _record_batch(split: Split, schema: pa.Schema, lines: list[bytes]) -> pa.Rec
         if any(map(schemas.is_json_text, schema)):
             texts = list(map(json_rows.json_texts, lines))
         if any(map(schemas.holds_others, schema)):
-            # Exactly: orjson rounds a whole number beyond 64 bits to a double, which a column might hold.
+            # Exact parsing, because orjson rounds a whole number beyond 64 bits to a double, which a column might accept.
             parsed = [json_rows.escaped(json_rows.parse_exactly(line)) for line in lines]
             for row, text in zip(parsed, texts, strict=True):
                 _set_apart(row, text, schema)
@@ -524,7 +524,7 @@ def _array(values: list[Any], data_type: pa.DataType) -> pa.Array:
 
 
 def _set_apart(row: dict[str, Any], texts: dict[str, str], schema: pa.Schema) -> None:
-    """Leaves each value in one place: parsed if its column holds it, else as text, for the column of all others."""
+    """Keeps each value once: parsed if it has a column, else as text for the column of all others."""
     for field in schema:
         if field.name in row and not schemas.is_json_text(field):
             if _fits(row[field.name], field.type):

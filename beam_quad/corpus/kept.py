@@ -1,4 +1,4 @@
-"""What planning learned of files, kept with the artifacts: a restart, or a refresh, opens only files that are new."""
+"""Summaries of files, stored with the artifacts, so that a restart or a refresh opens only new files."""
 
 import base64
 import dataclasses
@@ -16,17 +16,17 @@ from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.json_types import Shapes
 from beam_quad.corpus.summaries import RowGroup, ShardSummary
 
-# Raised when summaries change their meaning, so that those of an older version are not read.
+# Increase when summaries change their meaning, so that summaries of older versions are not read.
 _VERSION = 1
 
 
 class KeptSummaries:
     """Summaries of files, by path and version, for runs that read the same columns.
 
-    What every launch found out anew is one file, so that few are read however many they tell of.
+    Each launch writes its new summaries to one file, so few files are read however many summaries there are.
 
     Args:
-      folder: Where the summaries of all runs are kept.
+      folder: Folder of the summaries of all runs.
       columns: The columns that the run reads.
     """
 
@@ -39,7 +39,7 @@ class KeptSummaries:
 
     @property
     def unwritten(self) -> dict[str, bytes]:
-        """What planning has found out anew, by path."""
+        """Files with the new summaries of planning, by path."""
         if not self._new:
             return {}
         data = orjson.dumps(dict(sorted(self._new.items())))
@@ -49,12 +49,12 @@ class KeptSummaries:
     def summary(
         self, info: files.FileInfo, summarise: Callable[[files.FileInfo], ShardSummary]
     ) -> ShardSummary:
-        """Gives what is known of a file, or finds it out; several threads ask at once."""
+        """Returns the stored summary of a file, or computes it; called from several threads."""
         stored = self._load().get(_key(info))
         if stored is not None:
             return _from_json(stored[0])
         summary = summarise(info)
-        # What is wrong with a file may be mended by who may read it, which shows in no version.
+        # A file's problem may be its permissions, and fixing those does not change its version.
         if info.version and not summary.problem:
             self._new[_key(info)] = [_as_json(summary), {}]
         return summary
@@ -65,7 +65,7 @@ class KeptSummaries:
         names: Collection[str],
         find: Callable[[str, Collection[str]], Collection[str]],
     ) -> set[str]:
-        """Gives which columns of a file, whose summary is known, are exact, as `parquet.exact_columns`, or finds it out."""
+        """Returns the exact columns of a summarised file, as `parquet.exact_columns`, stored or computed."""
         stored = self._new.get(_key(info)) or self._load().get(_key(info))
         known = stored[1] if stored else {}
         if not known.keys() >= set(names):

@@ -1,4 +1,4 @@
-"""What rows say of their licence and their language, counted in the files of a selection."""
+"""Counts of the licences and languages that the rows of a selection state."""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from beam_quad.artifacts import files
 from beam_quad.corpus import formats, json_rows, jsonl
 from beam_quad.records import NOT_STATED
 
-# By the names of columns, or of fields of structs, in lower case.
+# Kind of label by the lower-case name of a column or a struct field.
 LABELS = {
     "license": "licence",
     "licence": "licence",
@@ -27,12 +27,12 @@ _MAX_CHARACTERS = 80
 
 
 def label_columns(schema: pa.Schema) -> list[str]:
-    """Finds the columns that name a licence or a language, `meta.license` for a field of a struct."""
+    """Finds the columns that name a licence or a language; a struct field is written `meta.license`."""
     return [path for path, name in _paths(schema, "") if name.lower() in LABELS]
 
 
 def kind_of(column: str) -> str:
-    """Says what a column that `label_columns` gives names: `licence` or `language`."""
+    """Returns the kind of a column from `label_columns`: `licence` or `language`."""
     return LABELS[column.rpartition(".")[2].lower()]
 
 
@@ -41,10 +41,10 @@ def count_labels(path: str, columns: Iterable[str]) -> ByName[Tally]:
 
     Args:
       path: A part of a selection.
-      columns: As `label_columns` names them; a row may lack one.
+      columns: Names from `label_columns`; a row may lack a column.
 
     Returns:
-      Rows by column and value; none of a format that holds no columns.
+      Rows by column and value; empty for a format without columns.
     """
     columns = list(columns)
     if not columns:
@@ -97,7 +97,7 @@ def _parsed(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        # Rows are carried as they were: with NaN, bytes that are not UTF-8, or deep nesting.
+        # Rows are carried unchanged, so they may have NaN, bytes that are not UTF-8, or deep nesting.
         return json_rows.escaped(json_rows.parse_exactly(line))
 
 

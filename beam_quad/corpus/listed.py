@@ -1,4 +1,4 @@
-"""Folders that say themselves which of their files are data: those of `save_to_disk` of `datasets`, and of MDS."""
+"""Folders that list which of their files are data: those of `save_to_disk` in `datasets`, and of MDS."""
 
 import json
 import posixpath
@@ -10,22 +10,22 @@ from beam_quad.artifacts import files
 from beam_quad.corpus import arrow, mds
 from beam_quad.errors import UsageError
 
-# Results that `datasets` keeps beside the data they were made of.
+# `datasets` caches results beside the data they were made from.
 _CACHE = re.compile(r"cache-\w+\.arrow")
-# What tells of the data of a folder, or of the folders below, on the hub and on disk.
+# Files that describe the data of a folder or its subfolders, on the hub and on disk.
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
-# What lists the files of a folder.
+# Files that list the data files of a folder.
 _STATE, _INDEX = "state.json", "index.json"
 
 
 def no_data(paths: Collection[str]) -> set[str]:
-    """Tells which files are no data: the lists themselves, and what lies beside listed files and is not listed.
+    """Returns the files that are not data: the lists themselves, and unlisted files in the same folder as listed ones.
 
     Args:
-      paths: The files that were found. A list that is not among them does not count: whoever names files means them.
+      paths: The files found. A list that is not among them has no effect, because files given by name are meant as data.
 
     Raises:
-      UsageError: If a list cannot be read, or names a file that is not there.
+      UsageError: If a list cannot be read, or names a missing file.
     """
     found = set(paths)
     names = {path: posixpath.basename(path) for path in paths}
@@ -48,7 +48,7 @@ def no_data(paths: Collection[str]) -> set[str]:
 def _chosen(
     path: str, data: bytes, listed: Callable[[Any], list[list[str]]], beside: Collection[str]
 ) -> Iterator[str]:
-    """Gives the files that a list names; of two forms of one the first that is there."""
+    """Yields the files of a list; if a file has two forms, the first that exists."""
     try:
         wanted = listed(json.loads(data))
     except (ValueError, KeyError, TypeError) as error:
@@ -65,7 +65,7 @@ def _in_state(stored: Any) -> list[list[str]]:
 
 
 def _in_index(stored: Any) -> list[list[str]]:
-    # A shard may be there as it is, compressed, or both: after a `StreamingDataset` has read it.
+    # A shard exists uncompressed, compressed or, after a `StreamingDataset` has read it, both.
     return [
         [str(own[form]["basename"]) for form in ("raw_data", "zip_data") if own.get(form)]
         for own in stored["shards"]

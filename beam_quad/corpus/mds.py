@@ -1,8 +1,8 @@
 """MDS, the shards of mosaicml-streaming: how samples are stored, and reading them.
 
-A shard is the number of its samples, uint32 [1], where each starts and the last one ends, uint32 [n + 1], a JSON object that
-names the columns and how they are encoded, and the samples. A sample is the sizes of the columns that have no fixed one, uint32,
-and the bytes of all columns. Each shard thus tells all of itself; `index.json` beside it lists the shards.
+A shard consists of the number of samples, uint32 [1]; the start of each sample and the end of the last, uint32 [n + 1]; a
+JSON object with the names and encodings of the columns; and the samples. A sample consists of the sizes of the columns
+without a fixed size, uint32, and the bytes of all columns. A shard is thus self-describing; `index.json` lists the shards.
 
 References:
   https://docs.mosaicml.com/projects/streaming/en/stable/preparing_datasets/dataset_format.html
@@ -30,7 +30,7 @@ from beam_quad.records import Split
 EXTENSIONS = re.compile(r"\.mds(\.(zstd|zst|gz|bz2|br|snappy))?$", re.IGNORECASE)
 
 SIZE = np.dtype("<u4")
-# Samples that are read together at most.
+# Maximum number of samples read together.
 _GROUP_ROWS = 1024
 _HEAD_BYTES = 64
 _SCALARS = {
@@ -47,8 +47,8 @@ class Column(NamedTuple):
 
     Attributes:
       name: Its name.
-      encoding: How its values are stored, by the name that MDS gives it.
-      size: Bytes of each value; None where they differ.
+      encoding: Name of the encoding of its values in MDS.
+      size: Bytes of each value; None if sizes vary.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Column(NamedTuple):
 
     @property
     def array_type(self) -> str | None:
-        """The type of numbers of a column of vectors; None of any other, and where every value may have another."""
+        """Number type of a column of vectors; None for other columns, and if the type may vary by value."""
         kind, _, rest = self.encoding.partition(":")
         number, _, shape = rest.partition(":")
         return number if kind == "ndarray" and number and "," not in shape else None
 
     @property
     def field(self) -> pa.Field:
-        """The field that holds its values: bytes, as they are stored, where nothing better does."""
+        """Arrow field of its values; the stored bytes if no better type fits."""
         if self.encoding in _SCALARS:
             return pa.field(self.name, pa.type_for_alias(_SCALARS[self.encoding]))
         if self.encoding in _STRINGS:
@@ -76,7 +76,7 @@ class Column(NamedTuple):
         return pa.field(self.name, pa.binary())
 
     def array(self, values: list[bytes]) -> pa.Array:
-        """Decodes values."""
+        """Decodes stored values."""
         if self.encoding in _SCALARS:
             numbers = np.frombuffer(b"".join(values), np.dtype(_SCALARS[self.encoding]))
             return pa.array(numbers, self.field.type)
@@ -87,17 +87,17 @@ class Column(NamedTuple):
                 pa.string()
             )
         stored = pa.array(values, pa.binary())
-        # Bytes that are not UTF-8 are for the reader of rows to name.
+        # The reader of rows reports bytes that are not UTF-8.
         return stored.view(pa.string()) if self.field.type == pa.string() else stored
 
     def encoded(self, value: Any) -> bytes:
-        """Encodes a string or a number, which is not null."""
+        """Encodes a string or a number that is not null."""
         if self.encoding in _SCALARS:
             return np.array(value, np.dtype(_SCALARS[self.encoding])).tobytes()
         return str(value).encode()
 
     def _numbers(self, value: bytes) -> np.ndarray:
-        """Decodes a vector: of a shape that is not fixed the shape comes first, and before it, in one byte, its length and type."""
+        """Decodes a vector; a variable shape is stored before it, after one byte with the shape's length and type."""
         start = 0
         if self.size is None:
             num_dimensions, kind = value[0] >> 2, value[0] & 3
@@ -113,7 +113,7 @@ class _Samples:
     """The samples of an open shard, in groups; see `tables.Groups`.
 
     Args:
-      file: The shard, as it is without compression.
+      file: The decompressed shard.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -136,7 +136,7 @@ class _Samples:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns."""
+        """Arrow schema of the columns."""
         return pa.schema([column.field for column in self.columns])
 
     def num_rows(self, group: int) -> int:
@@ -151,7 +151,7 @@ class _Samples:
     ) -> Iterator[pa.RecordBatch]:
         rows = self._of(group)
         wanted = [i for i, column in enumerate(self.columns) if column.name in names]
-        # Rows without a column have no number.
+        # Rows without columns cannot be counted.
         wanted = wanted or [0]
         for first in range(rows.start, rows.stop, batch_rows):
             last = min(first + batch_rows, rows.stop)
@@ -214,17 +214,17 @@ def _opened(path: str) -> Iterator[_Samples]:
         if codec is None:
             yield _Samples(raw)
             return
-        # The samples of a compressed shard can be entered only once it is decompressed: it is made to fit memory.
+        # A compressed shard must be decompressed whole for random access; shards are made to fit in memory.
         with compression.decompressing(raw, codec) as stream:
             yield _Samples(io.BytesIO(b"".join(iter(lambda: stream.read(1 << 20), b""))))
 
 
 def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    """Reads the head of a shard: its columns, and where its samples are.
+    """Reads the header of a shard: its columns and the positions of its samples.
 
     Raises:
-      BadFileError: If it is no shard, or not whole.
-      UsageError: If it lacks a column that is read.
+      BadFileError: If the file is not a shard, or is truncated.
+      UsageError: If the shard lacks a required column.
     """
     with _opened(info.path) as file:
         schema, numbers = file.schema, range(len(file))

@@ -1,4 +1,4 @@
-"""Writes shards of MDS, and the index that makes a dataset of them; `corpus.mds` says how a shard is stored."""
+"""Writes shards of MDS and the index of their dataset; `corpus.mds` describes the format of a shard."""
 
 import itertools
 import json
@@ -35,16 +35,16 @@ def _config(columns: Sequence[Column]) -> dict[str, Any]:
 def write_samples(
     path: str, columns: Sequence[Column], samples: Iterable[Sequence[bytes]], replace: bool = False
 ) -> WrittenPart:
-    """Writes a shard; its samples wait on the local disk until it is known where each starts.
+    """Writes a shard; its samples are buffered on the local disk until their offsets are known.
 
     Args:
       path: The shard.
       columns: Its columns, by ascending name.
-      samples: The values of each sample, encoded, in the order of the columns.
+      samples: The encoded values of each sample, in the order of the columns.
       replace: Whether to replace a finished shard.
 
     Raises:
-      UsageError: If it would have 4 GiB, which no shard can.
+      UsageError: If the shard would reach 4 GiB, the limit of the format.
     """
     sizes: list[int] = []
     with tempfile.TemporaryFile() as waiting:
@@ -72,7 +72,7 @@ def write_samples(
 def write_index(
     folder: str, columns: Sequence[Column], parts: Sequence[WrittenPart]
 ) -> WrittenPart:
-    """Writes what lists the shards of a folder."""
+    """Writes the index of a folder's shards."""
     shards = [
         {
             **_config(columns),

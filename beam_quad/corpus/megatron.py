@@ -1,8 +1,9 @@
-"""Megatron's indexed datasets: the tokens of all documents in a `.bin`, and where each starts in an `.idx` beside it.
+"""Megatron's indexed datasets: the tokens of all documents in a `.bin` file, and their offsets in an `.idx` file beside it.
 
-The index is `MMIDIDX`, two zeros, the version 1 (uint64), the code of the tokens' type (uint8), the number of sequences and that
-of document bounds (uint64), the tokens of each sequence (int32), the byte at which each starts (int64), and the sequences at
-which documents start, with the one after the last (int64). All little-endian. Here every document is one sequence.
+The index consists of `MMIDIDX`, two zero bytes, the version 1 (uint64), the code of the tokens' type (uint8), the number of
+sequences and the number of document bounds (uint64 each), the length of each sequence in tokens (int32), the first byte of
+each sequence (int64), and the first sequence of each document, followed by the number of sequences (int64). All numbers are
+little-endian. Here every document is one sequence.
 
 References:
   https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/core/datasets/indexed_dataset.py
@@ -21,39 +22,39 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
 # The codes of `DType` in Megatron.
 _CODES = {np.dtype("<i4"): 4, np.dtype("<u2"): 8}
-# As `DType.optimal_dtype`: from so many tokens on, 16 bits are taken for too few.
+# From `DType.optimal_dtype`: vocabularies of this size or more do not use 16 bits.
 _SHORT_VOCABULARY = 65_500
 
 
 class Encoder(Protocol):
-    """Makes tokens of documents."""
+    """Encodes documents as tokens."""
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens there are."""
+        """Returns the number of distinct tokens."""
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Encodes whole documents, each ended as the trainer wants: integers [num_tokens]."""
+        """Encodes whole documents, each with the trainer's end token: integers [num_tokens]."""
 
 
 def token_type(vocabulary_size: int) -> np.dtype:
-    """The type that holds the tokens of a vocabulary: what Megatron itself would take."""
+    """Returns the type that Megatron itself uses for the tokens of a vocabulary."""
     return np.dtype("<u2" if vocabulary_size < _SHORT_VOCABULARY else "<i4")
 
 
 def write_tokens(
     path: str, documents: Iterable[np.ndarray], vocabulary_size: int, replace: bool = False
 ) -> tuple[WrittenPart, WrittenPart]:
-    """Writes documents, each of at least one token; the index last, so that without it nothing is there.
+    """Writes documents, each of at least one token; the index is written last, so its presence marks a complete part.
 
     Args:
-      path: The file of the tokens, which ends with `.bin`.
-      documents: Their tokens, integers [num_tokens], ended as the trainer wants.
-      vocabulary_size: Tokens that there are.
+      path: The file of the tokens, ending in `.bin`.
+      documents: Tokens of each document, integers [num_tokens], with the trainer's end token.
+      vocabulary_size: Number of distinct tokens.
       replace: Whether to replace finished files.
 
     Raises:
-      ValueError: If a token is beyond the vocabulary, or the path ends otherwise.
+      ValueError: If a token is outside the vocabulary, or the path does not end in `.bin`.
     """
     index_path = companion(path)
     if index_path is None:

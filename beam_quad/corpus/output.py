@@ -1,4 +1,4 @@
-"""Writes the parts of a selection and of what was rejected: the same bytes on every run."""
+"""Writes the parts of a selection and of the rejected rows, with the same bytes on every run."""
 
 import contextlib
 import dataclasses
@@ -61,8 +61,8 @@ class Selected:
     Attributes:
       split: The split.
       row_numbers: Rows of the shard, ascending, int64 [n].
-      provenance: Why each was chosen, `PROVENANCE_TYPE` [n]; see `provenance`.
-      weights: Weight of each in training, float64 [n], or None in a selection without weights.
+      provenance: Why each row was chosen, `PROVENANCE_TYPE` [n]; see `provenance`.
+      weights: Weight of each row in training, float64 [n]; None in a selection without weights.
     """
 
     split: Split
@@ -73,7 +73,7 @@ class Selected:
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """An input row, or a whole file where `row` is None, that could not be used."""
+    """An unusable input row, or a whole unusable file if `row` is None."""
 
     shard: str
     row: int | None
@@ -94,19 +94,19 @@ def provenance(
     target: Any = None,
     since: Any = None,
 ) -> pa.StructArray:
-    """Makes the column that says why rows were chosen.
+    """Makes the provenance column, which says why rows were chosen.
 
     Args:
       example_ids: Ids, n of them.
       tokens: Token counts, integers [n].
-      cluster: Clusters, integers [n], None where there is none; so are all that follow.
+      cluster: Clusters, integers [n]; None without clusters. All later arguments may be None too.
       block: Blocks within the clusters.
       round: Rounds in which the blocks were pulled.
-      influence: Influences of the examples themselves; nan where not scored.
+      influence: Influences of the examples themselves; nan if not scored.
       block_influence: Influences of the blocks.
-      predicted_influence: Influences of examples that were not scored themselves, predicted from others; nan where not.
-      target: Names of the query groups for which they were taken.
-      since: Numbers of the runs that brought them: 0 the one that went on from none, and so on.
+      predicted_influence: Influences of unscored examples, predicted from scored ones; nan if not predicted.
+      target: Names of the query groups for which the examples were selected.
+      since: Numbers of the runs that first selected the examples; 0 is the run without a base.
     """
     values = (
         list(example_ids), cluster, block, round, tokens, influence, block_influence, predicted_influence, target,
@@ -122,9 +122,9 @@ def provenance(
 
 
 def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
-    """Adds the column of provenance, and that of weights where there are any, to the schema of the input.
+    """Adds the provenance column and, in a weighted selection, the weight column to the schema of the input.
 
-    A column of the input that has such a name, as that of a selection has, gets another.
+    An input column with one of these names is renamed; a selection used as input has such columns.
     """
     renamed = renamed_columns(schema, weighted)
     fields = [field.with_name(renamed.get(field.name, field.name)) for field in schema]
@@ -135,7 +135,7 @@ def output_schema(schema: pa.Schema, weighted: bool = False) -> pa.Schema:
 
 
 def renamed_columns(schema: pa.Schema, weighted: bool) -> dict[str, str]:
-    """Gives the new names of the columns of the input whose names the output takes for its own."""
+    """Returns the new names of input columns whose names the output reserves."""
     taken = [PROVENANCE, WEIGHT] if weighted else [PROVENANCE]
     return {
         name: free_name(name, [*schema.names, *taken]) for name in taken if name in schema.names
@@ -143,7 +143,7 @@ def renamed_columns(schema: pa.Schema, weighted: bool) -> dict[str, str]:
 
 
 def described(schema: pa.Schema | pa.StructType) -> list[dict[str, Any]]:
-    """Describes columns as JSON: `name` and `type` of each, where a type is a name, or `struct` or `list` of others."""
+    """Describes columns as JSON: `name` and `type` of each; a type is a name, or a `struct` or `list` of types."""
     return [{"name": field.name, "type": _described(field.type)} for field in schema]
 
 
@@ -163,26 +163,26 @@ def write_selected(
     weighted: bool = False,
     encoder: Encoder | None = None,
 ) -> tuple[WrittenPart, ...]:
-    """Writes one part of the selection, in the format that its name ends with.
+    """Writes one part of the selection, in the format of its extension.
 
-    Parquet carries the input's columns in the types of the schema; JSON Lines carries rows of JSON Lines as they were, with
-    the key `beam_quad` (and `weight`) added, and dumps those of Parquet. MDS has the text as a string and all other columns
-    as JSON. Of ids nothing is read but what is known of the rows, and of Megatron nothing is written but tokens.
+    Parquet has the input's columns in the types of the schema. JSON Lines keeps rows of JSON Lines unchanged except for the new
+    key `beam_quad` (and `weight`), and dumps rows of Parquet. MDS has the text as a string and all other columns as JSON. A
+    part of ids is written without reading the input, and Megatron's format holds only tokens.
 
     Args:
-      path: The part, ending with one of `OUTPUT_FORMATS`.
-      selections: Chosen rows, in the order in which they are written.
-      schema: The columns that are carried; see `schemas.carried`.
+      path: The part, ending in one of `OUTPUT_FORMATS`.
+      selections: Chosen rows, in the order of writing.
+      schema: The carried columns; see `schemas.carried`.
       replace: Whether to replace a finished part.
       weighted: Whether the selections have weights.
-      encoder: Makes tokens of texts, for Megatron; None for all others.
+      encoder: Encodes texts as tokens, for Megatron; None for other formats.
 
     Returns:
-      The part, and what comes with it (`parts.companion`).
+      The part and its companion file, if any (`parts.companion`).
 
     Raises:
-      BadFileError: As `read_selected`; then nothing is written.
-      ValueError: If the name ends otherwise, or there are no tokens where they are wanted.
+      BadFileError: As `read_selected`; nothing is written then.
+      ValueError: If the extension is unknown, or the format needs tokens and there is no encoder.
     """
     ending = posixpath.basename(path).partition(".")[2]
     if ending == "bin":
@@ -216,7 +216,7 @@ def _write_ids(
 
 
 def ids_schema(weighted: bool) -> pa.Schema:
-    """The columns of a part of ids: the score is influence where it is known, else what is predicted, else its block's."""
+    """The columns of a part of ids; the score is the influence if known, else the predicted one, else the block's."""
     fields = [("example_id", pa.string()), ("score", pa.float64())]
     return pa.schema([*fields, (WEIGHT, pa.float64())] if weighted else fields)
 
@@ -244,7 +244,7 @@ def _write_mds(
 
 
 def mds_columns(schema: pa.Schema, weighted: bool) -> list[Column]:
-    """The columns of a shard of MDS, by name: the text as it is, the weight as a number, and JSON, which may be null, for the rest."""
+    """The columns of an MDS shard, by name: the text as a string, the weight as a number, the others as nullable JSON."""
     text = next(iter(choice_of(schema).read), None)
     found = []
     for field in output_schema(schema, weighted):
@@ -276,7 +276,7 @@ def _encoded(batch: pa.RecordBatch, columns: Sequence[Column]) -> Iterator[list[
 
 def _documents(selection: Selected, schema: pa.Schema, encoder: Encoder) -> Iterator[np.ndarray]:
     text = choice_of(schema).read[0]
-    # Nothing else is read of formats that hold columns apart.
+    # Columnar formats read no other column.
     fields = [f for f in schema if f.name == text or text.startswith(f"{f.name}.")]
     only = schema if any(map(holds_others, schema)) else pa.schema(fields, schema.metadata)
     for _, batch in rows.read_selected(selection.split, only, selection.row_numbers):
@@ -286,7 +286,7 @@ def _documents(selection: Selected, schema: pa.Schema, encoder: Encoder) -> Iter
         yield from encoder.encode(texts)
 
 
-# By the ending of a part's name, the values of `records.OUTPUT_FORMATS`; Megatron's, which take tokens, apart.
+# Writers by extension, the values of `records.OUTPUT_FORMATS`, except Megatron, which needs tokens.
 WRITERS: dict[str, Callable[..., WrittenPart]] = {
     "parquet": _write_parquet,
     "jsonl": _write_jsonl,
@@ -294,12 +294,12 @@ WRITERS: dict[str, Callable[..., WrittenPart]] = {
     "ids.parquet": _write_ids,
     "mds": _write_mds,
 }
-# Parts of these formats can lose rows without being written anew.
+# Rows can be removed from parts of these formats without rewriting the remaining rows.
 _CUT_IN_PLACE = ("parquet", "jsonl", "jsonl.zst")
 
 
 def cuts_in_place(output_format: str) -> bool:
-    """Tells whether parts of a format can lose rows without being written anew; see `copy_rows`."""
+    """Tells whether rows can be removed from parts of a format without rewriting the rest; see `copy_rows`."""
     return output_format in _CUT_IN_PLACE
 
 
@@ -338,10 +338,10 @@ def _lines(selection: Selected, schema: pa.Schema) -> Iterator[bytes]:
 
 
 def _new_names(schema: pa.Schema, weighted: bool) -> Callable[[str], str | None] | None:
-    """Tells what becomes of the members of a row of JSON Lines; None if all stay as they are."""
+    """Returns a map from members of a JSON Lines row to new names, or None if no member changes."""
     choice, renamed = choice_of(schema), renamed_columns(schema, weighted)
     if any(map(holds_others, schema)):
-        # Names that come in few rows are not known: none is left to meet one of ours.
+        # Members of rare rows are not in the schema, so every reserved name is mapped in case a row has it.
         renamed = {
             n: free_name(n, [*schema.names, n]) for n in (PROVENANCE, WEIGHT)[: 1 + weighted]
         }
@@ -351,12 +351,12 @@ def _new_names(schema: pa.Schema, weighted: bool) -> Callable[[str], str | None]
 
 
 class PartWriter:
-    """Writes the batches of a part one after the other, each a row group; see `writing_part`.
+    """Writes the batches of a part in sequence, each as a row group; see `writing_part`.
 
     Args:
       path: The part.
-      file: Where its bytes go.
-      writer: What makes them.
+      file: The file of its bytes.
+      writer: The Parquet writer.
     """
 
     def __init__(self, path: str, file: files.HashedFile, writer: pq.ParquetWriter) -> None:
@@ -372,13 +372,13 @@ class PartWriter:
 
     @property
     def written(self) -> WrittenPart:
-        """What was written, once the part is closed."""
+        """Describes the part, once it is closed."""
         return WrittenPart(self._path, self._file.sha256, self._num_rows, self._file.size_bytes)
 
 
 @contextlib.contextmanager
 def writing_part(path: str, schema: pa.Schema) -> Iterator[PartWriter]:
-    """Gives what writes a Parquet file while another part is written; it appears, whole, when the block ends."""
+    """Yields a writer of a Parquet file, for use beside another part; the file appears, complete, when the block ends."""
     with files.writing(path) as file, _parquet_writer(file, schema) as writer:
         yield PartWriter(path, file, writer)
 
@@ -386,7 +386,7 @@ def writing_part(path: str, schema: pa.Schema) -> Iterator[PartWriter]:
 def write_parquet(
     path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], replace: bool = False
 ) -> WrittenPart:
-    """Writes a Parquet file whose bytes depend on the batches alone: no clock, no attempt, no name."""
+    """Writes a Parquet file whose bytes depend only on the batches, not on time, attempt or name."""
     num_rows = 0
     with files.writing(path, replace) as file, _parquet_writer(file, schema) as writer:
         for table in _row_groups(batches, schema):
@@ -402,7 +402,7 @@ def _parquet_writer(file: files.HashedFile, schema: pa.Schema) -> pq.ParquetWrit
 
 
 def copy_rows(source: str, path: str, is_kept: np.ndarray) -> WrittenPart:
-    """Writes a part that holds some rows of another, as they are.
+    """Writes a part with some rows of another, unchanged.
 
     Args:
       source: A part of the same format.
@@ -410,7 +410,7 @@ def copy_rows(source: str, path: str, is_kept: np.ndarray) -> WrittenPart:
       is_kept: Which of its rows are kept, bool [num_rows].
 
     Raises:
-      BadFileError: If the part has another number of rows.
+      BadFileError: If the part's number of rows differs from `is_kept`.
     """
     if path.endswith(".parquet"):
         with files.open_read(source) as file:
@@ -443,7 +443,7 @@ def _check_num_rows(source: str, num_rows: int, is_kept: np.ndarray) -> None:
 
 
 def schema_of(part: str) -> pa.Schema | None:
-    """Reads the columns of a part; None of one in JSON Lines, whose rows need none."""
+    """Reads the schema of a part; None for JSON Lines, which needs none."""
     if not part.endswith(".parquet"):
         return None
     with files.open_read(part) as file:
@@ -465,12 +465,12 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
 
 
 def _table(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    # Shards bring dictionaries of their own; a Parquet column chunk has one.
+    # Each shard has its own dictionaries, but a Parquet column chunk has only one.
     return pa.Table.from_batches(batches, schema=schema).unify_dictionaries().combine_chunks()
 
 
 def write_jsonl(path: str, lines: Iterable[bytes], replace: bool = False) -> WrittenPart:
-    """Writes lines, compressed where the name ends with `.zst`."""
+    """Writes lines, compressed if the name ends in `.zst`."""
     num_rows = 0
     with files.writing(path, replace) as file, _compressing(file, path) as stream:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Parquet: read row group by row group, never a whole one at once."""
+"""Parquet, read by row groups in batches, never a whole row group at once."""
 
 import contextlib
 import dataclasses
@@ -19,17 +19,17 @@ from beam_quad.corpus.summaries import RowGroup, ShardSummary
 from beam_quad.errors import BadFileError
 from beam_quad.records import Split
 
-# Some name the codec of the pages behind the format: `a.parquet.gzip` in the documentation of pandas.
+# Some names append the codec of the pages, such as `a.parquet.gzip` in the documentation of pandas.
 EXTENSIONS = re.compile(
     r"\.(parquet|parq|pq)(\.(gz|gzip|snappy|zst|zstd|brotli|lz4))?$", re.IGNORECASE
 )
 
 _MAGIC = b"PAR1"
 _HEAD_BYTES = 64
-# Behind the footer: its size, and the magic.
+# The footer is followed by its size and the magic string.
 _TAIL_BYTES = 8
 _EXACT = 2**53
-# Column chunks are streamed by pieces of this size: memory does not grow with the row group.
+# Column chunks are streamed in pieces of this size, so memory does not grow with the row group.
 _BUFFER_BYTES = 8 << 20
 
 
@@ -37,8 +37,8 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
     """Reads the footer of a file.
 
     Raises:
-      BadFileError: If it has none that can be read, or two columns of one name.
-      UsageError: If it lacks a column that is read.
+      BadFileError: If the footer is unreadable, or two columns have one name.
+      UsageError: If the file lacks a required column.
     """
     try:
         with damage.naming(info.path), _opened(info.path) as file:
@@ -52,12 +52,12 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
 
 
 def exact_columns(path: str, names: Collection[str]) -> set[str]:
-    """Finds, of columns of 64-bit integers, those that all are such as a double holds, by the statistics of the row groups.
+    """Finds the 64-bit integer columns that doubles represent exactly, by the statistics of the row groups.
 
-    Python asks for each by itself, 10 us or so: for the columns only that meet doubles elsewhere.
+    Each statistic takes about 10 us, so call this only for columns that are doubles in other files.
 
     Raises:
-      BadFileError: If the footer cannot be read.
+      BadFileError: If the footer is unreadable.
     """
     with damage.naming(path), _opened(path) as file:
         metadata = file.metadata
@@ -91,14 +91,14 @@ def _row_group(group: pq.RowGroupMetaData) -> RowGroup:
 
 
 def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Says where a local file holds its footer and the values of columns.
+    """Locates the footer and the values of columns in a local file.
 
     Args:
       path: The file.
-      columns: Names of columns or, with dots in them, of fields of structs.
+      columns: Names of columns or, with dots, of fields of structs.
 
     Yields:
-      First byte and number of bytes: of the footer, then of each column's chunks.
+      First byte and number of bytes of the footer, then of each column chunk.
     """
     with open(path, "rb") as raw:
         metadata = pq.read_metadata(raw)

@@ -1,4 +1,4 @@
-"""The plan as an artifact: workers read it by its path, since 10^5 splits do not fit a job's graph."""
+"""The plan as an artifact; workers read it by its path, because 10^5 splits do not fit into a job's graph."""
 
 import base64
 import dataclasses
@@ -25,7 +25,7 @@ def write_plan(path: str, plan: InputPlan) -> None:
 
 
 def read_plan(path: str) -> InputPlan:
-    """Reads what `write_plan` wrote."""
+    """Reads a plan written by `write_plan`."""
     fields = json.loads(gzip.decompress(files.read_bytes(path)))
     fields["splits"] = tuple(Split(*values) for values in fields["splits"])
     for name in _SCHEMAS:

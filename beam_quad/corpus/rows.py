@@ -1,4 +1,4 @@
-"""Reads splits: all rows, checked, for the models; chosen rows, untouched, for the output."""
+"""Reads splits: all rows, checked, for the models; chosen rows, unchanged, for the output."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,28 +20,28 @@ _BATCH_ROWS = 256
 def read_rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:
-    """Reads all rows of a split, each checked for every reason to reject it.
+    """Reads all rows of a split and checks each for every reason to reject it.
 
-    Batches are runs of `batch_rows` rows counted from the start of each row group (of the file, where the format has
-    none), so that their boundaries depend on the shard alone and not on how it was split, or joined with others.
+    Batches are runs of `batch_rows` rows counted from the start of each row group, or of the file if the format has no row
+    groups. Their boundaries thus depend only on the shard, not on how it is split or joined with others.
 
     Args:
       split: The split.
       columns: Which columns mean what.
       batch_rows: Rows of a batch, > 0; the last of a row group may be shorter.
-      seen: Takes the shapes of the rows that can be used, of a format that declares no types.
+      seen: Collects the shapes of usable rows, for formats that declare no types.
 
     Yields:
-      Batches in order of rows, none empty. Memory is that of one batch.
+      Non-empty batches in order of rows. Memory is limited to one batch.
 
     Raises:
-      BadFileError: If the file turns out damaged, gone or changed since it was planned, perhaps after some batches;
-        nothing of it may be used then.
+      BadFileError: If the file turns out to be damaged, missing or changed since planning, possibly after some batches,
+        which must then be discarded.
     """
     for part in parts_of(split):
         _check_unchanged(part)
         yield from formats.format_of(part.path).rows(part, columns, batch_rows, seen)
-        # What was read may be in part of the one content, in part of another.
+        # The rows read may mix two versions of the file.
         _check_unchanged(part)
 
 
@@ -53,10 +53,10 @@ def read_runs(
     max_characters: int,
     seen: Seen | None = None,
 ) -> Iterator[RowBatch]:
-    """Reads all rows of a split, as `read_rows`, in runs long enough to sort their texts by length.
+    """Reads all rows of a split like `read_rows`, in runs long enough to sort their texts by length.
 
-    A run is as many whole batches as stay within both bounds, counted from the start of each row group and anew every
-    `max_rows` rows, so that its ends depend on the shard alone, as those of batches do.
+    A run has as many whole batches as fit both bounds. Runs restart at each row group and every `max_rows` rows, so their
+    boundaries, like those of batches, depend only on the shard.
 
     Args:
       split: The split.
@@ -67,7 +67,7 @@ def read_runs(
       seen: As `read_rows`.
 
     Yields:
-      Runs in order of rows, none empty. Memory is that of one run and one batch.
+      Non-empty runs in order of rows. Memory is limited to one run and one batch.
 
     Raises:
       BadFileError: As `read_rows`.
@@ -86,15 +86,15 @@ def read_runs(
 
 
 def read_numbers(split: Split, name: str, batch_rows: int) -> Iterator[np.ndarray]:
-    """Reads a column of numbers of all rows of a split, and of Parquet no other column.
+    """Reads a column of numbers of all rows of a split; in Parquet no other column is read.
 
     Args:
       split: The split.
-      name: The column or, with dots in it, a field of a struct.
-      batch_rows: Rows that are read at a time, > 0.
+      name: The column or, with dots, a field of a struct.
+      batch_rows: Rows read at a time, > 0.
 
     Yields:
-      Runs of rows in order, float64; nan where a row has no finite number there, or cannot be read.
+      Runs of rows in order, float64; nan for a row that is unreadable or has no finite number in the column.
 
     Raises:
       BadFileError: As `read_rows`.
@@ -103,7 +103,7 @@ def read_numbers(split: Split, name: str, batch_rows: int) -> Iterator[np.ndarra
 
 
 def read_values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
-    """Reads a column of all rows of a split as it is, None where a row has none. Arguments and errors as for `read_numbers`."""
+    """Reads raw values of a column of all rows of a split, None for a missing value; see `read_numbers`."""
     for part in parts_of(split):
         _check_unchanged(part)
         yield from formats.format_of(part.path).values(part, name, batch_rows)
@@ -113,18 +113,18 @@ def read_values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]
 def read_selected(
     split: Split, schema: pa.Schema, keep: np.ndarray | Sequence[int]
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads chosen rows of a split with all columns; row groups without one are not read.
+    """Reads chosen rows of a split with all columns; row groups without chosen rows are not read.
 
     Args:
       split: A split of one shard.
-      schema: Schema of the corpus; a column that the file lacks is null.
+      schema: Schema of the corpus; a column missing from the file is null.
       keep: Rows of the shard, ascending; or bool [rows of the split].
 
     Yields:
-      Rows of the shard, int64 [n], and their values, n rows of `schema`, in order.
+      Row numbers of the shard, int64 [n], and their values, n rows of `schema`, in order.
 
     Raises:
-      BadFileError: As `read_rows`; also if a row is not there.
+      BadFileError: As `read_rows`; also if a row is missing.
     """
     row_numbers = _row_numbers(split, keep)
     _check_unchanged(split)
@@ -132,7 +132,7 @@ def read_selected(
 
 
 def read_lines(split: Split, keep: np.ndarray | Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """Reads chosen rows of a JSON Lines split as they are, without their line ends.
+    """Reads chosen raw rows of a JSON Lines split, without their line ends.
 
     Args:
       split: A split of one shard.
@@ -173,7 +173,7 @@ def _check_unchanged(split: Split) -> None:
 
 
 def read_texts(split: Split, columns: Columns, rows: np.ndarray) -> dict[int, str]:
-    """Reads the texts of some rows of a split, by number, int64 [m] ascending; that of a row without one is empty."""
+    """Reads the texts of some rows of a split by row number; rows is int64 [m], ascending. A missing text is empty."""
     texts: dict[int, str] = {}
     first = 0
     for batch in read_rows(split, columns, _BATCH_ROWS):

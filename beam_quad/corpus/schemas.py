@@ -1,4 +1,4 @@
-"""One schema for all files: what their types join to without loss, and JSON text for every other column."""
+"""One schema for all files: the lossless common type of each column, or JSON text if there is none."""
 
 import dataclasses
 import fnmatch
@@ -22,14 +22,14 @@ from beam_quad.corpus.json_types import (
 from beam_quad.errors import UsageError
 
 PROVENANCE = "beam_quad"
-# Holds, as JSON text, the columns of rows of JSON Lines that have more of them than a table can.
+# The column with all other columns as JSON text, for JSON Lines with more columns than a table supports.
 OTHER_COLUMNS = "other_columns"
 
-# Metadata of a field whose strings are JSON text; its value says why.
+# Metadata of a field whose strings are JSON text; the value is the reason.
 _JSON_TEXT = b"beam_quad.json_text"
-# Metadata of a field of whole numbers that a double holds, by the statistics of the files.
+# Metadata of a field of whole numbers that doubles represent exactly, by the statistics of the files.
 _EXACT = b"beam_quad.exact"
-# Metadata of a schema: which columns were chosen.
+# Metadata of a schema: the choice of columns.
 _CHOICE = b"beam_quad.columns"
 # Metadata of the field of `OTHER_COLUMNS`.
 _OTHERS = b"beam_quad.others"
@@ -47,27 +47,26 @@ def is_json_text(field: pa.Field) -> bool:
 
 
 def holds_others(field: pa.Field) -> bool:
-    """Tells whether a column holds all those of a row of JSON Lines that have no column of their own."""
+    """Tells whether a column holds the members of JSON Lines rows without their own column."""
     return _OTHERS in (field.metadata or {})
 
 
 def why_json_text(field: pa.Field) -> str:
-    """Says which types met in a column that is carried as JSON text."""
+    """Returns the conflicting types of a column that is carried as JSON text."""
     return (field.metadata or {})[_JSON_TEXT].decode()
 
 
 def exact_field(field: pa.Field) -> pa.Field:
-    """Marks a field of whole numbers all of which a double holds."""
+    """Marks a field of whole numbers that doubles represent exactly."""
     return field.with_metadata({_EXACT: b"1"})
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which columns are carried to the output.
+    """The choice of columns that are carried to the output.
 
     Args:
-      patterns: Globs of names: with `!` before it, one of columns to leave out; without, of those to carry, which are all
-        if there is none.
+      patterns: Globs of column names to carry, by default all; a glob with `!` before it leaves columns out.
       read: The columns that the run reads, which are always carried.
     """
 
@@ -83,10 +82,10 @@ class Choice:
         return (not wanted or _matches(wanted, name)) and not _matches(unwanted, name)
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuses a pattern without a wildcard that names no column; with one it may match columns that come late.
+        """Refuses a pattern without a wildcard that matches no column; a wildcard may match columns of later rows.
 
         Raises:
-          UsageError: With the columns that there are.
+          UsageError: With the existing columns.
         """
         for pattern in self.patterns:
             name = pattern.removeprefix(_LEFT_OUT)
@@ -96,12 +95,12 @@ class Choice:
                 )
 
     def noted(self, schema: pa.Schema) -> pa.Schema:
-        """Notes the choice in a schema; see `choice_of`."""
+        """Stores the choice in a schema's metadata; see `choice_of`."""
         return schema.with_metadata({_CHOICE: json.dumps(dataclasses.astuple(self))})
 
 
 def choice_of(schema: pa.Schema) -> Choice:
-    """Reads the choice of which a schema is the result: all columns, if none is noted."""
+    """Reads the choice stored in a schema; all columns if none is stored."""
     noted = (schema.metadata or {}).get(_CHOICE)
     return Choice(*map(tuple, json.loads(noted))) if noted else Choice()
 
@@ -112,7 +111,7 @@ def _matches(patterns: Iterable[str], name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """What is known of a column of some files; its type is None if it has to be JSON text, and `why` says so."""
+    """The type of a column across files; None, with the reason `why`, if the column must be JSON text."""
 
     type: pa.DataType | None
     is_exact: bool
@@ -127,16 +126,16 @@ class _Column:
 
 
 def unify(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
-    """Unifies the schemas of files: the columns of all, in order of first appearance, nullable at every depth.
+    """Unifies the schemas of files: all columns, in order of first appearance, nullable at every depth.
 
-    A column has the narrowest type that holds the values of all files without loss, or is JSON text if there is none.
+    A column has the narrowest type that represents the values of all files without loss, or JSON text if there is none.
 
     Args:
       schemas: Name and schema of every file.
     """
     first_of: dict[bytes, tuple[str, pa.Schema]] = {}
     for owner, schema in schemas:
-        # With their metadata, which the equality of schemas leaves out.
+        # Serialised, because equality of schemas ignores their metadata.
         first_of.setdefault(bytes(schema.serialize()), (owner, schema))
     merged: dict[str, _Column] = {}
     types: dict[str, dict[pa.DataType, None]] = {}
@@ -152,7 +151,7 @@ def unify(schemas: Iterable[tuple[str, pa.Schema]]) -> pa.Schema:
 
 
 def _lackable(field: pa.Field) -> pa.Field:
-    # Arrow writes a list of fixed size that is null to Parquet, but cannot read it back.
+    # Arrow can write a null fixed-size list to Parquet but cannot read it back.
     return field if is_json_text(field) else field.with_type(nullable(field.type, sizes=False))
 
 
@@ -179,7 +178,7 @@ def _join(a: _Column, b: _Column) -> _Column:
 
 
 def _checked(column: _Column, types: Iterable[pa.DataType]) -> _Column:
-    """Tries what the last stage will do: a type that Arrow cannot convert to, or Parquet not hold, is JSON text."""
+    """Tries the conversions of the last stage; a type that Arrow or Parquet does not support becomes JSON text."""
     if column.type is None:
         return column
     try:
@@ -207,11 +206,11 @@ def _is_whole(data_type: pa.DataType | None) -> bool:
 
 
 def nullable(data_type: pa.DataType, sizes: bool = True) -> pa.DataType:
-    """Lets everything inside a type be null: a field of a struct that another file lacks will be.
+    """Makes everything inside a type nullable, because struct fields that other files lack become null.
 
     Args:
       data_type: A type.
-      sizes: Whether lists of fixed size stay such.
+      sizes: Whether fixed-size lists keep their size.
     """
     is_type = pa.types
     if is_type.is_struct(data_type):
@@ -228,12 +227,12 @@ def nullable(data_type: pa.DataType, sizes: bool = True) -> pa.DataType:
 
 
 def join_types(a: pa.DataType, b: pa.DataType, is_exact: bool = False) -> pa.DataType | None:
-    """Finds the narrowest type that holds the values of two, or None if none does without loss.
+    """Finds the narrowest type that represents the values of two types without loss; None if there is none.
 
     Args:
       a: A type, nullable inside.
       b: Another.
-      is_exact: Whether the whole numbers of 64 bits in them are such as a double holds.
+      is_exact: Whether doubles represent their 64-bit whole numbers exactly.
     """
     is_type = pa.types
     if a == b:
@@ -298,7 +297,7 @@ def _join_numbers(a: pa.DataType, b: pa.DataType, is_exact: bool) -> pa.DataType
         return max(floats, key=lambda t: t.bit_width)
     if floats:
         whole = b if a == floats[0] else a
-        # Bits of the fraction of half, single and double precision.
+        # The narrowest float whose fraction has enough bits for an integer of each width.
         holding = {8: pa.float16(), 16: pa.float32(), 32: pa.float64(), 64: pa.float64()}
         if whole.bit_width == 64 and not is_exact:
             return None
@@ -332,7 +331,7 @@ def _join_bytes(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 def _join_others(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     is_type = pa.types
     if is_type.is_timestamp(a) and is_type.is_timestamp(b):
-        # Years that nanoseconds cannot hold are common: what is never known (9999-12-31).
+        # Nanoseconds cannot represent the year 9999, a common placeholder (9999-12-31).
         is_safe = a.tz == b.tz and "ns" not in (a.unit, b.unit)
     else:
         kinds = (is_type.is_date, is_type.is_time, is_type.is_decimal)
@@ -351,24 +350,24 @@ def _decoded(data_type: pa.DataType) -> pa.DataType:
 
 
 def carried(stored: pa.Schema, shapes: Shapes, choice: Choice, known: pa.Schema) -> pa.Schema:
-    """Tells the columns of the output, and their types.
+    """Determines the columns of the output and their types.
 
     Args:
-      stored: Those of the Parquet files, unified.
-      shapes: Those of the rows of JSON Lines.
-      choice: Which of them to carry.
-      known: What is known of their order, and that of the fields inside: others follow, by name.
+      stored: The unified schema of the Parquet files.
+      shapes: The shapes of the JSON Lines rows.
+      choice: The columns to carry.
+      known: Known order of columns and of the fields inside them; others follow, by name.
     """
     late = {*stored.names, *shapes.columns}.difference(known.names)
     names = [name for name in (*known.names, *sorted(late)) if choice.keeps(name)]
     if not shapes.is_open:
         fields = [_carried_field(name, stored, shapes, known) for name in names]
-        # Every text that is selected was read as UTF-8, be it stored as bytes.
+        # Every selected text was decoded as UTF-8, even if it is stored as bytes.
         fields = [_as_text(f) if f.name in choice.read[:1] else f for f in fields]
         return choice.noted(pa.schema(fields))
-    # Rows of JSON Lines have one column beside the text, and those of the Parquet files for values that fit.
+    # JSON Lines rows get one column besides the text, and use columns of the Parquet files for values that fit.
     fields = []
-    # A name with dots that no row has is that of a field inside.
+    # If no row has a name with dots as a column, the name is a field of a struct.
     text = [
         name
         for name in choice.read[:1]
@@ -416,7 +415,7 @@ def _field_of(name: str, shape: Shape, like: pa.DataType) -> pa.Field:
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:
-    """Finds a name that is not taken: the name itself, or with a number after it."""
+    """Finds a free name: the name itself, or the name with a number appended."""
     known, free, number = set(taken), name, 0
     while free in known:
         number += 1
@@ -427,17 +426,17 @@ def free_name(name: str, taken: Iterable[str]) -> str:
 def check_read_columns(
     path: str, columns: Columns, names: Sequence[str], types: Mapping[str, Sequence[pa.DataType]]
 ) -> None:
-    """Refuses a file whose columns cannot be what they are named for.
+    """Refuses a file whose columns cannot have their roles.
 
     Args:
       path: The file.
-      columns: Which columns mean what.
+      columns: The roles of the columns.
       names: The columns of the file.
-      types: Types of those that are read, all that occur but null; no entry where the file lacks one.
+      types: All non-null types that occur in each column read; a missing column has no entry.
 
     Raises:
-      UsageError: If a column is missing, no text is of strings, no id a string or a whole number, no count of tokens and
-        no score a number. One line that names the flag.
+      UsageError: With one line that names the flag, if a column is missing, the text has no strings, the id neither
+        strings nor whole numbers, or the token count or score no numbers.
     """
     roles = (
         _content_role(columns),

@@ -1,14 +1,14 @@
-"""Which content local files had when they were read, so that a copy of a corpus, or one that was touched, is the same.
+"""Records the content of local files as they are read, so that a copied or touched corpus counts as the same.
 
-A local disk tells size and modification time, and nothing of the content. The stage that reads a file therefore records
-a hash of what it read beside the version that its artifacts are named by, in a file whose name says all: one listing tells
-the planner what is known. Of joined shards such names are in one file. A file that is where it was, with the same size and time, is taken for unchanged; of one whose
-name and size are known from elsewhere, or from another time, the planner compares the content.
+A local disk reports size and modification time but nothing about the content. The stage that reads a file therefore records
+a hash of the content and the version in its artifacts' names. The name of the record's file contains all of this, so one
+listing gives the planner all records; records of joined shards share one file. A file with the same path, size and time
+counts as unchanged. If a known name and size appear at another path or time, the planner compares the content.
 
-Of a Parquet file that is the footer and the columns that the run reads, so that wide columns beside them cost nothing. Of
-the other columns the footer tells sizes, places and statistics: another value of the same size and within the same bounds
-is not seen. No artifact but the output holds such values, and the output is read from the file itself. A hash of some
-columns says nothing to a run that reads others, which compares the file again.
+The hash of a Parquet file covers the footer and the columns that the run reads, so wide unread columns cost nothing. For
+unread columns the footer has sizes, positions and statistics, so a changed value of the same size within the same bounds
+goes unnoticed. Only the output holds values of unread columns, and it is read from the file itself. A hash of some columns
+is no use to a run that reads others; that run compares the file again.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ class _Record(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class SeenFiles:
-    """What is known of local files by their content.
+    """Records of local files by their content.
 
     Attributes:
-      folder: Where the records are.
+      folder: Folder of the records.
       columns: Names of the columns that the run reads.
-      unwritten: Records that planning has made, by path: files of a known content in a new place, or at a new time.
+      unwritten: New records of planning, by path, for files of known content at a new path or time.
     """
 
     folder: str
@@ -58,9 +58,9 @@ class SeenFiles:
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def version(self, shard: str, info: FileInfo) -> str:
-        """Finds the version that a shard's artifacts are named by.
+        """Finds the version used in the names of a shard's artifacts.
 
-        A file is read only if one of its shard's name and size is known, but not from here and now.
+        A file is read only if a shard of this name and size is known, but from another path or time.
         """
         if not files.is_local(info.path):
             return info.version
@@ -73,12 +73,12 @@ class SeenFiles:
         for record in alike:
             if record.place == _place_id(info):
                 return record.version
-        # By other columns two files may have one version: the first that is read by these keeps it.
+        # Two files may share a version under other columns; the first one read with these columns keeps it.
         if free := sorted(here.difference(record.version for record in alike)):
             return free[0]
         content = kind + content_hash(info.path, self.columns)
         same = sorted(record.version for record in known if record.content == content)
-        # Not by its time: another file of this name and size may have had the very same.
+        # The version uses the content, because another file of this name and size may have had the same time.
         version = same[0] if same else f"{info.size_bytes}-{content}"
         path, data = _record(self.folder, shard, info, version, content)
         self.unwritten[path] = data
@@ -97,7 +97,7 @@ class SeenFiles:
 
 
 def _names(folder: str) -> Iterator[str]:
-    """Reads what is recorded: each record by a name, of joined shards together in a file."""
+    """Reads all records: one per file name, and those of joined shards from one file."""
     paths = [info.path for info in files.find(folder)]
     joined = [path for path in paths if _name_of(path).startswith(_JOINED)]
     yield from map(_name_of, paths)
@@ -110,22 +110,22 @@ def _name_of(path: str) -> str:
 
 
 def small_version(shard: str, info: FileInfo) -> str:
-    """Finds the version of a query file: its content where it is local and below 64 MB."""
+    """Finds the version of a query file: a hash of its content if it is local and below 64 MB."""
     if not files.is_local(info.path) or info.size_bytes > _SMALL_BYTES:
         return info.version
     return f"{info.size_bytes}-{content_hash(info.path)}"
 
 
 def record(folder: str, split: Split, columns: Sequence[str]) -> None:
-    """Records the content of a split's files, which were read; one in an object store has its checksum for a version.
+    """Records the content of a split's files after reading; files in an object store have a checksum as their version.
 
     Args:
-      folder: Where the records are.
-      split: The split; `found_version` says what the file was like when it was planned.
+      folder: Folder of the records.
+      split: The split; `found_version` is the version of the file when it was planned.
       columns: Names of the columns that were read.
 
     Raises:
-      BadFileError: If the file has changed since.
+      BadFileError: If the file has changed since planning.
     """
     records = {}
     for part in parts_of(split):
@@ -145,16 +145,16 @@ def record(folder: str, split: Split, columns: Sequence[str]) -> None:
 
 
 def content_hash(path: str, columns: Sequence[str] | None = None) -> str:
-    """Hashes the bytes of a local file, to 32 hexadecimal digits.
+    """Hashes the bytes of a local file to 32 hexadecimal digits.
 
     Args:
       path: The file.
-      columns: Names of columns: of a Parquet file only its footer and their values are read; None: all.
+      columns: Columns of a Parquet file to hash along with its footer; None: the whole file.
     """
     digest = hashlib.blake2b(digest_size=_HASH_BYTES)
     places = [(0, os.path.getsize(path))]
     if columns is not None and _is_by_column(path):
-        # What cannot be read as Parquet has no columns, and is left to those who do.
+        # A file that is not valid Parquet is hashed whole; its readers report the damage.
         with contextlib.suppress(BadFileError), damage.naming(path):
             places = list(parquet.places(path, columns))
     with open(path, "rb", buffering=0) as file:
@@ -171,7 +171,7 @@ def _is_by_column(path: str) -> bool:
 
 
 def _kind_id(path: str, columns: Sequence[str]) -> str:
-    """Says of what a record holds the hash; empty for all of a file."""
+    """Names the content covered by a hash; empty for a whole file."""
     return f"{seeding.digest(*sorted(columns))[:8]}-" if _is_by_column(path) else ""
 
 

@@ -1,4 +1,4 @@
-"""Plans the input: finds it, opens files that are not known, fixes one schema, cuts large files and joins small ones."""
+"""Plans the input: finds files, opens unknown ones, fixes one schema, cuts large files and joins small ones."""
 
 import collections
 import concurrent.futures
@@ -23,27 +23,27 @@ from beam_quad.records import Split
 
 _log = logging.getLogger(__name__)
 SPLIT_BYTES = 256 << 20
-# So many JSON Lines files are opened at most, for what their rows look like and how many they are.
+# Maximum number of JSON Lines files opened to learn the shapes and the number of their rows.
 SAMPLED_FILES = 1000
 _QUERY_REMEDY = "repair the file, or leave it out"
 
 
 @dataclasses.dataclass(frozen=True)
 class InputPlan:
-    """The input as it was when the run was planned.
+    """The input at the time of planning.
 
     Attributes:
       splits: Units of work, sorted by shard and first row.
-      schema: The columns that are carried, as far as is known: those of JSON Lines by the first rows of each file.
-      stored: The columns of the Parquet files, unified.
-      root: Folder that shards are named relative to; empty where the inputs have none in common.
+      schema: The carried columns as far as known; for JSON Lines from the first rows of each file.
+      stored: The unified columns of the Parquet files.
+      root: Folder that the names of shards are relative to; empty if the inputs have no common folder.
       num_rows: Rows of the corpus.
-      num_rows_exact: Whether `num_rows` was counted, not in part estimated (JSON Lines).
-      num_shards: Files.
-      size_bytes: Their size as stored.
+      num_rows_exact: Whether `num_rows` is counted, not partly estimated (JSON Lines).
+      num_shards: Number of files.
+      size_bytes: Stored size of the files.
       snapshot: Fingerprint of the names and versions of all shards.
-      bad_files: What is wrong with each shard of which nothing can be used, by shard; their splits are not read.
-      passed_over: How many files were found and are not read, by why; see `find_files`.
+      bad_files: The fault of each wholly unusable shard, by shard; splits of such shards are not read.
+      passed_over: Number of files found but not read, by reason; see `find_files`.
     """
 
     splits: tuple[Split, ...]
@@ -60,7 +60,7 @@ class InputPlan:
 
     @property
     def patterns(self) -> list[str]:
-        """Patterns of its files, and of no others."""
+        """Patterns that match exactly its files."""
         return folded(part.path for split in self.splits for part in parts_of(split))
 
 
@@ -84,33 +84,32 @@ def plan_input(
     kept: KeptSummaries | None = None,
     joins: Joins | None = None,
 ) -> InputPlan:
-    """Plans the input and refuses what cannot be one corpus, before anything is written or started.
+    """Plans the input and refuses files that cannot form one corpus, before anything is written or started.
 
     Args:
-      patterns: Globs, files and folders, each perhaps several with commas between; see `find_files`. Under a glob or a
-        folder, files and folders whose names start with `_` or `.` are left out, as Spark and Arrow do.
-      input_root: Folder that shards are named relative to; None: the longest that all inputs have in common.
+      patterns: Globs, files and folders; each may be a list with commas; see `find_files`. Names under a glob or a folder
+        that start with `_` or `.` are left out, as in Spark and Arrow.
+      input_root: Folder that the names of shards are relative to; None: the longest common folder of all inputs.
       text_column: Column of the text.
-      prompt_column: Column of the prompt that it answers, or None.
-      messages_column: Column of a conversation in place of both, or None.
+      prompt_column: Column of the prompt that the text answers, or None.
+      messages_column: Column of a conversation in place of text and prompt, or None.
       id_column: Column of the example id, or None.
       tokens_column: Column of the token count, or None.
       score_column: Column of a score, or None.
-      columns: Patterns of the columns to carry, or with `!` before them to leave out; see `schemas.Choice`.
-      split_bytes: A file above this size is cut into parts of about it: runs of row groups, or of rows. Small files are
-        joined to at most it.
-      num_threads: Files opened at once.
-      is_query: Whether `.txt` files, one text each, are inputs too.
-      reject_bad_files: Whether a file of which nothing can be used is one of `bad_files` instead of refused.
-      flag: What the patterns were given by, for errors.
-      version_of: Finds the version of a shard's content; several threads ask at once.
-      kept: What is known of the files already; None: all are opened.
-      joins: Which small files are joined; None: none are.
+      columns: Patterns of the columns to carry or, with `!` before them, to leave out; see `schemas.Choice`.
+      split_bytes: Larger files are cut into runs of row groups, or of rows, of about this size; small files are joined up
+        to this size.
+      num_threads: Number of files opened at once.
+      is_query: Whether `.txt` files, with one text each, are inputs too.
+      reject_bad_files: Whether a wholly unusable file is added to `bad_files` rather than refused.
+      flag: The flag of the patterns, for errors.
+      version_of: Finds the version of a shard's content; called from several threads.
+      kept: Stored summaries of files; None: open all files.
+      joins: Decides which small files to join; None: join none.
 
     Raises:
-      UsageError: One line that names the file and says what to do: nothing matches, an unknown extension, a header,
-        footer or schema that is wrong, a file without a row, a column that is missing, schemas that do not go
-        together, two shards of one name.
+      UsageError: With one line that names the file and the remedy: no match, an unknown extension, an invalid header, footer
+        or schema, a file without rows, a missing column, incompatible schemas, or two shards of one name.
     """
     text_flag = "--query_text_column" if is_query else "--text_column"
     read = Columns(
@@ -193,9 +192,9 @@ def _tell_bad_files(
 
 
 def _sample(shards: Mapping[str, files.FileInfo], split_bytes: int) -> dict[str, files.FileInfo]:
-    """Draws the files that are opened: all Parquet files and, of very many JSON Lines files, a hash sample.
+    """Chooses the files to open: all Parquet files and, if there are very many JSON Lines files, a hash sample of them.
 
-    A row that does not fit what these hold is found by the worker that reads it. What is cut is opened, too.
+    Files that are to be cut are always opened. A row that does not fit the sample is found by the worker that reads it.
     """
     lines = [shard for shard, info in shards.items() if formats.is_jsonl(info.path)]
     if len(lines) <= SAMPLED_FILES:
@@ -211,7 +210,7 @@ def _sample(shards: Mapping[str, files.FileInfo], split_bytes: int) -> dict[str,
 def _with_estimates(
     shards: Mapping[str, files.FileInfo], known: Mapping[str, ShardSummary]
 ) -> list[ShardSummary]:
-    """Estimates the rows of files that were not opened by those of files with the same ending."""
+    """Estimates the rows of unopened files from opened files with the same extension."""
     rows, sizes = collections.Counter[str](), collections.Counter[str]()
     for shard, summary in known.items():
         ending = _ending(shard)
@@ -237,10 +236,10 @@ def _ending(shard: str) -> str:
 def _exactly(
     summaries: Iterable[ShardSummary], kept: KeptSummaries | None
 ) -> Callable[[files.FileInfo, ShardSummary], ShardSummary]:
-    """Makes what marks, in the schema of a shard, the whole numbers that a double holds, if they may meet doubles."""
+    """Returns a function that marks, in a shard's schema, whole numbers exact in doubles, if they may meet doubles."""
     declared = [summary.schema for summary in summaries if summary.schema is not None]
     fields = [field for schema in dict.fromkeys(declared) for field in schema]
-    # Any row of JSON Lines may come with a fraction.
+    # Any JSON Lines row may have a fraction.
     has_lines = any(summary.schema is None and not summary.problem for summary in summaries)
     doubles = {field.name for field in fields if pa.types.is_floating(field.type)}
 
@@ -263,7 +262,7 @@ def _exactly(
 
 
 def _with_folders(shard: str, summary: ShardSummary) -> ShardSummary:
-    """Adds the columns that a shard's folders are named for, where the file has none of their names."""
+    """Adds the columns named by a shard's folders, unless the file has columns of those names."""
     named = folders.columns_of(shard)
     if summary.schema is not None:
         fields = [pa.field(n, pa.string()) for n in named if n not in summary.schema.names]
@@ -276,7 +275,7 @@ def _with_folders(shard: str, summary: ShardSummary) -> ShardSummary:
 
 
 def _check_any(summaries: Sequence[ShardSummary], origins: Sequence[str]) -> None:
-    """Refuses what the first rows of some files cannot be used for, if those of no file can."""
+    """Refuses a column whose values in the first rows do not fit its role, if no file has fitting ones."""
     if any(s.schema is not None or (s.shapes is not None and not s.doubt) for s in summaries):
         return
     for summary, origin in zip(summaries, origins, strict=True):
@@ -292,7 +291,7 @@ def _common_folder(infos: Iterable[files.FileInfo]) -> str:
         common.append(parts[0])
     has_scheme = bool(common) and common[0].endswith(":")
     common = folders.above(common)
-    # A scheme is followed by an empty part and the bucket: with less there is nothing in common.
+    # The parts of a URL are its scheme, an empty string and the bucket; URLs that share fewer have no common root.
     return "" if has_scheme and len(common) < 3 else "/".join(common)
 
 
@@ -303,9 +302,9 @@ def _name_shards(infos: Iterable[files.FileInfo], root: str) -> dict[str, files.
             raise UsageError(
                 f"{info.path} lies outside --input_root {root}; pass a root that holds both"
             )
-        # Without a root, the path without its scheme: `bucket/folder/file`.
+        # Without a root a shard's name is the path without its scheme: `bucket/folder/file`.
         place = info.path[len(root) :].partition("://")[2] or info.path[len(root) :]
-        # Part of ids, which are text in UTF-8.
+        # The name becomes part of ids, which must be valid UTF-8.
         shard = files.printable(place)
         other = shards.setdefault(shard.lstrip("/"), info)
         if other is not info:
@@ -338,7 +337,7 @@ def _summarise_all(
 
 
 def _summarise(info: files.FileInfo, columns: Columns, bad_file_remedy: str | None) -> ShardSummary:
-    """Summarises a shard; a bad one is refused with a remedy, or, without one, described as bad."""
+    """Summarises a shard; a bad one is refused if there is a remedy to suggest, else summarised as bad."""
     try:
         return formats.format_of(info.path).summarise(info, columns)
     except BadFileError as error:
@@ -346,7 +345,7 @@ def _summarise(info: files.FileInfo, columns: Columns, bad_file_remedy: str | No
             return _unusable(error.detail)
         raise UsageError(f"{error.path}: {error.detail}; {bad_file_remedy}") from error
     except OSError as error:
-        # What a network raises is another type, or has no file to be named for.
+        # Errors of networks have other types, or no file to name, so they are re-raised.
         if not (files.is_local(info.path) or isinstance(error, FileNotFoundError)):
             raise
         raise UsageError(f"{info.path}: cannot be read: {damage.one_line(error)}") from error
@@ -414,7 +413,7 @@ def _cut(
 def _cut_lines(
     shard: str, info: files.FileInfo, version: str, summary: ShardSummary, split_bytes: int
 ) -> Iterator[Split]:
-    """Cuts JSON Lines by rows, whose number is an estimate: the last part is all that follows, perhaps nothing."""
+    """Cuts JSON Lines by an estimated number of rows; the last part has all remaining rows, possibly none."""
     num_parts = min(jsonl.MOST_CUTS, max(1, -(-info.size_bytes // split_bytes)))
     num_rows = -(-summary.num_rows // num_parts)
     num_rows = max(1, -(-num_rows // jsonl.CUT_ROWS)) * jsonl.CUT_ROWS

@@ -1,4 +1,4 @@
-"""What planning learns from a shard's header or footer."""
+"""Summaries of shards from their headers or footers, for planning."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ class RowGroup:
     """A row group of a Parquet file.
 
     Attributes:
-      num_rows: Its rows.
-      size_bytes: Its size as stored, compressed.
+      num_rows: Number of rows.
+      size_bytes: Compressed size.
     """
 
     num_rows: int
@@ -22,18 +22,18 @@ class RowGroup:
 
 @dataclasses.dataclass(frozen=True)
 class ShardSummary:
-    """A shard, before it is read.
+    """The summary of a shard before it is read.
 
     Attributes:
-      schema: The columns of a file that declares them; None of one that does not.
-      shapes: What its first rows look like, where it declares none; None where there is no row that can be read.
-      num_rows: Its rows.
-      is_exact: Whether `num_rows` was counted, not estimated.
-      groups: Its row groups; none where the shard cannot be entered in the middle.
-      is_known: Whether all that can be read of it was seen: of a long file that declares nothing the first rows say
-        little about the others.
-      doubt: What the columns that are read look like in its first rows, if they cannot be used there; an error's text.
-      problem: Why nothing of the shard can be used; empty for a good one.
+      schema: The declared columns; None if the format declares none.
+      shapes: Shapes of the first rows if no columns are declared; None if no row is readable.
+      num_rows: Number of rows.
+      is_exact: Whether `num_rows` is counted, not estimated.
+      groups: Row groups; empty if the shard allows no random access.
+      is_known: Whether all readable rows were seen; the first rows of a long file without declared columns say little
+        about the others.
+      doubt: An error message if the columns do not fit their roles in the first rows.
+      problem: Why the whole shard is unusable; empty for a good one.
     """
 
     schema: pa.Schema | None

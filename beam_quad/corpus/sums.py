@@ -1,4 +1,4 @@
-"""What was read of a corpus, as a sum over its splits."""
+"""Counts of the rows of a corpus, as a sum over its splits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,24 +10,24 @@ from beam_quad.corpus.json_types import Shapes
 
 @dataclasses.dataclass(frozen=True)
 class ReadSums:
-    """What was read. An additive statistic.
+    """Counts of the rows read. An additive statistic.
 
-    Duplicates by id and texts without an embedding are counted as usable: they are known only after the splits were read, or
-    depend on what embeds them.
+    Rows with duplicate ids and texts without an embedding count as usable, because the former are known only after all splits
+    are read, and the latter depend on the embedder.
 
     Attributes:
-      read: Rows.
-      usable: Rows that can be used.
-      tokens: Their tokens.
-      reserve: How many of them have their text set aside.
-      reserve_tokens: Tokens of those.
-      rejected: Rows that cannot be used, by reason.
-      lengths: Examples of 2**b to 2**(b + 1) - 1 tokens, by b.
-      length_tokens: Their tokens, by b.
-      unusable: Rows of splits of which no row can be used, by shard.
-      bad_files: Splits that could not be read, by shard.
-      without_embedding: Usable texts to which the embedder gave no vector, by the name of the split's artifacts.
-      shapes: What the rows of JSON Lines look like.
+      read: Rows read.
+      usable: Usable rows.
+      tokens: Tokens of the usable rows.
+      reserve: Usable rows whose text is set aside.
+      reserve_tokens: Tokens of the texts set aside.
+      rejected: Unusable rows, by reason.
+      lengths: Number of examples with 2**b to 2**(b + 1) - 1 tokens, by b.
+      length_tokens: Tokens of those examples, by b.
+      unusable: Rows of splits without a usable row, by shard.
+      bad_files: Unreadable splits, by shard.
+      without_embedding: Usable texts without a vector from the embedder, by the name of the split's artifacts.
+      shapes: Shapes of the JSON Lines rows.
     """
 
     read: int = 0
@@ -47,13 +47,13 @@ class ReadSums:
         return add_fields(self, other)
 
     def as_json(self) -> dict[str, Any]:
-        """Turns it into what `json.dumps` takes, the same for equal sums in any order."""
+        """Converts the counts for `json.dumps`; equal sums in any order give equal output."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: _as_json(value) for name, value in own.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "ReadSums":
-        """Reads what `as_json` gave."""
+        """Reads the output of `as_json`."""
         fields: dict[str, Any] = {
             name: Tally(value) if isinstance(value, dict) else value
             for name, value in stored.items()

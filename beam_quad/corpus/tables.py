@@ -1,4 +1,4 @@
-"""What formats that declare their columns share: record batches made to rows that are checked, and to rows that are chosen."""
+"""Shared code of formats with declared columns: converts record batches to checked rows and to chosen rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -13,16 +13,16 @@ from beam_quad.corpus.batches import Columns, Fault, RowBatch, make_batch
 from beam_quad.errors import BadFileError
 from beam_quad.records import Reason, Split
 
-# Rows of which all columns are read at a time.
+# Rows read at a time with all columns.
 _SELECTED_ROWS = 1024
 
 
 def check_schema(path: str, schema: pa.Schema, columns: Columns) -> pa.Schema:
-    """Checks the columns of a file; gives them without what their writer noted of the table.
+    """Checks the columns of a file; returns them without the writer's metadata of the table.
 
     Raises:
-      BadFileError: If two have one name.
-      UsageError: If one that is read is not there, or of a type that is no use.
+      BadFileError: If two columns have one name.
+      UsageError: If a required column is missing or has an unusable type.
     """
     twice = next((n for n in schema.names if schema.names.count(n) > 1), None)
     if twice is not None:
@@ -34,18 +34,18 @@ def check_schema(path: str, schema: pa.Schema, columns: Columns) -> pa.Schema:
 
 
 class Groups(Protocol):
-    """An open file whose rows are in groups, each of which can be read without the others."""
+    """An open file with groups of rows that can be read independently."""
 
     def num_rows(self, group: int) -> int:
-        """Tells the rows of a group."""
+        """Returns the number of rows of a group."""
 
     def size_bytes(self, group: int) -> int:
-        """Tells the size of a group, as stored."""
+        """Returns the stored size of a group."""
 
     def batches(
         self, group: int, names: Sequence[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Reads some columns of a group, or the structs that hold them: those that there are, in batches of any size."""
+        """Reads the existing ones of some columns of a group, or the structs around them, in batches of any size."""
 
 
 def rows(split: Split, file: Groups, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
@@ -70,7 +70,7 @@ def values(split: Split, file: Groups, name: str, batch_rows: int) -> Iterator[l
 def selected(
     split: Split, file: Groups, schema: pa.Schema, row_numbers: np.ndarray
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads chosen rows with all columns, of the groups alone that hold any; see `beam_quad.corpus.rows.read_selected`."""
+    """Reads chosen rows with all columns, only from groups with such rows; see `beam_quad.corpus.rows.read_selected`."""
     row = split.first_row
     size_bytes = max(1, sum(map(file.size_bytes, _groups(split))))
     for group in _groups(split):
@@ -93,7 +93,7 @@ def _groups(split: Split) -> range:
 def _read(
     split: Split, file: Groups, group: int, names: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Reads columns of a group, and those that its folders are named for."""
+    """Reads columns of a group, including those named by the shard's folders."""
     named = folders.columns_of(split.shard)
     for batch in file.batches(group, names, batch_rows):
         for name in named.keys() & set(names):
@@ -104,7 +104,7 @@ def _read(
 
 
 def _located(schema: pa.Schema, name: str) -> pa.Field | None:
-    """Finds a column by its name or, with dots in it, a field of a struct."""
+    """Finds a column by name or, if the name has dots, a field of a struct."""
     if name in schema.names:
         return schema.field(name)
     for column in schema:
@@ -116,7 +116,7 @@ def _located(schema: pa.Schema, name: str) -> pa.Field | None:
 
 
 def _aligned(batches: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.Table]:
-    # Arrow ends a batch early where a column's chunk ends; what goes through a model together must not depend on that.
+    # Arrow ends a batch early at the end of a column chunk, but a model's batches must not depend on chunks.
     pending: list[pa.RecordBatch] = []
     for batch in batches:
         pending.append(batch)
@@ -141,7 +141,7 @@ def _batch(
 
 
 def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Finds a column by its name or, with dots in it, a field of a struct; null where there is none."""
+    """Finds a column by name or, if the name has dots, a field of a struct; null if there is neither."""
     if name in table.column_names:
         return table.column(name)
     for column in table.column_names:
@@ -188,7 +188,7 @@ def _taken(batch: pa.RecordBatch, positions: np.ndarray) -> pa.RecordBatch:
     try:
         return batch.take(pa.array(positions))
     except pa.ArrowNotImplementedError:
-        # Arrow cannot take from string views, nor from what holds them, but it can join slices.
+        # Arrow cannot `take` from string views, or from types that contain them, but it can concatenate slices.
         columns = [
             pa.concat_arrays([column.slice(i, 1) for i in positions.tolist()])
             for column in batch.columns

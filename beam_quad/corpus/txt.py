@@ -1,4 +1,4 @@
-"""Plain text: one text a file, for query sets."""
+"""Plain text, with one text per file, for query sets."""
 
 import re
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ EXTENSIONS = re.compile(r"\.txt$", re.IGNORECASE)
 
 
 def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    """Describes the one row of a file, whose text column is its content.
+    """Summarises the file's single row, whose text column is the content.
 
     Raises:
-      UsageError: If a text is to have a prompt, which no such file has.
+      UsageError: If a prompt column is required, which text files do not have.
     """
     if columns.has_answers:
         flag = columns.flag("messages" if columns.messages else "prompt")
@@ -32,28 +32,28 @@ def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
 
 
 def num_groups(path: str) -> int:
-    """Counts the groups of rows that can be read alone: none."""
+    """Returns 0, because no group of rows can be read independently."""
     return 0
 
 
 def rows(
     split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
 ) -> Iterator[RowBatch]:
-    """Reads the one row; see `beam_quad.corpus.rows.read_rows`."""
+    """Reads the single row; see `beam_quad.corpus.rows.read_rows`."""
     text, broken = _text(split)
     only_text = Columns(columns.text)
     yield make_batch(split.shard, 0, {columns.text: [text]}, only_text, broken)
 
 
 def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
-    """Reads the one row, which has nothing but its text; see `beam_quad.corpus.formats.Format`."""
+    """Reads the single row, which has only a text; see `beam_quad.corpus.formats.Format`."""
     yield [None]
 
 
 def selected(
     split: Split, schema: pa.Schema, row_numbers: np.ndarray
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads the one row; see `beam_quad.corpus.rows.read_selected`."""
+    """Reads the single row; see `beam_quad.corpus.rows.read_selected`."""
     if len(row_numbers):
         values = [pa.array([_text(split)[0]], type=schema.field(0).type)]
         values += [pa.nulls(1, field.type) for field in list(schema)[1:]]
@@ -67,6 +67,6 @@ def _text(split: Split) -> tuple[str | None, dict[int, Fault]]:
     except UnicodeDecodeError as error:
         return None, {0: (Reason.INVALID_UTF8, f"{error.reason} at byte {error.start}")}
     if "\0" in text:
-        # No text holds it, and UTF-16 of mostly ASCII is valid UTF-8 with one in every second place.
+        # Text has no zero bytes, but UTF-16 of mostly ASCII is valid UTF-8 with zeros as every second byte.
         return None, {0: (Reason.INVALID_UTF8, f"a zero at byte {raw.index(0)}: is it UTF-16?")}
     return text, {}

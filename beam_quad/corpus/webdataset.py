@@ -1,7 +1,7 @@
-"""Tar archives of WebDataset: members that follow each other under one name, but for the extension, are a row.
+"""Tar archives of WebDataset: consecutive members whose names differ only in the extension form a row.
 
-A row is read as a line of JSON: the members of the sample's `.json`, its name as `__key__`, and its `.txt` as `text`. What else
-a sample has, such as an image, is left out.
+A row is read as a line of JSON with the members of the sample's `.json`, its name as `__key__`, and its `.txt` as `text`.
+Other files of a sample, such as images, are left out.
 
 References:
   https://github.com/webdataset/webdataset
@@ -22,34 +22,34 @@ EXTENSIONS = re.compile(r"\.(tgz|tar(\.\w+)?)$", re.IGNORECASE)
 KEY, TEXT = "__key__", "text"
 
 _READ = ("json", "txt")
-# `tarfile` copies what it has read ahead at every header and file: of a megabyte that were nearly all of the work.
+# `tarfile` copies its read-ahead buffer at every header and file; with 1 MB buffers the copies would dominate.
 _READ_BYTES = tarfile.RECORDSIZE
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
 class _Counted:
-    """A stream, and how much was read of it."""
+    """A stream that counts the bytes read."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.size_bytes = 0
 
     def read(self, size: int) -> bytes:
-        """Reads up to `size` bytes, none at the end."""
+        """Reads up to `size` bytes; empty at the end."""
         data = self._stream.read(size)
         self.size_bytes += len(data)
         return data
 
 
 def lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Reads the rows of an archive, without its compression; memory is that of one sample.
+    """Reads the rows of a decompressed archive; memory is limited to one sample.
 
     Args:
       stream: The archive.
 
     Raises:
-      EOFError: If the archive is not whole.
-      OSError: Without a number, if it is none.
+      EOFError: If the archive is truncated.
+      OSError: Without an errno, if the stream is not an archive.
     """
     counted = _Counted(stream)
     try:
@@ -63,15 +63,15 @@ def lines(stream: BinaryIO) -> Iterator[bytes]:
         raise OSError(f"no tar archive: {error}") from error
     while counted.read(_READ_BYTES):
         pass
-    # Two blocks of zeros end an archive: without the first a member may be lost.
+    # An archive ends with two blocks of zeros; if the first is missing, a member may be lost.
     if counted.size_bytes < end + tarfile.BLOCKSIZE:
         raise EOFError("truncated tar archive: its end is not there")
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
-    """Reads name, extension and content of every file; of those that are left out no content."""
+    """Reads name, extension and content of every file; the content of omitted files is skipped."""
     for member in archive:
-        # What has passed is of no use, and an archive may have millions.
+        # `tarfile` keeps a list of all members, which may be millions and are not needed again.
         archive.members = []  # type: ignore[attr-defined]
         folder, name = posixpath.split(member.name)
         stem, _, extension = name.partition(".")
@@ -84,7 +84,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _line(key: str, members: dict[str, bytes]) -> bytes:
-    """Makes a line of a sample; one that is no JSON object if its `.json` is none."""
+    """Converts a sample to a line, which is not a JSON object if the sample's `.json` is not."""
     line = members.get("json", b"{}").removeprefix(json_rows.BOM).translate(_LINE_ENDS).strip()
     text = members.get("txt")
     own = [KEY] if text is None else [KEY, TEXT]
@@ -96,6 +96,6 @@ def _line(key: str, members: dict[str, bytes]) -> bytes:
         return line
     if text is None:
         return line
-    # Bytes that are not UTF-8 stay such, for the reader of rows to name.
+    # Bytes that are not UTF-8 are kept, so that the reader of rows reports them.
     value = json.dumps(text.decode("utf-8-sig", "surrogateescape"), ensure_ascii=False)
     return line[:-1] + b',"text":' + value.encode("utf-8", "surrogateescape") + b"}"

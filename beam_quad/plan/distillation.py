@@ -1,4 +1,4 @@
-"""What a run of Influence Distillation takes; see `cost`, which it adds this to.
+"""Cost of a run of Influence Distillation; see `cost`, which it extends.
 
 Of l landmarks, T targets, D dimensions of an embedding, and n kept entries of a gradient, padded to a power of two:
 
@@ -28,8 +28,8 @@ _VECTORS_PER_TARGET = 3  # its own, and those of its halves
 _LANDMARKS_UNDER_HALVES = 64  # those of the first group of `stages.distillation.score_landmarks`
 _SCORE_BYTES = 64  # id, tokens and score of a landmark on a target
 _INFLUENCE_BYTES = 4
-# As `stages.distillation.interactions` takes them: landmarks that share a forward pass of a target's texts, and those that are
-# multiplied with the gradients of all, which are computed for each such piece.
+# As in `stages.distillation.interactions`: landmarks that share a forward pass over a target's texts, and landmarks per piece;
+# the gradients of all landmarks are computed again for each piece.
 _LANDMARKS_PER_PASS = 8
 _LANDMARKS_PER_PIECE = 16
 _FLOAT64_BYTES = 8
@@ -39,7 +39,7 @@ _LANDMARK_BYTES = 32  # key, tokens, id and group of a landmark, twice
 
 @dataclasses.dataclass(frozen=True)
 class SecondOrder:
-    """What interactions are computed from.
+    """Inputs of the cost of interactions.
 
     Attributes:
       scoring: Costs of the proxy with its attention written out, as second derivatives need it.
@@ -58,16 +58,16 @@ class SecondOrder:
 
 @dataclasses.dataclass(frozen=True)
 class DistillationWorkload(Workload):
-    """What the plan is computed from.
+    """Inputs of the plan.
 
     Attributes:
-      num_landmarks: Examples whose influence is exact.
-      is_sketched: Whether it is that of sketched gradients, which another query set finds made, and not of passes that
+      num_landmarks: Examples with exact influence.
+      is_sketched: Whether influence uses sketched gradients, which another query set can reuse, rather than passes that
         form no gradient.
-      sketch_dim: Length of a sketch at most.
-      sketch_entries: Entries of a gradient that are kept at most.
-      num_passes: Passes over the propagated influence by which the budget is shared, cut and weighed.
-      second_order: What interactions are computed from, or None in the first order.
+      sketch_dim: Maximum length of a sketch.
+      sketch_entries: Maximum number of kept entries of a gradient.
+      num_passes: Passes over the propagated influence to share, cut and weight the budget.
+      second_order: Inputs of the cost of interactions, or None in the first order.
     """
 
     num_landmarks: int
@@ -121,8 +121,8 @@ def plan_cost(workload: DistillationWorkload, machines: Machines) -> CostPlan:
 
     Args:
       workload: Counts and sizes.
-      machines: What does the work. The curvature is summed in float32, and gradients of landmarks are formed and compressed in
-        it, whatever the proxy's dtype is.
+      machines: Machines of the run. Curvature is summed, and landmarks' gradients are formed and compressed, in float32
+        regardless of the proxy's dtype.
     """
     w = workload
     second_order = () if w.second_order is None else (_interact(w, w.second_order),)
@@ -187,7 +187,7 @@ def _landmarks(w: DistillationWorkload) -> StageWork:
 def _fit(w: DistillationWorkload) -> StageWork:
     n = w.num_landmarks
     flops = 2 * (2.0 * n**2 * w.embedding_dim + n**3 / 3) + 2.0 * n**3
-    # The landmarks with their duals, in one file, and with what is exact and what is predicted of each, in another.
+    # One file holds the landmarks with their duals, another their exact and predicted influence.
     stored = n * (2.0 * w.embedding_dim + 4 * _FLOAT64_BYTES * w.num_targets + _LANDMARK_BYTES)
     return StageWork(
         "fit",
@@ -258,7 +258,7 @@ def product_flops(
       scoring: Costs of the proxy with its attention written out.
       length: Tokens of a window.
       num_vectors: Vectors.
-      num_sharing: Those that share a forward and a backward pass.
+      num_sharing: Vectors that share a forward and a backward pass.
     """
     both_passes = scoring.pass_flops(length) + scoring.gradient_sum_flops
     backward = both_passes - scoring.forward_flops(length)
@@ -282,7 +282,7 @@ def _proxy_note(w: DistillationWorkload) -> str:
 
 
 def _selection_note(w: DistillationWorkload, flops: float) -> str:
-    """Compares the selection with what it does without, which is what the method is judged by."""
+    """Compares the selection's FLOPs with a forward pass and with exact influence of every example, which it avoids."""
     note = f"selection: {flops:.1e} FLOPs in all"
     forward, exact = (
         w.documents * each for each in (w.forward_flops, w.exact_flops(w.num_targets))

@@ -1,4 +1,4 @@
-"""What it takes to find near-duplicates; a line of any plan."""
+"""Cost of finding near-duplicates, a line of every plan."""
 
 import dataclasses
 
@@ -17,13 +17,13 @@ _BAND_BYTES = 16
 def with_near_duplicates(
     costs: CostPlan, workload: Workload, threshold: float, budgets: float = 1.0
 ) -> CostPlan:
-    """Adds the line to a plan, before that of what is written.
+    """Adds the line of near-duplicates to a plan, before the line of writing.
 
     Args:
       costs: The plan without it.
-      workload: What it is computed from.
+      workload: Inputs of the plan.
       threshold: Similarity of near-duplicates, in (0, 1].
-      budgets: What the ranking is cut at in which they are looked for, in budgets.
+      budgets: Length of the compared part of the ranking, in multiples of the budget.
     """
     work = near_duplicates_stage(workload, threshold, budgets)
     *stages, written = costs.stages
@@ -32,9 +32,9 @@ def with_near_duplicates(
 
 
 def near_duplicates_stage(w: Workload, threshold: float, budgets: float = 1.0) -> StageWork:
-    """Says what it takes to find near-duplicates, of a corpus in which those that are compared fill the budget.
+    """Prices the search for near-duplicates, assuming that the compared documents fill the budget.
 
-    Texts are signed while they are embedded; signatures are compared of what a few budgets reach. Arguments as for
+    Texts are signed while they are embedded; signatures are compared within a few budgets. Arguments as for
     `with_near_duplicates`.
     """
     share = min(1.0, COMPARED_BUDGETS * budgets * w.budget.share(w.documents, w.tokens))

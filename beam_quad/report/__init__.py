@@ -1,4 +1,4 @@
-"""Manifest in, report out: nothing here knows Beam, a model or a file."""
+"""Reports made from manifests, without Beam, models or files."""
 
 from beam_quad.report.data import (
     Arm,

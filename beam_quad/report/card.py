@@ -1,4 +1,4 @@
-"""The card of a selection: Markdown with the header that the Hub reads, made from the manifest alone."""
+"""The card of a selection: Markdown with the Hub's metadata header, made only from the manifest."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from beam_quad.records import NOT_STATED, ROW_FORMATS
 from beam_quad.report.formatting import percent
 
 _MOST_ROWS = 30
-# Below, halves of a query set disagree about what is worth selecting; the report warns of it, too.
+# Below this correlation halves of a query set disagree about which texts to select; the report warns too.
 _POOR_AGREEMENT = 0.5
 _QUAD = """\
 @inproceedings{zhang2025quad,
@@ -28,7 +28,7 @@ _DISTILLATION = """\
   year = {2025},
   eprint = {2505.19051}
 }"""
-# The Hub's names of licences, by SPDX identifier in lower case.
+# The Hub's names of licences: SPDX identifiers in lower case.
 _HUB_LICENCES = frozenset(
     (
         "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0",
@@ -47,7 +47,7 @@ def card(manifest: Mapping[str, Any]) -> str:
       manifest: The manifest of a finished selection.
 
     Returns:
-      The text of `README.md`, the same for the same manifest.
+      The text of `README.md`; equal manifests give equal text.
     """
     header = yaml.safe_dump(_header(manifest), sort_keys=False, allow_unicode=True)
     return f"---\n{header}---\n\n" + "\n".join(_body(manifest)) + "\n"
@@ -59,7 +59,7 @@ def name_of(manifest: Mapping[str, Any]) -> str:
 
 
 def labels_of(manifest: Mapping[str, Any], kind: str) -> dict[str, int]:
-    """Adds up the values of the columns of a kind, `licence` or `language`: rows by value, the most frequent first."""
+    """Counts the rows by value over all columns of a kind, `licence` or `language`, most frequent first."""
     found: dict[str, int] = {}
     for label in manifest["labels"]:
         if label["kind"] == kind:
@@ -69,7 +69,7 @@ def labels_of(manifest: Mapping[str, Any], kind: str) -> dict[str, int]:
 
 
 def has_rows(manifest: Mapping[str, Any]) -> bool:
-    """Whether the parts carry the rows of the input, as libraries of data sets read them."""
+    """Whether the parts contain the rows of the input, in formats that libraries of data sets read."""
     return manifest["config"]["output_format"] in ROW_FORMATS
 
 
@@ -104,7 +104,7 @@ def _header(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _licence(found: Mapping[str, int]) -> str | list[str]:
-    """The Hub's name of the licences that rows state: `unknown` of none, `other` if the Hub has no name for some."""
+    """Returns the Hub's names of the rows' licences; `unknown` if there are none, `other` if the Hub lacks a name for one."""
     if not found.keys() - {NOT_STATED}:
         return "unknown"
     names = sorted({"-".join(value.lower().split()) for value in found})
@@ -160,7 +160,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def citation(manifest: Mapping[str, Any]) -> str:
-    """How to cite the selection itself, in BibTeX."""
+    """Returns a BibTeX entry for the selection itself."""
     name = name_of(manifest)
     version = manifest["versions"]["beam_quad"]
     return (
@@ -340,7 +340,7 @@ def _places(patterns: list[str]) -> str:
 
 def _code(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
-    # A backtick would end it, and a bar the cell.
+    # A backtick would end the code span, and a bar the table cell.
     return f"`{text.replace('`', chr(39))}`".replace("|", "\\|")
 
 

@@ -1,13 +1,13 @@
-"""Selection against a random draw, from scored examples that are a stratified sample.
+"""Comparison of a selection with a random draw, from a stratified sample of scored examples.
 
-The pilot scores about equally many examples of every cluster, whatever the cluster's size. So its plain mean is not
-what a random draw of the corpus has; with every cluster weighted by its tokens it is:
+The pilot scores about equally many examples of every cluster regardless of the cluster's size, so its plain mean does not
+estimate the mean of a random draw. The estimate weights every cluster by its tokens:
 
     mean = sum_c W_c m_c,    m_c = sum_i t_i x_i / sum_i t_i   over the scored examples i of cluster c
     variance = sum_c W_c^2 v_c,    v_c = n_c / (n_c - 1) sum_i (t_i / sum t)^2 (x_i - m_c)^2
 
 with W_c the cluster's share of the tokens and t_i the tokens of an example. A cluster with a single scored example
-borrows the pooled variance of the others. Landmarks are a plain sample: a single stratum.
+uses the pooled variance of the others. Landmarks are a simple random sample, a single stratum.
 
 References:
   Cochran, Sampling Techniques, 3rd ed. 1977, chapters 5 (stratified means) and 6 (ratio estimators).
@@ -21,7 +21,7 @@ import numpy as np
 
 from beam_quad.report.data import Cluster, ReportData, ScoredSample, Target
 
-# So few landmarks give no mean worth showing: their own spread, which the interval rests on, is too uncertain.
+# With fewer landmarks the estimated spread, on which the interval depends, is too uncertain to show a mean.
 LEAST_LANDMARKS = 10
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -33,7 +33,7 @@ class Estimate:
     Attributes:
       mean: The estimate.
       standard_error: Its standard error; 0 for a census.
-      num_examples: Scored examples behind it.
+      num_examples: Number of scored examples used.
     """
 
     mean: float
@@ -48,14 +48,13 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A selection's mean influence next to that of a random draw.
+    """The mean influence of a selection and of a random draw.
 
     Attributes:
       random: Mean influence per token of a random draw.
-      spread: Standard deviation of influence in that draw, between tokens' examples.
+      spread: Token-weighted standard deviation of the influence of examples in that draw.
       selection: Mean influence per token of the selection.
-      percentile: Share (0 to 1) of the corpus's tokens, as far as the draw tells, whose influence is below the
-        selection's mean.
+      percentile: Share (0 to 1) of the corpus's tokens with influence below the selection's mean, estimated from the draw.
     """
 
     random: Estimate
@@ -65,32 +64,32 @@ class Contrast:
 
     @property
     def gain(self) -> Estimate:
-        """Selection minus random. What both are estimated from is counted as independent, which widens it."""
+        """Selection minus random. Both estimates are treated as independent, which widens the interval."""
         a, b = self.selection, self.random
         error = math.hypot(a.standard_error, b.standard_error)
         return Estimate(a.mean - b.mean, error, a.num_examples)
 
     @property
     def in_deviations(self) -> float | None:
-        """The gain in standard deviations of the random draw; None where that does not vary."""
+        """The gain in standard deviations of the random draw; None if the draw has no variance."""
         return self.gain.mean / self.spread if self.spread else None
 
     @property
     def is_above(self) -> bool:
-        """Whether the selection's mean is above that of a random draw by more than chance explains."""
+        """Whether the selection's mean exceeds the mean of a random draw by more than chance."""
         return self.gain.mean > self.gain.half_width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison(Contrast):
-    """What the pilot and the scores of blocks say about the selection; its mean is the cautious one of the two.
+    """A contrast from the pilot and the scores of blocks; `selection` is the more cautious of two estimates.
 
     Attributes:
-      by_blocks: The selection's mean, from the scored examples of the accepted blocks; too high, since these very
-        scores decided which blocks were accepted (exact where every selected example was scored).
-      by_clusters: The selection's mean, from all scored examples of the clusters it draws from, accepted or not,
-        weighted by what each cluster gave; None for a census. Blocks are random cuts of a cluster, so luck in one
-        block does not count: the cautious figure.
+      by_blocks: The selection's mean estimated from the scored examples of accepted blocks. It is too high, because the same
+        scores decided which blocks were accepted, but exact if every selected example was scored.
+      by_clusters: The selection's mean estimated from all scored examples of its clusters, accepted or not, weighted by
+        each cluster's selected tokens; None for a census. This is the cautious estimate: blocks are random cuts of a
+        cluster, so luck in one block has no effect.
     """
 
     by_blocks: Estimate
@@ -98,21 +97,21 @@ class Comparison(Contrast):
 
 
 def finite(sample: ScoredSample) -> ScoredSample:
-    """Drops the examples without a finite score."""
+    """Drops examples without a finite score."""
     keep = np.isfinite(sample.influence)
     return ScoredSample(sample.influence[keep], sample.tokens[keep], sample.cluster_id[keep])
 
 
 def sampling_weights(sample: ScoredSample, cluster_tokens: Mapping[int, int] | None) -> np.ndarray:
-    """Weights a sample's examples so that they stand for a population.
+    """Weights a sample's examples so that they represent a population.
 
     Args:
       sample: n examples with finite scores.
-      cluster_tokens: Tokens of the population by cluster; clusters that are not named weigh 0. None: the sample is
-        a plain one, and an example weighs its tokens.
+      cluster_tokens: Tokens of the population by cluster; absent clusters have weight 0. None: the sample is a simple random
+        one, and each example's weight is its tokens.
 
     Returns:
-      Weights, float64 [n], that sum to 1; all 0 where no cluster of the population was sampled.
+      Weights, float64 [n], with sum 1; all 0 if no cluster of the population was sampled.
     """
     tokens = np.maximum(sample.tokens.astype(np.float64), 1.0)
     if cluster_tokens is not None:
@@ -126,7 +125,7 @@ def sampling_weights(sample: ScoredSample, cluster_tokens: Mapping[int, int] | N
 def stratified_mean(
     sample: ScoredSample, cluster_tokens: Mapping[int, int] | None
 ) -> Estimate | None:
-    """Estimates a population's mean influence per token; None where nothing of it was scored.
+    """Estimates a population's mean influence per token; None if no example of it was scored.
 
     Args:
       sample: Scored examples.
@@ -154,7 +153,7 @@ def stratified_mean(
 
 
 def percentile(sample: ScoredSample, weights: np.ndarray, value: float) -> float:
-    """Computes the share (0 to 1) of a weighted sample below a value, ties counted half."""
+    """Computes the share (0 to 1) of a weighted sample below a value; ties count half."""
     below = weights[sample.influence < value].sum()
     return float(below + 0.5 * weights[sample.influence == value].sum())
 
@@ -162,7 +161,7 @@ def percentile(sample: ScoredSample, weights: np.ndarray, value: float) -> float
 def token_shares(
     clusters: tuple[Cluster, ...] | None,
 ) -> tuple[dict[int, int], dict[int, int]] | tuple[None, None]:
-    """Gives the tokens by cluster of the corpus and of the selection; Nones where there are no clusters."""
+    """Returns the tokens by cluster of the corpus and of the selection; Nones without clusters."""
     if not clusters:
         return None, None
     corpus = {c.cluster_id: c.tokens for c in clusters}
@@ -170,7 +169,7 @@ def token_shares(
 
 
 def compare(data: ReportData) -> Comparison | None:
-    """Compares the selection with a random draw; None without a pilot or scores of the selection."""
+    """Compares the selection with a random draw; None without a pilot, or without scores of the selection."""
     if data.scores is None or data.scores.pilot is None:
         return None
     scores = data.scores
@@ -198,20 +197,20 @@ def compare(data: ReportData) -> Comparison | None:
 
 
 def landmarks(target: Target) -> ScoredSample:
-    """Gives the landmarks with their exact influence on a target: a uniform sample, in one stratum."""
+    """Returns the landmarks with their exact influence on a target, a uniform sample in one stratum."""
     return ScoredSample(target.influence, target.tokens, np.zeros(len(target.tokens), np.int64))
 
 
 def taken_landmarks(target: Target) -> ScoredSample:
-    """Gives the landmarks that stand for what was taken for a target; see `Target.would_take`."""
+    """Returns the landmarks that represent the examples selected for a target; see `Target.would_take`."""
     own, kept = landmarks(target), target.would_take
     return finite(ScoredSample(own.influence[kept], own.tokens[kept], own.cluster_id[kept]))
 
 
 def compare_target(target: Target) -> Contrast | None:
-    """Compares what was taken for a target with a random draw; None where too few landmarks stand for it.
+    """Compares the examples selected for a target with a random draw; None if too few landmarks represent them.
 
-    Landmarks that were taken count with their exact influence; for all else that was taken stand those that would have been.
+    Selected landmarks count with their exact influence. The landmarks of `would_take` represent all other selected examples.
     """
     drawn = finite(landmarks(target))
     random, selection = stratified_mean(drawn, None), _selection(target)
@@ -243,11 +242,11 @@ def _selection(target: Target) -> Estimate | None:
 
 
 def share_of_exact_gain(target: Target) -> float | None:
-    """Computes how much of the gain over a random draw is left by predicting.
+    """Computes the share of the possible gain over a random draw that prediction retains.
 
     Returns:
-      The gain of the landmarks that the target would take over that of as many tokens of the landmarks with the highest
-      exact influence, at most 1; None as for `compare_target`, and where no gain can be made.
+      The gain of the landmarks that the target would take, divided by the gain of as many tokens of the landmarks with the
+      highest exact influence, at most 1; None as for `compare_target`, and if no gain is possible.
     """
     drawn, taken = finite(landmarks(target)), taken_landmarks(target)
     random, predicted = stratified_mean(drawn, None), stratified_mean(taken, None)

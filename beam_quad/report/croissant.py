@@ -1,4 +1,4 @@
-"""Croissant metadata of a selection, made from the manifest alone.
+"""Croissant metadata of a selection, made only from the manifest.
 
 References:
   MLCommons, Croissant Format Specification 1.1, 2026: http://mlcommons.org/croissant/1.1
@@ -12,7 +12,7 @@ from typing import Any
 from beam_quad.report.card import citation, has_rows, labels_of, name_of, selected_files
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
-# The context of the specification's first appendix, and the vocabulary of provenance.
+# The context from the specification's first appendix, with the vocabulary of provenance.
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -65,13 +65,13 @@ _RECORDS = "documents"
 def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the metadata.
 
-    What only a publisher knows is left out: `url`, `creator` and `datePublished`; and `license`, if no column states one.
+    Fields that only a publisher knows are left out: `url`, `creator` and `datePublished`, and `license` if no column states one.
 
     Args:
       manifest: The manifest of a finished selection.
 
     Returns:
-      JSON-LD, the same for the same manifest.
+      JSON-LD; equal manifests give equal output.
     """
     counts, tokens = manifest["counts"], manifest["tokens"]
     num_bases = len(manifest.get("refresh", {}).get("bases", ()))
@@ -85,7 +85,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
             f"{tokens['read']:,} tokens by beam_quad ({manifest['method']}) to train a language model on."
         ),
         "citeAs": citation(manifest),
-        # Each refresh may take rows away.
+        # Each refresh is a new major version, because it may remove rows.
         "version": f"{1 + num_bases}.0.0",
         "isLiveDataset": False,
         **_provenance(manifest),
@@ -102,7 +102,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What the selection is derived from, and what made it."""
+    """Describes the sources of the selection and the software that made it."""
     config, prints = manifest["config"], manifest["fingerprints"]
     sources = [_entity("input", manifest["input"]["snapshot"], config["input"])]
     if base := prints.get("base"):
@@ -219,7 +219,7 @@ def _data_type(arrow: str) -> str:
 
 
 def _is_spdx(name: str) -> bool:
-    """Tells whether a licence's name looks like an identifier of SPDX."""
+    """Tells whether a licence's name looks like an SPDX identifier."""
     return re.fullmatch(r"[A-Za-z0-9]+([.+-][A-Za-z0-9.+]+)+|MIT|ISC|Zlib", name) is not None
 
 

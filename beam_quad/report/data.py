@@ -1,7 +1,7 @@
-"""What the report is made from: plain numbers and texts, gathered by whoever ran the selection.
+"""Input of the report: plain numbers and texts, collected by the run.
 
-Everything but `title`, `policy` and `funnel` may be absent (None or empty): its section is then left out. A random
-baseline, which scores nothing, fills the funnel, the clusters and the sources, and still gets a page.
+Everything except `title`, `policy` and `funnel` may be absent (None or empty); its section is then left out. A random
+baseline, which scores nothing, still gets a page with the funnel, the clusters and the sources.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ class Funnel:
     Attributes:
       read: Rows read; `selected + not_selected + sum(rejected.values())`.
       rejected: Rows rejected, by reason.
-      not_selected: Usable rows that were not taken.
-      selected: Rows taken.
+      not_selected: Usable rows that were not selected.
+      selected: Selected rows.
       tokens_read: Tokens of the usable rows.
-      tokens_selected: Tokens of the rows taken.
-      tokens_budget: Tokens asked for; None where the run has no budget.
-      scored: Examples whose score was computed; None for a policy that scores nothing.
+      tokens_selected: Tokens of the selected rows.
+      tokens_budget: Tokens of the budget; None if the run has none.
+      scored: Number of scored examples; None for a policy that scores nothing.
       bad_files: Input files left out as unreadable (`--on_bad_file=reject`).
     """
 
@@ -50,14 +50,14 @@ class Amount:
 
 @dataclasses.dataclass(frozen=True)
 class Refresh:
-    """What changed in the selection that the run went on from.
+    """Changes relative to the base selection.
 
     Attributes:
-      num_bases: The runs before this one.
-      kept: What was selected, and is.
-      added: What was not.
-      left: What is no more, by reason.
-      splits: How many splits of the input are `new` or `kept`, and how many of the base are `gone` or `changed`.
+      num_bases: Number of runs before this one.
+      kept: Examples selected before and now.
+      added: Examples selected only now.
+      left: Examples selected only before, by reason.
+      splits: Number of splits of the input that are `new` or `kept`, and of the base that are `gone` or `changed`.
     """
 
     num_bases: int
@@ -69,20 +69,20 @@ class Refresh:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """One cluster of the corpus and what the selection took of it.
+    """One cluster of the corpus and its selected part.
 
     Attributes:
-      cluster_id: Its number.
-      documents: Its usable examples.
-      tokens: Their tokens.
-      selected_documents: Those selected.
-      selected_tokens: Their tokens.
-      cohesion: Mean cosine similarity of its examples to its center, in [-1, 1].
-      mean_influence: Token-weighted mean over its scored examples; None where none was scored.
-      words: Its most typical words, best first.
-      texts: Its most typical texts, best first; a few, of any length (they are cut and escaped).
-      why_no_words: Why there are no words, in words.
-      position: Where it is on the map, as from `clustering.layout`; None where it is not drawn.
+      cluster_id: Number of the cluster.
+      documents: Usable examples.
+      tokens: Tokens of the usable examples.
+      selected_documents: Selected examples.
+      selected_tokens: Tokens of the selected examples.
+      cohesion: Mean cosine similarity of the examples to the center, in [-1, 1].
+      mean_influence: Token-weighted mean over the scored examples; None if none was scored.
+      words: Most typical words, best first.
+      texts: A few of the most typical texts, best first, of any length (they are cut and escaped).
+      why_no_words: The reason why there are no words.
+      position: Position on the map, from `clustering.layout`; None if the cluster is not drawn.
     """
 
     cluster_id: int
@@ -103,11 +103,11 @@ class Arm:
     """One arm at the end of the bandit.
 
     Attributes:
-      cluster_id: The cluster it draws from.
-      num_blocks: Blocks it had at the start.
-      pulls: Blocks pulled, the pilot's included.
-      accepted: Blocks accepted, of those pulled.
-      mean_influence: Token-weighted mean over its scored examples.
+      cluster_id: The arm's cluster.
+      num_blocks: Number of blocks at the start.
+      pulls: Blocks pulled, including those of the pilot.
+      accepted: Accepted blocks among those pulled.
+      mean_influence: Token-weighted mean over the scored examples.
       tokens: Tokens of the whole cluster.
     """
 
@@ -125,12 +125,12 @@ class Round:
 
     Attributes:
       number: 0, 1, ...
-      tau: Acceptance threshold, in units of influence; None (or not finite) where everything passed.
+      tau: Acceptance threshold, in units of influence; None (or not finite) if everything passed.
       pulls: Blocks pulled in this round.
       accepted: Blocks accepted in this round.
       scored: Examples scored in this round.
-      accepted_tokens: Tokens accepted by the end of this round, all rounds together.
-      seconds: How long it took; None where unknown.
+      accepted_tokens: Tokens accepted in all rounds up to the end of this one.
+      seconds: Duration; None if unknown.
     """
 
     number: int
@@ -144,12 +144,12 @@ class Round:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSample:
-    """Scored examples as columns of one length n. Rows whose score is not finite are ignored.
+    """Scored examples as columns of length n. Rows without a finite score are ignored.
 
     Attributes:
       influence: Scores, float64 [n]; higher is better.
       tokens: Tokens of each example, int64 [n].
-      cluster_id: Cluster of each example, int64 [n]; all 0 where the policy has no clusters.
+      cluster_id: Cluster of each example, int64 [n]; all 0 if the policy has no clusters.
     """
 
     influence: np.ndarray
@@ -169,12 +169,12 @@ class Scores:
     """All scores of the run.
 
     Attributes:
-      scored: Every scored example, the pilot's included.
-      selected: The scored examples that stand for the selection: those of accepted blocks, or, where
-        `is_census`, exactly the selected ones.
-      pilot: The examples of round 0, drawn evenly from every cluster; None where there was no pilot. Weighted by
-        the clusters' tokens they stand for a random draw.
-      is_census: Whether every selected example was itself scored (instance acceptance, influence top-k).
+      scored: All scored examples, including those of the pilot.
+      selected: The scored examples that represent the selection: those of accepted blocks or, if `is_census`, exactly the
+        selected examples.
+      pilot: The examples of round 0, drawn evenly from every cluster; None without a pilot. Weighted by the clusters'
+        tokens they represent a random draw.
+      is_census: Whether every selected example was scored itself (instance acceptance, influence top-k).
     """
 
     scored: ScoredSample
@@ -185,15 +185,15 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One scored example to look at.
+    """One scored example to show.
 
     Attributes:
-      example_id: Its id.
-      text: Its text, of any length; it is cut and escaped.
-      influence: Its score.
-      tokens: Its tokens.
-      cluster_id: Its cluster; None where there are none.
-      is_selected: Whether it was selected; None where unknown.
+      example_id: Id of the example.
+      text: Text of any length; it is cut and escaped.
+      influence: Score.
+      tokens: Number of tokens.
+      cluster_id: Cluster; None without clusters.
+      is_selected: Whether the example was selected; None if unknown.
     """
 
     example_id: str
@@ -206,18 +206,18 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class QueryGroup:
-    """One query group, with the scores that the pilot's examples have for it alone.
+    """One query group, with the scores of the pilot's examples for this group alone.
 
     Attributes:
       name: The group's name.
-      documents: Its query texts.
-      tokens: Their tokens.
-      weight: Its weight in the combined influence.
+      documents: Number of query texts.
+      tokens: Tokens of the query texts.
+      weight: Weight in the combined influence.
       pilot: Influence of the pilot's examples on this group, float64 [n], row-aligned with `Scores.pilot` and
-        between groups; None where it was not computed.
+        between groups; None if not computed.
       halves_agreement: Spearman's rank correlation, in [-1, 1], of the pilot's scores under the two halves of the
-        group's texts; None where a half has no text.
-      layers: Number and kind of each part of the proxy, and its share of the variance of influence in the pilot; see
+        group's texts; None if a half has no text.
+      layers: Number, kind and share of the pilot's variance of influence for each part of the proxy; see
         `scoring.layers`.
     """
 
@@ -232,15 +232,15 @@ class QueryGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A part of the input: a top-level folder, or a file's stem where there are no folders.
+    """A part of the input: a top-level folder, or a file's stem if there are no folders.
 
     Attributes:
-      name: Its name.
-      documents: Its usable examples.
-      tokens: Their tokens.
-      selected_documents: Those selected.
-      selected_tokens: Their tokens.
-      rejected: Its rejected rows.
+      name: Name of the folder, or stem of the file.
+      documents: Usable examples.
+      tokens: Tokens of the usable examples.
+      selected_documents: Selected examples.
+      selected_tokens: Tokens of the selected examples.
+      rejected: Rejected rows.
     """
 
     name: str
@@ -253,12 +253,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class StageTiming:
-    """How long one stage of the job took.
+    """The duration of one stage of the job.
 
     Attributes:
       name: The stage.
-      seconds: From its first piece's start to its last one's end.
-      planned: Seconds that it takes by the plan; None where there is none.
+      seconds: Time from the start of the first piece to the end of the last.
+      planned: Planned seconds; None without a plan.
     """
 
     name: str
@@ -268,11 +268,11 @@ class StageTiming:
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """Something that the reader must know.
+    """A notice to the reader.
 
     Attributes:
-      message: A line, without a capital and a full stop, with the option that mends it.
-      level: "warning" where the result differs from what was asked for, "note" otherwise.
+      message: One line without initial capital or full stop, with the option that fixes the problem.
+      level: "warning" if the result differs from the request, "note" otherwise.
     """
 
     message: str
@@ -281,22 +281,22 @@ class Notice:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One target of Influence Distillation: a query group, for which a part of the budget was taken.
+    """One target of Influence Distillation: a query group with its part of the budget.
 
-    Influence here is exact for the landmarks, a uniform sample of the corpus, and predicted from them for all else.
+    Influence is exact for the landmarks, a uniform sample of the corpus, and predicted from them for all other examples.
 
     Attributes:
       name: The group's name.
-      selected_documents: Examples that were taken for it.
-      selected_tokens: Their tokens.
-      influence: Exact influence of each landmark on it, float64 [n].
+      selected_documents: Examples selected for the target.
+      selected_tokens: Tokens of the selected examples.
+      influence: Exact influence of each landmark on the target, float64 [n].
       tokens: Tokens of each landmark, int64 [n].
-      held_out: What the other landmarks predict for each, float64 [n].
-      would_take: Which landmarks the target would take by `held_out`, as it takes examples that are no landmarks,
-        bool [n]: their exact influence is that of the selection, without the luck that scores which select bring with them.
-      agreement: Spearman's rank correlation of `held_out` with `influence`; None where one does not vary.
-      taken: Which landmarks the target did take, by their exact influence, bool [n]; None where that is not known.
-      shared: How many of its examples the first order selects for it too; None in the first order.
+      held_out: Influence of each landmark predicted from the other landmarks, float64 [n].
+      would_take: Landmarks that the target would select by `held_out`, as it selects other examples, bool [n]. Their exact
+        influence estimates the selection's without the upward bias of scores used for selecting.
+      agreement: Spearman's rank correlation of `held_out` with `influence`; None if one of them does not vary.
+      taken: Landmarks that the target selected by their exact influence, bool [n]; None if unknown.
+      shared: Number of its examples that the first order selects for it too; None in the first order.
     """
 
     name: str
@@ -319,26 +319,26 @@ class Target:
 
     @property
     def exact_tokens(self) -> int:
-        """Tokens of the landmarks that were taken."""
+        """Tokens of the selected landmarks."""
         return 0 if self.taken is None else int(self.tokens[self.taken].sum())
 
     @property
     def is_predicted(self) -> bool:
-        """Whether it took any example by a prediction."""
+        """Whether any example was selected by predicted influence."""
         return self.selected_tokens > self.exact_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """A document that holds a text which no selection may.
+    """A document that contains a forbidden text.
 
     Attributes:
-      document: Its shard and row.
-      set: Where the text is from.
-      item: Its file and row.
-      matched: The longest passage that both have: words, without case and punctuation.
-      item_text: The text, or its beginning.
-      share: Share of its words that the document has.
+      document: Shard and row of the document.
+      set: The set of the forbidden text.
+      item: File and row of the forbidden text.
+      matched: The longest common passage, in words without case and punctuation.
+      item_text: The forbidden text, or its beginning.
+      share: Share of the forbidden text's words that the document contains.
     """
 
     document: str
@@ -351,16 +351,16 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class Paraphrase:
-    """A selected document that may say what a text says which no selection may hold.
+    """A selected document that may paraphrase a forbidden text.
 
     Attributes:
-      document: Its shard and row.
-      set: Where the text is from.
-      item: Its file and row.
+      document: Shard and row of the document.
+      set: The set of the forbidden text.
+      item: File and row of the forbidden text.
       text: The document, or its beginning.
-      item_text: The text, or its beginning.
-      cosine: Cosine of their embeddings.
-      share: Share of its distinct words that the document has.
+      item_text: The forbidden text, or its beginning.
+      cosine: Cosine of the two embeddings.
+      share: Share of the forbidden text's distinct words that the document contains.
     """
 
     document: str
@@ -377,29 +377,29 @@ class ReportData:
     """Everything that the page shows.
 
     Attributes:
-      title: What was run, for the page's head, such as "Quad selection".
+      title: Name of the run for the page's head, such as "Quad selection".
       policy: The policy in words, such as "quad: bandit over clusters, block acceptance".
       funnel: Rows and tokens.
-      subtitle: One more line: the output directory, the date.
-      verdict: What was selected, and whether that is better than a random draw; see `judgements.verdict`.
+      subtitle: One more line, with the output directory and the date.
+      verdict: Summary of the selection, and whether it beats a random draw; see `judgements.verdict`.
       notices: Warnings and notes, most important first.
       clusters: All clusters, in any order; several thousand are fine.
       arms: All arms of the bandit.
       rounds: All rounds, the pilot first.
-      weights: The weights of the selected examples; None where there are none.
+      weights: The weights of the selected examples; None without weights.
       scores: All scores.
       best: The highest-scored examples, best first.
       worst: The lowest-scored examples, worst first.
-      best_by_target: The landmarks of highest influence on each target, best first, by its name.
+      best_by_target: The landmarks of highest influence on each target, best first, by target.
       targets: The targets of Influence Distillation.
-      query_groups: The query groups; their section is shown where there are two or more, or where the
-        agreement of their halves is known.
+      query_groups: The query groups; their section is shown if there are two or more, or if the agreement of their halves is
+        known.
       sources: Parts of the input.
       timings: Stages, in the order of the job.
-      refresh: What changed in the selection that the run went on from.
-      leaks: Some of the documents that hold a text which no selection may; None where nothing was looked for.
-      shares: How shares of the budget were met, as the manifest says it; None without shares.
-      paraphrases: Selected documents that may be paraphrases of such a text, the closest first; None where none was looked for.
+      refresh: Changes relative to the base selection.
+      leaks: Some of the documents that contain a forbidden text; None if none were searched for.
+      shares: How shares of the budget were met, as in the manifest; None without shares.
+      paraphrases: Selected documents that may paraphrase a forbidden text, closest first; None if none were searched for.
       configuration: Options and their values, shown as text.
       versions: Packages, models and fingerprints, shown as text.
     """

@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them: thousands separators, few digits, a true minus sign, "–" for what is not there."""
+"""Numbers and texts formatted for people: thousands separators, few digits, a true minus sign, "–" for missing values."""
 
 import math
 import re
@@ -8,7 +8,7 @@ MISSING = "–"
 TEXT_LIMIT = 400
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-# Control and format characters, surrogates, private use, unassigned; but Indic scripts and emoji need the joiners.
+# Control and format characters, surrogates, private use, unassigned. Joiners stay, for Indic scripts and emoji.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _JOINERS = "\u200c\u200d"
 _SPACE = re.compile(r"\s+")
@@ -30,7 +30,7 @@ def compact(value: float | None) -> str:
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """Formats a real number with significant digits: 0.183, −1.20, 1.84×10⁻⁵."""
+    """Formats a real number by significant digits: 0.183, −1.20, 1.84×10⁻⁵."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value != 0 and not 1e-3 <= abs(value) < 1e5:
@@ -42,7 +42,7 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """Formats as `decimal`, with a plus sign where positive."""
+    """Formats like `decimal`, with a plus sign if positive."""
     text = decimal(value, digits)
     return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
 
@@ -64,7 +64,7 @@ def correlation(value: float | None, digits: int = 2) -> str:
     """Formats a correlation with fixed decimals: 0.93, −0.12, > 0.99; never rounds up to 1."""
     if value is None or not math.isfinite(value):
         return MISSING
-    # What a matrix product leaves of an exact 1 is 1.
+    # An exact 1 that a matrix product has rounded counts as 1.
     if value < 1 - 1e-9 and round(value, digits) >= 1:
         return f"> {1 - 10**-digits:.{digits}f}"
     return f"{value:.{digits}f}".replace("-", "−")
@@ -99,17 +99,17 @@ def size(num_bytes: float | None) -> str:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """Divides; None where the whole is 0."""
+    """Divides; None if the whole is 0."""
     return part / whole if whole else None
 
 
 def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     """Makes any text fit for one paragraph.
 
-    White space is folded; control characters, lone surrogates and the marks that reverse the reading direction
-    (which could reach beyond their paragraph) are dropped; what is longer than `limit` characters is cut.
+    White space is collapsed. Control characters, lone surrogates and marks that reverse the reading direction (which could
+    affect text beyond their paragraph) are dropped. A text longer than `limit` characters is cut.
     """
-    # The cut comes first, so that a document of many megabytes costs no more than a page of it.
+    # Cut first, so that a document of many megabytes costs no more than a page.
     head = _SPACE.sub(" ", text[: 4 * limit])
     kept = "".join(c for c in head if c in _JOINERS or unicodedata.category(c) not in _INVISIBLE)
     is_cut = len(kept) > limit or len(text) > 4 * limit

@@ -1,6 +1,6 @@
-"""What a person must know of a run: judged once, and said alike by the launcher, by `status` and on the page.
+"""Judgements of a run: made once, and shown in the same words by the launcher, `status` and the page.
 
-A finished run keeps its judgements in the manifest, under `verdict` and `notices`.
+A finished run stores its judgements in the manifest, under `verdict` and `notices`.
 """
 
 import math
@@ -20,17 +20,17 @@ from beam_quad.report.formatting import (
 )
 from beam_quad.selection import weighted_mean
 
-# Of what a half's scores tell apart, the share that another half would confirm is their correlation r. Below 0.5 a
-# half says more about which texts are in it than about what they have in common, and the whole set (2r / (1 + r)
-# below 2/3) leaves over a third to that chance.
+# The correlation r of two halves' scores is the share of a half's variance that another half would confirm. Below 0.5 a
+# half reflects the choice of its texts more than what they have in common, and over a third of the variance under the
+# whole set is chance, since 2r / (1 + r) is below 2/3.
 LEAST_HALVES_AGREEMENT = 0.5
-# Measured on 1,600 documents, with 8 domains as targets, plain and under EK-FAC, 100 to 800 landmarks, and hashed words with
-# more or less noise added: below 0.2 the best 2 to 10 % by prediction keep an eighth (median) of the gain of the best by
-# exact influence, from 0.3 to 0.4 a half. Embeddings that say nothing give 0. A rare target unlike all else may lose little.
+# Measured on 1,600 documents with 8 domains as targets, plain and under EK-FAC, 100 to 800 landmarks, and hashed words with
+# varying noise. Below 0.2 the best 2 to 10 % by prediction retain an eighth (median) of the gain of the best by exact
+# influence; from 0.3 to 0.4 they retain half. Uninformative embeddings give 0. A rare, distinct target may lose little.
 _LEAST_HELD_OUT_AGREEMENT = 0.2
-# Of files of one making that is more than stray rows.
+# A larger share of unused texts, in files of one origin, is more than a few stray rows.
 _MOST_UNUSED = 0.1
-# Below half of what could be gained, what clusters have in common is the smaller part of what is worth selecting.
+# Below half of the possible gain, most of the useful variation is within clusters, not between them.
 _LEAST_REACH = 0.5
 _NAMED_FILES, _NAMED_TARGETS, _NAME_CHARACTERS = 5, 4, 20
 _REASONS_LEFT = {
@@ -50,14 +50,14 @@ _CENTERS = {
 
 
 def judge(manifest: Mapping[str, Any]) -> tuple[Notice, ...]:
-    """Judges a run by its manifest: the warnings first, then the notes."""
+    """Judges a run by its manifest; warnings come first, then notes."""
     warnings = _sentences("warning", _warnings(manifest))
     return (*warnings, *_sentences("note", _notes(manifest)))
 
 
 def about(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Puts in lines what a manifest says of its run: the verdict, then the notices."""
-    # Of a run of an earlier version nothing was judged.
+    """Yields the lines of a manifest's judgements: the verdict, then the notices."""
+    # Manifests of earlier versions have no judgements.
     if words := manifest.get("verdict"):
         yield words
     for notice in manifest.get("notices", ()):
@@ -113,7 +113,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
 
 
 def verdict(data: ReportData) -> str:
-    """Says what was selected, whether the budget is met, and whether a random draw was beaten."""
+    """States the size of the selection, whether it meets the budget, and whether it beats a random draw."""
     funnel = data.funnel
     words = (
         f"{count(funnel.selected)} of {count(funnel.read)} examples were selected, "
@@ -134,7 +134,7 @@ def verdict(data: ReportData) -> str:
 
 
 def budget_met(funnel: Funnel) -> bool:
-    """Tells whether the selection fills the budget to within one average example, the precision of the last cut."""
+    """Tells whether the selection fills the budget to within one mean example, the precision of the last cut."""
     if not funnel.tokens_budget:
         return True
     example = funnel.tokens_selected / max(funnel.selected, 1)
@@ -154,7 +154,7 @@ def _against_random(comparison: Contrast) -> str:
 
 
 def _against_scored(selected: ScoredSample, scored: ScoredSample) -> str:
-    """Without a pilot nothing was scored at random."""
+    """Compares the selection with all scored examples, because without a pilot no examples were scored at random."""
     means = [weighted_mean(each.influence, each.tokens) for each in (selected, scored)]
     if None in means:
         return ""
@@ -190,12 +190,12 @@ def _targets_against_random(targets: Sequence[Target]) -> str:
 
 
 def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
-    """Says how many texts of a query group are used, and how many are not for which reason.
+    """States how many texts of a query group are used, and how many are unused for each reason.
 
     Args:
       name: The group's name.
-      used: Its texts that are used.
-      unused: How many are not, by reason.
+      used: Number of used texts.
+      unused: Number of unused texts, by reason.
     """
     number = sum(unused.values())
     texts = "query texts" if name == "query" else f"texts of query group {name}"
@@ -205,16 +205,16 @@ def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
 
 
 def is_poor(used: int, unused: Mapping[str, int]) -> bool:
-    """Tells whether so many texts of a query group are unused, over a tenth, that its files may not be what they seem."""
+    """Tells whether over a tenth of a query group's texts are unused, which suggests wrong files."""
     number = sum(unused.values())
     return number > _MOST_UNUSED * (used + number)
 
 
 def reliability(agreement: float) -> float:
-    """Estimates the agreement of the whole set with another one of its size from that of its halves, r.
+    """Estimates the agreement of the whole set with another of its size from the agreement r of its halves.
 
     Returns:
-      2r / (1 + r); 0 where r is negative.
+      2r / (1 + r); 0 if r is negative.
 
     References:
       Spearman, Correlation Calculated from Faulty Data, 1910; Brown, Some Experimental Results, 1910.
@@ -223,12 +223,12 @@ def reliability(agreement: float) -> float:
 
 
 def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") -> str | None:
-    """Says what to do about a group whose halves rank examples differently; None where they do not.
+    """Suggests a remedy for a group whose halves rank examples differently; None if they agree.
 
     Args:
       name: The group's name.
-      agreement: Rank correlation of the scores under its halves; None where it is not known.
-      sample: What was scored under both, "pilot" or "landmarks".
+      agreement: Rank correlation of the scores under its halves; None if unknown.
+      sample: The examples scored under both halves, "pilot" or "landmarks".
     """
     if agreement is None or not agreement < LEAST_HALVES_AGREEMENT:
         return None
@@ -241,12 +241,12 @@ def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") ->
 
 
 def poor_propagation(name: str, agreement: float | None) -> str | None:
-    """Says what to do about a target whose influence is predicted poorly; None where it is predicted well enough.
+    """Suggests a remedy for a target whose influence is predicted poorly; None if prediction is good enough.
 
     Args:
       name: The target's name.
-      agreement: Rank correlation of the landmarks' exact influence with what the others predict; None (or not finite)
-        where one of the two does not vary.
+      agreement: Rank correlation of the landmarks' exact influence with the prediction from the others; None (or not finite)
+        if one of them does not vary.
     """
     if agreement is None or not math.isfinite(agreement):
         return (
@@ -263,7 +263,7 @@ def poor_propagation(name: str, agreement: float | None) -> str | None:
 
 
 def about_refresh(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Says in lines what changed in the selection that a run goes on from; nothing of a run that goes on from none."""
+    """Yields lines on the changes relative to the base selection; none without a base."""
     found = manifest.get("refresh")
     if found is None:
         return
@@ -281,12 +281,12 @@ def about_refresh(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def left_because(reason: str) -> str:
-    """Says why a document has left a selection."""
+    """States why a document has left a selection."""
     return _REASONS_LEFT.get(reason, reason)
 
 
 def about_splits(splits: Mapping[str, int]) -> str:
-    """Says what became of the input of the last run; as `data.Refresh.splits`."""
+    """States what changed in the input since the last run; `splits` as in `data.Refresh.splits`."""
     words = [f"of {count(splits['new'] + splits['kept'])} splits {count(splits['new'])} new"]
     words += [
         f"{count(splits[name])} of the last run's {name}"
@@ -297,7 +297,7 @@ def about_splits(splits: Mapping[str, int]) -> str:
 
 
 def about_columns(columns: Mapping[str, Any]) -> list[str]:
-    """Says, a line for each, how columns are carried that could not be as they were, and which files gave nothing.
+    """States, one per line, which columns are carried in another form, and which files have no usable rows.
 
     Args:
       columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `files_without_usable_rows`.
@@ -367,7 +367,7 @@ def _near_duplicates(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _few_landmarks(manifest: Mapping[str, Any]) -> str | None:
-    """Only a run of Influence Distillation has landmarks."""
+    """Warns of too few landmarks; only Influence Distillation has landmarks."""
     asked, found = manifest["config"].get("num_landmarks"), manifest.get("landmarks")
     if not asked or not found or asked <= (drawn := found["scored"] + found["unscorable"]):
         return None
@@ -375,10 +375,10 @@ def _few_landmarks(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _clustering(share: float | None) -> str | None:
-    """Says whether clusters tell apart what is worth selecting; None where nothing varies.
+    """States whether clusters separate examples by influence; None if influence does not vary.
 
-    Of equally large selections of a normal population the best by a criterion gains as much as its deviation is wide:
-    means of clusters have the square root of their share of the variance.
+    For selections of equal size from a normal population, the gain of the best by a criterion is proportional to the
+    criterion's standard deviation. For means of clusters, this is the square root of their share of the variance.
     """
     if share is None:
         return None

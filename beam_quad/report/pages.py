@@ -1,6 +1,7 @@
-"""Templates to pages: nothing is fetched or run, and every text is escaped, cleaned and cut.
+"""Renders templates to pages without scripts or external resources; every text is escaped, cleaned and cut.
 
-The templates are in `templates/`. What they print is text unless it is `Markup`, which templates and drawings alone make.
+The templates are in `templates/`. Values are printed as text unless they are `Markup`, which only templates and drawings
+make.
 """
 
 import dataclasses
@@ -20,11 +21,11 @@ class Section:
     """A part of the page.
 
     Attributes:
-      name: Its anchor.
-      title: Its heading, also in the table of contents.
-      view: What its template shows, by name.
-      lead: One or two sentences under the heading that say how to read it.
-      template: Its template in `templates/sections`; by default the one of its name.
+      name: Anchor of the section.
+      title: Heading, also in the table of contents.
+      view: Values for the template, by name.
+      lead: One or two sentences under the heading on how to read the section.
+      template: Template in `templates/sections`; by default named like the section.
     """
 
     name: str
@@ -35,14 +36,14 @@ class Section:
 
 
 def render(template: str, **names: Any) -> str:
-    """Makes a page of a template.
+    """Renders a template to a page.
 
     Args:
-      template: Its name in `templates/`.
-      **names: What it shows.
+      template: Name of the template in `templates/`.
+      **names: Values for the template.
 
     Returns:
-      An HTML document, the same for the same names.
+      An HTML document; equal values give equal output.
     """
     return _environment().get_template(template).render(names)
 
@@ -65,17 +66,17 @@ def _environment() -> jinja2.Environment:
 
 
 def _printed(value: object) -> object:
-    """What a template prints of a value: nothing of None, and of a string what fits into a paragraph."""
+    """Converts a value for printing: None to nothing, and a string to text that fits a paragraph."""
     if value is None:
         return ""
     return value if isinstance(value, Markup) else clean(str(value))
 
 
 def _whole(text: str) -> Markup:
-    """Escapes a text of our own, which is not cut."""
+    """Escapes one of our own texts without cutting it."""
     return escape(clean(text, len(text)))
 
 
 def _sentence(words: str) -> Markup:
-    """Makes a sentence of a line, which has neither a capital nor a full stop."""
+    """Makes a sentence of a line by adding a capital and a full stop."""
     return _whole(f"{words[:1].upper()}{words[1:]}.")

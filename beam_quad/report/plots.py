@@ -1,4 +1,4 @@
-"""The report's plots: numbers in, `Figure` out. No plot holds text from the corpus."""
+"""The report's plots, which turn numbers into a `Figure`. No plot contains text of the corpus."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,11 +13,11 @@ from beam_quad.report.comparison import Estimate
 from beam_quad.report.data import Arm, Cluster, Round
 from beam_quad.report.svg import INK, KINDS, LINE, MUTED, RANDOM, SELECTED, SHARE_RAMP, settings
 
-# Width and height in inches of 72 units, for half and for a third of a wide screen; legible on a telephone too.
+# Width and height in inches of 72 units, for half or a third of a wide screen; also legible on a phone.
 _SIZE = (5.0, 3.2)
 _SMALL = (4.2, 2.4)
 _FONT_SIZE = 9.5
-# Above this many, arms and clusters that lie close together share one mark: the page stays small and readable.
+# With more arms or clusters than this, close ones share a mark, so that the page stays small and readable.
 MAX_MARKS = 300
 
 
@@ -41,19 +41,19 @@ def _ticks(axis: Axis, form: Callable[[float], str], count: int = 5) -> None:
 
 
 def _tick(value: float) -> str:
-    # Ticks at multiples of a step carry the step's float error: 0.30000000000000004.
+    # Ticks at multiples of a step have the step's float error: 0.30000000000000004.
     return f"{round(value, 12):g}".replace("-", "−")
 
 
 def share_class(share: float) -> int:
-    """Puts a share into one of the five classes of the colour ramp: 0, up to 1/3, 2/3, below 1, and 1."""
+    """Returns the class of a share on the five-step colour ramp: 0, up to 1/3, up to 2/3, below 1, and 1."""
     if share <= 0:
         return 0
     return 4 if share >= 1 else 1 + min(int(share * 3), 2)
 
 
 def arms(items: Sequence[Arm]) -> Figure:
-    """Plots mean influence against pulls; area: tokens of the clusters; colour: accepted share of the pulls."""
+    """Plots mean influence against pulls; area shows a cluster's tokens, colour the accepted share of pulls."""
     pulls = np.array([a.pulls for a in items], dtype=np.float64)
     influence = np.array([a.mean_influence for a in items])
     tokens = np.array([a.tokens for a in items], dtype=np.float64)
@@ -64,7 +64,7 @@ def arms(items: Sequence[Arm]) -> Figure:
         pulls, influence, tokens, accepted = _merge(pulls, influence, tokens, accepted)
     figure, axes = _figure()
     areas = np.minimum(10 + 1200 * tokens / max(tokens.sum(), 1.0), 260)
-    # Marks of equal pulls are set side by side, by multiples of the golden ratio: evenly and without chance.
+    # Multiples of the golden ratio spread marks of equal pulls evenly and deterministically.
     positions = pulls + 0.6 * ((np.arange(len(pulls)) * 0.6180339887) % 1) - 0.3
     for index in np.argsort(-areas, kind="stable"):
         axes.scatter(
@@ -104,10 +104,10 @@ def _merge(
 def cluster_shares(clusters: Sequence[Cluster]) -> Figure:
     """Plots each cluster's share of the selection against its share of the corpus, on logarithmic axes.
 
-    Clusters that gave nothing lie on the lower edge. Of many clusters, the largest are drawn.
+    Clusters without selected tokens are drawn on the lower edge. If there are many clusters, only the largest are drawn.
     """
     by_size = sorted(clusters, key=lambda c: (-c.selected_tokens, -c.tokens, c.cluster_id))
-    # Where there are too many, a third of the marks is kept for those that gave nothing.
+    # With too many clusters, a third of the marks is reserved for clusters without selected tokens.
     gave = [c for c in by_size if c.selected_tokens > 0]
     nothing = [c for c in by_size if c.selected_tokens <= 0 < c.tokens]
     kept_nothing = nothing[: max(MAX_MARKS - len(gave), MAX_MARKS // 3)]
@@ -143,7 +143,7 @@ def cluster_concentration(clusters: Sequence[Cluster]) -> Figure:
     ):
         cumulated = np.cumsum(np.sort(np.array(values, dtype=np.float64))[::-1])
         share = np.concatenate([[0.0], cumulated / max(cumulated[-1], 1.0)])
-        # Two hundred points, dense at the start, draw a curve of ten thousand.
+        # Two hundred points, dense at the start, are enough to draw a curve of ten thousand.
         at = np.unique((np.linspace(0, 1, 200) ** 2 * (len(share) - 1)).round().astype(int))
         axes.plot(at, share[at], color=color, linewidth=2)
     axes.set(xlim=(0, len(clusters)), ylim=(0, 1.02))
@@ -160,17 +160,17 @@ def histograms(
     """Plots distributions of influence over common bins.
 
     Args:
-      series: (values, weights, colour) each; the weights of one series are scaled to sum to 1.
-      tau: Where to draw the last threshold.
+      series: (values, weights, colour) of each series; the weights of a series are scaled to sum 1.
+      tau: Position of the line for the last threshold.
 
     Returns:
-      The figure. The outermost bins hold what lies beyond the middle 99.5 % of all values.
+      The figure. The outermost bins include all values outside the middle 99.5 %.
     """
     values = np.concatenate([v for v, _, _ in series])
     low, high = np.quantile(values, [0.0025, 0.9975])
     if not high > low:
         low, high = low - 0.5, low + 0.5
-    # About the square root of the smallest series, so that no shape is mere noise.
+    # About the square root of the smallest series' size, so that no shape is just noise.
     bins = int(np.clip(1.5 * np.sqrt(min(len(v) for v, _, _ in series)), 10, 40))
     edges = np.linspace(low, high, bins + 1)
     figure, axes = _figure()
@@ -193,8 +193,7 @@ def estimates(lines: Sequence[tuple[str, Sequence[tuple[Estimate, str]]]]) -> Fi
     """Plots means with their 95 % intervals.
 
     Args:
-      lines: A label each, with the (estimate, colour) pairs that share its line. Labels are taken as they are, without
-        mathematics.
+      lines: Label of each line, with its (estimate, colour) pairs. Labels are drawn literally, without math mode.
     """
     figure, axes = _figure((_SIZE[0], 0.9 + 0.5 * len(lines)))
     for row, (_, pairs) in enumerate(lines):
@@ -213,7 +212,7 @@ def estimates(lines: Sequence[tuple[str, Sequence[tuple[Estimate, str]]]]) -> Fi
 
 
 def round_line(rounds: Sequence[Round], values: Sequence[float], limit: float | None) -> Figure:
-    """Plots one figure per round as a line, with a dashed line at `limit`; what is not finite is left out."""
+    """Plots one number per round as a line, with a dashed line at `limit`; non-finite values are left out."""
     figure, axes = _figure(_SMALL)
     points = [(r.number, v) for r, v in zip(rounds, values, strict=True) if np.isfinite(v)]
     axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=SELECTED, markersize=4)
@@ -226,7 +225,7 @@ def round_line(rounds: Sequence[Round], values: Sequence[float], limit: float | 
 
 
 def round_bars(rounds: Sequence[Round], layers: Sequence[tuple[Sequence[float], str]]) -> Figure:
-    """Plots figures per round as bars, later layers in front: (values, colour) each."""
+    """Plots numbers per round as bars; layers are (values, colour), later ones in front."""
     figure, axes = _figure(_SMALL)
     for values, color in layers:
         axes.bar([r.number for r in rounds], values, 0.75, color=color)
@@ -236,7 +235,7 @@ def round_bars(rounds: Sequence[Round], layers: Sequence[tuple[Sequence[float], 
 
 
 def layer_shares(parts: Sequence[tuple[int, str, float]]) -> Figure:
-    """Plots shares by layer as bars side by side, one for each kind: (layer, kind, share) each, layer -1 for none."""
+    """Plots shares by layer as grouped bars, one bar per kind; parts are (layer, kind, share), with layer -1 for none."""
     figure, axes = _figure()
     kinds = [kind for kind in KINDS if any(own == kind for _, own, _ in parts)]
     width = 0.8 / len(kinds)

@@ -1,4 +1,4 @@
-"""How a run stands: its stage, its counts, the time that it has taken and will take; in lines, and for `--json`."""
+"""The progress of a run: its stage, counts, elapsed and remaining time, as lines and for `--json`."""
 
 import dataclasses
 import datetime
@@ -15,18 +15,18 @@ State = Literal["running", "stopped", "complete"]
 
 @dataclasses.dataclass(frozen=True)
 class StageProgress:
-    """How a stage stands. Times are seconds since 1970.
+    """The progress of a stage. Times are seconds since 1970.
 
     Attributes:
-      name: Its name.
-      planned_s: Seconds that it takes by the plan; None if the run has none.
-      is_model: Whether it runs a model, by the plan.
-      started: When it was started last; None if it was not.
-      ended: When it was finished; None if it was not, or by whoever left no word of it.
-      pieces: How many pieces it has, once it has listed them.
-      found: How many of these an earlier attempt had finished.
-      done: How many are finished; None if pieces leave no files of their own.
-      counts: What it has read, scored or accepted, by `Stage.progress`, once it is finished.
+      name: Name of the stage.
+      planned_s: Planned seconds; None if the run has no plan.
+      is_model: Whether the stage runs a model, by the plan.
+      started: Time of the last start; None if not started.
+      ended: Time of the end; None if not finished, or if the end was not recorded.
+      pieces: Number of pieces, once they are listed.
+      found: Number of pieces finished by an earlier attempt.
+      done: Number of finished pieces; None if pieces leave no files of their own.
+      counts: Amounts read, scored or accepted, from `Stage.progress`, once the stage is finished.
     """
 
     name: str
@@ -42,11 +42,11 @@ class StageProgress:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """What failed last.
+    """The last failure.
 
     Attributes:
-      at: When, in seconds since 1970.
-      error: Its line.
+      at: Time, in seconds since 1970.
+      error: The error in one line.
     """
 
     at: float
@@ -55,23 +55,23 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class RunProgress:
-    """How a run stands. Times are seconds since 1970.
+    """The progress of a run. Times are seconds since 1970.
 
     Attributes:
-      state: Whether somebody works on it, or all is done.
-      stages: The chain, in order.
-      num_finished: How many of the stages are finished: a chain's first ones.
-      started: When the run was started last; None if its records were deleted since.
-      seen: When this was read.
-      written: When one of its files was written last; None where there is none.
-      documents: Documents of the input, as planned; about, where they were not counted.
+      state: Whether the run is complete, running or stopped.
+      stages: The chain's stages, in order.
+      num_finished: Number of finished stages, which come first in the chain.
+      started: Time of the last start; None if its records have been deleted.
+      seen: Time of this report.
+      written: Time of the last write to a file of the run; None without files.
+      documents: Planned documents of the input; estimated if not counted.
       input_bytes: Size of the input.
-      stored_bytes: Size of what its stages have stored.
-      budget: How much is selected; None if nothing is.
-      owner: Who holds the lock, in words; None if nobody does.
-      failure: What failed last; None once the run is complete.
-      verdict: What a finished selection is, in a sentence or two; None before.
-      notices: What a person must know of it.
+      stored_bytes: Size of the files stored by the stages.
+      budget: How much to select; None if nothing is selected.
+      owner: Description of the lock's owner; None if there is none.
+      failure: The last failure; None once the run is complete.
+      verdict: Summary of a finished selection in a sentence or two; None before.
+      notices: Warnings and notes about the run.
     """
 
     state: State
@@ -91,13 +91,13 @@ class RunProgress:
 
     @property
     def current(self) -> StageProgress | None:
-        """The stage that is worked on; None once all are finished."""
+        """The stage in progress; None once all are finished."""
         is_over = self.num_finished >= len(self.stages)
         return None if is_over else self.stages[self.num_finished]
 
     @property
     def documents_read(self) -> int:
-        """Documents that were read; while they are read, the share that the finished pieces are of all."""
+        """Number of documents read; during reading, estimated from the share of finished pieces."""
         if (read := self._sum("documents")) is not None:
             return read
         current = self.current
@@ -107,23 +107,23 @@ class RunProgress:
 
     @property
     def tokens(self) -> int | None:
-        """Tokens of the documents; None before all are read."""
+        """Tokens of the documents; None until all are read."""
         return self._sum("tokens")
 
     @property
     def scored(self) -> int | None:
-        """Scores of finished stages; None before the first."""
+        """Number of scores of finished stages; None before the first."""
         return self._sum("scored")
 
     @property
     def accepted(self) -> int | None:
-        """What of the budget the last stage that says so has accepted; None before one does."""
+        """Accepted amount of the budget, from the last stage that reports one; None before."""
         found = [stage.counts["accepted"] for stage in self.stages if "accepted" in stage.counts]
         return found[-1] if found else None
 
     @property
     def seconds(self) -> float | None:
-        """From the start of the run to its last sign of life, or to now where it is running; None where that is not known."""
+        """Seconds from the start of the run to its last activity, or to now if it is running; None if unknown."""
         if self.started is None:
             return None
         if self.state == "running":
@@ -136,9 +136,9 @@ class RunProgress:
 
     @property
     def stage_to_go_s(self) -> float | None:
-        """Seconds that the stage at work still takes, by its pieces or else by the plan; None where neither tells.
+        """Remaining seconds of the current stage, estimated from its pieces or else the plan; None if neither is known.
 
-        None for a run that has stopped.
+        It is also None for a stopped run.
         """
         stage = self.current
         if stage is None:
@@ -156,9 +156,9 @@ class RunProgress:
 
     @property
     def to_go_s(self) -> float | None:
-        """Seconds until all is done: later stages by the plan, at the pace of those that this run has finished.
+        """Remaining seconds of the run; later stages by the plan, scaled by the pace of the stages this run has finished.
 
-        None without a plan, where a later stage may take any time, and for a run that has stopped.
+        None without a plan, since a later stage may then take any time, and for a stopped run.
         """
         later = self.stages[self.num_finished + 1 :]
         own = self.stage_to_go_s
@@ -167,7 +167,7 @@ class RunProgress:
         return own + math.fsum((s.planned_s or 0.0) * self._pace(s.is_model) for s in later)
 
     def _pace(self, is_model: bool) -> float:
-        """Seconds that this run takes for one that is planned, with a model or without; 1 before it is known."""
+        """Actual seconds per planned second, for stages with or without a model; 1 if unknown."""
         measured = [
             (stage.planned_s, stage.ended - stage.started)
             for stage in self.stages[: self.num_finished]
@@ -178,7 +178,7 @@ class RunProgress:
         return math.fsum(max(0.0, taken) for _, taken in measured) / planned if planned else 1.0
 
     def _is_own(self, stage: StageProgress) -> bool:
-        """Whether a stage was started by this run, and not by an earlier one whose artifact it has found."""
+        """Whether this run started a stage, rather than reusing an earlier run's artifact."""
         if stage.started is None or self.started is None:
             return False
         return stage.started >= self.started
@@ -189,7 +189,7 @@ class RunProgress:
 
 
 def headline(run: RunProgress) -> str:
-    """Says in a line what a run is at, with what is to go."""
+    """Describes the current stage and the remaining time in one line."""
     words = _where(run)
     if run.accepted is not None and run.budget is not None and run.current is not None:
         words += f", {run.accepted:,} of {run.budget.amount:,} {run.budget.unit} accepted"
@@ -198,7 +198,7 @@ def headline(run: RunProgress) -> str:
 
 
 def lines(run: RunProgress) -> list[str]:
-    """Says in a few lines how a run stands."""
+    """Describes the progress of a run in a few lines."""
     found = [(run.state, _where(run)), ("read", _read(run))]
     if run.scored is not None:
         found.append(("scores", count(run.scored)))
@@ -226,7 +226,7 @@ def lines(run: RunProgress) -> list[str]:
 
 
 def as_json(run: RunProgress) -> dict[str, Any]:
-    """Turns it into what `json.dumps` takes: always the same names, null for what is not known."""
+    """Converts the progress for `json.dumps`, always with the same names, and null for unknown values."""
     stage, budget = run.current, run.budget
     return {
         "state": run.state,

@@ -1,4 +1,4 @@
-"""The page of a proof, and its lines for a terminal: what a selection is worth, from what `proof.json` says."""
+"""The page and the terminal lines of a proof, which shows a selection's worth, made from `proof.json`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,10 +18,10 @@ def render_proof(proof: Mapping[str, Any]) -> str:
     """Makes the page.
 
     Args:
-      proof: What `proof.json` holds.
+      proof: The content of `proof.json`.
 
     Returns:
-      An HTML document, the same for the same proof.
+      An HTML document; equal proofs give equal output.
     """
     sections = [_contenders(proof, name) for name in _SETS if name in proof]
     if "groups" in proof:
@@ -35,10 +35,10 @@ def render_proof(proof: Mapping[str, Any]) -> str:
 
 
 def about_proof(proof: Mapping[str, Any]) -> Iterator[str]:
-    """Puts a proof in lines: the losses by contender, and the verdict last.
+    """Yields the lines of a proof: the losses by contender, then the verdict.
 
     Args:
-      proof: What `proof.json` holds.
+      proof: The content of `proof.json`.
     """
     for name, words in _SETS.items():
         if name not in proof:

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained page, without scripts and without anything to fetch."""
+"""The report of a run: one self-contained page, without scripts or external resources."""
 
 from beam_quad.report import pages
 from beam_quad.report.comparison import compare, compare_target
@@ -24,10 +24,10 @@ def render(data: ReportData) -> str:
     """Makes the page.
 
     Args:
-      data: What to show. Sections whose data is absent are left out. Texts are escaped and cut.
+      data: The data to show. Sections without data are left out. Texts are escaped and cut.
 
     Returns:
-      An HTML document, the same for the same data; below 3 MB for 10,000 clusters.
+      An HTML document, below 3 MB for 10,000 clusters; equal data gives equal output.
     """
     comparison = compare(data)
     sections = (

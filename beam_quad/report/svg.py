@@ -1,7 +1,7 @@
-"""A matplotlib figure as inline SVG that takes its colours and its font from the page.
+"""Inline SVG of matplotlib figures, with colours and font taken from the page.
 
-A plot is drawn in placeholder colours, which are then replaced by the page's CSS variables, so that one drawing is
-right on a light and on a dark ground.
+A plot is drawn in placeholder colours, which are then replaced by the page's CSS variables, so that one drawing works on
+light and dark backgrounds.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from beam_quad.report.formatting import clean
 
-# Colours that no plot would use by chance, and the variables of `style.css` that they stand for.
+# Placeholder colours, which no plot uses by chance, for the variables of `style.css`.
 INK: Final = "#010101"
 MUTED: Final = "#020202"
 LINE: Final = "#030303"
@@ -26,7 +26,7 @@ SELECTED: Final = "#040404"
 SCORED: Final = "#050505"
 RANDOM: Final = "#060606"
 SHARE_RAMP: Final = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b")
-# Class of the style sheet and colour of the parts of a proxy.
+# CSS class and colour of each kind of part of a proxy.
 KINDS: Final = {
     "attention": ("selected", SELECTED),
     "mlp": ("scored", SCORED),
@@ -51,13 +51,13 @@ _NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": No
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A drawing with its heading above and its key below; the key is text of the page, so that it wraps.
+    """A drawing with a heading above and a key below; the key is text of the page, so it wraps.
 
     Attributes:
       title: The heading.
       svg: The drawing.
-      keys: A colour of the style sheet and what it stands for, each.
-      note: What else stands below.
+      keys: Pairs of a colour of the style sheet and its meaning.
+      note: Further text below the drawing.
     """
 
     title: str
@@ -74,12 +74,12 @@ class Picture:
         keys: Sequence[tuple[str, str]] = (),
         note: str | None = None,
     ) -> "Picture":
-        """Takes a figure; `name` as for `to_svg`, the others as the attributes are."""
+        """Makes a picture of a figure; `name` as for `to_svg`, other arguments as the attributes."""
         return cls(title, to_svg(drawing, name, title), keys, note)
 
 
 def settings(values: dict[str, object]) -> contextlib.AbstractContextManager[None]:
-    """Sets matplotlib's options for a `with` block, on its defaults and not on the user's own configuration."""
+    """Sets matplotlib's options for a `with` block, over its defaults and not the user's configuration."""
     context: contextlib.AbstractContextManager[None] = matplotlib.style.context(["default", values])
     return context
 
@@ -88,13 +88,13 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     """Draws a figure as an inline SVG element.
 
     Args:
-      figure: A figure drawn in this module's colours. It must hold no text from the corpus: matplotlib would take
-        dollar signs in it for mathematics.
-      name: Distinguishes the ids of this drawing from those of others on the page.
-      description: What it shows, for those who cannot see it.
+      figure: A figure in this module's colours. It must not contain text of the corpus, because matplotlib would interpret
+        dollar signs as math.
+      name: Makes the ids of this drawing unique on the page.
+      description: Alternative text.
 
     Returns:
-      The element; the same bytes for the same figure.
+      The element; equal figures give equal bytes.
     """
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
@@ -106,7 +106,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
 def _adapt(text: str, name: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    # The drawing's own style sheet would hold for the whole page.
+    # The drawing's own style sheet would apply to the whole page.
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
