@@ -36,7 +36,7 @@ def test_every_engine_on_every_store_decides_the_same_by_the_same_artifacts(
     command = _command(world, output, *flags, **where)
     done = subprocess.run(command, check=True, capture_output=True)
     # Whoever waits for a cluster is told how it goes on, too.
-    assert b"] stage 22/22 WriteSelection" in done.stderr
+    assert b"] stage 25/25 WriteSelection" in done.stderr
     if scheme is None:
         assert deciding(output) == deciding(str(finished))
     assert contents(output) == contents(str(finished))
