@@ -9,21 +9,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import damage, tables
-from beam_quad.corpus.batches import Columns, RowBatch
-from beam_quad.corpus.json_types import Seen
-from beam_quad.corpus.summaries import RowGroup, ShardSummary
-from beam_quad.errors import BadFileError
-from beam_quad.records import Split
 
 EXTENSIONS = re.compile(r"\.(arrow|arrows|feather|ipc)$", re.IGNORECASE)
 
 _MAGIC = b"ARROW1"
-_HEAD_BYTES = 64
 # Since Arrow 0.15 a message starts with this marker, before the size of its metadata.
 _CONTINUATION = 0xFFFFFFFF
 _DICTIONARY, _RECORD_BATCH = 2, 3
@@ -228,57 +221,6 @@ def _opened(path: str) -> Iterator[_RecordBatches]:
         yield _RecordBatches(file)
 
 
-def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    """Reads the schema of a file, and the sizes of its record batches, without their values.
-
-    Raises:
-      BadFileError: If the file is not Arrow IPC, is truncated, or has two columns of one name.
-      UsageError: If the file lacks a required column.
-    """
-    try:
-        with _opened(info.path) as file:
-            schema, numbers = file.schema, range(len(file))
-            groups = tuple(RowGroup(file.num_rows(i), file.size_bytes(i)) for i in numbers)
-    except BadFileError as error:
-        detail = _what_instead(info) or error.detail
-        raise BadFileError(info.path, f"not a readable Arrow file: {detail}") from error
-    bare = tables.check_schema(info.path, schema, columns)
-    num_rows = sum(group.num_rows for group in groups)
-    return ShardSummary(bare, None, num_rows, is_exact=True, groups=groups)
-
-
-def _what_instead(info: files.FileInfo) -> str | None:
-    with files.open_read(info.path) as raw:
-        head = raw.read(_HEAD_BYTES)
-    if head.startswith(_MAGIC):
-        return None
-    kind = damage.kind_of(head)
-    return f"it is {kind}" if kind else None
-
-
-def num_groups(path: str) -> int:
-    """Counts the groups of a file."""
-    with _opened(path) as file:
-        return len(file)
-
-
-def rows(
-    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
-) -> Iterator[RowBatch]:
-    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
-    with _opened(split.path) as file:
-        yield from tables.rows(split, file, columns, batch_rows)
-
-
-def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
-    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
-    with _opened(split.path) as file:
-        yield from tables.values(split, file, name, batch_rows)
-
-
-def selected(
-    split: Split, schema: pa.Schema, row_numbers: np.ndarray
-) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
-    with _opened(split.path) as file:
-        yield from tables.selected(split, file, schema, row_numbers)
+_READER = tables.Reader(_opened, "Arrow", _MAGIC)
+summarise, num_groups = _READER.summarise, _READER.num_groups
+rows, values, selected = _READER.rows, _READER.values, _READER.selected

@@ -21,18 +21,13 @@ import pyarrow as pa
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import compression, damage, schemas, tables
-from beam_quad.corpus.batches import Columns, RowBatch
-from beam_quad.corpus.json_types import Seen
-from beam_quad.corpus.summaries import RowGroup, ShardSummary
 from beam_quad.errors import BadFileError
-from beam_quad.records import Split
 
 EXTENSIONS = re.compile(r"\.mds(\.(zstd|zst|gz|bz2|br|snappy))?$", re.IGNORECASE)
 
 SIZE = np.dtype("<u4")
 # Maximum number of samples read together.
 _GROUP_ROWS = 1024
-_HEAD_BYTES = 64
 _SCALARS = {
     "int": "int64",
     **{name: name for kind in ("int", "uint") for name in (f"{kind}{2**i}" for i in range(3, 7))},
@@ -219,44 +214,6 @@ def _opened(path: str) -> Iterator[_Samples]:
             yield _Samples(io.BytesIO(b"".join(iter(lambda: stream.read(1 << 20), b""))))
 
 
-def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    """Reads the header of a shard: its columns and the positions of its samples.
-
-    Raises:
-      BadFileError: If the file is not a shard, or is truncated.
-      UsageError: If the shard lacks a required column.
-    """
-    with _opened(info.path) as file:
-        schema, numbers = file.schema, range(len(file))
-        groups = tuple(RowGroup(file.num_rows(i), file.size_bytes(i)) for i in numbers)
-    bare = tables.check_schema(info.path, schema, columns)
-    num_rows = sum(group.num_rows for group in groups)
-    return ShardSummary(bare, None, num_rows, is_exact=True, groups=groups)
-
-
-def num_groups(path: str) -> int:
-    """Counts the groups of a shard."""
-    with _opened(path) as file:
-        return len(file)
-
-
-def rows(
-    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
-) -> Iterator[RowBatch]:
-    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
-    with _opened(split.path) as file:
-        yield from tables.rows(split, file, columns, batch_rows)
-
-
-def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
-    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
-    with _opened(split.path) as file:
-        yield from tables.values(split, file, name, batch_rows)
-
-
-def selected(
-    split: Split, schema: pa.Schema, row_numbers: np.ndarray
-) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
-    with _opened(split.path) as file:
-        yield from tables.selected(split, file, schema, row_numbers)
+_READER = tables.Reader(_opened)
+summarise, num_groups = _READER.summarise, _READER.num_groups
+rows, values, selected = _READER.rows, _READER.values, _READER.selected

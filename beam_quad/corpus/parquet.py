@@ -5,19 +5,12 @@ import dataclasses
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import damage, tables
-from beam_quad.corpus.batches import Columns, RowBatch
-from beam_quad.corpus.json_types import Seen
-from beam_quad.corpus.summaries import RowGroup, ShardSummary
-from beam_quad.errors import BadFileError
-from beam_quad.records import Split
 
 # Some names append the codec of the pages, such as `a.parquet.gzip` in the documentation of pandas.
 EXTENSIONS = re.compile(
@@ -25,30 +18,11 @@ EXTENSIONS = re.compile(
 )
 
 _MAGIC = b"PAR1"
-_HEAD_BYTES = 64
 # The footer is followed by its size and the magic string.
 _TAIL_BYTES = 8
 _EXACT = 2**53
 # Column chunks are streamed in pieces of this size, so memory does not grow with the row group.
 _BUFFER_BYTES = 8 << 20
-
-
-def summarise(info: files.FileInfo, columns: Columns) -> ShardSummary:
-    """Reads the footer of a file.
-
-    Raises:
-      BadFileError: If the footer is unreadable, or two columns have one name.
-      UsageError: If the file lacks a required column.
-    """
-    try:
-        with damage.naming(info.path), _opened(info.path) as file:
-            schema, metadata = file.schema_arrow, file.metadata
-            groups = tuple(map(_row_group, map(metadata.row_group, range(metadata.num_row_groups))))
-    except BadFileError as error:
-        detail = _what_instead(info) or error.detail
-        raise BadFileError(info.path, f"not a readable Parquet file: {detail}") from error
-    bare = tables.check_schema(info.path, schema, columns)
-    return ShardSummary(bare, None, metadata.num_rows, is_exact=True, groups=groups)
 
 
 def exact_columns(path: str, names: Collection[str]) -> set[str]:
@@ -76,20 +50,6 @@ def _is_exact(statistics: pq.Statistics | None) -> bool:
     return statistics.min >= -_EXACT and statistics.max <= _EXACT
 
 
-def _what_instead(info: files.FileInfo) -> str | None:
-    with files.open_read(info.path) as raw:
-        head = raw.read(_HEAD_BYTES)
-    if head.startswith(_MAGIC):
-        return None
-    kind = damage.kind_of(head)
-    return f"it is {kind}" if kind else None
-
-
-def _row_group(group: pq.RowGroupMetaData) -> RowGroup:
-    sizes = (group.column(i).total_compressed_size for i in range(group.num_columns))
-    return RowGroup(group.num_rows, sum(sizes))
-
-
 def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Locates the footer and the values of columns in a local file.
 
@@ -115,12 +75,6 @@ def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield start, chunk.total_compressed_size
 
 
-def num_groups(path: str) -> int:
-    """Counts the row groups of a file."""
-    with damage.naming(path), _opened(path) as file:
-        return int(file.metadata.num_row_groups)
-
-
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
     with files.open_read(path) as raw:
@@ -137,11 +91,20 @@ class _RowGroups:
 
     file: pq.ParquetFile
 
+    def __len__(self) -> int:
+        return int(self.file.metadata.num_row_groups)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the columns."""
+        return self.file.schema_arrow
+
     def num_rows(self, group: int) -> int:
         return int(self.file.metadata.row_group(group).num_rows)
 
     def size_bytes(self, group: int) -> int:
-        return _row_group(self.file.metadata.row_group(group)).size_bytes
+        metadata = self.file.metadata.row_group(group)
+        return sum(metadata.column(i).total_compressed_size for i in range(metadata.num_columns))
 
     def batches(
         self, group: int, names: Sequence[str], batch_rows: int
@@ -151,23 +114,12 @@ class _RowGroups:
         )
 
 
-def rows(
-    split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
-) -> Iterator[RowBatch]:
-    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
-    with damage.naming(split.path), _opened(split.path) as file:
-        yield from tables.rows(split, _RowGroups(file), columns, batch_rows)
+@contextlib.contextmanager
+def _opened_groups(path: str) -> Iterator[_RowGroups]:
+    with damage.naming(path), _opened(path) as file:
+        yield _RowGroups(file)
 
 
-def values(split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
-    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
-    with damage.naming(split.path), _opened(split.path) as file:
-        yield from tables.values(split, _RowGroups(file), name, batch_rows)
-
-
-def selected(
-    split: Split, schema: pa.Schema, row_numbers: np.ndarray
-) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
-    with damage.naming(split.path), _opened(split.path) as file:
-        yield from tables.selected(split, _RowGroups(file), schema, row_numbers)
+_READER = tables.Reader(_opened_groups, "Parquet", _MAGIC)
+summarise, num_groups = _READER.summarise, _READER.num_groups
+rows, values, selected = _READER.rows, _READER.values, _READER.selected

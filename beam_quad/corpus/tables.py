@@ -1,18 +1,23 @@
 """Shared code of formats with declared columns: converts record batches to checked rows and to chosen rows."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_quad.artifacts import traffic
-from beam_quad.corpus import folders, json_rows, schemas
+from beam_quad.artifacts import files, traffic
+from beam_quad.corpus import damage, folders, json_rows, schemas
 from beam_quad.corpus.batches import Columns, Fault, RowBatch, make_batch
+from beam_quad.corpus.json_types import Seen
+from beam_quad.corpus.summaries import RowGroup, ShardSummary
 from beam_quad.errors import BadFileError
 from beam_quad.records import Reason, Split
 
+_HEAD_BYTES = 64
 # Rows read at a time with all columns.
 _SELECTED_ROWS = 1024
 
@@ -36,6 +41,13 @@ def check_schema(path: str, schema: pa.Schema, columns: Columns) -> pa.Schema:
 class Groups(Protocol):
     """An open file with groups of rows that can be read independently."""
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the columns."""
+
+    def __len__(self) -> int:
+        """Returns the number of groups."""
+
     def num_rows(self, group: int) -> int:
         """Returns the number of rows of a group."""
 
@@ -48,8 +60,76 @@ class Groups(Protocol):
         """Reads the existing ones of some columns of a group, or the structs around them, in batches of any size."""
 
 
-def rows(split: Split, file: Groups, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
-    """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What `beam_quad.corpus.formats.Format` asks of a format whose files have groups of rows.
+
+    Attributes:
+      opened: Opens a file; what is damaged in it raises `BadFileError`.
+      name: Name of the format, for the error of a file that has no readable header; None keeps the error as it is.
+      magic: First bytes of its files; a file with others is said to be what it is instead.
+    """
+
+    opened: Callable[[str], contextlib.AbstractContextManager[Groups]]
+    name: str | None = None
+    magic: bytes = b""
+
+    def summarise(self, info: files.FileInfo, columns: Columns) -> ShardSummary:
+        """Reads the header or footer of a file: the schema, and the sizes of its groups.
+
+        Raises:
+          BadFileError: If the file is not of this format, is truncated, or has two columns of one name.
+          UsageError: If the file lacks a required column.
+        """
+        try:
+            with self.opened(info.path) as file:
+                schema, numbers = file.schema, range(len(file))
+                groups = tuple(RowGroup(file.num_rows(i), file.size_bytes(i)) for i in numbers)
+        except BadFileError as error:
+            if self.name is None:
+                raise
+            detail = self._what_instead(info.path) or error.detail
+            raise BadFileError(info.path, f"not a readable {self.name} file: {detail}") from error
+        bare = check_schema(info.path, schema, columns)
+        num_rows = sum(group.num_rows for group in groups)
+        return ShardSummary(bare, None, num_rows, is_exact=True, groups=groups)
+
+    def num_groups(self, path: str) -> int:
+        """Counts the groups of a file."""
+        with self.opened(path) as file:
+            return len(file)
+
+    def rows(
+        self, split: Split, columns: Columns, batch_rows: int, seen: Seen | None = None
+    ) -> Iterator[RowBatch]:
+        """Reads and checks all rows of a split; see `beam_quad.corpus.rows.read_rows`."""
+        with self.opened(split.path) as file:
+            yield from _rows(split, file, columns, batch_rows)
+
+    def values(self, split: Split, name: str, batch_rows: int) -> Iterator[list[Any]]:
+        """Reads a column, and no other."""
+        with self.opened(split.path) as file:
+            for group in _groups(split):
+                for batch in _read(split, file, group, [name], batch_rows):
+                    yield column_of(pa.Table.from_batches([batch]), name).to_pylist()
+
+    def selected(
+        self, split: Split, schema: pa.Schema, row_numbers: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Reads chosen rows with all columns; see `beam_quad.corpus.rows.read_selected`."""
+        with self.opened(split.path) as file:
+            yield from _selected(split, file, schema, row_numbers)
+
+    def _what_instead(self, path: str) -> str | None:
+        with files.open_read(path) as raw:
+            head = raw.read(_HEAD_BYTES)
+        if head.startswith(self.magic):
+            return None
+        kind = damage.kind_of(head)
+        return f"it is {kind}" if kind else None
+
+
+def _rows(split: Split, file: Groups, columns: Columns, batch_rows: int) -> Iterator[RowBatch]:
     row = split.first_row
     for group in _groups(split):
         start = row
@@ -60,17 +140,10 @@ def rows(split: Split, file: Groups, columns: Columns, batch_rows: int) -> Itera
         raise BadFileError(split.path, f"has other rows than planned: {row}")
 
 
-def values(split: Split, file: Groups, name: str, batch_rows: int) -> Iterator[list[Any]]:
-    """Reads a column, and no other; see `beam_quad.corpus.formats.Format`."""
-    for group in _groups(split):
-        for batch in _read(split, file, group, [name], batch_rows):
-            yield column_of(pa.Table.from_batches([batch]), name).to_pylist()
-
-
-def selected(
+def _selected(
     split: Split, file: Groups, schema: pa.Schema, row_numbers: np.ndarray
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Reads chosen rows with all columns, only from groups with such rows; see `beam_quad.corpus.rows.read_selected`."""
+    """Reads only from groups that have chosen rows."""
     row = split.first_row
     size_bytes = max(1, sum(map(file.size_bytes, _groups(split))))
     for group in _groups(split):
