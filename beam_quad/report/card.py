@@ -8,10 +8,9 @@ import yaml
 
 from beam_quad.records import NOT_STATED, ROW_FORMATS
 from beam_quad.report.formatting import percent
+from beam_quad.report.judgements import LEAST_HALVES_AGREEMENT
 
 _MOST_ROWS = 30
-# Below this correlation halves of a query set disagree about which texts to select; the report warns too.
-_POOR_AGREEMENT = 0.5
 _QUAD = """\
 @inproceedings{zhang2025quad,
   title = {Harnessing Diversity for Important Data Selection in Pretraining Large Language Models},
@@ -295,7 +294,7 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
     halves = dict(manifest.get("halves", {}))
     halves |= {name: own["halves"] for name, own in manifest.get("targets", {}).items()}
     for name, agreement in halves.items():
-        if agreement is not None and agreement < _POOR_AGREEMENT:
+        if agreement is not None and agreement < LEAST_HALVES_AGREEMENT:
             yield (
                 f"Halves of the query set {_code(name)} agree poorly about the scores (rank correlation {agreement:.2f}): it has few "
                 "texts, or unlike ones."

@@ -327,23 +327,27 @@ def about_columns(columns: Mapping[str, Any]) -> list[str]:
 
 
 def _leaks(manifest: Mapping[str, Any]) -> str | None:
-    found = manifest.get("contaminated")
-    if found is None or not found["rows"]:
+    number, sets = _rows_by_set(manifest.get("contaminated"))
+    if not number:
         return None
-    sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
-    number = found["rows"]
     words = "1 document holds a text" if number == 1 else f"{count(number)} documents hold a text"
     return f"{words} that no selection may ({sets}), and {'is' if number == 1 else 'are'} rejected"
 
 
 def _paraphrases(manifest: Mapping[str, Any]) -> str | None:
-    found = manifest.get("paraphrases")
-    if found is None or not found["rows"]:
+    number, sets = _rows_by_set(manifest.get("paraphrases"))
+    if not number:
         return None
-    sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
-    number = found["rows"]
     words = "1 selected document" if number == 1 else f"{count(number)} selected documents"
     return f"{words} may be a paraphrase of a text that no selection may hold ({sets})"
+
+
+def _rows_by_set(found: Mapping[str, Any] | None) -> tuple[int, str]:
+    """Reads the number of rows of a part of the manifest, and in words how many belong to each set."""
+    if found is None:
+        return 0, ""
+    sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
+    return found["rows"], sets
 
 
 def _passed_over(manifest: Mapping[str, Any]) -> str | None:

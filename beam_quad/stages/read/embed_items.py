@@ -9,46 +9,31 @@ from beam_quad import archives
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.embedding import AnyEmbedderSpec, Embedder
-from beam_quad.stages.base import ModelStage
-from beam_quad.stages.read.distil import load_stored_embedder
+from beam_quad.embedding import Embedder
 from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.embedder import EmbedderStage
 from beam_quad.stages.read.leaks import Leaks
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedItems(ModelStage):
+class EmbedItems(EmbedderStage):
     """Embeds the items compared with documents, with the embedder of the corpus.
 
     Takes numbers of batches; writes one file of vectors per batch, then one file of all.
 
     Args:
-      embedder: The embedder.
-      embedder_fingerprint: Its content.
+      embedder, embedder_fingerprint: As in `EmbedderStage`.
       leaks: The items.
     """
 
     kind = "item_embeddings"
     artifact_name = "items.npz"
 
-    embedder: AnyEmbedderSpec
-    embedder_fingerprint: str
     leaks: Leaks
 
     @property
     def root(self) -> str:
         return self.leaks.root
-
-    @property
-    def model_key(self) -> str:
-        return repr((self.embedder, self.embedder_fingerprint))
-
-    @property
-    def device(self) -> str:
-        return self.embedder.device
-
-    def load(self) -> Embedder:
-        return load_stored_embedder(self.embedder)
 
     def pieces(self) -> list[int]:
         return list(range(-(-len(self.leaks.compared()) // BATCH_ROWS)))

@@ -12,18 +12,17 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.clustering import PointSum
-from beam_quad.embedding import AnyEmbedderSpec, Embedder
+from beam_quad.embedding import Embedder
 from beam_quad.errors import UsageError
 from beam_quad.records import Reason
-from beam_quad.stages.base import ModelStage
-from beam_quad.stages.read.distil import load_stored_embedder
 from beam_quad.stages.read.embed import BATCH_ROWS
+from beam_quad.stages.read.embedder import EmbedderStage
 from beam_quad.stages.read.query import Query, UsedTexts, parts_of
 from beam_quad.stages.read.texts import NUM_GROUPS
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedQuery(ModelStage):
+class EmbedQuery(EmbedderStage):
     """Embeds the texts of all query groups, with the embedder of the corpus.
 
     Takes (group number, part of its files); writes one file of vectors per part, then all vectors (`points.npz`), their
@@ -31,32 +30,18 @@ class EmbedQuery(ModelStage):
     used.
 
     Args:
-      embedder: The embedder.
-      embedder_fingerprint: Its content.
+      embedder, embedder_fingerprint: As in `EmbedderStage`.
       query: The query set.
     """
 
     kind = "query_embeddings"
     artifact_name = "query.json"
 
-    embedder: AnyEmbedderSpec
-    embedder_fingerprint: str
     query: tuple[Query, ...]
 
     @property
     def root(self) -> str:
         return self.query[0].root
-
-    @property
-    def model_key(self) -> str:
-        return repr((self.embedder, self.embedder_fingerprint))
-
-    @property
-    def device(self) -> str:
-        return self.embedder.device
-
-    def load(self) -> Embedder:
-        return load_stored_embedder(self.embedder)
 
     def pieces(self) -> list[tuple[int, int]]:
         return parts_of(self.query, NUM_GROUPS)
