@@ -168,15 +168,6 @@ def watched_modules(blocks: Sequence[Block]) -> tuple[str, ...]:
     return (*by_module(blocks), *tied_embeddings(blocks))
 
 
-def _place_in_stack(model: Any, module: str) -> tuple[str | None, int]:
-    parts = module.split(".")
-    for depth, part in enumerate(parts):
-        stack = ".".join(parts[:depth])
-        if part.isdigit() and isinstance(model.get_submodule(stack), nn.ModuleList):
-            return stack, int(part)
-    return None, 0
-
-
 def has_experts(model: Any) -> bool:
     """Returns whether the model is a mixture of experts, in which each token goes to a few experts."""
     return any("experts" in name.split(".") for name, _ in model.named_modules())

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from beam_quad import seeding
 from pipelines.demo import proxy
 
 RANDOM = "random"
-Loader = Callable[[], torch.nn.Module]
 
 
 @dataclasses.dataclass(frozen=True)
