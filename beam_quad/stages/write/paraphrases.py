@@ -54,6 +54,11 @@ class Flags:
     cosines: Cosines
     rows: tuple[dict[str, Any], ...]
 
+    @classmethod
+    def none(cls) -> "Flags":
+        """Flags nothing, of no sample."""
+        return cls(Cosines.of(np.zeros(0)), ())
+
     def __add__(self, other: "Flags") -> "Flags":
         return Flags(self.cosines + other.cosines, self.rows + other.rows)
 
@@ -81,14 +86,14 @@ class FlagParaphrases(SplitStage):
     def do(self, piece: Split, model: Any) -> Flags:
         rows, points = self.corpus.rows(piece), self.items.points()
         if not len(points) or not rows.usable.any():
-            return Flags(Cosines.of(np.zeros(0)), ())
+            return Flags.none()
         rate = min(1.0, _SAMPLED / max(1, self.corpus.num_usable()))
         sampled = hash_sample(self.corpus.seed, "paraphrases", rows, rate)
         selected = self.selection.keep(piece, rows).rows
         # The sample sets the threshold; only selected rows may be flagged.
         at = np.union1d(sampled, selected)
         if not len(at):
-            return Flags(Cosines.of(np.zeros(0)), ())
+            return Flags.none()
         nearest, cosines = nearest_items(self.corpus.some_embeddings(piece, at), points)
         # Reading texts is expensive, so only documents above the lowest possible threshold are read.
         close = np.flatnonzero(np.isin(at, selected) & (cosines >= LEAST_COSINE))
@@ -124,7 +129,7 @@ class FlagParaphrases(SplitStage):
         return tuple(flags)
 
     def finish(self, total: Flags | None) -> None:
-        total = total or Flags(Cosines.of(np.zeros(0)), ())
+        total = total or Flags.none()
         threshold = total.cosines.threshold()
         flags = [row for row in total.rows if row["cosine"] >= threshold]
         flags.sort(key=lambda row: (-row["cosine"], row["document"]))
