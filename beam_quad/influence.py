@@ -173,6 +173,12 @@ class Examples:
             positions=self.positions[at],
         )
 
+    def drawn(self, num_examples: int, seed: int) -> Array:
+        """Draws about `num_examples` by hash, as `stages.read.texts.SampleTexts`: positions by key, int64 [m]."""
+        rate = num_examples / len(self.keys)
+        found = np.flatnonzero(seeding.is_drawn(seed, "sample", self.keys, rate))
+        return np.asarray(found[np.argsort(self.keys[found])])
+
     def spread(self, values: Array, fill: Any) -> Array:
         """Returns values, [n, ...], at the positions of the examples: [num_texts, ...], with `fill` at all others."""
         spread = np.full((self.num_texts, *values.shape[1:]), fill, values.dtype)
@@ -276,15 +282,13 @@ def query_vectors(
     if curvature == "identity":
         return gradients
 
-    # The Fisher is that of the corpus, on which training steps are taken, not that of the query set. The order of the
-    # keys makes the sums independent of the order of the texts.
-    rate = curvature_examples / len(examples.keys)
-    drawn = np.flatnonzero(seeding.is_drawn(seed, "sample", examples.keys, rate))
+    # The Fisher is that of the corpus, on which training steps are taken, not that of the query set. The drawn texts are in
+    # the order of their keys, so the sums are independent of the order of the corpus.
+    drawn = examples.drawn(curvature_examples, seed)
     if not len(drawn):
         raise UsageError(
             f"curvature_examples={curvature_examples} drew no text to fit on; raise it, or pass curvature='identity'"
         )
-    drawn = drawn[np.argsort(examples.keys[drawn])]
     sample = (
         [examples.ids[i] for i in drawn],
         [examples.texts[i] for i in drawn],

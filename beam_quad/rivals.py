@@ -184,7 +184,8 @@ def dsir_scores(material: Material) -> Array:
 
 def ngram_scores(material: Material) -> Array:
     """Scores texts by influence under a model of uni- and bigrams of the proxy's tokens."""
-    scores = score_ngrams(material.proxy, material.examples.texts, {"query": material.query_texts})
+    queries = {"query": material.query_texts}
+    scores = score_ngrams(material.proxy, material.examples, queries, [1.0], material.seed)
     return material.examples.spread(scores[:, 0], np.nan)
 
 

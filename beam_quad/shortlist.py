@@ -1,6 +1,7 @@
 """The shortlist on one page: a cheap score of every text, influence of the best texts, and a joint rank, in memory.
 
-    1  n-grams       influence of every text under a model of n-grams of the proxy's tokens
+    1  n-grams       influence of every text under a model of n-grams of the proxy's tokens, which has learned some of what
+                     a first look takes
     2  shortlist     the best by n-grams, without near-duplicates of better ones, until their tokens reach two budgets
     3  influence     of the shortlist alone, with gradients of unit length
     4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
@@ -32,6 +33,7 @@ from beam_quad.gradients import Block, Proxy
 from beam_quad.influence import Array, Examples, runs_of, score_texts
 from beam_quad.scoring import InfluenceScorer, NgramScorer, TokenNgramCounts
 from beam_quad.scoring.groups import combine_scores, standardised_weights
+from beam_quad.scoring.ngrams import NUM_LOOKED_AT, count_taken
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.selection import (
     BudgetSearch,
@@ -136,7 +138,7 @@ def select_from_shortlist(
     usable = np.ones(len(keys), bool)
 
     # 1 N-grams. As with influence, scores of query groups have different scales and are standardised.
-    ngrams = _combine(score_ngrams(proxy, examples.texts, queries), group_weights)
+    ngrams = _combine(score_ngrams(proxy, examples, queries, group_weights, seed), group_weights)
 
     # 2 Shortlist: counting finds the threshold at which the tokens of the best reach the given number of budgets.
     may_give = is_candidate if shares is None else is_candidate & shares.may_give
@@ -209,16 +211,24 @@ def select_from_shortlist(
     )
 
 
-def score_ngrams(proxy: Proxy, texts: Sequence[str], queries: Mapping[str, Sequence[str]]) -> Array:
-    """Scores texts by the n-grams of the proxy's tokens, counted in the texts themselves and in each query group.
+def score_ngrams(
+    proxy: Proxy,
+    examples: Examples,
+    queries: Mapping[str, Sequence[str]],
+    group_weights: Sequence[float],
+    seed: int,
+) -> Array:
+    """Scores the n examples by the n-grams of the proxy's tokens, counted in their texts and in each query group.
 
     Args:
       proxy: The model, for its tokenizer and windows; it does not run.
-      texts: The corpus.
+      examples: The corpus.
       queries: Texts of each query group.
+      group_weights: Weight of each query group.
+      seed: Seed of the draw of the texts that a first look takes from (`scoring.ngrams.count_taken`).
 
     Returns:
-      As `NgramScorer.score`, float64 [num_texts, num_groups]; nan for a text of fewer than 2 tokens.
+      As `NgramScorer.score`, float64 [n, num_groups]; nan for a text of fewer than 2 tokens.
 
     Raises:
       UsageError: If a group has no text with at least 2 tokens.
@@ -227,7 +237,11 @@ def score_ngrams(proxy: Proxy, texts: Sequence[str], queries: Mapping[str, Seque
     for name, own in counts.items():
         if not own.counts.any():
             raise UsageError(f"no text of query group {name!r} has at least 2 tokens")
-    return score_texts(NgramScorer(counts, _count(proxy, texts), proxy.read), texts)
+    corpus = _count(proxy, examples.texts)
+    first = NgramScorer(counts, corpus, proxy.read)
+    drawn = examples.drawn(NUM_LOOKED_AT, seed)
+    taken = count_taken([examples.texts[i] for i in drawn], first, group_weights, proxy.read)
+    return score_texts(NgramScorer(counts, corpus, proxy.read, taken), examples.texts)
 
 
 def _count(proxy: Proxy, texts: Sequence[str]) -> TokenNgramCounts:

@@ -12,6 +12,7 @@ from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
+from beam_quad.scoring.ngrams import NUM_LOOKED_AT
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters, HasCenters
 from beam_quad.stages.clusters.query import CountQueryClusters
@@ -30,7 +31,7 @@ from beam_quad.stages.influence.score import (
 )
 from beam_quad.stages.influence.score_column import ReadScoreColumn
 from beam_quad.stages.influence.similarity import ScoreSimilarity
-from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
+from beam_quad.stages.influence.token_ngrams import CountTokenNgrams, LookAhead
 from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
@@ -60,6 +61,7 @@ from beam_quad.stages.quad.within_clusters import (
     PropagatedSelection,
 )
 from beam_quad.stages.read.corpus import Corpus
+from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.refresh.drift import Documents, MeasureReference
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
@@ -235,7 +237,8 @@ class _QuadBuilder(Builder):
     def _shortlist(self, clusters: AssignClusters) -> Chain:
         options = self.options
         weights = tuple(group.weight for group in self.query) or (1.0,)
-        ngrams = self._score(NgramScoring(self._count_ngrams()), weights, label="ScoreNgrams")
+        counts = self._count_ngrams()
+        ngrams = self._score(self._look_ahead(counts), weights, label="ScoreNgrams")
         # Near-duplicates are dropped before scoring, so that the list keeps its length without them.
         listed, list_cut = self._cut(
             HighestScore(ngrams), options.shortlist_budget, "CutShortlist", stays=self.held
@@ -277,6 +280,10 @@ class _QuadBuilder(Builder):
 
     def _count_ngrams(self) -> CountTokenNgrams:
         return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
+
+    def _look_ahead(self, counts: CountTokenNgrams) -> NgramScoring:
+        sample = self.add(SampleTexts(self.fitted, NUM_LOOKED_AT, "SampleFirstLook"))
+        return NgramScoring(self.add(LookAhead(counts, sample)))
 
     def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:
         """Adds the stage that finds the clusters larger than the cap on a cluster, if there is a cap."""
@@ -439,7 +446,7 @@ class _QuadBuilder(Builder):
     def _ngram(self, _: AssignClusters | None) -> "_Baseline":
         texts = self._count_ngrams()
         weights = tuple(group.weight for group in self.query)
-        scores = self._score(NgramScoring(texts), weights)
+        scores = self._score(self._look_ahead(texts), weights)
         return _Baseline(HighestScore(scores), {"scores": scores, "texts": texts})
 
     def _similarity(self, _: AssignClusters | None) -> "_Baseline":

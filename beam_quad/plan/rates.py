@@ -62,6 +62,7 @@ _REQUESTS = {
     "CountBlocks": (2, 0),
     "GatherCandidates": (3, 0),
     "CountTokenNgrams": (2, 0),
+    "SampleFirstLook": (4, 0),
     "ScoreNgrams": (6, 1),
     "ScoreShortlist": (8, 1),
     PASS: (3, 0),

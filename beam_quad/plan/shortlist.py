@@ -11,6 +11,7 @@ from beam_quad.plan.quad import (
     proxy_note,
     score_stage,
 )
+from beam_quad.scoring.ngrams import NUM_LOOKED_AT
 
 _SCORE_BYTES = 8
 _PASSES = (
@@ -70,13 +71,16 @@ def plan_cost(workload: ShortlistWorkload, machines: Machines) -> CostPlan:
 
 def _score_ngrams(w: ShortlistWorkload) -> StageWork:
     per_byte = rates.COUNT_NGRAMS_BYTE_S + rates.SCORE_NGRAMS_BYTE_S
+    looked_at = min(NUM_LOOKED_AT, w.documents) * w.example_text_bytes
+    names = ("CountTokenNgrams", "SampleFirstLook", "LookAhead", "ScoreNgrams")
     return StageWork(
         "n-grams",
-        ("CountTokenNgrams", "ScoreNgrams"),
+        names,
         w.documents,
-        num_stages=2,
-        requests=rates.requests(w.splits, "CountTokenNgrams", "ScoreNgrams"),
+        num_stages=len(names),
+        requests=rates.requests(w.splits, "CountTokenNgrams", "SampleFirstLook", "ScoreNgrams"),
         core_s=w.text_bytes * per_byte,
+        alone_s=looked_at * rates.SCORE_NGRAMS_BYTE_S,
         memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * w.example_text_bytes,
         bytes_read=w.input_bytes,
         bytes_stored=float(_SCORE_BYTES * w.num_query_vectors * w.documents),

@@ -15,6 +15,7 @@ from beam_quad.scoring.ngrams import (
     NgramScorer,
     TokenNgramCounts,
     bigram_buckets,
+    count_taken,
     query_vector,
 )
 from tests.gradients import tiny
@@ -54,10 +55,14 @@ def test_counts_are_those_of_the_uni_and_bigrams_within_each_window():
     assert sum(expected.values()) == 11 + 2 * 31 + (3 * 31 + 19) + 31 + (3 * 31 + 23)
 
 
-def test_a_score_is_the_influence_of_a_softmax_over_n_grams_over_a_gradient_of_unit_length():
+@pytest.mark.parametrize("taken", [None, TEXTS[:2]])
+def test_a_score_is_the_influence_of_a_softmax_over_n_grams_over_a_gradient_of_unit_length(taken):
     query, corpus = counts_of(QUERY), counts_of(TEXTS)
     # A model of one logit a bucket, dense, with the gradient of its mean loss by autograd.
     shares = torch.from_numpy(corpus.counts / corpus.counts.sum())
+    own_taken = None if taken is None else counts_of(taken)
+    if own_taken is not None:
+        shares = 0.8 * shares + 0.2 * torch.from_numpy(own_taken.counts / own_taken.counts.sum())
 
     def gradient(buckets):
         logits = shares.clamp_min(1e-300).log().requires_grad_()
@@ -71,7 +76,7 @@ def test_a_score_is_the_influence_of_a_softmax_over_n_grams_over_a_gradient_of_u
         if buckets := buckets_one_by_one(text):
             own = gradient(buckets)
             expected[i] = float(own @ target / own.norm())
-    found = NgramScorer({"query": query}, corpus, read, damping=0.25).score(TEXTS)
+    found = NgramScorer({"query": query}, corpus, read, own_taken, damping=0.25).score(TEXTS)
     assert found.shape == (len(TEXTS), 1)
     np.testing.assert_allclose(found[:, 0], expected, **EXACT)
 
@@ -99,6 +104,29 @@ def test_a_dump_of_a_few_n_grams_is_behind_a_text_of_the_query_set_s_kind():
     scores = NgramScorer({"query": query}, corpus, read).score([dump, note])[:, 0]
     assert means[0] > means[1]
     assert scores[0] < scores[1]
+
+
+def test_a_first_look_takes_the_best_texts_until_they_hold_a_tenth_of_the_tokens():
+    texts = tiny.texts([30] * 40, seed=2)
+    scorer = NgramScorer({"query": counts_of(QUERY)}, counts_of(texts), read)
+    tokens = read(texts).loss_tokens
+    taken: list[str] = []
+    for i in np.argsort(-scorer.score(texts)[:, 0]):
+        if read(taken).loss_tokens.sum() < tokens.sum() / 10:
+            taken.append(texts[i])
+    assert 1 < len(taken) < 10
+    found = count_taken(texts, scorer, [1.0], read)
+    assert found.to_bytes() == counts_of(taken).to_bytes()
+
+
+def test_an_n_gram_that_is_still_missing_counts_more_than_one_of_which_there_is_plenty():
+    plenty, rare = "1 2 3 4 5 6", "11 12 13 14 15 16"
+    corpus = [*[plenty] * 10, rare, *["21 22 23 24 25 26 27 28 29 30"] * 30]
+    query, others = counts_of([plenty] * 12 + [rare]), counts_of(corpus)
+    first = NgramScorer({"query": query}, others, read)
+    ahead = NgramScorer({"query": query}, others, read, count_taken(corpus, first, [1.0], read))
+    assert np.diff(first.score([rare, plenty])[:, 0]) > 0
+    assert np.diff(ahead.score([rare, plenty])[:, 0]) < 0
 
 
 def test_higher_is_more_like_the_query_set_by_its_words_or_by_their_order():

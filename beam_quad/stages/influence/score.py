@@ -21,7 +21,7 @@ from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.scored_rows import ScoredRows
-from beam_quad.stages.influence.token_ngrams import CountTokenNgrams
+from beam_quad.stages.influence.token_ngrams import LookAhead
 from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.read.embed import BATCH_ROWS
 from beam_quad.stages.read.prefetch import prefetched
@@ -169,12 +169,12 @@ class NgramScoring:
     """Influence under a model of the n-grams of the proxy's tokens: one score per query group.
 
     Args:
-      counts: The n-grams.
+      counts: The n-grams, of a first look too.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
-    counts: CountTokenNgrams
+    counts: LookAhead
 
     @property
     def device(self) -> str:

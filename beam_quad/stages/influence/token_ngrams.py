@@ -1,22 +1,24 @@
-"""Counts of the n-grams of the proxy's own tokens, over a sample of the corpus and the query set."""
+"""Counts of the n-grams of the proxy's own tokens: of a sample of the corpus, of the query set, and of a first look."""
 
 import dataclasses
 from typing import Annotated, Any
 
 import numpy as np
 
-from beam_quad import identity
+from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import TextReader
 from beam_quad.records import Split
-from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts
+from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts, count_taken
+from beam_quad.stages.base import Stage
 from beam_quad.stages.influence.proxy import ProxyModel
 from beam_quad.stages.read.corpus import Corpus, piece_path
 from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.splits import SplitStage
+from beam_quad.stages.read.texts import NUM_GROUPS, SampleTexts
 
 # Texts tokenised at a time.
 _BATCH_ROWS = 1024
@@ -64,14 +66,14 @@ class CountTokenNgrams(SplitStage):
         write_json(self.path("query.json"), used)
         files.write_once(self.artifact, total.to_bytes())
 
-    def load(self) -> NgramScorer:
-        """Loads a scorer with these counts."""
+    def load(self, taken: TokenNgramCounts | None = None) -> NgramScorer:
+        """Loads a scorer with these counts, and with those of what a first look would take."""
         queries = {
             group.name: TokenNgramCounts.from_bytes(files.read_bytes(self._group_counts(number)))
             for number, group in enumerate(self.query)
         }
         corpus = TokenNgramCounts.from_bytes(files.read_bytes(self.artifact))
-        return NgramScorer(queries, corpus, self.proxy.reader().read)
+        return NgramScorer(queries, corpus, self.proxy.reader().read, taken)
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Reads, for each query group in order, its number of `documents` and the counts of `unused` texts by reason."""
@@ -91,3 +93,42 @@ class CountTokenNgrams(SplitStage):
 
     def _group_counts(self, number: int) -> str:
         return self.path(f"query-{number:03d}.npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class LookAhead(Stage):
+    """Counts the n-grams of the texts that a first look would take; takes one piece, the sample.
+
+    Args:
+      counts: Counts of the corpus and of the query set.
+      sample: The texts to look at.
+    """
+
+    kind = "look_ahead"
+    artifact_name = "taken.npz"
+
+    counts: CountTokenNgrams
+    sample: SampleTexts
+
+    @property
+    def root(self) -> str:
+        return self.counts.root
+
+    def pieces(self) -> range:
+        return range(1)
+
+    def do(self, piece: int, model: Any) -> TokenNgramCounts:
+        groups = files.in_parallel(self.sample.read_group, range(NUM_GROUPS))
+        found = [pair for ids, texts in groups for pair in zip(ids, texts, strict=True)]
+        # By key, so that equal scores and the last bits of their spread are those of any other order of the corpus.
+        order = np.argsort(seeding.keys([own for own, _ in found]))
+        texts = [found[i][1] for i in order]
+        weights = [group.weight for group in self.counts.query]
+        return count_taken(texts, self.counts.load(), weights, self.counts.proxy.reader().read)
+
+    def finish(self, total: TokenNgramCounts) -> None:
+        files.write_once(self.artifact, total.to_bytes())
+
+    def load(self) -> NgramScorer:
+        """Loads a scorer under the model that has learned some of what the first look takes."""
+        return self.counts.load(TokenNgramCounts.from_bytes(files.read_bytes(self.artifact)))

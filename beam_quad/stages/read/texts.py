@@ -29,6 +29,7 @@ class SampleTexts(GroupedStage):
     Args:
       corpus: The corpus.
       num_examples: How many texts are wanted.
+      label: Name of the stage in a chain, in CapWords.
     """
 
     kind = "sample"
@@ -43,6 +44,11 @@ class SampleTexts(GroupedStage):
         ),
     ]
     num_examples: int
+    label: Annotated[str, identity.NotCounted("a name for people")] = "SampleTexts"
+
+    @property
+    def name(self) -> str:
+        return self.label
 
     @property
     def root(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from beam_quad import scoring, seeding
 from beam_quad.gradients import Proxy
+from beam_quad.influence import Examples
 from beam_quad.selection import JointRanks
 from beam_quad.shortlist import score_ngrams
 from tests.benchmarks.counterfactual import agreement, steps
@@ -92,7 +93,14 @@ def _others(proxy: Proxy, drawn: Draw, influence: np.ndarray) -> dict[str, np.nd
     texts, num_queries = drawn.texts, len(drawn.queries)
     losses = scoring.PerplexityScorer(proxy).score(texts)
     draws = seeding.uniform(drawn.seed, "random", seeding.keys(texts))[:, None]
-    ngrams = score_ngrams(proxy, texts, drawn.queries)
+    examples = Examples.of(texts, [str(i) for i in range(len(texts))], proxy)
+    ngrams = np.concatenate(
+        [
+            examples.spread(score_ngrams(proxy, examples, {name: own}, [1.0], drawn.seed), np.nan)
+            for name, own in drawn.queries.items()
+        ],
+        axis=1,
+    )
     drops = [
         scoring.LossDropScorer(proxy, scoring.tune_on_query(proxy, query)).score(texts)
         for query in drawn.queries.values()

@@ -132,7 +132,7 @@ def _shortlist(
         order = joint_order(cheap, exact, lengths, int(num_tokens), is_joint)
         return Choice(order, scored=float(lengths[order].sum() / lengths.sum()))
 
-    return Policy(choose, ("n-grams",))
+    return Policy(choose, ("n-grams ahead",))
 
 
 def _quad(acceptance: str, layers: str, normalize: bool = False) -> Policy:
@@ -165,7 +165,8 @@ POLICIES: dict[str, Policy] = {
     "influence-all-unit": _influence("all", True),
     "influence-head-unit": _influence("all+head", True),
     "dsir": _sampled(Scores.dsir, "dsir"),
-    "ngrams": _by(Scores.ngrams, "n-grams"),
+    "ngrams": _by(Scores.ngrams, "n-grams ahead"),
+    "ngrams-first-look": _by(lambda scores: scores.ngrams(looks_ahead=False), "n-grams"),
     "similarity-mean": _by(lambda scores: scores.cosines("mean"), "embeddings"),
     "similarity-best": _by(lambda scores: scores.cosines("best"), "embeddings"),
     "cluster-histogram": _sampled(Scores.cluster_histogram, "embeddings"),

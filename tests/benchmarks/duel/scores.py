@@ -25,8 +25,9 @@ from beam_quad.gradients import (
     tune,
 )
 from beam_quad.influence import Examples, cluster_examples, query_vectors
-from beam_quad.scoring import PerplexityScorer, dsir
+from beam_quad.scoring import NgramScorer, PerplexityScorer, TokenNgramCounts, dsir
 from beam_quad.scoring.influence import Partial, Stack
+from beam_quad.scoring.ngrams import TAKEN_SHARE, TAKEN_WEIGHT
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.shortlist import score_ngrams
 from tests.benchmarks.duel.kept import Kept
@@ -105,12 +106,34 @@ class Scores:
 
         return self.kept.get("loss", (self.material.fingerprint,), compute)
 
-    def ngrams(self) -> np.ndarray:
-        """Influence under a model of the n-grams of the proxy's tokens, float64 [n, num_domains]."""
+    def ngrams(self, looks_ahead: bool = True) -> np.ndarray:
+        """Influence under a model of the n-grams of the proxy's tokens, float64 [n, num_domains].
 
-        return self._by_domain(
-            "n-grams", lambda queries: score_ngrams(self.proxy, self.material.texts, queries)
-        )
+        Args:
+          looks_ahead: Whether the model has learned some of what a first look takes, as it does in a run.
+        """
+        material, seed = self.material, 0
+        if not looks_ahead:
+            return self._by_domain("n-grams", self._first_look)
+        ids = [str(i) for i in range(len(material.texts))]
+
+        def compute(queries: dict[str, list[str]]) -> np.ndarray:
+            examples, columns = Examples.of(material.texts, ids, self.proxy), []
+            for name, texts in queries.items():
+                own = score_ngrams(self.proxy, examples, {name: texts}, [1.0], seed)
+                columns.append(examples.spread(own, np.nan))
+            return np.concatenate(columns, axis=1)
+
+        return self._by_domain("n-grams ahead", compute, TAKEN_SHARE, TAKEN_WEIGHT)
+
+    def _first_look(self, queries: dict[str, list[str]]) -> np.ndarray:
+        vocabulary, read = self.proxy.model.get_input_embeddings().weight.shape[0], self.proxy.read
+        counts = {
+            name: TokenNgramCounts.of(read(texts), vocabulary) for name, texts in queries.items()
+        }
+        texts = self.material.texts
+        corpus = TokenNgramCounts.of(read(texts), vocabulary)
+        return _in_runs(NgramScorer(counts, corpus, read).score, texts)
 
     def dsir(self) -> np.ndarray:
         """DSIR's log importance weights, float64 [n, num_domains]."""
@@ -223,6 +246,8 @@ class Scores:
             name = f"embeddings of {len(texts)}"
             return self.kept.seconds(name, (self.embedder.max_tokens, *texts))
         settings = self._settings if source == "influence" else ()
+        if source == "n-grams ahead":
+            settings = (TAKEN_SHARE, TAKEN_WEIGHT)
         parts = self._parts(*settings).values()
         return max(self.kept.seconds(source, own) for own in parts)
 
