@@ -33,7 +33,7 @@ from beam_quad.report.proof import about_proof
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.transforms import RunStage, Token, counters, start
-from pipelines import command_line, jobs, progress, recorded, refresh, stopping
+from pipelines import command_line, jobs, plan, progress, recorded, refresh, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
@@ -64,13 +64,13 @@ class Program(Generic[Options]):
     Attributes:
       build: Makes the chain of its stages.
       describe: Describes its plan, for `--plan`.
-      price: Estimates the cost of the stages; None if it cannot be estimated.
+      price: Estimates the cost of the stages.
       result: The kind of output.
     """
 
     build: Callable[[Options, Inputs], Chain]
-    describe: Callable[[Options, Inputs, Chain], str]
-    price: Callable[[Options, Inputs, Chain], CostPlan | None] = lambda *_: None
+    describe: Callable[[Options, Inputs, Chain], str] = plan.describe
+    price: Callable[[Options, Inputs, Chain], CostPlan] = plan.price
     result: "SelectionOutput | ProofOutput" = dataclasses.field(
         default_factory=lambda: SelectionOutput()
     )
@@ -151,7 +151,7 @@ def _look(options: Options, beam_options: PipelineOptions, program: Program[Opti
 def _start(
     launch: _Launch,
     options: RunOptions,
-    costs: CostPlan | None,
+    costs: CostPlan,
     result: "SelectionOutput | ProofOutput",
 ) -> int:
     output, chain, runner = launch.output, launch.chain, launch.runner
@@ -191,7 +191,7 @@ def _start(
 def _begin(
     launch: _Launch,
     options: RunOptions,
-    costs: CostPlan | None,
+    costs: CostPlan,
     result: "SelectionOutput | ProofOutput",
 ) -> None:
     """Writes the files that the stages read and the records of the run, while holding the output's lock."""
@@ -227,7 +227,7 @@ def add_to(
     return wire(pipeline, launch.chain, options.accelerator)
 
 
-def _record(launch: _Launch, costs: CostPlan | None) -> None:
+def _record(launch: _Launch, costs: CostPlan) -> None:
     """Records the chain, for reports of the run's progress."""
     corpus, stages = launch.inputs.corpus, launch.chain.stages
     budget = stages[-1].budget if isinstance(stages[-1], WriteSelection) else None

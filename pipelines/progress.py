@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_quad.artifacts import clock, files
@@ -193,7 +193,7 @@ def record(
     documents: int,
     input_bytes: int,
     budget: Budget | None,
-    costs: "CostPlan | None",
+    costs: "CostPlan",
 ) -> None:
     """Records the stages of a run that is about to start, for reports of its progress.
 
@@ -203,17 +203,18 @@ def record(
       documents: Documents of the input; about, where they are not counted.
       input_bytes: Size of the input.
       budget: How much to select; None if nothing is selected.
-      costs: The plan, or None if the run has none.
+      costs: The plan.
     """
-    names = [stage.name for stage in stages]
-    planned = None if costs is None else costs.of_chain(names)
     found = {
         "started": time.time(),
         "counts": {},
         "documents": documents,
         "input_bytes": input_bytes,
         "budget": None if budget is None else dataclasses.asdict(budget),
-        "stages": [dataclasses.asdict(_recorded(output, stage, planned)) for stage in stages],
+        "stages": [
+            dataclasses.asdict(_recorded(output, stage, planned))
+            for stage, planned in zip(stages, costs.stages, strict=True)
+        ],
     }
     files.write(clock.chain_path(output), json.dumps(found, indent=1).encode())
 
@@ -247,17 +248,14 @@ def _recall(output: str) -> dict[str, Any]:
     }
 
 
-def _recorded(
-    output: str, stage: "Stage", planned: "Mapping[str, StageCost] | None"
-) -> RecordedStage:
-    cost = None if planned is None else planned.get(stage.name)
+def _recorded(output: str, stage: "Stage", planned: "StageCost") -> RecordedStage:
     return RecordedStage(
         name=stage.name,
         artifact=_within(output, stage.artifact),
         clock=_within(output, stage.clock),
         prefixes=tuple(_within(output, prefix) for prefix in stage.prefixes()),
-        planned_s=None if planned is None else 3600 * cost.hours if cost else 0.0,
-        is_model=cost is not None and cost.is_model,
+        planned_s=3600 * planned.hours,
+        is_model=planned.is_model,
     )
 
 

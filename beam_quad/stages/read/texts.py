@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
 from beam_quad.stages.read.corpus import Corpus, piece_path
@@ -47,6 +48,15 @@ class SampleTexts(GroupedStage):
     @property
     def root(self) -> str:
         return self.corpus.root
+
+    def work(self, sizes: Sizes) -> Work:
+        number = self.expected(sizes)
+        drawn = number * sizes.corpus.mean_stored_bytes
+        return Work("curvature", number, bytes_shuffled=drawn, bytes_stored=drawn)
+
+    def expected(self, sizes: Sizes) -> int:
+        """Returns the expected number of texts."""
+        return min(self.num_examples, sizes.corpus.documents)
 
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()

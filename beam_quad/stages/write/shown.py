@@ -9,6 +9,8 @@ import pyarrow as pa
 from beam_quad import seeding
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.report import data as page
 from beam_quad.scoring.sample import SAMPLED_SCORES
@@ -57,6 +59,10 @@ class ShowScores(SplitStage):
     selection: Selection
     influence: ScoreExamples
     clusters: AssignClusters | None
+
+    def work(self, sizes: Sizes) -> Work:
+        requests = self.texts_of(sizes).requests(10)
+        return dataclasses.replace(super().work(sizes), alone_s=rates.SHOWN_S, requests=requests)
 
     def pieces(self) -> list[tuple[int, Split]]:
         return list(enumerate(self.corpus.splits()))
