@@ -26,7 +26,7 @@ from beam_quad.artifacts import clock, files, traffic
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
-from beam_quad.plan.cost import CostPlan
+from beam_quad.plan.cost import CostPlan, StageCost
 from beam_quad.report.formatting import size
 from beam_quad.report.judgements import about
 from beam_quad.report.proof import about_proof
@@ -176,6 +176,7 @@ def _start(
             _run(pipeline, lock, wait=False)
             print(_submitted(job, output, result.last_file))
             return 0
+        planned = plan.left(costs, chain).total
         with progress.printed(output):
             job_result = _run(pipeline, lock, wait=True)
     except Exception as error:
@@ -184,7 +185,7 @@ def _start(
     finally:
         lock.release()
     result.print_summary(output)
-    print(_traffic(job_result))
+    print(_traffic(job_result, planned))
     return 0
 
 
@@ -519,7 +520,8 @@ def _about_target(name: str, target: dict[str, Any]) -> str:
     )
 
 
-def _traffic(result: PipelineResult) -> str:
+def _traffic(result: PipelineResult, planned: StageCost) -> str:
+    """Puts what a job counted beside what was planned for it."""
     kinds: tuple[traffic.Kind, ...] = ("bytes_read", "bytes_shuffled", "bytes_stored")
     read, shuffled, stored = (size(counters.total(result, kind)) for kind in kinds)
     embedded, scored = (
@@ -527,5 +529,6 @@ def _traffic(result: PipelineResult) -> str:
     )
     return (
         f"this run read {read} of input, shuffled {shuffled} and stored {stored}; "
-        f"it embedded {embedded:,} documents and scored {scored:,}"
+        f"it embedded {embedded:,} documents and scored {scored:,}\n"
+        f"its plan was {size(planned.bytes_read)} of input, {size(planned.bytes_shuffled)} shuffled and {size(planned.bytes_stored)} stored"
     )

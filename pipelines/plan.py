@@ -79,7 +79,13 @@ def price(
 
 def table(costs: CostPlan, chain: Chain) -> str:
     """Formats the cost of a chain as a table; stages whose artifacts exist take nothing."""
-    return cost.format_plan(costs.without([files.exists(s.artifact) for s in chain.stages]))
+    return cost.format_plan(left(costs, chain))
+
+
+def left(costs: CostPlan, chain: Chain) -> CostPlan:
+    """Takes off the stages of a chain whose artifacts exist."""
+    is_made = files.in_parallel(files.exists, [stage.artifact for stage in chain.stages])
+    return costs.without(list(is_made))
 
 
 def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:

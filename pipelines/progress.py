@@ -13,7 +13,7 @@ from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
-from beam_quad.report.data import Notice
+from beam_quad.report.data import Notice, PlannedStage
 from beam_quad.report.progress import (
     Failure,
     RunProgress,
@@ -42,16 +42,14 @@ class RecordedStage:
       artifact: The file that exists if and only if the stage is finished.
       clock: Path of its times.
       prefixes: Path prefixes of the files of finished pieces.
-      planned_s: Planned seconds; None if the run has no plan.
-      is_model: Whether the stage runs a model, by the plan.
+      planned: Its planned cost; None if the run has no plan.
     """
 
     name: str
     artifact: str
     clock: str
     prefixes: tuple[str, ...]
-    planned_s: float | None
-    is_model: bool
+    planned: PlannedStage | None
 
     def places(self, output: str) -> list[str]:
         """The folders of its files; of an output that it makes, only the parts."""
@@ -212,8 +210,8 @@ def record(
         "input_bytes": input_bytes,
         "budget": None if budget is None else dataclasses.asdict(budget),
         "stages": [
-            dataclasses.asdict(_recorded(output, stage, planned))
-            for stage, planned in zip(stages, costs.stages, strict=True)
+            dataclasses.asdict(_recorded(output, stage, cost))
+            for stage, cost in zip(stages, costs.stages, strict=True)
         ],
     }
     files.write(clock.chain_path(output), json.dumps(found, indent=1).encode())
@@ -232,7 +230,7 @@ def _recall(output: str) -> dict[str, Any]:
     counts, tokens, budget = (manifest[name] for name in ("counts", "tokens", "budget"))
     is_tokens = budget["unit"] == "tokens"
     parts = ("selected", "rejected")
-    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, None, False)
+    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, None)
     return {
         "started": None,
         "counts": {
@@ -248,14 +246,21 @@ def _recall(output: str) -> dict[str, Any]:
     }
 
 
-def _recorded(output: str, stage: "Stage", planned: "StageCost") -> RecordedStage:
+def _recorded(output: str, stage: "Stage", cost: "StageCost") -> RecordedStage:
     return RecordedStage(
         name=stage.name,
         artifact=_within(output, stage.artifact),
         clock=_within(output, stage.clock),
         prefixes=tuple(_within(output, prefix) for prefix in stage.prefixes()),
-        planned_s=3600 * planned.hours,
-        is_model=planned.is_model,
+        planned=PlannedStage(
+            cost.line,
+            3600 * cost.hours,
+            cost.documents,
+            cost.flops,
+            cost.device_hours,
+            cost.dollars,
+            cost.is_model,
+        ),
     )
 
 
@@ -270,11 +275,14 @@ def _from_json(output: str, found: dict[str, Any]) -> RecordedStage:
         return files.join(output, path) if is_own else path
 
     found["prefixes"] = tuple(place(prefix) for prefix in found["prefixes"])
+    found["planned"] = PlannedStage(**found["planned"]) if found["planned"] else None
     return RecordedStage(**found | {n: place(found[n]) for n in ("artifact", "clock")})
 
 
 def _progress(stage: RecordedStage, **facts: Any) -> StageProgress:
-    return StageProgress(stage.name, stage.planned_s, stage.is_model, **facts)
+    if stage.planned is None:
+        return StageProgress(stage.name, **facts)
+    return StageProgress(stage.name, stage.planned.seconds, stage.planned.is_model, **facts)
 
 
 def owner_of(output: str) -> str | None:

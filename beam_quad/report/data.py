@@ -252,18 +252,45 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlannedStage:
+    """The planned cost of a stage.
+
+    Attributes:
+      line: The line of the plan that the stage belongs to.
+      seconds: Time.
+      documents: Examples processed.
+      flops: Floating-point operations.
+      device_hours: Paid hours of GPUs.
+      dollars: Price; None if the device has no price.
+      is_model: Whether a model runs.
+    """
+
+    line: str
+    seconds: float
+    documents: float
+    flops: float
+    device_hours: float
+    dollars: float | None
+    is_model: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class StageTiming:
     """The duration of one stage of the job.
 
     Attributes:
       name: The stage.
       seconds: Time from the start of the first piece to the end of the last.
-      planned: Planned seconds; None without a plan.
+      planned: Its planned cost; None without a plan.
+      documents: Examples that the stage counted; None if it counts none.
+      is_earlier: Whether an earlier run made its artifacts, such as the base of a refresh.
     """
 
     name: str
     seconds: float
-    planned: float | None = None
+    planned: PlannedStage | None = None
+    documents: int | None = None
+    is_earlier: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -445,13 +445,20 @@ class Summary:
         )
 
     def _timings(self) -> tuple[page.StageTiming, ...]:
-        planned = clock.planned_seconds(self.output)
+        began, costs = clock.planned(self.output)
         timings = []
         for name, path in self.stages:
             started, ended = clock.read(path, "started"), clock.read(path, "ended")
             if started and ended:
-                seconds = max(0.0, ended["at"] - started["at"])
-                timings.append(page.StageTiming(name, seconds, planned.get(name)))
+                timings.append(
+                    page.StageTiming(
+                        name,
+                        max(0.0, ended["at"] - started["at"]),
+                        page.PlannedStage(**costs[name]) if name in costs else None,
+                        ended.get("documents", ended.get("scored")),
+                        is_earlier=ended["at"] < began,
+                    )
+                )
         return tuple(timings)
 
 
