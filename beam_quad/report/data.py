@@ -194,6 +194,7 @@ class Example:
       tokens: Number of tokens.
       cluster_id: Cluster; None without clusters.
       is_selected: Whether the example was selected; None if unknown.
+      why_not: Why it was not selected, a reason of the decisions; None if it was selected, or the reason is unknown.
     """
 
     example_id: str
@@ -202,6 +203,7 @@ class Example:
     tokens: int
     cluster_id: int | None = None
     is_selected: bool | None = None
+    why_not: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

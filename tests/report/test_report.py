@@ -160,6 +160,17 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
     assert "planned" not in page[page.index('id="timing"') :]
 
 
+def test_an_example_that_ranks_high_and_is_not_selected_says_why(data):
+    twin, other = (
+        report.Example(name, "A text.", 0.9, 10, is_selected=False, why_not=why)
+        for name, why in (("a", "near_duplicate"), ("b", "block_not_pulled"))
+    )
+    text = report.render(dataclasses.replace(data, best=(twin, other)))
+    assert "not selected: nearly the same text ranks higher" in text
+    # A reason without words of its own is named as in the decisions.
+    assert "not selected: block_not_pulled" in text
+
+
 def test_degenerate_data_still_gives_a_page(data):
     none = report.ScoredSample(np.full(3, np.nan), np.ones(3, np.int64), np.zeros(3, np.int64))
     one = report.ScoredSample(np.ones(1), np.ones(1, np.int64), np.zeros(1, np.int64))

@@ -335,9 +335,13 @@ class WriteSelection(SplitStage):
         files.write_once(self.artifact, b"")
 
     def progress(self, total: PartSums) -> dict[str, int]:
-        selected = total.counts.selected
-        is_tokens = self.budget.unit == "tokens"
-        return {"accepted": selected.tokens if is_tokens else selected.documents}
+        counts, is_tokens = total.counts, self.budget.unit == "tokens"
+        selected = counts.selected
+        return {
+            "documents": counts.read,
+            "tokens": counts.usable_tokens,
+            "accepted": selected.tokens if is_tokens else selected.documents,
+        }
 
     def _parts(
         self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool
