@@ -12,7 +12,6 @@ from beam_quad.report.data import (
     Round,
     ScoredSample,
     Scores,
-    Source,
     StageTiming,
     Target,
 )
@@ -30,7 +29,6 @@ __all__ = [
     "Round",
     "ScoredSample",
     "Scores",
-    "Source",
     "StageTiming",
     "Target",
     "render",

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from beam_quad import report
+from beam_quad.selection import Amount, SourceCounts
 from tests.report.parsed import Page
 
 
@@ -185,7 +186,7 @@ def test_degenerate_data_still_gives_a_page(data):
                     scores=scores,
                     rounds=(report.Round(0, float("-inf"), 0, 0, 0, 0),),
                     arms=(report.Arm(0, 0, 1, 0, float("nan"), 0),),
-                    sources=(report.Source("", 0, 0, 0, 0),),
+                    sources={"": SourceCounts(0, 0, 0, Amount())},
                 )
             )
         )

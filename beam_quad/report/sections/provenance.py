@@ -1,10 +1,12 @@
 """Where it came from and how it was made: sources, timings, configuration, versions."""
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Sequence
 
-from beam_quad.report.data import PlannedStage, ReportData, Source, StageTiming
+from beam_quad.report.data import PlannedStage, ReportData, StageTiming
 from beam_quad.report.formatting import count, ratio
 from beam_quad.report.pages import Section
 
@@ -15,33 +17,27 @@ def sources(data: ReportData) -> Section | None:
     """Shows each source's share of the corpus and of the selection; None where there are none."""
     if not data.sources:
         return None
-    items = sorted(data.sources, key=lambda s: (-s.selected_tokens, -s.tokens, s.name))
+    items = sorted(
+        data.sources.items(), key=lambda item: (-item[1].selected.tokens, -item[1].tokens, item[0])
+    )
     shown, rest = items[:MAX_SOURCES], items[MAX_SOURCES:]
     if rest:
-        shown.append(_total(f"{count(len(rest))} others", rest))
-    total = _total("", items)
+        shown.append(
+            (f"{count(len(rest))} others", functools.reduce(operator.add, (own for _, own in rest)))
+        )
+    whole = functools.reduce(operator.add, data.sources.values())
     rows = [
         (
-            s,
-            ratio(s.tokens, total.tokens) or 0.0,
-            ratio(s.selected_tokens, total.selected_tokens) or 0.0,
+            name,
+            own,
+            ratio(own.tokens, whole.tokens) or 0.0,
+            ratio(own.selected.tokens, whole.selected.tokens) or 0.0,
         )
-        for s in shown
+        for name, own in shown
     ]
-    view = {"rows": rows, "largest": max(max(pair) for _, *pair in rows) or 1.0}
+    view = {"rows": rows, "largest": max(max(pair) for _, _, *pair in rows) or 1.0}
     lead = "Shares are of tokens; the upper bar is the corpus, the lower one the selection."
     return Section("sources", "Sources", view, lead)
-
-
-def _total(name: str, items: list[Source]) -> Source:
-    return Source(
-        name,
-        sum(s.documents for s in items),
-        sum(s.tokens for s in items),
-        sum(s.selected_documents for s in items),
-        sum(s.selected_tokens for s in items),
-        sum(s.rejected for s in items),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
