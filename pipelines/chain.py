@@ -282,7 +282,7 @@ class _QuadBuilder(Builder):
         return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
 
     def _look_ahead(self, counts: CountTokenNgrams) -> NgramScoring:
-        sample = self.add(SampleTexts(self.fitted, NUM_LOOKED_AT, "SampleFirstLook"))
+        sample = self.add(SampleTexts(self.fitted, NUM_LOOKED_AT, "SampleFirstLook", "n-grams"))
         return NgramScoring(self.add(LookAhead(counts, sample)))
 
     def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:

@@ -89,6 +89,17 @@ class DistillationOptions(RunOptions):
             return Budget(self.budget_tokens)
         return Budget(self.budget_examples or 0, "examples")
 
+    def described(self, num_documents: int) -> str:
+        """As `RunOptions.described`."""
+        # Imported late, because an invalid flag should fail at once.
+        from beam_quad.distillation import default_num_landmarks
+
+        number = min(self.num_landmarks or default_num_landmarks(num_documents), num_documents)
+        words = f"influence distillation, {self.budget.amount:,} {self.budget.unit}, {number:,} landmarks"
+        if number < (self.num_landmarks or 0):
+            words += f" (all there are, of {self.num_landmarks:,} asked for)"
+        return words
+
     def check(self) -> None:
         """Refuses invalid options; see `RunOptions.check`."""
         super().check()

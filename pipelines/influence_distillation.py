@@ -24,10 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def program() -> "Program[distillation_options.DistillationOptions]":
     """Imports the code that turns flags into stages."""
-    from pipelines import distillation_chain, distillation_plan, launch
+    from pipelines import distillation_chain, launch
 
-    plan = distillation_plan
-    return launch.Program(distillation_chain.build, plan.describe, plan.price)
+    return launch.Program(distillation_chain.build)
 
 
 if __name__ == "__main__":

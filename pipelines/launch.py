@@ -26,14 +26,14 @@ from beam_quad.artifacts import clock, files, traffic
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import BeamQuadError, UsageError
 from beam_quad.gradients.proxy import require_device
-from beam_quad.plan.cost import CostPlan
+from beam_quad.plan.cost import CostPlan, StageCost
 from beam_quad.report.formatting import size
 from beam_quad.report.judgements import about
 from beam_quad.report.proof import about_proof
 from beam_quad.stages.proof.write import PROOF
 from beam_quad.stages.write.selection import WriteSelection
 from beam_quad.transforms import RunStage, Token, counters, start
-from pipelines import command_line, jobs, progress, recorded, refresh, stopping
+from pipelines import command_line, jobs, plan, progress, recorded, refresh, stopping
 from pipelines.builder import Chain
 from pipelines.failures import known_cause, refusing, without_step
 from pipelines.identity import Identity
@@ -64,13 +64,13 @@ class Program(Generic[Options]):
     Attributes:
       build: Makes the chain of its stages.
       describe: Describes its plan, for `--plan`.
-      price: Estimates the cost of the stages; None if it cannot be estimated.
+      price: Estimates the cost of the stages.
       result: The kind of output.
     """
 
     build: Callable[[Options, Inputs], Chain]
-    describe: Callable[[Options, Inputs, Chain], str]
-    price: Callable[[Options, Inputs, Chain], CostPlan | None] = lambda *_: None
+    describe: Callable[[Options, Inputs, Chain], str] = plan.describe
+    price: Callable[[Options, Inputs, Chain], CostPlan] = plan.price
     result: "SelectionOutput | ProofOutput" = dataclasses.field(
         default_factory=lambda: SelectionOutput()
     )
@@ -151,7 +151,7 @@ def _look(options: Options, beam_options: PipelineOptions, program: Program[Opti
 def _start(
     launch: _Launch,
     options: RunOptions,
-    costs: CostPlan | None,
+    costs: CostPlan,
     result: "SelectionOutput | ProofOutput",
 ) -> int:
     output, chain, runner = launch.output, launch.chain, launch.runner
@@ -176,6 +176,7 @@ def _start(
             _run(pipeline, lock, wait=False)
             print(_submitted(job, output, result.last_file))
             return 0
+        planned = plan.left(costs, chain).total
         with progress.printed(output):
             job_result = _run(pipeline, lock, wait=True)
     except Exception as error:
@@ -184,14 +185,14 @@ def _start(
     finally:
         lock.release()
     result.print_summary(output)
-    print(_traffic(job_result))
+    print(_traffic(job_result, planned))
     return 0
 
 
 def _begin(
     launch: _Launch,
     options: RunOptions,
-    costs: CostPlan | None,
+    costs: CostPlan,
     result: "SelectionOutput | ProofOutput",
 ) -> None:
     """Writes the files that the stages read and the records of the run, while holding the output's lock."""
@@ -227,7 +228,7 @@ def add_to(
     return wire(pipeline, launch.chain, options.accelerator)
 
 
-def _record(launch: _Launch, costs: CostPlan | None) -> None:
+def _record(launch: _Launch, costs: CostPlan) -> None:
     """Records the chain, for reports of the run's progress."""
     corpus, stages = launch.inputs.corpus, launch.chain.stages
     budget = stages[-1].budget if isinstance(stages[-1], WriteSelection) else None
@@ -519,7 +520,8 @@ def _about_target(name: str, target: dict[str, Any]) -> str:
     )
 
 
-def _traffic(result: PipelineResult) -> str:
+def _traffic(result: PipelineResult, planned: StageCost) -> str:
+    """Puts what a job counted beside what was planned for it."""
     kinds: tuple[traffic.Kind, ...] = ("bytes_read", "bytes_shuffled", "bytes_stored")
     read, shuffled, stored = (size(counters.total(result, kind)) for kind in kinds)
     embedded, scored = (
@@ -527,5 +529,6 @@ def _traffic(result: PipelineResult) -> str:
     )
     return (
         f"this run read {read} of input, shuffled {shuffled} and stored {stored}; "
-        f"it embedded {embedded:,} documents and scored {scored:,}"
+        f"it embedded {embedded:,} documents and scored {scored:,}\n"
+        f"its plan was {size(planned.bytes_read)} of input, {size(planned.bytes_shuffled)} shuffled and {size(planned.bytes_stored)} stored"
     )

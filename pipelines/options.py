@@ -164,6 +164,11 @@ class QuadOptions(RunOptions):
         """Whether the policy computes influence."""
         return self.policy in _OF_INFLUENCE
 
+    def described(self, num_documents: int) -> str:
+        """As `RunOptions.described`."""
+        words = f"{self.policy}, {self.budget_tokens:,} tokens"
+        return f"{words}, {self.acceptance} acceptance" if self.policy == "quad" else words
+
     @property
     def ranking_column(self) -> str | None:
         """The column that the policy ranks by, or None."""

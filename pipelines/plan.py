@@ -1,9 +1,8 @@
-"""`--plan`: the estimated reading, work, shuffles and storage of a run; shared by all pipelines."""
+"""`--plan`: the estimated time, work, shuffles, storage and price of a run, stage by stage; shared by all pipelines."""
 
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable
 from typing import Any
 
 from beam_quad.artifacts import files
@@ -12,49 +11,117 @@ from beam_quad.corpus.batches import Columns, RowBatch
 from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
-from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, embedder_costs
+from beam_quad.embedding import embedder_costs
 from beam_quad.errors import UsageError
-from beam_quad.gradients.proxy import ProxySpec, default_context_length, load_tokenizer
+from beam_quad.gradients.attention import eager_attention
+from beam_quad.gradients.proxy import default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
 from beam_quad.gradients.windows import tokenize
-from beam_quad.plan import cost, near_duplicates
-from beam_quad.plan.cost import CostPlan, Machines, Workload
+from beam_quad.plan import cost
+from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import HOPPER, Device, chip_named
 from beam_quad.plan.prices import LIST_PRICES, Prices
-from beam_quad.records import Budget
-from beam_quad.report.formatting import size
+from beam_quad.plan.work import NO_EMBEDDER, Sizes, TextSizes
+from beam_quad.report.formatting import compact, size
 from beam_quad.scoring import ScoringCosts
-from beam_quad.scoring.query import NUM_PARTS
-from beam_quad.selection.paraphrases import MOST_ITEMS
-from beam_quad.stages.read.embed import EmbedExamples
-from beam_quad.stages.read.texts import NUM_GROUPS
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.centers import expected_clusters
+from beam_quad.stages.influence.score import ScoreExamples
+from beam_quad.stages.write.selection import WriteSelection
 from pipelines.builder import Chain
 from pipelines.columns import corpus_columns, query_columns
 from pipelines.inputs import Inputs
 from pipelines.run_options import RunOptions
 
-# Passes over the rows of old and new files.
-_COMPARED = ("CompareWithBase", "MeasureDrift", "MeasureReference")
 _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
+# Without a tokenizer: bytes of a token of English under 32,000 to 128,000 tokens.
+_BYTES_PER_TOKEN = 4
 
 
-def describe_input(inputs: Inputs, chain: Chain, policy: str) -> list[str]:
-    """Describes in a few lines the input, the policy and the stages."""
+def describe(options: RunOptions, inputs: Inputs, chain: Chain) -> str:
+    """Describes the plan of a selection in words and a table."""
     plan = inputs.corpus
     exact = "" if plan.num_rows_exact else "about "
-    return [
-        f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
-        *_about_base(inputs),
-        *(
-            f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
-            for name, p in inputs.query.items()
-        ),
-        *([f"exclude   {inputs.excluded.num_ids:,} ids"] if inputs.excluded else []),
-        *([f"leaks     {inputs.leaks.line()}"] if inputs.leaks else []),
-        f"policy    {policy}",
-        f"stages    {', '.join(stage.name for stage in chain.stages)}",
+    return "\n".join(
+        [
+            f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
+            *_about_base(inputs),
+            *(
+                f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
+                for name, p in inputs.query.items()
+            ),
+            *([f"exclude   {inputs.excluded.num_ids:,} ids"] if inputs.excluded else []),
+            *([f"leaks     {inputs.leaks.line()}"] if inputs.leaks else []),
+            f"policy    {options.described(plan.num_rows)}",
+            f"stages    {', '.join(stage.name for stage in chain.stages)}",
+            "",
+            table(price(options, inputs, chain), chain),
+        ]
+    )
+
+
+def price(
+    options: RunOptions, inputs: Inputs, chain: Chain, machines: Machines | None = None
+) -> CostPlan:
+    """Estimates the cost of a run by stage.
+
+    Args:
+      options: The flags.
+      inputs: The checked inputs.
+      chain: The stages.
+      machines: The machines of the run; by default those of the flags.
+    """
+    sizes = sizes_of(options, inputs)
+    costs = CostPlan.of(chain.stages, sizes, machines or machines_of(options))
+    return dataclasses.replace(costs, notes=notes(chain, sizes, costs))
+
+
+def table(costs: CostPlan, chain: Chain) -> str:
+    """Formats the cost of a chain as a table; stages whose artifacts exist take nothing."""
+    return cost.format_plan(left(costs, chain))
+
+
+def left(costs: CostPlan, chain: Chain) -> CostPlan:
+    """Takes off the stages of a chain whose artifacts exist."""
+    is_made = files.in_parallel(files.exists, [stage.artifact for stage in chain.stages])
+    return costs.without(list(is_made))
+
+
+def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:
+    """Lists what a plan is made for, how its work compares with passes over the corpus, and what would be cheaper."""
+    texts, last = sizes.corpus, chain.stages[-1]
+    if not isinstance(last, WriteSelection):
+        return ()
+    found = [
+        f"corpus: {compact(texts.documents)} examples, {compact(texts.tokens)} tokens, {size(texts.stored_bytes)}; "
+        f"budget: {compact(last.budget.amount)} {last.budget.unit}"
     ]
+    forward, flops = texts.documents * sizes.forward_flops, costs.total.flops
+    if forward and flops:
+        words = f"selection: {flops:.1e} FLOPs in all, {flops / forward:.2g} x one forward pass of every example"
+        if sizes.scoring.blocks:
+            exact = texts.documents * sizes.exact_flops(max(1, len(sizes.query)))
+            words += f", {flops / exact:.2g} x the exact influence of every example, which is {exact / forward:.2f} x a forward pass"
+        found.append(words)
+    lists = [s for s in chain.stages if isinstance(s, ScoreExamples) and s.among and not s.known]
+    clusters = [s.centers for s in chain.stages if isinstance(s, AssignClusters)]
+    if lists and clusters:
+        num_clusters = expected_clusters(clusters[0], texts.documents)
+        found.append(_cheaper(lists[0], num_clusters, sizes))
+    return tuple(found)
+
+
+def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
+    """Suggests settings that score fewer documents than a shortlist has, which can be better for a large corpus."""
+    listed = stage.work(sizes).documents
+    if 8 * num_clusters >= listed:
+        # As it is where the budget is small beside the corpus.
+        return "cheaper: --policy=ngram scores no document by influence, and selects less well"
+    return (
+        f"cheaper: --acceptance=block scores some {8 * num_clusters:,} documents instead of {listed:,} "
+        f"({sizes.exact_flops(len(stage.weights)):.1e} FLOPs each), and selects less well; --policy=ngram scores none"
+    )
 
 
 def new_part(inputs: Inputs) -> InputPlan:
@@ -70,56 +137,6 @@ def new_part(inputs: Inputs) -> InputPlan:
         rows = sum(split.num_rows for split in splits)
     return dataclasses.replace(
         plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=num_shards
-    )
-
-
-def table(costs: CostPlan, chain: Chain) -> str:
-    """Formats the cost of a chain as a table, without finished stages."""
-    names = [stage.name for stage in chain.stages]
-    left = {stage.name for stage in chain.stages if not files.exists(stage.artifact)}
-    return cost.format_plan(costs.without_made(names, set(names) - left))
-
-
-def refreshed(costs: CostPlan, inputs: Inputs) -> CostPlan:
-    """Adds the cost of a refresh's comparisons with its base."""
-    if inputs.base is None:
-        return costs
-    documents, splits = inputs.corpus.num_rows, len(inputs.corpus.splits)
-    compared = cost.passes_stage("compare", _COMPARED, len(_COMPARED), documents, splits)
-    *stages, written = costs.stages
-    return dataclasses.replace(
-        costs, stages=(*stages, costs.machines.price(compared, splits), written)
-    )
-
-
-def with_paraphrases(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan:
-    """Adds the cost of comparing the selection with forbidden texts, if there are any and they are embedded."""
-    if inputs.leaks is None or inputs.embedder is None:
-        return costs
-    num_items = min(MOST_ITEMS, sum(inputs.leaks.counts.values()))
-    work = cost.paraphrases_stage(workload, num_items)
-    *stages, written = costs.stages
-    line = costs.machines.price(work, workload.splits)
-    return dataclasses.replace(costs, stages=(*stages, line, written))
-
-
-def with_shares(costs: CostPlan, workload: Workload, inputs: Inputs) -> CostPlan:
-    """Adds the cost of reading which rows meet which share, if there are shares."""
-    if not inputs.bounds:
-        return costs
-    line = costs.machines.price(cost.shares_stage(workload), workload.splits)
-    first, *others = costs.stages
-    return dataclasses.replace(costs, stages=(first, line, *others))
-
-
-def with_near_duplicates(
-    costs: CostPlan, workload: Workload, options: RunOptions, budgets: float = 1.0
-) -> CostPlan:
-    """Adds the cost of finding near-duplicates, if they are dropped; see `plan.near_duplicates`."""
-    if options.near_duplicates == "keep":
-        return costs
-    return near_duplicates.with_near_duplicates(
-        costs, workload, options.near_duplicate_threshold, budgets
     )
 
 
@@ -146,7 +163,7 @@ def device(options: RunOptions, dtype: str) -> Device:
     return Device.gpu(chip_named(options.accelerator or "") or HOPPER, dtype)
 
 
-def machines(options: RunOptions) -> Machines:
+def machines_of(options: RunOptions) -> Machines:
     """Returns the assumed machines: one device, and the cores of this machine.
 
     Raises:
@@ -172,129 +189,50 @@ def read_prices(path: str) -> Prices:
         raise UsageError(f"--prices={path}: {error}") from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """The models of a run that scores by influence.
-
-    Attributes:
-      proxy: The proxy model.
-      skeleton: It, without its weights.
-      embedder: The embedder.
-    """
-
-    proxy: ProxySpec
-    skeleton: Any
-    embedder: AnyEmbedderSpec
-
-    @classmethod
-    def of(cls, inputs: Inputs) -> "Models | None":
-        """Reads the proxy's shapes; None if there is no proxy or nothing is embedded."""
-        if inputs.proxy is None or inputs.skeleton is None or inputs.embedder is None:
-            return None
-        return cls(inputs.proxy, inputs.skeleton, inputs.embedder)
-
-
-def shared_workload(
-    options: RunOptions,
-    inputs: Inputs,
-    chain: Chain,
-    budget: Budget,
-    models: Models,
-) -> Workload:
-    """Measures what any pipeline's plan is computed from.
-
-    Args:
-      options: The flags.
-      inputs: The checked inputs.
-      chain: The stages.
-      budget: How much to select.
-      models: The models.
-    """
-    proxy, embedder, skeleton = models.proxy, models.embedder, models.skeleton
-    corpus = new_part(inputs)
-    documents = max(1, corpus.num_rows)
-    if inputs.base is not None:
-        # The budget is scaled by the new share of the corpus, because old examples are not scored again.
-        share = documents / max(1, inputs.corpus.num_rows)
-        budget = dataclasses.replace(budget, amount=max(1, round(share * budget.amount)))
-    columns = corpus_columns(options, inputs.template)
-    tokenizer = load_tokenizer(proxy.path, proxy.revision)
-    query_tokens = sum(
-        plan.num_rows
-        * text_lengths(plan, query_columns(options, inputs.template), tokenizer).tokens
-        for plan in inputs.query.values()
-    )
-    scoring = ScoringCosts.of(skeleton, find_blocks(skeleton, options.layers))
-    context_length = default_context_length(skeleton.config, proxy)
-    lengths = text_lengths(inputs.corpus, columns, tokenizer)
-    embedding = embedder_costs(embedder)
-    is_hashing = isinstance(embedder, EmbedderSpec) and embedder.name == "hashing"
-    return Workload(
-        documents=documents,
-        tokens=int(documents * lengths.tokens),
-        input_bytes=corpus.size_bytes,
-        text_bytes=round(documents * lengths.text_bytes),
-        splits=len(corpus.splits),
-        budget=budget,
-        reserve_examples=round(_reserve_rate(chain) * documents),
-        scoring=scoring,
-        context_length=context_length,
+def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
+    """Measures what the work of a chain follows from, besides the fields of its stages."""
+    proxy, skeleton = inputs.proxy, inputs.skeleton
+    tokenizer = None if proxy is None else load_tokenizer(proxy.path, proxy.revision)
+    columns = query_columns(options, inputs.template)
+    corpus = text_sizes(inputs.corpus, corpus_columns(options, inputs.template), tokenizer)
+    new = new_part(inputs)
+    share = new.num_rows / max(1, inputs.corpus.num_rows)
+    sizes = Sizes(
+        corpus=corpus,
+        new=TextSizes(
+            new.num_rows,
+            round(share * corpus.tokens),
+            new.size_bytes,
+            round(share * corpus.text_bytes),
+            len(new.splits),
+        ),
+        query=tuple(text_sizes(plan, columns, tokenizer) for plan in inputs.query.values()),
+        num_items=sum(inputs.leaks.counts.values()) if inputs.leaks else 0,
+        embedder=NO_EMBEDDER if inputs.embedder is None else embedder_costs(inputs.embedder),
         max_windows=options.max_windows,
-        curvature=options.curvature,
-        embedding_dim=embedding.dim,
-        embedder_flops=embedding.flops(lengths.tokens),
-        embedder_tokens=0.0 if is_hashing else embedding.read_tokens(lengths.tokens),
-        counts_tokens=options.tokens_column is None,
-        embeds_in_float32=isinstance(embedder, EmbedderSpec) and embedder.dtype == "float32",
-        curvature_examples=min(options.curvature_examples, documents),
-        factor_bytes=factor_bytes(options.curvature, scoring),
-        query_tokens=int(query_tokens),
-        num_query_vectors=len(inputs.query),
-        vector_bytes=vector_bytes([len(p.splits) for p in inputs.query.values()], scoring),
+    )
+    if proxy is None or skeleton is None:
+        return sizes
+    blocks = find_blocks(skeleton, options.layers) if options.needs_influence else ()
+    with eager_attention(skeleton):
+        eager = ScoringCosts.of(skeleton, blocks)
+    return dataclasses.replace(
+        sizes,
+        scoring=ScoringCosts.of(skeleton, blocks),
+        eager_scoring=eager,
+        num_parameters=skeleton.num_parameters(),
+        context_length=default_context_length(skeleton.config, proxy),
     )
 
 
-def _reserve_rate(chain: Chain) -> float:
-    """The share of texts to set aside."""
-    return next(
-        stage.corpus.reserve_rate for stage in chain.stages if isinstance(stage, EmbedExamples)
-    )
-
-
-def factor_bytes(kind: str, scoring: ScoringCosts) -> int:
-    """Computes the stored bytes of factors; every partial sum is as large as the total."""
-    if kind == "identity":
-        return 0
-    # The sum of covariances is decomposed in memory, while the sum of eigenvalues is stored.
-    eigenvalues = (NUM_GROUPS + 1) * scoring.eigenvalue_bytes if kind == "ekfac" else 0
-    return NUM_GROUPS * scoring.covariance_bytes + scoring.eigenbasis_bytes + eigenvalues
-
-
-def vector_bytes(splits: Iterable[int], scoring: ScoringCosts) -> int:
-    """Adds up the partial gradients of each query group, its vector, and those of its halves.
+def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:
+    """Estimates the tokens and bytes of files from a few rows of a few splits.
 
     Args:
-      splits: In how many pieces each query group is read.
-      scoring: Costs of the proxy.
+      plan: The files.
+      columns: Their columns.
+      tokenizer: Counts the tokens, unless a column gives them; None if there is no tokenizer.
     """
-    return sum(2 * min(NUM_PARTS, own) + 3 for own in splits) * scoring.vector_bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class TextLengths:
-    """The mean length of a text, estimated from a few rows of a few splits.
-
-    Attributes:
-      tokens: Its tokens.
-      text_bytes: Its bytes.
-    """
-
-    tokens: float
-    text_bytes: float
-
-
-def text_lengths(plan: InputPlan, columns: Columns, tokenizer: object) -> TextLengths:
-    """Estimates tokens and bytes of a text."""
     # Later parts of a large file are left out, because the launcher would have to skip the rows before them.
     splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
     step = max(1, len(splits) // _SAMPLED_SPLITS)
@@ -302,15 +240,19 @@ def text_lengths(plan: InputPlan, columns: Columns, tokenizer: object) -> TextLe
     sizes: list[int] = []
     for split in splits[::step][:_SAMPLED_SPLITS]:
         for batch in itertools.islice(read_rows(split, columns, _SAMPLED_ROWS), 1):
-            counts += _counts(batch, tokenizer)
-            sizes += [
-                len(text.encode(errors="replace")) for text in batch.texts if text is not None
-            ]
-    return TextLengths(sum(counts) / max(1, len(counts)), sum(sizes) / max(1, len(sizes)))
+            own = [len(text.encode(errors="replace")) for text in batch.texts if text is not None]
+            counts += _counts(batch, tokenizer, own)
+            sizes += own
+    tokens, text_bytes = (
+        round(plan.num_rows * sum(own) / max(1, len(own))) for own in (counts, sizes)
+    )
+    return TextSizes(plan.num_rows, tokens, plan.size_bytes, text_bytes, len(plan.splits))
 
 
-def _counts(batch: RowBatch, tokenizer: object) -> list[int]:
+def _counts(batch: RowBatch, tokenizer: Any, sizes: list[int]) -> list[int]:
     if batch.tokens is not None:
         return [int(count) for count in batch.tokens if count >= 0]
+    if tokenizer is None:
+        return [own // _BYTES_PER_TOKEN for own in sizes]
     texts = [text for text in batch.texts if text is not None]
     return [len(ids) for ids in tokenize(tokenizer, texts)]

@@ -6,14 +6,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
-from beam_quad.report.data import Notice
+from beam_quad.report.data import Notice, PlannedStage
 from beam_quad.report.progress import (
     Failure,
     RunProgress,
@@ -42,16 +42,14 @@ class RecordedStage:
       artifact: The file that exists if and only if the stage is finished.
       clock: Path of its times.
       prefixes: Path prefixes of the files of finished pieces.
-      planned_s: Planned seconds; None if the run has no plan.
-      is_model: Whether the stage runs a model, by the plan.
+      planned: Its planned cost; None if the run has no plan.
     """
 
     name: str
     artifact: str
     clock: str
     prefixes: tuple[str, ...]
-    planned_s: float | None
-    is_model: bool
+    planned: PlannedStage | None
 
     def places(self, output: str) -> list[str]:
         """The folders of its files; of an output that it makes, only the parts."""
@@ -193,7 +191,7 @@ def record(
     documents: int,
     input_bytes: int,
     budget: Budget | None,
-    costs: "CostPlan | None",
+    costs: "CostPlan",
 ) -> None:
     """Records the stages of a run that is about to start, for reports of its progress.
 
@@ -203,17 +201,18 @@ def record(
       documents: Documents of the input; about, where they are not counted.
       input_bytes: Size of the input.
       budget: How much to select; None if nothing is selected.
-      costs: The plan, or None if the run has none.
+      costs: The plan.
     """
-    names = [stage.name for stage in stages]
-    planned = None if costs is None else costs.of_chain(names)
     found = {
         "started": time.time(),
         "counts": {},
         "documents": documents,
         "input_bytes": input_bytes,
         "budget": None if budget is None else dataclasses.asdict(budget),
-        "stages": [dataclasses.asdict(_recorded(output, stage, planned)) for stage in stages],
+        "stages": [
+            dataclasses.asdict(_recorded(output, stage, cost))
+            for stage, cost in zip(stages, costs.stages, strict=True)
+        ],
     }
     files.write(clock.chain_path(output), json.dumps(found, indent=1).encode())
 
@@ -231,7 +230,7 @@ def _recall(output: str) -> dict[str, Any]:
     counts, tokens, budget = (manifest[name] for name in ("counts", "tokens", "budget"))
     is_tokens = budget["unit"] == "tokens"
     parts = ("selected", "rejected")
-    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, None, False)
+    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, None)
     return {
         "started": None,
         "counts": {
@@ -247,17 +246,21 @@ def _recall(output: str) -> dict[str, Any]:
     }
 
 
-def _recorded(
-    output: str, stage: "Stage", planned: "Mapping[str, StageCost] | None"
-) -> RecordedStage:
-    cost = None if planned is None else planned.get(stage.name)
+def _recorded(output: str, stage: "Stage", cost: "StageCost") -> RecordedStage:
     return RecordedStage(
         name=stage.name,
         artifact=_within(output, stage.artifact),
         clock=_within(output, stage.clock),
         prefixes=tuple(_within(output, prefix) for prefix in stage.prefixes()),
-        planned_s=None if planned is None else 3600 * cost.hours if cost else 0.0,
-        is_model=cost is not None and cost.is_model,
+        planned=PlannedStage(
+            cost.line,
+            3600 * cost.hours,
+            cost.documents,
+            cost.flops,
+            cost.device_hours,
+            cost.dollars,
+            cost.is_model,
+        ),
     )
 
 
@@ -272,11 +275,14 @@ def _from_json(output: str, found: dict[str, Any]) -> RecordedStage:
         return files.join(output, path) if is_own else path
 
     found["prefixes"] = tuple(place(prefix) for prefix in found["prefixes"])
+    found["planned"] = PlannedStage(**found["planned"]) if found["planned"] else None
     return RecordedStage(**found | {n: place(found[n]) for n in ("artifact", "clock")})
 
 
 def _progress(stage: RecordedStage, **facts: Any) -> StageProgress:
-    return StageProgress(stage.name, stage.planned_s, stage.is_model, **facts)
+    if stage.planned is None:
+        return StageProgress(stage.name, **facts)
+    return StageProgress(stage.name, stage.planned.seconds, stage.planned.is_model, **facts)
 
 
 def owner_of(output: str) -> str | None:

@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _program() -> "Program[prove_options.ProveOptions]":
     from pipelines import launch, prove_chain, prove_plan
 
-    return launch.Program(prove_chain.build, prove_plan.describe, result=launch.ProofOutput())
+    return launch.Program(
+        prove_chain.build, prove_plan.describe, prove_plan.price, launch.ProofOutput()
+    )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def program() -> "Program[options.QuadOptions]":
     """Imports the code that turns flags into stages."""
-    from pipelines import chain, launch, quad_plan
+    from pipelines import chain, launch
 
-    return launch.Program(chain.build, quad_plan.describe, quad_plan.price)
+    return launch.Program(chain.build)
 
 
 if __name__ == "__main__":

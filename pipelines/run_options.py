@@ -347,6 +347,10 @@ class RunOptions(flags.Options):
         """Whether it takes gradients of the proxy's layers, for influence on the query set."""
         return True
 
+    def described(self, num_documents: int) -> str:
+        """Describes the policy and the budget for a corpus of so many documents, for `--plan`."""
+        return self.COMMAND
+
     @property
     def ranking_column(self) -> str | None:
         """The column of numbers for ranking, or None."""

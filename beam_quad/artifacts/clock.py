@@ -43,15 +43,20 @@ def chain_path(output: str) -> str:
     return files.join(output, "_run", "stages.json")
 
 
-def planned_seconds(output: str) -> dict[str, float]:
-    """Reads the launcher's planned seconds of each stage of an output's run; empty without a plan."""
+def planned(output: str) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Reads what the launcher recorded: when the run started, and the planned cost of each stage.
+
+    Returns:
+      The start, in seconds since 1970, and the costs by name of the stage; 0 and no costs without a record.
+    """
     path = chain_path(output)
     try:
-        stages = json.loads(files.read_bytes(path))["stages"] if files.exists(path) else ()
-        return {s["name"]: s["planned_s"] for s in stages if s["planned_s"] is not None}
+        found = json.loads(files.read_bytes(path)) if files.exists(path) else {"stages": ()}
+        costs = {s["name"]: s["planned"] for s in found["stages"] if s["planned"]}
+        return found.get("started") or 0.0, costs
     except (ValueError, KeyError, TypeError):
         # The file is from another version.
-        return {}
+        return 0.0, {}
 
 
 def write_failure(clock: str, error: BaseException) -> None:

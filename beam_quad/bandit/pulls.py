@@ -19,7 +19,7 @@ _WHOLE_PULL_EXAMPLES = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sizes:
+class ClusterSizes:
     """Sizes of clusters.
 
     Attributes:
@@ -57,7 +57,7 @@ class Pulls(Protocol):
           At least 1 for a cluster with examples, 0 for an empty one; int32 [num_clusters].
         """
 
-    def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
+    def of_part(self, part: ClusterSizes, whole: ClusterSizes) -> tuple[int, Array]:
         """Sizes the pulls of a part of a corpus, so that they score as many of its examples as pulls of the whole would.
 
         Returns:
@@ -93,7 +93,7 @@ class SampledPulls:
         samples = self.samples(int(examples.sum()), len(examples))
         return num_blocks(examples, reserve, samples, self.blocks_per_cluster)
 
-    def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
+    def of_part(self, part: ClusterSizes, whole: ClusterSizes) -> tuple[int, Array]:
         """As `Pulls.of_part`: blocks stay about as large as in the whole; if they are smaller, a pull scores fewer examples."""
         samples = self.samples(whole.num_examples, len(whole.examples))
         of_whole = self.num_blocks(whole.examples, whole.reserve)
@@ -130,7 +130,7 @@ class WholePulls:
             examples, reserve, self.samples(int(examples.sum()), len(examples))
         )
 
-    def of_part(self, part: Sizes, whole: Sizes) -> tuple[int, Array]:
+    def of_part(self, part: ClusterSizes, whole: ClusterSizes) -> tuple[int, Array]:
         """As `Pulls.of_part`: the part is sized on its own, because every pulled block is scored whole."""
         samples = self.samples(part.num_examples, len(part.examples))
         return samples, self.num_blocks(part.examples, part.reserve)

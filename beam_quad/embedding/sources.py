@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+from beam_quad.embedding.loading import NAMED
 from beam_quad.embedding.spec import EmbedderSpec
 from beam_quad.errors import UsageError
 from beam_quad.gradients import checkpoints
@@ -22,7 +23,9 @@ def locate(spec: EmbedderSpec) -> Path:
       UsageError: If there is no such encoder, or it has no safetensors weights.
     """
     directory = _packaged_minilm() if spec.name == "minilm" else None
-    directory = directory or checkpoints.locate(spec.name, spec.revision, EMBEDDER)
+    if directory is None:
+        _check_name(spec)
+        directory = checkpoints.locate(spec.name, spec.revision, EMBEDDER)
     if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
         raise UsageError(
             f"{directory} holds no sentence encoder: no config.json, no modules.json; check {EMBEDDER.flag}"
@@ -40,6 +43,7 @@ def source_fingerprint(spec: EmbedderSpec) -> str:
     Raises:
       UsageError: If there is no such encoder.
     """
+    _check_name(spec)
     if spec.name == "minilm":
         directory = _packaged_minilm()
     elif checkpoints.is_folder(spec.name, spec.revision, EMBEDDER):
@@ -75,6 +79,17 @@ def is_static(directory: Path) -> bool:
         return False
     with checkpoints.refusing(f"{index} cannot be read", EMBEDDER, "of a sentence encoder"):
         return str(json.loads(index.read_bytes())[0]["type"]).endswith("StaticEmbedding")
+
+
+def _check_name(spec: EmbedderSpec) -> None:
+    """Refuses a mistyped name at once, before the hub is asked for it."""
+    if spec.name == "minilm" or checkpoints.is_folder(spec.name, spec.revision, EMBEDDER):
+        return
+    if "/" not in spec.name:
+        known = ", ".join(sorted({*NAMED, "minilm"}))
+        raise UsageError(
+            f"{EMBEDDER.flag}={spec.name} is no embedder; pass one of {known}, a folder, or a hub id ORGANISATION/MODEL"
+        )
 
 
 def _packaged_minilm() -> Path:

@@ -4,8 +4,6 @@ Costs are seconds of CPU time unless a name says otherwise. Unless a comment say
 by `python -m tests.benchmarks.scale --measure`; the README there lists the runs.
 """
 
-from typing import NamedTuple
-
 # Overhead of a stage on a local runner: graph, listing and artifact.
 STAGE_S = 0.17
 # Per byte of text: reading, tokenising for the proxy and counting n-grams; then scoring by n-grams.
@@ -53,40 +51,3 @@ PROCESS_BYTES = 1.2e9
 SPLIT_BYTES = 830
 # Further memory of tokenising a run of texts for n-grams: fixed, and per byte of a mean text.
 NGRAMS_BYTES, NGRAMS_TEXT_BYTES = 0.37e9, 80_000
-# Files of a split that a stage looks up, opens or reads, and files that it writes; `PASS` is a stage that only counts.
-PASS = "a pass"
-_REQUESTS = {
-    "EmbedExamples": (6, 4),
-    "FitCenters": (3, 1),
-    "AssignClusters": (4, 1),
-    "CountBlocks": (2, 0),
-    "GatherCandidates": (3, 0),
-    "CountTokenNgrams": (2, 0),
-    "SampleFirstLook": (4, 0),
-    "ScoreNgrams": (6, 1),
-    "ScoreShortlist": (8, 1),
-    PASS: (3, 0),
-    "ShowScores": (10, 0),
-    "WriteSelection": (11, 1),
-}
-
-
-class Requests(NamedTuple):
-    """Requests to an object store.
-
-    Attributes:
-      reads: Those that read an object or ask for it.
-      writes: Those that write or list.
-    """
-
-    reads: float
-    writes: float
-
-
-NO_REQUESTS = Requests(0.0, 0.0)
-
-
-def requests(splits: int, *stages: str) -> Requests:
-    """Counts the requests of some stages for all splits of the corpus; parts of a file that are read count as one."""
-    each = [_REQUESTS[stage] for stage in stages]
-    return Requests(*(float(splits * sum(kind)) for kind in zip(*each, strict=True)))

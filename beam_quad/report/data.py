@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from beam_quad.distillation import WeightSums
+from beam_quad.selection import SourceCounts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,33 +39,6 @@ class Funnel:
     tokens_budget: int | None
     scored: int | None = None
     bad_files: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Amount:
-    """Documents and their tokens."""
-
-    documents: int
-    tokens: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Refresh:
-    """Changes relative to the base selection.
-
-    Attributes:
-      num_bases: Number of runs before this one.
-      kept: Examples selected before and now.
-      added: Examples selected only now.
-      left: Examples selected only before, by reason.
-      splits: Number of splits of the input that are `new` or `kept`, and of the base that are `gone` or `changed`.
-    """
-
-    num_bases: int
-    kept: Amount
-    added: Amount
-    left: Mapping[str, Amount]
-    splits: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +168,7 @@ class Example:
       tokens: Number of tokens.
       cluster_id: Cluster; None without clusters.
       is_selected: Whether the example was selected; None if unknown.
+      why_not: Why it was not selected, a reason of the decisions; None if it was selected, or the reason is unknown.
     """
 
     example_id: str
@@ -202,6 +177,7 @@ class Example:
     tokens: int
     cluster_id: int | None = None
     is_selected: bool | None = None
+    why_not: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,24 +207,26 @@ class QueryGroup:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A part of the input: a top-level folder, or a file's stem if there are no folders.
+class PlannedStage:
+    """The planned cost of a stage.
 
     Attributes:
-      name: Name of the folder, or stem of the file.
-      documents: Usable examples.
-      tokens: Tokens of the usable examples.
-      selected_documents: Selected examples.
-      selected_tokens: Tokens of the selected examples.
-      rejected: Rejected rows.
+      line: The line of the plan that the stage belongs to.
+      seconds: Time.
+      documents: Examples processed.
+      flops: Floating-point operations.
+      device_hours: Paid hours of GPUs.
+      dollars: Price; None if the device has no price.
+      is_model: Whether a model runs.
     """
 
-    name: str
-    documents: int
-    tokens: int
-    selected_documents: int
-    selected_tokens: int
-    rejected: int = 0
+    line: str
+    seconds: float
+    documents: float
+    flops: float
+    device_hours: float
+    dollars: float | None
+    is_model: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,12 +236,16 @@ class StageTiming:
     Attributes:
       name: The stage.
       seconds: Time from the start of the first piece to the end of the last.
-      planned: Planned seconds; None without a plan.
+      planned: Its planned cost; None without a plan.
+      documents: Examples that the stage counted; None if it counts none.
+      is_earlier: Whether an earlier run made its artifacts, such as the base of a refresh.
     """
 
     name: str
     seconds: float
-    planned: float | None = None
+    planned: PlannedStage | None = None
+    documents: int | None = None
+    is_earlier: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,9 +376,9 @@ class ReportData:
       targets: The targets of Influence Distillation.
       query_groups: The query groups; their section is shown if there are two or more, or if the agreement of their halves is
         known.
-      sources: Parts of the input.
+      sources: Parts of the input, by name: top-level folders, or stems of files if there are no folders.
       timings: Stages, in the order of the job.
-      refresh: Changes relative to the base selection.
+      refresh: Changes relative to the base selection, as in the manifest; None without a base.
       leaks: Some of the documents that contain a forbidden text; None if none were searched for.
       shares: How shares of the budget were met, as in the manifest; None without shares.
       paraphrases: Selected documents that may paraphrase a forbidden text, closest first; None if none were searched for.
@@ -420,9 +402,9 @@ class ReportData:
     best_by_target: Mapping[str, tuple[Example, ...]] | None = None
     targets: tuple[Target, ...] | None = None
     query_groups: tuple[QueryGroup, ...] | None = None
-    sources: tuple[Source, ...] | None = None
+    sources: Mapping[str, SourceCounts] | None = None
     timings: tuple[StageTiming, ...] | None = None
-    refresh: Refresh | None = None
+    refresh: Mapping[str, Any] | None = None
     leaks: tuple[Leak, ...] | None = None
     shares: Mapping[str, Any] | None = None
     paraphrases: tuple[Paraphrase, ...] | None = None

@@ -34,17 +34,17 @@ _MOST_UNUSED = 0.1
 _LEAST_REACH = 0.5
 _NAMED_FILES, _NAMED_TARGETS, _NAME_CHARACTERS = 5, 4, 20
 _REASONS_LEFT = {
-    "shard_gone": "its shard is gone",
-    "shard_changed": "its shard changed",
+    "shard_gone": "its file is gone",
+    "shard_changed": "its file changed",
     "not_among_the_best": "no longer among the best",
     "duplicate_id": "its id stands at an earlier row now",
     "excluded": "excluded",
     "contaminated": "it holds a text that no selection may",
 }
 _CENTERS = {
-    "empty_dropped": "centers that attracted no example and were dropped",
+    "empty_dropped": "clusters that no example is nearest to, which were dropped",
     "resplit": "clusters that were too large and were split again by k-means",
-    "hash_split": "centers that were still too large and are split by hash",
+    "hash_split": "clusters that were still too large and are split by hash",
     "opened": "clusters that were opened for new documents far from all others",
 }
 
@@ -107,7 +107,7 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
     yield _clustering(manifest.get("influence", {}).get("intra_cluster_correlation"))
     if (missed := manifest.get("unreachable", {"blocks": 0}))["blocks"]:
         yield (
-            f"{count(missed['blocks'])} blocks ({count(missed['tokens'])} tokens) had no text in the reserve and could not be "
+            f"{count(missed['blocks'])} blocks ({count(missed['tokens'])} tokens) had no text set aside and could not be "
             "scored; raise --reserve_examples"
         )
 
@@ -287,9 +287,12 @@ def left_because(reason: str) -> str:
 
 def about_splits(splits: Mapping[str, int]) -> str:
     """States what changed in the input since the last run; `splits` as in `data.Refresh.splits`."""
-    words = [f"of {count(splits['new'] + splits['kept'])} splits {count(splits['new'])} new"]
+    number = splits["new"]
+    words = [
+        f"{count(number)} of {count(number + splits['kept'])} pieces of the input {'is' if number == 1 else 'are'} new"
+    ]
     words += [
-        f"{count(splits[name])} of the last run's {name}"
+        f"{count(splits[name])} of the last run {'is' if splits[name] == 1 else 'are'} {name}"
         for name in ("changed", "gone")
         if splits[name]
     ]

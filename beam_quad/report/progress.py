@@ -98,7 +98,7 @@ class RunProgress:
     @property
     def documents_read(self) -> int:
         """Number of documents read; during reading, estimated from the share of finished pieces."""
-        if (read := self._sum("documents")) is not None:
+        if (read := self._last("documents")) is not None:
             return read
         current = self.current
         if self.num_finished or current is None or not current.pieces:
@@ -107,19 +107,23 @@ class RunProgress:
 
     @property
     def tokens(self) -> int | None:
-        """Tokens of the documents; None until all are read."""
-        return self._sum("tokens")
+        """Tokens of the documents, in the end of those that can be selected; None until all are read."""
+        return self._last("tokens")
 
     @property
     def scored(self) -> int | None:
-        """Number of scores of finished stages; None before the first."""
-        return self._sum("scored")
+        """Number of scores of finished stages; None before the first.
+
+        Scores for a shortlist, which a later stage scores by influence, do not count.
+        """
+        scoring = [stage for stage in self.stages if stage.name.startswith("Score")]
+        counted = [s for s in self.stages if "scored" in s.counts and s not in scoring[:-1]]
+        return sum(stage.counts["scored"] for stage in counted) if counted else None
 
     @property
     def accepted(self) -> int | None:
         """Accepted amount of the budget, from the last stage that reports one; None before."""
-        found = [stage.counts["accepted"] for stage in self.stages if "accepted" in stage.counts]
-        return found[-1] if found else None
+        return self._last("accepted")
 
     @property
     def seconds(self) -> float | None:
@@ -183,9 +187,10 @@ class RunProgress:
             return False
         return stage.started >= self.started
 
-    def _sum(self, name: str) -> int | None:
+    def _last(self, name: str) -> int | None:
+        """Reads an amount from the last stage that counts it."""
         found = [stage.counts[name] for stage in self.stages if name in stage.counts]
-        return sum(found) if found else None
+        return found[-1] if found else None
 
 
 def headline(run: RunProgress) -> str:

@@ -21,6 +21,7 @@ from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.cache import cached_model
 from beam_quad.artifacts.json_files import write_json
 from beam_quad.gradients.proxy import require_device
+from beam_quad.plan.work import Sizes, Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,10 @@ class Stage(Stored):
     def clock(self) -> str:
         """Path under which the stage's wall-clock times are recorded; no result depends on them."""
         return self.artifact
+
+    def work(self, sizes: Sizes) -> Work:
+        """States the work of the stage on a corpus of these sizes, for plans; nothing worth telling by default."""
+        return Work("rank, cut")
 
     @abc.abstractmethod
     def pieces(self) -> Iterable[Any]:

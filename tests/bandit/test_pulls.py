@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beam_quad.bandit.pulls import SampledPulls, Sizes, WholePulls
+from beam_quad.bandit.pulls import ClusterSizes, SampledPulls, WholePulls
 
 EXAMPLES, RESERVE = np.array([1024, 0, 10]), np.array([512, 0, 5])
 
@@ -28,8 +28,8 @@ def test_pulls_of_a_part_score_no_more_of_its_examples_than_those_of_the_whole(s
     rng = np.random.default_rng(0)
     examples = rng.integers(600, 2000, 50)
     part = np.maximum(1, (share * examples).astype(int))
-    whole, pulls = Sizes(examples, examples), SampledPulls(8, 16)
-    samples, blocks = pulls.of_part(Sizes(part, part), whole)
+    whole, pulls = ClusterSizes(examples, examples), SampledPulls(8, 16)
+    samples, blocks = pulls.of_part(ClusterSizes(part, part), whole)
     of_whole = pulls.num_blocks(examples, examples)
     scored, of_all = samples * blocks.sum() / part.sum(), 8 * of_whole.sum() / examples.sum()
     assert 0.6 * of_all < scored < 1.1 * of_all
@@ -40,14 +40,16 @@ def test_pulls_of_a_part_score_no_more_of_its_examples_than_those_of_the_whole(s
 
 
 def test_an_empty_cluster_of_a_part_has_no_block():
-    sizes = Sizes(np.array([0, 40]), np.array([0, 40]))
+    sizes = ClusterSizes(np.array([0, 40]), np.array([0, 40]))
     _, blocks = SampledPulls(4, 16).of_part(
-        sizes, Sizes(np.array([900, 900]), np.array([900, 900]))
+        sizes, ClusterSizes(np.array([900, 900]), np.array([900, 900]))
     )
     assert blocks.tolist() == [0, 1]
 
 
 def test_a_whole_pull_of_a_part_scores_what_it_pulls():
-    sizes = Sizes(np.array([64, 10]), np.array([64, 10]))
-    samples, blocks = WholePulls(32).of_part(sizes, Sizes(10 * sizes.examples, sizes.reserve))
+    sizes = ClusterSizes(np.array([64, 10]), np.array([64, 10]))
+    samples, blocks = WholePulls(32).of_part(
+        sizes, ClusterSizes(10 * sizes.examples, sizes.reserve)
+    )
     assert (samples, blocks.tolist()) == (32, [2, 1])

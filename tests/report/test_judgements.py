@@ -41,7 +41,7 @@ def test_a_run_of_which_there_is_nothing_to_know_has_no_notices():
         ({"counts": {"bad_files": 2}}, "warning", "input files that were unreadable and are left out: 2"),
         ({"excluded": {"ids": 7, "rows": 0}}, "warning", "no row has one of the 7 ids"),
         ({"refresh": REFRESH | {"added_harmful": 4}}, "warning", "4 of the documents that were"),
-        ({"refresh": REFRESH}, "note", "since the last run: 2 kept, 2 added, 2 left (its shard is gone); of 3 splits 1 new, 1 of the last run's gone"),
+        ({"refresh": REFRESH}, "note", "since the last run: 2 kept, 2 added, 2 left (its file is gone); 1 of 3 pieces of the input is new, 1 of the last run is gone"),
         ({"refresh": REFRESH}, "note", "new files drift"),
         ({"query": {"query": QUERY}}, "warning", "89 of 100 query texts are used, 11 cannot be: 11 empty_text"),
         ({"query": {"law": QUERY | {"used": 99}}}, "note", "99 of 110 texts of query group law are used"),
@@ -56,10 +56,10 @@ def test_a_run_of_which_there_is_nothing_to_know_has_no_notices():
         ({"columns": PLAIN["columns"] | {"renamed": {"beam_quad": "beam_quad_1"}}}, "note", "column 'beam_quad' of the input is carried as 'beam_quad_1'"),
         ({"columns": PLAIN["columns"] | {"files_without_usable_rows": list("abcdefg")}}, "note", "2 more files have no row that can be used"),
         ({"config": {"num_landmarks": 50}, "landmarks": {"scored": 40, "unscorable": 2}}, "note", "all 42 usable examples are landmarks: the corpus has no 50"),
-        ({"centers": {"empty_dropped": 3, "requested": 12}}, "note", "centers that attracted no example and were dropped: 3"),
+        ({"centers": {"empty_dropped": 3, "requested": 12}}, "note", "clusters that no example is nearest to, which were dropped: 3"),
         ({"influence": {"intra_cluster_correlation": 0.25}}, "note", "clustering helps here: clusters explain 25% of the variance of the pilot's influence: choosing among them can give about 50%"),
         ({"influence": {"intra_cluster_correlation": 0.09}}, "note", "clustering helps little here: clusters explain 9% of the variance of the pilot's influence: choosing among them can give about 30%"),
-        ({"unreachable": {"blocks": 5, "tokens": 800}}, "note", "5 blocks (800 tokens) had no text in the reserve"),
+        ({"unreachable": {"blocks": 5, "tokens": 800}}, "note", "5 blocks (800 tokens) had no text set aside"),
     ],
 )  # fmt: skip
 def test_each_fact_that_a_person_must_know_is_told(change, level, claim):

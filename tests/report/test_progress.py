@@ -135,3 +135,17 @@ def test_an_object_of_json_has_the_same_names_in_every_state():
     }
     assert (shapes[1]["stage"], shapes[1]["seconds"]) == (None, None)
     assert shapes[2]["failed"] == {"at": "1970-01-01T00:19:40+00:00", "error": "the disk is full"}
+
+
+def test_scores_of_a_shortlist_count_and_not_the_n_grams_that_list_it():
+    ngrams = StageProgress("ScoreNgrams", counts={"scored": 900})
+    listed = StageProgress("ScoreShortlist", counts={"scored": 40})
+    stages = (STAGES[0], ngrams, StageProgress("ScoreShortlist"))
+    assert dataclasses.replace(RUN, stages=stages).scored is None
+    assert dataclasses.replace(RUN, stages=(*stages[:2], listed)).scored == 40
+    assert dataclasses.replace(RUN, stages=stages[:2]).scored == 900
+
+
+def test_what_a_finished_run_read_is_what_its_last_stage_counted():
+    written = dataclasses.replace(STAGES[5], counts={"documents": 4500, "tokens": 1_700_000})
+    assert dataclasses.replace(RUN, stages=(*STAGES[:5], written)).tokens == 1_700_000

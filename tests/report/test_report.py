@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from beam_quad import report
+from beam_quad.selection import Amount, SourceCounts
 from tests.report.parsed import Page
 
 
@@ -134,15 +135,41 @@ def test_shares_of_layers_are_drawn_of_the_groups_of_which_they_are_known(page):
     assert "In all: attention 45.0 %; MLP 60.0 %; outside of layers −5.0 %." in section
 
 
-def test_planned_and_taken_times_stand_side_by_side(data, page):
-    timings = (report.StageTiming("EmbedExamples", 90.0, 60.0), report.StageTiming("New", 10.0))
+def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
+    def planned(line, seconds, documents, flops=0.0):
+        return report.PlannedStage(line, seconds, documents, flops, 0.0, 0.25, False)
+
+    timings = (
+        report.StageTiming(
+            "EmbedExamples", 90.0, planned("embed", 60.0, 900), 912, is_earlier=True
+        ),
+        report.StageTiming("Round1", 10.0, planned("rounds", 4.0, 30, 2e9), 28),
+        report.StageTiming("Round2", 20.0, planned("rounds", 5.0, 30, 3e9), 29),
+        report.StageTiming("CutRanking0", 1.0, planned("cut", 1.0, 900)),
+    )
     text = report.render(dataclasses.replace(data, timings=timings))
     section = text[text.index('id="timing"') :]
     cells = re.findall(r"<td[^>]*>(?:<strong>)?([^<]*)", section[: section.index("</table>")])
-    rows = [["EmbedExamples", "1 min 00 s", "1 min 30 s"], ["New", "–", "10 s"]]
-    total = ["All", "1 min 00 s", "1 min 40 s"]
-    assert [cell for cell in cells if cell.strip()] == [c for row in [*rows, total] for c in row]
-    assert "Planned" not in page
+    rows = [
+        ["embed", "900", "912", "–", "1 min 00 s", "made earlier", "0.25"],
+        ["rounds", "60", "57", "5.0e+09", "9.0 s", "30 s", "0.50"],
+        ["cut", "900", "–", "–", "1.0 s", "1.0 s", "0.25"],
+        ["All", "5.0e+09", "1 min 10 s", "31 s", "1.00"],
+    ]
+    assert [cell for cell in cells if cell.strip()] == [cell for row in rows for cell in row]
+    assert "in 3 stages; an earlier run made 1" in text
+    assert "planned" not in page[page.index('id="timing"') :]
+
+
+def test_an_example_that_ranks_high_and_is_not_selected_says_why(data):
+    twin, other = (
+        report.Example(name, "A text.", 0.9, 10, is_selected=False, why_not=why)
+        for name, why in (("a", "near_duplicate"), ("b", "block_not_pulled"))
+    )
+    text = report.render(dataclasses.replace(data, best=(twin, other)))
+    assert "not selected: nearly the same text ranks higher" in text
+    # A reason without words of its own is named as in the decisions.
+    assert "not selected: block_not_pulled" in text
 
 
 def test_degenerate_data_still_gives_a_page(data):
@@ -159,7 +186,7 @@ def test_degenerate_data_still_gives_a_page(data):
                     scores=scores,
                     rounds=(report.Round(0, float("-inf"), 0, 0, 0, 0),),
                     arms=(report.Arm(0, 0, 1, 0, float("nan"), 0),),
-                    sources=(report.Source("", 0, 0, 0, 0),),
+                    sources={"": SourceCounts(0, 0, 0, Amount())},
                 )
             )
         )

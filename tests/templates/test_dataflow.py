@@ -30,7 +30,6 @@ from pipelines import (
     prove,
     prove_options,
     quad,
-    quad_plan,
 )
 from pipelines import options as flags
 from pipelines.distillation_options import DistillationOptions
@@ -295,7 +294,7 @@ def test_an_accelerator_is_asked_for_in_one_way_only():
         launch.run(
             options,
             [f"--dataflow_service_options=worker_accelerator={ACCELERATOR}"],
-            launch.Program(chains.build, quad_plan.describe),
+            launch.Program(chains.build),
         )
 
 

@@ -1,8 +1,12 @@
 """Where it came from and how it was made: sources, timings, configuration, versions."""
 
+import dataclasses
+import functools
 import math
+import operator
+from collections.abc import Sequence
 
-from beam_quad.report.data import ReportData, Source
+from beam_quad.report.data import PlannedStage, ReportData, StageTiming
 from beam_quad.report.formatting import count, ratio
 from beam_quad.report.pages import Section
 
@@ -13,51 +17,102 @@ def sources(data: ReportData) -> Section | None:
     """Shows each source's share of the corpus and of the selection; None where there are none."""
     if not data.sources:
         return None
-    items = sorted(data.sources, key=lambda s: (-s.selected_tokens, -s.tokens, s.name))
+    items = sorted(
+        data.sources.items(), key=lambda item: (-item[1].selected.tokens, -item[1].tokens, item[0])
+    )
     shown, rest = items[:MAX_SOURCES], items[MAX_SOURCES:]
     if rest:
-        shown.append(_total(f"{count(len(rest))} others", rest))
-    total = _total("", items)
+        shown.append(
+            (f"{count(len(rest))} others", functools.reduce(operator.add, (own for _, own in rest)))
+        )
+    whole = functools.reduce(operator.add, data.sources.values())
     rows = [
         (
-            s,
-            ratio(s.tokens, total.tokens) or 0.0,
-            ratio(s.selected_tokens, total.selected_tokens) or 0.0,
+            name,
+            own,
+            ratio(own.tokens, whole.tokens) or 0.0,
+            ratio(own.selected.tokens, whole.selected.tokens) or 0.0,
         )
-        for s in shown
+        for name, own in shown
     ]
-    view = {"rows": rows, "largest": max(max(pair) for _, *pair in rows) or 1.0}
+    view = {"rows": rows, "largest": max(max(pair) for _, _, *pair in rows) or 1.0}
     lead = "Shares are of tokens; the upper bar is the corpus, the lower one the selection."
     return Section("sources", "Sources", view, lead)
 
 
-def _total(name: str, items: list[Source]) -> Source:
-    return Source(
-        name,
-        sum(s.documents for s in items),
-        sum(s.tokens for s in items),
-        sum(s.selected_documents for s in items),
-        sum(s.selected_tokens for s in items),
-        sum(s.rejected for s in items),
-    )
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """Stages of one line of the plan, or one stage without a plan; sums are None if nothing is known."""
+
+    name: str
+    stages: Sequence[StageTiming]
+
+    @property
+    def planned(self) -> Sequence[PlannedStage]:
+        return [stage.planned for stage in self.stages if stage.planned is not None]
+
+    @property
+    def taken(self) -> float | None:
+        own = [stage.seconds for stage in self.stages if not stage.is_earlier]
+        return math.fsum(own) if own else None
+
+    @property
+    def seconds(self) -> float | None:
+        return self._sum("seconds")
+
+    @property
+    def planned_documents(self) -> float | None:
+        # Stages that count documents pass over others each time; the rest pass over the same ones again.
+        counting = [
+            s.planned.documents for s in self.stages if s.planned and s.documents is not None
+        ]
+        if counting:
+            return math.fsum(counting)
+        return max((planned.documents for planned in self.planned), default=None)
+
+    @property
+    def documents(self) -> int | None:
+        counted = [stage.documents for stage in self.stages if stage.documents is not None]
+        return sum(counted) if counted else None
+
+    @property
+    def flops(self) -> float | None:
+        return self._sum("flops")
+
+    @property
+    def device_hours(self) -> float | None:
+        return self._sum("device_hours")
+
+    @property
+    def dollars(self) -> float | None:
+        return None if any(p.dollars is None for p in self.planned) else self._sum("dollars")
+
+    def _sum(self, field: str) -> float | None:
+        values = [getattr(planned, field) for planned in self.planned]
+        return math.fsum(values) if values else None
 
 
 def timings(data: ReportData) -> Section | None:
-    """Shows the time by stage, planned and taken; None where it is not known."""
-    items = data.timings
-    if not items:
+    """Shows each line of the plan beside what the run counted and took; None where nothing is known."""
+    if not data.timings:
         return None
-    planned = [t.planned for t in items if t.planned is not None]
+    stages: dict[str, list[StageTiming]] = {}
+    for stage in data.timings:
+        stages.setdefault(stage.planned.line if stage.planned else stage.name, []).append(stage)
+    rows = [_Line(name, own) for name, own in stages.items()]
+    total = _Line("All", data.timings)
     view = {
-        "rows": items,
-        "longest": max([t.seconds for t in items] + planned) or 1.0,
-        "planned": math.fsum(planned) if planned else None,
-        "taken": math.fsum(t.seconds for t in items),
+        "rows": rows,
+        "total": total,
+        "longest": max(max(row.taken or 0.0, row.seconds or 0.0) for row in rows) or 1.0,
+        "has_devices": bool(total.device_hours),
     }
-    lead = "From the start of a stage's first piece to the end of its last, in the run that did it: an earlier one, maybe."
-    if planned:
-        lead += " The upper bar is the plan, the lower one what was taken; a line of the plan is shared equally among its stages."
-    return Section("timing", "Time", view, lead)
+    lead = "From the start of a stage's first piece to the end of its last."
+    if total.planned:
+        lead += " The plan was made before the run started, for the machines that --plan names; the upper bar is the plan."
+    if any(stage.is_earlier for stage in data.timings):
+        lead += " What an earlier run made took this run no time."
+    return Section("timing", "Plan and time", view, lead)
 
 
 def configuration(data: ReportData) -> Section | None:

@@ -11,8 +11,13 @@ def refresh(data: ReportData) -> Section | None:
     found = data.refresh
     if found is None:
         return None
-    left = [(left_because(reason), amount) for reason, amount in sorted(found.left.items())]
-    view = {"found": found, "left": left, "tokens": found.kept.tokens + found.added.tokens}
-    runs = "one run" if found.num_bases == 1 else f"{count(found.num_bases)} runs"
-    lead = f"This selection goes on from {runs}; {about_splits(found.splits)}."
+    left = [(left_because(reason), amount) for reason, amount in sorted(found["left"].items())]
+    view = {
+        "found": found,
+        "left": left,
+        "tokens": found["kept"]["tokens"] + found["added"]["tokens"],
+    }
+    number = len(found["bases"])
+    runs = "one run" if number == 1 else f"{count(number)} runs"
+    lead = f"This selection goes on from {runs}; {about_splits(found['splits'])}."
     return Section("refresh", "Since the last run", view, lead)

@@ -19,6 +19,15 @@ from beam_quad.report.pages import Section
 from beam_quad.report.svg import RANDOM, SCORED, SELECTED, Picture
 
 _NAME_CHARACTERS = 60
+# Reasons of the decisions in words.
+_WHY_NOT = {
+    "below_cut": "it ranks below where the budget ends",
+    "near_duplicate": "nearly the same text ranks higher",
+    "share_full": "its share of the budget is full",
+    "too_long": "it is too long for the budget",
+    "contaminated": "it holds a text that no selection may",
+    "left_out_before": "the last run left it out",
+}
 
 
 def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
@@ -121,7 +130,7 @@ def examples(data: ReportData) -> Section | None:
         lead = "Of all landmarks, each with the share of them whose influence lies below its own."
         if len(targets) > 1:
             lead += " Of the lowest, influence is that on the target for which it is highest."
-    view = {"lists": shown, "sample": sample}
+    view = {"lists": shown, "sample": sample, "why_not": _WHY_NOT}
     return Section("examples", "Best and worst", view, lead if len(values) else None)
 
 

@@ -4,6 +4,12 @@ from beam_quad.report.data import ReportData
 from beam_quad.report.formatting import count
 from beam_quad.report.pages import Section
 
+# What a unit of the ranking means, if its name does not say so.
+_MEASURES = {
+    "joint rank": " The joint rank of a document is the sum of two: its rank by influence and its rank by n-grams in the shortlist, each in "
+    "standard deviations from the middle of the list."
+}
+
 
 def shares(data: ReportData) -> Section | None:
     """Shows each bound with its price; None if there is no bound."""
@@ -20,11 +26,13 @@ def shares(data: ReportData) -> Section | None:
         price = caps["highest_price_per_million"]
         rows.append((name, f"<= {count(caps['asked'])}", most, None, price))
     # Of a refresh, which takes what it had before in any case, none is known.
-    means = {} if facts["mean"]["selected"] is None else {facts["mean"]["of"]: facts["mean"]}
+    measure = facts["mean"]["of"]
+    means = {} if facts["mean"]["selected"] is None else {measure: facts["mean"]}
     if "mean_influence" in facts:
         means["influence"] = facts["mean_influence"]
     lead = (
-        f"A price is what a million {facts['unit']} more of a bound would cost: the {facts['mean']['of']} that the selection loses, in "
-        "total. A bound at 0 costs nothing; more of one below 0 would gain."
+        f"A price is what a million {facts['unit']} more of a bound would cost: the {measure} that the selection loses, in total. A "
+        f"bound at 0 costs nothing; more of one below 0 would gain.{_MEASURES.get(measure, '')} Means and prices are the estimates "
+        "by which the shares were divided, from documents of like rank taken together; the other sections count what was scored."
     )
     return Section("shares", "Shares", {"unit": facts["unit"], "rows": rows, "means": means}, lead)

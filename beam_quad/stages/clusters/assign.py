@@ -13,11 +13,15 @@ from beam_quad.clustering import (
     ClusterSums,
     assign,
 )
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
-from beam_quad.stages.clusters.centers import HasCenters
+from beam_quad.stages.clusters.centers import HasCenters, expected_clusters
 from beam_quad.stages.read.splits import RowAlignedStage
 
 _ASSIGNMENT = pa.schema([pa.field("cluster", pa.int32()), pa.field("similarity", pa.float32())])
+# Cluster, similarity, block and tokens of a row, before compression.
+_STORED_ROW_BYTES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,19 @@ class AssignClusters(RowAlignedStage):
     @property
     def name(self) -> str:
         return self.label
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, dim = self.texts_of(sizes), sizes.embedder.dim
+        num_clusters = expected_clusters(self.centers, sizes.corpus.documents)
+        return Work(
+            "assign",
+            texts.documents,
+            cpu_flops=2.0 * texts.documents * num_clusters * dim,
+            core_s=texts.documents * rates.ASSIGN_ROW_S,
+            memory_bytes=4.0 * num_clusters * dim,
+            bytes_stored=float(texts.documents * _STORED_ROW_BYTES),
+            requests=texts.requests(4, 1),
+        )
 
     def statistic(self, piece: Split) -> ClusterSums:
         return self._sums(self.corpus.rows(piece), *self.read(piece))

@@ -11,16 +11,22 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.clustering import (
+    POINTS_PER_CLUSTER,
     Centers,
     default_num_clusters,
     fit_centers,
     sample_rate,
 )
 from beam_quad.errors import UsageError
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Reason, Split, as_json
 from beam_quad.stages.read import points
 from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
+
+# Passes over the points that a plan assumes: those of k-means, of its start, and of clusters that are split again.
+_KMEANS_PASSES = 10
 
 
 class HasCenters(Protocol):
@@ -51,6 +57,22 @@ class FitCenters(SplitStage):
 
     num_clusters: int | None
     max_cluster_share: float
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, dim = sizes.corpus, sizes.embedder.dim
+        num_clusters = expected_clusters(self, texts.documents)
+        points = min(texts.documents, POINTS_PER_CLUSTER * num_clusters)
+        return Work(
+            "fit centers",
+            points,
+            # k-means runs in one process, while all other workers wait.
+            alone_flops=2.0 * _KMEANS_PASSES * points * num_clusters * dim,
+            flops_per_core_s=rates.KMEANS_FLOPS_PER_S,
+            core_s=texts.documents * rates.PASS_ROW_S + points * rates.FIT_POINT_S,
+            memory_bytes=4.0 * points * dim,
+            bytes_stored=2.0 * points * dim + 4.0 * num_clusters * dim,
+            requests=texts.requests(3, 1),
+        )
 
     def prefixes(self) -> tuple[str, ...]:
         return (self.path("sample"),)
@@ -99,6 +121,12 @@ class FitCenters(SplitStage):
 
     def _requested(self) -> int:
         return self.num_clusters or default_num_clusters(max(1, self.corpus.num_usable()))
+
+
+def expected_clusters(centers: HasCenters, num_documents: int) -> int:
+    """Estimates the number of centers before they are fitted, for a corpus of so many documents."""
+    asked = centers.num_clusters if isinstance(centers, FitCenters) else None
+    return asked or default_num_clusters(num_documents)
 
 
 def write_points(path: str, vectors: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.clustering import assign, cluster_log_weights
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.stages.base import Stage
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.embed_query import EmbedQuery
@@ -33,6 +34,9 @@ class CountQueryClusters(Stage):
     @property
     def root(self) -> str:
         return self.clusters.root
+
+    def work(self, sizes: Sizes) -> Work:
+        return Work("query", sizes.query_documents)
 
     def pieces(self) -> list[int]:
         return [0]

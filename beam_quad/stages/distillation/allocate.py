@@ -10,6 +10,7 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import IntegrityError
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Budget, BudgetUnit, Split, amounts_in
 from beam_quad.selection import (
     Contenders,
@@ -113,6 +114,9 @@ class TakeTurns(SplitStage):
     @property
     def name(self) -> str:
         return self.label
+
+    def work(self, sizes: Sizes) -> Work:
+        return pass_over(self.texts_of(sizes), num_rankings=self.ranking.num_rankings)
 
     def do(self, piece: Split, model: Any) -> Contenders:
         rows = self.corpus.rows(piece)

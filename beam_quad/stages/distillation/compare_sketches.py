@@ -7,9 +7,11 @@ import pyarrow as pa
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts.cache import cached
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring.cosines import scaled_sketches, sketched_products
+from beam_quad.scoring.halves import HALVES
 from beam_quad.stages.base import ModelStage
-from beam_quad.stages.distillation.landmark_scores import LandmarkScores
+from beam_quad.stages.distillation.landmark_scores import STORED_SCORE_BYTES, LandmarkScores
 from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS
 from beam_quad.stages.distillation.sketch import Sketcher, SketchLandmarks
 from beam_quad.stages.influence.query_vectors import FitQueryVectors, VectorFiles
@@ -44,6 +46,19 @@ class CompareSketches(LandmarkScores, ModelStage):
 
     def load(self) -> Sketcher:
         return self.sketches.load()
+
+    def work(self, sizes: Sizes) -> Work:
+        number, num_targets = self.landmarks.drawn.expected(sizes), len(sizes.query)
+        length = min(self.sketches.sketching.dim, self.sketches.kept_entries(sizes))
+        # Of every target the vector, and those of its halves.
+        num_vectors = (1 + len(HALVES)) * num_targets
+        return Work(
+            "landmarks",
+            # These are the sketched landmarks once more.
+            float32_flops=2.0 * number * length * num_vectors,
+            memory_bytes=float(num_vectors * sizes.scoring.vector_bytes),
+            bytes_stored=float(number * STORED_SCORE_BYTES * num_targets),
+        )
 
     def do(self, piece: int, model: Sketcher) -> Tally:
         # Sketches lack the unscorable landmarks. Both files are in the order of the draw, so rows align.

@@ -8,6 +8,7 @@ import numpy as np
 from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.distillation import LandmarkDraw, LandmarkDraws, default_num_landmarks
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.selection.shares import Bound, asking, members_of
 from beam_quad.stages.read.patterns import ReadPatterns
@@ -34,6 +35,16 @@ class DrawLandmarks(SplitStage):
     num_landmarks: int | None
     patterns: ReadPatterns | None = None
     bounds: tuple[Bound, ...] = ()
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(
+            super().work(sizes), line="landmarks", documents=self.expected(sizes)
+        )
+
+    def expected(self, sizes: Sizes) -> int:
+        """Returns the expected number of landmarks."""
+        documents = self.texts_of(sizes).documents
+        return min(self.num_landmarks or default_num_landmarks(max(1, documents)), documents)
 
     def do(self, piece: Split, model: Any) -> LandmarkDraws:
         rows = self.corpus.rows(piece)

@@ -11,6 +11,8 @@ from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring.cosines import cosines
 from beam_quad.scoring.halves import agreement, halves_agreement
 from beam_quad.stages.base import Stage
@@ -38,6 +40,11 @@ class ScoredLandmarks:
     groups: np.ndarray
     influence: np.ndarray
     held_out: np.ndarray
+
+
+_FLOAT64_BYTES = 8
+# Key, tokens, id and group of a landmark, twice.
+_LANDMARK_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +78,22 @@ class FitPropagation(Stage):
     def landmarks(self) -> GatherLandmarks:
         """The landmarks."""
         return self.scores.landmarks
+
+    def work(self, sizes: Sizes) -> Work:
+        number, num_targets = self.landmarks.drawn.expected(sizes), len(sizes.query)
+        dim = sizes.embedder.dim
+        # Twice the kernel and its factor; then its inverse, which leaves landmarks out one by one.
+        flops = 2 * (2.0 * number**2 * dim + number**3 / 3) + 2.0 * number**3
+        # One file holds the landmarks with their duals, another their exact and predicted influence.
+        stored = 2.0 * dim + 4 * _FLOAT64_BYTES * num_targets + _LANDMARK_BYTES
+        return Work(
+            "fit",
+            number,
+            alone_flops=flops,
+            flops_per_core_s=rates.FLOAT64_RATE * rates.CORE_FLOPS_PER_S,
+            memory_bytes=3.0 * _FLOAT64_BYTES * number**2,
+            bytes_stored=number * stored,
+        )
 
     def pieces(self) -> range:
         return range(1)

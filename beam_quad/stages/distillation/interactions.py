@@ -27,7 +27,8 @@ from beam_quad.gradients.hessian import curvature_products
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import Documents
-from beam_quad.scoring import Curvature, InfluenceScorer, query_gradient, tensors
+from beam_quad.plan.work import Sizes, TextSizes, Work
+from beam_quad.scoring import Curvature, InfluenceScorer, ScoringCosts, query_gradient, tensors
 from beam_quad.stages.distillation.landmark_scores import LandmarkScores
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
 from beam_quad.stages.influence.query_vectors import FitQueryVectors
@@ -37,6 +38,27 @@ _LANDMARKS_PER_PIECE = 16
 # The most full-length vectors in memory at a time, and the most entries in all of them: 1 GB of float32, plus copies.
 _DENSE_VECTORS = 8
 _DENSE_ENTRIES = 1 << 28
+
+
+_FLOAT64_BYTES = 8
+
+
+def product_flops(
+    scoring: ScoringCosts, length: float, num_vectors: int, num_sharing: int
+) -> float:
+    """Counts products of vectors with a Gauss-Newton matrix, per token of its texts.
+
+    Every vector takes two more backward passes: through the backward pass itself and through the forward pass.
+
+    Args:
+      scoring: Costs of the proxy with eager attention.
+      length: Tokens of a window.
+      num_vectors: Vectors.
+      num_sharing: Vectors that share a forward and a backward pass.
+    """
+    both_passes = scoring.pass_flops(length) + scoring.gradient_sum_flops
+    backward = both_passes - scoring.forward_flops(length)
+    return num_vectors * (both_passes / max(num_sharing, 1) + 2 * backward)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +82,10 @@ class InteractionLandmarks:
     def seed(self) -> int:
         """The run's seed."""
         return self.scores.landmarks.corpus.seed
+
+    def expected(self, sizes: Sizes) -> int:
+        """Returns the expected number of landmarks."""
+        return min(self.number, self.scores.landmarks.drawn.expected(sizes))
 
     def table(self) -> pa.Table:
         """Reads `key`, `text` and `embedding`, ascending by key; once per process."""
@@ -119,6 +145,32 @@ class InteractLandmarks(ProxyStage):
     @property
     def proxy(self) -> ProxyModel:
         return self.vectors.proxy
+
+    def work(self, sizes: Sizes) -> Work:
+        number, num_targets = self.landmarks.expected(sizes), len(sizes.query)
+        products = math.fsum(
+            min(self.num_texts, group.documents) * self._product_flops(sizes, group, number)
+            for group in sizes.query
+        )
+        # The gradients of all landmarks are computed again for each piece.
+        gradients = (
+            num_targets * number * (1 + number / _LANDMARKS_PER_PIECE) * sizes.gradient_flops
+        )
+        entries = sum(math.prod(block.shape) for block in sizes.scoring.blocks)
+        return Work(
+            "interactions",
+            number,
+            float32_flops=products + gradients + 2.0 * num_targets * number**2 * entries,
+            memory_bytes=float(_LANDMARKS_PER_PIECE * sizes.scoring.vector_bytes),
+            bytes_stored=float(num_targets * _FLOAT64_BYTES * number**2),
+        )
+
+    def _product_flops(self, sizes: Sizes, group: TextSizes, number: int) -> float:
+        """Counts the products of landmarks with the Gauss-Newton matrix of a mean text of a target."""
+        tokens = min(group.mean_tokens, sizes.context_length * sizes.max_windows)
+        length = min(group.mean_tokens, sizes.context_length)
+        costs, sharing = sizes.eager_scoring, min(number, _DENSE_VECTORS)
+        return tokens * product_flops(costs, length, number, sharing)
 
     def pieces(self) -> list[tuple[int, int]]:
         rows = range(0, self.landmarks.table().num_rows, _LANDMARKS_PER_PIECE)

@@ -8,6 +8,8 @@ from beam_quad.artifacts import aligned
 from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS, LandmarkStage
 
 _SCORES = pa.list_(pa.float64())
+# Id, tokens and score of a landmark on a target.
+STORED_SCORE_BYTES = 64
 
 
 class LandmarkScores(LandmarkStage):

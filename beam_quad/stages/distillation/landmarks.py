@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage, NumberedStage
 from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
@@ -17,7 +18,7 @@ from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
 
 # A group is one piece of work and one file of sketches: 16 MB if a sketch has 131,072 numbers in half precision.
-_LANDMARKS_PER_GROUP = 64
+LANDMARKS_PER_GROUP = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +38,25 @@ class GatherLandmarks(SplitStage, GroupedStage):
 
     drawn: DrawLandmarks
 
+    def work(self, sizes: Sizes) -> Work:
+        texts, number = self.texts_of(sizes), self.drawn.expected(sizes)
+        gathered = number * (texts.mean_stored_bytes + 2.0 * sizes.embedder.dim)
+        return Work(
+            "landmarks",
+            number,
+            bytes_shuffled=gathered,
+            bytes_stored=gathered,
+            requests=texts.requests(3),
+        )
+
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
         ranks = self.drawn.ranks()
         table = self._landmarks_of(piece, ranks)
         if not table.num_rows:
             return
         rank = np.array([ranks[key] for key in table.column("key").to_pylist()])
-        for group in np.unique(rank // _LANDMARKS_PER_GROUP):
-            own = np.flatnonzero(rank // _LANDMARKS_PER_GROUP == group)
+        for group in np.unique(rank // LANDMARKS_PER_GROUP):
+            own = np.flatnonzero(rank // LANDMARKS_PER_GROUP == group)
             yield int(group), aligned.pack(table.take(pa.array(own)))
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:

@@ -8,12 +8,16 @@ import pyarrow as pa
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.distillation.fit_propagation import FitPropagation
 from beam_quad.stages.read.splits import RowAlignedStage
 
 # Single precision: half precision would tie thousands of examples of a large corpus.
 INFLUENCE_DTYPE = np.dtype(np.float32)
+# A number of a landmark: in double precision, and scaled in single.
+_LANDMARK_NUMBER_BYTES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,20 @@ class Propagate(RowAlignedStage):
     artifact_name = "propagated.json"
 
     propagation: FitPropagation
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, num_targets = self.texts_of(sizes), len(sizes.query)
+        number, dim = self.propagation.landmarks.drawn.expected(sizes), sizes.embedder.dim
+        # The kernel is computed in single precision, and its product with the duals in double.
+        each = dim + num_targets / rates.FLOAT64_RATE
+        return Work(
+            "propagate",
+            texts.documents,
+            cpu_flops=2.0 * texts.documents * number * each,
+            memory_bytes=float(_LANDMARK_NUMBER_BYTES * number * dim),
+            bytes_stored=float(texts.documents * INFLUENCE_DTYPE.itemsize * num_targets),
+            requests=texts.requests(4, 1),
+        )
 
     def statistic(self, piece: Split) -> Tally:
         return Tally({"splits": 1})

@@ -5,9 +5,11 @@ import dataclasses
 from beam_quad import identity
 from beam_quad.additive import Tally
 from beam_quad.artifacts import traffic
+from beam_quad.plan.work import Sizes, Work
+from beam_quad.scoring.halves import HALVES
 from beam_quad.stages.base import ModelStage
-from beam_quad.stages.distillation.landmark_scores import LandmarkScores
-from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS
+from beam_quad.stages.distillation.landmark_scores import STORED_SCORE_BYTES, LandmarkScores
+from beam_quad.stages.distillation.landmarks import LANDMARK_COLUMNS, LANDMARKS_PER_GROUP
 from beam_quad.stages.influence.score import InfluenceScoring, Scorer
 
 
@@ -40,6 +42,20 @@ class ScoreLandmarks(LandmarkScores, ModelStage):
 
     def load(self) -> Scorer:
         return self.scoring.load()
+
+    def work(self, sizes: Sizes) -> Work:
+        number, num_targets = self.landmarks.drawn.expected(sizes), len(sizes.query)
+        scored = self.scoring.work(sizes, number, num_targets)
+        # One group of landmarks is scored under the halves of the targets' texts, too.
+        num_halves = len(HALVES) * num_targets
+        halves = self.halves.work(sizes, min(number, LANDMARKS_PER_GROUP), num_halves)
+        return dataclasses.replace(
+            scored,
+            line="landmarks",
+            flops=scored.flops + halves.flops,
+            memory_bytes=scored.memory_bytes + halves.memory_bytes,
+            bytes_stored=float(number * STORED_SCORE_BYTES * num_targets),
+        )
 
     def do(self, piece: int, model: Scorer) -> Tally:
         landmarks = self.landmarks.read(piece, [*LANDMARK_COLUMNS, "text"])

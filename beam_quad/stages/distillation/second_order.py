@@ -19,6 +19,7 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.columns import look_up
 from beam_quad.distillation import Interactions, cut_support
 from beam_quad.distillation.shortlist import list_length, share_weights, solve_list
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.selection import Kept, Standing
 from beam_quad.stages.base import Stage
@@ -65,6 +66,9 @@ class SolveSecondOrder(Stage):
     @property
     def root(self) -> str:
         return self.shortlist.root
+
+    def work(self, sizes: Sizes) -> Work:
+        return Work("interactions")
 
     def pieces(self) -> list[int]:
         return [target for target, taken in enumerate(self._taken()) if taken]

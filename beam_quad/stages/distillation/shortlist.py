@@ -12,6 +12,7 @@ from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json
 from beam_quad.distillation import KernelRidge
 from beam_quad.errors import UsageError
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Budget, Split
 from beam_quad.selection import is_reached
 from beam_quad.stages.base import GroupedStage
@@ -48,6 +49,14 @@ class GatherShortlist(SplitStage, GroupedStage):
     first: DistilledSelection
     landmarks: InteractionLandmarks
     cut: Cut
+
+    def work(self, sizes: Sizes) -> Work:
+        texts = self.texts_of(sizes)
+        # A list has the coefficients of its examples over the landmarks, in double precision.
+        number = min(SHORTLIST.amount, texts.documents)
+        lists = float(number * _COEFFICIENT_DTYPE.itemsize * self.landmarks.expected(sizes))
+        own = pass_over(texts, "interactions")
+        return dataclasses.replace(own, bytes_shuffled=lists, bytes_stored=lists)
 
     def pieces(self) -> tuple[Split, ...]:
         # The second order starts from the first-order selection, so the shortlist must contain all of it.

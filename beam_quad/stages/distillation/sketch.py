@@ -1,6 +1,7 @@
 """Sketches of the landmarks' gradients, which any query set can use."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from beam_quad.gradients.optimizer import load_adam
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.sketches import GradientSketcher
 from beam_quad.gradients.windows import Documents
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring import tensors
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.distillation.landmarks import LandmarkStage
@@ -93,6 +96,27 @@ class SketchLandmarks(LandmarkStage, ModelStage):
 
     def load(self) -> Sketcher:
         return self.sketching.load()
+
+    def work(self, sizes: Sizes) -> Work:
+        number, kept = self.landmarks.drawn.expected(sizes), self.kept_entries(sizes)
+        bits = (kept - 1).bit_length()
+        # The transform of a padded gradient takes as many sums and differences.
+        transform = float((1 << bits) * bits) if self.sketching.dim < kept else 0.0
+        passes = sizes.exact_flops(num_vectors=0)
+        return Work(
+            "landmarks",
+            number,
+            flops=number * passes,
+            # Gradients are formed and compressed in float32 whatever the proxy's dtype.
+            float32_flops=number * (sizes.gradient_flops + transform - passes),
+            core_s=number * rates.SCORED_ROW_S,
+            bytes_stored=2.0 * number * min(self.sketching.dim, kept),
+        )
+
+    def kept_entries(self, sizes: Sizes) -> int:
+        """Returns the number of entries of a gradient that are kept."""
+        entries = sum(math.prod(block.shape) for block in sizes.scoring.blocks)
+        return min(self.sketching.max_entries, entries)
 
     def statistic(self, piece: int) -> Tally:
         keys, _ = self.read(piece)

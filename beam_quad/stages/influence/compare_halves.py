@@ -9,6 +9,7 @@ from beam_quad import identity, seeding
 from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring import InfluenceScorer
 from beam_quad.scoring.halves import HALVES, agreement
 from beam_quad.scoring.influence import total
@@ -52,6 +53,11 @@ class CompareHalves(ProxyStage):
     @property
     def proxy(self) -> ProxyModel:
         return self.scoring.tracked.proxy
+
+    def work(self, sizes: Sizes) -> Work:
+        documents = min(self.bandit.expected_documents(sizes, 0), _NUM_EXAMPLES)
+        scored = self.scoring.work(sizes, documents, len(HALVES) * len(self.groups))
+        return dataclasses.replace(scored, line="halves")
 
     def pieces(self) -> range:
         return range(1)

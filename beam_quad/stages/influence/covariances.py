@@ -12,6 +12,7 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring import CovarianceSum, covariance_sums
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage, TrackedProxy
 from beam_quad.stages.read.texts import NUM_GROUPS, SampleTexts
@@ -43,6 +44,28 @@ class FitStage(ProxyStage):
     Takes (slice of the tracked layers, group of texts). The sums are too large for elements of a pipeline, so a later
     stage reads and adds the files.
     """
+
+    def fit_work(
+        self, sizes: Sizes, documents: int, flops: float, sums: float, stored: float
+    ) -> Work:
+        """States the work of a pass.
+
+        Args:
+          sizes: Sizes of the corpus.
+          documents: Number of texts.
+          flops: Floating-point operations per token, with those of the sums.
+          sums: Those of the sums, which run in float32 whatever the proxy's dtype.
+          stored: Stored bytes of a group's sums.
+        """
+        tokens = documents * sizes.scored_tokens
+        return Work(
+            "curvature",
+            documents,
+            flops=(flops - sums) * tokens,
+            float32_flops=sums * tokens,
+            memory_bytes=sizes.scoring.fit_peak_bytes,
+            bytes_stored=NUM_GROUPS * stored,
+        )
 
     @abc.abstractmethod
     def slices(self) -> tuple[tuple[Block, ...], ...]:
@@ -100,6 +123,14 @@ class SumCovariances(FitStage):
     @property
     def proxy(self) -> ProxyModel:
         return self.tracked.proxy
+
+    def work(self, sizes: Sizes) -> Work:
+        costs = sizes.scoring
+        flops = costs.covariance_flops(sizes.window_tokens, self.labels)
+        number = self.sample.expected(sizes)
+        return self.fit_work(
+            sizes, number, flops, costs.covariance_sum_flops, costs.covariance_bytes
+        )
 
     def slices(self) -> tuple[tuple[Block, ...], ...]:
         return self.tracked.slices()

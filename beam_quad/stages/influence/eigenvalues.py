@@ -12,6 +12,7 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring import Curvature, Eigenbasis, EigenvalueSum, eigenbasis, eigenvalue_sums
 from beam_quad.stages.base import Stage
 from beam_quad.stages.influence.covariances import FitStage, SumCovariances
@@ -36,6 +37,11 @@ class Eigendecompose(Stage):
     @property
     def root(self) -> str:
         return self.covariances.root
+
+    def work(self, sizes: Sizes) -> Work:
+        costs = sizes.scoring
+        stored = float(costs.eigenbasis_bytes)
+        return Work("curvature", memory_bytes=costs.fit_peak_bytes, bytes_stored=stored)
 
     def pieces(self) -> list[str]:
         return list(self.covariances.inputs())
@@ -93,6 +99,16 @@ class SumEigenvalues(FitStage):
     def proxy(self) -> ProxyModel:
         return self.covariances.proxy
 
+    def work(self, sizes: Sizes) -> Work:
+        costs, fit = sizes.scoring, self.covariances
+        flops = costs.eigenvalue_flops(sizes.window_tokens, fit.labels)
+        number = fit.sample.expected(sizes)
+        own = self.fit_work(
+            sizes, number, flops, costs.eigenvalue_sum_flops, costs.eigenvalue_bytes
+        )
+        # These are the texts of the covariances once more.
+        return dataclasses.replace(own, documents=0)
+
     def slices(self) -> tuple[tuple[Block, ...], ...]:
         return self.covariances.slices()
 
@@ -137,6 +153,9 @@ class AddEigenvalues(Stage):
     def covariances(self) -> SumCovariances:
         """The covariances of the curvature."""
         return self.parts.covariances
+
+    def work(self, sizes: Sizes) -> Work:
+        return Work("curvature", bytes_stored=float(sizes.scoring.eigenvalue_bytes))
 
     def pieces(self) -> list[str]:
         return list(self.covariances.inputs())

@@ -7,6 +7,8 @@ from beam_quad.additive import total
 from beam_quad.artifacts import files, traffic
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_rows
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import NgramCounts
 from beam_quad.stages.read.embed import BATCH_ROWS
@@ -31,6 +33,12 @@ class CountNgrams(SplitStage):
     num_adders = 64
 
     query: tuple[Query, ...]
+
+    def work(self, sizes: Sizes) -> Work:
+        texts = self.texts_of(sizes)
+        own = pass_over(texts, "n-grams")
+        hashed_s = texts.text_bytes * rates.HASH_BYTE_S
+        return dataclasses.replace(own, core_s=hashed_s, bytes_read=texts.stored_bytes)
 
     def do(self, piece: Split, model: Any) -> NgramCounts:
         usable = self.corpus.rows(piece).usable

@@ -17,6 +17,7 @@ from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tracked import Block
 from beam_quad.gradients.windows import tokenize
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring import Curvature, GradientSum, query_gradient
 from beam_quad.scoring.halves import HALVES, deal_halves, half_shares
 from beam_quad.scoring.query import NUM_PARTS
@@ -98,6 +99,19 @@ class SumQueryGradients(ProxyStage):
     @property
     def proxy(self) -> ProxyModel:
         return self.tracked.proxy
+
+    def work(self, sizes: Sizes) -> Work:
+        costs, tokens = sizes.scoring, sizes.query_tokens
+        sums = costs.gradient_sum_flops
+        parts = sum(min(NUM_PARTS, group.splits) for group in sizes.query)
+        return Work(
+            "curvature",
+            flops=(costs.query_flops(sizes.window_tokens) - sums) * tokens,
+            # Sums run in float32 whatever the proxy's dtype.
+            float32_flops=sums * tokens,
+            memory_bytes=costs.fit_peak_bytes,
+            bytes_stored=float(len(HALVES) * parts * costs.vector_bytes),
+        )
 
     def pieces(self) -> list[tuple[int, int, int]]:
         slices = range(len(self.tracked.slices()))
@@ -222,6 +236,12 @@ class FitQueryVectors(Stage):
     def query(self) -> tuple[Query, ...]:
         """The query set."""
         return self.gradients.query
+
+    def work(self, sizes: Sizes) -> Work:
+        costs = sizes.scoring
+        # The vector of each group, and those of its halves.
+        stored = float((1 + len(HALVES)) * len(sizes.query) * costs.vector_bytes)
+        return Work("curvature", memory_bytes=costs.fit_peak_bytes, bytes_stored=stored)
 
     def pieces(self) -> range:
         return range(len(self.tracked.slices()))

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from beam_quad import identity
 from beam_quad.artifacts import aligned, traffic
 from beam_quad.corpus.rows import read_rows
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, TextSizes, Work
 from beam_quad.records import Split
 from beam_quad.scoring.dsir import DSIRScorer
 from beam_quad.scoring.influence import InfluenceScorer
@@ -20,7 +22,7 @@ from beam_quad.stages.base import ModelStage
 from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.ngrams import CountNgrams
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
-from beam_quad.stages.influence.scored_rows import ScoredRows
+from beam_quad.stages.influence.scored_rows import SCORE_DTYPE, ScoredRows
 from beam_quad.stages.influence.token_ngrams import LookAhead
 from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.read.embed import BATCH_ROWS
@@ -38,6 +40,14 @@ class Scorer(Protocol):
 
     def score(self, prepared: Any) -> np.ndarray:
         """Returns the scores of prepared texts, float64 [num_texts, num_scores]; nan if a text cannot be scored."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A scoring that states its work, for plans."""
+
+    def work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        """States the work of scoring so many documents, with so many scores each."""
 
 
 class Scoring(Protocol):
@@ -78,6 +88,15 @@ class InfluenceScoring:
     def device(self) -> str:
         return self.tracked.proxy.device
 
+    def work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        return Work(
+            "influence",
+            documents,
+            flops=sizes.exact_flops(num_scores, self.normalize) * documents,
+            core_s=documents * rates.SCORED_ROW_S,
+            memory_bytes=float(num_scores * sizes.scoring.vector_bytes),
+        )
+
     def load(self) -> Scorer:
         proxy = self.tracked.proxy.load()
         vectors = self.vectors.load()
@@ -101,6 +120,10 @@ class PerplexityScoring:
     def device(self) -> str:
         return self.proxy.device
 
+    def work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        flops = sizes.forward_flops * documents
+        return Work("perplexity", documents, flops=flops, core_s=documents * rates.SCORED_ROW_S)
+
     def load(self) -> Scorer:
         return PerplexityScorer(self.proxy.load())
 
@@ -118,6 +141,10 @@ class DSIRScoring:
     @property
     def device(self) -> str:
         return "cpu"
+
+    def work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        hashed_s = sizes.corpus.mean_text_bytes * rates.HASH_BYTE_S
+        return Work("n-grams", documents, core_s=documents * (hashed_s + rates.SCORED_ROW_S))
 
     def load(self) -> Scorer:
         return DSIRScorer(*self.counts.load())
@@ -141,6 +168,10 @@ class LossDropScoring:
     def device(self) -> str:
         return self.tuned.device
 
+    def work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        flops = 2 * sizes.forward_flops * documents
+        return Work("loss drop", documents, flops=flops, core_s=documents * rates.SCORED_ROW_S)
+
     def load(self) -> Scorer:
         proxy = self.tuned.proxy.load()
         return LossDropScorer(proxy, self.tuned.apply(proxy))
@@ -163,6 +194,12 @@ class ScoringStage(ModelStage):
     def load(self) -> Scorer:
         return self.scoring.load()
 
+    def scoring_work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        """States the work of the scoring; that of a scoring without a price is the handing on of texts."""
+        if isinstance(self.scoring, Priced):
+            return self.scoring.work(sizes, documents, num_scores)
+        return Work("scores", documents, core_s=documents * rates.SCORED_ROW_S)
+
 
 @dataclasses.dataclass(frozen=True)
 class NgramScoring:
@@ -180,6 +217,15 @@ class NgramScoring:
     def device(self) -> str:
         return "cpu"
 
+    def work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
+        mean_bytes = sizes.corpus.mean_text_bytes
+        return Work(
+            "n-grams",
+            documents,
+            core_s=documents * mean_bytes * rates.SCORE_NGRAMS_BYTE_S,
+            memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * mean_bytes,
+        )
+
     def load(self) -> Scorer:
         return self.counts.load()
 
@@ -192,6 +238,9 @@ class Listed(Protocol):
 
     def num_listed(self) -> int:
         """Approximate number of listed rows."""
+
+    def share_of(self, texts: TextSizes) -> float:
+        """Estimates the share of a corpus that is listed, before it is read."""
 
 
 # Rows per call of the scorer: micro-batches hold texts of similar length and are full only if a call has many texts.
@@ -226,6 +275,17 @@ class ScoreExamples(ScoredRows, ScoringStage):
     @property
     def name(self) -> str:
         return self.label
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, num_scores = self.texts_of(sizes), len(self.weights)
+        share = 1.0 if self.among is None else self.among.share_of(sizes.corpus)
+        return dataclasses.replace(
+            self.scoring_work(sizes, round(share * texts.documents), num_scores),
+            bytes_read=texts.stored_bytes,
+            bytes_stored=float(SCORE_DTYPE.itemsize * num_scores * texts.documents),
+            # A list is read from two more files of each split.
+            requests=texts.requests(6 if self.among is None else 8, 1),
+        )
 
     def do(self, piece: Split, model: Scorer) -> ScoreSample:
         # Without a list, a row is scored even if its id is a duplicate now, so the file stays valid when other rows

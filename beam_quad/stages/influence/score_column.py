@@ -8,9 +8,10 @@ import numpy as np
 from beam_quad.artifacts import traffic
 from beam_quad.corpus import seen
 from beam_quad.corpus.rows import read_numbers
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Split
 from beam_quad.scoring.sample import ScoreSample
-from beam_quad.stages.influence.scored_rows import ScoredRows
+from beam_quad.stages.influence.scored_rows import SCORE_DTYPE, ScoredRows
 from beam_quad.stages.read.embed import BATCH_ROWS
 
 
@@ -27,6 +28,12 @@ class ReadScoreColumn(ScoredRows):
     version = 2
 
     column: str
+
+    def work(self, sizes: Sizes) -> Work:
+        texts = self.texts_of(sizes)
+        stored = float(SCORE_DTYPE.itemsize * texts.documents)
+        own = pass_over(texts, "score column")
+        return dataclasses.replace(own, bytes_read=texts.stored_bytes, bytes_stored=stored)
 
     def do(self, piece: Split, model: Any) -> ScoreSample:
         rows = self.corpus.own_rows(piece)

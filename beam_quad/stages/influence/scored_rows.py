@@ -14,7 +14,7 @@ from beam_quad.scoring.groups import combine_scores
 from beam_quad.scoring.sample import ScoreSample
 from beam_quad.stages.read.splits import RowAlignedStage
 
-_DTYPE = np.dtype(np.float64)
+SCORE_DTYPE = np.dtype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ScoredRows(RowAlignedStage):
           is_scored: Which rows the stage tried to score, bool [n].
         """
         scores = scores.reshape(len(scores), len(self.group_weights))
-        column = aligned.vector_column(scores, _DTYPE)
+        column = aligned.vector_column(scores, SCORE_DTYPE)
         fields = [pa.field("scores", column.type), pa.field("is_scored", pa.bool_())]
         self.write_rows(split, pa.schema(fields), {"scores": column, "is_scored": is_scored})
         return self.statistic(split)
@@ -97,5 +97,5 @@ class ScoredRows(RowAlignedStage):
 def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads a file of scores: float64 [n, num_scores], and which rows the stage tried to score, bool [n]."""
     table = aligned.read_table(path)
-    scores = aligned.unpack_vectors(table.column("scores"), _DTYPE).copy()
+    scores = aligned.unpack_vectors(table.column("scores"), SCORE_DTYPE).copy()
     return scores, table.column("is_scored").to_numpy()

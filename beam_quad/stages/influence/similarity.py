@@ -6,9 +6,11 @@ from typing import Any, Literal
 import numpy as np
 
 from beam_quad.clustering import best_similarity, mean_similarity
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.scoring.sample import ScoreSample
-from beam_quad.stages.influence.scored_rows import ScoredRows
+from beam_quad.stages.influence.scored_rows import SCORE_DTYPE, ScoredRows
 from beam_quad.stages.read.embed_query import EmbedQuery
 
 
@@ -27,6 +29,18 @@ class ScoreSimilarity(ScoredRows):
 
     query: EmbedQuery
     similarity: Literal["best", "mean"]
+
+    def work(self, sizes: Sizes) -> Work:
+        texts = self.texts_of(sizes)
+        compared = sizes.query_documents if self.similarity == "best" else 1
+        return Work(
+            "similarity",
+            texts.documents,
+            cpu_flops=2.0 * texts.documents * compared * sizes.embedder.dim,
+            core_s=texts.documents * rates.ASSIGN_ROW_S,
+            bytes_stored=float(SCORE_DTYPE.itemsize * texts.documents),
+            requests=texts.requests(4, 1),
+        )
 
     def do(self, piece: Split, model: Any) -> ScoreSample:
         rows = self.corpus.own_rows(piece)

@@ -11,6 +11,8 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.errors import UsageError
 from beam_quad.gradients.proxy import TextReader
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts, count_taken
 from beam_quad.stages.base import Stage
@@ -45,6 +47,16 @@ class CountTokenNgrams(SplitStage):
     corpus: Annotated[Corpus, identity.CountedAs(Corpus.texts, "no text is embedded for it")]
     query: tuple[Query, ...]
     proxy: ProxyModel
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, rate = self.texts_of(sizes), self.corpus.reserve_rate
+        return Work(
+            "n-grams",
+            round(rate * texts.documents),
+            core_s=rate * texts.text_bytes * rates.COUNT_NGRAMS_BYTE_S,
+            memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * texts.mean_text_bytes,
+            requests=texts.requests(2),
+        )
 
     def do(self, piece: Split, model: Any) -> TokenNgramCounts:
         reader = self.proxy.reader()
@@ -113,6 +125,11 @@ class LookAhead(Stage):
     @property
     def root(self) -> str:
         return self.counts.root
+
+    def work(self, sizes: Sizes) -> Work:
+        number = self.sample.expected(sizes)
+        seconds = number * sizes.corpus.mean_text_bytes * rates.SCORE_NGRAMS_BYTE_S
+        return Work("n-grams", number, alone_s=seconds)
 
     def pieces(self) -> range:
         return range(1)

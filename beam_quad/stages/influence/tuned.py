@@ -11,6 +11,7 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.gradients.proxy import Proxy
 from beam_quad.gradients.tuning import Tuning
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring.loss_drop import RATES, tune_on_query
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
 from beam_quad.stages.read.query import Query, UsedTexts
@@ -48,6 +49,18 @@ class TuneProxy(ProxyStage):
     @property
     def proxy(self) -> ProxyModel:
         return self.base
+
+    def work(self, sizes: Sizes) -> Work:
+        # Every learning rate that is tried, and the best one on all texts; a backward pass costs two forward passes.
+        passes = (len(self.rates) + 1) * self.tuning.epochs
+        flops = 3 * passes * sizes.query_tokens * sizes.scoring.forward_flops(sizes.window_tokens)
+        return Work(
+            "tune",
+            sizes.query_documents,
+            float32_flops=flops,
+            # The copy, its gradients and the two moments of AdamW.
+            memory_bytes=4 * 4.0 * sizes.num_parameters,
+        )
 
     def pieces(self) -> list[int]:
         return [0]

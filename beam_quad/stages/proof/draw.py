@@ -18,6 +18,7 @@ from beam_quad.corpus.plan import read_plan
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.gradients.windows import tokenize
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.proof import fingerprints, training_order
 from beam_quad.records import Split
 from beam_quad.stages.base import Stage
@@ -96,6 +97,9 @@ class DrawStage(Stage):
     @abc.abstractmethod
     def share(self) -> float:
         """Share of the texts to draw for each seed."""
+
+    def work(self, sizes: Sizes) -> Work:
+        return pass_over(sizes.corpus, "draw")
 
     @abc.abstractmethod
     def splits(self) -> tuple[Split, ...]:
@@ -279,6 +283,9 @@ class DrawFromCorpus(SplitStage, DrawStage):
     @property
     def columns(self) -> Columns:
         return self.corpus.columns
+
+    def work(self, sizes: Sizes) -> Work:
+        return DrawStage.work(self, sizes)
 
     def pieces(self) -> tuple[Split, ...]:
         return self.splits()

@@ -14,7 +14,9 @@ from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_rows
 from beam_quad.errors import UsageError
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.proof import fingerprints
+from beam_quad.proof.held_out import HELD_OUT_SHARE
 from beam_quad.records import Split
 from beam_quad.stages.proof.draw import DrawStage
 from beam_quad.stages.read.corpus import hash_sample
@@ -64,6 +66,20 @@ class DrawMeasured(RowAlignedStage):
     def rows_folder(self) -> str:
         """Folder of the row-aligned files: the stage's own, as the draw depends on the size of the whole corpus."""
         return self.path("rows")
+
+    def work(self, sizes: Sizes) -> Work:
+        own = pass_over(sizes.corpus, "draw")
+        return dataclasses.replace(own, bytes_read=sizes.corpus.stored_bytes)
+
+    def expected_tokens(self, sizes: Sizes) -> int:
+        """Estimates the tokens of the measured texts."""
+        general = min(self.num_general, sizes.corpus.documents) * sizes.corpus.mean_tokens
+        shares = (HELD_OUT_SHARE if query.sets_aside else 1.0 for query in self.held_out)
+        held_out = (
+            min(share * group.documents, self.most_held_out) * group.mean_tokens
+            for share, group in zip(shares, sizes.held_out, strict=True)
+        )
+        return round(general + sum(held_out))
 
     def statistic(self, piece: Split) -> Tally:
         return Tally({"drawn": aligned.num_rows(self.rows_path(piece))})

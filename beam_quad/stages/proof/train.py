@@ -7,7 +7,8 @@ import numpy as np
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts.json_files import read_json, write_json
-from beam_quad.gradients.proxy import Proxy
+from beam_quad.gradients.proxy import Proxy, default_context_length
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.proof import Losses, Recipe, Trial, continue_training, measure
 from beam_quad.stages.base import NumberedStage
 from beam_quad.stages.influence.proxy import ProxyStage
@@ -26,6 +27,26 @@ class Training(NamedTuple):
 
     seed: int
     drawn: DrawStage | None
+
+
+class PlannedTrainings(NamedTuple):
+    """What is trained and measured.
+
+    Attributes:
+      trainings: Number of trainings.
+      num_passes: Passes of a training over its texts.
+      num_tokens: Tokens of all trainings, every pass counted.
+      measurements: Number of times that a model is measured.
+      measured_tokens: Tokens of all measurements.
+      num_parameters: Parameters of the model.
+    """
+
+    trainings: int
+    num_passes: int
+    num_tokens: int
+    measurements: int
+    measured_tokens: int
+    num_parameters: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +77,35 @@ class TrainOn(NumberedStage, ProxyStage):
     @property
     def proxy(self) -> Start:
         return self.start
+
+    def work(self, sizes: Sizes) -> Work:
+        planned = self.planned(sizes)
+        parameters = planned.num_parameters
+        return Work(
+            "train",
+            planned.trainings,
+            # A forward pass takes 2 operations per parameter and token, a training step 6, in float32 whatever the dtype.
+            flops=2.0 * parameters * planned.measured_tokens,
+            float32_flops=6.0 * parameters * planned.num_tokens,
+            # Parameters, gradients and the two moments of AdamW.
+            memory_bytes=4 * 4.0 * parameters,
+        )
+
+    def planned(self, sizes: Sizes) -> PlannedTrainings:
+        """Estimates what is trained and measured."""
+        draws, skeleton = self.measured.drawn[0].draws, self.start.skeleton()
+        context_length = default_context_length(skeleton.config, self.start.spec)
+        recipe = self.start.recipe(skeleton, draws.num_tokens, context_length, self.learning_rate)
+        trainings = len(self.measured.drawn) * draws.num_seeds
+        measurements = self._num_models + trainings
+        return PlannedTrainings(
+            trainings,
+            recipe.num_passes,
+            trainings * recipe.num_passes * draws.num_tokens,
+            measurements,
+            measurements * self.measured.expected_tokens(sizes),
+            skeleton.num_parameters(),
+        )
 
     def pieces(self) -> range:
         return range(len(self._trainings()))

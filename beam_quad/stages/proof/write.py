@@ -8,6 +8,8 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.json_files import write_json
 from beam_quad.errors import UsageError
 from beam_quad.intervals import Interval
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.proof import Trial, by_group, judge, price
 from beam_quad.report.proof import render_proof
 from beam_quad.stages.base import Stage
@@ -56,6 +58,9 @@ class WriteProof(Stage):
     @property
     def clock(self) -> str:
         return files.join(self.output, "_run", "prove")
+
+    def work(self, sizes: Sizes) -> Work:
+        return Work("write", alone_s=rates.REPORT_S)
 
     def pieces(self) -> tuple[()]:
         return ()

@@ -1,17 +1,33 @@
 """The blocks of every cluster, with their counts of examples and tokens."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
-from beam_quad.bandit import Blocks, Evidence, Prior, Pulls, Sizes, example_blocks
+from beam_quad.bandit import Blocks, ClusterSizes, Evidence, Prior, Pulls, example_blocks
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.clusters.centers import expected_clusters
 from beam_quad.stages.read.splits import SplitStage
+
+
+class ExpectedBlocks(NamedTuple):
+    """The blocks of a corpus before it is read, if all clusters were equally large.
+
+    Attributes:
+      num_clusters: Number of clusters.
+      num_blocks: Blocks of all clusters.
+      samples_per_pull: Examples that a pull scores.
+    """
+
+    num_clusters: int
+    num_blocks: int
+    samples_per_pull: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +52,21 @@ class CountBlocks(SplitStage):
     clusters: AssignClusters
     pulls: Pulls
     whole: AssignClusters | None = None
+
+    def work(self, sizes: Sizes) -> Work:
+        requests = self.texts_of(sizes).requests(2)
+        return dataclasses.replace(super().work(sizes), requests=requests)
+
+    def expected(self, sizes: Sizes) -> ExpectedBlocks:
+        """Estimates the blocks before the corpus is read."""
+        documents = self.texts_of(sizes).documents
+        num_clusters = expected_clusters(self.clusters.centers, sizes.corpus.documents)
+        each = np.full(num_clusters, -(-documents // num_clusters))
+        reserve = np.ceil(self.corpus.reserve_rate * each).astype(int)
+        samples = self.pulls.samples(documents, num_clusters)
+        return ExpectedBlocks(
+            num_clusters, int(self.pulls.num_blocks(each, reserve).sum()), samples
+        )
 
     def do(self, piece: Split, model: Any) -> Blocks:
         _, num = self._sizes()
@@ -87,7 +118,8 @@ class CountBlocks(SplitStage):
         # The pulls of a part score about the same share of its examples as the pulls of the whole corpus would.
         of_whole = self.whole.sums()
         return self.pulls.of_part(
-            Sizes(sums.examples, sums.reserve), Sizes(of_whole.examples, of_whole.reserve)
+            ClusterSizes(sums.examples, sums.reserve),
+            ClusterSizes(of_whole.examples, of_whole.reserve),
         )
 
     def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,12 @@ from beam_quad.bandit import (
     example_blocks,
     first_drawn,
     highest_draws,
+    num_drawn,
     num_groups,
 )
 from beam_quad.columns import run_bounds, run_starts
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
 from beam_quad.stages.quad.blocks import CountBlocks
@@ -58,6 +61,20 @@ class GatherCandidates(SplitStage, GroupedStage):
     artifact_name = "candidates.json"
 
     blocks: CountBlocks
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, expected = self.texts_of(sizes), self.blocks.expected(sizes)
+        reserve = round(self.corpus.reserve_rate * texts.documents)
+        drawn = min(expected.num_blocks * num_drawn(expected.samples_per_pull), reserve)
+        kept = min(expected.num_blocks * expected.samples_per_pull, reserve)
+        return Work(
+            "candidates",
+            kept,
+            core_s=drawn * texts.mean_text_bytes * rates.SHUFFLED_BYTE_S,
+            bytes_shuffled=drawn * texts.mean_stored_bytes,
+            bytes_stored=kept * texts.mean_stored_bytes,
+            requests=texts.requests(3),
+        )
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
         groups = self._num_groups()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -25,9 +26,12 @@ from beam_quad.bandit import (
 )
 from beam_quad.bandit.arms import PullTable
 from beam_quad.bandit.posterior import VarianceComponents
+from beam_quad.bandit.rules import ROUND_MARGIN
 from beam_quad.bandit.scored import pulls_of
 from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.scoring.groups import combine_scores, standardised_weights
 from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
 from beam_quad.stages.base import Stored
@@ -61,6 +65,10 @@ ROUND_SCHEMA = pa.schema(
 )
 
 
+# Pulls of a round that a plan assumes at least.
+_LEAST_PULLS = 8
+# Id, score and tokens of a scored example, stored twice: in the files of its pulls and of its round.
+_STORED_ROW_BYTES = 128
 # Bytes of text in one call of the scorer, about a million tokens: enough to fill nearly all of its micro-batches.
 _BYTES_AT_ONCE = 1 << 22
 # Columns of a round kept in memory; the scores by query group are read only for the report.
@@ -117,6 +125,21 @@ class Bandit(Stored):
         """Counts the halvings in the first `num_rounds` rounds."""
         paths = [self.halvings_path(number) for number in range(num_rounds)]
         return sum(int(files.read_bytes(path)) for path in paths if files.exists(path))
+
+    def expected_documents(self, sizes: Sizes, number: int) -> int:
+        """Estimates the examples that a round scores: its share of blocks worth two budgets, at least 8 pulls a round."""
+        blocks, policy = self.candidates.blocks, self.policy
+        expected, tokens = blocks.expected(sizes), blocks.texts_of(sizes).tokens
+        if not number:
+            return expected.num_clusters * expected.samples_per_pull
+        wanted = math.ceil(
+            ROUND_MARGIN * policy.budget_tokens / max(1, tokens) * expected.num_blocks
+        )
+        pulls = max(wanted, _LEAST_PULLS * policy.num_rounds)
+        # The pilot has pulled one block of each cluster.
+        pulls = max(0, min(pulls, expected.num_blocks - expected.num_clusters))
+        of_round = pulls * number // policy.num_rounds - pulls * (number - 1) // policy.num_rounds
+        return of_round * expected.samples_per_pull
 
     def sized_policy(self) -> QuadPolicy:
         """Returns the policy with the `samples_per_pull` that `CountBlocks` derived from the corpus."""
@@ -335,6 +358,18 @@ class RunRound(ScoringStage):
     def scores(self) -> Scores:
         """The store that scores are reused from and written to."""
         return Scores(self.bandit, self.scoring)
+
+    def work(self, sizes: Sizes) -> Work:
+        documents = self.bandit.expected_documents(sizes, self.number)
+        # Later rounds score under one vector, combined from those of the groups.
+        num_scores = 1 if self.number else len(self.bandit.weights)
+        combined = sizes.scoring.vector_bytes if self.combined and not self.number else 0
+        return dataclasses.replace(
+            self.scoring_work(sizes, documents, num_scores),
+            line="rounds, at most" if self.number else "pilot",
+            alone_s=rates.ROUND_S if self.number else 0.0,
+            bytes_stored=float(documents * _STORED_ROW_BYTES + combined),
+        )
 
     def prefixes(self) -> tuple[str, ...]:
         # Other runs write to this folder too. Files are reused by pull key, in `pieces`, and never by piece.

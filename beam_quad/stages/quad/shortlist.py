@@ -13,6 +13,7 @@ from beam_quad.additive import ByName
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.plan.work import TextSizes
 from beam_quad.records import Split
 from beam_quad.selection import (
     Amount,
@@ -68,6 +69,10 @@ class Shortlist:
         packed, _ = self.ranking.packed(split, rows)
         is_listed = is_reached(packed, self.cut.floor(split))
         return is_listed if is_known is None else np.asarray(is_listed | is_known)
+
+    def share_of(self, texts: TextSizes) -> float:
+        """Estimates the share of a corpus that is listed, before it is read."""
+        return self.cut.budget.share(texts.documents, texts.tokens)
 
     def num_listed(self) -> int:
         """Estimates the number of listed examples from the list's share of the corpus."""

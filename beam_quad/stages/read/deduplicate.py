@@ -15,6 +15,7 @@ from beam_quad.artifacts.json_files import write_json
 from beam_quad.columns import find_repeats
 from beam_quad.corpus.joining import parts_of
 from beam_quad.errors import IntegrityError
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.base import RegroupedStage
 from beam_quad.stages.read.corpus import Corpus, piece_name, piece_path
@@ -50,6 +51,10 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
         if self.corpus.duplicates_dir is None:
             raise IntegrityError("duplicates are looked for only with an id column")
         return self.corpus.duplicates_dir
+
+    def work(self, sizes: Sizes) -> Work:
+        shuffled = float(_KEYS.itemsize * sizes.corpus.documents)
+        return dataclasses.replace(super().work(sizes), line="embed", bytes_shuffled=shuffled)
 
     def pieces(self) -> Iterable[Any]:
         return enumerate(self.corpus.splits())

@@ -11,6 +11,7 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import cached_proxy
 from beam_quad.embedding import AnyEmbedderSpec, Embedder, StaticSpec, load_embedder
 from beam_quad.embedding.token_vectors import StaticEmbedder, TokenVectors
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.stages.base import ModelStage, NumberedStage
 
 _NUM_GROUPS = 8
@@ -50,6 +51,10 @@ class DistilTokens(NumberedStage, ModelStage):
 
     def load(self) -> Embedder:
         return load_embedder(self.embedder.encoder)
+
+    def work(self, sizes: Sizes) -> Work:
+        # A vocabulary is embedded once for all runs; beside a corpus this takes no time.
+        return Work("embed")
 
     def pieces(self) -> range:
         return range(_NUM_GROUPS)

@@ -22,10 +22,12 @@ from beam_quad.corpus.joining import leave_out, parts_of
 from beam_quad.corpus.json_types import Seen
 from beam_quad.corpus.rows import read_rows, read_runs
 from beam_quad.corpus.sums import ReadSums
-from beam_quad.embedding import Embedder, PreparingEmbedder
+from beam_quad.embedding import Embedder, EmbedderSpec, PreparingEmbedder
 from beam_quad.errors import BadFileError, IntegrityError
 from beam_quad.gradients.proxy import load_tokenizer
 from beam_quad.gradients.windows import TokenCounter
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Reason, Split, count_lengths
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.read.corpus import (
@@ -38,6 +40,7 @@ from beam_quad.stages.read.corpus import (
     without_embedding,
 )
 from beam_quad.stages.read.distil import load_stored_embedder
+from beam_quad.stages.read.embedder import embedding_work
 from beam_quad.stages.read.points import PointsAside
 from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage
@@ -49,6 +52,9 @@ BATCH_ROWS = 256
 # Runs of batches are embedded together: with this many texts, most are batched with others of similar length.
 _RUN_ROWS = 16 * BATCH_ROWS
 _RUN_CHARACTERS = 1 << 22
+
+# Characters for each token that an encoder reads, as texts are first cut; see `embedding.sentence`.
+_CHARACTERS_PER_TOKEN = 8
 
 RESERVE_SCHEMA = pa.schema(
     [
@@ -194,6 +200,28 @@ class EmbedExamples(SplitStage, ModelStage):
         if self.tokenizer is not None:
             counter = TokenCounter(load_tokenizer(self.tokenizer, self.tokenizer_revision))
         return _Model(embedder, counter, threading.Lock())
+
+    def work(self, sizes: Sizes) -> Work:
+        texts, embedder, spec = sizes.new, sizes.embedder, self.corpus.embedder
+        seconds = texts.documents * rates.EMBED_ROW_S
+        if self.tokenizer is not None:
+            seconds += texts.text_bytes * rates.TOKENISE_BYTE_S
+        if isinstance(spec, EmbedderSpec) and spec.name == "hashing":
+            seconds += texts.text_bytes * rates.HASH_BYTE_S
+        elif spec is not None:
+            # Texts are cut before an encoder tokenises them, so the tail of a long text costs nothing.
+            read = texts.documents * embedder.read_tokens(texts.mean_tokens)
+            seconds += min(texts.text_bytes, read * _CHARACTERS_PER_TOKEN) * rates.WORDPIECE_BYTE_S
+        seconds += sum(stage.text_s(texts) for stage in self.texts)
+        flops = embedder.flops(texts.mean_tokens) * texts.documents
+        reserve = round(self.corpus.reserve_rate * texts.documents)
+        return dataclasses.replace(
+            embedding_work("embed", spec, texts.documents, flops),
+            core_s=seconds,
+            bytes_read=texts.stored_bytes,
+            bytes_stored=2.0 * texts.documents * embedder.dim + reserve * texts.mean_stored_bytes,
+            requests=texts.requests(6, 4),
+        )
 
     def prefixes(self) -> tuple[str, ...]:
         corpus = self.corpus

@@ -10,8 +10,10 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.embedding import Embedder
+from beam_quad.plan.work import Sizes, Work
+from beam_quad.selection.paraphrases import MOST_ITEMS
 from beam_quad.stages.read.embed import BATCH_ROWS
-from beam_quad.stages.read.embedder import EmbedderStage
+from beam_quad.stages.read.embedder import EmbedderStage, embedding_work
 from beam_quad.stages.read.leaks import Leaks
 
 
@@ -34,6 +36,12 @@ class EmbedItems(EmbedderStage):
     @property
     def root(self) -> str:
         return self.leaks.root
+
+    def work(self, sizes: Sizes) -> Work:
+        number = min(MOST_ITEMS, sizes.num_items)
+        # Items are taken to be as long as documents: they are texts of the query set and of benchmarks.
+        flops = sizes.embedder.flops(sizes.corpus.mean_tokens) * number
+        return embedding_work("paraphrases", self.embedder, number, flops)
 
     def pieces(self) -> list[int]:
         return list(range(-(-len(self.leaks.compared()) // BATCH_ROWS)))

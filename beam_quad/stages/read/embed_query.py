@@ -14,9 +14,10 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.clustering import PointSum
 from beam_quad.embedding import Embedder
 from beam_quad.errors import UsageError
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Reason
 from beam_quad.stages.read.embed import BATCH_ROWS
-from beam_quad.stages.read.embedder import EmbedderStage
+from beam_quad.stages.read.embedder import EmbedderStage, embedding_work
 from beam_quad.stages.read.query import Query, UsedTexts, parts_of
 from beam_quad.stages.read.texts import NUM_GROUPS
 
@@ -42,6 +43,10 @@ class EmbedQuery(EmbedderStage):
     @property
     def root(self) -> str:
         return self.query[0].root
+
+    def work(self, sizes: Sizes) -> Work:
+        flops = sum(sizes.embedder.flops(g.mean_tokens) * g.documents for g in sizes.query)
+        return embedding_work("query", self.embedder, sizes.query_documents, flops)
 
     def pieces(self) -> list[tuple[int, int]]:
         return parts_of(self.query, NUM_GROUPS)

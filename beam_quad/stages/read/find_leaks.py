@@ -12,6 +12,7 @@ from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.columns import find_sorted
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.read.corpus import piece_name
 from beam_quad.stages.read.leaks import FoundLeak, Leaks
@@ -60,6 +61,9 @@ class FindLeaks(TextStage):
     )
 
     leaks: Leaks
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="leaks")
 
     def made_from(self) -> tuple[object, ...]:
         return (self.leaks,)

@@ -7,6 +7,7 @@ from typing import Any
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.stages.base import Stage
 from beam_quad.stages.read.excluded import Excluded
 
@@ -37,6 +38,9 @@ class ForgetTexts(Stage):
     @property
     def root(self) -> str:
         return self.excluded.root
+
+    def work(self, sizes: Sizes) -> Work:
+        return Work("embed")
 
     def pieces(self) -> list[str]:
         start = len(self.root.rstrip("/")) + 1

@@ -13,6 +13,8 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.columns import find_sorted
 from beam_quad.corpus import seen
 from beam_quad.corpus.rows import read_values
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Budget, Split
 from beam_quad.selection import Amount
 from beam_quad.selection.programme import System, refuse_unmet
@@ -43,6 +45,17 @@ class ReadPatterns(RowAlignedStage):
     def columns(self) -> list[str]:
         """The columns that are read, each once."""
         return sorted({condition.column for condition in self.conditions})
+
+    def work(self, sizes: Sizes) -> Work:
+        texts = self.texts_of(sizes)
+        own = pass_over(texts, "shares")
+        # The columns of the conditions may be all of the input.
+        return dataclasses.replace(
+            own,
+            core_s=own.core_s + texts.stored_bytes * rates.COPIED_BYTE_S,
+            bytes_read=texts.stored_bytes,
+            requests=texts.requests(11, 1),
+        )
 
     def do(self, piece: Split, model: Any) -> Tally:
         # Patterns of rejected rows are kept as well: whether a row can be selected may change, its columns do not.
@@ -97,6 +110,9 @@ class CountPatterns(SplitStage):
     patterns: ReadPatterns
     bounds: tuple[Bound, ...]
     budget: Budget
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="shares")
 
     def do(self, piece: Split, model: Any) -> ByName[Amount]:
         rows = self.corpus.rows(piece)

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, TextSizes, Work, pass_over
 from beam_quad.records import Split
 from beam_quad.selection.near_duplicates import (
     NUM_HASHES,
@@ -28,6 +30,16 @@ class SignTexts(TextStage):
     schema = pa.schema([pa.field("signature", pa.binary(SIGNATURE_DTYPE.itemsize * NUM_HASHES))])
     # Few rows are read, so small row groups let most of a file be skipped.
     group_rows = 4096
+
+    def work(self, sizes: Sizes) -> Work:
+        # `EmbedExamples` makes the files, which takes their CPU time.
+        texts = self.texts_of(sizes)
+        stored = float(SIGNATURE_DTYPE.itemsize * NUM_HASHES * texts.documents)
+        own = pass_over(texts, "near-duplicates")
+        return dataclasses.replace(own, bytes_stored=stored)
+
+    def text_s(self, texts: TextSizes) -> float:
+        return texts.text_bytes * rates.SIGN_BYTE_S
 
     def made_from(self) -> tuple[object, ...]:
         return (SIGNATURE_VERSION,)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from beam_quad import identity
 from beam_quad.artifacts import aligned, files
+from beam_quad.plan.work import Sizes, TextSizes, Work, pass_over
 from beam_quad.records import Split
 from beam_quad.stages.base import Stage
 from beam_quad.stages.read.corpus import Corpus, piece_path
@@ -27,6 +28,14 @@ class SplitStage(Stage):
     @property
     def root(self) -> str:
         return self.corpus.root
+
+    def work(self, sizes: Sizes) -> Work:
+        """By default a pass over a few numbers of every row."""
+        return pass_over(self.texts_of(sizes))
+
+    def texts_of(self, sizes: Sizes) -> TextSizes:
+        """Returns the sizes of the splits that the stage works on."""
+        return sizes.corpus if self.corpus.part is None else sizes.new
 
     def pieces(self) -> Any:
         return self.corpus.splits()
@@ -48,6 +57,10 @@ class RowAlignedStage(SplitStage):
         fields = [field for field in identity.fields_form(self) if field[0] != "corpus"]
         name = identity.digest("rows", self.kind, self.version, fields, self.corpus.by_row())
         return files.join(self.root, self.kind, name[:20], "rows")
+
+    def texts_of(self, sizes: Sizes) -> TextSizes:
+        # The files of a base's splits exist already.
+        return sizes.new
 
     def prefixes(self) -> tuple[str, ...]:
         return (self.rows_folder,)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from beam_quad import identity
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.corpus.rows import read_runs
+from beam_quad.plan.work import Sizes, TextSizes
 from beam_quad.records import Split
 from beam_quad.stages.read.corpus import Corpus, piece_path
 from beam_quad.stages.read.splits import SplitStage
@@ -52,6 +53,14 @@ class TextStage(SplitStage):
         """Folder of the files of all splits, named by the columns read and the inputs of the files."""
         made_from = (self.version, self.corpus.columns, *self.made_from())
         return files.join(self.root, self.kind, identity.digest("rows", *made_from)[:20], "rows")
+
+    def texts_of(self, sizes: Sizes) -> TextSizes:
+        # The files of a base's splits exist already.
+        return sizes.new
+
+    def text_s(self, texts: TextSizes) -> float:
+        """Estimates the CPU time of making the files while texts are read, in seconds; nothing worth telling by default."""
+        return 0.0
 
     def pieces(self) -> Iterable[Split]:
         bad = self.corpus.bad_shards()

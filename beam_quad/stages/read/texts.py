@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from beam_quad import identity, seeding
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
 from beam_quad.stages.read.corpus import Corpus, piece_path
@@ -30,6 +31,7 @@ class SampleTexts(GroupedStage):
       corpus: The corpus.
       num_examples: How many texts are wanted.
       label: Name of the stage in a chain, in CapWords.
+      line: Line of the plan that the stage is priced in.
     """
 
     kind = "sample"
@@ -45,6 +47,7 @@ class SampleTexts(GroupedStage):
     ]
     num_examples: int
     label: Annotated[str, identity.NotCounted("a name for people")] = "SampleTexts"
+    line: Annotated[str, identity.NotCounted("a name for people")] = "curvature"
 
     @property
     def name(self) -> str:
@@ -53,6 +56,15 @@ class SampleTexts(GroupedStage):
     @property
     def root(self) -> str:
         return self.corpus.root
+
+    def work(self, sizes: Sizes) -> Work:
+        number = self.expected(sizes)
+        drawn = number * sizes.corpus.mean_stored_bytes
+        return Work(self.line, number, bytes_shuffled=drawn, bytes_stored=drawn)
+
+    def expected(self, sizes: Sizes) -> int:
+        """Returns the expected number of texts."""
+        return min(self.num_examples, sizes.corpus.documents)
 
     def pieces(self) -> tuple[Split, ...]:
         return self.corpus.splits()

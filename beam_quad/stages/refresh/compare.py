@@ -9,6 +9,7 @@ from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.joining import parts_of
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split, as_json
 from beam_quad.selection import SHARD_CHANGED, SHARD_GONE, Changes, all_left, changes_of
 from beam_quad.stages.read.corpus import piece_name
@@ -47,6 +48,9 @@ class CompareWithBase(SplitStage):
 
     selection: Selection
     base: Base
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="compare")
 
     def pieces(self) -> list[Compared]:
         splits, names = self.corpus.splits(), self._splits()

@@ -8,6 +8,7 @@ import numpy as np
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split, as_json
 from beam_quad.refresh import (
     DriftSums,
@@ -81,6 +82,9 @@ class MeasureReference(SplitStage):
     base: Base
     documents: Documents
 
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="compare")
+
     def pieces(self) -> list[Split]:
         return [split for split in self.corpus.splits() if self.base.has(split)]
 
@@ -134,6 +138,9 @@ class MeasureDrift(SplitStage):
     reference: MeasureReference
     selection: Selection
     grows_clusters: bool = False
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="compare")
 
     def do(self, piece: Split, model: Any) -> RefreshSums:
         rows, is_old = self.corpus.rows(piece), self.reference.base.has(piece)

@@ -11,6 +11,7 @@ from beam_quad.artifacts import files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.clustering import Centers
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.refresh import grow_centers
 from beam_quad.stages.clusters.assign import AssignClusters
@@ -40,6 +41,9 @@ class GrowCenters(SplitStage):
 
     clusters: AssignClusters
     reference: MeasureReference
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="fit centers")
 
     def pieces(self) -> list[Split]:
         base = self.reference.base

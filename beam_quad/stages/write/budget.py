@@ -9,6 +9,7 @@ from beam_quad import identity
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Budget, Split
 from beam_quad.selection import NUM_LEVELS, BucketAmounts, BudgetSearch, amounts_of
 from beam_quad.stages.base import Stage, Stored
@@ -146,6 +147,10 @@ class CutBudget(Stage):
     @property
     def artifact(self) -> str:
         return self.cut.level_path(self.level)
+
+    def work(self, sizes: Sizes) -> Work:
+        texts = sizes.corpus if self.cut.corpus.part is None else sizes.new
+        return pass_over(texts, num_rankings=self.cut.ranking.num_rankings)
 
     def pieces(self) -> tuple[Split, ...]:
         return self.cut.corpus.splits()

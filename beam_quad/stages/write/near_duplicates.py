@@ -16,6 +16,8 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.selection import Twins, is_reached
 from beam_quad.selection.near_duplicates import (
@@ -24,6 +26,7 @@ from beam_quad.selection.near_duplicates import (
     NUM_HASHES,
     SIGNATURE_DTYPE,
     Links,
+    band_rows,
     bands,
     components,
     fills_budget,
@@ -131,6 +134,22 @@ class LinkCandidates(SplitStage, GroupedStage):
         """Tells whether the earlier comparison, if any, was not enough."""
         return self.earlier is None or not self.earlier.is_enough()
 
+    def work(self, sizes: Sizes) -> Work:
+        if self.earlier is not None:
+            # Hardly ever needed, as the earlier comparison is of several budgets.
+            return Work("near-duplicates")
+        compared, texts = self.compared, sizes.corpus
+        share = 1.0 if compared.is_all else compared.cut.budget.share(texts.documents, texts.tokens)
+        documents = round(share * texts.documents)
+        num_bands = NUM_HASHES // band_rows(compared.threshold)
+        return Work(
+            "near-duplicates",
+            documents,
+            core_s=documents * rates.COMPARE_ROW_S,
+            bytes_shuffled=float(_BANDS.itemsize * num_bands * documents),
+            requests=texts.requests(3),
+        )
+
     def pieces(self) -> Iterable[Any]:
         return enumerate(self.corpus.splits()) if self.is_needed() else ()
 
@@ -209,6 +228,10 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
     def compared(self) -> Compared:
         """The compared documents."""
         return self.candidates.compared
+
+    def work(self, sizes: Sizes) -> Work:
+        needed = self.candidates.earlier is None
+        return Work("near-duplicates", requests=sizes.corpus.requests(3 if needed else 0))
 
     def pieces(self) -> Iterable[Any]:
         return enumerate(self.corpus.splits()) if self.candidates.is_needed() else ()

@@ -11,6 +11,7 @@ from beam_quad.answers import plain
 from beam_quad.artifacts import aligned, traffic
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.rows import read_texts
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.selection.paraphrases import (
     LEAST_COSINE,
@@ -82,6 +83,9 @@ class FlagParaphrases(SplitStage):
 
     selection: Selection
     items: EmbedItems
+
+    def work(self, sizes: Sizes) -> Work:
+        return dataclasses.replace(super().work(sizes), line="paraphrases")
 
     def do(self, piece: Split, model: Any) -> Flags:
         rows, points = self.corpus.rows(piece), self.items.points()

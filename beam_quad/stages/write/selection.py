@@ -41,6 +41,8 @@ from beam_quad.distillation import WeightSums
 from beam_quad.errors import IntegrityError
 from beam_quad.gradients.checkpoints import OUTPUT_TOKENIZER, load_tokenizer
 from beam_quad.gradients.windows import TokenEncoder
+from beam_quad.plan import rates
+from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Budget, Reason, Split, as_json
 from beam_quad.report.card import card
 from beam_quad.report.croissant import croissant
@@ -175,6 +177,20 @@ class WriteSelection(SplitStage):
     @property
     def clock(self) -> str:
         return files.join(self.output, "_run", "write")
+
+    def work(self, sizes: Sizes) -> Work:
+        # The parts of a base that lost no row are copied within the store.
+        texts = sizes.corpus if self.changes is None or self.reselects else sizes.new
+        share = self.budget.share(sizes.corpus.documents, sizes.corpus.tokens)
+        return Work(
+            "write",
+            texts.documents,
+            core_s=texts.stored_bytes * rates.COPIED_BYTE_S,
+            alone_s=rates.REPORT_S,
+            bytes_read=texts.stored_bytes,
+            bytes_stored=texts.stored_bytes * share,
+            requests=texts.requests(11, 1),
+        )
 
     def pieces(self) -> list[Part | BasePart]:
         splits, tokens = self.corpus.splits(), self.corpus.totals().tokens
@@ -319,9 +335,13 @@ class WriteSelection(SplitStage):
         files.write_once(self.artifact, b"")
 
     def progress(self, total: PartSums) -> dict[str, int]:
-        selected = total.counts.selected
-        is_tokens = self.budget.unit == "tokens"
-        return {"accepted": selected.tokens if is_tokens else selected.documents}
+        counts, is_tokens = total.counts, self.budget.unit == "tokens"
+        selected = counts.selected
+        return {
+            "documents": counts.read,
+            "tokens": counts.usable_tokens,
+            "accepted": selected.tokens if is_tokens else selected.documents,
+        }
 
     def _parts(
         self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool

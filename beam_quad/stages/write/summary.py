@@ -326,9 +326,9 @@ class Summary:
             best_by_target=self.distillation.best() if self.distillation else None,
             worst=worst,
             query_groups=self._query_groups(),
-            sources=_sources(counts),
+            sources=counts.sources.named,
             timings=timings,
-            refresh=_refresh_of(manifest),
+            refresh=manifest.get("refresh"),
             shares=manifest.get("shares"),
             leaks=self._shown_leaks(),
             paraphrases=self._shown_paraphrases(),
@@ -445,13 +445,20 @@ class Summary:
         )
 
     def _timings(self) -> tuple[page.StageTiming, ...]:
-        planned = clock.planned_seconds(self.output)
+        began, costs = clock.planned(self.output)
         timings = []
         for name, path in self.stages:
             started, ended = clock.read(path, "started"), clock.read(path, "ended")
             if started and ended:
-                seconds = max(0.0, ended["at"] - started["at"])
-                timings.append(page.StageTiming(name, seconds, planned.get(name)))
+                timings.append(
+                    page.StageTiming(
+                        name,
+                        max(0.0, ended["at"] - started["at"]),
+                        page.PlannedStage(**costs[name]) if name in costs else None,
+                        ended.get("documents", ended.get("scored")),
+                        is_earlier=ended["at"] < began,
+                    )
+                )
         return tuple(timings)
 
 
@@ -475,15 +482,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _refresh_of(manifest: dict[str, Any]) -> page.Refresh | None:
-    found = manifest.get("refresh")
-    if found is None:
-        return None
-    amounts = {name: page.Amount(**found[name]) for name in ("kept", "added")}
-    left = {reason: page.Amount(**own) for reason, own in found["left"].items()}
-    return page.Refresh(len(found["bases"]), **amounts, left=left, splits=found["splits"])
-
-
 def _why_no_words(texts: list[str] | None) -> str:
     """Explains why a cluster has no words; empty if its texts were not read, as it is not shown."""
     if texts is None:
@@ -491,19 +489,5 @@ def _why_no_words(texts: list[str] | None) -> str:
     return (
         "its texts have no words"
         if texts
-        else "none of its texts is in the splits that were looked at"
-    )
-
-
-def _sources(counts: RowCounts) -> tuple[page.Source, ...]:
-    return tuple(
-        page.Source(
-            name,
-            documents=own.documents,
-            tokens=own.tokens,
-            selected_documents=own.selected.documents,
-            selected_tokens=own.selected.tokens,
-            rejected=own.rejected,
-        )
-        for name, own in sorted(counts.sources.named.items())
+        else "none of its texts is in the files that were looked at"
     )

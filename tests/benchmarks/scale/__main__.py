@@ -12,8 +12,8 @@ seconds to every stage), and the speed of an object store.
 """
 
 import argparse
+import collections
 import dataclasses
-import fnmatch
 import json
 import pathlib
 import subprocess
@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from beam_quad.plan import rates
-from beam_quad.plan.cost import CostPlan, format_plan, total
+from beam_quad.plan.cost import CostPlan, format_plan
 from beam_quad.plan.prices import LIST_PRICES
 from pipelines.plan import read_prices
 from tests.benchmarks.overhead.corpus import write_corpus
@@ -40,23 +40,23 @@ def simulated(case: Case, fleet: Fleet, pipelines: Sequence[str]) -> dict[str, A
     machines, found = fleet.machines(), {}
     for pipeline in pipelines:
         costs = simulate(pipeline, case, machines)
-        share = costs.bottleneck.hours / costs.hours
+        share = costs.bottleneck.hours / costs.total.hours
         print(f"{pipeline}\n\n{format_plan(costs)}\nbottleneck: {costs.bottleneck.name}, {share:.0%} of the time\n")  # fmt: skip
         found[pipeline] = summary(costs)
     return found
 
 
 def summary(costs: CostPlan) -> dict[str, Any]:
-    """Puts a plan in JSON: a row a stage, and what they come to."""
-    stages = [dataclasses.asdict(stage) for stage in costs.stages]
+    """Puts a plan in JSON: a row a line, and what they come to."""
+    total = costs.total
     return {
-        "stages": stages,
+        "stages": [dataclasses.asdict(line) for line in costs.lines],
         "bottleneck": costs.bottleneck.name,
-        "hours": costs.hours,
-        "core_hours": costs.core_hours,
-        "device_hours": costs.device_hours,
-        "memory_bytes": total(costs).memory_bytes,
-        "dollars": costs.dollars,
+        "hours": total.hours,
+        "core_hours": total.core_hours,
+        "device_hours": total.device_hours,
+        "memory_bytes": total.memory_bytes,
+        "dollars": total.dollars,
     }
 
 
@@ -67,27 +67,17 @@ def held_against(record: dict[str, Any]) -> dict[str, Any]:
       record: What `measured.run` returned.
 
     Returns:
-      By line of the plan, CPU seconds by both and their ratio; what no line prices; the ratio of the whole chain; and the
-      largest process by both.
+      By line of the plan, CPU seconds by both and their ratio; the ratio of the whole chain; and the largest process by both.
     """
-    names = [stage["name"] for stage in record["stages"]]
-    took = {stage["name"]: stage["cpu_seconds"] for stage in record["stages"]}
-    lines = {}
-    for planned in record["planned"]:
-        covered = [n for n in names if any(fnmatch.fnmatchcase(n, own) for own in planned["covers"])]  # fmt: skip
-        # A scorer that costs nothing needs no curvature.
-        if covered:
-            seconds = 3600 * planned["core_hours"] + len(covered) * rates.STAGE_S
-            lines[planned["name"]] = _compared(sum(took[n] for n in covered), seconds)
-    covered_by = [own for line in record["planned"] for own in line["covers"]]
-    untold = sum(took[n] for n in names if not any(fnmatch.fnmatchcase(n, c) for c in covered_by))
-    if untold:
-        lines["not priced"] = _compared(untold, 0.0)
-    whole = [sum(line[key] for line in lines.values()) for key in ("measured", "simulated")]
-    largest = max(line["memory_bytes"] for line in record["planned"])
+    took: dict[str, float] = collections.defaultdict(float)
+    simulated: dict[str, float] = collections.defaultdict(float)
+    for stage, planned in zip(record["stages"], record["planned"], strict=True):
+        took[planned["line"]] += stage["cpu_seconds"]
+        simulated[planned["line"]] += 3600 * planned["core_hours"] + rates.STAGE_S
+    largest = max(planned["memory_bytes"] for planned in record["planned"])
     return {
-        "cpu_seconds": lines,
-        "measured_over_simulated": _compared(*whole)["ratio"],
+        "cpu_seconds": {name: _compared(took[name], simulated[name]) for name in took},
+        "measured_over_simulated": _compared(sum(took.values()), sum(simulated.values()))["ratio"],
         "memory": _compared(record["peak_bytes"], largest),
     }
 

@@ -21,7 +21,7 @@ from beam_quad.artifacts import files
 from beam_quad.plan.cost import Machines
 from beam_quad.plan.devices import Device
 from beam_quad.transforms import RunStage, start
-from pipelines import chain, options, quad_plan
+from pipelines import chain, options, plan
 from pipelines.demo import proxy
 from pipelines.inputs import look
 from tests.benchmarks.overhead.scoring import LengthScoring
@@ -57,8 +57,7 @@ def run(folder: pathlib.Path, acceptance: str, budget_tokens: int) -> dict[str, 
     # The scorer computes nothing, and a stage waits for nothing but what is measured as its own.
     nothing = Device("nothing", math.inf)
     machines = Machines(nothing, nothing, 1, 1, stage_s=0.0)
-    planned = quad_plan.price(parsed, inputs, built, machines)
-    assert planned is not None
+    planned = plan.price(parsed, inputs, built, machines)
     built.write_plans()
     asked = _count_requests()
     stages = []

@@ -1,30 +1,33 @@
-"""A corpus and machines that nobody has at hand, priced by the functions of `--plan`."""
+"""A corpus and machines that nobody has at hand, priced as `--plan` prices a run: the chain of its stages."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import transformers
 
-from beam_quad.distillation import default_num_landmarks
-from beam_quad.embedding import EmbedderCosts, EmbedderSpec, StaticSpec, embedder_costs
+from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, StaticSpec, embedder_costs
 from beam_quad.embedding.spec import static_source
 from beam_quad.gradients import find_blocks
-from beam_quad.plan.cost import CostPlan, Machines, Workload
+from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import Device, chip_named
-from beam_quad.plan.distillation import DistillationWorkload
-from beam_quad.plan.distillation import plan_cost as distillation_cost
 from beam_quad.plan.prices import Prices
-from beam_quad.records import Budget
+from beam_quad.plan.work import Sizes, TextSizes
 from beam_quad.scoring import ScoringCosts
-from pipelines import chain, distillation_options, options, plan, quad_plan
-from pipelines.distillation_options import DistillationOptions
-from pipelines.options import QuadOptions
+from pipelines import chain, distillation_chain, distillation_options, options, plan
+from pipelines.builder import Chain
+from pipelines.inputs import Inputs
+from pipelines.parsing import PLAIN_QUERY
+from pipelines.run_options import RunOptions
 from tests.benchmarks.shapes import MODELS
+from tests.plan.unseen import unseen_inputs
 
 PIPELINES = ("shortlist", "block", "distill")
-# Stages that cut a ranking of one target.
-_CUT_PASSES = 4
+_CONTEXT_LENGTH = 1024
+
+Flags = TypeVar("Flags", bound=RunOptions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,70 +112,59 @@ def simulate(pipeline: str, case: Case, machines: Machines) -> CostPlan:
       case: The corpus.
       machines: What does the work.
     """
-    shared = ["--input=i", "--query=q", "--output=o", "--proxy_model=p", "--device=cuda"]
+    shared = [
+        "--input=i", "--query=q", "--output=o", "--proxy_model=p", "--device=cuda", f"--budget_tokens={case.budget_tokens}",
+    ]  # fmt: skip
     if pipeline == "distill":
-        flags, _ = distillation_options.parse([*shared, f"--budget_tokens={case.budget_tokens}"])
-        return distillation_cost(_distillation(flags, case), machines)
+        distill, _ = distillation_options.parse(shared)
+        return _price(distill, distillation_chain.build, case, machines)
     clusters = [] if case.num_clusters is None else [f"--num_clusters={case.num_clusters}"]
-    budget = f"--budget_tokens={case.budget_tokens}"
-    quad, _ = options.parse([*shared, budget, f"--acceptance={pipeline}", *clusters])
-    rate = chain.share_set_aside(quad, _Rows(case.documents))  # type: ignore[arg-type]
-    return quad_plan.price_workload(quad, _workload(quad, case, rate), machines)
+    quad, _ = options.parse([*shared, f"--acceptance={pipeline}", *clusters])
+    return _price(quad, chain.build, case, machines)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """As much of an input plan as decides which share of the texts is set aside."""
-
-    num_rows: int
-
-
-def _workload(flags: QuadOptions | DistillationOptions, case: Case, rate: float) -> Workload:
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(MODELS[case.proxy])
-    scoring = ScoringCosts.of(model, find_blocks(model, flags.layers))
-    embedder = _embedder_costs(flags.embedder)
-    text_bytes = case.documents * case.document_bytes
-    return Workload(
-        documents=case.documents,
-        tokens=round(case.documents * case.mean_tokens),
-        input_bytes=round(text_bytes / case.compression),
-        text_bytes=text_bytes,
-        splits=case.shards,
-        budget=Budget(case.budget_tokens),
-        reserve_examples=round(rate * case.documents),
-        scoring=scoring,
-        context_length=1024,
-        max_windows=flags.max_windows,
-        curvature=flags.curvature,
-        embedding_dim=embedder.dim,
-        embedder_flops=embedder.flops(case.mean_tokens),
-        embedder_tokens=embedder.read_tokens(case.mean_tokens),
-        counts_tokens=True,
-        embeds_in_float32=False,
-        curvature_examples=min(flags.curvature_examples, case.documents),
-        factor_bytes=plan.factor_bytes(flags.curvature, scoring),
-        query_tokens=round(case.query_documents * case.mean_tokens),
-        num_query_vectors=1,
-        vector_bytes=plan.vector_bytes([1], scoring),
+def _price(
+    flags: Flags, build: Callable[[Flags, Inputs], Chain], case: Case, machines: Machines
+) -> CostPlan:
+    sizes = sizes_of(flags, case)
+    built = build(
+        flags,
+        unseen_inputs(
+            case.documents, {PLAIN_QUERY: case.query_documents}, _embedder(flags), _CONTEXT_LENGTH
+        ),
     )
+    costs = CostPlan.of(built.stages, sizes, machines)
+    return dataclasses.replace(costs, notes=plan.notes(built, sizes, costs))
+
+
+def sizes_of(flags: RunOptions, case: Case) -> Sizes:
+    """What the chain's work follows from."""
+    corpus = _texts(case.documents, case, case.shards)
+    skeleton = _skeleton(case.proxy)
+    return Sizes(
+        corpus=corpus,
+        new=corpus,
+        query=(_texts(case.query_documents, case, 1),),
+        embedder=embedder_costs(_embedder(flags)),
+        scoring=ScoringCosts.of(skeleton, find_blocks(skeleton, flags.layers)),
+        context_length=_CONTEXT_LENGTH,
+        max_windows=flags.max_windows,
+    )
+
+
+def _texts(documents: int, case: Case, splits: int) -> TextSizes:
+    text_bytes = documents * case.document_bytes
+    tokens = round(documents * case.mean_tokens)
+    return TextSizes(documents, tokens, round(text_bytes / case.compression), text_bytes, splits)
 
 
 @functools.cache
-def _embedder_costs(name: str) -> EmbedderCosts:
-    if (source := static_source(name)) is not None:
-        return embedder_costs(StaticSpec(EmbedderSpec(source)))
-    return embedder_costs(EmbedderSpec(name, dtype="bfloat16"))
+def _skeleton(proxy: str) -> Any:
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(MODELS[proxy])
 
 
-def _distillation(flags: DistillationOptions, case: Case) -> DistillationWorkload:
-    rate = chain.reserve_rate(_Rows(case.documents), flags.reserve_examples)  # type: ignore[arg-type]
-    return DistillationWorkload(
-        **vars(_workload(flags, case, rate)),
-        num_landmarks=default_num_landmarks(case.documents),
-        is_sketched=False,
-        sketch_dim=flags.sketch_dim,
-        sketch_entries=flags.sketch_entries,
-        num_passes=_CUT_PASSES,
-        second_order=None,
-    )
+def _embedder(flags: RunOptions) -> AnyEmbedderSpec:
+    if (source := static_source(flags.embedder)) is not None:
+        return StaticSpec(EmbedderSpec(source))
+    return EmbedderSpec(flags.embedder, dtype="bfloat16")
