@@ -150,7 +150,7 @@ def select(
     samples_per_pull: int | None = None,
     blocks_per_cluster: int = 16,
     acceptance: str = "shortlist",
-    shortlist: float = 2.0,
+    shortlist: float = 4.0,
     tau: float | None = None,
     alpha: float = 0.5,
     max_share_per_cluster: float = 1.0,

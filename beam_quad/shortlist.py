@@ -2,7 +2,7 @@
 
     1  n-grams       influence of every text under a model of n-grams of the proxy's tokens, which has learned some of what
                      a first look takes
-    2  shortlist     the best by n-grams, without near-duplicates of better ones, until their tokens reach two budgets
+    2  shortlist     the best by n-grams, without near-duplicates of better ones, until their tokens reach four budgets
     3  influence     of the shortlist alone, with gradients of unit length
     4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
     5  cut           the best first, until the budget is met, within shares of groups and of clusters

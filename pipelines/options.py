@@ -108,13 +108,18 @@ class QuadOptions(RunOptions):
         ),
         SHORTLIST,
         choices=lambda: (*ACCEPTANCES, SHORTLIST),
-        more="`shortlist` scores every document by n-grams of the proxy's tokens, and computes influence for the best two budgets of "
+        more="`shortlist` scores every document by n-grams of the proxy's tokens, and computes influence for the best four budgets of "
         "them. A bandit over clusters, the paper's, scores far fewer documents and selects less well. `propagate` takes the documents "
         "that their cluster's scored ones predict to be best, by kernel ridge regression: on the demo's documents 12 to 20 % more "
         "influence than `block`, with no more scored.",
     )
     shortlist: float = _selection(
-        "budgets in the shortlist", 2.0, at_least=1, why="; it is in budgets"
+        "budgets in the shortlist",
+        4.0,
+        at_least=1,
+        why="; it is in budgets",
+        more="Influence finds more in a longer list, the more the proxy knows beyond n-grams, and costs as many passes of the proxy. "
+        "2 is enough for a proxy of a few million parameters.",
     )
     tau: float | None = _selection(
         "fixed threshold on influence; default the water level",

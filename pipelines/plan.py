@@ -117,9 +117,9 @@ def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
     listed = stage.work(sizes).documents
     if 8 * num_clusters >= listed:
         # As it is where the budget is small beside the corpus.
-        return "cheaper: --policy=ngram scores no document by influence, and selects less well"
+        return "cheaper: lower --shortlist; or --policy=ngram scores no document by influence, and selects less well"
     return (
-        f"cheaper: --acceptance=block scores some {8 * num_clusters:,} documents instead of {listed:,} "
+        f"cheaper: lower --shortlist, of {listed:,} documents; or --acceptance=block scores some {8 * num_clusters:,} "
         f"({sizes.exact_flops(len(stage.weights)):.1e} FLOPs each), and selects less well; --policy=ngram scores none"
     )
 

@@ -50,6 +50,7 @@ def run(texts, queries, proxy, **changes):
         "embedder": "hashing",
         "curvature_examples": 32,
         "acceptance": "shortlist",
+        "shortlist": 2.0,
         "num_clusters": 8,
     }
     return select(texts, queries, proxy, **(usual | changes))
