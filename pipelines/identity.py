@@ -1,4 +1,4 @@
-"""The identity of a run: the options that its result depends on, and the content of its inputs."""
+"""The identity of a run: the options behind its result, and the content of its inputs."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_quad import seeding
 
-# Options that are locations. Contents have fingerprints instead, so a run can resume if its input or model has moved.
+# Options for locations. Contents have fingerprints instead, so a run can resume if its input or model has moved.
 _PLACES = (
     "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
     "exclude", "decontaminate", "share", "share_by", "output_tokenizer", "base",

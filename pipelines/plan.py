@@ -113,10 +113,10 @@ def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:
 
 
 def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
-    """Suggests settings that score fewer documents than a shortlist has, which can be better for a large corpus."""
+    """Suggests settings with fewer scored documents than a shortlist's, which can be better for a large corpus."""
     listed = stage.work(sizes).documents
     if 8 * num_clusters >= listed:
-        # As it is where the budget is small beside the corpus.
+        # This is so if the budget is small beside the corpus.
         return "cheaper: --policy=ngram scores no document by influence, and selects less well"
     return (
         f"cheaper: --acceptance=block scores some {8 * num_clusters:,} documents instead of {listed:,} "
@@ -125,7 +125,7 @@ def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
 
 
 def new_part(inputs: Inputs) -> InputPlan:
-    """Returns the part of the corpus that the base did not have, all of it without a base; rows may be estimated."""
+    """Returns the part of the corpus new since the base, all of it without a base; rows may be estimated."""
     plan, base = inputs.corpus, inputs.base
     if base is None:
         return plan

@@ -25,7 +25,7 @@ class QueryCounts:
     """Counts of usable texts among the checked texts of a query group.
 
     Attributes:
-      used: Texts that can be used.
+      used: Usable texts.
       unused: How many cannot, by reason.
       is_whole: Whether all texts were looked at.
     """
@@ -49,7 +49,7 @@ def flag_of(name: str) -> str:
 
 
 def plan_query(options: RunOptions) -> dict[str, InputPlan]:
-    """Plans the files of each query group, sorted by name, so that the order of flags has no effect."""
+    """Plans the files of each query group, sorted by name: the order of flags has no effect."""
     columns = query_columns(options)
     return {
         name: plan_input(
@@ -79,7 +79,7 @@ def count_texts(
       plan: Its files.
       options: The flags.
       columns: What of them is read as what.
-      without_loss: Counts the texts that have no loss, by reason; None where no loss is computed.
+      without_loss: Counts the texts without a loss, by reason; None if no loss is computed.
 
     Raises:
       UsageError: With the fault of its texts, or of an unreadable file.

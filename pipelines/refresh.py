@@ -1,4 +1,4 @@
-"""Finds, checks and reads the base, the selection that a run goes on from."""
+"""Finds, checks and reads the base of a run, an earlier selection."""
 
 import dataclasses
 import datetime
@@ -61,7 +61,7 @@ class Found:
     Attributes:
       selection: The selection, by reference.
       options: Its flags.
-      fitted: The corpus that its statistics were fitted to.
+      fitted: The corpus behind its fitted statistics.
       scores: Path of its shortlist's scores, relative to the folder of artifacts; None without a shortlist.
       centers: Kind and name of its centers, if clusters were opened after the fit.
       evidence: Path of the scores of its bandit and earlier ones, relative as above; None without a bandit.
@@ -78,7 +78,7 @@ class Found:
 
     @property
     def chain(self) -> list[dict[str, str]]:
-        """The runs that lead to this one, the first one first: `configuration`, and SHA-256 of the `manifest`."""
+        """The runs before this one, the first one first: `configuration`, and SHA-256 of the `manifest`."""
         own = {
             "configuration": self.manifest["configuration"],
             "manifest": self.selection.manifest,
@@ -93,7 +93,7 @@ def record_of(
     centers: list[str] | None,
     evidence: str | None,
 ) -> bytes:
-    """Serialises the record for runs that go on from this one, as JSON.
+    """Serialises the record for later runs based on this one, as JSON.
 
     Args:
       fitted: What its statistics are fitted to.
@@ -164,7 +164,7 @@ def read(options: RunOptions) -> Found | None:
     """Reads the base of a run with `resolved` flags.
 
     Raises:
-      UsageError: If the base has another configuration, or is of a version that recorded less.
+      UsageError: If the base has another configuration, or is of an older version with fewer records.
     """
     if options.base is None:
         return None

@@ -1,4 +1,4 @@
-"""The flags that all pipelines share: input, models, and where the run goes."""
+"""The flags shared by all pipelines: input, models, and where the run goes."""
 
 import dataclasses
 import functools
@@ -410,7 +410,7 @@ class RunOptions(flags.Options):
                 )
 
 
-# Options that affect only how a run is started, not its selection, with their defaults.
+# Options of the start of a run, without effect on its selection, with their defaults.
 HOW_STARTED = {
     each.field: each.default for each in flags.declared(RunOptions) if each.group == "running"
 }
