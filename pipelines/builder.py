@@ -219,6 +219,7 @@ class Builder:
         """Returns the tokens of the budget left for new rows, after the rows kept from splits of the base."""
         present = {piece_name(split) for split in self.inputs.corpus.splits}
         excluded = self.inputs.excluded
+        # Without excluded ids, only splits that are gone or changed can lose rows; no other is read.
         looked_at = [
             split
             for name, split in base.splits().items()
@@ -226,6 +227,7 @@ class Builder:
         ]
         free = self.budget.amount - self._before["tokens"]["selected"]
         for split, rows in zip(looked_at, files.in_parallel(base.selected, looked_at), strict=True):
+            # A changed split has another name, and its old rows are all taken for gone.
             leaves = np.full(len(rows["row"]), piece_name(split) not in present)
             if excluded is not None:
                 leaves |= excluded.holds(rows["key"])
@@ -503,6 +505,7 @@ class Builder:
           UsageError: If the artifacts fitted by a base are missing.
         """
         options = self._options
+        # Weights of the second order come with the selection. All others follow from where its budget ends.
         if not options.weighted:
             weights = None
         elif weights is None:
@@ -514,14 +517,17 @@ class Builder:
         drift: MeasureDrift | None = None
         bases: tuple[dict[str, str], ...] = ()
         if self.inputs.base is not None:
+            # Missing fits would be made anew, on texts that may be gone: the user decides, with --refit.
             self._check_fitted()
             base, bases = self.inputs.base.selection, tuple(self.inputs.base.chain)
             changes = self.add(CompareWithBase(self.within_budget, selection, base))
+            # Drift is measured in the base's clusters, not in those opened for the new documents.
             documents = Documents(self.old_clusters or summary.clusters, influence)
             reference = self.add(MeasureReference(self.corpus, base, documents))
             grows = options.grow_clusters
             drift = self.add(MeasureDrift(self.within_budget, reference, selection, grows))
         paraphrases = self._flag_paraphrases(selection)
+        # The last stage makes the report, so it is told of the stages before it.
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
             WriteSelection(
@@ -545,6 +551,7 @@ class Builder:
                 *(self.inputs.output_tokenizer or (None, None))[:2],
             )
         )
+        # A later run has another corpus, and so other names of folders: it finds these fits by this record.
         fitted = refresh.record_of(
             refresh.Fitted(
                 self.fitted.layout,

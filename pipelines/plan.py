@@ -196,6 +196,7 @@ def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
     columns = query_columns(options, inputs.template)
     corpus = text_sizes(inputs.corpus, corpus_columns(options, inputs.template), tokenizer)
     new = new_part(inputs)
+    # New files are taken to have texts like those of the whole corpus, of which a few are sampled.
     share = new.num_rows / max(1, inputs.corpus.num_rows)
     sizes = Sizes(
         corpus=corpus,
@@ -213,6 +214,7 @@ def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
     )
     if proxy is None or skeleton is None:
         return sizes
+    # Other policies also run models whose layers cannot be tracked.
     blocks = find_blocks(skeleton, options.layers) if options.needs_influence else ()
     with eager_attention(skeleton):
         eager = ScoringCosts.of(skeleton, blocks)

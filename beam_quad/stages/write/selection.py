@@ -603,9 +603,11 @@ def _rejected(
     twins: dict[int, str] = {}
     if kept.twins is not None:
         twins = dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+    # In the order of the rows, so equal runs write equal files.
     for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist(), twins)):
         shard, number = places.of(row)
         if row in twins:
+            # Usable, and counted as not selected: it is listed here only to name its twin.
             detail = f"{twins[row]} is nearly the same, and ranks higher; counted as not selected"
             yield row, Rejected(shard, number, Reason.NEAR_DUPLICATE, detail)
             continue
