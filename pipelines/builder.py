@@ -42,13 +42,13 @@ from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import RANK_LEVELS, Base, Held
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import (
-    Documents,
+    ClustersAndInfluence,
     InfluenceByRow,
     MeasureDrift,
     MeasureReference,
 )
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
-from beam_quad.stages.write.budget import Cut, Ended, Ranking
+from beam_quad.stages.write.budget import Cut, Ranking, SingleCut
 from beam_quad.stages.write.near_duplicates import Compared, FindNearDuplicates, LinkCandidates
 from beam_quad.stages.write.paraphrases import FlagParaphrases
 from beam_quad.stages.write.ranked import Selection, Weighable
@@ -269,7 +269,7 @@ class Builder:
         what: str,
         groups: Groups | None = None,
         corpus: Corpus | None = None,
-    ) -> Ended:
+    ) -> SingleCut:
         """Adds stages to find the rank at which the budget ends, within shares if there are any.
 
         Args:
@@ -522,7 +522,7 @@ class Builder:
             base, bases = self.inputs.base.selection, tuple(self.inputs.base.chain)
             changes = self.add(CompareWithBase(self.within_budget, selection, base))
             # Drift is measured in the base's clusters, not in those opened for the new documents.
-            documents = Documents(self.old_clusters or summary.clusters, influence)
+            documents = ClustersAndInfluence(self.old_clusters or summary.clusters, influence)
             reference = self.add(MeasureReference(self.corpus, base, documents))
             grows = options.grow_clusters
             drift = self.add(MeasureDrift(self.within_budget, reference, selection, grows))

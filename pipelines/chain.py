@@ -61,9 +61,9 @@ from beam_quad.stages.quad.within_clusters import (
 )
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.refresh.drift import Documents, MeasureReference
+from beam_quad.stages.refresh.drift import ClustersAndInfluence, MeasureReference
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
-from beam_quad.stages.write.budget import Cut, Ended
+from beam_quad.stages.write.budget import Cut, SingleCut
 from beam_quad.stages.write.preference import (
     ClusterHistogram,
     EqualClusters,
@@ -145,7 +145,7 @@ class _QuadBuilder(Builder):
     def _grow(self, clusters: AssignClusters, base: Found) -> AssignClusters:
         """Opens clusters for new documents, and assigns all documents to old and new ones."""
         self.old_clusters = clusters
-        documents = Documents(clusters, None)
+        documents = ClustersAndInfluence(clusters, None)
         reference = self.add(MeasureReference(self.corpus, base.selection, documents))
         centers = self.add(GrowCenters(self.corpus, clusters, reference))
         return self.add(AssignClusters(self.corpus, centers))
@@ -354,7 +354,7 @@ class _QuadBuilder(Builder):
         what: str = "CutRanking",
         held: Held | None = None,
         stays: Held | None = None,
-    ) -> tuple[Preferred[R], Ended]:
+    ) -> tuple[Preferred[R], SingleCut]:
         """Cuts a budget in a ranking without near-duplicates.
 
         Args:

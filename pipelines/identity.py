@@ -12,7 +12,7 @@ _PLACES = (
     "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
     "exclude", "decontaminate", "share", "share_by", "output_tokenizer", "base",
 )  # fmt: skip
-_CONTENTS = {
+_WORDS_OF = {
     "proxy": "--proxy_model holds another model",
     "embedder": "--embedder makes other vectors",
     "optimizer_state": "--optimizer_state holds other moments",
@@ -77,7 +77,7 @@ class Identity:
             if name not in _PLACES and name in before and before[name] != value:
                 yield f"--{name} was {_shown(before[name])} and is {_shown(value)}"
         prints = found.get("fingerprints", {})
-        for name, words in _CONTENTS.items():
+        for name, words in _WORDS_OF.items():
             if prints.get(name) != self.fingerprints.get(name):
                 yield words
         if prints.get("query") != self.fingerprints["query"]:

@@ -28,7 +28,7 @@ _MAY_DIFFER = frozenset({
     "exclude", "decontaminate", "decontaminate_words", "decontaminate_threshold", "keep_query_copies", "prove", "threads", "device", "proxy_model",
     "embedder", "weighted", "max_share_per_cluster", "share", "share_by", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", "decisions", "output_tokenizer", *HOW_STARTED,
 })  # fmt: skip
-_CONTENTS = {
+_FLAG_OF = {
     "proxy": "--proxy_model",
     "embedder": "--embedder",
     "query": "--query",
@@ -206,7 +206,7 @@ def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:
     Raises:
       UsageError: Naming the flag.
     """
-    for name, flag in _CONTENTS.items():
+    for name, flag in _FLAG_OF.items():
         if found.manifest["fingerprints"].get(name) != fingerprints.get(name):
             raise UsageError(
                 f"{flag} has another content than that of --base={found.selection.output}; drop --base, and pass "

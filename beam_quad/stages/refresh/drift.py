@@ -36,7 +36,7 @@ class InfluenceByRow(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Documents:
+class ClustersAndInfluence:
     """The properties by which drift is measured, by reference.
 
     Args:
@@ -81,7 +81,7 @@ class MeasureReference(SplitStage):
     num_adders = 64
 
     base: Base
-    documents: Documents
+    documents: ClustersAndInfluence
 
     def work(self, sizes: Sizes) -> Work:
         return dataclasses.replace(super().work(sizes), line="compare")
