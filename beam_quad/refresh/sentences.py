@@ -51,7 +51,7 @@ def scorecard_sentences(card: Scorecard) -> list[str]:
 def _alarm(drift: Drift, finding: Finding, grows_clusters: bool) -> str:
     old, new = finding.old or 0.0, finding.new or 0.0
     if finding.name == "far":
-        sentence = f"{_percent(new)} of the new documents are farther from the middle of every cluster than 99 % of its old ones"
+        sentence = f"{_percent(new)} of the new documents are farther from the middle of the nearest cluster than 99 % of its old ones"
         if not grows_clusters:
             sentence += ": pass --grow_clusters to open clusters for them"
     elif finding.name == "influence":

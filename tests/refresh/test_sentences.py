@@ -21,7 +21,7 @@ def alarm(name, old, new, **more):
 @pytest.mark.parametrize(
     ("finding", "words"),
     [
-        (alarm("far", 0.01, 0.0312), "3.1 % of the new documents are farther from the middle of every cluster than 99 % of its old ones"),
+        (alarm("far", 0.01, 0.0312), "3.1 % of the new documents are farther from the middle of the nearest cluster than 99 % of its old ones"),
         (alarm("influence", 0.0, -0.3), "new documents have 0.30 standard deviations less influence"),
         (alarm("influence", 0.0, 0.3), "0.30 standard deviations more influence"),
         (alarm("influence_by_cluster", 0.0, 0.25), "each its own way, by 0.25 standard deviations"),
