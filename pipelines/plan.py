@@ -170,6 +170,7 @@ def machines_of(options: RunOptions) -> Machines:
       UsageError: If there are no such prices.
     """
     cores = os.cpu_count() or 1
+    # One device of the kind asked for: the number of a cluster's workers is the runner's to choose.
     own, float32 = (device(options, dtype) for dtype in (options.dtype, "float32"))
     prices = LIST_PRICES if options.prices is None else read_prices(options.prices)
     return Machines(own, float32, cores, cores, prices=prices)

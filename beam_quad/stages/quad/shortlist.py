@@ -161,6 +161,7 @@ class FindHeavyClusters(SplitStage):
         rows = self.corpus.rows(piece)
         packed, _ = self.ranking.packed(piece, rows)
         clusters, _ = self.clusters.read(piece)
+        # Only selectable examples count: a cluster with less than the cap of them cannot exceed it.
         at = np.flatnonzero(packed > 0)
         found, own = np.unique(clusters[at], return_inverse=True)
         tokens = np.bincount(own, weights=rows.tokens[at]).astype(np.int64).tolist()
