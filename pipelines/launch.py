@@ -529,6 +529,6 @@ def _traffic(result: PipelineResult, planned: StageCost) -> str:
     )
     return (
         f"this run read {read} of input, shuffled {shuffled} and stored {stored}; "
-        f"it embedded {embedded:,} documents and scored {scored:,}\n"
+        f"it embedded {embedded:,} documents and gave {scored:,} scores, those by n-grams included\n"
         f"its plan was {size(planned.bytes_read)} of input, {size(planned.bytes_shuffled)} shuffled and {size(planned.bytes_stored)} stored"
     )
