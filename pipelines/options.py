@@ -222,17 +222,7 @@ class QuadOptions(RunOptions):
 
 
 def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
-    """Parses a command line.
-
-    Args:
-      argv: Arguments without the program's name.
-
-    Returns:
-      Our options, and the remaining arguments, all known to Beam or its job server.
-
-    Raises:
-      UsageError: If a flag is unknown, or its value is missing or invalid.
-    """
+    """Parses and checks a command line; see `run_options.parse`."""
     values, rest = run_options.parse(QuadOptions, argv)
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
     if values["embedder"] is None:

@@ -45,7 +45,7 @@ from pipelines.prove_options import (
     SELECTION,
     ProveOptions,
 )
-from pipelines.query import plan_query
+from pipelines.query import plan_groups, plan_query
 from pipelines.run_options import RunOptions
 
 
@@ -248,18 +248,11 @@ class _ProofBuilder(Builder):
     def _plan_held_out(self) -> dict[str, InputPlan]:
         """Plans the files of `--heldout`, or of each group of `--heldout_group`, by name."""
         columns = query_columns(self.options.run)
-        return {
-            name: plan_input(
-                globs,
-                text_column=columns.text,
-                prompt_column=columns.prompt,
-                messages_column=columns.messages,
-                is_query=True,
-                flag="--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
-                version_of=small_version,
-            )
-            for name, globs in sorted(self.options.heldout.items())
-        }
+        return plan_groups(
+            self.options.heldout,
+            columns,
+            lambda name: "--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
+        )
 
     def _check(
         self,

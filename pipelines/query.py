@@ -50,7 +50,19 @@ def flag_of(name: str) -> str:
 
 def plan_query(options: RunOptions) -> dict[str, InputPlan]:
     """Plans the files of each query group, sorted by name: the order of flags has no effect."""
-    columns = query_columns(options)
+    return plan_groups(options.query, query_columns(options), flag_of)
+
+
+def plan_groups(
+    groups: Mapping[str, Sequence[str]], columns: Columns, flag: Callable[[str], str]
+) -> dict[str, InputPlan]:
+    """Plans the files of groups of texts, sorted by name.
+
+    Args:
+      groups: The globs of each group.
+      columns: Roles of the columns.
+      flag: Names the flag of a group, for errors.
+    """
     return {
         name: plan_input(
             globs,
@@ -58,10 +70,10 @@ def plan_query(options: RunOptions) -> dict[str, InputPlan]:
             prompt_column=columns.prompt,
             messages_column=columns.messages,
             is_query=True,
-            flag=flag_of(name),
+            flag=flag(name),
             version_of=small_version,
         )
-        for name, globs in sorted(options.query.items())
+        for name, globs in sorted(groups.items())
     }
 
 

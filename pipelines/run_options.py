@@ -420,7 +420,10 @@ def parse(options: type[RunOptions], argv: Sequence[str]) -> tuple[dict[str, Any
     """Parses a command line; see `command_line.parse`.
 
     Returns:
-      The values of the options by field, and the arguments for Beam.
+      The values of the options by field, and the remaining arguments, all known to Beam or its job server.
+
+    Raises:
+      UsageError: If a flag is unknown, or its value is missing or invalid.
     """
     values, rest = command_line.parse(options, argv)
     plain, named = values["query"], values.pop("query_group")
