@@ -21,9 +21,10 @@ from beam_quad.plan import cost
 from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import HOPPER, Device, chip_named
 from beam_quad.plan.prices import LIST_PRICES, Prices
-from beam_quad.plan.work import NO_EMBEDDER, Sizes, TextSizes
+from beam_quad.plan.work import NO_EMBEDDER, NO_PROXY, Sizes, TextSizes
 from beam_quad.report.formatting import compact, size
 from beam_quad.scoring import ScoringCosts
+from beam_quad.scoring.costs import TokenWork
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import expected_clusters
 from beam_quad.stages.influence.score import ScoreExamples
@@ -215,17 +216,20 @@ def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
     )
     if proxy is None or skeleton is None:
         return sizes
-    # Other policies also run models whose layers cannot be tracked.
-    blocks = find_blocks(skeleton, options.layers) if options.needs_influence else ()
-    with eager_attention(skeleton):
-        eager = ScoringCosts.of(skeleton, blocks)
-    return dataclasses.replace(
+    sizes = dataclasses.replace(
         sizes,
-        scoring=ScoringCosts.of(skeleton, blocks),
-        eager_scoring=eager,
         num_parameters=skeleton.num_parameters(),
         context_length=default_context_length(skeleton.config, proxy),
     )
+    if not options.needs_influence:
+        # Such policies run models of any architecture, so a pass is priced by its parameters alone.
+        forward = TokenWork(entries=skeleton.num_parameters())
+        return dataclasses.replace(sizes, scoring=dataclasses.replace(NO_PROXY, forward=forward))
+    blocks = find_blocks(skeleton, options.layers)
+    with eager_attention(skeleton):
+        eager = ScoringCosts.of(skeleton, blocks)
+    scoring = ScoringCosts.of(skeleton, blocks)
+    return dataclasses.replace(sizes, scoring=scoring, eager_scoring=eager)
 
 
 def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:
