@@ -69,7 +69,7 @@ class SelectByInfluence(beam.PTransform):
 
 
 def _about_runner(given: PipelineOptions) -> list[str]:
-    """Returns the runner's options that determine the number of threads of a model."""
+    """Returns the runner's options, because the number of threads of a model follows from them."""
     direct = given.view_as(DirectOptions)
     values = {
         "runner": given.view_as(StandardOptions).runner,

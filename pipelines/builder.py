@@ -1,4 +1,4 @@
-"""Stages that all pipelines share: the corpus, the query set and its vectors, weights, and the output."""
+"""Stages shared by all pipelines: the corpus, the query set and its vectors, weights, and the output."""
 
 import dataclasses
 import math
@@ -42,13 +42,13 @@ from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import RANK_LEVELS, Base, Held
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import (
-    Documents,
+    ClustersAndInfluence,
     InfluenceByRow,
     MeasureDrift,
     MeasureReference,
 )
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
-from beam_quad.stages.write.budget import Cut, Ended, Ranking
+from beam_quad.stages.write.budget import Cut, Ranking, SingleCut
 from beam_quad.stages.write.near_duplicates import Compared, FindNearDuplicates, LinkCandidates
 from beam_quad.stages.write.paraphrases import FlagParaphrases
 from beam_quad.stages.write.ranked import Selection, Weighable
@@ -76,7 +76,7 @@ class Chain:
     Attributes:
       stages: The stages in order.
       plan_path: Where the plan is stored.
-      identity: The options and contents that the result depends on; an output belongs to one identity.
+      identity: Everything the result depends on, options and contents; an output belongs to one identity.
       plans: Plans to write before the job starts, by path.
       records: Further small files to write before the job starts, by path.
     """
@@ -96,7 +96,7 @@ class Chain:
 
 
 class Builder:
-    """Links the stages that every selection needs; each stage names its own folder.
+    """Links the stages of every selection; each stage names its own folder.
 
     Args:
       options: The flags.
@@ -116,7 +116,7 @@ class Builder:
         self.inputs = inputs
         self.budget = budget
         self.output = files.absolute(options.output)
-        # Versions of further files that the result depends on, by name.
+        # Versions of further files behind the result, by name.
         self.files: dict[str, str] = {}
         if inputs.excluded is not None:
             self.files["exclude"] = inputs.excluded.excluded.digest
@@ -137,14 +137,14 @@ class Builder:
         drops = options.near_duplicates == "drop"
         self.signs = SignTexts(self.corpus) if drops else None
         self.leaks = FindLeaks(self.corpus, inputs.leaks.leaks) if inputs.leaks else None
-        # The corpus for stages that need to know which examples can be selected.
+        # The corpus for stages whose result depends on which examples can be selected.
         self.within_budget = self.within(self.corpus)
-        # Groups of examples that meet the same shares; None without shares.
+        # Groups of examples by the shares they meet; None without shares.
         self.groups: Groups | None = None
         self.query = self._query()
 
     def within(self, corpus: Corpus) -> Corpus:
-        """Returns a corpus, whole or in part, for a stage that needs to know which examples can be selected."""
+        """Returns a corpus, whole or in part, for a stage whose result depends on which examples can be selected."""
         return corpus.within(self.budget, self.leaks)
 
     def add(self, stage: S) -> S:
@@ -184,7 +184,7 @@ class Builder:
 
     @property
     def held(self) -> Held | None:
-        """Returns the examples that stay selected from the base; None if everything is selected anew."""
+        """Returns the base's examples, if they stay selected; None if everything is selected anew."""
         base = self.inputs.base
         if base is None or self._options.reselect:
             return None
@@ -199,14 +199,14 @@ class Builder:
 
     @property
     def fitted_bounds(self) -> tuple[Bound, ...]:
-        """Returns the shares for which landmarks are drawn; in a refresh those of the run that drew the landmarks."""
+        """Returns the shares for which landmarks are drawn; a refresh keeps those of the first run."""
         base = self.inputs.base
         if base is None or self._options.refit:
             return self.inputs.bounds
         return parse_bounds(base.fitted.shares)
 
     def added(self, base: Base) -> Corpus | None:
-        """Returns the corpus of the splits that the base did not have; None if there are none."""
+        """Returns the corpus of the splits new since the base; None if there are none."""
         plan = self.inputs.corpus
         new = tuple(split for split in plan.splits if not base.has(split))
         if not new:
@@ -219,6 +219,7 @@ class Builder:
         """Returns the tokens of the budget left for new rows, after the rows kept from splits of the base."""
         present = {piece_name(split) for split in self.inputs.corpus.splits}
         excluded = self.inputs.excluded
+        # Without excluded ids, only splits that are gone or changed can lose rows; no other is read.
         looked_at = [
             split
             for name, split in base.splits().items()
@@ -226,6 +227,7 @@ class Builder:
         ]
         free = self.budget.amount - self._before["tokens"]["selected"]
         for split, rows in zip(looked_at, files.in_parallel(base.selected, looked_at), strict=True):
+            # A changed split has another name, and its old rows are all taken for gone.
             leaves = np.full(len(rows["row"]), piece_name(split) not in present)
             if excluded is not None:
                 leaves |= excluded.holds(rows["key"])
@@ -246,10 +248,10 @@ class Builder:
         return self.inputs.base.manifest
 
     def prefer(self, held: Held | None, ranking: Ranking, label: str = "") -> Held | None:
-        """Adds the stages that find which new examples rank above old ones.
+        """Adds stages to find the new examples that rank above old ones.
 
         Args:
-          held: The examples that stay selected, or None without a base.
+          held: The base's examples, which stay selected; None without a base.
           ranking: The ranking regardless of the base.
           label: Suffix of the stages' names.
         """
@@ -267,8 +269,8 @@ class Builder:
         what: str,
         groups: Groups | None = None,
         corpus: Corpus | None = None,
-    ) -> Ended:
-        """Adds the stages that find where a ranking reaches the budget, within shares if there are any.
+    ) -> SingleCut:
+        """Adds stages to find the rank at which the budget ends, within shares if there are any.
 
         Args:
           ranking: The ranking, a single one; with groups a `ValuedRanking`.
@@ -293,17 +295,17 @@ class Builder:
         corpus: Corpus | None = None,
         num_targets: int = 1,
     ) -> FindNearDuplicates | None:
-        """Adds the stages that find the examples with a near-duplicate that ranks higher.
+        """Adds stages to find the examples with a near-duplicate of higher rank.
 
         Args:
           ranking: The ranking, a single one.
-          budget: The budget that the ranking is cut at.
-          held: The examples that stay selected in any case; None without a base.
+          budget: Where the ranking is cut.
+          held: The base's examples, which stay selected in any case; None without a base.
           corpus: The splits covered by the ranking, if not all: the new ones of a refresh.
-          num_targets: Number of targets that share the budget.
+          num_targets: Number of targets sharing the budget.
 
         Returns:
-          The stage that finds the examples to leave out; None if near-duplicates are kept.
+          The last of these stages, which lists the examples to leave out; None if near-duplicates are kept.
         """
         if self.signs is None:
             return None
@@ -354,7 +356,7 @@ class Builder:
         return tuple(groups)
 
     def embed(self) -> None:
-        """Adds the stages that read the corpus."""
+        """Adds the stages of reading: each text is read once for all of them."""
         proxy = self.inputs.proxy
         counts_tokens = proxy is not None and self.corpus.tokenizer is not None
         embedder = self.inputs.embedder
@@ -378,13 +380,13 @@ class Builder:
         if self.leaks is not None:
             self.add(self.leaks)
         if self.inputs.bounds:
-            # Shares that cannot be met are refused before anything is scored.
+            # Refuses shares before anything is scored, if the corpus cannot meet them.
             patterns = self.add(ReadPatterns(self.corpus, conditions_of(self.inputs.bounds)))
             counted = CountPatterns(self.within_budget, patterns, self.inputs.bounds, self.budget)
             self.groups = Groups(self.add(counted))
 
     def fit_query(self) -> FitQueryVectors:
-        """Adds the stages that fit the curvature and the query vectors."""
+        """Fits the curvature and the query vectors."""
         curvature = self._fit_curvature()
         gradients = self.add(SumQueryGradients(self.tracked(), self.query))
         damping = None if curvature is None else self._options.damping
@@ -404,7 +406,7 @@ class Builder:
         return self.add(AddEigenvalues(self.add(SumEigenvalues(bases))))
 
     def proxy(self) -> ProxyModel:
-        """Returns the proxy model, for a stage that needs one.
+        """Returns the proxy model.
 
         Raises:
           UsageError: If there is none.
@@ -414,7 +416,7 @@ class Builder:
         return ProxyModel(self.inputs.proxy, self.inputs.proxy_fingerprint)
 
     def embed_query(self) -> EmbedQuery:
-        """Adds the stage that embeds the query set.
+        """Embeds the query set.
 
         Raises:
           UsageError: If nothing is embedded.
@@ -489,20 +491,21 @@ class Builder:
         influence: InfluenceByRow | None = None,
         evidence: str | None = None,
     ) -> Chain:
-        """Adds the stages that weight and write a selection, and makes the chain.
+        """Adds stages to weight and write a selection, and makes the chain.
 
         Args:
           selection: The selected rows; with `--weighted` it must be `Weighable`, or `weights` must be given.
           summary: Makes the manifest and the report; its stages are filled in here.
           weights: Weights the selection with `--weighted`; None for weights of the first order.
-          scores: The stage that scored a list of examples, for runs that go on from this one.
+          scores: The scores of a list of examples, for later runs based on this one.
           influence: The influence of examples, if it is known or predicted row by row.
-          evidence: Path of the scores of bandits, for runs that go on from this one.
+          evidence: Path of the scores of bandits, for later runs based on this one.
 
         Raises:
           UsageError: If the artifacts fitted by a base are missing.
         """
         options = self._options
+        # Weights of the second order come with the selection. All others follow from where its budget ends.
         if not options.weighted:
             weights = None
         elif weights is None:
@@ -514,14 +517,17 @@ class Builder:
         drift: MeasureDrift | None = None
         bases: tuple[dict[str, str], ...] = ()
         if self.inputs.base is not None:
+            # Missing fits would be made anew, on texts that may be gone: the user decides, with --refit.
             self._check_fitted()
             base, bases = self.inputs.base.selection, tuple(self.inputs.base.chain)
             changes = self.add(CompareWithBase(self.within_budget, selection, base))
-            documents = Documents(self.old_clusters or summary.clusters, influence)
+            # Drift is measured in the base's clusters, not in those opened for the new documents.
+            documents = ClustersAndInfluence(self.old_clusters or summary.clusters, influence)
             reference = self.add(MeasureReference(self.corpus, base, documents))
             grows = options.grow_clusters
             drift = self.add(MeasureDrift(self.within_budget, reference, selection, grows))
         paraphrases = self._flag_paraphrases(selection)
+        # The last stage makes the report, so it is told of the stages before it.
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
         self.add(
             WriteSelection(
@@ -545,6 +551,7 @@ class Builder:
                 *(self.inputs.output_tokenizer or (None, None))[:2],
             )
         )
+        # A later run has another corpus, and so other names of folders: it finds these fits by this record.
         fitted = refresh.record_of(
             refresh.Fitted(
                 self.fitted.layout,
@@ -571,7 +578,7 @@ class Builder:
         )
 
     def _flag_paraphrases(self, selection: Selection) -> FlagParaphrases | None:
-        """Adds the stages that compare the selection with forbidden texts, if embeddings can recognise paraphrases."""
+        """Compares the selection with forbidden texts, if texts are embedded and paraphrases can be recognised."""
         inputs = self.inputs
         if self.leaks is None or inputs.embedder is None:
             return None
@@ -601,9 +608,9 @@ class Builder:
 
 
 def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:
-    """Computes the number of texts that Quad sets aside.
+    """Computes the number of texts to set aside for Quad.
 
-    Eight for each text that a pull may score, so that blocks under other budgets and options have enough.
+    Eight for each text a pull may score: blocks under other budgets and options then have enough, too.
     """
     return 8 * num_clusters * blocks_per_cluster * samples_per_pull
 
@@ -611,7 +618,7 @@ def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull:
 def reserve_rate(plan: InputPlan, *wanted: int) -> float:
     """Computes the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
 
-    Every pipeline sets aside at least Quad's default. This costs a pipeline that needs fewer texts up to some tens of GB, but
+    Every pipeline sets aside at least Quad's default. If a pipeline needs fewer texts, this costs up to some tens of GB, but
     pipelines then share the artifacts made from the texts, above all the curvature, and need no second reading of the corpus.
 
     Args:

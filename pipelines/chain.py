@@ -63,9 +63,9 @@ from beam_quad.stages.quad.within_clusters import (
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.refresh.drift import Documents, MeasureReference
+from beam_quad.stages.refresh.drift import ClustersAndInfluence, MeasureReference
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
-from beam_quad.stages.write.budget import Cut, Ended
+from beam_quad.stages.write.budget import Cut, SingleCut
 from beam_quad.stages.write.preference import (
     ClusterHistogram,
     EqualClusters,
@@ -103,7 +103,7 @@ def build(options: QuadOptions, inputs: Inputs, scoring: Scoring | None = None) 
 
 
 def share_set_aside(options: QuadOptions, plan: InputPlan) -> float:
-    """Returns the share of texts that a run sets aside; 1 if pulls score whole blocks."""
+    """Returns the share of texts to set aside; 1 if pulls score whole blocks."""
     if options.acceptance not in ACCEPTANCES:
         return reserve_rate(plan, options.reserve_examples)
     rule = ACCEPTANCES[options.acceptance]
@@ -116,7 +116,7 @@ def share_set_aside(options: QuadOptions, plan: InputPlan) -> float:
 
 
 class _QuadBuilder(Builder):
-    """Links the stages that a policy needs."""
+    """Links the stages of a policy."""
 
     def __init__(self, options: QuadOptions, inputs: Inputs, scoring: Scoring | None) -> None:
         rate = share_set_aside(options, inputs.corpus)
@@ -145,9 +145,9 @@ class _QuadBuilder(Builder):
         return clusters if base is None or not options.grow_clusters else self._grow(clusters, base)
 
     def _grow(self, clusters: AssignClusters, base: Found) -> AssignClusters:
-        """Adds the stages that open clusters for new documents, and assign all documents to old and new ones."""
+        """Opens clusters for new documents, and assigns all documents to old and new ones."""
         self.old_clusters = clusters
-        documents = Documents(clusters, None)
+        documents = ClustersAndInfluence(clusters, None)
         reference = self.add(MeasureReference(self.corpus, base.selection, documents))
         centers = self.add(GrowCenters(self.corpus, clusters, reference))
         return self.add(AssignClusters(self.corpus, centers))
@@ -171,9 +171,9 @@ class _QuadBuilder(Builder):
                 policy, self._count_blocks(policy, corpus, own, clusters)
             )
         elif self.options.refit:
-            # Later runs that go on from this one need these artifacts.
+            # Later runs based on this one need these artifacts.
             self._scoring()
-        # The bandit's choice already excludes near-duplicates, including those of examples that stay selected.
+        # The bandit's choice already excludes near-duplicates, also of the examples kept from the base.
         ranking = Preferred(self.within_budget, SelectedWorth(held.base, played), held)
         cut = Cut(self.within_budget, ranking, self.budget)
         self.stages += cut.stages("CutSelection")
@@ -190,7 +190,7 @@ class _QuadBuilder(Builder):
     def _run_bandit(
         self, policy: QuadPolicy, blocks: CountBlocks
     ) -> tuple[BanditSelection, dict[str, Any], str]:
-        """Adds the stages that run a bandit.
+        """Adds the stages of a bandit.
 
         Returns:
           Its selection, its fields of `Summary`, and the path of all scores up to then.
@@ -239,7 +239,7 @@ class _QuadBuilder(Builder):
         weights = tuple(group.weight for group in self.query) or (1.0,)
         counts = self._count_ngrams()
         ngrams = self._score(self._look_ahead(counts), weights, label="ScoreNgrams")
-        # Near-duplicates are dropped before scoring, so that the list keeps its length without them.
+        # Near-duplicates are dropped before scoring, or they would take up the list.
         listed, list_cut = self._cut(
             HighestScore(ngrams), options.shortlist_budget, "CutShortlist", stays=self.held
         )
@@ -286,7 +286,7 @@ class _QuadBuilder(Builder):
         return NgramScoring(self.add(LookAhead(counts, sample)))
 
     def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:
-        """Adds the stage that finds the clusters larger than the cap on a cluster, if there is a cap."""
+        """Finds the clusters larger than the cap on a cluster, if there is a cap."""
         share = self.options.max_share_per_cluster
         if share >= 1:
             return self.groups
@@ -295,7 +295,7 @@ class _QuadBuilder(Builder):
         return dataclasses.replace(self.groups or Groups(None), heavy=heavy, cap=share)
 
     def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CompareHalves | None:
-        """Adds the pilot, the stage that compares halves of the query set on it, and the rounds after it."""
+        """Adds the pilot, its comparison of the query set's halves, and the rounds after it."""
         combined, scoring, halves = None, bandit.scoring, None
         if vectors is not None and isinstance(scoring, InfluenceScoring):
             groups = tuple(group.name for group in self.query)
@@ -338,7 +338,7 @@ class _QuadBuilder(Builder):
                 return PropagatedSelection(ranking, cut)
 
     def _within_shares(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
-        """Adds the stages that select the bandit's best examples within shares."""
+        """Selects the bandit's best examples within shares."""
         predictions: PredictWithinClusters | None = None
         if accepts is Accepts.PREDICTIONS:
             fit = self.add(FitWithinClusters(self.corpus, pulled))
@@ -361,15 +361,15 @@ class _QuadBuilder(Builder):
         what: str = "CutRanking",
         held: Held | None = None,
         stays: Held | None = None,
-    ) -> tuple[Preferred[R], Ended]:
-        """Adds the stages that cut a budget over a ranking without near-duplicates.
+    ) -> tuple[Preferred[R], SingleCut]:
+        """Cuts a budget in a ranking without near-duplicates.
 
         Args:
           preference: The ranking.
-          budget: That of the run by default.
+          budget: By default the run's.
           what: Name of the ranked set, in CapWords.
-          held: Examples of the base's selection that come first.
-          stays: Examples that are kept despite near-duplicates, although they do not come first.
+          held: The base's examples, which come first.
+          stays: Examples kept despite near-duplicates, although they do not come first.
         """
         budget = budget or self.budget
         ranking = Preferred(self.within_budget, preference, held, groups=self.groups)
@@ -396,7 +396,7 @@ class _QuadBuilder(Builder):
             raise UsageError(f"--{error}") from error
 
     def _scoring(self) -> tuple[Scoring, FitQueryVectors | None]:
-        """Adds the stages that fit influence, unless other scoring is given; returns the scoring and its vectors."""
+        """Fits influence, unless other scoring is given; returns the scoring and its vectors."""
         if self.scoring is not None:
             return self.scoring, None
         vectors = self.fit_query()

@@ -27,7 +27,7 @@ def main(
 
     Args:
       parse: Parses the pipeline's flags.
-      program: Imports the code that turns flags into stages.
+      program: Imports the program, late.
       argv: Arguments without the program's name; None for those of the process.
 
     Returns:
@@ -86,7 +86,7 @@ def _unexpected(error: Exception) -> str:
 
 
 class _Lasting(io.FileIO):
-    """A terminal, pipe or file that may be closed or full without failing the run."""
+    """A terminal, pipe or file; the run goes on if it is closed or full."""
 
     def write(self, data: Any) -> int:
         """Writes as much as possible, and always reports success."""
@@ -108,6 +108,6 @@ def _keep_standard_streams() -> None:
         stream = getattr(sys, name)
         if stream is not None:
             raw = io.BufferedWriter(_Lasting(descriptor, "wb", closefd=False))
-            # A path that the terminal cannot display is escaped.
+            # A path is escaped if the terminal cannot display it.
             kept = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
             setattr(sys, name, kept)

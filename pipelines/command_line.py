@@ -16,7 +16,7 @@ _COMPANIONS = {"input": "input_root", "query": "query_weights"}
 
 
 def parse(options: type[Options], argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Parses a command line, and the file of flags that it names.
+    """Parses a command line and its file of flags, if it names one.
 
     Args:
       options: The class of the command's options.
@@ -41,7 +41,7 @@ def parse(options: type[Options], argv: Sequence[str]) -> tuple[dict[str, Any], 
 
 
 def manifest(path: str | None) -> dict[str, Any] | None:
-    """Reads the manifest of a run that `--config` names; None if it names none."""
+    """Reads the manifest given as `--config`; None if that is no manifest."""
     found = {} if path is None else _read(path)
     return found if _is_manifest(found) else None
 
@@ -65,7 +65,7 @@ def arguments(
 
     Args:
       options: The class of the command's options.
-      values: Values by name of flag or field; None for a flag that is not given. Other names may be flags of Beam.
+      values: Values by name of flag or field; None for a flag not given. Other names may be flags of Beam.
       where: Source of the values, for errors.
       given: Names of flags given elsewhere; other flags of the same field are left out.
       is_recorded: Whether the values are recorded from a run.

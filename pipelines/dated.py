@@ -9,7 +9,7 @@ _DATE = re.compile(r"(\d{4})-?(\d{2})(?:-?(\d{2}))?")
 
 
 def date_of(path: str) -> datetime.date | None:
-    """Reads the date that a folder is named by, such as 2026-01-31 or 202601; None if there is none."""
+    """Reads the date in the name of a folder, such as 2026-01-31 or 202601; None if there is none."""
     found = _DATE.fullmatch(posixpath.basename(path))
     if found is None:
         return None
@@ -21,7 +21,7 @@ def date_of(path: str) -> datetime.date | None:
 
 
 def dated(paths: Iterable[str]) -> dict[str, datetime.date]:
-    """Finds the dates of those folders that are named by one."""
+    """Finds the dates of folders named by one."""
     return {path: date for path in paths if (date := date_of(path)) is not None}
 
 

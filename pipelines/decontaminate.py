@@ -26,7 +26,7 @@ class LeakItems:
       leaks: The texts, by reference.
       patterns: Patterns of the files of `--decontaminate`.
       counts: Number of texts of each set, by name.
-      num_unfindable: Number of texts that are not searched for; see `LeakIndex.num_unfindable`.
+      num_unfindable: Number of texts not searched for; see `LeakIndex.num_unfindable`.
       unwritten: Files to write before the job starts, by path.
     """
 
@@ -46,7 +46,7 @@ class LeakItems:
 def read_items(
     options: RunOptions, query: Mapping[str, InputPlan], columns: Columns
 ) -> LeakItems | None:
-    """Reads the texts that no selected document may contain; None if there are none.
+    """Reads the forbidden texts; None if there are none.
 
     Args:
       options: The flags.

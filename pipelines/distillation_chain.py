@@ -104,7 +104,7 @@ class _DistillationBuilder(Builder):
         return self.add(FitPropagation(scores, vectors, options.ridge, options.seed))
 
     def _asked(self) -> tuple[ReadPatterns | None, tuple[Bound, ...]]:
-        """The shares that landmarks are drawn for, and which rows meet them."""
+        """The shares for which landmarks are drawn, and which rows meet them."""
         bounds = self.fitted_bounds
         if not bounds:
             return None, ()
@@ -133,7 +133,7 @@ class _DistillationBuilder(Builder):
         )
 
     def _allocate(self, ranking: allocate.Propagated) -> allocate.Allocated:
-        """Adds the stages in which several targets take turns, on what is left without near-duplicates."""
+        """Lets several targets take turns on the examples without near-duplicates."""
         # The second order chooses from a shortlist larger than the budget, and never from more examples.
         budget = self.options.budget if self.options.order == 1 else shortlist.SHORTLIST
         compared = dataclasses.replace(budget, amount=COMPARED_BUDGETS * budget.amount)
@@ -159,12 +159,12 @@ class _DistillationBuilder(Builder):
         budget: Budget,
         label: str = "",
     ) -> allocate.Allocated:
-        """Adds the stages in which targets take turns among some examples, if there are several.
+        """Lets targets take turns among some examples, if there are several targets.
 
         Args:
           ranking: All examples, ranked for each target.
-          among: Those that are played for.
-          budget: How much is played for.
+          among: The examples to share out.
+          budget: How much to share out.
           label: Added to the stages' names.
         """
         if len(ranking.targets) == 1:
@@ -182,7 +182,7 @@ class _DistillationBuilder(Builder):
     def _second_order(
         self, first: allocate.DistilledSelection, propagation: FitPropagation
     ) -> SecondOrderSelection:
-        """Adds the stages that compute interactions and solve for the weights of a shortlist."""
+        """Computes interactions and solves for the weights of a shortlist."""
         options = self.options
         if (
             options.budget_examples is not None

@@ -141,17 +141,7 @@ class DistillationOptions(RunOptions):
 
 
 def parse(argv: Sequence[str]) -> tuple[DistillationOptions, list[str]]:
-    """Parses a command line.
-
-    Args:
-      argv: Arguments without the program's name.
-
-    Returns:
-      Our options, and the remaining arguments, all known to Beam or its job server.
-
-    Raises:
-      UsageError: If a flag is unknown, or its value is missing or invalid.
-    """
+    """Parses and checks a command line; see `run_options.parse`."""
     values, rest = run_options.parse(DistillationOptions, argv)
     options = DistillationOptions(**values)
     options.check()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from beam_quad import errors
 from beam_quad.errors import BeamQuadError, UsageError
 
-# A runner in this process raises the original error; one on a cluster raises a text that contains the worker's traceback.
+# A runner in this process raises the original error. A cluster's runner raises a text with the worker's traceback.
 _IN_TRACEBACK = re.compile(
     r"^(?:RuntimeError: )?beam_quad\.errors\.(\w+): (.*?)(?: \[while running '.*'\])?$",
     re.MULTILINE,
@@ -50,7 +50,7 @@ _REMEDIES = {
 
 
 def known_cause(error: BaseException) -> BeamQuadError | None:
-    """Finds the error of this package or of a disk that caused an exception; None if there is none."""
+    """Finds the cause of an exception, if it is an error of this package or of a disk; None otherwise."""
     chain = list(_chain(error))
     for each in chain:
         if isinstance(each, BeamQuadError):
@@ -107,7 +107,7 @@ def _remedy(number: int | None, path: str) -> str | None:
 
 
 def without_step(error: BeamQuadError) -> BeamQuadError:
-    """Removes the name of the step that Beam adds to an error's message."""
+    """Removes Beam's name of the step from an error's message."""
     if _STEP.search(str(error)):
         error.args = (_STEP.sub("", str(error)),)
     return error

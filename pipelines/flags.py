@@ -28,7 +28,7 @@ class Flag:
     """A flag of a command line.
 
     Attributes:
-      help: One line of help, or a function that returns it.
+      help: One line of help, or a function returning it.
       default: Default value.
       group: Group in `--help all`.
       name: Name of the flag; empty for the name of its field.
@@ -36,12 +36,12 @@ class Flag:
       is_required: Whether the flag is required.
       is_repeated: Whether the flag may be repeated.
       is_common: Whether most runs need the flag, so that `--help` shows it.
-      choices: All allowed values, or a function that returns them; None for those of the field's `Literal`.
+      choices: All allowed values, or a function returning them; None for those of the field's `Literal`.
       reads: Parses the value; None for the field's type.
       at_least: Minimum value, if any.
       is_positive: Whether the value must be above 0 and finite.
       is_share: Whether the value must be in (0, 1].
-      why: End of the error message for a value that is too small.
+      why: End of the error message if a value is too small.
       pattern: Regular expression for a Flex Template; None for the pattern of the type.
       more: Further text for the reference.
     """
@@ -144,16 +144,16 @@ def flag(
     """Declares the flag of a field.
 
     Args:
-      help: What it does, in a line, or a function that says so.
+      help: What it does, in a line, or a function returning it.
       default: Its value if it is not given.
-      others: Further flags that the field is made of.
+      others: Further flags behind the field.
       **settings: Other attributes of `Flag`.
     """
     return dataclasses.field(metadata={"flags": (Flag(help, default, **settings), *others)})
 
 
 def changed(options: type[Options], name: str, **settings: Any) -> Any:
-    """Declares the flag of a field that a base class declares otherwise."""
+    """Declares the flag of a field otherwise than a base class does."""
     (field,) = (field for field in dataclasses.fields(options) if field.name == name)
     own, *others = field.metadata["flags"]
     return dataclasses.field(metadata={"flags": (dataclasses.replace(own, **settings), *others)})
@@ -183,7 +183,7 @@ def parser(options: type[Options], only_common: bool = False) -> parsing.Parser:
 
     Args:
       options: The class of its options.
-      only_common: Whether it has only those flags that most runs need.
+      only_common: Whether it has only the flags most runs need.
     """
     groups = by_group(options)
     number = sum(map(len, groups.values()))
@@ -213,7 +213,7 @@ def parser(options: type[Options], only_common: bool = False) -> parsing.Parser:
 
 
 class _Help(argparse.Action):
-    """Shows the common flags of the class of options that it has for a constant, or all."""
+    """Shows the flags of its constant, a class of options: the common ones, or all."""
 
     def __call__(self, ours: argparse.ArgumentParser, _: Any, values: Any, __: Any = None) -> None:
         parser(self.const, only_common=values != "all").print_help()

@@ -1,4 +1,4 @@
-"""The identity of a run: the options that its result depends on, and the content of its inputs."""
+"""The identity of a run: the options behind its result, and the content of its inputs."""
 
 import dataclasses
 import json
@@ -7,12 +7,12 @@ from typing import Any
 
 from beam_quad import seeding
 
-# Options that are locations. Contents have fingerprints instead, so a run can resume if its input or model has moved.
+# Options for locations. Contents have fingerprints instead, so a run can resume if its input or model has moved.
 _PLACES = (
     "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
     "exclude", "decontaminate", "share", "share_by", "output_tokenizer", "base",
 )  # fmt: skip
-_CONTENTS = {
+_WORDS_OF = {
     "proxy": "--proxy_model holds another model",
     "embedder": "--embedder makes other vectors",
     "optimizer_state": "--optimizer_state holds other moments",
@@ -77,7 +77,7 @@ class Identity:
             if name not in _PLACES and name in before and before[name] != value:
                 yield f"--{name} was {_shown(before[name])} and is {_shown(value)}"
         prints = found.get("fingerprints", {})
-        for name, words in _CONTENTS.items():
+        for name, words in _WORDS_OF.items():
             if prints.get(name) != self.fingerprints.get(name):
                 yield words
         if prints.get("query") != self.fingerprints["query"]:

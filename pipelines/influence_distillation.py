@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> "Program[distillation_options.DistillationOptions]":
-    """Imports the code that turns flags into stages."""
+    """Imports the code of the pipeline, from flags to stages."""
     from pipelines import distillation_chain, launch
 
     return launch.Program(distillation_chain.build)

@@ -79,7 +79,7 @@ class OutputTokenizer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """The inputs that the launcher has checked, before anything is written.
+    """The inputs, checked by the launcher before anything is written.
 
     Attributes:
       corpus: The plan of the corpus.
@@ -93,9 +93,9 @@ class Inputs:
       seen: Records of the corpus's files by content.
       template: The proxy's chat template; None if it has none, or no conversations are read.
       context_length: Tokens of the proxy's window, which limits the length of answers; None if the corpus has no answers.
-      base: The selection that the run goes on from, or None.
+      base: The selection to go on from, or None.
       excluded: The ids of `--exclude`; None without the flag.
-      leaks: The texts that no selected document may contain; None if there are none.
+      leaks: The forbidden texts, which no selected document may contain; None if there are none.
       output_tokenizer: Tokenizer of the output, a hub id with its commit; None if no tokens are written.
       planned: Records of the corpus's files and joins for later runs, by path.
       bounds: The bounds of `--share` and `--share_by`.
@@ -164,7 +164,7 @@ def look(options: RunOptions) -> Inputs:
     )
     if corpus.num_rows_exact and corpus.num_rows == 0:
         raise UsageError(f"the corpus {', '.join(options.input)} has no rows; check --input")
-    # The schema lacks columns that are not carried.
+    # The schema lacks columns unless they are carried.
     if not options.columns:
         check_columns(bounds, corpus)
     query = plan_query(options) if options.needs_query else {}
@@ -229,7 +229,7 @@ def look(options: RunOptions) -> Inputs:
 
 
 def _check_apart(options: RunOptions) -> None:
-    """Refuses to write files that the next run of the same command would read as input."""
+    """Refuses to write files if the next run of the same command would read them as input."""
     places = (
         ("--output", options.output, written_names(options.output_format)),
         ("--artifacts", options.artifacts_root, _ARTIFACTS),
@@ -250,12 +250,12 @@ def _check_apart(options: RunOptions) -> None:
 def try_proxy(inputs: Inputs, keep: bool) -> None:
     """Loads the proxy, if texts pass through it, and tries it on a few tokens.
 
-    Only this reveals a model that sees the tokens it should predict. If other processes do the work, the model is loaded
+    Only this reveals whether a model sees the tokens it should predict. If other processes do the work, the model is loaded
     just for this check and dropped; otherwise a worker would refuse it only after files are written.
 
     Args:
       inputs: The inputs found by `look`.
-      keep: Whether this process also does the work, so that it keeps the model.
+      keep: Whether this process keeps the model, because it also does the work.
 
     Raises:
       UsageError: If the model is unusable; see `load_proxy`.
@@ -266,7 +266,7 @@ def try_proxy(inputs: Inputs, keep: bool) -> None:
         cached_proxy(inputs.proxy)
         return
     load_proxy(inputs.proxy)
-    # Release the memory that torch caches in this process, because the workers need it.
+    # Releases torch's cached memory in this process, because the workers need it.
     torch.cuda.empty_cache()
 
 

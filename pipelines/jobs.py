@@ -1,4 +1,4 @@
-"""Jobs on clusters, which outlive the process that launched them: their names, and whether they have ended."""
+"""Jobs on clusters, which outlive their launcher: their names, and whether they have ended."""
 
 import http.client
 import json
@@ -30,9 +30,9 @@ from beam_quad.errors import UsageError
 from pipelines.parsing import LOCAL_RUNNERS
 
 _log = logging.getLogger(__name__)
-# Runners that submit to a job server; Beam starts one if --job_endpoint names none.
+# Runners with a job server; Beam starts one if --job_endpoint names none.
 _JOB_SERVER_RUNNERS = ("FlinkRunner", "PortableRunner", "SparkRunner")
-# An endpoint that is a job server inside this process.
+# The endpoint of a job server inside this process.
 _EMBEDDED = "embed"
 _LOCAL_SPARK = re.compile(r"local(\[.+\])?")
 # With these masters Beam's job server starts its own cluster, which ends with it.
@@ -42,12 +42,12 @@ _DATAFLOW_ENDED = {
     f"JOB_STATE_{state}" for state in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")
 }
 _TIMEOUT_S = 20
-# A job that its service does not know after this time was never submitted.
+# If a service does not know a job after this time, it was never submitted.
 _APPEARS_WITHIN_S = 1800
 
 
 def name(options: PipelineOptions) -> str:
-    """Names the job that a run is about to start, as `SERVICE/NAME`; empty if the job ends with this process.
+    """Names the job of a run about to start, as `SERVICE/NAME`; empty if the job ends with this process.
 
     Args:
       options: Beam's options; a missing job name is set.
@@ -140,7 +140,7 @@ def _check_java(runner: str, options: PipelineOptions) -> None:
 
 
 def is_done(options: PipelineOptions) -> Callable[[Owner], bool]:
-    """Returns a function that tells whether the job of a lock's owner has ended.
+    """Returns a function telling whether the job of a lock's owner has ended.
 
     Args:
       options: Options of the current run. Only its own service is queried.
@@ -196,7 +196,7 @@ def _ends_with_this_process(options: PipelineOptions) -> bool:
     endpoint = options.view_as(PortableOptions).job_endpoint
     if endpoint:
         return bool(endpoint == _EMBEDDED)
-    # A job server that this process starts, with a cluster of its own in it.
+    # A job server started by this process, with a cluster of its own.
     master = options.view_as(SparkRunnerOptions).spark_master_url
     runner = options.view_as(StandardOptions).runner
     return runner == "FlinkRunner" or (

@@ -44,7 +44,7 @@ from pipelines.run_options import RunOptions
 _LINE = 300
 # Runners that hand the job to a service: the launcher returns once it is submitted, as templates must.
 _SUBMITTING_RUNNERS = ("DataflowRunner",)
-# The Flink that the tests run on.
+# The tests run on this Flink.
 FLINK_VERSION = "1.20"
 _RUNNERS = (
     *LOCAL_RUNNERS,
@@ -59,7 +59,7 @@ Options = TypeVar("Options", bound=RunOptions)
 
 @dataclasses.dataclass(frozen=True)
 class Program(Generic[Options]):
-    """The functions that make a pipeline from its flags.
+    """The functions behind a command: from its flags to its stages, its plan and its result.
 
     Attributes:
       build: Makes the chain of its stages.
@@ -80,7 +80,7 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
     """Checks everything, then builds the chain and runs it.
 
     Raises:
-      BeamQuadError: With one line that says what to do.
+      BeamQuadError: With a remedy in one line.
     """
     with refusing():
         options = refresh.resolved(options)
@@ -100,7 +100,7 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
 
 @dataclasses.dataclass(frozen=True)
 class _Launch:
-    """A run that passed all checks, before anything is written.
+    """A checked run, before anything is written.
 
     Attributes:
       beam_options: Beam's options, with an available runner.
@@ -195,7 +195,7 @@ def _begin(
     costs: CostPlan,
     result: "SelectionOutput | ProofOutput",
 ) -> None:
-    """Writes the files that the stages read and the records of the run, while holding the output's lock."""
+    """Writes the plans for the stages and the records of the run, while holding the output's lock."""
     result.begin(launch.output, launch.chain.identity)
     for folder in {launch.output, files.absolute(options.artifacts or launch.output)}:
         files.delete_temporaries(folder)
@@ -211,7 +211,7 @@ def add_to(
     The output's lock is held only while the pipeline is built, not while it runs.
 
     Raises:
-      BeamQuadError: With one line that says what to do.
+      BeamQuadError: With a remedy in one line.
     """
     with refusing():
         options = refresh.resolved(options)
@@ -403,7 +403,7 @@ def _workers_left_to_this_process(
 def _has_ended(result: PipelineResult) -> bool:
     try:
         return bool(PipelineState.is_terminal(result.state))
-    except Exception:  # The service that reports on the job may be what failed.
+    except Exception:  # Perhaps the service reporting on the job has failed.
         return False
 
 
@@ -529,6 +529,6 @@ def _traffic(result: PipelineResult, planned: StageCost) -> str:
     )
     return (
         f"this run read {read} of input, shuffled {shuffled} and stored {stored}; "
-        f"it embedded {embedded:,} documents and scored {scored:,}\n"
+        f"it embedded {embedded:,} documents and gave {scored:,} scores, those by n-grams included\n"
         f"its plan was {size(planned.bytes_read)} of input, {size(planned.bytes_shuffled)} shuffled and {size(planned.bytes_stored)} stored"
     )

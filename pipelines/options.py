@@ -17,7 +17,7 @@ POLICIES = (
     "quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir", "ngram", "similarity",
     "cluster_histogram", "loss_drop", "score_column",
 )  # fmt: skip
-# Policies that use the query set, gradients, the proxy (or its tokenizer), and clusters.
+# Policies by their needs: the query set, gradients, the proxy (or its tokenizer), and clusters.
 _OF_QUERY = (
     "quad", "influence_top_k", "dsir", "ngram", "similarity", "cluster_histogram", "loss_drop",
 )  # fmt: skip
@@ -176,7 +176,7 @@ class QuadOptions(RunOptions):
 
     @property
     def ranking_column(self) -> str | None:
-        """The column that the policy ranks by, or None."""
+        """The column of the ranking, or None."""
         return self.score_column
 
     def check(self) -> None:
@@ -227,17 +227,7 @@ class QuadOptions(RunOptions):
 
 
 def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
-    """Parses a command line.
-
-    Args:
-      argv: Arguments without the program's name.
-
-    Returns:
-      Our options, and the remaining arguments, all known to Beam or its job server.
-
-    Raises:
-      UsageError: If a flag is unknown, or its value is missing or invalid.
-    """
+    """Parses and checks a command line; see `run_options.parse`."""
     values, rest = run_options.parse(QuadOptions, argv)
     is_shortlist = values["policy"] == "quad" and values["acceptance"] == SHORTLIST
     if values["embedder"] is None:
@@ -256,7 +246,7 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
 
 
 def _ranks(policy: str, acceptance: str) -> bool:
-    """Whether a selection is the top of a ranking, in which the next example replaces one that is left out."""
+    """Whether a selection is the top of a ranking: if an example is left out, the next one replaces it."""
     return (
         policy != "quad"
         or acceptance == SHORTLIST

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from beam_quad.errors import UsageError
 
-# Options that Beam's Flink job server knows and the Python SDK passes on without knowing.
+# Options known to Beam's Flink job server; the Python SDK passes them on without knowing them.
 _JOB_SERVER_FLAGS = frozenset(
     {
         "--parallelism",
@@ -25,12 +25,12 @@ _JOB_SERVER_FLAGS = frozenset(
         "--number_of_execution_retries",
     }
 )
-# Runners that use threads of this process or its child processes.
+# Runners in threads of this process or in its child processes.
 DIRECT_RUNNERS = ("", "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 LOCAL_RUNNERS = (*DIRECT_RUNNERS, "PrismRunner")
 # Accepts one wrong or missing letter in a name of five; with a lower value, --eta would match --tau.
 _NEAR = 0.85
-# Environment variables of S3 clients that correspond to Beam's flags.
+# Environment variables of S3 clients, for Beam's flags.
 _S3_VARIABLES = {
     "s3_access_key_id": "AWS_ACCESS_KEY_ID",
     "s3_secret_access_key": "AWS_SECRET_ACCESS_KEY",
@@ -59,7 +59,7 @@ def switch(text: str) -> bool:
 
 _COUNT = re.compile(r"([+-]?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?)(?:[eE]\+?([0-9]{1,3}))?([kKmMbBtT]?)")
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
-# The maximum of the integers that sum counts.
+# The maximum of the integers of sums.
 _LARGEST = 2**63 - 1
 
 
@@ -88,7 +88,7 @@ def count(text: str) -> int:
 
 
 class More(int):
-    """A number beyond the one of the selection that a run goes on from."""
+    """A number beyond the one of the base."""
 
 
 def total(text: str) -> int:
@@ -98,7 +98,7 @@ def total(text: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `UsageError` instead of exiting."""
+    """A parser raising `UsageError` instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message."""
@@ -118,7 +118,7 @@ def default_dtype(device: str) -> str:
 
 
 def threads_of_a_process(arguments: Sequence[str]) -> int | None:
-    """Shares the cores that this process may use among Beam's local worker processes.
+    """Shares the cores of this process among Beam's local worker processes.
 
     Returns:
       None on a cluster, whose workers find their own.
@@ -141,7 +141,7 @@ def threads_of_a_process(arguments: Sequence[str]) -> int | None:
 
 
 def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> None:
-    """Refuses arguments that neither Beam nor its job server knows.
+    """Refuses arguments unknown to Beam and its job server.
 
     Args:
       arguments: What our parser left.

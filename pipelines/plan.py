@@ -21,9 +21,10 @@ from beam_quad.plan import cost
 from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import HOPPER, Device, chip_named
 from beam_quad.plan.prices import LIST_PRICES, Prices
-from beam_quad.plan.work import NO_EMBEDDER, Sizes, TextSizes
+from beam_quad.plan.work import NO_EMBEDDER, NO_PROXY, Sizes, TextSizes
 from beam_quad.report.formatting import compact, size
 from beam_quad.scoring import ScoringCosts
+from beam_quad.scoring.costs import TokenWork
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import expected_clusters
 from beam_quad.stages.influence.score import ScoreExamples
@@ -113,10 +114,10 @@ def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:
 
 
 def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
-    """Suggests settings that score fewer documents than a shortlist has, which can be better for a large corpus."""
+    """Suggests settings with fewer scored documents than a shortlist's, which can be better for a large corpus."""
     listed = stage.work(sizes).documents
     if 8 * num_clusters >= listed:
-        # As it is where the budget is small beside the corpus.
+        # This is so if the budget is small beside the corpus.
         return "cheaper: lower --shortlist; or --policy=ngram scores no document by influence, and selects less well"
     return (
         f"cheaper: lower --shortlist, of {listed:,} documents; or --acceptance=block scores some {8 * num_clusters:,} "
@@ -125,7 +126,7 @@ def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
 
 
 def new_part(inputs: Inputs) -> InputPlan:
-    """Returns the part of the corpus that the base did not have, all of it without a base; rows may be estimated."""
+    """Returns the part of the corpus new since the base, all of it without a base; rows may be estimated."""
     plan, base = inputs.corpus, inputs.base
     if base is None:
         return plan
@@ -170,6 +171,7 @@ def machines_of(options: RunOptions) -> Machines:
       UsageError: If there are no such prices.
     """
     cores = os.cpu_count() or 1
+    # One device of the kind asked for: the number of a cluster's workers is the runner's to choose.
     own, float32 = (device(options, dtype) for dtype in (options.dtype, "float32"))
     prices = LIST_PRICES if options.prices is None else read_prices(options.prices)
     return Machines(own, float32, cores, cores, prices=prices)
@@ -196,6 +198,7 @@ def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
     columns = query_columns(options, inputs.template)
     corpus = text_sizes(inputs.corpus, corpus_columns(options, inputs.template), tokenizer)
     new = new_part(inputs)
+    # New files are taken to have texts like those of the whole corpus, of which a few are sampled.
     share = new.num_rows / max(1, inputs.corpus.num_rows)
     sizes = Sizes(
         corpus=corpus,
@@ -213,16 +216,20 @@ def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
     )
     if proxy is None or skeleton is None:
         return sizes
-    blocks = find_blocks(skeleton, options.layers) if options.needs_influence else ()
-    with eager_attention(skeleton):
-        eager = ScoringCosts.of(skeleton, blocks)
-    return dataclasses.replace(
+    sizes = dataclasses.replace(
         sizes,
-        scoring=ScoringCosts.of(skeleton, blocks),
-        eager_scoring=eager,
         num_parameters=skeleton.num_parameters(),
         context_length=default_context_length(skeleton.config, proxy),
     )
+    if not options.needs_influence:
+        # Such policies run models of any architecture, so a pass is priced by its parameters alone.
+        forward = TokenWork(entries=skeleton.num_parameters())
+        return dataclasses.replace(sizes, scoring=dataclasses.replace(NO_PROXY, forward=forward))
+    blocks = find_blocks(skeleton, options.layers)
+    with eager_attention(skeleton):
+        eager = ScoringCosts.of(skeleton, blocks)
+    scoring = ScoringCosts.of(skeleton, blocks)
+    return dataclasses.replace(sizes, scoring=scoring, eager_scoring=eager)
 
 
 def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:

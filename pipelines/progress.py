@@ -1,4 +1,4 @@
-"""The progress of a run, read from files that its launcher and stages write to the store."""
+"""The progress of a run, read from files of its launcher and stages in the store."""
 
 import contextlib
 import dataclasses
@@ -52,7 +52,7 @@ class RecordedStage:
     planned: PlannedStage | None
 
     def places(self, output: str) -> list[str]:
-        """The folders of its files; of an output that it makes, only the parts."""
+        """The folders of its files; if it makes the output, only the parts."""
         folder = self.artifact.rpartition("/")[0]
         return [*self.prefixes, *[folder] * (folder != output)]
 
@@ -65,7 +65,7 @@ class RecordedRun:
     """The last run started on an output.
 
     Args:
-      output: The output; absolute where local.
+      output: The output; absolute if local.
 
     Raises:
       UsageError: If no run of this version was started there.
@@ -157,7 +157,7 @@ class RecordedRun:
         return found
 
     def _num_done(self, stage: RecordedStage, num_pieces: int, files_per_piece: int) -> int | None:
-        """Lists a stage's files, and counts the pieces that have all of theirs."""
+        """Lists a stage's files, and counts the complete pieces."""
         for place in stage.places(self.output):
             for info in files.find(place):
                 self._sizes[info.path] = info.size_bytes
@@ -193,12 +193,12 @@ def record(
     budget: Budget | None,
     costs: "CostPlan",
 ) -> None:
-    """Records the stages of a run that is about to start, for reports of its progress.
+    """Records the stages of a run about to start, for reports of its progress.
 
     Args:
-      output: The output; absolute where local.
+      output: The output; absolute if local.
       stages: The chain.
-      documents: Documents of the input; about, where they are not counted.
+      documents: Documents of the input; an estimate if they are not counted.
       input_bytes: Size of the input.
       budget: How much to select; None if nothing is selected.
       costs: The plan.
@@ -344,7 +344,7 @@ def _watch(output: str, over: threading.Event) -> None:
         sys.stderr.write(f"[{time.monotonic() - start:5.0f} s] {line}\n")
         sys.stderr.flush()
 
-    # Errors are ignored, because a failing store ends the run in the step that needs it, with a better message.
+    # Errors are ignored: a failing store ends the run in a step with a better message.
     with contextlib.suppress(Exception):
         run = RecordedRun(output)
         number = run.num_finished()

@@ -45,7 +45,7 @@ from pipelines.prove_options import (
     SELECTION,
     ProveOptions,
 )
-from pipelines.query import plan_query
+from pipelines.query import plan_groups, plan_query
 from pipelines.run_options import RunOptions
 
 
@@ -66,7 +66,7 @@ def build(options: ProveOptions, inputs: Inputs) -> Chain:
 
 
 class _ProofBuilder(Builder):
-    """Links the training data of contenders, the texts that measure them, and the trainings."""
+    """Links the training data of contenders, the measured texts, and the trainings."""
 
     def __init__(self, options: ProveOptions, inputs: Inputs) -> None:
         self.options = options
@@ -77,7 +77,7 @@ class _ProofBuilder(Builder):
         rate = chain.share_set_aside(rival, inputs.corpus)
         super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
-        # A document with a query text would give the random draw an advantage that no selection has, so it is left out.
+        # Documents with a query text are left out: only the random draw could have them, which would favour it.
         self.clean = dataclasses.replace(self.corpus, leaks=self.leaks)
 
     def build(self) -> Chain:
@@ -112,7 +112,7 @@ class _ProofBuilder(Builder):
         return Chain(tuple(self.stages), self.corpus.plan_path, found, self.plans, self.records)
 
     def _start(self) -> Start:
-        """The model that is trained."""
+        """The model to train."""
         options, path = self.options, self.options.proof_model
         if path is None:
             proxy = self.proxy()
@@ -195,7 +195,7 @@ class _ProofBuilder(Builder):
         return DrawFromCorpus(write.corpus, policy, write.selection, self.selected, draws)
 
     def _rival(self, policy: str) -> QuadOptions:
-        """Returns the flags of a policy that selects as many tokens from the same corpus by the same query."""
+        """Returns the flags of a policy for as many tokens from the same corpus by the same query."""
         run = self.options.run
         changes: dict[str, Any] = {
             "policy": policy,
@@ -223,7 +223,7 @@ class _ProofBuilder(Builder):
         return options
 
     def _held_out(self) -> tuple[Query, ...]:
-        """Returns the held-out texts; refuses texts that a contender has used as its query."""
+        """Returns the held-out texts; refuses them if a contender has used one as its query."""
         options = self.options
         if not options.heldout:
             texts = [
@@ -248,18 +248,11 @@ class _ProofBuilder(Builder):
     def _plan_held_out(self) -> dict[str, InputPlan]:
         """Plans the files of `--heldout`, or of each group of `--heldout_group`, by name."""
         columns = query_columns(self.options.run)
-        return {
-            name: plan_input(
-                globs,
-                text_column=columns.text,
-                prompt_column=columns.prompt,
-                messages_column=columns.messages,
-                is_query=True,
-                flag="--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
-                version_of=small_version,
-            )
-            for name, globs in sorted(self.options.heldout.items())
-        }
+        return plan_groups(
+            self.options.heldout,
+            columns,
+            lambda name: "--heldout" if name == HELD_OUT_GROUP else f"--heldout_group={name}",
+        )
 
     def _check(
         self,
@@ -277,7 +270,7 @@ class _ProofBuilder(Builder):
             )
 
     def _texts(self, plan: InputPlan, run: RunOptions) -> tuple[list[str], list[str]]:
-        """Reads query texts: those that a run uses as its query, and those that it sets aside."""
+        """Reads query texts: those used as the query, and those set aside."""
         columns = query_columns(run, self.inputs.template)
         texts = [
             t for split in plan.splits for batch in read_query(split, columns) for t in batch.texts

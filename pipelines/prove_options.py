@@ -12,12 +12,12 @@ from pipelines.flags import Flag, changed, flag
 from pipelines.options import POLICIES
 from pipelines.run_options import HOW_STARTED, RunOptions
 
-# What `proof.json` calls the selection that is proved.
+# The name of the selection in `proof.json`.
 SELECTION = "selection"
-# Every worth is over that of the random draw.
+# Every worth is measured from the random draw's.
 RANDOM = "random"
 MOST_TOKENS = 2_000_000
-# The group of what --heldout names, a name that no query group can have.
+# The group of --heldout; no query group can have this name.
 HELD_OUT_GROUP = "held out"
 
 _contenders = functools.partial(flag, group="contenders")
@@ -26,18 +26,18 @@ _training = functools.partial(flag, group="training")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProveOptions(RunOptions):
-    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's, except where the proof runs.
+    """The flags of `pipelines.prove`; those of `RunOptions` are the selection's, except for where and how the proof runs.
 
     Attributes:
       run: The flags of the selection.
       against: The flags of other selections, by name.
-      policies: Rivals that select of the same corpus, the random draw first.
-      heldout: Globs of texts to measure on by query group, in place of those that the selection set aside; `HELD_OUT_GROUP`
-        alone where they are of no group.
-      proof_model: The model that is trained, or a configuration of one; None for the proxy.
+      policies: Rivals on the same corpus, the random draw first.
+      heldout: Globs of texts to measure on by query group, in place of those set aside by the selection; `HELD_OUT_GROUP`
+        alone if they belong to no group.
+      proof_model: The model to train, or a configuration of one; None for the proxy.
       proof_tokens: Tokens of a training; None for those of the smallest selection, at most 2 million.
       seeds: Trainings of each contender.
-      learning_rate: Of the trainings; None for one that fits the model.
+      learning_rate: Of the trainings; None for a default by the model's size.
       heldout_texts: The most held-out texts to measure on.
       general_texts: Texts of the general mix.
     """
@@ -199,7 +199,7 @@ def parse(argv: Sequence[str]) -> tuple[ProveOptions, list[str]]:
 
 
 def _placed(run: RunOptions, values: dict[str, Any], rest: Sequence[str]) -> RunOptions:
-    """Changes the flags of a run to run where the proof does."""
+    """Moves a run to the place of the proof, by its flags."""
     changes: dict[str, Any] = {
         "threads": values["threads"] or parsing.threads_of_a_process(rest),
     }

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> "Program[options.QuadOptions]":
-    """Imports the code that turns flags into stages."""
+    """Imports the code of the pipeline, from flags to stages."""
     from pipelines import chain, launch
 
     return launch.Program(chain.build)

@@ -25,7 +25,7 @@ class QueryCounts:
     """Counts of usable texts among the checked texts of a query group.
 
     Attributes:
-      used: Texts that can be used.
+      used: Usable texts.
       unused: How many cannot, by reason.
       is_whole: Whether all texts were looked at.
     """
@@ -49,8 +49,20 @@ def flag_of(name: str) -> str:
 
 
 def plan_query(options: RunOptions) -> dict[str, InputPlan]:
-    """Plans the files of each query group, sorted by name, so that the order of flags has no effect."""
-    columns = query_columns(options)
+    """Plans the files of each query group, sorted by name: the order of flags has no effect."""
+    return plan_groups(options.query, query_columns(options), flag_of)
+
+
+def plan_groups(
+    groups: Mapping[str, Sequence[str]], columns: Columns, flag: Callable[[str], str]
+) -> dict[str, InputPlan]:
+    """Plans the files of groups of texts, sorted by name.
+
+    Args:
+      groups: The globs of each group.
+      columns: Roles of the columns.
+      flag: Names the flag of a group, for errors.
+    """
     return {
         name: plan_input(
             globs,
@@ -58,10 +70,10 @@ def plan_query(options: RunOptions) -> dict[str, InputPlan]:
             prompt_column=columns.prompt,
             messages_column=columns.messages,
             is_query=True,
-            flag=flag_of(name),
+            flag=flag(name),
             version_of=small_version,
         )
-        for name, globs in sorted(options.query.items())
+        for name, globs in sorted(groups.items())
     }
 
 
@@ -79,7 +91,7 @@ def count_texts(
       plan: Its files.
       options: The flags.
       columns: What of them is read as what.
-      without_loss: Counts the texts that have no loss, by reason; None where no loss is computed.
+      without_loss: Counts the texts without a loss, by reason; None if no loss is computed.
 
     Raises:
       UsageError: With the fault of its texts, or of an unreadable file.

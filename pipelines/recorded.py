@@ -1,4 +1,4 @@
-"""The flags of a run, stored with its output, so that commands that go on from it need none of them again."""
+"""The flags of a run, stored with its output for later commands on it."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def to_bytes(options: RunOptions, bounds: Sequence[Bound] = ()) -> bytes:
 
 
 def read(output: str, flag: str) -> RunOptions:
-    """Reads the flags of the run that made an output, with the current path of the output.
+    """Reads the flags behind an output, with its current path.
 
     Args:
       output: The folder, absolute.

@@ -1,4 +1,4 @@
-"""Finds, checks and reads the base, the selection that a run goes on from."""
+"""Finds, checks and reads the base of a run, an earlier selection."""
 
 import dataclasses
 import datetime
@@ -28,7 +28,7 @@ _MAY_DIFFER = frozenset({
     "exclude", "decontaminate", "decontaminate_words", "decontaminate_threshold", "keep_query_copies", "prove", "threads", "device", "proxy_model",
     "embedder", "weighted", "max_share_per_cluster", "share", "share_by", "order", "num_rounds", "near_duplicates", "near_duplicate_threshold", "decisions", "output_tokenizer", *HOW_STARTED,
 })  # fmt: skip
-_CONTENTS = {
+_FLAG_OF = {
     "proxy": "--proxy_model",
     "embedder": "--embedder",
     "query": "--query",
@@ -61,7 +61,7 @@ class Found:
     Attributes:
       selection: The selection, by reference.
       options: Its flags.
-      fitted: The corpus that its statistics were fitted to.
+      fitted: The corpus behind its fitted statistics.
       scores: Path of its shortlist's scores, relative to the folder of artifacts; None without a shortlist.
       centers: Kind and name of its centers, if clusters were opened after the fit.
       evidence: Path of the scores of its bandit and earlier ones, relative as above; None without a bandit.
@@ -78,7 +78,7 @@ class Found:
 
     @property
     def chain(self) -> list[dict[str, str]]:
-        """The runs that lead to this one, the first one first: `configuration`, and SHA-256 of the `manifest`."""
+        """The runs before this one, the first one first: `configuration`, and SHA-256 of the `manifest`."""
         own = {
             "configuration": self.manifest["configuration"],
             "manifest": self.selection.manifest,
@@ -93,7 +93,7 @@ def record_of(
     centers: list[str] | None,
     evidence: str | None,
 ) -> bytes:
-    """Serialises the record for runs that go on from this one, as JSON.
+    """Serialises the record for later runs based on this one, as JSON.
 
     Args:
       fitted: What its statistics are fitted to.
@@ -164,7 +164,7 @@ def read(options: RunOptions) -> Found | None:
     """Reads the base of a run with `resolved` flags.
 
     Raises:
-      UsageError: If the base has another configuration, or is of a version that recorded less.
+      UsageError: If the base has another configuration, or is of an older version with fewer records.
     """
     if options.base is None:
         return None
@@ -206,7 +206,7 @@ def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:
     Raises:
       UsageError: Naming the flag.
     """
-    for name, flag in _CONTENTS.items():
+    for name, flag in _FLAG_OF.items():
         if found.manifest["fingerprints"].get(name) != fingerprints.get(name):
             raise UsageError(
                 f"{flag} has another content than that of --base={found.selection.output}; drop --base, and pass "

@@ -1,4 +1,4 @@
-"""The flags that all pipelines share: input, models, and where the run goes."""
+"""The flags shared by all pipelines: input, models, and where the run goes."""
 
 import dataclasses
 import functools
@@ -410,7 +410,7 @@ class RunOptions(flags.Options):
                 )
 
 
-# Options that affect only how a run is started, not its selection, with their defaults.
+# Options of the start of a run, without effect on its selection, with their defaults.
 HOW_STARTED = {
     each.field: each.default for each in flags.declared(RunOptions) if each.group == "running"
 }
@@ -420,7 +420,10 @@ def parse(options: type[RunOptions], argv: Sequence[str]) -> tuple[dict[str, Any
     """Parses a command line; see `command_line.parse`.
 
     Returns:
-      The values of the options by field, and the arguments for Beam.
+      The values of the options by field, and the remaining arguments, all known to Beam or its job server.
+
+    Raises:
+      UsageError: If a flag is unknown, or its value is missing or invalid.
     """
     values, rest = command_line.parse(options, argv)
     plain, named = values["query"], values.pop("query_group")

@@ -15,7 +15,7 @@ def read_shares(options: RunOptions) -> tuple[Bound, ...]:
     """Reads the bounds of `--share`, and of the tables of `--share_by`.
 
     Raises:
-      UsageError: If one cannot be read, or some contradict each other: one line that names them.
+      UsageError: If one cannot be read, or some contradict each other, with their names in one line.
     """
     texts = list(options.share)
     for given in options.share_by:
@@ -41,7 +41,7 @@ def absolute_tables(options: RunOptions) -> list[str]:
 
 
 def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:
-    """Refuses a column that no file of a corpus has, as far as the files declare their columns.
+    """Refuses a column missing from all files of a corpus, if the files declare their columns.
 
     Raises:
       UsageError: With the existing columns.
@@ -56,7 +56,7 @@ def check_columns(bounds: Sequence[Bound], plan: InputPlan) -> None:
 
 
 def _read_table(path: str) -> dict[str, float]:
-    """Reads a table of shares by value; a share that is not a number stays unchanged."""
+    """Reads a table of shares by value; a share stays unchanged if it is no number."""
     text = files.read_bytes(path).decode("utf-8", "replace")
     if path.lower().endswith(".json"):
         try:

@@ -46,7 +46,7 @@ def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
     parsing.tell_stores(for_beam)
     output = files.absolute(arguments.output)
     if not progress.is_output(output):
-        # Of a schedule: a folder of outputs that are named by their days.
+        # The folder of a schedule: its outputs are named by their days.
         found_in = files.find(files.join(output, "*", "_run", "stages.json"))
         folders = (info.path.removesuffix("/_run/stages.json") for info in found_in)
         if (newest := dated.newest(dated.dated(folders))) is not None:

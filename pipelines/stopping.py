@@ -26,7 +26,7 @@ _release: Callable[[], str] = str
 def watch() -> None:
     """Ends this process on SIGINT, SIGTERM and SIGHUP, with exit code 128 plus the signal's number.
 
-    A signal that was ignored when the process started, as under `nohup`, stays ignored. Call from the main thread.
+    If a signal was ignored when the process started, as under `nohup`, it stays ignored. Call from the main thread.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -39,10 +39,10 @@ def watch() -> None:
 
 
 def releases(release: Callable[[], str]) -> None:
-    """Sets the function that releases the lock on a signal.
+    """Sets the function to release the lock on a signal.
 
     Args:
-      release: Called from another thread. Returns the job that goes on without this process, or an empty string.
+      release: Called from another thread. Returns the job going on without this process, or an empty string.
     """
     global _release
     _release = release
@@ -50,8 +50,8 @@ def releases(release: Callable[[], str]) -> None:
 
 @contextlib.contextmanager
 def interrupts_kept_from_children() -> Iterator[None]:
-    """Starts child processes that a Ctrl-C at the terminal does not reach: this process ends them."""
-    # A mask is inherited by threads and processes; the thread that waits for signals was started without it.
+    """Starts child processes out of reach of Ctrl-C at the terminal: this process ends them."""
+    # Threads and processes inherit a mask; the thread waiting for signals was started without it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -105,7 +105,7 @@ class _Ending:
         if self._terminal is not None:
             with contextlib.suppress(OSError):
                 os.write(self._terminal, f"stopped by {self._number.name}; {remedy}\n".encode())
-        # Not sys.exit, because threads of Beam that wait for a worker would keep the process alive.
+        # Not sys.exit, because Beam's threads, waiting for a worker, would keep the process alive.
         os._exit(128 + self._number)
 
 

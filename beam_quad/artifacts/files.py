@@ -123,6 +123,7 @@ def find(
       UsageError: If a link is broken, or a folder or file on the way may not be read.
     """
     path = absolute(pattern_or_prefix)
+    # An existing file may have brackets in its name; it is then no pattern.
     if has_glob(path) and not exists(path):
         search = Search.of(path)
     elif is_local(path) and os.path.isdir(path):

@@ -34,6 +34,7 @@ def fetch_model(url: str) -> pathlib.Path:
         raise UsageError(
             f"{url}: holds no file of a model, such as config.json and *.safetensors; check the name"
         )
+    # Named by the versions of the files: a model changed in place is fetched again, into another folder.
     content = seeding.digest("model", files.absolute(url), *(info.version for info in found))
     folder = pathlib.Path(constants.HF_HOME) / "beam_quad" / content[:20]
     targets = [folder / info.path.removeprefix(files.absolute(url)).lstrip("/") for info in found]

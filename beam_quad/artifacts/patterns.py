@@ -87,8 +87,10 @@ def _closing_bracket(text: str, at: int) -> int:
     """Finds the bracket that closes the one at a position, as in `[!]]`; -1 if there is no such pair."""
     if text[at] != "[":
         return -1
+    # A `]` directly after `[` or `[!` is part of the class, as in shells.
     first = at + 1 + (text[at + 1 : at + 2] == "!")
     end = text.find("]", first + 1)
+    # A class matches one character of a name and never a `/`.
     return -1 if "/" in text[at:end] else end
 
 
@@ -232,6 +234,7 @@ class Search:
         """Tells whether a folder may contain matching files."""
         parts = self._below(path).split("/")
         for part, glob in zip(parts, self._parts, strict=False):
+            # `**` matches folders of any depth, so no folder can be ruled out.
             if "**" in glob:
                 return True
             if _matcher(glob).fullmatch(part) is None:
@@ -243,6 +246,7 @@ class Search:
 
         Hidden names start with `_` or `.`, or are `lost+found`.
         """
+        # Behind `**` the place of a name is unknown, so no hidden name is asked for there.
         globs = itertools.takewhile(lambda glob: "**" not in glob, self._parts)
         for part, glob in itertools.zip_longest(self._below(path).split("/"), globs, fillvalue=""):
             if part.startswith(("_", ".")) and part[0] != glob[:1]:
@@ -263,6 +267,7 @@ def _translated(glob: str) -> str:
     while at < len(glob):
         end = at
         if glob.startswith("**/", at) and glob[at - 1 : at] in ("", "/"):
+            # `**/` matches no folder, too: `a/**/b` finds `a/b`.
             result, end = result + "(?:.*/)?", at + 2
         elif glob.startswith("**", at):
             result, end = result + ".*", at + 1

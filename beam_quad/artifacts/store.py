@@ -172,6 +172,7 @@ def explained(path: str, needs_bucket: bool = False) -> Iterator[None]:
         words = " ".join(str(error).split())
         kinds = {kind.__name__ for kind in type(error).__mro__}
         is_absent = not kinds.isdisjoint(_NOTHING)
+        # Clients report a missing bucket as a missing object; only the request tells which it can be.
         if (is_absent and needs_bucket) or any(name in words for name in _NO_BUCKET):
             words = "there is no such bucket; check the name, or make it"
             raise UsageError(f"{bucket_of(path)[0]}: {words}") from error
@@ -180,6 +181,7 @@ def explained(path: str, needs_bucket: bool = False) -> Iterator[None]:
         if not kinds.isdisjoint(_DENIED) or _status_of(error) in (401, 403):
             remedy = _REMEDIES.get(scheme_of(path), "check what this user may do")
             raise UsageError(f"{path}: access denied ({_short(words)}); {remedy}") from error
+        # Any other error is a bug of ours and keeps its traceback.
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
             raise BeamQuadError(
                 f"{path}: the store does not answer as it should ({_short(words)}); check the network and "

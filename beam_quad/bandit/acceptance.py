@@ -86,6 +86,10 @@ class Acceptance(abc.ABC):
         self._residuals = rules.WHOLE_BLOCKS
         self._accepted_blocks: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
         self._accepted_tokens: Array = np.zeros(blocks.num_clusters, dtype=np.int64)
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 (a rule may keep nothing)
+        """Sets what the rule itself keeps from round to round, at the start."""
 
     @classmethod
     def pulls(cls, samples_per_pull: int | None, blocks_per_cluster: int) -> Pulls:
@@ -223,15 +227,8 @@ class WholeBlocks(Acceptance):
     summary = "its whole block"
     accepts = Accepts.BLOCKS
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        budget_tokens: int,
-        cluster_cap_tokens: int,
-        ties: Array,
-        prior: ArmPrior | None = None,
-    ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
+    def begin(self) -> None:
+        """As `Acceptance.begin`."""
         self._accepted: list[AcceptedBlock] = []
         self._waiting = _Offers.none()
 
@@ -310,15 +307,8 @@ class Instances(Acceptance):
     accepts = Accepts.EXAMPLES
     can_pull_repeatedly = True
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        budget_tokens: int,
-        cluster_cap_tokens: int,
-        ties: Array,
-        prior: ArmPrior | None = None,
-    ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
+    def begin(self) -> None:
+        """As `Acceptance.begin`."""
         self._accepted = [AcceptedExamples.empty()]
 
     @classmethod
@@ -374,16 +364,9 @@ class Propagated(Acceptance):
     accepts = Accepts.PREDICTIONS
     can_cap_clusters = False
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        budget_tokens: int,
-        cluster_cap_tokens: int,
-        ties: Array,
-        prior: ArmPrior | None = None,
-    ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
-        self._pulled = PulledBlocks.none(blocks.num_clusters)
+    def begin(self) -> None:
+        """As `Acceptance.begin`."""
+        self._pulled = PulledBlocks.none(self._blocks.num_clusters)
 
     def count(self, table: PullTable, tokens: Array) -> None:
         """As `Acceptance.count`: moves the blocks from the supply to the pulled blocks, which have their own estimate."""
@@ -436,15 +419,8 @@ class WholeClusters(Acceptance):
     summary = "its cluster, if that is among the best once the rounds are over"
     accepts = Accepts.BLOCKS
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        budget_tokens: int,
-        cluster_cap_tokens: int,
-        ties: Array,
-        prior: ArmPrior | None = None,
-    ) -> None:
-        super().__init__(blocks, budget_tokens, cluster_cap_tokens, ties, prior)
+    def begin(self) -> None:
+        """As `Acceptance.begin`."""
         self._tables: list[PullTable] = []
         self._pulled_tokens = 0
         self._components = VarianceComponents(math.nan, 0.0, 0.0)

@@ -77,6 +77,7 @@ class PullTable:
         pull = np.repeat(np.arange(len(scores)), sizes)
         _check_values(keys, tokens, influence)
         order = np.lexsort((keys, pull))
+        # nan marks an example that could not be scored, and takes part in no mean.
         order = order[~np.isnan(influence[order])]
         return cls(
             cluster_id=_column([pull.cluster_id for pull in scores], np.int64),
@@ -191,6 +192,7 @@ class ArmSums:
             self._prior_pulls = prior.pulls
             known = prior.tokens > 0
             self.means[known] = prior.weighted[known] / prior.tokens[known]
+            # The prior enters every later sum as one more observation of each arm.
             self._weighted = [[value] for value in prior.weighted.tolist()]
             self._tokens = prior.tokens.tolist()
 

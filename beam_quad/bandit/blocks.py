@@ -63,6 +63,7 @@ def num_blocks(
             f"blocks_per_cluster must be a power of two, so that blocks nest, got {blocks_per_cluster}"
         )
     most = np.minimum(np.asarray(reserve) // samples_per_pull, examples // (2 * samples_per_pull))
+    # Powers of two nest: blocks of a run with fewer are unions of those of a run with more.
     return where_nonempty(examples, _floor_power_of_two(np.minimum(most, blocks_per_cluster)))
 
 

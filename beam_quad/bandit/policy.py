@@ -149,6 +149,7 @@ class _Game:
         self.scored = 0
         self.log: list[RoundRecord] = []
         self.round = 0
+        # The pilot's pulls are decided before any score is known.
         self.pulls = blocks.pullable[self._next()[self._pilot()]]
         self.stop_reason: StopReason | None = None if self.pulls.size else "no_arm_above_tau"
 

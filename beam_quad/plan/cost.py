@@ -239,11 +239,13 @@ def format_plan(plan: CostPlan) -> str:
         for row in rows
     ]  # fmt: skip
     lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, "", *_partly_made(plan), *plan.notes, *_about_machines(plan)])
+    return "\n".join([*lines, "", *_about_lines(plan), *plan.notes, *_about_machines(plan)])
 
 
-def _partly_made(plan: CostPlan) -> list[str]:
-    found = []
+def _about_lines(plan: CostPlan) -> list[str]:
+    """States which line takes longest, and which are made in part."""
+    hours, longest = plan.total.hours, plan.bottleneck
+    found = [f"longest: {longest.name}, {longest.hours / hours:.0%} of the time"] if hours else []
     for line in plan.lines:
         made = [stage.is_made for stage in plan.stages if stage.line == line.name]
         if any(made) and not line.is_made:

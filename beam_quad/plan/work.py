@@ -114,6 +114,7 @@ class TextSizes:
 
 def pass_over(texts: TextSizes, line: str = "rank, cut", num_rankings: int = 1) -> Work:
     """States the work of a pass over a few numbers of every row, such as those of one or several rankings."""
+    # Several targets' influence is packed and counted for each of them.
     each = rates.PASS_ROW_S if num_rankings == 1 else num_rankings * rates.PRIORITY_S
     return Work(line, texts.documents, core_s=texts.documents * each, requests=texts.requests(3))
 

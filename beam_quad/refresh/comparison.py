@@ -110,6 +110,7 @@ def compare(
         old, new, variance, variance, ASSUMED_CORRELATION * variance
     )
     if old_error is not None:
+        # Only the part due to documents is replaced; the variance between shards stays.
         before += old_error - variance / old.number
     return Difference(new.mean - old.mean, math.sqrt(before + after), freedom)
 

@@ -337,6 +337,7 @@ def make_scorecard(
         )
         for c in np.flatnonzero(old.documents + new.documents).tolist()
     ]
+    # A cluster's new documents are judged if any of them was scored.
     is_scored = new.scores.documents > 0
     return Scorecard(
         int(old.documents.sum()),

@@ -66,6 +66,7 @@ class ScoreSums:
         refuse_bad(cluster, influence, num_clusters)
         scored = ~np.isnan(influence)
         at, w, x = cluster[scored], tokens[scored].astype(float), influence[scored].astype(float)
+        # Moments up to the second, plain and weighted by tokens: means and their errors follow from them.
         columns = (np.ones(len(x)), w, w**2, x, x**2, w * x, w**2 * x, (w * x) ** 2)
         return cls(*(np.bincount(at, column, num_clusters) for column in columns))
 

@@ -5,7 +5,7 @@ from beam_quad.refresh.drift import Drift, Finding
 from beam_quad.refresh.scorecard import Scorecard, Worth
 
 _WHAT = {
-    "far": "documents far from every center",
+    "far": "documents far from every cluster",
     "influence": "the influence of documents within clusters",
     "influence_by_cluster": "the influence of single clusters",
     "lengths": "the lengths of documents",
@@ -34,9 +34,9 @@ def drift_sentences(drift: Drift, *, grows_clusters: bool) -> list[str]:
 
 
 def scorecard_sentences(card: Scorecard) -> list[str]:
-    """Compares the worth of a token between new and old shards, and counts the clusters that changed."""
+    """Compares the worth of a token between new and old files, and counts the clusters that changed."""
     influence = _compared(card.influence, "the mean influence of a token")
-    selected = _compared(card.selected, "the share of tokens that is selected", is_share=True)
+    selected = _compared(card.selected, "the share of selected tokens", is_share=True)
     sentences = [each for each in (influence, selected) if each is not None]
     changes = [
         f"{len(found):,} {word}"
@@ -51,7 +51,7 @@ def scorecard_sentences(card: Scorecard) -> list[str]:
 def _alarm(drift: Drift, finding: Finding, grows_clusters: bool) -> str:
     old, new = finding.old or 0.0, finding.new or 0.0
     if finding.name == "far":
-        sentence = f"{_percent(new)} of the new documents are farther from every center than 99 % of the old ones of their cluster"
+        sentence = f"{_percent(new)} of the new documents are farther from the middle of the nearest cluster than 99 % of its old ones"
         if not grows_clusters:
             sentence += ": pass --grow_clusters to open clusters for them"
     elif finding.name == "influence":
@@ -68,7 +68,7 @@ def _alarm(drift: Drift, finding: Finding, grows_clusters: bool) -> str:
             )
             sentence += f", most of the change for {reason!r} ({_percent(after)}, {_percent(before)} of the old)"
     if not finding.is_by_shards:
-        sentence += " (there are too few shards to know how much shards differ without drift)"
+        sentence += " (there are too few files to know how much files differ without drift)"
     return sentence
 
 
@@ -77,7 +77,7 @@ def _compared(worth: Worth, what: str, *, is_share: bool = False) -> str | None:
     if old is None or new is None:
         return None
     values = [_percent(v.value) if is_share else f"{v.value:.4g}" for v in (new, old)]
-    sentence = f"{what} is {values[0]} in new shards and {values[1]} in old ones"
+    sentence = f"{what} is {values[0]} in new files and {values[1]} in old ones"
     # A share cannot be negative, so an interval that reaches below 0 means that too little is known of the ratio.
     if ratio is None or (is_share and ratio.low <= 0):
         return sentence

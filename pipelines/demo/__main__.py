@@ -9,7 +9,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when the libraries are imported: nothing of the demo comes from a hub, and they shall fail rather than ask.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin while they wait halve the speed of a machine that does anything else.
+    # If threads spin while they wait, a machine with any other work runs at half its speed.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pipelines.demo import command as demo
 

@@ -28,7 +28,7 @@ class Size:
     Attributes:
       num_documents: Documents of the corpus.
       num_shards: Its shards.
-      num_query: Texts that steer, and as many that measure.
+      num_query: Texts to steer the selection, and as many to measure it.
       training: Of the proxy model.
       evaluation: Of what goes on training it.
       num_seeds: Repeats of the evaluation.
@@ -113,7 +113,7 @@ class Demo:
 
     @property
     def corpus(self) -> corpus.Corpus:
-        """Where the corpus is stored."""
+        """The folder of the corpus."""
         size = self.size
         return corpus.Corpus(
             self.output / "data",
@@ -232,7 +232,7 @@ class Demo:
         return losses
 
     def _losses(self, selections: Mapping[str, Sequence[str]]) -> pathlib.Path:
-        """Where the losses are kept that this model has, trained so on these selections."""
+        """The file of the losses after this training on these selections."""
         made_from = identity.digest(
             gradients.content_fingerprint(str(self.small_model)),
             self.size.evaluation,
@@ -271,11 +271,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo from a command line.
 
     Returns:
-      Exit code: 0, 2 for what cannot be done as asked, 1 for a selection that failed.
+      Exit code: 0; 2 if it cannot be done as asked; 1 if a selection failed.
     """
     options = _parser().parse_args(argv)
     torch.set_num_threads(os.cpu_count() or 1)
-    transformers.utils.logging.disable_progress_bar()  # it would say that shards are loaded, and no more
+    transformers.utils.logging.disable_progress_bar()  # it would only report the loading of shards
     size = QUICK if options.quick else FULL
     demo = Demo(
         output=pathlib.Path(options.output).absolute(),

@@ -49,15 +49,15 @@ _BROKEN_TEXTS = (None, "", "x")
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Where a corpus is stored and what it was made of.
+    """The folder of a corpus, and its ingredients.
 
     Attributes:
       directory: Its folder: `corpus/`, `query/`, `heldout/` and `corpus.json`.
       num_documents: Usable documents asked for; small domains may leave it short.
       num_shards: Shards, Parquet and JSONL by turns.
       query: The query set's name in `texts.QUERIES`.
-      num_query: Texts that steer the selection.
-      num_heldout: Texts of the same source that only measure its result.
+      num_query: Texts to steer the selection.
+      num_heldout: Texts of the same source, which only measure the result.
       seed: The seed of every draw.
     """
 
@@ -76,12 +76,12 @@ class Corpus:
 
     @property
     def query_file(self) -> pathlib.Path:
-        """The texts that steer the selection."""
+        """The texts to steer the selection."""
         return self.directory / "query" / "query.jsonl"
 
     @property
     def heldout_file(self) -> pathlib.Path:
-        """Texts of the query's source that nothing else reads."""
+        """Texts of the query's source, read by nothing else."""
         return self.directory / "heldout" / "heldout.jsonl"
 
     def settings(self) -> dict[str, object]:

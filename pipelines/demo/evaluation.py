@@ -41,13 +41,13 @@ def held_out_loss(
 ) -> HeldOutLoss:
     """Goes on training the proxy on each selection, and on random texts of as many tokens.
 
-    All get the same recipe and the same number of tokens, so that nothing but the texts differs.
+    All get the same recipe and the same number of tokens, so only the texts differ.
 
     Args:
       model_directory: The proxy, as `proxy.train_proxy` saved it.
       selections: Texts of each selection, by its name.
       corpus: All usable texts of the corpus.
-      heldout: Texts of the query's source which no selection has seen.
+      heldout: Texts of the query's source, unseen by every selection.
       recipe: How to train; `num_tokens` is cut to what each selection holds.
       num_seeds: Orders of each selection, and random draws.
       seed: The seed of all.

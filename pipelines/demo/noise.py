@@ -1,4 +1,4 @@
-"""Noise as a crawl brings it, made from real files: text that a language model learns little from."""
+"""Noise as in a crawl, made from real files: a language model learns little from such text."""
 
 import difflib
 import functools
@@ -18,7 +18,7 @@ def gibberish(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
     """Walks a Markov model of Wikipedia: every pair of words is likely, no sentence means anything."""
     file = texts.package_folder("essential_generators") / "markov_textgen.json"
     chain = json.loads(file.read_text(encoding="utf-8"))
-    # Those that have successors; the file also keeps the counts of its words under their own names.
+    # Only words with successors; the file also keeps the counts of its words under their own names.
     states = [state for state, entry in chain.items() if entry["transitions"]]
     for page in range(num_pages):
         draw = seeding.generator(seed, "gibberish", page)
@@ -76,7 +76,7 @@ def licences(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
 
 
 def id_lists(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
-    """Reads the lists of files, hashes and sizes that installers leave behind."""
+    """Reads the lists of files, hashes and sizes left behind by installers."""
     del seed, num_pages
     for distribution in _distributions():
         name = distribution.metadata["Name"]
@@ -108,11 +108,11 @@ def html(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
         (left, origin), (right, _) = code[at : at + 2]
         compare = difflib.HtmlDiff(wrapcolumn=60)
         page_text = compare.make_table(left.splitlines()[:20], right.splitlines()[:20])
-        # difflib numbers its anchors by a counter of the process, which is not part of the text.
+        # difflib numbers its anchors by a counter of the process, so equal texts would differ.
         yield re.sub(r"(from|to)\d+_", r"\1_", page_text), origin
 
 
-# The shares of a crawl that nobody would miss.
+# Shares of the kinds of noise; nobody would miss any of it.
 NOISE = {
     "gibberish": gibberish,
     "word_lists": word_lists,

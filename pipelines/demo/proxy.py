@@ -28,7 +28,7 @@ class Recipe(proof.Recipe):
     """How a model is trained from scratch; see `proof.Recipe`.
 
     Args:
-      num_reports: Points of the run at which the loss is told.
+      num_reports: How many times the loss is reported.
     """
 
     num_tokens: int = 500_000
@@ -146,7 +146,7 @@ def mean_loss(model: torch.nn.Module, documents: Sequence[Sequence[int]]) -> flo
         inputs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
         predicted = int((labels[:, 1:] != -100).sum())
-        # Padding is on the right, where a causal model's other tokens do not see it.
+        # Padding is on the right, so the other tokens of a causal model do not see it.
         total += model(input_ids=inputs, labels=labels).loss.item() * predicted
         count += predicted
     return total / count
@@ -171,10 +171,10 @@ def train_proxy(
 
     Args:
       texts: The whole corpus.
-      directory: Where `AutoModelForCausalLM` and `AutoTokenizer` shall find them.
+      directory: The folder to write, for `AutoModelForCausalLM` and `AutoTokenizer`.
       recipe: How to train; the sample is as large as its `num_tokens`.
       seed: The seed of the sample, the initialisation and the order.
-      progress: Takes lines that tell how far it is.
+      progress: Called with lines of progress.
     """
     sample = uniform_sample(texts, recipe.num_tokens * 3, seed)
     tokenizer = train_tokenizer(sample)

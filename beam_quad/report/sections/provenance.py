@@ -53,6 +53,7 @@ class _Line:
 
     @property
     def taken(self) -> float | None:
+        # A refresh reads artifacts of its base, whose times belong to another run.
         own = [stage.seconds for stage in self.stages if not stage.is_earlier]
         return math.fsum(own) if own else None
 

@@ -28,6 +28,10 @@ _WHY_NOT = {
     "contaminated": "it holds a text that no selection may",
     "left_out_before": "the last run left it out",
 }
+# In a refresh, what the last run selected fills the budget before all else.
+_WHY_NOT_ADDED = {
+    "below_cut": "the budget ends before it, as the last run's documents keep their places"
+}
 
 
 def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
@@ -130,7 +134,8 @@ def examples(data: ReportData) -> Section | None:
         lead = "Of all landmarks, each with the share of them whose influence lies below its own."
         if len(targets) > 1:
             lead += " Of the lowest, influence is that on the target for which it is highest."
-    view = {"lists": shown, "sample": sample, "why_not": _WHY_NOT}
+    why_not = _WHY_NOT if data.refresh is None else _WHY_NOT | _WHY_NOT_ADDED
+    view = {"lists": shown, "sample": sample, "why_not": why_not}
     return Section("examples", "Best and worst", view, lead if len(values) else None)
 
 

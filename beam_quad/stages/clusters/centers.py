@@ -84,6 +84,7 @@ class FitCenters(SplitStage):
         return Tally({"points": aligned.num_rows(self.paths(piece)[0])})
 
     def do(self, piece: Split, model: Any) -> Tally:
+        # A rate by hash, so each split draws its points without knowing the others.
         rate = sample_rate(self._requested(), max(1, self.corpus.num_usable()))
         vectors = points.read(self.corpus, piece, rate)
         write_points(self.paths(piece)[0], vectors)

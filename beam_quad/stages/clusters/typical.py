@@ -36,6 +36,7 @@ def typical_texts(
     nearest: dict[int, list[tuple[float, int, str]]] = {cluster: [] for cluster in shown}
     wanted = np.array(sorted(nearest), np.int64)
     splits = corpus.splits()
+    # Spread over the corpus, because neighbouring files are often of one source.
     spaced = splits[:: max(1, -(-len(splits) // _MOST_SPLITS))]
     looked_at = [split for split in spaced if split.shard not in corpus.bad_shards()]
     for split in looked_at:
@@ -54,6 +55,7 @@ def typical_texts(
                 elif entry > kept[0][:2]:
                     heapq.heapreplace(kept, (*entry, texts[place].as_py()[:characters]))
     found = {c: [text for *_, text in sorted(kept, reverse=True)] for c, kept in nearest.items()}
+    # A small cluster may have no text in the reserve; only then is the input read again.
     missing = [cluster for cluster, texts in found.items() if not texts]
     return found | _texts_of_input(clusters, missing, looked_at, characters)
 

@@ -32,7 +32,7 @@ from beam_quad.stages.distillation.propagate import Propagate
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.write.budget import Cut, Ended
+from beam_quad.stages.write.budget import Cut, SingleCut
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.shares import GroupKeys, Groups
 
@@ -233,7 +233,7 @@ class DistilledSelection:
     """
 
     allocated: Allocated
-    cut: Ended
+    cut: SingleCut
     landmarks: GroupKeys | None = None
 
     @property

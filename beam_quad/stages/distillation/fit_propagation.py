@@ -117,6 +117,7 @@ class FitPropagation(Stage):
             ridge=self.ridge,
         )
         files.write_once(self.path("ridge.npz"), ridge.to_bytes())
+        # In closed form from the one fit: no landmark is fitted again.
         held_out = ridge.leave_one_out()
         self._write_landmarks(landmarks, ridge.targets, held_out)
         return {

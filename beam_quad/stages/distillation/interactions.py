@@ -192,6 +192,7 @@ class InteractLandmarks(ProxyStage):
         texts = self.landmarks.table().column("text").to_pylist()
         documents = self._documents(model, self.vectors.query[target])
         blocks = self.vectors.tracked.blocks(model)
+        # Products hold several full-length vectors at a time; a larger proxy gets fewer.
         step = min(
             _DENSE_VECTORS, max(1, _DENSE_ENTRIES // sum(math.prod(b.shape) for b in blocks))
         )
@@ -256,6 +257,7 @@ class InteractLandmarks(ProxyStage):
             {name: block / norm for name, block in gradient.items()}
             for gradient, norm in zip(gradients, norms, strict=True)
         ]
+        # Training steps along P g, so P applies on both sides of H: to the steps and to their products.
         self._precondition(steps, proxy.device)
         curved = curvature_products(proxy, blocks, documents, steps).mean()
         self._precondition(curved, proxy.device)

@@ -288,6 +288,7 @@ class FitQueryVectors(Stage):
                     squares[group] |= {
                         b: float(v.double().square().sum()) for b, v in whole.items()
                     }
+        # Written last: with it the files of the slice are complete.
         write_json(squares_path, squares)
         return self.statistic(piece)
 

@@ -298,6 +298,7 @@ class ScoreExamples(ScoredRows, ScoringStage):
             known, is_known = found
             scores[is_known] = known[is_known]
             is_missing = wanted & ~is_known
+        # Without a row to score the input is not opened at all.
         if is_missing.any():
             traffic.count("bytes_read", piece.size_bytes)
             traffic.count("documents_scored", int(is_missing.sum()))

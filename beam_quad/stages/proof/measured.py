@@ -160,6 +160,7 @@ class DrawMeasured(RowAlignedStage):
         """
         # All contenders train on the same number of tokens; otherwise their losses could not be compared.
         tokens = {drawn.contender: min(drawn.tokens()) for drawn in self.drawn}
+        # The contender with the fewest tokens sets the length of all trainings.
         name = min(tokens, key=lambda name: tokens[name])
         if not tokens[name]:
             raise UsageError(f"no text to train on in the selection of {name}")

@@ -165,6 +165,7 @@ class CountPassedOver(SplitStage):
     def do(self, piece: Split, model: Any) -> Blocks:
         rows = self.corpus.rows(piece)
         clusters, _ = self.clusters.read(piece)
+        # Subtracted from `CountBlocks`, whose counts serve every budget.
         at = np.flatnonzero((clusters >= 0) & ~self.corpus.is_candidate(rows))
         num = self._num_blocks()
         return Blocks.of(

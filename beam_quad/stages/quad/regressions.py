@@ -156,6 +156,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
     def load(self, group: int) -> dict[int, ClusterRegression]:
         """Loads the regressions of a group of arms, by cluster, once per process."""
         path = self.group_path(group)
+        # A group without a scored example has no file.
         if not files.exists(path):
             return {}
         table = aligned.read_table(path).select(["cluster", "mean", "regression"])

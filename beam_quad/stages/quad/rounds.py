@@ -274,7 +274,7 @@ class CombinedVectors(Stored):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pulls:
+class GroupPulls:
     """The pulls of one group of arms in one round: one piece of work, scored by one worker.
 
     Attributes:
@@ -314,7 +314,7 @@ class Scores(Stored):
 class RunRound(ScoringStage):
     """Scores the pulls of a round that have no scores yet, then decides what the round accepts and the next pulls.
 
-    Takes `Pulls`, writes one file of scores for each, and returns counts. A score depends only on its own text, so many
+    Takes `GroupPulls`, writes one file of scores for each, and returns counts. A score depends only on its own text, so many
     pulls go to the scorer together, and scores of whole pulls are reused across runs.
 
     Args:
@@ -375,16 +375,16 @@ class RunRound(ScoringStage):
         # Other runs write to this folder too. Files are reused by pull key, in `pieces`, and never by piece.
         return (self.scores.folder,)
 
-    def pieces(self) -> list[Pulls]:
+    def pieces(self) -> list[GroupPulls]:
         # Pulls that any run has scored are left out; `finish` reads their scores from the store.
         store = self.scores.load()
         missing: dict[int, list[tuple[int, int, str]]] = {}
         for cluster, block, key, group in sorted(self._pulls()):
             if key not in store:
                 missing.setdefault(group, []).append((cluster, block, key))
-        return [Pulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
+        return [GroupPulls(group, tuple(arms)) for group, arms in sorted(missing.items())]
 
-    def do(self, piece: Pulls, model: Scorer) -> Tally:
+    def do(self, piece: GroupPulls, model: Scorer) -> Tally:
         # Named by the pulls: a retry writes the same file again, and no two pieces share one.
         path = self.scores.path(f"{seeding.digest(*(key for _, _, key in piece.arms))}.parquet")
         num_scored = 0
@@ -440,14 +440,16 @@ class RunRound(ScoringStage):
     def progress(self, total: Tally | None) -> dict[str, int]:
         return self.bandit.progress(self.number)
 
-    def _prepared(self, piece: Pulls, model: Scorer) -> Iterator[tuple[list[str], pa.Table, Any]]:
+    def _prepared(
+        self, piece: GroupPulls, model: Scorer
+    ) -> Iterator[tuple[list[str], pa.Table, Any]]:
         """Yields many pulls at a time: the pull key of each row, the rows, and their prepared texts."""
         for pulls in _at_once(self._candidates(piece)):
             keys = [key for key, own in pulls for _ in range(own.num_rows)]
             table = pa.concat_tables([own for _, own in pulls])
             yield keys, table, model.prepare(table.column("text").to_pylist())
 
-    def _candidates(self, piece: Pulls) -> Iterator[tuple[str, pa.Table]]:
+    def _candidates(self, piece: GroupPulls) -> Iterator[tuple[str, pa.Table]]:
         columns = ["block", "key", "tokens", "example_id", "text"]
         # Arms are sorted by cluster, so one read of a cluster serves all of its blocks.
         for cluster, arms in itertools.groupby(piece.arms, key=lambda arm: arm[0]):

@@ -213,6 +213,7 @@ class BlockSelection(BanditSelection):
         found, accepted = super().standing(split, rows), self.cut.load()
         codes = arm_code(accepted["cluster"], accepted["block"])
         is_accepted = find_sorted(codes, arm_code(found.cluster, found.block)) >= 0
+        # Of an accepted block only the examples below the cut are left out.
         why = np.where(is_accepted, reason_number(Unselected.BELOW_CUT), found.why)
         return dataclasses.replace(found, why=why)
 

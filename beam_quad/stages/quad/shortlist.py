@@ -30,7 +30,7 @@ from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.read.splits import SplitStage
-from beam_quad.stages.write.budget import Ended
+from beam_quad.stages.write.budget import SingleCut
 from beam_quad.stages.write.preference import HighestScore, Preference
 from beam_quad.stages.write.ranked import Preferred, why_below
 from beam_quad.stages.write.shares import CutGroups
@@ -51,7 +51,7 @@ class Shortlist:
     """
 
     ranking: Preferred[HighestScore]
-    cut: Ended
+    cut: SingleCut
     known: KnownScores | None = None
     reads_old: bool = True
 
@@ -161,6 +161,7 @@ class FindHeavyClusters(SplitStage):
         rows = self.corpus.rows(piece)
         packed, _ = self.ranking.packed(piece, rows)
         clusters, _ = self.clusters.read(piece)
+        # Only selectable examples count: a cluster with less than the cap of them cannot exceed it.
         at = np.flatnonzero(packed > 0)
         found, own = np.unique(clusters[at], return_inverse=True)
         tokens = np.bincount(own, weights=rows.tokens[at]).astype(np.int64).tolist()
@@ -193,7 +194,7 @@ class ShortlistSelection:
 
     shortlist: Shortlist
     ranking: Preferred[JointRank]
-    cut: Ended
+    cut: SingleCut
     clusters: AssignClusters
 
     @property

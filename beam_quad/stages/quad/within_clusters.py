@@ -134,6 +134,7 @@ class PropagatedSelection(BanditSelection):
         found, predicted = super().standing(split, rows), self._predictions.read(split)
         is_predicted = np.isfinite(predicted)
         why = np.where(is_predicted, reason_number(Unselected.BELOW_CUT), found.why)
+        # A scored example was judged by its own score, not by a prediction.
         predicted = np.where(np.isfinite(found.influence), np.nan, predicted.astype(np.float64))
         return dataclasses.replace(found, why=why, predicted=predicted)
 
@@ -141,6 +142,7 @@ class PropagatedSelection(BanditSelection):
         """As `Weighable`. An example without a prediction is worth the mean of its cluster."""
         predicted = self._predictions.read(split)
         clusters, _, _ = self.pulled.places(split, rows)
+        # A row without a prediction weighs by the mean of its cluster.
         of_cluster = with_least(self.pulled.state().arms.mean_influence)[clusters]
         influence = or_estimate(predicted, of_cluster)
         kept = self.keep(split, rows)

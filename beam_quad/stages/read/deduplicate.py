@@ -82,6 +82,7 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
             own = (kept >= part.first) & (kept < part.first + part.num_rows)
             packed["shard"][own] = self._ranks[part.split.shard]
             packed["shard_row"][own] = part.split.first_row + kept[own] - part.first
+        # Equal ids have equal hashes and meet in one bucket, from whichever splits they come.
         bucket = packed["high"] % np.uint64(_NUM_BUCKETS)
         for value in np.unique(bucket):
             yield int(value), packed[bucket == value].tobytes()

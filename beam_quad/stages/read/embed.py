@@ -410,10 +410,12 @@ class EmbedExamples(SplitStage, ModelStage):
         usable = codes == aligned.USABLE
         keys = seeding.keys(batch.ids)
         return {
+            # Rejected rows have no key and no tokens, so no draw and no sum can include them.
             "key": np.where(usable, keys, np.uint64(0)),
             "tokens": np.where(usable, tokens, 0),
             "reason": codes,
             "detail": [detail or None for detail in details],
+            # Default ids follow from shard and row, so they are not stored.
             "example_id": batch.ids
             if self.corpus.columns.id
             else pa.nulls(len(codes), pa.string()),
@@ -427,6 +429,7 @@ class EmbedExamples(SplitStage, ModelStage):
         rows: aligned.Rows,
         kept: np.ndarray,
     ) -> None:
+        # The text of an excluded id is never written, not even where nothing would read it.
         if self.corpus.excluded is not None:
             kept = kept[~self.corpus.excluded.rows_of(rows)[kept]]
         writer.write(

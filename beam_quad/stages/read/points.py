@@ -45,6 +45,7 @@ class PointsAside:
         if not self._vectors:
             return
         rows, draws = np.concatenate(self._rows), np.concatenate(self._draws)
+        # Sorted by draw: a smaller sample is then the first row groups, and the others are not read.
         vectors, order = np.concatenate(self._vectors), np.argsort(draws, kind="stable")
         fields = [pa.field("row", pa.int64()), pa.field("draw", pa.float64())]
         schema = pa.schema([*fields, *aligned.embeddings_schema(vectors.shape[1])])

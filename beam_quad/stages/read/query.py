@@ -48,6 +48,7 @@ class Query:
         plan = self.plan()
         texts: list[str] = []
         unused = Tally()
+        # Interleaved, so parts are about equally large whatever the order of the files.
         for split in plan.splits[part::num_parts]:
             for batch in read_query(split, self.columns):
                 texts += divide(batch.texts)[0] if self.sets_aside else batch.texts

@@ -82,6 +82,7 @@ class Base:
     @once_per_process
     def splits(self) -> dict[str, Split]:
         """Reads the readable splits of its corpus, by the names of their artifacts."""
+        # If a split that the base could not read is readable now, it is new.
         unread = set(read_json(unread_path(self.output, self.configuration))["splits"])
         named = {piece_name(split): split for split in read_plan(self.plan_path).splits}
         return {name: split for name, split in named.items() if name not in unread}
@@ -177,4 +178,5 @@ class Held:
         """Returns which rows of a split are held: selected before and still usable, bool [n]."""
         is_held = np.zeros(len(rows.keys), bool)
         is_held[self.base.selected(split)["row"]] = True
+        # Since then a held row may have become a duplicate, been excluded or been found to leak.
         return np.asarray(is_held & rows.usable)

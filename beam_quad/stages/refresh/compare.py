@@ -91,6 +91,7 @@ class CompareWithBase(SplitStage):
     def numbers(self) -> dict[int, int]:
         """Returns the new number of each part of the base with rows that stay selected, by its old number."""
         parts = self.load().parts
+        # A part of which nothing is selected any more is not copied.
         old = [number for number in range(len(self.base.parts())) if parts[str(number)]]
         return {number: new for new, number in enumerate(old)}
 

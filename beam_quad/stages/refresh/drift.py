@@ -36,7 +36,7 @@ class InfluenceByRow(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Documents:
+class ClustersAndInfluence:
     """The properties by which drift is measured, by reference.
 
     Args:
@@ -61,6 +61,7 @@ class Documents:
         influence = np.full(len(usable), np.nan)
         if self.influence is not None:
             influence = self.influence.read(split)[usable].astype(float)
+            # Drift needs one number of a document: with several targets, the mean over them.
             influence = influence if influence.ndim == 1 else influence.mean(axis=1)
         return clusters, cosine, influence
 
@@ -80,7 +81,7 @@ class MeasureReference(SplitStage):
     num_adders = 64
 
     base: Base
-    documents: Documents
+    documents: ClustersAndInfluence
 
     def work(self, sizes: Sizes) -> Work:
         return dataclasses.replace(super().work(sizes), line="compare")
@@ -179,6 +180,7 @@ class MeasureDrift(SplitStage):
         none, nothing = DriftSums.zero(number), WorthSums.zero(number)
         found = find_drift(self.reference.load(), sums.old or none, sums.new or none)
         card = make_scorecard(sums.old_worth or nothing, sums.new_worth or nothing)
+        # The manifest names the clusters that changed most and only counts the others.
         changed = sorted(
             (change for change in card.clusters if change.growth),
             key=lambda change: -abs(change.new_share - change.old_share),

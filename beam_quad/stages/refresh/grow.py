@@ -58,6 +58,7 @@ class GrowCenters(SplitStage):
         keys = rows.keys[usable]
         clusters, cosine, _ = self.reference.documents.read(piece, usable)
         is_far = self.reference.load().is_far(clusters, cosine, keys, is_old=False)
+        # Centers need a sample of bounded size only, however many documents are far.
         rate = min(1.0, _MOST_FAR / max(1, self.corpus.num_usable()))
         is_drawn = is_far & seeding.is_drawn(self.corpus.seed, "far", keys, rate)
         path = piece_path(self.path("sample"), piece)

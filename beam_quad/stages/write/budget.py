@@ -27,7 +27,7 @@ class Ranking(Protocol):
         """Returns uint64 [n, num_rankings], higher first; 0 for rows that are no candidates (`Corpus.is_candidate`)."""
 
 
-class Ended(Protocol):
+class SingleCut(Protocol):
     """The cut of a budget in a single ranking of the corpus."""
 
     @property

@@ -120,6 +120,7 @@ class EqualClusters(Preference):
         tokens = self.clusters.sums().tokens
         passed_over = self.passed_over.load()
         if passed_over is not None:
+            # Counted in, they would leave their cluster short of its equal part.
             tokens = tokens - passed_over.tokens
         return even_ranks(self.clusters.corpus.seed, rows.keys, clusters, tokens)
 

@@ -21,7 +21,7 @@ from beam_quad.selection import (
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.refresh.base import Held
-from beam_quad.stages.write.budget import Ended
+from beam_quad.stages.write.budget import SingleCut
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.preference import Preference
 from beam_quad.stages.write.shares import Groups
@@ -119,7 +119,7 @@ class Preferred(Generic[P]):
         return packed, unscorable & ~self.held.of(split, rows)
 
 
-def why_below(packed: np.ndarray, cut: Ended, split: Split) -> np.ndarray:
+def why_below(packed: np.ndarray, cut: SingleCut, split: Split) -> np.ndarray:
     """Tells why ranked rows are left out, a full share or a low rank: `reason_number`, int64 [n]."""
     is_full = is_reached(packed, cut.lowest()) & ~is_reached(packed, cut.floor(split))
     return why_of((is_full, Unselected.SHARE_FULL), otherwise=Unselected.BELOW_CUT)
@@ -136,7 +136,7 @@ class RankedSelection:
     """
 
     ranking: Preferred[Preference]
-    cut: Ended
+    cut: SingleCut
     clusters: AssignClusters | None
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:

@@ -261,6 +261,7 @@ class WriteSelection(SplitStage):
                 path = files.join(self.output, "decisions", piece.rejected)
                 decisions = stack.enter_context(writing_decisions(path))
             selections = self._select(piece, counts, rejected, weights, num_due, decisions)
+            # A run of splits without a new row has a file of rejected rows alone.
             if piece.selected is not None:
                 path = files.join(self.output, "selected", piece.selected)
                 schema, weighted = self.corpus.schema(), self.weights is not None
@@ -325,6 +326,7 @@ class WriteSelection(SplitStage):
             # A path that is not UTF-8 is escaped, which is valid JSON.
             data = text.encode("utf-8", "backslashreplace")
             files.write(files.join(self.output, name), data)
+        # A refresh takes these splits for new, and tries them again.
         unread = [
             piece_name(split)
             for split in self.corpus.splits()
@@ -347,6 +349,7 @@ class WriteSelection(SplitStage):
         self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool
     ) -> Iterator[Part]:
         """Names the files of runs of splits: rejected rows, and selected rows, numbered after the parts of the base."""
+        # Names hold the number of all parts, so it is counted before the first is written.
         number, total = num_before, num_before + sum(has_rows)
         for i, ((first, last), is_written) in enumerate(zip(runs, has_rows, strict=True)):
             rejected, selected = part_name(i, len(runs)), None
@@ -603,9 +606,11 @@ def _rejected(
     twins: dict[int, str] = {}
     if kept.twins is not None:
         twins = dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+    # In the order of the rows, so equal runs write equal files.
     for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist(), twins)):
         shard, number = places.of(row)
         if row in twins:
+            # Usable, and counted as not selected: it is listed here only to name its twin.
             detail = f"{twins[row]} is nearly the same, and ranks higher; counted as not selected"
             yield row, Rejected(shard, number, Reason.NEAR_DUPLICATE, detail)
             continue

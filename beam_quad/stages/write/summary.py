@@ -455,6 +455,7 @@ class Summary:
                         name,
                         max(0.0, ended["at"] - started["at"]),
                         page.PlannedStage(**costs[name]) if name in costs else None,
+                        # What the stage itself counted: documents read, or else those that it scored.
                         ended.get("documents", ended.get("scored")),
                         is_earlier=ended["at"] < began,
                     )

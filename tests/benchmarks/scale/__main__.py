@@ -40,8 +40,7 @@ def simulated(case: Case, fleet: Fleet, pipelines: Sequence[str]) -> dict[str, A
     machines, found = fleet.machines(), {}
     for pipeline in pipelines:
         costs = simulate(pipeline, case, machines)
-        share = costs.bottleneck.hours / costs.total.hours
-        print(f"{pipeline}\n\n{format_plan(costs)}\nbottleneck: {costs.bottleneck.name}, {share:.0%} of the time\n")  # fmt: skip
+        print(f"{pipeline}\n\n{format_plan(costs)}\n")  # fmt: skip
         found[pipeline] = summary(costs)
     return found
 
