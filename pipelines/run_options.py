@@ -258,8 +258,9 @@ class RunOptions(flags.Options):
         NEAR_DUPLICATES,
         "drop",
         more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
-        "The budget is filled up from the ranking; the others count as not selected, and `rejected/` names the document that ranks "
-        "higher, with the reason `near_duplicate`. What `--base` selected stays, and new copies of it do not come.",
+        "The budget is filled up from the ranking (with a bandit: by what it accepted, then by the highest estimated influence); the "
+        "others count as not selected, and `rejected/` names the document that ranks higher, with the reason `near_duplicate`. What "
+        "`--base` selected stays, and new copies of it do not come.",
     )
     near_duplicate_threshold: float = _selection(
         "of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "

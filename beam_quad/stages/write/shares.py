@@ -17,7 +17,6 @@ from beam_quad.selection.shares import Bound
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.patterns import CountPatterns
 from beam_quad.stages.read.splits import SplitStage
-from beam_quad.stages.refresh.base import Held
 
 
 class HeavyClusters(Protocol):
@@ -29,6 +28,16 @@ class HeavyClusters(Protocol):
 
     def load(self) -> np.ndarray:
         """Loads the ids of the heavy clusters, ascending, int64 [m]."""
+
+
+class Foremost(Protocol):
+    """Rows that come before all others."""
+
+    def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Tells which rows of a split these are, bool [n]."""
+
+    def first(self, packed: np.ndarray, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns the priorities of a split with these rows first, uint64 [n]."""
 
 
 class ValuedRanking(Protocol):
@@ -48,8 +57,8 @@ class ValuedRanking(Protocol):
         """One word that names what a value measures."""
 
     @property
-    def held(self) -> Held | None:
-        """Rows selected before, which come first; None without a base."""
+    def held(self) -> Foremost | None:
+        """Rows that come first; None if there are none."""
 
 
 @dataclasses.dataclass(frozen=True)

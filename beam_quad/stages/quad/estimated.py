@@ -1,33 +1,43 @@
-"""The selection of a bandit within shares, from all examples: a group may need more than the accepted blocks hold."""
+"""The selection of a bandit from all examples, by its estimates.
+
+Within shares, a group may need more than the accepted blocks hold. Without near-duplicates, accepted blocks are short of
+what they lose, and the best of the other examples fill the budget up.
+"""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.bandit import BanditState
+from beam_quad.bandit import meets_budget
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
-from beam_quad.columns import look_up
+from beam_quad.columns import find_sorted, look_up
 from beam_quad.records import Split
 from beam_quad.selection import (
     Kept,
     Standing,
     Taken,
+    Unselected,
+    accepted_first,
     is_reached,
     keep_predicted,
     known_influence,
     or_estimate,
     pack_ranks,
     ranks_from,
+    reason_number,
 )
 from beam_quad.stages.quad.regressions import Pulled
-from beam_quad.stages.quad.select import BanditSelection
+from beam_quad.stages.quad.select import BanditSelection, BlockSelection
 from beam_quad.stages.quad.within_clusters import PredictWithinClusters
+from beam_quad.stages.write.budget import Ended
 from beam_quad.stages.write.preference import Preference
 from beam_quad.stages.write.ranked import Preferred, why_below
-from beam_quad.stages.write.shares import CutGroups, GroupKeys
+from beam_quad.stages.write.shares import GroupKeys
+
+MeanOf = Literal["example", "block", "cluster"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +46,10 @@ class EstimatedInfluence(Preference):
 
     Args:
       pulled: The bandit's pulls.
-      predictions: Influence by example, known or predicted, preferred to block means; None if the acceptance rule
-        predicts nothing.
-      by_block: Whether an example of a pulled block has the block's mean influence. Otherwise, and in all other blocks,
-        it has the mean of its cluster.
+      predictions: Influence by example, known or predicted, preferred to means; None if the acceptance rule predicts
+        nothing.
+      mean_of: Whose mean influence an example has: with "cluster" its cluster's, with "block" its block's if that was
+        pulled, and with "example" its own alone, so that it has a rank only if it was scored.
       tau: Examples below this influence are never taken; None sets no limit.
     """
 
@@ -47,12 +57,14 @@ class EstimatedInfluence(Preference):
 
     pulled: Pulled
     predictions: PredictWithinClusters | None
-    by_block: bool
+    mean_of: MeanOf
     tau: float | None
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         clusters, _, places = self.pulled.places(split, rows)
         influence, has_score = known_influence(self.pulled.scored(), rows.keys, places >= 0)
+        if self.mean_of == "example":
+            return ranks_from(influence, self.tau)
         estimate = np.where(clusters >= 0, self.estimate(split, rows), np.nan)
         # An example whose own score is not finite cannot be selected, whatever its estimate.
         return ranks_from(np.where(has_score & np.isnan(influence), np.nan, estimate), self.tau)
@@ -66,15 +78,15 @@ class EstimatedInfluence(Preference):
         return or_estimate(self.predictions.read(split), known)
 
     def of_scored(self, scored: Scored, influence: np.ndarray) -> np.ndarray:
-        """Ranks scored examples, float64 [n]: by `influence` if the rule predicts, else by block or cluster."""
-        if self.predictions is None:
+        """Ranks scored examples, float64 [n]: by `influence` if the rule predicts or takes single examples, else by means."""
+        if self.predictions is None and self.mean_of != "example":
             influence = self._of_arms(scored["cluster"], scored["block"])
         return ranks_from(influence, self.tau)
 
     def _of_arms(self, clusters: np.ndarray, blocks: np.ndarray) -> np.ndarray:
         codes, means, of_cluster = self._means()
         own = of_cluster[clusters]
-        if not self.by_block:
+        if self.mean_of == "cluster":
             return own
         return or_estimate(look_up(codes, means, arm_code(clusters, blocks), np.nan), own)
 
@@ -89,22 +101,59 @@ class EstimatedInfluence(Preference):
 
 
 @dataclasses.dataclass(frozen=True)
-class SharedSelection(BanditSelection):
-    """The examples of the highest estimated influence, within shares.
+class AcceptedFirst:
+    """The rows that a bandit accepted, which come before all others.
+
+    If these are less than the budget, the others were refused by the rule of acceptance and are not selected either.
+
+    Args:
+      selection: The accepted rows, near-duplicates among them.
+    """
+
+    selection: BlockSelection
+
+    def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """As `Foremost`."""
+        is_accepted = np.zeros(len(rows.keys), bool)
+        is_accepted[self.selection.keep(split, rows).rows] = True
+        return is_accepted
+
+    def first(self, packed: np.ndarray, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """As `Foremost`."""
+        return accepted_first(packed, self.of(split, rows), self._fills_up())
+
+    def first_of_scored(self, packed: np.ndarray, scored: Scored) -> np.ndarray:
+        """Returns the priorities of scored examples with the accepted ones first, uint64 [n]."""
+        return accepted_first(packed, self.selection.is_selected(scored), self._fills_up())
+
+    def _fills_up(self) -> bool:
+        pulled = self.selection.pulled
+        return meets_budget(pulled.bandit.policy, pulled.state())
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatedSelection(BanditSelection):
+    """The examples of the highest estimated influence, within shares or without near-duplicates of each other.
 
     Args:
       ranking: The corpus ranked by estimated influence.
-      cut: The ends of the groups in it.
-      scored: The groups of the scored examples.
+      cut: The cut of the budget in it.
+      scored: The groups of the scored examples; None if there are no groups.
+      accepted: What the bandit accepted, which comes first; None within shares, which ask for other examples.
     """
 
     ranking: Preferred[EstimatedInfluence]
-    cut: CutGroups
-    scored: GroupKeys
+    cut: Ended
+    scored: GroupKeys | None
+    accepted: AcceptedFirst | None = None
 
     @property
     def pulled(self) -> Pulled:
         return self.ranking.preference.pulled
+
+    @property
+    def is_census(self) -> bool:
+        return self.ranking.preference.mean_of == "example"
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         packed, _ = self.ranking.packed(split, rows)
@@ -119,18 +168,33 @@ class SharedSelection(BanditSelection):
             rows.keys,
         )
         twins = self.ranking.twins(split, rows, floor)
-        return dataclasses.replace(kept, worth=estimate[kept.rows], twins=twins)
+        worth = kept.influence if self.is_census else estimate[kept.rows]
+        kept = dataclasses.replace(kept, worth=worth, twins=twins)
+        if self.accepted is None:
+            return kept
+        accepted = self.accepted.selection.keep(split, rows)
+        at = find_sorted(accepted.rows, kept.rows)
+        why = {
+            name: np.where(at >= 0, getattr(accepted, name)[at], getattr(kept, name))
+            for name in ("round", "block_influence")
+        }
+        return dataclasses.replace(kept, **(why if len(accepted.rows) else {}))
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
-        """As `BanditSelection`; the reason follows from the estimated influence, not from the block."""
+        """As `BanditSelection`; within shares the reason follows from the estimated influence, not from the block."""
         packed, _ = self.ranking.packed(split, rows)
-        found = super().standing(split, rows)
-        return dataclasses.replace(found, why=why_below(packed, self.cut, split))
+        why = why_below(packed, self.cut, split)
+        if self.accepted is None:
+            return dataclasses.replace(super().standing(split, rows), why=why)
+        found = self.accepted.selection.standing(split, rows)
+        is_below = why == reason_number(Unselected.BELOW_CUT)
+        return dataclasses.replace(found, why=np.where(is_below, found.why, why))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`."""
         kept, corpus = self.keep(split, rows), self.ranking.corpus
         estimate = self.ranking.preference.estimate(split, rows)
+        estimate[kept.rows] = kept.worth
         return Taken.by_one_target(estimate, kept, corpus.is_candidate(rows))
 
     def is_selected(self, scored: Scored) -> np.ndarray:
@@ -145,8 +209,8 @@ class SharedSelection(BanditSelection):
         held_out = look_up(table["key"], table["held_out"], scored["key"], np.nan)
         return self._is_reached(scored, held_out)
 
-    def accepted_tokens(self, state: BanditState) -> int:
-        """As `BanditSelection`: the amount of the groups, because the rounds of the bandit ignore shares."""
+    def filled_tokens(self) -> int:
+        """As `BanditSelection`: the rounds know neither shares nor near-duplicates."""
         return self.cut.budget.amount - self.cut.missing()
 
     def _is_reached(self, scored: Scored, influence: np.ndarray) -> Any:
@@ -155,7 +219,10 @@ class SharedSelection(BanditSelection):
         keys = scored["key"]
         # Packed like the ranking of the corpus, so that priorities and floors can be compared.
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
-        is_taken = is_reached(packed, self.scored.floors(keys))
+        if self.accepted is not None:
+            packed = self.accepted.first_of_scored(packed, scored)
+        floors = self.cut.lowest() if self.scored is None else self.scored.floors(keys)
+        is_taken = is_reached(packed, floors)
         if self.ranking.near_duplicates is not None:
             is_taken &= ~self.ranking.near_duplicates.drops(keys)
         return is_taken
