@@ -48,9 +48,10 @@ from beam_quad.bandit import (
     shortfall_message,
 )
 from beam_quad.bandit.acceptance import WholeBlocks, WholeClusters
+from beam_quad.bandit.group_shifts import GroupShifts, draws_of_shares
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
 from beam_quad.columns import find_sorted, look_up, run_bounds
-from beam_quad.distillation import weigh
+from beam_quad.distillation import LandmarkDraw, weigh
 from beam_quad.distillation.within_clusters import fit_by_cluster, predict_by_cluster
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import UsageError
@@ -392,6 +393,13 @@ def select(
         # A share may need more than was accepted. Otherwise the accepted texts come first, and others replace those
         # that are left out as near-duplicates.
         if shares_of is not None:
+            shifts = _group_shifts(
+                shares_of, estimate, clusters, is_candidate & ~is_scored, sum(len(pull.keys) for pull in rounds[0]),
+                scorer, examples, state.deviation, seed,
+            )  # fmt: skip
+            # What is predicted example by example is known of the scored ones.
+            is_shifted = accepts is not Accepts.PREDICTIONS or ~is_scored
+            estimate = estimate + np.where(is_shifted, shifts.at(clusters, shares_of.groups), 0.0)
             is_accepted, ranks = None, estimate
         is_selected, is_near_duplicate, missing, about = _best(
             ranks_from(ranks, tau), is_accepted, meets_budget(policy, state), shares_of, max_share_per_cluster, clusters, can_be, examples,
@@ -454,6 +462,38 @@ def _in_accepted_blocks(
     place = find_sorted(codes, code)
     is_low = draws <= np.append(limits, np.uint64(0))[place]
     return np.asarray(can_be & (place >= 0) & is_low)
+
+
+def _group_shifts(
+    shares: SharedGroups,
+    estimate: Array,
+    clusters: Array,
+    can_be_drawn: Array,
+    num_pilot: int,
+    scorer: InfluenceScorer,
+    examples: Examples,
+    deviation: float,
+    seed: int,
+) -> GroupShifts:
+    """Scores examples drawn from each group that a share asks for, and compares them with the estimates, float64 [n]."""
+    keys, (meets, asked) = examples.keys, shares.asked()
+    drawn = [
+        LandmarkDraw.of(keys[own & can_be_drawn], seed, number).keys
+        for own, number in zip(meets, draws_of_shares(asked, num_pilot), strict=True)
+    ]
+    at = np.flatnonzero(np.isin(keys, np.concatenate([keys[:0], *drawn])))
+    at = at[np.argsort(keys[at])]
+    influence = np.zeros(0)
+    if len(at):
+        influence = score_texts(scorer, [examples.texts[i] for i in at.tolist()])[:, 0]
+    return GroupShifts.of(
+        influence - estimate[at],
+        examples.tokens[at],
+        clusters[at],
+        shares.groups[at],
+        shares.system.num_groups,
+        deviation,
+    )
 
 
 def _best(

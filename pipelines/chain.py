@@ -12,9 +12,11 @@ from beam_quad.corpus.splits import InputPlan
 from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
+from beam_quad.selection.shares import asking
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters, HasCenters
 from beam_quad.stages.clusters.query import CountQueryClusters
+from beam_quad.stages.distillation.landmarks import GatherLandmarks
 from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.ngrams import CountNgrams
@@ -52,6 +54,7 @@ from beam_quad.stages.quad.select import (
     CutBlocks,
     ExampleSelection,
 )
+from beam_quad.stages.quad.share_draws import DrawForShares, ScoreShareDraws, ShiftGroups
 from beam_quad.stages.quad.shortlist import (
     FindHeavyClusters,
     JointRank,
@@ -205,10 +208,10 @@ class _QuadBuilder(Builder):
         weights = tuple(group.weight for group in self.query) or (1.0,)
         known = None if self.options.refit else self._evidence()
         bandit = Bandit(policy, candidates, passed_over, scoring, weights, known)
-        halves = self._play(bandit, vectors)
+        halves, last_scoring = self._play(bandit, vectors)
         pulled = Pulled(bandit, policy.num_rounds + 1)
         evidence = self.add(GatherEvidence(bandit, pulled.num_rounds))
-        selection = self._selection(policy.rule.accepts, pulled, within)
+        selection = self._selection(policy.rule.accepts, pulled, within, last_scoring)
         cut = selection.cut if isinstance(selection, EstimatedSelection) else None
         facts = {
             "query": self.query if vectors is not None else (),
@@ -295,8 +298,14 @@ class _QuadBuilder(Builder):
         heavy = self.add(FindHeavyClusters(ranking.corpus, clusters, ranking, cap))
         return dataclasses.replace(self.groups or Groups(None), heavy=heavy, cap=share)
 
-    def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CompareHalves | None:
-        """Adds the pilot, the stage that compares halves of the query set on it, and the rounds after it."""
+    def _play(
+        self, bandit: Bandit, vectors: FitQueryVectors | None
+    ) -> tuple[CompareHalves | None, Scoring]:
+        """Adds the pilot, the stage that compares halves of the query set on it, and the rounds after it.
+
+        Returns:
+          The comparison, None if there is none, and the scoring of the rounds.
+        """
         combined, scoring, halves = None, bandit.scoring, None
         if vectors is not None and isinstance(scoring, InfluenceScoring):
             groups = tuple(group.name for group in self.query)
@@ -311,12 +320,14 @@ class _QuadBuilder(Builder):
             self.add(halves)
         for number in range(1, bandit.policy.num_rounds + 1):
             self.add(RunRound(bandit, number, scoring, combined))
-        return halves
+        return halves, scoring
 
-    def _selection(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
+    def _selection(
+        self, accepts: Accepts, pulled: Pulled, within: Corpus, scoring: Scoring
+    ) -> BanditSelection:
         """Adds the stages after the rounds, and makes the selection; acceptance rules differ only here."""
         if self.groups is not None:
-            return self._within_shares(accepts, pulled, within)
+            return self._within_shares(accepts, pulled, within, scoring)
         match accepts:
             case Accepts.BLOCKS:
                 accepted = BlockSelection(self.add(CutBlocks(within, pulled)))
@@ -371,7 +382,9 @@ class _QuadBuilder(Builder):
         scored = self.add(GroupKeys(within, cut, pulled)) if isinstance(cut, CutGroups) else None
         return EstimatedSelection(ranking, cut, scored, first)
 
-    def _within_shares(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
+    def _within_shares(
+        self, accepts: Accepts, pulled: Pulled, within: Corpus, scoring: Scoring
+    ) -> BanditSelection:
         """Adds the stages that select the bandit's best examples within shares."""
         predictions: PredictWithinClusters | None = None
         if accepts is Accepts.PREDICTIONS:
@@ -379,6 +392,7 @@ class _QuadBuilder(Builder):
             predictions = self.add(PredictWithinClusters(within.as_read(), fit))
         mean_of = self._mean_of_blocks() if predictions is None else "cluster"
         preference = EstimatedInfluence(pulled, predictions, mean_of, self.options.tau)
+        preference = self._shifted(preference, within, scoring)
         ranking = Preferred(within, preference, groups=self.groups)
         found = self.find_near_duplicates(ranking, self.budget, None, compares_all=True)
         ranking = dataclasses.replace(ranking, near_duplicates=found)
@@ -387,6 +401,20 @@ class _QuadBuilder(Builder):
         if not isinstance(cut, CutGroups):
             raise IntegrityError("a selection within shares has no groups")
         return EstimatedSelection(ranking, cut, self.add(GroupKeys(within, cut, pulled)))
+
+    def _shifted(
+        self, preference: EstimatedInfluence, within: Corpus, scoring: Scoring
+    ) -> EstimatedInfluence:
+        """Adds the stages that score documents of the groups that shares ask for, and corrects the estimates by these."""
+        counted = None if self.groups is None else self.groups.counted
+        if counted is None or not asking(counted.bounds):
+            return preference
+        pulled = preference.pulled
+        drawn = self.add(DrawForShares(within, pulled, counted))
+        gathered = self.add(GatherLandmarks(self.corpus, drawn))
+        scores = self.add(ScoreShareDraws(gathered, scoring))
+        shifts = self.add(ShiftGroups(within, scores, preference, pulled, counted))
+        return dataclasses.replace(preference, shifts=shifts)
 
     def _cut(
         self,

@@ -153,7 +153,8 @@ class RunOptions(flags.Options):
         pattern=r"[^\r\n]+",
         more="A field of a struct is written `meta.source`. Every bound holds to within one document, as does the budget; `manifest.json` "
         "(`shares`) and the report say what each costs. What the documents cannot meet is refused by name before anything is scored. "
-        "A missing value meets no condition, and its document counts in the budget.",
+        "A missing value meets no condition, and its document counts in the budget. With a bandit, each group that a bound asks for "
+        "gets scores of its own.",
     )
     share_by: tuple[str, ...] = _selection(
         "COLUMN=FILE: the share of each value of a column, JSON of numbers by value, or lines of VALUE,SHARE",

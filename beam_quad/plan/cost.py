@@ -497,7 +497,9 @@ def paraphrases_stage(w: Workload, num_items: int) -> StageWork:
 
 def shares_stage(w: Workload) -> StageWork:
     """Prices the stages that read the columns of shares, at most all of the input, and count who meets which."""
-    covers = ("ReadPatterns", "CountPatterns", "GroupKeys")
+    # With a bandit, documents drawn from each group are scored, at most half as many as in the pilot.
+    draws = ("DrawForShares", "GatherShareDraws", "ScoreShareDraws", "ShiftGroups")
+    covers = ("ReadPatterns", "CountPatterns", "GroupKeys", *draws)
     passes = passes_stage("shares", covers, 2, w.documents, w.splits, "WriteSelection")
     return dataclasses.replace(
         passes,

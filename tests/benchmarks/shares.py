@@ -3,8 +3,8 @@
     python -m tests.benchmarks.shares
 
 Prints by how much bounds are missed, in documents of the corpus's longest; the value of the selection over the optimum of the
-programme in which every document is an unknown of its own; and how far prices are from what the selection loses if a bound is
-shifted.
+programme in which every document is an unknown of its own; how far prices are from what the selection loses if a bound is shifted;
+and what a bandit's selection gains if a rare group that a share asks for has scores of its own.
 """
 
 import sys
@@ -13,12 +13,15 @@ import numpy as np
 
 from beam_quad.selection.group_cuts import cut_shares
 from beam_quad.selection.programme import System
+from tests.bandit import rare_group
 from tests.selection.systems import most_missed, optimum, random_system
 
 _NUM_SYSTEMS = 1000
 # Ten documents of those that are selected: more than one, and few enough that the slope is the same.
 _SHIFT = 0.0005
 _NUM_PRICED, _PRICED_DOCUMENTS = 40, 100_000
+# How far a group lies from its clusters, and how much that differs between them, in spreads of the clusters' means.
+_RARE_GROUPS = ((0.0, 0.0), (-0.5, 0.5), (-0.5, 1.0), (1.5, 1.0))
 
 
 def price_errors(seed: int) -> list[float]:
@@ -42,6 +45,21 @@ def price_errors(seed: int) -> list[float]:
     return errors
 
 
+def print_rare_groups() -> None:
+    """Prints what selections of a rare group are worth, without and with scores of its own."""
+    for shift, spread in _RARE_GROUPS:
+        runs = [
+            [rare_group.select(seed, has_draws, shift=shift, spread=spread) for seed in range(10)]
+            for has_draws in (False, True)
+        ]
+        figures = [
+            f"{name} {before:.3f} -> {after:.3f}"
+            for name in ("mean", "mean_of_group", "error")
+            for before, after in [[np.mean([getattr(r, name) for r in own]) for own in runs]]
+        ]
+        print(f"a group {shift} from its clusters, spread {spread}: {', '.join(figures)}")
+
+
 def main() -> None:
     """Prints the figures."""
     missed, ratios = [], []
@@ -62,6 +80,7 @@ def main() -> None:
         f"{len(errors)} prices of {_NUM_PRICED} systems over {_PRICED_DOCUMENTS:,} documents, bound shifted by {_SHIFT}: "
         f"error at most {max(errors):.3f}, mean {np.mean(errors):.4f}, within 5 %: {np.mean(np.array(errors) < 0.05):.1%}"
     )
+    print_rare_groups()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from beam_quad.selection import (
 )
 from beam_quad.stages.quad.regressions import Pulled
 from beam_quad.stages.quad.select import BanditSelection, BlockSelection
+from beam_quad.stages.quad.share_draws import ShiftGroups
 from beam_quad.stages.quad.within_clusters import PredictWithinClusters
 from beam_quad.stages.write.budget import Ended
 from beam_quad.stages.write.preference import Preference
@@ -51,6 +52,7 @@ class EstimatedInfluence(Preference):
       mean_of: Whose mean influence an example has: with "cluster" its cluster's, with "block" its block's if that was
         pulled, and with "example" its own alone, so that it has a rank only if it was scored.
       tau: Examples below this influence are never taken; None sets no limit.
+      shifts: What is added to the estimates of examples in groups that shares ask for; None if no share asks for any.
     """
 
     unit: ClassVar[str] = "influence"
@@ -59,6 +61,7 @@ class EstimatedInfluence(Preference):
     predictions: PredictWithinClusters | None
     mean_of: MeanOf
     tau: float | None
+    shifts: ShiftGroups | None = None
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         clusters, _, places = self.pulled.places(split, rows)
@@ -72,15 +75,35 @@ class EstimatedInfluence(Preference):
     def estimate(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Estimates the influence of each row, float64 [n]; undefined for a row without a cluster."""
         clusters, blocks = self.pulled.arms(split, rows)
-        known = self._of_arms(clusters, blocks)
+        estimate = self._of_arms(clusters, blocks)
+        if self.shifts is not None:
+            estimate = estimate + self.shifts.of(split, clusters)
         if self.predictions is None:
-            return known
-        return or_estimate(self.predictions.read(split), known)
+            return estimate
+        predicted = self.predictions.read(split).astype(np.float64)
+        if self.shifts is not None:
+            # A scored example keeps its own influence.
+            is_scored = np.isin(rows.keys, self.pulled.known_keys())
+            predicted += np.where(is_scored, 0.0, self.shifts.of(split, clusters))
+        return or_estimate(predicted, estimate)
 
-    def of_scored(self, scored: Scored, influence: np.ndarray) -> np.ndarray:
-        """Ranks scored examples, float64 [n]: by `influence` if the rule predicts or takes single examples, else by means."""
+    def of_scored(
+        self, scored: Scored, influence: np.ndarray, patterns: np.ndarray | None
+    ) -> np.ndarray:
+        """Ranks scored examples.
+
+        Args:
+          scored: The examples.
+          influence: What they are ranked by if the rule predicts or takes single examples, float64 [n].
+          patterns: Numbers of the patterns of the shares that they meet, int64 [n]; None without shares.
+
+        Returns:
+          float64 [n].
+        """
         if self.predictions is None and self.mean_of != "example":
             influence = self._of_arms(scored["cluster"], scored["block"])
+            if self.shifts is not None and patterns is not None:
+                influence = influence + self.shifts.load().at(scored["cluster"], patterns)
         return ranks_from(influence, self.tau)
 
     def _of_arms(self, clusters: np.ndarray, blocks: np.ndarray) -> np.ndarray:
@@ -215,8 +238,9 @@ class EstimatedSelection(BanditSelection):
 
     def _is_reached(self, scored: Scored, influence: np.ndarray) -> Any:
         """Tells which scored examples are selected given their influence, bool [n]."""
-        ranks = self.ranking.preference.of_scored(scored, influence)
         keys = scored["key"]
+        patterns = None if self.scored is None else self.scored.patterns(keys)
+        ranks = self.ranking.preference.of_scored(scored, influence, patterns)
         # Packed like the ranking of the corpus, so that priorities and floors can be compared.
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
         if self.accepted is not None:

@@ -334,10 +334,18 @@ class GroupKeys(SplitStage):
 
     def floors(self, keys: np.ndarray) -> np.ndarray:
         """The lowest selected priority in each example's group, uint64 [n]; `NOTHING` for unknown keys."""
-        keyed = self._load()
-        group = look_up(keyed["keys"], keyed["groups"], keys, -1)
         # Unknown keys have group -1, which reads the appended `NOTHING`.
-        return np.append(self.cut.load().floors, NOTHING)[group]
+        return np.append(self.cut.load().floors, NOTHING)[self._groups(keys)]
+
+    def patterns(self, keys: np.ndarray) -> np.ndarray:
+        """Numbers of the patterns of examples, int64 [n]; 0 without shares, arbitrary for unknown keys."""
+        counted = self.cut.programme.sample.groups.counted
+        # The patterns repeat in every heavy cluster; see `Groups.of`.
+        return self._groups(keys) % (1 if counted is None else counted.num_patterns())
+
+    def _groups(self, keys: np.ndarray) -> np.ndarray:
+        keyed = self._load()
+        return look_up(keyed["keys"], keyed["groups"], keys, -1)
 
     @once_per_process
     def _load(self) -> dict[str, np.ndarray]:
