@@ -184,7 +184,8 @@ class SolveProgramme(SplitStage):
     def finish(self, total: np.ndarray | None) -> None:
         bands = self.sample.load()
         held = np.zeros(len(bands.group), np.int64) if total is None else total
-        found = solve(self.sample.groups.system(), bands, held, self.sample.budget.amount)
+        groups = self.sample.groups
+        found = solve(groups.system(), bands, held, self.sample.budget.amount, len(groups.bounds))
         files.write_once(self.artifact, archives.dump(held=held, **dataclasses.asdict(found)))
 
     @once_per_process
