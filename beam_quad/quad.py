@@ -42,14 +42,16 @@ from beam_quad.bandit import (
     QuadPolicy,
     example_blocks,
     first_drawn,
+    meets_budget,
     num_blocks,
     replay,
     shortfall_message,
 )
 from beam_quad.bandit.acceptance import WholeBlocks, WholeClusters
+from beam_quad.bandit.group_shifts import GroupShifts, draws_of_shares
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
 from beam_quad.columns import find_sorted, look_up, run_bounds
-from beam_quad.distillation import weigh
+from beam_quad.distillation import LandmarkDraw, weigh
 from beam_quad.distillation.within_clusters import fit_by_cluster, predict_by_cluster
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import UsageError
@@ -82,6 +84,7 @@ from beam_quad.scoring.vectors import combine_vectors
 from beam_quad.selection import (
     MAX_DRAW,
     CutExamples,
+    accepted_first,
     amounts_of,
     cut_blocks,
     cut_draws,
@@ -163,7 +166,7 @@ def select(
     damping: float = 1.0,
     normalize: bool | None = None,
     keep_query_copies: bool = False,
-    near_duplicates: NearDuplicates | None = None,
+    near_duplicates: NearDuplicates = "drop",
     near_duplicate_threshold: float = THRESHOLD,
     seed: int = 0,
 ) -> QuadSelection:
@@ -210,8 +213,8 @@ def select(
         acceptance.
       keep_query_copies: Whether texts that contain a query text can be selected; see `selection.leaks`.
       near_duplicates: "drop" selects only the highest-ranked of texts that are nearly the same
-        (`selection.near_duplicates`); it is the default with `shortlist` and `propagate` acceptance. "keep" is the
-        default with the others, which accept blocks as they are.
+        (`selection.near_duplicates`). What a bandit accepted comes first; the texts of the highest estimate fill the
+        budget up.
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
       seed: Seed of every draw.
@@ -229,14 +232,7 @@ def select(
         raise UsageError(f"max_cluster_share must lie in (0, 1], got {max_cluster_share}")
     check_choice("acceptance", acceptance, (*ACCEPTANCES, shortlist_page.NAME))
     has_bandit = acceptance in ACCEPTANCES
-    can_drop = not has_bandit or ACCEPTANCES[acceptance].accepts is Accepts.PREDICTIONS
-    if near_duplicates == "drop" and not can_drop:
-        raise UsageError(
-            f"acceptance={acceptance!r} takes blocks as they are; pass near_duplicates='keep', or acceptance='propagate'"
-        )
-    threshold = check_near_duplicates(
-        near_duplicates or ("drop" if can_drop else "keep"), near_duplicate_threshold
-    )
+    threshold = check_near_duplicates(near_duplicates, near_duplicate_threshold)
     if not has_bandit:
         shortlist_page.check_shortlist(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
@@ -377,38 +373,42 @@ def select(
     of_cluster = with_least(state.arms.mean_influence)[clusters]
     estimate = or_estimate(look_up(*mean_by_block(scored), code, np.nan), of_cluster)
     about: dict[str, Any] | None = None
+    is_accepted: Array | None = None
+    filled: int | None = None
     if accepts is Accepts.PREDICTIONS:
         predicted = _predict(scored, points[known], clusters, code, points, seed)
         predicted[known] = influence[known]
-        estimate = or_estimate(predicted.astype(np.float32), of_cluster)
-    if shares_of is not None:
-        if acceptance == WholeClusters.name:
+        ranks = predicted.astype(np.float32)
+        estimate = or_estimate(ranks, of_cluster)
+    elif accepts is Accepts.EXAMPLES:
+        is_accepted, ranks = np.isin(keys, state.accepted_examples.keys), influence
+    else:
+        is_accepted = _in_accepted_blocks(state, code, can_be, tokens, keys, seed)
+        if acceptance == WholeClusters.name and (shares_of is not None or threshold is not None):
             estimate = of_cluster.copy()
-        is_selected, is_near_duplicate, about = _best_within(
-            shares_of, max_share_per_cluster, clusters, ranks_from(estimate, tau), can_be, examples, budget_tokens, seed,
-            threshold,
+        ranks = estimate
+    if is_accepted is not None and shares_of is None and threshold is None:
+        is_selected = is_accepted
+    else:
+        # A share may need more than was accepted. Otherwise the accepted texts come first, and others replace those
+        # that are left out as near-duplicates.
+        if shares_of is not None:
+            shifts = _group_shifts(
+                shares_of, estimate, clusters, is_candidate & ~is_scored, sum(len(pull.keys) for pull in rounds[0]),
+                scorer, examples, state.deviation, seed,
+            )  # fmt: skip
+            # What is predicted example by example is known of the scored ones.
+            is_shifted = accepts is not Accepts.PREDICTIONS or ~is_scored
+            estimate = estimate + np.where(is_shifted, shifts.at(clusters, shares_of.groups), 0.0)
+            is_accepted, ranks = None, estimate
+        is_selected, is_near_duplicate, missing, about = _best(
+            ranks_from(ranks, tau), is_accepted, meets_budget(policy, state), shares_of, max_share_per_cluster, clusters, can_be, examples,
+            budget_tokens, seed, threshold,
         )  # fmt: skip
         can_be &= ~is_near_duplicate
-        state = dataclasses.replace(state, accepted_tokens=budget_tokens - about["missing"])
-    elif accepts is Accepts.PREDICTIONS:
-        is_selected, is_near_duplicate, missing = _best(
-            predicted,
-            tau,
-            is_candidate,
-            tokens,
-            keys,
-            budget_tokens,
-            seed,
-            examples.texts,
-            threshold,
-        )
-        can_be &= ~is_near_duplicate
-        state = dataclasses.replace(state, accepted_tokens=budget_tokens - missing)
-    elif accepts is Accepts.EXAMPLES:
-        is_selected = np.isin(keys, state.accepted_examples.keys)
+        filled = budget_tokens - missing
+    if accepts is Accepts.EXAMPLES:
         estimate[is_selected] = influence[is_selected]
-    else:
-        is_selected = _in_accepted_blocks(state, code, can_be, tokens, keys, seed)
 
     # 8 Weigh, by the excess over the best text that was left out: `distillation.weights` has the derivation.
     weights = np.zeros(len(keys))
@@ -425,7 +425,7 @@ def select(
         clusters=examples.spread(clusters.astype(np.int64), -1),
         blocks=examples.spread(block.astype(np.int64), -1),
         state=state,
-        shortfall=shortfall_message(policy, blocks, state),
+        shortfall=shortfall_message(policy, blocks, state, filled),
         shares=about,
     )
 
@@ -464,33 +464,85 @@ def _in_accepted_blocks(
     return np.asarray(can_be & (place >= 0) & is_low)
 
 
-def _best_within(
+def _group_shifts(
     shares: SharedGroups,
+    estimate: Array,
+    clusters: Array,
+    can_be_drawn: Array,
+    num_pilot: int,
+    scorer: InfluenceScorer,
+    examples: Examples,
+    deviation: float,
+    seed: int,
+) -> GroupShifts:
+    """Scores examples drawn from each group that a share asks for, and compares them with the estimates, float64 [n]."""
+    keys, (meets, asked) = examples.keys, shares.asked()
+    drawn = [
+        LandmarkDraw.of(keys[own & can_be_drawn], seed, number).keys
+        for own, number in zip(meets, draws_of_shares(asked, num_pilot), strict=True)
+    ]
+    at = np.flatnonzero(np.isin(keys, np.concatenate([keys[:0], *drawn])))
+    at = at[np.argsort(keys[at])]
+    influence = np.zeros(0)
+    if len(at):
+        influence = score_texts(scorer, [examples.texts[i] for i in at.tolist()])[:, 0]
+    return GroupShifts.of(
+        influence - estimate[at],
+        examples.tokens[at],
+        clusters[at],
+        shares.groups[at],
+        shares.system.num_groups,
+        deviation,
+    )
+
+
+def _best(
+    ranks: Array,
+    is_first: Array | None,
+    fills_up: bool,
+    shares: SharedGroups | None,
     max_share_per_cluster: float,
     clusters: Array,
-    ranks: Array,
     can_be: Array,
     examples: Examples,
     budget_tokens: int,
     seed: int,
     threshold: float | None,
-) -> tuple[Array, Array, dict[str, Any]]:
-    """Takes the examples of the highest ranks, float64 [n], within shares.
+) -> tuple[Array, Array, int, dict[str, Any] | None]:
+    """Takes the examples of the highest ranks, float [n], within shares and a cap on clusters.
+
+    What a bandit accepted, bool [n], comes first, and others only if they may fill up; None puts nothing first.
 
     Returns:
-      Those that are taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; and how the bounds were met.
+      The examples taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; the number of missing tokens; and
+      how the bounds were met, None without bounds.
     """
     keys, tokens = examples.keys, examples.tokens
+    is_bound = shares is not None or max_share_per_cluster < 1
+    shares = shares or SharedGroups.free(len(keys))
     packed, _ = rank_usable(ranks, can_be, can_be & shares.may_give, keys, seed)
+    if is_first is not None:
+        packed = accepted_first(packed, is_first, fills_up)
+        ranks = np.where(is_first, np.inf, ranks)
     kept = packed
     if threshold is not None:
         kept = without_near_duplicates(
-            packed, examples.texts, tokens, budget_tokens, threshold, compares_all=True
+            packed, examples.texts, tokens, budget_tokens, threshold, compares_all=is_bound
         )
-    shares = shares.capped(clusters, kept, tokens, budget_tokens, max_share_per_cluster)
-    floor, about = shares.cut(kept, ranks, None, keys, tokens, budget_tokens, seed, "influence")
+    about: dict[str, Any] | None = None
+    if is_bound:
+        shares = shares.capped(clusters, kept, tokens, budget_tokens, max_share_per_cluster)
+        floor, about = shares.cut(kept, ranks, None, keys, tokens, budget_tokens, seed, "influence")
+        missing = about["missing"]
+        if is_first is not None:
+            # As these have infinite values, a mean is meaningless.
+            about["mean"] |= {"selected": None, "without_bounds": None}
+    else:
+        column = kept[:, None]
+        search = search_budget(column, amounts_of(column, tokens), budget_tokens)
+        floor, missing = search.floors[0], search.missing(budget_tokens)
     is_selected = is_reached(kept, floor)
-    return is_selected, is_reached(packed, floor) & ~is_selected, about
+    return is_selected, is_reached(packed, floor) & ~is_selected, missing, about
 
 
 def _predict(
@@ -520,31 +572,3 @@ def _predict(
     regressions = {arm: fitted for arm, _, fitted in fits}
     is_pulled = np.isin(code, arm_code(scored["cluster"], scored["block"]))
     return predict_by_cluster(regressions.get, clusters, is_pulled, points)
-
-
-def _best(
-    predicted: Array,
-    tau: float | None,
-    is_candidate: Array,
-    tokens: Array,
-    keys: Array,
-    budget_tokens: int,
-    seed: int,
-    texts: Sequence[str],
-    threshold: float | None,
-) -> tuple[Array, Array, int]:
-    """Selects the examples of the highest predicted influence, float64 [n], down to `tau`.
-
-    Returns:
-      The selected examples, bool [n]; those left out as near-duplicates, bool [n]; and the number of missing tokens.
-    """
-    ranks = ranks_from(predicted.astype(np.float32), tau)
-    packed, _ = rank_usable(ranks, np.ones(len(keys), bool), is_candidate, keys, seed)
-    kept = packed
-    if threshold is not None:
-        kept = without_near_duplicates(packed, texts, tokens, budget_tokens, threshold)
-    column = kept[:, None]
-    search = search_budget(column, amounts_of(column, tokens), budget_tokens)
-    is_selected = is_reached(kept, search.floors[0])
-    is_near_duplicate = is_reached(packed, search.floors[0]) & ~is_selected
-    return is_selected, is_near_duplicate, search.missing(budget_tokens)

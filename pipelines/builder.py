@@ -294,6 +294,7 @@ class Builder:
         held: Held | None,
         corpus: Corpus | None = None,
         num_targets: int = 1,
+        compares_all: bool = False,
     ) -> FindNearDuplicates | None:
         """Adds stages to find the examples with a near-duplicate of higher rank.
 
@@ -303,6 +304,7 @@ class Builder:
           held: The base's examples, which stay selected in any case; None without a base.
           corpus: The splits covered by the ranking, if not all: the new ones of a refresh.
           num_targets: Number of targets sharing the budget.
+          compares_all: Whether all examples are compared, also those far below the cut of the budget.
 
         Returns:
           The last of these stages, which lists the examples to leave out; None if near-duplicates are kept.
@@ -321,7 +323,7 @@ class Builder:
             corpus is not None,
             num_targets=num_targets,
             # A share may reach ranks far below the cut of a budget without shares.
-            is_all=self.groups is not None,
+            is_all=compares_all or self.groups is not None,
         )
         candidates = self.add(LinkCandidates(self.within_budget, compared))
         found = self.add(FindNearDuplicates(self.within_budget, candidates))

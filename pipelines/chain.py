@@ -13,9 +13,11 @@ from beam_quad.errors import IntegrityError, UsageError
 from beam_quad.gradients.tuning import Tuning
 from beam_quad.records import Budget
 from beam_quad.scoring.ngrams import NUM_LOOKED_AT
+from beam_quad.selection.shares import asking
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters, HasCenters
 from beam_quad.stages.clusters.query import CountQueryClusters
+from beam_quad.stages.distillation.landmarks import GatherLandmarks
 from beam_quad.stages.influence.compare_halves import CompareHalves
 from beam_quad.stages.influence.known import KnownScores
 from beam_quad.stages.influence.ngrams import CountNgrams
@@ -35,6 +37,12 @@ from beam_quad.stages.influence.token_ngrams import CountTokenNgrams, LookAhead
 from beam_quad.stages.influence.tuned import TuneProxy
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
+from beam_quad.stages.quad.estimated import (
+    AcceptedFirst,
+    EstimatedInfluence,
+    EstimatedSelection,
+    MeanOf,
+)
 from beam_quad.stages.quad.evidence import GatherEvidence
 from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.known import KnownEvidence
@@ -47,7 +55,7 @@ from beam_quad.stages.quad.select import (
     CutBlocks,
     ExampleSelection,
 )
-from beam_quad.stages.quad.shared import EstimatedInfluence, SharedSelection
+from beam_quad.stages.quad.share_draws import DrawForShares, ScoreShareDraws, ShiftGroups
 from beam_quad.stages.quad.shortlist import (
     FindHeavyClusters,
     JointRank,
@@ -202,17 +210,18 @@ class _QuadBuilder(Builder):
         weights = tuple(group.weight for group in self.query) or (1.0,)
         known = None if self.options.refit else self._evidence()
         bandit = Bandit(policy, candidates, passed_over, scoring, weights, known)
-        halves = self._play(bandit, vectors)
+        halves, last_scoring = self._play(bandit, vectors)
         pulled = Pulled(bandit, policy.num_rounds + 1)
         evidence = self.add(GatherEvidence(bandit, pulled.num_rounds))
-        selection = self._selection(policy.rule.accepts, pulled, within)
+        selection = self._selection(policy.rule.accepts, pulled, within, last_scoring)
+        cut = selection.cut if isinstance(selection, EstimatedSelection) else None
         facts = {
             "query": self.query if vectors is not None else (),
             "vectors": vectors,
             "texts": vectors,
             "bandit": FinishedBandit(selection),
             "halves": halves,
-            "shares": selection.cut if isinstance(selection, SharedSelection) else None,
+            "shares": cut if isinstance(cut, CutGroups) else None,
         }
         return selection, facts, evidence.artifact
 
@@ -253,7 +262,7 @@ class _QuadBuilder(Builder):
         preference = JointRank(ranks)
         held = self.prefer(self.held, Preferred(self.within_budget, preference))
         ranking = Preferred(self.within_budget, preference, held, groups=self.groups)
-        groups = self._capped(clusters, ranking)
+        groups = self._capped(clusters, ranking, self.budget)
         cut = self.end(ranking, self.budget, "CutRanking", groups)
         selection = ShortlistSelection(shortlist, ranking, cut, clusters)
         shown = self.add(ShowScores(self.within_budget, selection, influence, clusters))
@@ -285,17 +294,25 @@ class _QuadBuilder(Builder):
         sample = self.add(SampleTexts(self.fitted, NUM_LOOKED_AT, "SampleFirstLook", "n-grams"))
         return NgramScoring(self.add(LookAhead(counts, sample)))
 
-    def _capped(self, clusters: AssignClusters, ranking: Preferred[Preference]) -> Groups | None:
+    def _capped(
+        self, clusters: AssignClusters, ranking: Preferred[Preference], budget: Budget
+    ) -> Groups | None:
         """Finds the clusters larger than the cap on a cluster, if there is a cap."""
         share = self.options.max_share_per_cluster
         if share >= 1:
             return self.groups
-        cap = max(1, math.floor(share * self.options.budget_tokens))
-        heavy = self.add(FindHeavyClusters(self.within_budget, clusters, ranking, cap))
+        cap = max(1, math.floor(share * budget.amount))
+        heavy = self.add(FindHeavyClusters(ranking.corpus, clusters, ranking, cap))
         return dataclasses.replace(self.groups or Groups(None), heavy=heavy, cap=share)
 
-    def _play(self, bandit: Bandit, vectors: FitQueryVectors | None) -> CompareHalves | None:
-        """Adds the pilot, its comparison of the query set's halves, and the rounds after it."""
+    def _play(
+        self, bandit: Bandit, vectors: FitQueryVectors | None
+    ) -> tuple[CompareHalves | None, Scoring]:
+        """Adds the pilot, the stage that compares halves of the query set on it, and the rounds after it.
+
+        Returns:
+          The comparison, None if there is none, and the scoring of the rounds.
+        """
         combined, scoring, halves = None, bandit.scoring, None
         if vectors is not None and isinstance(scoring, InfluenceScoring):
             groups = tuple(group.name for group in self.query)
@@ -310,17 +327,21 @@ class _QuadBuilder(Builder):
             self.add(halves)
         for number in range(1, bandit.policy.num_rounds + 1):
             self.add(RunRound(bandit, number, scoring, combined))
-        return halves
+        return halves, scoring
 
-    def _selection(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
+    def _selection(
+        self, accepts: Accepts, pulled: Pulled, within: Corpus, scoring: Scoring
+    ) -> BanditSelection:
         """Adds the stages after the rounds, and makes the selection; acceptance rules differ only here."""
         if self.groups is not None:
-            return self._within_shares(accepts, pulled, within)
+            return self._within_shares(accepts, pulled, within, scoring)
         match accepts:
             case Accepts.BLOCKS:
-                return BlockSelection(self.add(CutBlocks(within, pulled)))
+                accepted = BlockSelection(self.add(CutBlocks(within, pulled)))
+                return self._filled_up(accepted, self._mean_of_blocks(), within)
             case Accepts.EXAMPLES:
-                return ExampleSelection(self.add(CutBlocks(within, pulled)))
+                accepted = ExampleSelection(self.add(CutBlocks(within, pulled)))
+                return self._filled_up(accepted, "example", within)
             case Accepts.PREDICTIONS:
                 fit = self.add(FitWithinClusters(self.corpus, pulled))
                 predictions = self.add(PredictWithinClusters(within.as_read(), fit))
@@ -337,22 +358,70 @@ class _QuadBuilder(Builder):
                 self.stages += cut.stages("CutRanking")
                 return PropagatedSelection(ranking, cut)
 
-    def _within_shares(self, accepts: Accepts, pulled: Pulled, within: Corpus) -> BanditSelection:
-        """Selects the bandit's best examples within shares."""
+    def _mean_of_blocks(self) -> MeanOf:
+        return "cluster" if self.options.acceptance == WholeClusters.name else "block"
+
+    def _filled_up(
+        self, accepted: BlockSelection, mean_of: MeanOf, within: Corpus
+    ) -> BanditSelection:
+        """Adds the stages that leave near-duplicates out of what a bandit accepts, and fill the budget up.
+
+        What is accepted comes first, then other examples by their estimated influence.
+        """
+        if self.signs is None:
+            return accepted
+        pulled, held = accepted.pulled, self.held
+        preference = EstimatedInfluence(pulled, None, mean_of, self.options.tau)
+        first = AcceptedFirst(accepted)
+        ranking = Preferred(within, preference, first)
+        budget = Budget(pulled.bandit.policy.budget_tokens)
+        found = self.find_near_duplicates(
+            ranking,
+            budget,
+            held,
+            None if held is None else within,
+            # A cap on clusters may ask for examples far below the cut of a budget without it.
+            compares_all=self.options.max_share_per_cluster < 1,
+        )
+        ranking = dataclasses.replace(ranking, near_duplicates=found)
+        groups = self._capped(pulled.counted.clusters, ranking, budget)
+        cut = self.end(ranking, budget, "CutRanking", groups, within)
+        scored = self.add(GroupKeys(within, cut, pulled)) if isinstance(cut, CutGroups) else None
+        return EstimatedSelection(ranking, cut, scored, first)
+
+    def _within_shares(
+        self, accepts: Accepts, pulled: Pulled, within: Corpus, scoring: Scoring
+    ) -> BanditSelection:
+        """Adds the stages that select the bandit's best examples within shares."""
         predictions: PredictWithinClusters | None = None
         if accepts is Accepts.PREDICTIONS:
             fit = self.add(FitWithinClusters(self.corpus, pulled))
             predictions = self.add(PredictWithinClusters(within.as_read(), fit))
-        by_block = accepts is Accepts.BLOCKS and self.options.acceptance != WholeClusters.name
-        preference = EstimatedInfluence(pulled, predictions, by_block, self.options.tau)
+        mean_of = self._mean_of_blocks() if predictions is None else "cluster"
+        preference = EstimatedInfluence(pulled, predictions, mean_of, self.options.tau)
+        preference = self._shifted(preference, within, scoring)
         ranking = Preferred(within, preference, groups=self.groups)
-        found = self.find_near_duplicates(ranking, self.budget, None)
+        found = self.find_near_duplicates(ranking, self.budget, None, compares_all=True)
         ranking = dataclasses.replace(ranking, near_duplicates=found)
-        groups = self._capped(pulled.counted.clusters, ranking)
+        groups = self._capped(pulled.counted.clusters, ranking, self.budget)
         cut = self.end(ranking, self.budget, "CutRanking", groups)
         if not isinstance(cut, CutGroups):
             raise IntegrityError("a selection within shares has no groups")
-        return SharedSelection(ranking, cut, self.add(GroupKeys(within, cut, pulled)))
+        return EstimatedSelection(ranking, cut, self.add(GroupKeys(within, cut, pulled)))
+
+    def _shifted(
+        self, preference: EstimatedInfluence, within: Corpus, scoring: Scoring
+    ) -> EstimatedInfluence:
+        """Adds the stages that score documents of the groups that shares ask for, and corrects the estimates by these."""
+        counted = None if self.groups is None else self.groups.counted
+        if counted is None or not asking(counted.bounds):
+            return preference
+        pulled = preference.pulled
+        drawn = self.add(DrawForShares(within, pulled, counted))
+        gathered = self.add(GatherLandmarks(self.corpus, drawn))
+        scores = self.add(ScoreShareDraws(gathered, scoring))
+        shifts = self.add(ShiftGroups(within, scores, preference, pulled, counted))
+        return dataclasses.replace(preference, shifts=shifts)
 
     def _cut(
         self,

@@ -11,7 +11,7 @@ from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from pipelines import flags, parsing, run_options
 from pipelines.flags import changed, flag
-from pipelines.run_options import BLOCKS_PER_CLUSTER, LAYERS, NEAR_DUPLICATES, RunOptions
+from pipelines.run_options import BLOCKS_PER_CLUSTER, LAYERS, RunOptions
 
 POLICIES = (
     "quad", "random", "perplexity", "influence_top_k", "cluster_uniform", "dsir", "ngram", "similarity",
@@ -51,12 +51,6 @@ class QuadOptions(RunOptions):
         "layers",
         default=None,
         more=f"Default `all+head`; `attention` with a bandit. {LAYERS}",
-    )
-    near_duplicates: Literal["keep", "drop"] = changed(
-        RunOptions,
-        "near_duplicates",
-        default=None,
-        help=f"{NEAR_DUPLICATES}; default, but keep with --acceptance=block, instance or cluster, which take blocks as they are",
     )
     budget_tokens: int = _selection(
         "tokens to select in all, such as 30B or 1e9; +50M: so many more than --base",
@@ -205,11 +199,6 @@ class QuadOptions(RunOptions):
             raise UsageError(
                 f"--{given[0]} is for the bandit; leave it out, or pass --acceptance=block with it"
             )
-        if self.near_duplicates == "drop" and not _ranks(self.policy, self.acceptance):
-            raise UsageError(
-                f"--acceptance={self.acceptance} takes blocks as they are; leave out --near_duplicates=drop, or pass "
-                "--acceptance=propagate or shortlist with it"
-            )
         blocks = self.blocks_per_cluster
         if blocks < 1 or blocks & (blocks - 1):
             raise UsageError(f"--blocks_per_cluster must be a power of 2, got {blocks}")
@@ -237,18 +226,6 @@ def parse(argv: Sequence[str]) -> tuple[QuadOptions, list[str]]:
         values["layers"] = "all+head" if is_shortlist else "attention"
     if values["normalize"] is None:
         values["normalize"] = is_shortlist
-    if values["near_duplicates"] is None:
-        ranks = _ranks(values["policy"], values["acceptance"])
-        values["near_duplicates"] = "drop" if ranks else "keep"
     options = QuadOptions(**values)
     options.check()
     return options, rest
-
-
-def _ranks(policy: str, acceptance: str) -> bool:
-    """Whether a selection is the top of a ranking: if an example is left out, the next one replaces it."""
-    return (
-        policy != "quad"
-        or acceptance == SHORTLIST
-        or ACCEPTANCES[acceptance].accepts is Accepts.PREDICTIONS
-    )

@@ -153,7 +153,8 @@ class RunOptions(flags.Options):
         pattern=r"[^\r\n]+",
         more="A field of a struct is written `meta.source`. Every bound holds to within one document, as does the budget; `manifest.json` "
         "(`shares`) and the report say what each costs. What the documents cannot meet is refused by name before anything is scored. "
-        "A missing value meets no condition, and its document counts in the budget.",
+        "A missing value meets no condition, and its document counts in the budget. With a bandit, each group that a bound asks for "
+        "gets scores of its own.",
     )
     share_by: tuple[str, ...] = _selection(
         "COLUMN=FILE: the share of each value of a column, JSON of numbers by value, or lines of VALUE,SHARE",
@@ -258,8 +259,9 @@ class RunOptions(flags.Options):
         NEAR_DUPLICATES,
         "drop",
         more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
-        "The budget is filled up from the ranking; the others count as not selected, and `rejected/` names the document that ranks "
-        "higher, with the reason `near_duplicate`. What `--base` selected stays, and new copies of it do not come.",
+        "The budget is filled up from the ranking (with a bandit: by what it accepted, then by the highest estimated influence); the "
+        "others count as not selected, and `rejected/` names the document that ranks higher, with the reason `near_duplicate`. What "
+        "`--base` selected stays, and new copies of it do not come.",
     )
     near_duplicate_threshold: float = _selection(
         "of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "

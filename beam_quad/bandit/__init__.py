@@ -22,6 +22,7 @@ from beam_quad.bandit.policy import QuadPolicy as QuadPolicy
 from beam_quad.bandit.policy import replay as replay
 from beam_quad.bandit.pulls import ClusterSizes as ClusterSizes
 from beam_quad.bandit.pulls import Pulls as Pulls
+from beam_quad.bandit.shortfall import meets_budget as meets_budget
 from beam_quad.bandit.shortfall import shortfall_message as shortfall_message
 from beam_quad.bandit.state import AcceptedBlock as AcceptedBlock
 from beam_quad.bandit.state import AcceptedExamples as AcceptedExamples

@@ -2,26 +2,36 @@
 
 import numpy as np
 
-from beam_quad.bandit.acceptance import Accepts
 from beam_quad.bandit.blocks import Blocks
 from beam_quad.bandit.policy import MAX_ROUNDS, QuadPolicy
 from beam_quad.bandit.state import BanditState
 
 
-def shortfall_message(policy: QuadPolicy, blocks: Blocks, state: BanditState) -> str | None:
+def meets_budget(policy: QuadPolicy, state: BanditState) -> bool:
+    """Tells whether a bandit accepted its budget, to less than an example if it accepts them one by one."""
+    return state.stop_reason == "budget_met" or state.accepted_tokens >= policy.budget_tokens
+
+
+def shortfall_message(
+    policy: QuadPolicy, blocks: Blocks, state: BanditState, filled_tokens: int | None = None
+) -> str | None:
     """Explains in one line how many tokens are missing, why, and which option helps.
+
+    Args:
+      policy: The policy.
+      blocks: The blocks.
+      state: The bandit at the end.
+      filled_tokens: Tokens of the budget that a ranking made after the rounds fills; None without one.
 
     Returns:
       The line; None while the bandit still runs or if the budget was met.
     """
-    missing = policy.budget_tokens - state.accepted_tokens
-    # Examples are accepted by prediction only after the rounds, and can be fewer than the rounds expected.
-    is_expected = policy.rule.accepts is Accepts.PREDICTIONS
-    if (
-        state.stop_reason is None
-        or missing <= 0
-        or (state.stop_reason == "budget_met" and not is_expected)
-    ):
+    if filled_tokens is None and meets_budget(policy, state):
+        return None
+    missing = policy.budget_tokens - (
+        state.accepted_tokens if filled_tokens is None else filled_tokens
+    )
+    if state.stop_reason is None or missing <= 0:
         return None
     return (
         f"{missing:,} of {policy.budget_tokens:,} tokens are missing ({missing / policy.budget_tokens:.1%}): "
@@ -45,6 +55,11 @@ def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -
         )
     if state.stop_reason == "rounds_exhausted":
         return _out_of_rounds(policy)
+    if state.stop_reason == "budget_met" and policy.tau is None:
+        return (
+            "without near-duplicates, and within shares, the documents do not fill it; give a larger corpus, lower "
+            "--budget_tokens, or pass --near_duplicates=keep"
+        )
     if state.stop_reason == "budget_met":
         return (
             f"fewer examples are predicted to reach --tau {policy.tau:g} than the scores of their clusters promised; "

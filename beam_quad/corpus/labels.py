@@ -1,6 +1,7 @@
 """Counts of the licences and languages that the rows of a selection state."""
 
 import collections
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,28 @@ LABELS = {
     "language": "language",
 }
 _MAX_CHARACTERS = 80
+# A column of more values names something else, as a link to the terms of each page.
+_MOST_VALUES = 10_000
+_TOO_MANY = f"more than {_MOST_VALUES:,} values"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelCounts:
+    """Rows by value of a column. An additive statistic, bounded.
+
+    Attributes:
+      counts: Rows by value; if there are too many values, all rows count under a name that says so.
+    """
+
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Part of a column has no more values than the whole, so that any order of addition gives the same sum.
+        if len(self.counts) > _MOST_VALUES or _TOO_MANY in self.counts:
+            object.__setattr__(self, "counts", {_TOO_MANY: sum(self.counts.values())})
+
+    def __add__(self, other: "LabelCounts") -> "LabelCounts":
+        return LabelCounts((Tally(self.counts) + Tally(other.counts)).counts)
 
 
 def label_columns(schema: pa.Schema) -> list[str]:
@@ -36,7 +59,7 @@ def kind_of(column: str) -> str:
     return LABELS[column.rpartition(".")[2].lower()]
 
 
-def count_labels(path: str, columns: Iterable[str]) -> ByName[Tally]:
+def count_labels(path: str, columns: Iterable[str]) -> ByName[LabelCounts]:
     """Counts the values of columns.
 
     Args:
@@ -66,22 +89,22 @@ def _paths(fields: Iterable[pa.Field], prefix: str) -> Iterator[tuple[str, str]]
             yield f"{prefix}{field.name}", field.name
 
 
-def _count_parquet(path: str, columns: list[str]) -> ByName[Tally]:
+def _count_parquet(path: str, columns: list[str]) -> ByName[LabelCounts]:
     with files.open_read(path) as file:
         parquet = pq.ParquetFile(file)
         columns = [c for c in columns if c.split(".")[0] in parquet.schema_arrow.names]
-        counts = ByName({column: Tally() for column in columns})
+        counts = ByName({column: LabelCounts() for column in columns})
         for batch in parquet.iter_batches(columns=columns):
             for column in columns:
                 first, *rest = column.split(".")
                 values = batch.column(first)
                 if rest:
                     values = pc.struct_field(values, rest)
-                counts += ByName({column: _tally(values.to_pylist())})
+                counts += ByName({column: _counted(values.to_pylist())})
     return counts
 
 
-def _count_jsonl(path: str, columns: list[str]) -> ByName[Tally]:
+def _count_jsonl(path: str, columns: list[str]) -> ByName[LabelCounts]:
     found: dict[str, collections.Counter[str]] = {c: collections.Counter() for c in columns}
     for line in jsonl.lines_of(path):
         row = _parsed(line)
@@ -90,7 +113,7 @@ def _count_jsonl(path: str, columns: list[str]) -> ByName[Tally]:
             for name in column.split("."):
                 value = value.get(name) if isinstance(value, dict) else None
             counter[_text(value)] += 1
-    return ByName({column: Tally(dict(counter)) for column, counter in found.items()})
+    return ByName({column: LabelCounts(dict(counter)) for column, counter in found.items()})
 
 
 def _parsed(line: bytes) -> Any:
@@ -101,8 +124,8 @@ def _parsed(line: bytes) -> Any:
         return json_rows.escaped(json_rows.parse_exactly(line))
 
 
-def _tally(values: list[Any]) -> Tally:
-    return Tally(dict(collections.Counter(map(_text, values))))
+def _counted(values: list[Any]) -> LabelCounts:
+    return LabelCounts(dict(collections.Counter(map(_text, values))))
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ from beam_quad.selection.changes import (
     changes_of,
 )
 from beam_quad.selection.decisions import Standing, Unselected, reason_number, why_of
-from beam_quad.selection.held import held_first
+from beam_quad.selection.held import accepted_first, held_first
 from beam_quad.selection.joint_ranks import JointRanks, RankCounts
 from beam_quad.selection.kept import (
     Kept,
@@ -76,6 +76,7 @@ __all__ = [
     "Turns",
     "Twins",
     "Unselected",
+    "accepted_first",
     "all_left",
     "allocate",
     "amounts_of",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad import seeding
-from beam_quad.columns import places_in_runs
+from beam_quad.columns import places_in_runs, run_starts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,9 +96,9 @@ class GroupSample:
         floors: list[Array] = []
         values: list[Array] = []
         influences: list[Array] = []
+        firsts = np.searchsorted(self.group[order], np.arange(len(self.seen) + 1))
         for group in range(len(self.seen)):
-            first, last = np.searchsorted(self.group[order], [group, group + 1])
-            own = order[first:last]
+            own = order[firsts[group] : firsts[group + 1]]
             if not len(own):
                 continue
             # Ends of bands, in documents from the top: the first bands hold one document, later ones ever more.
@@ -161,9 +161,13 @@ class Bands:
     def of(self, groups: Array, packed: Array) -> Array:
         """Finds the band of each row, int64 [n]; -1 for priority 0. Arguments as for `GroupSample.of`."""
         found = np.full(len(packed), -1, np.int64)
-        for group in np.unique(groups[packed > 0]).tolist():
-            first, last = np.searchsorted(self.group, [group, group + 1])
-            own = np.flatnonzero((groups == group) & (packed > 0))
+        at = np.flatnonzero(packed > 0)
+        at = at[np.argsort(groups[at], kind="stable")]
+        starts = run_starts(groups[at])
+        of_runs = groups[at][starts]
+        firsts, lasts = (np.searchsorted(self.group, of_runs, side) for side in ("left", "right"))
+        # With a cap on each of thousands of clusters there are as many groups.
+        for own, first, last in zip(np.split(at, starts[1:]), firsts, lasts, strict=False):
             upwards = self.floor[first:last][::-1]
             found[own] = last - np.searchsorted(upwards, packed[own], side="right")
         return found

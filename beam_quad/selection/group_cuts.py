@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
+import scipy.sparse
 
 from beam_quad.selection.bands import Bands, GroupSample
 from beam_quad.selection.programme import NOTHING, Programme, System, solve
@@ -161,11 +162,11 @@ def _nearest(
     """
     # In units of the longest document, so that a bound is missed by less than 1.
     unit = float(sizes.max())
-    members = np.concatenate([np.ones((1, system.num_groups)), system.members])
+    members = system.rows()
     relations = np.array(["=", *system.relations])
     wanted = (np.append(1.0, system.shares) - programme.missing) * programme.budget
     wanted = (wanted - members @ taken) / unit
-    num, rows = len(sizes), members[:, groups] * (sizes / unit)
+    num, rows = len(sizes), members[:, groups] @ scipy.sparse.diags_array(sizes / unit)
     num_rows = len(relations)
     # Unknowns: which documents are taken, how far each bound is missed from below and from above, and the largest miss.
     # Overshooting a bound costs its price; the budget may be exceeded by one document.
@@ -179,13 +180,16 @@ def _nearest(
     starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
     follows = np.setdiff1d(np.arange(num), starts)
     # Within a group a document may be taken only if the one ranked before it is.
-    in_order = np.zeros((len(follows), num + 2 * num_rows + 1))
-    in_order[np.arange(len(follows)), follows] = 1
-    in_order[np.arange(len(follows)), follows - 1] = -1
-    unit_rows, most_missed = np.eye(num_rows), np.ones((num_rows, 1))
-    met = np.hstack([rows, unit_rows, -unit_rows, 0 * most_missed])
-    harm = np.hstack([0 * rows, *(unit_rows * own for own in is_harm), -most_missed])
-    constraints = np.concatenate([met, harm, in_order])
+    unit_rows, each = scipy.sparse.eye_array(num_rows), scipy.sparse.eye_array(num, format="csr")
+    harms = [scipy.sparse.diags_array(own.astype(float)) for own in is_harm]
+    constraints = scipy.sparse.block_array(
+        [
+            [rows, unit_rows, -unit_rows, None],
+            [None, *harms, -np.ones((num_rows, 1))],
+            [each[follows] - each[follows - 1], None, None, None],
+        ],
+        format="csr",
+    )
     lower = np.concatenate([wanted, np.full(num_rows + len(follows), -np.inf)])
     upper = np.concatenate([wanted, np.zeros(num_rows + len(follows))])
     found = scipy.optimize.milp(
@@ -213,6 +217,7 @@ def cut_shares(
     influence: Array | None,
     budget: int,
     seed: int,
+    num_priced: int | None = None,
 ) -> tuple[Programme, GroupCuts]:
     """Fills a budget within bounds over an in-memory corpus, with the same result as the distributed sums.
 
@@ -226,13 +231,14 @@ def cut_shares(
       influence: Influence of each document, float64 [n], or None if it is unknown.
       budget: In the same unit as the amounts.
       seed: The run's seed.
+      num_priced: As for `programme.solve`.
     """
     sample = GroupSample.of(
         system.num_groups, groups, keys, packed, amounts, values, influence, seed
     )
     bands = sample.bands()
     held = bands.count(groups, packed, amounts)
-    programme = solve(system, bands, held, budget)
+    programme = solve(system, bands, held, budget, num_priced)
     documents = BandDocuments.of(programme, bands, groups, packed, amounts)
     return programme, cut_groups(system, programme, bands, held, documents)
 
@@ -241,6 +247,9 @@ def about_shares(
     bounds: Sequence[Bound], system: System, programme: Programme, cuts: GroupCuts, unit: str
 ) -> dict[str, Any]:
     """Reports for the manifest how each bound was met and what it costs.
+
+    `price_per_million` is what the next thousandth of the budget costs by which a bound is tightened, in value per million
+    tokens or documents of it; `saving_per_million` is what the last thousandth costs, which a looser bound would save.
 
     Args:
       bounds: The bounds, which come first in the system; the remaining ones cap clusters.
@@ -252,6 +261,7 @@ def about_shares(
     budget = programme.budget
     got = (system.members @ cuts.taken).tolist()
     prices = programme.prices.tolist()
+    ahead, behind = programme.prices_ahead.tolist(), programme.prices_behind.tolist()
     rows = [
         {
             "bound": bound.text,
@@ -260,7 +270,8 @@ def about_shares(
             "selected": got[i],
             "share": got[i] / budget,
             "is_binding": prices[i] != 0,
-            "price_per_million": prices[i] * 1e6,
+            "price_per_million": ahead[i] * 1e6,
+            "saving_per_million": behind[i] * 1e6,
         }
         for i, bound in enumerate(bounds)
     ]

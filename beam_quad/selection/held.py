@@ -1,4 +1,4 @@
-"""Ranks rows selected earlier first, then new rows, so that old shards are not read again for a few rows."""
+"""Ranks some rows before all others: those selected earlier, then new rows; or those that a bandit accepted."""
 
 from typing import Any
 
@@ -33,3 +33,19 @@ def held_first(packed: Array, is_held: Array, is_preferred: Array, keeps_all: bo
     first = _HIGHEST if keeps_all else _HELD | lower
     others = np.where(is_preferred & (packed > 0), _PREFERRED | lower, lower)
     return np.asarray(np.where(is_held, first, others))
+
+
+def accepted_first(packed: Array, is_accepted: Array, fills_up: bool) -> Array:
+    """Puts the rows that a bandit accepted before all others.
+
+    Args:
+      packed: Priorities, uint64 [n].
+      is_accepted: Which rows these are, bool [n]; they are selectable whatever their priority.
+      fills_up: Whether other rows may take the place of near-duplicates; otherwise they get priority 0.
+
+    Returns:
+      uint64 [n].
+    """
+    others = packed if fills_up else np.zeros_like(packed)
+    nothing = np.zeros(len(packed), bool)
+    return held_first(np.where(is_accepted, packed, others), is_accepted, nothing, keeps_all=False)

@@ -38,6 +38,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _NOISE = 1e-9
 # Cost of falling short of the budget, relative to falling short of a bound.
 _BUDGET_COST = 0.01
+# The part of the budget by which a bound is shifted for its price; so many bounds and blocks are solved again.
+_STEP = 1e-3
+_MOST_PRICED, _MOST_PRICED_BLOCKS = 100, 1 << 16
+# As `scipy.optimize.linprog` numbers what it found.
+_INFEASIBLE = 2
 # A priority no document has: a group that ends here gives nothing.
 NOTHING = np.uint64(np.iinfo(np.uint64).max)
 
@@ -88,6 +93,13 @@ class System:
     def num_groups(self) -> int:
         """How many groups there are."""
         return int(self.members.shape[1])
+
+    def rows(self) -> Any:
+        """The budget and the bounds as rows over the groups, sparse float64 [1 + num_bounds, num_groups]."""
+        # A cap on each of thousands of clusters makes as many bounds, of a few groups each.
+        members = scipy.sparse.csc_array(self.members.astype(np.float64))
+        everything = np.ones((1, self.num_groups))
+        return scipy.sparse.vstack([everything, members], format="csc")
 
     @property
     def shut(self) -> Array:
@@ -187,7 +199,9 @@ class Programme:
     Attributes:
       budget: In tokens or documents.
       taken: Amount selected from each group, float64 [num_groups].
-      prices: Value lost per unit of the budget by which a bound is tightened, float64 [num_bounds].
+      prices: Value lost per unit of the budget by which a bound is tightened, float64 [num_bounds]: the dual, a slope.
+      prices_ahead: The same of the next thousandth of the budget by which it is tightened, float64 [num_bounds].
+      prices_behind: The same of the thousandth last asked for: what a looser bound would save, float64 [num_bounds].
       value: Mean value of the selection, weighted by budget.
       influence: Mean influence of the selection; nan if unknown.
       value_without: Mean value of the selection without bounds.
@@ -201,6 +215,8 @@ class Programme:
     budget: int
     taken: Array
     prices: Array
+    prices_ahead: Array
+    prices_behind: Array
     value: float
     influence: float
     value_without: float
@@ -222,7 +238,9 @@ class Programme:
         return cls(**fields)
 
 
-def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programme:
+def solve(
+    system: System, bands: Bands, amounts: Array, budget: int, num_priced: int | None = None
+) -> Programme:
     """Finds how much each group gives.
 
     If the groups hold less than a bound or the budget asks for, it gives way to what they hold.
@@ -232,6 +250,8 @@ def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programm
       bands: The groups in bands.
       amounts: Amount of each band, int64 [num_bands].
       budget: The budget, in the same unit.
+      num_priced: How many bounds, from the first, get prices on both sides, if the programme is not too large to be
+        solved again; None for all. The others, and those beyond the first hundred, have their slope on both sides.
     """
     size = amounts / budget
     block = _concave(bands.group, size, bands.value)
@@ -244,7 +264,12 @@ def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programm
 
     own = np.bincount(group, weights=held, minlength=system.num_groups)
     missing = _missing(system, own)
-    given, prices = _optimum(system, group, held, value, missing)
+    problem = _Problem(system, group, held, value, missing)
+    given, prices = problem.optimum()
+    ahead, behind = prices.copy(), prices.copy()
+    if num_blocks <= _MOST_PRICED_BLOCKS:
+        for bound in range(len(prices))[:num_priced][:_MOST_PRICED]:
+            ahead[bound], behind[bound] = problem.sides(bound, prices[bound], given)
     # Without bounds the optimum is greedy: the best blocks first, from any group.
     best = np.argsort(-value, kind="stable")
     without = np.empty(num_blocks)
@@ -257,6 +282,8 @@ def solve(system: System, bands: Bands, amounts: Array, budget: int) -> Programm
         budget=budget,
         taken=taken * budget,
         prices=prices,
+        prices_ahead=ahead,
+        prices_behind=behind,
         value=_mean(parts, bands.value),
         influence=_mean(parts, bands.influence),
         value_without=_mean(free, bands.value),
@@ -329,60 +356,108 @@ def _missing(system: System, held: Array) -> Array:
       negative if the bound allows more.
     """
     num_bounds = len(system.relations)
-    members = np.concatenate([np.ones((1, system.num_groups)), system.members])
     relations, shares = np.array(["=", *system.relations]), np.append(1.0, system.shares)
     adds, takes = relations != "<=", relations != ">="
     # The budget may fall short but is never exceeded.
     takes[0] = False
-    unit = np.eye(1 + num_bounds)
-    slacks = np.concatenate([unit[:, adds], -unit[:, takes]], axis=1)
-    rows = np.concatenate([members, slacks], axis=1)
+    unit = scipy.sparse.eye_array(1 + num_bounds, format="csc")
+    slacks = scipy.sparse.hstack([unit[:, adds], -unit[:, takes]])
+    rows = scipy.sparse.hstack([system.rows(), slacks], format="csr")
     # A short budget costs less than a broken bound, so the budget gives way first.
     costs = np.concatenate(
         [np.zeros(system.num_groups), [_BUDGET_COST], np.ones(slacks.shape[1] - 1)]
     )
     limits = [*((0, limit) for limit in held), *[(0, None)] * slacks.shape[1]]
-    found = _linprog(costs, scipy.sparse.csr_matrix(rows), relations, shares, limits)
+    found = _linprog(costs, rows, relations, shares, limits)
+    if found is None:
+        raise ArithmeticError("bounds that may give way were found to contradict")
     missing = slacks @ found.x[system.num_groups :]
     return np.where(np.abs(missing) < 10 * _NOISE, 0.0, missing)
 
 
-def _optimum(
-    system: System, group: Array, held: Array, value: Array, missing: Array
-) -> tuple[Array, Array]:
-    """Solves the programme.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Problem:
+    """A programme over blocks.
 
-    Args:
+    Attributes:
       system: The bounds.
       group: Group of each block, int64 [num_blocks].
       held: Amount in each block, as a share of the budget, float64 [num_blocks].
       value: Value of each block per unit of the budget, float64 [num_blocks].
       missing: As `_missing`.
-
-    Returns:
-      The amount taken from each block, float64 [num_blocks]; and the price of each bound, float64 [num_bounds].
     """
-    if not len(group):
-        return held, np.zeros(len(system.relations))
-    # Costs are scaled to [-1, 0], so `_NOISE` means the same for any unit of value.
-    unit = np.ptp(value) or 1.0
-    members = system.members[:, group].astype(np.float64)
-    rows = scipy.sparse.csr_matrix(np.concatenate([np.ones((1, len(group))), members]))
-    relations = np.array(["=", *system.relations])
-    shares = np.append(1.0, system.shares) - missing
-    # A bound that gave way is at its limit, so it gets a tolerance against floating-point error.
-    shares += _NOISE * ((relations == "<=").astype(float) - (relations == ">=")) * (missing != 0)
-    found = _linprog(
-        (value.min() - value) / unit, rows, relations, shares, [(0, limit) for limit in held]
-    )
-    prices = np.zeros(len(relations))
-    prices[relations != "="] = -found.ineqlin.marginals
-    prices[relations == "="] = found.eqlin.marginals
-    prices[np.abs(prices) < _NOISE] = 0.0
-    return np.asarray(found.x), prices[1:] * unit
+
+    system: System
+    group: Array
+    held: Array
+    value: Array
+    missing: Array
+
+    def optimum(self) -> tuple[Array, Array]:
+        """Solves the programme.
+
+        Returns:
+          The amount taken from each block, float64 [num_blocks]; and the dual of each bound, float64 [num_bounds].
+        """
+        if not len(self.group):
+            return self.held, np.zeros(len(self.system.relations))
+        found = self._solved(self.system.shares)
+        if found is None:
+            raise ArithmeticError(
+                "the programme of the shares was not solved: its bounds contradict"
+            )
+        is_even = np.array(self.system.relations) == "="
+        prices = np.zeros(len(is_even))
+        # The first even row is the budget.
+        prices[~is_even], prices[is_even] = -found.ineqlin.marginals, found.eqlin.marginals[1:]
+        prices[np.abs(prices) < _NOISE] = 0.0
+        return np.asarray(found.x), prices * self._unit
+
+    def sides(self, bound: int, slope: float, given: Array) -> tuple[float, float]:
+        """Solves the programme with a bound tightened and with it loosened.
+
+        Args:
+          bound: Its number.
+          slope: Its dual, for a bound that can be shifted to neither side.
+          given: The optimum, float64 [num_blocks].
+
+        Returns:
+          The value lost per unit by which it is tightened, and that gained per unit by which it is loosened. If it can
+          be shifted to one side only, the price of this side stands for both.
+        """
+        prices = []
+        for towards in (1, -1):
+            shares = self.system.shares.copy()
+            shares[bound] += towards * (-_STEP if self.system.relations[bound] == "<=" else _STEP)
+            can_shift = 0 <= shares[bound] <= 1 and not self.missing[1 + bound]
+            found = self._solved(shares) if can_shift and len(given) else None
+            if found is not None:
+                lost = towards * float(((given - found.x) * self.value).sum()) / _STEP
+                prices.append(0.0 if abs(lost) < _NOISE / _STEP * self._unit else lost)
+            else:
+                prices.append(np.nan)
+        known = [price for price in prices if not np.isnan(price)] or [slope]
+        return known[0], known[-1]
+
+    @property
+    def _unit(self) -> float:
+        """The unit of costs, which scales them to [-1, 0], so that `_NOISE` means the same for any unit of value."""
+        return float(np.ptp(self.value)) or 1.0
+
+    def _solved(self, shares: Array) -> Any:
+        relations, missing = np.array(["=", *self.system.relations]), self.missing
+        wanted = np.append(1.0, shares) - missing
+        # A bound that gave way is at its limit, so it gets a tolerance against floating-point error.
+        gives_way = missing != 0
+        wanted += _NOISE * ((relations == "<=").astype(float) - (relations == ">=")) * gives_way
+        costs = (self.value.min() - self.value) / self._unit
+        limits = [(0, limit) for limit in self.held]
+        rows = self.system.rows()[:, self.group].tocsr()
+        return _linprog(costs, rows, relations, wanted, limits)
 
 
 def _linprog(costs: Array, rows: Any, relations: Array, shares: Array, limits: Any) -> Any:
+    """Solves a linear programme; None if it has no solution."""
     is_even = relations == "="
     signs = np.where(relations == ">=", -1.0, 1.0)[~is_even]
     found = scipy.optimize.linprog(
@@ -395,6 +470,8 @@ def _linprog(costs: Array, rows: Any, relations: Array, shares: Array, limits: A
         # The dual simplex method ends at a vertex, where few bands are partly taken; an interior point would cut many.
         method="highs-ds",
     )
+    if found.status == _INFEASIBLE:
+        return None
     if found.status != 0:
         raise ArithmeticError(f"the programme of the shares was not solved: {found.message}")
     return found

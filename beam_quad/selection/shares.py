@@ -24,6 +24,8 @@ _BOUND = re.compile(r"(.+?)\s*(?<![<>=!])(>=|<=|==?)\s*([^<>=\s]+)")
 _IN = re.compile(r"(.+?)\s+in\s*\((.*)\)")
 _COMPARISON = re.compile(r"([^<>=!]+?)\s*(>=|<=|==?|>|<)\s*(.+)")
 _ITEM = re.compile(r"\s*(?:\"([^\"]*)\"|'([^']*)'|([^,]*?))\s*(?:,|$)")
+# More bounds on one column would make more groups and larger programmes than is of use.
+_MOST_BOUNDS = 2000
 _HOW = "write COLUMN=VALUE, COLUMN in (A, B) or COLUMN > NUMBER, then >=, <= or = and a share from 0 to 1, as 'language=de >= 0.1'"
 
 
@@ -86,7 +88,7 @@ def parse_bounds(texts: Sequence[str], flag: str = "share") -> tuple[Bound, ...]
       flag: The option that gave them, for messages.
 
     Raises:
-      UsageError: If one cannot be read, or some contradict each other: one line that names them.
+      UsageError: If one cannot be read, some contradict each other, or a column has too many: one line that names them.
     """
     bounds = tuple(_parse(text, flag) for text in texts)
     for _, own in itertools.groupby(
@@ -262,6 +264,11 @@ def _refuse_contradictions(bounds: tuple[Bound, ...], flag: str) -> None:
     # Imported here because SciPy is slow to import, and runs without shares do not need it.
     from beam_quad.selection.programme import System, smallest_contradiction
 
+    if len(bounds) > _MOST_BOUNDS:
+        raise UsageError(
+            f"{flag}: column {bounds[0].condition.column!r} has {len(bounds):,} bounds, and {_MOST_BOUNDS:,} are the most; "
+            "leave out values of small shares, or bound a coarser column"
+        )
     conditions = conditions_of(bounds)
     # One value of each kind the conditions distinguish, and None, which meets no condition.
     values: list[Any] = [None]

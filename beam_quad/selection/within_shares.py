@@ -171,8 +171,8 @@ class SharedGroups:
           The lowest selected priority of each example's group, uint64 [n]; and the report of `about_shares`.
         """
         programme, cuts = cut_shares(
-            self.system, self.groups, keys, packed, amounts, values, influence, budget, seed
-        )
+            self.system, self.groups, keys, packed, amounts, values, influence, budget, seed, len(self.bounds),
+        )  # fmt: skip
         about = about_shares(self.bounds, self.system, programme, cuts, unit)
         return cuts.floors[self.groups], about
 

@@ -30,6 +30,9 @@ from pipelines.inputs import look
 
 KINDS = ("biology", "law", "news", "code", "noise")
 _WORDS_PER_KIND = 40
+# Of these, runs keep near-duplicates unless a test asks for less: texts of few words are often alike, and the stages
+# that find such texts take their time.
+TAKES_BLOCKS = ("block", "instance", "cluster")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,11 @@ class World:
             "max_cluster_share": 0.5,
             "acceptance": "block",
         }
+        given = defaults | flags
+        if given["acceptance"] in TAKES_BLOCKS and "policy" not in flags:
+            given = {"near_duplicates": "keep"} | given
         built = []
-        for name, value in (defaults | flags).items():
+        for name, value in given.items():
             if value is True:
                 built.append(f"--{name}")
             elif value is not None:

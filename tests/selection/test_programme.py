@@ -60,18 +60,39 @@ def test_a_sample_of_each_group_does_for_the_whole(monkeypatch):
     assert worth >= 0.995 * optimum(system, corpus, budget) * budget
 
 
-def test_a_price_is_what_the_selection_loses_if_the_bound_asks_for_more():
-    system, corpus, budget = random_system(5, num_documents=20_000)
+def test_prices_are_what_the_selection_loses_and_gains_if_a_bound_is_shifted():
+    system, corpus, budget = random_system(5, num_documents=8000)
     programme, _ = cut_shares(system, **corpus, influence=None, budget=budget, seed=0)
     assert np.count_nonzero(programme.prices) >= 2
     for bound in np.flatnonzero(programme.prices):
-        shift = 0.001 * (-1 if system.relations[bound] == "<=" else 1)
-        shares = system.shares + shift * (np.arange(len(system.shares)) == bound)
-        other = System(system.members, system.relations, shares)
-        shifted, _ = cut_shares(other, **corpus, influence=None, budget=budget, seed=0)
-        assert (programme.value - shifted.value) / abs(shift) == pytest.approx(
-            programme.prices[bound], rel=0.05
-        )
+        # Half as far as the prices are of: values are concave, so these slopes lie between them.
+        tighter = 0.0005 * (-1 if system.relations[bound] == "<=" else 1)
+        ahead, behind = programme.prices_ahead[bound], programme.prices_behind[bound]
+        assert behind <= programme.prices[bound] + 1e-6 <= ahead + 2e-6
+        for shift in (tighter, -tighter):
+            shares = system.shares + shift * (np.arange(len(system.shares)) == bound)
+            other = System(system.members, system.relations, shares)
+            shifted, _ = cut_shares(
+                other, **corpus, influence=None, budget=budget, seed=0, num_priced=0
+            )
+            slope = (programme.value - shifted.value) / 0.0005 * (1 if shift == tighter else -1)
+            assert behind * 0.99 <= slope <= ahead * 1.01
+        assert ahead == pytest.approx(behind, rel=0.2)
+
+
+def test_where_the_price_of_a_bound_jumps_both_sides_are_said():
+    # Of the group asked for, the first 30 documents are better than all others, and the next are worse.
+    values = np.array([5.0] * 30 + [1.0] * 200 + [3.0] * 200)
+    groups, keys = np.repeat([0, 1], [230, 200]), seeding.keys(map(str, range(430)))
+    corpus = (groups, keys, pack_ranks(values, keys, 0), np.ones(430, np.int64), values, None)
+    system = System(np.array([[True, False]]), (">=",), np.array([0.3]))
+    programme, _ = cut_shares(system, *corpus, 100, 0)
+    np.testing.assert_allclose([programme.prices_ahead[0], programme.prices_behind[0]], [2, 0])
+    # A share of all cannot ask for more, and of what it asks the last costs as before.
+    programme, _ = cut_shares(
+        System(system.members, (">=",), np.ones(1)), *corpus, 100, 0
+    )  # fmt: skip
+    np.testing.assert_allclose([programme.prices_ahead[0], programme.prices_behind[0]], [2, 2])
 
 
 def test_sums_over_parts_give_the_cuts_of_the_whole():

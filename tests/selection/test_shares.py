@@ -87,5 +87,10 @@ def test_a_table_of_shares_is_a_bound_for_each_value():
         (("x, y",), "=", 0.25),
         (('say "z"',), "=", 0.5),
     ]
+    urls = bounds_of_table("url", {f"https://{i}": 1e-4 for i in range(2001)}, "FILE")
+    with pytest.raises(
+        UsageError, match=r"column 'url' has 2,001 bounds, and 2,000 are the most; .* coarser"
+    ):
+        parse_bounds(urls)
     with pytest.raises(UsageError, match="FILE: the share of 'x' must be a number, got 'much'"):
         bounds_of_table("a", {"x": "much"}, "FILE")

@@ -9,7 +9,7 @@ import pytest
 from beam_quad import distill, rivals, select
 from beam_quad.gradients import ProxySpec, load_tokenizer, tokenize
 from beam_quad.influence_distillation import DistilledSelection
-from tests.pipelines.world import World, read_texts
+from tests.pipelines.world import TAKES_BLOCKS, World, read_texts
 
 # As `World.arguments`, of which both methods know these.
 _SHARED = {"budget_tokens": 3000, "embedder": "hashing", "curvature_examples": 48}
@@ -42,7 +42,10 @@ def hold_to_quad(
     texts, ids = read_texts(world.corpus)
     proxy = ProxySpec(world.proxy, num_threads=1)
     query_texts = _read_queries(queries or {"query": world.query})
-    expected = select(texts, query_texts, proxy, ids=ids, **(_QUAD | changes))
+    arguments = _QUAD | changes
+    if arguments["acceptance"] in TAKES_BLOCKS:
+        arguments = {"near_duplicates": "keep"} | arguments
+    expected = select(texts, query_texts, proxy, ids=ids, **arguments)
     assert sorted(_ids(rows)) == sorted(ids[i] for i in expected.indices)
     position = {own: i for i, own in enumerate(ids)}
     weights = dict(zip(expected.indices.tolist(), expected.weights, strict=True))

@@ -28,8 +28,8 @@ OTHER = {
 }  # fmt: skip
 QUAD = [
     {"acceptance": "block", "id_column": "n", "embedder": "static"},
-    {"acceptance": "propagate", "weighted": True},
-    {"acceptance": "instance", "curvature": "kfac"},
+    {"acceptance": "propagate", "weighted": True, "share": "kind=law >= 0.3"},
+    {"acceptance": "instance", "curvature": "kfac", "near_duplicates": "drop"},
     {"acceptance": "shortlist", "max_share_per_cluster": 0.2},
     {"policy": "random"}, {"policy": "perplexity"}, {"policy": "cluster_uniform"},
     {"policy": "influence_top_k", "weighted": True}, {"policy": "dsir"},

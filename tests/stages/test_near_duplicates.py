@@ -28,6 +28,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 POLICIES = [
     {"acceptance": "shortlist", "weighted": True},
     {"acceptance": "propagate"},
+    {"acceptance": "block", "near_duplicates": "drop", "weighted": True},
+    {"acceptance": "block", "near_duplicates": "drop", "max_share_per_cluster": 0.25},
+    {"acceptance": "instance", "near_duplicates": "drop", "weighted": True},
+    {"acceptance": "cluster", "near_duplicates": "drop"},
     {"policy": "ngram"},
     {"policy": "random"},
 ]
@@ -84,14 +88,20 @@ def left_out(output: pathlib.Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("flags", POLICIES)
-def test_of_a_family_one_row_is_selected_and_the_budget_is_met(copied, tmp_path, flags):
+def test_of_a_family_one_row_is_selected_the_budget_is_met_and_the_page_selects_the_same(
+    copied, tmp_path, flags
+):
     manifest = copied.run(tmp_path / "out", **flags)
     chosen = families(tmp_path / "out", copied)
     assert len(chosen) == len(set(chosen)) > 0
     counts, tokens = manifest["counts"], manifest["tokens"]
     assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"]
-    assert 3000 <= tokens["selected"] < 3000 + 100
+    least = 3000 - 80 * ("max_share_per_cluster" in flags)
+    assert least <= tokens["selected"] < 3000 + 100
     assert manifest["near_duplicates"]["documents"] == len(left_out(tmp_path / "out")) > 0
+    if "acceptance" in flags:
+        changes = {name: value for name, value in flags.items() if name != "weighted"}
+        hold_to_quad(copied, selected_rows(tmp_path / "out"), **changes)
 
 
 def test_families_would_fill_the_selection_if_they_were_kept(copied, tmp_path):
@@ -116,10 +126,17 @@ def test_a_row_that_is_left_out_names_the_one_that_ranks_higher(copied, tmp_path
         assert len(words & others) > 0.8 * len(words | others)
 
 
-@pytest.mark.parametrize("flags", POLICIES[:2])
-def test_quad_leaves_out_what_the_page_leaves_out(copied, tmp_path, flags):
-    copied.run(tmp_path / "out", **flags)
-    hold_to_quad(copied, selected_rows(tmp_path / "out"), acceptance=flags["acceptance"])
+def test_what_a_bandit_accepted_is_selected_unless_it_is_a_copy(copied, tmp_path):
+    flags = {"acceptance": "block", "artifacts": tmp_path / "artifacts"}
+    copied.run(tmp_path / "keep", **flags)
+    copied.run(tmp_path / "drop", **flags, near_duplicates="drop")
+    accepted, chosen = (set(selected_ids(tmp_path / name)) for name in ("keep", "drop"))
+    said = left_out(tmp_path / "drop")
+    assert accepted - chosen <= set(said)
+    assert len(chosen - accepted) > 0
+    assert set(said.values()) <= {
+        f"{name} is nearly the same, and ranks higher; counted as not selected" for name in chosen
+    }
 
 
 def test_influence_distillation_leaves_out_what_the_page_leaves_out(copied, tmp_path):
@@ -169,7 +186,7 @@ def test_texts_are_signed_while_they_are_read_and_read_again_only_where_they_wer
     assert output_bytes(tmp_path / "again") == output_bytes(tmp_path / "drop")
 
 
-@pytest.mark.parametrize("acceptance", ["shortlist", "propagate"])
+@pytest.mark.parametrize("acceptance", ["shortlist", "propagate", "block"])
 def test_what_the_base_selected_stays_and_new_copies_of_it_do_not_come(
     copied, tmp_path, acceptance
 ):
@@ -177,11 +194,10 @@ def test_what_the_base_selected_stays_and_new_copies_of_it_do_not_come(
     corpus.mkdir()
     for name in ("part-0.parquet", "part-2.jsonl", COPIES):
         shutil.copy2(pathlib.Path(copied.corpus) / name, corpus / name)
-    flags = {"acceptance": acceptance, "input": corpus}
+    flags = {"acceptance": acceptance, "input": corpus, "near_duplicates": "drop"}
     # With copies in it that were kept.
-    copied.run(
-        tmp_path / "first", **flags, near_duplicates="keep" if acceptance == "shortlist" else None
-    )
+    kept = {} if acceptance == "propagate" else {"near_duplicates": "keep"}
+    copied.run(tmp_path / "first", **flags | kept)
     before = set(selected_ids(tmp_path / "first"))
     again = (corpus / COPIES).read_text().replace("common17", "common27")
     (corpus / "more.jsonl").write_text(again)
@@ -199,13 +215,9 @@ def test_what_the_base_selected_stays_and_new_copies_of_it_do_not_come(
     assert len(selected(tmp_path / "next")) == manifest["counts"]["selected"]
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ({"near_duplicate_threshold": 0}, r"must lie in \(0, 1\]"),
-        ({"acceptance": "block", "near_duplicates": "drop"}, "takes blocks as they are"),
-    ],
-)
-def test_what_cannot_be_dropped_is_refused(world, tmp_path, flags, words):
-    with pytest.raises(UsageError, match=words):
-        options.parse(world.arguments(tmp_path / "out", **flags))
+def test_near_duplicates_are_left_out_by_default_from_a_threshold_above_0(world, tmp_path):
+    flags = {"acceptance": "block", "near_duplicates": None}
+    parsed, _ = options.parse(world.arguments(tmp_path / "out", **flags))
+    assert parsed.near_duplicates == "drop"
+    with pytest.raises(UsageError, match=r"must lie in \(0, 1\]"):
+        options.parse(world.arguments(tmp_path / "out", **flags, near_duplicate_threshold=0))

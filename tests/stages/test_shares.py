@@ -114,6 +114,9 @@ def test_a_bandit_fills_shares_as_the_page_does(world: World, tmp_path, acceptan
     check(manifest, rows)
     columns = read_columns(world.corpus, "kind", "n")
     hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
+    # Of the group that a share asks for, documents are scored that no pull scored.
+    (scores,) = (tmp_path / "out" / "_run" / "share_draw_scores").glob("*/scores.json")
+    assert json.loads(scores.read_text())["scored"] > 0
 
 
 def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World, tmp_path):

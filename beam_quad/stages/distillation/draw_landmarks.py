@@ -1,7 +1,7 @@
 """The draw of the landmarks."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class DrawLandmarks(SplitStage):
 
     kind = "draws"
     artifact_name = "draw.npz"
+    what: ClassVar[str] = "Landmarks"
+    line: ClassVar[str] = "landmarks"
 
     num_landmarks: int | None
     patterns: ReadPatterns | None = None
@@ -66,8 +68,3 @@ class DrawLandmarks(SplitStage):
     def load(self) -> LandmarkDraw:
         """Loads the draw, once per process."""
         return LandmarkDraw.from_bytes(files.read_bytes(self.artifact))
-
-    @once_per_process
-    def ranks(self) -> dict[int, int]:
-        """Loads the rank of each landmark in the draw, by key, once per process."""
-        return {int(key): rank for rank, key in enumerate(self.load().keys)}

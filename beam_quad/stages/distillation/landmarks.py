@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,12 @@ import pyarrow.parquet as pq
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
+from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
+from beam_quad.distillation import LandmarkDraw
 from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage, NumberedStage
-from beam_quad.stages.distillation.draw_landmarks import DrawLandmarks
 from beam_quad.stages.read.corpus import piece_path
 from beam_quad.stages.read.splits import SplitStage
 
@@ -21,9 +23,27 @@ from beam_quad.stages.read.splits import SplitStage
 LANDMARKS_PER_GROUP = 64
 
 
+class Drawn(Protocol):
+    """Documents drawn to be scored, all in the reserve."""
+
+    @property
+    def what(self) -> str:
+        """What they are drawn for, in CapWords."""
+
+    @property
+    def line(self) -> str:
+        """Line of the plan that scoring them belongs to."""
+
+    def expected(self, sizes: Sizes) -> int:
+        """Returns the expected number of documents."""
+
+    def load(self) -> LandmarkDraw:
+        """Loads the draw."""
+
+
 @dataclasses.dataclass(frozen=True)
 class GatherLandmarks(SplitStage, GroupedStage):
-    """Gathers the landmarks' texts and embeddings in groups, in the order of the draw.
+    """Gathers the texts and embeddings of landmarks, or of other drawn documents, in groups, in the order of the draw.
 
     Takes splits. Only the landmarks cross the shuffle, a few thousand in all.
 
@@ -36,13 +56,17 @@ class GatherLandmarks(SplitStage, GroupedStage):
     version = 2
     artifact_name = "landmarks.json"
 
-    drawn: DrawLandmarks
+    drawn: Drawn
+
+    @property
+    def name(self) -> str:
+        return f"Gather{self.drawn.what}"
 
     def work(self, sizes: Sizes) -> Work:
         texts, number = self.texts_of(sizes), self.drawn.expected(sizes)
         gathered = number * (texts.mean_stored_bytes + 2.0 * sizes.embedder.dim)
         return Work(
-            "landmarks",
+            self.drawn.line,
             number,
             bytes_shuffled=gathered,
             bytes_stored=gathered,
@@ -50,7 +74,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
         )
 
     def draw(self, piece: Split) -> Iterator[tuple[int, bytes]]:
-        ranks = self.drawn.ranks()
+        ranks = self._ranks()
         table = self._landmarks_of(piece, ranks)
         if not table.num_rows:
             return
@@ -62,7 +86,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
         table = aligned.unpack(parts)
         # Parts come in any order; the order of the draw makes the file the same on every run.
-        ranks = self.drawn.ranks()
+        ranks = self._ranks()
         order = np.argsort([ranks[key] for key in table.column("key").to_pylist()])
         table = table.take(pa.array(order)).combine_chunks()
         columns = {name: table.column(name).combine_chunks() for name in table.column_names}
@@ -86,6 +110,11 @@ class GatherLandmarks(SplitStage, GroupedStage):
         """Reads a group, in the order of the draw: `key`, `tokens`, `example_id`, `text`, `embedding`."""
         with files.open_read(self.group_path(group)) as file:
             return pq.read_table(file, columns=columns)
+
+    @once_per_process
+    def _ranks(self) -> dict[int, int]:
+        """The rank of each document in the draw, by key, computed once per process."""
+        return {int(key): rank for rank, key in enumerate(self.drawn.load().keys)}
 
     def _landmarks_of(self, split: Split, ranks: dict[int, int]) -> pa.Table:
         corpus, rows = self.corpus, self.corpus.rows(split)

@@ -58,10 +58,8 @@ class FinishedBandit:
 
         Examples that are accepted one by one fill the budget up to less than one example.
         """
-        # The selection may fill the budget otherwise than the bandit counted, as one by prediction does.
-        tokens = self.selection.accepted_tokens(self.state)
-        state = dataclasses.replace(self.state, accepted_tokens=tokens)
-        return shortfall_message(self.bandit.sized_policy(), self.bandit.blocks(), state)
+        policy, blocks = self.bandit.sized_policy(), self.bandit.blocks()
+        return shortfall_message(policy, blocks, self.state, self.selection.filled_tokens())
 
     def manifest(self, counts: RowCounts) -> dict[str, Any]:
         """Builds the bandit's part of the manifest.

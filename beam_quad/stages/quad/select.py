@@ -2,14 +2,13 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.bandit import BanditState
 from beam_quad.bandit.scored import (
     Scored,
     accepted_blocks,
@@ -52,13 +51,12 @@ _SELECTION = pa.schema(
 
 
 class BanditSelection(Weighable, abc.ABC):
-    """The selection of a finished bandit, and the scored examples that represent it.
+    """The selection of a finished bandit, and the scored examples that represent it."""
 
-    Attributes:
-      is_census: Whether every selected example was itself scored.
-    """
-
-    is_census: ClassVar[bool] = False
+    @property
+    def is_census(self) -> bool:
+        """Whether every selected example was itself scored."""
+        return False
 
     @property
     @abc.abstractmethod
@@ -89,9 +87,9 @@ class BanditSelection(Weighable, abc.ABC):
         nothing = np.full(len(places), np.nan)
         return Standing(influence, why, clusters, blocks, rounds, nothing)
 
-    def accepted_tokens(self, state: BanditState) -> int:
-        """Counts the tokens of the budget the selection fills, according to the bandit."""
-        return state.accepted_tokens
+    def filled_tokens(self) -> int | None:
+        """Counts the tokens of the budget that a ranking fills; None if the selection is what the bandit accepted."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +246,9 @@ class BlockSelection(BanditSelection):
 class ExampleSelection(BlockSelection):
     """The examples the bandit accepted one by one, each by its own influence."""
 
-    is_census: ClassVar[bool] = True
+    @property
+    def is_census(self) -> bool:
+        return True
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
         """As `BlockSelection`; in a pulled block only scored examples can be selected."""

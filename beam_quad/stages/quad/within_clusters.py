@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
-from beam_quad.bandit import BanditState
 from beam_quad.bandit.scored import Scored, with_least
 from beam_quad.columns import look_up
 from beam_quad.distillation.within_clusters import predict_by_cluster
@@ -162,10 +161,9 @@ class PropagatedSelection(BanditSelection):
         held_out = look_up(table["key"], table["held_out"], scored["key"], np.nan)
         return self._is_reached(scored["key"], held_out)
 
-    def accepted_tokens(self, state: BanditState) -> int:
+    def filled_tokens(self) -> int:
         """As `BanditSelection`: the tokens in the final ranking, which the rounds could only estimate."""
-        budget_tokens = self.pulled.bandit.policy.budget_tokens
-        return budget_tokens - self.cut.search().missing(budget_tokens)
+        return self.cut.budget.amount - self.cut.missing()
 
     def _is_reached(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Returns which examples a given influence would get selected, bool [n]; False if it is nan."""

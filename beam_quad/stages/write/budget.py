@@ -47,6 +47,9 @@ class SingleCut(Protocol):
     def is_tight(self) -> bool:
         """Tells whether any selectable document is left out."""
 
+    def missing(self) -> int:
+        """Counts the part of the budget that the documents do not fill, ignoring less than a document."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cut(Stored):
@@ -105,6 +108,10 @@ class Cut(Stored):
     def is_tight(self) -> bool:
         """Tells whether any selectable document is left out."""
         return bool(self.floors()[0] > 0)
+
+    def missing(self) -> int:
+        """Counts the part of the budget that the only ranking does not fill."""
+        return self.search().missing(self.budget.amount)
 
     @once_per_process
     def _decision(self, level: int) -> dict[str, Any]:

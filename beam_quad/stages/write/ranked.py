@@ -20,11 +20,10 @@ from beam_quad.selection import (
 )
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.corpus import Corpus
-from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.write.budget import SingleCut
 from beam_quad.stages.write.near_duplicates import FindNearDuplicates
 from beam_quad.stages.write.preference import Preference
-from beam_quad.stages.write.shares import Groups
+from beam_quad.stages.write.shares import Foremost, Groups
 
 
 class Selection(Protocol):
@@ -55,14 +54,14 @@ class Preferred(Generic[P]):
     Args:
       corpus: The corpus, within the budget.
       preference: The ranking.
-      held: Rows selected before, which come first; None without a base.
+      held: Rows that come first: those selected before, or those that a bandit accepted; None if there are none.
       near_duplicates: Rows left out for a higher-ranked near-duplicate; None if near-duplicates stay.
       groups: The groups of shares, some of which may give nothing; None without shares.
     """
 
     corpus: Corpus
     preference: P
-    held: Held | None = None
+    held: Foremost | None = None
     near_duplicates: FindNearDuplicates | None = None
     groups: Groups | None = None
 

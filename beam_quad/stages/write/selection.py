@@ -18,7 +18,7 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import cached
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.corpus.batches import default_id
-from beam_quad.corpus.labels import count_labels, label_columns
+from beam_quad.corpus.labels import LabelCounts, count_labels, label_columns
 from beam_quad.corpus.mds_parts import write_index
 from beam_quad.corpus.output import (
     PartWriter,
@@ -125,7 +125,7 @@ class PartSums:
     files: tuple[WrittenPart, ...]
     counts: RowCounts
     weights: WeightSums
-    labels: ByName[Tally] = dataclasses.field(default_factory=ByName)
+    labels: ByName[LabelCounts] = dataclasses.field(default_factory=ByName)
 
     def __add__(self, other: "PartSums") -> "PartSums":
         return add_fields(self, other)
@@ -233,7 +233,7 @@ class WriteSelection(SplitStage):
             WrittenPart(files.join(self.output, path), sha256, num_rows, size)
             for path, sha256, num_rows, size in record["files"]
         )
-        labels = {column: Tally(counts) for column, counts in record["labels"].items()}
+        labels = {column: LabelCounts(counts) for column, counts in record["labels"].items()}
         return PartSums(
             parts,
             RowCounts.from_json(record["counts"]),
@@ -254,7 +254,7 @@ class WriteSelection(SplitStage):
         weights: list[WeightSums] = []
         num_due: list[int] = []
         written: list[WrittenPart] = []
-        labels: ByName[Tally] = ByName()
+        labels: ByName[LabelCounts] = ByName()
         with contextlib.ExitStack() as stack:
             decisions = None
             if self.decides:

@@ -17,7 +17,6 @@ from beam_quad.selection.shares import Bound
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.patterns import CountPatterns
 from beam_quad.stages.read.splits import SplitStage
-from beam_quad.stages.refresh.base import Held
 
 
 class HeavyClusters(Protocol):
@@ -29,6 +28,16 @@ class HeavyClusters(Protocol):
 
     def load(self) -> np.ndarray:
         """Loads the ids of the heavy clusters, ascending, int64 [m]."""
+
+
+class Foremost(Protocol):
+    """Rows that come before all others."""
+
+    def of(self, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Tells which rows of a split these are, bool [n]."""
+
+    def first(self, packed: np.ndarray, split: Split, rows: aligned.Rows) -> np.ndarray:
+        """Returns the priorities of a split with these rows first, uint64 [n]."""
 
 
 class ValuedRanking(Protocol):
@@ -48,8 +57,8 @@ class ValuedRanking(Protocol):
         """One word that names what a value measures."""
 
     @property
-    def held(self) -> Held | None:
-        """Rows selected before, which come first; None without a base."""
+    def held(self) -> Foremost | None:
+        """Rows that come first; None if there are none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +184,8 @@ class SolveProgramme(SplitStage):
     def finish(self, total: np.ndarray | None) -> None:
         bands = self.sample.load()
         held = np.zeros(len(bands.group), np.int64) if total is None else total
-        found = solve(self.sample.groups.system(), bands, held, self.sample.budget.amount)
+        groups = self.sample.groups
+        found = solve(groups.system(), bands, held, self.sample.budget.amount, len(groups.bounds))
         files.write_once(self.artifact, archives.dump(held=held, **dataclasses.asdict(found)))
 
     @once_per_process
@@ -325,10 +335,18 @@ class GroupKeys(SplitStage):
 
     def floors(self, keys: np.ndarray) -> np.ndarray:
         """The lowest selected priority in each example's group, uint64 [n]; `NOTHING` for unknown keys."""
-        keyed = self._load()
-        group = look_up(keyed["keys"], keyed["groups"], keys, -1)
         # Unknown keys have group -1, which reads the appended `NOTHING`.
-        return np.append(self.cut.load().floors, NOTHING)[group]
+        return np.append(self.cut.load().floors, NOTHING)[self._groups(keys)]
+
+    def patterns(self, keys: np.ndarray) -> np.ndarray:
+        """Numbers of the patterns of examples, int64 [n]; 0 without shares, arbitrary for unknown keys."""
+        counted = self.cut.programme.sample.groups.counted
+        # The patterns repeat in every heavy cluster; see `Groups.of`.
+        return self._groups(keys) % (1 if counted is None else counted.num_patterns())
+
+    def _groups(self, keys: np.ndarray) -> np.ndarray:
+        keyed = self._load()
+        return look_up(keyed["keys"], keyed["groups"], keys, -1)
 
     @once_per_process
     def _load(self) -> dict[str, np.ndarray]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from beam_quad import report
-from beam_quad.additive import ByName, Tally
+from beam_quad.additive import ByName
 from beam_quad.answers import all_plain
 from beam_quad.artifacts import clock, files
 from beam_quad.clustering import distinctive_terms, layout
-from beam_quad.corpus.labels import kind_of
+from beam_quad.corpus.labels import LabelCounts, kind_of
 from beam_quad.distillation import WeightSums
 from beam_quad.records import Budget, Reason
 from beam_quad.report import data as page
@@ -126,7 +126,7 @@ class Summary:
         counts: RowCounts,
         parts: list[dict[str, Any]],
         columns: dict[str, Any],
-        labels: ByName[Tally],
+        labels: ByName[LabelCounts],
     ) -> dict[str, Any]:
         """Makes the manifest, without clock, host or attempt: equal runs have equal manifests.
 
