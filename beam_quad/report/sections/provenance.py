@@ -11,6 +11,7 @@ from beam_quad.report.formatting import count, ratio
 from beam_quad.report.pages import Section
 
 MAX_SOURCES = 40
+_LEAST_DOLLARS = 0.1
 
 
 def sources(data: ReportData) -> Section | None:
@@ -107,6 +108,8 @@ def timings(data: ReportData) -> Section | None:
         "total": total,
         "longest": max(max(row.taken or 0.0, row.seconds or 0.0) for row in rows) or 1.0,
         "has_devices": bool(total.device_hours),
+        # Of a small run on one machine cents would say nothing.
+        "has_prices": (total.dollars or 0.0) >= _LEAST_DOLLARS,
     }
     lead = "From the start of a stage's first piece to the end of its last."
     if total.planned:
