@@ -145,7 +145,7 @@ def distill(
       near_duplicate_threshold: Least similarity of near-duplicates: the Jaccard similarity of their pairs of words, in
         (0, 1].
       shares: What parts of the budget meet, as in `beam_quad.select`; of all targets together.
-      columns: The columns that shares speak of: a value for each text, None where there is none.
+      columns: The columns that shares speak of: a value for each text, None if there is none.
       seed: Seed of every draw.
 
     Raises:

@@ -1,7 +1,7 @@
 """`--plan`: the estimated time, work, shuffles, storage and price of a run, stage by stage; shared by all pipelines."""
 
+import contextlib
 import dataclasses
-import itertools
 import os
 from typing import Any
 
@@ -12,7 +12,7 @@ from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import embedder_costs
-from beam_quad.errors import UsageError
+from beam_quad.errors import BadFileError, UsageError
 from beam_quad.gradients.attention import eager_attention
 from beam_quad.gradients.proxy import default_context_length, load_tokenizer
 from beam_quad.gradients.tracked import find_blocks
@@ -246,10 +246,15 @@ def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:
     counts: list[int] = []
     sizes: list[int] = []
     for split in splits[::step][:_SAMPLED_SPLITS]:
-        for batch in itertools.islice(read_rows(split, columns, _SAMPLED_ROWS), 1):
-            own = [len(text.encode(errors="replace")) for text in batch.texts if text is not None]
-            counts += _counts(batch, tokenizer, own)
-            sizes += own
+        # Whether a bad file ends the run is decided by the stage that reads it whole.
+        with contextlib.suppress(BadFileError):
+            batch = next(read_rows(split, columns, _SAMPLED_ROWS), None)
+            if batch is not None:
+                own = [
+                    len(text.encode(errors="replace")) for text in batch.texts if text is not None
+                ]
+                counts += _counts(batch, tokenizer, own)
+                sizes += own
     tokens, text_bytes = (
         round(plan.num_rows * sum(own) / max(1, len(own))) for own in (counts, sizes)
     )

@@ -214,7 +214,7 @@ def record(
             for stage, cost in zip(stages, costs.stages, strict=True)
         ],
     }
-    files.write(clock.chain_path(output), json.dumps(found, indent=1).encode())
+    files.write(clock.chain_path(output), json.dumps(found).encode())
 
 
 def _recall(output: str) -> dict[str, Any]:

@@ -288,7 +288,7 @@ def _row(stage: StageCost) -> tuple[str, ...]:
     sizes = (stage.bytes_read, stage.bytes_shuffled, stage.bytes_stored, stage.memory_bytes)
     return (
         stage.name,
-        compact(stage.documents),
+        compact(stage.documents) if stage.documents else "",
         f"{stage.flops:.1e}" if stage.flops else "",
         duration(stage.hours * 3600) if stage.hours else "",
         f"{stage.core_hours:,.3g}" if stage.core_hours else "",

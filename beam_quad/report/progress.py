@@ -11,6 +11,8 @@ from beam_quad.report.data import Notice
 from beam_quad.report.formatting import count, duration, percent, ratio, size
 
 State = Literal["running", "stopped", "complete"]
+# The stages that list a shortlist by n-grams, and that score it by influence.
+_LISTING, _SHORTLIST = "ScoreNgrams", "ScoreShortlist"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +116,15 @@ class RunProgress:
     def scored(self) -> int | None:
         """Number of scores of finished stages; None before the first.
 
-        Scores for a shortlist, which a later stage scores by influence, do not count.
+        The n-grams that list a shortlist do not count: its influence does.
         """
-        scoring = [stage for stage in self.stages if stage.name.startswith("Score")]
-        counted = [s for s in self.stages if "scored" in s.counts and s not in scoring[:-1]]
-        return sum(stage.counts["scored"] for stage in counted) if counted else None
+        has_shortlist = any(stage.name == _SHORTLIST for stage in self.stages)
+        counted = [
+            stage.counts["scored"]
+            for stage in self.stages
+            if "scored" in stage.counts and not (has_shortlist and stage.name == _LISTING)
+        ]
+        return sum(counted) if counted else None
 
     @property
     def accepted(self) -> int | None:

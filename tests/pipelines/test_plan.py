@@ -1,6 +1,7 @@
 """What is planned: the artifacts that pipelines share, and `--plan` next to what a run counts."""
 
 import dataclasses
+import gzip
 import json
 import re
 import shutil
@@ -238,6 +239,15 @@ def test_a_plan_of_a_refresh_prices_what_is_new_and_names_what_only_the_run_know
     (line,) = [line for line in told if line.startswith("curvature")]
     assert line.endswith("already made")
     assert "cheaper:" not in lines
+
+
+def test_a_bad_file_is_no_reason_to_have_no_plan(world, tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(world.corpus, corpus)
+    (corpus / "part-0.jsonl.gz").write_bytes(gzip.compress(b'{"text": "cut off"}')[:-9])
+    flags = {"policy": "random", "input": corpus, "on_bad_file": "reject", "plan": True}
+    assert quad.main(world.arguments(tmp_path / "out", **flags)) == 0
+    assert _lines(capsys, "total")
 
 
 def test_dollars_are_told_at_the_prices_of_a_file(world, tmp_path, capsys):

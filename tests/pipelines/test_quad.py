@@ -66,7 +66,9 @@ def test_two_runs_of_one_configuration_write_the_same_bytes(world, finished, tmp
     corpus = sum(path.stat().st_size for path in pathlib.Path(world.corpus).iterdir())
     assert read == pytest.approx(2 * corpus, rel=0.01)  # to embed and to write
     written = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    assert stored == pytest.approx(written, rel=0.05)  # the launcher's few files are not counted
+    # Not counted: the launcher's few files, of which its plan is the largest beside so small a corpus.
+    written -= (output / "_run" / "stages.json").stat().st_size
+    assert stored == pytest.approx(written, rel=0.05)
     assert quad.main([*world.arguments(tmp_path / "other"), "--plan"]) == 0
     (planned,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("total")]
     assert _sizes(planned)[0] == read

@@ -19,7 +19,7 @@ _MAX_NAMED = 100
 
 
 def clusters(data: ReportData) -> Section | None:
-    """Shows the clusters; None where there are none."""
+    """Shows the clusters; None if there are none."""
     items = data.clusters
     if not items:
         return None

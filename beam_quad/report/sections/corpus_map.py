@@ -26,7 +26,7 @@ class Mark:
     """A cluster on the map. Lengths are in units of the drawing, `_WIDTH` times `_HEIGHT`.
 
     Attributes:
-      x: Where its middle is.
+      x: Its middle.
       y: Likewise, from above.
       radius: Its area is its share of the tokens.
       kind: A class of the style sheet, by its mean influence.
@@ -48,7 +48,7 @@ def drawn(items: Sequence[Cluster]) -> list[Cluster]:
 
 
 def corpus_map(data: ReportData) -> Section | None:
-    """Draws the clusters; None where nobody has placed them."""
+    """Draws the clusters; None if nobody has placed them."""
     items = [c for c in drawn(data.clusters or ()) if c.position is not None]
     if not items:
         return None

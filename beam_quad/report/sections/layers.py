@@ -18,7 +18,7 @@ _NAMES = {
 
 
 def layers(data: ReportData) -> Section | None:
-    """Draws the shares of each group's variance; None where they are not known."""
+    """Draws the shares of each group's variance; None if they are not known."""
     groups = [group for group in data.query_groups or () if group.layers][:_MAX_DRAWN]
     if not groups:
         return None

@@ -10,7 +10,7 @@ _WORD = re.compile(r"\w+")
 
 
 def leaks(data: ReportData) -> Section | None:
-    """Shows what documents and texts have in common, side by side; None where there is no leak."""
+    """Shows what documents and texts have in common, side by side; None if there is no leak."""
     if not data.leaks:
         return None
     lead = (

@@ -11,10 +11,11 @@ from beam_quad.report.formatting import count, ratio
 from beam_quad.report.pages import Section
 
 MAX_SOURCES = 40
+_LEAST_DOLLARS = 0.1
 
 
 def sources(data: ReportData) -> Section | None:
-    """Shows each source's share of the corpus and of the selection; None where there are none."""
+    """Shows each source's share of the corpus and of the selection; None if there are none."""
     if not data.sources:
         return None
     items = sorted(
@@ -94,7 +95,7 @@ class _Line:
 
 
 def timings(data: ReportData) -> Section | None:
-    """Shows each line of the plan beside what the run counted and took; None where nothing is known."""
+    """Shows each line of the plan beside what the run counted and took; None if nothing is known."""
     if not data.timings:
         return None
     stages: dict[str, list[StageTiming]] = {}
@@ -107,6 +108,8 @@ def timings(data: ReportData) -> Section | None:
         "total": total,
         "longest": max(max(row.taken or 0.0, row.seconds or 0.0) for row in rows) or 1.0,
         "has_devices": bool(total.device_hours),
+        # Of a small run on one machine cents would say nothing.
+        "has_prices": (total.dollars or 0.0) >= _LEAST_DOLLARS,
     }
     lead = "From the start of a stage's first piece to the end of its last."
     if total.planned:
@@ -117,7 +120,7 @@ def timings(data: ReportData) -> Section | None:
 
 
 def configuration(data: ReportData) -> Section | None:
-    """Shows options and versions; None where neither is given."""
+    """Shows options and versions; None if neither is given."""
     named = (("Options", data.configuration), ("Versions", data.versions))
     lists = [(title, values) for title, values in named if values]
     return Section("configuration", "Configuration", {"lists": lists}) if lists else None

@@ -110,7 +110,7 @@ def _histogram(data: ReportData, all_scores: Scores) -> Picture:
 
 
 def examples(data: ReportData) -> Section | None:
-    """Shows the best and the worst scored examples side by side; None where there are neither."""
+    """Shows the best and the worst scored examples side by side; None if there are neither."""
     targets = data.targets or ()
     sample, values = "pilot", np.zeros(0)
     if targets:
