@@ -44,14 +44,16 @@ def test_every_engine_on_every_store_decides_the_same_by_the_same_artifacts(
 
 @pytest.mark.timeout(600)
 def test_influence_distillation_decides_the_same_by_the_same_artifacts(
-    world, targets, distilled, tmp_path, prism
+    world, targets, tmp_path, prism
 ):
-    output = tmp_path / "out"
-    flags = {"query": None, "query_group": targets, "weighted": True}
+    output, loop = tmp_path / "out", tmp_path / "loop"
+    shares = ["kind=law >= 0.3", "n > 400 <= 0.4"]
+    flags = {"query": None, "query_group": targets, "weighted": True, "share": shares}
+    world.distill(loop, **flags)
     arguments = world.distillation_arguments(output, **flags)
     command = [sys.executable, "-m", "pipelines.influence_distillation", *arguments, *prism]
     subprocess.run(command, check=True, capture_output=True)
-    assert deciding(str(output)) == deciding(str(distilled))
+    assert deciding(str(output)) == deciding(str(loop))
 
 
 @pytest.mark.flink

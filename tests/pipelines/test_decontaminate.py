@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_quad import seeding
+from beam_quad.stages.quad.shortlist import RankShortlist
 from beam_quad.stages.read.embed import EmbedExamples
-from pipelines import chain, distillation_chain, distillation_options, options, quad
+from pipelines import chain, distillation_chain, distillation_options, options, quad, refresh
 from pipelines.inputs import look
 from tests.pipelines.world import (
     World,
@@ -187,14 +188,25 @@ def test_a_split_of_which_nothing_is_selected_or_sampled_has_no_paraphrases(
 def test_a_refresh_with_another_benchmark_lets_go_what_leaks_now_and_embeds_nothing_again(
     world, leaks, benchmark, tmp_path, monkeypatch
 ):
-    flags = {"policy": "cluster_uniform", "query": None}
+    flags = {"acceptance": "shortlist"}
     world.run(tmp_path / "base", decontaminate=benchmark / "b.jsonl", **flags)
     leaving = set(selected_ids(tmp_path / "base")) & leaks.keys()
     assert leaving
     monkeypatch.setattr(EmbedExamples, "_embed", None)
-    manifest = world.run(
-        tmp_path / "next", base=tmp_path / "base", decontaminate=benchmark, **flags
-    )
+    flags |= {"base": tmp_path / "base", "decontaminate": benchmark}
+    manifest = world.run(tmp_path / "next", **flags)
+    parsed, _ = options.parse(world.arguments(tmp_path / "next", **flags))
+    built = chain.build(parsed := refresh.resolved(parsed), look(parsed))
+    (ranks,) = (stage for stage in built.stages if isinstance(stage, RankShortlist))
+    for split in ranks.corpus.splits():
+        places = ranks.corpus.places(split)
+        of_split = ranks.read(split)
+        named = ["{}#{}".format(*places.of(row)) for row in range(len(of_split))]
+        # Neither is their known influence compared with that of others.
+        assert np.isnan(
+            [rank for name, rank in zip(named, of_split, strict=True) if name in leaks]
+        ).all()
+        assert np.isfinite(of_split).any()
     assert manifest["refresh"]["left"].keys() == {"contaminated"}
     assert manifest["refresh"]["left"]["contaminated"]["documents"] == len(leaving)
     assert manifest["refresh"]["added"]["documents"] > 0

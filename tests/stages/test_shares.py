@@ -23,7 +23,14 @@ from pipelines import (
 )
 from pipelines.inputs import look
 from pipelines.shares import read_shares
-from tests.pipelines.world import World, output_bytes, read_columns, selected_ids, selected_rows
+from tests.pipelines.world import (
+    World,
+    manifest_of,
+    output_bytes,
+    read_columns,
+    selected_ids,
+    selected_rows,
+)
 from tests.stages.pages import distill_corpus, hold_to_quad, hold_to_rival
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
@@ -218,3 +225,30 @@ def test_a_refresh_keeps_what_was_selected_and_fills_the_shares_anew(world: Worl
     assert manifest["shares"]["mean"]["selected"] is None
     after = set(selected_ids(tmp_path / "next"))
     assert len(after.intersection(before)) > 0.9 * len(before)
+
+
+def test_a_refresh_of_influence_distillation_fills_shares_of_examples_and_keeps_what_it_had(
+    world: World, tmp_path
+):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in ("part-0.parquet", "part-2.jsonl", "part-3.jsonl"):
+        shutil.copy2(pathlib.Path(world.corpus) / name, corpus / name)
+    flags = {"input": corpus, "budget_tokens": None, "budget_examples": 80, "num_landmarks": 100}
+    flags |= {"share": SHARES}
+    world.distill(tmp_path / "first", **flags)
+    shutil.copy2(pathlib.Path(world.corpus) / "part-1.parquet", corpus / "part-1.parquet")
+    world.distill(tmp_path / "next", **flags | {"base": tmp_path / "first", "budget_examples": 100})
+    for name, number in (("first", 80), ("next", 100)):
+        rows, manifest = selected_rows(tmp_path / name), manifest_of(tmp_path / name)
+        kinds = collections.Counter(row["kind"] for row in rows)
+        late = sum(row["n"] > 400 for row in rows)
+        assert (len(rows), kinds["noise"]) == (number, 0)
+        assert kinds["law"] >= 0.3 * number - 1
+        assert late <= 0.4 * number + 1
+        found = [own["selected"] for own in manifest["shares"]["bounds"]]
+        assert found == [kinds["law"], 0, late]
+        counts = manifest["counts"]
+        assert counts["read"] == counts["selected"] + counts["not_selected"] + counts["rejected"]
+    before, after = (set(selected_ids(tmp_path / name)) for name in ("first", "next"))
+    assert len(before & after) > 0.9 * len(before)

@@ -58,10 +58,13 @@ class Shortlist:
     def is_listed(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """Tells which rows of a split are on the list, bool [n]."""
         is_known = None if self.known is None else self.known.is_scored(split)
-        # Known scores cost nothing to use again, so their examples are listed unless they were rejected or are
+        # Known scores cost nothing to use again, so their examples are listed unless they were rejected, leak or are
         # near-duplicates.
         if is_known is not None:
             is_known = is_known & rows.usable
+            # These rows may be told apart before leaks are, and what leaks would count in the ranks of all others.
+            if (leaks := self.ranking.corpus.leaks) is not None:
+                is_known &= ~leaks.holds(rows.keys)
             if self.ranking.near_duplicates is not None:
                 is_known[self.ranking.near_duplicates.rows(split)] = False
             if not self.reads_old:
@@ -115,7 +118,10 @@ class RankShortlist(SplitStage):
         return self.load().rank(self._scores(split))
 
     def _scores(self, split: Split) -> list[np.ndarray]:
-        return [self.influence.read(split), self.ngrams.read(split)]
+        # Scores of the base are stored for all of its list, of which some leak or are near-duplicates now.
+        is_listed = self.influence.wanted(split, self.corpus.rows(split))
+        influence = np.where(is_listed, self.influence.read(split), np.nan)
+        return [influence, self.ngrams.read(split)]
 
 
 @dataclasses.dataclass(frozen=True)
