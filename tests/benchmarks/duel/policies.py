@@ -122,7 +122,7 @@ def _influence(layers: str, normalize: bool) -> Policy:
 
 
 def _shortlist(
-    layers: str, normalize: bool, num_budgets: float = 2.0, is_joint: bool = True
+    layers: str, normalize: bool, num_budgets: float = 4.0, is_joint: bool = True
 ) -> Policy:
     def choose(scores: Scores, domain: str, seed: int) -> Choice:
         lengths = scores.material.lengths
@@ -173,8 +173,8 @@ POLICIES: dict[str, Policy] = {
     "loss-drop": _by(Scores.loss_drop, "loss drop", "loss"),
     "shortlist": _shortlist("all", True),
     "shortlist-head": _shortlist("all+head", True),
-    "shortlist-4-head": _shortlist("all+head", True, 4.0),
-    "shortlist-4-influence": _shortlist("all+head", True, 4.0, is_joint=False),
+    "shortlist-2-head": _shortlist("all+head", True, 2.0),
+    "shortlist-influence": _shortlist("all+head", True, is_joint=False),
     "joint-rank-head": _shortlist("all+head", True, np.inf),
     OWN: Policy(_own, draws=True),
 }
