@@ -54,7 +54,7 @@ FULL = Size(
     evaluation=proxy.Recipe(num_tokens=100_000, learning_rate=5e-4),
     num_seeds=3,
     budget_tokens=100_000,
-    quad=("--embedder=minilm", "--embedder_max_tokens=128", "--curvature_examples=300"),
+    quad=("--embedder=minilm", "--embedder_max_tokens=128", "--curvature_examples=200"),
 )
 QUICK = Size(
     num_documents=300,
