@@ -247,7 +247,7 @@ class _QuadBuilder(Builder):
         options = self.options
         weights = tuple(group.weight for group in self.query) or (1.0,)
         counts = self._count_ngrams()
-        ngrams = self._score(self._look_ahead(counts), weights, label="ScoreNgrams")
+        ngrams = self._score(self._look_ahead(counts, weights), weights, label="ScoreNgrams")
         # Near-duplicates are dropped before scoring, or they would take up the list.
         listed, list_cut = self._cut(
             HighestScore(ngrams), options.shortlist_budget, "CutShortlist", stays=self.held
@@ -290,9 +290,9 @@ class _QuadBuilder(Builder):
     def _count_ngrams(self) -> CountTokenNgrams:
         return self.add(CountTokenNgrams(self.fitted, self.query, self.proxy()))
 
-    def _look_ahead(self, counts: CountTokenNgrams) -> NgramScoring:
+    def _look_ahead(self, counts: CountTokenNgrams, weights: tuple[float, ...]) -> NgramScoring:
         sample = self.add(SampleTexts(self.fitted, NUM_LOOKED_AT, "SampleFirstLook", "n-grams"))
-        return NgramScoring(self.add(LookAhead(counts, sample)))
+        return NgramScoring(self.add(LookAhead(counts, sample, weights)))
 
     def _capped(
         self, clusters: AssignClusters, ranking: Preferred[Preference], budget: Budget
@@ -515,7 +515,7 @@ class _QuadBuilder(Builder):
     def _ngram(self, _: AssignClusters | None) -> "_Baseline":
         texts = self._count_ngrams()
         weights = tuple(group.weight for group in self.query)
-        scores = self._score(self._look_ahead(texts), weights)
+        scores = self._score(self._look_ahead(texts, weights), weights)
         return _Baseline(HighestScore(scores), {"scores": scores, "texts": texts})
 
     def _similarity(self, _: AssignClusters | None) -> "_Baseline":

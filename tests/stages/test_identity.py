@@ -102,6 +102,17 @@ def test_a_stage_whose_field_changes_has_another_artifact_or_a_mark_that_says_wh
     assert number > 300
 
 
+def test_another_weight_of_a_query_group_takes_another_first_look(world, tmp_path):
+    groups = [f"{name}={world.query_of(name)}" for name in ("law", "biology")]
+    names = set()
+    for weight in (1, 3):
+        flags = {"query": None, "query_group": groups, "query_weight": f"law={weight}"}
+        parsed, _ = options.parse(world.arguments(tmp_path / "out", policy="ngram", **flags))
+        stages = chain.build(parsed, look(parsed)).stages
+        names |= {one.artifact for one in stages if one.kind == "look_ahead"}
+    assert len(names) == 2
+
+
 def test_what_has_no_stable_form_is_refused_where_the_chain_is_built(stored):
     stage = next(one for one in stored if type(one).__name__ == "FitCenters")
     with pytest.raises(TypeError, match=r"FitCenters.num_clusters: .* has no stable form"):

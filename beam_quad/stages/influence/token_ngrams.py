@@ -114,6 +114,7 @@ class LookAhead(Stage):
     Args:
       counts: Counts of the corpus and of the query set.
       sample: The texts to look at.
+      weights: Weight of each query group.
     """
 
     kind = "look_ahead"
@@ -121,6 +122,7 @@ class LookAhead(Stage):
 
     counts: CountTokenNgrams
     sample: SampleTexts
+    weights: tuple[float, ...] = (1.0,)
 
     @property
     def root(self) -> str:
@@ -140,8 +142,8 @@ class LookAhead(Stage):
         # By key, so that equal scores and the last bits of their spread are those of any other order of the corpus.
         order = np.argsort(seeding.keys([own for own, _ in found]))
         texts = [found[i][1] for i in order]
-        weights = [group.weight for group in self.counts.query]
-        return count_taken(texts, self.counts.load(), weights, self.counts.proxy.reader().read)
+        read = self.counts.proxy.reader().read
+        return count_taken(texts, self.counts.load(), self.weights, read)
 
     def finish(self, total: TokenNgramCounts) -> None:
         files.write_once(self.artifact, total.to_bytes())
