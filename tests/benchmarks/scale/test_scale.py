@@ -23,10 +23,10 @@ def test_every_pipeline_is_simulated_with_its_own_stages():
     assert {"landmarks", "propagate"} <= stages("distill").keys()
 
 
-def test_a_billion_documents_have_ten_thousand_clusters_and_a_shortlist_of_two_budgets():
+def test_a_billion_documents_have_ten_thousand_clusters_and_a_shortlist_of_four_budgets():
     assert stages("block")["pilot"].documents == 10_000 * 10
-    # Twice 30 billion tokens, of documents of 1,250.
-    assert stages("shortlist")["influence"].documents == 2 * 30 * 10**9 / 1250
+    # Four times 30 billion tokens, of documents of 1,250.
+    assert stages("shortlist")["influence"].documents == 4 * 30 * 10**9 / 1250
 
 
 def test_twice_the_documents_take_twice_what_looks_at_all_of_them():
