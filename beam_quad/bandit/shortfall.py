@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from beam_quad.bandit.acceptance import Accepts
 from beam_quad.bandit.blocks import Blocks
 from beam_quad.bandit.policy import MAX_ROUNDS, QuadPolicy
 from beam_quad.bandit.state import BanditState
@@ -55,15 +56,16 @@ def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -
         )
     if state.stop_reason == "rounds_exhausted":
         return _out_of_rounds(policy)
-    if state.stop_reason == "budget_met" and policy.tau is None:
+    if state.stop_reason == "budget_met":
+        if policy.tau is not None and policy.rule.accepts is Accepts.PREDICTIONS:
+            return (
+                f"fewer examples are predicted to reach --tau {policy.tau:g} than the scores of their clusters promised; "
+                "lower --tau, or leave it out for a threshold that follows the budget"
+            )
         return (
             "without near-duplicates, and within shares, the documents do not fill it; give a larger corpus, lower "
-            "--budget_tokens, or pass --near_duplicates=keep"
-        )
-    if state.stop_reason == "budget_met":
-        return (
-            f"fewer examples are predicted to reach --tau {policy.tau:g} than the scores of their clusters promised; "
-            "lower --tau, or leave it out for a threshold that follows the budget"
+            + ("--budget_tokens" if policy.tau is None else "--budget_tokens or --tau")
+            + ", or pass --near_duplicates=keep"
         )
     if policy.tau is not None:
         return (

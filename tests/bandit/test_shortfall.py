@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -39,3 +40,21 @@ def test_nothing_is_said_while_it_runs_and_where_the_budget_is_met(draw_corpus, 
     state, _ = play(policy, corpus)
     assert shortfall_message(policy, corpus.blocks, state) is None
     assert shortfall_message(policy, corpus.blocks, replay(policy, corpus.blocks, [])) is None
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "message"),
+    [("block", "--near_duplicates=keep"), ("propagate", "predicted to reach --tau")],
+)
+def test_a_ranking_that_does_not_fill_a_met_budget_is_said_by_what_ranks(
+    acceptance, message, draw_corpus, play
+):
+    corpus = draw_corpus(np.random.default_rng(1), SIZES, 2000)
+    policy = QuadPolicy(budget_tokens=500, samples_per_pull=4, acceptance=acceptance)
+    state, _ = play(policy, corpus)
+    assert state.stop_reason == "budget_met"
+    policy = dataclasses.replace(policy, tau=-50.0)
+    line = shortfall_message(policy, corpus.blocks, state, filled_tokens=400)
+    assert line.startswith("100 of 500 tokens are missing")
+    assert message in line
+    assert "--tau" in line
