@@ -19,6 +19,7 @@ from beam_quad.plan import rates
 from beam_quad.plan.work import Sizes, TextSizes
 from beam_quad.scoring import InfluenceScorer, ScoringCosts
 from beam_quad.scoring.costs import TokenWork
+from beam_quad.selection.shares import parse_bounds
 from beam_quad.stages.distillation.interactions import product_flops
 from pipelines import chain, distillation_chain, distillation_options, options
 from tests.gradients import tiny
@@ -73,13 +74,14 @@ def distill(sizes, **flags):
     return _works(distillation_options, distillation_chain, sizes, embedder, defaults | flags)
 
 
-def _works(flags_of, builder, sizes, embedder, flags):
+def _works(flags_of, builder, sizes, embedder, flags, bounds=()):
     """The work of each stage of a chain, by name."""
     own = [f"--{name}={value}" for name, value in flags.items() if value is not None]
     parsed, _ = flags_of.parse([*REQUIRED, *own])
     inputs = unseen_inputs(
         sizes.corpus.documents, {"a": 100, "b": 100}, embedder, sizes.context_length
     )
+    inputs = dataclasses.replace(inputs, bounds=parse_bounds(bounds))
     return {stage.name: stage.work(sizes) for stage in builder.build(parsed, inputs).stages}
 
 
@@ -93,6 +95,14 @@ def test_scoring_costs_its_passes_and_one_product_a_token_however_many_the_query
     )
     for each in rounds:
         assert each.flops == pytest.approx(each.documents * 500 * (passes + 2 * 1000 * 1000))
+
+
+def test_each_group_that_a_share_asks_for_has_scores_of_its_own():
+    bounds = ["kind=law >= 0.3", "kind=rare = 0.001", "kind=noise <= 0.2"]
+    embedder = EmbedderSpec("minilm")
+    works = _works(options, chain, SIZES, embedder, FLAGS, bounds)
+    # Half of its share of the pilot's 10,000 documents, and at least 64.
+    assert works["ScoreShareDraws"].documents == 1500 + 64
 
 
 def test_long_examples_are_scored_by_window():

@@ -1,7 +1,6 @@
 """Scores of documents drawn from each group that a share asks for, and how far they lie from the bandit's estimates."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from beam_quad.columns import look_up
 from beam_quad.distillation import LandmarkDraw, LandmarkDraws
 from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Split
-from beam_quad.selection.shares import asking, members_of
+from beam_quad.selection.shares import Bound, asking, members_of
 from beam_quad.stages.distillation.landmarks import LandmarkStage
 from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage
 from beam_quad.stages.quad.regressions import Pulled
@@ -50,15 +49,20 @@ class DrawForShares(SplitStage):
         return pass_over(self.texts_of(sizes), self.line)
 
     def expected(self, sizes: Sizes) -> int:
-        """Returns the expected number of documents, at most half as many as the pilot scores."""
-        return math.ceil(self.pulled.bandit.expected_documents(sizes, 0) / 2)
+        """Returns the expected number of documents; those of two groups count twice."""
+        num_pilot = self.pulled.bandit.expected_documents(sizes, 0)
+        return sum(draws_of_shares([bound.share for bound in self._asked], num_pilot))
+
+    @property
+    def _asked(self) -> tuple[Bound, ...]:
+        return asking(self.counted.bounds)
 
     def do(self, piece: Split, model: Any) -> LandmarkDraws:
         rows, scored = self.corpus.rows(piece), self.pulled.scored()
         # Only the reserve has its texts stored.
         is_drawable = self.corpus.in_reserve(rows) & self.corpus.is_candidate(rows)
         at = np.flatnonzero(is_drawable & ~np.isin(rows.keys, scored["key"]))
-        asked, patterns = asking(self.counted.bounds), self.counted.patterns
+        asked, patterns = self._asked, self.counted.patterns
         parts = members_of(asked, patterns.conditions, patterns.read(piece)[at])
         num_pilot = int(np.count_nonzero(scored["round"] == 0))
         numbers = draws_of_shares([bound.share for bound in asked], num_pilot)
