@@ -109,8 +109,9 @@ class QuadSelection:
       tokens: Tokens of every text by the proxy's tokenizer, int64 [n]; 0 for an unusable text.
       influence: Exact influence of the scored texts, float64 [n]; nan for all others. Higher is better.
       estimate: Estimated worth of every text, float64 [n]: the mean influence of the scored texts of its block, or of
-        its cluster if the block was not pulled. With `instance` acceptance, the selected texts' own influence; with
-        `propagate`, the known or predicted influence; with `shortlist`, the joint rank of influence and n-grams. nan
+        its cluster if the block was not pulled, corrected for texts that a share asks for (`bandit.group_shifts`). With
+        `cluster` acceptance, unless near-duplicates are kept, the mean of its cluster; with `instance`, the selected
+        texts' own influence; with `propagate`, the known or predicted influence; with `shortlist`, the joint rank of influence and n-grams. nan
         for an unusable text and for a text outside the shortlist.
       clusters: Cluster of every text, int64 [n]; -1 for an unusable text.
       blocks: Block of every text within its cluster, int64 [n]; -1 for an unusable text, or without a bandit.

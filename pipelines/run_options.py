@@ -16,9 +16,6 @@ from pipelines.flags import Flag, flag
 # Quad's defaults for blocks and for texts per pull; all pipelines set aside enough texts for them.
 BLOCKS_PER_CLUSTER = 16
 SAMPLES_PER_PULL = 10
-NEAR_DUPLICATES = (
-    "drop: of documents that are nearly the same, the one that ranks highest is selected at most"
-)
 LAYERS = "`last:N` is the attention of the last N layers; `head` is the matrix that makes the logits, tied or not."
 
 _data = functools.partial(flag, group="data")
@@ -256,7 +253,7 @@ class RunOptions(flags.Options):
         at_least=1,
     )
     near_duplicates: Literal["keep", "drop"] = _selection(
-        NEAR_DUPLICATES,
+        "drop: of documents that are nearly the same, the one that ranks highest is selected at most",
         "drop",
         more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
         "The budget is filled up from the ranking (with a bandit: by what it accepted, then by the highest estimated influence); the "

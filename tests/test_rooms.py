@@ -45,6 +45,7 @@ def test_the_stages_of_a_documents_life_leave_their_files_where_the_page_says(
     names: set[str] = set()
     for name, flags in (
         ("block", {"acceptance": "block"}),
+        ("shares", {"acceptance": "block", "share": "kind=law >= 0.3"}),
         ("shortlist", SHARED),
         ("next", SHARED | {"base": tmp_path / "shortlist"}),
     ):

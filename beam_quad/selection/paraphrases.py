@@ -18,7 +18,7 @@ LEAST_COSINE = 0.8
 # A document is closer to an item than this share of the corpus.
 QUANTILE = 0.99
 # Smallest share of the item's distinct words.
-LEAST_SHARE = 0.6
+LEAST_SHARE = 0.75
 # Further items are not compared: a matrix product with this many costs little compared with embedding a document.
 MOST_ITEMS = 4096
 

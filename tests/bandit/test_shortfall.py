@@ -58,3 +58,14 @@ def test_a_ranking_that_does_not_fill_a_met_budget_is_said_by_what_ranks(
     assert line.startswith("100 of 500 tokens are missing")
     assert message in line
     assert "--tau" in line
+
+
+def test_a_ranking_that_misses_a_budget_which_the_bandit_met_is_short_of_documents(
+    draw_corpus, play
+):
+    corpus = draw_corpus(np.random.default_rng(1), SIZES, 2000)
+    policy = QuadPolicy(budget_tokens=500, samples_per_pull=4)
+    state, _ = play(policy, corpus)
+    line = shortfall_message(policy, corpus.blocks, state, filled_tokens=400)
+    assert re.match("100 of 500 tokens are missing .* --near_duplicates=keep", line)
+    assert shortfall_message(policy, corpus.blocks, state, filled_tokens=500) is None

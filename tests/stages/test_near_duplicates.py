@@ -33,7 +33,6 @@ POLICIES = [
     {"acceptance": "instance", "near_duplicates": "drop", "weighted": True},
     {"acceptance": "cluster", "near_duplicates": "drop"},
     {"policy": "ngram"},
-    {"policy": "random"},
 ]
 COPIES = "copies.jsonl"
 

@@ -78,7 +78,7 @@ class FlagParaphrases(SplitStage):
     """
 
     kind = "paraphrases"
-    version = 2
+    version = 3
     artifact_name = "paraphrases.json"
 
     selection: Selection
