@@ -430,7 +430,11 @@ class _Problem:
             shares = self.system.shares.copy()
             shares[bound] += towards * (-_STEP if self.system.relations[bound] == "<=" else _STEP)
             can_shift = 0 <= shares[bound] <= 1 and not self.missing[1 + bound]
-            found = self._solved(shares) if can_shift and len(given) else None
+            try:
+                found = self._solved(shares) if can_shift and len(given) else None
+            except ArithmeticError:
+                # The selection itself is solved; a price alone is no reason to lose it.
+                found = None
             if found is not None:
                 lost = towards * float(((given - found.x) * self.value).sum()) / _STEP
                 prices.append(0.0 if abs(lost) < _NOISE / _STEP * self._unit else lost)
