@@ -31,8 +31,8 @@ def shares(data: ReportData) -> Section | None:
     if "mean_influence" in facts:
         means["influence"] = facts["mean_influence"]
     lead = (
-        f"A price is what a million {facts['unit']} more of a bound would cost: the {measure} that the selection loses, in total. A "
-        f"bound at 0 costs nothing; more of one below 0 would gain.{_MEASURES.get(measure, '')} Means and prices are the estimates "
+        f"A price is the {measure} that the selection would lose, in total, if the bound were tightened by a million {facts['unit']}. A "
+        f"bound at 0 costs nothing.{_MEASURES.get(measure, '')} Means and prices are the estimates "
         "by which the shares were divided, from documents of like rank taken together; the other sections count what was scored."
     )
     return Section("shares", "Shares", {"unit": facts["unit"], "rows": rows, "means": means}, lead)
