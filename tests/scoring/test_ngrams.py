@@ -62,7 +62,8 @@ def test_a_score_is_the_influence_of_a_softmax_over_n_grams_over_a_gradient_of_u
     shares = torch.from_numpy(corpus.counts / corpus.counts.sum())
     own_taken = None if taken is None else counts_of(taken)
     if own_taken is not None:
-        shares = 0.8 * shares + 0.2 * torch.from_numpy(own_taken.counts / own_taken.counts.sum())
+        own_shares = torch.from_numpy(own_taken.counts / own_taken.counts.sum())
+        shares = 0.9 * shares + 0.1 * own_shares
 
     def gradient(buckets):
         logits = shares.clamp_min(1e-300).log().requires_grad_()
