@@ -1,4 +1,4 @@
-"""Search in sorted columns, and runs of equal rows."""
+"""Search in sorted columns, runs of equal rows, and runs of a size."""
 
 import itertools
 from collections.abc import Sequence
@@ -82,3 +82,8 @@ def places_in_runs(*columns: Array) -> Array:
     starts = run_starts(*columns)
     size = len(columns[0])
     return np.asarray(np.arange(size) - np.repeat(starts, run_lengths(starts, size)))
+
+
+def slices(num_rows: int, size: int) -> list[slice]:
+    """Cuts rows into runs of `size`, of which the last may be shorter."""
+    return [slice(start, start + size) for start in range(0, num_rows, size)]

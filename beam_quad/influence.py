@@ -34,6 +34,7 @@ from beam_quad.clustering import (
     fit_centers,
     sample_rate,
 )
+from beam_quad.columns import slices
 from beam_quad.embedding import AnyEmbedderSpec, EmbedderSpec, JvpSpec, StaticSpec, load_embedder
 from beam_quad.embedding.spec import static_source
 from beam_quad.errors import UsageError
@@ -321,7 +322,7 @@ def score_texts(scorer: TextScorer, texts: Sequence[str]) -> Array:
 
 def runs_of(num_texts: int, size: int = _TEXTS_PER_CALL) -> list[slice]:
     """Cuts texts into runs of one call of a model each."""
-    return [slice(i, i + size) for i in range(0, num_texts, size)]
+    return slices(num_texts, size)
 
 
 def check_texts(

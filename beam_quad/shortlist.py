@@ -32,7 +32,7 @@ from beam_quad.errors import UsageError
 from beam_quad.gradients import Block, Proxy
 from beam_quad.influence import Array, Examples, runs_of, score_texts
 from beam_quad.scoring import InfluenceScorer, NgramScorer, TokenNgramCounts
-from beam_quad.scoring.groups import combine_scores, standardised_weights
+from beam_quad.scoring.groups import combine_standardised
 from beam_quad.scoring.ngrams import NUM_LOOKED_AT, count_taken
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.selection import (
@@ -138,7 +138,8 @@ def select_from_shortlist(
     usable = np.ones(len(keys), bool)
 
     # 1 N-grams. As with influence, scores of query groups have different scales and are standardised.
-    ngrams = _combine(score_ngrams(proxy, examples, queries, group_weights, seed), group_weights)
+    by_group = score_ngrams(proxy, examples, queries, group_weights, seed)
+    ngrams = combine_standardised(by_group, group_weights)
 
     # 2 Shortlist: counting finds the threshold at which the tokens of the best reach the given number of budgets.
     may_give = is_candidate if shares is None else is_candidate & shares.may_give
@@ -164,7 +165,7 @@ def select_from_shortlist(
     scorer = InfluenceScorer(proxy, blocks, vectors, normalize)
     influence = np.full(len(keys), np.nan)
     scores = score_texts(scorer, [examples.texts[i] for i in listed])
-    influence[listed] = _combine(scores, group_weights)
+    influence[listed] = combine_standardised(scores, group_weights)
 
     # 4 Joint rank. A scored text without a finite score has none and cannot be selected.
     pair = [influence[listed], ngrams[listed]]
@@ -240,7 +241,7 @@ def score_ngrams(
     corpus = _count(proxy, examples.texts)
     first = NgramScorer(counts, corpus, proxy.read)
     drawn = examples.drawn(NUM_LOOKED_AT, seed)
-    taken = count_taken([examples.texts[i] for i in drawn], first, group_weights, proxy.read)
+    taken = count_taken([examples.texts[i] for i in drawn], first, group_weights)
     return score_texts(NgramScorer(counts, corpus, proxy.read, taken), examples.texts)
 
 
@@ -248,12 +249,6 @@ def _count(proxy: Proxy, texts: Sequence[str]) -> TokenNgramCounts:
     vocabulary = proxy.model.get_input_embeddings().weight.shape[0]
     parts = (TokenNgramCounts.of(proxy.read(texts[run]), vocabulary) for run in runs_of(len(texts)))
     return total(parts, TokenNgramCounts.zero(vocabulary))
-
-
-def _combine(scores: Array, group_weights: Sequence[float]) -> Array:
-    if scores.shape[1] == 1:
-        return scores[:, 0]
-    return combine_scores(scores, standardised_weights(group_weights, scores))
 
 
 def _search(packed: Array, tokens: Array, budget_tokens: int) -> BudgetSearch:

@@ -5,13 +5,13 @@ form, so no tensors of the logits' size are kept besides the logits and their gr
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from beam_quad import seeding
+from beam_quad.columns import slices
 from beam_quad.gradients import windows as windows_lib
 
 # Entries of a float32 piece of the logits. 128 MB on a GPU, for few launches; 2 MB on a CPU, which fits in the cache.
@@ -155,10 +155,10 @@ def loss_gradient(
     return gradient
 
 
-def _pieces(logits: torch.Tensor) -> Iterator[slice]:
+def _pieces(logits: torch.Tensor) -> list[slice]:
     num_rows = logits.shape[0] * logits.shape[1]
     step = max(1, _PIECE_ENTRIES[logits.device.type] // logits.shape[2])
-    return (slice(start, start + step) for start in range(0, num_rows, step))
+    return slices(num_rows, step)
 
 
 def _log_softmax(logits: torch.Tensor, piece: slice, dtype: torch.dtype) -> torch.Tensor:

@@ -20,6 +20,13 @@ def standardised_weights(weights: Sequence[float], scores: np.ndarray) -> np.nda
     return np.asarray(weights) / np.where(deviation > 0, deviation, 1.0)
 
 
+def combine_standardised(scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Combines all scores of a sample, float64 [n, num_groups] to float64 [n]; those of a single group stay as they are."""
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0])
+    return combine_scores(scores, standardised_weights(weights, scores))
+
+
 def combine_scores(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Computes the weighted sum of scores under each group, float64 [n, num_groups] to float64 [n]; nan if not finite."""
     combined = scores @ weights

@@ -27,8 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from beam_quad import archives
+from beam_quad.columns import slices
 from beam_quad.gradients.windows import Documents
-from beam_quad.scoring.groups import combine_scores, standardised_weights
+from beam_quad.scoring.groups import combine_standardised
 
 NUM_BIGRAM_BUCKETS = 30_011
 # λ in units of the mean eigenvalue of the Fisher. Selections hardly change from .003 to 3. λ bounds the weight of an n-gram
@@ -237,10 +238,7 @@ class NgramScorer:
 
 
 def count_taken(
-    texts: Sequence[str],
-    scorer: NgramScorer,
-    group_weights: Sequence[float],
-    read: Callable[[Sequence[str]], Documents],
+    texts: Sequence[str], scorer: NgramScorer, group_weights: Sequence[float]
 ) -> TokenNgramCounts:
     """Counts the n-grams of what a first look would take: the texts that score highest, until they hold a tenth of all tokens.
 
@@ -248,30 +246,24 @@ def count_taken(
       texts: A uniform sample of the corpus, of about `NUM_LOOKED_AT` texts. Of equal scores the first is taken.
       scorer: Scores under the corpus alone.
       group_weights: Weight of each query group.
-      read: As of `NgramScorer`.
 
     Returns:
       Counts of the taken texts; of none if no text can be scored.
     """
     scores = np.zeros((len(texts), len(scorer.groups)))
     tokens = np.zeros(len(texts), np.int64)
-    for run in _runs(len(texts)):
-        documents = read(texts[run])
+    for run in slices(len(texts), _RUN):
+        documents = scorer.prepare(texts[run])
         scores[run], tokens[run] = scorer.score(documents), documents.loss_tokens
-    # Scores of query groups have different scales.
-    ranks = combine_scores(scores, standardised_weights(group_weights, scores))
+    ranks = combine_standardised(scores, group_weights)
     best = np.argsort(-ranks, kind="stable")[: np.count_nonzero(np.isfinite(ranks))]
     before = np.cumsum(tokens[best]) - tokens[best]
     taken = np.sort(best[before < TAKEN_SHARE * tokens.sum()])
     counts = TokenNgramCounts.zero(scorer.vocabulary)
-    for run in _runs(len(taken)):
-        own = read([texts[i] for i in taken[run]])
+    for run in slices(len(taken), _RUN):
+        own = scorer.prepare([texts[i] for i in taken[run]])
         counts = counts + TokenNgramCounts.of(own, scorer.vocabulary)
     return counts
-
-
-def _runs(num_texts: int) -> list[slice]:
-    return [slice(i, i + _RUN) for i in range(0, num_texts, _RUN)]
 
 
 def bigram_buckets(ids: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def test_a_first_look_takes_the_best_texts_until_they_hold_a_tenth_of_the_tokens
         if read(taken).loss_tokens.sum() < tokens.sum() / 10:
             taken.append(texts[i])
     assert 1 < len(taken) < 10
-    found = count_taken(texts, scorer, [1.0], read)
+    found = count_taken(texts, scorer, [1.0])
     assert found.to_bytes() == counts_of(taken).to_bytes()
 
 
@@ -125,7 +125,7 @@ def test_an_n_gram_that_is_still_missing_counts_more_than_one_of_which_there_is_
     corpus = [*[plenty] * 10, rare, *["21 22 23 24 25 26 27 28 29 30"] * 30]
     query, others = counts_of([plenty] * 12 + [rare]), counts_of(corpus)
     first = NgramScorer({"query": query}, others, read)
-    ahead = NgramScorer({"query": query}, others, read, count_taken(corpus, first, [1.0], read))
+    ahead = NgramScorer({"query": query}, others, read, count_taken(corpus, first, [1.0]))
     assert np.diff(first.score([rare, plenty])[:, 0]) > 0
     assert np.diff(ahead.score([rare, plenty])[:, 0]) < 0
 

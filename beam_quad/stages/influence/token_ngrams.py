@@ -142,8 +142,7 @@ class LookAhead(Stage):
         # By key, so that equal scores and the last bits of their spread are those of any other order of the corpus.
         order = np.argsort(seeding.keys([own for own, _ in found]))
         texts = [found[i][1] for i in order]
-        read = self.counts.proxy.reader().read
-        return count_taken(texts, self.counts.load(), self.weights, read)
+        return count_taken(texts, self.counts.load(), self.weights)
 
     def finish(self, total: TokenNgramCounts) -> None:
         files.write_once(self.artifact, total.to_bytes())

@@ -21,7 +21,6 @@ from beam_quad.selection import (
     Taken,
     Unselected,
     accepted_first,
-    is_reached,
     keep_predicted,
     known_influence,
     or_estimate,
@@ -30,10 +29,9 @@ from beam_quad.selection import (
     reason_number,
 )
 from beam_quad.stages.quad.regressions import Pulled
-from beam_quad.stages.quad.select import BanditSelection, BlockSelection
+from beam_quad.stages.quad.select import BlockSelection
 from beam_quad.stages.quad.share_draws import ShiftGroups
-from beam_quad.stages.quad.within_clusters import PredictWithinClusters
-from beam_quad.stages.write.budget import SingleCut
+from beam_quad.stages.quad.within_clusters import PredictWithinClusters, RankedByBandit
 from beam_quad.stages.write.preference import Preference
 from beam_quad.stages.write.ranked import Preferred, why_below
 from beam_quad.stages.write.shares import GroupKeys
@@ -155,7 +153,7 @@ class AcceptedFirst:
 
 
 @dataclasses.dataclass(frozen=True)
-class EstimatedSelection(BanditSelection):
+class EstimatedSelection(RankedByBandit):
     """The examples of the highest estimated influence, within shares or without near-duplicates of each other.
 
     Args:
@@ -166,7 +164,6 @@ class EstimatedSelection(BanditSelection):
     """
 
     ranking: Preferred[EstimatedInfluence]
-    cut: SingleCut
     scored: GroupKeys | None
     accepted: AcceptedFirst | None = None
 
@@ -228,13 +225,7 @@ class EstimatedSelection(BanditSelection):
         predictions = self.ranking.preference.predictions
         if predictions is None:
             return None
-        table = predictions.fit.held_out()
-        held_out = look_up(table["key"], table["held_out"], scored["key"], np.nan)
-        return self._is_reached(scored, held_out)
-
-    def filled_tokens(self) -> int:
-        """As `BanditSelection`: the rounds know neither shares nor near-duplicates."""
-        return self.cut.budget.amount - self.cut.missing()
+        return self._is_reached(scored, predictions.fit.held_out_of(scored["key"]))
 
     def _is_reached(self, scored: Scored, influence: np.ndarray) -> Any:
         """Tells which scored examples are selected given their influence, bool [n]."""
@@ -246,7 +237,4 @@ class EstimatedSelection(BanditSelection):
         if self.accepted is not None:
             packed = self.accepted.first_of_scored(packed, scored)
         floors = self.cut.lowest() if self.scored is None else self.scored.floors(keys)
-        is_taken = is_reached(packed, floors)
-        if self.ranking.near_duplicates is not None:
-            is_taken &= ~self.ranking.near_duplicates.drops(keys)
-        return is_taken
+        return self.are_taken(packed, floors, keys)

@@ -19,7 +19,7 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.bandit import BanditState
 from beam_quad.bandit.scored import Scored, arm_code, pulled_blocks
-from beam_quad.columns import find_sorted
+from beam_quad.columns import find_sorted, look_up
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import ClusterRegression, fit_by_cluster
 from beam_quad.records import Split
@@ -181,6 +181,11 @@ class FitWithinClusters(SplitStage, GroupedStage):
             values.append(table.column("held_out").combine_chunks().flatten().to_numpy())
         order = np.argsort(np.concatenate(keys))
         return {"key": np.concatenate(keys)[order], "held_out": np.concatenate(values)[order]}
+
+    def held_out_of(self, keys: np.ndarray) -> np.ndarray:
+        """Reads the held-out predictions of examples by key, uint64 [n]: float64 [n], nan if there is none."""
+        table = self.held_out()
+        return look_up(table["key"], table["held_out"], keys, np.nan)
 
 
 def _read_held_out(path: str) -> pa.Table:

@@ -9,7 +9,6 @@ import pyarrow as pa
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned
 from beam_quad.bandit.scored import Scored, with_least
-from beam_quad.columns import look_up
 from beam_quad.distillation.within_clusters import predict_by_cluster
 from beam_quad.records import Split
 from beam_quad.selection import (
@@ -28,7 +27,7 @@ from beam_quad.selection import (
 from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
 from beam_quad.stages.quad.select import BanditSelection
 from beam_quad.stages.read.splits import RowAlignedStage
-from beam_quad.stages.write.budget import Cut
+from beam_quad.stages.write.budget import SingleCut
 from beam_quad.stages.write.preference import Preference
 from beam_quad.stages.write.ranked import Preferred
 
@@ -95,7 +94,32 @@ class PredictedInfluence(Preference):
 
 
 @dataclasses.dataclass(frozen=True)
-class PropagatedSelection(BanditSelection):
+class RankedByBandit(BanditSelection):
+    """The examples that rank highest once the rounds are over.
+
+    Args:
+      ranking: The corpus, ranked by what the bandit learned.
+      cut: Where the budget ends in the ranking.
+    """
+
+    ranking: Preferred[Preference]
+    cut: SingleCut
+
+    def filled_tokens(self) -> int:
+        """As `BanditSelection`: the tokens in the final ranking, which the rounds could only estimate."""
+        return self.cut.budget.amount - self.cut.missing()
+
+    def are_taken(self, packed: np.ndarray, floors: Any, keys: np.ndarray) -> np.ndarray:
+        """Tells which scored examples are selected, by their priorities in the ranking, uint64 [n]: bool [n]."""
+        is_taken = is_reached(packed, floors)
+        # The ranking leaves near-duplicates out whatever their influence, so they are not selected here either.
+        if self.ranking.near_duplicates is not None:
+            is_taken &= ~self.ranking.near_duplicates.drops(keys)
+        return is_taken
+
+
+@dataclasses.dataclass(frozen=True)
+class PropagatedSelection(RankedByBandit):
     """The examples of the highest known or predicted influence.
 
     Args:
@@ -104,7 +128,6 @@ class PropagatedSelection(BanditSelection):
     """
 
     ranking: Preferred[PredictedInfluence]
-    cut: Cut
 
     @property
     def pulled(self) -> Pulled:
@@ -116,7 +139,7 @@ class PropagatedSelection(BanditSelection):
 
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         packed, _ = self.ranking.packed(split, rows)
-        floor = self.cut.floors()[0]
+        floor = self.cut.floor(split)
         kept = keep_predicted(
             packed,
             floor,
@@ -157,23 +180,14 @@ class PropagatedSelection(BanditSelection):
         prediction. Scored examples are a random draw from the pulled blocks. They represent the others if each is
         predicted from the rest of its cluster, without its own score.
         """
-        table = self._predictions.fit.held_out()
-        held_out = look_up(table["key"], table["held_out"], scored["key"], np.nan)
+        held_out = self._predictions.fit.held_out_of(scored["key"])
         return self._is_reached(scored["key"], held_out)
-
-    def filled_tokens(self) -> int:
-        """As `BanditSelection`: the tokens in the final ranking, which the rounds could only estimate."""
-        return self.cut.budget.amount - self.cut.missing()
 
     def _is_reached(self, keys: np.ndarray, influence: np.ndarray) -> np.ndarray:
         """Returns which examples a given influence would get selected, bool [n]; False if it is nan."""
         ranks = ranks_from(influence, self.ranking.preference.tau)
         packed = pack_ranks(ranks, keys, self.pulled.bandit.policy.seed)
-        is_taken = is_reached(packed, self.cut.floors()[0])
-        # The ranking leaves near-duplicates out whatever their influence, so they are not selected here either.
-        if self.ranking.near_duplicates is not None:
-            is_taken &= ~self.ranking.near_duplicates.drops(keys)
-        return is_taken
+        return self.are_taken(packed, self.cut.lowest(), keys)
 
 
 def _count(predicted: np.ndarray) -> Tally:

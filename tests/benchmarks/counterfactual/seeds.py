@@ -8,15 +8,14 @@ import numpy as np
 
 from beam_quad import scoring, seeding
 from beam_quad.gradients import Proxy
-from beam_quad.influence import Examples
 from beam_quad.selection import JointRanks
-from beam_quad.shortlist import score_ngrams
 from tests.benchmarks.counterfactual import agreement, steps
 from tests.benchmarks.counterfactual.draws import Draw
 from tests.benchmarks.counterfactual.left_out import LeftOut, Retraining
 from tests.benchmarks.counterfactual.scores import Scores, Setting, default, named
 from tests.benchmarks.counterfactual.sizes import Size
 from tests.benchmarks.duel.kept import Kept
+from tests.benchmarks.duel.scores import ngrams_by_query
 
 INFLUENCES = ("ekfac", "kfac", "dot")
 CEILING = "metagradient"
@@ -93,14 +92,7 @@ def _others(proxy: Proxy, drawn: Draw, influence: np.ndarray) -> dict[str, np.nd
     texts, num_queries = drawn.texts, len(drawn.queries)
     losses = scoring.PerplexityScorer(proxy).score(texts)
     draws = seeding.uniform(drawn.seed, "random", seeding.keys(texts))[:, None]
-    examples = Examples.of(texts, [str(i) for i in range(len(texts))], proxy)
-    ngrams = np.concatenate(
-        [
-            examples.spread(score_ngrams(proxy, examples, {name: own}, [1.0], drawn.seed), np.nan)
-            for name, own in drawn.queries.items()
-        ],
-        axis=1,
-    )
+    ngrams = ngrams_by_query(proxy, texts, drawn.queries, drawn.seed)
     drops = [
         scoring.LossDropScorer(proxy, scoring.tune_on_query(proxy, query)).score(texts)
         for query in drawn.queries.values()

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -112,19 +112,14 @@ class Scores:
         Args:
           looks_ahead: Whether the model has learned some of what a first look takes, as it does in a run.
         """
-        material, seed = self.material, 0
         if not looks_ahead:
             return self._by_domain("n-grams", self._first_look)
-        ids = [str(i) for i in range(len(material.texts))]
-
-        def compute(queries: dict[str, list[str]]) -> np.ndarray:
-            examples, columns = Examples.of(material.texts, ids, self.proxy), []
-            for name, texts in queries.items():
-                own = score_ngrams(self.proxy, examples, {name: texts}, [1.0], seed)
-                columns.append(examples.spread(own, np.nan))
-            return np.concatenate(columns, axis=1)
-
-        return self._by_domain("n-grams ahead", compute, TAKEN_SHARE, TAKEN_WEIGHT)
+        return self._by_domain(
+            "n-grams ahead",
+            lambda queries: ngrams_by_query(self.proxy, self.material.texts, queries, seed=0),
+            TAKEN_SHARE,
+            TAKEN_WEIGHT,
+        )
 
     def _first_look(self, queries: dict[str, list[str]]) -> np.ndarray:
         vocabulary, read = self.proxy.model.get_input_embeddings().weight.shape[0], self.proxy.read
@@ -292,6 +287,17 @@ def influence_by_layers(proxy: Proxy, vectors: Vectors, texts: Sequence[str]) ->
     plain, norms = products.cumsum(2), squares.cumsum(1).sqrt()
     scores = torch.stack([plain, plain / norms[:, None]], dim=3).flatten(2).numpy()
     return np.asarray(np.where(np.isfinite(scores), scores, np.nan))
+
+
+def ngrams_by_query(
+    proxy: Proxy, texts: Sequence[str], queries: Mapping[str, Sequence[str]], seed: int
+) -> np.ndarray:
+    """Scores texts by n-grams with a first look for each query of its own, float64 [num_texts, num_queries]."""
+    examples = Examples.of(texts, [str(i) for i in range(len(texts))], proxy)
+    columns = [
+        score_ngrams(proxy, examples, {name: own}, [1.0], seed) for name, own in queries.items()
+    ]
+    return examples.spread(np.concatenate(columns, axis=1), np.nan)
 
 
 def _in_runs(compute: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str]) -> np.ndarray:
