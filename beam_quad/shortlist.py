@@ -4,7 +4,7 @@
                      a first look takes
     2  shortlist     the best by n-grams, without near-duplicates of better ones, until their tokens reach four budgets
     3  influence     of the shortlist alone, with gradients of unit length
-    4  joint rank    Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
+    4  joint rank    ½ Φ⁻¹(rank of influence) + Φ⁻¹(rank of n-grams), ranks over the shortlist
     5  cut           the best first, until the budget is met, within shares of groups and of clusters
     6  weigh         by the excess over the best text of the shortlist that was left out
 
@@ -36,6 +36,7 @@ from beam_quad.scoring.groups import combine_standardised
 from beam_quad.scoring.ngrams import NUM_LOOKED_AT, count_taken
 from beam_quad.scoring.vectors import Vectors
 from beam_quad.selection import (
+    SHORTLIST_WEIGHTS,
     BudgetSearch,
     JointRanks,
     amounts_of,
@@ -63,7 +64,7 @@ class Shortlisted:
         as their sum; 0 for all others.
       ngrams: Influence of each example under a model of n-grams, float64 [n]; higher is more like the query set.
       influence: Influence of the shortlist, float64 [n]; nan for all other examples and if it is not finite.
-      joint_rank: Sum of the normal scores of both, over the shortlist, float64 [n]; nan for all other examples.
+      joint_rank: Weighted sum of the normal scores of both, over the shortlist, float64 [n]; nan for all other examples.
       shortfall: One line on the missing part of the budget and a remedy; None if the budget was met.
       shares: How shares and caps were met, and the price of each (`selection.group_cuts.about_shares`); None without
         them.
@@ -170,7 +171,7 @@ def select_from_shortlist(
     # 4 Joint rank. A scored text without a finite score has none and cannot be selected.
     pair = [influence[listed], ngrams[listed]]
     joint_rank = np.full(len(keys), np.nan)
-    joint_rank[listed] = JointRanks.of(pair).rank(pair)
+    joint_rank[listed] = JointRanks.of(pair).rank(pair, SHORTLIST_WEIGHTS)
 
     # 5 Cut, within shares and caps if there are any.
     packed, _ = rank_usable(joint_rank, usable, may_give, keys, seed)

@@ -80,10 +80,13 @@ def test_influence_is_that_of_all_layers_over_gradients_of_unit_length(
     np.testing.assert_allclose(selection.influence[listed], every[listed], rtol=1e-3, atol=1e-6)
 
 
-def test_what_is_selected_is_the_best_by_the_sum_of_normal_scores(selection):
+def test_what_is_selected_is_the_best_by_normal_scores_of_n_grams_and_half_of_influence(selection):
     listed = np.flatnonzero(np.isfinite(selection.influence))
-    pair = selection.influence[listed], selection.ngrams[listed]
-    expected = sum(stats.norm.ppf((stats.rankdata(own) - 0.5) / len(listed)) for own in pair)
+    influence, ngrams = (
+        stats.norm.ppf((stats.rankdata(own[listed]) - 0.5) / len(listed))
+        for own in (selection.influence, selection.ngrams)
+    )
+    expected = ngrams + influence / 2
     # Scores that agree in their first 15 bits share a rank.
     np.testing.assert_allclose(selection.estimate[listed], expected, atol=0.1)
     chosen = best_first(selection.estimate[listed], selection.tokens[listed], BUDGET)

@@ -20,7 +20,7 @@ from beam_quad.selection.changes import (
 )
 from beam_quad.selection.decisions import Standing, Unselected, reason_number, why_of
 from beam_quad.selection.held import accepted_first, held_first
-from beam_quad.selection.joint_ranks import JointRanks, RankCounts
+from beam_quad.selection.joint_ranks import SHORTLIST_WEIGHTS, JointRanks, RankCounts
 from beam_quad.selection.kept import (
     Kept,
     Taken,
@@ -60,6 +60,7 @@ __all__ = [
     "NUM_LEVELS",
     "SHARD_CHANGED",
     "SHARD_GONE",
+    "SHORTLIST_WEIGHTS",
     "Amount",
     "BucketAmounts",
     "BudgetSearch",

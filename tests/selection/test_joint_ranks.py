@@ -59,26 +59,30 @@ def test_counts_do_not_depend_on_the_split_or_on_the_order(cut, seed):
     parts = JointRanks.of(pair[:, cut:]) + JointRanks.of(pair[:, :cut]) + JointRanks.zero(2)
     assert parts.to_bytes() == whole.to_bytes()
     shuffled = np.random.default_rng(seed).permutation(60)
-    np.testing.assert_array_equal(whole.rank(pair)[shuffled], parts.rank(pair[:, shuffled]))
+    ranked = parts.rank(pair[:, shuffled], [0.5, 1.0])
+    np.testing.assert_array_equal(whole.rank(pair, [0.5, 1.0])[shuffled], ranked)
 
 
-def test_the_joint_rank_is_the_sum_of_normal_scores_over_the_documents_that_have_all():
+def test_the_joint_rank_is_the_weighted_sum_of_normal_scores_over_the_documents_that_have_all():
     influence = np.array([0.1, np.nan, 0.3, 0.2, -np.inf])
     ngrams = np.array([5.0, 9.0, 6.0, 8.0, 7.0])
-    joint = JointRanks.of([influence, ngrams], bits=32).rank([influence, ngrams])
+    joint = JointRanks.of([influence, ngrams], bits=32).rank([influence, ngrams], [0.5, 2.0])
     has_both = [0, 2, 3]
-    expected = sum(
+    of_influence, of_ngrams = (
         stats.norm.ppf(mid_ranks(own[has_both])) for own in (influence, ngrams)
-    )  # fmt: skip
+    )
+    expected = 0.5 * of_influence + 2 * of_ngrams
     np.testing.assert_allclose(joint[has_both], expected, rtol=1e-12, atol=1e-14)
     assert np.isnan(joint[[1, 4]]).all()
 
 
 def test_a_score_of_any_unit_weighs_the_same():
     one, other = scores_of(200), scores_of(200, seed=1)
-    plain = JointRanks.of([one, other], bits=32).rank([one, other])
+    plain = JointRanks.of([one, other], bits=32).rank([one, other], [1.0, 1.0])
     stretched = [np.exp(3 * one), other / 1000]
-    np.testing.assert_allclose(JointRanks.of(stretched, bits=32).rank(stretched), plain, atol=1e-9)
+    np.testing.assert_allclose(
+        JointRanks.of(stretched, bits=32).rank(stretched, [1.0, 1.0]), plain, atol=1e-9
+    )
 
 
 def test_counts_are_read_as_they_were_written():
@@ -90,12 +94,12 @@ def test_counts_are_read_as_they_were_written():
 
 def test_what_has_no_rank_is_refused():
     nothing = JointRanks.of([np.array([np.nan])])
-    assert np.isnan(nothing.rank([np.array([np.nan])])).all()
+    assert np.isnan(nothing.rank([np.array([np.nan])], [1.0])).all()
     with pytest.raises(ValueError, match="no scores were counted"):
-        nothing.rank([np.array([1.0])])
+        nothing.rank([np.array([1.0])], [1.0])
     with pytest.raises(ValueError, match="bits"):
         RankCounts.zero(33)
     with pytest.raises(ValueError, match="cells of 24 and 16 bits"):
         RankCounts.zero() + RankCounts.zero(16)
     with pytest.raises(ValueError):
-        nothing.rank([np.zeros(1), np.zeros(1)])
+        nothing.rank([np.zeros(1), np.zeros(1)], [1.0, 1.0])

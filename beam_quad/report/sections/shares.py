@@ -6,7 +6,7 @@ from beam_quad.report.pages import Section
 
 # What a unit of the ranking means, if its name does not say so.
 _MEASURES = {
-    "joint rank": " The joint rank of a document is the sum of two: its rank by influence and its rank by n-grams in the shortlist, each in "
+    "joint rank": " The joint rank of a document is its rank by n-grams in the shortlist plus half its rank by influence, both in "
     "standard deviations from the middle of the list."
 }
 

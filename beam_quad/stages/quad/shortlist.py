@@ -16,6 +16,7 @@ from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.plan.work import TextSizes
 from beam_quad.records import Split
 from beam_quad.selection import (
+    SHORTLIST_WEIGHTS,
     Amount,
     JointRanks,
     Kept,
@@ -94,6 +95,7 @@ class RankShortlist(SplitStage):
       corpus: The corpus.
       influence: Influence of the shortlist.
       ngrams: The cheap score, of every example.
+      weights: Weights of influence and of the cheap score.
     """
 
     kind = "joint_ranks"
@@ -101,6 +103,7 @@ class RankShortlist(SplitStage):
 
     influence: ScoreExamples
     ngrams: ScoreExamples
+    weights: tuple[float, float] = SHORTLIST_WEIGHTS
 
     def do(self, piece: Split, model: Any) -> JointRanks:
         return JointRanks.of(self._scores(piece))
@@ -115,7 +118,7 @@ class RankShortlist(SplitStage):
 
     def read(self, split: Split) -> np.ndarray:
         """Ranks the rows of a split, float64 [n]; nan for rows off the list or without a finite score."""
-        return self.load().rank(self._scores(split))
+        return self.load().rank(self._scores(split), self.weights)
 
     def _scores(self, split: Split) -> list[np.ndarray]:
         # Scores of the base are stored for all of its list, of which some leak or are near-duplicates now.

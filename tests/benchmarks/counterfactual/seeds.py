@@ -8,7 +8,7 @@ import numpy as np
 
 from beam_quad import scoring, seeding
 from beam_quad.gradients import Proxy
-from beam_quad.selection import JointRanks
+from beam_quad.selection import SHORTLIST_WEIGHTS, JointRanks
 from tests.benchmarks.counterfactual import agreement, steps
 from tests.benchmarks.counterfactual.draws import Draw
 from tests.benchmarks.counterfactual.left_out import LeftOut, Retraining
@@ -97,9 +97,12 @@ def _others(proxy: Proxy, drawn: Draw, influence: np.ndarray) -> dict[str, np.nd
         scoring.LossDropScorer(proxy, scoring.tune_on_query(proxy, query)).score(texts)
         for query in drawn.queries.values()
     ]
-    pairs = zip(influence.T, ngrams.T, strict=True)
+    joint = [
+        JointRanks.of(pair).rank(pair, SHORTLIST_WEIGHTS)
+        for pair in zip(influence.T, ngrams.T, strict=True)
+    ]
     return {
-        "joint": np.stack([JointRanks.of(pair).rank(pair) for pair in pairs], axis=1),
+        "joint": np.stack(joint, axis=1),
         "ngrams": ngrams,
         "loss_drop": np.concatenate(drops, axis=1),
         # Lower loss is taken as the better, as a filter by perplexity does.

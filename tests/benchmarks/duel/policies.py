@@ -7,7 +7,7 @@ import numpy as np
 
 from beam_quad import quad, seeding
 from beam_quad.scoring import dsir
-from beam_quad.selection import JointRanks
+from beam_quad.selection import SHORTLIST_WEIGHTS, JointRanks
 from tests.benchmarks.duel.domains import DOMAINS
 from tests.benchmarks.duel.scores import Scores
 
@@ -65,15 +65,15 @@ def joint_order(
       is_joint: Whether both decide, once it is made.
 
     Returns:
-      Positions of the shortlist, the largest sum of normal scores first, or the largest exact score.
+      Positions of the shortlist, the largest weighted sum of normal scores first, or the largest exact score.
     """
     short = best_first(cheap)
     short = short[: int(np.searchsorted(np.cumsum(lengths[short]), num_tokens)) + 1]
     short = short[np.isfinite(exact[short])]
     if not is_joint:
         return np.asarray(short[best_first(exact[short])])
-    pair = [cheap[short], exact[short]]
-    return np.asarray(short[best_first(JointRanks.of(pair).rank(pair))])
+    pair = [exact[short], cheap[short]]
+    return np.asarray(short[best_first(JointRanks.of(pair).rank(pair, SHORTLIST_WEIGHTS))])
 
 
 def _drawn(scores: Scores, seed: int) -> np.ndarray:
