@@ -9,7 +9,8 @@ import scipy.optimize
 import scipy.sparse
 
 from beam_quad.selection.bands import Bands, GroupSample
-from beam_quad.selection.programme import NOTHING, Programme, System, solve
+from beam_quad.selection.programme import Programme, System, solve
+from beam_quad.selection.ranking import NOTHING
 from beam_quad.selection.shares import Bound
 
 Array = np.ndarray[Any, np.dtype[Any]]

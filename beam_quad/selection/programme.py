@@ -30,6 +30,7 @@ import scipy.sparse
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.selection.bands import Bands
+from beam_quad.selection.ranking import NOTHING
 from beam_quad.selection.shares import Bound
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,8 +44,6 @@ _STEP = 1e-3
 _MOST_PRICED, _MOST_PRICED_BLOCKS = 100, 1 << 16
 # As `scipy.optimize.linprog` numbers what it found.
 _INFEASIBLE = 2
-# A priority no document has: a group that ends here gives nothing.
-NOTHING = np.uint64(np.iinfo(np.uint64).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

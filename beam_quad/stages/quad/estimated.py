@@ -149,7 +149,7 @@ class AcceptedFirst:
 
     def _fills_up(self) -> bool:
         pulled = self.selection.pulled
-        return meets_budget(pulled.bandit.policy, pulled.state())
+        return meets_budget(pulled.bandit.sized_policy(), pulled.state())
 
 
 @dataclasses.dataclass(frozen=True)
