@@ -492,7 +492,7 @@ def _group_shifts(
         examples.tokens[at],
         clusters[at],
         shares.groups[at],
-        shares.system.num_groups,
+        shares.system.asked,
         deviation,
     )
 

@@ -106,6 +106,12 @@ class System:
         at = [i for i, r in enumerate(self.relations) if r != ">=" and self.shares[i] == 0]
         return np.asarray(self.members[at].any(axis=0))
 
+    @property
+    def asked(self) -> Array:
+        """Groups that a share asks for, bool [num_groups]."""
+        at = [i for i, r in enumerate(self.relations) if r != "<=" and self.shares[i] > 0]
+        return np.asarray(self.members[at].any(axis=0))
+
 
 def smallest_contradiction(system: System, amounts: Array, budget: float) -> list[int]:
     """Finds a minimal set of bounds that cannot be met together.

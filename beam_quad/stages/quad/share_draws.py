@@ -173,6 +173,7 @@ class ShiftGroups(SplitStage):
     """
 
     kind = "group_shifts"
+    version = 2
     artifact_name = "shifts.npz"
 
     scores: ScoreShareDraws
@@ -203,7 +204,7 @@ class ShiftGroups(SplitStage):
             found.tokens,
             found.clusters,
             found.patterns,
-            self.counted.num_patterns(),
+            self.counted.system().asked,
             self.pulled.state().deviation,
         )
         files.write_once(self.artifact, shifts.to_bytes())
