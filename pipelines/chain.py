@@ -213,8 +213,11 @@ class _QuadBuilder(Builder):
         bandit = Bandit(policy, candidates, passed_over, scoring, weights, known, free)
         halves, last_scoring = self._play(bandit, vectors)
         pulled = Pulled(bandit, policy.num_rounds + 1)
-        evidence = self.add(GatherEvidence(bandit, pulled.num_rounds))
         selection = self._selection(policy.rule.accepts, pulled, within, last_scoring)
+        drawn: ScoreShareDraws | None = None
+        if isinstance(selection, EstimatedSelection) and selection.ranking.preference.shifts:
+            drawn = selection.ranking.preference.shifts.scores
+        evidence = self.add(GatherEvidence(bandit, pulled.num_rounds, drawn))
         cut = selection.cut if isinstance(selection, EstimatedSelection) else None
         facts = {
             "query": self.query if vectors is not None else (),
@@ -418,7 +421,7 @@ class _QuadBuilder(Builder):
         pulled = preference.pulled
         drawn = self.add(DrawForShares(within, pulled, counted))
         gathered = self.add(GatherLandmarks(self.corpus, drawn))
-        scores = self.add(ScoreShareDraws(gathered, scoring))
+        scores = self.add(ScoreShareDraws(gathered, scoring, pulled.bandit.known))
         shifts = self.add(ShiftGroups(within, scores, preference, pulled, counted))
         return dataclasses.replace(preference, shifts=shifts)
 

@@ -1,12 +1,13 @@
 """A bandit that goes on from a finished selection, in a plain loop."""
 
+import collections
 import json
 import pathlib
 
 import numpy as np
 import pytest
 
-from beam_quad.artifacts import aligned
+from beam_quad.artifacts import aligned, traffic
 from beam_quad.stages.base import ModelStage, Stage
 from beam_quad.stages.quad.known import KnownEvidence
 from beam_quad.stages.refresh.base import Base
@@ -203,6 +204,21 @@ def test_query_groups_count_as_in_the_first_month(world, months):
     weights = [known(months, output).group_weights() for output in (base, after)]
     np.testing.assert_array_equal(*weights)
     assert len(weights[0]) == 2
+
+
+def test_what_was_scored_for_a_share_is_not_scored_again(months, monkeypatch):
+    flags = {"share": "kind=law >= 0.4", "acceptance": "propagate"}
+    base, manifest = months.run("shares-base", [0, 1, 2], **flags)
+    evidence = evidence_of(months, base)
+    assert len(evidence.key) == manifest["counts"]["scored"] > len(evidence.of_clusters()["key"])
+    counted: collections.Counter[str] = collections.Counter()
+    monkeypatch.setattr(traffic, "_counters", [lambda kind, n: counted.update({kind: n})])
+    anew, after = months.run("shares-anew", [0, 1, 2], base=base, reselect=True, **flags)
+    assert counted["bytes_stored"] > 0
+    assert counted["documents_scored"] == 0
+    assert after["counts"]["scored"] == manifest["counts"]["scored"]
+    assert ids(anew) == ids(base)
+    assert np.array_equal(evidence_of(months, anew).key, evidence.key)
 
 
 @pytest.mark.parametrize("rule", ["block", "propagate"])

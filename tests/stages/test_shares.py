@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -120,10 +121,11 @@ def test_a_bandit_fills_shares_as_the_page_does(world: World, tmp_path, acceptan
     rows = selected_rows(tmp_path / "out")
     check(manifest, rows)
     columns = read_columns(world.corpus, "kind", "n")
-    hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
-    # Of the group that a share asks for, documents are scored that no pull scored.
+    page = hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
+    # Of the group that a share asks for, documents are scored that no pull scored, and count as all others.
     (scores,) = (tmp_path / "out" / "_run" / "share_draw_scores").glob("*/scores.json")
     assert json.loads(scores.read_text())["scored"] > 0
+    assert manifest["counts"]["scored"] == np.isfinite(page.influence).sum()
 
 
 def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World, tmp_path):
