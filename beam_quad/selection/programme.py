@@ -231,6 +231,12 @@ class Programme:
     floors: Array
 
     @property
+    def is_binding(self) -> Array:
+        """Bounds without which the selection would be worth more, bool [num_bounds]: shifting them to one side gains."""
+        # Only a bound of "=" can gain by being tightened, which raises its share.
+        return np.asarray((self.prices_behind > 0) | (self.prices_ahead < 0))
+
+    @property
     def num_missing(self) -> int:
         """The part of the budget the groups could not fill, in its unit."""
         return round(float(self.missing[0]) * self.budget)
@@ -428,9 +434,12 @@ class _Problem:
 
         Returns:
           The value lost per unit by which it is tightened, and that gained per unit by which it is loosened. If it can
-          be shifted to one side only, the price of this side stands for both.
+          be shifted to one side only, the price of this side stands for both, but a bound that rules nothing out gains
+          nothing by being loosened.
         """
         prices = []
+        relation, share = self.system.relations[bound], self.system.shares[bound]
+        rules_nothing_out = (relation, share) in ((">=", 0.0), ("<=", 1.0))
         for towards in (1, -1):
             shares = self.system.shares.copy()
             shares[bound] += towards * (-_STEP if self.system.relations[bound] == "<=" else _STEP)
@@ -446,7 +455,7 @@ class _Problem:
             else:
                 prices.append(np.nan)
         known = [price for price in prices if not np.isnan(price)] or [slope]
-        return known[0], known[-1]
+        return known[0], 0.0 if rules_nothing_out else known[-1]
 
     @property
     def _unit(self) -> float:
