@@ -394,13 +394,25 @@ def select(
         # A share may need more than was accepted. Otherwise the accepted texts come first, and others replace those
         # that are left out as near-duplicates.
         if shares_of is not None:
-            shifts = _group_shifts(
-                shares_of, estimate, clusters, is_candidate & ~is_scored, sum(len(pull.keys) for pull in rounds[0]),
-                scorer, examples, state.deviation, seed,
+            drawn = _draw_for_shares(
+                shares_of, keys, is_candidate & ~is_scored, sum(len(pull.keys) for pull in rounds[0]), seed
             )  # fmt: skip
-            # What is predicted example by example is known of the scored ones.
-            is_shifted = accepts is not Accepts.PREDICTIONS or ~is_scored
-            estimate = estimate + np.where(is_shifted, shifts.at(clusters, shares_of.groups), 0.0)
+            if len(drawn):
+                influence[drawn] = score_texts(scorer, [examples.texts[i] for i in drawn])[:, 0]
+                is_scored[drawn] = True
+                can_be[drawn] = np.isfinite(influence[drawn])
+            shifts = GroupShifts.of(
+                influence[drawn] - estimate[drawn],
+                tokens[drawn],
+                clusters[drawn],
+                shares_of.groups[drawn],
+                shares_of.system.asked,
+                state.deviation,
+            )
+            estimate = estimate + shifts.at(clusters, shares_of.groups)
+            if accepts is Accepts.PREDICTIONS:
+                # What is predicted example by example is known of the scored ones.
+                estimate = np.where(is_scored & np.isfinite(influence), influence, estimate)
             is_accepted, ranks = None, estimate
         is_selected, is_near_duplicate, missing, about = _best(
             ranks_from(ranks, tau), is_accepted, meets_budget(policy, state), shares_of, max_share_per_cluster, clusters, can_be, examples,
@@ -465,36 +477,17 @@ def _in_accepted_blocks(
     return np.asarray(can_be & (place >= 0) & is_low)
 
 
-def _group_shifts(
-    shares: SharedGroups,
-    estimate: Array,
-    clusters: Array,
-    can_be_drawn: Array,
-    num_pilot: int,
-    scorer: InfluenceScorer,
-    examples: Examples,
-    deviation: float,
-    seed: int,
-) -> GroupShifts:
-    """Scores examples drawn from each group that a share asks for, and compares them with the estimates, float64 [n]."""
-    keys, (meets, asked) = examples.keys, shares.asked()
+def _draw_for_shares(
+    shares: SharedGroups, keys: Array, can_be_drawn: Array, num_pilot: int, seed: int
+) -> Array:
+    """Draws examples from each group that a share asks for: positions, ascending by key, int64 [m]."""
+    meets, asked = shares.asked()
     drawn = [
         LandmarkDraw.of(keys[own & can_be_drawn], seed, number).keys
         for own, number in zip(meets, draws_of_shares(asked, num_pilot), strict=True)
     ]
     at = np.flatnonzero(np.isin(keys, np.concatenate([keys[:0], *drawn])))
-    at = at[np.argsort(keys[at])]
-    influence = np.zeros(0)
-    if len(at):
-        influence = score_texts(scorer, [examples.texts[i] for i in at.tolist()])[:, 0]
-    return GroupShifts.of(
-        influence - estimate[at],
-        examples.tokens[at],
-        clusters[at],
-        shares.groups[at],
-        shares.system.num_groups,
-        deviation,
-    )
+    return np.asarray(at[np.argsort(keys[at])])
 
 
 def _best(

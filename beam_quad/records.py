@@ -100,6 +100,10 @@ class Budget:
     amount: int
     unit: BudgetUnit = "tokens"
 
+    def exact(self) -> int:
+        """The amount that a run selects, which a refresh may have to count first."""
+        return self.amount
+
     def amounts(self, tokens: np.ndarray) -> np.ndarray:
         """What each of the examples with these tokens takes from the budget, int64 [n]."""
         return amounts_in(self.unit, tokens)

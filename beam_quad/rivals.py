@@ -55,6 +55,7 @@ from beam_quad.scoring import (
     sampling_priority,
     tune_on_query,
 )
+from beam_quad.scoring.groups import combine_standardised
 from beam_quad.selection import amounts_of, is_reached, rank_usable, search_budget
 from beam_quad.selection.within_shares import GivenShares
 from beam_quad.shortlist import score_ngrams
@@ -70,16 +71,23 @@ class Material:
     Attributes:
       proxy: The model, for its tokenizer and its loss.
       examples: The usable texts to rank.
-      query_texts: The texts to become good at, pooled over groups.
+      queries: The texts to become good at, by group.
+      group_weights: Weight of each group.
       embedder: The embedder.
       seed: Seed of every draw.
     """
 
     proxy: Proxy
     examples: Examples
-    query_texts: list[str]
+    queries: dict[str, list[str]]
+    group_weights: list[float]
     embedder: AnyEmbedderSpec
     seed: int
+
+    @property
+    def query_texts(self) -> list[str]:
+        """The texts to become good at, pooled over groups."""
+        return list(itertools.chain.from_iterable(self.queries.values()))
 
 
 def score(
@@ -88,6 +96,7 @@ def score(
     query_texts: QueryTexts,
     proxy_model: str | ProxySpec,
     *,
+    query_weights: Mapping[str, float] | None = None,
     ids: Sequence[str] | None = None,
     embedder: str | AnyEmbedderSpec = "minilm",
     seed: int = 0,
@@ -97,8 +106,9 @@ def score(
     Args:
       policy: Name of the rival, one of `RIVALS`.
       texts: The n texts to rank.
-      query_texts: The texts to become good at; several groups are pooled.
+      query_texts: The texts to become good at; `ngram` weighs several groups, and all others pool them.
       proxy_model: The proxy, as in `beam_quad.select`.
+      query_weights: Weights of query groups; 1 by default.
       ids: Distinct ids of the texts, which decide every draw; by default their positions.
       embedder: As in `beam_quad.select`; loaded only if the rival compares embeddings.
       seed: Seed of every draw.
@@ -111,13 +121,14 @@ def score(
     """
     check_choice("policy", policy, tuple(RIVALS))
     texts, ids = check_texts(texts, ids)
-    queries, _ = query_groups(query_texts)
+    queries, group_weights = query_groups(query_texts, query_weights)
     proxy_model = proxy_spec(proxy_model)
     proxy = load_proxy(proxy_model)
     material = Material(
         proxy=proxy,
         examples=Examples.of(texts, ids, proxy),
-        query_texts=list(itertools.chain.from_iterable(queries.values())),
+        queries=queries,
+        group_weights=group_weights,
         embedder=embedder_spec(embedder, proxy_model, seed),
         seed=seed,
     )
@@ -184,9 +195,9 @@ def dsir_scores(material: Material) -> Array:
 
 def ngram_scores(material: Material) -> Array:
     """Scores texts by influence under a model of uni- and bigrams of the proxy's tokens."""
-    queries = {"query": material.query_texts}
-    scores = score_ngrams(material.proxy, material.examples, queries, [1.0], material.seed)
-    return material.examples.spread(scores[:, 0], np.nan)
+    examples, weights = material.examples, material.group_weights
+    scores = score_ngrams(material.proxy, examples, material.queries, weights, material.seed)
+    return examples.spread(combine_standardised(scores, weights), np.nan)
 
 
 def similarity_scores(material: Material, is_best: bool) -> Array:

@@ -216,7 +216,7 @@ class Builder:
         return dataclasses.replace(self.corpus, part=part, part_path=path)
 
     def free_tokens(self, base: Base) -> int:
-        """Returns the tokens of the budget left for new rows, after the rows kept from splits of the base."""
+        """Returns the tokens of the budget left for new rows, as far as known before the run; see `CountFree`."""
         present = {piece_name(split) for split in self.inputs.corpus.splits}
         excluded = self.inputs.excluded
         # Without excluded ids, only splits that are gone or changed can lose rows; no other is read.
@@ -233,6 +233,14 @@ class Builder:
                 leaves |= excluded.holds(rows["key"])
             free += int(rows["tokens"][leaves].sum())
         return int(free)
+
+    @property
+    def has_new_leaks(self) -> bool:
+        """Tells whether texts are forbidden that were not when the base was made, so that its rows may leak now."""
+        if self.inputs.leaks is None:
+            return False
+        before = self._before["fingerprints"].get("leaks")
+        return bool(before != self.inputs.leaks.leaks.digest)
 
     @property
     def slack(self) -> int:
@@ -257,8 +265,7 @@ class Builder:
         """
         if held is None:
             return None
-        budget = dataclasses.replace(self.budget, amount=2 * self.budget.amount)
-        twice = Cut(self.within_budget, ranking, budget)
+        twice = Cut(self.within_budget, ranking, self.budget, times=2)
         self.stages += twice.stages(f"CutTwice{label}", RANK_LEVELS)
         return dataclasses.replace(held, twice=twice)
 
@@ -311,8 +318,8 @@ class Builder:
         """
         if self.signs is None:
             return None
-        amount = COMPARED_BUDGETS * num_targets * budget.amount
-        cut = Cut(corpus or self.within_budget, ranking, dataclasses.replace(budget, amount=amount))
+        times = COMPARED_BUDGETS * num_targets
+        cut = Cut(corpus or self.within_budget, ranking, budget, times)
         self.stages += cut.stages("CutCompared", COMPARED_LEVELS)
         threshold = self._options.near_duplicate_threshold
         compared = Compared(

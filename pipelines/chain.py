@@ -1,7 +1,6 @@
 """Builds the chain of Quad's stages from flags."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -72,6 +71,7 @@ from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.refresh.drift import ClustersAndInfluence, MeasureReference
+from beam_quad.stages.refresh.free import CountFree
 from beam_quad.stages.refresh.grow import GrowCenters, StoredCenters
 from beam_quad.stages.write.budget import Cut, SingleCut
 from beam_quad.stages.write.preference import (
@@ -167,16 +167,17 @@ class _QuadBuilder(Builder):
             policy = self._policy(self.options.budget_tokens)
             blocks = self._count_blocks(policy, self.corpus, clusters, None)
             return self._finish_quad(*self._run_bandit(policy, blocks), clusters)
-        tokens, corpus = self.free_tokens(held.base), self.added(held.base)
+        tokens, corpus = max(0, self.free_tokens(held.base)), self.added(held.base)
         known = None if self.options.refit else self._evidence()
         played: BanditSelection | None = None
         facts: dict[str, Any] = {}
         evidence = None if known is None else known.path
-        if tokens > self.slack and corpus is not None:
+        if (tokens > self.slack or self.has_new_leaks) and corpus is not None:
             policy = self._policy(tokens)
             own = self.add(AssignClusters(corpus, clusters.centers, "AssignAdded"))
+            free = self.add(CountFree(self.within_budget, held, self.budget, self.slack))
             played, facts, evidence = self._run_bandit(
-                policy, self._count_blocks(policy, corpus, own, clusters)
+                policy, self._count_blocks(policy, corpus, own, clusters), free
             )
         elif self.options.refit:
             # Later runs based on this one need these artifacts.
@@ -196,7 +197,7 @@ class _QuadBuilder(Builder):
         return self.add(CountBlocks(corpus, own, pulls, whole))
 
     def _run_bandit(
-        self, policy: QuadPolicy, blocks: CountBlocks
+        self, policy: QuadPolicy, blocks: CountBlocks, free: CountFree | None = None
     ) -> tuple[BanditSelection, dict[str, Any], str]:
         """Adds the stages of a bandit.
 
@@ -209,11 +210,14 @@ class _QuadBuilder(Builder):
         passed_over = self.add(CountPassedOver(within, blocks.clusters, blocks))
         weights = tuple(group.weight for group in self.query) or (1.0,)
         known = None if self.options.refit else self._evidence()
-        bandit = Bandit(policy, candidates, passed_over, scoring, weights, known)
+        bandit = Bandit(policy, candidates, passed_over, scoring, weights, known, free)
         halves, last_scoring = self._play(bandit, vectors)
         pulled = Pulled(bandit, policy.num_rounds + 1)
-        evidence = self.add(GatherEvidence(bandit, pulled.num_rounds))
         selection = self._selection(policy.rule.accepts, pulled, within, last_scoring)
+        drawn: ScoreShareDraws | None = None
+        if isinstance(selection, EstimatedSelection) and selection.ranking.preference.shifts:
+            drawn = selection.ranking.preference.shifts.scores
+        evidence = self.add(GatherEvidence(bandit, pulled.num_rounds, drawn))
         cut = selection.cut if isinstance(selection, EstimatedSelection) else None
         facts = {
             "query": self.query if vectors is not None else (),
@@ -301,8 +305,7 @@ class _QuadBuilder(Builder):
         share = self.options.max_share_per_cluster
         if share >= 1:
             return self.groups
-        cap = max(1, math.floor(share * budget.amount))
-        heavy = self.add(FindHeavyClusters(ranking.corpus, clusters, ranking, cap))
+        heavy = self.add(FindHeavyClusters(ranking.corpus, clusters, ranking, budget, share))
         return dataclasses.replace(self.groups or Groups(None), heavy=heavy, cap=share)
 
     def _play(
@@ -346,8 +349,7 @@ class _QuadBuilder(Builder):
                 fit = self.add(FitWithinClusters(self.corpus, pulled))
                 predictions = self.add(PredictWithinClusters(within.as_read(), fit))
                 ranking = Preferred(within, PredictedInfluence(predictions, self.options.tau))
-                budget = Budget(pulled.bandit.policy.budget_tokens)
-                held = self.held
+                budget, held = pulled.bandit.budget, self.held
                 ranking = dataclasses.replace(
                     ranking,
                     near_duplicates=self.find_near_duplicates(
@@ -374,7 +376,7 @@ class _QuadBuilder(Builder):
         preference = EstimatedInfluence(pulled, None, mean_of, self.options.tau)
         first = AcceptedFirst(accepted)
         ranking = Preferred(within, preference, first)
-        budget = Budget(pulled.bandit.policy.budget_tokens)
+        budget = pulled.bandit.budget
         found = self.find_near_duplicates(
             ranking,
             budget,
@@ -419,7 +421,7 @@ class _QuadBuilder(Builder):
         pulled = preference.pulled
         drawn = self.add(DrawForShares(within, pulled, counted))
         gathered = self.add(GatherLandmarks(self.corpus, drawn))
-        scores = self.add(ScoreShareDraws(gathered, scoring))
+        scores = self.add(ScoreShareDraws(gathered, scoring, pulled.bandit.known))
         shifts = self.add(ShiftGroups(within, scores, preference, pulled, counted))
         return dataclasses.replace(preference, shifts=shifts)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from beam_quad.errors import UsageError
 from beam_quad.records import OUTPUT_FORMATS
 from beam_quad.selection import leaks
-from beam_quad.selection.near_duplicates import THRESHOLD
+from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, THRESHOLD
 from beam_quad.selection.shares import parse_bounds
 from pipelines import command_line, flags, parsing
 from pipelines.flags import Flag, flag
@@ -256,9 +256,10 @@ class RunOptions(flags.Options):
         "drop: of documents that are nearly the same, the one that ranks highest is selected at most",
         "drop",
         more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
-        "The budget is filled up from the ranking (with a bandit: by what it accepted, then by the highest estimated influence); the "
-        "others count as not selected, and `rejected/` names the document that ranks higher, with the reason `near_duplicate`. What "
-        "`--base` selected stays, and new copies of it do not come.",
+        "The budget is filled up from the ranking (with a bandit: by what it accepted, then by the highest estimated influence, of "
+        "`--acceptance=instance` among scored documents alone); the others count as not selected, and `rejected/` names the document that ranks higher, with the reason `near_duplicate`. What "
+        f"`--base` selected stays, and new copies of it do not come. Compared are the best {COMPARED_BUDGETS} budgets of documents and, if "
+        "these do not fill one, all; with `--share`, or a bandit's `--max_share_per_cluster`, all at once.",
     )
     near_duplicate_threshold: float = _selection(
         "of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "

@@ -23,7 +23,7 @@ class Evidence:
 
     Attributes:
       key: Ascending and distinct, uint64 [n].
-      cluster: int64 [n].
+      cluster: int64 [n]; -1 for an example drawn for a share, which does not represent its cluster.
       tokens: int64 [n].
       influence: float64 [n]; nan if an example could not be scored.
       residual: Influence less the token-weighted mean of the example's pull, float64 [n]; nan outside pilots.
@@ -72,13 +72,21 @@ class Evidence:
         }
         return cls.of(scored, pilot)
 
+    @classmethod
+    def of_drawn(cls, keys: Array, tokens: Array, influence: Array) -> "Evidence":
+        """Collects the scores of examples drawn for shares. Arguments as for the attributes."""
+        nothing = np.full(len(keys), np.nan)
+        return cls(keys, np.full(len(keys), -1), tokens, influence, nothing, 0.0, 0)
+
     def __add__(self, other: "Evidence") -> "Evidence":
-        # Runs give the same example the same score, so either copy will do.
-        key, first = np.unique(np.concatenate([self.key, other.key]), return_index=True)
         columns = {
-            name: np.concatenate([getattr(self, name), getattr(other, name)])[first]
-            for name in _COLUMNS
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("key", *_COLUMNS)
         }
+        # Runs give the same example the same score, so either copy will do, if it represents its cluster.
+        order = np.lexsort((columns["cluster"] < 0, columns["key"]))
+        key, first = np.unique(columns.pop("key")[order], return_index=True)
+        columns = {name: column[order][first] for name, column in columns.items()}
         squares, freedom = self.squares + other.squares, self.freedom + other.freedom
         return Evidence(key, **columns, squares=squares, freedom=freedom)
 
@@ -97,13 +105,18 @@ class Evidence:
         """Keys of the unscorable examples, ascending, uint64 [m]."""
         return self.key[np.isnan(self.influence)]
 
+    def of_clusters(self) -> dict[str, Array]:
+        """Returns the examples that represent their clusters: `key`, ascending, `cluster`, `tokens`, `influence`."""
+        at = np.flatnonzero(self.cluster >= 0)
+        return {name: getattr(self, name)[at] for name in ("key", "cluster", "tokens", "influence")}
+
     def sums(self, num_clusters: int) -> tuple[Array, Array, Array, Array]:
-        """Sums the scored examples of each cluster.
+        """Sums the scored examples that represent their clusters.
 
         Returns:
           Examples, tokens, squares of tokens, and influence times tokens: four float64 [num_clusters].
         """
-        known = np.isfinite(self.influence)
+        known = np.isfinite(self.influence) & (self.cluster >= 0)
         cluster, tokens = self.cluster[known], self.tokens[known].astype(np.float64)
         columns = (np.ones(len(tokens)), tokens, tokens**2, tokens * self.influence[known])
         examples, total, squares, weighted = (
@@ -168,6 +181,7 @@ class Prior:
         Returns:
           Clusters, ascending, int64.
         """
-        number = math.ceil(self.share * int(np.unique(self.evidence.cluster).size))
+        clusters = np.unique(self.evidence.of_clusters()["cluster"])
+        number = math.ceil(self.share * int(clusters.size))
         order = np.lexsort((ties, -examples))
         return np.sort(order[can_pull[order]][:number])

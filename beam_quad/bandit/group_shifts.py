@@ -2,14 +2,16 @@
 
 A pull scores documents of a cluster whatever group they are in, so a rare group may have no score at all. After the
 rounds each group that a share asks for gets scores of its own: its unscored documents with the lowest hashes, which are
-a uniform sample of it in every cluster. The mean difference between these scores and the bandit's estimates, in the
-group's part of each cluster and shrunk towards that of the whole group, is added to the estimates.
+a uniform sample of it in every cluster. The mean difference between these scores and the bandit's estimates is added to
+the estimates. Bounds divide the documents into groups by those that they meet, and many groups have few draws, so means
+are shrunk: a group's part of a cluster towards the group, and the group towards all draws.
 
 References:
   DerSimonian & Laird, Meta-analysis in Clinical Trials, 1986 (variance between parts of unequal sizes).
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +45,8 @@ class GroupShifts:
     Attributes:
       codes: `arm_code` of clusters and groups with draws, ascending, int64 [m].
       shifts: The difference in each, float64 [m].
-      of_group: The difference in the other clusters, float64 [num_groups]; 0 for groups without draws.
+      of_group: The difference in the other clusters, float64 [num_groups]: that of all draws for groups that a share asks
+        for and that have none, and 0 for groups that no share asks for.
     """
 
     codes: Array
@@ -57,7 +60,7 @@ class GroupShifts:
         tokens: Array,
         clusters: Array,
         groups: Array,
-        num_groups: int,
+        is_asked: Array,
         deviation: float,
     ) -> "GroupShifts":
         """Averages the differences of drawn documents over their tokens.
@@ -67,24 +70,30 @@ class GroupShifts:
           tokens: int64 [n].
           clusters: int64 [n].
           groups: int64 [n].
-          num_groups: How many groups there are.
+          is_asked: Groups that a share asks for, bool [num_groups].
           deviation: Standard deviation of influence within clusters.
         """
         kept = np.isfinite(differences)
-        weights, of_group = tokens[kept].astype(np.float64), np.zeros(num_groups)
+        if not kept.any():
+            return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(len(is_asked)))
+        weights = tokens[kept].astype(np.float64)
         codes, at = np.unique(arm_code(groups[kept], clusters[kept]), return_inverse=True)
         totals = np.bincount(at, weights)
         means = np.bincount(at, weights * differences[kept]) / totals
         errors = np.bincount(at, weights**2) / totals**2
         cell_groups, cell_clusters = codes >> 32, codes & ((1 << 32) - 1)
+        drawn, first = np.unique(cell_groups, return_index=True)
+        parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(codes)])]
+        pooled = [_pooled(means[own], errors[own], totals[own], deviation) for own in parts]
+        group_errors = np.array([error for _, error in pooled])
+        group_means = np.array([components.mean for components, _ in pooled])
+        whole, _ = _pooled(group_means, group_errors, np.add.reduceat(totals, first), deviation)
+        of_group = np.where(is_asked, whole.mean, 0.0)
+        of_group[drawn] = whole.posterior_means(group_means, group_errors)
         shifts = np.empty(len(codes))
-        for group in np.unique(cell_groups).tolist():
-            own = cell_groups == group
-            overall = float(np.average(means[own], weights=totals[own]))
-            between = _variance_between(means[own], errors[own], deviation)
-            components = VarianceComponents(overall, between, deviation**2)
-            shifts[own] = components.posterior_means(means[own], errors[own])
-            of_group[group] = overall
+        for group, own, (components, _) in zip(drawn.tolist(), parts, pooled, strict=True):
+            towards = dataclasses.replace(components, mean=of_group[group])
+            shifts[own] = towards.posterior_means(means[own], errors[own])
         by_cluster = arm_code(cell_clusters, cell_groups)
         order = np.argsort(by_cluster)
         return cls(by_cluster[order], shifts[order], of_group)
@@ -102,6 +111,27 @@ class GroupShifts:
     def from_bytes(cls, data: bytes) -> "GroupShifts":
         """Reads what `to_bytes` wrote."""
         return cls(**archives.parse(data))
+
+
+def _pooled(
+    means: Array, errors: Array, totals: Array, deviation: float
+) -> tuple[VarianceComponents, float]:
+    """Pools the means of parts.
+
+    Args:
+      means: float64 [m], at least one.
+      errors: Variance of each, relative to that of one document, float64 [m].
+      totals: Tokens of each, float64 [m].
+      deviation: Standard deviation of one document.
+
+    Returns:
+      Their mean, by tokens, with the variance between the parts; and the relative variance of that mean.
+    """
+    between = _variance_between(means, errors, deviation)
+    components = VarianceComponents(float(np.average(means, weights=totals)), between, deviation**2)
+    # A mean of parts that differ is as uncertain as which parts were drawn, even if each is known exactly.
+    of_parts = between / deviation**2 if deviation > 0 else 0.0
+    return components, float((totals**2 * (errors + of_parts)).sum() / totals.sum() ** 2)
 
 
 def _variance_between(means: Array, errors: Array, deviation: float) -> float:

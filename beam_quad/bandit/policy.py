@@ -27,7 +27,7 @@ class QuadPolicy:
     Round 0, the pilot, pulls every arm once; it is not counted in `num_rounds`.
 
     Args:
-      budget_tokens: Tokens to select.
+      budget_tokens: Tokens to select; with 0 nothing is pulled.
       samples_per_pull: Examples that a pull scores; sets the unit of `alpha`.
       num_rounds: Rounds after the pilot, at most 50.
       arms_per_round: Fixed number of arms in each round after the pilot; None pulls as many as the budget needs.
@@ -54,9 +54,9 @@ class QuadPolicy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.budget_tokens < 1:
+        if self.budget_tokens < 0:
             raise ValueError(
-                f"budget_tokens must be at least 1, got {self.budget_tokens}; it is how much to select"
+                f"budget_tokens must not be negative, got {self.budget_tokens}; it is how much to select"
             )
         if self.samples_per_pull < 1:
             raise ValueError(
@@ -152,6 +152,8 @@ class _Game:
         # The pilot's pulls are decided before any score is known.
         self.pulls = blocks.pullable[self._next()[self._pilot()]]
         self.stop_reason: StopReason | None = None if self.pulls.size else "no_arm_above_tau"
+        if policy.budget_tokens == 0:
+            self.pulls, self.stop_reason = self.pulls[:0], "budget_met"
 
     def leave_out_unscorable(self, scores: RoundScores) -> None:
         """Subtracts the tokens of unscorable examples from their blocks, because such examples are never selected."""

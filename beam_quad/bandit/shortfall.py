@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from beam_quad.bandit.acceptance import Accepts
+from beam_quad.bandit.acceptance import Accepts, WholeBlocks
 from beam_quad.bandit.blocks import Blocks
 from beam_quad.bandit.policy import MAX_ROUNDS, QuadPolicy
 from beam_quad.bandit.state import BanditState
@@ -62,6 +62,8 @@ def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -
                 f"fewer examples are predicted to reach --tau {policy.tau:g} than the scores of their clusters promised; "
                 "lower --tau, or leave it out for a threshold that follows the budget"
             )
+        if policy.rule.accepts is Accepts.EXAMPLES:
+            return _out_of_scored(policy)
         return (
             "without near-duplicates, and within shares, the documents do not fill it; give a larger corpus, lower "
             + ("--budget_tokens" if policy.tau is None else "--budget_tokens or --tau")
@@ -75,6 +77,15 @@ def _reason_and_remedy(policy: QuadPolicy, blocks: Blocks, state: BanditState) -
     return (
         "every block that could have been accepted was pulled, and those that fell short were left; "
         "give a larger corpus or lower --budget_tokens"
+        + (", or raise --max_share_per_cluster" if policy.max_share_per_cluster < 1 else "")
+    )
+
+
+def _out_of_scored(policy: QuadPolicy) -> str:
+    return (
+        f"near-duplicates were left out, and --acceptance={policy.acceptance} takes only documents that it scored, of which "
+        f"no more are left; pass --acceptance={WholeBlocks.name}, which takes others too, or --near_duplicates=keep"
+        + (", or lower --tau" if policy.tau is not None else "")
         + (", or raise --max_share_per_cluster" if policy.max_share_per_cluster < 1 else "")
     )
 

@@ -9,7 +9,8 @@ import scipy.optimize
 import scipy.sparse
 
 from beam_quad.selection.bands import Bands, GroupSample
-from beam_quad.selection.programme import NOTHING, Programme, System, solve
+from beam_quad.selection.programme import Programme, System, solve
+from beam_quad.selection.ranking import NOTHING
 from beam_quad.selection.shares import Bound
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -249,7 +250,8 @@ def about_shares(
     """Reports for the manifest how each bound was met and what it costs.
 
     `price_per_million` is what the next thousandth of the budget costs by which a bound is tightened, in value per million
-    tokens or documents of it; `saving_per_million` is what the last thousandth costs, which a looser bound would save.
+    tokens or documents of it; `saving_per_million` is what the last thousandth costs, which a looser bound would save. A
+    bound binds (`is_binding`) if it saves anything.
 
     Args:
       bounds: The bounds, which come first in the system; the remaining ones cap clusters.
@@ -269,7 +271,7 @@ def about_shares(
             "asked": bound.share * budget,
             "selected": got[i],
             "share": got[i] / budget,
-            "is_binding": prices[i] != 0,
+            "is_binding": bool(programme.is_binding[i]),
             "price_per_million": ahead[i] * 1e6,
             "saving_per_million": behind[i] * 1e6,
         }
@@ -283,7 +285,7 @@ def about_shares(
             "bound": f"max_share_per_cluster <= {share}",
             "asked": share * budget,
             "most_selected": max(got[of_clusters]),
-            "binding": int(np.count_nonzero(prices[of_clusters])),
+            "binding": int(programme.is_binding[of_clusters].sum()),
             "highest_price_per_million": max(prices[of_clusters]) * 1e6,
         }
     result["mean"] = {

@@ -251,7 +251,7 @@ def keep_predicted(
       places: Place of its block in `pulled`, int64 [n]; -1 if it was not pulled.
       keys: uint64 [n].
     """
-    influence, has_score = known_influence(scored, keys, places >= 0)
+    influence, has_score = known_influence(scored, keys, clusters >= 0)
     # A row has either its own influence or a prediction, never both.
     predicted = np.where(has_score, np.nan, predicted)
     at = np.flatnonzero(is_reached(packed, floor))

@@ -30,6 +30,7 @@ import scipy.sparse
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.selection.bands import Bands
+from beam_quad.selection.ranking import NOTHING
 from beam_quad.selection.shares import Bound
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,8 +44,6 @@ _STEP = 1e-3
 _MOST_PRICED, _MOST_PRICED_BLOCKS = 100, 1 << 16
 # As `scipy.optimize.linprog` numbers what it found.
 _INFEASIBLE = 2
-# A priority no document has: a group that ends here gives nothing.
-NOTHING = np.uint64(np.iinfo(np.uint64).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,6 +104,12 @@ class System:
     def shut(self) -> Array:
         """Groups that a share of 0 excludes, bool [num_groups]."""
         at = [i for i, r in enumerate(self.relations) if r != ">=" and self.shares[i] == 0]
+        return np.asarray(self.members[at].any(axis=0))
+
+    @property
+    def asked(self) -> Array:
+        """Groups that a share asks for, bool [num_groups]."""
+        at = [i for i, r in enumerate(self.relations) if r != "<=" and self.shares[i] > 0]
         return np.asarray(self.members[at].any(axis=0))
 
 
@@ -224,6 +229,12 @@ class Programme:
     missing: Array
     cut: Array
     floors: Array
+
+    @property
+    def is_binding(self) -> Array:
+        """Bounds without which the selection would be worth more, bool [num_bounds]: shifting them to one side gains."""
+        # Only a bound of "=" can gain by being tightened, which raises its share.
+        return np.asarray((self.prices_behind > 0) | (self.prices_ahead < 0))
 
     @property
     def num_missing(self) -> int:
@@ -423,9 +434,12 @@ class _Problem:
 
         Returns:
           The value lost per unit by which it is tightened, and that gained per unit by which it is loosened. If it can
-          be shifted to one side only, the price of this side stands for both.
+          be shifted to one side only, the price of this side stands for both, but a bound that rules nothing out gains
+          nothing by being loosened.
         """
         prices = []
+        relation, share = self.system.relations[bound], self.system.shares[bound]
+        rules_nothing_out = (relation, share) in ((">=", 0.0), ("<=", 1.0))
         for towards in (1, -1):
             shares = self.system.shares.copy()
             shares[bound] += towards * (-_STEP if self.system.relations[bound] == "<=" else _STEP)
@@ -441,7 +455,7 @@ class _Problem:
             else:
                 prices.append(np.nan)
         known = [price for price in prices if not np.isnan(price)] or [slope]
-        return known[0], known[-1]
+        return known[0], 0.0 if rules_nothing_out else known[-1]
 
     @property
     def _unit(self) -> float:

@@ -13,6 +13,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _LEVEL_BITS = 16
 NUM_LEVELS = 64 // _LEVEL_BITS
+# A priority that no example has: a ranking that ends here gives nothing.
+NOTHING = np.uint64(np.iinfo(np.uint64).max)
 
 
 def priorities(influence: Array, draws: Array) -> Array:
@@ -159,7 +161,7 @@ class BudgetSearch:
     all bits, and fewer give a lower bound. Nothing is sorted, and only counts are moved.
 
     Attributes:
-      budget: In tokens or examples, at least 1.
+      budget: In tokens or examples; 0 takes nothing.
       prefixes: The bits decided, uint64 [num_targets].
       above: Amount above these priorities, int64 [num_targets].
       level: How many times 16 bits are decided.
@@ -172,13 +174,7 @@ class BudgetSearch:
 
     @classmethod
     def start(cls, num_targets: int, budget: int) -> "BudgetSearch":
-        """Starts a search with no bits decided.
-
-        Raises:
-          ValueError: If the budget is not positive.
-        """
-        if budget < 1:
-            raise ValueError(f"the budget must be at least 1, got {budget}")
+        """Starts a search with no bits decided."""
         return cls(budget, np.zeros(num_targets, np.uint64), np.zeros(num_targets, np.int64))
 
     @property
@@ -187,6 +183,8 @@ class BudgetSearch:
 
         With all bits decided they are exact: the budget ends among the examples of that priority.
         """
+        if self.budget == 0:
+            return np.full_like(self.prefixes, NOTHING)
         undecided = 64 - _LEVEL_BITS * self.level
         return self.prefixes << np.uint64(undecided) if self.level else self.prefixes
 
@@ -246,7 +244,12 @@ def search_budget(
       amounts: Cost of each example: its tokens, or 1; int64 [n].
       budget: In the same unit, at least 1.
       num_levels: How many times 16 bits are decided; fewer than all give lower bounds of the cuts.
+
+    Raises:
+      ValueError: If the budget is not positive.
     """
+    if budget < 1:
+        raise ValueError(f"the budget must be at least 1, got {budget}")
     search = BudgetSearch.start(packed.shape[1], budget)
     for _ in range(num_levels):
         search = search.narrowed(search.count(packed, amounts))

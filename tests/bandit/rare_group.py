@@ -1,4 +1,4 @@
-"""A corpus in clusters with a rare group that a share asks for, of which a bandit knows the clusters' means."""
+"""A corpus in clusters with rare groups that shares ask for, of which a bandit knows the clusters' means."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from beam_quad import seeding
 from beam_quad.bandit.group_shifts import GroupShifts, draws_of_shares
-from beam_quad.distillation import LandmarkDraw
+from beam_quad.distillation import LandmarkDraw, LandmarkDraws
 from beam_quad.selection import pack_ranks
 from beam_quad.selection.group_cuts import cut_shares
 from beam_quad.selection.programme import System
@@ -18,13 +18,13 @@ _SCORED, _DEVIATION = 10, 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
-    """A selection by estimated influence, a tenth of it of a rare group.
+    """A selection by estimated influence, a tenth of it of each rare group.
 
     Attributes:
       mean: Its true mean influence.
-      mean_of_group: That of its part in the group.
+      mean_of_group: That of its part in the groups.
       expected: The mean influence that the programme expects.
-      error: Root of the mean squared error of the group's estimates.
+      error: Root of the mean squared error of the groups' estimates.
     """
 
     mean: float
@@ -41,29 +41,39 @@ def select(
     shift: float = -0.5,
     spread: float = 0.5,
     rarity: float = 0.01,
+    num_groups: int = 1,
 ) -> Selected:
     """Selects by the means of ten documents of each cluster, in units of the spread of the clusters' true means.
 
+    Groups overlap by chance, and what one adds to influence is added to that of another.
+
     Args:
       seed: Decides all.
-      has_draws: Whether the group gets scores of its own.
+      has_draws: Whether the groups get scores of their own.
       num_documents: Documents of the corpus.
       num_clusters: Clusters.
-      shift: How far the group lies from its clusters.
+      shift: How far a group lies from its clusters.
       spread: Standard deviation of that from cluster to cluster.
-      rarity: The group's part of the corpus.
+      rarity: A group's part of the corpus.
+      num_groups: Groups, each with a share.
     """
     rng = np.random.default_rng(seed)
-    sizes, tends = (rng.dirichlet(np.full(num_clusters, own)) for own in (1.0, 0.3))
+    sizes = rng.dirichlet(np.ones(num_clusters))
     clusters = rng.choice(num_clusters, num_documents, p=sizes)
-    odds = (tends / sizes)[clusters]
-    in_group = rng.random(num_documents) < rarity * odds / odds.mean()
-    apart = shift + rng.normal(0, spread, num_clusters)
-    true = rng.normal(size=num_clusters)[clusters] + np.where(in_group, apart[clusters], 0.0)
+    true = rng.normal(size=num_clusters)[clusters]
+    groups = np.zeros(num_documents, np.int64)
+    for group in range(num_groups):
+        odds = (rng.dirichlet(np.full(num_clusters, 0.3)) / sizes)[clusters]
+        is_member = rng.random(num_documents) < rarity * odds / odds.mean()
+        apart = shift + rng.normal(0, spread, num_clusters)
+        true += np.where(is_member, apart[clusters], 0.0)
+        groups += is_member << group
     influence = true + rng.normal(0, _DEVIATION, num_documents)
     tokens = rng.integers(50, 500, num_documents)
     keys = seeding.keys(map(str, range(num_documents)))
-    groups = in_group.astype(np.int64)
+    members = np.arange(1 << num_groups) >> np.arange(num_groups)[:, None] & 1 > 0
+    system = System(members, (">=",) * num_groups, np.full(num_groups, SHARE))
+    in_group = groups > 0
 
     order = np.lexsort((keys, clusters))
     starts = np.searchsorted(clusters[order], np.arange(num_clusters))
@@ -74,14 +84,20 @@ def select(
     estimate = (sums / np.maximum(np.bincount(*own, num_clusters), 1))[clusters]
     if has_draws:
         number = draws_of_shares([SHARE], int(is_scored.sum()))[0]
-        drawn = LandmarkDraw.of(keys[in_group & ~is_scored], seed, number)
-        at = np.flatnonzero(drawn.contains(keys))
+        each = [
+            LandmarkDraw.of(keys[own[groups] & ~is_scored], seed, number) for own in system.members
+        ]
+        at = np.flatnonzero(LandmarkDraws(tuple(each)).together().contains(keys))
         shifts = GroupShifts.of(
-            (influence - estimate)[at], tokens[at], clusters[at], groups[at], 2, _DEVIATION
+            (influence - estimate)[at],
+            tokens[at],
+            clusters[at],
+            groups[at],
+            system.asked,
+            _DEVIATION,
         )
         estimate = estimate + shifts.at(clusters, groups)
     budget = int(_BUDGET * tokens.sum())
-    system = System(np.array([[False, True]]), (">=",), np.array([SHARE]))
     packed = pack_ranks(estimate, keys, seed)
     programme, cuts = cut_shares(system, groups, keys, packed, tokens, estimate, None, budget, seed)
     is_taken = packed >= cuts.floors[groups]

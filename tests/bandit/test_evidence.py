@@ -50,6 +50,21 @@ def test_an_example_that_two_runs_scored_counts_once():
     assert (one + one).sums(1)[0].tolist() == [2]
 
 
+def test_an_example_drawn_for_a_share_is_known_and_says_nothing_of_its_cluster():
+    pulled = old([1.0, 2.0])
+    # One of them was pulled by another run.
+    drawn = Evidence.of_drawn(
+        np.array([5, *pulled.key[:1]], np.uint64), np.array([10, 10]), np.array([99.0, np.nan])
+    )
+    for both in (pulled + drawn, drawn + pulled):
+        assert both.influence[both.key == 5].tolist() == [99]
+        np.testing.assert_array_equal(both.of_clusters()["key"], pulled.key)
+        np.testing.assert_array_equal(both.sums(3), pulled.sums(3))
+        assert both.components() == pulled.components()
+        # Of two known arms and half of the documents new, one is pulled.
+        assert len(state_after(Prior(both, 50, 100, 4), ()).pulls) == 1
+
+
 @pytest.mark.parametrize(
     ("num_new", "arms"), [(1, [1]), (25, [1]), (26, [1, 2]), (75, [0, 1, 2]), (100, [0, 1, 2, 3])]
 )

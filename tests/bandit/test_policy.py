@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_quad.bandit import Blocks, PullScores, QuadPolicy, replay
+from beam_quad.bandit import (
+    ACCEPTANCES,
+    Blocks,
+    PullScores,
+    QuadPolicy,
+    replay,
+    shortfall_message,
+)
 from beam_quad.errors import IntegrityError
 
 THREE_ARMS = Blocks(
@@ -134,6 +141,14 @@ def test_a_block_without_candidates_is_skipped_and_counted():
     assert (state.unreachable_blocks, state.unreachable_tokens) == (3, 300)
 
 
+@pytest.mark.parametrize("acceptance", ACCEPTANCES)
+def test_without_a_budget_nothing_is_pulled_and_nothing_is_missing(acceptance):
+    policy = QuadPolicy(budget_tokens=0, samples_per_pull=2, acceptance=acceptance)
+    state = replay(policy, THREE_ARMS, [(), ()])
+    assert (state.pulls, state.stop_reason, state.accepted_tokens) == ((), "budget_met", 0)
+    assert shortfall_message(policy, THREE_ARMS, state) is None
+
+
 def test_an_empty_corpus_stops_before_the_pilot():
     blocks = Blocks.zero(np.zeros(0, dtype=np.int32))
     state = replay(QuadPolicy(budget_tokens=1, samples_per_pull=4), blocks, [()])
@@ -215,7 +230,7 @@ def test_scores_of_other_pulls_are_refused():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"budget_tokens": 0}, "budget_tokens must be at least 1, got 0"),
+        ({"budget_tokens": -1}, "budget_tokens must not be negative, got -1"),
         ({"samples_per_pull": 0}, "samples_per_pull must be at least 1, got 0"),
         ({"num_rounds": 51}, "between 1 and 50, got 51"),
         ({"arms_per_round": 0}, "arms_per_round must be at least 1, got 0"),

@@ -20,8 +20,16 @@ _NUM_SYSTEMS = 1000
 # Half as far as prices are of.
 _SHIFT = 0.0005
 _NUM_PRICED, _PRICED_DOCUMENTS = 40, 100_000
-# How far a group lies from its clusters, and how much that differs between them, in spreads of the clusters' means.
-_RARE_GROUPS = ((0.0, 0.0), (-0.5, 0.5), (-0.5, 1.0), (1.5, 1.0))
+# How far a group lies from its clusters, and how much that differs between them, in spreads of the clusters' means; and how
+# many such groups there are.
+_RARE_GROUPS = (
+    (0.0, 0.0, 1),
+    (-0.5, 0.5, 1),
+    (-0.5, 1.0, 1),
+    (1.5, 1.0, 1),
+    (-0.5, 0.5, 4),
+    (0.0, 0.0, 4),
+)
 
 
 def price_errors(seed: int) -> tuple[list[float], list[float]]:
@@ -58,9 +66,10 @@ def price_errors(seed: int) -> tuple[list[float], list[float]]:
 
 def print_rare_groups() -> None:
     """Prints what selections of a rare group are worth, without and with scores of its own."""
-    for shift, spread in _RARE_GROUPS:
+    for shift, spread, number in _RARE_GROUPS:
+        flags = {"shift": shift, "spread": spread, "num_groups": number}
         runs = [
-            [rare_group.select(seed, has_draws, shift=shift, spread=spread) for seed in range(10)]
+            [rare_group.select(seed, has_draws, **flags) for seed in range(10)]
             for has_draws in (False, True)
         ]
         figures = [
@@ -68,7 +77,7 @@ def print_rare_groups() -> None:
             for name in ("mean", "mean_of_group", "error")
             for before, after in [[np.mean([getattr(r, name) for r in own]) for own in runs]]
         ]
-        print(f"a group {shift} from its clusters, spread {spread}: {', '.join(figures)}")
+        print(f"{number} groups {shift} from their clusters, spread {spread}: {', '.join(figures)}")
 
 
 def main() -> None:

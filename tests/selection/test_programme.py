@@ -88,11 +88,48 @@ def test_where_the_price_of_a_bound_jumps_both_sides_are_said():
     system = System(np.array([[True, False]]), (">=",), np.array([0.3]))
     programme, _ = cut_shares(system, *corpus, 100, 0)
     np.testing.assert_allclose([programme.prices_ahead[0], programme.prices_behind[0]], [2, 0])
+    assert not programme.is_binding[0]
     # A share of all cannot ask for more, and of what it asks the last costs as before.
     programme, _ = cut_shares(
         System(system.members, (">=",), np.ones(1)), *corpus, 100, 0
     )  # fmt: skip
     np.testing.assert_allclose([programme.prices_ahead[0], programme.prices_behind[0]], [2, 2])
+    assert programme.is_binding[0]
+
+
+@pytest.mark.parametrize(
+    ("relation", "share", "prices", "is_binding"),
+    [
+        # Shifting it to either side loses, so the bound is met without being asked for.
+        ("=", 0.3, (2, -2), False),
+        # More of it gains.
+        ("=", 0.1, (-2, -2), True),
+        ("<=", 0.1, (2, 2), True),
+        ("<=", 0.5, (0, 0), False),
+        # A bound that rules nothing out is not loosened to gain.
+        (">=", 0.0, (0, 0), False),
+        ("<=", 1.0, (0, 0), False),
+    ],
+)
+def test_a_bound_binds_if_shifting_it_gains(relation, share, prices, is_binding):
+    values = np.array([5.0] * 30 + [1.0] * 200 + [3.0] * 200)
+    groups, keys = np.repeat([0, 1], [230, 200]), seeding.keys(map(str, range(430)))
+    corpus = (groups, keys, pack_ranks(values, keys, 0), np.ones(430, np.int64), values, None)
+    system = System(np.array([[True, False]]), (relation,), np.array([share]))
+    programme, _ = cut_shares(system, *corpus, 100, 0)
+    found = programme.prices_ahead[0], programme.prices_behind[0]
+    np.testing.assert_allclose(found, prices, atol=1e-9)
+    assert programme.is_binding[0] == is_binding
+
+
+def test_a_bound_that_asks_for_nothing_saves_nothing_though_more_would_cost():
+    values, keys = np.repeat([3.0, 1.0], 200), seeding.keys(map(str, range(400)))
+    groups = np.repeat([0, 1], 200)
+    corpus = (groups, keys, pack_ranks(values, keys, 0), np.ones(400, np.int64), values, None)
+    system = System(np.array([[False, True]]), (">=",), np.zeros(1))
+    programme, _ = cut_shares(system, *corpus, 100, 0)
+    assert programme.prices_ahead[0] == pytest.approx(2)
+    assert (programme.prices_behind[0], programme.is_binding[0]) == (0, False)
 
 
 def test_sums_over_parts_give_the_cuts_of_the_whole():

@@ -9,6 +9,7 @@ import pytest
 from beam_quad import distill, rivals, select
 from beam_quad.gradients import ProxySpec, load_tokenizer, tokenize
 from beam_quad.influence_distillation import DistilledSelection
+from beam_quad.quad import QuadSelection
 from tests.pipelines.world import TAKES_BLOCKS, World, read_texts
 
 # As `World.arguments`, of which both methods know these.
@@ -30,8 +31,8 @@ def hold_to_quad(
     rows: Iterable[Mapping[str, Any]],
     queries: Mapping[str, str] | None = None,
     **changes: Any,
-) -> None:
-    """Checks that a run selected, for the same reasons, what the page selects.
+) -> QuadSelection:
+    """Checks that a run selected, for the same reasons, what the page selects; returns that.
 
     Args:
       world: The world that was selected from.
@@ -54,12 +55,13 @@ def hold_to_quad(
         at = position[why["example_id"]]
         block = -1 if why["block"] is None else why["block"]
         assert (why["cluster"], block) == (expected.clusters[at], expected.blocks[at])
-        if why["influence"] is not None:
-            assert why["influence"] == pytest.approx(expected.influence[at], **_CLOSE)
+        influence = np.nan if why["influence"] is None else why["influence"]
+        assert influence == pytest.approx(expected.influence[at], nan_ok=True, **_CLOSE)
         if why["predicted_influence"] is not None:
             assert why["predicted_influence"] == pytest.approx(expected.estimate[at], **_CLOSE)
         if "weight" in row:
             assert row["weight"] == pytest.approx(weights[at], rel=1e-2)
+    return expected
 
 
 def hold_to_rival(

@@ -1,18 +1,19 @@
 """A bandit that goes on from a finished selection, in a plain loop."""
 
+import collections
 import json
 import pathlib
 
 import numpy as np
 import pytest
 
-from beam_quad.artifacts import aligned
+from beam_quad.artifacts import aligned, traffic
 from beam_quad.stages.base import ModelStage, Stage
 from beam_quad.stages.quad.known import KnownEvidence
 from beam_quad.stages.refresh.base import Base
 from pipelines import chain, options, refresh
 from pipelines.inputs import look
-from tests.pipelines.world import World, output_bytes, selected
+from tests.pipelines.world import World, output_bytes, selected, selected_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 RULES = ("block", "instance", "propagate", "cluster")
@@ -158,6 +159,31 @@ def test_what_a_gone_shard_leaves_free_is_filled_from_new_shards_alone(months):
     assert manifest["tokens"]["selected"] < before["tokens"]["selected"] + 40
 
 
+@pytest.mark.parametrize("flags", [{"acceptance": "propagate"}, {"near_duplicates": "drop"}])
+def test_what_leaks_since_is_filled_from_new_shards(months, tmp_path, flags):
+    base, _ = months.run(f"leaks-of-{next(iter(flags))}", [0, 1, 2], **flags)
+    rows = selected_rows(base)[::4]
+    leaking = {row["beam_quad"]["example_id"] for row in rows}
+    items = tmp_path / "items.jsonl"
+    items.write_text("\n".join(json.dumps({"text": row["text"]}) for row in rows))
+    flags |= {"base": base, "decontaminate": items}
+    after, manifest = months.run(f"{base.name}-next", range(4), **flags)
+    assert len(leaking) > 10
+    assert ids(base).keys() - ids(after).keys() == leaking
+    assert 3000 <= manifest["tokens"]["selected"] < 3040
+    assert manifest["shortfall"] is None
+
+
+def test_new_leaks_of_which_there_are_none_cost_no_score(months, tmp_path):
+    drops = {"near_duplicates": "drop"}
+    base, _ = months.run("no-leaks-base", [0, 1, 2], **drops)
+    items = tmp_path / "items.jsonl"
+    items.write_text(json.dumps({"text": " ".join(f"none{i}" for i in range(30))}))
+    after, manifest = months.run("no-leaks", range(4), base=base, decontaminate=items, **drops)
+    assert ids(after).keys() == ids(base).keys()
+    assert manifest["counts"]["scored"] == 0
+
+
 def test_a_later_month_knows_the_scores_of_all_months_before_it_from_one_file(months):
     first, one = months.run("chain-0", [0, 1])
     second, two = months.run("chain-1", [0, 1, 2], base=first, budget_tokens=4000)
@@ -178,6 +204,21 @@ def test_query_groups_count_as_in_the_first_month(world, months):
     weights = [known(months, output).group_weights() for output in (base, after)]
     np.testing.assert_array_equal(*weights)
     assert len(weights[0]) == 2
+
+
+def test_what_was_scored_for_a_share_is_not_scored_again(months, monkeypatch):
+    flags = {"share": "kind=law >= 0.4", "acceptance": "propagate"}
+    base, manifest = months.run("shares-base", [0, 1, 2], **flags)
+    evidence = evidence_of(months, base)
+    assert len(evidence.key) == manifest["counts"]["scored"] > len(evidence.of_clusters()["key"])
+    counted: collections.Counter[str] = collections.Counter()
+    monkeypatch.setattr(traffic, "_counters", [lambda kind, n: counted.update({kind: n})])
+    anew, after = months.run("shares-anew", [0, 1, 2], base=base, reselect=True, **flags)
+    assert counted["bytes_stored"] > 0
+    assert counted["documents_scored"] == 0
+    assert after["counts"]["scored"] == manifest["counts"]["scored"]
+    assert ids(anew) == ids(base)
+    assert np.array_equal(evidence_of(months, anew).key, evidence.key)
 
 
 @pytest.mark.parametrize("rule", ["block", "propagate"])

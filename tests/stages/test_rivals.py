@@ -1,5 +1,6 @@
 """The rivals of influence as policies of the pipeline, held to what they select in memory."""
 
+import collections
 import json
 import os
 import pathlib
@@ -50,6 +51,17 @@ def test_a_policy_takes_the_groups_of_a_query_set_together_and_draws_by_the_seed
     manifest = world.run(tmp_path / "out", **flags)
     hold_to_rival(world, selected_rows(tmp_path / "out"), rival, queries, seed=3)
     assert manifest["query"].keys() == queries.keys()
+
+
+def test_n_grams_are_those_of_each_group_by_its_weight_on_beam_as_in_memory(world, tmp_path):
+    queries = {kind: world.query_of(kind) for kind in ("biology", "law")}
+    groups = [f"{kind}={folder}" for kind, folder in queries.items()]
+    flags = {"policy": "ngram", "query": None, "query_group": groups, "near_duplicates": "keep"}
+    world.launch(tmp_path / "out", **flags, query_weight="law=1.3")
+    rows = selected_rows(tmp_path / "out")
+    hold_to_rival(world, rows, "ngram", queries, query_weights={"law": 1.3})
+    kinds = collections.Counter(row["kind"] for row in rows)
+    assert kinds["law"] > kinds["biology"] > 0
 
 
 def test_embeddings_serve_every_policy_that_looks_at_them(world, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -68,14 +69,15 @@ def test_the_shortlist_fills_shares_as_the_page_does(world: World, tmp_path):
     assert facts["mean"]["selected"] < facts["mean"]["without_bounds"]
     assert facts["clusters"]["highest_price_per_million"] > 0
     assert facts["clusters"]["most_selected"] < 0.25 * BUDGET + 40
-    assert "Price of a million" in (tmp_path / "out" / "report.html").read_text()
+    assert "Cost of the next million" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_rival_fills_shares_as_in_memory(world: World, tmp_path):
     manifest = world.run(tmp_path / "out", policy="ngram", share=SHARES, near_duplicates="keep")
     check(manifest, selected_rows(tmp_path / "out"))
-    assert manifest["shares"]["bounds"][0]["is_binding"]
-    assert manifest["shares"]["bounds"][0]["price_per_million"] > 0
+    law = manifest["shares"]["bounds"][0]
+    assert law["is_binding"]
+    assert law["price_per_million"] >= law["saving_per_million"] > 0
     columns = read_columns(world.corpus, "kind", "n")
     rows = selected_rows(tmp_path / "out")
     hold_to_rival(world, rows, "ngram", shares={"shares": SHARES, "columns": columns})
@@ -120,10 +122,11 @@ def test_a_bandit_fills_shares_as_the_page_does(world: World, tmp_path, acceptan
     rows = selected_rows(tmp_path / "out")
     check(manifest, rows)
     columns = read_columns(world.corpus, "kind", "n")
-    hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
-    # Of the group that a share asks for, documents are scored that no pull scored.
+    page = hold_to_quad(world, rows, acceptance=acceptance, shares=SHARES, columns=columns)
+    # Of the group that a share asks for, documents are scored that no pull scored, and count as all others.
     (scores,) = (tmp_path / "out" / "_run" / "share_draw_scores").glob("*/scores.json")
     assert json.loads(scores.read_text())["scored"] > 0
+    assert manifest["counts"]["scored"] == np.isfinite(page.influence).sum()
 
 
 def test_on_beam_after_a_kill_and_in_a_loop_the_bytes_are_the_same(world: World, tmp_path):

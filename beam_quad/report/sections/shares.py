@@ -17,22 +17,26 @@ def shares(data: ReportData) -> Section | None:
         return None
     facts = data.shares
     rows = [
-        (own["bound"], f"{own['relation']} {count(own['asked'])}", count(own["selected"]), own["share"], own["price_per_million"])
+        (
+            own["bound"], f"{own['relation']} {count(own['asked'])}", count(own["selected"]), own["share"],
+            own["price_per_million"], own["saving_per_million"],
+        )
         for own in facts["bounds"]
     ]  # fmt: skip
     if (caps := facts.get("clusters")) is not None:
         name = f"each cluster: {caps['bound']} ({count(caps['binding'])} reach it)"
         most = f"{count(caps['most_selected'])} at most"
         price = caps["highest_price_per_million"]
-        rows.append((name, f"<= {count(caps['asked'])}", most, None, price))
+        rows.append((name, f"<= {count(caps['asked'])}", most, None, price, price))
     # Of a refresh, which takes what it had before in any case, none is known.
     measure = facts["mean"]["of"]
     means = {} if facts["mean"]["selected"] is None else {measure: facts["mean"]}
     if "mean_influence" in facts:
         means["influence"] = facts["mean_influence"]
     lead = (
-        f"A price is the {measure} that the selection would lose, in total, if the bound were tightened by a million {facts['unit']}. A "
-        f"bound at 0 costs nothing.{_MEASURES.get(measure, '')} Means and prices are the estimates "
+        f"Each million {facts['unit']} of a bound costs the selection so much {measure} in total: the next million if the bound is "
+        "tightened by it, and the last million, which is saved if the bound is loosened. A bound whose last million costs nothing is free."
+        f"{_MEASURES.get(measure, '')} Means and costs are the estimates "
         "by which the shares were divided, from documents of like rank taken together; the other sections count what was scored."
     )
     return Section("shares", "Shares", {"unit": facts["unit"], "rows": rows, "means": means}, lead)

@@ -111,6 +111,9 @@ class CountTokenNgrams(SplitStage):
 class LookAhead(Stage):
     """Counts the n-grams of the texts that a first look would take; takes one piece, the sample.
 
+    The sample holds leaks and near-duplicates too, though they are not selected. Without them, all documents would be read
+    and scored again whenever another text is protected, since these counts are part of every score.
+
     Args:
       counts: Counts of the corpus and of the query set.
       sample: The texts to look at.

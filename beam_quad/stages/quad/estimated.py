@@ -62,8 +62,8 @@ class EstimatedInfluence(Preference):
     shifts: ShiftGroups | None = None
 
     def rank(self, split: Split, rows: aligned.Rows) -> np.ndarray:
-        clusters, _, places = self.pulled.places(split, rows)
-        influence, has_score = known_influence(self.pulled.scored(), rows.keys, places >= 0)
+        clusters, _ = self.pulled.arms(split, rows)
+        influence, has_score = known_influence(self.known_scores(), rows.keys, clusters >= 0)
         if self.mean_of == "example":
             return ranks_from(influence, self.tau)
         estimate = np.where(clusters >= 0, self.estimate(split, rows), np.nan)
@@ -81,9 +81,21 @@ class EstimatedInfluence(Preference):
         predicted = self.predictions.read(split).astype(np.float64)
         if self.shifts is not None:
             # A scored example keeps its own influence.
-            is_scored = np.isin(rows.keys, self.pulled.known_keys())
-            predicted += np.where(is_scored, 0.0, self.shifts.of(split, clusters))
+            own, is_scored = known_influence(self.known_scores(), rows.keys, clusters >= 0)
+            predicted = np.where(is_scored, own, predicted + self.shifts.of(split, clusters))
         return or_estimate(predicted, estimate)
+
+    @once_per_process
+    def known_scores(self) -> Scored:
+        """Reads the scored examples, in pulls or for shares, once per process: ascending `key`, and `influence`."""
+        scored = self.pulled.scored()
+        if self.shifts is None:
+            return scored
+        both = (scored, self.shifts.scores.scored())
+        # A document is drawn for a share only if no pull scored it.
+        key, influence = (np.concatenate([own[n] for own in both]) for n in ("key", "influence"))
+        order = np.argsort(key)
+        return {"key": key[order], "influence": influence[order]}
 
     def of_scored(
         self, scored: Scored, influence: np.ndarray, patterns: np.ndarray | None
@@ -149,7 +161,7 @@ class AcceptedFirst:
 
     def _fills_up(self) -> bool:
         pulled = self.selection.pulled
-        return meets_budget(pulled.bandit.policy, pulled.state())
+        return meets_budget(pulled.bandit.sized_policy(), pulled.state())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +187,10 @@ class EstimatedSelection(RankedByBandit):
     def is_census(self) -> bool:
         return self.ranking.preference.mean_of == "example"
 
+    def known_scores(self) -> Scored:
+        """As `BanditSelection`, with the examples scored for shares."""
+        return self.ranking.preference.known_scores()
+
     def keep(self, split: Split, rows: aligned.Rows) -> Kept:
         packed, _ = self.ranking.packed(split, rows)
         floor, estimate = self.cut.floor(split), self.ranking.preference.estimate(split, rows)
@@ -183,7 +199,7 @@ class EstimatedSelection(RankedByBandit):
             floor,
             estimate,
             self.pulled.blocks(),
-            self.pulled.scored(),
+            self.known_scores(),
             *self.pulled.places(split, rows),
             rows.keys,
         )

@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Any
 
+from beam_quad.bandit import Evidence
 from beam_quad.stages.base import Stage
 from beam_quad.stages.quad.known import write_evidence
 from beam_quad.stages.quad.rounds import Bandit
+from beam_quad.stages.quad.share_draws import ScoreShareDraws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +17,7 @@ class GatherEvidence(Stage):
     Args:
       bandit: The bandit, after its last round.
       num_rounds: Number of rounds run, including the pilot.
+      drawn: The scores of documents drawn for shares; None without any.
     """
 
     kind = "evidence"
@@ -22,6 +25,7 @@ class GatherEvidence(Stage):
 
     bandit: Bandit
     num_rounds: int
+    drawn: ScoreShareDraws | None = None
 
     @property
     def root(self) -> str:
@@ -36,4 +40,7 @@ class GatherEvidence(Stage):
 
     def finish(self, total: None) -> None:
         evidence = self.bandit.evidence(self.num_rounds)
+        if self.drawn is not None:
+            scored = self.drawn.scored()
+            evidence += Evidence.of_drawn(scored["key"], scored["tokens"], scored["influence"])
         write_evidence(self.artifact, evidence, self.bandit.group_weights())

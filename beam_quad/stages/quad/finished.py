@@ -51,7 +51,7 @@ class FinishedBandit:
 
     def num_scored(self) -> int:
         """Number of scored examples."""
-        return len(self.selection.pulled.scored()["key"])
+        return len(self.selection.known_scores()["key"])
 
     def shortfall(self) -> str | None:
         """Describes the missing tokens and the option that helps; None if the budget is met.

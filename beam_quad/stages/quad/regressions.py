@@ -66,11 +66,10 @@ class Pulled:
 
     @once_per_process
     def all_scored(self) -> Scored:
-        """Reads the scored examples of this run and earlier runs: ascending `key`, `cluster`, `tokens`, `influence`."""
+        """Reads the examples of this run and earlier runs that represent their clusters, as `Evidence.of_clusters`."""
         if self.bandit.known is None:
             return self.scored()
-        evidence = self.bandit.evidence(self.num_rounds)
-        return {name: getattr(evidence, name) for name in ("key", "cluster", "tokens", "influence")}
+        return self.bandit.evidence(self.num_rounds).of_clusters()
 
     def state(self) -> BanditState:
         """Reads the state of the bandit at the end."""

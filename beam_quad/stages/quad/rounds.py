@@ -32,6 +32,7 @@ from beam_quad.columns import run_bounds
 from beam_quad.errors import IntegrityError
 from beam_quad.plan import rates
 from beam_quad.plan.work import Sizes, Work
+from beam_quad.records import Budget
 from beam_quad.scoring.groups import combine_scores, standardised_weights
 from beam_quad.scoring.vectors import Vectors, combine_vectors, write_vectors
 from beam_quad.stages.base import Stored
@@ -41,6 +42,7 @@ from beam_quad.stages.quad.blocks import CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.known import KnownEvidence
 from beam_quad.stages.read.prefetch import prefetched
+from beam_quad.stages.refresh.free import CountFree, FreeBudget
 
 _SCORES = pa.schema(
     [
@@ -83,12 +85,13 @@ class Bandit(Stored):
     reads these files.
 
     Args:
-      policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks.
+      policy: Rules of the bandit; its `samples_per_pull` is replaced by that of the blocks, and its budget by `free`.
       candidates: The texts that pulls score.
       passed_over: Counts of the examples that cannot be selected because they are too long for the budget or leak.
       scoring: How the pilot scores its pulls; later rounds score under the combined query groups.
       weights: Weight of each query group.
       known: Scores of earlier runs if this run refreshes one; None otherwise.
+      free: Counts the budget if this run refreshes one; None otherwise.
     """
 
     kind = "rounds"
@@ -100,6 +103,7 @@ class Bandit(Stored):
     scoring: Scoring
     weights: tuple[float, ...]
     known: KnownEvidence | None = None
+    free: CountFree | None = None
 
     @property
     def root(self) -> str:
@@ -141,10 +145,19 @@ class Bandit(Stored):
         of_round = pulls * number // policy.num_rounds - pulls * (number - 1) // policy.num_rounds
         return of_round * expected.samples_per_pull
 
+    @property
+    def budget(self) -> Budget:
+        """The budget."""
+        amount = self.policy.budget_tokens
+        return Budget(amount) if self.free is None else FreeBudget(amount, counted=self.free)
+
     def sized_policy(self) -> QuadPolicy:
-        """Returns the policy with the `samples_per_pull` that `CountBlocks` derived from the corpus."""
+        """Returns the policy with the budget and the `samples_per_pull` that were counted in the run."""
         samples, _ = self.candidates.blocks.samples_per_pull()
-        return dataclasses.replace(self.policy, samples_per_pull=samples)
+        budget_tokens = self.budget.exact()
+        return dataclasses.replace(
+            self.policy, samples_per_pull=samples, budget_tokens=budget_tokens
+        )
 
     def decide(self, number: int) -> BanditState:
         """Replays all rounds up to a scored one; returns what they accept and the next pulls."""

@@ -63,6 +63,10 @@ class BanditSelection(Weighable, abc.ABC):
     def pulled(self) -> Pulled:
         """The blocks the bandit pulled."""
 
+    def known_scores(self) -> Scored:
+        """Reads the scored examples: ascending `key`, and `influence`."""
+        return self.pulled.scored()
+
     @abc.abstractmethod
     def is_selected(self, scored: Scored) -> np.ndarray:
         """Tells which scored examples are selected, bool [n]."""
@@ -77,7 +81,7 @@ class BanditSelection(Weighable, abc.ABC):
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
         """As `Selection`; an unselected row of a pulled block is left out because the block was not accepted."""
         clusters, blocks, places = self.pulled.places(split, rows)
-        influence, _ = known_influence(self.pulled.scored(), rows.keys, clusters >= 0)
+        influence, _ = known_influence(self.known_scores(), rows.keys, clusters >= 0)
         is_pulled = places >= 0
         rounds = np.full(len(places), -1, np.int64)
         rounds[is_pulled] = self.pulled.blocks()["round"][places[is_pulled]]

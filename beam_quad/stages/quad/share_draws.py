@@ -10,19 +10,28 @@ from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files, traffic
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.bandit.group_shifts import GroupShifts, draws_of_shares
+from beam_quad.bandit.scored import Scored
 from beam_quad.columns import look_up
 from beam_quad.distillation import LandmarkDraw, LandmarkDraws
 from beam_quad.plan.work import Sizes, Work, pass_over
 from beam_quad.records import Split
+from beam_quad.selection import known_influence
 from beam_quad.selection.shares import Bound, asking, members_of
 from beam_quad.stages.distillation.landmarks import LandmarkStage
 from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage
+from beam_quad.stages.quad.known import KnownEvidence
 from beam_quad.stages.quad.regressions import Pulled
 from beam_quad.stages.read.patterns import CountPatterns
 from beam_quad.stages.read.splits import SplitStage
 
-_SCORES = pa.schema([pa.field("key", pa.uint64()), pa.field("influence", pa.float64())])
-_ROW_BYTES = 16
+_SCORES = pa.schema(
+    [
+        pa.field("key", pa.uint64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("influence", pa.float64()),
+    ]
+)
+_ROW_BYTES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,19 +92,22 @@ class DrawForShares(SplitStage):
 
 @dataclasses.dataclass(frozen=True)
 class ScoreShareDraws(LandmarkStage, ScoringStage):
-    """Scores the drawn documents.
+    """Scores the drawn documents that no earlier run scored.
 
     Takes group numbers, writes a file of scores for each, and returns counts.
 
     Args:
       landmarks: The drawn documents.
       scoring: The scoring of the bandit's last rounds.
+      known: Scores of earlier runs if this run refreshes one; None otherwise.
     """
 
     kind = "share_draw_scores"
+    version = 2
     artifact_name = "scores.json"
 
     scoring: Scoring
+    known: KnownEvidence | None
 
     def work(self, sizes: Sizes) -> Work:
         number = self.landmarks.drawn.expected(sizes)
@@ -105,11 +117,15 @@ class ScoreShareDraws(LandmarkStage, ScoringStage):
         )
 
     def do(self, piece: int, model: Scorer) -> Tally:
-        drawn = self.landmarks.read(piece, ["key", "text"])
-        traffic.count("documents_scored", drawn.num_rows)
-        scores = model.score(model.prepare(drawn.column("text").to_pylist()))
-        columns = {"key": drawn.column("key").combine_chunks(), "influence": scores[:, 0]}
-        aligned.write_table(self.group_path(piece), _SCORES, columns)
+        drawn = self.landmarks.read(piece, ["key", "tokens", "text"])
+        columns = {name: drawn.column(name).combine_chunks() for name in ("key", "tokens")}
+        influence, is_known = self._known(drawn.column("key").to_numpy())
+        at = np.flatnonzero(~is_known)
+        traffic.count("documents_scored", len(at))
+        if len(at):
+            texts = drawn.column("text").take(pa.array(at)).to_pylist()
+            influence[at] = model.score(model.prepare(texts))[:, 0]
+        aligned.write_table(self.group_path(piece), _SCORES, {**columns, "influence": influence})
         return Tally({"scored": drawn.num_rows})
 
     def statistic(self, piece: int) -> Tally:
@@ -118,14 +134,20 @@ class ScoreShareDraws(LandmarkStage, ScoringStage):
     def progress(self, total: Tally | None) -> dict[str, int]:
         return {"scored": total["scored"] if total else 0}
 
+    def _known(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.known is None:
+            return np.full(len(keys), np.nan), np.zeros(len(keys), bool)
+        evidence = self.known.load()
+        scored = {"key": evidence.key, "influence": evidence.influence}
+        return known_influence(scored, keys, np.ones(len(keys), bool))
+
     @once_per_process
-    def scored(self) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the drawn documents, once per process: keys, ascending, uint64 [n], and influence, float64 [n]."""
-        tables = [aligned.read_columns(self.group_path(group)) for group in self.pieces()]
-        keys = np.concatenate([np.zeros(0, np.uint64), *(table["key"] for table in tables)])
-        influence = np.concatenate([np.zeros(0), *(table["influence"] for table in tables)])
-        order = np.argsort(keys)
-        return keys[order], influence[order]
+    def scored(self) -> Scored:
+        """Reads the drawn documents, once per process: ascending `key`, `tokens` and `influence`."""
+        tables = [_SCORES.empty_table()]
+        tables += [aligned.read_table(self.group_path(group)) for group in self.pieces()]
+        table = pa.concat_tables(tables).sort_by("key")
+        return {name: table.column(name).to_numpy() for name in _SCORES.names}
 
 
 class Estimates(Protocol):
@@ -173,6 +195,7 @@ class ShiftGroups(SplitStage):
     """
 
     kind = "group_shifts"
+    version = 2
     artifact_name = "shifts.npz"
 
     scores: ScoreShareDraws
@@ -184,8 +207,8 @@ class ShiftGroups(SplitStage):
         return pass_over(self.texts_of(sizes), "shares")
 
     def do(self, piece: Split, model: Any) -> DrawnRows:
-        rows, (keys, _) = self.corpus.rows(piece), self.scores.scored()
-        at = np.flatnonzero(rows.usable & np.isin(rows.keys, keys))
+        rows, scored = self.corpus.rows(piece), self.scores.scored()
+        at = np.flatnonzero(rows.usable & np.isin(rows.keys, scored["key"]))
         clusters = self.pulled.counted.clusters.of_rows(piece)
         # Without a drawn document there is nothing to estimate.
         estimates = self.estimates.estimate(piece, rows)[at] if len(at) else np.zeros(0)
@@ -197,13 +220,14 @@ class ShiftGroups(SplitStage):
     def finish(self, total: DrawnRows) -> None:
         order = np.argsort(total.keys)
         found = DrawnRows(*(column[order] for column in vars(total).values()))
-        influence = look_up(*self.scores.scored(), found.keys, np.nan)
+        scored = self.scores.scored()
+        influence = look_up(scored["key"], scored["influence"], found.keys, np.nan)
         shifts = GroupShifts.of(
             influence - found.estimates,
             found.tokens,
             found.clusters,
             found.patterns,
-            self.counted.num_patterns(),
+            self.counted.system().asked,
             self.pulled.state().deviation,
         )
         files.write_once(self.artifact, shifts.to_bytes())

@@ -14,7 +14,7 @@ from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.artifacts.json_files import read_json, write_json
 from beam_quad.plan.work import TextSizes
-from beam_quad.records import Split
+from beam_quad.records import Budget, Split
 from beam_quad.selection import (
     SHORTLIST_WEIGHTS,
     Amount,
@@ -156,7 +156,8 @@ class FindHeavyClusters(SplitStage):
       corpus: The corpus, within the budget.
       clusters: Its clusters.
       ranking: The ranking of the selectable examples.
-      cap_tokens: The most tokens from one cluster.
+      budget: The budget.
+      cap: The largest share of the budget from one cluster.
     """
 
     kind = "heavy_clusters"
@@ -164,7 +165,8 @@ class FindHeavyClusters(SplitStage):
 
     clusters: AssignClusters
     ranking: Preferred[Preference]
-    cap_tokens: int
+    budget: Budget
+    cap: float
 
     def do(self, piece: Split, model: Any) -> ByName[Amount]:
         rows = self.corpus.rows(piece)
@@ -181,7 +183,7 @@ class FindHeavyClusters(SplitStage):
         held = np.zeros(self.clusters.centers.load().num_clusters, np.int64)
         for cluster, amount in (total or ByName()).named.items():
             held[int(cluster)] = amount.tokens
-        heavy = np.flatnonzero(held > self.cap_tokens)
+        heavy = np.flatnonzero(held > max(1, math.floor(self.cap * self.budget.exact())))
         write_json(self.artifact, {"clusters": heavy.tolist()})
 
     @once_per_process

@@ -107,7 +107,7 @@ class RankedByBandit(BanditSelection):
 
     def filled_tokens(self) -> int:
         """As `BanditSelection`: the tokens in the final ranking, which the rounds could only estimate."""
-        return self.cut.budget.amount - self.cut.missing()
+        return self.cut.budget.exact() - self.cut.missing()
 
     def are_taken(self, packed: np.ndarray, floors: Any, keys: np.ndarray) -> np.ndarray:
         """Tells which scored examples are selected, by their priorities in the ranking, uint64 [n]: bool [n]."""

@@ -59,6 +59,7 @@ class Cut(Stored):
       corpus: The corpus.
       ranking: The rankings.
       budget: How much each may take.
+      times: How many such budgets each may take.
     """
 
     kind = "cuts"
@@ -66,6 +67,7 @@ class Cut(Stored):
     corpus: Corpus
     ranking: Ranking
     budget: Budget
+    times: int = 1
 
     @property
     def root(self) -> str:
@@ -87,10 +89,10 @@ class Cut(Stored):
     def search(self, num_levels: int = NUM_LEVELS) -> BudgetSearch:
         """Reads the decision of the first levels."""
         if num_levels == 0:
-            return BudgetSearch.start(self.ranking.num_rankings, self.budget.amount)
+            return BudgetSearch.start(self.ranking.num_rankings, self._amount())
         found = self._decision(num_levels - 1)
         prefixes, above = np.array(found["prefixes"], np.uint64), np.array(found["above"], np.int64)
-        return BudgetSearch(self.budget.amount, prefixes, above, num_levels)
+        return BudgetSearch(self._amount(), prefixes, above, num_levels)
 
     def floors(self, num_levels: int = NUM_LEVELS) -> np.ndarray:
         """Reads the lowest priority within budget in each ranking, uint64 [num_rankings]."""
@@ -111,7 +113,10 @@ class Cut(Stored):
 
     def missing(self) -> int:
         """Counts the part of the budget that the only ranking does not fill."""
-        return self.search().missing(self.budget.amount)
+        return self.search().missing(self._amount())
+
+    def _amount(self) -> int:
+        return self.times * self.budget.exact()
 
     @once_per_process
     def _decision(self, level: int) -> dict[str, Any]:

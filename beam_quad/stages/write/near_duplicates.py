@@ -21,7 +21,6 @@ from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
 from beam_quad.selection import Twins, is_reached
 from beam_quad.selection.near_duplicates import (
-    COMPARED_BUDGETS,
     COMPARED_LEVELS,
     NUM_HASHES,
     SIGNATURE_DTYPE,
@@ -139,7 +138,10 @@ class LinkCandidates(SplitStage, GroupedStage):
             # Hardly ever needed, as the earlier comparison is of several budgets.
             return Work("near-duplicates")
         compared, texts = self.compared, sizes.corpus
-        share = 1.0 if compared.is_all else compared.cut.budget.share(texts.documents, texts.tokens)
+        share = 1.0
+        if not compared.is_all:
+            whole = compared.cut.budget.share(texts.documents, texts.tokens)
+            share = min(1.0, compared.cut.times * whole)
         documents = round(share * texts.documents)
         num_bands = NUM_HASHES // band_rows(compared.threshold)
         return Work(
@@ -296,7 +298,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
     def is_enough(self) -> bool:
         """Tells whether the compared documents fill the budget without the near-duplicates."""
         compared = self.compared
-        budget = compared.cut.budget.amount // (COMPARED_BUDGETS * compared.num_targets)
+        budget = compared.cut.budget.exact()
         return fills_budget(compared.floor(), self._found()["amount"], budget)
 
     def rows(self, split: Split) -> np.ndarray:

@@ -12,7 +12,8 @@ from beam_quad.columns import find_sorted, look_up
 from beam_quad.records import Budget, Split
 from beam_quad.selection.bands import Bands, GroupSample
 from beam_quad.selection.group_cuts import BandDocuments, GroupCuts, about_shares, cut_groups
-from beam_quad.selection.programme import NOTHING, Programme, System, solve
+from beam_quad.selection.programme import Programme, System, solve
+from beam_quad.selection.ranking import NOTHING
 from beam_quad.selection.shares import Bound
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.read.patterns import CountPatterns
@@ -184,8 +185,8 @@ class SolveProgramme(SplitStage):
     def finish(self, total: np.ndarray | None) -> None:
         bands = self.sample.load()
         held = np.zeros(len(bands.group), np.int64) if total is None else total
-        groups = self.sample.groups
-        found = solve(groups.system(), bands, held, self.sample.budget.amount, len(groups.bounds))
+        groups, budget = self.sample.groups, max(1, self.sample.budget.exact())
+        found = solve(groups.system(), bands, held, budget, len(groups.bounds))
         files.write_once(self.artifact, archives.dump(held=held, **dataclasses.asdict(found)))
 
     @once_per_process
