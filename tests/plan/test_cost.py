@@ -13,7 +13,7 @@ from beam_quad.plan.work import Requests, Sizes, TextSizes, Work
 H100 = chip_named("NVIDIA H100 80GB HBM3")
 UNIT = Device("unit", 1e12, chip="unit")
 TEXTS = TextSizes(1000, 10_000, 10**6, 2 * 10**6, 100)
-SIZES = Sizes(TEXTS, TEXTS)
+SIZES = Sizes(TEXTS, TEXTS, TEXTS)
 EMBED = Work(
     "embed", 1000, float32_flops=8e15, core_s=160, bytes_stored=1e9, requests=Requests(600, 400)
 )

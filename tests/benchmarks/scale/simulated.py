@@ -144,6 +144,7 @@ def sizes_of(flags: RunOptions, case: Case) -> Sizes:
     return Sizes(
         corpus=corpus,
         new=corpus,
+        missing=corpus,
         query=(_texts(case.query_documents, case, 1),),
         embedder=embedder_costs(_embedder(flags)),
         scoring=ScoringCosts.of(skeleton, find_blocks(skeleton, flags.layers)),
