@@ -143,6 +143,8 @@ class RecordedRun:
         stage = self._stages[number]
         started = clock.read(stage.clock, "started") or {}
         ended = (clock.read(stage.clock, "ended") or {}) if number < self._num_finished else {}
+        # The report shows it; of a run's progress it says nothing that the sizes of the files do not.
+        ended.pop("traffic", None)
         found = _progress(
             stage,
             started=started.get("at"),
@@ -260,6 +262,9 @@ def _recorded(output: str, stage: "Stage", cost: "StageCost") -> RecordedStage:
             cost.device_hours,
             cost.dollars,
             cost.is_model,
+            cost.bytes_read,
+            cost.bytes_shuffled,
+            cost.bytes_stored,
         ),
     )
 

@@ -218,6 +218,9 @@ class PlannedStage:
       device_hours: Paid hours of GPUs.
       dollars: Price; None if the device has no price.
       is_model: Whether a model runs.
+      bytes_read: Compressed input read.
+      bytes_shuffled: Bytes shuffled between workers.
+      bytes_stored: Bytes stored in artifacts or the output.
     """
 
     line: str
@@ -227,6 +230,9 @@ class PlannedStage:
     device_hours: float
     dollars: float | None
     is_model: bool
+    bytes_read: float
+    bytes_shuffled: float
+    bytes_stored: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +244,7 @@ class StageTiming:
       seconds: Time from the start of the first piece to the end of the last.
       planned: Its planned cost; None without a plan.
       documents: Examples that the stage counted; None if it counts none.
+      traffic: Bytes that the run counted, by `artifacts.traffic.Kind`; a kind of which there were none is absent.
       is_earlier: Whether an earlier run made its artifacts, such as the base of a refresh.
     """
 
@@ -245,6 +252,7 @@ class StageTiming:
     seconds: float
     planned: PlannedStage | None = None
     documents: int | None = None
+    traffic: Mapping[str, int] = dataclasses.field(default_factory=dict)
     is_earlier: bool = False
 
 

@@ -58,7 +58,16 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("compact", "correlation", "count", "decimal", "duration", "percent", "signed"):
+    for name in (
+        "compact",
+        "correlation",
+        "count",
+        "decimal",
+        "duration",
+        "percent",
+        "signed",
+        "size",
+    ):
         environment.filters[name] = getattr(formatting, name)
     environment.filters |= {"cut": clean, "whole": _whole, "sentence": _sentence}
     environment.globals["ratio"] = formatting.ratio

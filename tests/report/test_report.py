@@ -136,14 +136,18 @@ def test_shares_of_layers_are_drawn_of_the_groups_of_which_they_are_known(page):
 
 
 def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
-    def planned(line, seconds, documents, flops=0.0):
-        return report.PlannedStage(line, seconds, documents, flops, 0.0, 0.25, False)
+    def planned(line, seconds, documents, flops=0.0, stored=0.0):
+        return report.PlannedStage(
+            line, seconds, documents, flops, 0.0, 0.25, False, 0.0, 0.0, stored
+        )
 
     timings = (
         report.StageTiming(
-            "EmbedExamples", 90.0, planned("embed", 60.0, 900), 912, is_earlier=True
+            "EmbedExamples", 90.0, planned("embed", 60.0, 900), 912, {"bytes_stored": 9}, True
         ),
-        report.StageTiming("Round1", 10.0, planned("rounds", 4.0, 30, 2e9), 28),
+        report.StageTiming(
+            "Round1", 10.0, planned("rounds", 4.0, 30, 2e9, 2048), 28, {"bytes_stored": 1536}
+        ),
         report.StageTiming("Round2", 20.0, planned("rounds", 5.0, 30, 3e9), 29),
         report.StageTiming("CutRanking0", 1.0, planned("cut", 1.0, 900)),
     )
@@ -157,6 +161,12 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
         ["All", "5.0e+09", "1 min 10 s", "31 s", "1.00"],
     ]
     assert [cell for cell in cells if cell.strip()] == [cell for row in rows for cell in row]
+    # Nothing was read or shuffled; what an earlier run stored is not counted again.
+    (stored,) = re.findall(r"<h3>Bytes</h3>(.*?)</table>", section, re.DOTALL)
+    assert re.findall(r">([^<\n]+)</t[hd]>", stored) == [
+        "Stages", "Stored, planned", "Stored, counted", "embed", "–", "–", "rounds", "2 KiB", "1.5 KiB", "cut", "–", "–", "All",
+        "2 KiB", "1.5 KiB",
+    ]  # fmt: skip
     assert "in 3 stages; an earlier run made 1" in text
     assert "planned" not in page[page.index('id="timing"') :]
 

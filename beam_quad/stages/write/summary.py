@@ -450,17 +450,29 @@ class Summary:
         for name, path in self.stages:
             started, ended = clock.read(path, "started"), clock.read(path, "ended")
             if started and ended:
+                counted = ended.get("traffic", {})
                 timings.append(
                     page.StageTiming(
                         name,
                         max(0.0, ended["at"] - started["at"]),
                         page.PlannedStage(**costs[name]) if name in costs else None,
-                        # What the stage itself counted: documents read, or else those that it scored.
-                        ended.get("documents", ended.get("scored")),
+                        _documents(counted, started, ended),
+                        counted,
                         is_earlier=ended["at"] < began,
                     )
                 )
         return tuple(timings)
+
+
+def _documents(
+    counted: Mapping[str, int], started: Mapping[str, Any], ended: Mapping[str, Any]
+) -> int | None:
+    """Returns the documents that this run passed through a stage; None if the stage does not say."""
+    for kind in ("documents_embedded", "documents_scored"):
+        if kind in counted:
+            return counted[kind]
+    # What a stage says at its end includes the pieces that earlier runs have made.
+    return None if started.get("found") else ended.get("documents", ended.get("scored"))
 
 
 def _largest(sources: Mapping[str, SourceCounts]) -> list[tuple[str, SourceCounts]]:
