@@ -158,6 +158,29 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of an example, and the numbers behind it.
+
+    Attributes:
+      reason: Why it was not selected, a reason of the decisions; None if it was selected.
+      twin: The document that is nearly the same and ranks higher, as `SHARD#ROW`.
+      round: Round in which its block was accepted or, if it was not selected, pulled.
+      block_influence: The influence by which its block was accepted.
+      worth: The influence, known or estimated, by which it was selected.
+      target: The target that it was selected for.
+      is_kept: Whether the last run had selected it.
+    """
+
+    reason: str | None = None
+    twin: str | None = None
+    round: int | None = None
+    block_influence: float | None = None
+    worth: float | None = None
+    target: str | None = None
+    is_kept: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
     """One scored example to show.
 
@@ -167,8 +190,9 @@ class Example:
       influence: Score.
       tokens: Number of tokens.
       cluster_id: Cluster; None without clusters.
-      is_selected: Whether the example was selected; None if unknown.
-      why_not: Why it was not selected, a reason of the decisions; None if it was selected, or the reason is unknown.
+      block_influence: Mean influence of its block's scored examples; None without a bandit.
+      key: Key of the example, by which its outcome is found.
+      outcome: What became of it; None if unknown.
     """
 
     example_id: str
@@ -176,8 +200,9 @@ class Example:
     influence: float
     tokens: int
     cluster_id: int | None = None
-    is_selected: bool | None = None
-    why_not: str | None = None
+    block_influence: float | None = None
+    key: int = 0
+    outcome: Outcome | None = None
 
 
 @dataclasses.dataclass(frozen=True)

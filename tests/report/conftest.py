@@ -96,7 +96,7 @@ def _rounds(budget: int, num_clusters: int) -> tuple[report.Round, ...]:
 
 def _examples(sign: int) -> tuple[report.Example, ...]:
     return tuple(
-        report.Example(f"web/part-{i:05d}.parquet#{i * 37}", text, sign * (0.4 - 0.02 * i), 100 + i, i, sign > 0)
+        report.Example(f"web/part-{i:05d}.parquet#{i * 37}", text, sign * (0.4 - 0.02 * i), 100 + i, i, outcome=report.Outcome(None if sign > 0 else "block_not_accepted"))
         for i, text in enumerate(_TEXTS)
     )  # fmt: skip
 

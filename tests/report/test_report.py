@@ -171,15 +171,42 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
     assert "planned" not in page[page.index('id="timing"') :]
 
 
-def test_an_example_that_ranks_high_and_is_not_selected_says_why(data):
-    twin, other = (
-        report.Example(name, "A text.", 0.9, 10, is_selected=False, why_not=why)
-        for name, why in (("a", "near_duplicate"), ("b", "block_not_pulled"))
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (
+            report.Outcome("near_duplicate", twin="a#1"),
+            "Not selected: a#1 is nearly the same, and ranks higher.",
+        ),
+        # A reason without words of its own is named as in the decisions.
+        (report.Outcome("block_not_pulled"), "Not selected: block not pulled."),
+        (
+            report.Outcome("block_not_accepted", round=2),
+            "its block was not accepted: the scored documents of it have a mean influence of −0.250, and the threshold was "
+            "0.0700.",
+        ),
+        (
+            report.Outcome(round=1, block_influence=0.125),
+            "Selected: round 1 accepted its block, of which the scored documents have a mean influence of 0.125, and the "
+            "threshold was 0.0500.",
+        ),
+        (
+            report.Outcome(worth=0.5),
+            "Selected: by an influence of 0.500 it ranks above where the budget ends.",
+        ),
+        (report.Outcome(is_kept=True, worth=0.5), "Selected: the last run had selected it."),
+    ],
+)
+def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
+    rounds = tuple(
+        report.Round(number, tau, 1, 1, 1, 1) for number, tau in enumerate((None, 0.05, 0.07))
     )
-    text = report.render(dataclasses.replace(data, best=(twin, other)))
-    assert "not selected: nearly the same text ranks higher" in text
-    # A reason without words of its own is named as in the decisions.
-    assert "not selected: block_not_pulled" in text
+    example = report.Example("b#2", "A text.", 0.9, 10, 3, -0.25, outcome=outcome)
+    changed = dataclasses.replace(
+        data, best=(example,), rounds=rounds, configuration={"acceptance": "block"}
+    )
+    text = report.render(changed)
+    assert words in text
 
 
 def test_degenerate_data_still_gives_a_page(data):

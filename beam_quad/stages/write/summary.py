@@ -224,12 +224,25 @@ class Summary:
         return result
 
     def report(
-        self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
+        self,
+        manifest: dict[str, Any],
+        counts: RowCounts,
+        weights: WeightSums,
+        outcomes: Mapping[str, page.Outcome],
     ) -> tuple[str, str]:
-        """Makes the verdict and the page."""
+        """Makes the verdict and the page; `outcomes` are those of `shown_keys`, by key."""
         data = self._report_data(manifest, counts, weights)
+        best, worst = (_with(outcomes, own) for own in (data.best, data.worst))
+        by_target = data.best_by_target or {}
+        by_target = {name: _with(outcomes, own) or () for name, own in by_target.items()}
+        data = dataclasses.replace(data, best=best, worst=worst, best_by_target=by_target)
         data = dataclasses.replace(data, verdict=judgements.verdict(data))
         return data.verdict, report.render(data)
+
+    def shown_keys(self) -> np.ndarray:
+        """Returns the keys of the examples that the page shows as the best and the worst, uint64 [m]."""
+        shown = self.bandit or self.distillation or self.shown
+        return np.zeros(0, np.uint64) if shown is None else shown.shown_keys()
 
     def _refresh(self, compared: CompareWithBase) -> dict[str, Any]:
         """Describes the changes to the base, and the chain of bases."""
@@ -473,6 +486,15 @@ def _documents(
             return counted[kind]
     # What a stage says at its end includes the pieces that earlier runs have made.
     return None if started.get("found") else ended.get("documents", ended.get("scored"))
+
+
+def _with(
+    outcomes: Mapping[str, page.Outcome], examples: Sequence[page.Example] | None
+) -> tuple[page.Example, ...] | None:
+    """Adds to examples what became of them."""
+    if examples is None:
+        return None
+    return tuple(dataclasses.replace(e, outcome=outcomes.get(str(e.key))) for e in examples)
 
 
 def _largest(sources: Mapping[str, SourceCounts]) -> list[tuple[str, SourceCounts]]:
