@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from beam_quad.records import PLAIN_QUERY
 from beam_quad.report.comparison import Contrast, compare, compare_target
 from beam_quad.report.data import Funnel, Notice, ReportData, ScoredSample, Target
 from beam_quad.report.formatting import (
@@ -198,10 +199,15 @@ def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
       unused: Number of unused texts, by reason.
     """
     number = sum(unused.values())
-    texts = "query texts" if name == "query" else f"texts of query group {name}"
+    texts = "query texts" if name == PLAIN_QUERY else f"texts of {_group(name)}"
     words = f"{count(used)} of {count(used + number)} {texts} are used"
     reasons = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(unused.items()) if n)
     return f"{words}, {count(number)} cannot be: {reasons}" if number else words
+
+
+def _group(name: str) -> str:
+    # A query set without groups has one that nobody has named.
+    return "the query set" if name == PLAIN_QUERY else f"query group {name}"
 
 
 def is_poor(used: int, unused: Mapping[str, int]) -> bool:
@@ -232,11 +238,10 @@ def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") ->
     """
     if agreement is None or not agreement < LEAST_HALVES_AGREEMENT:
         return None
-    part = "mostly" if reliability(agreement) < 0.5 else "in good part"
+    part = "mostly" if reliability(agreement) < 0.5 else "to a good part"
     return (
-        f"the halves of query group {name} rank the {sample} differently (rank correlation {correlation(agreement)}): "
-        f"scores are {part} chance of which texts are in it; pass more query texts, or split unlike ones into groups "
-        "(--query_group)"
+        f"the halves of {_group(name)} rank the {sample} differently (rank correlation {correlation(agreement)}): scores depend "
+        f"{part} on which texts happen to be in it; pass more query texts, or split unlike ones into groups (--query_group)"
     )
 
 
@@ -250,13 +255,13 @@ def poor_propagation(name: str, agreement: float | None) -> str | None:
     """
     if agreement is None or not math.isfinite(agreement):
         return (
-            f"influence on target {name}, exact or predicted, is the same for every landmark: what was taken for it is "
+            f"influence on {_group(name)}, exact or predicted, is the same for every landmark: what was taken for it is "
             "chance; draw more landmarks (--num_landmarks), or pass another --embedder"
         )
     if agreement >= _LEAST_HELD_OUT_AGREEMENT:
         return None
     return (
-        f"influence on target {name} is predicted poorly (held-out rank correlation {correlation(agreement)}), so that "
+        f"influence on {_group(name)} is predicted poorly (held-out rank correlation {correlation(agreement)}), so that "
         "much of what exact influence would gain may be missed; draw more landmarks (--num_landmarks), or pass another "
         "--embedder"
     )

@@ -45,7 +45,7 @@ def test_a_run_of_which_there_is_nothing_to_know_has_no_notices():
         ({"refresh": REFRESH}, "note", "new files drift"),
         ({"query": {"query": QUERY}}, "warning", "89 of 100 query texts are used, 11 cannot be: 11 empty_text"),
         ({"query": {"law": QUERY | {"used": 99}}}, "note", "99 of 110 texts of query group law are used"),
-        ({"targets": {"law": TARGET | {"held_out_rank_correlation": 0.19}}}, "warning", "influence on target law is predicted poorly (held-out rank correlation 0.19)"),
+        ({"targets": {"law": TARGET | {"held_out_rank_correlation": 0.19}}}, "warning", "influence on query group law is predicted poorly (held-out rank correlation 0.19)"),
         ({"targets": {"law": TARGET | {"held_out_rank_correlation": -0.1}}}, "warning", "is predicted poorly"),
         ({"targets": {"law": TARGET | {"held_out_rank_correlation": None}}}, "warning", "is the same for every landmark"),
         ({"targets": {"law": TARGET | {"halves": 0.31}}}, "warning", "the halves of query group law rank the landmarks differently"),

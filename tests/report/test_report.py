@@ -94,15 +94,21 @@ def test_the_unit_of_influence_is_said_once(page):
 @pytest.mark.parametrize(
     ("options", "claim"),
     [
-        ({"curvature": "ekfac"}, "per unit of a curvature-preconditioned step on the document;"),
-        ({"curvature": "identity"}, "per unit of a gradient step on the document;"),
+        (
+            {"curvature": "ekfac"},
+            "per unit of a curvature-preconditioned step on the document, for each query group;",
+        ),
+        (
+            {"curvature": "identity"},
+            "per unit of a gradient step on the document, for each query group;",
+        ),
         (
             {"curvature": "kfac", "normalize": True},
-            "per unit of a curvature-preconditioned step on the document, its gradient first scaled to length 1;",
+            "per unit of a curvature-preconditioned step on the document, its gradient first scaled to length 1, for each query group;",
         ),
         (
             {"curvature": "identity", "normalize": True},
-            "per gradient step of length 1 on the document;",
+            "per gradient step of length 1 on the document, for each query group;",
         ),
     ],
 )

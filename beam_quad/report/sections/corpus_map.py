@@ -74,8 +74,8 @@ def corpus_map(data: ReportData) -> Section | None:
         "not_drawn": len(data.clusters or ()) - len(items),
     }
     lead = (
-        "Clusters that are near each other hold texts that are alike; how far the others are apart says little. Point at one for "
-        "its words."
+        "Each circle is a cluster of documents that are alike. Clusters close to each other are alike too; long distances say little. "
+        "Point at a circle to see its words."
     )
     return Section("map", "Map of the corpus", view, lead)
 

@@ -12,7 +12,11 @@ def funnel(data: ReportData) -> Section:
     rows = [
         ("Read", f.read, "random", False),
         ("Rejected", sum(f.rejected.values()), "warning", False),
-        *((reason, number, "warning", True) for reason, number in by_reason if number),
+        *(
+            (reason.replace("_", " "), number, "warning", True)
+            for reason, number in by_reason
+            if number
+        ),
         *([] if f.scored is None else [("Scored", f.scored, "scored", False)]),
         ("Not selected", f.not_selected, "random", False),
         ("Selected", f.selected, "selected", False),
@@ -23,4 +27,6 @@ def funnel(data: ReportData) -> Section:
         ("Selected", f.tokens_selected, "selected", False),
     ]
     groups = (("Rows", rows, f.read), ("Tokens", tokens, f.tokens_read))
-    return Section("funnel", "Funnel", {"groups": groups, "bad_files": f.bad_files})
+    return Section(
+        "funnel", "From the input to the selection", {"groups": groups, "bad_files": f.bad_files}
+    )

@@ -104,7 +104,7 @@ def timings(data: ReportData) -> Section | None:
         "has_prices": (total.planned("dollars") or 0.0) >= _LEAST_DOLLARS,
         "kinds": [(kind, name) for kind, name in _KINDS.items() if total.counted(kind)],
     }
-    lead = "From the start of a stage's first piece to the end of its last."
+    lead = "Times are from the start of a stage's first piece to the end of its last."
     if is_planned:
         lead += " The plan was made before the run started, for the machines that --plan names; the upper bar is the plan."
     if any(stage.is_earlier for stage in data.timings):

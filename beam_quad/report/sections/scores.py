@@ -38,8 +38,11 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
 def _unit(data: ReportData) -> str:
     unit = f"decrease of the query loss, in nats per token, per {_step(data.configuration or {})}"
     if len(data.query_groups or ()) > 1:
-        unit = f"for each query group the {unit}; the groups are put on one scale and added"
-    return f"Influence: {unit}. Higher is better, below 0 harms; numbers of another proxy or query set do not compare."
+        unit = f"{unit}, for each query group; the groups are put on one scale and added"
+    return (
+        f"Influence estimates how much a document helps with the query set if a model is trained on it: the {unit}. Higher is better, "
+        "and below 0 a document harms. Numbers under another proxy or query set cannot be compared."
+    )
 
 
 def _step(options: Mapping[str, object]) -> str:
@@ -68,8 +71,9 @@ def _intervals(comparison: Comparison, named: Sequence[tuple[str, Estimate, str]
     note = "95 % intervals."
     if comparison.by_clusters is not None:
         note += (
-            " By blocks: the scored examples of the accepted blocks, the very scores that had them accepted, so too "
-            "high. By clusters: all scored examples of the clusters drawn from, weighted by what each gave."
+            " By blocks: the mean of the scored examples of the accepted blocks; it is too high, because these scores decided which "
+            "blocks were accepted. By clusters: the mean of all scored examples of the selected clusters, weighted by what was "
+            "selected of each."
         )
     drawing = plots.estimates([(label, [(estimate, color)]) for label, estimate, color in named])
     return Picture.of(drawing, "estimates", "Mean influence per token", (), note)
@@ -115,13 +119,11 @@ def examples(data: ReportData) -> Section | None:
     shown = [(title, _ranked(data, own, among)) for title, own, among in lists if own]
     if not shown:
         return None
-    lead = (
-        "Of all scored examples, each with the share of the pilot's scores that lie below its own."
-    )
+    lead = "The scored examples of the highest and the lowest influence, each with the share of the pilot's scores below its own."
     if targets:
-        lead = "Of all landmarks, each with the share of them whose influence lies below its own."
+        lead = "The landmarks of the highest and the lowest influence, each with the share of them below its own."
         if len(targets) > 1:
-            lead += " Of the lowest, influence is that on the target for which it is highest."
+            lead += " For the lowest, the influence shown is that on the target for which it is highest."
     view = {"lists": shown, "sample": sample}
     return Section("examples", "Best and worst", view, lead if len(values) else None)
 

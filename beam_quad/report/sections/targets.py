@@ -19,7 +19,7 @@ from beam_quad.report.svg import RANDOM, SELECTED, Picture
 
 _MAX_HISTOGRAMS, _MAX_LINES = 6, 20
 _LABEL_CHARACTERS, _NAME_CHARACTERS = 22, 60
-_KEYS = (("random", "all landmarks"), ("selected", "those that it would take"))
+_KEYS = (("random", "all landmarks"), ("selected", "those it would select"))
 
 
 def targets(data: ReportData) -> Section | None:

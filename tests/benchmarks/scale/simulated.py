@@ -15,11 +15,11 @@ from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import Device, chip_named
 from beam_quad.plan.prices import Prices
 from beam_quad.plan.work import Sizes, TextSizes
+from beam_quad.records import PLAIN_QUERY
 from beam_quad.scoring import ScoringCosts
 from pipelines import chain, distillation_chain, distillation_options, options, plan
 from pipelines.builder import Chain
 from pipelines.inputs import Inputs
-from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 from tests.benchmarks.shapes import MODELS
 from tests.plan.unseen import unseen_inputs
