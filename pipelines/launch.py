@@ -72,7 +72,7 @@ def run(options: Options, beam_arguments: Sequence[str], program: Program[Option
         print(f"{launch.output} is complete already: the same configuration and the same input")
         program.result.print_summary(launch.output)
         return 0
-    costs = program.price(options, launch.inputs, launch.chain)
+    costs = plan.left(program.price(options, launch.inputs, launch.chain), launch.chain)
     return _start(launch, options, costs, program.result)
 
 
@@ -155,7 +155,6 @@ def _start(
             _run(pipeline, lock, wait=False)
             print(_submitted(job, output, result.last_file))
             return 0
-        planned = plan.left(costs, chain).total
         with progress.printed(output):
             job_result = _run(pipeline, lock, wait=True)
     except Exception as error:
@@ -164,7 +163,7 @@ def _start(
     finally:
         lock.release()
     result.print_summary(output)
-    print(_traffic(job_result, planned))
+    print(_traffic(job_result, costs.total))
     return 0
 
 
@@ -202,7 +201,8 @@ def add_to(
         lock = OutputLock(launch.output)
         lock.acquire(take_over=options.take_over)
     try:
-        costs = program.price(options, launch.inputs, launch.chain)
+        # Priced for the report, which shows the plan beside what was counted.
+        costs = plan.left(program.price(options, launch.inputs, launch.chain), launch.chain)
         _begin(launch, options, costs, program.result)
     finally:
         lock.release()

@@ -314,6 +314,7 @@ def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:
     """
     # Later parts of a large file are left out, because the launcher would have to skip the rows before them.
     splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
+    # Evenly spaced, because neighbouring files are often of one source.
     step = max(1, len(splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
     sizes: list[int] = []

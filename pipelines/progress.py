@@ -164,6 +164,7 @@ class RecordedRun:
             for info in files.find(place):
                 self._sizes[info.path] = info.size_bytes
                 self._written = max(self._written or 0.0, info.modified_s)
+        # A piece is done once all its folders have its files, so the folder with the fewest decides.
         each = files_per_piece // max(1, len(stage.prefixes))
         if not each:
             return None

@@ -211,6 +211,7 @@ def _sum(name: str, stages: Sequence[StageCost]) -> StageCost:
     """Adds up stages that run one after the other; their memory is that of the largest process."""
     # A model passes over other examples in every stage. Other stages pass over the same ones again.
     scored = math.fsum(stage.documents for stage in stages if stage.is_model)
+    # One stage on a device without a price makes the price of the whole unknown, not lower.
     dollars = [stage.dollars for stage in stages]
     return StageCost(
         name,

@@ -122,6 +122,7 @@ def _licence(found: Mapping[str, int]) -> str | list[str]:
     """Returns the Hub's names of the rows' licences; `unknown` if there are none, `other` if the Hub lacks a name for one."""
     if not found.keys() - {NOT_STATED}:
         return "unknown"
+    # "CC BY 4.0" and "cc-by-4.0" are one licence; a single unknown one makes the whole "other", for the Hub mixes no names.
     names = sorted({"-".join(value.lower().split()) for value in found})
     if not set(names) <= _HUB_LICENCES:
         return "other"

@@ -84,6 +84,7 @@ def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
         if is_poor(**group):
             yield texts_used(name, **group)
     for name, target in manifest.get("targets", {}).items():
+        # Targets whose whole part was scored exactly do not depend on predictions.
         if target["predicted"]:
             yield poor_propagation(name, target["held_out_rank_correlation"])
         yield poor_agreement(name, target["halves"], "landmarks")
@@ -138,12 +139,14 @@ def budget_met(funnel: Funnel) -> bool:
     """Tells whether the selection fills the budget to within one mean example, the precision of the last cut."""
     if not funnel.tokens_budget:
         return True
+    # Whole examples are selected, so the last one may not fit: a gap of less than an example is none.
     example = funnel.tokens_selected / max(funnel.selected, 1)
     return funnel.tokens_selected + example >= funnel.tokens_budget
 
 
 def _against_random(comparison: Contrast) -> str:
     gain, spread = comparison.gain, comparison.spread
+    # The interval of the difference includes 0: claiming a gain would be claiming luck.
     if abs(gain.mean) <= gain.half_width:
         return "Their mean influence cannot be told apart from that of a random draw."
     direction = "higher" if gain.mean > 0 else "lower"

@@ -234,6 +234,17 @@ def test_a_plan_of_a_shortlist_reads_what_a_run_reads_and_names_what_is_cheaper(
     assert kinds[2] == pytest.approx(counts[1], rel=0.1)
 
 
+def test_what_is_made_already_is_in_no_plan_that_the_report_shows(world, tmp_path, capsys):
+    flags = {"policy": "random", "query": None, "artifacts": tmp_path / "artifacts"}
+    world.run(tmp_path / "first", **flags)
+    world.launch(tmp_path / "second", budget_tokens=2000, **flags)
+    stages = json.loads((tmp_path / "second" / "_run" / "stages.json").read_text())["stages"]
+    planned = {stage["name"]: stage["planned"]["bytes_read"] for stage in stages}
+    assert planned["EmbedExamples"] == 0
+    (counted,) = _lines(capsys, "this run read")
+    assert _sizes(counted)[0] == pytest.approx(sum(planned.values()), rel=0.01)
+
+
 def test_a_plan_of_a_refresh_prices_what_is_new_and_names_what_only_the_run_knows(
     world, tmp_path, capsys
 ):

@@ -108,7 +108,7 @@ def timings(data: ReportData) -> Section | None:
     if is_planned:
         lead += " The plan was made before the run started, for the machines that --plan names; the upper bar is the plan."
     if any(stage.is_earlier for stage in data.timings):
-        lead += " What an earlier run made took this run nothing."
+        lead += " What an earlier run made takes this run nothing, and is not in its plan."
     return Section("timing", "Plan and time", view, lead)
 
 

@@ -308,6 +308,7 @@ class Summary:
     ) -> page.ReportData:
         numbers, timings = manifest["counts"], self._timings()
         scored = self.bandit or self.shown
+        # Influence Distillation has scores of landmarks alone, whose best are listed by target.
         best, worst = scored.extremes() if scored else (None, None)
         if self.distillation is not None:
             worst = self.distillation.worst()
@@ -423,6 +424,7 @@ class Summary:
         if self.bandit is not None:
             texts = files.in_parallel(self.bandit.typical_texts, wanted)
             found = dict(zip(wanted, texts, strict=True))
+        # Candidates are at hand; only clusters without any are worth reading files of the input for.
         missing = [cluster for cluster in wanted if not found.get(cluster)]
         return found | typical_texts(clusters, missing, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
 
