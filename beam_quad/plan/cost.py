@@ -5,29 +5,17 @@ Stages state their work without machines (`work`). The floating-point operations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from beam_quad.plan import rates
 from beam_quad.plan.devices import Device
 from beam_quad.plan.prices import LIST_PRICES, Prices
-from beam_quad.plan.work import Sizes, Work
+from beam_quad.plan.work import Work
 from beam_quad.report.formatting import compact, duration, size
 
 _HEAD = (
     "stage", "examples", "FLOPs", "time", "core-h", "device-h", "read", "shuffled", "stored", "memory", "requests", "dollars",
 )  # fmt: skip
-
-
-class Priced(Protocol):
-    """A stage, as far as a plan knows it."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    def work(self, sizes: Sizes) -> Work:
-        """Its work on a corpus of these sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,19 +158,6 @@ class CostPlan:
     stages: tuple[StageCost, ...]
     machines: Machines
     notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        stages: Iterable[Priced],
-        sizes: Sizes,
-        machines: Machines,
-        notes: tuple[str, ...] = (),
-    ) -> "CostPlan":
-        """Prices the stages of a chain on a corpus of these sizes."""
-        splits = sizes.corpus.splits
-        costs = (machines.price(stage.name, stage.work(sizes), splits) for stage in stages)
-        return cls(tuple(costs), machines, notes)
 
     def without(self, is_made: Sequence[bool]) -> "CostPlan":
         """Takes off the stages whose artifacts exist, in the order of the stages."""

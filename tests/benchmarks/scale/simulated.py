@@ -127,13 +127,11 @@ def _price(
     flags: Flags, build: Callable[[Flags, Inputs], Chain], case: Case, machines: Machines
 ) -> CostPlan:
     sizes = sizes_of(flags, case)
-    built = build(
-        flags,
-        unseen_inputs(
-            case.documents, {PLAIN_QUERY: case.query_documents}, _embedder(flags), _CONTEXT_LENGTH
-        ),
+    inputs = unseen_inputs(
+        case.documents, {PLAIN_QUERY: case.query_documents}, _embedder(flags), _CONTEXT_LENGTH
     )
-    costs = CostPlan.of(built.stages, sizes, machines)
+    built = build(flags, inputs)
+    costs = plan.price_stages(sizes, inputs, built, {}, machines)
     return dataclasses.replace(costs, notes=plan.notes(built, sizes, costs))
 
 
