@@ -1,7 +1,7 @@
 """Input of the report: plain numbers and texts, collected by the run.
 
-Everything except `title`, `policy` and `funnel` may be absent (None or empty); its section is then left out. A random
-baseline, which scores nothing, still gets a page with the funnel, the clusters and the sources.
+Everything except `title` and `manifest` may be absent (None or empty); its section is then left out. A random baseline, which
+scores nothing, still gets a page with the counts of the manifest, the clusters and the sources.
 """
 
 import dataclasses
@@ -12,33 +12,6 @@ import numpy as np
 
 from beam_quad.distillation import WeightSums
 from beam_quad.selection import SourceCounts
-
-
-@dataclasses.dataclass(frozen=True)
-class Funnel:
-    """Rows and tokens from the input to the selection.
-
-    Attributes:
-      read: Rows read; `selected + not_selected + sum(rejected.values())`.
-      rejected: Rows rejected, by reason.
-      not_selected: Usable rows that were not selected.
-      selected: Selected rows.
-      tokens_read: Tokens of the usable rows.
-      tokens_selected: Tokens of the selected rows.
-      tokens_budget: Tokens of the budget; None if the run has none.
-      scored: Number of scored examples; None for a policy that scores nothing.
-      bad_files: Input files left out as unreadable (`--on_bad_file=reject`).
-    """
-
-    read: int
-    rejected: Mapping[str, int]
-    not_selected: int
-    selected: int
-    tokens_read: int
-    tokens_selected: int
-    tokens_budget: int | None
-    scored: int | None = None
-    bad_files: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,8 +366,7 @@ class ReportData:
 
     Attributes:
       title: Name of the run for the page's head, such as "Quad selection".
-      policy: The policy in words, such as "quad: bandit over clusters, block acceptance".
-      funnel: Rows and tokens.
+      manifest: The manifest: counts, options and versions are shown as they stand there.
       subtitle: One more line, with the output directory and the date.
       verdict: Summary of the selection, and whether it beats a random draw; see `judgements.verdict`.
       notices: Warnings and notes, most important first.
@@ -411,17 +383,12 @@ class ReportData:
         known.
       sources: Parts of the input, by name: top-level folders, or stems of files if there are no folders.
       timings: Stages, in the order of the job.
-      refresh: Changes relative to the base selection, as in the manifest; None without a base.
       leaks: Some of the documents that contain a forbidden text; None if none were searched for.
-      shares: How shares of the budget were met, as in the manifest; None without shares.
       paraphrases: Selected documents that may paraphrase a forbidden text, closest first; None if none were searched for.
-      configuration: Options and their values, shown as text.
-      versions: Packages, models and fingerprints, shown as text.
     """
 
     title: str
-    policy: str
-    funnel: Funnel
+    manifest: Mapping[str, Any]
     subtitle: str = ""
     verdict: str = ""
     notices: tuple[Notice, ...] = ()
@@ -437,9 +404,5 @@ class ReportData:
     query_groups: tuple[QueryGroup, ...] | None = None
     sources: Mapping[str, SourceCounts] | None = None
     timings: tuple[StageTiming, ...] | None = None
-    refresh: Mapping[str, Any] | None = None
     leaks: tuple[Leak, ...] | None = None
-    shares: Mapping[str, Any] | None = None
     paraphrases: tuple[Paraphrase, ...] | None = None
-    configuration: Mapping[str, object] | None = None
-    versions: Mapping[str, object] | None = None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from beam_quad.records import PLAIN_QUERY
 from beam_quad.report.comparison import Contrast, compare, compare_target
-from beam_quad.report.data import Funnel, Notice, ReportData, ScoredSample, Target
+from beam_quad.report.data import Notice, ReportData, ScoredSample, Target
 from beam_quad.report.formatting import (
     clean,
     compact,
@@ -116,15 +116,15 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
 
 def verdict(data: ReportData) -> str:
     """States the size of the selection, whether it meets the budget, and whether it beats a random draw."""
-    funnel = data.funnel
+    counts, tokens = data.manifest["counts"], data.manifest["tokens"]
     words = (
-        f"{count(funnel.selected)} of {count(funnel.read)} examples were selected, "
-        f"{compact(funnel.tokens_selected)} tokens"
+        f"{count(counts['selected'])} of {count(counts['read'])} examples were selected, "
+        f"{compact(tokens['selected'])} tokens"
     )
-    if budget_met(funnel):
-        words += ": the budget is met." if funnel.tokens_budget else "."
+    if budget_met(data.manifest):
+        words += ": the budget is met." if tokens["budget"] else "."
     else:
-        words += f": only {percent(ratio(funnel.tokens_selected, funnel.tokens_budget or 0))} of the budget."
+        words += f": only {percent(ratio(tokens['selected'], tokens['budget']))} of the budget."
     against = ""
     if (comparison := compare(data)) is not None:
         against = _against_random(comparison)
@@ -135,13 +135,14 @@ def verdict(data: ReportData) -> str:
     return f"{words} {against}".rstrip()
 
 
-def budget_met(funnel: Funnel) -> bool:
+def budget_met(manifest: Mapping[str, Any]) -> bool:
     """Tells whether the selection fills the budget to within one mean example, the precision of the last cut."""
-    if not funnel.tokens_budget:
+    tokens = manifest["tokens"]
+    if not tokens["budget"]:
         return True
     # Whole examples are selected, so the last one may not fit: a gap of less than an example is none.
-    example = funnel.tokens_selected / max(funnel.selected, 1)
-    return funnel.tokens_selected + example >= funnel.tokens_budget
+    example = tokens["selected"] / max(manifest["counts"]["selected"], 1)
+    return bool(tokens["selected"] + example >= tokens["budget"])
 
 
 def _against_random(comparison: Contrast) -> str:

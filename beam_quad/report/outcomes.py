@@ -58,7 +58,7 @@ def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) 
         return f"its cluster was not accepted: its mean influence is {decimal(means.get(example.cluster_id or 0))}"
     if reason == "block_not_accepted":
         # Blocks of a refresh wait for better ones, and are judged at the end.
-        pulled = outcome.round if data.refresh is None else None
+        pulled = outcome.round if "refresh" not in data.manifest else None
         return (
             "its block was not accepted: the scored documents of it have a mean influence of "
             f"{decimal(example.block_influence)}{_threshold(data, pulled)}"
@@ -67,13 +67,13 @@ def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) 
         least = [(t.name, _least_taken(data, t.name)) for t in data.targets]
         words = ", ".join(f"{decimal(own)} for {name}" for name, own in least if own is not None)
         return f"{_WHY_NOT[reason]}; the lowest influence of a selected landmark is {words}"
-    if reason == "below_cut" and data.refresh is not None:
+    if reason == "below_cut" and "refresh" in data.manifest:
         return _BELOW_CUT_OF_REFRESH
     return _WHY_NOT.get(reason, reason.replace("_", " "))
 
 
 def _acceptance(data: ReportData) -> object:
-    return (data.configuration or {}).get("acceptance")
+    return data.manifest["config"].get("acceptance")
 
 
 def _threshold(data: ReportData, number: int | None) -> str:

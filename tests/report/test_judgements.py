@@ -8,6 +8,7 @@ import pytest
 
 from beam_quad import report
 from beam_quad.report import judgements
+from tests.report.made import manifest
 
 PLAIN = {
     "config": {},
@@ -127,8 +128,8 @@ def test_the_reliability_is_the_agreement_of_two_whole_sets():
     ],
 )
 def test_the_budget_counts_as_met_to_within_one_example(selected, claim):
-    funnel = report.Funnel(1000, {}, 900, 100, 100_000, selected, 10_000)
-    assert claim in judgements.verdict(report.ReportData("Quad", "quad", funnel))
+    found = manifest(1000, 100, (100_000, selected, 10_000))
+    assert claim in judgements.verdict(report.ReportData("Quad", found))
 
 
 def test_the_verdict_says_whether_random_was_beaten(data):

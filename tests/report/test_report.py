@@ -6,6 +6,7 @@ import pytest
 
 from beam_quad import report
 from beam_quad.selection import Amount, SourceCounts
+from tests.report.made import manifest
 from tests.report.parsed import Page
 
 
@@ -45,13 +46,18 @@ def test_the_page_can_be_written(page):
 
 
 def test_a_policy_that_scores_nothing_gets_a_page_without_those_sections(data):
-    bare = report.ReportData("Random", "random", dataclasses.replace(data.funnel, scored=None))
+    bare = report.ReportData("Random", manifest(1000, 100, (10_000, 1000, 1000), method="random"))
     text = report.render(bare)
     Page(text)
     assert sections(text) == {"funnel"}
     assert "random draw" not in text
     listed = report.render(dataclasses.replace(bare, clusters=data.clusters, sources=data.sources))
     assert sections(listed) == {"funnel", "map", "clusters", "sources"}
+
+
+def with_options(data, options):
+    """The same run, with these options."""
+    return dataclasses.replace(data, manifest=data.manifest | {"config": options})
 
 
 def with_agreement(data, *agreements):
@@ -114,7 +120,7 @@ def test_the_unit_of_influence_is_said_once(page):
 )
 def test_the_unit_of_influence_is_that_of_the_options(data, options, claim):
     options = {"normalize": False, **options}
-    assert claim in report.render(dataclasses.replace(data, configuration=options))
+    assert claim in report.render(with_options(data, options))
 
 
 def test_ten_thousand_clusters_stay_small(make_report):
@@ -209,7 +215,7 @@ def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
     )
     example = report.Example("b#2", "A text.", 0.9, 10, 3, -0.25, outcome=outcome)
     changed = dataclasses.replace(
-        data, best=(example,), rounds=rounds, configuration={"acceptance": "block"}
+        with_options(data, {"acceptance": "block"}), best=(example,), rounds=rounds
     )
     text = report.render(changed)
     assert words in text
@@ -224,7 +230,7 @@ def test_degenerate_data_still_gives_a_page(data):
             report.render(
                 dataclasses.replace(
                     data,
-                    funnel=report.Funnel(0, {}, 0, 0, 0, 0, 1),
+                    manifest=manifest(0, 0, (0, 0, 1)),
                     clusters=(empty,),
                     scores=scores,
                     rounds=(report.Round(0, float("-inf"), 0, 0, 0, 0),),

@@ -47,7 +47,7 @@ def arms(data: ReportData) -> Section | None:
 
 def rounds(data: ReportData) -> Section | None:
     """Shows the rounds over time; None without rounds."""
-    items, budget = data.rounds, data.funnel.tokens_budget
+    items, budget = data.rounds, data.manifest["tokens"]["budget"]
     if not items:
         return None
     accepted = [float(r.accepted_tokens) for r in items]

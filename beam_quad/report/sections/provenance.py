@@ -114,6 +114,7 @@ def timings(data: ReportData) -> Section | None:
 
 def configuration(data: ReportData) -> Section | None:
     """Shows options and versions; None if neither is given."""
-    named = (("Options", data.configuration), ("Versions", data.versions))
+    found = data.manifest
+    named = (("Options", found["config"]), ("Versions", found["versions"] | found["fingerprints"]))
     lists = [(title, values) for title, values in named if values]
     return Section("configuration", "Configuration", {"lists": lists}) if lists else None

@@ -36,7 +36,7 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
 
 
 def _unit(data: ReportData) -> str:
-    unit = f"decrease of the query loss, in nats per token, per {_step(data.configuration or {})}"
+    unit = f"decrease of the query loss, in nats per token, per {_step(data.manifest['config'])}"
     if len(data.query_groups or ()) > 1:
         unit = f"{unit}, for each query group; the groups are put on one scale and added"
     return (

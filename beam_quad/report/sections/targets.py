@@ -34,7 +34,7 @@ def targets(data: ReportData) -> Section | None:
     ]
     view = {
         "rows": [_row(target) for target in items],
-        "tokens": data.funnel.tokens_selected,
+        "tokens": data.manifest["tokens"]["selected"],
         "has_second_order": any(target.shared is not None for target in items),
         "pictures": pictures,
     }
@@ -42,9 +42,9 @@ def targets(data: ReportData) -> Section | None:
 
 
 def _influence(data: ReportData) -> str:
-    target = "the target's" + _preconditioned(data.configuration or {})
+    target = "the target's" + _preconditioned(data.manifest["config"])
     multiplied = ""
-    if (data.configuration or {}).get("optimizer_state"):
+    if data.manifest["config"].get("optimizer_state"):
         multiplied = ", multiplied as Adam would,"
     number = max(len(target.tokens) for target in data.targets or ())
     return (

@@ -306,7 +306,7 @@ class Summary:
     def _report_data(
         self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
     ) -> page.ReportData:
-        numbers, timings = manifest["counts"], self._timings()
+        timings = self._timings()
         scored = self.bandit or self.shown
         # Influence Distillation has scores of landmarks alone, whose best are listed by target.
         best, worst = scored.extremes() if scored else (None, None)
@@ -314,19 +314,8 @@ class Summary:
             worst = self.distillation.worst()
         return page.ReportData(
             title=self.title,
-            policy=self.policy,
+            manifest=manifest,
             subtitle=f"{self.output}, finished {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
-            funnel=page.Funnel(
-                read=numbers["read"],
-                rejected=manifest["rejected"],
-                not_selected=numbers["not_selected"],
-                selected=numbers["selected"],
-                tokens_read=manifest["tokens"]["read"],
-                tokens_selected=manifest["tokens"]["selected"],
-                tokens_budget=self._budget_tokens(),
-                scored=numbers["scored"] or None,
-                bad_files=numbers["bad_files"],
-            ),
             notices=(*(page.Notice(**own) for own in manifest["notices"]), *self._about_memory()),
             clusters=self._clusters(self.clusters, counts) if self.clusters else None,
             arms=self.bandit.arms() if self.bandit else None,
@@ -342,12 +331,8 @@ class Summary:
             query_groups=self._query_groups(),
             sources=counts.sources.named,
             timings=timings,
-            refresh=manifest.get("refresh"),
-            shares=manifest.get("shares"),
             leaks=self._shown_leaks(),
             paraphrases=self._shown_paraphrases(),
-            configuration=self.config,
-            versions={**manifest["versions"], **self.fingerprints},
         )
 
     def _shown_leaks(self) -> tuple[page.Leak, ...] | None:
