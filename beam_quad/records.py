@@ -77,6 +77,9 @@ class Split:
     packed: str = ""
 
 
+# Name of the query set of a run without query groups.
+PLAIN_QUERY = "query"
+
 # How a row counts whose licence or language is not given.
 NOT_STATED = "not stated"
 

@@ -38,8 +38,6 @@ _S3_VARIABLES = {
     "s3_endpoint_url": "AWS_ENDPOINT_URL",
     "s3_region_name": "AWS_REGION",
 }
-# The group of what --query names.
-PLAIN_QUERY = "query"
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_quad.artifacts import files
 from beam_quad.corpus import formats
 from beam_quad.corpus.batches import Columns, RowBatch
-from beam_quad.corpus.joining import parts_of
 from beam_quad.corpus.rows import read_rows
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import embedder_costs
@@ -22,12 +22,16 @@ from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import HOPPER, Device, chip_named
 from beam_quad.plan.prices import LIST_PRICES, Prices
 from beam_quad.plan.work import NO_EMBEDDER, NO_PROXY, Sizes, TextSizes
+from beam_quad.records import Split
 from beam_quad.report.formatting import compact, size
 from beam_quad.scoring import ScoringCosts
 from beam_quad.scoring.costs import TokenWork
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import expected_clusters
 from beam_quad.stages.influence.score import ScoreExamples
+from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.splits import RowAlignedStage
+from beam_quad.stages.read.text_stage import TextStage
 from beam_quad.stages.write.selection import WriteSelection
 from pipelines.builder import Chain
 from pipelines.columns import corpus_columns, query_columns
@@ -38,16 +42,18 @@ _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
 # Without a tokenizer: bytes of a token of English under 32,000 to 128,000 tokens.
 _BYTES_PER_TOKEN = 4
+# The splits without files, by the place in the chain of the stage that makes these.
+Missing = Mapping[int, Sequence[Split]]
 
 
 def describe(options: RunOptions, inputs: Inputs, chain: Chain) -> str:
     """Describes the plan of a selection in words and a table."""
-    plan = inputs.corpus
+    plan, missing = inputs.corpus, missing_splits(inputs.corpus, chain)
     exact = "" if plan.num_rows_exact else "about "
     return "\n".join(
         [
             f"input     {exact}{plan.num_rows:,} rows in {plan.num_shards:,} files, {len(plan.splits):,} splits",
-            *_about_base(inputs),
+            *_about_base(inputs, chain, missing),
             *(
                 f"query     {name}: {p.num_rows:,} rows in {p.num_shards:,} files"
                 for name, p in inputs.query.items()
@@ -57,7 +63,7 @@ def describe(options: RunOptions, inputs: Inputs, chain: Chain) -> str:
             f"policy    {options.described(plan.num_rows)}",
             f"stages    {', '.join(stage.name for stage in chain.stages)}",
             "",
-            table(price(options, inputs, chain), chain),
+            table(_price(options, inputs, chain, missing, machines_of(options)), chain),
         ]
     )
 
@@ -73,9 +79,50 @@ def price(
       chain: The stages.
       machines: The machines of the run; by default those of the flags.
     """
-    sizes = sizes_of(options, inputs)
-    costs = CostPlan.of(chain.stages, sizes, machines or machines_of(options))
+    missing = missing_splits(inputs.corpus, chain)
+    return _price(options, inputs, chain, missing, machines or machines_of(options))
+
+
+def _price(
+    options: RunOptions, inputs: Inputs, chain: Chain, missing: Missing, machines: Machines
+) -> CostPlan:
+    sizes = sizes_of(options, inputs, chain)
+    costs = price_stages(sizes, inputs, chain, missing, machines)
     return dataclasses.replace(costs, notes=notes(chain, sizes, costs))
+
+
+def price_stages(
+    sizes: Sizes, inputs: Inputs, chain: Chain, missing: Missing, machines: Machines
+) -> CostPlan:
+    """Estimates the cost of every stage; one that writes a file per split makes only the files that are missing."""
+    costs = []
+    for number, stage in enumerate(chain.stages):
+        own = sizes
+        if number in missing:
+            part = _part(inputs.corpus, sizes.corpus, missing[number])
+            own = dataclasses.replace(sizes, missing=part)
+        costs.append(machines.price(stage.name, stage.work(own), sizes.corpus.splits))
+    return CostPlan(tuple(costs), machines)
+
+
+def missing_splits(plan: InputPlan, chain: Chain) -> Missing:
+    """Finds the splits without the files of each stage that writes one for every split.
+
+    What a run finds made follows from the store alone: some files outlive a crash, a new fit or another query set, others do
+    not.
+    """
+    found: dict[int, Sequence[Split]] = {}
+    stored: set[str] = set()
+    for number, stage in enumerate(chain.stages):
+        if not isinstance(stage, RowAlignedStage | TextStage | EmbedExamples):
+            continue
+        for prefix in stage.prefixes():
+            stored.update(info.path for info in files.find(prefix))
+        paths = [(split, stage.paths(split)) for split in plan.splits]
+        found[number] = [split for split, own in paths if not stored.issuperset(own)]
+        # The clusters of a part of the corpus are the same files as those of the whole, which is assigned first.
+        stored.update(path for _, own in paths for path in own)
+    return found
 
 
 def table(costs: CostPlan, chain: Chain) -> str:
@@ -108,8 +155,7 @@ def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:
     lists = [s for s in chain.stages if isinstance(s, ScoreExamples) and s.among and not s.known]
     clusters = [s.centers for s in chain.stages if isinstance(s, AssignClusters)]
     if lists and clusters:
-        num_clusters = expected_clusters(clusters[0], texts.documents)
-        found.append(_cheaper(lists[0], num_clusters, sizes))
+        found.append(_cheaper(lists[0], expected_clusters(clusters[0], sizes), sizes))
     return tuple(found)
 
 
@@ -125,35 +171,60 @@ def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
     )
 
 
-def new_part(inputs: Inputs) -> InputPlan:
-    """Returns the part of the corpus new since the base, all of it without a base; rows may be estimated."""
-    plan, base = inputs.corpus, inputs.base
-    if base is None:
-        return plan
-    splits = tuple(split for split in plan.splits if not base.selection.has(split))
-    size_bytes = sum(split.size_bytes for split in splits)
-    rows = round(plan.num_rows * size_bytes / max(1, plan.size_bytes))
-    num_shards = len({part.shard for split in splits for part in parts_of(split)})
-    if all(split.num_rows >= 0 for split in splits):
-        rows = sum(split.num_rows for split in splits)
-    return dataclasses.replace(
-        plan, splits=splits, num_rows=rows, size_bytes=size_bytes, num_shards=num_shards
-    )
-
-
-def _about_base(inputs: Inputs) -> list[str]:
+def _new_splits(inputs: Inputs) -> tuple[Split, ...]:
+    """Returns the splits new since the base, all of them without a base."""
     base = inputs.base
     if base is None:
+        return inputs.corpus.splits
+    return tuple(split for split in inputs.corpus.splits if not base.selection.has(split))
+
+
+def _part(plan: InputPlan, whole: TextSizes, splits: Sequence[Split]) -> TextSizes:
+    """Returns the size of some splits. Their texts are taken to be like those of the whole corpus, a few of which are sampled."""
+    if len(splits) == len(plan.splits):
+        return whole
+    stored = sum(split.size_bytes for split in splits)
+    rows = round(whole.documents * stored / max(1, whole.stored_bytes))
+    # The rows of JSON Lines are not counted before they are read.
+    if all(split.num_rows >= 0 for split in splits):
+        rows = sum(split.num_rows for split in splits)
+    share = rows / max(1, whole.documents)
+    tokens, text_bytes = round(share * whole.tokens), round(share * whole.text_bytes)
+    return TextSizes(rows, tokens, stored, text_bytes, len(splits))
+
+
+def _about_base(inputs: Inputs, chain: Chain, missing: Missing) -> list[str]:
+    base, plan = inputs.base, inputs.corpus
+    if base is None:
         return []
-    plan, new = inputs.corpus, new_part(inputs)
-    selected = base.manifest["tokens"]["selected"]
-    return [
-        f"base      {base.selection.output}: {selected:,} tokens selected",
-        f"new       {len(new.splits):,} of {len(plan.splits):,} splits, about {new.num_rows:,} rows, "
-        f"{size(new.size_bytes)}: only they are read, embedded and scored, for their share of the budget",
-        "leaves    what leaves the selection is known only at the run; where new files do not make up for it, documents of old "
-        "ones are read and scored too, which is not in this plan",
+    new = _new_splits(inputs)
+    whole = TextSizes(plan.num_rows, 0, plan.size_bytes, 0, len(plan.splits))
+    part = _part(plan, whole, new)
+    anew = _made_anew(chain, missing, set(plan.splits).difference(new))
+    only = "only they are embedded" if anew else "only they are embedded and scored"
+    lines = [
+        f"base      {base.selection.output}: {base.manifest['tokens']['selected']:,} tokens selected",
+        f"new       {len(new):,} of {len(plan.splits):,} splits, about {part.documents:,} rows, {size(part.stored_bytes)}: {only}",
     ]
+    if anew:
+        lines.append(
+            f"anew      {', '.join(anew)}: for all splits, because what they are made from has changed since"
+        )
+    lines.append(
+        "leaves    which documents leave the selection is known only at the run; what is read of the old splits to make up for "
+        "them, and with --reselect scored, is not in this plan"
+    )
+    return lines
+
+
+def _made_anew(chain: Chain, missing: Missing, old: set[Split]) -> list[str]:
+    """Names the stages that have work on splits of the base."""
+    names = dict.fromkeys(
+        chain.stages[number].name for number, splits in missing.items() if old.intersection(splits)
+    )
+    # A shortlist has new files too, but of the base's splits they hold what is known.
+    known = {s.name for s in chain.stages if isinstance(s, ScoreExamples) and s.known is not None}
+    return [name for name in names if name not in known]
 
 
 def device(options: RunOptions, dtype: str) -> Device:
@@ -191,28 +262,21 @@ def read_prices(path: str) -> Prices:
         raise UsageError(f"--prices={path}: {error}") from error
 
 
-def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
+def sizes_of(options: RunOptions, inputs: Inputs, chain: Chain) -> Sizes:
     """Measures what the work of a chain follows from, besides the fields of its stages."""
     proxy, skeleton = inputs.proxy, inputs.skeleton
     tokenizer = None if proxy is None else load_tokenizer(proxy.path, proxy.revision)
     columns = query_columns(options, inputs.template)
     corpus = text_sizes(inputs.corpus, corpus_columns(options, inputs.template), tokenizer)
-    new = new_part(inputs)
-    # New files are taken to have texts like those of the whole corpus, of which a few are sampled.
-    share = new.num_rows / max(1, inputs.corpus.num_rows)
     sizes = Sizes(
         corpus=corpus,
-        new=TextSizes(
-            new.num_rows,
-            round(share * corpus.tokens),
-            new.size_bytes,
-            round(share * corpus.text_bytes),
-            len(new.splits),
-        ),
+        new=_part(inputs.corpus, corpus, _new_splits(inputs)),
+        missing=corpus,
         query=tuple(text_sizes(plan, columns, tokenizer) for plan in inputs.query.values()),
         num_items=sum(inputs.leaks.counts.values()) if inputs.leaks else 0,
         embedder=NO_EMBEDDER if inputs.embedder is None else embedder_costs(inputs.embedder),
         max_windows=options.max_windows,
+        num_clusters=_fitted_clusters(chain),
     )
     if proxy is None or skeleton is None:
         return sizes
@@ -232,6 +296,14 @@ def sizes_of(options: RunOptions, inputs: Inputs) -> Sizes:
     return dataclasses.replace(sizes, scoring=scoring, eager_scoring=eager)
 
 
+def _fitted_clusters(chain: Chain) -> int | None:
+    """Reads how many clusters there are, if centers are fitted already; new clusters for new documents are not known before."""
+    for stage in reversed(chain.stages):
+        if isinstance(stage, AssignClusters) and files.exists(stage.centers.artifact):
+            return stage.centers.load().num_clusters
+    return None
+
+
 def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:
     """Estimates the tokens and bytes of files from a few rows of a few splits.
 
@@ -242,6 +314,7 @@ def text_sizes(plan: InputPlan, columns: Columns, tokenizer: Any) -> TextSizes:
     """
     # Later parts of a large file are left out, because the launcher would have to skip the rows before them.
     splits = [s for s in plan.splits if s.first_row == 0 or not formats.is_jsonl(s.path)]
+    # Evenly spaced, because neighbouring files are often of one source.
     step = max(1, len(splits) // _SAMPLED_SPLITS)
     counts: list[int] = []
     sizes: list[int] = []

@@ -143,6 +143,8 @@ class RecordedRun:
         stage = self._stages[number]
         started = clock.read(stage.clock, "started") or {}
         ended = (clock.read(stage.clock, "ended") or {}) if number < self._num_finished else {}
+        # The report shows it; of a run's progress it says nothing that the sizes of the files do not.
+        ended.pop("traffic", None)
         found = _progress(
             stage,
             started=started.get("at"),
@@ -162,6 +164,7 @@ class RecordedRun:
             for info in files.find(place):
                 self._sizes[info.path] = info.size_bytes
                 self._written = max(self._written or 0.0, info.modified_s)
+        # A piece is done once all its folders have its files, so the folder with the fewest decides.
         each = files_per_piece // max(1, len(stage.prefixes))
         if not each:
             return None
@@ -260,6 +263,9 @@ def _recorded(output: str, stage: "Stage", cost: "StageCost") -> RecordedStage:
             cost.device_hours,
             cost.dollars,
             cost.is_model,
+            cost.bytes_read,
+            cost.bytes_shuffled,
+            cost.bytes_stored,
         ),
     )
 

@@ -19,10 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _program() -> "Program[prove_options.ProveOptions]":
-    from pipelines import launch, prove_chain, prove_plan
+    from pipelines import launch, outputs, prove_chain, prove_plan
 
     return launch.Program(
-        prove_chain.build, prove_plan.describe, prove_plan.price, launch.ProofOutput()
+        prove_chain.build, prove_plan.describe, prove_plan.price, outputs.ProofOutput()
     )
 
 

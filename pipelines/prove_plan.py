@@ -36,7 +36,8 @@ def describe(options: ProveOptions, inputs: Inputs, chain: Chain) -> str:
 def price(options: ProveOptions, inputs: Inputs, chain: Chain) -> CostPlan:
     """Estimates the cost of a proof by stage."""
     sizes = _sizes(options, inputs, chain)
-    return CostPlan.of(chain.stages, sizes, plan.machines_of(options))
+    missing = plan.missing_splits(inputs.corpus, chain)
+    return plan.price_stages(sizes, inputs, chain, missing, plan.machines_of(options))
 
 
 def _trained(chain: Chain) -> TrainOn:
@@ -50,4 +51,4 @@ def _sizes(options: ProveOptions, inputs: Inputs, chain: Chain) -> Sizes:
         plan.text_sizes(chain.plans[query.plan_path], query.columns, tokenizer)
         for query in trained.measured.held_out
     )
-    return dataclasses.replace(plan.sizes_of(options, inputs), held_out=tuple(held_out))
+    return dataclasses.replace(plan.sizes_of(options, inputs, chain), held_out=tuple(held_out))

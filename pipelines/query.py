@@ -9,10 +9,10 @@ from beam_quad.corpus.seen import small_version
 from beam_quad.corpus.splits import InputPlan, plan_input
 from beam_quad.errors import BadFileError, UsageError
 from beam_quad.proof.held_out import divide
+from beam_quad.records import PLAIN_QUERY
 from beam_quad.report.judgements import is_poor, texts_used
 from beam_quad.stages.read.query import read_query
 from pipelines.columns import query_columns
-from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 
 # This many texts are read and tokenised in a second or two; the stage that reads the query set counts all.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from beam_quad.errors import UsageError
-from beam_quad.records import OUTPUT_FORMATS
+from beam_quad.records import OUTPUT_FORMATS, PLAIN_QUERY
 from beam_quad.selection import leaks
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, THRESHOLD
 from beam_quad.selection.shares import parse_bounds
@@ -427,7 +427,7 @@ def parse(options: type[RunOptions], argv: Sequence[str]) -> tuple[dict[str, Any
     """
     values, rest = command_line.parse(options, argv)
     plain, named = values["query"], values.pop("query_group")
-    values["query"] = {parsing.PLAIN_QUERY: tuple(plain)} if plain else {}
+    values["query"] = {PLAIN_QUERY: tuple(plain)} if plain else {}
     for name, globs in parsing.named_globs(named, "--query_group").items():
         values["query"][name] = (*values["query"].get(name, ()), *globs)
     values["query_weights"] = parsing.query_weights(values.pop("query_weight"), values["query"])

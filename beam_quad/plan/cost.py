@@ -5,29 +5,17 @@ Stages state their work without machines (`work`). The floating-point operations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from beam_quad.plan import rates
 from beam_quad.plan.devices import Device
 from beam_quad.plan.prices import LIST_PRICES, Prices
-from beam_quad.plan.work import Sizes, Work
+from beam_quad.plan.work import Work
 from beam_quad.report.formatting import compact, duration, size
 
 _HEAD = (
     "stage", "examples", "FLOPs", "time", "core-h", "device-h", "read", "shuffled", "stored", "memory", "requests", "dollars",
 )  # fmt: skip
-
-
-class Priced(Protocol):
-    """A stage, as far as a plan knows it."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    def work(self, sizes: Sizes) -> Work:
-        """Its work on a corpus of these sizes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,19 +159,6 @@ class CostPlan:
     machines: Machines
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        stages: Iterable[Priced],
-        sizes: Sizes,
-        machines: Machines,
-        notes: tuple[str, ...] = (),
-    ) -> "CostPlan":
-        """Prices the stages of a chain on a corpus of these sizes."""
-        splits = sizes.corpus.splits
-        costs = (machines.price(stage.name, stage.work(sizes), splits) for stage in stages)
-        return cls(tuple(costs), machines, notes)
-
     def without(self, is_made: Sequence[bool]) -> "CostPlan":
         """Takes off the stages whose artifacts exist, in the order of the stages."""
         left = (s.made() if done else s for s, done in zip(self.stages, is_made, strict=True))
@@ -211,6 +186,7 @@ def _sum(name: str, stages: Sequence[StageCost]) -> StageCost:
     """Adds up stages that run one after the other; their memory is that of the largest process."""
     # A model passes over other examples in every stage. Other stages pass over the same ones again.
     scored = math.fsum(stage.documents for stage in stages if stage.is_model)
+    # One stage on a device without a price makes the price of the whole unknown, not lower.
     dollars = [stage.dollars for stage in stages]
     return StageCost(
         name,

@@ -130,6 +130,7 @@ class Sizes:
     Attributes:
       corpus: The corpus.
       new: The part of the corpus that the base did not have; all of it without a base.
+      missing: The part whose files the stage at hand has to make; earlier runs have left the files of the rest.
       query: The query groups.
       held_out: The texts that a proof measures on, by group.
       num_items: Number of texts that no selected document may contain.
@@ -139,10 +140,12 @@ class Sizes:
       num_parameters: Parameters of the proxy model.
       context_length: Tokens of a window.
       max_windows: Maximum number of windows scored per example.
+      num_clusters: Number of clusters, if the centers are fitted already; None before.
     """
 
     corpus: TextSizes
     new: TextSizes
+    missing: TextSizes
     query: tuple[TextSizes, ...] = ()
     held_out: tuple[TextSizes, ...] = ()
     num_items: int = 0
@@ -152,6 +155,7 @@ class Sizes:
     num_parameters: int = 0
     context_length: int = 0
     max_windows: int = 1
+    num_clusters: int | None = None
 
     @property
     def query_documents(self) -> int:

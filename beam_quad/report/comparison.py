@@ -140,6 +140,7 @@ def stratified_mean(
     mass = np.bincount(index, weights)
     means = np.bincount(index, weights * sample.influence) / np.where(mass > 0, mass, 1.0)
     squares = (sample.influence - means[index]) ** 2
+    # One example says nothing about the spread in its cluster; such clusters borrow the pooled spread of the others.
     several = sizes > 1
     variance = np.bincount(index, weights**2 * squares) * sizes / np.maximum(sizes - 1, 1)
     freedom = (sizes - 1).sum()
@@ -184,6 +185,7 @@ def compare(data: ReportData) -> Comparison | None:
     by_clusters = None
     if selection is not None and not scores.is_census:
         by_clusters = stratified_mean(scores.scored, selection)
+    # The headline takes the cautious estimate wherever there is one.
     selected = by_clusters or by_blocks
     weights = sampling_weights(pilot, corpus)
     return Comparison(
@@ -231,11 +233,13 @@ def _selection(target: Target) -> Estimate | None:
         own, kept = landmarks(target), target.taken
         known = ScoredSample(own.influence[kept], own.tokens[kept], own.cluster_id[kept])
         exact = stratified_mean(known, None)
+    # Every selected example is a landmark with an exact score: a census, without an error of sampling.
     if exact is not None and not target.is_predicted:
         return Estimate(exact.mean, 0.0, exact.num_examples)
     predicted = stratified_mean(taken_landmarks(target), None)
     if predicted is None or predicted.num_examples < LEAST_LANDMARKS:
         return None
+    # The exact part is known without error, so only the predicted part, by its share of the tokens, widens the interval.
     share = 1 - target.exact_tokens / max(target.selected_tokens, 1) if exact is not None else 1.0
     mean = share * predicted.mean + (1 - share) * (exact.mean if exact is not None else 0.0)
     return Estimate(mean, share * predicted.standard_error, predicted.num_examples)
@@ -254,6 +258,7 @@ def share_of_exact_gain(target: Target) -> float | None:
         return None
     order = np.argsort(-drawn.influence, kind="stable")
     tokens = np.maximum(drawn.tokens[order].astype(np.float64), 1.0)
+    # The last of the best landmarks counts in part, so that both selections have equally many tokens.
     left = np.maximum(taken.tokens, 1).sum() - (np.cumsum(tokens) - tokens)
     weights = np.clip(left, 0.0, tokens)
     best = float(weights @ drawn.influence[order] / weights.sum())

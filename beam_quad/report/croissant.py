@@ -176,6 +176,7 @@ def _record_set(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encoding(path: str) -> str:
+    # `part-0.jsonl.zst` is JSON Lines, whatever it is compressed with.
     ending = path.rpartition("/")[2].partition(".")[2]
     return _ENCODINGS.get(ending.partition(".")[0], "application/octet-stream")
 
@@ -199,6 +200,7 @@ def _field(parent: str, column: Mapping[str, Any], source: dict[str, Any]) -> di
     if isinstance(of, str):
         field["dataType"] = _data_type(of)
         return field
+    # A field of a struct is found by one JSON path after the other, from the column inwards.
     transforms = source.get("transform", [])
     field["subField"] = [
         _field(path, inner, {**source, "transform": [*transforms, {"jsonPath": inner["name"]}]})

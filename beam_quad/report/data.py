@@ -1,7 +1,7 @@
 """Input of the report: plain numbers and texts, collected by the run.
 
-Everything except `title`, `policy` and `funnel` may be absent (None or empty); its section is then left out. A random
-baseline, which scores nothing, still gets a page with the funnel, the clusters and the sources.
+Everything except `title` and `manifest` may be absent (None or empty); its section is then left out. A random baseline, which
+scores nothing, still gets a page with the counts of the manifest, the clusters and the sources.
 """
 
 import dataclasses
@@ -12,33 +12,6 @@ import numpy as np
 
 from beam_quad.distillation import WeightSums
 from beam_quad.selection import SourceCounts
-
-
-@dataclasses.dataclass(frozen=True)
-class Funnel:
-    """Rows and tokens from the input to the selection.
-
-    Attributes:
-      read: Rows read; `selected + not_selected + sum(rejected.values())`.
-      rejected: Rows rejected, by reason.
-      not_selected: Usable rows that were not selected.
-      selected: Selected rows.
-      tokens_read: Tokens of the usable rows.
-      tokens_selected: Tokens of the selected rows.
-      tokens_budget: Tokens of the budget; None if the run has none.
-      scored: Number of scored examples; None for a policy that scores nothing.
-      bad_files: Input files left out as unreadable (`--on_bad_file=reject`).
-    """
-
-    read: int
-    rejected: Mapping[str, int]
-    not_selected: int
-    selected: int
-    tokens_read: int
-    tokens_selected: int
-    tokens_budget: int | None
-    scored: int | None = None
-    bad_files: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +131,29 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of an example, and the numbers behind it.
+
+    Attributes:
+      reason: Why it was not selected, a reason of the decisions; None if it was selected.
+      twin: The document that is nearly the same and ranks higher, as `SHARD#ROW`.
+      round: Round in which its block was accepted or, if it was not selected, pulled.
+      block_influence: The influence by which its block was accepted.
+      worth: The influence, known or estimated, by which it was selected.
+      target: The target that it was selected for.
+      is_kept: Whether the last run had selected it.
+    """
+
+    reason: str | None = None
+    twin: str | None = None
+    round: int | None = None
+    block_influence: float | None = None
+    worth: float | None = None
+    target: str | None = None
+    is_kept: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
     """One scored example to show.
 
@@ -167,8 +163,9 @@ class Example:
       influence: Score.
       tokens: Number of tokens.
       cluster_id: Cluster; None without clusters.
-      is_selected: Whether the example was selected; None if unknown.
-      why_not: Why it was not selected, a reason of the decisions; None if it was selected, or the reason is unknown.
+      block_influence: Mean influence of its block's scored examples; None without a bandit.
+      key: Key of the example, by which its outcome is found.
+      outcome: What became of it; None if unknown.
     """
 
     example_id: str
@@ -176,8 +173,9 @@ class Example:
     influence: float
     tokens: int
     cluster_id: int | None = None
-    is_selected: bool | None = None
-    why_not: str | None = None
+    block_influence: float | None = None
+    key: int = 0
+    outcome: Outcome | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +216,9 @@ class PlannedStage:
       device_hours: Paid hours of GPUs.
       dollars: Price; None if the device has no price.
       is_model: Whether a model runs.
+      bytes_read: Compressed input read.
+      bytes_shuffled: Bytes shuffled between workers.
+      bytes_stored: Bytes stored in artifacts or the output.
     """
 
     line: str
@@ -227,6 +228,9 @@ class PlannedStage:
     device_hours: float
     dollars: float | None
     is_model: bool
+    bytes_read: float
+    bytes_shuffled: float
+    bytes_stored: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +242,7 @@ class StageTiming:
       seconds: Time from the start of the first piece to the end of the last.
       planned: Its planned cost; None without a plan.
       documents: Examples that the stage counted; None if it counts none.
+      traffic: Bytes that the run counted, by `artifacts.traffic.Kind`; a kind of which there were none is absent.
       is_earlier: Whether an earlier run made its artifacts, such as the base of a refresh.
     """
 
@@ -245,6 +250,7 @@ class StageTiming:
     seconds: float
     planned: PlannedStage | None = None
     documents: int | None = None
+    traffic: Mapping[str, int] = dataclasses.field(default_factory=dict)
     is_earlier: bool = False
 
 
@@ -360,8 +366,7 @@ class ReportData:
 
     Attributes:
       title: Name of the run for the page's head, such as "Quad selection".
-      policy: The policy in words, such as "quad: bandit over clusters, block acceptance".
-      funnel: Rows and tokens.
+      manifest: The manifest: counts, options and versions are shown as they stand there.
       subtitle: One more line, with the output directory and the date.
       verdict: Summary of the selection, and whether it beats a random draw; see `judgements.verdict`.
       notices: Warnings and notes, most important first.
@@ -378,17 +383,12 @@ class ReportData:
         known.
       sources: Parts of the input, by name: top-level folders, or stems of files if there are no folders.
       timings: Stages, in the order of the job.
-      refresh: Changes relative to the base selection, as in the manifest; None without a base.
       leaks: Some of the documents that contain a forbidden text; None if none were searched for.
-      shares: How shares of the budget were met, as in the manifest; None without shares.
       paraphrases: Selected documents that may paraphrase a forbidden text, closest first; None if none were searched for.
-      configuration: Options and their values, shown as text.
-      versions: Packages, models and fingerprints, shown as text.
     """
 
     title: str
-    policy: str
-    funnel: Funnel
+    manifest: Mapping[str, Any]
     subtitle: str = ""
     verdict: str = ""
     notices: tuple[Notice, ...] = ()
@@ -404,9 +404,5 @@ class ReportData:
     query_groups: tuple[QueryGroup, ...] | None = None
     sources: Mapping[str, SourceCounts] | None = None
     timings: tuple[StageTiming, ...] | None = None
-    refresh: Mapping[str, Any] | None = None
     leaks: tuple[Leak, ...] | None = None
-    shares: Mapping[str, Any] | None = None
     paraphrases: tuple[Paraphrase, ...] | None = None
-    configuration: Mapping[str, object] | None = None
-    versions: Mapping[str, object] | None = None

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from beam_quad.records import PLAIN_QUERY
 from beam_quad.report.comparison import Contrast, compare, compare_target
-from beam_quad.report.data import Funnel, Notice, ReportData, ScoredSample, Target
+from beam_quad.report.data import Notice, ReportData, ScoredSample, Target
 from beam_quad.report.formatting import (
     clean,
     compact,
@@ -83,6 +84,7 @@ def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
         if is_poor(**group):
             yield texts_used(name, **group)
     for name, target in manifest.get("targets", {}).items():
+        # Targets whose whole part was scored exactly do not depend on predictions.
         if target["predicted"]:
             yield poor_propagation(name, target["held_out_rank_correlation"])
         yield poor_agreement(name, target["halves"], "landmarks")
@@ -114,15 +116,15 @@ def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
 
 def verdict(data: ReportData) -> str:
     """States the size of the selection, whether it meets the budget, and whether it beats a random draw."""
-    funnel = data.funnel
+    counts, tokens = data.manifest["counts"], data.manifest["tokens"]
     words = (
-        f"{count(funnel.selected)} of {count(funnel.read)} examples were selected, "
-        f"{compact(funnel.tokens_selected)} tokens"
+        f"{count(counts['selected'])} of {count(counts['read'])} examples were selected, "
+        f"{compact(tokens['selected'])} tokens"
     )
-    if budget_met(funnel):
-        words += ": the budget is met." if funnel.tokens_budget else "."
+    if budget_met(data.manifest):
+        words += ": the budget is met." if tokens["budget"] else "."
     else:
-        words += f": only {percent(ratio(funnel.tokens_selected, funnel.tokens_budget or 0))} of the budget."
+        words += f": only {percent(ratio(tokens['selected'], tokens['budget']))} of the budget."
     against = ""
     if (comparison := compare(data)) is not None:
         against = _against_random(comparison)
@@ -133,16 +135,19 @@ def verdict(data: ReportData) -> str:
     return f"{words} {against}".rstrip()
 
 
-def budget_met(funnel: Funnel) -> bool:
+def budget_met(manifest: Mapping[str, Any]) -> bool:
     """Tells whether the selection fills the budget to within one mean example, the precision of the last cut."""
-    if not funnel.tokens_budget:
+    tokens = manifest["tokens"]
+    if not tokens["budget"]:
         return True
-    example = funnel.tokens_selected / max(funnel.selected, 1)
-    return funnel.tokens_selected + example >= funnel.tokens_budget
+    # Whole examples are selected, so the last one may not fit: a gap of less than an example is none.
+    example = tokens["selected"] / max(manifest["counts"]["selected"], 1)
+    return bool(tokens["selected"] + example >= tokens["budget"])
 
 
 def _against_random(comparison: Contrast) -> str:
     gain, spread = comparison.gain, comparison.spread
+    # The interval of the difference includes 0: claiming a gain would be claiming luck.
     if abs(gain.mean) <= gain.half_width:
         return "Their mean influence cannot be told apart from that of a random draw."
     direction = "higher" if gain.mean > 0 else "lower"
@@ -198,10 +203,15 @@ def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
       unused: Number of unused texts, by reason.
     """
     number = sum(unused.values())
-    texts = "query texts" if name == "query" else f"texts of query group {name}"
+    texts = "query texts" if name == PLAIN_QUERY else f"texts of {_group(name)}"
     words = f"{count(used)} of {count(used + number)} {texts} are used"
     reasons = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(unused.items()) if n)
     return f"{words}, {count(number)} cannot be: {reasons}" if number else words
+
+
+def _group(name: str) -> str:
+    # A query set without groups has one that nobody has named.
+    return "the query set" if name == PLAIN_QUERY else f"query group {name}"
 
 
 def is_poor(used: int, unused: Mapping[str, int]) -> bool:
@@ -232,11 +242,10 @@ def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") ->
     """
     if agreement is None or not agreement < LEAST_HALVES_AGREEMENT:
         return None
-    part = "mostly" if reliability(agreement) < 0.5 else "in good part"
+    part = "mostly" if reliability(agreement) < 0.5 else "to a good part"
     return (
-        f"the halves of query group {name} rank the {sample} differently (rank correlation {correlation(agreement)}): "
-        f"scores are {part} chance of which texts are in it; pass more query texts, or split unlike ones into groups "
-        "(--query_group)"
+        f"the halves of {_group(name)} rank the {sample} differently (rank correlation {correlation(agreement)}): scores depend "
+        f"{part} on which texts happen to be in it; pass more query texts, or split unlike ones into groups (--query_group)"
     )
 
 
@@ -250,13 +259,13 @@ def poor_propagation(name: str, agreement: float | None) -> str | None:
     """
     if agreement is None or not math.isfinite(agreement):
         return (
-            f"influence on target {name}, exact or predicted, is the same for every landmark: what was taken for it is "
+            f"influence on {_group(name)}, exact or predicted, is the same for every landmark: what was taken for it is "
             "chance; draw more landmarks (--num_landmarks), or pass another --embedder"
         )
     if agreement >= _LEAST_HELD_OUT_AGREEMENT:
         return None
     return (
-        f"influence on target {name} is predicted poorly (held-out rank correlation {correlation(agreement)}), so that "
+        f"influence on {_group(name)} is predicted poorly (held-out rank correlation {correlation(agreement)}), so that "
         "much of what exact influence would gain may be missed; draw more landmarks (--num_landmarks), or pass another "
         "--embedder"
     )

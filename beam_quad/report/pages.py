@@ -58,9 +58,18 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("compact", "correlation", "count", "decimal", "duration", "percent", "signed"):
+    for name in (
+        "compact",
+        "correlation",
+        "count",
+        "decimal",
+        "duration",
+        "percent",
+        "signed",
+        "size",
+    ):
         environment.filters[name] = getattr(formatting, name)
-    environment.filters |= {"cut": clean, "whole": _whole, "sentence": _sentence}
+    environment.filters |= {"cut": clean, "whole": _whole, "sentence": _sentence, "option": _option}
     environment.globals["ratio"] = formatting.ratio
     return environment
 
@@ -75,6 +84,20 @@ def _printed(value: object) -> object:
 def _whole(text: str) -> Markup:
     """Escapes one of our own texts without cutting it."""
     return escape(clean(text, len(text)))
+
+
+def _option(value: object) -> str:
+    """Formats the value of an option; an option that is not given is left empty."""
+    match value:
+        case None | () | []:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(map(_option, value))
+        case dict():
+            return "; ".join(f"{name}: {_option(own)}" for name, own in value.items())
+    return str(value)
 
 
 def _sentence(words: str) -> Markup:

@@ -63,9 +63,11 @@ def arms(items: Sequence[Arm]) -> Figure:
     if len(pulls) > MAX_MARKS:
         pulls, influence, tokens, accepted = _merge(pulls, influence, tokens, accepted)
     figure, axes = _figure()
+    # A corpus with one giant cluster would leave no room for the other marks, so areas are capped.
     areas = np.minimum(10 + 1200 * tokens / max(tokens.sum(), 1.0), 260)
     # Multiples of the golden ratio spread marks of equal pulls evenly and deterministically.
     positions = pulls + 0.6 * ((np.arange(len(pulls)) * 0.6180339887) % 1) - 0.3
+    # Large marks first: drawn last they would hide the small ones.
     for index in np.argsort(-areas, kind="stable"):
         axes.scatter(
             positions[index],
@@ -166,6 +168,7 @@ def histograms(
     Returns:
       The figure. The outermost bins include all values outside the middle 99.5 %.
     """
+    # All series share the bins; otherwise their heights could not be compared.
     values = np.concatenate([v for v, _, _ in series])
     low, high = np.quantile(values, [0.0025, 0.9975])
     if not high > low:

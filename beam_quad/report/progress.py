@@ -141,6 +141,7 @@ class RunProgress:
         ends = (stage.ended for stage in self.stages)
         last = max((end for end in ends if end is not None), default=self.started)
         if self.state == "stopped":
+            # Its current stage has no end, so the last sign of life counts.
             last = max(last, self.written or 0.0, self.failure.at if self.failure else 0.0)
         return max(0.0, last - self.started)
 
@@ -157,6 +158,7 @@ class RunProgress:
             return None
         started = stage.started if self._is_own(stage) else None
         elapsed = 0.0 if started is None else max(0.0, self.seen - started)
+        # Pieces that an earlier attempt left took this one no time, so they say nothing of its pace.
         made = (stage.done or 0) - stage.found
         if started is not None and stage.pieces and made > 0:
             return elapsed * (stage.pieces - (stage.done or 0)) / made

@@ -56,5 +56,5 @@ def render(data: ReportData) -> str:
         sections=[section for section in sections if section is not None],
         comparison=comparison,
         contrasts=[(target, compare_target(target)) for target in data.targets or ()],
-        budget_met=budget_met(data.funnel),
+        budget_met=budget_met(data.manifest),
     )

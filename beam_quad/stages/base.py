@@ -11,13 +11,14 @@ A stage is a small frozen dataclass. Its fields are options and the stages it re
 import abc
 import dataclasses
 import functools
+import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from beam_quad import identity
 from beam_quad.additive import PairwiseSum, Tally
-from beam_quad.artifacts import clock, files
+from beam_quad.artifacts import clock, files, traffic
 from beam_quad.artifacts.cache import cached_model
 from beam_quad.artifacts.json_files import write_json
 from beam_quad.gradients.proxy import require_device
@@ -75,6 +76,26 @@ class Finished:
     """A piece whose files exist already; they are read, not made again."""
 
     piece: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """A statistic, and the traffic of making it.
+
+    Attributes:
+      statistic: The statistic of one or several pieces; None if they have none.
+      traffic: What was read, shuffled, stored and passed through models, by `traffic.Kind`.
+    """
+
+    statistic: Any
+    traffic: Tally = dataclasses.field(default_factory=Tally)
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(add(self.statistic, other.statistic), self.traffic + other.traffic)
+
+
+# The group of what is no part of a piece: the traffic of the steps before a shuffle. Groups of parts are >= 0.
+NO_GROUP = -1
 
 
 class Stage(Stored):
@@ -239,12 +260,49 @@ def _list_work(stage: Stage) -> list[Any]:
     ]
 
 
-def do_element(stage: Stage, element: Any) -> Any:
+def do_element(stage: Stage, element: Any) -> Counted:
     """Returns the statistic of an element of `list_work`. A finished piece is read, without the model."""
     with clock.noting_failure(stage.clock):
         if isinstance(element, Finished):
-            return stage.statistic(element.piece)
-        return stage.do(element, stage.model() if isinstance(stage, ModelStage) else None)
+            return Counted(stage.statistic(element.piece))
+        model = stage.model() if isinstance(stage, ModelStage) else None
+        with traffic.collected() as amounts:
+            statistic = stage.do(element, model)
+        return Counted(statistic, Tally(amounts))
+
+
+def draw_parts(stage: GroupedStage, piece: Any) -> Iterator[tuple[int, bytes]]:
+    """Yields the parts of a piece for their groups, and last the traffic of drawing them, for `NO_GROUP`."""
+    return _with_traffic(stage, lambda: stage.draw(piece))
+
+
+def regroup_parts(
+    stage: RegroupedStage, group: int, parts: Iterable[bytes]
+) -> Iterator[tuple[int, bytes]]:
+    """Yields the parts of a group for their new groups, and last the traffic of regrouping them, for `NO_GROUP`."""
+    if group == NO_GROUP:
+        return ((group, part) for part in parts)
+    return _with_traffic(stage, lambda: stage.regroup(group, parts))
+
+
+def put_parts_together(stage: GroupedStage, group: int, parts: Iterable[bytes]) -> Counted:
+    """Returns the statistic of a group or, for `NO_GROUP`, the traffic of the steps before."""
+    if group == NO_GROUP:
+        amounts = (Tally(json.loads(part)) for part in parts)
+        return Counted(None, functools.reduce(Tally.__add__, amounts, Tally()))
+    with clock.noting_failure(stage.clock), traffic.collected() as own:
+        statistic = stage.put_together(group, parts)
+    return Counted(statistic, Tally(own))
+
+
+def _with_traffic(
+    stage: Stage, draw: Callable[[], Iterator[tuple[int, bytes]]]
+) -> Iterator[tuple[int, bytes]]:
+    with clock.noting_failure(stage.clock), traffic.collected() as amounts:
+        for group, part in draw():
+            traffic.count("bytes_shuffled", len(part))
+            yield group, part
+    yield NO_GROUP, json.dumps(amounts).encode()
 
 
 def add(total: Any, statistic: Any) -> Any:
@@ -254,12 +312,21 @@ def add(total: Any, statistic: Any) -> Any:
     return total + statistic
 
 
-def finish(stage: Stage, total: Any) -> None:
-    """Writes the artifact of a stage, unless it exists already."""
+def finish(stage: Stage, total: Counted | None) -> None:
+    """Writes the artifact of a stage, unless it exists already.
+
+    Args:
+      stage: The stage.
+      total: The sum over its elements; None if there were none.
+    """
+    total = total or Counted(None)
     with clock.noting_failure(stage.clock):
-        if not files.exists(stage.artifact):
-            stage.finish(total)
-            clock.write(stage.clock, "ended", **stage.progress(total))
+        if files.exists(stage.artifact):
+            return
+        with traffic.collected() as own:
+            stage.finish(total.statistic)
+        counted = (total.traffic + Tally(own)).counts
+        clock.write(stage.clock, "ended", traffic=counted, **stage.progress(total.statistic))
 
 
 def run_in_process(stages: Sequence[Stage]) -> None:
@@ -272,23 +339,22 @@ def run_in_process(stages: Sequence[Stage]) -> None:
         work = list(list_work(stage))
         if isinstance(stage, ModelStage):
             require_device(stage.device)
-        total = PairwiseSum[Any]()
+        total = PairwiseSum[Counted]()
         for statistic in _statistics(stage, work):
             total.add(statistic)
         finish(stage, total.total())
 
 
-def _statistics(stage: Stage, work: Sequence[Any]) -> Iterator[Any]:
+def _statistics(stage: Stage, work: Sequence[Any]) -> Iterator[Counted]:
     if not isinstance(stage, GroupedStage):
         yield from (do_element(stage, element) for element in work)
         return
-    with clock.noting_failure(stage.clock):
-        groups = _by_group(drawn for piece in work for drawn in stage.draw(piece))
-        if isinstance(stage, RegroupedStage):
-            groups = _by_group(
-                part for group, parts in groups.items() for part in stage.regroup(group, parts)
-            )
-        yield from (stage.put_together(group, parts) for group, parts in groups.items())
+    groups = _by_group(part for piece in work for part in draw_parts(stage, piece))
+    if isinstance(stage, RegroupedStage):
+        groups = _by_group(
+            part for group, parts in groups.items() for part in regroup_parts(stage, group, parts)
+        )
+    yield from (put_parts_together(stage, group, parts) for group, parts in groups.items())
 
 
 def _by_group(drawn: Iterable[tuple[int, bytes]]) -> dict[int, list[bytes]]:

@@ -7,7 +7,7 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_quad.gradients.proxy import require_device
-from beam_quad.stages.base import Finished, ModelStage, do_element
+from beam_quad.stages.base import Counted, Finished, ModelStage, do_element
 from beam_quad.transforms.elements import Sentinel
 
 
@@ -21,7 +21,7 @@ class LazyModel:
         self._stage = stage
         self._turns = threading.Semaphore(stage.pieces_at_once)
 
-    def do(self, element: Any) -> Any:
+    def do(self, element: Any) -> Counted | None:
         """Returns the statistic of an element. The sentinel and finished pieces need no model."""
         if isinstance(element, Sentinel):
             return None

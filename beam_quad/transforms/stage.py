@@ -12,16 +12,20 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 
 from beam_quad.additive import PairwiseSum
-from beam_quad.artifacts import clock, traffic
 from beam_quad.stages.base import (
+    NO_GROUP,
+    Counted,
     Finished,
     GroupedStage,
     ModelStage,
     RegroupedStage,
     Stage,
     do_element,
+    draw_parts,
     finish,
     list_work,
+    put_parts_together,
+    regroup_parts,
 )
 from beam_quad.transforms import counters
 from beam_quad.transforms.elements import Sentinel, Token
@@ -99,7 +103,7 @@ class RunStage(beam.PTransform):
 
 @dataclasses.dataclass
 class DoPieces(beam.PTransform):
-    """Does or reads the pieces of a stage, and emits one statistic per piece or, for a `GroupedStage`, per group.
+    """Does or reads the pieces of a stage, and emits a `Counted` statistic per piece or, for a `GroupedStage`, per group.
 
     Args:
       stage: The stage.
@@ -145,38 +149,27 @@ def _list_work(token: Token, stage: Stage) -> Iterator[Any]:
         yield element
 
 
-def _do(element: Any, stage: Stage) -> Any:
+def _do(element: Any, stage: Stage) -> Counted | None:
     return None if isinstance(element, Sentinel) else do_element(stage, element)
 
 
-# The group of the sentinel. Groups of pieces are >= 0.
-_NO_GROUP = -1
-
-
 def _draw(element: Any, stage: GroupedStage) -> Iterator[tuple[int, bytes]]:
+    # The sentinel brings forth the group of no parts, and so one statistic, also of a stage without pieces.
     if isinstance(element, Sentinel):
-        yield _NO_GROUP, b""
-        return
-    with clock.noting_failure(stage.clock):
-        for group, part in stage.draw(element):
-            traffic.count("bytes_shuffled", len(part))
-            yield group, part
-
-
-def _put_together(element: tuple[int, Iterable[bytes]], stage: GroupedStage) -> Any:
-    group, parts = element
-    with clock.noting_failure(stage.clock):
-        return None if group == _NO_GROUP else stage.put_together(group, parts)
+        return iter([(NO_GROUP, b"{}")])
+    return draw_parts(stage, element)
 
 
 def _regroup(
     element: tuple[int, Iterable[bytes]], stage: RegroupedStage
 ) -> Iterator[tuple[int, bytes]]:
-    group, parts = element
-    with clock.noting_failure(stage.clock):
-        yield from [(_NO_GROUP, b"")] if group == _NO_GROUP else stage.regroup(group, parts)
+    return regroup_parts(stage, *element)
 
 
-def _finish(total: Any, stage: Stage) -> Token:
+def _put_together(element: tuple[int, Iterable[bytes]], stage: GroupedStage) -> Counted:
+    return put_parts_together(stage, *element)
+
+
+def _finish(total: Counted | None, stage: Stage) -> Token:
     finish(stage, total)
     return Token(stage.name, stage.artifact)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import command, flags, launch, parsing
+from pipelines import command, flags, launch, parsing, runners
 from pipelines.options import QuadOptions
 from templates.flink import local_cluster
 
@@ -25,7 +25,7 @@ def test_the_manifest_has_the_settings_that_the_local_cluster_runs_with():
     version = local_cluster.FLINK_VERSION
     assert spec["image"].startswith(f"flink:{version}-")
     assert spec["flinkVersion"] == "v" + version.replace(".", "_")
-    assert version == launch.FLINK_VERSION
+    assert version == runners.FLINK_VERSION
 
 
 def test_a_job_that_fails_on_another_flink_says_so(monkeypatch):

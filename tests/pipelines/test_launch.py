@@ -4,7 +4,7 @@ import pytest
 from apache_beam.options.pipeline_options import StandardOptions
 
 from beam_quad.errors import UsageError
-from pipelines import launch, quad
+from pipelines import quad, runners
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from pipelines import launch, quad
 def test_a_runner_that_cannot_run_is_refused_in_a_line(flags, words, monkeypatch):
     monkeypatch.delenv("CLOUDSDK_COMPUTE_REGION", raising=False)
     with pytest.raises(UsageError, match=words) as refusal:
-        launch._beam_options(flags)
+        runners.beam_options(flags)
     assert "\n" not in str(refusal.value)
 
 
@@ -36,7 +36,7 @@ def test_a_runner_that_cannot_run_is_refused_in_a_line(flags, words, monkeypatch
     ],
 )
 def test_a_runner_is_known_in_any_case(flags, runner):
-    assert launch._beam_options(flags).view_as(StandardOptions).runner == runner
+    assert runners.beam_options(flags).view_as(StandardOptions).runner == runner
 
 
 def test_a_runner_that_is_none_leaves_nothing_behind(world, tmp_path, capsys):

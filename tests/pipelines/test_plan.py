@@ -1,5 +1,6 @@
 """What is planned: the artifacts that pipelines share, and `--plan` next to what a run counts."""
 
+import collections
 import dataclasses
 import gzip
 import json
@@ -222,6 +223,26 @@ def test_a_plan_of_a_shortlist_reads_what_a_run_reads_and_names_what_is_cheaper(
     for size, count in zip(sizes, counts, strict=True):
         assert count / 4 < size < 4 * count
     assert "--acceptance=block scores some 96 (" in lines["cheaper:"]
+    # What the stages counted for the report adds up to what Beam did; clocks are of no stage, and take a few bytes.
+    stages = json.loads((tmp_path / "out" / "_run" / "stages.json").read_text())["stages"]
+    clocks = [tmp_path / "out" / f"{stage['clock']}.ended" for stage in stages]
+    totals = collections.Counter()
+    for path in clocks:
+        totals.update(json.loads(path.read_text())["traffic"])
+    kinds = [totals[f"bytes_{kind}"] for kind in ("read", "shuffled", "stored")]
+    assert kinds[:2] == pytest.approx([read_by_run, counts[0]], rel=0.005)
+    assert kinds[2] == pytest.approx(counts[1], rel=0.1)
+
+
+def test_what_is_made_already_is_in_no_plan_that_the_report_shows(world, tmp_path, capsys):
+    flags = {"policy": "random", "query": None, "artifacts": tmp_path / "artifacts"}
+    world.run(tmp_path / "first", **flags)
+    world.launch(tmp_path / "second", budget_tokens=2000, **flags)
+    stages = json.loads((tmp_path / "second" / "_run" / "stages.json").read_text())["stages"]
+    planned = {stage["name"]: stage["planned"]["bytes_read"] for stage in stages}
+    assert planned["EmbedExamples"] == 0
+    (counted,) = _lines(capsys, "this run read")
+    assert _sizes(counted)[0] == pytest.approx(sum(planned.values()), rel=0.01)
 
 
 def test_a_plan_of_a_refresh_prices_what_is_new_and_names_what_only_the_run_knows(

@@ -8,12 +8,11 @@ from beam_quad.plan import rates
 from beam_quad.plan.cost import CostPlan, Machines, format_plan
 from beam_quad.plan.devices import Device, chip_named
 from beam_quad.plan.prices import Prices
-from beam_quad.plan.work import Requests, Sizes, TextSizes, Work
+from beam_quad.plan.work import Requests, Work
 
 H100 = chip_named("NVIDIA H100 80GB HBM3")
 UNIT = Device("unit", 1e12, chip="unit")
-TEXTS = TextSizes(1000, 10_000, 10**6, 2 * 10**6, 100)
-SIZES = Sizes(TEXTS, TEXTS)
+SPLITS = 100
 EMBED = Work(
     "embed", 1000, float32_flops=8e15, core_s=160, bytes_stored=1e9, requests=Requests(600, 400)
 )
@@ -22,21 +21,7 @@ VECTORS = Work("curvature", flops=1e15, bytes_shuffled=2e9)
 WRITE = Work("write", 1000, core_s=32, alone_s=1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    name: str
-    own: Work
-
-    def work(self, sizes):
-        return self.own
-
-
-CHAIN = [
-    Stage("Embed", EMBED),
-    Stage("Fit", FIT),
-    Stage("FitVectors", VECTORS),
-    Stage("Write", WRITE),
-]
+CHAIN = [("Embed", EMBED), ("Fit", FIT), ("FitVectors", VECTORS), ("Write", WRITE)]
 
 
 def machines(proxy=UNIT, float32=UNIT, cores=16, stage_s=0.0, **others):
@@ -48,7 +33,8 @@ def hopper(count=1, cores=10**6):
 
 
 def plan(own, *chain):
-    return CostPlan.of(chain or CHAIN, SIZES, own)
+    costs = (own.price(name, work, SPLITS) for name, work in chain or CHAIN)
+    return CostPlan(tuple(costs), own)
 
 
 def price(own, work):
@@ -129,8 +115,8 @@ def test_a_line_adds_up_its_stages_and_is_as_large_as_its_largest_process():
 
 
 def test_passes_over_the_same_documents_count_them_once_and_models_score_others_each_time():
-    passes = [Stage(f"Cut{i}", Work("cut", 1000)) for i in range(4)]
-    rounds = [Stage(f"Round{i}", Work("rounds", 30, flops=1.0)) for i in range(4)]
+    passes = [(f"Cut{i}", Work("cut", 1000)) for i in range(4)]
+    rounds = [(f"Round{i}", Work("rounds", 30, flops=1.0)) for i in range(4)]
     cut, scored = plan(machines(), *passes, *rounds).lines
     assert (cut.documents, scored.documents) == (1000, 120)
 

@@ -39,6 +39,7 @@ GROUP = TextSizes(100, 25_000, 10**5, 10**5, 1)
 SIZES = Sizes(
     TEXTS,
     TEXTS,
+    TEXTS,
     query=(GROUP, GROUP),
     embedder=EmbedderCosts(384, max_tokens=256, text_flops=1e10),
     scoring=SCORING,
@@ -61,7 +62,7 @@ DIM = 64
 
 def of_documents(**changes):
     texts = dataclasses.replace(TEXTS, **changes)
-    return dataclasses.replace(SIZES, corpus=texts, new=texts)
+    return dataclasses.replace(SIZES, corpus=texts, new=texts, missing=texts)
 
 
 def quad(sizes=SIZES, embedder=EmbedderSpec("minilm"), **flags):  # noqa: B008 (frozen)
@@ -209,15 +210,24 @@ def test_n_grams_are_counted_over_the_texts_set_aside_alone():
     assert work.bytes_read == 0
 
 
-def test_a_refresh_works_on_new_documents_and_compares_all():
-    new = dataclasses.replace(TEXTS, documents=1000, tokens=500_000, splits=1)
-    works = quad(dataclasses.replace(SIZES, new=new), acceptance="shortlist", samples_per_pull=None)
+def test_files_are_made_for_the_documents_without_them_and_all_are_compared():
+    few = dataclasses.replace(TEXTS, documents=1000, tokens=500_000, splits=1)
+    works = quad(
+        dataclasses.replace(SIZES, missing=few), acceptance="shortlist", samples_per_pull=None
+    )
     for name in ("EmbedExamples", "SignTexts", "AssignClusters", "ScoreNgrams"):
         assert works[name].documents == 1000, name
     # A fifth of the corpus, in tokens: four budgets.
     assert works["ScoreShortlist"].documents == 200
     for name in ("RankShortlist", "CutRanking0"):
         assert works[name].documents == 1_000_000, name
+
+
+def test_centers_that_are_fitted_count_for_those_that_would_be():
+    works = quad(dataclasses.replace(SIZES, num_clusters=7), num_clusters=None)
+    assert works["AssignClusters"].cpu_flops == 2 * TEXTS.documents * 7 * 384
+    # A few blocks of every cluster are pulled.
+    assert works["Pilot"].documents == 7 * 10
 
 
 def test_an_empty_corpus_has_work():
@@ -238,6 +248,7 @@ def sizes_of(family="llama"):
         eager = ScoringCosts.of(model, blocks)
     texts = TextSizes(1000, 1000 * LENGTH, 100_000, 100_000, 4)
     return Sizes(
+        texts,
         texts,
         texts,
         query=(TextSizes(32, 32 * 8, 1000, 1000, 1),) * TARGETS,
@@ -325,7 +336,9 @@ def test_landmarks_cost_the_same_whatever_the_corpus_and_propagation_grows_with_
     few, sizes = {}, sizes_of()
     for times in (1, 2):
         texts = TextSizes(*(times * 10**5 * number for number in (1000, 16_000, 10**5, 10**5, 1)))
-        works = distill(dataclasses.replace(sizes, corpus=texts, new=texts), num_landmarks=256)
+        works = distill(
+            dataclasses.replace(sizes, corpus=texts, new=texts, missing=texts), num_landmarks=256
+        )
         few = few or works
     grown = {
         name: works[name].total_flops / few[name].total_flops

@@ -8,6 +8,7 @@ import pytest
 
 from beam_quad import report
 from beam_quad.selection import Amount, SourceCounts
+from tests.report.made import manifest
 
 _TEXTS = (
     "<script>alert('stolen')</script> <b>bold</b> & an <img src=x onerror=alert(1)> that nobody should see.",
@@ -96,7 +97,7 @@ def _rounds(budget: int, num_clusters: int) -> tuple[report.Round, ...]:
 
 def _examples(sign: int) -> tuple[report.Example, ...]:
     return tuple(
-        report.Example(f"web/part-{i:05d}.parquet#{i * 37}", text, sign * (0.4 - 0.02 * i), 100 + i, i, sign > 0)
+        report.Example(f"web/part-{i:05d}.parquet#{i * 37}", text, sign * (0.4 - 0.02 * i), 100 + i, i, outcome=report.Outcome(None if sign > 0 else "block_not_accepted"))
         for i, text in enumerate(_TEXTS)
     )  # fmt: skip
 
@@ -144,11 +145,12 @@ def make_report() -> Callable[[int], report.ReportData]:
         rejected = {"null_text": 12, "too_short": 31, "malformed_json": 3, "duplicate_id": 0}
         return report.ReportData(
             title="Quad selection",
-            policy="quad: bandit over clusters, block acceptance",
             subtitle="gs://bucket/selections/<biomed>/2026-05 · 2026-05-04 10:12 UTC",
-            funnel=report.Funnel(
-                documents + 46, rejected, documents - taken, taken, int(world.tokens.sum()),
-                int(world.selected.sum()), budget, scored=len(scored.influence), bad_files=1,
+            manifest=manifest(
+                documents + 46, taken, (int(world.tokens.sum()), int(world.selected.sum()), budget), rejected,
+                "quad: bandit over clusters, block acceptance", scored=len(scored.influence), bad_files=1,
+                config={"seed": 17, "alpha": 0.5, "input": "gs://bucket/" + "long/" * 40, "tau": "<auto>"},
+                versions={"beam_quad": "0.1.0", "apache-beam": "2.77.0"}, fingerprints={"proxy": "hub:x@" + "0f" * 20},
             ),
             notices=(
                 report.Notice("the budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>"),
@@ -168,8 +170,6 @@ def make_report() -> Callable[[int], report.ReportData]:
                 report.StageTiming("Rounds", 260.0),
                 report.StageTiming("WriteSelection", 8.1),
             ),
-            configuration={"seed": 17, "alpha": 0.5, "input": "gs://bucket/" + "long/" * 40, "tau": "<auto>"},
-            versions={"beam_quad": "0.1.0", "apache-beam": "2.77.0", "proxy": "hub:x@" + "0f" * 20},
         )  # fmt: skip
 
     return make

@@ -8,6 +8,7 @@ import pytest
 
 from beam_quad import report
 from beam_quad.report import judgements
+from tests.report.made import manifest
 
 PLAIN = {
     "config": {},
@@ -45,7 +46,7 @@ def test_a_run_of_which_there_is_nothing_to_know_has_no_notices():
         ({"refresh": REFRESH}, "note", "new files drift"),
         ({"query": {"query": QUERY}}, "warning", "89 of 100 query texts are used, 11 cannot be: 11 empty_text"),
         ({"query": {"law": QUERY | {"used": 99}}}, "note", "99 of 110 texts of query group law are used"),
-        ({"targets": {"law": TARGET | {"held_out_rank_correlation": 0.19}}}, "warning", "influence on target law is predicted poorly (held-out rank correlation 0.19)"),
+        ({"targets": {"law": TARGET | {"held_out_rank_correlation": 0.19}}}, "warning", "influence on query group law is predicted poorly (held-out rank correlation 0.19)"),
         ({"targets": {"law": TARGET | {"held_out_rank_correlation": -0.1}}}, "warning", "is predicted poorly"),
         ({"targets": {"law": TARGET | {"held_out_rank_correlation": None}}}, "warning", "is the same for every landmark"),
         ({"targets": {"law": TARGET | {"halves": 0.31}}}, "warning", "the halves of query group law rank the landmarks differently"),
@@ -127,8 +128,8 @@ def test_the_reliability_is_the_agreement_of_two_whole_sets():
     ],
 )
 def test_the_budget_counts_as_met_to_within_one_example(selected, claim):
-    funnel = report.Funnel(1000, {}, 900, 100, 100_000, selected, 10_000)
-    assert claim in judgements.verdict(report.ReportData("Quad", "quad", funnel))
+    found = manifest(1000, 100, (100_000, selected, 10_000))
+    assert claim in judgements.verdict(report.ReportData("Quad", found))
 
 
 def test_the_verdict_says_whether_random_was_beaten(data):

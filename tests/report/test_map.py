@@ -10,9 +10,10 @@ import pytest
 
 from beam_quad import report
 from beam_quad.report.sections import clusters, corpus_map
+from tests.report.made import manifest
 from tests.report.parsed import Page
 
-FUNNEL = report.Funnel(100, {}, 60, 40, 10_000, 4000, 4000)
+MANIFEST = manifest(100, 40, (10_000, 4000, 4000))
 
 
 def cluster(number: int, tokens: int = 100, **changes: object) -> report.Cluster:
@@ -23,7 +24,7 @@ def cluster(number: int, tokens: int = 100, **changes: object) -> report.Cluster
 
 def view_of(*items: report.Cluster) -> dict:
     """What the map's template is given."""
-    return dict(corpus_map.corpus_map(report.ReportData("", "", FUNNEL, clusters=items)).view)
+    return dict(corpus_map.corpus_map(report.ReportData("", MANIFEST, clusters=items)).view)
 
 
 def test_areas_are_shares_of_the_tokens_and_rings_shares_of_the_cluster():
@@ -44,7 +45,7 @@ def test_colours_are_five_classes_of_influence_the_best_the_darkest():
 def test_pointing_at_a_cluster_tells_its_words_or_why_there_are_none():
     named = cluster(7, words=("<q>", "law"), mean_influence=0.5)
     page = report.render(
-        report.ReportData("", "", FUNNEL, clusters=(named, cluster(8, why_no_words="none read")))
+        report.ReportData("", MANIFEST, clusters=(named, cluster(8, why_no_words="none read")))
     )
     titles = [html.unescape(title) for title in re.findall("<title>(.*?)</title>", page)[1:]]
     assert titles == [

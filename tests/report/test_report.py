@@ -6,6 +6,7 @@ import pytest
 
 from beam_quad import report
 from beam_quad.selection import Amount, SourceCounts
+from tests.report.made import manifest
 from tests.report.parsed import Page
 
 
@@ -45,13 +46,18 @@ def test_the_page_can_be_written(page):
 
 
 def test_a_policy_that_scores_nothing_gets_a_page_without_those_sections(data):
-    bare = report.ReportData("Random", "random", dataclasses.replace(data.funnel, scored=None))
+    bare = report.ReportData("Random", manifest(1000, 100, (10_000, 1000, 1000), method="random"))
     text = report.render(bare)
     Page(text)
     assert sections(text) == {"funnel"}
     assert "random draw" not in text
     listed = report.render(dataclasses.replace(bare, clusters=data.clusters, sources=data.sources))
     assert sections(listed) == {"funnel", "map", "clusters", "sources"}
+
+
+def with_options(data, options):
+    """The same run, with these options."""
+    return dataclasses.replace(data, manifest=data.manifest | {"config": options})
 
 
 def with_agreement(data, *agreements):
@@ -94,21 +100,27 @@ def test_the_unit_of_influence_is_said_once(page):
 @pytest.mark.parametrize(
     ("options", "claim"),
     [
-        ({"curvature": "ekfac"}, "per unit of a curvature-preconditioned step on the document;"),
-        ({"curvature": "identity"}, "per unit of a gradient step on the document;"),
+        (
+            {"curvature": "ekfac"},
+            "per unit of a curvature-preconditioned step on the document, for each query group;",
+        ),
+        (
+            {"curvature": "identity"},
+            "per unit of a gradient step on the document, for each query group;",
+        ),
         (
             {"curvature": "kfac", "normalize": True},
-            "per unit of a curvature-preconditioned step on the document, its gradient first scaled to length 1;",
+            "per unit of a curvature-preconditioned step on the document, its gradient first scaled to length 1, for each query group;",
         ),
         (
             {"curvature": "identity", "normalize": True},
-            "per gradient step of length 1 on the document;",
+            "per gradient step of length 1 on the document, for each query group;",
         ),
     ],
 )
 def test_the_unit_of_influence_is_that_of_the_options(data, options, claim):
     options = {"normalize": False, **options}
-    assert claim in report.render(dataclasses.replace(data, configuration=options))
+    assert claim in report.render(with_options(data, options))
 
 
 def test_ten_thousand_clusters_stay_small(make_report):
@@ -136,14 +148,18 @@ def test_shares_of_layers_are_drawn_of_the_groups_of_which_they_are_known(page):
 
 
 def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
-    def planned(line, seconds, documents, flops=0.0):
-        return report.PlannedStage(line, seconds, documents, flops, 0.0, 0.25, False)
+    def planned(line, seconds, documents, flops=0.0, stored=0.0):
+        return report.PlannedStage(
+            line, seconds, documents, flops, 0.0, 0.25, False, 0.0, 0.0, stored
+        )
 
     timings = (
         report.StageTiming(
-            "EmbedExamples", 90.0, planned("embed", 60.0, 900), 912, is_earlier=True
+            "EmbedExamples", 90.0, planned("embed", 60.0, 900), 912, {"bytes_stored": 9}, True
         ),
-        report.StageTiming("Round1", 10.0, planned("rounds", 4.0, 30, 2e9), 28),
+        report.StageTiming(
+            "Round1", 10.0, planned("rounds", 4.0, 30, 2e9, 2048), 28, {"bytes_stored": 1536}
+        ),
         report.StageTiming("Round2", 20.0, planned("rounds", 5.0, 30, 3e9), 29),
         report.StageTiming("CutRanking0", 1.0, planned("cut", 1.0, 900)),
     )
@@ -157,19 +173,52 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
         ["All", "5.0e+09", "1 min 10 s", "31 s", "1.00"],
     ]
     assert [cell for cell in cells if cell.strip()] == [cell for row in rows for cell in row]
+    # Nothing was read or shuffled; what an earlier run stored is not counted again.
+    (stored,) = re.findall(r"<h3>Bytes</h3>(.*?)</table>", section, re.DOTALL)
+    assert re.findall(r">([^<\n]+)</t[hd]>", stored) == [
+        "Stages", "Stored, planned", "Stored, counted", "embed", "–", "–", "rounds", "2 KiB", "1.5 KiB", "cut", "–", "–", "All",
+        "2 KiB", "1.5 KiB",
+    ]  # fmt: skip
     assert "in 3 stages; an earlier run made 1" in text
     assert "planned" not in page[page.index('id="timing"') :]
 
 
-def test_an_example_that_ranks_high_and_is_not_selected_says_why(data):
-    twin, other = (
-        report.Example(name, "A text.", 0.9, 10, is_selected=False, why_not=why)
-        for name, why in (("a", "near_duplicate"), ("b", "block_not_pulled"))
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (
+            report.Outcome("near_duplicate", twin="a#1"),
+            "Not selected: a#1 is nearly the same, and ranks higher.",
+        ),
+        # A reason without words of its own is named as in the decisions.
+        (report.Outcome("block_not_pulled"), "Not selected: block not pulled."),
+        (
+            report.Outcome("block_not_accepted", round=2),
+            "its block was not accepted: the scored documents of it have a mean influence of −0.250, and the threshold was "
+            "0.0700.",
+        ),
+        (
+            report.Outcome(round=1, block_influence=0.125),
+            "Selected: round 1 accepted its block, of which the scored documents have a mean influence of 0.125, and the "
+            "threshold was 0.0500.",
+        ),
+        (
+            report.Outcome(worth=0.5),
+            "Selected: by an influence of 0.500 it ranks above where the budget ends.",
+        ),
+        (report.Outcome(is_kept=True, worth=0.5), "Selected: the last run had selected it."),
+    ],
+)
+def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
+    rounds = tuple(
+        report.Round(number, tau, 1, 1, 1, 1) for number, tau in enumerate((None, 0.05, 0.07))
     )
-    text = report.render(dataclasses.replace(data, best=(twin, other)))
-    assert "not selected: nearly the same text ranks higher" in text
-    # A reason without words of its own is named as in the decisions.
-    assert "not selected: block_not_pulled" in text
+    example = report.Example("b#2", "A text.", 0.9, 10, 3, -0.25, outcome=outcome)
+    changed = dataclasses.replace(
+        with_options(data, {"acceptance": "block"}), best=(example,), rounds=rounds
+    )
+    text = report.render(changed)
+    assert words in text
 
 
 def test_degenerate_data_still_gives_a_page(data):
@@ -181,7 +230,7 @@ def test_degenerate_data_still_gives_a_page(data):
             report.render(
                 dataclasses.replace(
                     data,
-                    funnel=report.Funnel(0, {}, 0, 0, 0, 0, 1),
+                    manifest=manifest(0, 0, (0, 0, 1)),
                     clusters=(empty,),
                     scores=scores,
                     rounds=(report.Round(0, float("-inf"), 0, 0, 0, 0),),

@@ -11,6 +11,7 @@ from scipy import stats
 from beam_quad import report
 from beam_quad.distillation import WeightSums
 from beam_quad.report import comparison, judgements
+from tests.report.made import manifest
 from tests.report.parsed import Page
 
 
@@ -38,14 +39,14 @@ def make_target(
 def distilled(data: report.ReportData):
     """Makes the data of a run over targets."""
 
-    def make(*items: report.Target, **changes: object) -> report.ReportData:
+    def make(
+        *items: report.Target, config: dict | None = None, **changes: object
+    ) -> report.ReportData:
         groups = tuple(report.QueryGroup(t.name, 60, 21_400, halves_agreement=0.31) for t in items)
-        funnel = dataclasses.replace(
-            data.funnel, tokens_selected=sum(t.selected_tokens for t in items), scored=400
-        )
+        selected = sum(t.selected_tokens for t in items)
+        found = manifest(9000, 900, (10**6, selected, selected), scored=400, config=config or {})
         bare = report.ReportData(
-            "Influence Distillation", "influence distillation", funnel, targets=items, query_groups=groups,
-            best=data.best, worst=data.worst,
+            "Influence Distillation", found, targets=items, query_groups=groups, best=data.best, worst=data.worst,
         )  # fmt: skip
         return dataclasses.replace(bare, **changes)
 
@@ -125,10 +126,10 @@ def test_the_verdict_says_for_how_many_targets_random_was_beaten(distilled):
 
 def test_influence_is_described_by_the_options(distilled):
     target = make_target("law")
-    plain = report.render(distilled(target, configuration={"curvature": "identity"}))
+    plain = report.render(distilled(target, config={"curvature": "identity"}))
     assert "the cosine of an example's gradient with the target's; higher" in html.unescape(plain)
     options = {"curvature": "ekfac", "optimizer_state": "adam.safetensors"}
-    page = html.unescape(report.render(distilled(target, configuration=options)))
+    page = html.unescape(report.render(distilled(target, config=options)))
     assert "gradient, multiplied as Adam would, with the target's, preconditioned with" in page
 
 

@@ -85,7 +85,7 @@ def test_the_times_of_a_stage_say_how_many_pieces_it_has_and_found(run, tmp_path
     run([stage])
     started, ended = (clock.read(stage.clock, edge) for edge in ("started", "ended"))
     assert before <= started.pop("at") <= ended.pop("at") <= time.time()
-    assert (started, ended) == ({"pieces": 3, "found": 1, "files": 1}, {})
+    assert (started, ended) == ({"pieces": 3, "found": 1, "files": 1}, {"traffic": {}})
 
 
 @pytest.mark.parametrize("method", ["pieces", "do", "draw", "regroup", "put_together", "finish"])

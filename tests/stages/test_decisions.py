@@ -1,7 +1,9 @@
 """`--decisions`: a row for every row that was read, which agrees with all else that a run writes."""
 
 import collections
+import html
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -42,7 +44,23 @@ def hold_to_output(output):
     for own in pq.read_table(output / "rejected").to_pylist():
         row = by_place[own["shard"], own["row"]]
         assert (row["reason"], row["detail"]) == (own["reason"], own["detail"])
+    hold_to_page(output, {row["example_id"]: row for row in rows if row["decision"] != "rejected"})
     return {row["reason"] for row in rows if row["decision"] == "not_selected"}
+
+
+def hold_to_page(output, by_id):
+    """Holds what the page says of the best and the worst examples to their decisions."""
+    page = (output / "report.html").read_text()
+    if '<section id="examples">' not in page:
+        return
+    section = page.partition('<section id="examples">')[2].partition("</section>")[0]
+    shown = re.findall(r"<code>(.*?)</code>\n<p class=\"muted\">(.*?)</p>", section)
+    assert len(shown) == section.count("<article>") > 0
+    for example_id, why in shown:
+        decision = by_id[html.unescape(example_id)]
+        assert why.startswith("Selected: ") == (decision["decision"] == "selected")
+        if decision["reason"] == "near_duplicate":
+            assert why.startswith(f"Not selected: {decision['twin']} is nearly the same")
 
 
 @pytest.mark.parametrize("decides", [False, True])

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -10,8 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beam_quad.artifacts import traffic
+from beam_quad.artifacts import aligned, traffic
 from beam_quad.errors import UsageError
+from beam_quad.stages import run_in_process
+from beam_quad.stages.clusters.assign import AssignClusters
+from beam_quad.stages.read.embed import EmbedExamples
+from beam_quad.stages.read.splits import RowAlignedStage
+from beam_quad.stages.read.text_stage import TextStage
+from pipelines import chain, plan, refresh
+from pipelines import options as quad_options
+from pipelines.inputs import look
 from tests.pipelines.world import (
     KINDS,
     World,
@@ -190,6 +199,51 @@ def test_fitting_anew_keeps_what_was_selected_and_finds_another_fit(months):
     assert before.items() <= after.items()
     centers = list((months.first / "_run" / "centers").iterdir())
     assert len(centers) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "anew"),
+    [
+        ({}, set()),
+        ({"refit": True}, {"AssignClusters", "ScoreNgrams", "ScoreShortlist"}),
+        ({"grow_clusters": True}, {"AssignClusters"}),
+    ],
+    ids=["kept", "refit", "grown"],
+)
+def test_a_plan_prices_the_files_that_the_run_then_makes(months, flags, anew):
+    months.add(NEW)
+    flags = (
+        FLAGS | {"input": str(months.input), "base": months.first, "budget_tokens": 3600} | flags
+    )
+    arguments = months.world.arguments(months.root / "2026-02-01", **flags)
+    options = refresh.resolved(quad_options.parse(arguments)[0])
+    inputs = look(options)
+    built = chain.build(options, inputs)
+    planned = plan.left(plan.price(options, inputs, built), built).stages
+    words = plan.describe(options, inputs, built)
+    fitted = plan.sizes_of(options, inputs, built).num_clusters
+    before = _files(months.root)
+    assert [cost.is_made for cost in planned] == [s.artifact in before for s in built.stages]
+    built.write_plans()
+    run_in_process(built.stages)
+    assigned = next(stage for stage in built.stages if isinstance(stage, AssignClusters))
+    assert fitted == (None if "refit" in flags else assigned.centers.load().num_clusters)
+    written, made_anew = _files(months.root) - before, set()
+    for stage, cost in zip(built.stages, planned, strict=True):
+        if not isinstance(stage, RowAlignedStage | TextStage | EmbedExamples):
+            continue
+        own = [split for split in inputs.corpus.splits if written & {*stage.paths(split)}]
+        made_anew |= {stage.name} if len(own) > 1 else set()
+        if stage.name != "ScoreShortlist":
+            assert cost.documents == sum(aligned.num_rows(stage.paths(s)[0]) for s in own)
+    # The list is another one, so its scores have new files; the base's are copied, not computed.
+    assert made_anew == anew | {"ScoreShortlist"}
+    (line,) = [line for line in words.splitlines() if line.startswith("anew")] or [""]
+    assert set(re.findall(r"[A-Z]\w+", line)) == anew
+
+
+def _files(folder: pathlib.Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_new_columns_are_in_every_part(months):

@@ -4,7 +4,7 @@ import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing import util as testing
 
-from beam_quad.artifacts import files, traffic
+from beam_quad.artifacts import clock, files, traffic
 from beam_quad.transforms import DoPieces, RunStage, counters, start
 from tests.stages.letters import CountInitials, CountLetters
 
@@ -13,7 +13,7 @@ def test_alone_a_stage_is_a_transform_from_pieces_to_statistics(tmp_path):
     with beam.Pipeline("FnApiRunner") as pipeline:
         counts = pipeline | beam.Create(["a", "bcd"]) | DoPieces(CountLetters(str(tmp_path), ()))
         testing.assert_that(
-            counts | beam.Map(lambda tally: tally["letters"]),
+            counts | beam.Map(lambda counted: counted.statistic["letters"]),
             testing.equal_to([1, 3]),
         )
 
@@ -26,11 +26,13 @@ def test_bytes_are_counted_once_at_the_step_that_reads_shuffles_and_stores_them(
     result = pipeline.run()
     result.wait_until_finish()
     assert counters.total(result, "bytes_read") == 3 * len("alphabe")
-    assert counters.total(result, "bytes_shuffled") == len(
-        "alphabe"
-    )  # not the lengths, shuffled again
+    # The words are shuffled by their length, and the lengths by their initial.
+    assert counters.total(result, "bytes_shuffled") == len("alphabe" + "52")
     clocks = sum(path.stat().st_size for path in tmp_path.glob("total.json.*"))
     assert counters.total(result, "bytes_stored") == clocks
+    # The same is known of the stage itself, but for what its clock takes.
+    counted = clock.read(stage.clock, "ended")["traffic"]
+    assert counted == {"bytes_read": 3 * len("alphabe"), "bytes_shuffled": len("alphabe" + "52")}
 
 
 def test_pieces_that_are_found_finished_are_counted(tmp_path):

@@ -25,6 +25,7 @@ def arms(data: ReportData) -> Section | None:
     pulls, accepted = sum(a.pulls for a in items), sum(a.accepted for a in items)
     drained = sum(a.pulls >= a.num_blocks for a in items)
     lead = (
+        "An arm is a cluster, cut into blocks at random; a pull scores a few documents of one block. "
         f"{count(len(items))} arms, {count(pulls)} pulls, {percent(ratio(accepted, pulls))} of the pulled blocks "
         f"accepted; {count(sum(a.pulls > 1 for a in items))} arms were pulled again after the pilot, "
         f"{count(drained)} until no block was left."
@@ -46,7 +47,7 @@ def arms(data: ReportData) -> Section | None:
 
 def rounds(data: ReportData) -> Section | None:
     """Shows the rounds over time; None without rounds."""
-    items, budget = data.rounds, data.funnel.tokens_budget
+    items, budget = data.rounds, data.manifest["tokens"]["budget"]
     if not items:
         return None
     accepted = [float(r.accepted_tokens) for r in items]
@@ -59,7 +60,7 @@ def rounds(data: ReportData) -> Section | None:
         ),
         Picture.of(
             plots.round_line(items, taus, None),
-            "round-tau", "Threshold tau", (), "The least mean influence at which a block is accepted.",
+            "round-tau", "Threshold tau", (), "The lowest influence that is accepted in the round.",
         ),
         Picture.of(
             plots.round_bars(items, pulls),
@@ -74,4 +75,9 @@ def rounds(data: ReportData) -> Section | None:
         drawing = plots.round_bars(items, (([r.seconds or 0.0 for r in items], RANDOM),))
         pictures.append(Picture.of(drawing, "round-seconds", "Seconds"))
     view = {"pictures": pictures, "rounds": items, "budget": budget or 0}
-    return Section("rounds", "Rounds", view, "Round 0 is the pilot: it pulls every arm once.")
+    return Section(
+        "rounds",
+        "Rounds",
+        view,
+        "Round 0, the pilot, pulls every arm once; later rounds pull the arms that promise most.",
+    )

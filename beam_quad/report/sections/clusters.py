@@ -26,8 +26,8 @@ def clusters(data: ReportData) -> Section | None:
     sizes = sorted(c.documents for c in items)
     lead = (
         f"{count(len(items))} clusters of {count(sizes[0])} to {count(sizes[-1])} examples (median "
-        f"{count(sizes[len(sizes) // 2])}). In tokens, the corpus is spread as over "
-        f"{decimal(effective_number([c.tokens for c in items]))} equal clusters, the selection as over "
+        f"{count(sizes[len(sizes) // 2])}). By tokens, the corpus is as diverse as "
+        f"{decimal(effective_number([c.tokens for c in items]))} clusters of equal size, the selection as "
         f"{decimal(effective_number([c.selected_tokens for c in items]))}."
     )
     totals = sum(c.tokens for c in items), sum(c.selected_tokens for c in items)
@@ -55,7 +55,7 @@ def listed(items: Sequence[Cluster]) -> list[tuple[str, Sequence[Cluster], bool]
     lowest = sorted(scored, key=lambda c: (c.mean_influence, c.cluster_id))[:_EXTREME_ROWS]
     lists = (
         ("Largest share of the selection", by_selection[:_FIRST_ROWS], False),
-        ("Largest that gave nothing", passed_over, False),
+        ("Largest without a selected example", passed_over, False),
         ("Lowest influence", lowest, False),
     )
     return [each for each in lists if each[1]]
@@ -92,15 +92,15 @@ def _pictures(items: Sequence[Cluster]) -> list[Picture]:
             plots.cluster_shares(items),
             "shares",
             "Share of the selection against share of the corpus",
-            (("selected", "gave something"), ("random", "gave nothing (lower edge)")),
-            f"Above the dashed line a cluster is over-represented.{not_drawn}",
+            (("selected", "some of it is selected"), ("random", "nothing is (lower edge)")),
+            f"A cluster above the dashed line has a larger share of the selection than of the corpus.{not_drawn}",
         ),
         Picture.of(
             plots.cluster_concentration(items),
             "concentration",
-            "How much lies in the largest clusters",
+            "Share of the largest clusters",
             (("random", "corpus"), ("selected", "selection")),
-            "Clusters are ordered by size, for each curve anew.",
+            "Each curve orders the clusters by their tokens in it.",
         ),
     ]
 

@@ -74,8 +74,8 @@ def corpus_map(data: ReportData) -> Section | None:
         "not_drawn": len(data.clusters or ()) - len(items),
     }
     lead = (
-        "Clusters that are near each other hold texts that are alike; how far the others are apart says little. Point at one for "
-        "its words."
+        "Each circle is a cluster of documents that are alike. Clusters close to each other are alike too; long distances say little. "
+        "Point at a circle to see its words."
     )
     return Section("map", "Map of the corpus", view, lead)
 
@@ -84,6 +84,7 @@ def _places(positions: np.ndarray) -> np.ndarray:
     """Fits positions, float [n, 2], into the drawing with one scale for both axes."""
     low, high = positions.min(axis=0), positions.max(axis=0)
     room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
+    # One scale for both axes: distances would otherwise depend on the shape of the page.
     scale = (room / np.maximum(high - low, 1e-9)).min()
     places: np.ndarray = (positions - (low + high) / 2) * scale + np.array([_WIDTH, _HEIGHT]) / 2
     return places
@@ -102,6 +103,7 @@ def _edges(items: Sequence[Cluster]) -> np.ndarray:
     known = [c.mean_influence for c in items if c.mean_influence is not None]
     if not known:
         return np.zeros(0)
+    # Where many clusters are equal, edges coincide; a class between two equal edges would be empty.
     return np.unique(np.quantile(known, np.arange(1, _NUM_CLASSES) / _NUM_CLASSES))
 
 
@@ -146,6 +148,7 @@ def _labels(
     """First words of the largest clusters, as far as none covers another: place, word, and whether there is room on a telephone."""
     taken: list[tuple[float, float, float]] = []
     labels: list[tuple[float, float, str, bool]] = []
+    # The largest clusters come first, so where two labels collide the larger cluster keeps its own.
     for cluster, mark in zip(items, marks, strict=True):
         if len(labels) == _MOST_LABELS:
             break

@@ -2,6 +2,7 @@
 
 import math
 
+from beam_quad.records import PLAIN_QUERY
 from beam_quad.report import plots
 from beam_quad.report.data import QueryGroup, ReportData
 from beam_quad.report.formatting import clean, percent
@@ -23,9 +24,9 @@ def layers(data: ReportData) -> Section | None:
     if not groups:
         return None
     lead = (
-        "Influence is a sum over those parts of the proxy that --layers tracks. Shown is which share of its variance, in a few of "
-        "the pilot's examples, each part has, and so how much it decides of their ranking: shares sum to 100 %, and below 0 a "
-        "part works against the rest."
+        "Influence is a sum over the parts of the proxy that --layers tracks. Each bar is the share of a part in the variance of that "
+        "sum over a few of the pilot's examples: how much the part decides of their ranking. Shares sum to 100 %; a part below 0 "
+        "works against the rest."
     )
     view = {"pictures": [_picture(group, number) for number, group in enumerate(groups)]}
     return Section("layers", "Influence by layer", view, lead)
@@ -37,7 +38,7 @@ def _picture(group: QueryGroup, number: int) -> Picture:
     note = "; ".join(f"{_NAMES[kind]} {percent(share)}" for kind, share in shares.items())
     keys = [(KINDS[kind][0], _NAMES[kind]) for kind in kinds]
     title = "Share of the variance of influence"
-    if group.name != "query":
+    if group.name != PLAIN_QUERY:
         title = f"{title} on {clean(group.name, _NAME_CHARACTERS)}"
     return Picture.of(
         plots.layer_shares(group.layers), f"layers-{number}", title, keys, f"In all: {note}."

@@ -14,8 +14,8 @@ def leaks(data: ReportData) -> Section | None:
     if not data.leaks:
         return None
     lead = (
-        "Each document holds most of a text that no selection may: it was rejected. The passage that both have is marked; "
-        "read a few, and raise --decontaminate_threshold if they are harmless."
+        "Each document holds most of a text that no selection may hold, so it was rejected. The passage that both have is marked. "
+        "Read a few, and raise --decontaminate_threshold if they are harmless."
     )
     items = [(leak, *_passage(leak)) for leak in data.leaks]
     return Section("leaks", "Leaks", {"items": items}, lead)
@@ -26,8 +26,8 @@ def paraphrases(data: ReportData) -> Section | None:
     if not data.paraphrases:
         return None
     lead = (
-        "Each document is selected, and may say what a text says that no selection may hold: its embedding is closer than nearly all, "
-        "and it has most of the words, which are marked. Put the ids of what should go on a list for --exclude."
+        "Each document is selected, and may paraphrase a text that no selection may hold: its embedding is closer than nearly all others, "
+        "and it has most of the words, which are marked. To leave documents out, put their ids on a list for --exclude."
     )
     items = [
         (own, _shared(own.text, own.item_text), _shared(own.item_text, own.text))

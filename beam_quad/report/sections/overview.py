@@ -6,21 +6,26 @@ from beam_quad.report.pages import Section
 
 def funnel(data: ReportData) -> Section:
     """Shows rows from the input to the selection, rejections by reason, and tokens."""
-    f = data.funnel
-    by_reason = sorted(f.rejected.items(), key=lambda item: (-item[1], item[0]))
+    counts, amounts = data.manifest["counts"], data.manifest["tokens"]
+    by_reason = sorted(data.manifest["rejected"].items(), key=lambda item: (-item[1], item[0]))
     # What it is, how many, in which colour, and whether it is a part of the line above.
     rows = [
-        ("Read", f.read, "random", False),
-        ("Rejected", sum(f.rejected.values()), "warning", False),
-        *((reason, number, "warning", True) for reason, number in by_reason if number),
-        *([] if f.scored is None else [("Scored", f.scored, "scored", False)]),
-        ("Not selected", f.not_selected, "random", False),
-        ("Selected", f.selected, "selected", False),
+        ("Read", counts["read"], "random", False),
+        ("Rejected", counts["rejected"], "warning", False),
+        *(
+            (reason.replace("_", " "), number, "warning", True)
+            for reason, number in by_reason
+            if number
+        ),
+        *([("Scored", counts["scored"], "scored", False)] if counts["scored"] else []),
+        ("Not selected", counts["not_selected"], "random", False),
+        ("Selected", counts["selected"], "selected", False),
     ]
     tokens = [
-        ("Read", f.tokens_read, "random", False),
-        *([] if f.tokens_budget is None else [("Budget", f.tokens_budget, "scored", False)]),
-        ("Selected", f.tokens_selected, "selected", False),
+        ("Read", amounts["read"], "random", False),
+        *([] if amounts["budget"] is None else [("Budget", amounts["budget"], "scored", False)]),
+        ("Selected", amounts["selected"], "selected", False),
     ]
-    groups = (("Rows", rows, f.read), ("Tokens", tokens, f.tokens_read))
-    return Section("funnel", "Funnel", {"groups": groups, "bad_files": f.bad_files})
+    groups = (("Rows", rows, counts["read"]), ("Tokens", tokens, amounts["read"]))
+    view = {"groups": groups, "bad_files": counts["bad_files"]}
+    return Section("funnel", "From the input to the selection", view)

@@ -6,12 +6,13 @@ import math
 import operator
 from collections.abc import Sequence
 
-from beam_quad.report.data import PlannedStage, ReportData, StageTiming
+from beam_quad.report.data import ReportData, StageTiming
 from beam_quad.report.formatting import count, ratio
 from beam_quad.report.pages import Section
 
 MAX_SOURCES = 40
 _LEAST_DOLLARS = 0.1
+_KINDS = {"bytes_read": "Input read", "bytes_shuffled": "Shuffled", "bytes_stored": "Stored"}
 
 
 def sources(data: ReportData) -> Section | None:
@@ -43,24 +44,19 @@ def sources(data: ReportData) -> Section | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """Stages of one line of the plan, or one stage without a plan; sums are None if nothing is known."""
+    """Stages of one line of the plan, or one stage without a plan; a sum is None if nothing is known."""
 
     name: str
     stages: Sequence[StageTiming]
 
     @property
-    def planned(self) -> Sequence[PlannedStage]:
-        return [stage.planned for stage in self.stages if stage.planned is not None]
+    def own(self) -> Sequence[StageTiming]:
+        # A refresh reads artifacts of its base, whose times and bytes belong to another run.
+        return [stage for stage in self.stages if not stage.is_earlier]
 
     @property
     def taken(self) -> float | None:
-        # A refresh reads artifacts of its base, whose times belong to another run.
-        own = [stage.seconds for stage in self.stages if not stage.is_earlier]
-        return math.fsum(own) if own else None
-
-    @property
-    def seconds(self) -> float | None:
-        return self._sum("seconds")
+        return math.fsum(stage.seconds for stage in self.own) if self.own else None
 
     @property
     def planned_documents(self) -> float | None:
@@ -70,28 +66,22 @@ class _Line:
         ]
         if counting:
             return math.fsum(counting)
-        return max((planned.documents for planned in self.planned), default=None)
+        return max((s.planned.documents for s in self.stages if s.planned), default=None)
 
     @property
     def documents(self) -> int | None:
         counted = [stage.documents for stage in self.stages if stage.documents is not None]
         return sum(counted) if counted else None
 
-    @property
-    def flops(self) -> float | None:
-        return self._sum("flops")
+    def planned(self, field: str) -> float | None:
+        """Adds up a field of `PlannedStage`; None if a stage's is not known."""
+        values = [getattr(stage.planned, field) for stage in self.stages if stage.planned]
+        return math.fsum(values) if values and None not in values else None
 
-    @property
-    def device_hours(self) -> float | None:
-        return self._sum("device_hours")
-
-    @property
-    def dollars(self) -> float | None:
-        return None if any(p.dollars is None for p in self.planned) else self._sum("dollars")
-
-    def _sum(self, field: str) -> float | None:
-        values = [getattr(planned, field) for planned in self.planned]
-        return math.fsum(values) if values else None
+    def counted(self, kind: str) -> int | None:
+        """Adds up bytes of a kind that this run counted."""
+        values = [stage.traffic[kind] for stage in self.own if kind in stage.traffic]
+        return sum(values) if values else None
 
 
 def timings(data: ReportData) -> Section | None:
@@ -103,24 +93,28 @@ def timings(data: ReportData) -> Section | None:
         stages.setdefault(stage.planned.line if stage.planned else stage.name, []).append(stage)
     rows = [_Line(name, own) for name, own in stages.items()]
     total = _Line("All", data.timings)
+    is_planned = any(stage.planned for stage in data.timings)
     view = {
         "rows": rows,
         "total": total,
-        "longest": max(max(row.taken or 0.0, row.seconds or 0.0) for row in rows) or 1.0,
-        "has_devices": bool(total.device_hours),
+        "longest": max(max(row.taken or 0.0, row.planned("seconds") or 0.0) for row in rows) or 1.0,
+        "is_planned": is_planned,
+        "has_devices": bool(total.planned("device_hours")),
         # Of a small run on one machine cents would say nothing.
-        "has_prices": (total.dollars or 0.0) >= _LEAST_DOLLARS,
+        "has_prices": (total.planned("dollars") or 0.0) >= _LEAST_DOLLARS,
+        "kinds": [(kind, name) for kind, name in _KINDS.items() if total.counted(kind)],
     }
-    lead = "From the start of a stage's first piece to the end of its last."
-    if total.planned:
+    lead = "Times are from the start of a stage's first piece to the end of its last."
+    if is_planned:
         lead += " The plan was made before the run started, for the machines that --plan names; the upper bar is the plan."
     if any(stage.is_earlier for stage in data.timings):
-        lead += " What an earlier run made took this run no time."
+        lead += " What an earlier run made takes this run nothing, and is not in its plan."
     return Section("timing", "Plan and time", view, lead)
 
 
 def configuration(data: ReportData) -> Section | None:
     """Shows options and versions; None if neither is given."""
-    named = (("Options", data.configuration), ("Versions", data.versions))
+    found = data.manifest
+    named = (("Options", found["config"]), ("Versions", found["versions"] | found["fingerprints"]))
     lists = [(title, values) for title, values in named if values]
     return Section("configuration", "Configuration", {"lists": lists}) if lists else None

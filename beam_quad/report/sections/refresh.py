@@ -8,7 +8,7 @@ from beam_quad.report.pages import Section
 
 def refresh(data: ReportData) -> Section | None:
     """Shows what stayed, what came and what left; None of a run that goes on from none."""
-    found = data.refresh
+    found = data.manifest.get("refresh")
     if found is None:
         return None
     left = [(left_because(reason), amount) for reason, amount in sorted(found["left"].items())]

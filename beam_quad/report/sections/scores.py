@@ -15,23 +15,11 @@ from beam_quad.report.comparison import (
 )
 from beam_quad.report.data import Example, ReportData, Scores
 from beam_quad.report.formatting import clean, decimal
+from beam_quad.report.outcomes import why
 from beam_quad.report.pages import Section
 from beam_quad.report.svg import RANDOM, SCORED, SELECTED, Picture
 
 _NAME_CHARACTERS = 60
-# Reasons of the decisions in words.
-_WHY_NOT = {
-    "below_cut": "it ranks below where the budget ends",
-    "near_duplicate": "nearly the same text ranks higher",
-    "share_full": "its share of the budget is full",
-    "too_long": "it is too long for the budget",
-    "contaminated": "it holds a text that no selection may",
-    "left_out_before": "the last run left it out",
-}
-# In a refresh, what the last run selected fills the budget before all else.
-_WHY_NOT_ADDED = {
-    "below_cut": "the budget ends before it, as the last run's documents keep their places"
-}
 
 
 def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
@@ -48,10 +36,13 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
 
 
 def _unit(data: ReportData) -> str:
-    unit = f"decrease of the query loss, in nats per token, per {_step(data.configuration or {})}"
+    unit = f"decrease of the query loss, in nats per token, per {_step(data.manifest['config'])}"
     if len(data.query_groups or ()) > 1:
-        unit = f"for each query group the {unit}; the groups are put on one scale and added"
-    return f"Influence: {unit}. Higher is better, below 0 harms; numbers of another proxy or query set do not compare."
+        unit = f"{unit}, for each query group; the groups are put on one scale and added"
+    return (
+        f"Influence estimates how much a document helps with the query set if a model is trained on it: the {unit}. Higher is better, "
+        "and below 0 a document harms. Numbers under another proxy or query set cannot be compared."
+    )
 
 
 def _step(options: Mapping[str, object]) -> str:
@@ -80,8 +71,9 @@ def _intervals(comparison: Comparison, named: Sequence[tuple[str, Estimate, str]
     note = "95 % intervals."
     if comparison.by_clusters is not None:
         note += (
-            " By blocks: the scored examples of the accepted blocks, the very scores that had them accepted, so too "
-            "high. By clusters: all scored examples of the clusters drawn from, weighted by what each gave."
+            " By blocks: the mean of the scored examples of the accepted blocks; it is too high, because these scores decided which "
+            "blocks were accepted. By clusters: the mean of all scored examples of the selected clusters, weighted by what was "
+            "selected of each."
         )
     drawing = plots.estimates([(label, [(estimate, color)]) for label, estimate, color in named])
     return Picture.of(drawing, "estimates", "Mean influence per token", (), note)
@@ -124,26 +116,24 @@ def examples(data: ReportData) -> Section | None:
             (f"Highest for {clean(target.name, _NAME_CHARACTERS)}", best, target.influence)
         )
     lists.append(("Lowest", data.worst or (), values))
-    shown = [(title, _ranked(own, among)) for title, own, among in lists if own]
+    shown = [(title, _ranked(data, own, among)) for title, own, among in lists if own]
     if not shown:
         return None
-    lead = (
-        "Of all scored examples, each with the share of the pilot's scores that lie below its own."
-    )
+    lead = "The scored examples of the highest and the lowest influence, each with the share of the pilot's scores below its own."
     if targets:
-        lead = "Of all landmarks, each with the share of them whose influence lies below its own."
+        lead = "The landmarks of the highest and the lowest influence, each with the share of them below its own."
         if len(targets) > 1:
-            lead += " Of the lowest, influence is that on the target for which it is highest."
-    why_not = _WHY_NOT if data.refresh is None else _WHY_NOT | _WHY_NOT_ADDED
-    view = {"lists": shown, "sample": sample, "why_not": why_not}
+            lead += " For the lowest, the influence shown is that on the target for which it is highest."
+    view = {"lists": shown, "sample": sample}
     return Section("examples", "Best and worst", view, lead if len(values) else None)
 
 
 def _ranked(
-    items: Sequence[Example], values: np.ndarray
-) -> list[tuple[Example, str, float | None]]:
-    """Each example with its text, and with the share of some scores that are below its own."""
-    return [
-        (e, answers.plain(e.text), float((values < e.influence).mean()) if len(values) else None)
-        for e in items
-    ]
+    data: ReportData, items: Sequence[Example], values: np.ndarray
+) -> list[tuple[Example, str, float | None, str]]:
+    """Each example with its text, the share of some scores that are below its own, and why it was selected or not."""
+    ranked = []
+    for example in items:
+        share = float((values < example.influence).mean()) if len(values) else None
+        ranked.append((example, answers.plain(example.text), share, why(data, example)))
+    return ranked

@@ -13,9 +13,9 @@ _MEASURES = {
 
 def shares(data: ReportData) -> Section | None:
     """Shows each bound with its price; None if there is no bound."""
-    if data.shares is None:
+    facts = data.manifest.get("shares")
+    if facts is None:
         return None
-    facts = data.shares
     rows = [
         (
             own["bound"], f"{own['relation']} {count(own['asked'])}", count(own["selected"]), own["share"],

@@ -19,7 +19,7 @@ from beam_quad.report.svg import RANDOM, SELECTED, Picture
 
 _MAX_HISTOGRAMS, _MAX_LINES = 6, 20
 _LABEL_CHARACTERS, _NAME_CHARACTERS = 22, 60
-_KEYS = (("random", "all landmarks"), ("selected", "those that it would take"))
+_KEYS = (("random", "all landmarks"), ("selected", "those it would select"))
 
 
 def targets(data: ReportData) -> Section | None:
@@ -34,7 +34,7 @@ def targets(data: ReportData) -> Section | None:
     ]
     view = {
         "rows": [_row(target) for target in items],
-        "tokens": data.funnel.tokens_selected,
+        "tokens": data.manifest["tokens"]["selected"],
         "has_second_order": any(target.shared is not None for target in items),
         "pictures": pictures,
     }
@@ -42,9 +42,9 @@ def targets(data: ReportData) -> Section | None:
 
 
 def _influence(data: ReportData) -> str:
-    target = "the target's" + _preconditioned(data.configuration or {})
+    target = "the target's" + _preconditioned(data.manifest["config"])
     multiplied = ""
-    if (data.configuration or {}).get("optimizer_state"):
+    if data.manifest["config"].get("optimizer_state"):
         multiplied = ", multiplied as Adam would,"
     number = max(len(target.tokens) for target in data.targets or ())
     return (

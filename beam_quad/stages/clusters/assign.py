@@ -51,7 +51,7 @@ class AssignClusters(RowAlignedStage):
 
     def work(self, sizes: Sizes) -> Work:
         texts, dim = self.texts_of(sizes), sizes.embedder.dim
-        num_clusters = expected_clusters(self.centers, sizes.corpus.documents)
+        num_clusters = expected_clusters(self.centers, sizes)
         return Work(
             "assign",
             texts.documents,

@@ -32,6 +32,10 @@ _KMEANS_PASSES = 10
 class HasCenters(Protocol):
     """A source of centers for the assignment of clusters."""
 
+    @property
+    def artifact(self) -> str:
+        """Path that exists if and only if the centers are fitted."""
+
     def load(self) -> Centers:
         """Loads the centers, once per process."""
 
@@ -60,7 +64,7 @@ class FitCenters(SplitStage):
 
     def work(self, sizes: Sizes) -> Work:
         texts, dim = sizes.corpus, sizes.embedder.dim
-        num_clusters = expected_clusters(self, texts.documents)
+        num_clusters = expected_clusters(self, sizes)
         points = min(texts.documents, POINTS_PER_CLUSTER * num_clusters)
         return Work(
             "fit centers",
@@ -124,10 +128,10 @@ class FitCenters(SplitStage):
         return self.num_clusters or default_num_clusters(max(1, self.corpus.num_usable()))
 
 
-def expected_clusters(centers: HasCenters, num_documents: int) -> int:
-    """Estimates the number of centers before they are fitted, for a corpus of so many documents."""
+def expected_clusters(centers: HasCenters, sizes: Sizes) -> int:
+    """Returns the number of centers, estimated from the corpus's documents if they are not fitted yet."""
     asked = centers.num_clusters if isinstance(centers, FitCenters) else None
-    return asked or default_num_clusters(num_documents)
+    return sizes.num_clusters or asked or default_num_clusters(sizes.corpus.documents)
 
 
 def write_points(path: str, vectors: np.ndarray) -> None:

@@ -101,26 +101,33 @@ class FinishedDistillation:
 
     def best(self) -> dict[str, tuple[page.Example, ...]]:
         """Reads the landmarks of highest influence on each target."""
-        names = self.selection.ranking.targets
-        number = max(_LEAST_SHOWN, _SHOWN_EXAMPLES // len(names))
-        columns = zip(names, self._landmarks().influence.T, strict=True)
-        return {name: self._examples(own, highest(own, number)) for name, own in columns}
+        columns = zip(self.selection.ranking.targets, self._landmarks().influence.T, strict=True)
+        return {name: self._examples(own, self._highest(own)) for name, own in columns}
 
     def worst(self) -> tuple[page.Example, ...]:
         """Reads the landmarks of lowest influence, each by its highest influence on any target."""
         influence = self._landmarks().influence.max(axis=1)
         return self._examples(influence, highest(-influence, _SHOWN_EXAMPLES))
 
+    def shown_keys(self) -> np.ndarray:
+        """Returns the keys of the landmarks of `best` and `worst`, uint64 [m]."""
+        influence = self._landmarks().influence
+        lowest = highest(-influence.max(axis=1), _SHOWN_EXAMPLES)
+        return self._landmarks().keys[np.concatenate([lowest, *map(self._highest, influence.T)])]
+
+    def _highest(self, influence: np.ndarray) -> np.ndarray:
+        num_targets = len(self.selection.ranking.targets)
+        return highest(influence, max(_LEAST_SHOWN, _SHOWN_EXAMPLES // num_targets))
+
     def _examples(self, influence: np.ndarray, landmarks: np.ndarray) -> tuple[page.Example, ...]:
         known = self._landmarks()
-        is_selected = self._takers(known) >= 0
         return tuple(
             page.Example(
                 example_id=known.example_ids[at],
                 text=self._text(int(known.groups[at]), known.keys[at])[:_SHOWN_CHARACTERS],
                 influence=float(influence[at]),
                 tokens=int(known.tokens[at]),
-                is_selected=bool(is_selected[at]),
+                key=int(known.keys[at]),
             )
             for at in landmarks.tolist()
         )

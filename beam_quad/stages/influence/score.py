@@ -279,9 +279,11 @@ class ScoreExamples(ScoredRows, ScoringStage):
     def work(self, sizes: Sizes) -> Work:
         texts, num_scores = self.texts_of(sizes), len(self.weights)
         share = 1.0 if self.among is None else self.among.share_of(sizes.corpus)
+        # A list is another one in every run, and so are its files; but what the base has scored is taken over.
+        scored = texts if self.known is None else sizes.new
         return dataclasses.replace(
-            self.scoring_work(sizes, round(share * texts.documents), num_scores),
-            bytes_read=texts.stored_bytes,
+            self.scoring_work(sizes, round(share * scored.documents), num_scores),
+            bytes_read=scored.stored_bytes,
             bytes_stored=float(SCORE_DTYPE.itemsize * num_scores * texts.documents),
             # A list is read from two more files of each split.
             requests=texts.requests(6 if self.among is None else 8, 1),

@@ -60,7 +60,7 @@ class CountBlocks(SplitStage):
     def expected(self, sizes: Sizes) -> ExpectedBlocks:
         """Estimates the blocks before the corpus is read."""
         documents = self.texts_of(sizes).documents
-        num_clusters = expected_clusters(self.clusters.centers, sizes.corpus.documents)
+        num_clusters = expected_clusters(self.clusters.centers, sizes)
         each = np.full(num_clusters, -(-documents // num_clusters))
         reserve = np.ceil(self.corpus.reserve_rate * each).astype(int)
         samples = self.pulls.samples(documents, num_clusters)

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from beam_quad.artifacts import aligned
 from beam_quad.bandit import BanditState, shortfall_message
-from beam_quad.bandit.scored import Scored
+from beam_quad.bandit.scored import Scored, arm_code, mean_by_block
 from beam_quad.bandit.state import scored_by_round
+from beam_quad.columns import look_up
 from beam_quad.report import data as page
 from beam_quad.report.comparison import stratified_mean
 from beam_quad.selection import RowCounts, cluster_weighted_mean, weighted_mean
@@ -146,7 +147,8 @@ class FinishedBandit:
         """Reads the examples of highest and of lowest influence."""
         scored = self.selection.pulled.scored()
         best, worst = extremes(scored["influence"], _SHOWN_EXAMPLES)
-        is_selected = self.selection.is_selected(scored)
+        codes, means = mean_by_block(scored)
+        of_block = look_up(codes, means, arm_code(scored["cluster"], scored["block"]), np.nan)
 
         def example(at: int) -> page.Example:
             cluster = int(scored["cluster"][at])
@@ -157,10 +159,16 @@ class FinishedBandit:
                 influence=float(scored["influence"][at]),
                 tokens=int(scored["tokens"][at]),
                 cluster_id=cluster,
-                is_selected=bool(is_selected[at]),
+                block_influence=float(of_block[at]),
+                key=int(scored["key"][at]),
             )
 
         return tuple(example(int(at)) for at in best), tuple(example(int(at)) for at in worst)
+
+    def shown_keys(self) -> np.ndarray:
+        """Returns the keys of the examples of `extremes`, uint64 [m]."""
+        scored = self.selection.pulled.scored()
+        return scored["key"][np.concatenate(extremes(scored["influence"], _SHOWN_EXAMPLES))]
 
     def typical_texts(self, cluster: int) -> list[str]:
         """Reads the candidates nearest to a cluster's center."""

@@ -202,7 +202,7 @@ class EmbedExamples(SplitStage, ModelStage):
         return _Model(embedder, counter, threading.Lock())
 
     def work(self, sizes: Sizes) -> Work:
-        texts, embedder, spec = sizes.new, sizes.embedder, self.corpus.embedder
+        texts, embedder, spec = sizes.missing, sizes.embedder, self.corpus.embedder
         seconds = texts.documents * rates.EMBED_ROW_S
         if self.tokenizer is not None:
             seconds += texts.text_bytes * rates.TOKENISE_BYTE_S

@@ -59,8 +59,7 @@ class RowAlignedStage(SplitStage):
         return files.join(self.root, self.kind, name[:20], "rows")
 
     def texts_of(self, sizes: Sizes) -> TextSizes:
-        # The files of a base's splits exist already.
-        return sizes.new
+        return sizes.missing
 
     def prefixes(self) -> tuple[str, ...]:
         return (self.rows_folder,)

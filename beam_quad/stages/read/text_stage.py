@@ -55,8 +55,7 @@ class TextStage(SplitStage):
         return files.join(self.root, self.kind, identity.digest("rows", *made_from)[:20], "rows")
 
     def texts_of(self, sizes: Sizes) -> TextSizes:
-        # The files of a base's splits exist already.
-        return sizes.new
+        return sizes.missing
 
     def text_s(self, texts: TextSizes) -> float:
         """Estimates the CPU time of making the files while texts are read, in seconds; nothing worth telling by default."""

@@ -114,10 +114,15 @@ class StoredCenters:
         """Folder of the centers."""
         return files.join(self.root, self.kind, self.name)
 
+    @property
+    def artifact(self) -> str:
+        """Path of the centers."""
+        return files.join(self.folder, self.artifact_name)
+
     @once_per_process
     def load(self) -> Centers:
         """Loads the centers, once per process."""
-        return Centers.from_bytes(files.read_bytes(files.join(self.folder, self.artifact_name)))
+        return Centers.from_bytes(files.read_bytes(self.artifact))
 
     def report(self) -> dict[str, Any]:
         """Reads the stage's facts of the fit."""

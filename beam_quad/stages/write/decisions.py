@@ -12,7 +12,14 @@ from beam_quad.artifacts import aligned
 from beam_quad.corpus.output import PartWriter, writing_part
 from beam_quad.records import Reason
 from beam_quad.selection import Kept
-from beam_quad.selection.decisions import DECISIONS, NO_REASON, REASONS, Standing, decide
+from beam_quad.selection.decisions import (
+    DECISIONS,
+    NO_REASON,
+    REASONS,
+    Decided,
+    Standing,
+    decide,
+)
 from beam_quad.stages.read.corpus import Places
 from beam_quad.stages.read.leaks import FoundLeak
 
@@ -45,6 +52,21 @@ def writing_decisions(path: str) -> contextlib.AbstractContextManager[PartWriter
     return writing_part(path, DECISIONS_SCHEMA)
 
 
+def decide_rows(
+    rows: aligned.Rows, is_candidate: np.ndarray, kept: Kept, standing: Standing
+) -> Decided:
+    """Decides every row of a split; arguments as for `write_decisions`."""
+    names = [aligned.reason_of(code) for code in range(len(Reason) + 1)]
+    return decide(names, rows.reasons, is_candidate, kept, standing)
+
+
+def twins_of(kept: Kept) -> dict[int, str]:
+    """Returns the rows left out for a near-duplicate, each with the name of the one that stays."""
+    if kept.twins is None:
+        return {}
+    return dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+
+
 def write_decisions(
     part: PartWriter,
     places: Places,
@@ -67,14 +89,8 @@ def write_decisions(
       details: Details of rejected rows, as in `rejected/`, by row.
       leaks: Protected texts that rows leak, by row.
     """
-    names = [aligned.reason_of(code) for code in range(len(Reason) + 1)]
-    decided = decide(names, rows.reasons, is_candidate, kept, standing)
-    found = decided.standing
-    twins = (
-        {}
-        if kept.twins is None
-        else dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
-    )
+    decided = decide_rows(rows, is_candidate, kept, standing)
+    found, twins = decided.standing, twins_of(kept)
     leaked = {row: leak.item for row, leak in leaks.items()}
     targets = {} if kept.target is None else dict(zip(kept.rows.tolist(), kept.target, strict=True))
     for first in range(0, len(rows.keys), _ROWS_AT_ONCE):

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -46,8 +47,10 @@ from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Budget, Reason, Split, as_json
 from beam_quad.report.card import card
 from beam_quad.report.croissant import croissant
+from beam_quad.report.data import Outcome
 from beam_quad.report.judgements import about_columns
 from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
+from beam_quad.selection.decisions import NO_REASON, REASONS
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
 from beam_quad.stages.read.corpus import Places, piece_name
 from beam_quad.stages.read.embed import bad_file_detail
@@ -61,7 +64,12 @@ from beam_quad.stages.refresh.base import (
     unread_path,
 )
 from beam_quad.stages.refresh.compare import CompareWithBase
-from beam_quad.stages.write.decisions import write_decisions, writing_decisions
+from beam_quad.stages.write.decisions import (
+    decide_rows,
+    twins_of,
+    write_decisions,
+    writing_decisions,
+)
 from beam_quad.stages.write.ranked import Selection
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights
@@ -120,12 +128,14 @@ class PartSums:
       counts: The rows by outcome.
       weights: Sums over the weights of the selected rows, if weights are written.
       labels: Selected rows by column and value, for the columns that name a licence or a language.
+      outcomes: What became of the examples that the report shows, by key.
     """
 
     files: tuple[WrittenPart, ...]
     counts: RowCounts
     weights: WeightSums
     labels: ByName[LabelCounts] = dataclasses.field(default_factory=ByName)
+    outcomes: tuple[tuple[str, Outcome], ...] = ()
 
     def __add__(self, other: "PartSums") -> "PartSums":
         return add_fields(self, other)
@@ -239,6 +249,7 @@ class WriteSelection(SplitStage):
             RowCounts.from_json(record["counts"]),
             WeightSums(*record["weights"]),
             ByName(labels),
+            tuple((key, Outcome(**own)) for key, own in record["outcomes"].items()),
         )
 
     def do(self, piece: Part | BasePart, model: Any) -> PartSums:
@@ -253,6 +264,7 @@ class WriteSelection(SplitStage):
         rejected: list[Rejected] = []
         weights: list[WeightSums] = []
         num_due: list[int] = []
+        outcomes: list[tuple[str, Outcome]] = []
         written: list[WrittenPart] = []
         labels: ByName[LabelCounts] = ByName()
         with contextlib.ExitStack() as stack:
@@ -260,7 +272,9 @@ class WriteSelection(SplitStage):
             if self.decides:
                 path = files.join(self.output, "decisions", piece.rejected)
                 decisions = stack.enter_context(writing_decisions(path))
-            selections = self._select(piece, counts, rejected, weights, num_due, decisions)
+            selections = self._select(
+                piece, counts, rejected, weights, num_due, outcomes, decisions
+            )
             # A run of splits without a new row has a file of rejected rows alone.
             if piece.selected is not None:
                 path = files.join(self.output, "selected", piece.selected)
@@ -279,7 +293,11 @@ class WriteSelection(SplitStage):
             _check_rows(decisions.written, sum(count.read for count in counts))
         refused = write_rejected(files.join(self.output, "rejected", piece.rejected), rejected)
         sums = PartSums(
-            (*written, refused), total(counts, RowCounts()), total(weights, WeightSums()), labels
+            (*written, refused),
+            total(counts, RowCounts()),
+            total(weights, WeightSums()),
+            labels,
+            tuple(outcomes),
         )
         told = sums.counts.rejected + sums.counts.bad_files + sums.counts.near_duplicates.documents
         _check_rows(refused, told)
@@ -315,7 +333,9 @@ class WriteSelection(SplitStage):
         manifest = self.summary.manifest(
             counts, sorted(parts, key=lambda part: part["path"]), columns, sums.labels
         )
-        manifest["verdict"], report = self.summary.report(manifest, counts, sums.weights)
+        manifest["verdict"], report = self.summary.report(
+            manifest, counts, sums.weights, dict(sums.outcomes)
+        )
         pages = {
             "manifest.json": _json(manifest),
             "README.md": card(manifest),
@@ -428,6 +448,7 @@ class WriteSelection(SplitStage):
             "weights": dataclasses.astuple(sums.weights),
             "labels": {column: own.counts for column, own in sums.labels.named.items()},
             "splits": splits,
+            "outcomes": {key: dataclasses.asdict(own) for key, own in sums.outcomes},
         }
         write_json(self._record_path(piece.name), record)
 
@@ -461,6 +482,7 @@ class WriteSelection(SplitStage):
         rejected: list[Rejected],
         weighed: list[WeightSums],
         num_due: list[int],
+        outcomes: list[tuple[str, Outcome]],
         decisions: PartWriter | None,
     ) -> Iterator[Selected]:
         for split in self.corpus.splits()[part.first : part.last]:
@@ -485,6 +507,7 @@ class WriteSelection(SplitStage):
             refused = dict(_rejected(places, rows, kept, leaks))
             rejected.extend(refused.values())
             counts.append(_counts(places, rows, kept, is_candidate, leaks))
+            outcomes.extend(self._outcomes(split, rows, kept, is_candidate))
             if decisions is not None:
                 standing = self.selection.standing(split, rows)
                 details = {row: own.detail for row, own in refused.items()}
@@ -501,6 +524,38 @@ class WriteSelection(SplitStage):
                     weighed.append(WeightSums.of(weights))
                 why = _provenance(places, rows, kept, since).take(pa.array(at))
                 yield from _by_shard(places, kept.rows[at], why, weights)
+
+    def _outcomes(
+        self, split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Yields what became of those rows of a split that the report shows, by key."""
+        wanted = cached(("shown", self.output, self.summary.configuration), self.summary.shown_keys)
+        at = np.flatnonzero(rows.usable & np.isin(rows.keys, wanted))
+        if not len(at):
+            return
+        decided = decide_rows(rows, is_candidate, kept, self.selection.standing(split, rows))
+        held = set() if self.changes is None else set(self.changes.base.selected(split)["row"])
+        twins = twins_of(kept)
+        for row in at.tolist():
+            key, reason = str(rows.keys[row]), int(decided.reason[row])
+            if reason != NO_REASON:
+                pulled = int(decided.standing.round[row])
+                yield (
+                    key,
+                    Outcome(REASONS[reason], twins.get(row), pulled if pulled >= 0 else None),
+                )
+                continue
+            own = int(np.searchsorted(kept.rows, row))
+            yield (
+                key,
+                Outcome(
+                    round=int(kept.round[own]) if kept.round[own] >= 0 else None,
+                    block_influence=_or_none(kept.block_influence[own]),
+                    worth=None if kept.worth is None else _or_none(kept.worth[own]),
+                    target=None if kept.target is None else kept.target[own],
+                    is_kept=row in held,
+                ),
+            )
 
     def _write_rows(
         self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
@@ -595,6 +650,10 @@ def _stem(name: str) -> str:
     return name.partition(".")[0]
 
 
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
 def _or_null(column: np.ndarray) -> Any:
     return np.ma.masked_less(column, 0) if (column < 0).any() else column
 
@@ -602,10 +661,7 @@ def _or_null(column: np.ndarray) -> Any:
 def _rejected(
     places: Places, rows: aligned.Rows, kept: Kept, leaks: Mapping[int, FoundLeak]
 ) -> Iterator[tuple[int, Rejected]]:
-    unscorable = set(kept.unscorable.tolist())
-    twins: dict[int, str] = {}
-    if kept.twins is not None:
-        twins = dict(zip(kept.twins.rows.tolist(), kept.twins.names, strict=True))
+    unscorable, twins = set(kept.unscorable.tolist()), twins_of(kept)
     # In the order of the rows, so equal runs write equal files.
     for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist(), twins)):
         shard, number = places.of(row)

@@ -11,11 +11,10 @@ from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.plan import rates
 from beam_quad.plan.work import Sizes, Work
-from beam_quad.records import Reason, Split
+from beam_quad.records import Split
 from beam_quad.report import data as page
 from beam_quad.scoring.sample import SAMPLED_SCORES
 from beam_quad.selection import weighted_mean
-from beam_quad.selection.decisions import NO_REASON, REASONS, decide
 from beam_quad.selection.shown import ShownScores, extremes
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.influence.score import ScoreExamples
@@ -32,7 +31,6 @@ _SHOWN = pa.schema(
         pa.field("tokens", pa.int64()),
         pa.field("cluster", pa.int64()),
         pa.field("is_selected", pa.bool_()),
-        pa.field("reason", pa.int64()),
         pa.field("is_drawn", pa.bool_()),
         pa.field("split", pa.int64()),
         pa.field("row", pa.int64()),
@@ -56,7 +54,7 @@ class ShowScores(SplitStage):
     """
 
     kind = "shown"
-    version = 2
+    version = 3
     artifact_name = "shown.parquet"
 
     selection: Selection
@@ -75,14 +73,7 @@ class ShowScores(SplitStage):
         rows = self.corpus.rows(split)
         influence = self.influence.read(split)
         is_selected = np.zeros(len(influence), bool)
-        kept = self.selection.keep(split, rows)
-        is_selected[kept.rows] = True
-        names = [aligned.reason_of(code) for code in range(len(Reason) + 1)]
-        is_candidate, standing = (
-            self.corpus.is_candidate(rows),
-            self.selection.standing(split, rows),
-        )
-        decided = decide(names, rows.reasons, is_candidate, kept, standing)
+        is_selected[self.selection.keep(split, rows).rows] = True
         at = np.flatnonzero(np.isfinite(influence) & rows.usable)
         rate = SAMPLED_SCORES / max(1, self.influence.facts()["scored"])
         clusters = np.zeros(len(influence), np.int64)
@@ -94,7 +85,6 @@ class ShowScores(SplitStage):
             "tokens": rows.tokens[at],
             "cluster": clusters[at],
             "is_selected": is_selected[at],
-            "reason": decided.reason[at],
             "is_drawn": seeding.is_drawn(self.corpus.seed, "shown", rows.keys[at], rate),
             "split": np.full(len(at), number),
             "row": at,
@@ -135,19 +125,22 @@ class ShowScores(SplitStage):
         table = self._load()
 
         def example(at: int) -> page.Example:
-            reason = int(table["reason"][at])
             return page.Example(
                 example_id=str(table["example_id"][at]),
                 text=str(table["text"][at]),
                 influence=float(table["influence"][at]),
                 tokens=int(table["tokens"][at]),
                 cluster_id=int(table["cluster"][at]) if self.clusters is not None else None,
-                is_selected=bool(table["is_selected"][at]),
-                why_not=None if reason == NO_REASON else REASONS[reason],
+                key=int(table["key"][at]),
             )
 
         best, worst = extremes(table["influence"], _SHOWN_EXAMPLES)
         return tuple(map(example, best.tolist())), tuple(map(example, worst.tolist()))
+
+    def shown_keys(self) -> np.ndarray:
+        """Returns the keys of the examples of `extremes`, uint64 [m]."""
+        table = self._load()
+        return table["key"][np.concatenate(extremes(table["influence"], _SHOWN_EXAMPLES))]
 
     @once_per_process
     def _load(self) -> dict[str, np.ndarray]:

@@ -224,12 +224,25 @@ class Summary:
         return result
 
     def report(
-        self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
+        self,
+        manifest: dict[str, Any],
+        counts: RowCounts,
+        weights: WeightSums,
+        outcomes: Mapping[str, page.Outcome],
     ) -> tuple[str, str]:
-        """Makes the verdict and the page."""
+        """Makes the verdict and the page; `outcomes` are those of `shown_keys`, by key."""
         data = self._report_data(manifest, counts, weights)
+        best, worst = (_with(outcomes, own) for own in (data.best, data.worst))
+        by_target = data.best_by_target or {}
+        by_target = {name: _with(outcomes, own) or () for name, own in by_target.items()}
+        data = dataclasses.replace(data, best=best, worst=worst, best_by_target=by_target)
         data = dataclasses.replace(data, verdict=judgements.verdict(data))
         return data.verdict, report.render(data)
+
+    def shown_keys(self) -> np.ndarray:
+        """Returns the keys of the examples that the page shows as the best and the worst, uint64 [m]."""
+        shown = self.bandit or self.distillation or self.shown
+        return np.zeros(0, np.uint64) if shown is None else shown.shown_keys()
 
     def _refresh(self, compared: CompareWithBase) -> dict[str, Any]:
         """Describes the changes to the base, and the chain of bases."""
@@ -293,26 +306,16 @@ class Summary:
     def _report_data(
         self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
     ) -> page.ReportData:
-        numbers, timings = manifest["counts"], self._timings()
+        timings = self._timings()
         scored = self.bandit or self.shown
+        # Influence Distillation has scores of landmarks alone, whose best are listed by target.
         best, worst = scored.extremes() if scored else (None, None)
         if self.distillation is not None:
             worst = self.distillation.worst()
         return page.ReportData(
             title=self.title,
-            policy=self.policy,
+            manifest=manifest,
             subtitle=f"{self.output}, finished {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
-            funnel=page.Funnel(
-                read=numbers["read"],
-                rejected=manifest["rejected"],
-                not_selected=numbers["not_selected"],
-                selected=numbers["selected"],
-                tokens_read=manifest["tokens"]["read"],
-                tokens_selected=manifest["tokens"]["selected"],
-                tokens_budget=self._budget_tokens(),
-                scored=numbers["scored"] or None,
-                bad_files=numbers["bad_files"],
-            ),
             notices=(*(page.Notice(**own) for own in manifest["notices"]), *self._about_memory()),
             clusters=self._clusters(self.clusters, counts) if self.clusters else None,
             arms=self.bandit.arms() if self.bandit else None,
@@ -328,12 +331,8 @@ class Summary:
             query_groups=self._query_groups(),
             sources=counts.sources.named,
             timings=timings,
-            refresh=manifest.get("refresh"),
-            shares=manifest.get("shares"),
             leaks=self._shown_leaks(),
             paraphrases=self._shown_paraphrases(),
-            configuration=self.config,
-            versions={**manifest["versions"], **self.fingerprints},
         )
 
     def _shown_leaks(self) -> tuple[page.Leak, ...] | None:
@@ -410,6 +409,7 @@ class Summary:
         if self.bandit is not None:
             texts = files.in_parallel(self.bandit.typical_texts, wanted)
             found = dict(zip(wanted, texts, strict=True))
+        # Candidates are at hand; only clusters without any are worth reading files of the input for.
         missing = [cluster for cluster in wanted if not found.get(cluster)]
         return found | typical_texts(clusters, missing, _TYPICAL_TEXTS, _SHOWN_CHARACTERS)
 
@@ -450,17 +450,38 @@ class Summary:
         for name, path in self.stages:
             started, ended = clock.read(path, "started"), clock.read(path, "ended")
             if started and ended:
+                counted = ended.get("traffic", {})
                 timings.append(
                     page.StageTiming(
                         name,
                         max(0.0, ended["at"] - started["at"]),
                         page.PlannedStage(**costs[name]) if name in costs else None,
-                        # What the stage itself counted: documents read, or else those that it scored.
-                        ended.get("documents", ended.get("scored")),
+                        _documents(counted, started, ended),
+                        counted,
                         is_earlier=ended["at"] < began,
                     )
                 )
         return tuple(timings)
+
+
+def _documents(
+    counted: Mapping[str, int], started: Mapping[str, Any], ended: Mapping[str, Any]
+) -> int | None:
+    """Returns the documents that this run passed through a stage; None if the stage does not say."""
+    for kind in ("documents_embedded", "documents_scored"):
+        if kind in counted:
+            return counted[kind]
+    # What a stage says at its end includes the pieces that earlier runs have made.
+    return None if started.get("found") else ended.get("documents", ended.get("scored"))
+
+
+def _with(
+    outcomes: Mapping[str, page.Outcome], examples: Sequence[page.Example] | None
+) -> tuple[page.Example, ...] | None:
+    """Adds to examples what became of them."""
+    if examples is None:
+        return None
+    return tuple(dataclasses.replace(e, outcome=outcomes.get(str(e.key))) for e in examples)
 
 
 def _largest(sources: Mapping[str, SourceCounts]) -> list[tuple[str, SourceCounts]]:

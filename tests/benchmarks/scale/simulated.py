@@ -15,11 +15,11 @@ from beam_quad.plan.cost import CostPlan, Machines
 from beam_quad.plan.devices import Device, chip_named
 from beam_quad.plan.prices import Prices
 from beam_quad.plan.work import Sizes, TextSizes
+from beam_quad.records import PLAIN_QUERY
 from beam_quad.scoring import ScoringCosts
 from pipelines import chain, distillation_chain, distillation_options, options, plan
 from pipelines.builder import Chain
 from pipelines.inputs import Inputs
-from pipelines.parsing import PLAIN_QUERY
 from pipelines.run_options import RunOptions
 from tests.benchmarks.shapes import MODELS
 from tests.plan.unseen import unseen_inputs
@@ -127,13 +127,11 @@ def _price(
     flags: Flags, build: Callable[[Flags, Inputs], Chain], case: Case, machines: Machines
 ) -> CostPlan:
     sizes = sizes_of(flags, case)
-    built = build(
-        flags,
-        unseen_inputs(
-            case.documents, {PLAIN_QUERY: case.query_documents}, _embedder(flags), _CONTEXT_LENGTH
-        ),
+    inputs = unseen_inputs(
+        case.documents, {PLAIN_QUERY: case.query_documents}, _embedder(flags), _CONTEXT_LENGTH
     )
-    costs = CostPlan.of(built.stages, sizes, machines)
+    built = build(flags, inputs)
+    costs = plan.price_stages(sizes, inputs, built, {}, machines)
     return dataclasses.replace(costs, notes=plan.notes(built, sizes, costs))
 
 
@@ -144,6 +142,7 @@ def sizes_of(flags: RunOptions, case: Case) -> Sizes:
     return Sizes(
         corpus=corpus,
         new=corpus,
+        missing=corpus,
         query=(_texts(case.query_documents, case, 1),),
         embedder=embedder_costs(_embedder(flags)),
         scoring=ScoringCosts.of(skeleton, find_blocks(skeleton, flags.layers)),
