@@ -53,27 +53,25 @@ def joint_order(
     exact: np.ndarray,
     lengths: np.ndarray,
     num_tokens: int,
-    is_joint: bool = True,
+    weights: tuple[float, float],
 ) -> np.ndarray:
-    """Ranks a shortlist by two scores at once, or by the exact one.
+    """Ranks a shortlist by two scores at once.
 
     Args:
       cheap: Score that every document has, float64 [n]; it makes the shortlist.
       exact: Score that is only looked at on the shortlist, float64 [n].
       lengths: Tokens, int64 [n].
       num_tokens: Tokens of the shortlist.
-      is_joint: Whether both decide, once it is made.
+      weights: Of the exact and of the cheap score.
 
     Returns:
-      Positions of the shortlist, the largest weighted sum of normal scores first, or the largest exact score.
+      Positions of the shortlist, the largest weighted sum of normal scores first.
     """
     short = best_first(cheap)
     short = short[: int(np.searchsorted(np.cumsum(lengths[short]), num_tokens)) + 1]
     short = short[np.isfinite(exact[short])]
-    if not is_joint:
-        return np.asarray(short[best_first(exact[short])])
     pair = [exact[short], cheap[short]]
-    return np.asarray(short[best_first(JointRanks.of(pair).rank(pair, SHORTLIST_WEIGHTS))])
+    return np.asarray(short[best_first(JointRanks.of(pair).rank(pair, weights))])
 
 
 def _drawn(scores: Scores, seed: int) -> np.ndarray:
@@ -122,14 +120,17 @@ def _influence(layers: str, normalize: bool) -> Policy:
 
 
 def _shortlist(
-    layers: str, normalize: bool, num_budgets: float = 4.0, is_joint: bool = True
+    layers: str,
+    normalize: bool,
+    num_budgets: float = 4.0,
+    weights: tuple[float, float] = SHORTLIST_WEIGHTS,
 ) -> Policy:
     def choose(scores: Scores, domain: str, seed: int) -> Choice:
         lengths = scores.material.lengths
         num_tokens = min(num_budgets * scores.material.size.budget_tokens, float(lengths.sum()))
         cheap = scores.column(scores.ngrams(), domain)
         exact = scores.column(scores.influence(layers, normalize), domain)
-        order = joint_order(cheap, exact, lengths, int(num_tokens), is_joint)
+        order = joint_order(cheap, exact, lengths, int(num_tokens), weights)
         return Choice(order, scored=float(lengths[order].sum() / lengths.sum()))
 
     return Policy(choose, ("n-grams ahead",))
@@ -174,9 +175,12 @@ POLICIES: dict[str, Policy] = {
     "shortlist": _shortlist("all", True),
     "shortlist-head": _shortlist("all+head", True),
     "shortlist-2-head": _shortlist("all+head", True, 2.0),
-    "shortlist-influence": _shortlist("all+head", True, is_joint=False),
+    "shortlist-influence": _shortlist("all+head", True, weights=(1.0, 0.0)),
     "joint-rank-head": _shortlist("all+head", True, np.inf),
     OWN: Policy(_own, draws=True),
+} | {
+    f"shortlist-weight-{weight:g}": _shortlist("all+head", True, weights=(weight, 1.0))
+    for weight in (0.25, 0.7, 1.0, 1.4, 2.0)
 }
 
 # What is compared unless asked for otherwise: the defaults, the best of each cheap kind, and the bounds.

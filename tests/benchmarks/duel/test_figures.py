@@ -85,5 +85,5 @@ def test_intervals_of_domains_add_as_variances_do():
 def test_a_document_outside_the_shortlist_is_not_ranked_by_its_exact_score():
     cheap = np.array([4.0, 3.0, 2.0, 1.0])
     exact = np.array([0.0, 1.0, 2.0, 9.0])
-    order = joint_order(cheap, exact, np.full(4, 10), num_tokens=30)
+    order = joint_order(cheap, exact, np.full(4, 10), num_tokens=30, weights=(1.0, 1.0))
     assert sorted(order) == [0, 1, 2]
