@@ -105,6 +105,7 @@ def examples(data: ReportData) -> Section | None:
     """Shows the best and the worst scored examples side by side; None if there are neither."""
     targets = data.targets or ()
     sample, values = "pilot", np.zeros(0)
+    # An example is compared with a sample drawn without regard to influence: the pilot, or the landmarks.
     if targets:
         sample, values = "landmarks", np.max([t.influence for t in targets], axis=0)
     elif data.scores is not None and data.scores.pilot is not None:
