@@ -44,7 +44,7 @@ def _why_selected(data: ReportData, outcome: Outcome) -> str:
     if _acceptance(data) == "cluster" and outcome.worth is not None:
         return f"its cluster was accepted: its mean influence is {decimal(outcome.worth)}"
     if outcome.target is not None and (least := _least_taken(data, outcome.target)) is not None:
-        return f"of the landmarks selected for {outcome.target}, the lowest has an influence of {decimal(least)}"
+        return f"for {outcome.target}; the lowest influence of a landmark selected for it is {decimal(least)}"
     if outcome.worth is not None:
         return f"by an influence of {decimal(outcome.worth)} it ranks above where the budget ends"
     return "it ranks above where the budget ends"
