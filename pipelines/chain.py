@@ -250,6 +250,7 @@ class _QuadBuilder(Builder):
     def _shortlist(self, clusters: AssignClusters) -> Chain:
         options = self.options
         weights = tuple(group.weight for group in self.query) or (1.0,)
+        # N-grams are cheap enough for every document, influence only for the few that they put first.
         counts = self._count_ngrams()
         ngrams = self._score(self._look_ahead(counts, weights), weights, label="ScoreNgrams")
         # Near-duplicates are dropped before scoring, or they would take up the list.
@@ -303,6 +304,7 @@ class _QuadBuilder(Builder):
     ) -> Groups | None:
         """Finds the clusters larger than the cap on a cluster, if there is a cap."""
         share = self.options.max_share_per_cluster
+        # No cluster can have more than all of the budget, so there is nothing to cap.
         if share >= 1:
             return self.groups
         heavy = self.add(FindHeavyClusters(ranking.corpus, clusters, ranking, budget, share))

@@ -69,6 +69,7 @@ class _DistillationBuilder(Builder):
         allocated = self._allocate(ranking)
         cut = self.end(allocated, options.budget, "CutBudget", self.groups)
         shares = cut if isinstance(cut, CutGroups) else None
+        # What a share would take of the landmarks depends on the groups that they are in.
         landmarks = None
         if shares is not None:
             landmarks = self.add(GroupKeys(self.within_budget, shares, propagation))

@@ -52,6 +52,7 @@ _REMEDIES = {
 def known_cause(error: BaseException) -> BeamQuadError | None:
     """Finds the cause of an exception, if it is an error of this package or of a disk; None otherwise."""
     chain = list(_chain(error))
+    # Our own error first: an error of a disk deeper in the chain may be what it was raised from.
     for each in chain:
         if isinstance(each, BeamQuadError):
             return without_step(each)
@@ -60,6 +61,7 @@ def known_cause(error: BaseException) -> BeamQuadError | None:
             return BeamQuadError(f"{words}, and run the same command to go on")
     text = str(error)
     if found := _IN_TRACEBACK.findall(text):
+        # A traceback of causes ends with the error that was raised last.
         name, message = found[-1]
         is_usage = issubclass(getattr(errors, name, BeamQuadError), UsageError)
         return UsageError(message) if is_usage else BeamQuadError(message)

@@ -250,23 +250,15 @@ def _recall(output: str) -> dict[str, Any]:
 
 
 def _recorded(output: str, stage: "Stage", cost: "StageCost") -> RecordedStage:
+    # A planned stage is a cost in the words of the report, whose room knows no plan.
+    names = {field.name for field in dataclasses.fields(PlannedStage)} - {"seconds"}
+    same = {name: getattr(cost, name) for name in names}
     return RecordedStage(
         name=stage.name,
         artifact=_within(output, stage.artifact),
         clock=_within(output, stage.clock),
         prefixes=tuple(_within(output, prefix) for prefix in stage.prefixes()),
-        planned=PlannedStage(
-            cost.line,
-            3600 * cost.hours,
-            cost.documents,
-            cost.flops,
-            cost.device_hours,
-            cost.dollars,
-            cost.is_model,
-            cost.bytes_read,
-            cost.bytes_shuffled,
-            cost.bytes_stored,
-        ),
+        planned=PlannedStage(seconds=3600 * cost.hours, **same),
     )
 
 

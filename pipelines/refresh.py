@@ -135,6 +135,7 @@ def resolved(options: Options) -> Options:
         )
         return _with_budget(options, {})
     before = recorded.read(output, "--base")
+    # Fits and scores are found by their folders, so a refresh works in the folder of its base.
     if options.artifacts is None:
         options = dataclasses.replace(options, artifacts=before.artifacts_root)
     elif files.absolute(options.artifacts) != before.artifacts_root:
@@ -206,6 +207,7 @@ def check_contents(found: Found, fingerprints: Mapping[str, Any]) -> None:
     Raises:
       UsageError: Naming the flag.
     """
+    # Scores under another model or query set cannot be ranked together with the base's.
     for name, flag in _FLAG_OF.items():
         if found.manifest["fingerprints"].get(name) != fingerprints.get(name):
             raise UsageError(
@@ -233,6 +235,7 @@ def _find(folder: str, output: str) -> str | None:
         posixpath.dirname(info.path) for info in files.find(files.join(folder, "*", "COMPLETE"))
     ]
     dates = dated.dated(complete)
+    # A run that is repeated for an earlier day goes on from the day before it, not from later runs.
     before = {path: date for path, date in dates.items() if date < own and path != output}
     if (found := dated.newest(before)) is not None:
         return found

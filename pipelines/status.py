@@ -73,6 +73,7 @@ def _tell(arguments: argparse.Namespace, for_beam: Sequence[str]) -> int:
         # If the service of a job is unreachable, the lock outlives the job.
         return run.num_finished() == len(run.names) or progress.owner_of(run.output) is None
 
+    # The state is told at once, before any waiting.
     found = look()
     show(found)
     if arguments.watch and found.state == "running":

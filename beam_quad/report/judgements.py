@@ -94,10 +94,17 @@ def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
 
 def _notes(manifest: Mapping[str, Any]) -> Iterator[str | None]:
     yield from about_refresh(manifest)
-    yield _leaks(manifest)
-    yield _paraphrases(manifest)
-    yield _passed_over(manifest)
-    yield _near_duplicates(manifest)
+    if (leaks := manifest.get("contaminated", {})).get("rows"):
+        yield f"documents rejected for a text that no selection may hold: {_by_set(leaks)}"
+    if (paraphrases := manifest.get("paraphrases", {})).get("rows"):
+        yield f"selected documents that may paraphrase a text that no selection may hold: {_by_set(paraphrases)}"
+    if (long := manifest["passed_over"])["documents"]:
+        yield (
+            f"documents passed over for their length: {count(long['documents'])} of more than {count(long['longer_than'])} tokens, "
+            f"{count(long['tokens'])} in all; each is more than a tenth of the budget, and longer than a typical document"
+        )
+    if number := manifest["near_duplicates"]["documents"]:
+        yield f"near-duplicates of documents that rank higher, left out: {count(number)}; rejected/ names them"
     for name, group in manifest.get("query", {}).items():
         if group["unused"] and not is_poor(**group):
             yield texts_used(name, **group)
@@ -338,48 +345,10 @@ def about_columns(columns: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _leaks(manifest: Mapping[str, Any]) -> str | None:
-    number, sets = _rows_by_set(manifest.get("contaminated"))
-    if not number:
-        return None
-    words = "1 document holds a text" if number == 1 else f"{count(number)} documents hold a text"
-    return f"{words} that no selection may ({sets}), and {'is' if number == 1 else 'are'} rejected"
-
-
-def _paraphrases(manifest: Mapping[str, Any]) -> str | None:
-    number, sets = _rows_by_set(manifest.get("paraphrases"))
-    if not number:
-        return None
-    words = "1 selected document" if number == 1 else f"{count(number)} selected documents"
-    return f"{words} may be a paraphrase of a text that no selection may hold ({sets})"
-
-
-def _rows_by_set(found: Mapping[str, Any] | None) -> tuple[int, str]:
-    """Reads the number of rows of a part of the manifest, and in words how many belong to each set."""
-    if found is None:
-        return 0, ""
+def _by_set(found: Mapping[str, Any]) -> str:
+    """States the rows of a part of the manifest, and how many belong to each set."""
     sets = ", ".join(f"{count(number)} of {name}" for name, number in found["rows_by_set"].items())
-    return found["rows"], sets
-
-
-def _passed_over(manifest: Mapping[str, Any]) -> str | None:
-    found = manifest["passed_over"]
-    if not found["documents"]:
-        return None
-    number, verb = found["documents"], "was" if found["documents"] == 1 else "were"
-    return (
-        f"{count(number)} {'document' if number == 1 else 'documents'} of more than {count(found['longer_than'])} "
-        f"tokens, {count(found['tokens'])} in all, {verb} passed over: more than a tenth of the budget, and more than "
-        "a typical document"
-    )
-
-
-def _near_duplicates(manifest: Mapping[str, Any]) -> str | None:
-    number = manifest["near_duplicates"]["documents"]
-    if not number:
-        return None
-    what, verb = ("near-duplicate", "was") if number == 1 else ("near-duplicates", "were")
-    return f"{count(number)} {what} of documents that rank higher {verb} left out; rejected/ names them"
+    return f"{count(found['rows'])} ({sets})"
 
 
 def _few_landmarks(manifest: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,6 @@ from beam_quad.report.formatting import decimal
 
 # Reasons of the decisions in words.
 _WHY_NOT = {
-    "below_cut": "it ranks below where the budget ends",
     "share_full": "its share of the budget is full",
     "too_long": "it is too long for the budget",
     "contaminated": "it holds a text that no selection may",
@@ -44,10 +43,10 @@ def _why_selected(data: ReportData, outcome: Outcome) -> str:
     if _acceptance(data) == "cluster" and outcome.worth is not None:
         return f"its cluster was accepted: its mean influence is {decimal(outcome.worth)}"
     if outcome.target is not None and (least := _least_taken(data, outcome.target)) is not None:
-        return f"of the landmarks selected for {outcome.target}, the lowest has an influence of {decimal(least)}"
+        return f"for {outcome.target}; the lowest influence of a landmark selected for it is {decimal(least)}"
     if outcome.worth is not None:
         return f"by an influence of {decimal(outcome.worth)} it ranks above where the budget ends"
-    return "it ranks above where the budget ends"
+    return f"{_what_ranks(data)} above where the budget ends"
 
 
 def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) -> str:
@@ -66,14 +65,24 @@ def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) 
     if reason == "below_cut" and data.targets:
         least = [(t.name, _least_taken(data, t.name)) for t in data.targets]
         words = ", ".join(f"{decimal(own)} for {name}" for name, own in least if own is not None)
-        return f"{_WHY_NOT[reason]}; the lowest influence of a selected landmark is {words}"
+        return f"it ranks below where the budget ends; the lowest influence of a selected landmark is {words}"
     if reason == "below_cut" and "refresh" in data.manifest:
         return _BELOW_CUT_OF_REFRESH
+    if reason == "below_cut":
+        return f"{_what_ranks(data)} below where the budget ends"
     return _WHY_NOT.get(reason, reason.replace("_", " "))
 
 
 def _acceptance(data: ReportData) -> object:
-    return data.manifest["config"].get("acceptance")
+    config = data.manifest["config"]
+    # Baselines have the option too, and do not use it.
+    return config.get("acceptance") if config.get("policy") == "quad" else None
+
+
+def _what_ranks(data: ReportData) -> str:
+    if _acceptance(data) == "shortlist":
+        return "its joint rank, by influence and by n-grams, is"
+    return "it ranks"
 
 
 def _threshold(data: ReportData, number: int | None) -> str:

@@ -52,8 +52,10 @@ def render(template: str, **names: Any) -> str:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("beam_quad.report"),
+        # Texts of the corpus are hostile until proven otherwise; no template may forget to escape one.
         autoescape=True,
         finalize=_printed,
+        # A name that is misspelt in a template would otherwise print nothing.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

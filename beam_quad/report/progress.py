@@ -118,6 +118,7 @@ class RunProgress:
 
         The n-grams that list a shortlist do not count: its influence does.
         """
+        # Both stages are of one kind, so only their names tell them apart.
         has_shortlist = any(stage.name == _SHORTLIST for stage in self.stages)
         counted = [
             stage.counts["scored"]
@@ -164,6 +165,7 @@ class RunProgress:
             return elapsed * (stage.pieces - (stage.done or 0)) / made
         if stage.planned_s is None:
             return None
+        # A stage that is over its plan has no time left by it, rather than less than none.
         return max(0.0, stage.planned_s * self._pace(stage.is_model) - elapsed)
 
     @property
@@ -180,6 +182,7 @@ class RunProgress:
 
     def _pace(self, is_model: bool) -> float:
         """Actual seconds per planned second, for stages with or without a model; 1 if unknown."""
+        # Models and plain passes run on different hardware, so one says little about the pace of the other.
         measured = [
             (stage.planned_s, stage.ended - stage.started)
             for stage in self.stages[: self.num_finished]
@@ -223,6 +226,7 @@ def lines(run: RunProgress) -> list[str]:
         found.append(("accepted", words))
     found.append(("stored", size(run.stored_bytes)))
     if run.seconds is not None:
+        # Of a complete run the time is final.
         so_far = "" if run.state == "complete" else " so far"
         to_go = f", {_to_go(run)}" if _to_go(run) else ""
         found.append(("time", f"{duration(run.seconds)}{so_far}{to_go}"))

@@ -28,6 +28,7 @@ def render_proof(proof: Mapping[str, Any]) -> str:
         groups = [(name, own, _by_loss(own["contenders"])) for name, own in proof["groups"].items()]
         lead = "The same trainings, measured on the held-out texts of each group alone."
         by_group = Section("groups", "By query group", {"groups": groups}, lead, "contenders")
+        # After the held-out texts, which the groups divide, and before the general mix.
         sections.insert(1, by_group)
     method = {"sentence": proof["method"]}
     sections.append(Section("method", "How it is measured", method, template="method"))
@@ -71,6 +72,7 @@ def _contenders(proof: Mapping[str, Any], name: str) -> Section:
 
 
 def _over_groups(proof: Mapping[str, Any], name: str) -> str:
+    # The general mix is one sample, whatever the groups.
     if name != "held_out" or "groups" not in proof:
         return ""
     return f", the weighted mean over {count(len(proof['groups']))} query groups"

@@ -80,6 +80,7 @@ class Picture:
 
 def settings(values: dict[str, object]) -> contextlib.AbstractContextManager[None]:
     """Sets matplotlib's options for a `with` block, over its defaults and not the user's configuration."""
+    # A user's matplotlibrc must not change the bytes of the page.
     context: contextlib.AbstractContextManager[None] = matplotlib.style.context(["default", values])
     return context
 

@@ -206,6 +206,7 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
             report.Outcome(worth=0.5),
             "Selected: by an influence of 0.500 it ranks above where the budget ends.",
         ),
+        (report.Outcome(), "Selected: it ranks above where the budget ends."),
         (report.Outcome(is_kept=True, worth=0.5), "Selected: the last run had selected it."),
     ],
 )
@@ -215,7 +216,9 @@ def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
     )
     example = report.Example("b#2", "A text.", 0.9, 10, 3, -0.25, outcome=outcome)
     changed = dataclasses.replace(
-        with_options(data, {"acceptance": "block"}), best=(example,), rounds=rounds
+        with_options(data, {"policy": "quad", "acceptance": "block"}),
+        best=(example,),
+        rounds=rounds,
     )
     text = report.render(changed)
     assert words in text

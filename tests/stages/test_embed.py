@@ -176,4 +176,5 @@ def test_pieces_are_prepared_at_the_same_time_and_have_the_device_in_turns(
     monkeypatch.setattr(EmbedExamples, "model", lambda _: model)
     lazy = LazyModel(stage)
     with concurrent.futures.ThreadPoolExecutor(2) as bundles:
-        assert [total.usable for total in bundles.map(lazy.do, corpus.splits())] == [3, 3]
+        counted = bundles.map(lazy.do, corpus.splits())
+        assert [own.statistic.usable for own in counted] == [3, 3]

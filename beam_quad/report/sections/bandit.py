@@ -33,6 +33,7 @@ def arms(data: ReportData) -> Section | None:
     note = "Area: tokens of the cluster."
     if len(items) > plots.MAX_MARKS:
         note += f" Arms of equal pulls and nearly equal influence share one mark ({count(len(items))} arms)."
+    # Thousands of arms fit no table; arms of equal pulls have fared alike.
     by_pulls = []
     for number in sorted({a.pulls for a in items}):
         own = [a for a in items if a.pulls == number]
@@ -51,6 +52,7 @@ def rounds(data: ReportData) -> Section | None:
     if not items:
         return None
     accepted = [float(r.accepted_tokens) for r in items]
+    # A pilot without a fixed threshold accepts by none; its place on the line stays empty.
     taus = [math.nan if r.tau is None else r.tau for r in items]
     pulls = (([r.pulls for r in items], RANDOM), ([r.accepted for r in items], SELECTED))
     pictures = [

@@ -49,6 +49,7 @@ def listed(items: Sequence[Cluster]) -> list[tuple[str, Sequence[Cluster], bool]
             ("By share of the selection", first, False),
             *([(more, rest, True)] if rest else []),
         ]
+    # Of thousands of clusters the ends are worth a look: what was taken, what was passed over, and what would harm.
     passed_over = [c for c in items if not c.selected_tokens]
     passed_over = sorted(passed_over, key=lambda c: (-c.tokens, c.cluster_id))[:_EXTREME_ROWS]
     scored = [c for c in items if c.mean_influence is not None]

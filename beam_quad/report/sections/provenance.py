@@ -23,6 +23,7 @@ def sources(data: ReportData) -> Section | None:
         data.sources.items(), key=lambda item: (-item[1].selected.tokens, -item[1].tokens, item[0])
     )
     shown, rest = items[:MAX_SOURCES], items[MAX_SOURCES:]
+    # The rest is summed up, so that the column still adds up to the whole.
     if rest:
         shown.append(
             (f"{count(len(rest))} others", functools.reduce(operator.add, (own for _, own in rest)))

@@ -73,6 +73,7 @@ def _statistics(
         return (None,) * 5
     values = group.pilot[np.isfinite(group.pilot)]
     mean = float(values.mean())
+    # The pilot has as many examples of small clusters as of large ones; weights make it a random draw, if they fit it.
     if pilot is not None and len(pilot.influence) == len(group.pilot):
         weighted = finite(dataclasses.replace(pilot, influence=group.pilot))
         mean = float(sampling_weights(weighted, corpus) @ weighted.influence)
@@ -88,6 +89,7 @@ def _correlations(data: ReportData, groups: Sequence[QueryGroup]) -> list[tuple[
     if not is_whole or len(groups) > _MAX_CORRELATED:
         return []
     values = np.stack(columns)
+    # Only examples that every group could score can be compared.
     values = values[:, np.isfinite(values).all(axis=0)]
     if values.shape[1] < 3 or (values.std(axis=1) == 0).any():
         return []

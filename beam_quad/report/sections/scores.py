@@ -105,10 +105,13 @@ def examples(data: ReportData) -> Section | None:
     """Shows the best and the worst scored examples side by side; None if there are neither."""
     targets = data.targets or ()
     sample, values = "pilot", np.zeros(0)
+    # An example is compared with a sample drawn without regard to influence, if there is one: the pilot, or landmarks.
     if targets:
         sample, values = "landmarks", np.max([t.influence for t in targets], axis=0)
     elif data.scores is not None and data.scores.pilot is not None:
         values = finite(data.scores.pilot).influence
+    elif data.scores is not None:
+        sample, values = "scored examples", finite(data.scores.scored).influence
     lists = [("Highest", data.best or (), values)]
     for target in targets:
         best = (data.best_by_target or {}).get(target.name, ())
@@ -119,9 +122,9 @@ def examples(data: ReportData) -> Section | None:
     shown = [(title, _ranked(data, own, among)) for title, own, among in lists if own]
     if not shown:
         return None
-    lead = "The scored examples of the highest and the lowest influence, each with the share of the pilot's scores below its own."
+    lead = f"The scored examples of the highest and the lowest influence, each with the share of the {sample} below it."
     if targets:
-        lead = "The landmarks of the highest and the lowest influence, each with the share of them below its own."
+        lead = "The landmarks of the highest and the lowest influence, each with the share of them below it."
         if len(targets) > 1:
             lead += " For the lowest, the influence shown is that on the target for which it is highest."
     view = {"lists": shown, "sample": sample}

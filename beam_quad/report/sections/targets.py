@@ -91,6 +91,7 @@ def _intervals(items: Sequence[Target]) -> Picture:
 
 def _histogram(target: Target, number: int) -> Picture:
     samples = [(finite(landmarks(target)), RANDOM)]
+    # Too few landmarks would draw a shape that is noise.
     if compare_target(target) is not None:
         samples.append((taken_landmarks(target), SELECTED))
     series = [(s.influence, sampling_weights(s, None), color) for s, color in samples]
