@@ -439,23 +439,27 @@ class _Problem:
         """
         prices = []
         relation, share = self.system.relations[bound], self.system.shares[bound]
-        rules_nothing_out = (relation, share) in ((">=", 0.0), ("<=", 1.0))
         for towards in (1, -1):
             shares = self.system.shares.copy()
-            shares[bound] += towards * (-_STEP if self.system.relations[bound] == "<=" else _STEP)
-            can_shift = 0 <= shares[bound] <= 1 and not self.missing[1 + bound]
+            shift = -_STEP if relation == "<=" else _STEP
+            shares[bound] = min(max(share + towards * shift, 0.0), 1.0)
+            step = abs(float(shares[bound] - share))
+            if step == 0 and towards < 0 and relation != "=":
+                prices.append(0.0)
+                continue
+            can_shift = step > 0 and not self.missing[1 + bound]
             try:
                 found = self._solved(shares) if can_shift and len(given) else None
             except ArithmeticError:
                 # The selection itself is solved; a price alone is no reason to lose it.
                 found = None
-            if found is not None:
-                lost = towards * float(((given - found.x) * self.value).sum()) / _STEP
-                prices.append(0.0 if abs(lost) < _NOISE / _STEP * self._unit else lost)
-            else:
+            if found is None:
                 prices.append(np.nan)
+                continue
+            lost = towards * float(((given - found.x) * self.value).sum()) / step
+            prices.append(0.0 if abs(lost) < _NOISE / step * self._unit else lost)
         known = [price for price in prices if not np.isnan(price)] or [slope]
-        return known[0], 0.0 if rules_nothing_out else known[-1]
+        return known[0], known[-1]
 
     @property
     def _unit(self) -> float:

@@ -122,13 +122,16 @@ def test_a_bound_binds_if_shifting_it_gains(relation, share, prices, is_binding)
     assert programme.is_binding[0] == is_binding
 
 
-def test_a_bound_that_asks_for_nothing_saves_nothing_though_more_would_cost():
-    values, keys = np.repeat([3.0, 1.0], 200), seeding.keys(map(str, range(400)))
-    groups = np.repeat([0, 1], 200)
-    corpus = (groups, keys, pack_ranks(values, keys, 0), np.ones(400, np.int64), values, None)
-    system = System(np.array([[False, True]]), (">=",), np.zeros(1))
-    programme, _ = cut_shares(system, *corpus, 100, 0)
-    assert programme.prices_ahead[0] == pytest.approx(2)
+@pytest.mark.parametrize(("share", "ahead"), [(0.0, 0.6), (0.0003, 1.2), (0.0007, 2.0)])
+def test_a_bound_met_without_being_asked_for_saves_nothing_though_more_would_cost(share, ahead):
+    # Of the group asked for, seven documents are among the best 10,000, so a thousandth more takes in some that are not.
+    values = np.repeat([5.0, 1.0, 3.0], [7, 100, 20_000])
+    groups, keys = np.repeat([0, 1], [107, 20_000]), seeding.keys(map(str, range(20_107)))
+    ones = np.ones(len(keys), np.int64)
+    corpus = (groups, keys, pack_ranks(values, keys, 0), ones, values, None)
+    system = System(np.array([[True, False]]), (">=",), np.array([share]))
+    programme, _ = cut_shares(system, *corpus, 10_000, 0)
+    assert programme.prices_ahead[0] == pytest.approx(ahead)
     assert (programme.prices_behind[0], programme.is_binding[0]) == (0, False)
 
 

@@ -27,7 +27,7 @@ def shares(data: ReportData) -> Section | None:
         name = f"each cluster: {caps['bound']} ({count(caps['binding'])} reach it)"
         most = f"{count(caps['most_selected'])} at most"
         price = caps["highest_price_per_million"]
-        rows.append((name, f"<= {count(caps['asked'])}", most, None, price, price))
+        rows.append((name, f"<= {count(caps['asked'])}", most, None, price, None))
     # Of a refresh, which takes what it had before in any case, none is known.
     measure = facts["mean"]["of"]
     means = {} if facts["mean"]["selected"] is None else {measure: facts["mean"]}

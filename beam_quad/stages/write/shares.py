@@ -170,6 +170,7 @@ class SolveProgramme(SplitStage):
     """
 
     kind = "programmes"
+    version = 2
     artifact_name = "programme.npz"
     num_adders = 16
 
