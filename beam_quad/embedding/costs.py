@@ -13,6 +13,7 @@ class EmbedderCosts:
       token_flops: FLOPs for each token read.
       pair_flops: FLOPs for each pair of tokens read.
       text_flops: FLOPs for each text.
+      fit_flops: FLOPs of making the embedder, once for all runs.
     """
 
     dim: int
@@ -20,6 +21,7 @@ class EmbedderCosts:
     token_flops: float = 0.0
     pair_flops: float = 0.0
     text_flops: float = 0.0
+    fit_flops: float = 0.0
 
     def flops(self, num_tokens: float) -> float:
         """Counts the FLOPs of a text of `num_tokens` tokens."""

@@ -33,17 +33,19 @@ def fingerprint(spec: StaticSpec, _: object) -> str:
 
 
 def costs(spec: StaticSpec) -> EmbedderCosts:
-    """As `EmbedderModule`; the FLOPs are 0, because there is no matrix product."""
-    directory = locate(spec.encoder)
+    """As `EmbedderModule`; a text costs no FLOPs, because there is no matrix product, but an encoder has to be distilled."""
+    directory, fit_flops = locate(spec.encoder), 0.0
     if is_static(directory):
         full_dim = dim = int(_stored_vectors(directory, spec.encoder).vectors.shape[1])
     else:
-        full_dim = sentence.skeleton_costs(directory, spec.encoder).dim
-        dim = spec.distilled_dim(full_dim)
+        encoder = sentence.skeleton_costs(directory, spec.encoder)
+        full_dim, dim = encoder.dim, spec.distilled_dim(encoder.dim)
         # Refuses an encoder that cannot be distilled.
-        sentence.own_tokenizer(sentence.load_model(directory, spec.encoder, {}))
+        tokenizer = sentence.own_tokenizer(sentence.load_model(directory, spec.encoder, {}))
+        # Every token is embedded between the special tokens of a text.
+        fit_flops = len(tokenizer) * encoder.flops(1 + tokenizer.num_special_tokens_to_add())
     sentence.checked_dimension(spec.encoder.name, spec.dim, full_dim)
-    return EmbedderCosts(spec.dim or dim, spec.max_tokens)
+    return EmbedderCosts(spec.dim or dim, spec.max_tokens, fit_flops=fit_flops)
 
 
 def _stored_vectors(directory: Path, encoder: EmbedderSpec) -> TokenVectors:

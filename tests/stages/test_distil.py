@@ -1,10 +1,13 @@
 """Vectors of tokens that a run distils are those that are distilled in memory."""
 
 import numpy as np
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
-from beam_quad.embedding import load_embedder
+from beam_quad.embedding import EmbedderSpec, StaticSpec, embedder_costs, load_embedder
 from beam_quad.stages.base import run_in_process
-from beam_quad.stages.read.distil import DistilTokens, load_stored_embedder
+from beam_quad.stages.read.distil import DistilTokens
+from beam_quad.stages.read.embedder import load_stored_embedder
 from pipelines import chain, options, quad
 from pipelines.inputs import look
 from tests.embedding import test_encoders as encoders
@@ -26,6 +29,15 @@ def test_a_run_distils_before_it_embeds_what_is_distilled_in_memory(world, tmp_p
     run_in_process([distil])
     stored = load_stored_embedder(spec).embed(TEXTS)
     np.testing.assert_allclose(np.abs(stored @ stored.T), np.abs(_gram(spec)), atol=1e-5)
+
+
+def test_distilling_is_planned_at_what_it_takes(tmp_path):
+    folder = encoders.save(tmp_path / "encoder", encoders.bert())
+    spec = StaticSpec(EmbedderSpec(str(folder)))
+    with FlopCounterMode(display=False) as counter:
+        load_embedder(spec)
+    # Attention is not counted, and a token has few others to attend to.
+    assert embedder_costs(spec).fit_flops == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 def _gram(spec):

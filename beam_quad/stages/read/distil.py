@@ -8,11 +8,11 @@ import numpy as np
 from beam_quad import identity
 from beam_quad.additive import Tally
 from beam_quad.artifacts import files
-from beam_quad.artifacts.cache import cached_proxy
-from beam_quad.embedding import AnyEmbedderSpec, Embedder, StaticSpec, load_embedder
-from beam_quad.embedding.token_vectors import StaticEmbedder, TokenVectors
+from beam_quad.embedding import Embedder, StaticSpec, load_embedder
+from beam_quad.embedding.token_vectors import TokenVectors
 from beam_quad.plan.work import Sizes, Work
 from beam_quad.stages.base import ModelStage, NumberedStage
+from beam_quad.stages.read.embedder import embedding_work
 
 _NUM_GROUPS = 8
 
@@ -53,8 +53,7 @@ class DistilTokens(NumberedStage, ModelStage):
         return load_embedder(self.embedder.encoder)
 
     def work(self, sizes: Sizes) -> Work:
-        # A vocabulary is embedded once for all runs; beside a corpus this takes no time.
-        return Work("embed")
+        return embedding_work("embed", self.embedder.encoder, 0, sizes.embedder.fit_flops)
 
     def pieces(self) -> range:
         return range(_NUM_GROUPS)
@@ -77,11 +76,3 @@ class DistilTokens(NumberedStage, ModelStage):
         dim = self.embedder.distilled_dim(embeddings.shape[1])
         vectors = TokenVectors.distilled(parts[0].tokenizer, embeddings, dim)
         files.write_once(self.artifact, vectors.to_bytes())
-
-
-def load_stored_embedder(spec: AnyEmbedderSpec) -> Embedder:
-    """Loads an embedder on a worker: with the process's proxy, or with the vectors of `DistilTokens`."""
-    if isinstance(spec, StaticSpec) and spec.table is not None:
-        vectors = TokenVectors.from_bytes(files.read_bytes(spec.table))
-        return StaticEmbedder(vectors, spec.max_tokens)
-    return load_embedder(spec, cached_proxy)

@@ -39,8 +39,7 @@ from beam_quad.stages.read.corpus import (
     piece_path,
     without_embedding,
 )
-from beam_quad.stages.read.distil import load_stored_embedder
-from beam_quad.stages.read.embedder import embedding_work
+from beam_quad.stages.read.embedder import embedding_work, load_stored_embedder
 from beam_quad.stages.read.points import PointsAside
 from beam_quad.stages.read.prefetch import made_ahead
 from beam_quad.stages.read.splits import SplitStage

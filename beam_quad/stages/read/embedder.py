@@ -2,10 +2,18 @@
 
 import dataclasses
 
-from beam_quad.embedding import AnyEmbedderSpec, Embedder, EmbedderSpec
+from beam_quad.artifacts import files
+from beam_quad.artifacts.cache import cached_proxy
+from beam_quad.embedding import (
+    AnyEmbedderSpec,
+    Embedder,
+    EmbedderSpec,
+    StaticSpec,
+    load_embedder,
+)
+from beam_quad.embedding.token_vectors import StaticEmbedder, TokenVectors
 from beam_quad.plan.work import Work
 from beam_quad.stages.base import ModelStage
-from beam_quad.stages.read.distil import load_stored_embedder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +52,11 @@ def embedding_work(line: str, spec: AnyEmbedderSpec | None, documents: float, fl
     if isinstance(spec, EmbedderSpec) and spec.dtype == "float32":
         return Work(line, documents, float32_flops=flops)
     return Work(line, documents, flops=flops)
+
+
+def load_stored_embedder(spec: AnyEmbedderSpec) -> Embedder:
+    """Loads an embedder on a worker: with the process's proxy, or with the vectors of `DistilTokens`."""
+    if isinstance(spec, StaticSpec) and spec.table is not None:
+        vectors = TokenVectors.from_bytes(files.read_bytes(spec.table))
+        return StaticEmbedder(vectors, spec.max_tokens)
+    return load_embedder(spec, cached_proxy)
