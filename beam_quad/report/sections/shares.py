@@ -34,8 +34,8 @@ def shares(data: ReportData) -> Section | None:
     if "mean_influence" in facts:
         means["influence"] = facts["mean_influence"]
     lead = (
-        f"Each million {facts['unit']} of a bound costs the selection so much {measure} in total: the next million if the bound is "
-        "tightened by it, and the last million, which is saved if the bound is loosened. A bound whose last million costs nothing is free."
+        f"A cost is what a million {facts['unit']} of a bound take from the selection's total {measure}: the next million if the bound "
+        "is tightened, and the last million, which it gets back if the bound is loosened. A bound whose last million costs nothing is free."
         f"{_MEASURES.get(measure, '')} Means and costs are the estimates "
         "by which the shares were divided, from documents of like rank taken together; the other sections count what was scored."
     )
