@@ -60,7 +60,7 @@ class StageCost:
 
     def made(self) -> "StageCost":
         """The same stage once its artifacts exist: it takes nothing."""
-        return StageCost(self.name, self.line, self.documents, self.is_model, is_made=True)
+        return StageCost(self.name, self.line, 0.0, self.is_model, is_made=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _model_devices(plan: CostPlan) -> str:
 
 def _row(stage: StageCost) -> tuple[str, ...]:
     if stage.is_made:
-        return (stage.name, compact(stage.documents), "", "already made", *[""] * 8)
+        return (stage.name, "", "", "already made", *[""] * 8)
     sizes = (stage.bytes_read, stage.bytes_shuffled, stage.bytes_stored, stage.memory_bytes)
     return (
         stage.name,

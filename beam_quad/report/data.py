@@ -137,11 +137,12 @@ class Outcome:
     Attributes:
       reason: Why it was not selected, a reason of the decisions; None if it was selected.
       twin: The document that is nearly the same and ranks higher, as `SHARD#ROW`.
-      round: Round in which its block was accepted or, if it was not selected, pulled.
+      round: Round in which its block was accepted or, if it was not, pulled.
       block_influence: The influence by which its block was accepted.
       worth: The influence, known or estimated, by which it was selected.
       target: The target that it was selected for.
-      is_kept: Whether the last run had selected it.
+      is_kept: Whether it stays because the last run had selected it.
+      is_accepted: Whether a bandit accepted it, or it only fills the budget up; None if it was selected by its rank.
     """
 
     reason: str | None = None
@@ -151,6 +152,7 @@ class Outcome:
     worth: float | None = None
     target: str | None = None
     is_kept: bool = False
+    is_accepted: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ _REASONS_LEFT = {
     "not_among_the_best": "no longer among the best",
     "duplicate_id": "its id stands at an earlier row now",
     "excluded": "excluded",
-    "contaminated": "it holds a text that no selection may",
+    "contaminated": "it holds a text that no selection may hold",
 }
 _CENTERS = {
     "empty_dropped": "clusters that no example is nearest to, which were dropped",
@@ -249,7 +249,7 @@ def poor_agreement(name: str, agreement: float | None, sample: str = "pilot") ->
     """
     if agreement is None or not agreement < LEAST_HALVES_AGREEMENT:
         return None
-    part = "mostly" if reliability(agreement) < 0.5 else "to a good part"
+    part = "mostly" if reliability(agreement) < 0.5 else "in large part"
     return (
         f"the halves of {_group(name)} rank the {sample} differently (rank correlation {correlation(agreement)}): scores depend "
         f"{part} on which texts happen to be in it; pass more query texts, or split unlike ones into groups (--query_group)"

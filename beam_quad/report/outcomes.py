@@ -9,7 +9,7 @@ from beam_quad.report.formatting import decimal
 _WHY_NOT = {
     "share_full": "its share of the budget is full",
     "too_long": "it is too long for the budget",
-    "contaminated": "it holds a text that no selection may",
+    "contaminated": "it holds a text that no selection may hold",
     "left_out_before": "the last run left it out",
     "not_shortlisted": "its n-grams put it below the end of the shortlist",
 }
@@ -23,50 +23,57 @@ def why(data: ReportData, example: Example) -> str:
     if outcome is None:
         return ""
     if outcome.reason is None:
-        return f"selected: {_why_selected(data, outcome)}"
+        return f"selected: {_why_selected(data, example, outcome)}"
     return f"not selected: {_why_not(data, example, outcome, outcome.reason)}"
 
 
-def _why_selected(data: ReportData, outcome: Outcome) -> str:
+def _why_selected(data: ReportData, example: Example, outcome: Outcome) -> str:
     if outcome.is_kept:
         return "the last run had selected it"
-    # Without a round the example only fills the budget up, by its own rank.
-    accepted = outcome.round is not None and _acceptance(data)
-    threshold = _threshold(data, outcome.round)
-    if accepted == "instance":
-        return f"round {outcome.round} accepted it for its own influence{threshold}"
-    if accepted == "block":
-        return (
-            f"round {outcome.round} accepted its block, of which the scored documents have a mean influence of "
-            f"{decimal(outcome.block_influence)}{threshold}"
-        )
-    if _acceptance(data) == "cluster" and outcome.worth is not None:
-        return f"its cluster was accepted: its mean influence is {decimal(outcome.worth)}"
+    # Only what the acceptance kept was accepted: within shares, and where the budget is filled up, ranks decide.
+    if outcome.is_accepted:
+        return _why_accepted(data, example, outcome)
     if outcome.target is not None and (least := _least_taken(data, outcome.target)) is not None:
         return f"for {outcome.target}; the lowest influence of a landmark selected for it is {decimal(least)}"
+    if outcome.is_accepted is False:
+        return f"it was not accepted, but fills the budget up with {_worth(example, outcome.worth)}"
     if outcome.worth is not None:
-        return f"by an influence of {decimal(outcome.worth)} it ranks above where the budget ends"
+        return f"with {_worth(example, outcome.worth)} it ranks above where the budget ends"
     return f"{_what_ranks(data)} above where the budget ends"
+
+
+def _why_accepted(data: ReportData, example: Example, outcome: Outcome) -> str:
+    if _acceptance(data) == "cluster":
+        return f"its cluster was accepted: its mean influence is {_of_cluster(data, example)}"
+    accepted = f"round {outcome.round} accepted"
+    if _acceptance(data) == "instance":
+        return f"{accepted} it for its own influence{_threshold(data, outcome.round, example.influence)}"
+    words = "of which the scored documents have a mean influence of"
+    if _has_prior(data):
+        words = "judged with the cluster's earlier scores at"
+    threshold = _threshold(data, outcome.round, outcome.block_influence)
+    return f"{accepted} its block, {words} {decimal(outcome.block_influence)}{threshold}"
 
 
 def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) -> str:
     if reason == "near_duplicate":
         return f"{outcome.twin or 'another document'} is nearly the same, and ranks higher"
     if reason == "block_not_accepted" and _acceptance(data) == "cluster":
-        means = {arm.cluster_id: arm.mean_influence for arm in data.arms or ()}
-        return f"its cluster was not accepted: its mean influence is {decimal(means.get(example.cluster_id or 0))}"
+        if any(arm.accepted for arm in data.arms or () if arm.cluster_id == example.cluster_id):
+            return "its cluster was accepted only in part, because the budget ends within it"
+        return f"its cluster was not accepted: its mean influence is {_of_cluster(data, example)}"
     if reason == "block_not_accepted":
-        # Blocks of a refresh wait for better ones, and are judged at the end.
-        pulled = outcome.round if "refresh" not in data.manifest else None
+        # With a prior, blocks wait for better ones, and are judged at the end.
+        pulled = None if _has_prior(data) else outcome.round
         return (
-            "its block was not accepted: the scored documents of it have a mean influence of "
+            "its block was not accepted: its scored documents have a mean influence of "
             f"{decimal(example.block_influence)}{_threshold(data, pulled)}"
         )
     if reason == "below_cut" and data.targets:
         least = [(t.name, _least_taken(data, t.name)) for t in data.targets]
         words = ", ".join(f"{decimal(own)} for {name}" for name, own in least if own is not None)
         return f"it ranks below where the budget ends; the lowest influence of a selected landmark is {words}"
-    if reason == "below_cut" and "refresh" in data.manifest:
+    if reason == "below_cut" and "refresh" in data.manifest and not _is_set(data, "reselect"):
         return _BELOW_CUT_OF_REFRESH
     if reason == "below_cut":
         return f"{_what_ranks(data)} below where the budget ends"
@@ -85,10 +92,33 @@ def _what_ranks(data: ReportData) -> str:
     return "it ranks"
 
 
-def _threshold(data: ReportData, number: int | None) -> str:
-    """States the threshold of a round; empty if it had none."""
+def _is_set(data: ReportData, option: str) -> bool:
+    return bool(data.manifest["config"].get(option))
+
+
+def _has_prior(data: ReportData) -> bool:
+    """Tells whether scores of earlier runs count when blocks are judged."""
+    return "refresh" in data.manifest and not _is_set(data, "refit")
+
+
+def _worth(example: Example, worth: float | None) -> str:
+    is_own = worth is not None and math.isclose(worth, example.influence, rel_tol=1e-6)
+    return f"an {'' if is_own else 'estimated '}influence of {decimal(worth)}"
+
+
+def _of_cluster(data: ReportData, example: Example) -> str:
+    means = {arm.cluster_id: arm.mean_influence for arm in data.arms or ()}
+    return decimal(None if example.cluster_id is None else means.get(example.cluster_id))
+
+
+def _threshold(data: ReportData, number: int | None, accepted: float | None = None) -> str:
+    """States the threshold of a round; empty if it had none, or a prior let what was `accepted` wait until the end."""
     taus = [own.tau for own in data.rounds or () if own.number == number and own.tau is not None]
-    return f", and the threshold was {decimal(taus[0])}" if taus and math.isfinite(taus[0]) else ""
+    if not taus or not math.isfinite(taus[0]):
+        return ""
+    if accepted is not None and accepted < taus[0] and _has_prior(data):
+        return ""
+    return f", and the threshold was {decimal(taus[0])}"
 
 
 def _least_taken(data: ReportData, name: str) -> float | None:

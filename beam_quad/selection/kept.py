@@ -34,7 +34,7 @@ class Kept:
       rows: Row numbers, int64.
       cluster: int64, -1 for none.
       block: int64, -1 for none.
-      round: Round in which it was accepted, int64, -1 for none.
+      round: Round in which its block was accepted or, if it was not, pulled, int64, -1 for none.
       influence: float64, nan if the example itself was not scored.
       block_influence: Mean influence of its block's scored examples, float64, nan for none.
       unscorable: Rows rejected for a score that is not finite, int64.
@@ -43,6 +43,7 @@ class Kept:
       worth: The influence, known or estimated, by which the rows were selected, float64; None if another criterion
         decides.
       twins: Rows left out for a near-duplicate; None if near-duplicates are not searched for.
+      is_accepted: Whether a bandit accepted it, bool; the others fill the budget up. None if all are selected by rank.
     """
 
     rows: np.ndarray
@@ -56,6 +57,7 @@ class Kept:
     target: Sequence[str] | None = None
     worth: np.ndarray | None = None
     twins: Twins | None = None
+    is_accepted: np.ndarray | None = None
 
 
 # Attributes about other rows than the selected ones.
@@ -161,6 +163,7 @@ def keep_accepted(
         influence[at],
         accepted["block_influence"][why],
         np.flatnonzero(unscorable),
+        is_accepted=np.ones(len(at), bool),
     )
 
 

@@ -9,6 +9,8 @@ import shutil
 
 import pytest
 
+from beam_quad.artifacts import traffic
+from beam_quad.stages import run_in_process
 from beam_quad.stages.base import ModelStage
 from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.read.embed import EmbedExamples
@@ -20,6 +22,7 @@ from pipelines import (
     distillation_options,
     influence_distillation,
     plan,
+    progress,
     quad,
 )
 from pipelines import options as quad_options
@@ -243,6 +246,29 @@ def test_what_is_made_already_is_in_no_plan_that_the_report_shows(world, tmp_pat
     assert planned["EmbedExamples"] == 0
     (counted,) = _lines(capsys, "this run read")
     assert _sizes(counted)[0] == pytest.approx(sum(planned.values()), rel=0.01)
+
+
+def test_the_report_counts_what_this_run_passed_through_a_model(world, tmp_path, monkeypatch):
+    flags = {"acceptance": "block", "artifacts": tmp_path / "artifacts"}
+    world.run(tmp_path / "first", **flags)
+    arguments = world.arguments(tmp_path / "second", budget_tokens=4500, **flags)
+    options, _ = quad_options.parse(arguments)
+    inputs = look(options)
+    built = chain.build(options, inputs)
+    costs = plan.left(plan.price(options, inputs, built), built)
+    progress.record(options.output, built.stages, inputs.corpus.num_rows, 1, None, costs)
+    built.write_plans()
+    counted = collections.Counter()
+    monkeypatch.setattr(traffic, "_counters", [lambda kind, n: counted.update({kind: n})])
+    run_in_process(built.stages)
+    page = (tmp_path / "second" / "report.html").read_text()
+    section = page[page.index('id="timing"') :].partition("</table>")[0]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>" * 3, section)
+    found = {line: (planned, documents) for line, planned, documents in cells}
+    assert found["embed"] == found["fit centers"] == ("0", "–")
+    # The pilot is the first run's, and so are some of the rounds.
+    assert found["pilot"][1] == "0"
+    assert int(found["rounds, at most"][1]) == counted["documents_scored"] > 0
 
 
 def test_a_plan_of_a_refresh_prices_what_is_new_and_names_what_only_the_run_knows(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from beam_quad import report
+from beam_quad.report.outcomes import why
 from beam_quad.selection import Amount, SourceCounts
 from tests.report.made import manifest
 from tests.report.parsed import Page
@@ -155,7 +156,7 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
 
     timings = (
         report.StageTiming(
-            "EmbedExamples", 90.0, planned("embed", 60.0, 900), 912, {"bytes_stored": 9}, True
+            "EmbedExamples", 90.0, planned("embed", 60.0, 0), 912, {"bytes_stored": 9}, True
         ),
         report.StageTiming(
             "Round1", 10.0, planned("rounds", 4.0, 30, 2e9, 2048), 28, {"bytes_stored": 1536}
@@ -167,7 +168,7 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
     section = text[text.index('id="timing"') :]
     cells = re.findall(r"<td[^>]*>(?:<strong>)?([^<]*)", section[: section.index("</table>")])
     rows = [
-        ["embed", "900", "912", "–", "1 min 00 s", "made earlier", "0.25"],
+        ["embed", "0", "–", "–", "1 min 00 s", "made earlier", "0.25"],
         ["rounds", "60", "57", "5.0e+09", "9.0 s", "30 s", "0.50"],
         ["cut", "900", "–", "–", "1.0 s", "1.0 s", "0.25"],
         ["All", "5.0e+09", "1 min 10 s", "31 s", "1.00"],
@@ -194,17 +195,26 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
         (report.Outcome("block_not_pulled"), "Not selected: block not pulled."),
         (
             report.Outcome("block_not_accepted", round=2),
-            "its block was not accepted: the scored documents of it have a mean influence of −0.250, and the threshold was "
+            "its block was not accepted: its scored documents have a mean influence of −0.250, and the threshold was "
             "0.0700.",
         ),
         (
-            report.Outcome(round=1, block_influence=0.125),
+            report.Outcome(round=1, block_influence=0.125, is_accepted=True),
             "Selected: round 1 accepted its block, of which the scored documents have a mean influence of 0.125, and the "
             "threshold was 0.0500.",
         ),
         (
-            report.Outcome(worth=0.5),
-            "Selected: by an influence of 0.500 it ranks above where the budget ends.",
+            # Its block was pulled, but not accepted.
+            report.Outcome(round=1, block_influence=0.125, worth=0.125, is_accepted=False),
+            "Selected: it was not accepted, but fills the budget up with an estimated influence of 0.125.",
+        ),
+        (
+            report.Outcome(round=1, block_influence=0.125, worth=0.5),
+            "Selected: with an estimated influence of 0.500 it ranks above where the budget ends.",
+        ),
+        (
+            report.Outcome(worth=0.9),
+            "Selected: with an influence of 0.900 it ranks above where the budget ends.",
         ),
         (report.Outcome(), "Selected: it ranks above where the budget ends."),
         (report.Outcome(is_kept=True, worth=0.5), "Selected: the last run had selected it."),
@@ -222,6 +232,52 @@ def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
     )
     text = report.render(changed)
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome", "words"),
+    [
+        (
+            {},
+            report.Outcome(round=1, block_influence=0.125, is_accepted=True),
+            "selected: round 1 accepted its block, judged with the cluster's earlier scores at 0.125, and the threshold was "
+            "0.0500",
+        ),
+        # It waited until the rounds ended.
+        (
+            {},
+            report.Outcome(round=1, block_influence=0.01, is_accepted=True),
+            "selected: round 1 accepted its block, judged with the cluster's earlier scores at 0.0100",
+        ),
+        (
+            {"refit": True},
+            report.Outcome(round=1, block_influence=0.125, is_accepted=True),
+            "selected: round 1 accepted its block, of which the scored documents have a mean influence of 0.125, and the "
+            "threshold was 0.0500",
+        ),
+        (
+            {},
+            report.Outcome("below_cut"),
+            "not selected: the budget ends before it, as the last run's documents keep their places",
+        ),
+        (
+            {"reselect": True},
+            report.Outcome("below_cut"),
+            "not selected: it ranks below where the budget ends",
+        ),
+    ],
+)
+def test_an_example_of_a_refresh_says_what_the_last_run_had_to_do_with_it(
+    data, outcome, options, words
+):
+    data = with_options(data, {"policy": "quad", "acceptance": "block"} | options)
+    changed = dataclasses.replace(
+        data,
+        manifest=data.manifest | {"refresh": {}},
+        targets=None,
+        rounds=(report.Round(1, 0.05, 1, 1, 1, 1),),
+    )
+    assert why(changed, report.Example("b#2", "A text.", 0.9, 10, outcome=outcome)) == words
 
 
 def test_degenerate_data_still_gives_a_page(data):

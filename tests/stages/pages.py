@@ -1,5 +1,8 @@
 """What the pipelines are held to: the methods in memory, on the texts and ids of the world's corpus."""
 
+import html
+import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -114,3 +117,13 @@ def _read_queries(queries: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _ids(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     return [row["beam_quad"]["example_id"] for row in rows]
+
+
+def shown_in_report(output: pathlib.Path) -> list[tuple[str, str]]:
+    """Reads the examples that a page shows as the best and the worst: the id, and the sentence on why, of each."""
+    page = (output / "report.html").read_text()
+    section = page.partition('<section id="examples">')[2].partition("</section>")[0]
+    shown = re.findall(r"<code>(.*?)</code>\n<p class=\"muted\">(.*?)</p>", section)
+    assert len(shown) == section.count("<article>")
+    assert bool(shown) == ('<section id="examples">' in page)
+    return [(html.unescape(name), why) for name, why in shown]

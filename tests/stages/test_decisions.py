@@ -1,7 +1,6 @@
 """`--decisions`: a row for every row that was read, which agrees with all else that a run writes."""
 
 import collections
-import html
 import json
 import re
 
@@ -12,6 +11,7 @@ import pytest
 from pipelines import chain, options
 from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, output_bytes, selected, text_of
+from tests.stages.pages import shown_in_report
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 
@@ -50,17 +50,23 @@ def hold_to_output(output):
 
 def hold_to_page(output, by_id):
     """Holds what the page says of the best and the worst examples to their decisions."""
-    page = (output / "report.html").read_text()
-    if '<section id="examples">' not in page:
-        return
-    section = page.partition('<section id="examples">')[2].partition("</section>")[0]
-    shown = re.findall(r"<code>(.*?)</code>\n<p class=\"muted\">(.*?)</p>", section)
-    assert len(shown) == section.count("<article>") > 0
-    for example_id, why in shown:
-        decision = by_id[html.unescape(example_id)]
+    for example_id, why in shown_in_report(output):
+        decision = by_id[example_id]
         assert why.startswith("Selected: ") == (decision["decision"] == "selected")
+        hold_to_acceptance(why, manifest_of(output)["config"], decision)
         if decision["reason"] == "near_duplicate":
             assert why.startswith(f"Not selected: {decision['twin']} is nearly the same")
+
+
+def hold_to_acceptance(why, config, decision):
+    """Holds a sentence to the rule: what is accepted reached the threshold, and within shares ranks decide."""
+    if decision["decision"] != "selected":
+        return
+    if config["share"]:
+        assert re.search(r"with an (estimated )?influence of \S+ it ranks above", why)
+    elif found := re.search(r"accepted its block.* influence of (\S+), and .* was (\S+)\.$", why):
+        mean, threshold = (float(number.replace("−", "-")) for number in found.groups())
+        assert mean >= threshold
 
 
 @pytest.mark.parametrize("decides", [False, True])
@@ -86,12 +92,14 @@ def artifacts(tmp_path_factory):
             {"acceptance": "block"},
             {"block_not_pulled", "block_not_accepted", "below_cut"},
         ),
+        ({"acceptance": "block", "share": "kind=law >= 0.8"}, {"share_full", "below_cut"}),
+        ({"acceptance": "cluster", "share": "kind=law >= 0.8"}, {"share_full", "below_cut"}),
         (
             {"acceptance": "shortlist", "max_share_per_cluster": 0.3, "layers": "attention"},
             {"not_shortlisted", "share_full", "below_cut"},
         ),
     ],
-    ids=["block", "shortlist"],
+    ids=["block", "block within shares", "cluster within shares", "shortlist"],
 )
 def test_decisions_agree_with_what_is_written(world: World, artifacts, tmp_path, flags, reasons):
     world.run(tmp_path / "out", artifacts=artifacts, decisions=True, **flags)

@@ -14,6 +14,7 @@ from beam_quad.stages.refresh.base import Base
 from pipelines import chain, options, refresh
 from pipelines.inputs import look
 from tests.pipelines.world import World, output_bytes, selected, selected_rows
+from tests.stages.pages import shown_in_report
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:apache_beam")
 RULES = ("block", "instance", "propagate", "cluster")
@@ -226,6 +227,7 @@ def test_choosing_anew_from_the_same_corpus_selects_the_same(months, rule):
     base, _ = months.run(f"anew-{rule}-base", [0, 1, 2], acceptance=rule)
     anew, _ = months.run(f"anew-{rule}", [0, 1, 2], acceptance=rule, base=base, reselect=True)
     assert ids(anew).keys() == ids(base).keys()
+    assert not [why for _, why in shown_in_report(anew) if "the last run" in why]
 
 
 def known(months: Months, output: pathlib.Path) -> KnownEvidence:

@@ -1,4 +1,4 @@
-"""Documents that hold a text which no selection may, for a person to judge in a minute."""
+"""Documents that hold a text which no selection may hold, for a person to judge in a minute."""
 
 import re
 

@@ -71,7 +71,7 @@ class _Line:
 
     @property
     def documents(self) -> int | None:
-        counted = [stage.documents for stage in self.stages if stage.documents is not None]
+        counted = [stage.documents for stage in self.own if stage.documents is not None]
         return sum(counted) if counted else None
 
     def planned(self, field: str) -> float | None:

@@ -300,10 +300,10 @@ class ScoreExamples(ScoredRows, ScoringStage):
             known, is_known = found
             scores[is_known] = known[is_known]
             is_missing = wanted & ~is_known
+        traffic.count("documents_scored", int(is_missing.sum()))
         # Without a row to score the input is not opened at all.
         if is_missing.any():
             traffic.count("bytes_read", piece.size_bytes)
-            traffic.count("documents_scored", int(is_missing.sum()))
             for at, prepared in prefetched(self._batches(piece, is_missing, model)):
                 scores[at] = model.score(prepared)[:, : len(self.weights)]
         return self.write(piece, scores, wanted)

@@ -214,7 +214,7 @@ class EstimatedSelection(RankedByBandit):
             name: np.where(at >= 0, getattr(accepted, name)[at], getattr(kept, name))
             for name in ("round", "block_influence")
         }
-        return dataclasses.replace(kept, **(why if len(accepted.rows) else {}))
+        return dataclasses.replace(kept, is_accepted=at >= 0, **(why if len(accepted.rows) else {}))
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
         """As `BanditSelection`; within shares the reason follows from the estimated influence, not from the block."""

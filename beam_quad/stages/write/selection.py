@@ -534,7 +534,9 @@ class WriteSelection(SplitStage):
         if not len(at):
             return
         decided = decide_rows(rows, is_candidate, kept, self.selection.standing(split, rows))
-        held = set() if self.changes is None else set(self.changes.base.selected(split)["row"])
+        # What the base selected keeps its place, unless everything is chosen anew.
+        base = None if self.changes is None or self.reselects else self.changes.base
+        held = set() if base is None else set(base.selected(split)["row"])
         twins = twins_of(kept)
         for row in at.tolist():
             key, reason = str(rows.keys[row]), int(decided.reason[row])
@@ -554,6 +556,7 @@ class WriteSelection(SplitStage):
                     worth=None if kept.worth is None else _or_none(kept.worth[own]),
                     target=None if kept.target is None else kept.target[own],
                     is_kept=row in held,
+                    is_accepted=None if kept.is_accepted is None else bool(kept.is_accepted[own]),
                 ),
             )
 

@@ -471,8 +471,12 @@ def _documents(
     for kind in ("documents_embedded", "documents_scored"):
         if kind in counted:
             return counted[kind]
-    # What a stage says at its end includes the pieces that earlier runs have made.
-    return None if started.get("found") else ended.get("documents", ended.get("scored"))
+    documents = ended.get("documents", ended.get("scored"))
+    if documents is not None and started.get("found", 0) == started.get("pieces"):
+        # Earlier runs made all of it: every piece is there, or the results were reused and there is none.
+        return 0
+    # What a stage says at its end includes the pieces that earlier runs made.
+    return None if started.get("found") else documents
 
 
 def _with(
