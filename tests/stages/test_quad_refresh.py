@@ -184,6 +184,27 @@ def test_new_leaks_of_which_there_are_none_cost_no_score(months, tmp_path):
     assert manifest["counts"]["scored"] == 0
 
 
+def test_a_month_after_one_that_was_fitted_anew_and_scored_nothing_begins_with_its_own_pilot(
+    world, months, tmp_path
+):
+    groups = [f"{kind}={world.query_of(kind)}" for kind in ("biology", "law")]
+    items = tmp_path / "items.jsonl"
+    items.write_text(json.dumps({"text": " ".join(f"none{i}" for i in range(30))}))
+    flags = {"query": None, "query_group": groups, "near_duplicates": "drop", "num_rounds": 8}
+    first, _ = months.run("refit-0", [0, 1], **flags)
+    vectors = set((months.folder / "artifacts").glob("combined/*/*"))
+    flags |= {"decontaminate": items}
+    second, two = months.run("refit-1", [0, 1, 2], base=first, refit=True, **flags)
+    assert two["counts"]["scored"] == 0
+    # A vector of weights that no score has scaled would be found by a run with another budget.
+    assert set((months.folder / "artifacts").glob("combined/*/*")) == vectors != set()
+    third, three = months.run("refit-2", range(4), base=second, budget_tokens=4000, **flags)
+    assert three["counts"]["scored"] > 0
+    assert three["shortfall"] is None
+    # Scaled by this month's pilot: those of the month before are the weights as given.
+    assert known(months, third).group_weights().min() > 1
+
+
 def test_a_later_month_knows_the_scores_of_all_months_before_it_from_one_file(months):
     first, one = months.run("chain-0", [0, 1])
     second, two = months.run("chain-1", [0, 1, 2], base=first, budget_tokens=4000)
