@@ -538,7 +538,7 @@ class Builder:
         paraphrases = self._flag_paraphrases(selection)
         # The last stage makes the report, so it is told of the stages before it.
         stages = tuple((stage.name, stage.clock) for stage in self.stages)
-        self.add(
+        write = self.add(
             WriteSelection(
                 self.within_budget,
                 selection,
@@ -577,7 +577,7 @@ class Builder:
         return Chain(
             tuple(self.stages),
             self.corpus.plan_path,
-            self.identity(),
+            dataclasses.replace(self.identity(), selection=write.digest),
             self.plans,
             self.inputs.unwritten
             | {

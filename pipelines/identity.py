@@ -34,12 +34,15 @@ class Identity:
       config: The options by name; paths are absolute.
       fingerprints: Content of the models and of the query set, by name.
       snapshot: Names and versions of the corpus's shards.
+      selection: Digest of the stages that decide the selection, and of their versions; another version of beam_quad may
+        select other rows. Empty for a run that selects none.
     """
 
     configuration: str
     config: dict[str, Any]
     fingerprints: dict[str, Any]
     snapshot: str
+    selection: str = ""
 
     @classmethod
     def of(
@@ -51,12 +54,13 @@ class Identity:
         return cls(seeding.digest(text), config, fingerprints, snapshot)
 
     def to_bytes(self) -> bytes:
-        """Serialises the identity as a JSON object, whose members are also in the manifest."""
+        """Serialises the identity as a JSON object, whose members but `selection` are also in the manifest."""
         found = {
             "configuration": self.configuration,
             "config": self.config,
             "fingerprints": self.fingerprints,
             "input": {"snapshot": self.snapshot},
+            "selection": self.selection,
         }
         return json.dumps(found, indent=1, sort_keys=True).encode()
 

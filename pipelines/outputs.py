@@ -9,6 +9,7 @@ from beam_quad.errors import UsageError
 from beam_quad.report.judgements import about
 from beam_quad.report.proof import about_proof
 from beam_quad.stages.proof.write import PROOF
+from beam_quad.stages.refresh.base import records_folder, rows_folder
 from pipelines import recorded
 from pipelines.identity import Identity
 
@@ -29,7 +30,10 @@ class SelectionOutput:
         for path in (files.join(output, "manifest.json"), _configuration_path(output)):
             found = found or _read_identity(path)
         if found is not None and found["configuration"] == identity.configuration:
-            return files.exists(files.join(output, "COMPLETE"))
+            is_complete = files.exists(files.join(output, "COMPLETE"))
+            # A finished part is never replaced, and one selection cannot hold parts of two.
+            if is_complete or _begun_as(output) == identity.selection:
+                return is_complete
         own = files.join(output, "_run") + "/"
         strangers = [f.path for f in files.find(output) if not f.path.startswith(own)]
         if not strangers:
@@ -45,6 +49,13 @@ class SelectionOutput:
 
     def begin(self, output: str, identity: Identity) -> None:
         """Claims the output for this run, which holds its lock."""
+        if _begun_as(output) != identity.selection:
+            # Of another version's selection no part is there, but what it noted of parts and splits may be.
+            noted = (
+                rows_folder(output, identity.configuration),
+                records_folder(output, identity.configuration),
+            )
+            files.delete(info.path for folder in noted for info in files.find(folder))
         files.write(_configuration_path(output), identity.to_bytes())
         for folder in ("selected", "rejected", "decisions"):
             # Only the lock's owner writes here, so temporary files of killed runs can be deleted at any age.
@@ -93,6 +104,12 @@ class ProofOutput:
 
 def _configuration_path(output: str) -> str:
     return files.join(output, "_run", "configuration")
+
+
+def _begun_as(output: str) -> str | None:
+    """Reads the digest of the selection that an output was begun with; None if it says none."""
+    digest: str | None = (_read_identity(_configuration_path(output)) or {}).get("selection")
+    return digest
 
 
 def _read_identity(path: str) -> dict[str, Any] | None:

@@ -256,8 +256,9 @@ class RunOptions(flags.Options):
         "drop: of documents that are nearly the same, the one that ranks highest is selected at most",
         "drop",
         more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
-        "The budget is filled up from the ranking (with a bandit: by what it accepted, then by the highest estimated influence, of "
-        "`--acceptance=instance` among scored documents alone); the others count as not selected, and `rejected/` names the document that ranks higher, with the reason `near_duplicate`. What "
+        "The budget is filled up from the ranking; with a bandit first by what it accepted, then by the highest estimated influence "
+        "(with `--acceptance=instance` only among scored documents). The others count as not selected, and `rejected/` names the "
+        "document that ranks higher, with the reason `near_duplicate`. What "
         f"`--base` selected stays, and new copies of it do not come. Compared are the best {COMPARED_BUDGETS} budgets of documents and, if "
         "these do not fill one, all; with `--share`, or a bandit's `--max_share_per_cluster`, all at once.",
     )

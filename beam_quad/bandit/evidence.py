@@ -105,6 +105,11 @@ class Evidence:
         """Keys of the unscorable examples, ascending, uint64 [m]."""
         return self.key[np.isnan(self.influence)]
 
+    @property
+    def has_clusters(self) -> bool:
+        """Whether any example represents its cluster."""
+        return bool((self.cluster >= 0).any())
+
     def of_clusters(self) -> dict[str, Array]:
         """Returns the examples that represent their clusters: `key`, ascending, `cluster`, `tokens`, `influence`."""
         at = np.flatnonzero(self.cluster >= 0)

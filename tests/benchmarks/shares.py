@@ -77,7 +77,8 @@ def print_rare_groups() -> None:
             for name in ("mean", "mean_of_group", "error")
             for before, after in [[np.mean([getattr(r, name) for r in own]) for own in runs]]
         ]
-        print(f"{number} groups {shift} from their clusters, spread {spread}: {', '.join(figures)}")
+        away = f"groups {shift} from their" if number > 1 else f"group {shift} from its"
+        print(f"{number} {away} clusters, spread {spread}: {', '.join(figures)}")
 
 
 def main() -> None:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from beam_quad.artifacts import aligned, traffic
+from beam_quad.selection.ranking import NOTHING
 from beam_quad.stages.base import ModelStage, Stage
 from beam_quad.stages.quad.known import KnownEvidence
+from beam_quad.stages.quad.shortlist import FindHeavyClusters
 from beam_quad.stages.refresh.base import Base
+from beam_quad.stages.write.shares import SolveProgramme
 from pipelines import chain, options, refresh
 from pipelines.inputs import look
 from tests.pipelines.world import World, output_bytes, selected, selected_rows
@@ -176,13 +179,42 @@ def test_what_leaks_since_is_filled_from_new_shards(months, tmp_path, flags):
 
 
 def test_new_leaks_of_which_there_are_none_cost_no_score(months, tmp_path):
-    drops = {"near_duplicates": "drop"}
-    base, _ = months.run("no-leaks-base", [0, 1, 2], **drops)
+    flags = {"near_duplicates": "drop", "max_share_per_cluster": 0.3}
+    base, _ = months.run("no-leaks-base", [0, 1, 2], **flags)
     items = tmp_path / "items.jsonl"
     items.write_text(json.dumps({"text": " ".join(f"none{i}" for i in range(30))}))
-    after, manifest = months.run("no-leaks", range(4), base=base, decontaminate=items, **drops)
+    flags |= {"base": base, "decontaminate": items}
+    after, manifest = months.run("no-leaks", range(4), **flags)
     assert ids(after).keys() == ids(base).keys()
     assert manifest["counts"]["scored"] == 0
+    stages = months.build("no-leaks", range(4), **flags).stages
+    (heavy,) = [stage for stage in stages if isinstance(stage, FindHeavyClusters)]
+    (solved,) = [stage for stage in stages if isinstance(stage, SolveProgramme)]
+    programme, _ = solved.load()
+    assert not len(heavy.load())
+    assert (programme.budget, programme.taken.sum(), programme.num_missing) == (0, 0, 0)
+    assert (programme.floors == NOTHING).all()
+
+
+def test_a_month_after_one_that_was_fitted_anew_and_scored_nothing_begins_with_its_own_pilot(
+    world, months, tmp_path
+):
+    groups = [f"{kind}={world.query_of(kind)}" for kind in ("biology", "law")]
+    items = tmp_path / "items.jsonl"
+    items.write_text(json.dumps({"text": " ".join(f"none{i}" for i in range(30))}))
+    flags = {"query": None, "query_group": groups, "near_duplicates": "drop", "num_rounds": 8}
+    first, _ = months.run("refit-0", [0, 1], **flags)
+    vectors = set((months.folder / "artifacts").glob("combined/*/*"))
+    flags |= {"decontaminate": items}
+    second, two = months.run("refit-1", [0, 1, 2], base=first, refit=True, **flags)
+    assert two["counts"]["scored"] == 0
+    # A vector of weights that no score has scaled would be found by a run with another budget.
+    assert set((months.folder / "artifacts").glob("combined/*/*")) == vectors != set()
+    third, three = months.run("refit-2", range(4), base=second, budget_tokens=4000, **flags)
+    assert three["counts"]["scored"] > 0
+    assert three["shortfall"] is None
+    # Scaled by this month's pilot: those of the month before are the weights as given.
+    assert known(months, third).group_weights().min() > 1
 
 
 def test_a_later_month_knows_the_scores_of_all_months_before_it_from_one_file(months):

@@ -110,7 +110,10 @@ class Bandit(Stored):
         return self.candidates.root
 
     def pilot(self) -> list[object]:
-        """Lists all that the pilot depends on: it pulls every arm once, independently of policy and budget."""
+        """Lists all that the scores of the pilot depend on: it pulls every arm once, independently of policy and budget.
+
+        With a budget of 0 nothing is pulled, so there are no scores.
+        """
         return [self.candidates, self.scoring, self.weights, self.known]
 
     def round_path(self, number: int) -> str:
@@ -219,12 +222,16 @@ class Bandit(Stored):
         if groups.shape[1] == 1:
             return np.ones(1)
         # A refreshed run keeps the weights of the first pilot: its scores are compared with those of earlier runs.
-        if self.known is not None:
+        if self.known is not None and self.known.load().has_clusters:
             return self.known.group_weights()
         return standardised_weights(self.weights, groups)
 
     def _prior(self) -> Prior | None:
-        return None if self.known is None else self.candidates.blocks.prior(self.known.load())
+        evidence = None if self.known is None else self.known.load()
+        # The base has no scores if it was fitted anew and its budget was full; this run then begins with a pilot of its own.
+        if evidence is None or not evidence.has_clusters:
+            return None
+        return self.candidates.blocks.prior(evidence)
 
     def is_candidate(self, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Returns which scored examples can be selected, bool [n]; see `Corpus.can_be`."""
@@ -263,7 +270,9 @@ class CombinedVectors(Stored):
 
     kind = "combined"
 
-    bandit: Annotated[Bandit, identity.CountedAs(Bandit.pilot, "the pilot knows no budget")]
+    bandit: Annotated[
+        Bandit, identity.CountedAs(Bandit.pilot, "the scores of a pilot know no budget")
+    ]
     vectors: VectorFiles
 
     @property
@@ -437,7 +446,9 @@ class RunRound(ScoringStage):
         weights = np.ones(1)
         if self.combined is not None and self.number == 0:
             weights = self.bandit.standardised(groups)
-            self.combined.write(weights)
+            # Other budgets find this vector too, so a pilot without pulls, which has no scores to scale by, leaves it to them.
+            if tables:
+                self.combined.write(weights)
         columns = {name: table.column(name).combine_chunks() for name in _SCORES.names[1:4]}
         columns["cluster"] = table.column("cluster").combine_chunks()
         columns["block"] = table.column("block").combine_chunks()

@@ -183,7 +183,10 @@ class FindHeavyClusters(SplitStage):
         held = np.zeros(self.clusters.centers.load().num_clusters, np.int64)
         for cluster, amount in (total or ByName()).named.items():
             held[int(cluster)] = amount.tokens
-        heavy = np.flatnonzero(held > max(1, math.floor(self.cap * self.budget.exact())))
+        budget = self.budget.exact()
+        # The base may leave nothing free, of which no cluster takes too much.
+        most = max(1, math.floor(self.cap * budget)) if budget else np.inf
+        heavy = np.flatnonzero(held > most)
         write_json(self.artifact, {"clusters": heavy.tolist()})
 
     @once_per_process

@@ -52,6 +52,11 @@ def unread_path(output: str, configuration: str) -> str:
     return files.join(rows_folder(output, configuration), "unread.json")
 
 
+def records_folder(output: str, configuration: str) -> str:
+    """Returns the folder of the records of an output's parts. Arguments as for `rows_folder`."""
+    return files.join(output, "_run", "parts", configuration[:20])
+
+
 def record_path(output: str, configuration: str, name: str) -> str:
     """Returns the path of the record of a part, which lists the splits of its rows.
 
@@ -60,7 +65,7 @@ def record_path(output: str, configuration: str, name: str) -> str:
       configuration: Fingerprint of its configuration.
       name: Name of the part, without its extension.
     """
-    return files.join(output, "_run", "parts", configuration[:20], f"{name}.json")
+    return files.join(records_folder(output, configuration), f"{name}.json")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,6 +165,8 @@ class WriteSelection(SplitStage):
     """
 
     kind = "selection"
+    # Names no folder, but tells apart outputs whose parts were recorded in another way.
+    version = 2
     artifact_name = "COMPLETE"
 
     selection: Selection
@@ -183,6 +185,11 @@ class WriteSelection(SplitStage):
     def folder(self) -> str:
         """The output directory."""
         return self.output
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that decides which rows are selected, with which weights; independent of places."""
+        return identity.digest(self.kind, self.version, self.selection, self.weights)
 
     @property
     def clock(self) -> str:

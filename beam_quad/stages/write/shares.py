@@ -186,8 +186,14 @@ class SolveProgramme(SplitStage):
     def finish(self, total: np.ndarray | None) -> None:
         bands = self.sample.load()
         held = np.zeros(len(bands.group), np.int64) if total is None else total
-        groups, budget = self.sample.groups, max(1, self.sample.budget.exact())
-        found = solve(groups.system(), bands, held, budget, len(groups.bounds))
+        groups, budget = self.sample.groups, self.sample.budget.exact()
+        system = groups.system()
+        if budget:
+            found = solve(system, bands, held, budget, len(groups.bounds))
+        else:
+            # The base may leave nothing free; without a band nothing is taken.
+            nothing = solve(system, Bands.none(system.num_groups), np.zeros(0), 1)
+            found = dataclasses.replace(nothing, budget=0)
         files.write_once(self.artifact, archives.dump(held=held, **dataclasses.asdict(found)))
 
     @once_per_process
