@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -157,6 +158,11 @@ def count_lengths(tokens: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
         dict(zip(found.tolist(), counts.tolist(), strict=True)),
         dict(zip(found.tolist(), sums, strict=True)),
     )
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """Returns a number, or None for one that JSON cannot hold."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def as_json(record: Any) -> Any:

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from beam_quad.artifacts import files
+from beam_quad.artifacts.json_files import find_json
 from beam_quad.errors import UsageError
 from beam_quad.report.judgements import about
 from beam_quad.report.proof import about_proof
@@ -114,12 +115,7 @@ def _begun_as(output: str) -> str | None:
 
 def _read_identity(path: str) -> dict[str, Any] | None:
     """Reads the identity of a run from one of our files; None if the file is missing or another program's."""
-    if not files.exists(path):
-        return None
-    try:
-        found = json.loads(files.read_bytes(path))
-    except ValueError:
-        return None
+    found = find_json(path)
     return found if isinstance(found, dict) and "configuration" in found else None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from beam_quad.artifacts import files
+from beam_quad.artifacts.json_files import find_json
 
 Edge = Literal["started", "ended", "failed"]
 ENDINGS = (".started", ".ended", ".failed")
@@ -27,15 +28,9 @@ def write(clock: str, edge: Edge, **facts: Any) -> None:
 
 def read(clock: str, edge: Edge) -> dict[str, Any] | None:
     """Reads the record of `write`, with the time in seconds since 1970 as `at`; None if there is no record."""
-    path = f"{clock}.{edge}"
-    if not files.exists(path):
-        return None
-    try:
-        found = json.loads(files.read_bytes(path))
-    except ValueError:
-        return None
+    found = find_json(f"{clock}.{edge}")
     # An older version wrote only the time.
-    return found if isinstance(found, dict) else {"at": float(found)}
+    return found if found is None or isinstance(found, dict) else {"at": float(found)}
 
 
 def chain_path(output: str) -> str:

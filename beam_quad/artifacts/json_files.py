@@ -1,6 +1,7 @@
 """Small artifacts in JSON."""
 
 import json
+from typing import Any
 
 from beam_quad.artifacts import files
 
@@ -8,6 +9,16 @@ from beam_quad.artifacts import files
 def read_json(path: str) -> dict:
     """Reads a small JSON artifact."""
     return dict(json.loads(files.read_bytes(path)))
+
+
+def find_json(path: str) -> Any:
+    """Reads a small file of JSON that may be missing, or another program's; None if there is no JSON."""
+    if not files.exists(path):
+        return None
+    try:
+        return json.loads(files.read_bytes(path))
+    except ValueError:
+        return None
 
 
 def write_json(path: str, value: object) -> None:

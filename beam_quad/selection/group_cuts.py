@@ -8,6 +8,7 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse
 
+from beam_quad.records import finite_or_none
 from beam_quad.selection.bands import Bands, GroupSample
 from beam_quad.selection.programme import Programme, System, solve
 from beam_quad.selection.ranking import NOTHING
@@ -290,8 +291,8 @@ def about_shares(
         }
     result["mean"] = {
         "of": unit,
-        "selected": _or_none(programme.value),
-        "without_bounds": _or_none(programme.value_without),
+        "selected": finite_or_none(programme.value),
+        "without_bounds": finite_or_none(programme.value_without),
     }
     if np.isfinite(programme.influence) and unit != "influence":
         result["mean_influence"] = {
@@ -300,7 +301,3 @@ def about_shares(
         }
     result["missing"] = programme.num_missing
     return result
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None

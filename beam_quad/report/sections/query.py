@@ -1,11 +1,11 @@
 """The query set: is it large enough, and what does each of its groups think of the examples that were scored first?"""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from beam_quad.records import finite_or_none
 from beam_quad.report.comparison import finite, sampling_weights, token_shares
 from beam_quad.report.data import QueryGroup, ReportData, ScoredSample
 from beam_quad.report.judgements import LEAST_HALVES_AGREEMENT, reliability
@@ -21,7 +21,7 @@ def query_groups(data: ReportData) -> Section | None:
     groups = data.query_groups or ()
     several = len(groups) > 1
     sample = "landmarks" if data.targets else "pilot"
-    knows_halves = any(_agreement(group) is not None for group in groups)
+    knows_halves = any(finite_or_none(group.halves_agreement) is not None for group in groups)
     if not several and not knows_halves:
         return None
     view = {
@@ -43,13 +43,8 @@ def query_groups(data: ReportData) -> Section | None:
     return Section("groups", title, view, lead if several else None)
 
 
-def _agreement(group: QueryGroup) -> float | None:
-    agreement = group.halves_agreement
-    return agreement if agreement is not None and math.isfinite(agreement) else None
-
-
 def _halves(group: QueryGroup, sample: str) -> tuple[QueryGroup, float | None, float | None, str]:
-    agreement = _agreement(group)
+    agreement = finite_or_none(group.halves_agreement)
     if agreement is None:
         return group, None, None, "not known: a half has no text"
     degree = "alike" if agreement >= _GOOD_AGREEMENT else "roughly alike"

@@ -1,7 +1,6 @@
 """Results of a finished bandit for the manifest and the report."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from beam_quad.bandit import BanditState, shortfall_message
 from beam_quad.bandit.scored import Scored, arm_code, mean_by_block
 from beam_quad.bandit.state import scored_by_round
 from beam_quad.columns import look_up
+from beam_quad.records import finite_or_none
 from beam_quad.report import data as page
 from beam_quad.report.comparison import stratified_mean
 from beam_quad.selection import RowCounts, cluster_weighted_mean, weighted_mean
@@ -87,14 +87,13 @@ class FinishedBandit:
                 "scored_mean": _mean(scores.scored),
                 "within_cluster_deviation": state.deviation,
                 "intra_cluster_correlation": self.intra_cluster_correlation(),
-                "tau": state.tau if state.tau is not None and math.isfinite(state.tau) else None,
+                "tau": finite_or_none(state.tau),
             },
         }
 
     def intra_cluster_correlation(self) -> float | None:
         """Share of the variance of the pilot's influence between clusters; None if nothing varies."""
-        share = self.bandit.variance_components().intra_cluster_correlation
-        return share if math.isfinite(share) else None
+        return finite_or_none(self.bandit.variance_components().intra_cluster_correlation)
 
     def scores(self) -> page.Scores:
         """Reads all scores, those of the selection and those of the pilot."""

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -44,7 +43,7 @@ from beam_quad.gradients.checkpoints import OUTPUT_TOKENIZER, load_tokenizer
 from beam_quad.gradients.windows import TokenEncoder
 from beam_quad.plan import rates
 from beam_quad.plan.work import Sizes, Work
-from beam_quad.records import Budget, Reason, Split, as_json
+from beam_quad.records import Budget, Reason, Split, as_json, finite_or_none
 from beam_quad.report.card import card
 from beam_quad.report.croissant import croissant
 from beam_quad.report.data import Outcome
@@ -559,8 +558,8 @@ class WriteSelection(SplitStage):
                 key,
                 Outcome(
                     round=int(kept.round[own]) if kept.round[own] >= 0 else None,
-                    block_influence=_or_none(kept.block_influence[own]),
-                    worth=None if kept.worth is None else _or_none(kept.worth[own]),
+                    block_influence=finite_or_none(kept.block_influence[own]),
+                    worth=None if kept.worth is None else finite_or_none(kept.worth[own]),
                     target=None if kept.target is None else kept.target[own],
                     is_kept=row in held,
                     is_accepted=None if kept.is_accepted is None else bool(kept.is_accepted[own]),
@@ -658,10 +657,6 @@ def _provenance(places: Places, rows: aligned.Rows, kept: Kept, since: np.ndarra
 def _stem(name: str) -> str:
     """A file's name without its ending."""
     return name.partition(".")[0]
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _or_null(column: np.ndarray) -> Any:
