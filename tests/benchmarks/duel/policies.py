@@ -168,6 +168,7 @@ POLICIES: dict[str, Policy] = {
     "dsir": _sampled(Scores.dsir, "dsir"),
     "ngrams": _by(Scores.ngrams, "n-grams ahead"),
     "ngrams-first-look": _by(lambda scores: scores.ngrams(looks_ahead=False), "n-grams"),
+    "ngram-ratios": _by(Scores.ngram_ratios, "n-gram ratios"),
     "similarity-mean": _by(lambda scores: scores.cosines("mean"), "embeddings"),
     "similarity-best": _by(lambda scores: scores.cosines("best"), "embeddings"),
     "cluster-histogram": _sampled(Scores.cluster_histogram, "embeddings"),

@@ -121,6 +121,24 @@ class Scores:
             TAKEN_WEIGHT,
         )
 
+    def ngram_ratios(self) -> np.ndarray:
+        """Mean log ratio of n-grams of the proxy's tokens, query set to corpus, float64 [n, num_domains]: the usual form."""
+
+        def count(texts: Sequence[str]) -> np.ndarray:
+            vocabulary = self.proxy.model.get_input_embeddings().weight.shape[0]
+            return TokenNgramCounts.of(self.proxy.read(texts), vocabulary).counts
+
+        def compute(queries: dict[str, list[str]]) -> np.ndarray:
+            corpus = count(self.material.texts)
+            # 2,000 n-grams of the corpus beside the query set's: an n-gram that it lacks would have no logarithm.
+            prior = 2000 * (corpus + 1) / (corpus + 1).sum()
+            smoothed = np.stack([count(texts) + prior for texts in queries.values()], axis=1)
+            ratios = np.log(smoothed / smoothed.sum(0)) - np.log(prior / prior.sum())[:, None]
+            own = (count([text]) for text in self.material.texts)
+            return np.stack([counts @ ratios / counts.sum() for counts in own])
+
+        return self._by_domain("n-gram ratios", compute)
+
     def _first_look(self, queries: dict[str, list[str]]) -> np.ndarray:
         vocabulary, read = self.proxy.model.get_input_embeddings().weight.shape[0], self.proxy.read
         counts = {
