@@ -51,6 +51,7 @@ class Stored(abc.ABC):
 
     @functools.cached_property
     def _name(self) -> str:
+        # 80 of the digest's 128 bits: no two folders of a run share them, and paths stay short.
         return identity.digest(self.kind, self.version, identity.fields_form(self))[:20]
 
     def identity(self) -> list[str]:
@@ -241,6 +242,7 @@ def list_work(stage: Stage) -> Iterator[Any]:
 
 
 def _list_work(stage: Stage) -> list[Any]:
+    # Before the listing, which may itself take minutes.
     at = time.time()
     # One listing of a prefix instead of a request per file: a corpus has thousands of pieces.
     stored = {info.path for prefix in stage.prefixes() for info in files.find(prefix)}
@@ -264,6 +266,7 @@ def do_element(stage: Stage, element: Any) -> Counted:
     """Returns the statistic of an element of `list_work`. A finished piece is read, without the model."""
     with clock.noting_failure(stage.clock):
         if isinstance(element, Finished):
+            # No traffic: what the piece cost was counted by the run that made it.
             return Counted(stage.statistic(element.piece))
         model = stage.model() if isinstance(stage, ModelStage) else None
         with traffic.collected() as amounts:
@@ -280,6 +283,7 @@ def regroup_parts(
     stage: RegroupedStage, group: int, parts: Iterable[bytes]
 ) -> Iterator[tuple[int, bytes]]:
     """Yields the parts of a group for their new groups, and last the traffic of regrouping them, for `NO_GROUP`."""
+    # The traffic of drawing is JSON, not a packed part; it only passes through.
     if group == NO_GROUP:
         return ((group, part) for part in parts)
     return _with_traffic(stage, lambda: stage.regroup(group, parts))
@@ -298,6 +302,7 @@ def put_parts_together(stage: GroupedStage, group: int, parts: Iterable[bytes]) 
 def _with_traffic(
     stage: Stage, draw: Callable[[], Iterator[tuple[int, bytes]]]
 ) -> Iterator[tuple[int, bytes]]:
+    # The block stays open while the caller has a part. That is safe because a shuffle follows, which collects nothing.
     with clock.noting_failure(stage.clock), traffic.collected() as amounts:
         for group, part in draw():
             traffic.count("bytes_shuffled", len(part))
@@ -321,6 +326,7 @@ def finish(stage: Stage, total: Counted | None) -> None:
     """
     total = total or Counted(None)
     with clock.noting_failure(stage.clock):
+        # Nothing was listed, so `total` is no sum. The recorded end stays that of the run that finished the stage.
         if files.exists(stage.artifact):
             return
         with traffic.collected() as own:

@@ -86,4 +86,5 @@ class PieceHandler(ModelHandler[Any, Any, LazyModel]):
 
     def batch_elements_kwargs(self) -> dict[str, int]:
         """Sets the batch size to one element."""
+        # The clock would form batches of several elements; a piece forms its own batches, from its data.
         return {"min_batch_size": 1, "max_batch_size": 1}

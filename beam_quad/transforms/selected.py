@@ -55,6 +55,7 @@ class ReadSelection(beam.PTransform):
 
 def _splits(_: Token, output: str, columns: Columns) -> tuple[Split, ...]:
     folder = files.join(output, "selected")
+    # Planning refuses a folder without files, but a selection may be empty.
     if not files.find(folder):
         return ()
     plan = plan_input(

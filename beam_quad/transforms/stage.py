@@ -93,6 +93,8 @@ class RunStage(beam.PTransform):
         return combine.with_fanout(number) if number > 1 else combine
 
     def _hinted(self) -> "DoPieces":
+        # Only this step is hinted. A hint breaks fusion on both sides, and every machine of a hinted step has the
+        # accelerator.
         step = DoPieces(self.stage)
         if self.accelerator is None or not isinstance(self.stage, ModelStage):
             return step
@@ -115,6 +117,7 @@ class DoPieces(beam.PTransform):
         stage = self.stage
         if isinstance(stage, ModelStage):
             handler = PieceHandler(stage, has_accelerator=bool(self.get_resource_hints()))
+            # Beam's own identifier is a random UUID, which would give the same chain another graph in every run.
             return pieces | "Infer" >> RunInference(
                 handler, model_identifier=f"{stage.name}/{stage.model_key}"
             )
@@ -154,7 +157,7 @@ def _do(element: Any, stage: Stage) -> Counted | None:
 
 
 def _draw(element: Any, stage: GroupedStage) -> Iterator[tuple[int, bytes]]:
-    # The sentinel brings forth the group of no parts, and so one statistic, also of a stage without pieces.
+    # The sentinel makes a group of its own, so even a stage without pieces has one statistic.
     if isinstance(element, Sentinel):
         return iter([(NO_GROUP, b"{}")])
     return draw_parts(stage, element)
