@@ -15,6 +15,7 @@ from beam_quad.artifacts import files
 from beam_quad.records import Reason
 
 USABLE = 0
+# Codes are stored, so a new reason goes to the end of `Reason`.
 _REASONS = tuple(Reason)
 _CODES = {reason: code for code, reason in enumerate(_REASONS, start=1)}
 _METADATA = b"beam_quad"
@@ -91,6 +92,7 @@ class TableWriter:
 
     def write_group(self, table: pa.Table) -> None:
         """Writes a table as a row group, even an empty table."""
+        # Arrow refuses a row group size of 0.
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     @property
@@ -173,6 +175,8 @@ def drop_rows(path: str, name: str, is_dropped: Callable[[np.ndarray], np.ndarra
     metadata = read_metadata(path)
     with files.writing(path, replace=True) as out, files.open_read(path) as file:
         parquet = pq.ParquetFile(file)
+        # Arrow reports the footer's metadata as the schema's. It is written anew at the end, so it must not count as
+        # schema here.
         writer = TableWriter(out, parquet.schema_arrow.remove_metadata())
         try:
             for i in range(parquet.num_row_groups):
@@ -275,6 +279,7 @@ def unpack_vectors(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
     """Unpacks vectors packed by `vector_column`, [n, dim]."""
     return np.concatenate(
         [
+            # An empty file has no chunk, and NumPy concatenates nothing to no shape.
             np.zeros((0, column.type.byte_width // dtype.itemsize), dtype),
             *(_vectors(chunk, dtype) for chunk in column.chunks),
         ]
@@ -283,6 +288,7 @@ def unpack_vectors(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
 
 def _vectors(chunk: pa.Array, dtype: np.dtype) -> np.ndarray:
     width = chunk.type.byte_width
+    # A slice shares its parent's buffer and starts at an offset in it.
     start = chunk.offset * width
     raw = memoryview(chunk.buffers()[1])[start : start + len(chunk) * width]
     return np.frombuffer(raw, dtype).reshape(len(chunk), width // dtype.itemsize)

@@ -11,6 +11,7 @@ import fsspec
 from beam_quad.artifacts.patterns import Search
 from beam_quad.artifacts.store import ABSENT, Stat, Store, explained
 
+# Keys under which file systems of fsspec give a checksum, and a time; the first that is set counts.
 _CHECKSUMS = ("blob_id", "xet_hash", "ETag", "etag", "md5Hash")
 _TIMES = ("mtime", "last_modified", "LastModified", "updated", "created")
 
@@ -33,6 +34,7 @@ class AnyScheme(Store):
             try:
                 listed = system.find(folder, detail=True)
             except FileNotFoundError as error:
+                # The hub answers so for a private repository too; an empty listing would hide that a login is missing.
                 if "repository not found" in str(error):
                     raise PermissionError(str(error)) from error
                 return
@@ -53,6 +55,8 @@ class AnyScheme(Store):
     def put(self, path: str, spooled: BinaryIO, over: str | None) -> bool:
         if over:
             try:
+                # No file system of fsspec replaces on condition. Between this check and the write another writer may
+                # win.
                 if self.read(path)[1] != over:
                     return False
             except FileNotFoundError:
@@ -83,6 +87,7 @@ def _system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def _info_stat(found: Mapping[str, Any]) -> Stat:
     checksum = next((str(found[name]) for name in _CHECKSUMS if found.get(name)), "")
     modified = next((found[name] for name in _TIMES if found.get(name)), 0.0)
+    # A time may be a number, an ISO text or a datetime, as the file system likes.
     if isinstance(modified, str):
         modified = datetime.datetime.fromisoformat(modified)
     if isinstance(modified, datetime.datetime):

@@ -43,6 +43,8 @@ class Buckets(Store):
     def list(self, search: Search, hidden: list[str] | None) -> Iterator[tuple[str, Stat]]:
         root, folder = bucket_of(search.folder)
         # The client lists by folder only; the offset makes S3 skip the names that sort before the prefix.
+        # The offset itself is left out, and the prefix may be a whole name; so the offset is the prefix less its last
+        # character.
         first = bucket_of(search.prefix)[1].removeprefix(f"{folder}/" if folder else "")
         before = f"{folder}/{first[:-1]}".lstrip("/") if first[:-1] else None
         with explained(search.folder, needs_bucket=True):
@@ -70,6 +72,8 @@ class Buckets(Store):
         mode: Any = "create" if over == ABSENT else {"e_tag": over} if over else "overwrite"
         is_large = spooled.tell() > _ONE_REQUEST_BYTES
         if is_large:
+            # A writer that comes between this check and the last part loses; names are made from contents, so both
+            # write the same bytes.
             if mode != "overwrite" and self.stat(path) is not None:
                 return False
             mode = "overwrite"
@@ -115,6 +119,7 @@ def _bucket(path: str) -> tuple[Any, str]:
 def _client_of(root: str) -> Any:
     """Makes the client of a bucket; threads may share it."""
     # The timeout applies to a whole request, and sending 64 MB can be slow.
+    # Servers on a local network often speak plain HTTP.
     options: dict[str, Any] = {"client_options": {"allow_http": True, "timeout": "10 min"}}
     if root.startswith("s3"):
         options |= _s3_options(root)
@@ -139,6 +144,7 @@ def _s3_options(root: str) -> dict[str, Any]:
                 f"{root}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from error
     if not _S3_PLACES & os.environ.keys():
+        # If the region cannot be found, the first request to the bucket says why.
         with contextlib.suppress(OSError):
             found["region"] = pyarrow.fs.resolve_s3_region(root.partition("://")[2])
     return found

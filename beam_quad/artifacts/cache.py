@@ -41,6 +41,7 @@ class _Cache:
                 if key in self._values:
                     self._values.move_to_end(key)
                     return self._values[key]
+                # Before the new value is made: two models may not fit on a device.
                 self._keep(self._max_values - 1)
             # Outside the lock, because making one value may request another.
             value = make()
@@ -79,6 +80,7 @@ def once_per_process(
 
     @functools.wraps(read)
     def reads(owner: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
+        # Stages with one folder read the same files, even if they differ in fields that do not count.
         place = getattr(owner, "folder", owner)
         key = (read.__module__, read.__qualname__, place, args, tuple(sorted(kwargs.items())))
         return cached(key, lambda: read(owner, *args, **kwargs))

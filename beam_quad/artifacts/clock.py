@@ -22,6 +22,7 @@ def write(clock: str, edge: Edge, **facts: Any) -> None:
       edge: Whether the stage starts, ends or fails.
       facts: Further facts, for `json.dumps`.
     """
+    # Facts may bring an earlier `at`.
     data = json.dumps({"at": time.time()} | facts).encode()
     files.write(f"{clock}.{edge}", data)
 

@@ -53,6 +53,8 @@ class CloudStorage(Store):
             blob.reload()
 
         def fetch(start: int, end: int) -> bytes:
+            # Raw: the client would decompress an object whose Content-Encoding is gzip, and the size and ranges are
+            # those of the stored bytes.
             return blob.download_as_bytes(start=start, end=end - 1, raw_download=True)
 
         return io.BufferedReader(Ranges(path, blob.size, fetch), buffer_bytes)
@@ -64,6 +66,7 @@ class CloudStorage(Store):
             return data, str(blob.generation)
 
     def put(self, path: str, spooled: BinaryIO, over: str | None) -> bool:
+        # To Cloud Storage, generation 0 is that of a missing object: `ABSENT` is the empty string.
         generation = None if over is None else int(over or 0)
         with explained(path, needs_bucket=True):
             try:
@@ -76,6 +79,7 @@ class CloudStorage(Store):
 
     def copy(self, source: str, target: str) -> bool:
         with explained(target):
+            # A large object takes several requests, each of which goes on where the last stopped.
             copied, token = self._blob(target), None
             while (token := copied.rewrite(self._blob(source), token=token)[0]) is not None:
                 pass

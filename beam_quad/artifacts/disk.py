@@ -82,6 +82,7 @@ def _version(data: bytes) -> str:
 
 def _name_if_free(temporary: str, path: str) -> bool:
     try:
+        # A link fails if the name is taken; a rename would replace the file.
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -99,6 +100,7 @@ def _name_if_free(temporary: str, path: str) -> bool:
 def _unchanged(path: str, version: str) -> Iterator[bool]:
     """Tells whether a file is unchanged since it was read, and locks it against other writers if `flock` is supported."""
     try:
+        # For writing, though nothing is written: NFS makes flock a lock of a byte range, which needs that.
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         yield False
@@ -113,6 +115,7 @@ def _unchanged(path: str, version: str) -> Iterator[bool]:
         # Another file may have taken the name during the wait for the lock.
         named = stat_of(path)
         is_same = named is not None and os.path.samestat(os.fstat(descriptor), named)
+        # Only locks are replaced on condition, and a lock is far smaller than this.
         yield is_same and _version(os.pread(descriptor, 1 << 16, 0)) == version
     finally:
         os.close(descriptor)
@@ -137,6 +140,7 @@ def _walk(
             if os.path.islink(path) and not name.startswith("."):
                 raise broken_link(path)
         elif modes.S_ISDIR(found.st_mode):
+            # A link to a folder above would be walked forever. The same folder under two names is listed under both.
             inode = found.st_dev, found.st_ino
             if is_entered and inode not in above:
                 yield from _walk(search, path, above | {inode}, hidden)

@@ -27,6 +27,7 @@ from beam_quad.artifacts.store import ABSENT, TEMPORARY_PREFIX, Stat, bucket_of,
 from beam_quad.artifacts.stores import check_scheme, store_of
 from beam_quad.errors import UsageError
 
+# Shared by all callers. A reader that called `in_parallel` itself would wait for threads that all wait for it.
 _READERS = concurrent.futures.ThreadPoolExecutor(16, "read")
 T = TypeVar("T")
 # Least bytes of a fetch from an object store: the footer of a small file, or a few candidates, should not cost 16 MB.
@@ -245,6 +246,7 @@ def writing(path: str, replace: bool = False) -> Iterator[HashedFile]:
         with store.spool(path) as spooled:
             file = HashedFile(spooled)
             yield file
+            # A lost race is no error: the file that won has the same name, and so the same content.
             if store.put(path, spooled, None if replace else ABSENT):
                 traffic.count("bytes_stored", file.size_bytes)
     except OSError as error:

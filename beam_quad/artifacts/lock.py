@@ -98,6 +98,8 @@ class OutputLock:
         Returns:
           The job that keeps the lock, or an empty string.
         """
+        # Never released: a thread that comes later, such as one that is still submitting a job, must not take the lock
+        # again.
         self._one_thread.acquire()
         job = self._owner.job if self._owner else ""
         self._release()
@@ -127,6 +129,7 @@ class OutputLock:
         self.release()
 
     def _is_dead(self, owner: Owner) -> bool:
+        # A process of another host cannot be asked, so it counts as alive.
         is_here = owner.host == socket.gethostname()
         has_ended = is_here and process_start(owner.pid) != owner.process_start
         if not owner.job:
@@ -152,6 +155,7 @@ class _LockFile:
                 return other
             if self._put(owner, version):
                 return None
+        # Some other run changed the lock each time, and may have removed it last.
         return other or owner
 
     def owner(self) -> Owner | None:

@@ -38,8 +38,10 @@ def fetch_model(url: str) -> pathlib.Path:
     content = seeding.digest("model", files.absolute(url), *(info.version for info in found))
     folder = pathlib.Path(constants.HF_HOME) / "beam_quad" / content[:20]
     targets = [folder / info.path.removeprefix(files.absolute(url)).lstrip("/") for info in found]
+    # A copy appears only once it is complete, so a file that exists need not be checked.
     missing = {
         info.path: str(to) for info, to in zip(found, targets, strict=True) if not to.exists()
     }
+    # A list, so that errors of the threads are raised here.
     list(files.in_parallel(files.copy, missing.keys(), missing.values()))
     return folder

@@ -71,7 +71,9 @@ def process_start(pid: int) -> str | None:
     except ProcessLookupError:
         return None
     # The name, in parentheses, may contain any character; state and start time are fields 3 and 22 of proc(5).
+    # The boot is part of it: after a reboot the clock ticks start again, and a pid may meet its old start time.
     fields = stat.rpartition(")")[2].split()
+    # A zombie has ended; only its parent has not noticed yet.
     return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
 
 

@@ -286,4 +286,5 @@ def _translated(glob: str) -> str:
 def _translated_class(inner: str) -> str:
     negation = "^" if inner.startswith("!") else ""
     members = re.sub(r"([\\\[\]^&~|])", r"\\\1", inner.removeprefix("!"))
+    # A negated class would match a slash, too.
     return f"(?!/)[{negation}{members}]"
