@@ -72,6 +72,7 @@ def _nearest_in_chunk(points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarr
     threshold = scores.max(axis=1, keepdims=True) - np.float32(points.shape[1] * 2.0**-23)
     rows, columns = np.nonzero(scores >= threshold)
     exact = _dot_products(points, vectors, rows, columns)
+    # By row, then the largest product, then the lowest column. `rows` already ascend, so each row's run stays in place.
     best = np.lexsort((columns, -exact, rows))
     first = best[np.searchsorted(rows, np.arange(len(points)))]
     return columns[first], exact[first]

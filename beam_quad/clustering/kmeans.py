@@ -109,8 +109,10 @@ def _content_order(points: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     for start in range(0, len(points), _CHUNK):
         # Adding 0.0 turns -0.0 into 0.0, so that equal points have equal bits.
         bits = (points[start : start + _CHUNK] + np.float32(0)).view(np.uint32)
+        # Integers wrap modulo 2**64, so the sum does not depend on its order, as that of floats would.
         hashes[start : start + _CHUNK] = bits.astype(np.uint64) @ multipliers
     hashes = seeding.mix(seed, "kmeans_order", hashes)
+    # Equal hashes are copies of a point, whose order does not matter.
     order = np.argsort(hashes, kind="stable")
     return order, int(1 + np.count_nonzero(np.diff(hashes[order])))
 
@@ -134,6 +136,7 @@ def _initialise(points: np.ndarray, order: np.ndarray, num_centers: int, seed: i
     return np.concatenate(
         [
             kmeans_plusplus(
+                # Every so-many-th point: any slice of the content order is a random sample.
                 sample[group::groups],
                 wanted[group],
                 random_state=seeding.integer(seed, "kmeans_init", group),
@@ -161,6 +164,7 @@ def _first_distinct(points: np.ndarray, order: np.ndarray, num_wanted: int) -> n
 def _fit_batches(
     points: np.ndarray, order: np.ndarray, vectors: np.ndarray, seed: int
 ) -> np.ndarray:
+    # At least one point a center on average, so no center waits for many batches.
     batch = max(_MIN_BATCH, len(vectors))
     model = MiniBatchKMeans(
         len(vectors),
@@ -187,6 +191,7 @@ def _pass(points: np.ndarray, order: np.ndarray, vectors: np.ndarray) -> np.ndar
             (np.ones(len(chunk)), index, np.arange(len(chunk) + 1)),
             shape=(len(chunk), len(vectors)),
         )
+        # Unlike `np.add.at`, a sparse product is fast, and adds the points of a center in a fixed order.
         totals += one_hot.T @ chunk.astype(np.float64)
     return _normalised(totals, vectors)
 
@@ -203,6 +208,7 @@ def _split(
     """Replaces the center of each giant cluster by several centers fitted to its points."""
     shares = _shares(index, vectors)
     pieces = [
+        # `index` follows `order`, so the mask selects the giant's points in their content order.
         _fit(points, order[index == giant], math.ceil(shares[giant] / limit), seed)
         for giant in giants
     ]
@@ -228,5 +234,6 @@ def _chunks(points: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
 def _normalised(vectors: np.ndarray, fallback: np.ndarray) -> np.ndarray:
     """Normalises rows to norm 1, float32; a row of norm 0 is replaced by the fallback's row."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Points that cancel have a mean of rounding errors, whose direction says nothing.
     directed = norms > 1e-6
     return np.where(directed, vectors / np.where(directed, norms, 1), fallback).astype(np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 
 from beam_quad import archives
 
+# 2**-20 is far below the spread of similarities, and 2**43 rows fit into 64 bits.
 _FIXED_POINT = 1 << 20
 
 
@@ -74,6 +75,7 @@ class ClusterSums:
         Raises:
           ValueError: If a valid row's cluster is out of range.
         """
+        # Checked here, because `bincount` would silently return a longer array.
         chosen = np.asarray(cluster_id)[valid]
         if len(chosen) and not (chosen.min() >= 0 and chosen.max() < num_clusters):
             raise ValueError(
