@@ -7,6 +7,7 @@ import numpy as np
 
 def scaled_sketches(sketched: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
     """Multiplies the sketches of vectors, unit rows float [dim], by the vectors' norms: float64 [num_vectors, dim]."""
+    # In float64: a float16 sketch times a Python float stays float16, and a large norm overflows it.
     return np.stack([sketch.astype(np.float64) * norm for sketch, norm in sketched])
 
 

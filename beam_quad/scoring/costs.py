@@ -244,6 +244,7 @@ def _matrices(model: Any, config: Any) -> Iterator[tuple[str, int]]:
         if isinstance(module, nn.Embedding) or module is output_layer:
             continue
         for name, parameter in module.named_parameters(recurse=False):
+            # Biases and norms have one dimension and enter no matrix product; experts are stacked in three.
             if parameter.ndim == 2:
                 yield f"{module_name}.{name}", parameter.numel()
             elif parameter.ndim == 3:

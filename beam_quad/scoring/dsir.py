@@ -139,16 +139,19 @@ def count_ngrams(texts: Sequence[str], num_buckets: int = NUM_BUCKETS) -> scipy.
         n_features=num_buckets,
         ngram_range=(1, 2),
         token_pattern=r"\w+|[^\w\s]+",
+        # Signs would let n-grams that share a bucket cancel each other, and a count could be negative.
         alternate_sign=False,
         norm=None,
         dtype=np.int64,
     )
+    # The vectoriser refuses an empty list.
     if not texts:
         return scipy.sparse.csr_matrix((0, num_buckets), dtype=np.int64)
     return vectorizer.transform(map(answers.answers_of, texts))
 
 
 def _log_probability(ngrams: NgramCounts, smoothing: float) -> np.ndarray:
+    # Without smoothing, an n-gram missing from the query set alone would give a weight of minus infinity.
     smoothed = ngrams.counts + smoothing
     log_probability: np.ndarray = np.log(smoothed / smoothed.sum())
     return log_probability

@@ -58,6 +58,7 @@ class EigenvalueSum:
         means = {name: squares / self.num_sequences for name, squares in self.squares.items()}
         for name, rows in self.rows.items():
             total = rows.double().sum().item()
+            # A head without any gradient has eigenvalues of 0, not 0 / 0.
             scale = 1 / (total * self.num_sequences) if total > 0 else 0.0
             means[name] = torch.outer(rows, scale * self.columns[name])
         return means
@@ -167,6 +168,7 @@ class _Squares:
                 rows = products.gradient_rows(*rotated, self._tokens)
                 self._output_rows[block.name] = rows
             for gradients in products.sequence_gradients(*rotated):
+                # In place: another tensor of this size may not fit, and the gradient is not needed again.
                 squares = gradients.square_()
                 if is_factored(block):
                     self._rows[block.name] += squares.sum((0, 2))

@@ -287,6 +287,8 @@ def eigenbasis(covariance: CovarianceSum) -> Eigenbasis:
 
 
 def _decompose(total: torch.Tensor, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    # In float64: small eigenvalues drown in the rounding of float32, and their eigenvectors with them. `eigh` reads one
+    # triangle, and the sums are exactly symmetric (`_taken`).
     values, vectors = torch.linalg.eigh(_finite_mean(total, num_tokens))
     return values.clamp_min(0).to(total.dtype), vectors.to(total.dtype)
 

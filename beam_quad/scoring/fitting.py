@@ -52,6 +52,7 @@ class SumLossPasses:
 
     def run(self, modules: Sequence[str], batch: MicroBatch, record: passes.Record) -> None:
         """Runs one micro-batch and passes the inputs and output gradients of each module to `record`."""
+        # The sum loss, as in Grosse et al. and kronfluence, so factors can be compared number by number.
         weights = batch.loss_mask.to(dtype=self.proxy.sum_dtype, device=self.proxy.device)
         uniforms = None
         if self._is_sampled:

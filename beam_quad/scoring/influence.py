@@ -87,6 +87,7 @@ class InfluenceScorer(ProxyScorer):
         def compute(max_batch_tokens: int) -> tuple[torch.Tensor, ...]:
             order, products, squares = [], [], []
             for batch, windows in proxy.even_batches(pieces, max_batch_tokens):
+                # A document without a loss has no window, so its infinite weight is never used.
                 weights = passes.token_weights(batch, 1 / counts, proxy)
                 partial = Partial(proxy, batch, self.stacks, self._normalize)
                 passes.backward(proxy, self._watched, batch, weights, partial.record)
@@ -275,6 +276,7 @@ class Partial:
 
     def _record_rows(self, stack: Stack, rows: torch.Tensor, deltas: torch.Tensor) -> None:
         (block,) = stack.blocks
+        # A backward pass starts at the head and ends at the embedding, so the head's part is there already.
         self._influence[block.name] += products.row_products(rows, deltas, stack.vectors)
         if self._normalize:
             # ||D + d||² - ||D||² = <d, d + 2 D>, and only the rows of the window's tokens are nonzero in d.

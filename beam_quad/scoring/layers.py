@@ -12,13 +12,13 @@ _IN_LAYER = re.compile(r"\.(\d+)\.(.+)")
 
 
 def part_of(modules: Iterable[str]) -> tuple[int, Kind]:
-    """Says of modules that are given one tensor which layer they are in, and whether in its attention or its MLP.
+    """Finds the layer of modules with the same input, and whether they belong to its attention or its MLP.
 
     Args:
-      modules: Their names. Where attention and MLP of a layer are given the same tensor, they are of both.
+      modules: Names of the modules. If attention and MLP of a layer have the same input, the kind is "both".
 
     Returns:
-      Number of the layer, -1 outside of any, and the kind.
+      Number of the layer, -1 outside all layers, and the kind.
     """
     found = [match for name in modules if (match := _IN_LAYER.search(name))]
     if not found:
@@ -30,16 +30,17 @@ def part_of(modules: Iterable[str]) -> tuple[int, Kind]:
 def shares_of_variance(
     influence: np.ndarray, parts: Sequence[tuple[int, Kind]]
 ) -> dict[tuple[int, Kind], float]:
-    """Divides the variance of influence among the parts that add up to it.
+    """Divides the variance of influence among the parts of the model that add up to it.
 
     Args:
-      influence: What each part adds to the influence of each example, float64 [n, num_parts].
-      parts: The parts; equal ones are counted as one.
+      influence: Contribution of each part to the influence of each example, float64 [n, num_parts].
+      parts: The parts; the shares of equal ones are added up.
 
     Returns:
-      The covariance of each part, in ascending order, with the whole over the variance of the whole: they sum to 1, and below 0
-      is what works against the rest. Empty where influence does not vary.
+      The covariance of each part with the whole, over the variance of the whole, by part in ascending order. The shares sum to
+      1; a negative one belongs to a part that works against the rest. Empty if influence does not vary.
     """
+    # An example that could not be scored would make every share nan.
     finite = influence[np.isfinite(influence).all(axis=1)]
     whole = finite.sum(axis=1)
     if len(whole) < 2 or np.ptp(whole) == 0:

@@ -62,6 +62,7 @@ def tune_on_query(
         loss = _held_out_loss(
             proxy, others, held_out, dataclasses.replace(recipe, learning_rate=rate)
         )
+        # Higher rates overshoot further, and each try costs a tuning.
         if loss >= least:
             break
         best_rate, least = rate, loss

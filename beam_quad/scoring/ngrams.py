@@ -227,6 +227,7 @@ class NgramScorer:
         num_ngrams = by_document(counts)
         shares = counts / num_ngrams[owners]
         # ||f - p||² over the buckets missing from a text, where f = 0, without visiting them.
+        # Rounding may leave a difference below 0, which has no root.
         lacking = np.maximum(p @ p - by_document(p[buckets] ** 2), 0.0)
         lengths = np.sqrt(by_document((shares - p[buckets]) ** 2) + lacking)
         scores = np.zeros((num_documents, len(self.groups)))
@@ -256,6 +257,7 @@ def count_taken(
         documents = scorer.prepare(texts[run])
         scores[run], tokens[run] = scorer.score(documents), documents.loss_tokens
     ranks = combine_standardised(scores, group_weights)
+    # nan sorts last, so the finite ranks come first.
     best = np.argsort(-ranks, kind="stable")[: np.count_nonzero(np.isfinite(ranks))]
     before = np.cumsum(tokens[best]) - tokens[best]
     taken = np.sort(best[before < TAKEN_SHARE * tokens.sum()])
@@ -317,6 +319,7 @@ class _Tokens:
         is_second = ~self.is_first[1:]
         bigrams = first[1:] + vocabulary + bigram_buckets(self.ids)
         pairs = np.concatenate([first + self.ids, bigrams[is_second]])
+        # The document is part of each number, so one sort serves all documents of a call.
         distinct, counts = np.unique(pairs, return_counts=True)
         return *np.divmod(distinct, num_buckets), counts
 

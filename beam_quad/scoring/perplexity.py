@@ -46,6 +46,7 @@ class PerplexityScorer(ProxyScorer):
         order, losses = passes.with_halving(proxy, compute, self._fitting)
         totals = torch.zeros(len(counts), dtype=torch.float64)
         of_window = torch.tensor([window.document for window in windows])
+        # In the order of the windows, so rounding does not depend on how they were batched.
         totals.index_add_(0, of_window, losses[order.argsort()].double())
         means = (totals / counts).numpy()[:, None]
         return np.where(np.isfinite(means), means, np.nan)

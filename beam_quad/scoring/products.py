@@ -109,6 +109,7 @@ def squared_norms(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         _sum_by_sequence(torch.bmm(a[some], a[some].mT).mul_(torch.bmm(own, own.mT))[:, :, None])
         for some, own in _in_dtype(g, a.dtype)
     ]
+    # The terms have both signs, so rounding may leave a small sum below 0.
     return torch.cat(squares).squeeze(1).clamp_min(0)
 
 

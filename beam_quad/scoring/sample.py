@@ -54,6 +54,7 @@ class ScoreSample:
           seed: The run's seed.
           num_examples: Usable examples of the corpus, of which about `SAMPLED_SCORES` are drawn.
         """
+        # By hash, so the sample does not depend on the order in which splits are scored.
         drawn = seeding.is_drawn(seed, "scores", keys, SAMPLED_SCORES / num_examples)
         finite = is_wanted & np.isfinite(scores).all(axis=1)
         unscorable = int(np.count_nonzero(is_wanted & ~finite))

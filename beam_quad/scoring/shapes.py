@@ -54,6 +54,7 @@ def feeds(origin: Place, place: Place, is_parallel: bool) -> bool:
     # With a parallel residual, attention and MLP of a layer read the same stream and do not depend on each other.
     if is_parallel and origin.layer == place.layer and origin.is_mlp != place.is_mlp:
         return False
+    # Places compare layer first, then attention before MLP, then the stage within either.
     return origin < place
 
 

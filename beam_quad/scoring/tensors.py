@@ -50,6 +50,7 @@ class TensorWriter:
         header += b" " * (-len(header) % 8)
         file.write(len(header).to_bytes(8, "little") + header)
         self._file = file
+        # Reversed, so the next is popped from the end.
         self._left = [(name, tuple(shape), dtypes[name]) for name, shape in shapes.items()][::-1]
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
@@ -100,6 +101,7 @@ class TensorReader:
         left = tensor.view(-1).view(torch.uint8).numpy().data
         self._file.seek(self._start + entry["data_offsets"][0])
         while left:
+            # A raw file may return fewer bytes than asked for.
             number = self._file.readinto(left)  # type: ignore[attr-defined]
             if not number:
                 raise EOFError("a file of tensors ends before its last one")
