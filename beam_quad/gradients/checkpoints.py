@@ -33,6 +33,7 @@ _LFS_POINTER = b"version https://git-lfs"
 _MADE_BUFFER = re.compile(
     r"(^|\.)(inv_freq|masked_bias|position_ids|token_type_ids|cos_cached|sin_cached|(attn|attention)\.bias)$"
 )
+# Names of dtypes of at most 8 bits in safetensors.
 _QUANTIZED = re.compile(r"F8_|F4|F6_")
 
 
@@ -214,6 +215,7 @@ def fit_tokenizer(tokenizer: Any, num_rows: int, name: str, role: Role = PROXY) 
     require_embedding(ordinary, num_rows, name, role)
     around = {tokenizer.convert_ids_to_tokens(i): i for i in tokenizer("")["input_ids"]}
     require_embedding(around, num_rows, name, role)
+    # Neither library can remove a token, so the tokenizer is written, edited and read again.
     fields = json.loads(tokenizer.backend_tokenizer.to_str())
     fields["added_tokens"] = [t for t in fields["added_tokens"] if t["id"] < num_rows]
     tokenizer._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
@@ -285,6 +287,7 @@ def weight_files(folder: pathlib.Path, name: str, role: Role = PROXY) -> list[pa
       UsageError: If there are no such files, if one is missing, or if the index is damaged.
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    # `from_pretrained` prefers the single file to an index, so this does too.
     if whole.is_file():
         return [whole]
     if not index.is_file():
@@ -402,6 +405,7 @@ def content_fingerprint(name: str, revision: str | None = None) -> str:
     folder = locate(name, revision, with_weights=False)
     if is_folder(name, revision):
         return f"sha256:{_folder_digest(folder)}"
+    # A commit names its content, so gigabytes of weights need not be hashed.
     return f"hub:{name}@{folder.name}"
 
 
@@ -411,6 +415,7 @@ def refuse_pointer(file: pathlib.Path, role: Role = PROXY) -> None:
     Raises:
       UsageError: If the file is a pointer.
     """
+    # A pointer has some 130 bytes; larger files need not be opened.
     if file.stat().st_size > 1024:
         return
     with file.open("rb") as stream:
@@ -442,6 +447,7 @@ def refusing(what: str, role: Role, remedy: str) -> Iterator[None]:
       UsageError: For every error except `BeamQuadError` and errors of memory.
     """
     before = transformers.utils.logging.get_verbosity()
+    # The library would print tables of weights before the one line that says what to do.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -51,6 +51,7 @@ def descend(
     model = copy.deepcopy(proxy.model)
     _cast(model, proxy.sum_dtype)
     trained = dataclasses.replace(proxy, model=model)
+    # After the proxy is made, which freezes its model.
     model.requires_grad_(True)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay)
@@ -112,11 +113,13 @@ def _differentiate(
         labels = passes.to_device(batch.labels, proxy)
         with torch.enable_grad():
             outputs = passes.logits(proxy, batch)
+        # Written out, as in scoring: autograd through the softmax would keep further tensors of the logits' size.
         gradient = losses.loss_gradient(outputs, labels, weights, None)
         loss = losses.weighted_losses(outputs, labels, weights).sum().item() if with_loss else 0.0
         return loss, torch.autograd.grad(outputs, parameters, gradient, allow_unused=True)
 
     def compute(max_batch_tokens: int) -> float:
+        # A failed attempt may have added some of its gradients.
         proxy.model.zero_grad()
         batches = proxy.micro_batches(documents.windows, max_batch_tokens)
         total = 0.0

@@ -40,6 +40,7 @@ class Entries:
             )
         ends = np.cumsum([block.shape[0] * block.shape[1] for block in blocks])
         num_kept = min(int(ends[-1]), max_entries)
+        # Runs rather than draws from all entries: no entry is drawn twice, and every layer is represented by its size.
         edges = np.arange(num_kept + 1, dtype=np.int64) * ends[-1] // num_kept
         lengths = np.diff(edges)
         draws = seeding.uniform(seed, "gradient entries", np.arange(num_kept, dtype=np.uint64))

@@ -168,7 +168,12 @@ def _hessian(
     gradient = torch.autograd.grad(-(picked * weights).sum(), values, create_graph=True)
     for direction in directions:
         yield torch.autograd.grad(
-            gradient, values, direction, retain_graph=True, materialize_grads=True
+            # A parameter that the gradient does not depend on gets zeros, not None.
+            gradient,
+            values,
+            direction,
+            retain_graph=True,
+            materialize_grads=True,
         )
 
 
@@ -190,6 +195,7 @@ def _gauss_newton(
     transposed = torch.autograd.grad(logits, values, u, create_graph=True)
     for direction in directions:
         (forward,) = torch.autograd.grad(transposed, u, direction, retain_graph=True)
+        # (diag(p) - p pᵀ) J v, without the matrix of the vocabulary's square.
         weighted = probabilities * forward
         curved = weighted - probabilities * weighted.sum(2, keepdim=True)
         yield torch.autograd.grad(

@@ -153,6 +153,7 @@ def cut_model(model: Any, num_blocks: int) -> tuple[nn.Module, str]:
     base = model.base_model
     depth = model.config.get_text_config().num_hidden_layers
     for name, module in base.named_modules():
+        # Models name their stack differently (layers, h, blocks); its length tells it from other lists.
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return _with_submodule(base, name, module[:num_blocks]), name
     raise errors.UsageError(

@@ -34,6 +34,7 @@ def label_uniforms(
     indices = batch.indices.numpy().astype(np.uint64)
     keys = example_keys[batch.documents.numpy()] ^ seeding.mix(seed, "window", indices)
     positions = np.arange(batch.tokens.shape[1], dtype=np.uint64)
+    # Hashed before positions are added, so the streams of two windows do not run side by side.
     streams = seeding.mix(seed, "label stream", keys)[:, None] + positions
     return torch.from_numpy(seeding.uniform(seed, "label", streams))
 
@@ -54,6 +55,7 @@ def sample_labels(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.
     """
     vocabulary = probabilities.shape[1]
     width = math.isqrt(vocabulary - 1) + 1
+    # The last group is filled with probabilities of 0, which are never drawn.
     padded = functional.pad(probabilities, (0, -vocabulary % width))
     groups = padded.view(len(padded), -1, width)
     group_cdf = _cumulate(groups.sum(2, dtype=torch.float64))
@@ -92,6 +94,7 @@ def weighted_losses(
       dtype of `weights`, [batch].
     """
     losses = token_losses(logits, labels, weights.dtype)
+    # Not a plain product: a loss outside the mask may be infinite, and infinity times 0 is nan.
     return torch.where(weights > 0, losses * weights, 0).sum(1)
 
 
@@ -135,6 +138,7 @@ def loss_gradient(
       `weights`.
     """
     gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+    # In float32, the softmax is computed in the gradient's own memory; in bfloat16 it needs a float32 piece.
     is_in_place = logits.dtype == weights.dtype
     for piece in _pieces(logits):
         rows = gradient.flatten(0, 1)[piece]

@@ -102,6 +102,7 @@ def load_adam(path: str | os.PathLike[str], model: Any, blocks: Sequence[Block])
                         f"{path} has no {', '.join(missing)} of {name}; was it exported from this model, with this "
                         "parameter trained?"
                     )
+                # In float64: 1 - b2^s of few steps, and moments stored in bfloat16, lose digits in less.
                 state = {kind: file.get_tensor(f"{kind}/{name}").double() for kind in _KINDS}
                 _check(name, state, tuple(model.get_parameter(name).shape))
                 multipliers[name], offsets[name] = _terms(state)

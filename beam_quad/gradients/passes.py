@@ -278,6 +278,7 @@ def with_halving(proxy: Proxy, compute: Callable[[int], T], fitting: Fitting | N
                     f"one window does not fit into the memory of {proxy.device}; "
                     "take a smaller context, fewer layers, or --dtype=bfloat16"
                 ) from error
+        # Outside the `except` block, whose error keeps the tensors of the failed attempt alive.
         max_batch_tokens //= 2
         fitting.max_batch_tokens = max_batch_tokens
         proxy.num_halvings += 1

@@ -420,6 +420,7 @@ def require_causal(proxy: Proxy, spec: ProxySpec, role: Role = PROXY) -> None:
         ids = torch.tensor([[*tokens[:-1], last]], device=proxy.device)
         with checkpoints.refusing(*_no_model(spec)):
             output = proxy.model(input_ids=ids, use_cache=False)
+        # The last position is left out: its token differs, so its logits may.
         logits.append(output.logits[0, :-1].float())
     moved = (logits[0] - logits[1]).abs().amax(dim=-1)
     scale = logits[0].abs().amax(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)

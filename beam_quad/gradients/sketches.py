@@ -199,6 +199,7 @@ class GradientSketcher:
             for start in range(0, len(rows), step):
                 some = slice(start, start + step)
                 gradients = form(block, a[some], outputs[some].to(totals.dtype)).flatten(1)
+                # Adam's multipliers come before the norm: the unit length is that of the step, not of the gradient.
                 kept = gradients[:, positions] * self._factors[block.name]
                 totals[:, self._columns[block.name]].index_add_(0, rows[some], kept)
 

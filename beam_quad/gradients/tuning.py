@@ -65,5 +65,6 @@ def tune(proxy: Proxy, texts: Sequence[str], tuning: Tuning | None = None) -> Pr
         )
         for start in range(0, len(order), recipe.batch_texts)
     ]
+    # The last step still has a rate above 0: its texts must count.
     rates = [recipe.learning_rate * (1 - step / len(batches)) for step in range(len(batches))]
     return descend(proxy, zip(rates, batches, strict=True))

@@ -102,6 +102,7 @@ def load_untrained(spec: ProxySpec, tokenizer: Any, seed: int) -> Proxy:
     with _drawing, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.integer(seed, "untrained model"))
         model = _new_model(spec)
+    # `Module.to` would cast buffers too, such as rotary frequencies, which stay in float32.
     for parameter in model.parameters():
         parameter.data = parameter.data.to(DTYPES[spec.dtype])
     proxy = Proxy(

@@ -234,6 +234,7 @@ class TokenCounter:
         counts: list[int] = []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
             some = answers.all_plain(texts[start : start + _TEXTS_PER_CALL])
+            # The fast call keeps no offsets, which a count does not need.
             counts += [len(encoding) for encoding in self._tokenizer.encode_batch_fast(some)]
         return np.array(counts, np.int64)
 
@@ -331,6 +332,7 @@ def cut_answers(
     for start, end in spans:
         if end <= max(start, 1):
             continue
+        # One token before the first answer has to fit, to predict the answer's first token from.
         if groups and end - max(groups[-1][0][0] - 1, 0) <= context_length:
             groups[-1].append((start, end))
         else:
@@ -395,6 +397,7 @@ def micro_batches(
     Yields:
       Micro-batches, each window in exactly one.
     """
+    # Document and index break ties, so the order in which the windows are given does not matter.
     ordered = sorted(windows, key=lambda w: (-len(w.tokens), w.document, w.index))
     lengths = [padded_length(len(window.tokens), context_length) for window in ordered]
     ends = list(_best_cuts(lengths, max_batch_tokens, start_tokens))
@@ -456,6 +459,7 @@ def _pad(windows: Sequence[Window], length: int) -> MicroBatch:
     for row, window in enumerate(windows):
         tokens[row, : len(window.tokens)] = torch.tensor(window.tokens)
         for start, end in window.predicted:
+            # The loss of a token is at the position before it, which predicts it.
             loss_mask[row, start - 1 : end - 1] = True
     return MicroBatch(
         tokens=tokens,
