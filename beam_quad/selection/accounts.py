@@ -18,6 +18,7 @@ def source_of(shard: str) -> str:
     """Names the source of a shard: its top folder, or its stem without its number."""
     if "/" in shard:
         return shard.split("/", 1)[0]
+    # Shards of one source differ by a number at the end, as `wiki-00003` or `wiki_03_of_31`.
     stem = shard.split(".", 1)[0]
     return re.sub(r"[-_]?\d[\d_-]*(of[-_]?\d+)?$", "", stem) or stem
 

@@ -51,6 +51,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_CONTENDERS = 1 << 17
 _CONTENDER_BYTES = 8 << 20
+# In place of a target's number: -1 is an example that nothing takes.
 NEAR_DUPLICATE = -2
 # A budget larger than any corpus.
 EVERYTHING = 1 << 62
@@ -125,6 +126,8 @@ class Contenders:
         return self.num_seen == len(self.keys)
 
     def _cut(self) -> "Contenders":
+        # The lowest draws of a union are among the lowest of its parts, so any order of addition keeps the same
+        # examples.
         kept = np.argsort(seeding.mix(self.seed, "contender", self.keys))[: self.limit]
         return dataclasses.replace(
             self,
@@ -190,6 +193,7 @@ class Turns:
         refuse_other_lengths(len(self.starts) - 1, targets=packed.T)
         arrivals = np.empty(packed.shape, np.int64)
         for target, (start, end) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
+            # A cut reaches an example when its target first takes one that ranks no higher.
             upwards = self.cuts[start:end][::-1]
             higher = len(upwards) - np.searchsorted(upwards, packed[:, target], side="right")
             steps = np.append(self.steps[start:end], len(self.steps))
@@ -218,6 +222,7 @@ class Turns:
         If no cut reaches an example, the sample ended before the corpus did, and a hash decides.
         """
         arrivals = self.arrivals(packed)
+        # 2**64 is far above any number of targets, so the modulo favours none.
         drawn = seeding.mix(self.seed, "taker", keys) % np.uint64(packed.shape[1])
         never = arrivals.min(axis=1) == len(self.steps)
         return np.where(never, drawn.astype(np.int64), arrivals.argmin(axis=1))
@@ -329,6 +334,7 @@ def _take(
     is_taken = bytearray(len(amounts))
     nexts, spent = [0] * len(rankings), [0] * len(rankings)
     takes: list[list[tuple[int, int]]] = [[] for _ in rankings]
+    # A heap by what each target has spent for its weight; the draw decides between equals.
     turns = [(0.0, int(draw), target) for target, draw in enumerate(draws[0])]
     heapq.heapify(turns)
     for step in range(len(amounts)):

@@ -12,6 +12,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 NUM_SAMPLED = 1 << 17
 NUM_BANDS = 1 << 15
+# Below these a group's curve of value would be too coarse, however many groups share the limits above.
 _FEWEST_SAMPLED, _FEWEST_BANDS = 64, 16
 
 
@@ -82,6 +83,7 @@ class GroupSample:
     def _cut(self) -> "GroupSample":
         # `NUM_SAMPLED` bounds all groups together, unless there are so many that each keeps the minimum.
         limit = max(_FEWEST_SAMPLED, NUM_SAMPLED // max(1, len(self.seen)))
+        # By draw within a group; the priority breaks ties of draws, so the order of addition does not matter.
         order = np.lexsort((self.packed, self.draw, self.group))
         order = order[places_in_runs(self.group[order]) < limit]
         kept = {name: column[order] for name, column in self._columns().items()}
@@ -129,6 +131,7 @@ def _finite(values: Array) -> Array:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return np.zeros(len(values))
+    # An infinite value would make every mean of its band infinite, and the programme unsolvable.
     above = finite.max() + (np.ptp(finite) or 1.0)
     return np.where(np.isfinite(values), values, above)
 

@@ -50,6 +50,7 @@ class CutExamples:
         inside = self.bucket == bucket
         order = np.argsort(self.draw[inside])
         filled = np.cumsum(self.tokens[inside][order])
+        # The first example with which the budget is full. A budget that is met exactly takes no further one.
         at = int(np.searchsorted(filled, budget_tokens))
         return MAX_DRAW if at >= len(order) else np.uint64(self.draw[inside][order][at])
 
@@ -73,6 +74,7 @@ def cut_blocks(
     """
     if examples is None:
         return {}
+    # In sorted order, as `examples.bucket` counts them; the blocks are cut in the order of acceptance.
     bucket = {arm: number for number, arm in enumerate(sorted(take_tokens))}
     draws: dict[tuple[int, int], np.uint64 | None] = {}
     surplus = 0

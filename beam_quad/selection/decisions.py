@@ -159,6 +159,7 @@ def _as_kept(standing: Standing, kept: Kept, is_usable: Array) -> Standing:
         column = np.where(is_usable, column, none)
         if own is not None:
             # A row carried over by a refresh was judged by an earlier run, so its known values override this run's.
+            # nan is not equal to itself.
             is_known = own == own if column.dtype.kind == "f" else own >= 0
             column[kept.rows[is_known]] = own[is_known]
         columns[name] = column

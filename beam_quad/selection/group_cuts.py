@@ -18,6 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Number of documents on each side of a group's cut that the integer programme may add or drop.
 _WINDOW = 4
+# In nodes rather than seconds, so that the result does not depend on the machine.
 _MOST_NODES = 2_000
 # Cost of overshooting a bound, relative to missing it.
 _SPARED_COST = 0.1
@@ -110,6 +111,7 @@ def cut_groups(
         base = int(amounts[is_before].sum())
         packed, own = _by_priority(documents, group)
         filled = base + np.cumsum(own)
+        # The document at which the linear programme ends the group; the integer programme may move the end around it.
         at = int(np.searchsorted(filled, programme.taken[group]))
         start, end = max(0, at - _WINDOW), min(len(own), at + _WINDOW)
         is_beyond = np.arange(start, end) >= at
@@ -195,6 +197,7 @@ def _nearest(
     lower = np.concatenate([wanted, np.full(num_rows + len(follows), -np.inf)])
     upper = np.concatenate([wanted, np.zeros(num_rows + len(follows))])
     found = scipy.optimize.milp(
+        # The largest miss costs as much as all bounds missed by it would, so misses are spread over the bounds.
         np.concatenate([np.where(is_beyond, _FAR_COST, -_FAR_COST), *costs, [num_rows]]),
         integrality=np.append(np.ones(num), np.zeros(2 * num_rows + 1)),
         bounds=scipy.optimize.Bounds(0, np.concatenate([np.ones(num), *most, [np.inf]])),

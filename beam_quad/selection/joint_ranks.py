@@ -27,8 +27,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # fraction, 3e-5 of a score. 60 million normal scores about 0 fill 773,000 cells, 12 MB, and no rank is off by more than
 # 4e-6; in a band as narrow as -2 ± 0.1 it is 1.3e-4. All 32 bits would make nearly as many cells as scores.
 RANK_BITS = 24
-# Of influence beside n-grams, in the order of both in a shortlist. Proxies of 1 and of 5 million parameters learn most from
-# half a weight; with SmolLM2-135M weights from a half to 2 differ by no more than the noise.
+# Weights of influence and of n-grams, in this order, in the joint rank of a shortlist. Proxies of 1 and of 5 million parameters
+# learn most if influence has half a weight; with SmolLM2-135M, weights from .5 to 2 differ by no more than the noise.
 SHORTLIST_WEIGHTS = (0.5, 1.0)
 
 
@@ -101,6 +101,7 @@ class RankCounts:
         wanted = _cells(scores, self.bits)
         first, last = (np.searchsorted(self.cells, wanted, side) for side in ("left", "right"))
         ranks = (above[first] + above[last]) / (2 * total)
+        # A score outside those counted would have rank 0 or 1, and an infinite normal score.
         return np.asarray(np.clip(ranks, 0.5 / total, 1 - 0.5 / total))
 
     def normal_scores(self, scores: Array) -> Array:

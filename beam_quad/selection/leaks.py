@@ -112,6 +112,7 @@ def _words(text: str) -> list[bytes]:
     if text.isascii():
         raw = text.encode()
     else:
+        # NFKC makes full-width letters and ligatures plain. A lone surrogate has no UTF-8 and becomes a question mark.
         raw = unicodedata.normalize("NFKC", text).lower().encode(errors="replace")
         raw = _CHARACTER.sub(rb" \g<0> ", _PUNCTUATION.sub(b" ", raw))
     return raw.translate(_BYTES).split()
@@ -157,6 +158,7 @@ class LeakIndex:
                 continue
             known.add(joined)
             own = ngram_words(num_words, length)
+            # Without the last n-gram, which contains the separator.
             hashes = words.hashes(own)[: num_words - own + 1]
             columns.append(
                 (
@@ -226,6 +228,7 @@ class LeakIndex:
 
     def _shared(self, words: Words, hashes: Array) -> tuple[Array, Array]:
         """Finds the items' n-grams in texts: text numbers and rows of this index, each pair once, both int64 [k]."""
+        # A look into a table is far cheaper than a binary search, and drops nearly all n-grams.
         at = np.flatnonzero(self._might_hold(hashes))
         first, last = (np.searchsorted(self.hashes, hashes[at], side) for side in ("left", "right"))
         numbers = np.searchsorted(words.ends, at, "right")
@@ -263,6 +266,7 @@ class LeakIndex:
     @functools.cached_property
     def _filter(self) -> tuple[Array, np.uint64]:
         """A table of the leading bits of all n-gram hashes, bool [2**bits], and the shift that extracts them."""
+        # At least 32 times as many cells as n-grams, so few foreign n-grams pass; at most 256 MB.
         bits = min(28, max(10, len(self.hashes).bit_length() + 5))
         shift = np.uint64(64 - bits)
         is_there = np.zeros(1 << bits, bool)
@@ -355,4 +359,5 @@ def _powers(base: int, number: int) -> Array:
     return found
 
 
+# Two threads may compute the same powers; either result serves both.
 _known: dict[int, Array] = {}

@@ -10,6 +10,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def weighted_mean(influence: Array, tokens: Array) -> float | None:
     """Averages influence, finite float64 [n], over tokens, int64 [n]; None if there are none."""
+    # Summed exactly, so the order of the examples does not matter.
     total = int(tokens.sum())
     return math.fsum((influence * tokens).tolist()) / total if total else None
 

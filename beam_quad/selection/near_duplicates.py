@@ -75,6 +75,7 @@ def sign(texts: Sequence[str]) -> Array:
     minima = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
         shingles, offsets, NUM_HASHES, _SEED
     )
+    # Minima are not uniform, so they are hashed before 16 of their bits are kept.
     mixed = seeding.mix(_SEED, "signature", np.array(minima.to_rows(), np.uint64))
     return (mixed >> np.uint64(48)).astype(SIGNATURE_DTYPE)
 
@@ -92,6 +93,7 @@ def _shingles(hashes: Array, counts: Array) -> tuple[Array, Array]:
     for place in range(SHINGLE_WORDS):
         has = place < width[texts]
         words = mixed[np.where(has, first + place, 0)]
+        # Mixed before each word, so the order of the words counts.
         shingles = np.where(has, seeding.mix(_SEED, "shingle", shingles) ^ words, shingles)
     return shingles, offsets.astype(np.uint64)
 
@@ -189,6 +191,7 @@ def find_twins(
       Position of the family member that stays, for each document, int64 [n]; its own position if the document itself
       stays.
     """
+    # The last key is the first: held documents, then higher priorities. The sort is stable, so equals stay in order.
     order = np.lexsort([~priorities, ~is_held])
     ranked = np.ascontiguousarray(signatures[order], SIGNATURE_DTYPE)
     # Exact copies are common and need no comparison.
@@ -244,6 +247,7 @@ def without_near_duplicates(
     column = packed[:, None]
     reached = COMPARED_BUDGETS * num_targets * budget
     compared = search_budget(column, amounts_of(column, amounts), reached, COMPARED_LEVELS)
+    # All documents only if those within reach do not fill a budget without their near-duplicates.
     for floor in (compared.floors[0], np.uint64(0))[int(compares_all) :]:
         at = np.flatnonzero(is_reached(packed, floor))
         signatures = sign([texts[i] for i in at.tolist()])
@@ -265,6 +269,7 @@ def fills_budget(floor: np.uint64, dropped: int, budget: int) -> bool:
       dropped: Amount of near-duplicates, in the unit of the budget.
       budget: The budget.
     """
+    # Of the four budgets compared, at least one is then left.
     return bool(floor == 0) or dropped <= (COMPARED_BUDGETS - 1) * budget
 
 
@@ -279,6 +284,7 @@ def _candidates(hashes: Array) -> Iterator[Array]:
         for lag in range(1, _COMPARED + 1):
             at = at[places[at] >= lag]
             found.append(own[at - lag] * num_documents + own[at])
+        # The first of the bucket links members that are far apart into one family.
         far = np.flatnonzero(places > _COMPARED)
         found.append(own[far - places[far]] * num_documents + own[far])
     codes = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)

@@ -81,5 +81,6 @@ class Cosines:
         if not self.counts.any():
             return LEAST_COSINE
         below = np.cumsum(self.counts) / self.counts.sum()
+        # The upper edge of the bin: documents in the bin of the quantile itself are not flagged.
         upper = 2 * (int(np.argmax(below >= QUANTILE)) + 1) / _NUM_BINS - 1
         return max(LEAST_COSINE, upper)

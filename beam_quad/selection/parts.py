@@ -25,6 +25,7 @@ def part_runs(
     """
     runs, first, size = [], 0, 0.0
     for index, split in enumerate(splits):
+        # As if the selection were spread evenly: what is selected of a split is known only when the part is written.
         size += share * split.size_bytes
         if size >= PART_BYTES or index + 1 - first == max_splits:
             runs.append((first, index + 1))

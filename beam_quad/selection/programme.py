@@ -39,10 +39,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _NOISE = 1e-9
 # Cost of falling short of the budget, relative to falling short of a bound.
 _BUDGET_COST = 0.01
-# The part of the budget by which a bound is shifted for its price; so many bounds and blocks are solved again.
+# Share of the budget by which a bound is shifted to find its price. Shifts are solved for at most so many bounds, and only in a
+# programme of at most so many blocks.
 _STEP = 1e-3
 _MOST_PRICED, _MOST_PRICED_BLOCKS = 100, 1 << 16
-# As `scipy.optimize.linprog` numbers what it found.
+# The status of `scipy.optimize.linprog` if there is no solution.
 _INFEASIBLE = 2
 
 
@@ -345,6 +346,7 @@ def _where_cut(bands: Bands, size: Array, parts: Array) -> tuple[Array, Array]:
     """Finds the end of each group; see `Programme`."""
     num_groups = len(bands.is_whole)
     cut, floors = np.full(num_groups, -1, np.int64), np.full(num_groups, NOTHING)
+    # The solver is exact only to `_NOISE`: without it, a band taken whole would look cut.
     whole = parts > size - _NOISE
     for band in np.flatnonzero((parts > _NOISE) & (size > 0)).tolist():
         group = bands.group[band]
@@ -383,6 +385,7 @@ def _missing(system: System, held: Array) -> Array:
     if found is None:
         raise ArithmeticError("bounds that may give way were found to contradict")
     missing = slacks @ found.x[system.num_groups :]
+    # A slack of rounding size is none; otherwise every bound would count as one that gave way.
     return np.where(np.abs(missing) < 10 * _NOISE, 0.0, missing)
 
 
@@ -421,6 +424,7 @@ class _Problem:
         prices = np.zeros(len(is_even))
         # The first even row is the budget.
         prices[~is_even], prices[is_even] = -found.ineqlin.marginals, found.eqlin.marginals[1:]
+        # Duals of rounding size belong to bounds that do not bind.
         prices[np.abs(prices) < _NOISE] = 0.0
         return np.asarray(found.x), prices * self._unit
 

@@ -127,6 +127,7 @@ def even_ranks(seed: int, keys: Array, clusters: Array, cluster_tokens: Array) -
     Returns:
       Float64 [n], higher first; nan for an example without a cluster.
     """
+    # A cluster of -1 reads the last entry, which the mask drops.
     place = seeding.uniform(seed, "cluster_uniform", keys) * cluster_tokens[clusters]
     return np.where(clusters >= 0, -place, np.nan)
 
@@ -225,10 +226,12 @@ class BudgetSearch:
         mine = counted.buckets >> _LEVEL_BITS == target
         buckets, amounts = counted.buckets[mine][::-1], counted.amounts[mine][::-1]
         filled = self.above[target] + np.cumsum(amounts)
+        # The bucket in which the budget is filled; `above` counts only what ranks above that bucket.
         at = int(np.searchsorted(filled, self.budget))
         if at < len(buckets):
             return int(buckets[at]) & ((1 << _LEVEL_BITS) - 1), int(filled[at] - amounts[at])
         # Everything fits: the search continues to the bottom.
+        # The search goes on in bucket 0, so what that bucket holds is not above it.
         if len(buckets) and buckets[-1] & ((1 << _LEVEL_BITS) - 1) == 0:
             return 0, int(filled[-1] - amounts[-1])
         return 0, int(filled[-1]) if len(filled) else int(self.above[target])

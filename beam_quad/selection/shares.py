@@ -158,6 +158,7 @@ def _distinct(values: Sequence[Any]) -> tuple[list[Any], Array]:
     places = np.empty(len(values), np.int64)
     for i, value in enumerate(values):
         is_plain = value is None or isinstance(value, str | bytes | bool | int | float | Decimal)
+        # With the type, as 1, 1.0 and True are equal to Python but not to a condition.
         key = (type(value), value) if is_plain else None
         place = found.setdefault(key, len(kept))
         if place == len(kept):
@@ -169,6 +170,7 @@ def _distinct(values: Sequence[Any]) -> tuple[list[Any], Array]:
 def pattern_codes(patterns: Array) -> Array:
     """Makes each pattern one value that can be sorted, compared and named: bytes [n]."""
     packed = np.ascontiguousarray(patterns, np.uint8)
+    # NumPy drops zero bytes at the end of such a value. All values have one width, so equality and order stay right.
     return packed.view(f"S{packed.shape[1]}")[:, 0]
 
 
@@ -241,6 +243,7 @@ def _as_number(text: str) -> float:
 
 
 def _number_of(value: Any) -> float:
+    # A number in a column of text is text, and True is no 1: both would meet comparisons that nobody wrote for them.
     if isinstance(value, bool | str | bytes) or value is None:
         return math.nan
     try:

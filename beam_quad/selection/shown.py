@@ -36,6 +36,7 @@ class ShownScores:
         order = np.argsort(columns["key"], kind="stable")
         columns = {name: column[order] for name, column in columns.items()}
         best, worst = extremes(columns["influence"], num_extremes)
+        # A copy: the extremes are kept too, but do not become part of the sample.
         kept = columns["is_drawn"].astype(bool)
         kept[best] = kept[worst] = True
         return cls({name: column[kept] for name, column in columns.items()}, num_extremes)

@@ -83,6 +83,7 @@ class GivenShares:
         _, first, codes = np.unique(
             pattern_codes(patterns[is_candidate]), return_index=True, return_inverse=True
         )
+        # Examples that cannot be selected are in group 0; their priority of 0 keeps them out of every sum.
         groups = np.zeros(len(positions), np.int64)
         groups[is_candidate] = codes
         members = members_of(self.bounds, conditions, patterns[is_candidate][first])
