@@ -34,7 +34,8 @@ class LandmarkDraw:
     keys are equal. Equal keys count once, so adding a statistic twice changes nothing.
 
     Attributes:
-      keys: Keys of the examples, in order of draw, uint64 [at most num_landmarks]; more of `LandmarkDraws.together`.
+      keys: Keys of the examples, in order of draw, uint64 [at most num_landmarks]; more in the result of
+        `LandmarkDraws.together`.
       seed: The run's seed.
       num_landmarks: Number of examples kept.
     """
@@ -94,7 +95,7 @@ class LandmarkDraws:
     """The draw from all examples, and one from each of some parts that must have landmarks. An additive statistic.
 
     Attributes:
-      draws: That from all, then those from the parts.
+      draws: The draw from all examples, then the draws from the parts.
     """
 
     draws: tuple[LandmarkDraw, ...]
@@ -108,10 +109,12 @@ class LandmarkDraws:
         Args:
           keys: As for `LandmarkDraw.of`, uint64 [n].
           seed: The run's seed.
-          num_landmarks: How many to draw from all.
-          parts: Which examples each part has, bool [num_parts, n].
-          shares: What each part makes up of a selection, in (0, 1]: half of that of the landmarks, it has at least.
+          num_landmarks: Number of examples to draw from all.
+          parts: Which examples belong to each part, bool [num_parts, n].
+          shares: Share of a selection that each part makes up, in (0, 1]. The part gets at least half that share of
+            `num_landmarks`.
         """
+        # Half: the draw from all examples has some of each part already, and more would leave the common parts too few.
         least = [math.ceil(share * num_landmarks / 2) for share in shares]
         of_parts = (
             LandmarkDraw.of(keys[own], seed, number)
@@ -130,5 +133,6 @@ class LandmarkDraws:
 
 
 def _lowest(keys: Array, seed: int, count: int) -> Array:
+    # `unique` sorts by draw, and counts equal keys once.
     _, first = np.unique(seeding.mix(seed, "landmark", keys), return_index=True)
     return keys[first[:count]]

@@ -101,6 +101,7 @@ class KernelRidge:
         """
         keys = np.asarray(keys, np.uint64)
         _check_landmarks(embeddings, targets, keys, ridge, bandwidth)
+        # By key, so the factor has the same bits in any order of the landmarks.
         order = np.argsort(keys)
         keys, embeddings = keys[order], np.ascontiguousarray(np.asarray(embeddings)[order])
         values = np.asarray(targets, np.float64)[order]
@@ -139,6 +140,7 @@ class KernelRidge:
             predicted[start : start + step] = by_target[: predicted.shape[1], : len(chunk)].T
         predicted += self.targets.mean(axis=0)
         if keys is not None:
+            # A key above all landmarks would be out of range; the comparison below tells that it is none.
             at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
             is_landmark = self.keys[at] == keys
             predicted[is_landmark] = self.targets[at[is_landmark]]
@@ -266,6 +268,7 @@ def _kernel(a: Array, b: Array, bandwidth: float) -> Array:
 def _factor(embeddings: Array, bandwidth: float, ridge: float) -> tuple[Array, bool]:
     points = embeddings.astype(np.float64)
     kernel = _kernel(points, points, bandwidth)
+    # Set, not added: the computed distance of a point to itself is a rounding error rather than 0.
     np.fill_diagonal(kernel, 1 + ridge)
     try:
         factor: tuple[Array, bool] = scipy.linalg.cho_factor(kernel, lower=True, overwrite_a=True)

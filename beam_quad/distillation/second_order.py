@@ -76,6 +76,7 @@ class Interactions:
             )
         symmetric = (landmark_interactions + landmark_interactions.T) / 2
         eigenvalues, vectors = np.linalg.eigh(symmetric.astype(np.float64))
+        # Eigenvalues that are rounding would add a column each to the factors, and every solve is quadratic in these.
         kept = np.abs(eigenvalues) > _RANK_TOLERANCE * np.abs(eigenvalues).max()
         scale = np.sqrt(np.abs(eigenvalues[kept]) * num_landmarks / num_examples)
         return cls(coefficients @ (vectors[:, kept] * scale), np.sign(eigenvalues[kept]))
@@ -253,6 +254,7 @@ def cut_support(amounts: Sequence[Array], allowances: Sequence[int], budget: int
     order = np.lexsort((owner, np.concatenate(shares)))
     amount = np.concatenate(amounts)[order]
     filled = np.cumsum(amount)
+    # The allowances may exceed the budget by the example in which it ends; that example is taken.
     is_taken = (filled - amount < budget) | (filled <= sum(allowances))
     counts: list[int] = np.bincount(owner[order][is_taken], minlength=len(amounts)).tolist()
     return counts
@@ -355,6 +357,7 @@ class _Problem:
         if len(v) <= v.shape[1]:
             dense = (v * signed) @ v.T
             dense[np.diag_indices(len(v))] += self.regularization
+            # Positive definite: `made_definite` has seen to it.
             exact: Array = scipy.linalg.solve(dense, right, assume_a="pos")
             return exact
         if not self.eta or not v.shape[1]:

@@ -108,6 +108,7 @@ def share_weights(
     shared = []
     for own, count in zip(weights, counts, strict=True):
         taken = own[:count]
+        # Normalised again: the cut of a support has taken weights away.
         share = num_examples * count / sum(counts) if count else 0.0
         shared.append(taken / taken.sum() * share if count else taken)
     return shared

@@ -55,6 +55,7 @@ def project(values: Array, total: float) -> Array:
     shifted = values - values.max()
     descending = -np.sort(-shifted)
     multipliers = (np.cumsum(descending) - total) / np.arange(1, values.size + 1)
+    # The largest value always exceeds its multiplier, as `total` is positive, so there is a last one.
     last = np.flatnonzero(descending > multipliers)[-1]
     weights: Array = np.maximum(0, shifted - multipliers[last])
     return weights
@@ -228,6 +229,7 @@ class SelectionWeights:
         influence = _checked(influence, taker)
         is_taken = taker >= 0
         target = taker[is_taken]
+        # A target has either a λ or a uniform weight: with an infinite λ the first term is 0.
         excess = influence[is_taken, target].astype(np.float64) - self.thresholds[target]
         weights = np.zeros(len(taker))
         weights[is_taken] = excess / self.regularization[target] + self.uniform[target]

@@ -78,6 +78,7 @@ class ClusterRegression:
         if self.regression is not None:
             return self.regression.leave_one_out()[:, 0]
         others = int(tokens.sum()) - tokens
+        # The mean of the others, from the total less the example's own part.
         rest = self.mean * int(tokens.sum()) - influence * tokens
         return np.where(others > 0, rest / np.maximum(others, 1), np.nan)
 
@@ -132,6 +133,7 @@ def predict_by_cluster(
         cluster = int(clusters[own[0]])
         fitted = regression_of(cluster) if cluster >= 0 else None
         if fitted is not None:
+            # A mean says nothing of single examples, so it may not decide about blocks that nobody looked into.
             if fitted.regression is None:
                 own = own[is_pulled[own]]
             predicted[own] = fitted.predict(embeddings[own])
