@@ -37,6 +37,7 @@ class HashingEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embeds texts, float32 [num_texts, dim], unit rows; see `Embedder.embed`."""
+        # The vectoriser refuses an empty list.
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         counts = self._vectorizer.transform(texts)

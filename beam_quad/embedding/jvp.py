@@ -90,6 +90,7 @@ class JvpEmbedder:
         longest = self._proxy.context_length * _CHARACTERS_PER_TOKEN
         documents = self._proxy.read([text[:longest] for text in texts])
         first = {w.document: w for w in documents.windows if w.index == 0}
+        # Any token would do: every text needs a row, and these texts are never selected.
         end = [self._proxy.tokenizer.eos_token_id or 0]
         return [first.get(row) or Window(row, 0, end) for row in range(len(texts))]
 
@@ -109,6 +110,7 @@ class JvpEmbedder:
             products = self._lower.products(proxy, batch).flatten(1).to(vectors)
             if self._signs is not None:
                 products = products @ self._signs
+            # Micro-batches are sorted by length; the window says which text it belongs to.
             vectors[batch.documents.to(proxy.device)] = products
         return vectors
 

@@ -153,6 +153,7 @@ class SentenceEmbedder:
         for run in np.array_split(tokens, -(-len(tokens) // _TOKENS_PER_PASS)):
             ids = [[*whole[:start], token, *whole[start + len(inner) :]] for token in run.tolist()]
             padded = torch.tensor(ids, device=self._device)
+            # Masks and token types are the same in every row; only the ids differ.
             alike = {
                 name: value[:, :1].expand(padded.shape).to(self._device)
                 for name, value in features.items()
@@ -166,6 +167,7 @@ class SentenceEmbedder:
     ) -> Iterator[Chunk]:
         """Tokenises the texts of `rows`, cut at `most` characters, in chunks."""
         cut = {row: texts[row][:most] for row in rows}
+        # By content too, so the chunks do not depend on the order of the texts.
         ordered = sorted(cut, key=lambda row: (len(cut[row]), cut[row]))
         start = 0
         for end in range(1, len(ordered) + 1):
@@ -189,6 +191,7 @@ class SentenceEmbedder:
         features = {name: _moved(value, self._device) for name, value in chunk.features.items()}
         if chunk.num_tokens is None:
             return self._pass(features)
+        # Long texts first, so memory runs out at once if it does, and each micro-batch has texts of similar length.
         order = np.argsort(-chunk.num_tokens, kind="stable")
         size = _CPU_TEXTS if self._device.type == "cpu" else len(order)
         while True:
@@ -200,6 +203,7 @@ class SentenceEmbedder:
                     raise
             else:
                 return torch.cat(passed)[torch.from_numpy(np.argsort(order))]
+            # Outside the `except` block, whose error keeps the tensors of the failed attempt alive.
             size //= 2
             self.num_halvings += 1
             torch.cuda.empty_cache()
@@ -273,6 +277,7 @@ def skeleton_costs(directory: Path, spec: EmbedderSpec) -> EmbedderCosts:
     Raises:
       UsageError: As `SentenceEmbedder`, for errors visible without the weights.
     """
+    # On the meta device: a launcher needs shapes, not gigabytes of weights.
     model = load_model(directory, spec, {})
     # Some multimodal modules know their dimension only after embedding a text.
     dim = _known_dimension(model)
@@ -348,6 +353,7 @@ def load_model(directory: Path, spec: EmbedderSpec, where: dict[str, str]) -> Se
             checkpoints.load_empty(encoder, part, spec.name, EMBEDDER)
             _require_tokens(module, encoder, spec.name)
         _require_static_tokens(module, spec.name)
+    # Now rather than on a worker, at the first text of the corpus.
     with checkpoints.refusing(no_encoder, EMBEDDER, "of an encoder that takes plain texts"):
         # A router may refuse a text without the name of a route.
         getattr(model, "preprocess" if hasattr(model, "preprocess") else "tokenize")(["text"])

@@ -52,6 +52,7 @@ def source_fingerprint(spec: EmbedderSpec) -> str:
         return f"hub:{spec.name}@{hub_commit(spec)}"
     sha256 = hashlib.sha256()
     for path in sorted({path for pattern in _PATTERNS for path in directory.rglob(pattern)}):
+        # The size separates the bytes of one file from the name of the next.
         sha256.update(f"{path.relative_to(directory).as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while piece := file.read(_READ_BYTES):

@@ -65,8 +65,10 @@ class TokenVectors:
         is_finite = np.isfinite(embeddings).all(axis=1, keepdims=True)
         mean = embeddings.mean(axis=0, dtype=np.float64, where=is_finite)
         centered = np.where(is_finite, embeddings - mean, 0.0)
+        # Eigenvectors ascend by eigenvalue, so the principal components come last.
         _, directions = np.linalg.eigh(centered.T @ centered)
         components = centered @ directions[:, ::-1][:, :dim]
+        # From 2, as in model2vec.
         probability = 1 / np.arange(2, len(embeddings) + 2)
         weights = _SIF / (_SIF + probability / probability.sum())
         return cls(tokenizer, (components * weights[:, None]).astype(np.float32))
