@@ -58,6 +58,7 @@ def _messages(file: BinaryIO) -> Iterator[_Message]:
         if struct.unpack("<I", head)[0] == _CONTINUATION:
             head, prefix_bytes = _exactly(file, 4), 8
         metadata_bytes = struct.unpack("<I", head)[0]
+        # An empty message ends a stream; a file has its footer after it.
         if metadata_bytes == 0:
             return
         kind, body_bytes, num_rows = _described(_exactly(file, metadata_bytes))

@@ -196,6 +196,7 @@ def make_batch(
             reasons[i], details[i], texts[i] = fault[0], describe(fault[1]), None
         elif tokens is not None:
             counts[i] = tokens[i]
+        # A row that is rejected for another reason keeps its own id.
         has_id = ids is not None and not (fault and _id_fault(ids[i]))
         names.append(
             str(ids[i]) if ids is not None and has_id else default_id(shard, first_row + i)
@@ -249,6 +250,7 @@ def _text_fault(text: Any) -> Fault | None:
 def _id_fault(value: Any) -> Fault | None:
     if value is None or value == "":
         return Reason.NULL_ID, "no id" if value is None else "the id is empty"
+    # Exact types: True is an instance of int, and `OutOfRange` of float.
     if type(value) is not str and type(value) is not int:
         kind = "a number beyond 64 bits" if type(value) is OutOfRange else json_type(value)
         return Reason.SCHEMA_MISMATCH, f"the id is {kind}, neither string nor integer"

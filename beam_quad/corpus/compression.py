@@ -86,6 +86,7 @@ def _pieces(raw: BinaryIO, codec: str) -> Iterator[bytes]:
             try:
                 piece = decoder.decompress(stored)
             except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError) as error:
+                # Decoders report a lack of memory as their own error; as damage it would reject a good file.
                 if "memory" in str(error):
                     raise MemoryError(f"{codec}: {error}") from error
                 raise OSError(f"{codec} data cannot be decompressed: {error}") from error

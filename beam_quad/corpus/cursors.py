@@ -40,6 +40,7 @@ class Cursors:
             found = [own for own in self._left if own[0] == file and own[1].row <= row]
             if not found:
                 return None
+            # The nearest skips the fewest lines. A cursor is taken out, because a stream can serve one reader.
             nearest = max(found, key=lambda own: own[1].row)
             self._left.remove(nearest)
             return nearest[1]

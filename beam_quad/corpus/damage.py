@@ -28,6 +28,7 @@ _TEXT = {
     b"%PDF": "PDF",
     b"<": "HTML or XML, perhaps the page of an error (fetch the file again)",
 }
+# Arrow's errors about this process or this version of Arrow, not about a file.
 _NOT_THE_BYTES = (pa.ArrowMemoryError, pa.ArrowCancelled, pa.ArrowNotImplementedError)
 
 

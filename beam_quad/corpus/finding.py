@@ -154,6 +154,8 @@ def _check_found(
     path = files.absolute(pattern)
     for other in others:
         is_asked_for = other == path or (has_glob(path) and Search.of(path).asks_for(other))
+        # Raises, as the extension has no format: whoever names a file, or nothing but such files, means them to be
+        # read.
         if is_asked_for or not known:
             formats.format_of(other, is_query)
     if not known:

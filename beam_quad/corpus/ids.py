@@ -38,6 +38,7 @@ def read_ids(path: str, names: Sequence[str]) -> list[str]:
 
 def _lines(path: str) -> list[str]:
     try:
+        # With or without a byte order mark, which would become part of the first id.
         text = files.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadFileError(path, f"is not UTF-8: {error.reason} at byte {error.start}") from error

@@ -88,6 +88,7 @@ def escaped(value: Any, levels: int = MAX_DEPTH) -> Any:
     if kind is str:
         if is_utf8(value):
             return value
+        # Raw bytes first: as `surrogateescape` decodes them, they are lone surrogates too.
         value = _RAW_BYTE.sub(lambda found: rf"\x{ord(found[0]) - 0xDC00:02x}", value)
         return _HALF.sub(lambda found: rf"\u{ord(found[0]):04x}", value)
     if kind is dict:

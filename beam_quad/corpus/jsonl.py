@@ -110,6 +110,7 @@ def _sample(
     rest, is_whole, is_all = 0, False, False
     try:
         head.extend(itertools.islice(lines, SCHEMA_ROWS))
+        # All bytes are fetched by now, so the rest is counted rather than estimated.
         if raw.tell() >= info.size_bytes:
             rest, is_whole = sum(1 for _ in lines), True
             is_all = rest == 0
@@ -394,6 +395,7 @@ def _batch(
 
 def _add(seen: Seen, lines: list[bytes], parsed: list[dict[str, Any]]) -> None:
     plain = [row for row in parsed if type(row) is dict]
+    # Most batches change nothing, and one check of a batch is far cheaper than one of each row.
     is_known = seen.fits(plain)
     if is_known and len(plain) == len(parsed):
         return
@@ -454,6 +456,7 @@ def lines_at(split: Split, row_numbers: np.ndarray) -> Iterator[tuple[int, bytes
     row = next(wanted, None)
     if row is None:
         return
+    # A stream cannot be entered at a row, so a few rows cost as much as all.
     traffic.count("bytes_read", split.size_bytes)
     first, lines = _opened(split, row)
     for number, line in enumerate(lines, first):

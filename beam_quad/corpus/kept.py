@@ -44,6 +44,7 @@ class KeptSummaries:
             return {}
         data = orjson.dumps(dict(sorted(self._new.items())))
         name = f"{seeding.digest(data)[:20]}.json.gz"
+        # No time in the header, so equal summaries are equal files.
         return {files.join(self._folder, name): gzip.compress(data, mtime=0)}
 
     def summary(

@@ -116,6 +116,7 @@ class _Samples:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         num_samples = int(self._read_sizes(1)[0])
+        # Checked first: a foreign file would ask for gigabytes of offsets.
         if num_samples * SIZE.itemsize > size:
             raise EOFError("is truncated, or no shard of MDS")
         self._starts = self._read_sizes(num_samples + 1).astype(np.int64)

@@ -76,6 +76,7 @@ def write_tokens(
     with files.writing(index_path, replace) as file:
         file.write(_MAGIC)
         head = _VERSION, _CODES[data_type], len(sizes), len(sizes) + 1
+        # `<` also leaves out padding, which Megatron does not expect.
         file.write(struct.pack("<QBQQ", *head))
         for column in (sizes, starts, np.arange(len(sizes) + 1, dtype="<i8")):
             file.write(np.ascontiguousarray(column))

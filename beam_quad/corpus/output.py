@@ -397,7 +397,12 @@ def write_parquet(
 
 def _parquet_writer(file: files.HashedFile, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(
-        file, schema, compression="zstd", compression_level=3, write_page_checksum=True
+        # With checksums, so a reader finds bytes that a disk or a copy has changed.
+        file,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        write_page_checksum=True,
     )
 
 

@@ -46,6 +46,7 @@ def exact_columns(path: str, names: Collection[str]) -> set[str]:
 
 def _is_exact(statistics: pq.Statistics | None) -> bool:
     if statistics is None or not statistics.has_min_max:
+        # A group of nulls alone has no bounds, and nothing that a double could not hold.
         return statistics is not None and statistics.num_values == 0
     return statistics.min >= -_EXACT and statistics.max <= _EXACT
 
@@ -69,6 +70,7 @@ def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
     chosen = [i for i, name in enumerate(names) if f"{name}.".startswith(wanted)]
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, chosen):
+            # A dictionary page, if there is one, precedes the data pages.
             start = chunk.data_page_offset
             if chunk.has_dictionary_page:
                 start = min(start, chunk.dictionary_page_offset)
@@ -79,7 +81,11 @@ def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
     with files.open_read(path) as raw:
         file = pq.ParquetFile(
-            raw, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            # Arrow's pre-buffering would fetch all columns of a row group at once, often hundreds of megabytes.
+            raw,
+            pre_buffer=False,
+            buffer_size=_BUFFER_BYTES,
+            page_checksum_verification=True,
         )
         with file:
             yield file
@@ -110,7 +116,11 @@ class _RowGroups:
         self, group: int, names: Sequence[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
         return self.file.iter_batches(
-            batch_rows, row_groups=[group], columns=list(names), use_threads=False
+            # A worker reads several files at once already; threads within one would only compete.
+            batch_rows,
+            row_groups=[group],
+            columns=list(names),
+            use_threads=False,
         )
 
 

@@ -20,6 +20,7 @@ def write_plan(path: str, plan: InputPlan) -> None:
     fields["splits"] = [dataclasses.astuple(split) for split in plan.splits]
     for name in _SCHEMAS:
         fields[name] = base64.b64encode(fields[name].serialize()).decode()
+    # Sorted, and without a time in the header of gzip: equal plans are equal files.
     text = json.dumps(fields, sort_keys=True)
     files.write_once(path, gzip.compress(text.encode(), mtime=0))
 

@@ -152,6 +152,7 @@ def read_lines(split: Split, keep: np.ndarray | Sequence[int]) -> Iterator[tuple
 def _row_numbers(split: Split, keep: np.ndarray | Sequence[int]) -> np.ndarray:
     chosen = np.asarray(keep)
     if chosen.dtype == np.bool_:
+        # A mask is over the split's rows, and numbers are those of the shard.
         return np.flatnonzero(chosen).astype(np.int64) + split.first_row
     row_numbers = chosen.astype(np.int64)
     if len(row_numbers) and (row_numbers[0] < split.first_row or (np.diff(row_numbers) <= 0).any()):

@@ -89,6 +89,7 @@ class SeenFiles:
             if self._by_shard is None:
                 self._by_shard = {}
                 for name in _names(self.folder):
+                    # Other names are those of joined records, whose content is read instead.
                     if name.count("_") == 3:
                         shard, place, version, content = name.split("_")
                         key = shard, int(version.split("-")[0])
@@ -130,6 +131,7 @@ def record(folder: str, split: Split, columns: Sequence[str]) -> None:
     records = {}
     for part in parts_of(split):
         if files.is_local(part.path):
+            # Hashed before the version is compared, so a change during either reading is found.
             content = _kind_id(part.path, columns) + content_hash(part.path, columns)
             info = files.stat(part.path)
             if info is None or info.version != part.found_version:

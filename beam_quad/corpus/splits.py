@@ -199,6 +199,7 @@ def _sample(shards: Mapping[str, files.FileInfo], split_bytes: int) -> dict[str,
     lines = [shard for shard, info in shards.items() if formats.is_jsonl(info.path)]
     if len(lines) <= SAMPLED_FILES:
         return dict(shards)
+    # By hash of the name, so every launch opens the same files and finds their stored summaries.
     unopened = set(sorted(lines, key=seeding.digest)[SAMPLED_FILES:])
     return {
         shard: info
@@ -332,6 +333,7 @@ def _summarise_all(
     try:
         return dict(zip(shards, pool.map(known, shards.values()), strict=True))
     except BaseException:
+        # Otherwise the error would wait until thousands of other files are opened.
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 

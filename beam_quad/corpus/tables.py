@@ -62,12 +62,12 @@ class Groups(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """What `beam_quad.corpus.formats.Format` asks of a format whose files have groups of rows.
+    """The functions of a `beam_quad.corpus.formats.Format` for files with groups of rows.
 
     Attributes:
-      opened: Opens a file; what is damaged in it raises `BadFileError`.
-      name: Name of the format, for the error of a file that has no readable header; None keeps the error as it is.
-      magic: First bytes of its files; a file with others is said to be what it is instead.
+      opened: Opens a file, and raises `BadFileError` if it is damaged.
+      name: Name of the format, for the error message if the header is unreadable; None keeps the original message.
+      magic: First bytes of its files. If a file starts with others, the error message names its real kind.
     """
 
     opened: Callable[[str], contextlib.AbstractContextManager[Groups]]
@@ -136,6 +136,7 @@ def _rows(split: Split, file: Groups, columns: Columns, batch_rows: int) -> Iter
         for table in _aligned(_read(split, file, group, columns.names, batch_rows), batch_rows):
             yield _batch(split.shard, row, table, columns, row - start)
             row += table.num_rows
+    # Draws and artifacts go by row number, so rows more or fewer than planned would shift them all.
     if row != split.first_row + split.num_rows:
         raise BadFileError(split.path, f"has other rows than planned: {row}")
 
@@ -226,6 +227,7 @@ def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _values(column: pa.ChunkedArray) -> tuple[list[Any], dict[int, Fault]]:
+    # Some writers store texts as bytes.
     if schemas.is_binary(column.type):
         return _decoded(column)
     try:

@@ -61,6 +61,7 @@ def lines(stream: BinaryIO) -> Iterator[bytes]:
         if "unexpected end" in str(error) or "truncated" in str(error):
             raise EOFError(f"truncated tar archive: {error}") from error
         raise OSError(f"no tar archive: {error}") from error
+    # Reads what follows the last member, so a compressed stream is checked to its end.
     while counted.read(_READ_BYTES):
         pass
     # An archive ends with two blocks of zeros; if the first is missing, a member may be lost.
