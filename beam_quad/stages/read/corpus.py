@@ -395,6 +395,7 @@ class Corpus:
 
 def piece_name(split: Split) -> str:
     """Names the artifacts of a split by its content: shard, version and row groups, or rows."""
+    # The stem is for people; cut, because file systems limit the length of names.
     stem = posixpath.basename(split.shard).split(".")[0][:40]
     where = seeding.digest(split.shard, split.version, split.first_group, split.num_groups)
     return f"{stem}-{where[:20]}"

@@ -101,6 +101,7 @@ class FindDuplicateIds(SplitStage, RegroupedStage):
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
         split: Split = self.corpus.splits()[group]
+        # Buckets arrive in any order.
         rows = np.sort(np.concatenate([np.frombuffer(part, "<i8") for part in parts]))
         aligned.write_table(piece_path(self.folder, split), _DUPLICATES, {"row": rows})
         return Tally({piece_name(split): len(rows)})

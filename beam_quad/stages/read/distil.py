@@ -14,6 +14,7 @@ from beam_quad.plan.work import Sizes, Work
 from beam_quad.stages.base import ModelStage, NumberedStage
 from beam_quad.stages.read.embedder import embedding_work
 
+# Fixed, so the parts do not depend on the number of workers.
 _NUM_GROUPS = 8
 
 

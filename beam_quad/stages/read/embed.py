@@ -129,6 +129,7 @@ class _Vectors:
         self._model, self._dim = model, model.embedder.dim
         schema = aligned.embeddings_schema(self._dim)
         path = corpus.embeddings_path(split)
+        # Later stages read the vectors of a few rows, and only the row groups that have them.
         self._writer = stack.enter_context(aligned.table_writer(path, schema, 8192))
         self._points = PointsAside(corpus, split)
         self._without: list[int] = []
@@ -286,6 +287,7 @@ class EmbedExamples(SplitStage, ModelStage):
                     aligned.table_writer(piece_path(folder, split), schema, group_rows)
                 )
                 for folder, schema, group_rows in (
+                    # Rows are always read whole; texts are few, long, and read by their row groups.
                     (corpus.rows_dir, aligned.ROWS_SCHEMA, 1 << 20),
                     (corpus.reserve_dir, RESERVE_SCHEMA, 1024),
                 )
@@ -399,6 +401,7 @@ class EmbedExamples(SplitStage, ModelStage):
         # A column of token counts takes precedence over the tokenizer.
         if batch.tokens is not None:
             tokens[good] = batch.tokens[good]
+        # Without answers there are no faults, only counts.
         for i, fault in itertools.zip_longest(good, faults):
             if fault:
                 reasons[i], details[i] = fault

@@ -19,10 +19,10 @@ _M_ARENA_MAX, _HEAPS = -8, 4
 
 
 def _share_heaps() -> None:
-    """Lets glibc make a few heaps for all threads of this process, in place of eight for each core.
+    """Limits glibc to a few heaps for all threads of this process, instead of eight per core.
 
-    One thread frees what another has read and tokenised, so that heaps are full of holes: with those that glibc makes by
-    default a process grew by 2 GB over a million documents of 1 kB. With one heap for all, threads wait for each other.
+    One thread frees what another has allocated, which leaves holes in every heap: with glibc's default a process grew by
+    2 GB over a million documents of 1 kB. With a single heap, threads would wait for each other.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
@@ -95,6 +95,8 @@ def _fill(items: Iterable[T], ready: "queue.Queue[T | _End]", is_stopped: thread
 def _put(ready: "queue.Queue[T | _End]", item: T | _End, is_stopped: threading.Event) -> None:
     while not is_stopped.is_set():
         try:
+            # With a timeout: a consumer that has stopped takes nothing more, and would leave the thread waiting
+            # forever.
             ready.put(item, timeout=0.1)
         except queue.Full:
             continue

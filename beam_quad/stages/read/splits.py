@@ -54,6 +54,8 @@ class RowAlignedStage(SplitStage):
     @functools.cached_property
     def rows_folder(self) -> str:
         """Folder of the files of all splits, named by all their inputs."""
+        # The corpus counts only by what each row depends on (`by_row`): a new shard must not rename the files of the
+        # others.
         fields = [field for field in identity.fields_form(self) if field[0] != "corpus"]
         name = identity.digest("rows", self.kind, self.version, fields, self.corpus.by_row())
         return files.join(self.root, self.kind, name[:20], "rows")

@@ -75,6 +75,7 @@ class SampleTexts(GroupedStage):
         rows = corpus.distinct_rows(piece)
         if not rows.usable.any():
             return
+        # The reserve is itself a sample, so the rate among its texts is higher.
         rate = self.num_examples / max(1.0, corpus.num_distinct() * corpus.reserve_rate)
         with files.open_read(piece_path(corpus.reserve_dir, piece)) as file:
             parquet = pq.ParquetFile(file)
@@ -95,6 +96,7 @@ class SampleTexts(GroupedStage):
                     yield int(group), aligned.pack(part)
 
     def put_together(self, group: int, parts: Iterable[bytes]) -> Tally:
+        # Parts arrive in any order, and sums over the texts are to have the same bits.
         table = aligned.unpack(parts).sort_by("key").combine_chunks()
         columns = {name: table.column(name).combine_chunks() for name in RESERVE_SCHEMA.names}
         aligned.write_table(self.group_path(group), RESERVE_SCHEMA, columns)
