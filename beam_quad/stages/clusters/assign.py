@@ -40,6 +40,7 @@ class AssignClusters(RowAlignedStage):
     kind = "clusters"
     version = 2
     artifact_name = "clusters.npz"
+    # Four numbers a cluster, from every split.
     num_adders = 64
 
     centers: HasCenters
@@ -77,8 +78,10 @@ class AssignClusters(RowAlignedStage):
                 clusters[run], similarity[run] = assign(
                     vectors.astype(np.float32), rows.keys[run], centers, self.corpus.seed
                 )
+        # A rejected row has a vector of zeros, which some center is nearest to.
         clusters[~rows.usable] = -1
         self.write_rows(piece, _ASSIGNMENT, {"cluster": clusters, "similarity": similarity})
+        # Read back, so a piece that is done counts as one that is found: without the rows that other splits reject.
         return self.statistic(piece)
 
     def finish(self, total: ClusterSums) -> None:

@@ -14,7 +14,7 @@ from beam_quad.stages.read.examples import read_examples
 # The most splits to read, evenly spaced; a small corpus is read whole.
 _MOST_SPLITS = 16
 _BATCH_ROWS = 1024
-# Of clusters of which nothing is set aside: an input is slow to read, and a few texts say what a small cluster is about.
+# For clusters without a text in the reserve: the input is slow to read, and a few texts show what a small cluster is about.
 _MOST_READ, _FEW_TEXTS = 4, 3
 
 
