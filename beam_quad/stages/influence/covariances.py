@@ -31,6 +31,7 @@ class Fitted:
     inputs: dict[str, list[str]]
 
     def __add__(self, other: "Fitted") -> "Fitted":
+        # Every group of texts finds the same inputs; each slice adds its own.
         return Fitted(self.examples + other.examples, self.inputs | other.inputs)
 
     def as_json(self) -> dict[str, Any]:

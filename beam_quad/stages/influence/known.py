@@ -36,6 +36,7 @@ class KnownScores:
         """
         if not self.base.has(split):
             return None
+        # The folder is relative, because the artifacts may have moved since.
         return read_scores(piece_path(files.join(self.root, *self.folder.split("/")), split))
 
     def is_scored(self, split: Split) -> np.ndarray | None:

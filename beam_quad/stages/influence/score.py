@@ -195,7 +195,7 @@ class ScoringStage(ModelStage):
         return self.scoring.load()
 
     def scoring_work(self, sizes: Sizes, documents: int, num_scores: int) -> Work:
-        """States the work of the scoring; that of a scoring without a price is the handing on of texts."""
+        """States the work of the scoring; for a scoring without a price, only handing it the texts counts."""
         if isinstance(self.scoring, Priced):
             return self.scoring.work(sizes, documents, num_scores)
         return Work("scores", documents, core_s=documents * rates.SCORED_ROW_S)
@@ -206,7 +206,7 @@ class NgramScoring:
     """Influence under a model of the n-grams of the proxy's tokens: one score per query group.
 
     Args:
-      counts: The n-grams, of a first look too.
+      counts: The n-grams, including those of a first look.
     """
 
     version: ClassVar[int] = 3
@@ -279,7 +279,7 @@ class ScoreExamples(ScoredRows, ScoringStage):
     def work(self, sizes: Sizes) -> Work:
         texts, num_scores = self.texts_of(sizes), len(self.weights)
         share = 1.0 if self.among is None else self.among.share_of(sizes.corpus)
-        # A list is another one in every run, and so are its files; but what the base has scored is taken over.
+        # A list differs in every run, and so do its files; but scores of the base are copied, not computed.
         scored = texts if self.known is None else sizes.new
         return dataclasses.replace(
             self.scoring_work(sizes, round(share * scored.documents), num_scores),

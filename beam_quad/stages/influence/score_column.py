@@ -50,5 +50,6 @@ class ReadScoreColumn(ScoredRows):
                 # split.
                 columns = dataclasses.replace(self.corpus.columns, score=self.column)
                 seen.record(self.corpus.seen_dir, readable, columns.names)
+        # The column may have a number in a row that is rejected for its text.
         scores[~rows.usable] = np.nan
         return self.write(piece, scores, rows.usable)

@@ -48,6 +48,7 @@ class ScoreSimilarity(ScoredRows):
         if rows.usable.any():
             for first, vectors in self.corpus.embeddings(piece):
                 scores[first : first + len(vectors)] = self._compare(vectors)
+        # A rejected row has a vector of zeros, and so a similarity of 0.
         scores[~rows.usable] = np.nan
         return self.write(piece, scores, rows.usable)
 

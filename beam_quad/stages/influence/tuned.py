@@ -76,6 +76,7 @@ class TuneProxy(ProxyStage):
             counts[group.name] = UsedTexts(documents, unused)
             texts += found.texts
         tuned = tune_on_query(model, texts, self.tuning, self.rates)
+        # A tied weight is listed once, under its first name; safetensors refuses tensors that share memory.
         parameters = {name: own.cpu().contiguous() for name, own in tuned.model.named_parameters()}
         files.write_once(self.path(_WEIGHTS), safetensors.torch.save(parameters))
         return ByName(counts)
@@ -91,6 +92,7 @@ class TuneProxy(ProxyStage):
         model = copy.deepcopy(proxy.model)
         weights = safetensors.torch.load(files.read_bytes(self.path(_WEIGHTS)))
         for name, parameter in model.named_parameters():
+            # In place, so tied weights stay tied.
             parameter.data.copy_(weights[name])
         return dataclasses.replace(proxy, model=model)
 
