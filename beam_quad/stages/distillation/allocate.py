@@ -184,6 +184,7 @@ class Allocated:
         influence = self.ranking.influence.read(split)
         takers = self.takers(self.ranking.of(influence, rows.keys), rows.keys)
         values = influence[np.arange(len(takers)), takers].astype(np.float64)
+        # Held rows are taken before all others, whatever their influence.
         return values if self.held is None else np.where(self.held.of(split, rows), np.inf, values)
 
     def influence(self, split: Split) -> np.ndarray | None:
@@ -199,7 +200,10 @@ class Allocated:
     def _all(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.ranking.priorities(split, rows)
         packed = np.where(
-            packed.any(axis=1, keepdims=True), self.of(packed, rows.keys), np.uint64(0)
+            # The turns rank any row, even one that no target may take.
+            packed.any(axis=1, keepdims=True),
+            self.of(packed, rows.keys),
+            np.uint64(0),
         )
         if self.held is None:
             return packed

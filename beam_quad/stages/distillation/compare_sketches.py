@@ -80,5 +80,6 @@ class CompareSketches(LandmarkScores, ModelStage):
                 [model.gradients.sketch_vector(vector) for vector in vectors.load().values()]
             )
 
+        # Cached beside the model: sketching the vectors costs more than comparing a group with them.
         matrix = cached(("sketched vectors", self.model_key, vectors.paths[0]), sketch)
         return sketched_products(sketches, matrix)

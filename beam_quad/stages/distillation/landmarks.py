@@ -121,6 +121,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
         usable = rows.usable
         keys = np.array(list(ranks), np.uint64)
         parts: list[pa.Table] = []
+        # Most splits of a large corpus hold no landmark; their reserve is not opened.
         if not np.isin(rows.keys[usable], keys).any():
             return pa.table({})
         with files.open_read(piece_path(corpus.reserve_dir, split)) as file:
@@ -129,6 +130,7 @@ class GatherLandmarks(SplitStage, GroupedStage):
                 # Keys are read first, because few row groups of a large corpus hold a landmark.
                 head = parquet.read_row_group(i, columns=["row", "key"])
                 found = np.isin(head.column("key").to_numpy(), keys)
+                # The reserve keeps rows that were rejected after it was written.
                 found &= usable[head.column("row").to_numpy()]
                 if found.any():
                     parts.append(parquet.read_row_group(i).take(pa.array(np.flatnonzero(found))))

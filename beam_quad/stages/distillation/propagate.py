@@ -57,6 +57,7 @@ class Propagate(RowAlignedStage):
 
     def do(self, piece: Split, model: Any) -> Tally:
         ridge = self.propagation.load()
+        # Duplicates by id are predicted too, so the file does not depend on other splits.
         rows = self.corpus.own_rows(piece)
         influence = np.zeros((len(rows.keys), ridge.targets.shape[1]), INFLUENCE_DTYPE)
         if rows.usable.any():

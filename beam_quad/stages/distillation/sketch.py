@@ -128,7 +128,9 @@ class SketchLandmarks(LandmarkStage, ModelStage):
         kept, sketches = _sketch(model.gradients, documents)
         keys = table.column("key").to_numpy()[kept]
         named = {
+            # Files of tensors have no unsigned integers here; the bits are the same.
             "keys": torch.from_numpy(keys.view(np.int64)),
+            # Half precision rounds by far less than the error of a sketch, 1 / sqrt(its length).
             "sketches": torch.from_numpy(sketches.astype(np.float16)),
         }
         with files.writing(self.paths(piece)[0]) as file:
