@@ -64,6 +64,7 @@ class Draws:
 
     def by_seed(self, keys: np.ndarray, share: float) -> list[np.ndarray]:
         """Returns, for each seed, which texts are drawn, bool [n]."""
+        # Every contender draws a text for the same seeds, so what they share differs little by chance.
         return [seeding.is_drawn(seed, "proof draw", keys, share) for seed in range(self.num_seeds)]
 
     def count_tokens(self, texts: list[str]) -> list[int]:

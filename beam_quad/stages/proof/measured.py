@@ -27,7 +27,7 @@ from beam_quad.stages.read.splits import RowAlignedStage
 HELD_OUT, GENERAL = "held_out", "general"
 # Texts drawn per text of the general mix, as some are trained on and left out.
 _SPARE = 4
-# The fewest held-out texts of a query group to measure on.
+# The fewest held-out texts of a query group to measure on: the loss of a single text has no interval.
 _FEWEST = 2
 _TEXTS = pa.schema([pa.field("key", pa.uint64()), pa.field("text", pa.large_string())])
 # Query texts have key 0.

@@ -18,8 +18,8 @@ from beam_quad.stages.proof.train import TrainOn
 
 PROOF = "proof.json"
 _METHOD = (
-    "gain: fall of the loss, nats per token; lead: gain of the selection less that of the contender; worth: the one over "
-    "the other, null where the contender gains nothing beyond the noise, or the selection nothing; all [value, low, high] with intervals of 95 %: Student's t "
+    "gain: fall of the loss, nats per token; lead: gain of the selection less that of the contender; worth: gain of the "
+    "selection over that of the contender, null if the contender gains nothing beyond the noise or the selection nothing at all; all [value, low, high] with intervals of 95 %: Student's t "
     "over paired texts and a block design of contenders and seeds, Fieller's for ratios"
 )
 
