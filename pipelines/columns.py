@@ -37,6 +37,7 @@ def query_columns(options: RunOptions, template: ChatTemplate | None = None) -> 
             "--query_messages_column stands for prompts and answers; leave --query_prompt_column and --query_text_column out"
         )
     is_given = prompt is not None or options.query_text_column is not None
+    # A column that is given for queries replaces the corpus's conversations; an empty name stands for none.
     if messages is None and not is_given:
         messages = options.messages_column
     if prompt is None and not messages:

@@ -50,6 +50,7 @@ def _given(options: type[Options], argv: Sequence[str]) -> dict[str, Any]:
     """Parses the given flags without requiring any."""
     ours = parser(options)
     for action in ours._actions:
+        # Suppressed defaults leave only the flags that were given.
         action.required, action.default = False, argparse.SUPPRESS
     return vars(ours.parse_known_args(list(argv))[0])
 
@@ -88,6 +89,7 @@ def arguments(
             others += _arguments(where, Flag("", name=name), value)
         elif field not in won:
             named = [flag for flag in fields[field] if name in (field, flag.name)]
+            # Of the flags of a field, the named one, for values of NAME=VALUE, is declared last.
             flag = named[-1] if isinstance(value, Mapping) else named[0]
             ours += _arguments(where, flag, value)
     try:

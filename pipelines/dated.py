@@ -27,4 +27,5 @@ def dated(paths: Iterable[str]) -> dict[str, datetime.date]:
 
 def newest(dates: Mapping[str, datetime.date]) -> str | None:
     """Finds the folder of the latest date; None if there is none."""
+    # By path too, because 202601 and 2026-01-01 are the same day.
     return max(dates, key=lambda path: (dates[path], path), default=None)

@@ -54,6 +54,7 @@ def build(options: DistillationOptions, inputs: Inputs) -> Chain:
 
 class _DistillationBuilder(Builder):
     def __init__(self, options: DistillationOptions, inputs: Inputs) -> None:
+        # Twice as many, because some texts of the reserve turn out to be unusable or duplicates.
         landmarks = 2 * (options.num_landmarks or NUM_LANDMARKS)
         rate = reserve_rate(inputs.corpus, options.reserve_examples, landmarks)
         super().__init__(options, inputs, rate, options.budget)
@@ -69,7 +70,7 @@ class _DistillationBuilder(Builder):
         allocated = self._allocate(ranking)
         cut = self.end(allocated, options.budget, "CutBudget", self.groups)
         shares = cut if isinstance(cut, CutGroups) else None
-        # What a share would take of the landmarks depends on the groups that they are in.
+        # Within shares, the groups of the landmarks decide which of them would be taken.
         landmarks = None
         if shares is not None:
             landmarks = self.add(GroupKeys(self.within_budget, shares, propagation))

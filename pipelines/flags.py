@@ -153,7 +153,7 @@ def flag(
 
 
 def changed(options: type[Options], name: str, **settings: Any) -> Any:
-    """Declares the flag of a field otherwise than a base class does."""
+    """Declares a field's flag as a base class does, with some settings changed."""
     (field,) = (field for field in dataclasses.fields(options) if field.name == name)
     own, *others = field.metadata["flags"]
     return dataclasses.field(metadata={"flags": (dataclasses.replace(own, **settings), *others)})
@@ -224,6 +224,7 @@ def _completed(declared: Flag, field: str, annotation: Any) -> Flag:
     """Completes a flag from its field's name and type."""
     choices = declared.choices() if callable(declared.choices) else declared.choices
     reads = declared.reads
+    # Repeated flags stay lists of texts, which each command's `parse` splits and converts.
     if not declared.is_repeated:
         of = _without_none(annotation)
         if typing.get_origin(of) is typing.Literal:

@@ -52,10 +52,10 @@ from pipelines.query import QueryCounts, WithoutLoss, count_texts, flag_of, plan
 from pipelines.run_options import RunOptions
 from pipelines.shares import check_columns, read_shares
 
-# Names of artifacts as stages give them, relative to --artifacts.
+# Examples of the names that stages give artifacts, relative to --artifacts.
 _ARTIFACTS = ("rows/0/a.parquet", "corpus/0/totals.json", "corpus/0/plan.json.gz")
 
-# Of --embedder=jvp the proxy's own flags say these.
+# Flags that --embedder=jvp refuses, and the proxy's flags that it obeys in their place.
 _PROXY_FLAGS = {
     "embedder_dtype": "dtype",
     "embedder_max_tokens": "context_length",
@@ -175,6 +175,7 @@ def look(options: RunOptions) -> Inputs:
     context_length: int | None = None
     if proxy is not None:
         proxy_fingerprint = content_fingerprint(proxy.path, proxy.revision)
+        # Workers load the commit that was checked here, even if the branch has moved on.
         proxy = dataclasses.replace(proxy, revision=_commit(proxy_fingerprint))
         tokenizer = load_tokenizer(proxy.path, proxy.revision)
         if options.needs_proxy or (options.needs_embeddings and options.embedder == "jvp"):

@@ -1,4 +1,4 @@
-"""What a run leaves in its output: whether it is there already, whose it is, and what is printed of it."""
+"""The output of a run: whether it is complete, which run it belongs to, and what is printed about it."""
 
 import json
 import math
@@ -51,7 +51,7 @@ class SelectionOutput:
     def begin(self, output: str, identity: Identity) -> None:
         """Claims the output for this run, which holds its lock."""
         if _begun_as(output) != identity.selection:
-            # Of another version's selection no part is there, but what it noted of parts and splits may be.
+            # `check` found no parts of another version's selection, but its notes on parts and splits may be there.
             noted = (
                 rows_folder(output, identity.configuration),
                 records_folder(output, identity.configuration),
@@ -108,7 +108,7 @@ def _configuration_path(output: str) -> str:
 
 
 def _begun_as(output: str) -> str | None:
-    """Reads the digest of the selection that an output was begun with; None if it says none."""
+    """Reads the digest of the selection begun in an output; None if none was."""
     digest: str | None = (_read_identity(_configuration_path(output)) or {}).get("selection")
     return digest
 

@@ -42,7 +42,7 @@ _GROUP_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def switch(text: str) -> bool:
-    """Reads the value of a switch, which may be left out: the parameters of a Flex Template are a map of strings.
+    """Reads the value of a switch. A command line may leave it out; a Flex Template passes every parameter as text.
 
     Args:
       text: `true` or `false`, in any case.
@@ -165,6 +165,7 @@ def refuse_unknown(arguments: Sequence[str], ours: argparse.ArgumentParser) -> N
             raise UsageError(f"unknown flag {name}: neither ours nor Beam's; {hint}")
         if argument.startswith("-") and not argument.startswith("--"):
             raise UsageError(f"unknown flag {name}; flags are written --name=value, see --help")
+        # Beam does not know the job server's flags, so their values are left over as arguments.
         if not argument.startswith("-") and not any(a in _JOB_SERVER_FLAGS for a in arguments):
             raise UsageError(
                 f"unexpected argument {argument!r}; flags are written --name=value, and globs in quotes"
@@ -191,6 +192,7 @@ class _Tolerant:
         known = self._parser._option_string_actions
         fresh = [name for name in names if name not in known]
         if fresh:
+            # What one runner requires must not be required of all; Beam checks its options itself.
             settings.pop("required", None)
             self._parser.add_argument(*fresh, **settings)
 
@@ -204,7 +206,7 @@ def _subclasses(base: type) -> list[Any]:
 
 
 def split_named(texts: list[str]) -> list[str]:
-    """Splits NAME=A,B,OTHER=C before every name: one parameter of a template holds what flags repeat."""
+    """Splits NAME=A,B,OTHER=C before every name, because a template has a single parameter for all values of a flag."""
     before_name = re.compile(rf",(?={_GROUP_NAME.pattern}=)")
     return [part for text in texts for part in before_name.split(text)]
 
@@ -219,7 +221,7 @@ def named_globs(named: list[str], flag: str) -> dict[str, tuple[str, ...]]:
     """Reads `NAME=GLOB`, which may be repeated: the globs by name.
 
     Args:
-      named: What was given.
+      named: The given values.
       flag: Its flag, for errors.
     """
     groups: dict[str, list[str]] = {}

@@ -42,7 +42,7 @@ _SAMPLED_SPLITS = 8
 _SAMPLED_ROWS = 128
 # Without a tokenizer: bytes of a token of English under 32,000 to 128,000 tokens.
 _BYTES_PER_TOKEN = 4
-# The splits without files, by the place in the chain of the stage that makes these.
+# The splits whose files are missing, by the number of their stage in the chain.
 Missing = Mapping[int, Sequence[Split]]
 
 
@@ -106,10 +106,9 @@ def price_stages(
 
 
 def missing_splits(plan: InputPlan, chain: Chain) -> Missing:
-    """Finds the splits without the files of each stage that writes one for every split.
+    """Finds, for each stage that writes a file per split, the splits whose files are missing.
 
-    What a run finds made follows from the store alone: some files outlive a crash, a new fit or another query set, others do
-    not.
+    Only the store can tell: some files outlive a crash, a new fit or another query set, others do not.
     """
     found: dict[int, Sequence[Split]] = {}
     stored: set[str] = set()
@@ -137,7 +136,7 @@ def left(costs: CostPlan, chain: Chain) -> CostPlan:
 
 
 def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:
-    """Lists what a plan is made for, how its work compares with passes over the corpus, and what would be cheaper."""
+    """Describes the corpus and the budget, the work in passes over the corpus, and what would be cheaper."""
     texts, last = sizes.corpus, chain.stages[-1]
     if not isinstance(last, WriteSelection):
         return ()
@@ -160,10 +159,11 @@ def notes(chain: Chain, sizes: Sizes, costs: CostPlan) -> tuple[str, ...]:
 
 
 def _cheaper(stage: ScoreExamples, num_clusters: int, sizes: Sizes) -> str:
-    """Suggests settings with fewer scored documents than a shortlist's, which can be better for a large corpus."""
+    """Suggests settings that score fewer documents than this shortlist has."""
     listed = stage.work(sizes).documents
+    # A bandit pulls every cluster at least once, and a pull scores 4 to 10 documents.
     if 8 * num_clusters >= listed:
-        # This is so if the budget is small beside the corpus.
+        # With a budget that is small beside the corpus, a bandit would score no fewer.
         return "cheaper: lower --shortlist; or --policy=ngram scores no document by influence, and selects less well"
     return (
         f"cheaper: lower --shortlist, of {listed:,} documents; or --acceptance=block scores some {8 * num_clusters:,} "
@@ -180,7 +180,7 @@ def _new_splits(inputs: Inputs) -> tuple[Split, ...]:
 
 
 def _part(plan: InputPlan, whole: TextSizes, splits: Sequence[Split]) -> TextSizes:
-    """Returns the size of some splits. Their texts are taken to be like those of the whole corpus, a few of which are sampled."""
+    """Estimates the size of some splits from that of the whole corpus, as if texts were alike everywhere."""
     if len(splits) == len(plan.splits):
         return whole
     stored = sum(split.size_bytes for split in splits)
@@ -222,7 +222,7 @@ def _made_anew(chain: Chain, missing: Missing, old: set[Split]) -> list[str]:
     names = dict.fromkeys(
         chain.stages[number].name for number, splits in missing.items() if old.intersection(splits)
     )
-    # A shortlist has new files too, but of the base's splits they hold what is known.
+    # A shortlist's files are always new, but for splits of the base they copy known scores.
     known = {s.name for s in chain.stages if isinstance(s, ScoreExamples) and s.known is not None}
     return [name for name in names if name not in known]
 
@@ -239,10 +239,10 @@ def machines_of(options: RunOptions) -> Machines:
     """Returns the assumed machines: one device, and the cores of this machine.
 
     Raises:
-      UsageError: If there are no such prices.
+      UsageError: If the file of `--prices` is missing or holds no prices.
     """
     cores = os.cpu_count() or 1
-    # One device of the kind asked for: the number of a cluster's workers is the runner's to choose.
+    # One device of the requested kind: the runner decides how many workers a cluster has.
     own, float32 = (device(options, dtype) for dtype in (options.dtype, "float32"))
     prices = LIST_PRICES if options.prices is None else read_prices(options.prices)
     return Machines(own, float32, cores, cores, prices=prices)
@@ -263,7 +263,7 @@ def read_prices(path: str) -> Prices:
 
 
 def sizes_of(options: RunOptions, inputs: Inputs, chain: Chain) -> Sizes:
-    """Measures what the work of a chain follows from, besides the fields of its stages."""
+    """Measures the sizes from which stages, with their own fields, compute their work."""
     proxy, skeleton = inputs.proxy, inputs.skeleton
     tokenizer = None if proxy is None else load_tokenizer(proxy.path, proxy.revision)
     columns = query_columns(options, inputs.template)
@@ -297,7 +297,8 @@ def sizes_of(options: RunOptions, inputs: Inputs, chain: Chain) -> Sizes:
 
 
 def _fitted_clusters(chain: Chain) -> int | None:
-    """Reads how many clusters there are, if centers are fitted already; new clusters for new documents are not known before."""
+    """Reads the number of clusters if centers exist; how many `--grow_clusters` will open is unknown before the run."""
+    # The last first, because centers with opened clusters come after those they were grown from.
     for stage in reversed(chain.stages):
         if isinstance(stage, AssignClusters) and files.exists(stage.centers.artifact):
             return stage.centers.load().num_clusters

@@ -74,6 +74,7 @@ class _ProofBuilder(Builder):
         self.manifests = {name: _manifest(run.output) for name, run in self.runs.items()}
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         rival = self._rival(RANDOM)
+        # The share that Quad's selections set aside, so their artifacts are found.
         rate = chain.share_set_aside(rival, inputs.corpus)
         super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
@@ -186,9 +187,11 @@ class _ProofBuilder(Builder):
             raise TypeError(
                 f"the chain of {policy} ends in {write.name}, which writes no selection"
             )
+        # Rivals share stages with the proof and with each other; each runs once.
         known = {stage.artifact for stage in self.stages}
         self.stages += [stage for stage in stages if stage.artifact not in known]
         self.plans |= built.plans
+        # A rival's other records are for the output of a selection, and a rival writes none.
         self.records |= {
             path: data for path, data in built.records.items() if path in self.inputs.seen.unwritten
         }
@@ -200,11 +203,13 @@ class _ProofBuilder(Builder):
         changes: dict[str, Any] = {
             "policy": policy,
             "budget_tokens": max(1, self.selected),
+            # Weights need influence, which most policies do not compute.
             "weighted": False,
         }
         if isinstance(run, QuadOptions):
             options = dataclasses.replace(run, **changes)
         else:
+            # For the defaults of Quad's own flags; the values of the required ones are replaced below.
             defaults, _ = quad_options.parse(
                 [
                     "--input=input",
@@ -232,6 +237,7 @@ class _ProofBuilder(Builder):
             held_out = self.query
         else:
             plans = self._plan_held_out()
+            # All texts of these files measure, not just the fifth that --prove sets aside.
             used_whole = dataclasses.replace(options.run, prove=False)
             texts = [t for plan in plans.values() for t in self._texts(plan, used_whole)[0]]
             held_out = tuple(self._heldout_query(name, plan) for name, plan in plans.items())

@@ -14,7 +14,7 @@ from pipelines.run_options import HOW_STARTED, RunOptions
 
 # The name of the selection in `proof.json`.
 SELECTION = "selection"
-# Every worth is measured from the random draw's.
+# A uniform draw from the corpus, which is always among the contenders.
 RANDOM = "random"
 MOST_TOKENS = 2_000_000
 # The group of --heldout; no query group can have this name.
@@ -37,9 +37,9 @@ class ProveOptions(RunOptions):
       proof_model: The model to train, or a configuration of one; None for the proxy.
       proof_tokens: Tokens of a training; None for those of the smallest selection, at most 2 million.
       seeds: Trainings of each contender.
-      learning_rate: Of the trainings; None for a default by the model's size.
-      heldout_texts: The most held-out texts to measure on.
-      general_texts: Texts of the general mix.
+      learning_rate: Peak learning rate of the trainings; None for a default by the model's size.
+      heldout_texts: Maximum number of held-out texts of a query group.
+      general_texts: Number of texts of the general mix.
     """
 
     COMMAND = "prove"
@@ -252,7 +252,7 @@ def _against(folders: Sequence[str], output: str) -> dict[str, RunOptions]:
 
 
 def _split(folders: Sequence[str]) -> list[str]:
-    """Splits lists with commas: one parameter of a template holds what flags repeat."""
+    """Splits lists with commas, because a template has a single parameter for all values of a repeated flag."""
     from beam_quad.artifacts import files
     from beam_quad.artifacts.patterns import split_list
 

@@ -26,8 +26,8 @@ class QueryCounts:
 
     Attributes:
       used: Usable texts.
-      unused: How many cannot, by reason.
-      is_whole: Whether all texts were looked at.
+      unused: Number of unusable texts, by reason.
+      is_whole: Whether all texts were checked.
     """
 
     used: int
@@ -90,7 +90,7 @@ def count_texts(
       name: The group's name.
       plan: Its files.
       options: The flags.
-      columns: What of them is read as what.
+      columns: Roles of their columns.
       without_loss: Counts the texts without a loss, by reason; None if no loss is computed.
 
     Raises:

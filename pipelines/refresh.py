@@ -129,6 +129,7 @@ def resolved(options: Options) -> Options:
             raise UsageError("a budget with + is so much more than --base's; pass --base with it")
         return options
     output = _find(files.absolute(options.base), files.absolute(options.output))
+    # The first run of a schedule has the command of all later ones, but nothing to go on from.
     if output is None:
         options = dataclasses.replace(
             options, base=None, reselect=False, refit=False, grow_clusters=False
@@ -266,6 +267,7 @@ def check_splits(found: Found, plan: InputPlan) -> None:
       UsageError: With the rule for naming files.
     """
     had = found.selection.splits()
+    # If files were renamed, all would count as new and the base's documents as gone.
     if had and not any(found.selection.has(split) for split in plan.splits):
         raise UsageError(
             f"none of the files of --base={found.selection.output} is among --input, whose files are named relative to "

@@ -63,7 +63,8 @@ def _check_runner(options: PipelineOptions) -> None:
         _check_dataflow(options, runner)
     try:
         wrong = PipelineOptionsValidator(options, runner).validate()
-    except Exception as error:  # Whatever a client raises: of Dataflow it looks at buckets.
+    except Exception as error:
+        # Whatever a client raises: for Dataflow the validator asks for buckets.
         wrong = [error]
     if wrong:
         raise UsageError(f"--runner={name}: {in_a_line(' '.join(map(str, wrong)))}")

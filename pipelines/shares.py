@@ -74,6 +74,7 @@ def _read_table(path: str) -> dict[str, float]:
             value, share = row
             table[value.strip()] = float(share)
         except ValueError:
+            # A first line without a number is a header.
             if number == 1 and len(row) == 2:
                 continue
             raise UsageError(f"{path}: line {number} must be VALUE,SHARE, got {row!r}") from None

@@ -34,7 +34,7 @@ class ReadSelection(beam.PTransform):
 
     Args:
       output: The output directory.
-      columns: What of the input was read as what.
+      columns: Roles of the input's columns.
     """
 
     output: str

@@ -6,7 +6,8 @@ from pipelines import command
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo from a command line; see `demo.command.main`."""
-    # Read when the libraries are imported: nothing of the demo comes from a hub, and they shall fail rather than ask.
+    # Set before the libraries are imported, which read it only then. The demo needs nothing from a hub, and should fail
+    # rather than ask one.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # If threads spin while they wait, a machine with any other work runs at half its speed.

@@ -27,10 +27,10 @@ class Size:
 
     Attributes:
       num_documents: Documents of the corpus.
-      num_shards: Its shards.
+      num_shards: Shards of the corpus.
       num_query: Texts to steer the selection, and as many to measure it.
-      training: Of the proxy model.
-      evaluation: Of what goes on training it.
+      training: How the proxy model is trained from scratch.
+      evaluation: How it is trained further on each selection.
       num_seeds: Repeats of the evaluation.
       budget_tokens: Tokens to select.
       quad: More options of `pipelines.quad`.
@@ -68,7 +68,7 @@ QUICK = Size(
 )
 
 
-# What the selection is compared with, by the words for it: flags of `beam-quad select`.
+# The names in the table, for our selection and for its rivals: each rival's flags of `beam-quad select`.
 OURS = "beam_quad, by default"
 RIVALS = {
     "Quad's bandit over clusters": ("--policy=quad", "--acceptance=block"),
@@ -99,8 +99,8 @@ class Demo:
       budget_tokens: Tokens to select.
       query: Name of the query set.
       proxy: `scratch` or `smollm2`.
-      seed: Of every draw.
-      say: Takes progress.
+      seed: The seed of every draw.
+      say: Prints a line of progress.
     """
 
     output: pathlib.Path
@@ -127,7 +127,7 @@ class Demo:
 
     @property
     def small_model(self) -> pathlib.Path:
-        """The Llama trained from scratch; the evaluation always trains this one on."""
+        """The Llama trained from scratch, which the evaluation trains further whatever the proxy is."""
         return self.output / "proxy"
 
     @property
@@ -187,6 +187,7 @@ class Demo:
         unfinished = folder.with_name(folder.name + ".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         make(unfinished)
+        # Renamed last, so a folder of the final name is complete.
         unfinished.rename(folder)
 
     def select(self) -> int:
@@ -195,7 +196,7 @@ class Demo:
         return quad.main(self.quad_arguments())
 
     def select_rivals(self) -> dict[str, pathlib.Path]:
-        """Runs it for each of `RIVALS` on the same artifacts; returns the outputs by name."""
+        """Runs `beam-quad select` for each of `RIVALS` on the same artifacts; returns the outputs by name."""
         outputs = {}
         for number, (name, flags) in enumerate(RIVALS.items()):
             outputs[name] = self.selection.with_name(f"{self.selection.name}-rival-{number}")
@@ -213,11 +214,11 @@ class Demo:
     def evaluate(
         self, documents: Sequence[texts.Document], selections: Mapping[str, Sequence[str]]
     ) -> evaluation.HeldOutLoss:
-        """Trains the small model on: on each selection, and on random texts of as many tokens."""
+        """Trains the small model further, on each selection and on random texts of as many tokens."""
         kept = self._losses(selections)
         if kept.exists():
             return evaluation.HeldOutLoss(**json.loads(kept.read_text()))
-        self.say("evaluation: going on training the proxy")
+        self.say("evaluation: training the proxy further")
         losses = evaluation.held_out_loss(
             self.small_model,
             selections,
@@ -232,7 +233,7 @@ class Demo:
         return losses
 
     def _losses(self, selections: Mapping[str, Sequence[str]]) -> pathlib.Path:
-        """The file of the losses after this training on these selections."""
+        """Names the file of the losses by the model, the training and the selected texts."""
         made_from = identity.digest(
             gradients.content_fingerprint(str(self.small_model)),
             self.size.evaluation,

@@ -1,4 +1,4 @@
-"""Asks of a selection what it was made for: does a model learn the query better from it than from random texts?"""
+"""Measures whether a model learns the query better from a selection than from random texts."""
 
 import dataclasses
 import pathlib
@@ -17,12 +17,12 @@ RANDOM = "random"
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutLoss:
-    """Held-out query loss, in nats per token, after going on training the proxy model.
+    """Held-out query loss of the proxy model, in nats per token, before and after further training.
 
     Attributes:
-      before: Of the proxy model itself.
-      after: After the texts of each selection, by its name, one number for each order of them; after as many tokens of the
-        corpus at random, under `RANDOM`, one number for each draw.
+      before: The loss before this training.
+      after: The losses after training on each selection, by its name, one for each order of its texts; under `RANDOM`, on as
+        many random tokens of the corpus, one for each draw.
     """
 
     before: float
@@ -39,7 +39,7 @@ def held_out_loss(
     seed: int,
     progress: proxy.Progress,
 ) -> HeldOutLoss:
-    """Goes on training the proxy on each selection, and on random texts of as many tokens.
+    """Trains the proxy further on each selection, and on random texts of as many tokens.
 
     All get the same recipe and the same number of tokens, so only the texts differ.
 
@@ -56,6 +56,7 @@ def held_out_loss(
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_directory)
     chosen = {name: proxy.encode(tokenizer, texts) for name, texts in selections.items()}
     pool, held = (proxy.encode(tokenizer, texts) for texts in (corpus, heldout))
+    # The smallest selection limits all: with more tokens its texts alone would be repeated.
     size = min(sum(map(len, documents)) for documents in chosen.values())
     recipe = dataclasses.replace(recipe, num_tokens=min(recipe.num_tokens, size))
 

@@ -103,6 +103,7 @@ def dumps(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
 def html(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
     """Makes raw HTML pages: side-by-side comparisons of neighbouring pieces of Python's source."""
     code = list(texts.python_code())
+    # A page of HTML is long, and is cut into several documents.
     for page in range(max(1, num_pages // 4)):
         at = int(seeding.generator(seed, "html", page).integers(len(code) - 1))
         (left, origin), (right, _) = code[at : at + 2]
@@ -112,7 +113,6 @@ def html(seed: int, num_pages: int) -> Iterator[tuple[str, str]]:
         yield re.sub(r"(from|to)\d+_", r"\1_", page_text), origin
 
 
-# Shares of the kinds of noise; nobody would miss any of it.
 NOISE = {
     "gibberish": gibberish,
     "word_lists": word_lists,
@@ -125,7 +125,7 @@ NOISE = {
 
 
 def readers(seed: int, num_pages: int) -> dict[str, texts.Reader]:
-    """Binds the noise domains to a seed, and to the texts to make of those whose supply is endless."""
+    """Returns the reader of each noise domain; `num_pages` limits those whose supply is endless."""
     return {name: functools.partial(make, seed, num_pages) for name, make in NOISE.items()}
 
 

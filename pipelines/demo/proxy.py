@@ -73,6 +73,7 @@ def new_model(seed: int) -> transformers.LlamaForCausalLM:
         eos_token_id=0,
         pad_token_id=0,
     )
+    # Restores the generator of the process, from which others may draw.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.integer(seed, "model"))
         return transformers.LlamaForCausalLM(config)
@@ -97,7 +98,7 @@ def train(
     Args:
       model: The model; what it has learnt is kept and trained on.
       documents: Tokens of each text.
-      recipe: How.
+      recipe: How to train.
       seed: Decides the order of the texts.
       progress: Takes a line with the loss at a few points.
 
@@ -130,7 +131,7 @@ def train(
 
 
 def _endless(documents: Sequence[Sequence[int]], seed: int) -> Iterator[Sequence[int]]:
-    """Goes round the texts as long as asked, in another order each time."""
+    """Yields the texts round after round without end, each round in another order."""
     for epoch in itertools.count():
         for i in seeding.generator(seed, "order", epoch).permutation(len(documents)):
             yield documents[i]
@@ -176,6 +177,7 @@ def train_proxy(
       seed: The seed of the sample, the initialisation and the order.
       progress: Called with lines of progress.
     """
+    # A token of so small a vocabulary is about three characters.
     sample = uniform_sample(texts, recipe.num_tokens * 3, seed)
     tokenizer = train_tokenizer(sample)
     documents = encode(tokenizer, sample)

@@ -9,8 +9,8 @@ from beam_quad import errors
 from pipelines.demo.texts import find_folder
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# What `LlamaConfig` needs of the model's own config; the one that comes with a GGUF file also carries its
-# quantization, with which `save_pretrained` refuses.
+# The fields of the model's config to keep. The config read from a GGUF file also holds its quantization, with which
+# `save_pretrained` refuses to write.
 _CONFIG_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps"),

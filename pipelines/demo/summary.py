@@ -35,9 +35,9 @@ def render(
 
     Args:
       corpus_sources: Domain of every usable document of the corpus.
-      selected_sources: Domain of every selected one.
-      manifest: Of the selection.
-      losses: Of the proxy trained on.
+      selected_sources: Domain of every selected document.
+      manifest: The selection's manifest.
+      losses: The proxy's held-out losses.
     """
     lines = [*_origins(corpus_sources, selected_sources), "", *_effects(manifest, losses)]
     return "\n".join(lines)
