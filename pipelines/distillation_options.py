@@ -24,7 +24,7 @@ class DistillationOptions(RunOptions):
     GROUPS = ("data", "models", "selection", "second order", "refresh", "running")
 
     budget_tokens: int | None = _selection(
-        "tokens to select in all, such as 30B or 1e9; +50M: so many more than --base",
+        "tokens to select in all, such as 30B or 1e9; +50M: 50M more than --base",
         is_common=True,
         reads=parsing.total,
         at_least=1,
@@ -42,20 +42,20 @@ class DistillationOptions(RunOptions):
         more="They are a uniform sample.",
     )
     sketch_dim: int = _selection(
-        "length of a compressed gradient",
+        "with --curvature=identity: length of a landmark's compressed gradient",
         131_072,
         reads=parsing.count,
         at_least=1,
-        more="Of a landmark, with `--curvature=identity`.",
     )
     sketch_entries: int = _selection(
-        "entries kept of a gradient",
+        "with --curvature=identity: entries kept of a landmark's gradient",
         1 << 22,
         reads=parsing.count,
         at_least=1,
-        more="Of a landmark, with `--curvature=identity`.",
     )
-    ridge: float = _selection("of the regression that propagates influence", 0.01, is_positive=True)
+    ridge: float = _selection(
+        "ridge of the regression that propagates influence", 0.01, is_positive=True
+    )
     optimizer_state: str | None = _selection(
         "safetensors of Adam's state by parameter name; examples' gradients become its steps",
         pattern=flags.URL,
@@ -64,22 +64,24 @@ class DistillationOptions(RunOptions):
     order: Literal[1, 2] = _second_order(
         "2: examples that teach the same are worth less together",
         1,
-        more="By exact Gauss-Newton products on a few landmarks, on a shortlist of at most 20,000 documents. The dear part is a "
-        "product for each of `--interaction_landmarks`, `--interaction_texts` and target.",
+        more="Interactions are exact Gauss-Newton products of a few landmarks, and weights are found for at most 20,000 documents. "
+        "Most of the cost is the products: one for each landmark, text (`--interaction_texts`) and target.",
     )
     eta: float = _second_order(
-        "of --order=2: step for which is weighed, over the best one of the first order; more spreads wider",
+        "with --order=2: step for which weights are found, relative to the best one of the first order; more spreads wider",
         0.3,
         at_least=0,
     )
     interaction_landmarks: int = _second_order(
-        "of --order=2: landmarks whose interactions are computed exactly", 256, at_least=1
+        "with --order=2: landmarks whose interactions are computed exactly", 256, at_least=1
     )
     interaction_texts: int = _second_order(
-        "of --order=2: texts of each target that make up its curvature", 32, at_least=1
+        "with --order=2: texts of each target that make up its curvature", 32, at_least=1
     )
     shortlist: int = _second_order(
-        "of --order=2: examples that are weighed, over what the first order selects", 4, at_least=1
+        "with --order=2: examples that are weighed, as a multiple of those that the first order selects",
+        4,
+        at_least=1,
     )
 
     @property

@@ -43,8 +43,8 @@ class QuadOptions(RunOptions):
         RunOptions,
         "embedder",
         default=None,
-        more="Default `static`; `minilm` with a bandit. A shortlist looks at clusters for `--max_share_per_cluster` and the report "
-        "alone, so that the cheapest will do.",
+        more="Default `static`; `minilm` with a bandit. A shortlist uses clusters only for `--max_share_per_cluster` and the report, "
+        "so the cheapest is enough.",
     )
     layers: str = changed(
         RunOptions,
@@ -53,7 +53,7 @@ class QuadOptions(RunOptions):
         more=f"Default `all+head`; `attention` with a bandit. {LAYERS}",
     )
     budget_tokens: int = _selection(
-        "tokens to select in all, such as 30B or 1e9; +50M: so many more than --base",
+        "tokens to select in all, such as 30B or 1e9; +50M: 50M more than --base",
         is_required=True,
         is_common=True,
         reads=parsing.total,
@@ -66,38 +66,40 @@ class QuadOptions(RunOptions):
         choices=POLICIES,
         more="`ngram`: n-grams of the proxy's own tokens; `similarity`: cosine of embeddings to the query set (BETR, RDS); "
         "`cluster_histogram`: clusters sampled by the query set's histogram (CRISP); `loss_drop`: fall of the loss when the proxy is "
-        "tuned on the query set (CoLoR); `score_column`: a score that the input brings.",
+        "tuned on the query set (CoLoR); `score_column`: a score in the input.",
     )
     similarity: Literal["best", "mean"] = _selection(
-        "of --policy=similarity: cosine to the nearest query text, or the mean of the cosines to all",
+        "with --policy=similarity: cosine to the nearest query text, or the mean of the cosines to all",
         "best",
     )
     score_column: str | None = _selection(
-        "of --policy=score_column: column of a number, or field of a struct, as meta.score; higher is taken first",
+        "with --policy=score_column: column of the score, or field of a struct, as meta.score; higher is taken first",
         more="A row without a finite number is rejected.",
     )
     num_clusters: int | None = _selection(
-        "K; default sqrt(examples / 2), 8 to 10000",
+        "number of clusters; default sqrt(examples / 2), 8 to 10000",
         reads=parsing.count,
         at_least=1,
         more="Clusters are the bandit's arms.",
     )
-    max_cluster_share: float = _selection("a larger cluster is split again", 0.05, is_share=True)
+    max_cluster_share: float = _selection(
+        "a cluster with a larger share of the documents is split again", 0.05, is_share=True
+    )
     num_rounds: int = _selection(
         "rounds after the pilot, at most 50", 16, more="The pilot pulls every arm once."
     )
     arms_per_round: int | None = _selection(
-        "arms to pull; default as many as the budget asks for", at_least=1
+        "arms pulled in a round; default as many as the budget asks for", at_least=1
     )
     samples_per_pull: int | None = _selection(
         "examples scored in a pull; default 4 to 10 by size", at_least=1
     )
     blocks_per_cluster: int = _selection(
-        "most blocks of a cluster, a power of 2", BLOCKS_PER_CLUSTER
+        "maximum number of blocks of a cluster, a power of 2", BLOCKS_PER_CLUSTER
     )
     acceptance: str = _selection(
         lambda: (
-            f"{SHORTLIST}: the best of a shortlist, by influence and n-grams; or a bandit, of which a good pull gives: "
+            f"{SHORTLIST}: the best of a shortlist, by influence and n-grams; or a bandit, where a good pull accepts: "
             + "; ".join(f"{name}: {rule.summary}" for name, rule in ACCEPTANCES.items())
         ),
         SHORTLIST,
@@ -108,7 +110,7 @@ class QuadOptions(RunOptions):
         "influence than `block`, with no more scored.",
     )
     shortlist: float = _selection(
-        "budgets in the shortlist",
+        "size of the shortlist, in budgets",
         4.0,
         at_least=1,
         why="; it is in budgets",
@@ -116,13 +118,15 @@ class QuadOptions(RunOptions):
         "2 is enough for a proxy of a few million parameters.",
     )
     tau: float | None = _selection(
-        "fixed threshold on influence; default the water level",
+        "fixed threshold on influence; default the water level, above which the rest of the corpus just fills the budget",
         pattern=rf"-?{flags.NUMBER}",
-        more="The rest of the corpus just fills the budget above the water level.",
     )
-    alpha: float = _selection("exploration, in errors of one pull", 0.5)
+    alpha: float = _selection("weight of exploration, in standard errors of one pull", 0.5)
     max_share_per_cluster: float = _selection(
-        "most of the budget from a cluster", 1.0, is_share=True, more="Influence against diversity."
+        "maximum share of the budget from one cluster",
+        1.0,
+        is_share=True,
+        more="A lower one trades influence for diversity.",
     )
     normalize: bool = _models(
         "divide influence by the gradient's norm; default with --acceptance=shortlist"

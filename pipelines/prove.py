@@ -1,4 +1,4 @@
-"""Says what a finished selection is worth: `beam-quad prove --help`."""
+"""Measures what a finished selection is worth: `beam-quad prove --help`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

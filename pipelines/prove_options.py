@@ -44,8 +44,8 @@ class ProveOptions(RunOptions):
 
     COMMAND = "prove"
     SUMMARY = (
-        "Says what a finished selection is worth: a model goes on training on it and on its rivals, "
-        "and query texts that steered nobody measure."
+        "Measures what a finished selection is worth: a model is trained on it and on its rivals, "
+        "and tested on query texts that no contender has used."
     )
     GROUPS = ("contenders", "training", "running")
 
@@ -57,7 +57,7 @@ class ProveOptions(RunOptions):
         pattern=flags.URL,
     )
     against: dict[str, RunOptions] = flag(
-        "folder of another one; may be repeated, or a list with commas",
+        "folder of another selection; may be repeated, or a list with commas",
         group="contenders",
         is_repeated=True,
         is_common=True,
@@ -73,7 +73,7 @@ class ProveOptions(RunOptions):
         "glob of texts to measure on; default those that --prove set aside",
         others=(
             Flag(
-                "NAME=GLOB: those of a query group, for every group",
+                "NAME=GLOB: texts to measure on for a query group; pass it for every group",
                 group="contenders",
                 name="heldout_group",
                 is_repeated=True,
@@ -101,13 +101,15 @@ class ProveOptions(RunOptions):
     )
     seeds: int = _training("trainings of each contender", 3, is_common=True, at_least=1)
     learning_rate: float | None = _training(
-        "of the trainings, at its peak; default 5e-4, or by the size of a model from scratch",
+        "peak learning rate of the trainings; default 5e-4, or by the size of a model from scratch",
         is_positive=True,
     )
     heldout_texts: int = _training(
         "most held-out texts of a query group to measure on", 2000, reads=parsing.count, at_least=1
     )
-    general_texts: int = _training("texts of the general mix", 500, reads=parsing.count, at_least=1)
+    general_texts: int = _training(
+        "texts of the general mix to measure on", 500, reads=parsing.count, at_least=1
+    )
     device: str = changed(
         RunOptions,
         "device",
@@ -116,7 +118,7 @@ class ProveOptions(RunOptions):
         group="training",
     )
     dtype: str = changed(
-        RunOptions, "dtype", help="of the model; default as for a selection", group="training"
+        RunOptions, "dtype", help="dtype of the model; default as for a selection", group="training"
     )
     threads: int | None = changed(
         RunOptions,

@@ -126,7 +126,7 @@ def resolved(options: Options) -> Options:
     """
     if options.base is None:
         if any(isinstance(getattr(options, name, None), More) for name in _BUDGETS):
-            raise UsageError("a budget with + is so much more than --base's; pass --base with it")
+            raise UsageError("a budget with + is added to that of --base; pass --base with it")
         return options
     output = _find(files.absolute(options.base), files.absolute(options.output))
     # The first run of a schedule has the command of all later ones, but nothing to go on from.

@@ -54,7 +54,7 @@ class RunOptions(flags.Options):
         pattern=flags.URLS,
     )
     query_weights: dict[str, float] = flag(
-        "NAME=W: its relative weight; of Influence Distillation its share of the budget",
+        "NAME=W: relative weight of a query group; for Influence Distillation, its relative share of the budget",
         name="query_weight",
         group="data",
         is_repeated=True,
@@ -104,26 +104,26 @@ class RunOptions(flags.Options):
     )
     columns: str | None = _data(
         "columns to carry to the output, with commas, as 'id,meta*', or to leave out, as '!raw_html'; default all",
-        more="Those that the run reads always come along. What is left out of Parquet is not read.",
+        more="Columns that the run itself reads are always carried. Columns of Parquet that are left out are not read.",
     )
     input_root: str | None = _data(
         "folder that shards are named relative to; default their common one", pattern=flags.URL
     )
     split_mb: int = _data(
-        "size of a piece of work: larger files are cut, and of more than 1,000 small ones several are joined",
+        "size of a piece of work in MB: larger files are cut, and small ones are joined if there are more than 1,000",
         256,
         at_least=1,
     )
     output_format: str = _data(
-        "of the selection: ids is ids and scores alone, mds is for mosaicml-streaming, megatron is tokens in .bin and .idx",
+        "format of the selection: ids has only ids and scores, mds is for mosaicml-streaming, megatron is tokens in .bin and .idx",
         "parquet",
         choices=lambda: OUTPUT_FORMATS,
         more="Both forms of JSON Lines carry rows of JSON Lines as they were. `ids` is Parquet of `example_id` and `score` (influence, known "
         'or predicted), to filter the original with any other tool. `StreamingDataset(local="OUTPUT/selected")` reads `mds`, the text as '
-        "`str` and all other columns as `json`. `megatron` is a `.bin` and an `.idx` a part, with each document's tokens and the end-of-text token.",
+        "`str` and all other columns as `json`. `megatron` is a `.bin` and an `.idx` per part, with each document's tokens and the end-of-text token.",
     )
     output_tokenizer: str | None = _data(
-        "of --output_format=megatron: the trainer's tokenizer, a folder or hub id; default the proxy's"
+        "with --output_format=megatron: the trainer's tokenizer, a folder or hub id; default the proxy's"
     )
     weighted: bool = _data(
         "add a column weight to the selection: the optimal weights of its examples",
@@ -137,19 +137,19 @@ class RunOptions(flags.Options):
         "that it leaks.",
     )
     on_bad_file: str = _data(
-        "what a file that is truncated or no data does",
+        "what to do about a file that is truncated or is not data",
         "fail",
         choices=("fail", "reject"),
-        more="`reject` leaves it out, or one of which no row can be used (a pointer of git-lfs, a page of HTML, an object over "
-        "many lines): a line in `rejected/`, and a count of its own.",
+        more="`reject` leaves it out, as well as a file without a usable row (a pointer of git-lfs, a page of HTML, an object over "
+        "many lines): it has a line in `rejected/`, and a count of its own.",
     )
     share: tuple[str, ...] = _selection(
-        "what a part of the budget meets, by a column of the input: 'language=de >= 0.1', 'license in (nc, unknown) = 0', "
+        "share of the budget for documents that meet a condition on a column: 'language=de >= 0.1', 'license in (nc, unknown) = 0', "
         "'score > 3 >= 0.5'; may be repeated, or a list with semicolons",
         is_repeated=True,
         pattern=r"[^\r\n]+",
         more="A field of a struct is written `meta.source`. Every bound holds to within one document, as does the budget; `manifest.json` "
-        "(`shares`) and the report say what each costs. What the documents cannot meet is refused by name before anything is scored. "
+        "(`shares`) and the report say what each costs. A bound that the documents cannot meet is refused by name before anything is scored. "
         "A missing value meets no condition, and its document counts in the budget. With a bandit, each group that a bound asks for "
         "gets scores of its own.",
     )
@@ -157,43 +157,43 @@ class RunOptions(flags.Options):
         "COLUMN=FILE: the share of each value of a column, JSON of numbers by value, or lines of VALUE,SHARE",
         is_repeated=True,
         pattern=flags.NAMED_URLS,
-        more="What the table leaves of the budget is free.",
+        more="The rest of the budget is free.",
     )
     exclude: tuple[str, ...] = _data(
-        "glob of ids whose rows no run may select (near-copies have other ids, and stay): .txt, one a line, or Parquet or JSON Lines with them in --id_column or example_id",
+        "glob of lists of ids that no run may select (near-copies have other ids, and stay): .txt with one per line, or Parquet or JSON Lines with them in --id_column or example_id",
         is_repeated=True,
         pattern=flags.URLS,
     )
     decontaminate: tuple[str, ...] = _data(
-        "glob of texts that no selected document may hold, such as benchmarks: .txt, Parquet or JSON Lines, in the "
+        "glob of texts that no selected document may contain, such as benchmarks: .txt, Parquet or JSON Lines, in the "
         "query's text column",
         is_repeated=True,
         pattern=flags.URLS,
     )
     decontaminate_words: int = _data(
-        "words of the n-grams by which such texts, and those of the query set, are found; of shorter texts 8 or 5",
+        "words per n-gram, by which these texts and those of the query set are found; 8 or 5 for shorter texts",
         leaks.NUM_WORDS,
         at_least=leaks.FEWEST_WORDS,
         why="; shorter n-grams are phrases that anybody writes",
     )
     decontaminate_threshold: float = _data(
-        "a document that holds more than this share of a text's words, in such n-grams, is rejected",
+        "a document is rejected if it contains more than this share of a text's words in such n-grams",
         leaks.THRESHOLD,
     )
     keep_query_copies: bool = _data(
-        "select documents that hold a text of the query set, too", False
+        "select documents even if they contain a text of the query set", False
     )
     proxy_model: str | None = _models(
         "causal language model whose gradients count: folder, here or in a store, or hub id",
         is_common=True,
     )
-    proxy_revision: str | None = _models("of --proxy_model: its revision on the hub")
+    proxy_revision: str | None = _models("revision of --proxy_model on the hub")
     embedder: str = _models(
         "minilm, static or static:X (token vectors of minilm or X), hashing, jvp (of the proxy's first blocks), "
         "a folder, here or in a store, or a hub id",
         "minilm",
     )
-    embedder_revision: str | None = _models("of --embedder: its revision on the hub")
+    embedder_revision: str | None = _models("revision of --embedder on the hub")
     embedder_dim: int | None = _models("dimension to keep; hashing: buckets (512)", at_least=1)
     embedder_max_tokens: int | None = _models(
         "tokens of a text to embed; default the encoder's", at_least=1
@@ -202,13 +202,17 @@ class RunOptions(flags.Options):
         "put before every text that is embedded, as 'query: '; default the encoder's own"
     )
     embedder_dtype: str | None = _models(
-        "of a sentence encoder; default float32 on a CPU, bfloat16 on a GPU",
+        "dtype of a sentence encoder; default float32 on a CPU, bfloat16 on a GPU",
         choices=("float32", "bfloat16"),
     )
-    jvp_blocks: int = _models("of --embedder=jvp: blocks of the proxy passed", 4, at_least=1)
-    jvp_tangents: int = _models("of --embedder=jvp: products, concatenated", 2, at_least=1)
+    jvp_blocks: int = _models(
+        "with --embedder=jvp: blocks of the proxy that a text passes through", 4, at_least=1
+    )
+    jvp_tangents: int = _models(
+        "with --embedder=jvp: number of products, which are concatenated", 2, at_least=1
+    )
     layers: str = _models(
-        "attention, mlp, all, last:N or head, a sum with the head (all+head), or regex:R",
+        "layers whose gradients count: attention, mlp, all, last:N or head, one of them and the head (all+head), or regex:R",
         "attention",
         pattern=r"(attention|mlp|all|last:[0-9]+)(\+head)?|head|regex:.+",
         more=LAYERS,
@@ -219,16 +223,16 @@ class RunOptions(flags.Options):
         more="`identity` is a plain dot product of gradients.",
     )
     curvature_examples: int = _models(
-        "corpus texts it is fitted on", 1024, reads=parsing.count, at_least=1
+        "corpus texts to which the curvature is fitted", 1024, reads=parsing.count, at_least=1
     )
     curvature_labels: Literal["sampled", "empirical"] = _models(
         "labels of the Fisher: from the model, or the text's own", "sampled"
     )
     damping: float = _models(
-        "over the mean eigenvalue of each block",
+        "damping of the curvature, relative to the mean eigenvalue of each block",
         1.0,
         is_positive=True,
-        more="More of it trusts the plain gradient more.",
+        more="With more damping, influence is closer to a plain dot product of gradients.",
     )
     context_length: int | None = _models(
         "tokens of a window; default the proxy's, at most 1024",
@@ -246,53 +250,54 @@ class RunOptions(flags.Options):
         pattern=r"cpu|cuda(:[0-9]+)?",
     )
     dtype: str = _models(
-        "of the proxy; default float32 on a CPU, bfloat16 on a GPU", choices=("float32", "bfloat16")
+        "dtype of the proxy; default float32 on a CPU, bfloat16 on a GPU",
+        choices=("float32", "bfloat16"),
     )
     threads: int | None = _models(
         "CPU threads of a model; default all cores of a worker, over the number of local worker processes",
         at_least=1,
     )
     near_duplicates: Literal["keep", "drop"] = _selection(
-        "drop: of documents that are nearly the same, the one that ranks highest is selected at most",
+        "drop: of documents that are nearly the same, at most the highest-ranked is selected",
         "drop",
-        more="Nearly the same are those that differ in case, white space, punctuation, a header, a cut end or one word in ten. "
+        more="Such documents differ only in case, white space, punctuation, a header, a cut end or one word in ten. "
         "The budget is filled up from the ranking; with a bandit first by what it accepted, then by the highest estimated influence "
         "(with `--acceptance=instance` only among scored documents). The others count as not selected, and `rejected/` names the "
         "document that ranks higher, with the reason `near_duplicate`. What "
-        f"`--base` selected stays, and new copies of it do not come. Compared are the best {COMPARED_BUDGETS} budgets of documents and, if "
-        "these do not fill one, all; with `--share`, or a bandit's `--max_share_per_cluster`, all at once.",
+        f"`--base` selected stays, and new copies of it are not selected. The best {COMPARED_BUDGETS} budgets of documents are compared and, if "
+        "these do not fill one, all; with `--share`, or a bandit's `--max_share_per_cluster`, all are compared at once.",
     )
     near_duplicate_threshold: float = _selection(
-        "of --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "
+        "with --near_duplicates=drop: least Jaccard similarity of two documents' pairs of words, case and punctuation aside; "
         "with one word in seven replaced it is 0.6",
         THRESHOLD,
         is_share=True,
-        more="It is about .68 with one word in ten replaced, and below .3 for documents of different origin. 1 leaves out copies "
-        "alone.",
+        more="It is about .68 with one word in ten replaced, and below .3 for documents of different origin. At 1 only "
+        "copies are left out.",
     )
     reserve_examples: int = _selection(
-        "least texts set aside for scoring", 1_000_000, reads=parsing.count, at_least=1
+        "minimum number of texts set aside for scoring", 1_000_000, reads=parsing.count, at_least=1
     )
-    seed: int = _selection("of every draw", 0, pattern=r"-?[0-9]+")
+    seed: int = _selection("seed of every draw", 0, pattern=r"-?[0-9]+")
     base: str | None = _refresh(
-        "finished output to go on from, or a folder of dated ones, of which the newest before this one's date counts: "
+        "finished output to go on from, or a folder of dated ones, of which the newest before this run's date is taken: "
         "only new shards are read and scored, and what was selected stays",
         is_common=True,
         pattern=flags.URL,
         more="The flags, the models and the query set must be the base's.",
     )
     reselect: bool = _refresh(
-        "of --base: choose anew among all examples, with every score that is known",
+        "with --base: choose anew among all examples, with every score that is known",
         False,
         more="Nothing is embedded again.",
     )
     refit: bool = _refresh(
-        "of --base: fit clusters, curvature and vectors anew",
+        "with --base: fit clusters, curvature and vectors anew",
         False,
         more="What was selected stays.",
     )
     grow_clusters: bool = _refresh(
-        "of --base: open clusters for new documents that are far from all; old ones keep their ids",
+        "with --base: open clusters for new documents that are far from all; old ones keep their ids",
         False,
     )
     config: str | None = _running(
