@@ -148,6 +148,7 @@ class SumCovariances(FitStage):
         for name in list(sums):
             with files.writing(self.part_path(name, group)) as file:
                 sums.pop(name).save(file)
+        # Last, because the piece counts as done once this file is there.
         write_json(self.paths(piece)[0], fitted.as_json())
         return fitted
 

@@ -122,7 +122,8 @@ class SumEigenvalues(FitStage):
         for name in list(sums):
             with files.writing(self.part_path(name, group)) as file:
                 sums.pop(name).save(file)
-        # Every slice passes over the same texts; only slice 0 counts them.
+        # Last, because the piece counts as done once this file is there. Every slice passes over the same texts; only
+        # slice 0 counts them.
         write_json(self.paths(piece)[0], {"examples": len(texts) if number == 0 else 0})
         return self.statistic(piece)
 

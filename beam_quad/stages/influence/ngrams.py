@@ -64,6 +64,7 @@ class CountNgrams(SplitStage):
             for name, group in groups.items()
         }
         write_json(self.path("query.json"), used)
+        # The artifact last: once it is there, the stage counts as finished.
         files.write_once(self.artifact, counts.to_bytes())
 
     def load(self) -> tuple[NgramCounts, NgramCounts]:

@@ -55,4 +55,5 @@ class ScoreSimilarity(ScoredRows):
     def _compare(self, vectors: np.ndarray) -> np.ndarray:
         if self.similarity == "mean":
             return mean_similarity(vectors, self.query.point_sum())
+        # NumPy has no fast product of float16.
         return best_similarity(vectors.astype(np.float32), self.query.points()[0])

@@ -76,6 +76,7 @@ class CountTokenNgrams(SplitStage):
         reader = self.proxy.reader()
         used = {g.name: self._count_group(n, g, reader) for n, g in enumerate(self.query)}
         write_json(self.path("query.json"), used)
+        # The artifact last: once it is there, the stage counts as finished.
         files.write_once(self.artifact, total.to_bytes())
 
     def load(self, taken: TokenNgramCounts | None = None) -> NgramScorer:
@@ -142,7 +143,7 @@ class LookAhead(Stage):
     def do(self, piece: int, model: Any) -> TokenNgramCounts:
         groups = files.in_parallel(self.sample.read_group, range(NUM_GROUPS))
         found = [pair for ids, texts in groups for pair in zip(ids, texts, strict=True)]
-        # By key, so that equal scores and the last bits of their spread are those of any other order of the corpus.
+        # By key, so that ties and the last bits of sums do not depend on the order of the corpus.
         order = np.argsort(seeding.keys([own for own, _ in found]))
         texts = [found[i][1] for i in order]
         return count_taken(texts, self.counts.load(), self.weights)

@@ -242,6 +242,8 @@ class DrawFromParts(DrawStage):
 
     @property
     def columns(self) -> Columns:
+        # Parts keep the corpus's ids in a struct. Tokens are counted anew, by the tokenizer of the model that is
+        # trained.
         return dataclasses.replace(self.columns_of, id="beam_quad.example_id", tokens=None)
 
     def plan(self) -> InputPlan:

@@ -211,6 +211,7 @@ class _Measuring:
     def draw(
         cls, found: list[str], trained: np.ndarray, seed: int, name: str, most: int
     ) -> "_Measuring":
+        # By fingerprint, so that neither copies nor the order of the texts change the draw.
         prints, first = np.unique(fingerprints(found), return_index=True)
         is_free = ~np.isin(prints, trained)
         order = seeding.lowest(seed, name, prints[is_free], most)

@@ -139,6 +139,7 @@ class TrainOn(NumberedStage, ProxyStage):
 
     def predicted(self, name: str) -> np.ndarray:
         """Reads the number of predicted tokens of each text of a set, float64 [num_texts]."""
+        # The same for every model, trained or not.
         return self._losses(0, name).counts
 
     def trial(
