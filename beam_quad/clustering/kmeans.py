@@ -135,8 +135,8 @@ def _initialise(points: np.ndarray, order: np.ndarray, num_centers: int, seed: i
     wanted = [len(piece) for piece in np.array_split(np.arange(num_centers), groups)]
     return np.concatenate(
         [
+            # Every so-many-th point: any slice of the content order is a random sample.
             kmeans_plusplus(
-                # Every so-many-th point: any slice of the content order is a random sample.
                 sample[group::groups],
                 wanted[group],
                 random_state=seeding.integer(seed, "kmeans_init", group),

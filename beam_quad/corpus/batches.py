@@ -92,6 +92,7 @@ def numbers_of(values: Sequence[Any]) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
+    # Exact types, as in `_id_fault`.
     if type(value) not in (int, float, decimal.Decimal):
         return math.nan
     number = float(value)
@@ -258,6 +259,7 @@ def _id_fault(value: Any) -> Fault | None:
 
 
 def _tokens_fault(value: Any) -> Fault | None:
+    # pandas writes a column of integers with gaps as floats.
     is_number = type(value) is int or (type(value) is float and value.is_integer())
     if is_number and 0 <= value < 2**63:
         return None

@@ -396,13 +396,9 @@ def write_parquet(
 
 
 def _parquet_writer(file: files.HashedFile, schema: pa.Schema) -> pq.ParquetWriter:
+    # With checksums, so a reader finds bytes that a disk or a copy has changed.
     return pq.ParquetWriter(
-        # With checksums, so a reader finds bytes that a disk or a copy has changed.
-        file,
-        schema,
-        compression="zstd",
-        compression_level=3,
-        write_page_checksum=True,
+        file, schema, compression="zstd", compression_level=3, write_page_checksum=True
     )
 
 

@@ -80,12 +80,9 @@ def places(path: str, columns: Sequence[str]) -> Iterator[tuple[int, int]]:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
     with files.open_read(path) as raw:
+        # Arrow's pre-buffering would fetch all columns of a row group at once, often hundreds of megabytes.
         file = pq.ParquetFile(
-            # Arrow's pre-buffering would fetch all columns of a row group at once, often hundreds of megabytes.
-            raw,
-            pre_buffer=False,
-            buffer_size=_BUFFER_BYTES,
-            page_checksum_verification=True,
+            raw, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
         )
         with file:
             yield file
@@ -115,12 +112,9 @@ class _RowGroups:
     def batches(
         self, group: int, names: Sequence[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
+        # A worker reads several files at once already; threads within one would only compete.
         return self.file.iter_batches(
-            # A worker reads several files at once already; threads within one would only compete.
-            batch_rows,
-            row_groups=[group],
-            columns=list(names),
-            use_threads=False,
+            batch_rows, row_groups=[group], columns=list(names), use_threads=False
         )
 
 

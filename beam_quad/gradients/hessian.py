@@ -167,13 +167,9 @@ def _hessian(
     picked = logits.log_softmax(2).gather(2, labels[..., None]).squeeze(2)
     gradient = torch.autograd.grad(-(picked * weights).sum(), values, create_graph=True)
     for direction in directions:
+        # A parameter that the gradient does not depend on gets zeros, not None.
         yield torch.autograd.grad(
-            # A parameter that the gradient does not depend on gets zeros, not None.
-            gradient,
-            values,
-            direction,
-            retain_graph=True,
-            materialize_grads=True,
+            gradient, values, direction, retain_graph=True, materialize_grads=True
         )
 
 

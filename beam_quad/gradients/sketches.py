@@ -213,6 +213,7 @@ def _scattered(block: Block, a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Computes the gradient of each window at the rows a of a tied embedding, [batch, out, in (+ 1)]."""
     num_rows, width = block.shape
     gradients = g.new_zeros(len(a) * num_rows, width)
+    # One addition for all windows: window i has the rows from i · num_rows on.
     at = a + num_rows * torch.arange(len(a), device=a.device)[:, None]
     gradients[:, : g.shape[2]].index_add_(0, at.flatten(), g.flatten(0, 1))
     return gradients.view(len(a), num_rows, width)

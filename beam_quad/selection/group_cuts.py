@@ -196,8 +196,8 @@ def _nearest(
     )
     lower = np.concatenate([wanted, np.full(num_rows + len(follows), -np.inf)])
     upper = np.concatenate([wanted, np.zeros(num_rows + len(follows))])
+    # The largest miss costs as much as all bounds missed by it would, so misses are spread over the bounds.
     found = scipy.optimize.milp(
-        # The largest miss costs as much as all bounds missed by it would, so misses are spread over the bounds.
         np.concatenate([np.where(is_beyond, _FAR_COST, -_FAR_COST), *costs, [num_rows]]),
         integrality=np.append(np.ones(num), np.zeros(2 * num_rows + 1)),
         bounds=scipy.optimize.Bounds(0, np.concatenate([np.ones(num), *most, [np.inf]])),

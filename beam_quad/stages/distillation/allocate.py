@@ -199,11 +199,9 @@ class Allocated:
 
     def _all(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         packed = self.ranking.priorities(split, rows)
+        # The turns rank any row, even one that no target may take.
         packed = np.where(
-            # The turns rank any row, even one that no target may take.
-            packed.any(axis=1, keepdims=True),
-            self.of(packed, rows.keys),
-            np.uint64(0),
+            packed.any(axis=1, keepdims=True), self.of(packed, rows.keys), np.uint64(0)
         )
         if self.held is None:
             return packed

@@ -146,6 +146,7 @@ class SolveSecondOrder(Stage):
             "target": np.concatenate(targets),
             "weight": np.concatenate([np.zeros(0), *weights]),
         }
+        # `look_up` needs ascending keys.
         order = np.argsort(whole["key"])
         types = (pa.uint64(), pa.int64(), pa.float64())
         schema = pa.schema(list(zip(whole, types, strict=True)))

@@ -85,6 +85,7 @@ class FindLeaks(TextStage):
 
     def finish(self, total: LeakingDocuments | None) -> None:
         total = total or LeakingDocuments(Tally(), np.zeros(0, np.uint64))
+        # Sorted for `find_sorted`; splits arrive in any order.
         aligned.write_table(self.path("keys.parquet"), _KEYS, {"key": np.sort(total.keys)})
         write_json(self.artifact, total.pieces.counts)
 

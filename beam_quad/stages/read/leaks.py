@@ -126,6 +126,7 @@ def listed(
     shown = [[item.set, item.name, item.text[:_SHOWN_CHARACTERS]] for item in items]
     named = json.dumps({"items": shown}).encode()
     compared = json.dumps({"items": _compared(items, index)}).encode()
+    # Of all three files, so a folder of this name always holds the same bytes.
     digest = hashlib.blake2b(raw + named + compared, digest_size=10).hexdigest()
     leaks = Leaks(root, digest)
     written = {leaks.index_path: raw, leaks.items_path: named, leaks.compared_path: compared}
@@ -135,6 +136,7 @@ def listed(
 def _compared(items: Sequence[Item], index: LeakIndex) -> list[tuple[int, str]]:
     """Numbers and texts of the items that can be found, at most `MOST_ITEMS`, drawn by hash."""
     numbers = np.flatnonzero(index.num_words)
+    # By hash of the text, so the draw does not depend on the order in which the sets are named.
     keys = seeding.keys([items[number].text for number in numbers.tolist()])
     drawn = np.sort(numbers[np.argsort(keys, kind="stable")[:MOST_ITEMS]])
     return [(number, items[number].text[:_COMPARED_CHARACTERS]) for number in drawn.tolist()]
