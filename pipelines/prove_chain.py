@@ -73,8 +73,8 @@ class _ProofBuilder(Builder):
         self.runs: dict[str, RunOptions] = {SELECTION: options.run, **options.against}
         self.manifests = {name: _manifest(run.output) for name, run in self.runs.items()}
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
+        # As much is set aside as in Quad's selections, so their artifacts are found.
         rival = self._rival(RANDOM)
-        # The share that Quad's selections set aside, so their artifacts are found.
         rate = chain.share_set_aside(rival, inputs.corpus)
         super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
