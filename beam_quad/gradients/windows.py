@@ -259,7 +259,7 @@ class TokenEncoder:
 
     Args:
       tokenizer: A fast tokenizer of `transformers`.
-      name: What it was named by, for errors.
+      name: The user's name for it, for errors.
 
     Raises:
       UsageError: If it has no token that ends a text.
@@ -274,7 +274,7 @@ class TokenEncoder:
 
     @property
     def vocabulary_size(self) -> int:
-        """One more than the highest token: of some tokenizers not every number is one."""
+        """One more than the highest token id; some tokenizers leave out ids below it."""
         highest: int = max(self._tokenizer.get_vocab().values())
         return highest + 1
 
