@@ -204,7 +204,8 @@ def main() -> None:
     parser.add_argument("--domain", default="medicine", choices=[*DOMAINS])
     arguments = parser.parse_args()
     size = SIZES["small, quick" if arguments.quick else "small"]
-    found = material.prepare("small", size, [arguments.domain], arguments.models, print)
+    source = material.Source.demo(arguments.models)
+    found = material.prepare("small", size, source, [arguments.domain], arguments.models, print)
     years = dict(_years(arguments, found))
     print(json.dumps(years))
 

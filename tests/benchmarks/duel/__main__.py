@@ -30,9 +30,8 @@ import transformers
 from beam_quad.errors import UsageError
 from pipelines.demo.command import Clock
 from tests.benchmarks.duel import word_order
-from tests.benchmarks.duel.domains import DOMAINS
 from tests.benchmarks.duel.kept import Kept
-from tests.benchmarks.duel.material import GENERAL, prepare
+from tests.benchmarks.duel.material import GENERAL, Source, prepare
 from tests.benchmarks.duel.policies import CORE, POLICIES, RANDOM
 from tests.benchmarks.duel.scores import Scores
 from tests.benchmarks.duel.sizes import SIZES
@@ -47,6 +46,7 @@ def run(
     proxy_name: str,
     is_quick: bool,
     models: pathlib.Path,
+    manuals: pathlib.Path | None,
     policies: Sequence[str],
     protocols: Sequence[str],
     domains: Sequence[str] | None,
@@ -57,7 +57,11 @@ def run(
     size = SIZES[proxy_name + ", quick" * is_quick]
     say = Clock()
     models.mkdir(parents=True, exist_ok=True)
-    material = prepare(proxy_name, size, domains or size.domains, models, say)
+    source = Source.manuals(manuals) if manuals else Source.demo(models)
+    domains = domains or (size.domains if manuals is None else tuple(source.domains))
+    if unknown := [name for name in domains if name not in source.domains]:
+        raise UsageError(f"{unknown[0]!r} is none of {', '.join(source.domains)}")
+    material = prepare(proxy_name, size, source, domains, models, say)
     kept = Kept(models / "duel", say)
     say(
         f"proxy {proxy_name}; {len(material.texts):,} documents of {material.lengths.sum():,} tokens, "
@@ -125,7 +129,7 @@ def train(
         training = Training(protocol, chosen, seed)
         query[domain].setdefault(name, []).append(losses[training, domain])
         general[domain].setdefault(name, []).append(losses[training, GENERAL])
-        if own := DOMAINS[domain].own:
+        if own := material.domains[domain].own:
             kinds[domain][name] = float(np.isin(material.sources[list(chosen)], own).mean())
     names = (*material.splits, GENERAL)
     return Duel(
@@ -138,6 +142,7 @@ def train(
         general=general,
         kinds=kinds,
         scored=scored,
+        same_source=frozenset(name for name, own in material.domains.items() if own.is_same_source),
         seconds={name: _seconds(scores, name, share) for name, share in scored.items()},
     )
 
@@ -161,7 +166,12 @@ def main() -> None:
     add("--proxy", choices=("small", "middle", "smollm2"), default="small")
     add("--policies", type=_list(POLICIES), default=list(CORE), help=f"of {', '.join(POLICIES)}")
     add("--protocols", type=_list(PROTOCOLS), default=["demo"], help=f"of {', '.join(PROTOCOLS)}")
-    add("--domains", type=_list(DOMAINS), help=f"of {', '.join(DOMAINS)}")
+    add(
+        "--manuals",
+        type=pathlib.Path,
+        help="folder of the second corpus, in place of the demo's; see tests/benchmarks/duel/manuals.py",
+    )
+    add("--domains", type=lambda text: text.split(","), help="query domains of the corpus")
     add("--seeds", type=int, help="orders of training")
     add("--default", choices=list(POLICIES), default=DEFAULT, help="the policy that is defended")
     add("--models", type=pathlib.Path, default=_CACHE, help="keeps what is made")
@@ -175,6 +185,7 @@ def main() -> None:
             arguments.proxy,
             arguments.quick,
             arguments.models.expanduser(),
+            arguments.manuals,
             arguments.policies,
             arguments.protocols,
             arguments.domains,

@@ -64,18 +64,20 @@ DOMAINS: dict[str, QueryDomain] = {
 }
 
 
-def split(name: str, corpus: frozenset[str], num_query: int, num_heldout: int, seed: int) -> Split:
+def split(
+    domain: QueryDomain, corpus: frozenset[str], num_query: int, num_heldout: int, seed: int
+) -> Split:
     """Draws query and held-out texts by a hash of the row, so that no row has pieces on both sides.
 
     Args:
-      name: The domain.
+      domain: The domain.
       corpus: Texts of the corpus; a row with a piece among them is left out.
       num_query: Texts that steer, at most.
       num_heldout: Texts that measure, at most.
       seed: The seed of the hash.
     """
     sides: Mapping[bool, list[str]] = {True: [], False: []}
-    rows = list(dict.fromkeys(text for text, _ in DOMAINS[name].reader()))
+    rows = list(dict.fromkeys(text for text, _ in domain.reader()))
     steers = seeding.uniform(seed, "side", seeding.keys(rows)) < 0.5
     for row, is_query in zip(rows, steers.tolist(), strict=True):
         pieces = list(texts.pieces(row))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,13 +14,43 @@ from beam_quad.gradients import ProxySpec, content_fingerprint, load_tokenizer
 from pipelines.demo import corpus, proxy, smollm2
 from pipelines.demo.texts import PROSE, Document
 from tests.benchmarks.counterfactual.draws import make_once
-from tests.benchmarks.duel import domains
-from tests.benchmarks.duel.domains import Split
+from tests.benchmarks.duel import manuals
+from tests.benchmarks.duel.domains import DOMAINS, QueryDomain, Split, split
 from tests.benchmarks.duel.sizes import SMALL, Size
 
 GENERAL = "general"
 # What the general mix and the longer training of the middle proxy are drawn from.
 _NUM_ALL = 12_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a duel's texts come from: the demo's packages, or the manuals.
+
+    Attributes:
+      name: Stands in the names of what is kept.
+      documents: Draws a corpus of as many documents.
+      domains: Its query domains by name.
+      general: The kinds of documents that the general mix has.
+    """
+
+    name: str
+    documents: Callable[[int], list[Document]]
+    domains: Mapping[str, QueryDomain]
+    general: tuple[str, ...]
+
+    @classmethod
+    def demo(cls, models: pathlib.Path) -> "Source":
+        """The corpus of the demo, kept in a folder."""
+        return cls("", lambda number: _documents(models, number), DOMAINS, tuple(PROSE))
+
+    @classmethod
+    def manuals(cls, folder: pathlib.Path) -> "Source":
+        """The corpus of the packages unpacked in a folder."""
+        domains = manuals.query_domains(folder)
+        return cls(
+            "manuals-", lambda number: manuals.documents(folder, number), domains, manuals.PROSE
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +60,7 @@ class Material:
     Attributes:
       size: How large it is.
       documents: The corpus.
+      domains: The query domains.
       splits: Query and held-out texts by domain.
       general: Texts of all kinds of prose, none of them in the corpus or a query.
       model: The folder of the proxy.
@@ -37,6 +68,7 @@ class Material:
 
     size: Size
     documents: tuple[Document, ...]
+    domains: Mapping[str, QueryDomain]
     splits: dict[str, Split]
     general: list[str]
     model: pathlib.Path
@@ -92,42 +124,51 @@ class Material:
 
 
 def prepare(
-    name: str, size: Size, wanted: Sequence[str], models: pathlib.Path, say: Callable[[str], None]
+    name: str,
+    size: Size,
+    source: Source,
+    wanted: Sequence[str],
+    models: pathlib.Path,
+    say: Callable[[str], None],
 ) -> Material:
     """Makes corpus, texts and model, or takes those in `models`.
 
     Args:
       name: "small", "middle" or "smollm2".
       size: How large they are.
+      source: Where the texts come from.
       wanted: Query domains.
       models: The folder that keeps them.
       say: Takes progress.
     """
-    few, everything = _documents(models, size.num_documents), _documents(models, _NUM_ALL)
+    few, everything = source.documents(size.num_documents), source.documents(_NUM_ALL)
     own = frozenset(d.text for d in few)
     splits = {
-        domain: domains.split(domain, own, size.num_query, size.num_heldout, 0)
-        for domain in domains.DOMAINS  # of all, so that the general mix is the same for any choice
+        domain: split(source.domains[domain], own, size.num_query, size.num_heldout, 0)
+        for domain in source.domains  # of all, so that the general mix is the same for any choice
     }
     asked = {text for split in splits.values() for text in (*split.query, *split.heldout)}
     rest = [d for d in everything if d.text not in asked and d.text not in own]
     general = [
-        d.text for kind in PROSE for d in [d for d in rest if d.source == kind][: size.num_general]
+        d.text
+        for kind in source.general
+        for d in [d for d in rest if d.source == kind][: size.num_general]
     ]
     if name == "smollm2":
         folder = models / name
         make_once(folder, smollm2.smollm2_proxy)
     else:
-        folder = _small(size if name == "small" else SMALL, models, say)
+        folder = _small(size if name == "small" else SMALL, source, models, say)
     if name == "middle":
         left_out = asked.union(general)
         read = [d.text for d in everything if d.text not in left_out]
-        small, folder = folder, models / f"middle-{size.proxy_tokens}"
+        small, folder = folder, models / f"{source.name}middle-{size.proxy_tokens}"
         make_once(folder, lambda path: _train_middle(read, small, path, size.proxy_tokens, say))
     most = size.max_characters
     return Material(
         size,
         tuple(dataclasses.replace(d, text=d.text[:most]) for d in few),
+        source.domains,
         {
             domain: Split(
                 [t[:most] for t in splits[domain].query], [t[:most] for t in splits[domain].heldout]
@@ -145,9 +186,11 @@ def _documents(models: pathlib.Path, num_documents: int) -> list[Document]:
     return corpus.read_documents(made)
 
 
-def _small(size: Size, models: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
-    texts = [d.text for d in _documents(models, size.num_documents)]
-    folder = models / f"small-{size.num_documents}-{size.proxy_tokens}"
+def _small(
+    size: Size, source: Source, models: pathlib.Path, say: Callable[[str], None]
+) -> pathlib.Path:
+    texts = [d.text for d in source.documents(size.num_documents)]
+    folder = models / f"{source.name}small-{size.num_documents}-{size.proxy_tokens}"
     recipe = proxy.Recipe(num_tokens=size.proxy_tokens)
     make_once(folder, lambda path: proxy.train_proxy(texts, path, recipe, 0, say))
     return folder

@@ -8,7 +8,6 @@ import numpy as np
 from beam_quad import quad, seeding
 from beam_quad.scoring import dsir
 from beam_quad.selection import SHORTLIST_WEIGHTS, JointRanks
-from tests.benchmarks.duel.domains import DOMAINS
 from tests.benchmarks.duel.scores import Scores
 
 RANDOM, OWN = "random", "own-domain"
@@ -83,7 +82,7 @@ def _random(scores: Scores, domain: str, seed: int) -> Choice:
 
 
 def _own(scores: Scores, domain: str, seed: int) -> Choice | None:
-    is_own = np.isin(scores.material.sources, DOMAINS[domain].own)
+    is_own = np.isin(scores.material.sources, scores.material.domains[domain].own)
     drawn = _drawn(scores, seed)
     return Choice(drawn[is_own[drawn]]) if is_own.any() else None
 

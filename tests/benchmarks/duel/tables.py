@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.duel import figures
-from tests.benchmarks.duel.domains import DOMAINS
 from tests.benchmarks.duel.figures import Difference, Noise, Runs
 from tests.benchmarks.duel.policies import OWN, RANDOM
 
@@ -25,6 +24,7 @@ class Duel:
       kinds: Share of the domain's own kind in a selection, by domain and policy; empty where the corpus has none.
       scored: Share of the corpus's tokens that a policy computes influence for.
       seconds: CPU seconds of a policy's scores, for all domains.
+      same_source: The domains of which the corpus has other texts of the same source.
     """
 
     protocol: str
@@ -35,6 +35,7 @@ class Duel:
     kinds: Mapping[str, Mapping[str, float]]
     scored: Mapping[str, float]
     seconds: Mapping[str, float]
+    same_source: frozenset[str]
 
     def against_default(self) -> dict[str, dict[str, Difference]]:
         """Subtracts each rival's loss from the default's, by domain and rival.
@@ -104,7 +105,7 @@ class Duel:
         )
         self._row(
             "",
-            [d + "*" * DOMAINS[d].is_same_source for d in domains]
+            [d + "*" * (d in self.same_source) for d in domains]
             + ["mean", "way", "scored", "CPU s"],
         )
         if self.before:

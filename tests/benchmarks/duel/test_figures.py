@@ -66,7 +66,7 @@ def duel(**losses):
     losses = {name: runs(means) for name, means in losses.items()}
     shares = dict.fromkeys(losses, 0.0)
     query = {"python": {RANDOM: runs([6.0, 6.1]), OWN: runs([4.0, 4.1]), **losses}}
-    return Duel("demo", "default", {}, query, query, {"python": {}}, shares, shares)
+    return Duel("demo", "default", {}, query, query, {"python": {}}, shares, shares, frozenset())
 
 
 def test_only_a_rival_ahead_beyond_the_noise_has_beaten_the_default():
