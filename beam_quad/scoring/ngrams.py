@@ -110,6 +110,11 @@ class TokenNgramCounts:
         return cls(**archives.parse(raw))
 
 
+def counts_bytes(vocabulary: int) -> float:
+    """Bytes of one file of `TokenNgramCounts`, without its header."""
+    return 8.0 * (vocabulary + NUM_BIGRAM_BUCKETS)
+
+
 def query_vector(
     query: TokenNgramCounts,
     corpus: TokenNgramCounts,

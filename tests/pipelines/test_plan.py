@@ -42,6 +42,10 @@ def test_a_plan_is_of_the_size_of_what_a_run_counts(world, tmp_path, capsys):
         assert count / 4 < size < 4 * count
 
 
+_STORES_BY_SHAPE = (
+    "CountTokenNgrams", "LookAhead", "SumCovariances", "Eigendecompose", "SumEigenvalues", "AddEigenvalues", "SumQueryGradients",
+    "FitQueryVectors",
+)  # fmt: skip
 _PRICES = (
     "core_hour", "memory_gb_hour", "shuffled_gb", "stored_gb_month", "thousand_reads", "thousand_writes",
 )  # fmt: skip
@@ -235,6 +239,14 @@ def test_a_plan_of_a_shortlist_reads_what_a_run_reads_and_names_what_is_cheaper(
     kinds = [totals[f"bytes_{kind}"] for kind in ("read", "shuffled", "stored")]
     assert kinds[:2] == pytest.approx([read_by_run, counts[0]], rel=0.005)
     assert kinds[2] == pytest.approx(counts[1], rel=0.1)
+    # What these store follows from shapes alone, and the headers of so small files come on top.
+    counted = {
+        stage["name"]: json.loads(path.read_text())["traffic"].get("bytes_stored", 0)
+        for stage, path in zip(stages, clocks, strict=True)
+    }
+    planned = {stage["name"]: stage["planned"]["bytes_stored"] for stage in stages}
+    for name in _STORES_BY_SHAPE:
+        assert planned[name] < counted[name] < 1.2 * planned[name], name
 
 
 def test_what_is_made_already_is_in_no_plan_that_the_report_shows(world, tmp_path, capsys):

@@ -14,7 +14,7 @@ from beam_quad.gradients.proxy import TextReader
 from beam_quad.plan import rates
 from beam_quad.plan.work import Sizes, Work
 from beam_quad.records import Split
-from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts, count_taken
+from beam_quad.scoring.ngrams import NgramScorer, TokenNgramCounts, count_taken, counts_bytes
 from beam_quad.stages.base import Stage
 from beam_quad.stages.influence.proxy import ProxyModel
 from beam_quad.stages.read.corpus import Corpus, piece_path
@@ -55,6 +55,7 @@ class CountTokenNgrams(SplitStage):
             round(rate * texts.documents),
             core_s=rate * texts.text_bytes * rates.COUNT_NGRAMS_BYTE_S,
             memory_bytes=rates.NGRAMS_BYTES + rates.NGRAMS_TEXT_BYTES * texts.mean_text_bytes,
+            bytes_stored=(1 + len(self.query)) * counts_bytes(sizes.scoring.vocabulary),
             requests=texts.requests(2),
         )
 
@@ -135,7 +136,8 @@ class LookAhead(Stage):
     def work(self, sizes: Sizes) -> Work:
         number = self.sample.expected(sizes)
         seconds = number * sizes.corpus.mean_text_bytes * rates.SCORE_NGRAMS_BYTE_S
-        return Work("n-grams", number, alone_s=seconds)
+        stored = counts_bytes(sizes.scoring.vocabulary)
+        return Work("n-grams", number, alone_s=seconds, bytes_stored=stored)
 
     def pieces(self) -> range:
         return range(1)
