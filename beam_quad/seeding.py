@@ -90,6 +90,13 @@ def ordered_bits(ranks: np.ndarray) -> np.ndarray:
     return ordered
 
 
+def ranks_of_bits(ordered: np.ndarray) -> np.ndarray:
+    """Undoes `ordered_bits`: uint32 integers to float32 numbers; nan for those that no number has."""
+    sign = np.uint32(1 << 31)
+    ranks: np.ndarray = np.where(ordered & sign, ordered & ~sign, ~ordered).view(np.float32)
+    return ranks
+
+
 def pack(ranks: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Packs uint32 ranks and uint64 draws into uint64 priorities: higher ranks first, then lower draws.
 

@@ -19,7 +19,7 @@ from beam_quad.selection.changes import (
     changes_of,
 )
 from beam_quad.selection.decisions import Standing, Unselected, reason_number, why_of
-from beam_quad.selection.held import accepted_first, held_first
+from beam_quad.selection.held import accepted_first, held_first, ranks_and_cuts
 from beam_quad.selection.joint_ranks import SHORTLIST_WEIGHTS, JointRanks, RankCounts
 from beam_quad.selection.kept import (
     Kept,
@@ -104,6 +104,7 @@ __all__ = [
     "priorities",
     "random_ranks",
     "rank_usable",
+    "ranks_and_cuts",
     "ranks_from",
     "reason_number",
     "search_budget",

@@ -56,6 +56,8 @@ class Standing:
       block: int64, -1 for none.
       round: Round in which its block was pulled, int64, -1 if never.
       predicted: Predicted influence of the unscored rows, float64, nan elsewhere.
+      rank: What the budget was cut by, float64, nan if it was not cut in a ranking.
+      cut: The lowest selected rank of the rows that each competed with, float64, nan likewise.
     """
 
     influence: Array
@@ -64,6 +66,8 @@ class Standing:
     block: Array
     round: Array
     predicted: Array
+    rank: Array
+    cut: Array
 
     @classmethod
     def of(
@@ -76,7 +80,7 @@ class Standing:
     ) -> "Standing":
         """Describes rows of a selection without pulls; an argument of None is unknown for all rows."""
         number = reason_number(why) if isinstance(why, Unselected) else why
-        none = np.full(num_rows, -1, np.int64)
+        none, nothing = np.full(num_rows, -1, np.int64), np.full(num_rows, np.nan)
         return cls(
             _float64(influence, num_rows),
             np.broadcast_to(np.asarray(number, np.int64), (num_rows,)),
@@ -84,6 +88,8 @@ class Standing:
             none,
             none,
             _float64(predicted, num_rows),
+            nothing,
+            nothing,
         )
 
 

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from beam_quad.selection import Changes, changes_of, held_first, is_reached, search_budget
+from beam_quad.selection import (
+    Changes,
+    changes_of,
+    held_first,
+    is_reached,
+    pack_ranks,
+    ranks_and_cuts,
+    search_budget,
+)
 from beam_quad.selection.changes import NOT_AMONG_THE_BEST, all_left
 
 
@@ -23,6 +31,28 @@ def test_held_rows_are_before_all_others_and_either_part_keeps_its_order(keeps_a
     for part in (~is_held, is_held) if not keeps_all else (~is_held,):
         order = np.argsort(packed[part], kind="stable")
         assert (np.diff(first[part][order].astype(object)) >= 0).all()
+
+
+@pytest.mark.parametrize("has_parts", [True, False])
+def test_ranks_and_the_rank_at_the_cut_are_read_from_priorities(has_parts):
+    rng = np.random.default_rng(4)
+    ranks = np.concatenate([rng.normal(size=299), [np.nan]])
+    packed = pack_ranks(ranks, np.arange(300, dtype=np.uint64), seed=0)
+    is_held = rng.random(300) < 0.3
+    if has_parts:
+        packed = held_first(packed, is_held, np.zeros(300, bool), keeps_all=False)
+    floor = np.sort(packed)[50:51]
+    found, cuts = ranks_and_cuts(packed, floor, has_parts)
+    np.testing.assert_array_equal(found[:299], ranks[:299].astype(np.float32))
+    # Held rows compete with each other alone.
+    is_compared = ~is_held[:299] if has_parts else np.ones(299, bool)
+    is_taken = is_reached(packed, floor)[:299] & is_compared
+    assert set(cuts[:299][is_compared]) == {found[:299][is_taken].min()}
+    assert np.isnan(cuts[:299][~is_compared]).all()
+    # If everything is taken, or nothing, there is no cut.
+    for end in (0, 1, 2**64 - 1):
+        _, cuts = ranks_and_cuts(packed, np.array([end], np.uint64), has_parts)
+        assert np.isnan(cuts).all()
 
 
 def test_preferred_rows_come_between_held_ones_and_all_others():

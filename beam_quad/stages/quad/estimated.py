@@ -220,11 +220,13 @@ class EstimatedSelection(RankedByBandit):
         """As `BanditSelection`; within shares the reason follows from the estimated influence, not from the block."""
         packed, _ = self.ranking.packed(split, rows)
         why = why_below(packed, self.cut, split)
-        if self.accepted is None:
-            return dataclasses.replace(super().standing(split, rows), why=why)
-        found = self.accepted.selection.standing(split, rows)
-        is_below = why == reason_number(Unselected.BELOW_CUT)
-        return dataclasses.replace(found, why=np.where(is_below, found.why, why))
+        found = super().standing(split, rows)
+        if self.accepted is not None:
+            found = self.accepted.selection.standing(split, rows)
+            is_below = why == reason_number(Unselected.BELOW_CUT)
+            why = np.where(is_below, found.why, why)
+        found = dataclasses.replace(found, why=why)
+        return self.ranking.cut_at(found, packed, self.cut.floor(split))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`."""

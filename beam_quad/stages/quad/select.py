@@ -89,7 +89,7 @@ class BanditSelection(Weighable, abc.ABC):
             (is_pulled, Unselected.BLOCK_NOT_ACCEPTED), otherwise=Unselected.BLOCK_NOT_PULLED
         )
         nothing = np.full(len(places), np.nan)
-        return Standing(influence, why, clusters, blocks, rounds, nothing)
+        return Standing(influence, why, clusters, blocks, rounds, nothing, nothing, nothing)
 
     def filled_tokens(self) -> int | None:
         """Counts the tokens of the budget that a ranking fills; None if the selection is what the bandit accepted."""

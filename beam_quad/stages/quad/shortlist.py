@@ -233,7 +233,8 @@ class ShortlistSelection:
         is_listed = self.shortlist.is_listed(split, rows)
         why = np.where(is_listed, below, reason_number(Unselected.NOT_SHORTLISTED))
         influence, (clusters, _) = self._ranks.influence.read(split), self.clusters.read(split)
-        return Standing.of(len(rows.keys), why, influence, clusters)
+        found = Standing.of(len(rows.keys), why, influence, clusters)
+        return self.ranking.cut_at(found, packed, self.cut.floor(split))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, by the joint rank; the rest of the corpus ranks below the list."""

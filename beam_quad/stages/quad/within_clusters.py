@@ -158,7 +158,9 @@ class PropagatedSelection(RankedByBandit):
         why = np.where(is_predicted, reason_number(Unselected.BELOW_CUT), found.why)
         # A scored example was judged by its own score, not by a prediction.
         predicted = np.where(np.isfinite(found.influence), np.nan, predicted.astype(np.float64))
-        return dataclasses.replace(found, why=why, predicted=predicted)
+        found = dataclasses.replace(found, why=why, predicted=predicted)
+        packed, _ = self.ranking.packed(split, rows)
+        return self.ranking.cut_at(found, packed, self.cut.floor(split))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`. An example without a prediction is worth the mean of its cluster."""

@@ -38,6 +38,8 @@ DECISIONS_SCHEMA = pa.schema(
         pa.field("round", pa.int32()),
         pa.field("influence", pa.float64()),
         pa.field("predicted_influence", pa.float64()),
+        pa.field("rank", pa.float64()),
+        pa.field("cut", pa.float64()),
         pa.field("target", pa.string()),
         pa.field("twin", pa.string()),
         pa.field("leak", pa.string()),
@@ -106,6 +108,8 @@ def write_decisions(
             "tokens": _masked(rows.tokens[run], ~rows.usable[run]),
             "influence": pa.array(found.influence[run], from_pandas=True),
             "predicted_influence": pa.array(found.predicted[run], from_pandas=True),
+            "rank": pa.array(found.rank[run], from_pandas=True),
+            "cut": pa.array(found.cut[run], from_pandas=True),
         }
         for name in ("cluster", "block", "round"):
             values = getattr(found, name)[run]

@@ -16,6 +16,7 @@ from beam_quad.selection import (
     is_reached,
     keep_ranked,
     rank_usable,
+    ranks_and_cuts,
     why_of,
 )
 from beam_quad.stages.clusters.assign import AssignClusters
@@ -103,6 +104,17 @@ class Preferred(Generic[P]):
             return None
         return self.near_duplicates.above(self._pack(split, rows)[0], split, floor)
 
+    def cut_at(self, standing: Standing, packed: np.ndarray, floor: np.ndarray) -> Standing:
+        """Adds to the standing of rows their ranks, and the ranks at which the budget ends.
+
+        Args:
+          standing: The standing of n rows.
+          packed: Their priorities by `packed`, uint64 [n].
+          floor: The lowest selected priority, uint64 [1] or [n].
+        """
+        rank, cut = ranks_and_cuts(packed, floor, self.held is not None)
+        return dataclasses.replace(standing, rank=rank, cut=cut)
+
     def _pack(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
         ranks = self.preference.rank(split, rows)
         is_candidate = self.corpus.is_candidate(rows)
@@ -153,7 +165,8 @@ class RankedSelection:
         influence = self.ranking.preference.influence(split)
         packed, _ = self.ranking.packed(split, rows)
         why = why_below(packed, self.cut, split)
-        return Standing.of(len(rows.keys), why, influence, clusters)
+        found = Standing.of(len(rows.keys), why, influence, clusters)
+        return self.ranking.cut_at(found, packed, self.cut.floor(split))
 
     def taken(self, split: Split, rows: aligned.Rows) -> Taken:
         """As `Weighable`, if the ranking is by influence."""
