@@ -13,7 +13,7 @@ from beam_quad.artifacts import clock, files
 from beam_quad.artifacts.lock import OutputLock
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
-from beam_quad.report.data import Notice, PlannedStage
+from beam_quad.report.data import Notice
 from beam_quad.report.progress import (
     Failure,
     RunProgress,
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # Object stores charge for requests, so they are polled less often.
 _POLL_S, _STORE_POLL_S = 1.0, 10.0
 _HEARTBEAT_S = 30.0
+# Fields of a `StageCost` that the report shows; its room knows no plan.
+_COSTS = (
+    "line", "documents", "flops", "device_hours", "dollars", "is_model", "bytes_read", "bytes_shuffled", "bytes_stored",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +46,14 @@ class RecordedStage:
       artifact: The file that exists if and only if the stage is finished.
       clock: Path of its times.
       prefixes: Path prefixes of the files of finished pieces.
-      planned: Its planned cost; None if the run has no plan.
+      planned: Its planned cost: `_COSTS` and `seconds`; empty if the run has no plan.
     """
 
     name: str
     artifact: str
     clock: str
     prefixes: tuple[str, ...]
-    planned: PlannedStage | None
+    planned: dict[str, Any]
 
     def places(self, output: str) -> list[str]:
         """The folders of its files; if it makes the output, only the parts."""
@@ -233,7 +237,7 @@ def _recall(output: str) -> dict[str, Any]:
     counts, tokens, budget = (manifest[name] for name in ("counts", "tokens", "budget"))
     is_tokens = budget["unit"] == "tokens"
     parts = ("selected", "rejected")
-    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, None)
+    stage = RecordedStage("WriteSelection", "COMPLETE", "_run/write", parts, {})
     return {
         "started": None,
         "counts": {
@@ -250,15 +254,13 @@ def _recall(output: str) -> dict[str, Any]:
 
 
 def _recorded(output: str, stage: "Stage", cost: "StageCost") -> RecordedStage:
-    # A planned stage is a cost in the words of the report, whose room knows no plan.
-    names = {field.name for field in dataclasses.fields(PlannedStage)} - {"seconds"}
-    same = {name: getattr(cost, name) for name in names}
+    costs = {name: getattr(cost, name) for name in _COSTS}
     return RecordedStage(
         name=stage.name,
         artifact=_within(output, stage.artifact),
         clock=_within(output, stage.clock),
         prefixes=tuple(_within(output, prefix) for prefix in stage.prefixes()),
-        planned=PlannedStage(seconds=3600 * cost.hours, **same),
+        planned={"seconds": 3600 * cost.hours, **costs},
     )
 
 
@@ -273,14 +275,14 @@ def _from_json(output: str, found: dict[str, Any]) -> RecordedStage:
         return files.join(output, path) if is_own else path
 
     found["prefixes"] = tuple(place(prefix) for prefix in found["prefixes"])
-    found["planned"] = PlannedStage(**found["planned"]) if found["planned"] else None
     return RecordedStage(**found | {n: place(found[n]) for n in ("artifact", "clock")})
 
 
 def _progress(stage: RecordedStage, **facts: Any) -> StageProgress:
-    if stage.planned is None:
-        return StageProgress(stage.name, **facts)
-    return StageProgress(stage.name, stage.planned.seconds, stage.planned.is_model, **facts)
+    planned = stage.planned
+    return StageProgress(
+        stage.name, planned.get("seconds"), planned.get("is_model", False), **facts
+    )
 
 
 def owner_of(output: str) -> str | None:

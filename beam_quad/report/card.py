@@ -12,6 +12,7 @@ from beam_quad.records import NOT_STATED, ROW_FORMATS
 from beam_quad.report.formatting import percent
 from beam_quad.report.judgements import LEAST_HALVES_AGREEMENT
 
+# A card is read by people; the manifest has all rows.
 _MOST_ROWS = 30
 # The Hub's names of licences: SPDX identifiers in lower case.
 _HUB_LICENCES = frozenset(
@@ -114,6 +115,7 @@ def _header(manifest: Mapping[str, Any]) -> dict[str, Any]:
             "download_size": num_bytes,
             "dataset_size": num_bytes,
         }
+    # The Hub knows languages by their ISO 639 codes alone.
     codes = [code for code in labels_of(manifest, "language") if re.fullmatch("[a-z]{2,3}", code)]
     return header | ({"language": codes[:_MOST_ROWS]} if codes else {})
 
@@ -164,6 +166,7 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{print_}", _code(words)
             yield f"{print_}, its content", _code(prints[print_])
     for name in ("policy", "acceptance", "curvature", "layers", "normalize", "damping", "seed"):
+        # Without a proxy the options of influence have values too, which nothing used.
         if name in config and (prints.get("proxy") or name in ("policy", "seed")):
             yield name, _code(config[name])
     yield "input", _places(config["input"])

@@ -98,8 +98,7 @@ class Comparison(Contrast):
 
 def finite(sample: ScoredSample) -> ScoredSample:
     """Drops examples without a finite score."""
-    keep = np.isfinite(sample.influence)
-    return ScoredSample(sample.influence[keep], sample.tokens[keep], sample.cluster_id[keep])
+    return sample.where(np.isfinite(sample.influence))
 
 
 def sampling_weights(sample: ScoredSample, cluster_tokens: Mapping[int, int] | None) -> np.ndarray:
@@ -205,8 +204,7 @@ def landmarks(target: Target) -> ScoredSample:
 
 def taken_landmarks(target: Target) -> ScoredSample:
     """Returns the landmarks that represent the examples selected for a target; see `Target.would_take`."""
-    own, kept = landmarks(target), target.would_take
-    return finite(ScoredSample(own.influence[kept], own.tokens[kept], own.cluster_id[kept]))
+    return finite(landmarks(target).where(target.would_take))
 
 
 def compare_target(target: Target) -> Contrast | None:
@@ -230,9 +228,7 @@ def compare_target(target: Target) -> Contrast | None:
 def _selection(target: Target) -> Estimate | None:
     exact = None
     if target.taken is not None:
-        own, kept = landmarks(target), target.taken
-        known = ScoredSample(own.influence[kept], own.tokens[kept], own.cluster_id[kept])
-        exact = stratified_mean(known, None)
+        exact = stratified_mean(landmarks(target).where(target.taken), None)
     # Every selected example is a landmark with an exact score: a census, without an error of sampling.
     if exact is not None and not target.is_predicted:
         return Estimate(exact.mean, 0.0, exact.num_examples)

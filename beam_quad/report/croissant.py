@@ -6,58 +6,45 @@ References:
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from beam_quad.report.card import citation, has_rows, labels_of, name_of, selected_files
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
-# The context from the specification's first appendix, with the vocabulary of provenance.
+# Terms that the specification's first appendix names as its own vocabulary does.
+_TERMS = (
+    "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject", "fileProperty",
+    "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet",
+    "references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField", "transform",
+)  # fmt: skip
+# The context of that appendix, with the vocabulary of provenance.
 _CONTEXT: dict[str, Any] = {
+    **{name: f"cr:{name}" for name in _TERMS},
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "arrayShape": "cr:arrayShape",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
-    "containedIn": "cr:containedIn",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
     "description": {"@container": "@language"},
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isArray": "cr:isArray",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
     "name": {"@container": "@language"},
-    "parentField": "cr:parentField",
-    "path": "cr:path",
     "prov": "http://www.w3.org/ns/prov#",
     "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
 _ENCODINGS = {"parquet": "application/x-parquet", "jsonl": "application/jsonlines"}
+# By the Arrow name up to a bracket; lists, structs and integers apart, all else is text.
+_DATA_TYPES = {
+    "halffloat": "cr:Float16",
+    "float": "cr:Float32",
+    "double": "cr:Float64",
+    "bool": "sc:Boolean",
+    "date32": "sc:Date",
+    "timestamp": "sc:DateTime",
+}
 _FILES = "parts"
 _RECORDS = "documents"
 
@@ -94,6 +81,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if has_rows(manifest):
         found["distribution"].append(_file_set(manifest))
         found["recordSet"] = [_record_set(manifest)]
+    # The field links to spdx.org, which has no page for other words.
     if licences := [name for name in labels_of(manifest, "licence") if _is_spdx(name)]:
         found["license"] = [f"https://spdx.org/licenses/{name}" for name in licences]
     if languages := [name for name in labels_of(manifest, "language") if _is_code(name)]:
@@ -130,16 +118,14 @@ def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entity(what: str, content: str, places: list[str]) -> dict[str, Any]:
+    # A URN has no spaces, slashes or brackets, which names of models and of files have.
+    content = re.sub(r"[^A-Za-z0-9._:@-]", "_", content)
     return {
         "@type": "prov:Entity",
-        "@id": f"urn:beam_quad:{what.replace(' ', '_')}:{_in_urn(content)}",
+        "@id": f"urn:beam_quad:{what.replace(' ', '_')}:{content}",
         "prov:label": what,
         "prov:atLocation": places,
     }
-
-
-def _in_urn(content: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._:@-]", "_", content)
 
 
 def _file(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +157,7 @@ def _record_set(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "@id": _RECORDS,
         "name": _RECORDS,
         "description": "The selected documents, each with the reason why.",
-        "field": list(_fields(manifest["columns"]["schema"])),
+        "field": [_column(column) for column in manifest["columns"]["schema"]],
     }
 
 
@@ -181,10 +167,9 @@ def _encoding(path: str) -> str:
     return _ENCODINGS.get(ending.partition(".")[0], "application/octet-stream")
 
 
-def _fields(schema: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for column in schema:
-        source = {"fileSet": {"@id": _FILES}, "extract": {"column": column["name"]}}
-        yield _field(_RECORDS, column, source)
+def _column(column: Mapping[str, Any]) -> dict[str, Any]:
+    source = {"fileSet": {"@id": _FILES}, "extract": {"column": column["name"]}}
+    return _field(_RECORDS, column, source)
 
 
 def _field(parent: str, column: Mapping[str, Any], source: dict[str, Any]) -> dict[str, Any]:
@@ -212,12 +197,8 @@ def _field(parent: str, column: Mapping[str, Any], source: dict[str, Any]) -> di
 def _data_type(arrow: str) -> str:
     if found := re.fullmatch("(u?)int(8|16|32|64)", arrow):
         return f"cr:{'UInt' if found[1] else 'Int'}{found[2]}"
-    floats = {"halffloat": "cr:Float16", "float": "cr:Float32", "double": "cr:Float64"}
-    if arrow in floats:
-        return floats[arrow]
-    if arrow.startswith("timestamp"):
-        return "sc:DateTime"
-    return {"bool": "sc:Boolean", "date32[day]": "sc:Date"}.get(arrow, "sc:Text")
+    # The name of a timestamp goes on with its unit and time zone.
+    return _DATA_TYPES.get(arrow.partition("[")[0], "sc:Text")
 
 
 def _is_spdx(name: str) -> bool:

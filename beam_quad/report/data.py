@@ -5,7 +5,7 @@ scores nothing, still gets a page with the counts of the manifest, the clusters 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +19,7 @@ class Cluster:
     """One cluster of the corpus and its selected part.
 
     Attributes:
-      cluster_id: Number of the cluster.
-      documents: Usable examples.
-      tokens: Tokens of the usable examples.
-      selected_documents: Selected examples.
-      selected_tokens: Tokens of the selected examples.
+      documents: Usable examples, of which `tokens` are the tokens.
       cohesion: Mean cosine similarity of the examples to the center, in [-1, 1].
       mean_influence: Token-weighted mean over the scored examples; None if none was scored.
       words: Most typical words, best first.
@@ -50,10 +46,8 @@ class Arm:
     """One arm at the end of the bandit.
 
     Attributes:
-      cluster_id: The arm's cluster.
       num_blocks: Number of blocks at the start.
-      pulls: Blocks pulled, including those of the pilot.
-      accepted: Accepted blocks among those pulled.
+      pulls: Blocks pulled, including those of the pilot; `accepted` of them were accepted.
       mean_influence: Token-weighted mean over the scored examples.
       tokens: Tokens of the whole cluster.
     """
@@ -71,11 +65,8 @@ class Round:
     """One round of the bandit; number 0 is the pilot.
 
     Attributes:
-      number: 0, 1, ...
       tau: Acceptance threshold, in units of influence; None (or not finite) if everything passed.
-      pulls: Blocks pulled in this round.
-      accepted: Blocks accepted in this round.
-      scored: Examples scored in this round.
+      pulls: Blocks pulled in this round, of which `accepted` were accepted; `scored` counts examples.
       accepted_tokens: Tokens accepted in all rounds up to the end of this one.
       seconds: Duration; None if unknown.
     """
@@ -110,6 +101,10 @@ class ScoredSample:
                 f"influence, tokens and cluster_id must have one length, got {sorted(lengths)}"
             )
 
+    def where(self, kept: np.ndarray) -> "ScoredSample":
+        """Keeps the rows of a mask, bool [n]."""
+        return ScoredSample(self.influence[kept], self.tokens[kept], self.cluster_id[kept])
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -143,6 +138,8 @@ class Outcome:
       target: The target that it was selected for.
       is_kept: Whether it stays because the last run had selected it.
       is_accepted: Whether a bandit accepted it, or it only fills the budget up; None if it was selected by its rank.
+      rank: Its rank, by which the budget was cut.
+      cut: The rank at which the budget, or its share of it, ends.
     """
 
     reason: str | None = None
@@ -153,6 +150,8 @@ class Outcome:
     target: str | None = None
     is_kept: bool = False
     is_accepted: bool | None = None
+    rank: float | None = None
+    cut: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +159,10 @@ class Example:
     """One scored example to show.
 
     Attributes:
-      example_id: Id of the example.
       text: Text of any length; it is cut and escaped.
-      influence: Score.
-      tokens: Number of tokens.
       cluster_id: Cluster; None without clusters.
       block_influence: Mean influence of its block's scored examples; None without a bandit.
       key: Key of the example, by which its outcome is found.
-      outcome: What became of it; None if unknown.
     """
 
     example_id: str
@@ -177,7 +172,6 @@ class Example:
     cluster_id: int | None = None
     block_influence: float | None = None
     key: int = 0
-    outcome: Outcome | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,9 +179,7 @@ class QueryGroup:
     """One query group, with the scores of the pilot's examples for this group alone.
 
     Attributes:
-      name: The group's name.
-      documents: Number of query texts.
-      tokens: Tokens of the query texts.
+      documents: Number of query texts, of which `tokens` are the tokens.
       weight: Weight in the combined influence.
       pilot: Influence of the pilot's examples on this group, float64 [n], row-aligned with `Scores.pilot` and
         between groups; None if not computed.
@@ -207,42 +199,13 @@ class QueryGroup:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedStage:
-    """The planned cost of a stage.
-
-    Attributes:
-      line: The line of the plan that the stage belongs to.
-      seconds: Time.
-      documents: Examples processed.
-      flops: Floating-point operations.
-      device_hours: Paid hours of GPUs.
-      dollars: Price; None if the device has no price.
-      is_model: Whether a model runs.
-      bytes_read: Compressed input read.
-      bytes_shuffled: Bytes shuffled between workers.
-      bytes_stored: Bytes stored in artifacts or the output.
-    """
-
-    line: str
-    seconds: float
-    documents: float
-    flops: float
-    device_hours: float
-    dollars: float | None
-    is_model: bool
-    bytes_read: float
-    bytes_shuffled: float
-    bytes_stored: float
-
-
-@dataclasses.dataclass(frozen=True)
 class StageTiming:
     """The duration of one stage of the job.
 
     Attributes:
-      name: The stage.
       seconds: Time from the start of the first piece to the end of the last.
-      planned: Its planned cost; None without a plan.
+      planned: Its planned cost, as `pipelines.progress` records it: fields of a `StageCost`, and `seconds`; empty without a
+        plan.
       documents: Examples that the stage counted; None if it counts none.
       traffic: Bytes that the run counted, by `artifacts.traffic.Kind`; a kind of which there were none is absent.
       is_earlier: Whether an earlier run made its artifacts, such as the base of a refresh.
@@ -250,7 +213,7 @@ class StageTiming:
 
     name: str
     seconds: float
-    planned: PlannedStage | None = None
+    planned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     documents: int | None = None
     traffic: Mapping[str, int] = dataclasses.field(default_factory=dict)
     is_earlier: bool = False
@@ -276,9 +239,6 @@ class Target:
     Influence is exact for the landmarks, a uniform sample of the corpus, and predicted from them for all other examples.
 
     Attributes:
-      name: The group's name.
-      selected_documents: Examples selected for the target.
-      selected_tokens: Tokens of the selected examples.
       influence: Exact influence of each landmark on the target, float64 [n].
       tokens: Tokens of each landmark, int64 [n].
       held_out: Influence of each landmark predicted from the other landmarks, float64 [n].
@@ -319,50 +279,6 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class Leak:
-    """A document that contains a forbidden text.
-
-    Attributes:
-      document: Shard and row of the document.
-      set: The set of the forbidden text.
-      item: File and row of the forbidden text.
-      matched: The longest common passage, in words without case and punctuation.
-      item_text: The forbidden text, or its beginning.
-      share: Share of the forbidden text's words that the document contains.
-    """
-
-    document: str
-    set: str
-    item: str
-    matched: str
-    item_text: str
-    share: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Paraphrase:
-    """A selected document that may paraphrase a forbidden text.
-
-    Attributes:
-      document: Shard and row of the document.
-      set: The set of the forbidden text.
-      item: File and row of the forbidden text.
-      text: The document, or its beginning.
-      item_text: The forbidden text, or its beginning.
-      cosine: Cosine of the two embeddings.
-      share: Share of the forbidden text's distinct words that the document contains.
-    """
-
-    document: str
-    set: str
-    item: str
-    text: str
-    item_text: str
-    cosine: float
-    share: float
-
-
-@dataclasses.dataclass(frozen=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -373,20 +289,18 @@ class ReportData:
       verdict: Summary of the selection, and whether it beats a random draw; see `judgements.verdict`.
       notices: Warnings and notes, most important first.
       clusters: All clusters, in any order; several thousand are fine.
-      arms: All arms of the bandit.
       rounds: All rounds, the pilot first.
-      weights: The weights of the selected examples; None without weights.
-      scores: All scores.
       best: The highest-scored examples, best first.
       worst: The lowest-scored examples, worst first.
+      outcomes: What became of the examples to show, by key.
       best_by_target: The landmarks of highest influence on each target, best first, by target.
-      targets: The targets of Influence Distillation.
       query_groups: The query groups; their section is shown if there are two or more, or if the agreement of their halves is
         known.
       sources: Parts of the input, by name: top-level folders, or stems of files if there are no folders.
       timings: Stages, in the order of the job.
-      leaks: Some of the documents that contain a forbidden text; None if none were searched for.
-      paraphrases: Selected documents that may paraphrase a forbidden text, closest first; None if none were searched for.
+      leaks: Some of the documents that contain a forbidden text: the `document`, as `SHARD#ROW`, and the fields of its
+        `FoundLeak`.
+      paraphrases: Selected documents that may paraphrase a forbidden text, closest first: rows of `FlagParaphrases.read`.
     """
 
     title: str
@@ -401,10 +315,11 @@ class ReportData:
     scores: Scores | None = None
     best: tuple[Example, ...] | None = None
     worst: tuple[Example, ...] | None = None
+    outcomes: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
     best_by_target: Mapping[str, tuple[Example, ...]] | None = None
     targets: tuple[Target, ...] | None = None
     query_groups: tuple[QueryGroup, ...] | None = None
     sources: Mapping[str, SourceCounts] | None = None
     timings: tuple[StageTiming, ...] | None = None
-    leaks: tuple[Leak, ...] | None = None
-    paraphrases: tuple[Paraphrase, ...] | None = None
+    leaks: Sequence[Mapping[str, Any]] = ()
+    paraphrases: Sequence[Mapping[str, Any]] = ()

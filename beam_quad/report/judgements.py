@@ -4,8 +4,8 @@ A finished run stores its judgements in the manifest, under `verdict` and `notic
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from beam_quad.records import PLAIN_QUERY
 from beam_quad.report.comparison import Contrast, compare, compare_target
@@ -33,6 +33,7 @@ _LEAST_HELD_OUT_AGREEMENT = 0.2
 _MOST_UNUSED = 0.1
 # Below half of the possible gain, most of the useful variation is within clusters, not between them.
 _LEAST_REACH = 0.5
+# A notice is a line of a terminal, so it names only a few.
 _NAMED_FILES, _NAMED_TARGETS, _NAME_CHARACTERS = 5, 4, 20
 _REASONS_LEFT = {
     "shard_gone": "its file is gone",
@@ -52,8 +53,10 @@ _CENTERS = {
 
 def judge(manifest: Mapping[str, Any]) -> tuple[Notice, ...]:
     """Judges a run by its manifest; warnings come first, then notes."""
-    warnings = _sentences("warning", _warnings(manifest))
-    return (*warnings, *_sentences("note", _notes(manifest)))
+    return (
+        *(Notice(line) for line in _warnings(manifest) if line),
+        *(Notice(line, "note") for line in _notes(manifest) if line),
+    )
 
 
 def about(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -63,10 +66,6 @@ def about(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield words
     for notice in manifest.get("notices", ()):
         yield f"{notice['level']}: {notice['message']}"
-
-
-def _sentences(level: Literal["warning", "note"], lines: Iterable[str | None]) -> Iterator[Notice]:
-    return (Notice(line, level) for line in lines if line)
 
 
 def _warnings(manifest: Mapping[str, Any]) -> Iterator[str | None]:
@@ -202,13 +201,7 @@ def _targets_against_random(targets: Sequence[Target]) -> str:
 
 
 def texts_used(name: str, used: int, unused: Mapping[str, int]) -> str:
-    """States how many texts of a query group are used, and how many are unused for each reason.
-
-    Args:
-      name: The group's name.
-      used: Number of used texts.
-      unused: Number of unused texts, by reason.
-    """
+    """States how many texts of a query group are used, and how many are `unused` for each reason."""
     number = sum(unused.values())
     texts = "query texts" if name == PLAIN_QUERY else f"texts of {_group(name)}"
     words = f"{count(used)} of {count(used + number)} {texts} are used"
@@ -315,34 +308,24 @@ def about_splits(splits: Mapping[str, int]) -> str:
     return ", ".join(words)
 
 
-def about_columns(columns: Mapping[str, Any]) -> list[str]:
+def about_columns(columns: Mapping[str, Any]) -> Iterator[str]:
     """States, one per line, which columns are carried in another form, and which files have no usable rows.
 
     Args:
       columns: `json_text` (reasons by column), `escaped`, `renamed` (new names by column), `files_without_usable_rows`.
     """
-    lines = [
-        f"column {name!r} is carried as JSON text: {why}"
-        for name, why in columns["json_text"].items()
-    ]
-    lines += [
-        f"column {name!r} holds text that is not UTF-8, which is written as escapes"
-        for name in columns["escaped"]
-    ]
-    lines += [
-        f"column {name!r} of the input is carried as {new!r}"
-        for name, new in columns["renamed"].items()
-    ]
-    lines += [
-        f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
-        for shard in columns["files_without_usable_rows"][:_NAMED_FILES]
-    ]
-    more = len(columns["files_without_usable_rows"]) - _NAMED_FILES
-    if more > 0:
-        lines.append(
-            f"{count(more)} more files have no row that can be used; manifest.json lists them"
-        )
-    return lines
+    for name, why in columns["json_text"].items():
+        yield f"column {name!r} is carried as JSON text: {why}"
+    for name in columns["escaped"]:
+        yield f"column {name!r} holds text that is not UTF-8, which is written as escapes"
+    for name, new in columns["renamed"].items():
+        yield f"column {name!r} of the input is carried as {new!r}"
+    unusable = columns["files_without_usable_rows"]
+    # A wrong --text_column leaves every file without a usable row, so only the first few are named.
+    for shard in unusable[:_NAMED_FILES]:
+        yield f"{shard}: no row can be used; see rejected/ for the reasons, and check --text_column"
+    if (more := len(unusable) - _NAMED_FILES) > 0:
+        yield f"{count(more)} more files have no row that can be used; manifest.json lists them"
 
 
 def _by_set(found: Mapping[str, Any]) -> str:

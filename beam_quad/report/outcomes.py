@@ -19,7 +19,7 @@ _BELOW_CUT_OF_REFRESH = "the budget ends before it, as the last run's documents 
 
 def why(data: ReportData, example: Example) -> str:
     """States why an example was selected or not, without a capital or a full stop; empty if that is unknown."""
-    outcome = example.outcome
+    outcome = data.outcomes.get(str(example.key))
     if outcome is None:
         return ""
     if outcome.reason is None:
@@ -28,6 +28,7 @@ def why(data: ReportData, example: Example) -> str:
 
 
 def _why_selected(data: ReportData, example: Example, outcome: Outcome) -> str:
+    # What the last run had selected stays whatever its rank is now.
     if outcome.is_kept:
         return "the last run had selected it"
     # Only what the acceptance kept was accepted: within shares, and where the budget is filled up, ranks decide.
@@ -36,10 +37,9 @@ def _why_selected(data: ReportData, example: Example, outcome: Outcome) -> str:
     if outcome.target is not None and (least := _least_taken(data, outcome.target)) is not None:
         return f"for {outcome.target}; the lowest influence of a landmark selected for it is {decimal(least)}"
     if outcome.is_accepted is False:
-        return f"it was not accepted, but fills the budget up with {_worth(example, outcome.worth)}"
-    if outcome.worth is not None:
-        return f"with {_worth(example, outcome.worth)} it ranks above where the budget ends"
-    return f"{_what_ranks(data)} above where the budget ends"
+        worth = _worth(example, outcome.worth)
+        return f"it was not accepted, but fills the budget up with {worth}{_filled_to(outcome)}"
+    return _against_cut(data, example, outcome, "above")
 
 
 def _why_accepted(data: ReportData, example: Example, outcome: Outcome) -> str:
@@ -67,7 +67,7 @@ def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) 
         pulled = None if _has_prior(data) else outcome.round
         return (
             "its block was not accepted: its scored documents have a mean influence of "
-            f"{decimal(example.block_influence)}{_threshold(data, pulled)}"
+            f"{decimal(example.block_influence)}{_threshold(data, pulled)}{_filled_to(outcome)}"
         )
     if reason == "below_cut" and data.targets:
         least = [(t.name, _least_taken(data, t.name)) for t in data.targets]
@@ -76,7 +76,11 @@ def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) 
     if reason == "below_cut" and "refresh" in data.manifest and not _is_set(data, "reselect"):
         return _BELOW_CUT_OF_REFRESH
     if reason == "below_cut":
-        return f"{_what_ranks(data)} below where the budget ends"
+        return _against_cut(data, example, outcome, "below")
+    if reason == "share_full" and outcome.cut is not None:
+        unit = "a joint rank" if _acceptance(data) == "shortlist" else "an influence"
+        ends = f"down to {unit} of {decimal(outcome.cut)}, and its own is {decimal(outcome.rank)}"
+        return f"{_WHY_NOT[reason]}, {ends}"
     return _WHY_NOT.get(reason, reason.replace("_", " "))
 
 
@@ -86,10 +90,23 @@ def _acceptance(data: ReportData) -> object:
     return config.get("acceptance") if config.get("policy") == "quad" else None
 
 
-def _what_ranks(data: ReportData) -> str:
+def _against_cut(data: ReportData, example: Example, outcome: Outcome, side: str) -> str:
+    """States on which side of the budget's end an example ranks, with both ranks if they are known."""
+    end = f"{side} where the budget ends"
+    if outcome.cut is not None:
+        end += f", at {decimal(outcome.cut)}"
     if _acceptance(data) == "shortlist":
-        return "its joint rank, by influence and by n-grams, is"
-    return "it ranks"
+        own = "" if outcome.rank is None else f" {decimal(outcome.rank)},"
+        return f"its joint rank, by influence and by n-grams, is{own} {end}"
+    worth = outcome.rank if outcome.worth is None else outcome.worth
+    return f"it ranks {end}" if worth is None else f"with {_worth(example, worth)} it ranks {end}"
+
+
+def _filled_to(outcome: Outcome) -> str:
+    """States where the budget ends that other examples fill up; empty if only what was accepted is selected."""
+    if outcome.cut is None:
+        return ""
+    return f"; filled up by rank, the budget ends at {decimal(outcome.cut)}"
 
 
 def _is_set(data: ReportData, option: str) -> bool:

@@ -1,12 +1,13 @@
 """The report's plots, which turn numbers into a `Figure`. No plot contains text of the corpus."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from beam_quad.report import formatting
 from beam_quad.report.comparison import Estimate
@@ -17,6 +18,7 @@ from beam_quad.report.svg import INK, KINDS, LINE, MUTED, RANDOM, SELECTED, SHAR
 _SIZE = (5.0, 3.2)
 _SMALL = (4.2, 2.4)
 _FONT_SIZE = 9.5
+_DASHED: Final[dict[str, Any]] = {"linewidth": 1, "linestyle": (0, (4, 3))}
 # With more arms or clusters than this, close ones share a mark, so that the page stays small and readable.
 MAX_MARKS = 300
 
@@ -35,14 +37,18 @@ def _figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _ticks(axis: Axis, form: Callable[[float], str], count: int = 5) -> None:
-    axis.set_major_locator(MaxNLocator(count))
+def _ticks(axis: Axis, form: Callable[[float], str], is_count: bool = False) -> None:
+    axis.set_major_locator(MaxNLocator(5, integer=is_count))
     axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
 
 
 def _tick(value: float) -> str:
     # Ticks at multiples of a step have the step's float error: 0.30000000000000004.
     return f"{round(value, 12):g}".replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return f"{_tick(100 * share)} %"
 
 
 def share_class(share: float) -> int:
@@ -53,13 +59,14 @@ def share_class(share: float) -> int:
 
 
 def arms(items: Sequence[Arm]) -> Figure:
-    """Plots mean influence against pulls; area shows a cluster's tokens, colour the accepted share of pulls."""
+    """Plots mean influence against pulls; area shows a cluster's tokens, colour the accepted share of pulls.
+
+    Every arm has pulls and a finite mean influence.
+    """
     pulls = np.array([a.pulls for a in items], dtype=np.float64)
     influence = np.array([a.mean_influence for a in items])
     tokens = np.array([a.tokens for a in items], dtype=np.float64)
     accepted = np.array([a.accepted for a in items], dtype=np.float64)
-    keep = np.isfinite(influence) & (pulls > 0)
-    pulls, influence, tokens, accepted = (x[keep] for x in (pulls, influence, tokens, accepted))
     if len(pulls) > MAX_MARKS:
         pulls, influence, tokens, accepted = _merge(pulls, influence, tokens, accepted)
     figure, axes = _figure()
@@ -69,16 +76,10 @@ def arms(items: Sequence[Arm]) -> Figure:
     positions = pulls + 0.6 * ((np.arange(len(pulls)) * 0.6180339887) % 1) - 0.3
     # Large marks first: drawn last they would hide the small ones.
     for index in np.argsort(-areas, kind="stable"):
-        axes.scatter(
-            positions[index],
-            influence[index],
-            areas[index],
-            color=SHARE_RAMP[share_class(accepted[index] / pulls[index])],
-            linewidths=0.6,
-            edgecolors=MUTED,
-        )
-    axes.set_xlabel("pulls")
-    axes.set_ylabel("mean influence")
+        color = SHARE_RAMP[share_class(accepted[index] / pulls[index])]
+        mark = (positions[index], influence[index], areas[index])
+        axes.scatter(*mark, color=color, linewidths=0.6, edgecolors=MUTED)
+    axes.set(xlabel="pulls", ylabel="mean influence")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     _ticks(axes.yaxis, _tick)
     return figure
@@ -121,18 +122,20 @@ def cluster_shares(clusters: Sequence[Cluster]) -> Figure:
     figure, axes = _figure()
     positive = np.concatenate([corpus, selection[selection > 0]])
     low, high = (positive.min() / 2, min(positive.max() * 2, 1.0)) if len(positive) else (1e-3, 1)
-    axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot([low, high], [low, high], color=MUTED, **_DASHED)
     taken = selection > 0
     axes.scatter(corpus[taken], selection[taken], 26, color=SELECTED, alpha=0.75, linewidths=0)
     axes.scatter(
         corpus[~taken], np.full((~taken).sum(), low), 16, color=RANDOM, linewidths=0, clip_on=False
     )
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    # Over less than two decades, powers of ten alone would leave an axis with a single number.
+    subs = (1, 2, 5) if high < 100 * low else (1,)
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    axes.set_xlabel("share of the corpus's tokens")
-    axes.set_ylabel("share of the selection's")
+    axes.set(xlabel="share of the corpus's tokens", ylabel="share of the selection's")
     return figure
 
 
@@ -149,10 +152,9 @@ def cluster_concentration(clusters: Sequence[Cluster]) -> Figure:
         at = np.unique((np.linspace(0, 1, 200) ** 2 * (len(share) - 1)).round().astype(int))
         axes.plot(at, share[at], color=color, linewidth=2)
     axes.set(xlim=(0, len(clusters)), ylim=(0, 1.02))
-    axes.set_xlabel("largest clusters")
-    axes.set_ylabel("share of the tokens in them")
-    _ticks(axes.xaxis, formatting.count)
-    _ticks(axes.yaxis, lambda value: f"{100 * value:.0f} %")
+    axes.set(xlabel="largest clusters", ylabel="share of the tokens in them")
+    _ticks(axes.xaxis, formatting.count, is_count=True)
+    _ticks(axes.yaxis, _percent)
     return figure
 
 
@@ -183,12 +185,10 @@ def histograms(
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.14)
         axes.stairs(heights, edges, color=color, linewidth=1.6)
     if tau is not None and np.isfinite(tau):
-        axes.axvline(tau, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(xlim=(low, high))
-    axes.set_xlabel("influence")
-    axes.set_ylabel("share")
+        axes.axvline(tau, color=INK, **_DASHED)
+    axes.set(xlim=(low, high), xlabel="influence", ylabel="share")
     _ticks(axes.xaxis, _tick)
-    _ticks(axes.yaxis, lambda value: f"{_tick(100 * value)} %")
+    _ticks(axes.yaxis, _percent)
     return figure
 
 
@@ -207,9 +207,8 @@ def estimates(lines: Sequence[tuple[str, Sequence[tuple[Estimate, str]]]]) -> Fi
             )  # fmt: skip
     labels = [label for label, _ in lines]
     axes.set_yticks(range(len(lines)), labels, color=INK, parse_math=False)
-    axes.set(ylim=(len(lines) - 0.5, -0.5))
+    axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="mean influence per token")
     axes.margins(x=0.12)
-    axes.set_xlabel("mean influence per token")
     _ticks(axes.xaxis, _tick)
     return figure
 
@@ -220,7 +219,7 @@ def round_line(rounds: Sequence[Round], values: Sequence[float], limit: float | 
     points = [(r.number, v) for r, v in zip(rounds, values, strict=True) if np.isfinite(v)]
     axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=SELECTED, markersize=4)
     if limit is not None:
-        axes.axhline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhline(limit, color=INK, **_DASHED)
         axes.set_ylim(0, 1.08 * max([limit, *(y for _, y in points)]))
     _finish_rounds(axes, rounds)
     _ticks(axes.yaxis, _tick if limit is None else formatting.compact)
@@ -246,14 +245,12 @@ def layer_shares(parts: Sequence[tuple[int, str, float]]) -> Figure:
         own = [(layer, share) for layer, name, share in parts if name == kind]
         at = [layer + width * (place - (len(kinds) - 1) / 2) for layer, _ in own]
         axes.bar(at, [share for _, share in own], width, color=KINDS[kind][1])
-    axes.set_xlabel("layer")
-    axes.set_ylabel("share")
+    axes.set(xlabel="layer", ylabel="share")
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-    _ticks(axes.yaxis, lambda value: f"{_tick(100 * value)} %")
+    _ticks(axes.yaxis, _percent)
     return figure
 
 
 def _finish_rounds(axes: Axes, rounds: Sequence[Round]) -> None:
-    axes.set_xlabel("round")
-    axes.set_xlim(-0.6, max(r.number for r in rounds) + 0.6)
+    axes.set(xlabel="round", xlim=(-0.6, max(r.number for r in rounds) + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))

@@ -158,6 +158,7 @@ class RunProgress:
         if self.state == "stopped":
             return None
         started = stage.started if self._is_own(stage) else None
+        # The clock of the machine that started the stage may be ahead of this one.
         elapsed = 0.0 if started is None else max(0.0, self.seen - started)
         # Pieces that an earlier attempt left took this one no time, so they say nothing of its pace.
         made = (stage.done or 0) - stage.found
@@ -200,6 +201,7 @@ class RunProgress:
 
     def _last(self, name: str) -> int | None:
         """Reads an amount from the last stage that counts it."""
+        # Later stages know more: duplicates, leaks and rows without an embedding are told apart after the texts are read.
         found = [stage.counts[name] for stage in self.stages if name in stage.counts]
         return found[-1] if found else None
 

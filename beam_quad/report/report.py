@@ -8,14 +8,11 @@ from beam_quad.report.sections import (
     bandit,
     clusters,
     corpus_map,
-    layers,
     leaks,
     overview,
     provenance,
     query,
-    refresh,
     scores,
-    shares,
     targets,
 )
 
@@ -30,10 +27,11 @@ def render(data: ReportData) -> str:
       An HTML document, below 3 MB for 10,000 clusters; equal data gives equal output.
     """
     comparison = compare(data)
+    # What a reader decides by comes first; how it came about, and what it took, comes last.
     sections = (
         overview.funnel(data),
-        shares.shares(data),
-        refresh.refresh(data),
+        overview.shares(data),
+        overview.refresh(data),
         targets.targets(data),
         scores.scores(data, comparison),
         corpus_map.corpus_map(data),
@@ -42,7 +40,7 @@ def render(data: ReportData) -> str:
         bandit.rounds(data),
         scores.examples(data),
         query.query_groups(data),
-        layers.layers(data),
+        query.layers(data),
         leaks.leaks(data),
         leaks.paraphrases(data),
         provenance.sources(data),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from beam_quad import report
+from beam_quad.report import data as shown
 from beam_quad.selection import Amount, SourceCounts
 from tests.report.made import manifest
 
@@ -40,14 +41,14 @@ class _World:
     selected: np.ndarray
     rng: np.random.Generator
 
-    def join(self, *samples: report.ScoredSample) -> report.ScoredSample:
+    def join(self, *samples: shown.ScoredSample) -> shown.ScoredSample:
         columns = zip(*((s.influence, s.tokens, s.cluster_id) for s in samples), strict=True)
-        return report.ScoredSample(*(np.concatenate(c) for c in columns))
+        return shown.ScoredSample(*(np.concatenate(c) for c in columns))
 
-    def sample(self, clusters: np.ndarray) -> report.ScoredSample:
+    def sample(self, clusters: np.ndarray) -> shown.ScoredSample:
         noise = self.rng.normal(scale=0.05, size=len(clusters))
         lengths = self.rng.integers(40, 900, len(clusters))
-        return report.ScoredSample(self.means[clusters] + noise, lengths, clusters)
+        return shown.ScoredSample(self.means[clusters] + noise, lengths, clusters)
 
 
 def _world(num_clusters: int) -> _World:
@@ -58,9 +59,9 @@ def _world(num_clusters: int) -> _World:
     return _World(tokens, means, selected, rng)
 
 
-def _clusters(world: _World) -> tuple[report.Cluster, ...]:
+def _clusters(world: _World) -> tuple[shown.Cluster, ...]:
     return tuple(
-        report.Cluster(
+        shown.Cluster(
             cluster_id=i,
             documents=int(t) // 500,
             tokens=int(t),
@@ -76,40 +77,39 @@ def _clusters(world: _World) -> tuple[report.Cluster, ...]:
     )
 
 
-def _arms(world: _World) -> tuple[report.Arm, ...]:
+def _arms(world: _World) -> tuple[shown.Arm, ...]:
     pulls = 1 + np.where(world.means > 0.08, world.rng.integers(1, 15, len(world.means)), 0)
     accepted = np.where(world.selected > 0, world.rng.binomial(pulls, 0.8), 0)
     columns = zip(pulls, accepted, world.means, world.tokens, strict=True)
     return tuple(
-        report.Arm(i, 16, int(p), int(a), float(m), int(t))
-        for i, (p, a, m, t) in enumerate(columns)
+        shown.Arm(i, 16, int(p), int(a), float(m), int(t)) for i, (p, a, m, t) in enumerate(columns)
     )
 
 
-def _rounds(budget: int, num_clusters: int) -> tuple[report.Round, ...]:
-    pilot = report.Round(0, None, num_clusters, 5, num_clusters * 5, budget // 20, 31.2)
+def _rounds(budget: int, num_clusters: int) -> tuple[shown.Round, ...]:
+    pilot = shown.Round(0, None, num_clusters, 5, num_clusters * 5, budget // 20, 31.2)
     later = [
-        report.Round(i, 0.09 + 0.002 * i, 20 - i, 15 - i // 2, 100 - 5 * i, min(budget, budget * (i + 1) // 14), 9.5 - 0.3 * i)
+        shown.Round(i, 0.09 + 0.002 * i, 20 - i, 15 - i // 2, 100 - 5 * i, min(budget, budget * (i + 1) // 14), 9.5 - 0.3 * i)
         for i in range(1, 17)
     ]  # fmt: skip
     return (pilot, *later)
 
 
-def _examples(sign: int) -> tuple[report.Example, ...]:
+def _examples(sign: int) -> tuple[shown.Example, ...]:
     return tuple(
-        report.Example(f"web/part-{i:05d}.parquet#{i * 37}", text, sign * (0.4 - 0.02 * i), 100 + i, i, outcome=report.Outcome(None if sign > 0 else "block_not_accepted"))
+        shown.Example(f"web/part-{i:05d}.parquet#{i * 37}", text, sign * (0.4 - 0.02 * i), 100 + i, i, key=sign)
         for i, text in enumerate(_TEXTS)
     )  # fmt: skip
 
 
-def _query_groups(pilot: report.ScoredSample) -> tuple[report.QueryGroup, ...]:
+def _query_groups(pilot: shown.ScoredSample) -> tuple[shown.QueryGroup, ...]:
     other = 0.4 * pilot.influence[::-1] - 0.2 * pilot.influence
     return (
-        report.QueryGroup(
+        shown.QueryGroup(
             "biomedicine", 60, 21_400, 1.0, pilot.influence, 0.93,
             ((-1, "other", -0.05), (0, "attention", 0.25), (0, "mlp", 0.3), (1, "attention", 0.2), (1, "mlp", 0.3)),
         ),
-        report.QueryGroup("code <b>", 40, 12_900, 2.0, other, 0.31),
+        shown.QueryGroup("code <b>", 40, 12_900, 2.0, other, 0.31),
     )  # fmt: skip
 
 
@@ -129,10 +129,10 @@ def _sources() -> dict[str, SourceCounts]:
 
 
 @pytest.fixture(scope="session")
-def make_report() -> Callable[[int], report.ReportData]:
+def make_report() -> Callable[[int], shown.ReportData]:
     """Makes the data of a run with that many clusters."""
 
-    def make(num_clusters: int = 60) -> report.ReportData:
+    def make(num_clusters: int = 60) -> shown.ReportData:
         world = _world(num_clusters)
         pilot = world.sample(np.repeat(np.arange(num_clusters), 5))
         selected = world.sample(np.repeat(np.flatnonzero(world.selected), 8))
@@ -143,7 +143,7 @@ def make_report() -> Callable[[int], report.ReportData]:
         documents = sum(c.documents for c in clusters)
         taken = sum(c.selected_documents for c in clusters)
         rejected = {"null_text": 12, "too_short": 31, "malformed_json": 3, "duplicate_id": 0}
-        return report.ReportData(
+        return shown.ReportData(
             title="Quad selection",
             subtitle="gs://bucket/selections/<biomed>/2026-05 · 2026-05-04 10:12 UTC",
             manifest=manifest(
@@ -153,22 +153,23 @@ def make_report() -> Callable[[int], report.ReportData]:
                 versions={"beam_quad": "0.1.0", "apache-beam": "2.77.0"}, fingerprints={"proxy": "hub:x@" + "0f" * 20},
             ),
             notices=(
-                report.Notice("the budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>"),
-                report.Notice("2 clusters were empty and dropped; cluster 17 was split", "note"),
+                shown.Notice("the budget is short by 2 %: raise --num_rounds, or lower --tau <0.1>"),
+                shown.Notice("2 clusters were empty and dropped; cluster 17 was split", "note"),
             ),
             clusters=clusters,
             arms=_arms(world),
             rounds=_rounds(budget, num_clusters),
-            scores=report.Scores(scored, selected, pilot),
+            scores=shown.Scores(scored, selected, pilot),
             best=_examples(1),
             worst=_examples(-1),
+            outcomes={"1": shown.Outcome(), "-1": shown.Outcome("block_not_accepted")},
             query_groups=_query_groups(pilot),
             sources=_sources(),
             timings=(
-                report.StageTiming("EmbedExamples", 512.3),
-                report.StageTiming("FitClusters", 12.4),
-                report.StageTiming("Rounds", 260.0),
-                report.StageTiming("WriteSelection", 8.1),
+                shown.StageTiming("EmbedExamples", 512.3),
+                shown.StageTiming("FitClusters", 12.4),
+                shown.StageTiming("Rounds", 260.0),
+                shown.StageTiming("WriteSelection", 8.1),
             ),
         )  # fmt: skip
 
@@ -176,12 +177,12 @@ def make_report() -> Callable[[int], report.ReportData]:
 
 
 @pytest.fixture(scope="session")
-def data(make_report: Callable[[int], report.ReportData]) -> report.ReportData:
+def data(make_report: Callable[[int], shown.ReportData]) -> shown.ReportData:
     """A run with 60 clusters."""
     return make_report(60)
 
 
 @pytest.fixture(scope="session")
-def page(data: report.ReportData) -> str:
+def page(data: shown.ReportData) -> str:
     """The page of that run."""
     return report.render(data)

@@ -3,13 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from beam_quad import report
 from beam_quad.report import comparison
+from beam_quad.report import data as shown
 
 
 def sample(influence, cluster_id, tokens=None):
     tokens = np.ones(len(influence), np.int64) if tokens is None else np.array(tokens)
-    return report.ScoredSample(np.array(influence, float), tokens, np.array(cluster_id))
+    return shown.ScoredSample(np.array(influence, float), tokens, np.array(cluster_id))
 
 
 def test_clusters_count_by_their_tokens_and_examples_by_theirs():
@@ -61,7 +61,7 @@ def test_luck_in_a_block_does_not_count_for_the_cautious_figure(data):
     noise = rng.normal(size=len(ids))
     lucky = noise.reshape(-1, 4).mean(axis=1).repeat(4) > 0.3
     scored = sample(noise, ids)
-    scores = report.Scores(scored, sample(noise[lucky], ids[lucky]), scored)
+    scores = shown.Scores(scored, sample(noise[lucky], ids[lucky]), scored)
     even = tuple(dataclasses.replace(c, tokens=800, selected_tokens=400) for c in data.clusters)
     result = comparison.compare(dataclasses.replace(data, scores=scores, clusters=even))
     assert result.by_blocks.mean > 0.5

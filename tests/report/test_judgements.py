@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from beam_quad import report
+from beam_quad.report import data as shown
 from beam_quad.report import judgements
 from tests.report.made import manifest
 
@@ -129,7 +129,7 @@ def test_the_reliability_is_the_agreement_of_two_whole_sets():
 )
 def test_the_budget_counts_as_met_to_within_one_example(selected, claim):
     found = manifest(1000, 100, (100_000, selected, 10_000))
-    assert claim in judgements.verdict(report.ReportData("Quad", found))
+    assert claim in judgements.verdict(shown.ReportData("Quad", found))
 
 
 def test_the_verdict_says_whether_random_was_beaten(data):
@@ -141,8 +141,8 @@ def test_the_verdict_says_whether_random_was_beaten(data):
 
 
 def test_without_a_pilot_the_verdict_compares_with_all_that_was_scored(data):
-    one = report.ScoredSample(np.array([0.5]), np.ones(1, np.int64), np.zeros(1, np.int64))
-    all_ = report.ScoredSample(np.array([0.5, 0.2]), np.array([1, 2]), np.zeros(2, np.int64))
-    scores = report.Scores(all_, one, None, is_census=True)
+    one = shown.ScoredSample(np.array([0.5]), np.ones(1, np.int64), np.zeros(1, np.int64))
+    all_ = shown.ScoredSample(np.array([0.5, 0.2]), np.array([1, 2]), np.zeros(2, np.int64))
+    scores = shown.Scores(all_, one, None, is_census=True)
     words = judgements.verdict(dataclasses.replace(data, scores=scores))
     assert words.endswith("Their mean influence is 0.500, that of all that was scored 0.300.")

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from beam_quad import report
+from beam_quad.report import data as shown
 from beam_quad.report import plots
 from beam_quad.report.svg import SELECTED, to_svg
 
@@ -17,13 +17,22 @@ def test_a_drawing_takes_its_colours_and_its_font_from_the_page():
 
 
 def test_two_drawings_share_no_id():
-    items = [report.Arm(0, 16, 2, 1, 0.1, 100), report.Arm(1, 16, 1, 0, 0.0, 50)]
+    items = [shown.Arm(0, 16, 2, 1, 0.1, 100), shown.Arm(1, 16, 1, 0, 0.0, 50)]
     drawings = [to_svg(plots.arms(items), name, "arms") for name in ("one", "two")]
     first, second = (set(re.findall(r' id="([^"]+)"', text)) for text in drawings)
     assert first
     assert not first & second
     used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', drawings[0]))
     assert used <= first
+
+
+def test_an_axis_of_counts_has_whole_numbers_and_a_logarithmic_one_has_several():
+    items = [shown.Cluster(i, 9, 100 + 40 * i, 2, 90 + 30 * i) for i in range(12)]
+    (axes,) = plots.cluster_concentration(items).axes
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    (axes,) = plots.cluster_shares(items).axes
+    low, high = axes.get_xlim()
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) > 1
 
 
 def test_many_arms_share_marks_and_lose_no_tokens():

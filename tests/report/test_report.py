@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from beam_quad import report
+from beam_quad.report import data as shown
 from beam_quad.report.outcomes import why
 from beam_quad.selection import Amount, SourceCounts
 from tests.report.made import manifest
@@ -47,7 +48,7 @@ def test_the_page_can_be_written(page):
 
 
 def test_a_policy_that_scores_nothing_gets_a_page_without_those_sections(data):
-    bare = report.ReportData("Random", manifest(1000, 100, (10_000, 1000, 1000), method="random"))
+    bare = shown.ReportData("Random", manifest(1000, 100, (10_000, 1000, 1000), method="random"))
     text = report.render(bare)
     Page(text)
     assert sections(text) == {"funnel"}
@@ -77,6 +78,14 @@ def test_a_single_query_group_needs_no_section_unless_its_halves_are_known(data)
     assert "Std. deviation" not in text
 
 
+def test_query_groups_without_a_pilot_have_no_columns_of_it(data):
+    groups = tuple(dataclasses.replace(group, pilot=None) for group in data.query_groups)
+    text = report.render(dataclasses.replace(data, query_groups=groups))
+    section = text[text.index('id="groups"') :].split("</table>")[0]
+    assert "put on one scale and added with the weights" in section
+    assert "pilot" not in section.lower()
+
+
 def test_a_run_that_does_not_know_halves_keeps_its_other_sections(data, page):
     groups = tuple(dataclasses.replace(g, halves_agreement=None) for g in data.query_groups)
     text = report.render(dataclasses.replace(data, query_groups=groups))
@@ -85,10 +94,10 @@ def test_a_run_that_does_not_know_halves_keeps_its_other_sections(data, page):
 
 
 def test_an_example_shows_the_share_of_the_pilot_below_it(data):
-    pilot = report.ScoredSample(
+    pilot = shown.ScoredSample(
         np.array([0.1, 0.2, 0.3, np.nan, 0.9]), np.ones(5, np.int64), np.zeros(5, np.int64)
     )
-    example = report.Example("x", "text", 0.3, 10)
+    example = shown.Example("x", "text", 0.3, 10)
     scores = dataclasses.replace(data.scores, pilot=pilot)
     changed = dataclasses.replace(data, scores=scores, best=(example,), worst=None)
     assert "above 50.0 % of the pilot" in report.render(changed)
@@ -132,12 +141,12 @@ def test_ten_thousand_clusters_stay_small(make_report):
 
 
 def test_the_page_says_what_was_judged(data):
-    notices = (report.Notice("memory ran out", "note"),)
+    notices = (shown.Notice("memory ran out", "note"),)
     text = report.render(dataclasses.replace(data, verdict="Good.", notices=notices))
     assert '<p class="verdict">Good.</p>' in text
     assert "<b>Note</b> Memory ran out." in text
     assert "No warnings" in text
-    warned = dataclasses.replace(data, notices=(report.Notice("9 tokens are missing"),))
+    warned = dataclasses.replace(data, notices=(shown.Notice("9 tokens are missing"),))
     assert "No warnings" not in report.render(warned)
 
 
@@ -150,19 +159,19 @@ def test_shares_of_layers_are_drawn_of_the_groups_of_which_they_are_known(page):
 
 def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
     def planned(line, seconds, documents, flops=0.0, stored=0.0):
-        return report.PlannedStage(
-            line, seconds, documents, flops, 0.0, 0.25, False, 0.0, 0.0, stored
-        )
+        costs = {"documents": documents, "flops": flops, "device_hours": 0.0, "dollars": 0.25}
+        moved = {"bytes_read": 0.0, "bytes_shuffled": 0.0, "bytes_stored": stored}
+        return {"line": line, "seconds": seconds, **costs, **moved}
 
     timings = (
-        report.StageTiming(
+        shown.StageTiming(
             "EmbedExamples", 90.0, planned("embed", 60.0, 0), 912, {"bytes_stored": 9}, True
         ),
-        report.StageTiming(
+        shown.StageTiming(
             "Round1", 10.0, planned("rounds", 4.0, 30, 2e9, 2048), 28, {"bytes_stored": 1536}
         ),
-        report.StageTiming("Round2", 20.0, planned("rounds", 5.0, 30, 3e9), 29),
-        report.StageTiming("CutRanking0", 1.0, planned("cut", 1.0, 900)),
+        shown.StageTiming("Round2", 20.0, planned("rounds", 5.0, 30, 3e9), 29),
+        shown.StageTiming("CutRanking0", 1.0, planned("cut", 1.0, 900)),
     )
     text = report.render(dataclasses.replace(data, timings=timings))
     section = text[text.index('id="timing"') :]
@@ -188,46 +197,63 @@ def test_planned_and_counted_stand_side_by_side_by_line_of_the_plan(data, page):
     ("outcome", "words"),
     [
         (
-            report.Outcome("near_duplicate", twin="a#1"),
+            shown.Outcome("near_duplicate", twin="a#1"),
             "Not selected: a#1 is nearly the same, and ranks higher.",
         ),
         # A reason without words of its own is named as in the decisions.
-        (report.Outcome("block_not_pulled"), "Not selected: block not pulled."),
+        (shown.Outcome("block_not_pulled"), "Not selected: block not pulled."),
         (
-            report.Outcome("block_not_accepted", round=2),
+            shown.Outcome("block_not_accepted", round=2),
             "its block was not accepted: its scored documents have a mean influence of −0.250, and the threshold was "
             "0.0700.",
         ),
         (
-            report.Outcome(round=1, block_influence=0.125, is_accepted=True),
+            shown.Outcome(round=1, block_influence=0.125, is_accepted=True),
             "Selected: round 1 accepted its block, of which the scored documents have a mean influence of 0.125, and the "
             "threshold was 0.0500.",
         ),
         (
             # Its block was pulled, but not accepted.
-            report.Outcome(round=1, block_influence=0.125, worth=0.125, is_accepted=False),
+            shown.Outcome(round=1, block_influence=0.125, worth=0.125, is_accepted=False),
             "Selected: it was not accepted, but fills the budget up with an estimated influence of 0.125.",
         ),
         (
-            report.Outcome(round=1, block_influence=0.125, worth=0.5),
+            shown.Outcome(round=1, block_influence=0.125, worth=0.5),
             "Selected: with an estimated influence of 0.500 it ranks above where the budget ends.",
         ),
         (
-            report.Outcome(worth=0.9),
+            shown.Outcome(worth=0.9),
             "Selected: with an influence of 0.900 it ranks above where the budget ends.",
         ),
-        (report.Outcome(), "Selected: it ranks above where the budget ends."),
-        (report.Outcome(is_kept=True, worth=0.5), "Selected: the last run had selected it."),
+        (shown.Outcome(), "Selected: it ranks above where the budget ends."),
+        (
+            shown.Outcome(worth=0.9, rank=0.9, cut=0.25),
+            "Selected: with an influence of 0.900 it ranks above where the budget ends, at 0.250.",
+        ),
+        (
+            shown.Outcome("below_cut", rank=0.125, cut=0.25),
+            "Not selected: with an estimated influence of 0.125 it ranks below where the budget ends, at 0.250.",
+        ),
+        (
+            shown.Outcome("share_full", rank=0.125, cut=0.25),
+            "Not selected: its share of the budget is full, down to an influence of 0.250, and its own is 0.125.",
+        ),
+        (
+            shown.Outcome("block_not_accepted", round=1, rank=0.125, cut=0.25),
+            "and the threshold was 0.0500; filled up by rank, the budget ends at 0.250.",
+        ),
+        (shown.Outcome(is_kept=True, worth=0.5), "Selected: the last run had selected it."),
     ],
 )
 def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
     rounds = tuple(
-        report.Round(number, tau, 1, 1, 1, 1) for number, tau in enumerate((None, 0.05, 0.07))
+        shown.Round(number, tau, 1, 1, 1, 1) for number, tau in enumerate((None, 0.05, 0.07))
     )
-    example = report.Example("b#2", "A text.", 0.9, 10, 3, -0.25, outcome=outcome)
+    example = shown.Example("b#2", "A text.", 0.9, 10, 3, -0.25)
     changed = dataclasses.replace(
         with_options(data, {"policy": "quad", "acceptance": "block"}),
         best=(example,),
+        outcomes={"0": outcome},
         rounds=rounds,
     )
     text = report.render(changed)
@@ -235,34 +261,51 @@ def test_an_example_says_why_it_was_selected_or_not(data, outcome, words):
 
 
 @pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (shown.Outcome(rank=1.5, cut=0.25), "selected: {}is 1.50, above where the budget ends, at 0.250"),
+        (shown.Outcome("below_cut", rank=-0.5, cut=0.25), "not selected: {}is −0.500, below where the budget ends, at 0.250"),
+        # The whole corpus fits, so nothing ends anywhere.
+        (shown.Outcome(rank=1.5), "selected: {}is 1.50, above where the budget ends"),
+    ],
+)  # fmt: skip
+def test_an_example_of_a_shortlist_says_its_joint_rank_and_that_at_the_cut(data, outcome, words):
+    shortlist = with_options(data, {"policy": "quad", "acceptance": "shortlist"})
+    own = "its joint rank, by influence and by n-grams, "
+    shortlist = dataclasses.replace(shortlist, outcomes={"0": outcome})
+    example = shown.Example("b#2", "A text.", 0.9, 10)
+    assert why(shortlist, example) == words.format(own)
+
+
+@pytest.mark.parametrize(
     ("options", "outcome", "words"),
     [
         (
             {},
-            report.Outcome(round=1, block_influence=0.125, is_accepted=True),
+            shown.Outcome(round=1, block_influence=0.125, is_accepted=True),
             "selected: round 1 accepted its block, judged with the cluster's earlier scores at 0.125, and the threshold was "
             "0.0500",
         ),
         # It waited until the rounds ended.
         (
             {},
-            report.Outcome(round=1, block_influence=0.01, is_accepted=True),
+            shown.Outcome(round=1, block_influence=0.01, is_accepted=True),
             "selected: round 1 accepted its block, judged with the cluster's earlier scores at 0.0100",
         ),
         (
             {"refit": True},
-            report.Outcome(round=1, block_influence=0.125, is_accepted=True),
+            shown.Outcome(round=1, block_influence=0.125, is_accepted=True),
             "selected: round 1 accepted its block, of which the scored documents have a mean influence of 0.125, and the "
             "threshold was 0.0500",
         ),
         (
             {},
-            report.Outcome("below_cut"),
+            shown.Outcome("below_cut"),
             "not selected: the budget ends before it, as the last run's documents keep their places",
         ),
         (
             {"reselect": True},
-            report.Outcome("below_cut"),
+            shown.Outcome("below_cut"),
             "not selected: it ranks below where the budget ends",
         ),
     ],
@@ -274,17 +317,18 @@ def test_an_example_of_a_refresh_says_what_the_last_run_had_to_do_with_it(
     changed = dataclasses.replace(
         data,
         manifest=data.manifest | {"refresh": {}},
+        outcomes={"0": outcome},
         targets=None,
-        rounds=(report.Round(1, 0.05, 1, 1, 1, 1),),
+        rounds=(shown.Round(1, 0.05, 1, 1, 1, 1),),
     )
-    assert why(changed, report.Example("b#2", "A text.", 0.9, 10, outcome=outcome)) == words
+    assert why(changed, shown.Example("b#2", "A text.", 0.9, 10)) == words
 
 
 def test_degenerate_data_still_gives_a_page(data):
-    none = report.ScoredSample(np.full(3, np.nan), np.ones(3, np.int64), np.zeros(3, np.int64))
-    one = report.ScoredSample(np.ones(1), np.ones(1, np.int64), np.zeros(1, np.int64))
-    empty = report.Cluster(0, 0, 0, 0, 0)
-    for scores in (report.Scores(none, none, none), report.Scores(one, one, one)):
+    none = shown.ScoredSample(np.full(3, np.nan), np.ones(3, np.int64), np.zeros(3, np.int64))
+    one = shown.ScoredSample(np.ones(1), np.ones(1, np.int64), np.zeros(1, np.int64))
+    empty = shown.Cluster(0, 0, 0, 0, 0)
+    for scores in (shown.Scores(none, none, none), shown.Scores(one, one, one)):
         Page(
             report.render(
                 dataclasses.replace(
@@ -292,8 +336,8 @@ def test_degenerate_data_still_gives_a_page(data):
                     manifest=manifest(0, 0, (0, 0, 1)),
                     clusters=(empty,),
                     scores=scores,
-                    rounds=(report.Round(0, float("-inf"), 0, 0, 0, 0),),
-                    arms=(report.Arm(0, 0, 1, 0, float("nan"), 0),),
+                    rounds=(shown.Round(0, float("-inf"), 0, 0, 0, 0),),
+                    arms=(shown.Arm(0, 0, 1, 0, float("nan"), 0),),
                     sources={"": SourceCounts(0, 0, 0, Amount())},
                 )
             )

@@ -11,19 +11,20 @@ from scipy import stats
 from beam_quad import report
 from beam_quad.distillation import WeightSums
 from beam_quad.report import comparison, judgements
+from beam_quad.report import data as shown
 from tests.report.made import manifest
 from tests.report.parsed import Page
 
 
 def make_target(
     name: str, noise: float = 0.02, num_landmarks: int = 400, taken: float = 0.1
-) -> report.Target:
+) -> shown.Target:
     """A target of a tenth of the corpus, whose influence is predicted with normal noise."""
     rng = np.random.default_rng(len(name))
     is_own = rng.random(num_landmarks) < 0.1
     influence = 0.01 + 0.08 * is_own + rng.normal(scale=0.02, size=num_landmarks)
     held_out = influence + rng.normal(scale=noise, size=num_landmarks)
-    return report.Target(
+    return shown.Target(
         name=name,
         selected_documents=300,
         selected_tokens=120_000,
@@ -36,16 +37,16 @@ def make_target(
 
 
 @pytest.fixture(scope="module")
-def distilled(data: report.ReportData):
+def distilled(data: shown.ReportData):
     """Makes the data of a run over targets."""
 
     def make(
-        *items: report.Target, config: dict | None = None, **changes: object
-    ) -> report.ReportData:
-        groups = tuple(report.QueryGroup(t.name, 60, 21_400, halves_agreement=0.31) for t in items)
+        *items: shown.Target, config: dict | None = None, **changes: object
+    ) -> shown.ReportData:
+        groups = tuple(shown.QueryGroup(t.name, 60, 21_400, halves_agreement=0.31) for t in items)
         selected = sum(t.selected_tokens for t in items)
         found = manifest(9000, 900, (10**6, selected, selected), scored=400, config=config or {})
-        bare = report.ReportData(
+        bare = shown.ReportData(
             "Influence Distillation", found, targets=items, query_groups=groups, best=data.best, worst=data.worst,
         )  # fmt: skip
         return dataclasses.replace(bare, **changes)
@@ -74,9 +75,9 @@ def test_the_table_shows_token_weighted_means_with_their_intervals(distilled):
     deviation = np.sqrt(np.cov(target.influence, fweights=target.tokens, bias=True))
     row = cells(report.render(distilled(target, other)))[0]
     assert row[:4] == ["biomedicine", "300", "120 k", "25.0 %"]
-    shown = [[float(x) for x in cell.split(" ± ")] for cell in row[4:6]]
-    np.testing.assert_allclose(shown, np.transpose([means, widths]), rtol=0.05)
-    np.testing.assert_allclose([s[0] for s in shown], means, rtol=0.005)
+    values = [[float(x) for x in cell.split(" ± ")] for cell in row[4:6]]
+    np.testing.assert_allclose(values, np.transpose([means, widths]), rtol=0.05)
+    np.testing.assert_allclose([value[0] for value in values], means, rtol=0.005)
     assert float(row[6]) == pytest.approx((means[1] - means[0]) / deviation, rel=0.05)
     assert float(row[8]) == pytest.approx(target.agreement, abs=0.005)
 
@@ -143,15 +144,15 @@ def test_a_page_with_targets_speaks_of_landmarks_and_not_of_a_pilot(distilled):
 def test_every_target_shows_its_best_landmarks_and_what_the_second_order_changed(distilled):
     items = [dataclasses.replace(make_target(name), shared=240) for name in ("law", "biomedicine")]
     best = {
-        t.name: (report.Example(f"{t.name}#1", "A text.", float(t.influence.max()), 9),)
+        t.name: (shown.Example(f"{t.name}#1", "A text.", float(t.influence.max()), 9),)
         for t in items
     }
     page = report.render(distilled(*items, best=None, best_by_target=best))
     assert all(row[-1] == "60 (20.0 %)" for row in cells(page))
     for name in best:
-        shown = page[page.index(f"Highest for {name}") :]
-        assert shown.index(f"{name}#1") < shown.index("</article>")
-        assert "above 99.8 % of the landmarks" in shown[: shown.index("</article>")]
+        listed = page[page.index(f"Highest for {name}") :]
+        assert listed.index(f"{name}#1") < listed.index("</article>")
+        assert "above 99.8 % of the landmarks" in listed[: listed.index("</article>")]
     assert "New in order 2" not in report.render(distilled(make_target("law")))
 
 

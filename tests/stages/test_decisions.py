@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from beam_quad.report.formatting import decimal
 from pipelines import chain, options
 from pipelines.inputs import look
 from tests.pipelines.world import World, manifest_of, output_bytes, selected, text_of
@@ -44,8 +45,23 @@ def hold_to_output(output):
     for own in pq.read_table(output / "rejected").to_pylist():
         row = by_place[own["shard"], own["row"]]
         assert (row["reason"], row["detail"]) == (own["reason"], own["detail"])
+    hold_to_cuts(rows)
     hold_to_page(output, {row["example_id"]: row for row in rows if row["decision"] != "rejected"})
     return {row["reason"] for row in rows if row["decision"] == "not_selected"}
+
+
+def hold_to_cuts(rows):
+    """Holds ranks to the cuts: what is selected reaches its own, which the lowest of it is, and nothing below does."""
+    lowest = {}
+    for row in rows:
+        if row["cut"] is None:
+            continue
+        if row["decision"] == "selected":
+            assert row["rank"] >= row["cut"]
+            lowest[row["cut"]] = min(row["rank"], lowest.get(row["cut"], np.inf))
+        elif row["reason"] in ("below_cut", "share_full"):
+            assert row["rank"] <= row["cut"]
+    assert all(cut == rank for cut, rank in lowest.items())
 
 
 def hold_to_page(output, by_id):
@@ -56,6 +72,18 @@ def hold_to_page(output, by_id):
         hold_to_acceptance(why, manifest_of(output)["config"], decision)
         if decision["reason"] == "near_duplicate":
             assert why.startswith(f"Not selected: {decision['twin']} is nearly the same")
+        hold_to_cut(why, decision)
+
+
+def hold_to_cut(why, decision):
+    """Holds the ranks that a sentence names to those of the decision."""
+    if found := re.search(r"where the budget ends, at (\S+)\.$", why):
+        assert found[1] == decimal(decision["cut"])
+    if found := re.search(r"joint rank, .* is (\S+), (above|below) where", why):
+        assert found[1] == decimal(decision["rank"])
+        assert (found[2] == "above") == (decision["decision"] == "selected")
+    if found := re.search(r"is full, down to .* of (\S+), and its own is (\S+)\.$", why):
+        assert found.groups() == (decimal(decision["cut"]), decimal(decision["rank"]))
 
 
 def hold_to_acceptance(why, config, decision):
@@ -63,7 +91,11 @@ def hold_to_acceptance(why, config, decision):
     if decision["decision"] != "selected":
         return
     if config["share"]:
-        assert re.search(r"with an (estimated )?influence of \S+ it ranks above", why)
+        # Whatever shares ask for, there is a number at the end of each.
+        pattern = r"with an (estimated )?influence of \S+ it ranks above .* at \S+\.$"
+        if config["acceptance"] == "shortlist":
+            pattern = r"joint rank, .*, is \S+, above .* at \S+\.$"
+        assert re.search(pattern, why)
     elif found := re.search(r"accepted its block.* influence of (\S+), and .* was (\S+)\.$", why):
         mean, threshold = (float(number.replace("−", "-")) for number in found.groups())
         assert mean >= threshold

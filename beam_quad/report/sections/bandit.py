@@ -19,6 +19,7 @@ _SHARE_KEYS = (
 
 def arms(data: ReportData) -> Section | None:
     """Shows mean influence against pulls; None without a bandit."""
+    # An arm without a finite score has no place on the axis of influence.
     items = [a for a in data.arms or () if a.pulls > 0 and math.isfinite(a.mean_influence)]
     if not items:
         return None
@@ -73,6 +74,7 @@ def rounds(data: ReportData) -> Section | None:
             "round-scored", "Scored examples",
         ),
     ]  # fmt: skip
+    # Clocks may have been deleted together with the artifacts of the rounds.
     if any(r.seconds is not None for r in items):
         drawing = plots.round_bars(items, (([r.seconds or 0.0 for r in items], RANDOM),))
         pictures.append(Picture.of(drawing, "round-seconds", "Seconds"))

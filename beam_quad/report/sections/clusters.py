@@ -114,5 +114,6 @@ def _rows(
         (ratio(c.tokens, corpus_tokens) or 0.0, ratio(c.selected_tokens, selected_tokens) or 0.0)
         for c in items
     ]
+    # All bars of a list have one scale, so that rows compare as well as the two bars of a row.
     largest = max((s for pair in shares for s in pair), default=0.0) or 1.0
     return [(c, *pair, largest) for c, pair in zip(items, shares, strict=True)]

@@ -1,9 +1,9 @@
 """A map of the corpus: its clusters in the plane, how large and how good they are, and what was taken of each."""
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,27 +19,10 @@ _COVERED, _LEAST_RADIUS, _MOST_RADIUS = 0.12, 3.0, 60.0
 _NUM_CLASSES = 5
 _MOST_LABELS, _FIRST_LABELS, _LABEL_CHARACTERS, _WORDS = 30, 8, 14, 6
 _LABEL_HEIGHT, _CHARACTER_WIDTH = 17.0, 8.2
-
-
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """A cluster on the map. Lengths are in units of the drawing, `_WIDTH` times `_HEIGHT`.
-
-    Attributes:
-      x: Its middle.
-      y: Likewise, from above.
-      radius: Its area is its share of the tokens.
-      kind: A class of the style sheet, by its mean influence.
-      selected: Share of its tokens that is selected, in percent.
-      words: What is said when it is pointed at.
-    """
-
-    x: float
-    y: float
-    radius: float
-    kind: str
-    selected: float
-    words: str
+# On a telephone `style.css` draws labels so many times as large, and only the first ones.
+_ON_TELEPHONE = 30 / 14
+# Half of the width of a ring, and its distance from its circle.
+_RING = 4.5
 
 
 def drawn(items: Sequence[Cluster]) -> list[Cluster]:
@@ -54,17 +37,20 @@ def corpus_map(data: ReportData) -> Section | None:
         return None
     total = sum(c.tokens for c in data.clusters or ())
     edges = _edges(items)
-    places = _places(np.array([c.position for c in items]))
+    radii = _radii(items, total)
+    # The drawing ends at the margins of the page, which the largest circles and their rings must not cross.
+    places = _places(np.array([c.position for c in items]), max(_MARGIN, max(radii) + _RING))
     marks = [
-        Mark(
-            x=round(float(x), 1),
-            y=round(float(y), 1),
-            radius=radius,
-            kind=_kind(cluster, edges),
-            selected=round(100 * (ratio(cluster.selected_tokens, cluster.tokens) or 0.0), 2),
-            words=_about(cluster, total),
-        )
-        for cluster, (x, y), radius in zip(items, places, _radii(items, total), strict=True)
+        {
+            "x": round(float(x), 1),
+            "y": round(float(y), 1),
+            "radius": radius,
+            "kind": _kind(cluster, edges),
+            # In percent, because the ring's path is given a length of 100.
+            "selected": round(100 * (ratio(cluster.selected_tokens, cluster.tokens) or 0.0), 2),
+            "words": _about(cluster, total),
+        }
+        for cluster, (x, y), radius in zip(items, places, radii, strict=True)
     ]
     view = {
         "size": (_WIDTH, _HEIGHT),
@@ -80,10 +66,10 @@ def corpus_map(data: ReportData) -> Section | None:
     return Section("map", "Map of the corpus", view, lead)
 
 
-def _places(positions: np.ndarray) -> np.ndarray:
-    """Fits positions, float [n, 2], into the drawing with one scale for both axes."""
+def _places(positions: np.ndarray, margin: float) -> np.ndarray:
+    """Fits positions, float [n, 2], into the drawing within a margin, with one scale for both axes."""
     low, high = positions.min(axis=0), positions.max(axis=0)
-    room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
+    room = np.array([_WIDTH, _HEIGHT]) - 2 * margin
     # One scale for both axes: distances would otherwise depend on the shape of the page.
     scale = (room / np.maximum(high - low, 1e-9)).min()
     places: np.ndarray = (positions - (low + high) / 2) * scale + np.array([_WIDTH, _HEIGHT]) / 2
@@ -143,10 +129,11 @@ def _about(cluster: Cluster, total: int) -> str:
 
 
 def _labels(
-    items: Sequence[Cluster], marks: Sequence[Mark]
+    items: Sequence[Cluster], marks: Sequence[Mapping[str, Any]]
 ) -> list[tuple[float, float, str, bool]]:
     """First words of the largest clusters, as far as none covers another: place, word, and whether there is room on a telephone."""
     taken: list[tuple[float, float, float]] = []
+    first: list[tuple[float, float, float]] = []
     labels: list[tuple[float, float, str, bool]] = []
     # The largest clusters come first, so where two labels collide the larger cluster keeps its own.
     for cluster, mark in zip(items, marks, strict=True):
@@ -156,10 +143,23 @@ def _labels(
             continue
         word = clean(cluster.words[0], _LABEL_CHARACTERS)
         half = _CHARACTER_WIDTH * len(word) / 2
-        x = round(min(max(mark.x, half), _WIDTH - half), 1)
-        y = round(min(mark.y + mark.radius + _LABEL_HEIGHT, _HEIGHT - 4.0), 1)
-        if any(abs(y - v) < _LABEL_HEIGHT and abs(x - u) < half + w for u, v, w in taken):
+        x = round(min(max(mark["x"], half), _WIDTH - half), 1)
+        y = round(min(mark["y"] + mark["radius"] + _LABEL_HEIGHT, _HEIGHT - 4.0), 1)
+        if not _is_free((x, y, half), taken, 1.0):
             continue
         taken.append((x, y, half))
-        labels.append((x, y, word, len(labels) < _FIRST_LABELS))
+        is_first = len(first) < _FIRST_LABELS and _is_free((x, y, half), first, _ON_TELEPHONE)
+        if is_first:
+            first.append((x, y, half))
+        labels.append((x, y, word, is_first))
     return labels
+
+
+def _is_free(
+    label: tuple[float, float, float], others: Sequence[tuple[float, float, float]], scale: float
+) -> bool:
+    """Tells whether a label, its middle and half its width, covers no other if all are drawn at a scale."""
+    x, y, half = label
+    return not any(
+        abs(y - v) < scale * _LABEL_HEIGHT and abs(x - u) < scale * (half + w) for u, v, w in others
+    )

@@ -1,8 +1,10 @@
 """Documents that hold a text which no selection may hold, for a person to judge in a minute."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from beam_quad.report.data import Leak, ReportData
+from beam_quad.report.data import ReportData
 from beam_quad.report.formatting import clean
 from beam_quad.report.pages import Section
 
@@ -29,10 +31,8 @@ def paraphrases(data: ReportData) -> Section | None:
         "Each document is selected, and may paraphrase a text that no selection may hold: its embedding is closer than nearly all others, "
         "and it has most of the words, which are marked. To leave documents out, put their ids on a list for --exclude."
     )
-    items = [
-        (own, _shared(own.text, own.item_text), _shared(own.item_text, own.text))
-        for own in data.paraphrases
-    ]
+    texts = [(own, own["text"], own["item_text"]) for own in data.paraphrases]
+    items = [(own, _shared(text, item), _shared(item, text)) for own, text, item in texts]
     return Section("paraphrases", "Paraphrases", {"items": items}, lead)
 
 
@@ -43,13 +43,13 @@ def _shared(text: str, other: str) -> list[tuple[str, bool]]:
     return [(part, part.casefold() in words) for part in re.split(r"(\w+)", clean(text))]
 
 
-def _passage(leak: Leak) -> tuple[str, str, str]:
+def _passage(leak: Mapping[str, Any]) -> tuple[str, str, str]:
     """What of the text is before the passage, the passage, and after it; if it is beyond what is shown, it alone."""
-    text = clean(leak.item_text)
+    text = clean(leak["item_text"])
     # Words are told apart as `selection.leaks` does, but for what normalisation changes: then nothing is marked.
-    words = [re.escape(word) for word in leak.matched.split()]
+    words = [re.escape(word) for word in leak["matched"].split()]
     for number in range(len(words), 2, -1):
         if found := re.search(r"[\W_]+".join(words[:number]), text, re.IGNORECASE):
             start, end = found.span()
             return text[:start], text[start:end], text[end:]
-    return "… ", leak.matched, " …"
+    return "… ", leak["matched"], " …"

@@ -57,32 +57,34 @@ class _Line:
 
     @property
     def taken(self) -> float | None:
-        return math.fsum(stage.seconds for stage in self.own) if self.own else None
+        return _total([stage.seconds for stage in self.own])
 
     @property
     def planned_documents(self) -> float | None:
         # Stages that count documents pass over others each time; the rest pass over the same ones again.
-        counting = [
-            s.planned.documents for s in self.stages if s.planned and s.documents is not None
-        ]
+        planned = [stage for stage in self.stages if stage.planned]
+        counting = [s.planned["documents"] for s in planned if s.documents is not None]
         if counting:
             return math.fsum(counting)
-        return max((s.planned.documents for s in self.stages if s.planned), default=None)
+        return max((stage.planned["documents"] for stage in planned), default=None)
 
     @property
-    def documents(self) -> int | None:
-        counted = [stage.documents for stage in self.own if stage.documents is not None]
-        return sum(counted) if counted else None
+    def documents(self) -> float | None:
+        return _total([stage.documents for stage in self.own if stage.documents is not None])
 
     def planned(self, field: str) -> float | None:
-        """Adds up a field of `PlannedStage`; None if a stage's is not known."""
-        values = [getattr(stage.planned, field) for stage in self.stages if stage.planned]
-        return math.fsum(values) if values and None not in values else None
+        """Adds up a field of the plan; None if a stage's is not known."""
+        values = [stage.planned[field] for stage in self.stages if stage.planned]
+        return None if None in values else _total(values)
 
-    def counted(self, kind: str) -> int | None:
+    def counted(self, kind: str) -> float | None:
         """Adds up bytes of a kind that this run counted."""
-        values = [stage.traffic[kind] for stage in self.own if kind in stage.traffic]
-        return sum(values) if values else None
+        return _total([stage.traffic[kind] for stage in self.own if kind in stage.traffic])
+
+
+def _total(values: Sequence[float]) -> float | None:
+    """Adds up; None if there is nothing to add, which is not a count of 0."""
+    return math.fsum(values) if values else None
 
 
 def timings(data: ReportData) -> Section | None:
@@ -91,7 +93,7 @@ def timings(data: ReportData) -> Section | None:
         return None
     stages: dict[str, list[StageTiming]] = {}
     for stage in data.timings:
-        stages.setdefault(stage.planned.line if stage.planned else stage.name, []).append(stage)
+        stages.setdefault(stage.planned.get("line", stage.name), []).append(stage)
     rows = [_Line(name, own) for name, own in stages.items()]
     total = _Line("All", data.timings)
     is_planned = any(stage.planned for stage in data.timings)

@@ -29,6 +29,7 @@ def scores(data: ReportData, comparison: Comparison | None) -> Section | None:
     pictures, estimates = [_histogram(data, data.scores)], []
     if comparison is not None:
         estimates = _named_estimates(comparison)
+        # Whether the selection is better comes before how the scores are spread.
         pictures.insert(0, _intervals(comparison, estimates))
     title = "Against a random draw" if comparison is not None else "Scores"
     view = {"pictures": pictures, "estimates": estimates, "comparison": comparison}
@@ -57,14 +58,13 @@ def _step(options: Mapping[str, object]) -> str:
 
 
 def _named_estimates(comparison: Comparison) -> list[tuple[str, Estimate, str]]:
-    random = ("random draw", comparison.random, RANDOM)
-    if comparison.by_clusters is None:
-        return [random, ("selection", comparison.by_blocks, SELECTED)]
-    return [
-        random,
-        ("selection, by clusters", comparison.by_clusters, SELECTED),
-        ("selection, by blocks", comparison.by_blocks, SELECTED),
-    ]
+    named = [("random draw", comparison.random, RANDOM)]
+    label = "selection"
+    if comparison.by_clusters is not None:
+        label = "selection, by blocks"
+        # The cautious estimate, which is the headline's, comes first.
+        named.append(("selection, by clusters", comparison.by_clusters, SELECTED))
+    return [*named, (label, comparison.by_blocks, SELECTED)]
 
 
 def _intervals(comparison: Comparison, named: Sequence[tuple[str, Estimate, str]]) -> Picture:
@@ -82,6 +82,7 @@ def _intervals(comparison: Comparison, named: Sequence[tuple[str, Estimate, str]
 def _histogram(data: ReportData, all_scores: Scores) -> Picture:
     corpus, selection = token_shares(data.clusters)
     series, keys = [], []
+    # A census is the selection itself; a part of the selection is weighted by the clusters that it stands for.
     for sample, shares, color, key in (
         (all_scores.pilot, corpus, RANDOM, ("random", "random draw (pilot, weighted)")),
         (all_scores.scored, None, SCORED, ("scored", "all scored")),
@@ -128,6 +129,7 @@ def examples(data: ReportData) -> Section | None:
         if len(targets) > 1:
             lead += " For the lowest, the influence shown is that on the target for which it is highest."
     view = {"lists": shown, "sample": sample}
+    # The lead explains the shares, which need scores to compare with.
     return Section("examples", "Best and worst", view, lead if len(values) else None)
 
 

@@ -27,6 +27,7 @@ def targets(data: ReportData) -> Section | None:
     items = data.targets
     if not items:
         return None
+    # A target without a finite score has neither a mean nor a distribution.
     drawn = [t for t in items if len(finite(landmarks(t)).influence)]
     pictures = [_intervals(drawn)] if drawn else []
     pictures += [
@@ -86,7 +87,9 @@ def _intervals(items: Sequence[Target]) -> Picture:
     if len(items) > _MAX_HISTOGRAMS:
         note += f" Distributions are drawn of the first {_MAX_HISTOGRAMS} targets."
     title = "Selection against a random draw"
-    return Picture.of(plots.estimates(lines), "targets", title, _KEYS, note)
+    # Too few landmarks may stand for every selection; then only the random draw is drawn.
+    keys = _KEYS[: max(len(pairs) for _, pairs in lines)]
+    return Picture.of(plots.estimates(lines), "targets", title, keys, note)
 
 
 def _histogram(target: Target, number: int) -> Picture:

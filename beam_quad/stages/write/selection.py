@@ -545,26 +545,17 @@ class WriteSelection(SplitStage):
         held = set() if base is None else set(base.selected(split)["row"])
         twins = twins_of(kept)
         for row in at.tolist():
-            key, reason = str(rows.keys[row]), int(decided.reason[row])
-            if reason != NO_REASON:
-                pulled = int(decided.standing.round[row])
-                yield (
-                    key,
-                    Outcome(REASONS[reason], twins.get(row), pulled if pulled >= 0 else None),
-                )
+            key, reason, found = str(rows.keys[row]), int(decided.reason[row]), decided.standing
+            cut: dict[str, Any] = {
+                name: finite_or_none(getattr(found, name)[row]) for name in ("rank", "cut")
+            }
+            if reason == NO_REASON:
+                at_kept = int(np.searchsorted(kept.rows, row))
+                yield key, Outcome(**_why_kept(kept, at_kept), **cut, is_kept=row in held)
                 continue
-            own = int(np.searchsorted(kept.rows, row))
-            yield (
-                key,
-                Outcome(
-                    round=int(kept.round[own]) if kept.round[own] >= 0 else None,
-                    block_influence=finite_or_none(kept.block_influence[own]),
-                    worth=None if kept.worth is None else finite_or_none(kept.worth[own]),
-                    target=None if kept.target is None else kept.target[own],
-                    is_kept=row in held,
-                    is_accepted=None if kept.is_accepted is None else bool(kept.is_accepted[own]),
-                ),
-            )
+            pulled = int(found.round[row])
+            number = pulled if pulled >= 0 else None
+            yield key, Outcome(REASONS[reason], twins.get(row), number, **cut)
 
     def _write_rows(
         self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
@@ -657,6 +648,17 @@ def _provenance(places: Places, rows: aligned.Rows, kept: Kept, since: np.ndarra
 def _stem(name: str) -> str:
     """A file's name without its ending."""
     return name.partition(".")[0]
+
+
+def _why_kept(kept: Kept, at: int) -> dict[str, Any]:
+    """What a selected row was selected by, as fields of `Outcome`."""
+    return {
+        "round": int(kept.round[at]) if kept.round[at] >= 0 else None,
+        "block_influence": finite_or_none(kept.block_influence[at]),
+        "worth": None if kept.worth is None else finite_or_none(kept.worth[at]),
+        "target": None if kept.target is None else kept.target[at],
+        "is_accepted": None if kept.is_accepted is None else bool(kept.is_accepted[at]),
+    }
 
 
 def _or_null(column: np.ndarray) -> Any:

@@ -231,11 +231,7 @@ class Summary:
         outcomes: Mapping[str, page.Outcome],
     ) -> tuple[str, str]:
         """Makes the verdict and the page; `outcomes` are those of `shown_keys`, by key."""
-        data = self._report_data(manifest, counts, weights)
-        best, worst = (_with(outcomes, own) for own in (data.best, data.worst))
-        by_target = data.best_by_target or {}
-        by_target = {name: _with(outcomes, own) or () for name, own in by_target.items()}
-        data = dataclasses.replace(data, best=best, worst=worst, best_by_target=by_target)
+        data = self._report_data(manifest, counts, weights, outcomes)
         data = dataclasses.replace(data, verdict=judgements.verdict(data))
         return data.verdict, report.render(data)
 
@@ -304,7 +300,11 @@ class Summary:
         )
 
     def _report_data(
-        self, manifest: dict[str, Any], counts: RowCounts, weights: WeightSums
+        self,
+        manifest: dict[str, Any],
+        counts: RowCounts,
+        weights: WeightSums,
+        outcomes: Mapping[str, page.Outcome],
     ) -> page.ReportData:
         timings = self._timings()
         scored = self.bandit or self.shown
@@ -328,32 +328,25 @@ class Summary:
             best=best,
             best_by_target=self.distillation.best() if self.distillation else None,
             worst=worst,
+            outcomes=outcomes,
             query_groups=self._query_groups(),
             sources=counts.sources.named,
             timings=timings,
-            leaks=self._shown_leaks(),
-            paraphrases=self._shown_paraphrases(),
+            leaks=self._shown_leaks(self.leaks) if self.leaks else (),
+            paraphrases=self.paraphrases.read(_SHOWN_LEAKS) if self.paraphrases else (),
         )
 
-    def _shown_leaks(self) -> tuple[page.Leak, ...] | None:
-        """A few leaks from many splits, for the report; None if leaks were not searched for."""
-        if self.leaks is None:
-            return None
-        found: list[page.Leak] = []
+    def _shown_leaks(self, leaks: FindLeaks) -> list[dict[str, Any]]:
+        """A few leaks from many splits, for the report."""
+        found: list[dict[str, Any]] = []
         for split in self.corpus.splits():
             if len(found) == _SHOWN_LEAKS:
                 break
-            own = self.leaks.read(split)
             number = min(_LEAKS_PER_SPLIT, _SHOWN_LEAKS - len(found))
-            for row, leak in itertools.islice(own.items(), number):
+            for row, leak in itertools.islice(leaks.read(split).items(), number):
                 document = "{}#{}".format(*self.corpus.places(split).of(row))
-                found.append(page.Leak(document=document, **leak._asdict()))
-        return tuple(found)
-
-    def _shown_paraphrases(self) -> tuple[page.Paraphrase, ...] | None:
-        if self.paraphrases is None:
-            return None
-        return tuple(page.Paraphrase(**own) for own in self.paraphrases.read(_SHOWN_LEAKS))
+                found.append({"document": document, **leak._asdict()})
+        return found
 
     def _about_memory(self) -> tuple[page.Notice, ...]:
         """Notices about the machine, which are not part of the manifest."""
@@ -455,7 +448,7 @@ class Summary:
                     page.StageTiming(
                         name,
                         max(0.0, ended["at"] - started["at"]),
-                        page.PlannedStage(**costs[name]) if name in costs else None,
+                        costs.get(name, {}),
                         _documents(counted, started, ended),
                         counted,
                         is_earlier=ended["at"] < began,
@@ -477,15 +470,6 @@ def _documents(
         return 0
     # What a stage says at its end includes the pieces that earlier runs made.
     return None if started.get("found") else documents
-
-
-def _with(
-    outcomes: Mapping[str, page.Outcome], examples: Sequence[page.Example] | None
-) -> tuple[page.Example, ...] | None:
-    """Adds to examples what became of them."""
-    if examples is None:
-        return None
-    return tuple(dataclasses.replace(e, outcome=outcomes.get(str(e.key))) for e in examples)
 
 
 def _largest(sources: Mapping[str, SourceCounts]) -> list[tuple[str, SourceCounts]]:
