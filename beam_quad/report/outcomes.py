@@ -92,7 +92,10 @@ def _acceptance(data: ReportData) -> object:
 
 def _against_cut(data: ReportData, example: Example, outcome: Outcome, side: str) -> str:
     """States on which side of the budget's end an example ranks, with both ranks if they are known."""
-    end = f"{side} where the budget ends"
+    # Shares divide the budget among groups of documents, each of which ends at a rank of its own.
+    end = (
+        f"{side} where the budget ends{' within its shares' if data.manifest.get('shares') else ''}"
+    )
     if outcome.cut is not None:
         end += f", at {decimal(outcome.cut)}"
     if _acceptance(data) == "shortlist":

@@ -275,6 +275,10 @@ def test_an_example_of_a_shortlist_says_its_joint_rank_and_that_at_the_cut(data,
     shortlist = dataclasses.replace(shortlist, outcomes={"0": outcome})
     example = shown.Example("b#2", "A text.", 0.9, 10)
     assert why(shortlist, example) == words.format(own)
+    within = dataclasses.replace(
+        shortlist, manifest=shortlist.manifest | {"shares": {"bounds": ()}}
+    )
+    assert "where the budget ends within its shares" in why(within, example)
 
 
 @pytest.mark.parametrize(
