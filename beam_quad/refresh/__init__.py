@@ -1,7 +1,9 @@
 """Effects of new shards: drift, their worth, new clusters, and means of their documents. NumPy and SciPy only."""
 
-from beam_quad.refresh.drift import Drift, DriftSums, Finding, ReferenceSums, find_drift
+from beam_quad.refresh.drift import Drift, Finding, find_drift
+from beam_quad.refresh.drift_sums import DriftSums
 from beam_quad.refresh.growth import grow_centers, num_new_centers
+from beam_quad.refresh.reference import ReferenceSums
 from beam_quad.refresh.scorecard import (
     ClusterChange,
     Scorecard,
