@@ -15,6 +15,10 @@ pull. Arms that reach the threshold τ give texts until the budget is met. The p
 τ is the *water level*, the influence above which the rest of the corpus just fills the budget, and a pull gives a block
 of its cluster.
 
+`select` has these steps in this order, and the functions below it are what a step needs: `_cut_into_blocks`, `_play`,
+`_in_accepted_blocks` and `_predict`. The paper knows neither shares of a budget nor near-duplicates; these are kept to
+in `_estimate_within_shares` and `selection.filling`.
+
 With `acceptance="shortlist"` there is no bandit: the steps of `beam_quad.shortlist` replace step 4 and all later steps.
 
 `pipelines.quad` does the same over shards on disk, stage by stage. Its tests compare it with this page.
@@ -25,8 +29,8 @@ References:
 """
 
 import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +42,10 @@ from beam_quad.bandit import (
     Accepts,
     BanditState,
     Blocks,
+    Pulls,
     PullScores,
     QuadPolicy,
+    RoundScores,
     example_blocks,
     first_drawn,
     meets_budget,
@@ -48,10 +54,10 @@ from beam_quad.bandit import (
     shortfall_message,
 )
 from beam_quad.bandit.acceptance import WholeBlocks, WholeClusters
-from beam_quad.bandit.group_shifts import GroupShifts, draws_of_shares
-from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
+from beam_quad.bandit.group_shifts import GroupShifts
+from beam_quad.bandit.scored import Scored, accepted_blocks, arm_code, mean_by_block, with_least
 from beam_quad.columns import find_sorted, look_up, run_bounds
-from beam_quad.distillation import LandmarkDraw, weigh
+from beam_quad.distillation import weigh
 from beam_quad.distillation.within_clusters import fit_by_cluster, predict_by_cluster
 from beam_quad.embedding import AnyEmbedderSpec
 from beam_quad.errors import UsageError
@@ -80,21 +86,20 @@ from beam_quad.influence import (
 from beam_quad.records import Budget, count_lengths
 from beam_quad.scoring import InfluenceScorer
 from beam_quad.scoring.groups import combine_scores, standardised_weights
-from beam_quad.scoring.vectors import combine_vectors
+from beam_quad.scoring.vectors import Vectors, combine_vectors
 from beam_quad.selection import (
-    MAX_DRAW,
     CutExamples,
+    accepted_columns,
     accepted_first,
-    amounts_of,
     cut_blocks,
     cut_draws,
-    is_reached,
+    keep_accepted,
     or_estimate,
     rank_usable,
     ranks_from,
-    search_budget,
 )
-from beam_quad.selection.near_duplicates import THRESHOLD, without_near_duplicates
+from beam_quad.selection.filling import Filled, Limits, fill_budget
+from beam_quad.selection.near_duplicates import THRESHOLD
 from beam_quad.selection.within_shares import GivenShares, SharedGroups
 
 
@@ -232,8 +237,8 @@ def select(
     if not 0 < max_cluster_share <= 1:
         raise UsageError(f"max_cluster_share must lie in (0, 1], got {max_cluster_share}")
     check_choice("acceptance", acceptance, (*ACCEPTANCES, shortlist_page.NAME))
-    has_bandit = acceptance in ACCEPTANCES
     threshold = check_near_duplicates(near_duplicates, near_duplicate_threshold)
+    has_bandit = acceptance in ACCEPTANCES
     if not has_bandit:
         shortlist_page.check_shortlist(
             shortlist, tau=tau, arms_per_round=arms_per_round, samples_per_pull=samples_per_pull
@@ -244,183 +249,119 @@ def select(
             f"acceptance={acceptance!r} selects only texts that it scored, of which a share may have none; pass "
             "acceptance='propagate' or 'shortlist' with shares"
         )
-    try:
-        # Invalid arguments are refused before a model is loaded. The default size of a pull depends on the corpus.
-        num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
-        policy = QuadPolicy(
-            budget_tokens=budget_tokens,
-            samples_per_pull=samples_per_pull or 1,
-            num_rounds=num_rounds,
-            arms_per_round=arms_per_round,
-            alpha=alpha,
-            tau=tau,
-            acceptance=acceptance if has_bandit else WholeBlocks.name,
-            max_share_per_cluster=max_share_per_cluster,
-            seed=seed,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    proxy_model = proxy_spec(proxy_model)
-    accepts = policy.rule.accepts
+    policy = _policy(
+        blocks_per_cluster,
+        budget_tokens=budget_tokens,
+        samples_per_pull=samples_per_pull or 1,
+        num_rounds=num_rounds,
+        arms_per_round=arms_per_round,
+        alpha=alpha,
+        tau=tau,
+        acceptance=acceptance if has_bandit else WholeBlocks.name,
+        max_share_per_cluster=max_share_per_cluster,
+        seed=seed,
+    )
+    embedder = embedder or ("minilm" if has_bandit else "static")
+    layers = layers or ("attention" if has_bandit else shortlist_page.LAYERS)
+    if normalize is None:
+        normalize = False if has_bandit else shortlist_page.NORMALIZE
+    proxy_model, budget = proxy_spec(proxy_model), Budget(budget_tokens)
 
     # 1 Embed. From here on, an example is one of the n usable texts.
     proxy = load_proxy(proxy_model)
     examples, points = embed_examples(
-        Examples.of(texts, ids, proxy),
-        embedder_spec(embedder or ("minilm" if has_bandit else "static"), proxy_model, seed),
-        proxy,
+        Examples.of(texts, ids, proxy), embedder_spec(embedder, proxy_model, seed), proxy
     )
     keys, tokens = examples.keys, examples.tokens
     # A single long text would use up a tiny budget. Copies of query texts are not selected either, but every fit uses
     # them.
-    is_candidate = tokens <= Budget(budget_tokens).longest(*count_lengths(tokens))
+    is_candidate = tokens <= budget.longest(*count_lengths(tokens))
     if not keep_query_copies:
         is_candidate &= ~hold_queries(examples.texts, queries)
-
-    shares_of = given.over(examples.positions, tokens, is_candidate, Budget(budget_tokens))
+    groups = given.over(examples.positions, tokens, is_candidate, budget)
 
     # 2 Cluster. Spherical k-means on a sample: a few hundred points per center are enough.
     centers, clusters = cluster_examples(examples, points, num_clusters, max_cluster_share, seed)
+    limits = Limits(groups, clusters, max_share_per_cluster, threshold)
 
     # 3 Curvature and query vector: `influence.query_vectors` has the formulas.
-    tracked = find_blocks(
-        proxy.model, layers or ("attention" if has_bandit else shortlist_page.LAYERS)
-    )
+    tracked = find_blocks(proxy.model, layers)
     vectors = query_vectors(
         proxy, tracked, queries, examples, curvature, curvature_examples, curvature_labels, damping, seed
     )  # fmt: skip
-    if normalize is None:
-        normalize = False if has_bandit else shortlist_page.NORMALIZE
     if not has_bandit:
         found = shortlist_page.select_from_shortlist(
-            proxy, tracked, vectors, examples, queries, group_weights, clusters, is_candidate,
-            budget_tokens=budget_tokens, shortlist=shortlist, max_share_per_cluster=max_share_per_cluster, shares=shares_of,
-            normalize=normalize, seed=seed, near_duplicate_threshold=threshold,
+            proxy, tracked, vectors, examples, queries, group_weights, is_candidate, limits,
+            budget_tokens=budget_tokens, shortlist=shortlist, normalize=normalize, seed=seed,
         )  # fmt: skip
-        return QuadSelection(
-            ids=ids,
-            indices=examples.positions[found.is_selected],
-            weights=found.weights[found.is_selected],
-            tokens=examples.spread(tokens, 0),
-            influence=examples.spread(found.influence, np.nan),
-            estimate=examples.spread(found.joint_rank, np.nan),
-            clusters=examples.spread(clusters.astype(np.int64), -1),
-            blocks=np.full(len(texts), -1),
-            state=None,
-            shortfall=found.shortfall,
-            ngrams=examples.spread(found.ngrams, np.nan),
-            shares=found.shares,
-        )
+        return _of_shortlist(found, ids, examples, clusters)
 
     # 4 Blocks. A pull scores a few texts of one block. They represent the whole block, because it is a random cut of
-    # its cluster. Texts that cannot be selected count as 0 tokens, so they use up none of the budget.
-    sizes = np.bincount(clusters, minlength=centers.num_clusters)
-    sizing = ACCEPTANCES[acceptance].pulls(samples_per_pull, blocks_per_cluster)
-    num_samples, num = sizing.samples(len(keys), len(sizes)), sizing.num_blocks(sizes, sizes)
-    block = example_blocks(seed, keys, clusters, num)
-    blocks = Blocks.of(
-        num, clusters, block, np.where(is_candidate, tokens, 0), np.ones(len(keys), bool)
-    )
-    drawn = first_drawn(
-        clusters, block, seeding.mix(seed, "candidate", keys), keys, None if sizing.is_census else num_samples
-    )  # fmt: skip
-    pulls = [drawn[a:b] for a, b in run_bounds(clusters[drawn], block[drawn])]
-    candidates = {(int(clusters[own[0]]), int(block[own[0]])): own for own in pulls}
-
-    # 5 Pilot and rounds. The bandit carries no state from round to round: it is replayed from all scores. Round 0, the
-    # pilot, pulls every arm once. Its scores set the water level and the unit of α.
+    # its cluster.
+    sizing = policy.rule.pulls(samples_per_pull, blocks_per_cluster)
+    arms = _cut_into_blocks(examples, is_candidate, clusters, centers.num_clusters, sizing, seed)
+    num_samples = sizing.samples(len(keys), centers.num_clusters)
     policy = dataclasses.replace(policy, samples_per_pull=num_samples)
-    scorer = InfluenceScorer(proxy, tracked, vectors, normalize)
-    influence, is_scored = np.full(len(keys), np.nan), np.zeros(len(keys), bool)
-    rounds: list[tuple[PullScores, ...]] = []
-    while not (state := replay(policy, blocks, rounds)).is_done:
-        arms = sorted(state.pulls)
-        # A score depends only on its own text, so all pulls go through the model together.
-        pulled = np.concatenate([candidates[arm] for arm in arms])
-        of_pulled = score_texts(scorer, [examples.texts[i] for i in pulled])
-        ends = itertools.accumulate(len(candidates[arm]) for arm in arms)
-        scores = [
-            of_pulled[end - len(candidates[arm]) : end] for arm, end in zip(arms, ends, strict=True)
-        ]
-        weights = np.ones(1)
-        if len(scorer.groups) > 1:
-            # Scores of query groups have different scales, so each is divided by its spread in the pilot. Scores are
-            # linear in the vector, so one combined vector is enough for all later rounds.
-            weights = standardised_weights(group_weights, np.concatenate(scores))
-            combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
-            scorer = InfluenceScorer(proxy, tracked, {"combined": combined}, normalize)
-        for arm, own in zip(arms, scores, strict=True):
-            influence[candidates[arm]] = combine_scores(own, weights)
-            is_scored[candidates[arm]] = True
-        counted = [(arm, candidates[arm][is_candidate[candidates[arm]]]) for arm in arms]
-        rounds.append(
-            tuple(PullScores(*arm, keys[own], tokens[own], influence[own]) for arm, own in counted)
-        )
 
-    # 6 Accept, and 7 cut at the budget. A scored text without a finite score cannot be selected.
-    can_be = is_candidate & ~(is_scored & np.isnan(influence))
-    known = np.flatnonzero(is_scored & is_candidate)
+    # 5 Pilot and rounds.
+    scorer_of = functools.partial(InfluenceScorer, proxy, tracked, normalize=normalize)
+    played = _play(policy, arms, examples, is_candidate, scorer_of, vectors, group_weights)
+    state, influence = played.state, played.influence
+
+    # 6 Accept. The estimate of an example is the mean of its block's scores, or of its cluster's if the block was not
+    # pulled. A scored text without a finite score cannot be selected.
+    can_be = is_candidate & ~(played.is_scored & np.isnan(influence))
+    known = np.flatnonzero(played.is_scored & is_candidate)
     known = known[np.argsort(keys[known])]
-    everything = {
-        "key": keys,
-        "cluster": clusters,
-        "block": block,
-        "tokens": tokens,
-        "influence": influence,
-    }
-    scored = {name: column[known] for name, column in everything.items()}
-    code = arm_code(clusters, block)
-    # The estimate of an example is the mean of its block's scores, or of its cluster's if the block was not pulled.
+    scored = arms.columns(examples, influence, known)
     of_cluster = with_least(state.arms.mean_influence)[clusters]
-    estimate = or_estimate(look_up(*mean_by_block(scored), code, np.nan), of_cluster)
-    about: dict[str, Any] | None = None
+    estimate = or_estimate(look_up(*mean_by_block(scored), arms.code, np.nan), of_cluster)
+    # A cap on clusters is no limit to what is accepted: the bandit has kept to it.
+    has_limits = groups is not None or threshold is not None
     is_accepted: Array | None = None
-    filled: int | None = None
-    if accepts is Accepts.PREDICTIONS:
-        predicted = _predict(scored, points[known], clusters, code, points, seed)
-        predicted[known] = influence[known]
-        ranks = predicted.astype(np.float32)
-        estimate = or_estimate(ranks, of_cluster)
-    elif accepts is Accepts.EXAMPLES:
-        is_accepted, ranks = np.isin(keys, state.accepted_examples.keys), influence
-    else:
-        is_accepted = _in_accepted_blocks(state, code, can_be, tokens, keys, seed)
-        if acceptance == WholeClusters.name and (shares_of is not None or threshold is not None):
-            estimate = of_cluster.copy()
-        ranks = estimate
-    if is_accepted is not None and shares_of is None and threshold is None:
+    match policy.rule.accepts:
+        case Accepts.BLOCKS:
+            is_accepted = _in_accepted_blocks(state, arms, scored, examples, can_be, seed)
+            if acceptance == WholeClusters.name and has_limits:
+                # The rule judged clusters: a block of a good one is not worse for its own few scores.
+                estimate = of_cluster
+            ranks = estimate
+        case Accepts.EXAMPLES:
+            is_accepted = np.isin(keys, state.accepted_examples.keys)
+            ranks = influence
+        case Accepts.PREDICTIONS:
+            predicted = _predict(scored, points[known], clusters, arms.code, points, seed)
+            predicted[known] = influence[known]
+            # In single precision, as the pipelines store predictions.
+            ranks = predicted.astype(np.float32)
+            estimate = or_estimate(ranks, of_cluster)
+
+    # 7 Cut at the budget, which the bandit has done already if it accepts blocks or examples. But near-duplicates among
+    # them make room for others, and a share may need more than was accepted.
+    filled: Filled | None = None
+    if groups is not None:
+        estimate = _estimate_within_shares(
+            played, arms, examples, is_candidate, groups, estimate, policy.rule.accepts, seed
+        )
+        can_be = is_candidate & ~(played.is_scored & ~np.isfinite(influence))
+        is_accepted, ranks = None, estimate
+    if is_accepted is not None and not has_limits:
         is_selected = is_accepted
     else:
-        # A share may need more than was accepted. Otherwise the accepted texts come first, and others replace those
-        # that are left out as near-duplicates.
-        if shares_of is not None:
-            drawn = _draw_for_shares(
-                shares_of, keys, is_candidate & ~is_scored, sum(len(pull.keys) for pull in rounds[0]), seed
-            )  # fmt: skip
-            if len(drawn):
-                influence[drawn] = score_texts(scorer, [examples.texts[i] for i in drawn])[:, 0]
-                is_scored[drawn] = True
-                can_be[drawn] = np.isfinite(influence[drawn])
-            shifts = GroupShifts.of(
-                influence[drawn] - estimate[drawn],
-                tokens[drawn],
-                clusters[drawn],
-                shares_of.groups[drawn],
-                shares_of.system.asked,
-                state.deviation,
-            )
-            estimate = estimate + shifts.at(clusters, shares_of.groups)
-            if accepts is Accepts.PREDICTIONS:
-                # What is predicted example by example is known of the scored ones.
-                estimate = np.where(is_scored & np.isfinite(influence), influence, estimate)
-            is_accepted, ranks = None, estimate
-        is_selected, is_near_duplicate, missing, about = _best(
-            ranks_from(ranks, tau), is_accepted, meets_budget(policy, state), shares_of, max_share_per_cluster, clusters, can_be, examples,
-            budget_tokens, seed, threshold,
+        ranks = ranks_from(ranks, tau)
+        packed, _ = rank_usable(ranks, can_be, limits.may_give(can_be), keys, seed)
+        if is_accepted is not None:
+            packed = accepted_first(packed, is_accepted, meets_budget(policy, state))
+            ranks = np.where(is_accepted, np.inf, ranks)
+        filled = fill_budget(
+            packed, ranks, keys, tokens, budget_tokens, limits, seed, "influence", texts=examples.texts
         )  # fmt: skip
-        can_be &= ~is_near_duplicate
-        filled = budget_tokens - missing
-    if accepts is Accepts.EXAMPLES:
+        is_selected = filled.is_selected
+        can_be &= ~filled.is_near_duplicate
+        if is_accepted is not None and filled.about_shares is not None:
+            # What was accepted has infinite values, of which a mean is meaningless.
+            filled.about_shares["mean"] |= {"selected": None, "without_bounds": None}
+    if policy.rule.accepts is Accepts.EXAMPLES:
         estimate[is_selected] = influence[is_selected]
 
     # 8 Weigh, by the excess over the best text that was left out: `distillation.weights` has the derivation.
@@ -436,107 +377,182 @@ def select(
         influence=examples.spread(influence, np.nan),
         estimate=examples.spread(estimate.astype(np.float64), np.nan),
         clusters=examples.spread(clusters.astype(np.int64), -1),
-        blocks=examples.spread(block.astype(np.int64), -1),
+        blocks=examples.spread(arms.block.astype(np.int64), -1),
         state=state,
-        shortfall=shortfall_message(policy, blocks, state, filled),
-        shares=about,
+        shortfall=shortfall_message(
+            policy, arms.blocks, state, None if filled is None else budget_tokens - filled.missing
+        ),
+        shares=None if filled is None else filled.about_shares,
     )
+
+
+def _of_shortlist(
+    found: shortlist_page.Shortlisted, ids: list[str], examples: Examples, clusters: Array
+) -> QuadSelection:
+    """Describes the selection of a shortlist, which has neither a bandit nor blocks."""
+    return QuadSelection(
+        ids=ids,
+        indices=examples.positions[found.is_selected],
+        weights=found.weights[found.is_selected],
+        tokens=examples.spread(examples.tokens, 0),
+        influence=examples.spread(found.influence, np.nan),
+        estimate=examples.spread(found.joint_rank, np.nan),
+        clusters=examples.spread(clusters.astype(np.int64), -1),
+        blocks=np.full(len(ids), -1),
+        state=None,
+        shortfall=found.shortfall,
+        ngrams=examples.spread(found.ngrams, np.nan),
+        shares=found.shares,
+    )
+
+
+def _policy(blocks_per_cluster: int, **options: Any) -> QuadPolicy:
+    """Makes the policy; refuses invalid options before a model is loaded."""
+    try:
+        num_blocks(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, blocks_per_cluster)
+        return QuadPolicy(**options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Arms:
+    """The clusters, cut into blocks.
+
+    Attributes:
+      clusters: Cluster of each example, int32 [n].
+      block: Block of each example within its cluster, int32 [n].
+      blocks: Contents of the blocks.
+      drawn: Positions of the examples that a pull scores, by (cluster, block).
+    """
+
+    clusters: Array
+    block: Array
+    blocks: Blocks
+    drawn: dict[tuple[int, int], Array]
+
+    @property
+    def code(self) -> Array:
+        """Arm code of each example's block, int64 [n]."""
+        return np.asarray(arm_code(self.clusters, self.block))
+
+    def columns(self, examples: Examples, influence: Array, at: Array) -> Scored:
+        """The examples at some positions, as columns."""
+        return {
+            "key": examples.keys[at],
+            "cluster": self.clusters[at],
+            "block": self.block[at],
+            "tokens": examples.tokens[at],
+            "influence": influence[at],
+        }
+
+
+def _cut_into_blocks(
+    examples: Examples,
+    is_candidate: Array,
+    clusters: Array,
+    num_clusters: int,
+    sizing: Pulls,
+    seed: int,
+) -> _Arms:
+    """Cuts every cluster into blocks by hash, and draws the examples that a pull of each block scores."""
+    keys = examples.keys
+    sizes = np.bincount(clusters, minlength=num_clusters)
+    num = sizing.num_blocks(sizes, sizes)
+    block = example_blocks(seed, keys, clusters, num)
+    # Texts that cannot be selected count as 0 tokens, so they use up none of the budget.
+    tokens = np.where(is_candidate, examples.tokens, 0)
+    blocks = Blocks.of(num, clusters, block, tokens, np.ones(len(keys), bool))
+    num_samples = None if sizing.is_census else sizing.samples(len(keys), num_clusters)
+    drawn = first_drawn(clusters, block, seeding.mix(seed, "candidate", keys), keys, num_samples)
+    pulls = [drawn[a:b] for a, b in run_bounds(clusters[drawn], block[drawn])]
+    by_arm = {(int(clusters[own[0]]), int(block[own[0]])): own for own in pulls}
+    return _Arms(clusters, block, blocks, by_arm)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Played:
+    """The bandit after its last round.
+
+    Attributes:
+      state: Its state.
+      influence: Influence of the scored examples, float64 [n]; nan for all others and if it is not finite.
+      is_scored: Which examples were scored, bool [n].
+      scorer: Scores further texts on the scale of the rounds.
+      num_pilot: Number of examples of the pilot that can be selected.
+    """
+
+    state: BanditState
+    influence: Array
+    is_scored: Array
+    scorer: InfluenceScorer
+    num_pilot: int
+
+
+def _play(
+    policy: QuadPolicy,
+    arms: _Arms,
+    examples: Examples,
+    is_candidate: Array,
+    scorer_of: Callable[[Vectors], InfluenceScorer],
+    vectors: Vectors,
+    group_weights: Sequence[float],
+) -> _Played:
+    """Plays the bandit: round 0, the pilot, pulls every arm once; its scores set the water level and the unit of α."""
+    influence = np.full(len(examples.keys), np.nan)
+    is_scored = np.zeros(len(examples.keys), bool)
+    scorer = scorer_of(vectors)
+    rounds: list[RoundScores] = []
+    # The bandit carries no state from round to round: it is replayed from all scores.
+    while not (state := replay(policy, arms.blocks, rounds)).is_done:
+        order = sorted(state.pulls)
+        pulls = [arms.drawn[arm] for arm in order]
+        # A score depends only on its own text, so all pulls go through the model together.
+        pulled = np.concatenate(pulls)
+        scores = score_texts(scorer, [examples.texts[i] for i in pulled])
+        weights = np.ones(1)
+        if len(scorer.groups) > 1:
+            # Scores of query groups have different scales, so each is divided by its spread in the pilot. Scores are
+            # linear in the vector, so one combined vector is enough for all later rounds.
+            weights = standardised_weights(group_weights, scores)
+            combined = combine_vectors(vectors, dict(zip(vectors, weights.tolist(), strict=True)))
+            scorer = scorer_of({"combined": combined})
+        ends = np.cumsum([len(own) for own in pulls])
+        for own, of_pull in zip(pulls, np.split(scores, ends[:-1]), strict=True):
+            influence[own] = combine_scores(of_pull, weights)
+        is_scored[pulled] = True
+        # A text that cannot be selected must not speak for its block.
+        counted = [own[is_candidate[own]] for own in pulls]
+        rounds.append(
+            tuple(
+                PullScores(*arm, examples.keys[own], examples.tokens[own], influence[own])
+                for arm, own in zip(order, counted, strict=True)
+            )
+        )
+    num_pilot = sum(len(pull.keys) for pull in rounds[0])
+    return _Played(state, influence, is_scored, scorer, num_pilot)
 
 
 def _in_accepted_blocks(
-    state: BanditState, code: Array, can_be: Array, tokens: Array, keys: Array, seed: int
+    state: BanditState,
+    arms: _Arms,
+    scored: Scored,
+    examples: Examples,
+    can_be: Array,
+    seed: int,
 ) -> Array:
-    """Returns the selected examples of accepted blocks, bool [n]; a block at the end of the budget is cut in hash order.
-
-    Args:
-      state: The bandit at the end.
-      code: Arm code of each example's block, int64 [n].
-      can_be: Which examples can be selected, bool [n].
-      tokens: int64 [n].
-      keys: uint64 [n].
-      seed: The seed of the hash.
-    """
-    draws = cut_draws(seed, keys)
+    """Returns the selected examples of accepted blocks, bool [n]; a block at the end of the budget is cut in hash order."""
+    draws = cut_draws(seed, examples.keys)
     takes = {(b.cluster_id, b.block): b.take_tokens for b in state.accepted if b.is_cut}
     cut = np.array([arm_code(*arm) for arm in sorted(takes)], np.int64)
-    bucket = find_sorted(cut, code)
+    bucket = find_sorted(cut, arms.code)
     inside = (bucket >= 0) & can_be
-    highest = cut_blocks(takes, CutExamples(bucket[inside], draws[inside], tokens[inside]))
-    # The example in which a cut ends may overshoot it. A later block that is no longer needed then has no highest draw.
-    taken = sorted(
-        (int(arm_code(*arm)), draw)
-        for arm in ((b.cluster_id, b.block) for b in state.accepted)
-        if (draw := highest.get(arm, MAX_DRAW)) is not None
-    )
-    codes, limits = (
-        np.array([c for c, _ in taken], np.int64),
-        np.array([d for _, d in taken], np.uint64),
-    )
-    place = find_sorted(codes, code)
-    is_low = draws <= np.append(limits, np.uint64(0))[place]
-    return np.asarray(can_be & (place >= 0) & is_low)
-
-
-def _draw_for_shares(
-    shares: SharedGroups, keys: Array, can_be_drawn: Array, num_pilot: int, seed: int
-) -> Array:
-    """Draws examples from each group that a share asks for: positions, ascending by key, int64 [m]."""
-    meets, asked = shares.asked()
-    drawn = [
-        LandmarkDraw.of(keys[own & can_be_drawn], seed, number).keys
-        for own, number in zip(meets, draws_of_shares(asked, num_pilot), strict=True)
-    ]
-    at = np.flatnonzero(np.isin(keys, np.concatenate([keys[:0], *drawn])))
-    return np.asarray(at[np.argsort(keys[at])])
-
-
-def _best(
-    ranks: Array,
-    is_first: Array | None,
-    fills_up: bool,
-    shares: SharedGroups | None,
-    max_share_per_cluster: float,
-    clusters: Array,
-    can_be: Array,
-    examples: Examples,
-    budget_tokens: int,
-    seed: int,
-    threshold: float | None,
-) -> tuple[Array, Array, int, dict[str, Any] | None]:
-    """Takes the examples of the highest ranks, float [n], within shares and a cap on clusters.
-
-    What a bandit accepted, bool [n], comes first, and others only if they may fill up; None puts nothing first.
-
-    Returns:
-      The examples taken, bool [n]; those that a near-duplicate keeps from it, bool [n]; the number of missing tokens; and
-      how the bounds were met, None without bounds.
-    """
-    keys, tokens = examples.keys, examples.tokens
-    is_bound = shares is not None or max_share_per_cluster < 1
-    shares = shares or SharedGroups.free(len(keys))
-    packed, _ = rank_usable(ranks, can_be, can_be & shares.may_give, keys, seed)
-    if is_first is not None:
-        packed = accepted_first(packed, is_first, fills_up)
-        ranks = np.where(is_first, np.inf, ranks)
-    kept = packed
-    if threshold is not None:
-        kept = without_near_duplicates(
-            packed, examples.texts, tokens, budget_tokens, threshold, compares_all=is_bound
-        )
-    about: dict[str, Any] | None = None
-    if is_bound:
-        shares = shares.capped(clusters, kept, tokens, budget_tokens, max_share_per_cluster)
-        floor, about = shares.cut(kept, ranks, None, keys, tokens, budget_tokens, seed, "influence")
-        missing = about["missing"]
-        if is_first is not None:
-            # As these have infinite values, a mean is meaningless.
-            about["mean"] |= {"selected": None, "without_bounds": None}
-    else:
-        column = kept[:, None]
-        search = search_budget(column, amounts_of(column, tokens), budget_tokens)
-        floor, missing = search.floors[0], search.missing(budget_tokens)
-    is_selected = is_reached(kept, floor)
-    return is_selected, is_reached(packed, floor) & ~is_selected, missing, about
+    highest = cut_blocks(takes, CutExamples(bucket[inside], draws[inside], examples.tokens[inside]))
+    accepted = accepted_columns(accepted_blocks(state, scored), highest)
+    kept = keep_accepted(accepted, scored, arms.clusters, arms.block, examples.keys, draws, can_be)
+    is_accepted = np.zeros(len(can_be), bool)
+    is_accepted[kept.rows] = True
+    return is_accepted
 
 
 def _predict(
@@ -566,3 +582,40 @@ def _predict(
     regressions = {arm: fitted for arm, _, fitted in fits}
     is_pulled = np.isin(code, arm_code(scored["cluster"], scored["block"]))
     return predict_by_cluster(regressions.get, clusters, is_pulled, points)
+
+
+def _estimate_within_shares(
+    played: _Played,
+    arms: _Arms,
+    examples: Examples,
+    is_candidate: Array,
+    shares: SharedGroups,
+    estimate: Array,
+    accepts: Accepts,
+    seed: int,
+) -> Array:
+    """Scores examples of each group that a share asks for, and corrects the estimates by these scores.
+
+    The scores are added to those of the bandit.
+
+    Returns:
+      The corrected estimates, float64 [n].
+    """
+    influence, is_scored = played.influence, played.is_scored
+    drawn = shares.draw_asked(examples.keys, is_candidate & ~is_scored, played.num_pilot, seed)
+    if len(drawn):
+        influence[drawn] = score_texts(played.scorer, [examples.texts[i] for i in drawn])[:, 0]
+        is_scored[drawn] = True
+    shifts = GroupShifts.of(
+        influence[drawn] - estimate[drawn],
+        examples.tokens[drawn],
+        arms.clusters[drawn],
+        shares.groups[drawn],
+        shares.system.asked,
+        played.state.deviation,
+    )
+    shifted = np.asarray(estimate + shifts.at(arms.clusters, shares.groups))
+    if accepts is not Accepts.PREDICTIONS:
+        return shifted
+    # What is predicted example by example is known of the scored ones.
+    return np.where(is_scored & np.isfinite(influence), influence, shifted)

@@ -56,7 +56,8 @@ from beam_quad.scoring import (
     tune_on_query,
 )
 from beam_quad.scoring.groups import combine_standardised
-from beam_quad.selection import amounts_of, is_reached, rank_usable, search_budget
+from beam_quad.selection import rank_usable
+from beam_quad.selection.filling import Limits, fill_budget
 from beam_quad.selection.within_shares import GivenShares
 from beam_quad.shortlist import score_ngrams
 
@@ -174,15 +175,10 @@ def select_by(
     is_candidate = is_usable & (tokens <= Budget(budget_tokens).longest(*count_lengths(tokens)))
     given = GivenShares.of(shares, columns, len(scores))
     groups = given.over(np.arange(len(scores)), tokens, is_candidate, Budget(budget_tokens))
-    if groups is not None:
-        is_candidate &= groups.may_give
-    packed, _ = rank_usable(scores, is_usable, is_candidate, keys, seed)
-    if groups is not None:
-        floor, _ = groups.cut(packed, scores, None, keys, tokens, budget_tokens, seed, "score")
-        return np.flatnonzero(is_reached(packed, floor))
-    column = packed[:, None]
-    search = search_budget(column, amounts_of(column, tokens), budget_tokens)
-    return np.flatnonzero(is_reached(packed, search.floors[0]))
+    limits = Limits(groups)
+    packed, _ = rank_usable(scores, is_usable, limits.may_give(is_candidate), keys, seed)
+    filled = fill_budget(packed, scores, keys, tokens, budget_tokens, limits, seed, "score")
+    return np.flatnonzero(filled.is_selected)
 
 
 def dsir_scores(material: Material) -> Array:

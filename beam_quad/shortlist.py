@@ -35,17 +35,8 @@ from beam_quad.scoring import InfluenceScorer, NgramScorer, TokenNgramCounts
 from beam_quad.scoring.groups import combine_standardised
 from beam_quad.scoring.ngrams import NUM_LOOKED_AT, count_taken
 from beam_quad.scoring.vectors import Vectors
-from beam_quad.selection import (
-    SHORTLIST_WEIGHTS,
-    BudgetSearch,
-    JointRanks,
-    amounts_of,
-    is_reached,
-    rank_usable,
-    search_budget,
-)
-from beam_quad.selection.near_duplicates import without_near_duplicates
-from beam_quad.selection.within_shares import SharedGroups
+from beam_quad.selection import SHORTLIST_WEIGHTS, JointRanks, rank_usable
+from beam_quad.selection.filling import Limits, fill_budget
 
 NAME = "shortlist"
 # A proxy learns at least as much in its MLPs and its head as in its attention. Normalised, a long gradient gains
@@ -105,16 +96,13 @@ def select_from_shortlist(
     examples: Examples,
     queries: Mapping[str, Sequence[str]],
     group_weights: Sequence[float],
-    clusters: Array,
     is_candidate: Array,
+    limits: Limits,
     *,
     budget_tokens: int,
     shortlist: float,
-    max_share_per_cluster: float,
-    shares: SharedGroups | None,
     normalize: bool,
     seed: int,
-    near_duplicate_threshold: float | None,
 ) -> Shortlisted:
     """Selects examples by a shortlist.
 
@@ -125,15 +113,12 @@ def select_from_shortlist(
       examples: The n examples of the corpus.
       queries: Texts of each query group.
       group_weights: Weight of each query group.
-      clusters: Cluster of each example, integer [n].
       is_candidate: Which examples can be selected, bool [n].
+      limits: Shares, a cap on clusters, and the similarity from which near-duplicates are left off the list.
       budget_tokens: Tokens to select. The example in which the budget ends is selected.
       shortlist: Tokens of the shortlist, in budgets, at least 1.
-      max_share_per_cluster: The most of the budget that one cluster may give, in (0, 1].
-      shares: The examples in groups, and the bounds on these; None without shares.
       normalize: Whether influence is divided by the norm of the example's gradient.
       seed: Seed of the hash that breaks ties.
-      near_duplicate_threshold: Similarity from which near-duplicates are left off the list; None keeps them.
     """
     keys, tokens = examples.keys, examples.tokens
     usable = np.ones(len(keys), bool)
@@ -143,23 +128,14 @@ def select_from_shortlist(
     ngrams = combine_standardised(by_group, group_weights)
 
     # 2 Shortlist: counting finds the threshold at which the tokens of the best reach the given number of budgets.
-    may_give = is_candidate if shares is None else is_candidate & shares.may_give
+    # Within shares, each group has as many budgets on the list as the whole. Clusters are capped in the selection only.
+    may_give = limits.may_give(is_candidate)
     packed, _ = rank_usable(ngrams, usable, may_give, keys, seed)
-    listed_tokens = math.ceil(shortlist * budget_tokens)
-    kept = packed
-    if near_duplicate_threshold is not None:
-        kept = without_near_duplicates(
-            packed, examples.texts, tokens, listed_tokens, near_duplicate_threshold,
-            compares_all=shares is not None,
-        )  # fmt: skip
-    if shares is None:
-        floor = _search(kept, tokens, listed_tokens).floors[0]
-    else:
-        # Each group has as many budgets on the list as the whole.
-        floor, _ = shares.cut(kept, ngrams, None, keys, tokens, listed_tokens, seed, "score")
-    is_listed = is_reached(kept, floor)
-    is_near_duplicate = is_reached(packed, floor) & ~is_listed
-    listed = np.flatnonzero(is_listed)
+    on_list = fill_budget(
+        packed, ngrams, keys, tokens, math.ceil(shortlist * budget_tokens),
+        dataclasses.replace(limits, clusters=None, max_share_per_cluster=1.0), seed, "score", texts=examples.texts,
+    )  # fmt: skip
+    listed = np.flatnonzero(on_list.is_selected)
     listed = listed[np.argsort(keys[listed])]
 
     # 3 Influence.
@@ -175,18 +151,11 @@ def select_from_shortlist(
 
     # 5 Cut, within shares and caps if there are any.
     packed, _ = rank_usable(joint_rank, usable, may_give, keys, seed)
-    about: dict[str, Any] | None = None
-    if max_share_per_cluster < 1:
-        shares = (shares or SharedGroups.free(len(keys))).capped(
-            clusters, packed, tokens, budget_tokens, max_share_per_cluster
-        )
-    if shares is None:
-        floor = _search(packed, tokens, budget_tokens).floors[0]
-    else:
-        floor, about = shares.cut(
-            packed, joint_rank, influence, keys, tokens, budget_tokens, seed, "joint rank"
-        )
-    is_selected = is_reached(packed, floor)
+    filled = fill_budget(
+        packed, joint_rank, keys, tokens, budget_tokens,
+        dataclasses.replace(limits, near_duplicate_threshold=None), seed, "joint rank", influence=influence,
+    )  # fmt: skip
+    is_selected, about = filled.is_selected, filled.about_shares
 
     # 6 Weigh: `distillation.weights` has the derivation. Only the shortlist has joint ranks, so its weights are scaled
     # up to the number of selectable texts in the corpus.
@@ -196,7 +165,7 @@ def select_from_shortlist(
         takers = np.where(is_selected[ranked], 0, -1)
         own = weigh(joint_rank[ranked].astype(np.float32)[:, None], takers)
         unscorable = len(listed) - len(ranked)
-        num_candidates = int((is_candidate & ~is_near_duplicate).sum()) - unscorable
+        num_candidates = int((is_candidate & ~on_list.is_near_duplicate).sum()) - unscorable
         weights[ranked] = own * (num_candidates / len(ranked))
     missing = budget_tokens - int(tokens[is_selected].sum())
     if about is not None and not about["missing"]:
@@ -250,11 +219,6 @@ def _count(proxy: Proxy, texts: Sequence[str]) -> TokenNgramCounts:
     vocabulary = proxy.model.get_input_embeddings().weight.shape[0]
     parts = (TokenNgramCounts.of(proxy.read(texts[run]), vocabulary) for run in runs_of(len(texts)))
     return total(parts, TokenNgramCounts.zero(vocabulary))
-
-
-def _search(packed: Array, tokens: Array, budget_tokens: int) -> BudgetSearch:
-    column = packed[:, None]
-    return search_budget(column, amounts_of(column, tokens), budget_tokens)
 
 
 def _shortfall(missing: int, budget_tokens: int, ranked_tokens: int) -> str | None:

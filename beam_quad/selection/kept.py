@@ -8,6 +8,7 @@ import numpy as np
 
 from beam_quad.bandit.scored import Scored, arm_code
 from beam_quad.columns import find_sorted
+from beam_quad.selection.budget import MAX_DRAW
 from beam_quad.selection.ranking import is_reached
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -118,6 +119,30 @@ def known_influence(scored: Scored, keys: Array, counts: Array) -> tuple[Array, 
 def or_estimate(influence: Array, estimate: Array) -> Array:
     """Replaces influence that is not finite by an estimate: both float [n], to float [n]."""
     return np.where(np.isfinite(influence), influence, estimate)
+
+
+def accepted_columns(
+    blocks: Sequence[tuple[int, int, int, float]],
+    highest_draws: Mapping[tuple[int, int], np.uint64 | None],
+) -> dict[str, Array]:
+    """Lists the accepted blocks of which something is taken, by column, for `keep_accepted`.
+
+    Args:
+      blocks: (cluster, block, round, influence) of each, ascending.
+      highest_draws: What `cut_blocks` gives for the blocks that are cut; all others are taken whole.
+    """
+    # The example in which a cut ends may overshoot it, and a later block then gives nothing: its draw is None.
+    taken = [
+        (*own, draw) for own in blocks if (draw := highest_draws.get(own[:2], MAX_DRAW)) is not None
+    ]
+    clusters, numbers, rounds, influence, draws = zip(*taken, strict=True) if taken else ((),) * 5
+    return {
+        "cluster": np.array(clusters, np.int64),
+        "block": np.array(numbers, np.int64),
+        "round": np.array(rounds, np.int64),
+        "block_influence": np.array(influence, np.float64),
+        "highest_draw": np.array(draws, np.uint64),
+    }
 
 
 def keep_accepted(

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from beam_quad.bandit.group_shifts import draws_of_shares
 from beam_quad.columns import find_sorted
+from beam_quad.distillation.landmarks import LandmarkDraw
 from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.selection.group_cuts import about_shares, cut_shares
@@ -133,6 +135,26 @@ class SharedGroups:
         asked = asking(self.bounds)
         at = [self.bounds.index(bound) for bound in asked]
         return self.meets[at], [bound.share for bound in asked]
+
+    def draw_asked(self, keys: Array, can_be_drawn: Array, num_pilot: int, seed: int) -> Array:
+        """Draws examples of each bound that asks for documents, to be scored after a bandit's rounds.
+
+        Args:
+          keys: uint64 [n].
+          can_be_drawn: Which examples can be drawn, bool [n].
+          num_pilot: Number of examples that the pilot scored.
+          seed: The run's seed.
+
+        Returns:
+          Positions, ascending by key, int64 [m].
+        """
+        meets, asked = self.asked()
+        drawn = [
+            LandmarkDraw.of(keys[own & can_be_drawn], seed, number).keys
+            for own, number in zip(meets, draws_of_shares(asked, num_pilot), strict=True)
+        ]
+        at = np.flatnonzero(np.isin(keys, np.concatenate([keys[:0], *drawn])))
+        return np.asarray(at[np.argsort(keys[at])])
 
     def capped(
         self, clusters: Array, packed: Array, tokens: Array, budget_tokens: int, share: float

@@ -20,12 +20,12 @@ from beam_quad.bandit.scored import (
 from beam_quad.columns import find_sorted, look_up
 from beam_quad.records import Split
 from beam_quad.selection import (
-    MAX_DRAW,
     CutExamples,
     Kept,
     Standing,
     Taken,
     Unselected,
+    accepted_columns,
     cut_blocks,
     cut_draws,
     keep_accepted,
@@ -136,18 +136,8 @@ class CutBlocks(SplitStage):
         return CutExamples(found, draws, rows.tokens[at])
 
     def finish(self, total: CutExamples | None) -> None:
-        draws = cut_blocks(self._cuts(), total)
-        columns: dict[str, list[Any]] = {name: [] for name in _SELECTION.names}
-        state = self.pulled.state()
-        for cluster, block, number, influence in accepted_blocks(state, self.pulled.scored()):
-            # A block without a cut is taken whole; a cut block may give nothing, if an earlier one overshot.
-            draw = draws.get((cluster, block), MAX_DRAW)
-            if draw is None:
-                continue
-            for name, value in zip(
-                _SELECTION.names, (cluster, block, number, influence, draw), strict=True
-            ):
-                columns[name].append(value)
+        accepted = accepted_blocks(self.pulled.state(), self.pulled.scored())
+        columns = accepted_columns(accepted, cut_blocks(self._cuts(), total))
         aligned.write_table(self.artifact, _SELECTION, columns)
 
     @once_per_process
