@@ -24,10 +24,11 @@ from beam_quad.stages.influence.score import ScoreExamples
 from beam_quad.stages.influence.score_column import ReadScoreColumn
 from beam_quad.stages.influence.similarity import ScoreSimilarity
 from beam_quad.stages.influence.tuned import TuneProxy
+from beam_quad.stages.quad.bandit import Bandit
 from beam_quad.stages.quad.blocks import CountBlocks
 from beam_quad.stages.quad.candidates import GatherCandidates
 from beam_quad.stages.quad.regressions import FitWithinClusters
-from beam_quad.stages.quad.rounds import Bandit, RunRound
+from beam_quad.stages.quad.rounds import RunRound
 from beam_quad.stages.quad.select import CutBlocks
 from beam_quad.stages.quad.within_clusters import PredictWithinClusters
 from beam_quad.stages.read.corpus import Corpus

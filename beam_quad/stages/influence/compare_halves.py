@@ -17,7 +17,7 @@ from beam_quad.scoring.layers import part_of, shares_of_variance
 from beam_quad.stages.influence.proxy import ProxyModel, ProxyStage
 from beam_quad.stages.influence.query_vectors import VectorFiles, half_name
 from beam_quad.stages.influence.score import InfluenceScoring
-from beam_quad.stages.quad.rounds import Bandit
+from beam_quad.stages.quad.bandit import Bandit
 
 # With 64 examples, the standard error of a rank correlation r is about (1 - r²) / 8.
 _NUM_EXAMPLES = 64

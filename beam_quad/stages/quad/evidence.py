@@ -5,8 +5,8 @@ from typing import Any
 
 from beam_quad.bandit import Evidence
 from beam_quad.stages.base import Stage
+from beam_quad.stages.quad.bandit import Bandit
 from beam_quad.stages.quad.known import write_evidence
-from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.quad.share_draws import ScoreShareDraws
 
 

@@ -17,7 +17,7 @@ from beam_quad.report import data as page
 from beam_quad.report.comparison import stratified_mean
 from beam_quad.selection import RowCounts, cluster_weighted_mean, weighted_mean
 from beam_quad.selection.shown import extremes, highest
-from beam_quad.stages.quad.rounds import Bandit
+from beam_quad.stages.quad.bandit import Bandit
 from beam_quad.stages.quad.select import BanditSelection
 
 _SHOWN_EXAMPLES = 8

@@ -24,8 +24,8 @@ from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import ClusterRegression, fit_by_cluster
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
+from beam_quad.stages.quad.bandit import Bandit
 from beam_quad.stages.quad.blocks import CountBlocks
-from beam_quad.stages.quad.rounds import Bandit
 from beam_quad.stages.read.splits import SplitStage
 
 _REGRESSIONS = pa.schema(
