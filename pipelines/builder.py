@@ -1,20 +1,15 @@
 """Stages shared by all pipelines: the corpus, the query set and its vectors, weights, and the output."""
 
 import dataclasses
-import math
-import os
 from typing import Any, TypeVar
-
-import numpy as np
 
 from beam_quad import identity
 from beam_quad.artifacts import files
-from beam_quad.artifacts.patterns import folded
-from beam_quad.clustering import default_num_clusters
+from beam_quad.corpus.batches import Columns
 from beam_quad.corpus.plan import write_plan
 from beam_quad.corpus.splits import InputPlan
 from beam_quad.embedding import StaticSpec
-from beam_quad.errors import IntegrityError, UsageError
+from beam_quad.errors import UsageError
 from beam_quad.records import Budget
 from beam_quad.selection.near_duplicates import COMPARED_BUDGETS, COMPARED_LEVELS
 from beam_quad.selection.shares import Bound, conditions_of, parse_bounds
@@ -25,7 +20,7 @@ from beam_quad.stages.influence.covariances import SumCovariances
 from beam_quad.stages.influence.eigenvalues import AddEigenvalues, Eigendecompose, SumEigenvalues
 from beam_quad.stages.influence.proxy import ProxyModel, TrackedProxy
 from beam_quad.stages.influence.query_vectors import FitQueryVectors, SumQueryGradients
-from beam_quad.stages.read.corpus import Corpus, piece_name
+from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.deduplicate import FindDuplicateIds
 from beam_quad.stages.read.distil import DistilTokens
 from beam_quad.stages.read.embed import EmbedExamples
@@ -39,7 +34,7 @@ from beam_quad.stages.read.query import Query
 from beam_quad.stages.read.sign import SignTexts
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.read.texts import SampleTexts
-from beam_quad.stages.refresh.base import RANK_LEVELS, Base, Held
+from beam_quad.stages.refresh.base import RANK_LEVELS, Held
 from beam_quad.stages.refresh.compare import CompareWithBase
 from beam_quad.stages.refresh.drift import (
     ClustersAndInfluence,
@@ -59,13 +54,11 @@ from beam_quad.stages.write.taken import RowWeights, SumTaken
 from beam_quad.stages.write.weights import FindBestLeft
 from pipelines import recorded, refresh
 from pipelines.columns import corpus_columns, query_columns
-from pipelines.identity import Identity
+from pipelines.identity import Identity, identity_of
 from pipelines.inputs import Inputs
 from pipelines.refresh import Fitted
-from pipelines.run_options import BLOCKS_PER_CLUSTER, HOW_STARTED, SAMPLES_PER_PULL, RunOptions
-from pipelines.shares import absolute_tables
+from pipelines.run_options import RunOptions
 
-_WHERE_NOT_WHAT = ("output", "artifacts", "threads", *HOW_STARTED)
 S = TypeVar("S", bound=Stage)
 
 
@@ -205,56 +198,6 @@ class Builder:
             return self.inputs.bounds
         return parse_bounds(base.fitted.shares)
 
-    def added(self, base: Base) -> Corpus | None:
-        """Returns the corpus of the splits new since the base; None if there are none."""
-        plan = self.inputs.corpus
-        new = tuple(split for split in plan.splits if not base.has(split))
-        if not new:
-            return None
-        path = self._plan_path(self.corpus.folder, dataclasses.replace(plan, splits=new))
-        part = identity.digest([piece_name(split) for split in new])
-        return dataclasses.replace(self.corpus, part=part, part_path=path)
-
-    def free_tokens(self, base: Base) -> int:
-        """Returns the tokens of the budget left for new rows, as far as known before the run; see `CountFree`."""
-        present = {piece_name(split) for split in self.inputs.corpus.splits}
-        excluded = self.inputs.excluded
-        # Without excluded ids, only splits that are gone or changed can lose rows; no other is read.
-        looked_at = [
-            split
-            for name, split in base.splits().items()
-            if excluded is not None or name not in present
-        ]
-        free = self.budget.amount - self._before["tokens"]["selected"]
-        for split, rows in zip(looked_at, files.in_parallel(base.selected, looked_at), strict=True):
-            # A changed split has another name, and its old rows are all taken for gone.
-            leaves = np.full(len(rows["row"]), piece_name(split) not in present)
-            if excluded is not None:
-                leaves |= excluded.holds(rows["key"])
-            free += int(rows["tokens"][leaves].sum())
-        return int(free)
-
-    @property
-    def has_new_leaks(self) -> bool:
-        """Tells whether texts are forbidden that were not when the base was made, so that its rows may leak now."""
-        if self.inputs.leaks is None:
-            return False
-        before = self._before["fingerprints"].get("leaks")
-        return bool(before != self.inputs.leaks.leaks.digest)
-
-    @property
-    def slack(self) -> int:
-        """Returns the tokens by which the base may miss its budget without a warning, less than one example."""
-        tokens = self._before["tokens"]
-        return max(0, tokens["budget"] - tokens["selected"]) if not self._before["shortfall"] else 0
-
-    @property
-    def _before(self) -> dict[str, Any]:
-        """Returns the manifest of the base."""
-        if self.inputs.base is None:
-            raise IntegrityError("a run without a base asks for its manifest")
-        return self.inputs.base.manifest
-
     def prefer(self, held: Held | None, ranking: Ranking, label: str = "") -> Held | None:
         """Adds stages to find the new examples that rank above old ones.
 
@@ -353,16 +296,19 @@ class Builder:
         return path
 
     def _query(self) -> tuple[Query, ...]:
-        root, groups = self._options.artifacts_root, []
         columns = query_columns(self._options, self.inputs.template)
-        for name, plan in self.inputs.query.items():
-            folder = files.join(root, "query_plan", identity.digest(plan.snapshot, columns)[:20])
-            path = self._plan_path(folder, plan)
-            weight = self._options.query_weights[name]
-            groups.append(
-                Query(root, name, weight, path, plan.snapshot, columns, self._options.prove)
-            )
-        return tuple(groups)
+        return tuple(
+            self.query_group(name, plan, columns, self._options.prove)
+            for name, plan in self.inputs.query.items()
+        )
+
+    def query_group(self, name: str, plan: InputPlan, columns: Columns, sets_aside: bool) -> Query:
+        """Names a group of query texts; with `sets_aside`, some measure the selection."""
+        root = self._options.artifacts_root
+        folder = files.join(root, "query_plan", identity.digest(plan.snapshot, columns)[:20])
+        path = self._plan_path(folder, plan)
+        weight = self._options.query_weights.get(name, 1.0)
+        return Query(root, name, weight, path, plan.snapshot, columns, sets_aside)
 
     def embed(self) -> None:
         """Adds the stages of reading: each text is read once for all of them."""
@@ -441,39 +387,8 @@ class Builder:
         return TrackedProxy(self.proxy(), self._options.layers)
 
     def identity(self) -> Identity:
-        """Returns everything the result depends on, regardless of the spelling of flags and the location of files."""
-        options, inputs = self._options, self.inputs
-        config = dataclasses.asdict(options)
-        for name in _WHERE_NOT_WHAT:
-            config.pop(name)
-        columns = query_columns(options)
-        config |= {
-            "query_text_column": columns.text,
-            # An absent entry would mean the corpus's columns.
-            "query_prompt_column": columns.prompt or "",
-            "query_messages_column": columns.messages or "",
-        }
-        config["device"] = identity.device_kind(options.device)
-        if options.embedder != "hashing":
-            config["embedder_dtype"] = getattr(inputs.embedder, "dtype", options.embedder_dtype)
-        config["input"], config["input_root"] = inputs.corpus.patterns, inputs.corpus.root or None
-        config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
-        config["share_by"] = absolute_tables(options)
-        config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
-        config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
-        for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
-            if config.get(name):
-                config[name] = _place(config[name])
-        fingerprints = {
-            "proxy": inputs.proxy_fingerprint,
-            "embedder": inputs.embedder_fingerprint,
-            "query": {name: plan.snapshot for name, plan in inputs.query.items()},
-            **self.files,
-        }
-        if inputs.base is not None:
-            fingerprints["base"] = inputs.base.selection.manifest
-        corpus_id = identity.digest(self.corpus)
-        return Identity.of(config, fingerprints, inputs.corpus.snapshot, corpus_id)
+        """Returns everything the result depends on."""
+        return identity_of(self._options, self.inputs, self.files, self.corpus)
 
     def summary(self, **facts: Any) -> Summary:
         """Makes the summary of the run; `facts` are further fields of `Summary`."""
@@ -614,32 +529,3 @@ class Builder:
                 raise UsageError(
                     f"{stage.artifact}, which --base was made with, is gone; pass --refit to fit anew, or drop --base"
                 )
-
-
-def num_candidates(num_clusters: int, blocks_per_cluster: int, samples_per_pull: int) -> int:
-    """Computes the number of texts to set aside for Quad.
-
-    Eight for each text a pull may score: blocks under other budgets and options then have enough, too.
-    """
-    return 8 * num_clusters * blocks_per_cluster * samples_per_pull
-
-
-def reserve_rate(plan: InputPlan, *wanted: int) -> float:
-    """Computes the share of texts to set aside: all of a small corpus, a power of 1/2 of a large one.
-
-    Every pipeline sets aside at least Quad's default. If a pipeline needs fewer texts, this costs up to some tens of GB, but
-    pipelines then share the artifacts made from the texts, above all the curvature, and need no second reading of the corpus.
-
-    Args:
-      plan: The corpus.
-      wanted: Requested numbers of texts; the largest counts.
-    """
-    num_clusters = default_num_clusters(max(1, plan.num_rows))
-    most = max(*wanted, num_candidates(num_clusters, BLOCKS_PER_CLUSTER, SAMPLES_PER_PULL))
-    share = min(1.0, most / max(1, plan.num_rows))
-    return float(2.0 ** math.ceil(math.log2(share)))
-
-
-def _place(path: str) -> str:
-    """Normalises a local path; a hub id or a built-in name stays unchanged."""
-    return files.absolute(path) if os.path.exists(path) else path

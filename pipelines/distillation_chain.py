@@ -29,9 +29,10 @@ from beam_quad.stages.influence.score import InfluenceScoring
 from beam_quad.stages.read.patterns import ReadPatterns
 from beam_quad.stages.write.budget import Cut
 from beam_quad.stages.write.shares import CutGroups, GroupKeys
-from pipelines.builder import Builder, Chain, reserve_rate
+from pipelines.builder import Builder, Chain
 from pipelines.distillation_options import DistillationOptions
 from pipelines.inputs import Inputs
+from pipelines.reserve import reserve_rate
 
 _POLICIES = {
     1: "influence distillation: propagated from landmarks, targets in turn",

@@ -2,11 +2,20 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from beam_quad import seeding
+from beam_quad import identity, seeding
+from beam_quad.artifacts import files
+from beam_quad.artifacts.patterns import folded
+from beam_quad.stages.read.corpus import Corpus
+from pipelines.columns import query_columns
+from pipelines.inputs import Inputs
+from pipelines.run_options import HOW_STARTED, RunOptions
+from pipelines.shares import absolute_tables
 
+_WHERE_NOT_WHAT = ("output", "artifacts", "threads", *HOW_STARTED)
 # Options for locations. Contents have fingerprints instead, so a run can resume if its input or model has moved.
 _PLACES = (
     "input", "input_root", "query", "proxy_model", "proxy_revision", "embedder", "embedder_revision", "optimizer_state",
@@ -88,6 +97,55 @@ class Identity:
             yield "--query holds other texts"
         if found.get("input", {}).get("snapshot") != self.snapshot:
             yield "--input holds other files, or files of other content"
+
+
+def identity_of(
+    options: RunOptions, inputs: Inputs, versions: Mapping[str, str], corpus: Corpus
+) -> Identity:
+    """Returns everything the result of a run depends on, regardless of the spelling of flags and the location of files.
+
+    Args:
+      options: The flags.
+      inputs: The inputs found by `look`.
+      versions: Versions of further files behind the result, by name.
+      corpus: The corpus.
+    """
+    config = dataclasses.asdict(options)
+    for name in _WHERE_NOT_WHAT:
+        config.pop(name)
+    columns = query_columns(options)
+    config |= {
+        "query_text_column": columns.text,
+        # An absent entry would mean the corpus's columns.
+        "query_prompt_column": columns.prompt or "",
+        "query_messages_column": columns.messages or "",
+    }
+    config["device"] = identity.device_kind(options.device)
+    if options.embedder != "hashing":
+        config["embedder_dtype"] = getattr(inputs.embedder, "dtype", options.embedder_dtype)
+    config["input"], config["input_root"] = inputs.corpus.patterns, inputs.corpus.root or None
+    config["exclude"] = folded(inputs.excluded.paths) if inputs.excluded else []
+    config["share_by"] = absolute_tables(options)
+    config["decontaminate"] = inputs.leaks.patterns if inputs.leaks else []
+    config["query"] = {name: plan.patterns for name, plan in inputs.query.items()}
+    for name in ("proxy_model", "embedder", "optimizer_state", "output_tokenizer"):
+        if config.get(name):
+            config[name] = _place(config[name])
+    fingerprints = {
+        "proxy": inputs.proxy_fingerprint,
+        "embedder": inputs.embedder_fingerprint,
+        "query": {name: plan.snapshot for name, plan in inputs.query.items()},
+        **versions,
+    }
+    if inputs.base is not None:
+        fingerprints["base"] = inputs.base.selection.manifest
+    corpus_id = identity.digest(corpus)
+    return Identity.of(config, fingerprints, inputs.corpus.snapshot, corpus_id)
+
+
+def _place(path: str) -> str:
+    """Normalises a local path; a hub id or a built-in name stays unchanged."""
+    return files.absolute(path) if os.path.exists(path) else path
 
 
 def _shown(value: Any) -> str:

@@ -46,6 +46,7 @@ from pipelines.prove_options import (
     ProveOptions,
 )
 from pipelines.query import plan_groups, plan_query
+from pipelines.reserve import share_set_aside
 from pipelines.run_options import RunOptions
 
 
@@ -75,7 +76,7 @@ class _ProofBuilder(Builder):
         self.selected = self.manifests[SELECTION]["tokens"]["selected"]
         # As much is set aside as in Quad's selections, so their artifacts are found.
         rival = self._rival(RANDOM)
-        rate = chain.share_set_aside(rival, inputs.corpus)
+        rate = share_set_aside(rival, inputs.corpus)
         super().__init__(options, inputs, rate, Budget(rival.budget_tokens))
         self.records: dict[str, bytes] = inputs.unwritten
         # Documents with a query text are left out: only the random draw could have them, which would favour it.
@@ -240,7 +241,11 @@ class _ProofBuilder(Builder):
             # All texts of these files measure, not just the fifth that --prove sets aside.
             used_whole = dataclasses.replace(options.run, prove=False)
             texts = [t for plan in plans.values() for t in self._texts(plan, used_whole)[0]]
-            held_out = tuple(self._heldout_query(name, plan) for name, plan in plans.items())
+            columns = query_columns(options.run, self.inputs.template)
+            held_out = tuple(
+                self.query_group(name, plan, columns, sets_aside=False)
+                for name, plan in plans.items()
+            )
         if not texts:
             raise UsageError(
                 f"{options.output} has no held-out texts; pass --heldout=GLOB with texts to measure on"
@@ -282,14 +287,6 @@ class _ProofBuilder(Builder):
             t for split in plan.splits for batch in read_query(split, columns) for t in batch.texts
         ]
         return divide(texts) if run.prove else (texts, [])
-
-    def _heldout_query(self, name: str, plan: InputPlan) -> Query:
-        root = self.options.artifacts_root
-        columns = query_columns(self.options.run, self.inputs.template)
-        folder = files.join(root, "query_plan", identity.digest(plan.snapshot, columns)[:20])
-        path = self._plan_path(folder, plan)
-        weight = self.options.query_weights.get(name, 1.0)
-        return Query(root, name, weight, path, plan.snapshot, columns)
 
 
 def _manifest(output: str) -> dict[str, Any]:
