@@ -6,18 +6,17 @@ import dataclasses
 import json
 import logging
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
 from beam_quad import identity
-from beam_quad.additive import ByName, Tally, add_fields, total
+from beam_quad.additive import ByName
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import cached
 from beam_quad.artifacts.json_files import read_json, write_json
-from beam_quad.corpus.batches import default_id
 from beam_quad.corpus.labels import LabelCounts, count_labels, label_columns
 from beam_quad.corpus.mds_parts import write_index
 from beam_quad.corpus.output import (
@@ -29,7 +28,6 @@ from beam_quad.corpus.output import (
     described,
     mds_columns,
     output_schema,
-    provenance,
     renamed_columns,
     schema_of,
     write_rejected,
@@ -43,17 +41,15 @@ from beam_quad.gradients.checkpoints import OUTPUT_TOKENIZER, load_tokenizer
 from beam_quad.gradients.windows import TokenEncoder
 from beam_quad.plan import rates
 from beam_quad.plan.work import Sizes, Work
-from beam_quad.records import Budget, Reason, Split, as_json, finite_or_none
+from beam_quad.records import Budget, Reason, Split
 from beam_quad.report.card import card
 from beam_quad.report.croissant import croissant
 from beam_quad.report.data import Outcome
 from beam_quad.report.judgements import about_columns
-from beam_quad.selection import Kept, RowCounts, count_rows, part_runs
-from beam_quad.selection.decisions import NO_REASON, REASONS
+from beam_quad.selection import Kept, RowCounts, part_runs
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
-from beam_quad.stages.read.corpus import Places, piece_name
+from beam_quad.stages.read.corpus import piece_name
 from beam_quad.stages.read.embed import bad_file_detail
-from beam_quad.stages.read.leaks import FoundLeak
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.refresh.base import (
     SELECTED_ROWS,
@@ -69,75 +65,22 @@ from beam_quad.stages.write.decisions import (
     write_decisions,
     writing_decisions,
 )
+from beam_quad.stages.write.parts import BasePart, Part, PartSums, in_output, name_parts, stem
 from beam_quad.stages.write.ranked import Selection
+from beam_quad.stages.write.rows import (
+    PartLog,
+    by_shard,
+    count_outcomes,
+    outcome_of,
+    provenance_of,
+    rejected_rows,
+)
 from beam_quad.stages.write.summary import Summary
 from beam_quad.stages.write.taken import RowWeights
 
 _log = logging.getLogger(__name__)
 # Parts of rows added by a refresh span this many times more splits, because few splits add rows.
 _SPARSER = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A run of splits, with a file of its rejected rows and, if any are due, a file of its selected rows.
-
-    Attributes:
-      name: Name of its record.
-      first: Index of its first split.
-      last: Index after its last split.
-      rejected: Name of the file of rejected rows.
-      selected: Name of the file of selected rows, or None.
-      number: Number of the file of selected rows.
-      only_added: Whether the part holds only added rows; rows selected by the base are then in parts of the base.
-    """
-
-    name: str
-    first: int
-    last: int
-    rejected: str
-    selected: str | None
-    number: int
-    only_added: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class BasePart:
-    """A part of the base with rows still selected.
-
-    Attributes:
-      name: Name of its record.
-      base_number: Number of the part in the base.
-      selected: Name of the file of these rows.
-      num_rows: Number of these rows.
-    """
-
-    name: str
-    base_number: int
-    selected: str
-    num_rows: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PartSums:
-    """Contents of parts. An additive statistic.
-
-    Attributes:
-      files: The files written.
-      counts: The rows by outcome.
-      weights: Sums over the weights of the selected rows, if weights are written.
-      labels: Selected rows by column and value, for the columns that name a licence or a language.
-      outcomes: What became of the examples that the report shows, by key.
-    """
-
-    files: tuple[WrittenPart, ...]
-    counts: RowCounts
-    weights: WeightSums
-    labels: ByName[LabelCounts] = dataclasses.field(default_factory=ByName)
-    outcomes: tuple[tuple[str, Outcome], ...] = ()
-
-    def __add__(self, other: "PartSums") -> "PartSums":
-        return add_fields(self, other)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +157,7 @@ class WriteSelection(SplitStage):
         if self.changes is None or not self._copies(self.changes.base):
             share = self.budget.share(self.corpus.num_usable(), tokens)
             runs = part_runs(splits, share)
-            return [*self._parts(runs, [True] * len(runs), 0, only_added=False)]
+            return [*name_parts(runs, [True] * len(runs), 0, self.output_format, only_added=False)]
         changes = self.changes.load()
         share = changes.added.tokens / max(1, tokens)
         runs = part_runs(splits, share, MAX_SPLITS_PER_PART * _SPARSER)
@@ -222,11 +165,12 @@ class WriteSelection(SplitStage):
         numbers = self.changes.numbers()
         total = len(numbers) + sum(has_rows)
         carried = [
-            BasePart(_stem(name), old, name, changes.parts[str(old)])
+            BasePart(stem(name), old, name, changes.parts[str(old)])
             for old, number in numbers.items()
             for name in [part_name(number, total, self.output_format)]
         ]
-        return [*carried, *self._parts(runs, has_rows, len(numbers), only_added=True)]
+        added = name_parts(runs, has_rows, len(numbers), self.output_format, only_added=True)
+        return [*carried, *added]
 
     def prefixes(self) -> tuple[str, ...]:
         # Records are kept per configuration: files left here by another one say nothing about this selection.
@@ -244,19 +188,7 @@ class WriteSelection(SplitStage):
         return self._record_path(piece.name), *written
 
     def statistic(self, piece: Part | BasePart) -> PartSums:
-        record = read_json(self._record_path(piece.name))
-        parts = tuple(
-            WrittenPart(files.join(self.output, path), sha256, num_rows, size)
-            for path, sha256, num_rows, size in record["files"]
-        )
-        labels = {column: LabelCounts(counts) for column, counts in record["labels"].items()}
-        return PartSums(
-            parts,
-            RowCounts.from_json(record["counts"]),
-            WeightSums(*record["weights"]),
-            ByName(labels),
-            tuple((key, Outcome(**own)) for key, own in record["outcomes"].items()),
-        )
+        return PartSums.from_record(read_json(self._record_path(piece.name)), self.output)
 
     def do(self, piece: Part | BasePart, model: Any) -> PartSums:
         if isinstance(piece, Part):
@@ -266,11 +198,7 @@ class WriteSelection(SplitStage):
         return self._carry_over(piece, self.changes)
 
     def _write(self, piece: Part) -> PartSums:
-        counts: list[RowCounts] = []
-        rejected: list[Rejected] = []
-        weights: list[WeightSums] = []
-        num_due: list[int] = []
-        outcomes: list[tuple[str, Outcome]] = []
+        log = PartLog()
         written: list[WrittenPart] = []
         labels: ByName[LabelCounts] = ByName()
         with contextlib.ExitStack() as stack:
@@ -278,9 +206,8 @@ class WriteSelection(SplitStage):
             if self.decides:
                 path = files.join(self.output, "decisions", piece.rejected)
                 decisions = stack.enter_context(writing_decisions(path))
-            selections = self._select(
-                piece, counts, rejected, weights, num_due, outcomes, decisions
-            )
+            # The log is complete only when the selected rows have been written.
+            selections = self._select(piece, log, decisions)
             # A run of splits without a new row has a file of rejected rows alone.
             if piece.selected is not None:
                 path = files.join(self.output, "selected", piece.selected)
@@ -289,24 +216,19 @@ class WriteSelection(SplitStage):
                     path, selections, schema, weighted=weighted, encoder=self._encoder()
                 )
                 # Rows are decided from artifacts and copied from the input, so a changed input shows here.
-                _check_rows(written[0], sum(num_due))
+                _check_rows(written[0], log.num_due)
                 labels = count_labels(path, label_columns(schema))
             else:
                 # No rows are written, but iterating counts them.
                 collections.deque(selections, maxlen=0)
         if decisions is not None:
             written.append(decisions.written)
-            _check_rows(decisions.written, sum(count.read for count in counts))
-        refused = write_rejected(files.join(self.output, "rejected", piece.rejected), rejected)
-        sums = PartSums(
-            (*written, refused),
-            total(counts, RowCounts()),
-            total(weights, WeightSums()),
-            labels,
-            tuple(outcomes),
-        )
-        told = sums.counts.rejected + sums.counts.bad_files + sums.counts.near_duplicates.documents
-        _check_rows(refused, told)
+            _check_rows(decisions.written, log.counts.read)
+        rejected = write_rejected(files.join(self.output, "rejected", piece.rejected), log.rejected)
+        counts = log.counts
+        # Near-duplicates are listed there to name their twins, although they count as not selected.
+        _check_rows(rejected, counts.rejected + counts.bad_files + counts.near_duplicates.documents)
+        sums = PartSums((*written, rejected), counts, log.weights, labels, tuple(log.outcomes))
         splits = self.corpus.splits()[piece.first : piece.last]
         self._record(piece, sums, [piece_name(split) for split in splits])
         return sums
@@ -326,7 +248,7 @@ class WriteSelection(SplitStage):
         self._check_read(counts.read)
         parts = [
             {
-                "path": posixpath.join(*part.path.replace("\\", "/").split("/")[-2:]),
+                "path": in_output(part.path),
                 "sha256": part.sha256,
                 "rows": part.num_rows,
                 "bytes": part.size_bytes,
@@ -370,21 +292,6 @@ class WriteSelection(SplitStage):
             "tokens": counts.usable_tokens,
             "accepted": selected.tokens if is_tokens else selected.documents,
         }
-
-    def _parts(
-        self, runs: list[tuple[int, int]], has_rows: list[bool], num_before: int, only_added: bool
-    ) -> Iterator[Part]:
-        """Names the files of runs of splits: rejected rows, and selected rows, numbered after the parts of the base."""
-        # Names hold the number of all parts, so it is counted before the first is written.
-        number, total = num_before, num_before + sum(has_rows)
-        for i, ((first, last), is_written) in enumerate(zip(runs, has_rows, strict=True)):
-            rejected, selected = part_name(i, len(runs)), None
-            name = f"rejected-{_stem(rejected)}"
-            if is_written:
-                selected = part_name(number, total, self.output_format)
-                name = _stem(selected)
-            yield Part(name, first, last, rejected, selected, number, only_added)
-            number += is_written
 
     def _encoder(self) -> TokenEncoder | None:
         """Loads the tokenizer, once per process; None if no tokens are written."""
@@ -440,23 +347,7 @@ class WriteSelection(SplitStage):
 
     def _record(self, piece: Part | BasePart, sums: PartSums, splits: list[str]) -> None:
         """Records the contents and the splits of a part, for a run that resumes or refreshes it."""
-        record = {
-            "files": [
-                (
-                    "/".join(file.path.replace("\\", "/").split("/")[-2:]),
-                    file.sha256,
-                    file.num_rows,
-                    file.size_bytes,
-                )
-                for file in sums.files
-            ],
-            "counts": as_json(sums.counts),
-            "weights": dataclasses.astuple(sums.weights),
-            "labels": {column: own.counts for column, own in sums.labels.named.items()},
-            "splits": splits,
-            "outcomes": {key: dataclasses.asdict(own) for key, own in sums.outcomes},
-        }
-        write_json(self._record_path(piece.name), record)
+        write_json(self._record_path(piece.name), sums.to_record(splits))
 
     def _columns(self) -> dict[str, Any]:
         schema, shapes = self.corpus.schema(), self.corpus.totals().shapes
@@ -481,21 +372,13 @@ class WriteSelection(SplitStage):
                 f"{num_read} rows were read of {plan.num_rows} that the input has by its footers"
             )
 
-    def _select(
-        self,
-        part: Part,
-        counts: list[RowCounts],
-        rejected: list[Rejected],
-        weighed: list[WeightSums],
-        num_due: list[int],
-        outcomes: list[tuple[str, Outcome]],
-        decisions: PartWriter | None,
-    ) -> Iterator[Selected]:
+    def _select(self, part: Part, log: PartLog, decisions: PartWriter | None) -> Iterator[Selected]:
+        """Yields the rows that a part holds, and logs what becomes of all rows of its splits."""
         for split in self.corpus.splits()[part.first : part.last]:
             rows = self.corpus.rows(split, with_strings=True)
             if split.shard in self.corpus.bad_shards():
-                rejected.extend(self._bad_file(split))
-                counts.append(RowCounts(bad_files=int(split.first_row == 0)))
+                log.rejected.extend(self._bad_file(split))
+                log.counts += RowCounts(bad_files=int(split.first_row == 0))
                 self._write_index(split, {field.name: [] for field in SELECTED_ROWS})
                 continue
             places = self.corpus.places(split, len(rows.keys))
@@ -504,16 +387,16 @@ class WriteSelection(SplitStage):
                 for own in places.parts
                 if own.problem
             ]
-            rejected.extend(bad)
-            counts.append(RowCounts(bad_files=len(bad)))
+            log.rejected.extend(bad)
+            log.counts += RowCounts(bad_files=len(bad))
             # Every count and file of this split follows from this one decision.
             kept = self.selection.keep(split, rows)
             leaks = self.summary.leaks.read(split) if self.summary.leaks is not None else {}
             is_candidate = self.corpus.is_candidate(rows)
-            refused = dict(_rejected(places, rows, kept, leaks))
-            rejected.extend(refused.values())
-            counts.append(_counts(places, rows, kept, is_candidate, leaks))
-            outcomes.extend(self._outcomes(split, rows, kept, is_candidate))
+            refused = dict(rejected_rows(places, rows, kept, leaks))
+            log.rejected.extend(refused.values())
+            log.counts += count_outcomes(places, rows, kept, is_candidate, leaks)
+            log.outcomes.extend(self._outcomes(split, rows, kept, is_candidate))
             if decisions is not None:
                 standing = self.selection.standing(split, rows)
                 details = {row: own.detail for row, own in refused.items()}
@@ -522,14 +405,14 @@ class WriteSelection(SplitStage):
                 )
             is_written, since = self._write_rows(part, split, rows, kept)
             at = np.flatnonzero(is_written)
-            num_due.append(len(at))
+            log.num_due += len(at)
             if len(at):
                 weights = None
                 if self.weights is not None:
                     weights = self.weights.of(split, rows)[kept.rows]
-                    weighed.append(WeightSums.of(weights))
-                why = _provenance(places, rows, kept, since).take(pa.array(at))
-                yield from _by_shard(places, kept.rows[at], why, weights)
+                    log.weights += WeightSums.of(weights)
+                why = provenance_of(places, rows, kept, since).take(pa.array(at))
+                yield from by_shard(places, kept.rows[at], why, weights)
 
     def _outcomes(
         self, split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray
@@ -537,6 +420,7 @@ class WriteSelection(SplitStage):
         """Yields what became of those rows of a split that the report shows, by key."""
         wanted = cached(("shown", self.output, self.summary.configuration), self.summary.shown_keys)
         at = np.flatnonzero(rows.usable & np.isin(rows.keys, wanted))
+        # Most splits have none, and their rows need not be decided twice.
         if not len(at):
             return
         decided = decide_rows(rows, is_candidate, kept, self.selection.standing(split, rows))
@@ -545,17 +429,8 @@ class WriteSelection(SplitStage):
         held = set() if base is None else set(base.selected(split)["row"])
         twins = twins_of(kept)
         for row in at.tolist():
-            key, reason, found = str(rows.keys[row]), int(decided.reason[row]), decided.standing
-            cut: dict[str, Any] = {
-                name: finite_or_none(getattr(found, name)[row]) for name in ("rank", "cut")
-            }
-            if reason == NO_REASON:
-                at_kept = int(np.searchsorted(kept.rows, row))
-                yield key, Outcome(**_why_kept(kept, at_kept), **cut, is_kept=row in held)
-                continue
-            pulled = int(found.round[row])
-            number = pulled if pulled >= 0 else None
-            yield key, Outcome(REASONS[reason], twins.get(row), number, **cut)
+            outcome = outcome_of(row, kept, decided, twins.get(row), row in held)
+            yield str(rows.keys[row]), outcome
 
     def _write_rows(
         self, part: Part, split: Split, rows: aligned.Rows, kept: Kept
@@ -616,99 +491,3 @@ def _check_rows(part: WrittenPart, expected: int) -> None:
             f"{part.path} holds {part.num_rows} rows where {expected} were due; was the input changed "
             "while the job ran?"
         )
-
-
-def _by_shard(
-    places: Places, rows: np.ndarray, why: Any, weights: np.ndarray | None
-) -> Iterator[Selected]:
-    for part in places.parts:
-        first, last = np.searchsorted(rows, [part.first, part.first + part.num_rows])
-        if first < last:
-            own = None if weights is None else weights[first:last]
-            numbers = part.split.first_row + rows[first:last] - part.first
-            yield Selected(part.split, numbers, why.slice(first, last - first), own)
-
-
-def _provenance(places: Places, rows: aligned.Rows, kept: Kept, since: np.ndarray) -> Any:
-    ids = [rows.ids[row] or default_id(*places.of(row)) for row in kept.rows.tolist()]
-    return provenance(
-        ids,
-        tokens=rows.tokens[kept.rows],
-        cluster=_or_null(kept.cluster),
-        block=_or_null(kept.block),
-        round=_or_null(kept.round),
-        influence=kept.influence,
-        block_influence=kept.block_influence,
-        predicted_influence=kept.predicted,
-        target=kept.target,
-        since=since,
-    )
-
-
-def _stem(name: str) -> str:
-    """A file's name without its ending."""
-    return name.partition(".")[0]
-
-
-def _why_kept(kept: Kept, at: int) -> dict[str, Any]:
-    """What a selected row was selected by, as fields of `Outcome`."""
-    return {
-        "round": int(kept.round[at]) if kept.round[at] >= 0 else None,
-        "block_influence": finite_or_none(kept.block_influence[at]),
-        "worth": None if kept.worth is None else finite_or_none(kept.worth[at]),
-        "target": None if kept.target is None else kept.target[at],
-        "is_accepted": None if kept.is_accepted is None else bool(kept.is_accepted[at]),
-    }
-
-
-def _or_null(column: np.ndarray) -> Any:
-    return np.ma.masked_less(column, 0) if (column < 0).any() else column
-
-
-def _rejected(
-    places: Places, rows: aligned.Rows, kept: Kept, leaks: Mapping[int, FoundLeak]
-) -> Iterator[tuple[int, Rejected]]:
-    unscorable, twins = set(kept.unscorable.tolist()), twins_of(kept)
-    # In the order of the rows, so equal runs write equal files.
-    for row in sorted(unscorable.union(np.flatnonzero(~rows.usable).tolist(), twins)):
-        shard, number = places.of(row)
-        if row in twins:
-            # Usable, and counted as not selected: it is listed here only to name its twin.
-            detail = f"{twins[row]} is nearly the same, and ranks higher; counted as not selected"
-            yield row, Rejected(shard, number, Reason.NEAR_DUPLICATE, detail)
-            continue
-        if row in unscorable:
-            yield row, Rejected(shard, number, Reason.NOT_FINITE, "its score is not finite")
-            continue
-        reason = aligned.reason_of(int(rows.reasons[row]))
-        detail = rows.details[row] or ""
-        if reason is Reason.DUPLICATE_ID:
-            detail = f"id {rows.ids[row]!r} stands at an earlier row"
-        elif reason is Reason.NO_EMBEDDING:
-            detail = "the embedder gives its text no finite, non-zero vector"
-        elif reason is Reason.EXCLUDED:
-            detail = "its id is on the list of --exclude"
-        elif reason is Reason.CONTAMINATED:
-            detail = leaks[row].detail()
-        yield row, Rejected(shard, number, reason or Reason.BAD_FILE, detail)
-
-
-def _counts(
-    places: Places,
-    rows: aligned.Rows,
-    kept: Kept,
-    is_candidate: np.ndarray,
-    leaks: Mapping[int, FoundLeak],
-) -> RowCounts:
-    codes, occurrences = np.unique(rows.reasons[~rows.usable], return_counts=True)
-    reasons = {
-        str(aligned.reason_of(int(code))): int(count)
-        for code, count in zip(codes, occurrences, strict=True)
-    }
-    shards = [
-        (part.split.shard, slice(part.first, part.first + part.num_rows)) for part in places.parts
-    ]
-    counts = count_rows(shards, rows.usable, is_candidate, rows.tokens, reasons, kept)
-    is_leak = rows.reasons == aligned.reason_code(Reason.CONTAMINATED)
-    sets = collections.Counter(leaks[row].set for row in np.flatnonzero(is_leak).tolist())
-    return dataclasses.replace(counts, leaks=Tally(dict(sets)))
