@@ -29,8 +29,9 @@ from beam_quad.stages.quad.estimated import (
 from beam_quad.stages.quad.evidence import GatherEvidence
 from beam_quad.stages.quad.finished import FinishedBandit
 from beam_quad.stages.quad.known import KnownEvidence
+from beam_quad.stages.quad.pulled import Pulled
 from beam_quad.stages.quad.refreshed import RefreshedSelection, SelectedWorth
-from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
+from beam_quad.stages.quad.regressions import FitWithinClusters
 from beam_quad.stages.quad.rounds import RunRound
 from beam_quad.stages.quad.select import (
     BanditSelection,

@@ -12,7 +12,7 @@ import numpy as np
 from beam_quad.artifacts import aligned
 from beam_quad.artifacts.cache import once_per_process
 from beam_quad.bandit import meets_budget
-from beam_quad.bandit.scored import Scored, arm_code, mean_by_block, with_least
+from beam_quad.bandit.scored import Scored, arm_code
 from beam_quad.columns import find_sorted, look_up
 from beam_quad.records import Split
 from beam_quad.selection import (
@@ -28,7 +28,7 @@ from beam_quad.selection import (
     ranks_from,
     reason_number,
 )
-from beam_quad.stages.quad.regressions import Pulled
+from beam_quad.stages.quad.pulled import Pulled
 from beam_quad.stages.quad.select import BlockSelection
 from beam_quad.stages.quad.share_draws import ShiftGroups
 from beam_quad.stages.quad.within_clusters import PredictWithinClusters, RankedByBandit
@@ -117,20 +117,11 @@ class EstimatedInfluence(Preference):
         return ranks_from(influence, self.tau)
 
     def _of_arms(self, clusters: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-        codes, means, of_cluster = self._means()
+        codes, means, of_cluster = self.pulled.means()
         own = of_cluster[clusters]
         if self.mean_of == "cluster":
             return own
         return or_estimate(look_up(codes, means, arm_code(clusters, blocks), np.nan), own)
-
-    @once_per_process
-    def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean influence of every pulled block, by ascending arm code, and of every cluster.
-
-        A cluster without a scored example has the lowest mean of any cluster.
-        """
-        codes, of_block = mean_by_block(self.pulled.scored())
-        return codes, of_block, with_least(self.pulled.state().arms.mean_influence)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,15 +17,12 @@ import pyarrow.parquet as pq
 from beam_quad.additive import Tally
 from beam_quad.artifacts import aligned, files
 from beam_quad.artifacts.cache import once_per_process
-from beam_quad.bandit import BanditState
-from beam_quad.bandit.scored import Scored, arm_code, pulled_blocks
 from beam_quad.columns import find_sorted, look_up
 from beam_quad.distillation import KernelRidge
 from beam_quad.distillation.within_clusters import ClusterRegression, fit_by_cluster
 from beam_quad.records import Split
 from beam_quad.stages.base import GroupedStage
-from beam_quad.stages.quad.bandit import Bandit
-from beam_quad.stages.quad.blocks import CountBlocks
+from beam_quad.stages.quad.pulled import Pulled
 from beam_quad.stages.read.splits import SplitStage
 
 _REGRESSIONS = pa.schema(
@@ -37,63 +34,6 @@ _REGRESSIONS = pa.schema(
         pa.field("held_out", pa.list_(pa.float64())),
     ]
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Pulled:
-    """The pulled blocks of a bandit after its last round, by reference.
-
-    Args:
-      bandit: The bandit.
-      num_rounds: Number of rounds run, including the pilot.
-    """
-
-    bandit: Bandit
-    num_rounds: int
-
-    @property
-    def folder(self) -> str:
-        """Folder of the rounds."""
-        return self.bandit.folder
-
-    def scored(self) -> Scored:
-        """Reads the scored examples that can be selected, as `Bandit.scored`."""
-        return self.bandit.scored(self.num_rounds)
-
-    def known_keys(self) -> np.ndarray:
-        """Keys of the scored examples, ascending, uint64 [n]."""
-        return self.scored()["key"]
-
-    @once_per_process
-    def all_scored(self) -> Scored:
-        """Reads the examples of this run and earlier runs that represent their clusters, as `Evidence.of_clusters`."""
-        if self.bandit.known is None:
-            return self.scored()
-        return self.bandit.evidence(self.num_rounds).of_clusters()
-
-    def state(self) -> BanditState:
-        """Reads the state of the bandit at the end."""
-        return self.bandit.state(self.num_rounds)
-
-    @property
-    def counted(self) -> CountBlocks:
-        """Blocks of the clusters, the arms."""
-        return self.bandit.candidates.blocks
-
-    def arms(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the cluster and the block of each row of a split, as `CountBlocks.arms`."""
-        return self.counted.arms(split, rows)
-
-    @once_per_process
-    def blocks(self) -> dict[str, np.ndarray]:
-        """Returns the pulled blocks: ascending `code` (`arm_code`), `round`, and mean `influence`, nan if none is finite."""
-        return pulled_blocks(self.scored())
-
-    def places(self, split: Split, rows: aligned.Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the cluster, the block and the index in `blocks` of each row, each int64 [n]; -1 if there is none."""
-        clusters, blocks = self.arms(split, rows)
-        places = find_sorted(self.blocks()["code"], arm_code(clusters, blocks))
-        return clusters.astype(np.int64), blocks, np.where(clusters >= 0, places, -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,6 @@ from beam_quad.bandit.scored import (
     accepted_blocks,
     arm_code,
     is_in_blocks,
-    mean_by_block,
-    with_least,
 )
 from beam_quad.columns import find_sorted, look_up
 from beam_quad.records import Split
@@ -34,7 +32,7 @@ from beam_quad.selection import (
     reason_number,
     why_of,
 )
-from beam_quad.stages.quad.regressions import Pulled
+from beam_quad.stages.quad.pulled import Pulled
 from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.splits import SplitStage
 from beam_quad.stages.write.ranked import Weighable
@@ -195,7 +193,7 @@ class BlockSelection(BanditSelection):
         """
         kept = self.keep(split, rows)
         clusters, blocks = self.pulled.arms(split, rows)
-        codes, means, of_cluster = self._means()
+        codes, means, of_cluster = self.pulled.means()
         influence = look_up(codes, means, arm_code(clusters, blocks), np.nan)
         influence = self._own(or_estimate(influence, of_cluster[clusters]), kept)
         return Taken.by_one_target(influence, kept, self.corpus.is_candidate(rows))
@@ -224,16 +222,6 @@ class BlockSelection(BanditSelection):
     def _own(self, influence: np.ndarray, kept: Kept) -> np.ndarray:
         """Sets the influence of rows accepted one by one, float64 [n]."""
         return influence
-
-    @once_per_process
-    def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean influence of every pulled block, by ascending arm code, and of every cluster.
-
-        A cluster without a scored example has the lowest mean of any cluster.
-        """
-        codes, of_block = mean_by_block(self.pulled.scored())
-        of_cluster = self.pulled.state().arms.mean_influence
-        return codes, of_block, with_least(of_cluster)
 
 
 @dataclasses.dataclass(frozen=True)

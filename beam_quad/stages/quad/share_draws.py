@@ -20,7 +20,7 @@ from beam_quad.selection.shares import Bound, asking, members_of
 from beam_quad.stages.distillation.landmarks import LandmarkStage
 from beam_quad.stages.influence.score import Scorer, Scoring, ScoringStage
 from beam_quad.stages.quad.known import KnownEvidence
-from beam_quad.stages.quad.regressions import Pulled
+from beam_quad.stages.quad.pulled import Pulled
 from beam_quad.stages.read.patterns import CountPatterns
 from beam_quad.stages.read.splits import SplitStage
 

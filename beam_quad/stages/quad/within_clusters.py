@@ -24,7 +24,8 @@ from beam_quad.selection import (
     ranks_from,
     reason_number,
 )
-from beam_quad.stages.quad.regressions import FitWithinClusters, Pulled
+from beam_quad.stages.quad.pulled import Pulled
+from beam_quad.stages.quad.regressions import FitWithinClusters
 from beam_quad.stages.quad.select import BanditSelection
 from beam_quad.stages.read.splits import RowAlignedStage
 from beam_quad.stages.write.budget import SingleCut
