@@ -16,8 +16,8 @@ pull. Arms that reach the threshold τ give texts until the budget is met. The p
 of its cluster.
 
 `select` has these steps in this order, and the functions below it are what a step needs: `_cut_into_blocks`, `_play`,
-`_in_accepted_blocks` and `_predict`. The paper knows neither shares of a budget nor near-duplicates; these are kept to
-in `_estimate_within_shares` and `selection.filling`.
+`_in_accepted_blocks` and `_predict`. Shares of a budget and near-duplicates are not in the paper: see
+`_estimate_within_shares` and `selection.filling`.
 
 With `acceptance="shortlist"` there is no bandit: the steps of `beam_quad.shortlist` replace step 4 and all later steps.
 

@@ -57,6 +57,7 @@ class QuadBuilder(Builder):
         """Assigns all documents to clusters, those of the base if there is one."""
         options, base = self.options, self.inputs.base
         centers: HasCenters
+        # Centers that a fit made are found by their name. Only a base that opened clusters has to name its own.
         if base is None or base.centers is None or options.refit:
             centers = self.add(
                 FitCenters(self.fitted, options.num_clusters, options.max_cluster_share)

@@ -6,14 +6,13 @@ if another budget or reserve changes it, each new block is a part or a union of 
 
 import dataclasses
 import functools
-import io
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from beam_quad import seeding
+from beam_quad import archives, seeding
 from beam_quad.columns import places_in_runs
 
 MAX_INSTANCE_BLOCKS = 2**20
@@ -332,22 +331,12 @@ class Blocks:
 
     def to_bytes(self) -> bytes:
         """Writes the statistic as npz without pickles; equal statistics give equal bytes."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            allow_pickle=False,
-            num_blocks=self.num_blocks,
-            examples=self.examples,
-            tokens=self.tokens,
-            candidates=self.candidates,
-        )
-        return buffer.getvalue()
+        return archives.dump(**dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Blocks":
         """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        return cls(**archives.parse(data))
 
 
 def _check_samples(samples_per_pull: int) -> None:

@@ -159,6 +159,7 @@ class Prior:
     @property
     def share(self) -> Fraction:
         """The share of new documents among all documents."""
+        # Exact: with a rounded share, `pilot` could pull one arm more.
         return Fraction(self.num_new, self.num_documents)
 
     def arms(self, num_clusters: int, samples_per_pull: int) -> ArmPrior:

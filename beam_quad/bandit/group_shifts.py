@@ -20,7 +20,7 @@ import numpy as np
 
 from beam_quad import archives
 from beam_quad.bandit.posterior import VarianceComponents
-from beam_quad.bandit.scored import arm_code
+from beam_quad.bandit.scored import arm_code, arm_of
 from beam_quad.columns import look_up
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -77,11 +77,12 @@ class GroupShifts:
         if not kept.any():
             return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(len(is_asked)))
         weights = tokens[kept].astype(np.float64)
+        # The group comes first in these codes, so the clusters of a group are contiguous.
         codes, at = np.unique(arm_code(groups[kept], clusters[kept]), return_inverse=True)
         totals = np.bincount(at, weights)
         means = np.bincount(at, weights * differences[kept]) / totals
         errors = np.bincount(at, weights**2) / totals**2
-        cell_groups, cell_clusters = codes >> 32, codes & ((1 << 32) - 1)
+        cell_groups, cell_clusters = arm_of(codes)
         drawn, first = np.unique(cell_groups, return_index=True)
         parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(codes)])]
         pooled = [_pooled(means[own], errors[own], totals[own], deviation) for own in parts]
@@ -92,8 +93,10 @@ class GroupShifts:
         of_group[drawn] = whole.posterior_means(group_means, group_errors)
         shifts = np.empty(len(codes))
         for group, own, (components, _) in zip(drawn.tolist(), parts, pooled, strict=True):
+            # Towards the group's shrunk mean: its own may rest on a few draws.
             towards = dataclasses.replace(components, mean=of_group[group])
             shifts[own] = towards.posterior_means(means[own], errors[own])
+        # Looked up by the cluster first, as all arm codes are.
         by_cluster = arm_code(cell_clusters, cell_groups)
         order = np.argsort(by_cluster)
         return cls(by_cluster[order], shifts[order], of_group)

@@ -1,13 +1,14 @@
 """The result of a replay of the bandit: the next pulls, the accepted blocks and examples, and the report's tables."""
 
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+
+from beam_quad import archives
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -205,12 +206,10 @@ class BanditState:
             "accepted_examples": _columns_of(self.accepted_examples),
             "arms": _columns_of(self.arms),
         }
+        # As JSON, because an array holds no None: neither a tau nor a reason to stop need be there.
         scalars = {name: getattr(self, name) for name in _SCALARS}
         scalars["log"] = [dataclasses.asdict(record) for record in self.log]
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            allow_pickle=False,
+        return archives.dump(
             scalars=np.frombuffer(json.dumps(scalars).encode(), np.uint8),
             pulls=np.array(self.pulls, np.int64).reshape(-1, 2),
             **{
@@ -219,13 +218,11 @@ class BanditState:
                 for name, column in columns.items()
             },
         )
-        return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "BanditState":
         """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in arrays.files}
+        columns = archives.parse(data)
         scalars = json.loads(columns["scalars"].tobytes())
         log = tuple(RoundRecord(**record) for record in scalars.pop("log"))
         blocks = _table(columns, "accepted").values()

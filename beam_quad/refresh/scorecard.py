@@ -132,6 +132,7 @@ class WorthSums:
             selected_squares=by_cluster(w**2 * is_selected),
             split_squares=own**2,
             split_products=own * w.sum(),
+            # An empty split says nothing of how splits differ.
             splits=np.array([len(w) > 0, w.sum() ** 2], np.float64),
             shards=seeding.keys([shard]),
             shard_tokens=np.array([[tokens.sum(), tokens[is_selected].sum()]], np.int64),
@@ -446,7 +447,9 @@ def _growth(old: WorthSums, new: WorthSums) -> Array:
         sizes = sum(sums.splits[1] / sums.tokens.sum() ** 2 for sums in (old, new))
         variance = np.maximum(variance, by_split * sizes)
     t = np.nan_to_num(divided(shares[1] - shares[0], np.sqrt(variance)))
+    # Without growth, half of all |t| are above the upper quartile of t.
     inflation = max(1.0, float(np.median(np.abs(t[there])) / stats.t.isf(0.25, freedom)))
+    # Half of 5 % for each direction.
     is_certain = np.abs(t) > stats.t.isf(0.025 / there.sum(), freedom) * inflation
     grew = is_certain & (shares[1] >= LEAST_GROWTH * shares[0])
     shrank = is_certain & (shares[0] >= LEAST_GROWTH * shares[1])

@@ -195,6 +195,7 @@ class EstimatedSelection(RankedByBandit):
             rows.keys,
         )
         twins = self.ranking.twins(split, rows, floor)
+        # What was taken for its own score is worth that, and not the mean of its block.
         worth = kept.influence if self.is_census else estimate[kept.rows]
         kept = dataclasses.replace(kept, worth=worth, twins=twins)
         if self.accepted is None:
@@ -205,6 +206,7 @@ class EstimatedSelection(RankedByBandit):
             name: np.where(at >= 0, getattr(accepted, name)[at], getattr(kept, name))
             for name in ("round", "block_influence")
         }
+        # Without an accepted row there is no column to look up in.
         return dataclasses.replace(kept, is_accepted=at >= 0, **(why if len(accepted.rows) else {}))
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
@@ -214,6 +216,7 @@ class EstimatedSelection(RankedByBandit):
         found = super().standing(split, rows)
         if self.accepted is not None:
             found = self.accepted.selection.standing(split, rows)
+            # Of what is below the cut, the bandit knows why: the block was refused, or not pulled at all.
             is_below = why == reason_number(Unselected.BELOW_CUT)
             why = np.where(is_below, found.why, why)
         found = dataclasses.replace(found, why=why)

@@ -26,6 +26,7 @@ _EVIDENCE = pa.schema(
 def write_evidence(path: str, evidence: Evidence, group_weights: np.ndarray) -> None:
     """Writes the scores and the weight of each query group in them, float64 [num_groups]."""
     columns = {field.name: getattr(evidence, field.name) for field in _EVIDENCE}
+    # A later run must weigh the query groups as these scores do, or its own could not be compared with them.
     with aligned.table_writer(path, _EVIDENCE) as writer:
         writer.write(columns)
         writer.close(

@@ -119,6 +119,7 @@ class ScoreShareDraws(LandmarkStage, ScoringStage):
     def do(self, piece: int, model: Scorer) -> Tally:
         drawn = self.landmarks.read(piece, ["key", "tokens", "text"])
         columns = {name: drawn.column(name).combine_chunks() for name in ("key", "tokens")}
+        # Draws are the lowest hashes: with --reselect, most were drawn, and scored, by the base.
         influence, is_known = self._known(drawn.column("key").to_numpy())
         at = np.flatnonzero(~is_known)
         traffic.count("documents_scored", len(at))
@@ -208,6 +209,7 @@ class ShiftGroups(SplitStage):
 
     def do(self, piece: Split, model: Any) -> DrawnRows:
         rows, scored = self.corpus.rows(piece), self.scores.scored()
+        # A row rejected for a repeated id shares its key with the row that stays.
         at = np.flatnonzero(rows.usable & np.isin(rows.keys, scored["key"]))
         clusters = self.pulled.counted.clusters.of_rows(piece)
         # Without a drawn document there is nothing to estimate.
@@ -218,6 +220,7 @@ class ShiftGroups(SplitStage):
         )
 
     def finish(self, total: DrawnRows) -> None:
+        # Splits arrive in any order, on which sums of floats would depend.
         order = np.argsort(total.keys)
         found = DrawnRows(*(column[order] for column in vars(total).values()))
         scored = self.scores.scored()

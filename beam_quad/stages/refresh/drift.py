@@ -199,6 +199,7 @@ class MeasureDrift(SplitStage):
                 "shrank": len(card.shrank),
                 "num_clusters": len(card.clusters),
             },
+            # Without a new document, every sentence would only say that there is nothing to compare.
             "words": words if card.new_documents else [],
         }
         write_json(self.artifact, _rounded(facts))

@@ -41,6 +41,7 @@ class CountFree(SplitStage):
         return Tally({"held": int(amounts[self.held.of(piece, rows)].sum())})
 
     def finish(self, total: Tally | None) -> None:
+        # The base stopped so short of its budget; a refresh that loses no row must not start a bandit for that.
         free = self.budget.amount - (total or Tally())["held"]
         write_json(self.artifact, {"free": free if free > self.slack else 0})
 

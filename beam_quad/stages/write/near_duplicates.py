@@ -242,6 +242,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         index, split = piece
         linked = self.candidates.load()
         first, last = np.searchsorted(linked["row"], _numbers(index, np.array([0, 1 << 32])))
+        # Most splits hold no candidate, so their rows are not read.
         if first == last:
             return
         rows = self.corpus.rows(split)
@@ -269,6 +270,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         for name in ("row", "key", "amount"):
             found[name] = packed[name][at]
         found["twin"] = packed["row"][twins[at]]
+        # A family has rows of many splits. Each goes back to its own, which has one file of what is left out.
         splits = found["row"] >> _SPLIT_BITS
         for split in np.unique(splits):
             yield int(split), found[splits == split].tobytes()
@@ -277,6 +279,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         splits = self.corpus.splits()
         found = np.concatenate([np.frombuffer(part, _FOUND) for part in parts])
         found = found[np.argsort(found["row"])]
+        # Twins are named by shard and row, as people find them in the input.
         twins = zip(
             (found["twin"] >> _SPLIT_BITS).tolist(), _rows(found["twin"]).tolist(), strict=True
         )
@@ -328,6 +331,7 @@ class FindNearDuplicates(SplitStage, RegroupedStage):
         return aligned.read_columns(piece_path(source.folder, split))
 
     def _source(self) -> "FindNearDuplicates":
+        # If the earlier comparison was enough, this one has compared nothing.
         earlier = self.candidates.earlier
         return earlier if earlier is not None and earlier.is_enough() else self
 

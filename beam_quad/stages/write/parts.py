@@ -108,6 +108,7 @@ class PartSums:
 
 def in_output(path: str) -> str:
     """Returns the path of a written file relative to its output: folder and name."""
+    # Relative, because an output may be moved before a run resumes or refreshes it.
     return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
@@ -137,6 +138,7 @@ def name_parts(
             selected = part_name(number, total, output_format)
             name = stem(selected)
         yield Part(name, first, last, rejected, selected, number, only_added)
+        # A run of splits without selected rows takes no number, so that the numbers of parts have no gap.
         number += is_written
 
 

@@ -86,6 +86,7 @@ class Preferred(Generic[P]):
 
     def values(self, split: Split, rows: aligned.Rows) -> np.ndarray:
         """As `ValuedRanking`."""
+        # Shares are priced by values, and no price may drop a row that comes first.
         ranks = self.preference.rank(split, rows)
         return ranks if self.held is None else np.where(self.held.of(split, rows), np.inf, ranks)
 
@@ -119,6 +120,7 @@ class Preferred(Generic[P]):
         ranks = self.preference.rank(split, rows)
         is_candidate = self.corpus.is_candidate(rows)
         if self.groups is not None:
+            # A share of 0 rules a document out, however high it ranks.
             is_candidate &= self.groups.may_give(split)
         packed, unscorable = rank_usable(
             ranks, rows.usable, is_candidate, rows.keys, self.corpus.seed

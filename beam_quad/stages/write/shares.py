@@ -332,6 +332,7 @@ class GroupKeys(SplitStage):
     def do(self, piece: Split, model: Any) -> KeyedGroups:
         rows = self.corpus.rows(piece)
         groups = np.broadcast_to(self.cut.programme.sample.groups.of(piece), rows.keys.shape)
+        # A row rejected for a repeated id shares its key with the row that stays.
         at = np.flatnonzero(rows.usable & np.isin(rows.keys, self.known.known_keys()))
         return KeyedGroups(rows.keys[at], groups[at])
 

@@ -75,6 +75,7 @@ class ShowScores(SplitStage):
         is_selected = np.zeros(len(influence), bool)
         is_selected[self.selection.keep(split, rows).rows] = True
         at = np.flatnonzero(np.isfinite(influence) & rows.usable)
+        # The report's figures need a sample of bounded size, however many examples were scored.
         rate = SAMPLED_SCORES / max(1, self.influence.facts()["scored"])
         clusters = np.zeros(len(influence), np.int64)
         if self.clusters is not None:
@@ -95,6 +96,7 @@ class ShowScores(SplitStage):
         columns: dict[str, Any] = {field.name: pa.array([], field.type) for field in _SHOWN}
         if total is not None:
             columns = dict(total.columns)
+            # Scores are stored without texts, so the few that are shown are read from the input again.
             num_rows = len(columns["key"])
             ids: list[str | None] = [None] * num_rows
             texts: list[str | None] = [None] * num_rows
