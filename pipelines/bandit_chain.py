@@ -204,19 +204,17 @@ class BanditBuilder(QuadBuilder):
                 accepted = ExampleSelection(self.add(CutBlocks(within, pulled)))
                 return self._filled_up(accepted, "example", within)
             case Accepts.PREDICTIONS:
-                fit = self.add(FitWithinClusters(self.corpus, pulled))
-                predictions = self.add(PredictWithinClusters(within.as_read(), fit))
-                ranking = Preferred(within, PredictedInfluence(predictions, self.options.tau))
-                budget, held = pulled.bandit.budget, self.held
-                ranking = dataclasses.replace(
-                    ranking,
-                    near_duplicates=self.find_near_duplicates(
-                        ranking, budget, held, None if held is None else within
-                    ),
+                preference = PredictedInfluence(self._predict(pulled, within), self.options.tau)
+                ranking, budget = Preferred(within, preference), pulled.bandit.budget
+                held = self.held
+                ranking = self.distinct(ranking, budget, held, None if held is None else within)
+                return PropagatedSelection(
+                    ranking, self.end(ranking, budget, "CutRanking", corpus=within)
                 )
-                cut = Cut(within, ranking, budget)
-                self.stages += cut.stages("CutRanking")
-                return PropagatedSelection(ranking, cut)
+
+    def _predict(self, pulled: Pulled, within: Corpus) -> PredictWithinClusters:
+        fit = self.add(FitWithinClusters(self.corpus, pulled))
+        return self.add(PredictWithinClusters(within.as_read(), fit))
 
     def _mean_of_blocks(self) -> MeanOf:
         return "cluster" if self.options.acceptance == WholeClusters.name else "block"
@@ -233,17 +231,15 @@ class BanditBuilder(QuadBuilder):
         pulled, held = accepted.pulled, self.held
         preference = EstimatedInfluence(pulled, None, mean_of, self.options.tau)
         first = AcceptedFirst(accepted)
-        ranking = Preferred(within, preference, first)
         budget = pulled.bandit.budget
-        found = self.find_near_duplicates(
-            ranking,
+        ranking = self.distinct(
+            Preferred(within, preference, first),
             budget,
             held,
             None if held is None else within,
             # A cap on clusters may ask for examples far below the cut of a budget without it.
             compares_all=self.options.max_share_per_cluster < 1,
         )
-        ranking = dataclasses.replace(ranking, near_duplicates=found)
         groups = self.capped(pulled.counted.clusters, ranking, budget)
         cut = self.end(ranking, budget, "CutRanking", groups, within)
         scored = self.add(GroupKeys(within, cut, pulled)) if isinstance(cut, CutGroups) else None
@@ -255,14 +251,12 @@ class BanditBuilder(QuadBuilder):
         """Adds the stages that select the bandit's best examples within shares."""
         predictions: PredictWithinClusters | None = None
         if accepts is Accepts.PREDICTIONS:
-            fit = self.add(FitWithinClusters(self.corpus, pulled))
-            predictions = self.add(PredictWithinClusters(within.as_read(), fit))
+            predictions = self._predict(pulled, within)
         mean_of = self._mean_of_blocks() if predictions is None else "cluster"
         preference = EstimatedInfluence(pulled, predictions, mean_of, self.options.tau)
         preference = self._shifted(preference, within, scoring)
         ranking = Preferred(within, preference, groups=self.groups)
-        found = self.find_near_duplicates(ranking, self.budget, None, compares_all=True)
-        ranking = dataclasses.replace(ranking, near_duplicates=found)
+        ranking = self.distinct(ranking, self.budget, None, compares_all=True)
         groups = self.capped(pulled.counted.clusters, ranking, self.budget)
         cut = self.end(ranking, self.budget, "CutRanking", groups)
         if not isinstance(cut, CutGroups):

@@ -16,6 +16,7 @@ from beam_quad.stages.influence.score import (
 )
 from beam_quad.stages.influence.token_ngrams import CountTokenNgrams, LookAhead
 from beam_quad.stages.quad.shortlist import FindHeavyClusters
+from beam_quad.stages.read.corpus import Corpus
 from beam_quad.stages.read.texts import SampleTexts
 from beam_quad.stages.refresh.base import Held
 from beam_quad.stages.refresh.drift import ClustersAndInfluence, MeasureReference
@@ -112,6 +113,18 @@ class QuadBuilder(Builder):
         heavy = self.add(FindHeavyClusters(ranking.corpus, clusters, ranking, budget, share))
         return dataclasses.replace(self.groups or Groups(None), heavy=heavy, cap=share)
 
+    def distinct(
+        self,
+        ranking: Preferred[R],
+        budget: Budget,
+        held: Held | None,
+        corpus: Corpus | None = None,
+        compares_all: bool = False,
+    ) -> Preferred[R]:
+        """Returns a ranking without near-duplicates; arguments as for `find_near_duplicates`."""
+        found = self.find_near_duplicates(ranking, budget, held, corpus, compares_all=compares_all)
+        return dataclasses.replace(ranking, near_duplicates=found)
+
     def cut(
         self,
         preference: R,
@@ -131,6 +144,5 @@ class QuadBuilder(Builder):
         """
         budget = budget or self.budget
         ranking = Preferred(self.within_budget, preference, held, groups=self.groups)
-        found = self.find_near_duplicates(ranking, budget, held or stays)
-        ranking = dataclasses.replace(ranking, near_duplicates=found)
+        ranking = self.distinct(ranking, budget, held or stays)
         return ranking, self.end(ranking, budget, what, self.groups)

@@ -6,7 +6,9 @@ import numpy as np
 
 from beam_quad import seeding
 from beam_quad.additive import total
-from beam_quad.refresh.drift import Drift, DriftSums, ReferenceSums, find_drift
+from beam_quad.refresh.drift import Drift, find_drift
+from beam_quad.refresh.drift_sums import DriftSums
+from beam_quad.refresh.reference import ReferenceSums
 
 
 @dataclasses.dataclass(frozen=True)

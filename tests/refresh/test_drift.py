@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from beam_quad import records
 from beam_quad.additive import total
-from beam_quad.refresh.drift import DriftSums, PairSums, ReferenceSums, find_drift
+from beam_quad.refresh.drift import find_drift
+from beam_quad.refresh.drift_sums import DriftSums, PairSums
+from beam_quad.refresh.reference import ReferenceSums
 from beam_quad.refresh.scores import ScoreSums
 from tests.refresh.simulation import Corpus, Planted, Shard, measure, refer, refreshes
 

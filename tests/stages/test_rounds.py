@@ -13,9 +13,9 @@ from beam_quad.corpus.sums import ReadSums
 from beam_quad.records import Budget
 from beam_quad.stages.clusters.assign import AssignClusters
 from beam_quad.stages.clusters.centers import FitCenters
+from beam_quad.stages.quad.bandit import ROUND_SCHEMA, Bandit
 from beam_quad.stages.quad.blocks import CountBlocks, CountPassedOver
 from beam_quad.stages.quad.candidates import GatherCandidates
-from beam_quad.stages.quad.rounds import ROUND_SCHEMA, Bandit
 
 BLOCKS = Blocks(np.full(2, 2, np.int32), np.full(4, 4), np.full(4, 100), np.full(4, 4))
 POLICY = QuadPolicy(budget_tokens=300, samples_per_pull=2)
