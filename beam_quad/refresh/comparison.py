@@ -87,6 +87,7 @@ class Difference:
         """One-sided p-value: the probability of at least this value without a difference."""
         if self.error > 0:
             return float(stats.t.sf(self.value / self.error, self.freedom))
+        # Without an error the difference is certain.
         return float(self.value <= 0)
 
     @property

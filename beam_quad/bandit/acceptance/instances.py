@@ -44,6 +44,7 @@ class Instances(Acceptance):
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`."""
+        # Every example of a pulled block is judged now, so none of it is left for a later round.
         self._withdraw(table.cluster_id, table.block)
         cluster_id = table.cluster_id[table.pull]
         order, full_clusters, self.is_full = take_examples(

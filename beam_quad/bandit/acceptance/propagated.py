@@ -43,6 +43,7 @@ class Propagated(Acceptance):
 
     def accept(self, table: PullTable, tokens: Array, means: Array, tau: float, number: int) -> int:
         """As `Acceptance.accept`: counts a pull if one of its scored examples reaches tau."""
+        # Expected anew: the round's own scores change what the pulled blocks will give.
         self.expect(means, tau)
         promising = np.unique(table.pull[table.influence >= tau])
         np.add.at(self._accepted_blocks, table.cluster_id[promising], 1)

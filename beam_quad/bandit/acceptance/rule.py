@@ -97,6 +97,7 @@ class Acceptance(abc.ABC):
     @classmethod
     def reachable(cls, blocks: Blocks) -> Array:
         """Sums the obtainable tokens of each cluster's pullable blocks, int64 [num_clusters]."""
+        # A block without a candidate is never pulled, and so never judged.
         return blocks.per_cluster(np.where(blocks.candidates > 0, cls.obtainable(blocks), 0))
 
     @property
@@ -160,6 +161,7 @@ class Acceptance(abc.ABC):
         Args:
           means: Mean influence of each arm, float64 [num_clusters]; nan if unknown.
         """
+        # A cluster gives neither more than it has left nor more than its share.
         supply = np.minimum(self.supply, self.room)
         wanted = rules.WATER_MARGIN * self.left_tokens
         return rules.water_level(means, supply, wanted, self._residuals)

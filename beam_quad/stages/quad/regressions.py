@@ -82,6 +82,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
         ):
             columns["cluster"].append(arm)
             columns["mean"].append(fitted.mean)
+            # A cluster with too few scored examples has a mean alone.
             columns["regression"].append(fitted.regression and fitted.regression.to_bytes())
             columns["keys"].append(key[own])
             columns["held_out"].append(fitted.held_out(influence[own], tokens[own]))

@@ -43,6 +43,7 @@ class SumTaken(SplitStage):
         return TakenSums.of(influence, takers)
 
     def finish(self, total: TakenSums | None) -> None:
+        # Only the run finds out, so the launcher cannot refuse it.
         if total is None or not total.counts.sum():
             raise UsageError("nothing was selected, so that there is nothing to weigh")
         files.write_once(self.artifact, archives.dump(**dataclasses.asdict(total)))
