@@ -53,7 +53,7 @@ def by_shard(
 
 
 def provenance_of(places: Places, rows: aligned.Rows, kept: Kept, since: np.ndarray) -> Any:
-    """Describes why each kept row was selected, `since` the run of which number; see `corpus.output.provenance`."""
+    """Describes why each kept row was selected; `since` has the number of the run that first selected it."""
     ids = [rows.ids[row] or default_id(*places.of(row)) for row in kept.rows.tolist()]
     return provenance(
         ids,
