@@ -237,15 +237,7 @@ class WriteSelection(SplitStage):
         counts, written = sums.counts, list(sums.files)
         if self.output_format == "mds":
             written.append(self._write_mds_index(sums.files))
-        selected = counts.selected.documents
-        accounted = selected + counts.not_selected + counts.rejected
-        # The three outcomes are counted independently, so a row lost or counted twice is found here.
-        if counts.read != accounted:
-            raise IntegrityError(
-                f"{counts.read} rows were read, but {selected} selected, {counts.not_selected} not selected "
-                f"and {counts.rejected} rejected make {accounted}"
-            )
-        self._check_read(counts.read)
+        self._check_counts(counts)
         parts = [
             {
                 "path": in_output(part.path),
@@ -365,8 +357,17 @@ class WriteSelection(SplitStage):
             "files_without_usable_rows": self.corpus.unusable_shards(),
         }
 
-    def _check_read(self, num_read: int) -> None:
+    def _check_counts(self, counts: RowCounts) -> None:
+        selected, num_read = counts.selected.documents, counts.read
+        accounted = selected + counts.not_selected + counts.rejected
+        # The three outcomes are counted independently, so a row lost or counted twice is found here.
+        if num_read != accounted:
+            raise IntegrityError(
+                f"{num_read} rows were read, but {selected} selected, {counts.not_selected} not selected "
+                f"and {counts.rejected} rejected make {accounted}"
+            )
         plan = self.corpus.plan()
+        # JSON Lines have no footers, and a bad file gives fewer rows than its footer says.
         if plan.num_rows_exact and not self.corpus.bad_shards() and num_read != plan.num_rows:
             raise IntegrityError(
                 f"{num_read} rows were read of {plan.num_rows} that the input has by its footers"
