@@ -84,6 +84,7 @@ def accepted_blocks(state: BanditState, scored: Scored) -> list[tuple[int, int, 
 
 def with_least(means: Array) -> Array:
     """Replaces unknown means by the lowest known mean, or by 0 if none is known: float [n] to float64 [n]."""
+    # What no score speaks for comes last, but is not ruled out.
     known = np.isfinite(means)
     least = np.nanmin(means) if known.any() else 0.0
     return np.where(known, means, least)

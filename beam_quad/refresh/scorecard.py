@@ -360,6 +360,7 @@ def _worth(old: tuple[float, float], new: tuple[float, float], quantile: float) 
     ]
     ratio = None
     if None not in found:
+        # No document is in both, so the two values have no covariance.
         ratio = intervals.ratio(
             float(new[0]), float(old[0]), (float(new[1]), 0.0, float(old[1])), quantile
         )

@@ -119,6 +119,7 @@ class FinishedBandit:
                 tokens=int(arms.tokens[c]),
             )
             for c in arms.cluster_id
+            # An arm without a scorable example has no mean to show.
             if arms.pulls[c]
         )
 

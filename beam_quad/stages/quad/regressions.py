@@ -68,6 +68,7 @@ class FitWithinClusters(SplitStage, GroupedStage):
             }
         )
         clusters = scored["cluster"][place[at]].tolist()
+        # Grouped as candidates are, so that the number of a cluster tells the file of its regression.
         groups = np.array([self.pulled.bandit.candidates.group_of(c) for c in clusters])
         for group in np.unique(groups).tolist():
             yield group, aligned.pack(table.take(pa.array(np.flatnonzero(groups == group))))

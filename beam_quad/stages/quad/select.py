@@ -112,6 +112,7 @@ class CutBlocks(SplitStage):
     pulled: Pulled
 
     def pieces(self) -> tuple[Split, ...]:
+        # Accepted blocks that are not cut are taken whole, for which no split is read.
         return self.corpus.splits() if self._cuts() else ()
 
     def do(self, piece: Split, model: Any) -> CutExamples:

@@ -109,6 +109,7 @@ class Cut(Stored):
 
     def is_tight(self) -> bool:
         """Tells whether any selectable document is left out."""
+        # A floor of 0 takes all that can be selected.
         return bool(self.floors()[0] > 0)
 
     def missing(self) -> int:

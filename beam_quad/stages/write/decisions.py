@@ -23,6 +23,7 @@ from beam_quad.selection.decisions import (
 from beam_quad.stages.read.corpus import Places
 from beam_quad.stages.read.leaks import FoundLeak
 
+# A few names repeat in all rows, so rows hold their numbers.
 _NAME = pa.dictionary(pa.int32(), pa.string())
 DECISIONS_SCHEMA = pa.schema(
     [

@@ -44,6 +44,7 @@ def by_shard(
     places: Places, rows: np.ndarray, why: Any, weights: np.ndarray | None
 ) -> Iterator[Selected]:
     """Yields chosen rows, int64 [m], shard by shard, with the provenance and the weight of each."""
+    # A split may join several small shards, each with row numbers of its own.
     for part in places.parts:
         first, last = np.searchsorted(rows, [part.first, part.first + part.num_rows])
         if first < last:
@@ -150,4 +151,5 @@ def outcome_of(row: int, kept: Kept, decided: Decided, twin: str | None, is_held
 
 
 def _or_null(column: np.ndarray) -> Any:
+    # -1 is for arrays of integers, which have no null; the output has.
     return np.ma.masked_less(column, 0) if (column < 0).any() else column

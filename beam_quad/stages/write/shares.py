@@ -262,6 +262,7 @@ class CutGroups(SplitStage):
 
     def is_tight(self) -> bool:
         """Tells whether any selectable document is left out."""
+        # Priorities of selectable documents are at least 1, so a floor of 1 takes them all.
         return bool((self.load().floors > 1).any())
 
     def missing(self) -> int:
