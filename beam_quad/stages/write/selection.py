@@ -108,7 +108,7 @@ class WriteSelection(SplitStage):
 
     kind = "selection"
     # Names no folder, but tells apart outputs whose parts were recorded in another way.
-    version = 2
+    version = 3
     artifact_name = "COMPLETE"
 
     selection: Selection
