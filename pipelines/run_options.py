@@ -133,8 +133,8 @@ class RunOptions(flags.Options):
     decisions: bool = _data(
         "write what became of every row that was read, and why, to decisions/",
         False,
-        more="A row has its id, the decision, the reason, cluster, block, round, influence, the near-duplicate that stays and the text "
-        "that it leaks.",
+        more="A row has its id, the decision, the reason, cluster, block, round, influence, its rank and the rank "
+        "at the cut, the near-duplicate that stays and the text that it leaks.",
     )
     on_bad_file: str = _data(
         "what to do about a file that is truncated or is not data",

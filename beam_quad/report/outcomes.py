@@ -60,8 +60,9 @@ def _why_not(data: ReportData, example: Example, outcome: Outcome, reason: str) 
         return f"{outcome.twin or 'another document'} is nearly the same, and ranks higher"
     if reason == "block_not_accepted" and _acceptance(data) == "cluster":
         if any(arm.accepted for arm in data.arms or () if arm.cluster_id == example.cluster_id):
-            return "its cluster was accepted only in part, because the budget ends within it"
-        return f"its cluster was not accepted: its mean influence is {_of_cluster(data, example)}"
+            return f"its cluster was accepted only in part, because the budget ends within it{_filled_to(outcome)}"
+        mean = _of_cluster(data, example)
+        return f"its cluster was not accepted: its mean influence is {mean}{_filled_to(outcome)}"
     if reason == "block_not_accepted":
         # With a prior, blocks wait for better ones, and are judged at the end.
         pulled = None if _has_prior(data) else outcome.round

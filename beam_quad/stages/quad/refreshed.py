@@ -79,6 +79,18 @@ class RefreshedSelection:
         return keep_again(is_kept, clusters, worth, is_unscorable)
 
     def standing(self, split: Split, rows: aligned.Rows) -> Standing:
+        found = self._standing(split, rows)
+        packed, _ = self.ranking.packed(split, rows)
+        here = self.ranking.cut_at(found, packed, self.cut.floors()[:1])
+        # What the bandit did not select has no rank here, but one in the bandit's own ranking.
+        is_ranked = packed > 0
+        return dataclasses.replace(
+            found,
+            rank=np.where(is_ranked, here.rank, found.rank),
+            cut=np.where(is_ranked, here.cut, found.cut),
+        )
+
+    def _standing(self, split: Split, rows: aligned.Rows) -> Standing:
         preference = self.ranking.preference
         if preference.added is not None and not preference.base.has(split):
             return preference.added.standing(split, rows)
