@@ -112,11 +112,20 @@ def add_fields(left: D, right: D) -> D:
     return type(left)(**{name: getattr(left, name) + getattr(right, name) for name in fields})
 
 
-def add_by_bucket(
-    left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Adds two sparse histograms, pairs of buckets and amounts, each int64 [m]; the buckets of the sum ascend."""
-    buckets, at = np.unique(np.concatenate([left[0], right[0]]), return_inverse=True)
-    amounts = np.zeros(len(buckets), np.int64)
-    np.add.at(amounts, at, np.concatenate([left[1], right[1]]))
-    return buckets, amounts
+def add_by_key(
+    keys: tuple[np.ndarray, np.ndarray], *amounts: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """Adds two sparse sums, such as histograms by bucket.
+
+    Args:
+      keys: Distinct keys of each sum, [m] and [n].
+      amounts: Amounts of each sum, row-aligned with its keys, [m, ...] and [n, ...].
+
+    Returns:
+      The keys of the sum, ascending, and their amounts, of the type of the first sum's.
+    """
+    merged, at = np.unique(np.concatenate(keys), return_inverse=True)
+    sums = [np.zeros((len(merged), *left.shape[1:]), left.dtype) for left, _ in amounts]
+    for own, pair in zip(sums, amounts, strict=True):
+        np.add.at(own, at, np.concatenate(pair))
+    return merged, *sums

@@ -13,6 +13,7 @@ from beam_quad.stages.influence.score import (
     DSIRScoring,
     LossDropScoring,
     PerplexityScoring,
+    ScoreExamples,
 )
 from beam_quad.stages.influence.score_column import ReadScoreColumn
 from beam_quad.stages.influence.similarity import ScoreSimilarity
@@ -48,15 +49,15 @@ class BaselineBuilder(QuadBuilder):
         ranking, cut = self.cut(baseline.preference, held=held)
         selection = RankedSelection(ranking, cut, clusters)
         facts = baseline.facts | {"shares": cut if isinstance(cut, CutGroups) else None}
+        influence: ScoreExamples | None = None
         if isinstance(baseline.preference, HighestInfluence):
-            scores = facts["scores"]
-            facts["shown"] = self.add(ShowScores(self.within_budget, selection, scores, clusters))
+            influence = facts["scores"]
+            facts["shown"] = self.add(
+                ShowScores(self.within_budget, selection, influence, clusters)
+            )
         words = policy + (f": {baseline.choice}" if baseline.choice else "")
         summary = self.summary(
             title=f"Baseline selection: {policy}", policy=words, clusters=clusters, **facts
-        )
-        influence = (
-            facts.get("scores") if isinstance(baseline.preference, HighestInfluence) else None
         )
         return self.finish(selection, summary, influence=influence)
 

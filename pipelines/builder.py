@@ -298,16 +298,19 @@ class Builder:
     def _query(self) -> tuple[Query, ...]:
         columns = query_columns(self._options, self.inputs.template)
         return tuple(
-            self.query_group(name, plan, columns, self._options.prove)
+            self.query_group(
+                name, plan, columns, self._options.query_weights[name], self._options.prove
+            )
             for name, plan in self.inputs.query.items()
         )
 
-    def query_group(self, name: str, plan: InputPlan, columns: Columns, sets_aside: bool) -> Query:
+    def query_group(
+        self, name: str, plan: InputPlan, columns: Columns, weight: float, sets_aside: bool
+    ) -> Query:
         """Names a group of query texts; with `sets_aside`, some measure the selection."""
         root = self._options.artifacts_root
         folder = files.join(root, "query_plan", identity.digest(plan.snapshot, columns)[:20])
         path = self._plan_path(folder, plan)
-        weight = self._options.query_weights.get(name, 1.0)
         return Query(root, name, weight, path, plan.snapshot, columns, sets_aside)
 
     def embed(self) -> None:

@@ -275,6 +275,8 @@ def _from_json(output: str, found: dict[str, Any]) -> RecordedStage:
         return files.join(output, path) if is_own else path
 
     found["prefixes"] = tuple(place(prefix) for prefix in found["prefixes"])
+    if found["planned"] and found["planned"].keys() != {"seconds", *_COSTS}:
+        raise KeyError("planned")
     return RecordedStage(**found | {n: place(found[n]) for n in ("artifact", "clock")})
 
 

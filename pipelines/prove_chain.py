@@ -243,7 +243,9 @@ class _ProofBuilder(Builder):
             texts = [t for plan in plans.values() for t in self._texts(plan, used_whole)[0]]
             columns = query_columns(options.run, self.inputs.template)
             held_out = tuple(
-                self.query_group(name, plan, columns, sets_aside=False)
+                self.query_group(
+                    name, plan, columns, options.query_weights.get(name, 1.0), sets_aside=False
+                )
                 for name, plan in plans.items()
             )
         if not texts:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad import archives, seeding
-from beam_quad.additive import Tally, add_fields
+from beam_quad.additive import Tally, add_by_key, add_fields
 from beam_quad.refresh.comparison import ShardMeans
 from beam_quad.refresh.reference import ReferenceSums
 from beam_quad.refresh.scores import divided, refuse_bad
@@ -98,11 +98,11 @@ class DriftSums:
     reasons: Tally
 
     def __add__(self, other: "DriftSums") -> "DriftSums":
-        shards, at = np.unique(np.concatenate([self.shards, other.shards]), return_inverse=True)
-        counts = np.zeros((len(shards), self.counts.shape[1]), np.int64)
-        residuals = np.zeros((len(shards), 2))
-        np.add.at(counts, at, np.concatenate([self.counts, other.counts]))
-        np.add.at(residuals, at, np.concatenate([self.residuals, other.residuals]))
+        shards, counts, residuals = add_by_key(
+            (self.shards, other.shards),
+            (self.counts, other.counts),
+            (self.residuals, other.residuals),
+        )
         return DriftSums(
             shards, counts, residuals, self.pairs + other.pairs, self.reasons + other.reasons
         )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad import archives, seeding
-from beam_quad.additive import add_by_bucket
+from beam_quad.additive import add_by_key
 from beam_quad.refresh.scores import ScoreSums
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,8 +46,8 @@ class ReferenceSums:
     scores: ScoreSums
 
     def __add__(self, other: "ReferenceSums") -> "ReferenceSums":
-        mine, theirs = (self.buckets, self.amounts), (other.buckets, other.amounts)
-        return ReferenceSums(*add_by_bucket(mine, theirs), self.scores + other.scores)
+        buckets, amounts = add_by_key((self.buckets, other.buckets), (self.amounts, other.amounts))
+        return ReferenceSums(buckets, amounts, self.scores + other.scores)
 
     @classmethod
     def zero(cls, num_clusters: int) -> "ReferenceSums":

@@ -19,7 +19,7 @@ import scipy.sparse
 from scipy import stats
 
 from beam_quad import archives, intervals, seeding
-from beam_quad.additive import add_fields
+from beam_quad.additive import add_by_key, add_fields
 from beam_quad.intervals import Interval
 from beam_quad.refresh.comparison import (
     ASSUMED_CORRELATION,
@@ -71,9 +71,9 @@ class WorthSums:
     scores: ScoreSums
 
     def __add__(self, other: "WorthSums") -> "WorthSums":
-        shards, at = np.unique(np.concatenate([self.shards, other.shards]), return_inverse=True)
-        shard_tokens = np.zeros((len(shards), 2), np.int64)
-        np.add.at(shard_tokens, at, np.concatenate([self.shard_tokens, other.shard_tokens]))
+        shards, shard_tokens = add_by_key(
+            (self.shards, other.shards), (self.shard_tokens, other.shard_tokens)
+        )
         sums = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
         return WorthSums(**sums, shards=shards, shard_tokens=shard_tokens)
 

@@ -169,4 +169,6 @@ def _as_kept(standing: Standing, kept: Kept, is_usable: Array) -> Standing:
             is_known = own == own if column.dtype.kind == "f" else own >= 0
             column[kept.rows[is_known]] = own[is_known]
         columns[name] = column
+    for name in ("rank", "cut"):
+        columns[name] = np.where(is_usable, getattr(standing, name), np.nan)
     return dataclasses.replace(standing, **columns)

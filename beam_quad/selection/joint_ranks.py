@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad import archives, seeding
-from beam_quad.additive import add_by_bucket
+from beam_quad.additive import add_by_key
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,8 +63,8 @@ class RankCounts:
     def __add__(self, other: "RankCounts") -> "RankCounts":
         if self.bits != other.bits:
             raise ValueError(f"cannot add counts of cells of {self.bits} and {other.bits} bits")
-        own, others = (self.cells, self.amounts), (other.cells, other.amounts)
-        return RankCounts(*add_by_bucket(own, others), self.bits)
+        cells, amounts = add_by_key((self.cells, other.cells), (self.amounts, other.amounts))
+        return RankCounts(cells, amounts, self.bits)
 
     @property
     def total(self) -> int:

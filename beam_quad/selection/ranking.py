@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from beam_quad import seeding
-from beam_quad.additive import add_by_bucket
+from beam_quad.additive import add_by_key
 from beam_quad.distillation.checks import refuse_not_finite, refuse_other_lengths
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -150,8 +150,8 @@ class BucketAmounts:
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def __add__(self, other: "BucketAmounts") -> "BucketAmounts":
-        own, others = (self.buckets, self.amounts), (other.buckets, other.amounts)
-        return BucketAmounts(*add_by_bucket(own, others))
+        amounts = (self.amounts, other.amounts)
+        return BucketAmounts(*add_by_key((self.buckets, other.buckets), amounts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

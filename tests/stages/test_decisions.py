@@ -145,10 +145,15 @@ def test_decisions_agree_with_what_is_written(world: World, artifacts, tmp_path,
     else:
         is_scored = [row["influence"] is not None for row in rows]
         assert sum(is_scored) == manifest_of(tmp_path / "out")["counts"]["scored"]
+        below = [row for row in rows if row["reason"] in ("below_cut", "share_full")]
+        assert None not in [row["cut"] for row in below]
 
 
-def test_a_run_that_goes_on_decides_of_all_rows_again(world: World, artifacts, tmp_path):
-    flags = {"artifacts": artifacts, "decisions": True}
+@pytest.mark.parametrize("acceptance", ["block", "propagate"])
+def test_a_run_that_goes_on_decides_of_all_rows_again(
+    world: World, artifacts, tmp_path, acceptance
+):
+    flags = {"artifacts": artifacts, "decisions": True, "acceptance": acceptance}
     world.run(
         tmp_path / "one", input=[world.corpus + "/part-[012].*"], input_root=world.corpus, **flags
     )

@@ -58,7 +58,14 @@ def writing_decisions(path: str) -> contextlib.AbstractContextManager[PartWriter
 def decide_rows(
     rows: aligned.Rows, is_candidate: np.ndarray, kept: Kept, standing: Standing
 ) -> Decided:
-    """Decides every row of a split; arguments as for `write_decisions`."""
+    """Decides the n rows of a split.
+
+    Args:
+      rows: The rows.
+      is_candidate: Which can be selected: usable, and short enough for the budget, bool [n].
+      kept: The selected rows.
+      standing: Standing of all rows.
+    """
     names = [aligned.reason_of(code) for code in range(len(Reason) + 1)]
     return decide(names, rows.reasons, is_candidate, kept, standing)
 
@@ -74,9 +81,8 @@ def write_decisions(
     part: PartWriter,
     places: Places,
     rows: aligned.Rows,
-    is_candidate: np.ndarray,
     kept: Kept,
-    standing: Standing,
+    decided: Decided,
     details: Mapping[int, str],
     leaks: Mapping[int, FoundLeak],
 ) -> None:
@@ -86,13 +92,11 @@ def write_decisions(
       part: The file to write to.
       places: Places of the rows in their shards.
       rows: The rows, with strings.
-      is_candidate: Which can be selected: usable, and short enough for the budget, bool [n].
       kept: The selected rows.
-      standing: Standing of all rows.
+      decided: The decisions, by `decide_rows`.
       details: Details of rejected rows, as in `rejected/`, by row.
       leaks: Protected texts that rows leak, by row.
     """
-    decided = decide_rows(rows, is_candidate, kept, standing)
     found, twins = decided.standing, twins_of(kept)
     leaked = {row: leak.item for row, leak in leaks.items()}
     targets = {} if kept.target is None else dict(zip(kept.rows.tolist(), kept.target, strict=True))

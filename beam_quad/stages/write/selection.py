@@ -47,6 +47,7 @@ from beam_quad.report.croissant import croissant
 from beam_quad.report.data import Outcome
 from beam_quad.report.judgements import about_columns
 from beam_quad.selection import Kept, RowCounts, part_runs
+from beam_quad.selection.decisions import Decided
 from beam_quad.selection.parts import MAX_SPLITS_PER_PART
 from beam_quad.stages.read.corpus import piece_name
 from beam_quad.stages.read.embed import bad_file_detail
@@ -397,13 +398,15 @@ class WriteSelection(SplitStage):
             refused = dict(rejected_rows(places, rows, kept, leaks))
             log.rejected.extend(refused.values())
             log.counts += count_outcomes(places, rows, kept, is_candidate, leaks)
-            log.outcomes.extend(self._outcomes(split, rows, kept, is_candidate))
-            if decisions is not None:
+            shown = self._shown(rows)
+            # Most splits have nothing to show, and without --decisions their rows need not be decided one by one.
+            if decisions is not None or len(shown):
                 standing = self.selection.standing(split, rows)
-                details = {row: own.detail for row, own in refused.items()}
-                write_decisions(
-                    decisions, places, rows, is_candidate, kept, standing, details, leaks
-                )
+                decided = decide_rows(rows, is_candidate, kept, standing)
+                log.outcomes.extend(self._outcomes(split, rows, kept, decided, shown))
+                if decisions is not None:
+                    details = {row: own.detail for row, own in refused.items()}
+                    write_decisions(decisions, places, rows, kept, decided, details, leaks)
             is_written, since = self._write_rows(part, split, rows, kept)
             at = np.flatnonzero(is_written)
             log.num_due += len(at)
@@ -415,21 +418,22 @@ class WriteSelection(SplitStage):
                 why = provenance_of(places, rows, kept, since).take(pa.array(at))
                 yield from by_shard(places, kept.rows[at], why, weights)
 
-    def _outcomes(
-        self, split: Split, rows: aligned.Rows, kept: Kept, is_candidate: np.ndarray
-    ) -> Iterator[tuple[str, Outcome]]:
-        """Yields what became of those rows of a split that the report shows, by key."""
+    def _shown(self, rows: aligned.Rows) -> np.ndarray:
+        """Finds the rows that the report shows, int64 [m]."""
         wanted = cached(("shown", self.output, self.summary.configuration), self.summary.shown_keys)
-        at = np.flatnonzero(rows.usable & np.isin(rows.keys, wanted))
-        # Most splits have none, and their rows need not be decided twice.
-        if not len(at):
+        return np.flatnonzero(rows.usable & np.isin(rows.keys, wanted))
+
+    def _outcomes(
+        self, split: Split, rows: aligned.Rows, kept: Kept, decided: Decided, shown: np.ndarray
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Yields what became of the shown rows of a split, by key."""
+        if not len(shown):
             return
-        decided = decide_rows(rows, is_candidate, kept, self.selection.standing(split, rows))
         # What the base selected keeps its place, unless everything is chosen anew.
         base = None if self.changes is None or self.reselects else self.changes.base
         held = set() if base is None else set(base.selected(split)["row"])
         twins = twins_of(kept)
-        for row in at.tolist():
+        for row in shown.tolist():
             outcome = outcome_of(row, kept, decided, twins.get(row), row in held)
             yield str(rows.keys[row]), outcome
 

@@ -42,15 +42,15 @@ class Source:
     @classmethod
     def demo(cls, models: pathlib.Path) -> "Source":
         """The corpus of the demo, kept in a folder."""
-        return cls("", lambda number: _documents(models, number), DOMAINS, tuple(PROSE))
+        documents = functools.partial(_documents, models)
+        return cls("", functools.cache(documents), DOMAINS, tuple(PROSE))
 
     @classmethod
     def manuals(cls, folder: pathlib.Path) -> "Source":
         """The corpus of the packages unpacked in a folder."""
+        documents = functools.partial(manuals.documents, folder)
         domains = manuals.query_domains(folder)
-        return cls(
-            "manuals-", lambda number: manuals.documents(folder, number), domains, manuals.PROSE
-        )
+        return cls("manuals-", functools.cache(documents), domains, manuals.PROSE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -125,8 +125,7 @@ class Scores:
         """Mean log ratio of n-grams of the proxy's tokens, query set to corpus, float64 [n, num_domains]: the usual form."""
 
         def count(texts: Sequence[str]) -> np.ndarray:
-            vocabulary = self.proxy.model.get_input_embeddings().weight.shape[0]
-            return TokenNgramCounts.of(self.proxy.read(texts), vocabulary).counts
+            return self._ngram_counts(texts).counts
 
         def compute(queries: dict[str, list[str]]) -> np.ndarray:
             corpus = count(self.material.texts)
@@ -140,13 +139,15 @@ class Scores:
         return self._by_domain("n-gram ratios", compute)
 
     def _first_look(self, queries: dict[str, list[str]]) -> np.ndarray:
-        vocabulary, read = self.proxy.model.get_input_embeddings().weight.shape[0], self.proxy.read
-        counts = {
-            name: TokenNgramCounts.of(read(texts), vocabulary) for name, texts in queries.items()
-        }
+        counts = {name: self._ngram_counts(texts) for name, texts in queries.items()}
         texts = self.material.texts
-        corpus = TokenNgramCounts.of(read(texts), vocabulary)
-        return _in_runs(NgramScorer(counts, corpus, read).score, texts)
+        return _in_runs(
+            NgramScorer(counts, self._ngram_counts(texts), self.proxy.read).score, texts
+        )
+
+    def _ngram_counts(self, texts: Sequence[str]) -> TokenNgramCounts:
+        vocabulary = self.proxy.model.get_input_embeddings().weight.shape[0]
+        return TokenNgramCounts.of(self.proxy.read(texts), vocabulary)
 
     def dsir(self) -> np.ndarray:
         """DSIR's log importance weights, float64 [n, num_domains]."""
